@@ -1,0 +1,1 @@
+"""Likewise: one MLflow model, every place where it must answer, the same answer from each."""

@@ -1,0 +1,100 @@
+"""Opening a bundle: every byte is checked before anything in it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from likewise.bundle.folder import inventory
+from likewise.bundle.format import MANIFEST, FileEntry, Manifest, load_manifest
+from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
+from likewise.core.signature import Signature
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…`, the bundle's name in answers, labels, manifests and receipts."""
+        return self.manifest.digest
+
+    @property
+    def signature(self) -> Signature:
+        """The model's signature."""
+        return Signature.parse(self.manifest.signature_raw)
+
+    @property
+    def model_path(self) -> Path:
+        """The MLflow model's folder."""
+        return self.path / "model"
+
+    def reference_paths(self) -> dict[str, Path]:
+        """Where each vendored URI lies."""
+        return {r.uri: self.path / r.path for r in self.manifest.references}
+
+    def resolve(self, uri: str) -> Path:
+        """The vendored path of `uri`, or of the longest vendored URI that it lies under; ReferenceMissing else."""
+        held = self.reference_paths()
+        for prefix in sorted(held, key=len, reverse=True):
+            base = prefix.rstrip("/")
+            if uri.rstrip("/") == base:
+                return held[prefix]
+            if uri.startswith(base + "/"):
+                inside = held[prefix] / uri[len(base) + 1 :]
+                if inside.exists() and inside.resolve().is_relative_to(self.path.resolve()):
+                    return inside
+        raise ReferenceMissing(
+            f"the pipeline opens {uri}, which the bundle {self.path} does not carry",
+            remedy=f"bundle the model again with --reference {uri}",
+        )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` is a folder with a manifest in it; says nothing of its bytes."""
+    return (path / MANIFEST).is_file()
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Open the bundle at `path` after checking every file against the manifest.
+
+    Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a byte, a file more or less),
+    UnsafeArchive (a link in it).
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelNotFound(f"there is no bundle at {folder}", remedy="make one: likewise bundle MODEL -o DIR")
+    if not is_bundle(folder):
+        raise BundleInvalid(
+            f"{folder} is not a bundle: it has no {MANIFEST}", remedy="make one: likewise bundle MODEL -o DIR"
+        )
+    manifest = load_manifest((folder / MANIFEST).read_bytes())
+    _compare(folder, manifest.files, inventory(folder, without=frozenset({MANIFEST})))
+    for reference in manifest.references:
+        if not (folder / reference.path).exists():
+            raise ReferenceMissing(
+                f"the bundle {folder} names {reference.uri} at {reference.path}, and nothing is there",
+                remedy="bundle the model again: likewise bundle MODEL -o DIR",
+            )
+    return Bundle(folder, manifest)
+
+
+def _compare(folder: Path, said: Mapping[str, FileEntry], found: Mapping[str, FileEntry]) -> None:
+    for name in sorted(said.keys() | found.keys()):
+        if name not in found:
+            problem = "is missing"
+        elif name not in said:
+            problem = "is not named in its manifest"
+        elif said[name] != found[name]:
+            problem = "has other bytes than its manifest names"
+        else:
+            continue
+        raise BundleTampered(
+            f"the bundle {folder} was changed after it was made: the file {name} {problem}",
+            remedy="do not use it; bundle the model again: likewise bundle MODEL -o DIR",
+        )

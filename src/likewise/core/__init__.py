@@ -1,0 +1,1 @@
+"""Items, results, errors, digests, windows, isolation: what every other room speaks. Standard library only."""

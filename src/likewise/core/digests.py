@@ -1,0 +1,31 @@
+"""Content addresses: sha256 over bytes, files and canonical JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+PREFIX = "sha256:"
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte string a value: keys sorted, no spaces, UTF-8; NaN refused (ValueError)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def sha256_bytes(data: bytes) -> str:
+    """`sha256:` and 64 hex digits."""
+    return PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """The digest of the canonical form."""
+    return sha256_bytes(canonical_json(value))
+
+
+def sha256_file(path: Path) -> str:
+    """The digest of a file's bytes, read in pieces."""
+    with path.open("rb") as stream:
+        return PREFIX + hashlib.file_digest(stream, "sha256").hexdigest()

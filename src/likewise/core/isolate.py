@@ -1,0 +1,42 @@
+"""Poison isolation: an item that fails is found by bisection, its batch-mates get their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from likewise.core.errors import LikewiseError, RowRefused
+from likewise.core.results import Failed, Result
+
+W = TypeVar("W")
+
+
+def isolate(run: Callable[[Sequence[W]], list[Result]], work: Sequence[W]) -> list[Result]:
+    """`run(work)`; where that raises, halves of it, down to the items that raise alone.
+
+    Returns one result an item, in order. An item that raises alone is `Failed`: with the error itself where it is a
+    `LikewiseError`, else with `RowRefused`. At most 2n calls of `run` for n items.
+    """
+    if not work:
+        return []
+    try:
+        results = run(work)
+    except Exception as error:  # noqa: BLE001  whatever the model raises belongs to its item
+        if len(work) == 1:
+            return [Failed(refusal(error))]
+        half = len(work) // 2
+        return isolate(run, work[:half]) + isolate(run, work[half:])
+    if len(results) != len(work):
+        raise AssertionError(f"run returned {len(results)} results for {len(work)} items")
+    return results
+
+
+def refusal(error: Exception) -> LikewiseError:
+    """The model's exception as an error for the one row that raised it."""
+    if isinstance(error, LikewiseError):
+        return error
+    text = str(error).strip() or "no message"
+    return RowRefused(
+        f"the model raised {type(error).__name__}: {text[:500]}",
+        remedy="correct the row, or the model where it should accept such a row",
+    )

@@ -1,0 +1,1 @@
+"""Engines: where items become answers."""

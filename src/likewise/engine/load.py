@@ -1,0 +1,57 @@
+"""Which engine runs a bundle: the first of its manifest that can run here, or the one that is named."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Protocol, cast
+
+from likewise.bundle.format import EngineEntry
+from likewise.bundle.open import Bundle
+from likewise.bundle.trust import Trust
+from likewise.core.engine import Engine
+from likewise.core.errors import EngineUnavailable, MissingExtra
+
+
+class Opener(Protocol):
+    """An engine class, as the table below names it."""
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> Engine: ...
+
+
+OPENERS = {
+    "pyfunc": "likewise.engine.pyfunc:PyfuncEngine",
+    "torch": "likewise.pipeline.engine:PipelineEngine",
+}
+
+
+def open_engine(bundle: Bundle, name: str | None = None, *, trust: Trust) -> Engine:
+    """Load the engine `name` of `bundle`, or its best one.
+
+    Raises EngineUnavailable (no such engine, or none that runs here), CodeNotTrusted, and what loading raises.
+    """
+    entries = [e for e in bundle.manifest.engines if name in (None, e.name)]
+    if not entries:
+        held = ", ".join(e.name for e in bundle.manifest.engines) or "none"
+        raise EngineUnavailable(f"the bundle has no engine {name!r}; it has: {held}", remedy=f"name one of: {held}")
+    missing: MissingExtra | None = None
+    for entry in entries:
+        try:
+            return open_entry(bundle, entry, trust=trust)
+        except MissingExtra as error:
+            missing = missing or error
+    assert missing is not None  # noqa: S101  entries is not empty
+    raise missing
+
+
+def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
+    """Load this very engine; CodeNotTrusted where it runs the model's code and nobody allowed that."""
+    if entry.runs_code:
+        # Never by the manifest's own `source`: a stranger's bundle may claim any.
+        trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
+    if entry.name not in OPENERS:
+        raise EngineUnavailable(
+            f"this version of Likewise has no engine {entry.name!r}", remedy="upgrade: pip install -U likewise"
+        )
+    module, _, attribute = OPENERS[entry.name].partition(":")
+    opener = cast(Opener, getattr(importlib.import_module(module), attribute))
+    return opener.open(bundle, entry)

@@ -1,0 +1,209 @@
+"""The bundle's format: same content same digest, and no changed byte goes unseen."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from likewise.bundle.archive import pack, unpack
+from likewise.bundle.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
+from likewise.bundle.open import Bundle, open_bundle
+from likewise.bundle.write import write_manifest
+from likewise.core.errors import (
+    BundleInvalid,
+    BundleTampered,
+    LikewiseError,
+    ModelNotFound,
+    ReferenceMissing,
+    UnsafeArchive,
+)
+
+MANIFEST_BEFORE = Manifest(
+    files={},
+    references=(Reference("runs:/abc/model", "references/0-model", "traced"),),
+    signature_raw={"inputs": '[{"type": "string", "name": "text"}]'},
+    row_wise=True,
+    source=Source("models:/m/1", "models:/m/1"),
+    environment=Environment("3.11.7", ("numpy==2.0",)),
+    engines=(EngineEntry("pyfunc", "native", True, "sha256:" + "0" * 64),),
+)
+
+
+def make(folder: Path, manifest: Manifest = MANIFEST_BEFORE) -> Bundle:
+    (folder / "model" / "data").mkdir(parents=True)
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    (folder / "model" / "data" / "weights.bin").write_bytes(bytes(range(256)))
+    (folder / "references" / "0-model").mkdir(parents=True)
+    (folder / "references" / "0-model" / "vocab.txt").write_text("über\n")
+    return write_manifest(folder, manifest)
+
+
+def test_opens_as_it_was_written(tmp_path: Path) -> None:
+    made = make(tmp_path / "b")
+    opened = open_bundle(tmp_path / "b")
+    assert opened.manifest == made.manifest
+    assert opened.digest == made.digest
+    assert opened.signature.columns == ("text",)
+    assert opened.resolve("runs:/abc/model/vocab.txt").read_text() == "über\n"
+    assert opened.resolve("runs:/abc/model") == tmp_path / "b" / "references" / "0-model"
+
+
+def test_the_digest_is_the_content_and_not_where_it_came_from(tmp_path: Path) -> None:
+    one = make(tmp_path / "one")
+    elsewhere = replace(
+        MANIFEST_BEFORE,
+        source=Source("runs:/x/y", "s3://b/y"),
+        engines=(),
+        environment=Environment(),
+        measured={"s": 1},
+    )
+    assert make(tmp_path / "two", elsewhere).digest == one.digest
+    assert make(tmp_path / "three", replace(MANIFEST_BEFORE, row_wise=False)).digest != one.digest
+    assert make(tmp_path / "four", replace(MANIFEST_BEFORE, references=())).digest != one.digest
+    assert make(tmp_path / "five", replace(MANIFEST_BEFORE, signature_raw=None)).digest != one.digest
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_one_flipped_bit_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "flip"
+    if not folder.exists():
+        make(folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    victim = data.draw(st.sampled_from(files))
+    before = victim.read_bytes()
+    at, bit = data.draw(st.integers(0, len(before) - 1)), data.draw(st.integers(0, 7))
+    changed = bytearray(before)
+    changed[at] ^= 1 << bit
+    victim.write_bytes(bytes(changed))
+    try:
+        with pytest.raises((BundleTampered, BundleInvalid)):
+            open_bundle(folder)
+    finally:
+        victim.write_bytes(before)
+    open_bundle(folder)
+
+
+def test_every_single_byte_of_the_manifest_counts(tmp_path: Path) -> None:
+    make(tmp_path / "b")
+    data = (tmp_path / "b" / MANIFEST).read_bytes()
+    for at in range(len(data)):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises((BundleTampered, BundleInvalid)):
+            load_manifest(changed)
+    for more in (data + b"\n", b" " + data, data[:-1]):
+        with pytest.raises(BundleTampered):
+            load_manifest(more)
+
+
+def test_a_file_more_or_less_is_refused_by_name(tmp_path: Path) -> None:
+    make(tmp_path / "more")
+    (tmp_path / "more" / "model" / "extra.py").write_text("boo")
+    with pytest.raises(BundleTampered, match=r"model/extra\.py is not named"):
+        open_bundle(tmp_path / "more")
+    make(tmp_path / "less")
+    (tmp_path / "less" / "model" / "data" / "weights.bin").unlink()
+    with pytest.raises(BundleTampered, match=r"model/data/weights\.bin is missing"):
+        open_bundle(tmp_path / "less")
+
+
+@pytest.mark.parametrize("kind", ["link", "folder link", "fifo"])
+def test_links_and_special_files_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    make(tmp_path / "b")
+    if kind == "link":
+        (tmp_path / "b" / "model" / "odd").symlink_to("/etc/passwd")
+    elif kind == "folder link":
+        (tmp_path / "b" / "model" / "odd").symlink_to("/etc", target_is_directory=True)
+    else:
+        os.mkfifo(tmp_path / "b" / "model" / "odd")
+    with pytest.raises(UnsafeArchive, match="model/odd"):
+        open_bundle(tmp_path / "b")
+
+
+def test_a_reference_that_is_not_carried_is_refused_by_name(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b")
+    with pytest.raises(ReferenceMissing, match="runs:/other/model"):
+        bundle.resolve("runs:/other/model")
+    with pytest.raises(ReferenceMissing, match="runs:/abc/model2"):
+        bundle.resolve("runs:/abc/model2")
+    with pytest.raises(ReferenceMissing):
+        bundle.resolve("runs:/abc/model/../../../../etc/passwd")
+    gone = replace(MANIFEST_BEFORE, references=(Reference("models:/gone@best", "references/9-gone", "declared"),))
+    make(tmp_path / "c", gone)
+    with pytest.raises(ReferenceMissing, match="models:/gone@best"):
+        open_bundle(tmp_path / "c")
+
+
+def test_no_folder_and_no_bundle_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound) as gone:
+        open_bundle(tmp_path / "gone")
+    with pytest.raises(BundleInvalid) as empty:
+        open_bundle(tmp_path)
+    assert all("likewise bundle" in error.value.remedy for error in (gone, empty))
+
+
+def test_another_format_is_named(tmp_path: Path) -> None:
+    make(tmp_path / "b")
+    data = (tmp_path / "b" / MANIFEST).read_bytes()
+    with pytest.raises(BundleInvalid, match="format 2"):
+        load_manifest(data.replace(b'"likewise": 1', b'"likewise": 2'))
+
+
+def test_packs_to_the_same_bytes_and_back(tmp_path: Path) -> None:
+    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    os.utime(tmp_path / "two" / "model" / "MLmodel", (0, 0))
+    first, second = pack(one, tmp_path / "one.tar.gz"), pack(two, tmp_path / "two.tar.gz")
+    assert first.read_bytes() == second.read_bytes()
+    assert unpack(first, tmp_path / "out").digest == one.digest
+
+
+def _tar(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for member, data in members:
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _member("../escaped"),
+        _member("model/../../escaped"),
+        _member("/tmp/escaped"),
+        _member("model\\..\\escaped"),
+        _member("model/new\nline"),
+        _member("model/link", tarfile.SYMTYPE, "/etc/passwd"),
+        _member("model/hard", tarfile.LNKTYPE, "model/MLmodel"),
+        _member("model/device", tarfile.CHRTYPE),
+    ],
+    ids=lambda m: repr(m.name),
+)
+def test_archives_that_escape_or_link_are_refused_and_leave_nothing(tmp_path: Path, member: tarfile.TarInfo) -> None:
+    archive = _tar(tmp_path / "evil.tar.gz", (_member("model/MLmodel"), b"x"), (member, b""))
+    with pytest.raises(UnsafeArchive):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b\x08\x00broken"])
+def test_what_is_no_archive_is_said_so(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(data)
+    with pytest.raises(LikewiseError) as caught:
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert caught.value.code == "BUNDLE_INVALID"
+    assert not (tmp_path / "out").exists()

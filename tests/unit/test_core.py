@@ -1,0 +1,170 @@
+"""Windows, isolation, digests, signatures, trust."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likewise.bundle import trust
+from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
+from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
+from likewise.core.extras import need
+from likewise.core.isolate import isolate
+from likewise.core.items import Table
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.signature import Signature
+from likewise.core.windows import windows
+
+
+@given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4096))
+def test_windows_keep_every_item_once_and_the_padded_cost_within_budget(costs: list[int], budget: int) -> None:
+    groups = windows(costs, budget)
+    assert sorted(i for group in groups for i in group) == list(range(len(costs)))
+    for group in groups:
+        longest = max(costs[i] for i in group)
+        assert len(group) == 1 or longest * len(group) <= budget
+    firsts = [max(costs[i] for i in group) for group in groups]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_windows_refuse_a_budget_of_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        windows([1], 0)
+
+
+@given(st.lists(st.booleans(), max_size=64))
+def test_isolation_fails_exactly_the_poison_and_calls_at_most_twice_an_item(poisoned: list[bool]) -> None:
+    calls = 0
+
+    def run(work: Sequence[int]) -> list[Result]:
+        nonlocal calls
+        calls += 1
+        if any(poisoned[i] for i in work):
+            raise ValueError("poison")
+        return [Ok(i) for i in work]
+
+    results = isolate(run, range(len(poisoned)))
+    assert [isinstance(r, Failed) for r in results] == poisoned
+    assert all(isinstance(r, Failed) or r.value == i for i, r in enumerate(results))
+    assert calls <= max(0, 2 * len(poisoned))
+
+
+def test_isolation_keeps_our_errors_and_wraps_the_models() -> None:
+    def ours(work: Sequence[int]) -> list[Result]:
+        raise RowRefused("no", remedy="yes")
+
+    def theirs(work: Sequence[int]) -> list[Result]:
+        raise KeyError("text")
+
+    (first,) = isolate(ours, [1])
+    (second,) = isolate(theirs, [1])
+    assert isinstance(first, Failed)
+    assert first.error.cause == "no"
+    assert isinstance(second, Failed)
+    assert "KeyError" in second.error.cause
+
+
+def test_an_error_survives_a_process_boundary() -> None:
+    error = pickle.loads(pickle.dumps(RowRefused("cause", remedy="remedy")))  # noqa: S301
+    assert error.as_dict() == {"code": "ROW_REFUSED", "cause": "cause", "remedy": "remedy"}
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text()))
+def test_canonical_json_has_one_form(value: dict[str, int | str]) -> None:
+    try:
+        data = canonical_json(value)
+    except UnicodeEncodeError:
+        return
+    assert data == canonical_json(dict(reversed(value.items())))
+    assert json.loads(data) == value
+
+
+def test_a_files_digest_is_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "f") == sha256_bytes(b"abc") == expected
+
+
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    with pytest.raises(MissingExtra) as caught:
+        need("no_such_library.inside", extra="spark")
+    assert caught.value.remedy == "pip install 'likewise[spark]'"
+    assert need("json", extra="spark") is json
+
+
+def test_a_signature_reads_as_mlflow_writes_it() -> None:
+    raw = {
+        "inputs": '[{"type": "string", "name": "text"}, {"type": "long", "name": "n", "required": false}]',
+        "outputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]',
+        "params": '[{"name": "top", "type": "long", "default": 3, "shape": null}]',
+    }
+    signature = Signature.parse(raw)
+    assert signature.columns == ("text", "n")
+    assert [f.required for f in signature.inputs or ()] == [True, False]
+    assert not signature.is_tensor
+    assert signature.params is not None
+    assert signature.params[0].raw["default"] == 3
+    assert Signature.parse({"inputs": raw["outputs"]}).is_tensor
+    assert Signature.parse(None).columns is None
+    with pytest.raises(ValueError, match="field"):
+        Signature.parse({"inputs": "[1]"})
+
+
+def test_a_table_splits_to_rows_that_know_their_columns() -> None:
+    rows = list(Table(("a", "b"), [(1, 2), (3, 4)]).split({"p": 1}))
+    assert [r.get("b") for r in rows] == [2, 4]
+    assert rows[0].params == {"p": 1}
+    with pytest.raises(KeyError):
+        rows[0].get("c")
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIKEWISE_CONFIG_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:
+    digest = "sha256:" + "a" * 64
+    trust.remember("models:/team/")
+    trust.remember("models:/exact")
+    assert trust.remember(digest) == ("models:/exact", "models:/team/", digest)
+    held = trust.Trust()
+    assert held.allows(uri="models:/team/model/3")
+    assert held.allows(uri="models:/exact/1")
+    assert held.allows(uri="models:/exact@best")
+    assert held.allows(digest=digest)
+    assert not held.allows(uri="models:/exactly/1")
+    assert not held.allows(uri="models:/other/1", digest="sha256:" + "b" * 64)
+    assert trust.forget(digest) == ("models:/exact", "models:/team/")
+
+
+def test_no_trust_says_how_to_give_it(config: Path) -> None:
+    with pytest.raises(CodeNotTrusted) as caught:
+        trust.Trust().require(uri="models:/m/1")
+    assert "--trust" in caught.value.remedy
+    assert "likewise trust models:/m/1" in caught.value.remedy
+    trust.Trust(allow=True).require(uri="models:/m/1")
+
+
+@pytest.mark.parametrize("entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/"])
+def test_trust_in_nearly_everything_is_refused(config: Path, entry: str) -> None:
+    with pytest.raises(WrongUsage):
+        trust.remember(entry)
+    with pytest.raises(WrongUsage):
+        trust.forget(entry)
+
+
+def test_a_broken_trust_file_is_named(config: Path) -> None:
+    (config / "trust.json").write_text("{")
+    with pytest.raises(WrongUsage, match=r"trust\.json"):
+        trust.remembered()
+    (config / "trust.json").write_text('{"a": 1}')
+    with pytest.raises(WrongUsage, match="list"):
+        trust.remembered()
