@@ -1,0 +1,51 @@
+# Two promises on a fresh machine: `make demo` and `make test`.  Everything they need is installed into .venv from requirements.lock.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast check format lint types imports bench lock clean
+
+demo: $(READY)
+	$(BIN)/likewise demo
+
+test: $(READY)
+	$(BIN)/pytest
+
+test-fast: $(READY)
+	$(BIN)/pytest -m "not slow" tests/unit
+
+check: $(READY) lint types imports test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench
+
+# The lock is for every platform and every Python that pyproject names; it is used as pip's constraints.
+lock: $(READY)
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-package likewise pyproject.toml -o requirements.lock
+
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo "Likewise needs Python 3.11, 3.12 or 3.13 (set PYTHON=/path/to/python)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --progress-bar on --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

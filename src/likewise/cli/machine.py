@@ -1,0 +1,37 @@
+"""`doctor` and `demo`: what this machine can do, and the whole chapter on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likewise.cli.screen import Json, Screen
+from likewise.doctor import examine
+
+
+def doctor(json: Json = False) -> None:
+    """Show what this machine can do, and the remedy for what is missing. Exit code 1 only where nothing can run."""
+    screen = Screen(json)
+    findings = examine()
+    if json:
+        screen.json({"findings": [asdict(f) for f in findings]})
+    else:
+        marks = {"ok": "✓", "missing": "–", "broken": "✗"}
+        rows = [(f"{marks[f.state]} {f.name}", f.found, f.remedy) for f in findings]
+        screen.table("This machine", ("", "found", "to have it"), rows)
+    if any(f.state == "broken" for f in findings):
+        raise typer.Exit(1)
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything that the demo makes will lie.")
+    ] = Path("likewise-demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="Train two layers instead of six.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to score.")] = 2000,
+    json: Json = False,
+) -> None:
+    """The chapter from end to end: fine-tune, log, bundle, serve, curl, score, and Spark where Java is."""

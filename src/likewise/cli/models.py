@@ -1,0 +1,131 @@
+"""`bundle`, `inspect`, `trust`: what a model is made of, and whether its code may run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likewise import api
+from likewise.bundle import trust as trust_list
+from likewise.bundle.open import Bundle
+from likewise.cli.screen import Json, Screen
+from likewise.core.errors import WrongUsage
+from likewise.core.signature import Field
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
+        "a local path, s3://…",
+    ),
+]
+TrustFlag = Annotated[bool, typer.Option("--trust", help="Allow the model's own Python code to run.")]
+
+
+def bundle(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
+    ] = None,
+    row_wise: Annotated[
+        bool | None,
+        typer.Option(help="Declare that rows are independent of each other (or not), where the model does not say."),
+    ] = None,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Make a self-contained bundle of MODEL, and prove that it opens with no network and no tracking server."""
+    screen = Screen(json)
+    made = api.bundle(model, output, references=reference or (), row_wise=row_wise, trust=trust, report=screen.note)
+    screen.result(document(made), "Bundle", facts(made))
+
+
+def inspect(model: Model, trust: TrustFlag = False, json: Json = False) -> None:
+    """Show what MODEL's bundle holds: digest, signature, steps, references, environment, engines."""
+    screen = Screen(json)
+    opened = api.find(model, trust=trust, report=screen.note)
+    screen.result(document(opened), "Bundle", facts(opened))
+
+
+def trust(
+    entry: Annotated[
+        str | None,
+        typer.Argument(metavar="PREFIX-OR-DIGEST", help="models:/NAME, a folder, or a bundle's sha256:… digest."),
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the entry back.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only show the entries.")] = False,
+    json: Json = False,
+) -> None:
+    """Remember that the code of these models may run; without an entry, show what is remembered."""
+    if entry is None and remove:
+        raise WrongUsage("--remove needs an entry", remedy="likewise trust --list shows the entries")
+    if entry is None or list_:
+        entries = trust_list.remembered()
+    else:
+        entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
+    shown = [(e, "bundle" if e.startswith("sha256:") else "URIs that begin so") for e in entries]
+    Screen(json).result({"trusted": list(entries)}, "Trusted", shown or [("nothing", "no model's code may run unasked")])
+
+
+def document(bundle: Bundle) -> dict[str, object]:
+    """The manifest, for `--json`."""
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.path.resolve()),
+        "digest": bundle.digest,
+        "signature": manifest.signature_raw,
+        "row_wise": manifest.row_wise,
+        "pipeline": manifest.pipeline,
+        "references": [asdict(r) for r in manifest.references],
+        "environment": asdict(manifest.environment),
+        "engines": [asdict(e) for e in manifest.engines],
+        "source": asdict(manifest.source),
+        "measured": dict(manifest.measured),
+        "bytes": sum(f.size for f in manifest.files.values()),
+    }
+
+
+def facts(bundle: Bundle) -> list[tuple[str, str]]:
+    """The manifest as lines to read."""
+    manifest, signature = bundle.manifest, bundle.signature
+    engines = [f"{e.name}/{e.precision}" + (" (runs the model's code)" if e.runs_code else "") for e in manifest.engines]
+    lines = [
+        ("path", str(bundle.path)),
+        ("digest", bundle.digest),
+        ("made from", _source(bundle)),
+        ("takes", _fields(signature.inputs)),
+        ("gives", _fields(signature.outputs)),
+        ("rows", "independent: merged across callers" if manifest.row_wise else "may depend on each other: never merged"),
+        *[("step", s) for s in _steps(manifest.pipeline)],
+        *[("carries", f"{r.uri} ({r.via})") for r in manifest.references],
+        ("environment", _environment(bundle)),
+        *[("engine", e) for e in engines],
+        ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
+    ]
+    proved = manifest.measured.get("proved")
+    return [*lines, ("proved", str(proved))] if proved else lines
+
+
+def _source(bundle: Bundle) -> str:
+    source = bundle.manifest.source
+    return source.uri if source.uri == source.resolved else f"{source.uri} = {source.resolved}"
+
+
+def _fields(fields: tuple[Field, ...] | None) -> str:
+    return ", ".join(f"{f.name or '(unnamed)'}: {f.kind}" for f in fields) if fields else "not declared"
+
+
+def _steps(pipeline: object) -> list[str]:
+    steps = pipeline.get("steps", []) if isinstance(pipeline, dict) else []
+    return [f"{s['step']}" + "".join(f" {k}={v}" for k, v in s.items() if k != "step") for s in steps]
+
+
+def _environment(bundle: Bundle) -> str:
+    held = bundle.manifest.environment
+    return f"Python {held.python or 'not declared'}; " + (", ".join(held.requirements) or "no requirements")

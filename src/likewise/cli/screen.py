@@ -1,0 +1,84 @@
+"""What the user sees: rich tables on a terminal, plain lines in a pipe, one JSON document with `--json`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from likewise.core.errors import LikewiseError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+
+err = Console(stderr=True, highlight=False)
+
+
+class Screen:
+    """One command's output. Results go to stdout, everything that is not a result to stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console(highlight=False)
+
+    def result(self, document: Mapping[str, object], title: str, facts: Iterable[tuple[str, str]]) -> None:
+        """`document` where JSON is asked for, else `facts`, a name and a value each."""
+        if self.as_json:
+            self.json(document)
+        else:
+            self.table(title, ("", ""), list(facts))
+
+    def json(self, document: object) -> None:
+        """The one document."""
+        sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+        sys.stdout.flush()
+
+    def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table on a terminal; tab-separated lines in a pipe."""
+        if not self.out.is_terminal:
+            for row in rows:
+                sys.stdout.write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
+            return
+        table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
+        for at, name in enumerate(header):
+            table.add_column(name, style="cyan" if at == 0 else None, no_wrap=at == 0, overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self.out.print(table)
+
+    def note(self, text: str) -> None:
+        """A line about what is going on, on stderr."""
+        err.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)
+
+
+def progress(*, transient: bool = False) -> Progress:
+    """A progress bar on stderr; on something that is no terminal rich keeps it to a final line."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=transient,
+    )
+
+
+def failure(error: LikewiseError, *, as_json: bool) -> None:
+    """Code, cause and remedy."""
+    if as_json:
+        Screen(as_json=True).json({"error": error.as_dict()})
+        return
+    if not err.is_terminal:
+        err.print(f"{error.code}: {error.cause}\nremedy: {error.remedy}", markup=False, soft_wrap=True)
+        return
+    body = f"{escape(error.cause)}\n\n[bold]What to do:[/bold] {escape(error.remedy)}"
+    err.print(Panel(body, title=f"[bold red]{error.code}[/bold red]", title_align="left", border_style="red"))

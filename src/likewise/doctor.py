@@ -1,0 +1,164 @@
+"""What this machine can do: each finding with what was found and, where it is missing, the line that brings it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+PATIENCE = 5.0  # seconds for any program that is asked
+EXTRAS = {
+    "mlflow": ("mlflow", "bundle models and run any pyfunc"),
+    "pyarrow": ("batch", "score files"),
+    "torch": ("torch", "the reference engine"),
+    "openvino": ("openvino", "the fast CPU engine"),
+    "pyspark": ("spark", "score on Spark"),
+    "ray": ("ray", "deploy on Ray Serve"),
+    "boto3": ("aws", "deploy on SageMaker"),
+}
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `broken`: Likewise cannot work so; `missing`: one thing less that it can do."""
+
+    name: str
+    state: Literal["ok", "missing", "broken"]
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order of the report; asks no network but the AWS one, and that only with credentials."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        _cpu,
+        _memory,
+        _disk,
+        *(lambda name=name: _library(name) for name in EXTRAS),  # type: ignore[misc]
+        _java,
+        _containers,
+        _gpu,
+        _aws,
+    ]
+    with ThreadPoolExecutor(len(checks)) as pool:
+        return [future.result() for future in [pool.submit(check) for check in checks]]
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if (3, 11) <= sys.version_info < (3, 14):
+        return Finding("Python", "ok", found)
+    return Finding("Python", "broken", found, "use Python 3.11, 3.12 or 3.13")
+
+
+def _cpu() -> Finding:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return Finding("CPU", "ok", f"{cores()} cores, {platform.machine()}")
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
+    flags = set(re.findall(r"^flags\s*:\s*(.+)$", text, re.M)[:1][0].split()) if "flags" in text else set()
+    held = ", ".join(f for f in CPU_FLAGS if f in flags) or "no vector extension that we look for"
+    return Finding("CPU", "ok", f"{cores()} cores, {model[1] if model else platform.machine()}: {held}")
+
+
+def cores() -> int:
+    """CPUs that this process may really use, a container's quota included."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return usable if quota == "max" else max(1, min(usable, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return usable
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return Finding("Memory", "ok", f"{total:.1f} GiB")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    state: Literal["ok", "missing"] = "ok" if free > 3 else "missing"
+    return Finding("Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "bundles and images want 3 GiB free")
+
+
+def _library(name: str) -> Finding:
+    extra, purpose = EXTRAS[name]
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "missing", f"not installed ({purpose})", f"pip install 'likewise[{extra}]'")
+
+
+def _java() -> Finding:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else "java"
+    code, text = _ask(java, "-version")
+    version = re.search(r'version "(\d+)', text)
+    if code == 0 and version and int(version[1]) >= 17:
+        return Finding("Java", "ok", text.splitlines()[0])
+    found = text.splitlines()[0] if text else "not found"
+    return Finding("Java", "missing", f"{found} (Spark needs 17 or newer)", "install a Java 17 or newer runtime")
+
+
+def _containers() -> Finding:
+    told: list[str] = []
+    for program in ("docker", "podman"):
+        code, text = _ask(program, "info", "--format", "{{.ServerVersion}}" if program == "docker" else "{{.Version}}")
+        if code == 0 and text:
+            return Finding("Containers", "ok", f"{program}: {text.splitlines()[0][:60]}")
+        if code is not None:
+            told.append(f"{program} is installed, and its service does not answer")
+    remedy = "start the Docker service" if told else "install Docker or Podman"
+    return Finding("Containers", "missing", "; ".join(told) or "neither Docker nor Podman", f"{remedy} to run images")
+
+
+def _gpu() -> Finding:
+    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    if code == 0 and text:
+        return Finding("GPU", "ok", text.replace("\n", "; "))
+    return Finding("GPU", "missing", "none seen", "not needed; the engines run on the CPU")
+
+
+def _aws() -> Finding:
+    try:
+        import boto3
+        import botocore.config
+        import botocore.exceptions
+    except ModuleNotFoundError:
+        return Finding("AWS identity", "missing", "boto3 is not installed", "pip install 'likewise[aws]'")
+    remedy = "aws configure, or set AWS_PROFILE"
+    if not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"} & os.environ.keys() and not _aws_files():
+        return Finding("AWS identity", "missing", "no credentials", remedy)
+    config = botocore.config.Config(connect_timeout=PATIENCE, read_timeout=PATIENCE, retries={"max_attempts": 0})
+    try:
+        who = boto3.client("sts", config=config, region_name=os.environ.get("AWS_REGION", "us-east-1"))
+        return Finding("AWS identity", "ok", str(who.get_caller_identity()["Arn"]))
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        return Finding("AWS identity", "missing", str(error)[:200], remedy)
+
+
+def _aws_files() -> bool:
+    folder = Path.home() / ".aws"
+    return any((folder / name).is_file() for name in ("credentials", "config"))
+
+
+def _ask(*argv: str) -> tuple[int | None, str]:
+    """Exit code (None where there is no such program, or no answer in time) and what the program said."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None, ""
+    return done.returncode, (done.stdout or done.stderr).strip()
