@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likewise.batch import Progress, ScoreOptions
+from likewise.batch import Report as JobReport
+from likewise.batch import score as score_file
 from likewise.bundle.open import Bundle as StoredBundle
 from likewise.bundle.open import is_bundle
 from likewise.bundle.open import open_bundle as open_stored
@@ -15,6 +18,7 @@ from likewise.core.engine import Engine
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.engine.load import open_engine
+from likewise.server import ServedModel, ServerOptions, create_app, run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,3 +79,103 @@ def _like_a_frame(predictions: object, data: pd.DataFrame) -> Any:
     if isinstance(predictions, list) and predictions and all(isinstance(p, dict) for p in predictions):
         return type(data)(predictions, index=data.index if len(predictions) == len(data) else None)
     return predictions
+
+
+def find(model: str | Path, *, trust: bool = False, report: Report | None = None) -> Bundle:
+    """The bundle that `model` names: a bundle folder is opened, any MLflow model URI is bundled into the cache first.
+
+    Raises what `open_bundle` and `bundle` raise.
+    """
+    if is_bundle(Path(model)):
+        return open_bundle(model, trust=trust)
+    from likewise.build.bundle import cached_bundle
+
+    allowed = Trust(allow=trust)
+    made = cached_bundle(str(model), trust=allowed, report=report)
+    return Bundle(made.path, made.manifest, Trust(allow=allowed.allows(uri=str(model), digest=made.digest)))
+
+
+def open_bundle(path: str | Path, *, trust: bool = False) -> Bundle:
+    """Open a bundle folder after checking its every byte.
+
+    Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing.
+    """
+    opened = open_stored(path)
+    return Bundle(opened.path, opened.manifest, Trust(allow=trust))
+
+
+def bundle(
+    model: str | Path,
+    output: str | Path,
+    *,
+    references: Sequence[str] = (),
+    row_wise: bool | None = None,
+    trust: bool = False,
+    report: Report | None = None,
+) -> Bundle:
+    """Make a self-contained bundle of an MLflow model at `output`, and prove that it answers away from its store.
+
+    references: URIs that the model opens and that neither it nor a trace tells. row_wise: overrides what it declares.
+    Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
+    ReferenceMissing, UnsafeArchive, OutputRefused.
+    """
+    from likewise.build.bundle import build_bundle
+
+    allowed = Trust(allow=trust)
+    made = build_bundle(
+        str(model), Path(output), trust=allowed, references=references, row_wise=row_wise, report=report
+    )
+    return Bundle(made.path, made.manifest, Trust(allow=allowed.allows(uri=str(model), digest=made.digest)))
+
+
+def serve(
+    model: str | Path | Bundle,
+    *,
+    options: ServerOptions | None = None,
+    engine: str | None = None,
+    trust: bool = False,
+    listening: Report | None = None,
+    ready: Report | None = None,
+) -> None:
+    """Answer over HTTP in the foreground until SIGTERM or Ctrl-C.
+
+    `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
+    """
+    found = _found(model, trust)
+    served = ServedModel(
+        name=found.path.name, digest=found.digest, signature=found.signature, example=serving_example(found)
+    )
+    app = create_app(lambda: found.engine(engine), served, options)
+    run(app, options, on_listening=listening, on_ready=ready)
+
+
+def score(
+    model: str | Path | Bundle,
+    source: str | Path,
+    output: str | Path,
+    *,
+    options: ScoreOptions | None = None,
+    engine: str | None = None,
+    trust: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> JobReport:
+    """Score a CSV, JSON-lines or Parquet file into `output`; returns what `_likewise.json` says.
+
+    Raises InputNotFound, InputInvalid, OutputRefused, TooManyQuarantined, and what `find` and `Bundle.engine` do.
+    """
+    found = _found(model, trust)
+    loaded = found.engine(engine)
+    try:
+        return score_file(loaded, found.digest, found.signature, source, output, options, progress)
+    finally:
+        loaded.close()
+
+
+def serving_example(bundle: StoredBundle) -> bytes | None:
+    """The JSON request body that was logged with the model, or None."""
+    path = bundle.model_path / "serving_input_example.json"
+    return path.read_bytes() if path.is_file() else None
+
+
+def _found(model: str | Path | Bundle, trust: bool) -> Bundle:
+    return model if isinstance(model, Bundle) else find(model, trust=trust)

@@ -45,7 +45,7 @@ def examine() -> list[Finding]:
         _cpu,
         _memory,
         _disk,
-        *(lambda name=name: _library(name) for name in EXTRAS),  # type: ignore[misc]
+        *(lambda name=name: _library(name) for name in EXTRAS),
         _java,
         _containers,
         _gpu,

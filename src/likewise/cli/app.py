@@ -23,7 +23,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help"]},
 )
-for command in (models.bundle, models.inspect, running.serve, running.score, machine.demo, machine.doctor, models.trust):
+for command in (
+    models.bundle,
+    models.inspect,
+    running.serve,
+    running.score,
+    machine.demo,
+    machine.doctor,
+    models.trust,
+):
     app.command()(command)
 
 
@@ -54,7 +62,7 @@ def main() -> None:
         # Whoever read our output has gone; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except Exception as error:  # noqa: BLE001  the one place where every error becomes code, cause, remedy
+    except Exception as error:
         code = report(explained(error))
         if os.environ.get("LIKEWISE_DEBUG"):
             raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from likewise.cli.chapter import Chapter
 from likewise.cli.screen import Json, Screen
 from likewise.doctor import examine
 
@@ -35,3 +37,16 @@ def demo(
     json: Json = False,
 ) -> None:
     """The chapter from end to end: fine-tune, log, bundle, serve, curl, score, and Spark where Java is."""
+    screen = Screen(json)
+    start = time.perf_counter()
+    chapter = Chapter(folder, quick=quick, rows=rows)
+    chapter.run()
+    seconds = time.perf_counter() - start
+    if json:
+        screen.json({**chapter.facts, "seconds": seconds, "made": [asdict(m) for m in chapter.made]})
+        return
+    screen.out.print()
+    lines = [(m.what, m.where, m.then, f"{m.seconds:.1f} s") for m in chapter.made]
+    screen.table(
+        f"Made in {seconds:.0f} s, everything stopped again", ("what", "where", "what to type next", "took"), lines
+    )

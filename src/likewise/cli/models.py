@@ -70,7 +70,9 @@ def trust(
     else:
         entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
     shown = [(e, "bundle" if e.startswith("sha256:") else "URIs that begin so") for e in entries]
-    Screen(json).result({"trusted": list(entries)}, "Trusted", shown or [("nothing", "no model's code may run unasked")])
+    Screen(json).result(
+        {"trusted": list(entries)}, "Trusted", shown or [("nothing", "no model's code may run unasked")]
+    )
 
 
 def document(bundle: Bundle) -> dict[str, object]:
@@ -94,14 +96,19 @@ def document(bundle: Bundle) -> dict[str, object]:
 def facts(bundle: Bundle) -> list[tuple[str, str]]:
     """The manifest as lines to read."""
     manifest, signature = bundle.manifest, bundle.signature
-    engines = [f"{e.name}/{e.precision}" + (" (runs the model's code)" if e.runs_code else "") for e in manifest.engines]
+    engines = [
+        f"{e.name}/{e.precision}" + (" (runs the model's code)" if e.runs_code else "") for e in manifest.engines
+    ]
     lines = [
         ("path", str(bundle.path)),
         ("digest", bundle.digest),
         ("made from", _source(bundle)),
         ("takes", _fields(signature.inputs)),
         ("gives", _fields(signature.outputs)),
-        ("rows", "independent: merged across callers" if manifest.row_wise else "may depend on each other: never merged"),
+        (
+            "rows",
+            "independent: merged across callers" if manifest.row_wise else "may depend on each other: never merged",
+        ),
         *[("step", s) for s in _steps(manifest.pipeline)],
         *[("carries", f"{r.uri} ({r.via})") for r in manifest.references],
         ("environment", _environment(bundle)),

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from likewise.core.errors import LikewiseError
@@ -56,20 +55,6 @@ class Screen:
     def note(self, text: str) -> None:
         """A line about what is going on, on stderr."""
         err.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)
-
-
-def progress(*, transient: bool = False) -> Progress:
-    """A progress bar on stderr; on something that is no terminal rich keeps it to a final line."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        console=err,
-        transient=transient,
-    )
 
 
 def failure(error: LikewiseError, *, as_json: bool) -> None:

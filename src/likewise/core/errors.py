@@ -195,6 +195,30 @@ class Draining(LikewiseError):
     mlflow_code = "TEMPORARILY_UNAVAILABLE"
 
 
+class NotReady(LikewiseError):
+    """The model is still being loaded, or its warm-up failed."""
+
+    code = "NOT_READY"
+    status = 503
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class RouteNotFound(LikewiseError):
+    """The server has nothing at this path."""
+
+    code = "ROUTE_NOT_FOUND"
+    status = 404
+    mlflow_code = "ENDPOINT_NOT_FOUND"
+
+
+class MethodNotAllowed(LikewiseError):
+    """The path is there, but not for this HTTP method."""
+
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+    mlflow_code = "BAD_REQUEST"
+
+
 class InputNotFound(LikewiseError):
     """The input file does not exist or cannot be read."""
 

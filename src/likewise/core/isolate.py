@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from likewise.core.errors import LikewiseError, RowRefused
-from likewise.core.results import Failed, Result
+from likewise.core.results import Failed
 
 W = TypeVar("W")
+R = TypeVar("R")
 
 
-def isolate(run: Callable[[Sequence[W]], list[Result]], work: Sequence[W]) -> list[Result]:
+def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -> list[R | Failed]:
     """`run(work)`; where that raises, halves of it, down to the items that raise alone.
 
     Returns one result an item, in order. An item that raises alone is `Failed`: with the error itself where it is a

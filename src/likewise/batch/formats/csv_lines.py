@@ -1,0 +1,172 @@
+"""CSV as RFC 4180 has it: comma, double quotes, newlines inside them. Every value is text; nothing is guessed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, Source
+from likewise.batch.values import as_cell, unicode_fault
+from likewise.core.errors import InputInvalid, LikewiseError
+from likewise.core.extras import need
+from likewise.core.results import Failed, Ok, Result
+
+FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else swallow the whole file
+
+
+class CsvSource:
+    """A CSV file with a header. Empty lines are no rows, as pandas, pyarrow and Spark have it."""
+
+    format = "csv"
+    textual = True
+    rows = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
+        with self._open() as stream:
+            self.columns = self._header(_Reader(stream))
+
+    def schema(self) -> Any:
+        pa = need("pyarrow", extra="batch")
+        return pa.schema([(name, pa.string()) for name in self.columns])
+
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        with self._open() as stream:
+            reader = _Reader(stream)
+            self._header(reader)
+            first = 1
+            while True:
+                chunk = self._chunk(reader, first, rows)
+                if not len(chunk):
+                    return
+                yield chunk
+                first += len(chunk)
+
+    def _open(self) -> TextIO:
+        return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+    def _header(self, reader: _Reader) -> tuple[str, ...]:
+        try:
+            fields = reader.read()
+        except csv.Error as error:
+            raise InputInvalid(f"{self.path}: the header: {error}", remedy="check the quotes of line 1") from error
+        if fields is None:
+            raise InputInvalid(f"{self.path} is empty: there is no header", remedy="begin with a line of column names")
+        if fault := unicode_fault("".join(fields), f"{self.path}: the header"):
+            raise InputInvalid(fault.cause, remedy="save the file as UTF-8")
+        if len(set(fields)) < len(fields):
+            twice = next(name for name in fields if fields.count(name) > 1)
+            raise InputInvalid(f"{self.path}: two columns are named {twice!r}", remedy="give each column its own name")
+        return tuple(fields)
+
+    def _chunk(self, reader: _Reader, first: int, rows: int) -> Chunk:
+        records: list[dict[str, object]] = []
+        lines: list[int] = []
+        faults: dict[int, LikewiseError] = {}
+        size = 0
+        while len(records) < rows and size < CHUNK_BYTES:
+            try:
+                fields = reader.read()
+            except csv.Error as error:
+                fields = []
+                faults[len(records)] = self._broken(error, reader)
+            if fields is None:
+                break
+            if len(records) not in faults and (fault := self._fault(fields, reader.line)):
+                faults[len(records)] = fault
+            records.append(self._record(fields))
+            lines.append(reader.line)
+            size += sum(map(len, fields))
+        return Chunk(self.path.name, first, records, faults, lines, None, reader.offset)
+
+    def _record(self, fields: list[str]) -> dict[str, object]:
+        record: dict[str, object] = dict(zip(self.columns, fields, strict=False))
+        surplus = fields[len(self.columns) :]
+        return {**record, "": surplus} if surplus else record
+
+    def _broken(self, error: csv.Error, reader: _Reader) -> InputInvalid:
+        where = f"{self.path}: the row that begins on line {reader.line}"
+        if "field limit" in str(error):
+            raise InputInvalid(f"{where} has a field of more than {FIELD_LIMIT} characters", remedy="close its quote")
+        return InputInvalid(f"{where} is not CSV: {error}", remedy='close its quotes; a quote inside is written ""')
+
+    def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
+        if len(fields) != len(self.columns):
+            return InputInvalid(
+                f"line {line} has {len(fields)} fields where the header has {len(self.columns)}",
+                remedy="quote fields that hold commas or newlines",
+            )
+        return unicode_fault("".join(fields), f"line {line}")
+
+
+class _Reader:
+    """Rows with the line that each begins on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._rows = csv.reader(stream, strict=True)
+        self.line = 1
+
+    @property
+    def offset(self) -> int:
+        """Bytes taken from the file, read-ahead included."""
+        return self._stream.buffer.tell()
+
+    def read(self) -> list[str] | None:
+        """The next row that is not an empty line, None at the end; csv.Error where its quotes are wrong."""
+        while True:
+            self.line = self._rows.line_num + 1
+            fields = next(self._rows, None)
+            if fields != []:
+                return fields
+
+
+class CsvWriter:
+    """The rows as text, the predictions as text or JSON, one line feed a row."""
+
+    def __init__(self, source: Source) -> None:
+        self._columns: list[str] = list(source.schema().names)
+
+    def fit(self, predictions: Sequence[object]) -> list[Result]:
+        return [_cell(value) for value in predictions]
+
+    def begin(self, stream: BinaryIO) -> None:
+        # csv quotes a lone carriage return only if the line ends in one (Python < 3.13): `_Lines` takes it off again
+        self._csv = csv.writer(_Lines(stream), lineterminator="\r\n")
+        self._csv.writerow([*self._columns, PREDICTIONS])
+
+    def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
+        for index, prediction in zip(kept, predictions, strict=True):
+            record = chunk.records[index]
+            self._csv.writerow([*(as_cell(record.get(name)) for name in self._columns), prediction])
+
+    def close(self) -> None:
+        pass
+
+
+class _Lines:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        return self._stream.write((line[:-2] + "\n").encode())
+
+
+def _cell(value: object) -> Result:
+    cell = as_cell(value)
+    fault = unicode_fault(cell, "the prediction")
+    return Failed(fault) if fault else Ok(cell)
+
+
+def open_source(path: Path) -> CsvSource:
+    """A CSV file; InputInvalid where its header cannot be used."""
+    return CsvSource(path)
+
+
+def open_writer(source: Source, outputs: object) -> CsvWriter:  # noqa: ARG001  CSV has no types to declare
+    """A CSV writer for the rows of `source`."""
+    return CsvWriter(source)

@@ -1,0 +1,61 @@
+"""One batch job, as every runner takes it, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from likewise.batch.options import ScoreOptions
+from likewise.core.engine import Engine
+from likewise.core.signature import Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a job stands.
+
+    rows: done, quarantined ones included. total: rows of the input, None where the format does not say.
+    fraction: 0 to 1, by rows where the total is known, else by bytes read. tokens: computed. seconds: since the start.
+    """
+
+    rows: int
+    total: int | None
+    fraction: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `_likewise.json` holds.
+
+    bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that were answered by an equal row's answer.
+    tokens: what the engine computed. seconds: the whole job, engine start excluded.
+    """
+
+    bundle: str
+    rows_in: int
+    rows_ok: int
+    rows_quarantined: int
+    duplicates: int
+    engine: str
+    seconds: float
+    tokens: int
+
+    def as_dict(self) -> dict[str, object]:
+        """The manifest's JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A model, an input, an output. `progress` is called after every forward pass."""
+
+    engine: Engine
+    bundle: str
+    signature: Signature
+    source: Path
+    output: Path
+    options: ScoreOptions
+    progress: Callable[[Progress], None]

@@ -1,0 +1,70 @@
+"""Python values as text: JSON for nested ones, and one cell of a CSV file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from likewise.core.errors import LikewiseError, RowRefused
+
+
+def as_json(value: object) -> str:
+    """One line of JSON; NaN and infinity become null, dates ISO 8601, bytes base64. TypeError for what has no JSON."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError:
+        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_plain)
+
+
+def as_cell(value: object) -> str:
+    """One CSV field: text as it is, None empty, everything else as JSON prints it; NaN and infinity by name."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return json.dumps(value)
+    text = as_json(value)
+    # what JSON has as a string for want of a type (a date, bytes) needs no quotes in a field of its own
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+def unicode_fault(text: str, what: str) -> LikewiseError | None:
+    """Why `text` cannot be written as UTF-8, or None. Surrogates U+DC80 to U+DCFF stand for undecodable bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        met = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate U+{code:04X}"
+        return RowRefused(
+            f"{what} is not valid Unicode: {met} at character {error.start}",
+            remedy="write the text as UTF-8, or replace what is not",
+        )
+    return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (Decimal, UUID)):
+        return str(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value

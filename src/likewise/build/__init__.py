@@ -1,0 +1,1 @@
+"""From a model URI to a bundle: resolve, trace, vendor, prove."""

@@ -1,0 +1,272 @@
+"""From a model URI to a bundle that has proved that it stands alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlparse
+
+from platformdirs import user_cache_path
+
+from likewise.build.failures import unwritable
+from likewise.build.model import read_model
+from likewise.build.prove import prove
+from likewise.build.resolve import Resolved, plain_name, resolve, sqlite_file
+from likewise.build.trace import outermost, trace
+from likewise.bundle.folder import inventory
+from likewise.bundle.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundle.open import Bundle, is_bundle, open_bundle
+from likewise.bundle.trust import Trust
+from likewise.bundle.write import write_manifest
+from likewise.core.errors import LikewiseError, OutputRefused
+from likewise.core.extras import need
+from likewise.engine.vendored import local_path, normal
+
+Report = Callable[[str], None]
+STORE_FOLDERS = ("mlruns", "mlartifacts")
+
+
+def build_bundle(
+    uri: str,
+    output: str | Path,
+    *,
+    trust: Trust,
+    references: Sequence[str] = (),
+    row_wise: bool | None = None,
+    report: Report | None = None,
+) -> Bundle:
+    """Make a bundle of the model `uri` in the new folder `output`, which appears only when whole and proved.
+
+    references: URIs to vendor beside those that the model declares or opens.  row_wise: overrides what it declares.
+    report: is told each step in a line.
+    Without trust no code of the model runs, and a model that only its own code can run is refused (CodeNotTrusted).
+    Raises ModelNotFound, ModelInvalid, StoreUnreachable, UnsafeArchive, NotSelfContained, RowWiseRefuted,
+    OutputRefused (it exists and is not this very bundle, or cannot be written).
+    """
+    target = Path(output).absolute()
+    _refuse_occupied(target)
+    with _staging(target) as stage:
+        draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent)
+        draft.fill()
+        sealed = draft.seal()
+        if is_bundle(target) and (held := open_bundle(target)).digest == sealed.digest:
+            return held
+        draft.prove()
+        return _place(stage / "bundle", target)
+
+
+def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
+    """The bundle of `uri` from the user's cache, built where it is not there yet; raises what `build_bundle` does.
+
+    The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
+    digest is not proved again, and a model of the same bytes not traced again.
+    """
+    cache = cache_folder()
+    with _staging(cache / "new") as stage:
+        draft = _Draft(uri, stage, trust, (), None, report or _silent)
+        draft.fill(known=_cached_manifests(cache))
+        sealed = draft.seal()
+        target = cache / sealed.digest.replace(":", "-")
+        if is_bundle(target):
+            try:
+                return open_bundle(target)
+            except LikewiseError as error:
+                draft.report(f"the cached bundle is made anew: {error.cause}")
+                shutil.rmtree(target)
+        draft.prove()
+        return _place(stage / "bundle", target)
+
+
+def cache_folder() -> Path:
+    """Where bundles made from URIs lie: `bundles` in `LIKEWISE_CACHE_HOME`, or in the user's cache folder."""
+    home = os.environ.get("LIKEWISE_CACHE_HOME")
+    return (Path(home) if home else user_cache_path("likewise")).absolute() / "bundles"
+
+
+@dataclass
+class _Draft:
+    """A bundle on its way, in `stage/bundle`."""
+
+    uri: str
+    stage: Path
+    trust: Trust
+    given: tuple[str, ...]
+    row_wise: bool | None
+    report: Report
+    origins: list[Path] = field(default_factory=list)
+    references: list[Reference] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        return self.stage / "bundle"
+
+    def fill(self, known: Sequence[Manifest] = ()) -> None:
+        """Copy the model and what it opens."""
+        self.report(f"fetching {self.uri}")
+        self.source = resolve(self.uri, self.folder / "model")
+        self.origins += self.source.origins
+        self.facts = read_model(self.folder / "model")
+        self.code = _trusted(self.trust, self.source)
+        if not self.facts.pipeline and not self.code:
+            self.trust.require(uri=_name(self.source), what=f"the model {self.uri}")
+        for uri, via in self._declared():
+            self._vendor(uri, via)
+        if not self.facts.pipeline:
+            self._trace(known)
+
+    def seal(self) -> Bundle:
+        """Write the manifest."""
+        references = {r.uri: r for r in sorted(self.references, key=lambda r: r.uri)}
+        kept = outermost({uri: self.folder / r.path for uri, r in references.items()})
+        for uri in references.keys() - kept.keys():
+            shutil.rmtree((self.folder / references[uri].path).parent)
+        self.manifest = Manifest(
+            files={},
+            references=tuple(references[uri] for uri in kept),
+            signature_raw=self.facts.signature_raw,
+            row_wise=_first(self.row_wise, self.facts.row_wise),
+            pipeline=self.facts.pipeline,
+            source=Source(self.uri, self.source.resolved),
+            environment=self.facts.environment,
+            engines=self.facts.engines(),
+        )
+        return write_manifest(self.folder, self.manifest)
+
+    def prove(self) -> None:
+        """Try it alone, and note how in the manifest."""
+        self.report("proving that it opens alone")
+        hidden = [*_stores(self.origins), *_tracking_files()]
+        proof = prove(self.folder, hidden=hidden, code=self.code)
+        write_manifest(
+            self.folder,
+            self.manifest.with_measured(
+                proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
+            ),
+        )
+        asked = f"{proof.rows} example rows" if proof.rows else "no example"
+        self.report(f"proved with {', '.join(proof.engines)} on {asked}, cut off by {proof.isolation}")
+
+    def _declared(self) -> Iterator[tuple[str, str]]:
+        via = {normal(uri): "given" for uri in self.given} | {normal(u): "declared" for u in self.facts.references}
+        yield from via.items()
+
+    def _vendor(self, uri: str, via: str) -> None:
+        self.report(f"vendoring {uri}")
+        path = _place_for(uri)
+        resolved = resolve(uri, self.folder / path)
+        self.origins += resolved.origins
+        self.references.append(Reference(uri, path, via))
+
+    def _trace(self, known: Sequence[Manifest]) -> None:
+        if (opened := _opened_before(self.folder, known)) is not None:
+            for uri in opened - {r.uri for r in self.references}:
+                self._vendor(uri, "traced")
+            return
+        self.report("tracing what it opens while it loads")
+        held = {r.uri: self.folder / r.path for r in self.references}
+        traced = trace(self.folder / "model", held, self.stage / "trace")
+        self.origins += traced.origins
+        for uri, copy in traced.copies.items():
+            self.report(f"vendoring {uri}")
+            path = _place_for(uri)
+            (self.folder / path).parent.mkdir(parents=True)
+            copy.rename(self.folder / path)
+            self.references.append(Reference(uri, path, "traced"))
+
+
+def _first(*values: bool | None) -> bool:
+    return next((value for value in values if value is not None), False)
+
+
+def _name(source: Resolved) -> str:
+    return source.resolved if local_path(source.uri) is not None else source.uri
+
+
+def _trusted(trust: Trust, source: Resolved) -> bool:
+    return trust.allows(uri=source.resolved) or trust.allows(uri=_name(source))
+
+
+def _place_for(uri: str) -> str:
+    """`references/HASH/NAME`: the same for the same URI everywhere."""
+    return f"references/{hashlib.sha256(uri.encode()).hexdigest()[:12]}/{plain_name(uri)}"
+
+
+def _stores(origins: Sequence[Path]) -> Iterator[Path]:
+    """The whole local store that a copy came from where its layout shows, else the very folder."""
+    for origin in dict.fromkeys(path.resolve() for path in origins):
+        yield next((parent for parent in origin.parents if parent.name in STORE_FOLDERS), origin)
+
+
+def _tracking_files() -> Iterator[Path]:
+    mlflow = need("mlflow", extra="mlflow")
+    for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+        path = sqlite_file(store) or (local_path(store) if urlparse(store).scheme in ("", "file") else None)
+        if path is not None and path.exists():
+            yield path
+
+
+def _cached_manifests(cache: Path) -> list[Manifest]:
+    manifests = []
+    for path in cache.glob(f"sha256-*/{MANIFEST}"):
+        try:
+            manifests.append(load_manifest(path.read_bytes()))
+        except LikewiseError:  # opened, it would be refused by name; here it is merely no help
+            continue
+    return manifests
+
+
+def _opened_before(folder: Path, known: Sequence[Manifest]) -> set[str] | None:
+    """The URIs that a model of the very same bytes opened when it was traced; None where none was."""
+    model = inventory(folder / "model")
+    for manifest in known:
+        if not manifest.pipeline and model == _model_files(manifest):
+            return {r.uri for r in manifest.references}
+    return None
+
+
+def _model_files(manifest: Manifest) -> dict[str, FileEntry]:
+    return {path.removeprefix("model/"): e for path, e in manifest.files.items() if path.startswith("model/")}
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A folder beside `target`, on its disk, gone afterwards; a full disk or a forbidden folder is OutputRefused."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise unwritable(error) from error
+    try:
+        yield stage
+    except OSError as error:
+        raise unwritable(error) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _refuse_occupied(target: Path) -> None:
+    occupied = target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir())))
+    if occupied:
+        raise OutputRefused(f"{target} exists and is no bundle", remedy="name a folder that does not exist")
+
+
+def _place(folder: Path, target: Path) -> Bundle:
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if not target.exists():
+            raise
+        raise OutputRefused(
+            f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
+        ) from error
+    return open_bundle(target)
+
+
+def _silent(line: str) -> None:
+    pass

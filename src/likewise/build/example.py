@@ -1,0 +1,84 @@
+"""The model's input example as items, to try an engine on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likewise.core.errors import ModelInvalid
+from likewise.core.extras import need
+from likewise.core.items import Params, Table
+from likewise.engine.plain import plain
+
+
+@dataclass(frozen=True)
+class Example:
+    """Rows that the model's author says it takes."""
+
+    table: Table
+    params: Params
+
+
+def read_example(model: Path) -> Example | None:
+    """The input example saved with the model in the folder `model`, or None; ModelInvalid where it is unreadable."""
+    models = need("mlflow.models", extra="mlflow")
+    try:
+        meta = models.Model.load(str(model))
+        value = meta.load_input_example(str(model))
+        params = meta.load_input_example_params(str(model)) or {}
+        table = None if value is None else _table(value)
+    except Exception as error:
+        raise ModelInvalid(
+            f"the input example of the model cannot be read: {type(error).__name__}: {str(error)[:300]}",
+            remedy="log the model again with an input_example that mlflow.models.validate_serving_input accepts",
+        ) from error
+    return None if table is None or not table.rows else Example(table, params)
+
+
+def _table(value: Any) -> Table:
+    if hasattr(value, "columns"):
+        columns = tuple(map(str, value.columns))
+        return Table(columns, [tuple(plain(cell) for cell in row) for row in value.itertuples(index=False, name=None)])
+    if hasattr(value, "toarray"):
+        value = value.toarray()
+    if isinstance(value, Mapping):
+        return _mapping(value)
+    if isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+        columns = tuple(value[0])
+        return Table(columns, [tuple(plain(record.get(c)) for c in columns) for record in value])
+    values = plain(value)
+    return Table(None, [(v,) for v in values] if isinstance(values, list) else [(values,)])
+
+
+def _mapping(value: Mapping[str, Any]) -> Table:
+    """Arrays of one length are columns; anything else is one row."""
+    cells = {str(k): plain(v) for k, v in value.items()}
+    arrays = all(hasattr(v, "__array__") and getattr(v, "ndim", 0) for v in value.values())
+    lengths = {len(c) for c in cells.values() if isinstance(c, list)}
+    if arrays and len(lengths) == 1:
+        lists = [c for c in cells.values() if isinstance(c, list)]
+        return Table(tuple(cells), list(zip(*lists, strict=True)))
+    return Table(tuple(cells), [tuple(cells.values())])
+
+
+def variants(table: Table) -> Iterator[tuple[object, ...]]:
+    """More rows like the example's: texts shortened and doubled, numbers moved; some may be no valid input."""
+    for row in table.rows:
+        yield tuple(_shorter(cell) for cell in row)
+        yield tuple(_longer(cell) for cell in row)
+
+
+def _shorter(cell: object) -> object:
+    if isinstance(cell, str):
+        return cell[: max(1, len(cell) // 2)]
+    return cell / 2 if isinstance(cell, float) else cell
+
+
+def _longer(cell: object) -> object:
+    if isinstance(cell, str):
+        return f"{cell} {cell}"
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+        return cell
+    return cell + 1

@@ -1,0 +1,117 @@
+"""What a model's folder says of itself, read without running any of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likewise.bundle.format import EngineEntry, Environment
+from likewise.core.digests import sha256_json
+from likewise.core.errors import LikewiseError, ModelInvalid
+from likewise.core.extras import need
+
+MLMODEL = "MLmodel"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The parts of `MLmodel` that a bundle is made of.
+
+    pipeline: the declared pipeline that needs none of the model's code, or None.  references: what the model declares
+    that it opens.  row_wise: as declared, None where it is not.  has_pyfunc: whether `mlflow.pyfunc` can load it.
+    """
+
+    signature_raw: Mapping[str, object] | None
+    row_wise: bool | None
+    references: tuple[str, ...]
+    pipeline: Mapping[str, object] | None
+    environment: Environment
+    has_pyfunc: bool
+    has_example: bool
+
+    def engines(self) -> tuple[EngineEntry, ...]:
+        """The ways to run it, best first."""
+        compiled = EngineEntry("torch", "fp32", runs_code=False, digest=sha256_json(self.pipeline))
+        pyfunc = EngineEntry("pyfunc", "native", runs_code=True, digest=self.environment.digest)
+        return (*((compiled,) if self.pipeline else ()), *((pyfunc,) if self.has_pyfunc else ()))
+
+
+def read_model(folder: Path) -> ModelFacts:
+    """Read the `MLmodel` in `folder`; ModelInvalid where there is none, or where it cannot be read."""
+    raw = _mlmodel(folder)
+    flavors = _mapping(raw, "flavors", folder)
+    declared = _mapping(_mapping(raw, "metadata", folder), "likewise", folder)
+    pyfunc = _mapping(flavors, "python_function", folder)
+    pipeline = declared.get("pipeline")
+    if not pyfunc and not pipeline:
+        raise ModelInvalid(
+            f"the model in {folder} has no python_function flavor; it has: {', '.join(flavors) or 'none'}",
+            remedy="log it with a flavor that MLflow can load as a pyfunc",
+        )
+    return ModelFacts(
+        signature_raw=_mapping(raw, "signature", folder) or None,
+        row_wise=_row_wise(declared.get("row_wise"), folder),
+        references=_references(declared, pipeline, folder),
+        pipeline=pipeline,
+        environment=Environment(pyfunc.get("python_version") or _python(), _requirements(folder)),
+        has_pyfunc=bool(pyfunc),
+        has_example=bool(raw.get("saved_input_example_info")),
+    )
+
+
+def _mlmodel(folder: Path) -> Mapping[str, Any]:
+    path = folder / MLMODEL
+    if not path.is_file():
+        raise ModelInvalid(
+            f"{folder.name} is not an MLflow model: there is no {MLMODEL} in it",
+            remedy="name the folder that mlflow.….log_model or save_model made",
+        )
+    yaml = need("yaml", extra="mlflow")
+    try:
+        raw = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _unreadable(folder, str(error)) from error
+    if not isinstance(raw, dict):
+        raise _unreadable(folder, f"it holds a {type(raw).__name__}")
+    return raw
+
+
+def _mapping(raw: Mapping[str, Any], key: str, folder: Path) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, dict):
+        raise _unreadable(folder, f"{key!r} is not a mapping")
+    return value
+
+
+def _row_wise(value: object, folder: Path) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise _unreadable(folder, f"'row_wise' is {value!r} and not true or false")
+    return value
+
+
+def _references(declared: Mapping[str, Any], pipeline: Any, folder: Path) -> tuple[str, ...]:
+    listed = declared.get("references") or []
+    steps = (pipeline or {}).get("steps", []) if isinstance(pipeline, dict | None) else None
+    if not isinstance(listed, list) or not isinstance(steps, list):
+        raise _unreadable(folder, "'references' and the pipeline's 'steps' must be lists")
+    models = [step["model"] for step in steps if isinstance(step, dict) and "model" in step]
+    if not all(isinstance(uri, str) and uri for uri in [*listed, *models]):
+        raise _unreadable(folder, "a reference must be a URI")
+    return tuple(dict.fromkeys([*listed, *models]))
+
+
+def _requirements(folder: Path) -> tuple[str, ...]:
+    path = folder / "requirements.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
+
+
+def _python() -> str:
+    return platform.python_version()
+
+
+def _unreadable(folder: Path, why: str) -> LikewiseError:
+    return ModelInvalid(f"the {MLMODEL} of {folder.name} cannot be read: {why}", remedy="log the model again")

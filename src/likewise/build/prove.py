@@ -1,0 +1,174 @@
+"""Does the finished bundle stand alone?  Open and ask it in a child that has no store, no network, no credentials.
+
+On Linux the kernel takes the network and the store's folders away ("namespaces"); where it may not, and beside it, an
+audit hook of Python refuses the touch by name ("audit hook").
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from likewise.build.alike import same, shown
+from likewise.build.child import answer, failure, run_child
+from likewise.build.example import Example, read_example, variants
+from likewise.build.isolation import isolate_process
+from likewise.build.watch import Watch
+from likewise.bundle.format import EngineEntry
+from likewise.bundle.open import Bundle, open_bundle
+from likewise.bundle.trust import Trust
+from likewise.core.engine import Engine
+from likewise.core.errors import LikewiseError, NotSelfContained, RowWiseRefuted
+from likewise.core.items import Item, Request, Row
+from likewise.core.results import Failed, Result
+from likewise.engine.load import open_entry
+
+TIMEOUT = 600.0  # seconds
+NO_STORE = "no-tracking-server-in-a-bundle"
+_STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was tried. isolation: `namespaces` or `audit hook`. engines: labels. rows: how many were compared."""
+
+    isolation: str
+    engines: tuple[str, ...]
+    rows: int
+
+
+def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = TIMEOUT) -> Proof:
+    """Open the bundle in the folder `bundle` away from everything, and ask each engine that may run its example.
+
+    hidden: where the model came from.  code: whether engines that run the model's code are tried too.
+    Raises NotSelfContained, RowWiseRefuted, and what opening raises.
+    """
+    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
+    with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
+        environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        result = run_child("likewise.build.prove", task, Path(work), environment=environment, timeout=timeout)
+    return Proof(result["isolation"], tuple(result["engines"]), result["rows"])
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+Answer = Callable[[Sequence[Item]], list[Result]]
+
+
+def _refuse(touch: str) -> None:
+    raise PermissionError(f"the model {touch}, which is out of its reach where the bundle runs")
+
+
+def _try_all(folder: Path, work: Path, hidden: Sequence[Path], code: bool) -> dict[str, object]:
+    python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
+    kept = (folder, work, *dict.fromkeys(python))
+    os.chdir(work)  # a working folder would stay open though its path is hidden
+    isolated = isolate_process(hidden, kept)
+    Watch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
+    bundle = open_bundle(folder)
+    entries = [e for e in bundle.manifest.engines if code or not e.runs_code]
+    example = read_example(bundle.model_path)
+    answers: dict[str, list[Result]] = {}
+    for entry in entries:
+        answers[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
+    _agree(answers)
+    _unchanged(folder)
+    return {
+        "isolation": "namespaces" if isolated else "audit hook",
+        "engines": list(answers),
+        "rows": len(example.table) if example is not None else 0,
+    }
+
+
+def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
+    try:
+        engine = open_entry(bundle, entry, trust=Trust(allow=True, entries=()))
+    except LikewiseError as error:
+        raise _alone(f"the engine {entry.name} does not load from the bundle alone", error) from error
+    try:
+        return [] if example is None else _ask(engine, example)
+    finally:
+        engine.close()
+
+
+def _ask(engine: Engine, example: Example) -> list[Result]:
+    def answers(items: Sequence[Item]) -> list[Result]:
+        prepared = engine.prepare(items)
+        ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
+        return [work if isinstance(work, Failed) else next(ran) for work in prepared]
+
+    table = example.table
+    items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
+    results = answers(items)
+    for result in results:
+        if isinstance(result, Failed):
+            raise _alone(f"the engine {engine.spec.label} does not answer the input example", result.error)
+    if engine.spec.row_wise:
+        refute_row_wise(answers, example)
+    return results
+
+
+def refute_row_wise(answers: Answer, example: Example) -> None:
+    """RowWiseRefuted where a row is answered otherwise beside others than alone; silence proves nothing."""
+    table = example.table
+    rows: list[Item] = [Row(table.columns, values, example.params) for values in [*table.rows, *variants(table)]]
+    alone = [answers([row])[0] for row in rows]
+    for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
+        together = answers([rows[i] for i in order])
+        for i, found in zip(order, together, strict=True):
+            if not same(alone[i], found):
+                raise RowWiseRefuted(
+                    "the model is declared row-wise, but its rows depend on their neighbours: "
+                    f"the row {_values(rows[i])} alone gives {shown(alone[i])}, beside others {shown(found)}",
+                    remedy="correct the model, or declare row_wise: false (likewise bundle --no-row-wise)",
+                )
+
+
+def _values(item: Item) -> str:
+    text = repr(item.values) if isinstance(item, Row) else ""
+    return text if len(text) <= 100 else text[:100] + "…"
+
+
+def _agree(answers: Mapping[str, list[Result]]) -> None:
+    """The first engine's answers are the others' too."""
+    (first, expected), *others = answers.items() if answers else [("", [])]
+    for label, found in others:
+        for row, (one, other) in enumerate(zip(expected, found, strict=True)):
+            if not same(one, other):
+                raise NotSelfContained(
+                    f"two engines answer row {row} of the input example differently: "
+                    f"{first}: {shown(one)}; {label}: {shown(other)}",
+                    remedy="report this with the model: the declared pipeline and its Python code do not do the same",
+                )
+
+
+def _unchanged(folder: Path) -> None:
+    try:
+        open_bundle(folder)
+    except LikewiseError as error:
+        raise _alone("the model changes its own files when it runs", error) from error
+
+
+def _alone(what: str, error: LikewiseError) -> NotSelfContained:
+    return NotSelfContained(f"{what}: {error.cause}", remedy=error.remedy)
+
+
+def main(asked: str, answered: str) -> None:
+    """`python -m likewise.build.prove TASK RESULT`."""
+    task = json.loads(Path(asked).read_text())
+    try:
+        result = _try_all(Path(task["bundle"]), Path(answered).parent, [Path(p) for p in task["hidden"]], task["code"])
+    except LikewiseError as error:
+        result = failure(error)
+    answer(Path(answered), result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

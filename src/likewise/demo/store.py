@@ -1,0 +1,100 @@
+"""The example's three steps against an MLflow store: fine-tune and log, log the pipeline, register it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+
+from likewise.core.errors import ModelNotFound, StoreUnreachable
+from likewise.demo.data import Source, reviews, split
+from likewise.demo.training import FineTuned, Progress, Recipe, fine_tune
+from likewise.pipeline import Cache, Classify, DetectLanguage, Logged, Pipeline, Respond, log_model
+
+EXPERIMENT = "sentiment"
+MODEL = "model"
+PIPELINE = "inference_pipeline_model"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A logged classifier, `runs:/<run_id>/model`, and its accuracy on the held-out rows, 0 to 1."""
+
+    run_id: str
+    uri: str
+    accuracy: float
+
+
+def choose_store() -> str:
+    """The tracking server of MLFLOW_TRACKING_URI, else `mlflow.db` here, with its artifacts beside it. Returns its URI.
+
+    The choice reaches child processes too. Raises StoreUnreachable where the server does not answer.
+    """
+    uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
+    mlflow.set_tracking_uri(uri)
+    try:
+        _choose_experiment(uri)
+    except mlflow.MlflowException as error:
+        raise StoreUnreachable(f"{uri}: {error}", remedy="check MLFLOW_TRACKING_URI and the server") from error
+    return uri
+
+
+def _choose_experiment(uri: str) -> None:
+    if os.environ.get("MLFLOW_RUN_ID") or os.environ.get("MLFLOW_EXPERIMENT_ID"):  # `mlflow run` has chosen
+        return
+    if mlflow.get_experiment_by_name(EXPERIMENT) is None and uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
+        mlflow.create_experiment(EXPERIMENT, artifact_location=(folder / "mlartifacts").as_uri())
+    mlflow.set_experiment(EXPERIMENT)
+
+
+def log_fine_tuned(recipe: Recipe, source: Source = "rotten_tomatoes", progress: Progress = lambda *_: None) -> Trained:
+    """Fine-tune by `recipe` and log the classifier as `model`, with its parameters and held-out accuracy."""
+    rows = split(reviews(source))
+    with mlflow.start_run(run_name="fine_tuning_model") as run:
+        mlflow.log_params(
+            {each.name: getattr(recipe, each.name) for each in fields(recipe)}
+            | {"source": source, "rows_trained": len(rows.train), "rows_held_out": len(rows.held_out)}
+        )
+        tuned = fine_tune(recipe, rows, progress)
+        mlflow.log_metric("held_out_accuracy", tuned.accuracy)
+        _log_classifier(tuned)
+        return Trained(run.info.run_id, f"runs:/{run.info.run_id}/{MODEL}", tuned.accuracy)
+
+
+def _log_classifier(tuned: FineTuned) -> None:
+    mlflow.transformers.log_model(
+        {"model": tuned.model, "tokenizer": tuned.tokenizer},
+        name=MODEL,
+        task="text-classification",
+        pip_requirements=[
+            f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "transformers", "tokenizers")
+        ],
+    )
+
+
+def log_pipeline(finetuned_model_uri: str) -> Logged:
+    """Log the chapter's pipeline around the classifier at `finetuned_model_uri`, which must exist."""
+    try:
+        mlflow.models.get_model_info(finetuned_model_uri)
+    except (mlflow.MlflowException, OSError) as error:
+        raise ModelNotFound(
+            f"no model at {finetuned_model_uri}: {error}", remedy="fine-tune one: python -m likewise.demo fine-tune"
+        ) from error
+    pipeline = Pipeline(Cache(size=100), DetectLanguage(), Classify(finetuned_model_uri), Respond())
+    with mlflow.start_run(run_name="inference_pipeline_model"):
+        return log_model(pipeline, name=PIPELINE)
+
+
+def register(model_uri: str, name: str = PIPELINE) -> Logged:
+    """A new version of the registered model `name`."""
+    try:
+        registered = mlflow.register_model(model_uri, name)
+    except mlflow.MlflowException as error:
+        raise ModelNotFound(
+            f"cannot register {model_uri}: {error}", remedy="log one: python -m likewise.demo log-pipeline"
+        ) from error
+    return Logged(registered.run_id, model_uri, int(registered.version))

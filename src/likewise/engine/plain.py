@@ -1,0 +1,83 @@
+"""What a model returns, as plain Python: numpy and pandas end here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime, time
+from typing import Any
+
+from likewise.core.errors import ModelFailed
+from likewise.core.extras import need
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
+
+
+def plain(value: Any) -> object:
+    """`value` as what JSON has, plus bytes, date and datetime; ModelFailed for a type that has no such form.
+
+    Shapes are those of MLflow's scoring server (`predictions_to_json`): a frame or a series becomes a list of records,
+    an array a nested list, anything else stays as it is.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return _scalar(value) if not hasattr(value, "__array__") else _array(value)
+
+
+def per_row(predictions: Any, rows: int) -> list[object]:
+    """One plain prediction for each of `rows` rows; ModelFailed where the model returned another number.
+
+    A mapping of columns (`{"label": [...], "score": [...]}`) is read as a frame is: one record a row.
+    """
+    if isinstance(predictions, Mapping):
+        columns = {key: plain(column) for key, column in predictions.items()}
+        if all(isinstance(c, list) and len(c) == rows for c in columns.values()):
+            return [dict(zip(map(str, columns), values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        raise _miscount(f"a {type(predictions).__name__} whose values are not one a row", rows)
+    listed = plain(predictions)
+    if not isinstance(listed, list):
+        raise _miscount(f"one {type(predictions).__name__}", rows)
+    if len(listed) != rows:
+        raise _miscount(f"{len(listed)} predictions", rows)
+    return listed
+
+
+def _miscount(returned: str, rows: int) -> ModelFailed:
+    return ModelFailed(
+        f"the model returned {returned} for {rows} rows, and so its predictions cannot be told apart by row",
+        remedy="let the model return one prediction a row, in order; or ask it by whole requests",
+    )
+
+
+def _array(value: Any) -> object:
+    pandas, numpy = need("pandas", extra="mlflow"), need("numpy", extra="mlflow")
+    if isinstance(value, pandas.Series):
+        value = pandas.DataFrame(value)
+    if isinstance(value, pandas.DataFrame):
+        return [plain(record) for record in value.to_dict(orient="records")]
+    if isinstance(value, (numpy.ndarray, numpy.generic)) and value.dtype.kind == "M":
+        value = value.astype("datetime64[us]")  # finer ones become plain integers
+    return plain(value.tolist())
+
+
+def _scalar(value: Any) -> object:
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(value, (date, datetime)):
+        return value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
+    if isinstance(value, time):
+        return value.isoformat()
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, (str, int, float)):  # an enumeration, or another subclass
+        return next(kind(value) for kind in (str, int, float) if isinstance(value, kind))
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise ModelFailed(
+        f"the model returned a {kind}, which has no JSON form",
+        remedy="let the model return frames, arrays, or plain Python values",
+    )

@@ -1,0 +1,86 @@
+"""Where a text classifier's files lie: a Hugging Face folder, or an MLflow model of the `transformers` flavour."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from likewise.core.errors import ModelInvalid
+
+REMEDY = "log a fine-tuned sequence classifier with its fast tokenizer, weights as safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A sequence classifier on disk.
+
+    weights: the folder of `config.json` and `*.safetensors`; tokenizer: the path of `tokenizer.json`.
+    labels: one name a logit, in the order of the logits. max_tokens: the longest input, special tokens included.
+    """
+
+    weights: Path
+    tokenizer: Path
+    labels: tuple[str, ...]
+    pad_id: int
+    max_tokens: int
+
+
+def find_checkpoint(folder: Path) -> Checkpoint:
+    """The classifier in `folder`, weights and tokenizer in whichever sub-folders; ModelInvalid where there is none.
+
+    MLflow's `transformers` flavour keeps the two apart (`model/`, `components/tokenizer/`), a Hugging Face folder
+    keeps them together: looking for the files serves both, and every version of either.
+    """
+    weights = next((path.parent for path in _named(folder, "config.json") if _has_safetensors(path.parent)), None)
+    if weights is None:
+        raise ModelInvalid(f"{folder}: no config.json beside a .safetensors file", remedy=REMEDY)
+    tokenizer = next(iter(_named(folder, "tokenizer.json")), None)
+    if tokenizer is None:
+        raise ModelInvalid(f"{folder}: no tokenizer.json", remedy=REMEDY)
+    config = _read(weights / "config.json")
+    pad_id = config.get("pad_token_id")
+    return Checkpoint(
+        weights=weights,
+        tokenizer=tokenizer,
+        labels=_labels(config, weights),
+        pad_id=pad_id if isinstance(pad_id, int) else 0,
+        max_tokens=_max_tokens(config, tokenizer.with_name("tokenizer_config.json")),
+    )
+
+
+def _named(folder: Path, name: str) -> list[Path]:
+    """Every file of that name, the shallowest first."""
+    return sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
+def _read(path: Path) -> Mapping[str, object]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelInvalid(f"{path}: not JSON: {error}", remedy="restore the file from the model's store") from error
+    if not isinstance(value, dict):
+        raise ModelInvalid(f"{path}: not a JSON object", remedy="restore the file from the model's store")
+    return value
+
+
+def _labels(config: Mapping[str, object], folder: Path) -> tuple[str, ...]:
+    names = config.get("id2label")
+    ids = [str(number) for number in range(len(names))] if isinstance(names, dict) else []
+    if not isinstance(names, dict) or len(names) < 2 or set(ids) != set(names):
+        raise ModelInvalid(f"{folder}/config.json: id2label must name at least two labels, 0 to n-1", remedy=REMEDY)
+    if config.get("problem_type") not in (None, "single_label_classification"):
+        raise ModelInvalid(f"{folder}/config.json: problem_type is {config['problem_type']!r}", remedy=REMEDY)
+    return tuple(str(names[number]) for number in ids)
+
+
+def _max_tokens(config: Mapping[str, object], tokenizer_config: Path) -> int:
+    """The smaller of what the position table and the tokenizer's settings allow."""
+    said = _read(tokenizer_config).get("model_max_length") if tokenizer_config.exists() else None
+    limits = [limit for limit in (config.get("max_position_embeddings"), said) if isinstance(limit, int | float)]
+    return int(min(limits, default=512))

@@ -1,0 +1,99 @@
+"""Tokenize, window, forward, label: everything around the forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from likewise.core.errors import ModelInvalid
+from likewise.core.windows import windows
+from likewise.engine.text.checkpoint import REMEDY, Checkpoint, find_checkpoint
+from likewise.engine.text.torch_forward import open_torch
+
+BUDGET = 4096
+"""Padded tokens in one forward pass."""
+
+Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""(ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels]. Thread safe; no row depends on another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One text as token ids, special tokens included, truncated, not padded."""
+
+    ids: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """What the text costs, at least 1."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The likeliest label and its softmax probability."""
+
+    label: str
+    score: float
+
+
+class TextEngine:
+    """A sequence classifier. Both methods may be called from several threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, forward: Forward, labels: Sequence[str], *, pad_id: int = 0) -> None:
+        self._tokenizer = tokenizer
+        self._forward = forward
+        self._pad_id = pad_id
+        self.labels = tuple(labels)
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, max_length: int = 256, open_forward: Callable[[Checkpoint], Forward] = open_torch
+    ) -> TextEngine:
+        """The classifier in `folder`; texts are cut at `max_length` tokens, or at what the model takes if that is less.
+
+        Raises ModelInvalid where the folder holds no such model.
+        """
+        checkpoint = find_checkpoint(folder)
+        tokenizer = _read(checkpoint.tokenizer)
+        tokenizer.no_padding()  # the file may say otherwise; padding is done a window
+        tokenizer.enable_truncation(min(max_length, checkpoint.max_tokens))
+        return cls(tokenizer, open_forward(checkpoint), checkpoint.labels, pad_id=checkpoint.pad_id)
+
+    def prepare(self, texts: Sequence[str]) -> list[Encoding]:
+        """One encoding a text. Texts must be encodable as UTF-8."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        return [Encoding(tuple(each.ids) or (self._pad_id,)) for each in encoded]
+
+    def run(self, encodings: Sequence[Encoding], *, budget: int = BUDGET) -> list[Prediction]:
+        """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
+        logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
+        for window in windows([each.tokens for each in encodings], budget):
+            logits[window] = self._forward(*self._pad([encodings[index] for index in window]))
+        return self._predictions(logits)
+
+    def _pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        shape = (len(encodings), max(each.tokens for each in encodings))
+        ids, mask = np.full(shape, self._pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, each in enumerate(encodings):
+            ids[row, : each.tokens] = each.ids
+            mask[row, : each.tokens] = 1
+        return ids, mask
+
+    def _predictions(self, logits: NDArray[np.float32]) -> list[Prediction]:
+        odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        scores = odds.max(axis=1) / odds.sum(axis=1)
+        best = logits.argmax(axis=1)
+        return [Prediction(self.labels[label], float(score)) for label, score in zip(best, scores, strict=True)]
+
+
+def _read(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no class of its own
+        raise ModelInvalid(f"{path}: not a tokenizer: {error}", remedy=REMEDY) from error

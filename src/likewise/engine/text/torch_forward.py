@@ -1,0 +1,66 @@
+"""The reference forward pass: torch, fp32, on the CPU. Every other engine is measured against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likewise.core.errors import ModelInvalid
+from likewise.core.extras import need
+from likewise.engine.text.checkpoint import REMEDY, Checkpoint
+
+if TYPE_CHECKING:
+    from likewise.engine.text.engine import Forward
+
+
+def open_torch(checkpoint: Checkpoint) -> Forward:
+    """Load the weights, from safetensors only and never with code from the checkpoint.
+
+    Raises ModelInvalid where transformers refuses them or weights are missing (a backbone that nobody fine-tuned),
+    MissingExtra without torch or transformers.
+    """
+    torch = need("torch", extra="torch")
+    model = _load(checkpoint)
+
+    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
+        values: NDArray[np.float32] = logits.numpy()
+        return values
+
+    return forward
+
+
+def _load(checkpoint: Checkpoint) -> Any:
+    transformers = need("transformers", extra="torch")
+    try:
+        with _quiet(transformers.utils.logging):
+            model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.weights,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                dtype=need("torch", extra="torch").float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # OSError, ValueError, SafetensorError, …: the libraries have no common class
+        raise ModelInvalid(f"{checkpoint.weights}: transformers cannot load it: {error}", remedy=REMEDY) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelInvalid(f"{checkpoint.weights}: weights are missing: {', '.join(missing[:3])}", remedy=REMEDY)
+    return model.eval()
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """No progress bar for a file that is read in a blink; whether others want bars is theirs to say."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

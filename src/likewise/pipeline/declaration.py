@@ -1,0 +1,91 @@
+"""A pipeline as data: what is logged with the model, and what it is opened from, without running the model's code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+from likewise.core.errors import CodeNotTrusted, ModelInvalid, WrongUsage
+from likewise.pipeline.steps import Cache, Classify, DetectLanguage, Respond, Step
+
+FORMAT = 1
+BUILT_IN: Mapping[str, type[Step]] = {
+    "cache": Cache,
+    "detect_language": DetectLanguage,
+    "classify": Classify,
+    "respond": Respond,
+}
+_NAMES = {kind: name for name, kind in BUILT_IN.items()}
+
+
+def is_built_in(step: Step) -> bool:
+    """Whether the step is one of Likewise's own, and not a subclass."""
+    return type(step) in _NAMES
+
+
+def declare_step(step: Step) -> dict[str, object]:
+    """`{"step": name, field: value, …}`; the name of a step of your own is `module:Class`."""
+    kind = type(step)
+    if "__dataclass_fields__" not in vars(kind):
+        raise WrongUsage(f"the step {kind.__name__} is not a dataclass", remedy="decorate it with @dataclass")
+    name = _NAMES.get(kind) or f"{module_name(kind)}:{kind.__qualname__}"
+    return {"step": name} | {each.name: getattr(step, each.name) for each in fields(cast(Any, step)) if each.init}
+
+
+def build_step(declared: Mapping[str, object], *, allow_code: bool) -> Step:
+    """The step that was declared.
+
+    Raises CodeNotTrusted for a step that is not built in unless `allow_code`, ModelInvalid where it cannot be built.
+    """
+    name = str(declared.get("step"))
+    kind = BUILT_IN.get(name) or _imported(name, allow_code=allow_code)
+    try:
+        return kind(**{key: value for key, value in declared.items() if key != "step"})
+    except TypeError as error:
+        raise ModelInvalid(f"step {name!r}: {error}", remedy="log the pipeline again with this version") from error
+
+
+def _imported(name: str, *, allow_code: bool) -> type[Step]:
+    module, _, qualified = name.partition(":")
+    if not qualified:
+        raise ModelInvalid(f"no step is called {name!r}", remedy=f"the built-in steps: {', '.join(BUILT_IN)}")
+    if not allow_code:
+        raise CodeNotTrusted(f"the step {name!r} is the model's own code", remedy="pass --trust if you trust the model")
+    kind: object = importlib.import_module(module)
+    for part in qualified.split("."):
+        kind = getattr(kind, part, None)
+    if not (isinstance(kind, type) and issubclass(kind, Step)):
+        raise ModelInvalid(f"{name!r} is not a Step", remedy="log the pipeline again")
+    return kind
+
+
+def module_name(kind: type) -> str:
+    """The name to import the class by later: a script's own classes live in the module named after its file."""
+    if kind.__module__ != "__main__":
+        return kind.__module__
+    return _file(kind).stem
+
+
+def code_path(kind: type) -> Path:
+    """The file or, for a class in a package, the top folder that must travel with the model."""
+    top = kind.__module__.partition(".")[0]
+    file = Path(getattr(sys.modules[top], "__file__", None) or _file(kind))
+    return file.parent if file.name == "__init__.py" else file
+
+
+def _file(kind: type) -> Path:
+    file = getattr(sys.modules[kind.__module__], "__file__", None)
+    if file is None:
+        raise WrongUsage(
+            f"the step {kind.__name__} was typed in, and lies in no file", remedy="define it in a module, import it"
+        )
+    return Path(file)
+
+
+def references(steps: Sequence[Step]) -> tuple[str, ...]:
+    """Every URI that the steps open, once each, in order."""
+    return tuple(dict.fromkeys(uri for step in steps for uri in step.references()))

@@ -1,0 +1,104 @@
+"""The declared pipeline as an engine: the model's own steps, and none of its Python code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import EngineUnavailable, RowRefused
+from likewise.core.isolate import isolate
+from likewise.core.items import Item, Row
+from likewise.core.results import Failed, Ok, Result
+from likewise.engine.text.engine import BUDGET
+from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, why_not_text
+
+if TYPE_CHECKING:
+    from likewise.bundle.format import EngineEntry
+    from likewise.bundle.open import Bundle
+
+
+class PipelineEngine:
+    """A `core.engine.Engine`. One `Row` with a string `text` in; `Ok({"text": answer})` out.
+
+    A row that is no text, or that a step refuses, is `Failed(RowRefused)`, and its mates are answered.
+    """
+
+    def __init__(self, declaration: Mapping[str, object], *, resolve: Callable[[str], Path], digest: str = "") -> None:
+        """`declaration` as the bundle's manifest has it; `resolve` maps a reference's URI to where it lies.
+
+        Raises CodeNotTrusted where a step is not built in, ModelInvalid where a reference is no text classifier.
+        """
+        self._pipeline = Pipeline.from_declaration(declaration).open(resolve)
+        self._spec = EngineSpec(
+            name="torch",
+            precision="fp32",
+            row_wise=True,
+            thread_safe=True,
+            pure=True,
+            budget=BUDGET,
+            digest=digest,
+        )
+
+    @classmethod
+    def open(cls, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
+        """The engine of `bundle`; EngineUnavailable where its manifest declares no pipeline."""
+        declaration = bundle.manifest.pipeline
+        if declaration is None:
+            raise EngineUnavailable(
+                f"the bundle {bundle.path} declares no pipeline", remedy="use its engine 'pyfunc', with --trust"
+            )
+        return cls(declaration, resolve=bundle.resolve, digest=entry.digest)
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Row-wise, pure and thread safe."""
+        return self._spec
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        """Language and tokens of each text."""
+        texts = [_text(item) for item in items]
+        good = [text for text in texts if isinstance(text, str)]
+        works = iter(isolate(self._works, good))
+        return [text if isinstance(text, Failed) else _work(next(works)) for text in texts]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        """The forward passes and what follows them, of works of any callers together."""
+        return isolate(self._answers, work)
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+    def _works(self, texts: Sequence[str]) -> list[Result]:
+        rows = self._pipeline.prepare({"text": texts})
+        costs = rows.get("tokens", [1] * len(texts))
+        return [
+            Ok(Work(_key(text), max(1, cost), {column: values[place] for column, values in rows.items()}))
+            for place, (text, cost) in enumerate(zip(texts, costs, strict=True))
+        ]
+
+    def _answers(self, work: Sequence[Work]) -> list[Result]:
+        payloads = [cast("dict[str, Any]", each.payload) for each in work]
+        rows = {column: [payload[column] for payload in payloads] for column in payloads[0]}
+        return [Ok({"text": answer}) for answer in self._pipeline.run(rows)]
+
+
+def _text(item: Item) -> str | Failed:
+    if not isinstance(item, Row):
+        return Failed(RowRefused("a whole request, where this engine takes rows", remedy=TEXT_REMEDY))
+    try:
+        value = item.get("text") if item.columns is not None else item.values[0]
+    except KeyError:
+        return Failed(RowRefused("the column 'text' is missing", remedy=TEXT_REMEDY))
+    why = why_not_text(value)
+    return str(value) if why is None else Failed(RowRefused(why, remedy=TEXT_REMEDY))
+
+
+def _key(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _work(result: Result) -> Work | Failed:
+    return result if isinstance(result, Failed) else cast("Work", result.value)

@@ -1,0 +1,41 @@
+"""The pipeline as an MLflow PythonModel. Needs MLflow, so nothing but the logged script imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from likewise.core.errors import RowRefused
+from likewise.pipeline.pipeline import Pipeline
+
+
+class PipelineModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is untyped
+    """Opens the references by their URIs when MLflow loads the model, as the book's pipeline does."""
+
+    def __init__(self, declaration: Mapping[str, object]) -> None:
+        super().__init__()
+        self._declaration = declaration
+        self._pipeline: Pipeline | None = None
+
+    def load_context(self, context: Any) -> None:  # noqa: ARG002
+        """Called once by `mlflow.pyfunc.load_model`."""
+        self._pipeline = Pipeline.from_declaration(self._declaration, allow_code=True).open()
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
+        """One string column `text` in, one out, with the same index.
+
+        Raises MlflowException (400 in MLflow's server) naming the row that is null or no text.
+        """
+        if self._pipeline is None:
+            self.load_context(context)
+        assert self._pipeline is not None  # noqa: S101
+        try:
+            answers = self._pipeline.answer(model_input["text"].tolist())
+        except RowRefused as error:
+            raise MlflowException(error.cause, error_code=INVALID_PARAMETER_VALUE) from error
+        return pd.DataFrame({"text": answers}, index=model_input.index)

@@ -1,0 +1,8 @@
+"""The web service: one ASGI app for the local server, the container and the Ray replica."""
+
+from likewise.server.app import create_app
+from likewise.server.model import ServedModel
+from likewise.server.options import ServerOptions
+from likewise.server.run import run
+
+__all__ = ["ServedModel", "ServerOptions", "create_app", "run"]

@@ -1,0 +1,74 @@
+"""Taking the port before anything slow happens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from likewise.core.errors import PortTaken, WrongUsage
+
+_LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
+BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port` (0: any free one).
+
+    Raises PortTaken, which names the process where the system tells, and WrongUsage for an address that is not ours.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, OverflowError) as error:
+        raise WrongUsage(f"cannot listen on {host}:{port}: {error}", remedy="name an address of this host") from error
+    sock = socket.socket(family, kind, proto)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise _refused(host, port, error) from error
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """`http://HOST:PORT` of a listening socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _refused(host: str, port: int, error: OSError) -> PortTaken | WrongUsage:
+    if error.errno != errno.EADDRINUSE:
+        reason = error.strerror or str(error)
+        return WrongUsage(f"cannot listen on {host}:{port}: {reason}", remedy="choose another address or port: -h, -p")
+    holder = holder_of(port)
+    whose = f" ({holder} listens there)" if holder else ""
+    stop = f"stop {holder}, or " if holder else ""
+    return PortTaken(f"port {port} of {host} is taken{whose}", remedy=f"{stop}choose another port: -p {port + 1}")
+
+
+def holder_of(port: int) -> str | None:
+    """`NAME (process PID)` of who listens on `port`, where Linux's /proc tells; else None."""
+    sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
+    for link in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
+        try:
+            if os.readlink(link) in sockets:
+                process = link.parents[1]
+                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+        except OSError:
+            continue
+    return None
+
+
+def _inodes(port: int) -> list[str]:
+    found = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        try:
+            lines = table.read_text().splitlines()[1:]
+        except OSError:
+            continue
+        entries = [line.split() for line in lines]
+        found += [e[9] for e in entries if e[3] == _LISTEN and int(e[1].rpartition(":")[2], 16) == port]
+    return found

@@ -1,0 +1,113 @@
+"""The app in the foreground, under uvicorn: port first, then the model; signals drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from likewise.server.options import ServerOptions
+from likewise.server.port import listen, url_of
+from likewise.server.service import Service, State
+
+SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
+
+Announce = Callable[[str], None]
+
+
+def run(
+    app: Starlette,
+    options: ServerOptions | None = None,
+    *,
+    on_listening: Announce | None = None,
+    on_ready: Announce | None = None,
+) -> None:
+    """Serve `app`, from `create_app`, until SIGTERM or SIGINT; requests in flight are answered first.
+
+    `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken at once, and what loading the engine
+    raised.
+    """
+    options = options or ServerOptions()
+    sock = listen(options.host, options.port)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=options.keep_alive_s,
+        timeout_graceful_shutdown=options.drain_timeout_s,
+    )
+    service: Service = app.state.service
+    server = _Server(config, service, options.drain_linger_s, on_listening, on_ready)
+    try:
+        server.run(sockets=[sock])
+    finally:
+        sock.close()
+    if service.failure is not None:
+        raise service.failure
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a drain that drops nobody: not ready first, then no new connections, then the end."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        linger_s: float,
+        on_listening: Announce | None,
+        on_ready: Announce | None,
+    ) -> None:
+        super().__init__(config)
+        self._service = service
+        self._linger_s = linger_s
+        self._draining_since: float | None = None
+        self._on_listening = on_listening
+        self._on_ready = on_ready
+        self._url = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._url = url_of(sockets[0]) if sockets else ""
+        if self._on_listening is not None:
+            self._on_listening(self._url)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """A signal drains and the process ends with 0; a second Ctrl-C ends it at once."""
+        if self._draining_since is not None and sig == signal.SIGINT:
+            self.should_exit = self.force_exit = True
+        elif self._draining_since is None:
+            self._draining_since = time.monotonic()
+            self._service.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._on_ready is not None and self._service.state is State.READY:
+            self._on_ready(self._url)
+            self._on_ready = None
+        if self._service.failure is not None or self._lingered():
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        settled = time.monotonic() + SETTLE_S
+        while self.server_state.connections and time.monotonic() < settled and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    def _lingered(self) -> bool:
+        if self._draining_since is None:
+            return False
+        return not self.server_state.connections or time.monotonic() - self._draining_since >= self._linger_s

@@ -1,0 +1,151 @@
+"""The model's life behind the app: loading off the event loop, warm-up, ready, draining, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from enum import Enum
+
+from likewise.core.engine import Engine
+from likewise.core.errors import LikewiseError, ModelFailed, NotReady
+from likewise.core.items import Item, Request
+from likewise.core.results import Failed, Result
+from likewise.dataplane import DataPlane
+from likewise.server.model import ServedModel
+from likewise.wire import Call, decode
+
+logger = logging.getLogger("likewise.server")
+
+
+class State(Enum):
+    """Where the service stands."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Service:
+    """One engine, opened by `open_engine` in a thread of its own, behind a data plane.
+
+    failure: why the engine did not load.  problem: why it is not ready although it did (its warm-up failed).
+    """
+
+    def __init__(self, open_engine: Callable[[], Engine], model: ServedModel) -> None:
+        self.model = model
+        self.state = State.LOADING
+        self.failure: LikewiseError | None = None
+        self.problem: LikewiseError | None = None
+        self.engine_label = "loading"
+        self._open_engine = open_engine
+        self._plane: DataPlane | None = None
+        self._row_wise = False
+
+    async def start(self) -> None:
+        """Load, warm up, be ready; keeps the reason where that fails."""
+        try:
+            engine = await _in_daemon_thread(self._open_engine)
+        except LikewiseError as error:
+            self.failure = error
+            return
+        self._row_wise = engine.spec.row_wise
+        self.engine_label = engine.spec.label
+        self._plane = DataPlane(engine)
+        self.problem = await self._warm_up()
+        if self.problem is None and self.state is State.LOADING:
+            self.state = State.READY
+
+    def drain(self) -> None:
+        """Not ready from now on; requests are answered until `stop`."""
+        self.state = State.DRAINING
+
+    async def stop(self) -> None:
+        """Answer what was taken, then release the engine."""
+        self.drain()
+        if self._plane is not None:
+            await self._plane.close()
+
+    def check_ready(self) -> None:
+        """NotReady, with the reason, unless the service is ready."""
+        if self.state is State.READY:
+            return
+        if self.state is State.DRAINING:
+            raise NotReady("the server is stopping", remedy="send requests to another server")
+        known = self.failure or self.problem
+        if known is not None:
+            raise NotReady(f"the model cannot answer: {known.cause}", remedy=known.remedy)
+        raise NotReady("the model is being loaded", remedy="ask again in a moment")
+
+    async def predict(self, call: Call) -> list[Result]:
+        """One result a row where the model is row-wise, else one for the whole request.  Raises NotReady."""
+        if self._plane is None:
+            self.check_ready()
+            raise NotReady("the model is being loaded", remedy="ask again in a moment")
+        items: list[Item]
+        items = list(call.table.split(call.params)) if self._row_wise else [Request(call.table, call.params)]
+        return await self._plane.submit(items)
+
+    def predictions(self, call: Call, results: list[Result]) -> object:
+        """The predictions of one call; raises the error of the first row that has none.
+
+        ModelFailed where a row-wise model refuses each of several different rows: then it is broken, not they.
+        """
+        values = []
+        for row, result in enumerate(results):
+            if isinstance(result, Failed):
+                raise self._refusal(row, call, results)
+            values.append(result.value)
+        return values if self._row_wise else values[0]
+
+    def _refusal(self, row: int, call: Call, results: list[Result]) -> LikewiseError:
+        failed = [result.error for result in results if isinstance(result, Failed)]
+        first = failed[0]
+        if not self._row_wise:
+            return first
+        if len(failed) == len(results) and len({repr(values) for values in call.table.rows}) > 1:
+            return ModelFailed(f"the model failed on each of {len(failed)} rows: {first.cause}", remedy=first.remedy)
+        others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
+        return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
+
+    async def _warm_up(self) -> LikewiseError | None:
+        if self.model.example is None:
+            return None
+        try:
+            call = decode(self.model.example, None, self.model.signature)
+            self.predictions(call, await self.predict(call))
+        except LikewiseError as error:
+            logger.warning("the warm-up on the model's input example failed: %s", error.cause)
+            return error
+        return None
+
+
+async def _in_daemon_thread(function: Callable[[], Engine]) -> Engine:
+    """`function()` in a thread that does not hold up the process's end; any way in which it breaks is ModelFailed."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Engine] = loop.create_future()
+
+    def settle(engine: Engine | None, error: LikewiseError | None) -> None:
+        if done.cancelled():
+            return
+        if engine is not None:
+            done.set_result(engine)
+        elif error is not None:
+            done.set_exception(error)
+
+    def work() -> None:
+        engine, failure = None, None
+        try:
+            engine = function()
+        except LikewiseError as error:
+            failure = error
+        except BaseException as error:
+            logger.exception("the engine did not load")
+            failure = ModelFailed(
+                f"the engine does not load: {type(error).__name__}: {error}", remedy="read the traceback in the log"
+            )
+        loop.call_soon_threadsafe(settle, engine, failure)
+
+    threading.Thread(target=work, name="likewise-load", daemon=True).start()
+    return await done

@@ -1,0 +1,59 @@
+"""Content types: what a body says that it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from likewise.core.errors import BadRequest, UnsupportedContentType
+
+JSON = "application/json"
+CSV = "text/csv"
+FORMATS = ("pandas-split", "pandas-records")
+CHARSETS = frozenset(
+    {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252", "utf-16"}
+)
+
+_SEND = f"send Content-Type: {JSON} or {CSV}"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """media: `application/json` or `text/csv`; charset: one of CHARSETS; format: one of FORMATS, of MLflow 1."""
+
+    media: str
+    charset: str = "utf-8"
+    format: str | None = None
+
+    def text(self, body: bytes) -> str:
+        """The body's text without a byte order mark; BadRequest where its bytes are not of its charset."""
+        try:
+            return body.decode(self.charset).removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            raise BadRequest(
+                f"the body is not valid {self.charset.upper()}: {error.reason} at byte {error.start}",
+                remedy=f"encode the body as {self.charset.upper()}, or name its charset in Content-Type",
+            ) from error
+
+
+def parse_content_type(header: str | None) -> Content:
+    """Read a Content-Type header; a missing one is JSON.  UnsupportedContentType for what no door here reads.
+
+    Source: RFC 9110, 8.3.1; `format` is MLflow 1's (`application/json; format=pandas-split`).
+    """
+    media, *rest = (header or JSON).split(";")
+    media = media.strip().lower() or JSON
+    pairs = (part.partition("=") for part in rest)
+    params = {key.strip().lower(): value.strip().strip('"').lower() for key, _, value in pairs}
+    if media not in (JSON, CSV):
+        raise UnsupportedContentType(f"the content type {media!r} is not read here", remedy=_SEND)
+    charset = params.get("charset", "utf-8")
+    if charset not in CHARSETS:
+        raise UnsupportedContentType(f"the charset {charset!r} is not read here", remedy="send the body as UTF-8")
+    form = params.get("format")
+    if form is not None and (media != JSON or form not in FORMATS):
+        raise UnsupportedContentType(
+            f"the format {form!r} of {media} is not read here", remedy=f"use one of: {', '.join(FORMATS)}; or none"
+        )
+    if params.get("header") == "absent":
+        raise UnsupportedContentType("a CSV without a header row is not read here", remedy="send a header row")
+    return Content(media, charset, form)

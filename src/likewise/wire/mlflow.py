@@ -1,0 +1,89 @@
+"""MLflow 3's scoring protocol: one of four forms, and params.
+
+Source: mlflow/pyfunc/scoring_server and mlflow/utils/proto_json_utils.py, 3.17.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from likewise.core.errors import BadRequest
+from likewise.core.signature import Signature
+from likewise.wire.call import Call
+from likewise.wire.frame import Frame, fit
+from likewise.wire.jsontext import shown
+from likewise.wire.pandas_json import parse_columns, parse_records, parse_split
+from likewise.wire.params import fit_params
+
+FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
+_WHOLE = frozenset({"array", "object", "map"})
+
+
+def parse_call(body: dict[str, object], signature: Signature) -> Call:
+    """An object with exactly one of FORMS, and perhaps `params`; other keys beside these are ignored, as by MLflow."""
+    named = [form for form in FORMS if form in body]
+    if len(named) != 1:
+        raise _not_one(body, named)
+    form = named[0]
+    frame = _frame(form, body[form], signature)
+    return Call(fit(frame, signature), fit_params(body.get("params"), signature))
+
+
+def _frame(form: str, value: object, signature: Signature) -> Frame:
+    if form == "dataframe_split":
+        return parse_split(value, form)
+    if form == "dataframe_records":
+        return parse_records(value, form)
+    if isinstance(value, list):
+        return _listed(value, form, signature)
+    if isinstance(value, dict):
+        return _by_column(value, form, signature)
+    if signature.columns is not None or signature.is_tensor:
+        raise BadRequest(
+            f"{form}: expected rows or columns, got {shown(value)}", remedy="send a list of rows, or columns of values"
+        )
+    return Frame(None, [[value]], form, ascii_bytes=True)
+
+
+def _listed(value: list[object], form: str, signature: Signature) -> Frame:
+    """Records; or unnamed rows, which are the only column's where the signature has one."""
+    if value and isinstance(value[0], dict) and not _holds_one_map(signature):
+        records = parse_records(value, form)
+        return Frame(records.names, records.rows, form, ascii_bytes=True)
+    if not value and len(signature.columns or ()) > 1:
+        return Frame((), [], form)
+    if len(signature.inputs or ()) == 1 and (signature.inputs or ())[0].kind == "array" and not _nested(value):
+        return Frame(None, [[value]], form, ascii_bytes=True)
+    return Frame(None, [[row] for row in value], form, ascii_bytes=True)
+
+
+def _by_column(value: dict[str, object], form: str, signature: Signature) -> Frame:
+    """Columns of values; a scalar stands for every row; one row where the signature's cells are lists or objects."""
+    whole = any(field.kind in _WHOLE for field in signature.inputs or ())
+    lists = {name: column for name, column in value.items() if isinstance(column, list)}
+    if whole or not lists:
+        return Frame(tuple(value), [list(value.values())], form, ascii_bytes=True)
+    rows = max(len(column) for column in lists.values())
+    columns = {name: lists.get(name, [member] * rows) for name, member in value.items()}
+    return parse_columns(columns, form, ascii_bytes=True)
+
+
+def _holds_one_map(signature: Signature) -> bool:
+    """Whether the only, unnamed column takes objects, so that a list of objects is its values."""
+    fields = signature.inputs or ()
+    return len(fields) == 1 and fields[0].name is None and fields[0].kind in ("object", "map", "any")
+
+
+def _nested(value: list[object]) -> bool:
+    return any(isinstance(element, list) for element in value)
+
+
+def _not_one(body: dict[str, object], named: list[str]) -> BadRequest:
+    if named:
+        return BadRequest(f"the body has both {named[0]} and {named[1]}", remedy="send exactly one of them")
+    near = [(key, get_close_matches(key, FORMS, n=1)) for key in body]
+    meant = next((f"rename {key!r} to {close[0]!r}" for key, close in near if close), None)
+    keys = ", ".join(repr(key[:40]) for key in list(body)[:10]) or "no field at all"
+    return BadRequest(
+        f"the body has none of {', '.join(FORMS)}; it has: {keys}", remedy=meant or f"send one of: {', '.join(FORMS)}"
+    )

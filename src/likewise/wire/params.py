@@ -1,0 +1,59 @@
+"""`params` of a request, checked against the signature's, defaults filled in."""
+
+from __future__ import annotations
+
+from likewise.core.errors import BadRequest
+from likewise.core.items import NO_PARAMS, Params
+from likewise.core.signature import Field, Signature
+from likewise.wire.jsontext import shown
+from likewise.wire.types import INTEGERS, Cast, Mismatch, cast_for, from_ascii
+
+_ACCEPTS: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "double": (float, int),
+    "float": (float, int),
+    "long": (int,),
+    "integer": (int,),
+}
+
+
+def fit_params(value: object, signature: Signature) -> Params:
+    """The params that the model takes, defaults filled in; those that it does not know are ignored, as MLflow does.
+
+    Raises BadRequest, which names the param.  Source: mlflow/models/utils.py, `_enforce_params_schema`.
+    """
+    if not signature.params:
+        return NO_PARAMS
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise BadRequest(f"params: expected an object, got {shown(value)}", remedy='send "params": {"name": value}')
+    return {str(field.name): _fit(field, value) for field in signature.params}
+
+
+def _fit(field: Field, sent: dict[str, object]) -> object:
+    if field.name not in sent:
+        return field.raw.get("default")
+    value = sent[field.name]
+    try:
+        if not field.raw.get("shape"):
+            return _one(field, value)
+        if not isinstance(value, list):
+            raise Mismatch(f"a list of {field.kind}")
+        return [_one(field, element) for element in value]
+    except Mismatch as error:
+        raise BadRequest(
+            f"params.{field.name}: expected {error}, got {shown(value)}", remedy="correct the param, or leave it out"
+        ) from error
+
+
+def _one(field: Field, value: object) -> object:
+    """Stricter than a column: no text becomes a number, no boolean an integer."""
+    accepted = _ACCEPTS.get(field.kind)
+    if value is not None and accepted is not None:
+        wrong_bool = isinstance(value, bool) and bool not in accepted
+        if wrong_bool or not isinstance(value, accepted):
+            raise Mismatch(f"a value of type {field.kind}")
+    cast: Cast = cast_for(field.raw, nullable=field.kind not in INTEGERS or value is None, binary=from_ascii)
+    return cast(value)

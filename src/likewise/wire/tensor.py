@@ -1,0 +1,71 @@
+"""Tensors: the values of one row to the signature's dtype and shape, as nested lists."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import cast as typed
+
+from likewise.core.signature import Field
+from likewise.wire.types import Cast, Mismatch, integer_within, to_boolean, to_double, to_string
+
+
+def shape_of(field: Field) -> tuple[int, ...]:
+    """The declared shape, -1 where it varies; source: mlflow/types/schema.py, `TensorSpec.to_dict`."""
+    return tuple(typed(Sequence[int], _spec(field).get("shape") or (-1,)))
+
+
+def row_cast(field: Field) -> Cast:
+    """The cast of one row's values: dtype, and the shape without its first dimension.
+
+    A flat list is folded to a shape of several fixed dimensions, as MLflow does for frames.  Raises Mismatch.
+    """
+    dims = shape_of(field)[1:]
+    leaf = _leaf(str(_spec(field).get("dtype")))
+    if leaf is None:
+        return lambda value: value
+
+    def cast(value: object) -> object:
+        return _fold(value, dims, leaf)
+
+    return cast
+
+
+def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
+    if not dims:
+        if isinstance(value, (list, dict)):
+            raise Mismatch("a single value")
+        return leaf(value)
+    if not isinstance(value, list):
+        value = [value]
+    if len(dims) > 1 and -1 not in dims and len(value) == math.prod(dims) and not any(map(_is_list, value)):
+        step = math.prod(dims[1:])
+        value = [value[i : i + step] for i in range(0, len(value), step)]
+    if dims[0] not in (-1, len(value)):
+        raise Mismatch(f"a list of {dims[0]}")
+    parts = [_fold(part, dims[1:], leaf) for part in value]
+    if len(dims) > 1 and len({len(typed(list[object], part)) for part in parts}) > 1:
+        raise Mismatch("lists of one length")
+    return parts
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _leaf(dtype: str) -> Cast | None:
+    """The cast to a numpy dtype; None where it takes any object."""
+    if dtype == "bool":
+        return to_boolean
+    if dtype.startswith("float"):
+        return lambda value: None if value is None else to_double(value)
+    if found := re.fullmatch(r"(u?)int(\d+)", dtype):
+        bits = int(found[2])
+        return integer_within(0, 2**bits - 1) if found[1] else integer_within(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return to_string if dtype.startswith(("str", "<U", "U")) else None
+
+
+def _spec(field: Field) -> Mapping[str, object]:
+    spec = field.raw.get("tensor-spec")
+    return spec if isinstance(spec, Mapping) else {}

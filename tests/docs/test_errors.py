@@ -1,0 +1,42 @@
+"""Every error has a code of its own and a row in docs/errors.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from likewise.core import errors
+from tests.docs.generated import compare
+
+HEAD = """# Errors
+
+Every failure has a code, a cause and a remedy. On the command line they are printed, with `--json` they are
+`{"error": {"code", "cause", "remedy"}}`; over HTTP the body is `{"error_code", "message", "remedy"}` with MLflow's code.
+This page is written from `likewise.core.errors` by a test.
+
+| code | means | HTTP | MLflow's code | exit code |
+|---|---|---|---|---|
+"""
+
+
+def kinds(parent: type[errors.LikewiseError] = errors.LikewiseError) -> Iterator[type[errors.LikewiseError]]:
+    yield parent
+    for child in parent.__subclasses__():
+        yield from kinds(child)
+
+
+def test_each_error_is_documented() -> None:
+    listed = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.LikewiseError)]
+    rows = [
+        f"| `{k.code}` | {(k.__doc__ or '').strip().splitlines()[0]} | {k.status} | `{k.mlflow_code}` | {k.exit_code} |"
+        for k in listed
+    ]
+    compare("docs/errors.md", HEAD + "\n".join(rows) + "\n")
+
+
+def test_codes_are_unique_and_all_live_in_one_file() -> None:
+    import likewise.api  # noqa: F401
+    import likewise.cli  # noqa: F401
+
+    found = list(kinds())
+    assert len({k.code for k in found}) == len(found)
+    assert {k.__module__ for k in found} == {errors.__name__}

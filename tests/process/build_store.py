@@ -1,0 +1,152 @@
+"""Models for the build's tests, logged to a store of SQLite and files that can be moved away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from sklearn.linear_model import LogisticRegression
+
+SIGNATURE = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "answer")]))
+EXAMPLE = pd.DataFrame({"x": [1.0, -1.0]})
+
+
+@dataclass
+class Store:
+    """A tracking store under `folder`, and a run that holds a classifier, a note and a registered version."""
+
+    folder: Path
+    tracking_uri: str
+    run_id: str = ""
+
+    @property
+    def classifier(self) -> str:
+        return f"runs:/{self.run_id}/classifier"
+
+    @contextmanager
+    def gone(self) -> Iterator[None]:
+        """The store is not where it was."""
+        away = self.folder.with_name(self.folder.name + "-moved-away")
+        self.folder.rename(away)
+        try:
+            yield
+        finally:
+            away.rename(self.folder)
+
+    def pipeline(self, name: str, body: str, *, example: Any = EXAMPLE, **options: Any) -> str:
+        """Log a pipeline from code; `body` is the inside of its class. Returns its URI."""
+        code = self.folder.parent / f"{name}.py"
+        code.write_text(HEAD + dedent(body).replace("\n", "\n    ").rstrip() + TAIL)
+        with mlflow.start_run(run_id=self.run_id):
+            info = mlflow.pyfunc.log_model(
+                name=name,
+                python_model=str(code),
+                signature=SIGNATURE,
+                pip_requirements=["mlflow"],
+                **options,
+            )
+        if example is not None:
+            add_example(self.folder, info.model_id, example)
+        return f"runs:/{self.run_id}/{name}"
+
+
+HEAD = """
+import mlflow
+import pandas as pd
+
+class Pipeline(mlflow.pyfunc.PythonModel):
+    """
+TAIL = """
+
+mlflow.models.set_model(Pipeline())
+"""
+
+
+def add_example(folder: Path, model_id: str, example: pd.DataFrame) -> None:
+    """As `log_model(input_example=…)` does, without its trial run of the model in this process."""
+    import yaml
+
+    model = next(folder.rglob(f"{model_id}/artifacts"))
+    meta = yaml.safe_load((model / "MLmodel").read_text())
+    meta["saved_input_example_info"] = {
+        "artifact_path": "input_example.json",
+        "pandas_orient": "split",
+        "type": "dataframe",
+    }
+    (model / "MLmodel").write_text(yaml.safe_dump(meta))
+    (model / "input_example.json").write_text(json.dumps(example.to_dict(orient="split") | {"index": None}))
+
+
+def make_store(folder: Path) -> Store:
+    """A store with one run in it; MLflow's tracking URI points to it."""
+    folder.mkdir()
+    store = Store(folder, f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_tracking_uri(store.tracking_uri)
+    experiment = MlflowClient().create_experiment("test", artifact_location=(folder / "mlartifacts").as_uri())
+    with mlflow.start_run(experiment_id=experiment) as run:
+        store.run_id = run.info.run_id
+        mlflow.log_text("the note\n", "notes.txt")
+        mlflow.sklearn.log_model(
+            LogisticRegression().fit([[1.0], [-1.0], [2.0], [-2.0]], ["up", "down", "up", "down"]),
+            name="classifier",
+            registered_model_name="classifier",
+        )
+    MlflowClient().set_registered_model_alias("classifier", "champion", "1")
+    return store
+
+
+@pytest.fixture(scope="session")
+def _one_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.mktemp("build") / "store")
+
+
+@pytest.fixture
+def store(_one_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Store]:
+    monkeypatch.setenv("LIKEWISE_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    mlflow.set_tracking_uri(_one_store.tracking_uri)
+    yield _one_store
+    mlflow.set_tracking_uri(None)
+
+
+ASK = """
+import json, sys
+from likewise.bundle.open import open_bundle
+from likewise.bundle.trust import Trust
+from likewise.core.items import Request, Table
+from likewise.engine.load import open_engine
+engine = open_engine(open_bundle(sys.argv[1]), trust=Trust(allow=True))
+table = Table(("x",), [(1.0,), (-1.0,)])
+results = engine.run(engine.prepare([Request(table)]))
+print("ANSWER", json.dumps(results[0].value if hasattr(results[0], "value") else results[0].error.as_dict()))
+"""
+
+
+def ask_in_a_fresh_process(bundle: Path, working_folder: Path) -> Any:
+    """What the bundle answers to x = 1 and x = -1, in a process that knows no store."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, str(bundle)],
+        env=environment,
+        cwd=working_folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert lines, done.stderr
+    return json.loads(lines[0].removeprefix("ANSWER "))

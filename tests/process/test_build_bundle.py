@@ -1,0 +1,238 @@
+"""A model that opens others while it loads answers from its bundle when everything else is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from likewise.build.bundle import build_bundle, cached_bundle
+from likewise.bundle.open import open_bundle
+from likewise.bundle.trust import Trust
+from likewise.core.errors import (
+    CodeNotTrusted,
+    LikewiseError,
+    ModelInvalid,
+    NotSelfContained,
+    OutputRefused,
+    RowWiseRefuted,
+)
+from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
+
+__all__ = ["_one_store", "store"]
+pytestmark = pytest.mark.slow
+TRUSTED = Trust(allow=True, entries=())
+NOBODY = Trust(allow=False, entries=())
+
+OPENS_THREE = """
+def load_context(self, context):
+    self.by_run = mlflow.sklearn.load_model("{classifier}")
+    self.by_alias = mlflow.pyfunc.load_model("models:/classifier@champion")
+    with open(mlflow.artifacts.download_artifacts("runs:/{run}/notes.txt")) as notes:
+        self.note = notes.read().strip()
+
+def predict(self, context, model_input, params=None):
+    one = self.by_run.predict(model_input.to_numpy())
+    other = self.by_alias.predict(model_input.to_numpy())
+    return pd.DataFrame({{"answer": [f"{{a}} {{b}} {{self.note}}" for a, b in zip(one, other)]}})
+"""
+
+
+def test_a_pipeline_that_opens_three_kinds_answers_when_the_store_is_gone(store: Store, tmp_path: Path) -> None:
+    uri = store.pipeline("three", OPENS_THREE.format(classifier=store.classifier, run=store.run_id))
+    expected = mlflow.pyfunc.load_model(uri).predict(EXAMPLE).to_dict(orient="records")
+    lines: list[str] = []
+
+    bundle = build_bundle(uri, tmp_path / "bundle", trust=TRUSTED, report=lines.append)
+
+    assert {(r.uri, r.via) for r in bundle.manifest.references} == {
+        (store.classifier, "traced"),
+        ("models:/classifier@champion", "traced"),
+        (f"runs:/{store.run_id}/notes.txt", "traced"),
+    }
+    assert bundle.manifest.measured["proved"] in ("namespaces", "audit hook")
+    assert any("champion" in line for line in lines)
+    with store.gone():
+        assert ask_in_a_fresh_process(bundle.path, tmp_path) == expected
+    assert expected[0] == {"answer": "up up the note"}
+    open_bundle(bundle.path)  # answering has changed nothing in it
+
+
+ADDS_LATER = """
+def predict(self, context, model_input, params=None):
+    path = mlflow.artifacts.download_artifacts("{uri}")
+    return pd.DataFrame({{"answer": [open(path).read() for _ in model_input["x"]]}})
+"""
+
+
+def test_what_opens_only_at_predict_is_traced_by_the_example(store: Store, tmp_path: Path) -> None:
+    uri = f"runs:/{store.run_id}/notes.txt"
+    bundle = build_bundle(store.pipeline("lazy", ADDS_LATER.format(uri=uri)), tmp_path / "bundle", trust=TRUSTED)
+    assert [r.uri for r in bundle.manifest.references] == [uri]
+
+
+def test_what_no_trace_sees_is_vendored_when_given(store: Store, tmp_path: Path) -> None:
+    uri = f"runs:/{store.run_id}/notes.txt"
+    model = store.pipeline("later", ADDS_LATER.format(uri=uri), example=None)
+    bare = build_bundle(model, tmp_path / "bare", trust=TRUSTED)
+    given = build_bundle(model, tmp_path / "given", trust=TRUSTED, references=[uri])
+    with store.gone():
+        missed = ask_in_a_fresh_process(bare.path, tmp_path)
+        assert (missed["code"], uri in missed["cause"]) == ("REFERENCE_MISSING", True)
+        assert f"--reference {uri}" in missed["remedy"]
+        assert ask_in_a_fresh_process(given.path, tmp_path)[0] == {"answer": "the note\n"}
+
+
+RUN_ROOT = """
+def load_context(self, context):
+    whole = mlflow.artifacts.download_artifacts(run_id="{run}")
+    self.note = open(whole + "/notes.txt").read()
+    root = mlflow.MlflowClient().get_run("{run}").info.artifact_uri
+    self.again = mlflow.artifacts.load_text(root + "/notes.txt")
+
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({{"answer": [self.note + self.again for _ in model_input["x"]]}})
+"""
+
+
+def test_a_runs_whole_artifacts_are_traced(store: Store, tmp_path: Path) -> None:
+    uri = store.pipeline("whole", RUN_ROOT.format(run=store.run_id))
+    bundle = build_bundle(uri, tmp_path / "bundle", trust=TRUSTED)
+    assert [r.uri for r in bundle.manifest.references] == [f"runs:/{store.run_id}"]
+    with store.gone():
+        assert ask_in_a_fresh_process(bundle.path, tmp_path)[0] == {"answer": "the note\nthe note\n"}
+
+
+PLAIN_FILE = """
+def load_context(self, context):
+    self.note = open("{path}").read()
+
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({{"answer": [self.note for _ in model_input["x"]]}})
+"""
+ASKS_REGISTRY = """
+def load_context(self, context):
+    version = mlflow.MlflowClient().get_model_version_by_alias("classifier", "champion").version
+    self.model = mlflow.sklearn.load_model(f"models:/classifier/{version}")
+
+def predict(self, context, model_input, params=None):
+    return self.model.predict(model_input.to_numpy())
+"""
+OPENS_DATABASE = """
+def load_context(self, context):
+    import sqlite3
+    with sqlite3.connect("{path}") as database:
+        self.tables = database.execute("select count(*) from sqlite_master").fetchone()[0]
+
+def predict(self, context, model_input, params=None):
+    return model_input["x"]
+"""
+
+
+def test_a_plain_file_outside_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    path = store.folder / "plain.txt"
+    path.write_text("plain")
+    with pytest.raises(NotSelfContained, match="opens the file .*plain.txt") as refused:
+        build_bundle(store.pipeline("plain", PLAIN_FILE.format(path=path)), tmp_path / "b", trust=TRUSTED)
+    assert "artifacts=" in refused.value.remedy
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_question_to_the_registry_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(LikewiseError, match=r"get_model_version_by_alias\('classifier', 'champion'\)") as refused:
+        build_bundle(store.pipeline("asks", ASKS_REGISTRY), tmp_path / "b", trust=TRUSTED)
+    assert "models:/name@alias" in refused.value.remedy
+
+
+def test_a_database_outside_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+    model = store.pipeline("database", OPENS_DATABASE.format(path=store.folder / "mlflow.db"))
+    with pytest.raises(NotSelfContained, match=r"opens the database .*mlflow\.db"):
+        build_bundle(model, tmp_path / "b", trust=TRUSTED)
+
+
+SENTINEL = """
+open("{path}", "w").close()
+
+def predict(self, context, model_input, params=None):
+    return model_input["x"]
+"""
+
+
+def test_untrusted_code_never_runs(store: Store, tmp_path: Path) -> None:
+    sentinel = tmp_path / "ran"
+    uri = store.pipeline("sentinel", SENTINEL.format(path=sentinel))
+    sentinel.unlink()  # logging runs it
+    with pytest.raises(CodeNotTrusted, match="own Python code"):
+        build_bundle(uri, tmp_path / "b", trust=NOBODY)
+    with pytest.raises(CodeNotTrusted):
+        cached_bundle(uri, trust=NOBODY)
+    assert not sentinel.exists()
+    build_bundle(uri, tmp_path / "b", trust=Trust(entries=(f"runs:/{store.run_id}",)))
+    assert sentinel.exists()  # the sentinel does tell
+
+
+NEIGHBOURS = """
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({"answer": [f"{x - model_input['x'].mean():.3f}" for x in model_input["x"]]})
+"""
+
+
+def test_row_wise_is_refuted_by_a_model_that_looks_at_its_neighbours(store: Store, tmp_path: Path) -> None:
+    uri = store.pipeline("neighbours", NEIGHBOURS, metadata={"likewise": {"row_wise": True}})
+    with pytest.raises(RowWiseRefuted, match="alone gives"):
+        build_bundle(uri, tmp_path / "b", trust=TRUSTED)
+    assert not build_bundle(uri, tmp_path / "b", trust=TRUSTED, row_wise=False).manifest.row_wise
+
+
+WRITES_BESIDE = """
+def predict(self, context, model_input, params=None):
+    import pathlib
+    (pathlib.Path(__file__).parent / "written.txt").write_text("x")
+    return model_input["x"]
+"""
+
+
+def test_a_model_that_writes_into_itself_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotSelfContained, match=r"written\.txt"):
+        build_bundle(store.pipeline("writes", WRITES_BESIDE), tmp_path / "b", trust=TRUSTED)
+
+
+FAILS_TO_LOAD = """
+def load_context(self, context):
+    raise RuntimeError("no such luck")
+
+def predict(self, context, model_input, params=None):
+    return model_input["x"]
+"""
+
+
+def test_a_model_that_does_not_load_says_why(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="RuntimeError: no such luck"):
+        build_bundle(store.pipeline("fails", FAILS_TO_LOAD), tmp_path / "b", trust=TRUSTED)
+
+
+def test_the_digest_is_the_models_and_not_the_places(store: Store, tmp_path: Path) -> None:
+    by_run = build_bundle(store.classifier, tmp_path / "a", trust=TRUSTED)
+    by_alias = build_bundle("models:/classifier@champion", tmp_path / "deep" / "er" / "b", trust=TRUSTED)
+    assert by_run.digest == by_alias.digest
+    assert by_alias.manifest.source.resolved == "models:/classifier/1"
+    assert not list(by_alias.path.rglob("registered_model_meta"))
+    assert build_bundle(store.classifier, tmp_path / "a", trust=TRUSTED).digest == by_run.digest  # there already
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputRefused, match="exists"):
+        build_bundle(store.classifier, tmp_path / "file", trust=TRUSTED)
+    other = store.pipeline("other", NEIGHBOURS)
+    with pytest.raises(OutputRefused, match="another bundle"):
+        build_bundle(other, tmp_path / "a", trust=TRUSTED)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("config", "cache")) == ["a", "deep", "file"]
+
+
+def test_the_cache_proves_and_traces_a_model_once(store: Store) -> None:
+    uri = store.pipeline("cached", OPENS_THREE.format(classifier=store.classifier, run=store.run_id))
+    lines: list[str] = []
+    first = cached_bundle(uri, trust=TRUSTED, report=lines.append)
+    assert any("tracing" in line for line in lines)
+    again: list[str] = []
+    assert cached_bundle(uri, trust=TRUSTED, report=again.append).path == first.path
+    assert not any("tracing" in line or "proving" in line for line in again)

@@ -1,0 +1,269 @@
+"""Output whole or absent, inputs refused with a remedy."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from batch_room import TEXT, UNSIGNED, names, read, run_job, texts, upper, write
+
+from likewise.batch import ScoreOptions
+from likewise.batch.formats.csv_lines import FIELD_LIMIT
+from likewise.batch.options import parse_columns
+from likewise.batch.runners import RUNNERS, runner
+from likewise.batch.sinks import refused
+from likewise.core.errors import (
+    InputInvalid,
+    InputNotFound,
+    Interrupted,
+    LikewiseError,
+    MissingExtra,
+    OutputRefused,
+    WrongUsage,
+)
+from likewise.core.items import Row
+
+OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write(tmp_path / "in.csv", texts(f"t{n}" for n in range(50)))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_an_existing_output_is_refused_unless_restarted(tmp_path: Path, source: Path, output: str) -> None:
+    run_job(source, tmp_path / output)
+    before = names(tmp_path)
+    with pytest.raises(OutputRefused, match="exists") as caught:
+        run_job(source, tmp_path / output, answer=lambda _: "new")
+    assert "--restart" in caught.value.remedy
+    run_job(source, tmp_path / output, answer=lambda _: "new", restart=True)
+    data = tmp_path / output
+    rows = read(data / "part-00000.csv" if data.is_dir() else data)
+    assert {row["predictions"] for row in rows} == {"new"}
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("restart", [False, True])
+def test_ctrl_c_leaves_nothing_and_harms_nothing(tmp_path: Path, source: Path, output: str, restart: bool) -> None:
+    if restart:
+        run_job(source, tmp_path / output)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def stop(row: Row) -> object:
+        if row.get("text") == "t30":
+            raise KeyboardInterrupt
+        return upper(row)
+
+    with pytest.raises(Interrupted) as caught:
+        run_job(source, tmp_path / output, answer=stop, restart=restart, window=10)
+    assert "same command" in caught.value.remedy
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_failing_last_rename_leaves_the_old_output(
+    tmp_path: Path, source: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(source, tmp_path / output)
+    data = tmp_path / output
+    before = {path: path.read_bytes() for path in data.rglob("*")} if data.is_dir() else data.read_bytes()
+
+    def fail(target: object) -> None:
+        raise OSError(errno.EIO, "x")
+
+    def rename(path: Path, target: Path) -> Path:
+        return fail(target) if target == data and "staging" in str(path) else Path(os.rename(path, target) or target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
+    with pytest.raises(OutputRefused, match="Input/output error"):
+        run_job(source, data, answer=lambda _: "new", restart=True)
+    assert ({path: path.read_bytes() for path in data.rglob("*")} if data.is_dir() else data.read_bytes()) == before
+    assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / f"in.{suffix}", texts(["a"]))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(MissingExtra) as caught:
+        run_job(source, tmp_path / "out")
+    assert caught.value.remedy == "pip install 'likewise[batch]'"
+    assert names(tmp_path) == {f"in.{suffix}"}
+
+
+def test_what_is_not_ours_is_never_replaced(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.txt").write_text("years of work")
+    for output, cause in (("home", "other things in it"), ("in.csv", "the input itself")):
+        with pytest.raises(OutputRefused, match=cause):
+            run_job(source, tmp_path / output, restart=True)
+    assert (tmp_path / "home/thesis.txt").exists()
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "out").mkdir()
+    run_job(source, tmp_path / "out")
+    assert names(tmp_path) == {"in.csv", "out"}
+
+
+def test_two_jobs_on_one_output(tmp_path: Path, source: Path) -> None:
+    staging = tmp_path / ".out.likewise-staging"
+    staging.mkdir()
+    other = os.open(staging, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    (staging / "part-00000.csv").write_text("of the other job")
+    with pytest.raises(OutputRefused, match="another job"):
+        run_job(source, tmp_path / "out")
+    assert names(staging) == {"part-00000.csv"}
+    os.close(other)  # the other job is killed
+    run_job(source, tmp_path / "out")
+    assert names(tmp_path) == {"in.csv", "out"}
+
+
+def test_a_missing_parent_names_the_remedy(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(OutputRefused) as caught:
+        run_job(source, tmp_path / "no/out.csv")
+    assert caught.value.remedy == f"mkdir -p {tmp_path / 'no'}"
+
+
+def test_an_output_folder_that_vanishes(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "gone").mkdir()
+
+    def vanish(row: Row) -> object:
+        staging = tmp_path / "gone/.out.csv.likewise-staging"
+        if staging.exists():
+            for entry in staging.iterdir():
+                entry.unlink()
+            staging.rmdir()
+            (tmp_path / "gone").rmdir()
+        return upper(row)
+
+    with pytest.raises(OutputRefused, match="No such file"):
+        run_job(source, tmp_path / "gone/out.csv", answer=vanish)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
+def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None:
+    with pytest.raises(OutputRefused, match=os.strerror(number)) as caught, refused(tmp_path):
+        raise OSError(number, "x")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "cause", "remedy"),
+    [
+        ("none.csv", None, InputNotFound, "No such file", "check the path"),
+        ("in.xlsx", b"x", WrongUsage, "names no format", "--input-format"),
+        ("in.csv", b"", InputInvalid, "no header", "column names"),
+        ("in.csv", b"review,stars\na,5\n", InputInvalid, "no column `text`", "--column review=text"),
+        ("in.csv", b"Text,stars\na,5\n", InputInvalid, "no column `text`", "--column Text=text"),
+        ("in.csv", b"text,text\na,5\n", InputInvalid, "two columns are named 'text'", "own name"),
+        ("in.csv", b"text,predictions\na,5\n", InputInvalid, "already has a column `predictions`", "rename"),
+        ("in.csv", b"t\xff,b\na,5\n", InputInvalid, "header is not valid Unicode", "UTF-8"),
+        ("in.jsonl", b'{"review": "a"}\n', InputInvalid, "no column `text`", "--column review=text"),
+        ("in.jsonl", b'{"text": "a", "predictions": 1}\n', InputInvalid, "already has a column", "rename"),
+        ("in.json", b'[{"text": "a"}]', InputInvalid, "one JSON document", "jq -c"),
+        ("in.json", b'{\n"text": "a"\n}', InputInvalid, "one JSON document", "jq -c"),
+        ("in.parquet", b"PAR1 not at all", InputInvalid, "cannot be read as Parquet", "write the file again"),
+    ],
+)
+@pytest.mark.parametrize("output", ["out", "out.parquet"])
+def test_inputs_that_are_refused(
+    tmp_path: Path, output: str, name: str, content: bytes | None, error: type[LikewiseError], cause: str, remedy: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    before = names(tmp_path)
+    with pytest.raises(error, match=cause) as caught:
+        run_job(tmp_path / name, tmp_path / output)
+    assert remedy in caught.value.remedy
+    assert names(tmp_path) == before
+
+
+def test_a_folder_as_input_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputNotFound, match="is a folder"):
+        run_job(tmp_path, tmp_path / "out")
+
+
+def test_a_field_without_end_stops_the_job(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('text\na\n"' + "x\n" * (FIELD_LIMIT // 2 + 1))
+    with pytest.raises(InputInvalid, match="begins on line 3 has a field of more than"):
+        run_job(tmp_path / "in.csv", tmp_path / "out.csv")
+    assert names(tmp_path) == {"in.csv"}
+
+
+def test_a_damaged_parquet_file_stops_the_job(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", texts(f"text {n}" for n in range(5000)))
+    data = bytearray(source.read_bytes())
+    data[20:2000] = b"\xaa" * 1980
+    source.write_bytes(data)
+    with pytest.raises(InputInvalid, match="cannot be read as Parquet"):
+        run_job(source, tmp_path / "out.csv")
+    assert names(tmp_path) == {"in.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("column", "cause"), [({"nope": "text"}, "no column `nope`"), ({"text": "txet"}, "the model has no column `txet`")]
+)
+def test_mappings_that_name_nothing(tmp_path: Path, source: Path, column: dict[str, str], cause: str) -> None:
+    with pytest.raises(InputInvalid, match=cause) as caught:
+        run_job(source, tmp_path / "out", column=column, signature=TEXT)
+    assert "--column text=" in caught.value.remedy
+
+
+def test_an_unnamed_input_refuses_to_choose_among_columns(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"a": "1", "b": "2"}])
+    unnamed = UNSIGNED.parse({"inputs": [{"type": "string"}]})
+    with pytest.raises(InputInvalid, match="one unnamed value"):
+        run_job(source, tmp_path / "out", signature=unnamed)
+    assert run_job(source, tmp_path / "out", lambda row: row.values[0], signature=unnamed, column={"b": "x"}).rows_ok
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "xlsx"},
+        {"input_format": "tsv"},
+        {"fail_on_quarantine": 101},
+        {"budget": 0},
+        {"window": 0},
+        {"column": {"a": "x", "b": "x"}},
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, object]) -> None:
+    with pytest.raises(WrongUsage):
+        ScoreOptions(**options)
+
+
+def test_a_format_against_the_name_is_refused(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(WrongUsage, match=r"out\.csv is csv, not parquet"):
+        run_job(source, tmp_path / "out.csv", format="parquet")
+    run_job(source, tmp_path / "out", format="parquet")
+    assert (tmp_path / "out/part-00000.parquet").exists()
+
+
+def test_the_input_format_overrides_the_suffix(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("text\na\n")
+    assert run_job(tmp_path / "in.txt", tmp_path / "out", input_format="csv").rows_ok == 1
+
+
+def test_column_pairs() -> None:
+    assert parse_columns(["review=text", "a=b=c"]) == {"review": "text", "a=b": "c"}
+    for wrong in (["text"], ["=text"], ["a="], ["a=b", "a=c"]):
+        with pytest.raises(WrongUsage):
+            parse_columns(wrong)
+
+
+def test_runners_are_found_by_name() -> None:
+    assert all(callable(runner(name)) for name in RUNNERS)
+    with pytest.raises(WrongUsage, match="dask"):
+        runner("dask")

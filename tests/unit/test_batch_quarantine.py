@@ -1,0 +1,200 @@
+"""Rows that fail alone: counted, explained, and without harm to their neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from batch_room import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
+
+from likewise.core.errors import InputInvalid, ModelFailed, RowRefused, TooManyQuarantined
+from likewise.core.items import Row
+
+ROWS = 1000
+BAD = frozenset(range(37, ROWS, 100))  # one row in a hundred
+SUFFIXES = ["csv", "jsonl", "parquet"]
+
+
+def raises_on_poison(row: Row) -> object:
+    if "poison" in str(row.get("text")):
+        raise ZeroDivisionError("poison")
+    return upper(row)
+
+
+def with_bad(path: Path, text: bytes | None) -> Path:
+    """ROWS rows, the BAD ones with `text`, as raw bytes in the format of the suffix."""
+    values = [text if n in BAD else b"fine %d" % n for n in range(ROWS)]
+    if path.suffix == ".parquet":
+        array = pa.array(values, pa.binary())
+        array = pa.StringArray.from_buffers(len(array), array.buffers()[1], array.buffers()[2], array.buffers()[0])
+        pq.write_table(pa.table({"n": range(ROWS), "text": array}), path)
+    elif path.suffix == ".jsonl":
+        cells = [b"null" if value is None else b'"%s"' % value for value in values]
+        path.write_bytes(b"".join(b'{"n": %d, "text": %s}\n' % (n, cell) for n, cell in enumerate(cells)))
+    else:
+        path.write_bytes(b"n,text\n" + b"".join(b'%d,"%s"\n' % (n, value or b"") for n, value in enumerate(values)))
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("text", "answered", "cause"),
+    [
+        (None, False, "the text is null"),
+        (b"caf\xe9 \xff", False, "is not valid Unicode: byte 0xe9"),
+        (b"poison", False, "ZeroDivisionError: poison"),
+        (b"x" * 1_000_000, True, ""),
+        (b"nul \x00 in it", True, ""),
+    ],
+    ids=["null", "invalid UTF-8", "raises", "1 MB", "NUL"],
+)
+def test_bad_rows_harm_no_neighbour(
+    tmp_path: Path, suffix: str, text: bytes | None, answered: bool, cause: str
+) -> None:
+    if suffix == "csv" and text is None:
+        answered = True  # a CSV has no null: an empty field of a string column is the empty string
+    if suffix == "jsonl" and text == b"nul \x00 in it":
+        text = b"nul \\u0000 in it"  # as JSON writes it
+    source = with_bad(tmp_path / f"in.{suffix}", text)
+    report = run_job(source, tmp_path / f"out.{suffix}", answer=raises_on_poison, budget=4096)
+    failed = set() if answered else BAD
+    rows = read(tmp_path / f"out.{suffix}")
+    assert [int(row["n"]) for row in rows] == [n for n in range(ROWS) if n not in failed]
+    assert all(row["predictions"] == f"<{row['text']}>".upper() for row in rows)
+    assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (ROWS, ROWS - len(failed), len(failed))
+    bad = quarantined(tmp_path / f"out.{suffix}")
+    assert {row["row"] - 1 for row in bad} == failed
+    assert all(row["code"] == "ROW_REFUSED" and cause in row["cause"] and row["remedy"] for row in bad)
+
+
+def test_lone_surrogates_are_quarantined(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    lines = [r'{"text": "\ud83d\ude00"}', r'{"text": "a\uD800b"}', r'{"text": "ok", "k\udfff": 1}', '{"text": "ok"}']
+    source.write_text("\n".join(lines))
+    report = run_job(source, tmp_path / "out.jsonl")
+    assert [row["text"] for row in read(tmp_path / "out.jsonl")] == ["😀", "ok"]
+    assert report.rows_quarantined == 2
+    first = quarantined(tmp_path / "out.jsonl")[0]
+    assert "lone surrogate U+D800" in first["cause"]
+    assert json.loads(first["columns"]) == {"text": "a\ud800b"}
+
+
+def test_the_quarantine_says_which_row_and_holds_its_bytes(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_bytes(b'n,text\n1,"two\nlines"\n\n2,caf\xe9\n3,a,b\n4,"q"x\n5,fine\n6,"open')
+    run_job(source, tmp_path / "out")
+    bad = quarantined(tmp_path / "out")
+    assert [(row["file"], row["row"], row["line"], row["code"]) for row in bad] == [
+        ("in.csv", 2, 5, "ROW_REFUSED"),
+        ("in.csv", 3, 6, "INPUT_INVALID"),
+        ("in.csv", 4, 7, "INPUT_INVALID"),
+        ("in.csv", 6, 9, "INPUT_INVALID"),
+    ]
+    held: Mapping[str, str] = json.loads(bad[0]["columns"])
+    assert held["text"].encode(errors="surrogateescape") == b"caf\xe9"
+    assert json.loads(bad[1]["columns"]) == {"n": "3", "text": "a", "": ["b"]}
+    assert "3 fields where the header has 2" in bad[1]["cause"]
+    assert [row["n"] for row in read(tmp_path / "out/part-00000.csv")] == ["1", "5"]
+
+
+def test_bad_json_lines_are_quarantined_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likewise.batch.formats.json_lines.FIRST_ROWS", 2)
+    source = tmp_path / "in.jsonl"
+    lines = [
+        '{"text": "a"}',
+        "",
+        "{oops",
+        "[1]",
+        "[" * 100_000,
+        '{"n": 1}',
+        '{"text": "b", "predictions": 1}',
+        '{"text": "c"}',
+    ]
+    source.write_text("\n".join(lines))
+    report = run_job(source, tmp_path / "out.csv")
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["a", "c"]
+    bad = quarantined(tmp_path / "out.csv")
+    assert [row["line"] for row in bad] == [3, 4, 5, 6, 7]
+    assert [row["row"] for row in bad] == [2, 3, 4, 5, 6]
+    assert list(read(tmp_path / "out.csv")[0]) == ["text", "n", "predictions"]
+    assert "not JSON" in bad[0]["cause"]
+    assert "has no column `text`" in bad[3]["cause"]
+    assert report.rows_in == report.rows_ok + report.rows_quarantined == 7
+
+
+def test_a_failing_prepare_is_isolated_too(tmp_path: Path) -> None:
+    class Picky(FunctionEngine):
+        def prepare(self, items):  # type: ignore[no-untyped-def]
+            if any(item.get("text") == "t7" for item in items):
+                raise UnicodeError("no sevens")
+            return super().prepare(items)
+
+    source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(20)))
+    assert run_job(source, tmp_path / "out.csv", engine=Picky(upper)).rows_ok == 19
+    assert "no sevens" in quarantined(tmp_path / "out.csv")[0]["cause"]
+
+
+def test_refusals_of_the_engine_keep_their_own_words(tmp_path: Path) -> None:
+    def refuse(row: Row) -> object:
+        raise InputInvalid("too sad", remedy="cheer up")
+
+    source = write(tmp_path / "in.csv", texts(["a"]))
+    assert run_job(source, tmp_path / "out.csv", answer=refuse).rows_ok == 0
+    bad = quarantined(tmp_path / "out.csv")[0]
+    assert (bad["code"], bad["cause"], bad["remedy"]) == ("INPUT_INVALID", "too sad", "cheer up")
+
+
+def test_a_model_that_fails_on_everything_fails_the_job(tmp_path: Path) -> None:
+    def broken(row: Row) -> object:
+        raise RuntimeError("no weights")
+
+    source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(150)))
+    with pytest.raises(ModelFailed, match="no weights"):
+        run_job(source, tmp_path / "out.csv", answer=broken)
+    assert names(tmp_path) == {"in.csv"}
+
+
+@pytest.mark.parametrize(("percent", "fails"), [(0, True), (0.9, True), (1, False), (100, False)])
+def test_too_many_quarantined_fails_and_keeps_everything(tmp_path: Path, percent: float, fails: bool) -> None:
+    source = with_bad(tmp_path / "in.jsonl", None)
+    if fails:
+        with pytest.raises(TooManyQuarantined, match="10 of 1000 rows"):
+            run_job(source, tmp_path / "out", fail_on_quarantine=percent)
+    else:
+        run_job(source, tmp_path / "out", fail_on_quarantine=percent)
+    assert json.loads((tmp_path / "out/_likewise.json").read_text())["rows_quarantined"] == 10
+    assert len(read(tmp_path / "out/part-00000.jsonl")) == 990
+
+
+def test_parquet_with_bad_text_in_nested_and_unused_columns(tmp_path: Path) -> None:
+    raw = pa.array([b"ok", b"\xff", b"ok"], pa.binary())
+    bad = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    table = pa.table({"text": ["a", "b", "c"], "s": pa.StructArray.from_arrays([bad], ["inner"])})
+    pq.write_table(table, tmp_path / "in.parquet")
+    run_job(tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert [row["text"] for row in read(tmp_path / "out.jsonl")] == ["a", "c"]
+    assert "column `s`" in quarantined(tmp_path / "out.jsonl")[0]["cause"]
+
+
+def test_binary_text_is_decoded_for_a_string_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": [b"caf\xc3\xa9", b"\xff"]}), tmp_path / "in.parquet")
+    report = run_job(tmp_path / "in.parquet", tmp_path / "out.parquet")
+    assert read(tmp_path / "out.parquet") == [{"text": b"caf\xc3\xa9", "predictions": "<CAFÉ>"}]
+    assert report.rows_quarantined == 1
+
+
+def test_a_date_outside_pythons_calendar_is_quarantined(tmp_path: Path) -> None:
+    dates = pa.array([0, 10_000_000], pa.date32())
+    pq.write_table(pa.table({"text": ["a", "b"], "day": dates}), tmp_path / "in.parquet")
+    report = run_job(tmp_path / "in.parquet", tmp_path / "out.parquet", signature=UNSIGNED)
+    assert (report.rows_ok, report.rows_quarantined) == (1, 1)
+
+
+def test_row_refused_is_what_an_exception_becomes(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", texts(["poison", "b"]))
+    run_job(source, tmp_path / "out.csv", answer=raises_on_poison)
+    assert quarantined(tmp_path / "out.csv")[0]["code"] == RowRefused.code

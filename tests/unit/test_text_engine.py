@@ -1,0 +1,163 @@
+"""The text engine on a small real checkpoint."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny_classifier import POSITIONS, TEXTS, as_mlflow_flavour, make_classifier
+from transformers import AutoModelForSequenceClassification
+
+from likewise.core.errors import ModelInvalid
+from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> TextEngine:
+    return TextEngine.open(folder)
+
+
+def test_labels_and_scores_are_those_of_transformers(folder: Path, engine: TextEngine) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    encodings = engine.prepare(TEXTS)
+    for encoding, said in zip(encodings, engine.run(encodings), strict=True):
+        with torch.inference_mode():
+            odds = model(input_ids=torch.tensor([encoding.ids])).logits.softmax(dim=1)[0]
+        assert said.label == model.config.id2label[int(odds.argmax())]
+        assert said.score == pytest.approx(float(odds.max()), abs=1e-5)
+
+
+def test_both_labels_occur(engine: TextEngine) -> None:
+    assert {said.label for said in engine.run(engine.prepare(TEXTS))} == {"negative", "positive"}
+
+
+def test_an_mlflow_transformers_folder_answers_as_the_plain_one(
+    folder: Path, engine: TextEngine, tmp_path: Path
+) -> None:
+    other = TextEngine.open(as_mlflow_flavour(folder, tmp_path / "flavour"))
+    assert other.run(other.prepare(TEXTS)) == engine.run(engine.prepare(TEXTS))
+
+
+@settings(max_examples=40, deadline=None)
+@given(order=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)), budget=st.integers(1, 5000))
+def test_neither_company_nor_order_nor_budget_changes_an_answer(
+    engine: TextEngine, order: list[int], count: int, budget: int
+) -> None:
+    alone = [engine.run(engine.prepare([text]))[0] for text in TEXTS]
+    chosen = order[:count]
+    together = engine.run(engine.prepare([TEXTS[place] for place in chosen]), budget=budget)
+    assert [said.label for said in together] == [alone[place].label for place in chosen]
+    assert [said.score for said in together] == pytest.approx([alone[place].score for place in chosen], abs=1e-5)
+
+
+def test_windows_keep_to_the_budget_and_padding_is_masked(folder: Path) -> None:
+    shapes: list[tuple[int, int]] = []
+
+    def open_watched(checkpoint: object) -> Forward:
+        forward = open_torch(find_checkpoint(folder))
+
+        def watched(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+            assert ids.dtype == mask.dtype == np.int64
+            assert ids.shape == mask.shape
+            assert (ids[mask == 0] == 0).all()
+            assert (ids[mask == 1] != 0).all()
+            shapes.append(ids.shape)
+            return forward(ids, mask)
+
+        return watched
+
+    engine = TextEngine.open(folder, open_forward=open_watched)
+    engine.run(engine.prepare(TEXTS), budget=150)
+    assert all(rows * length <= 150 or rows == 1 for rows, length in shapes)
+    assert sum(rows for rows, _ in shapes) == len(TEXTS)
+
+
+def test_long_texts_are_cut_where_the_model_ends_or_sooner(folder: Path, engine: TextEngine) -> None:
+    assert engine.prepare(["word " * 200])[0].tokens == POSITIONS
+    assert TextEngine.open(folder, max_length=16).prepare(["word " * 200])[0].tokens == 16
+
+
+def test_no_texts_no_answers(engine: TextEngine) -> None:
+    assert engine.run(engine.prepare([])) == []
+
+
+def test_threads_get_their_own_answers(engine: TextEngine) -> None:
+    expected = [said.label for said in engine.run(engine.prepare(TEXTS))]
+    answers: list[list[str]] = []
+
+    def ask() -> None:
+        for _ in range(5):
+            answers.append([said.label for said in engine.run(engine.prepare(TEXTS))])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [expected] * 20
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelInvalid, match="safetensors"):
+        TextEngine.open(folder)
+
+
+def test_a_backbone_without_a_head_is_refused(tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: value for name, value in weights.items() if "classifier" not in name},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ModelInvalid, match=r"classifier\.(bias|weight)"):
+        TextEngine.open(folder)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ModelInvalid, match="cannot load"):
+        TextEngine.open(folder)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
+def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+    folder = make_classifier(tmp_path)
+    (folder / missing).unlink()
+    with pytest.raises(ModelInvalid, match=missing):
+        TextEngine.open(folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"id2label": {"0": "only"}}, {"id2label": {"0": "a", "7": "b"}}, {"problem_type": "regression"}]
+)
+def test_what_is_no_classifier_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    folder = make_classifier(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelInvalid, match=next(iter(change))):
+        TextEngine.open(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = make_classifier(tmp_path)
+    (folder / name).write_text("{")
+    with pytest.raises(ModelInvalid, match=name):
+        TextEngine.open(folder)

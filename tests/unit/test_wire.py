@@ -1,0 +1,434 @@
+"""Each form of request, read; each mistake, named; each answer, in its asker's form."""
+
+import json
+import math
+from datetime import UTC, date, datetime
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from likewise.core.errors import BadRequest, LikewiseError, ModelFailed, UnsupportedContentType
+from likewise.core.signature import Signature
+from likewise.wire import Call, Form, decode, encode
+
+
+def signature(*inputs: dict[str, object], params: list[dict[str, object]] | None = None) -> Signature:
+    raw = {"inputs": json.dumps([{"required": True, **entry} for entry in inputs])}
+    return Signature.parse(raw | ({"params": json.dumps(params)} if params else {}))
+
+
+TEXT = signature({"type": "string", "name": "text"})
+MIXED = signature(
+    {"type": "string", "name": "text"},
+    {"type": "long", "name": "count"},
+    {"type": "double", "name": "weight", "required": False},
+)
+UNSAID = Signature()
+
+
+def read(body: object, of: Signature = TEXT, content_type: str | None = "application/json") -> Call:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return decode(raw, content_type, of)
+
+
+def refusal(body: object, of: Signature = TEXT, content_type: str | None = "application/json") -> str:
+    with pytest.raises(BadRequest) as caught:
+        read(body, of, content_type)
+    assert caught.value.remedy
+    return caught.value.cause
+
+
+ROWS = [("a",), ("b",)]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "form"),
+    [
+        ({"dataframe_split": {"columns": ["text"], "data": [["a"], ["b"]]}}, "application/json", Form.MLFLOW),
+        ({"dataframe_split": {"columns": ["text"], "data": ["a", "b"]}}, "application/json", Form.MLFLOW),
+        ({"dataframe_records": [{"text": "a"}, {"text": "b"}]}, "application/json; charset=utf-8", Form.MLFLOW),
+        ({"inputs": {"text": ["a", "b"]}}, None, Form.MLFLOW),
+        ({"inputs": [{"text": "a"}, {"text": "b"}]}, None, Form.MLFLOW),
+        ({"inputs": ["a", "b"]}, None, Form.MLFLOW),
+        ({"instances": ["a", "b"]}, "", Form.MLFLOW),
+        ({"instances": [{"text": "a"}, {"text": "b"}], "signature_name": "x"}, None, Form.MLFLOW),
+        ({"instances": {"text": ["a", "b"]}}, None, Form.MLFLOW),
+        (b"text\na\nb\n", "text/csv", Form.MLFLOW),
+        ({"columns": ["text"], "data": [["a"], ["b"]]}, "application/json", Form.LEGACY),
+        ({"columns": ["text"], "index": [5, 6], "data": [["a"], ["b"]]}, None, Form.LEGACY),
+        ([{"text": "a"}, {"text": "b"}], "application/json", Form.LEGACY),
+        ({"columns": ["text"], "data": [["a"], ["b"]]}, "application/json; format=pandas-split", Form.LEGACY),
+        ([{"text": "a"}, {"text": "b"}], 'application/json;format="pandas-records"', Form.LEGACY),
+        ('{"text":{"0":"a","1":"b"}}', "application/json", Form.LEGACY),
+        ('{"0":{"text":"a"},"1":{"text":"b"}}', "application/json", Form.LEGACY),
+        ('[{"text":"a"},{"text":"b"}]', "application/json", Form.LEGACY),
+        ('{"columns":["text"],"index":[0,1],"data":[["a"],["b"]]}', "application/json", Form.LEGACY),
+        ('{"dataframe_records":[{"text":"a"},{"text":"b"}]}', "application/json", Form.MLFLOW),
+    ],
+)
+def test_every_form_is_read_alike(body: object, content_type: str | None, form: Form) -> None:
+    call = read(body, TEXT, content_type)
+    assert call.table.columns == ("text",)
+    assert list(call.table.rows) == ROWS
+    assert call.form is form
+
+
+def test_columns_are_brought_into_the_signatures_order_and_others_are_dropped() -> None:
+    call = read({"dataframe_split": {"columns": ["x", "count", "text"], "data": [[0, 1, "a"]]}}, MIXED)
+    assert call.table.columns == ("text", "count")  # `weight` is optional, and was not sent
+    assert list(call.table.rows) == [("a", 1)]
+
+
+def test_a_key_that_a_record_lacks_is_null_there() -> None:
+    call = read([{"text": "a", "count": 1, "weight": 0.5}, {"text": "b", "count": 2}], MIXED)
+    assert list(call.table.rows) == [("a", 1, 0.5), ("b", 2, None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "read_as"),
+    [
+        ("double", 1, 1.0),
+        ("double", "2.5", 2.5),
+        ("double", None, None),
+        ("long", 5.0, 5),
+        ("long", " 7 ", 7),
+        ("long", -(2**63), -(2**63)),
+        ("boolean", 1, True),
+        ("string", None, None),
+        ("string", "", ""),
+        ("datetime", "2026-11-22T10:00:00+02:00", datetime(2026, 11, 22, 8)),
+        ("datetime", "2026-11-22", datetime(2026, 11, 22)),
+        ("datetime", 1_000_000_000, datetime(1970, 1, 1, 0, 0, 1)),
+        ("binary", "aGk=", b"hi"),
+        ("any", {"a": [None]}, {"a": [None]}),
+    ],
+)
+def test_values_become_the_signatures_types(kind: str, sent: object, read_as: object) -> None:
+    call = read({"dataframe_records": [{"v": sent}]}, signature({"type": kind, "name": "v"}))
+    (value,) = call.table.rows[0]
+    assert value == read_as
+    assert type(value) is type(read_as)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        ("string", 5),
+        ("string", ["a"]),
+        ("double", "abc"),
+        ("double", "1_0"),
+        ("double", [1]),
+        ("double", 10**400),
+        ("long", 1.5),
+        ("long", None),
+        ("long", 2**63),
+        ("long", 1e300),
+        ("integer", 2**31),
+        ("boolean", "no"),
+        ("boolean", 2),
+        ("boolean", None),
+        ("datetime", "yesterday"),
+        ("datetime", True),
+        ("datetime", 1e300),
+        ("binary", "not base64!"),
+        ("binary", "\ud7ff"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_column_and_row(kind: str, wrong: object) -> None:
+    good = {"string": "", "boolean": True, "datetime": "2026-01-01", "binary": ""}.get(kind, 1)
+    cause = refusal({"dataframe_records": [{"v": good}, {"v": wrong}]}, signature({"type": kind, "name": "v"}))
+    if wrong != 10**400:  # that one is no JSON number for us
+        assert "row 1, column 'v'" in cause
+
+
+NESTED = signature(
+    {
+        "name": "v",
+        "type": "object",
+        "properties": {
+            "tags": {"type": "array", "items": {"type": "string"}, "required": True},
+            "size": {"type": "double", "required": False},
+            "more": {"type": "map", "values": {"type": "long"}, "required": False},
+        },
+    }
+)
+
+
+def test_nested_types_are_followed() -> None:
+    value = {"tags": ["a"], "size": 1, "more": {"x": 2.0}}
+    for body in (
+        {"inputs": {"v": value}},
+        {"inputs": [{"v": value}]},
+        {"dataframe_split": {"columns": ["v"], "data": [[value]]}},
+    ):
+        (read_as,) = read(body, NESTED).table.rows[0]
+        assert read_as == {"tags": ["a"], "size": 1.0, "more": {"x": 2}}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({}, "with the property 'tags'"),
+        ({"tags": ["a", 1]}, "a string in element 1 in property 'tags'"),
+        ({"tags": [], "colour": 1}, "without the property 'colour'"),
+        ({"tags": [], "more": {"x": "y"}}, "in key 'x' in property 'more'"),
+        ({"tags": "a"}, "a list in property 'tags'"),
+        ([], "an object"),
+        (None, "object"),
+    ],
+)
+def test_a_wrong_nested_value_is_named_with_its_place(value: object, said: str) -> None:
+    assert said in refusal({"dataframe_records": [{"v": value}]}, NESTED)
+
+
+def tensor(dtype: str, *shape: int, name: str | None = None) -> dict[str, object]:
+    entry: dict[str, object] = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}}
+    return entry | ({"name": name} if name else {})
+
+
+def test_tensors_are_read_by_row() -> None:
+    of = signature(tensor("float32", -1, 2, 2))
+    rows = [([[1.0, 2.0], [3.0, 4.0]],)]
+    assert list(read({"inputs": [[[1, 2], [3, 4]]]}, of).table.rows) == rows
+    assert list(read({"instances": [[[1, 2], [3, 4]]]}, of).table.rows) == rows
+    assert list(read({"dataframe_split": {"columns": ["x"], "data": [[[1, 2, 3, 4]]]}}, of).table.rows) == rows
+    wide = read(
+        {"dataframe_split": {"columns": ["x", "y"], "data": [[1, 2], [3, 4]]}}, signature(tensor("int64", -1, 2))
+    )
+    assert wide.table.columns is None
+    assert list(wide.table.rows) == [([1, 2],), ([3, 4],)]
+
+
+def test_named_tensors_are_columns() -> None:
+    of = signature(tensor("float64", -1, 2, name="a"), tensor("int8", -1, name="b"))
+    table = read({"inputs": {"b": [1, 2], "a": [[1, 2], [3, 4]]}}, of).table
+    assert table.columns == ("a", "b")
+    assert list(table.rows) == [([1.0, 2.0], 1), ([3.0, 4.0], 2)]
+
+
+@pytest.mark.parametrize(
+    ("of", "rows", "said"),
+    [
+        (tensor("float64", -1, 3), [[1, 2, 3], [1, 2]], "row 1, the tensor: expected a list of 3"),
+        (tensor("float64", -1, -1, -1), [[[1, 2], [1]]], "lists of one length"),
+        (tensor("float64", -1), [[1]], "a single value"),
+        (tensor("uint8", -1), [256], "from 0 to 255"),
+        (tensor("float64", 2), [1, 2, 3], "2 rows at a time"),
+    ],
+)
+def test_a_tensor_of_another_shape_is_refused(of: dict[str, object], rows: object, said: str) -> None:
+    assert said in refusal({"inputs": rows}, signature(of))
+
+
+PARAMS = signature(
+    {"type": "string", "name": "text"},
+    params=[
+        {"name": "threshold", "type": "double", "default": 0.5, "shape": None},
+        {"name": "top", "type": "long", "default": 3, "shape": None},
+        {"name": "labels", "type": "string", "default": ["a"], "shape": [-1]},
+    ],
+)
+
+
+def test_params_are_typed_filled_and_the_unknown_ignored() -> None:
+    call = read({"inputs": ["a"], "params": {"threshold": 1, "x": 1}}, PARAMS)
+    assert call.params == {"threshold": 1.0, "top": 3, "labels": ["a"]}
+    assert read({"inputs": ["a"], "params": {"threshold": 1}}, TEXT).params == {}
+
+
+@pytest.mark.parametrize(
+    "params", [[], "x", {"top": "3"}, {"top": True}, {"top": 1.5}, {"labels": "a"}, {"labels": [1]}, {"threshold": "1"}]
+)
+def test_wrong_params_are_named(params: object) -> None:
+    assert "params" in refusal({"inputs": ["a"], "params": params}, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "not valid JSON"),
+        (b'{"inputs": ', "line 1, column"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"inputs": ["\\ud800"]}', "not valid JSON"),
+        (b'{"inputs": ["\\ud800", NaN]}', "not valid JSON"),
+        (b'{"inputs": [1e999]}', "infinity"),
+        (b'{"inputs": [1e999, NaN]}', "too large"),
+        (b"[" * 100_000 + b"]" * 100_000, "not valid JSON"),
+        (b"[" * 100_000 + b"NaN" + b"]" * 100_000, "not valid JSON"),
+        (b"5", "5 (an integer)"),
+        (b"null", "null"),
+        (b'"plain text"', "what it holds is not JSON"),
+        (b'"\\"again\\""', "a string"),
+        (b"{}", "no field at all"),
+        (b'{"dataframe_spilt": {}}', "'dataframe_spilt'"),
+        (b'{"inputs": ["a"], "instances": ["a"]}', "both inputs and instances"),
+        (b'{"dataframe_split": []}', "dataframe_split: expected an object"),
+        (b'{"dataframe_split": {"columns": ["text"]}}', "dataframe_split.data"),
+        (b'{"dataframe_split": {"columns": "text", "data": []}}', "dataframe_split.columns"),
+        (b'{"dataframe_split": {"columns": ["text"], "data": [], "rows": 1}}', "'rows' is no field"),
+        (b'{"dataframe_split": {"columns": ["text"], "data": [["a"], ["a", "b"]]}}', "row 1: 2 values for 1 columns"),
+        (b'{"dataframe_split": {"columns": ["text"], "data": [["a"]], "index": [1, 2]}}', "dataframe_split.index"),
+        (b'{"dataframe_split": {"columns": ["text", "text"], "data": []}}', "'text' is there twice"),
+        (b'{"dataframe_records": {}}', "dataframe_records: expected a list"),
+        (b'{"dataframe_records": [{"text": "a"}, 1]}', "dataframe_records, row 1"),
+        (b'{"dataframe_records": []}', "'text' is missing"),
+        (b'{"dataframe_records": [{"txet": "a"}]}', "'text' is missing; sent: 'txet'"),
+        (b'{"inputs": 5}', "inputs: expected rows or columns"),
+        (b'{"inputs": {"text": ["a"], "b": ["a", "b"]}}', "differ in length"),
+        (b"[]", "'text' is missing"),
+        (b"[1]", "row 0"),
+    ],
+)
+def test_each_mistake_is_named(body: bytes, said: str) -> None:
+    assert said in refusal(body)
+
+
+def test_the_nearest_name_is_offered() -> None:
+    with pytest.raises(BadRequest) as caught:
+        read([{"txet": "a"}])
+    assert caught.value.remedy == "rename 'txet' to 'text'"
+
+
+def test_an_empty_table_is_read() -> None:
+    assert len(read({"dataframe_split": {"columns": ["text"], "data": []}}).table) == 0
+    assert read({"inputs": []}).table.columns == ("text",)
+
+
+def test_without_a_signature_everything_passes() -> None:
+    assert list(read({"inputs": [[1, 2], [3, 4]]}, UNSAID).table.rows) == [([1, 2],), ([3, 4],)]
+    table = read({"dataframe_split": {"data": [[1, "a"]]}}, UNSAID).table
+    assert table.columns == ("0", "1")
+    assert list(table.rows) == [(1, "a")]
+
+
+def test_pythons_nan_and_infinity_are_read() -> None:
+    of = signature({"type": "double", "name": "v"})
+    assert list(read(b'{"inputs": [NaN, -Infinity, 1.5]}', of).table.rows) == [(None,), (-math.inf,), (1.5,)]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=ebcdic", "text/csv; header=absent",
+     "application/json; format=pandas-other", "text/csv; format=pandas-split"],
+)  # fmt: skip
+def test_other_content_types_are_refused(content_type: str) -> None:
+    with pytest.raises(UnsupportedContentType):
+        read({"inputs": ["a"]}, TEXT, content_type)
+
+
+def test_csv_is_typed_by_the_signature() -> None:
+    body = '\ufefftext,count,weight\r\n"a ""b"", c\nd",1,\r\n,2,0.5\r\nNA,3,NaN\r\n'.encode()
+    rows = list(read(body, MIXED, "text/csv").table.rows)
+    assert rows == [('a "b", c\nd', 1, None), ("", 2, 0.5), ("NA", 3, None)]
+
+
+def test_csv_without_a_signature_is_typed_by_its_values() -> None:
+    body = b"a,b,c,d,e\n1,1.5,true,x,\n2,,FALSE,7,\n"
+    assert list(read(body, UNSAID, "text/csv").table.rows) == [(1, 1.5, True, "x", None), (2, None, False, "7", None)]
+
+
+def test_csv_in_another_charset() -> None:
+    assert list(read("text\ncafé\n".encode("latin-1"), TEXT, "text/csv; charset=ISO-8859-1").table.rows) == [("café",)]
+    assert "not valid UTF-8" in refusal("text\ncafé\n".encode("latin-1"), TEXT, "text/csv")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "empty"),
+        (b"text,count\na\n", "row 0: 1 fields for 2 columns"),
+        (b'text\n"a', "cannot be read"),
+        (b'text\n"a"b\n', "cannot be read"),
+        (b"other\na\n", "'text' is missing"),
+    ],
+)
+def test_csv_mistakes_are_named(body: bytes, said: str) -> None:
+    assert said in refusal(body, TEXT, "text/csv")
+
+
+def test_a_long_csv_field_is_no_mistake() -> None:
+    long = "x" * 1_000_000
+    assert list(read(f"text\n{long}\n".encode(), TEXT, "text/csv").table.rows) == [(long,)]
+
+
+def test_answers_leave_in_their_askers_form() -> None:
+    records = [{"text": "a"}]
+    assert json.loads(encode(Form.MLFLOW, records)) == {"predictions": records}
+    assert json.loads(encode(Form.LEGACY, records)) == records
+
+
+def test_what_json_lacks_is_written_as_text_or_null() -> None:
+    values = [math.nan, math.inf, b"hi", datetime(2026, 1, 2, 3), datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2)]
+    written = json.loads(encode(Form.LEGACY, values))
+    assert written == [None, None, "aGk=", "2026-01-02T03:00:00", "2026-01-02T00:00:00+00:00", "2026-01-02"]
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**70, object()])
+def test_what_cannot_be_written_is_the_models_failure(value: object) -> None:
+    with pytest.raises(ModelFailed):
+        encode(Form.MLFLOW, [value])
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("text"), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+FORM_KEYS = st.sampled_from(
+    ["dataframe_split", "dataframe_records", "inputs", "instances", "columns", "data", "params"]
+)
+BODIES = st.dictionaries(FORM_KEYS, JSON_VALUES | st.dictionaries(FORM_KEYS, JSON_VALUES), max_size=3) | JSON_VALUES
+CONTENT_TYPES = st.sampled_from(
+    [None, "application/json", "text/csv", "application/json; format=pandas-split", "text/csv; charset=utf-16",
+     "application/json; format=pandas-records", "application/json; charset=latin-1", ";;=;"]
+) | st.text(max_size=20)  # fmt: skip
+SIGNATURES = st.sampled_from(
+    [TEXT, MIXED, NESTED, PARAMS, UNSAID, signature({"type": "double"}), signature(tensor("float64", -1, 2)),
+     signature(tensor("object", -1)), signature({"type": "long"}, {"type": "any"})]
+    + [signature({"type": kind, "name": "v"}) for kind in ("datetime", "binary", "boolean", "any", "long", "float")]
+    + [signature({"type": "array", "items": {"type": "double"}, "name": "text"})]
+)  # fmt: skip
+
+
+def check_never_breaks(body: bytes, content_type: str | None, of: Signature) -> None:
+    try:
+        call = decode(body, content_type, of)
+    except LikewiseError as error:
+        assert 400 <= error.status < 500
+        assert error.cause
+        assert error.remedy
+        return
+    width = 1 if call.table.columns is None else len(call.table.columns)
+    assert all(isinstance(row, tuple) and len(row) == width for row in call.table.rows)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.binary(max_size=200), CONTENT_TYPES, SIGNATURES)
+@example(b'"\\u0000"', None, TEXT)
+@example(b"a\x00b\n1\n", "text/csv", UNSAID)
+def test_arbitrary_bytes_never_break_it(body: bytes, content_type: str | None, of: Signature) -> None:
+    check_never_breaks(body, content_type, of)
+
+
+@settings(max_examples=800, deadline=None)
+@given(BODIES, CONTENT_TYPES, SIGNATURES, st.booleans())
+def test_arbitrary_json_never_breaks_it(body: object, content_type: str | None, of: Signature, quoted: bool) -> None:
+    text = json.dumps(body)
+    check_never_breaks((json.dumps(text) if quoted else text).encode(), content_type, of)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(st.text(), min_size=2, max_size=2), max_size=5))
+def test_any_text_survives_csv_and_json(rows: list[list[str]]) -> None:
+    import csv
+    import io
+
+    of = signature({"type": "string", "name": "a"}, {"type": "string", "name": "b"})
+    stream = io.StringIO(newline="")
+    csv.writer(stream).writerows([["a", "b"], *rows])
+    wanted = [tuple(row) for row in rows]
+    assert list(decode(stream.getvalue().encode(), "text/csv", of).table.rows) == wanted
+    assert list(read({"columns": ["a", "b"], "data": rows}, of).table.rows) == wanted
