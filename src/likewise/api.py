@@ -17,7 +17,7 @@ from likewise.bundle.trust import Trust
 from likewise.core.engine import Engine
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
-from likewise.engine.load import open_engine
+from likewise.engine.load import LazyEngine, open_engine
 from likewise.server import ServedModel, ServerOptions, create_app, run
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def score(
     Raises InputNotFound, InputInvalid, OutputRefused, TooManyQuarantined, and what `find` and `Bundle.engine` do.
     """
     found = _found(model, trust)
-    loaded = found.engine(engine)
+    loaded = LazyEngine(lambda: found.engine(engine))
     try:
         return score_file(loaded, found.digest, found.signature, source, output, options, progress)
     finally:

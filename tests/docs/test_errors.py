@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from likewise.core import errors
 from tests.docs.generated import compare
+
+from likewise.core import errors
 
 HEAD = """# Errors
 
 Every failure has a code, a cause and a remedy. On the command line they are printed, with `--json` they are
-`{"error": {"code", "cause", "remedy"}}`; over HTTP the body is `{"error_code", "message", "remedy"}` with MLflow's code.
-This page is written from `likewise.core.errors` by a test.
+`{"error": {"code", "cause", "remedy"}}`; over HTTP the body is `{"error_code", "message", "remedy"}` with MLflow's
+code. This page is written from `likewise.core.errors` by a test.
 
 | code | means | HTTP | MLflow's code | exit code |
 |---|---|---|---|---|
@@ -34,7 +35,7 @@ def test_each_error_is_documented() -> None:
 
 
 def test_codes_are_unique_and_all_live_in_one_file() -> None:
-    import likewise.api  # noqa: F401
+    import likewise.api
     import likewise.cli  # noqa: F401
 
     found = list(kinds())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 
 from likewise.build.bundle import build_bundle, cached_bundle
 from likewise.bundle.open import open_bundle
@@ -18,7 +19,6 @@ from likewise.core.errors import (
     OutputRefused,
     RowWiseRefuted,
 )
-from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 
 __all__ = ["_one_store", "store"]
 pytestmark = pytest.mark.slow
@@ -133,7 +133,7 @@ def predict(self, context, model_input, params=None):
 def test_a_plain_file_outside_is_refused_by_name(store: Store, tmp_path: Path) -> None:
     path = store.folder / "plain.txt"
     path.write_text("plain")
-    with pytest.raises(NotSelfContained, match="opens the file .*plain.txt") as refused:
+    with pytest.raises(NotSelfContained, match=r"opens the file .*plain\.txt") as refused:
         build_bundle(store.pipeline("plain", PLAIN_FILE.format(path=path)), tmp_path / "b", trust=TRUSTED)
     assert "artifacts=" in refused.value.remedy
     assert not (tmp_path / "b").exists()

@@ -98,8 +98,7 @@ def test_threads_get_their_own_answers(engine: TextEngine) -> None:
     answers: list[list[str]] = []
 
     def ask() -> None:
-        for _ in range(5):
-            answers.append([said.label for said in engine.run(engine.prepare(TEXTS))])
+        answers.extend([said.label for said in engine.run(engine.prepare(TEXTS))] for _ in range(5))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:

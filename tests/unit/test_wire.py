@@ -397,9 +397,9 @@ def check_never_breaks(body: bytes, content_type: str | None, of: Signature) -> 
     try:
         call = decode(body, content_type, of)
     except LikewiseError as error:
-        assert 400 <= error.status < 500
-        assert error.cause
-        assert error.remedy
+        assert 400 <= error.status < 500  # noqa: PT017
+        assert error.cause  # noqa: PT017
+        assert error.remedy  # noqa: PT017
         return
     width = 1 if call.table.columns is None else len(call.table.columns)
     assert all(isinstance(row, tuple) and len(row) == width for row in call.table.rows)

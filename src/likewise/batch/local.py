@@ -28,8 +28,10 @@ def run(job: Job) -> Report:
     """See `likewise.batch.score`."""
     source = open_source(job.source, job.options.input_format)
     rows = RowMaker(source, job.signature, job.options.column)
-    scoring = Scoring(job, source)
     with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
+        scoring = Scoring(
+            job, source
+        )  # the first to ask the engine, which may load only now: input and output are fine
         try:
             with closing(_ahead(_prepared(source, rows, job))) as chunks:
                 for ready in chunks:

@@ -21,6 +21,7 @@ from likewise.build.example import read_example
 from likewise.build.failures import mapped
 from likewise.build.resolve import MANNERS, fetch, plain_name
 from likewise.build.watch import Watch
+from likewise.bundle.folder import inventory
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.engine.pyfunc import load_pyfunc, model_input
@@ -43,10 +44,13 @@ def trace(model: Path, held: Mapping[str, Path], work: Path, *, timeout: float =
     held: URIs that are vendored already.  work: a new folder for the copies.
     Raises NotSelfContained (it opens what no bundle can carry), ModelInvalid (it does not load, or not in time).
     """
+    before = inventory(model)
     task = {"model": str(model), "held": {uri: str(path) for uri, path in held.items()}, "work": str(work)}
     result = run_child("likewise.build.trace", task, work, environment=_environment(), timeout=timeout)
     if outside := result["outside"]:
         raise _not_carried(outside)
+    if changed := sorted(name for name, _ in before.items() ^ inventory(model).items()):
+        raise _not_carried([f"changes its own file {changed[0]}"])
     copies = {uri: Path(path) for uri, path in result["copies"].items()}
     return Traced(outermost(copies), tuple(Path(origin) for origin in result["origins"]))
 

@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -23,15 +24,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help"]},
 )
-for command in (
-    models.bundle,
-    models.inspect,
-    running.serve,
-    running.score,
-    machine.demo,
-    machine.doctor,
-    models.trust,
-):
+COMMANDS = (models.bundle, models.inspect, running.serve, running.score, machine.demo, machine.doctor, models.trust)
+for command in COMMANDS:
     app.command()(command)
 
 
@@ -51,13 +45,14 @@ def root(
 def main() -> None:
     """The `likewise` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 answers differ, 130 interrupted."""
     quiet_libraries()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop is a stop: `serve` drains, a job cleans up
     try:
-        app(standalone_mode=False)
+        app(standalone_mode=False, prog_name="likewise")
         code = 0
     except typer.Exit as ended:
         code = ended.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        code = report(Interrupted("stopped by Ctrl-C", remedy="run the same command again"))
+        code = report(Interrupted("stopped by a signal", remedy="run the same command again"))
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +75,7 @@ def explained(error: Exception) -> LikewiseError:
     if isinstance(error, LikewiseError):
         return error
     if isinstance(error, typer.TyperException):
-        named = [word for word in sys.argv[1:2] if not word.startswith("-")]
+        named = [word for word in sys.argv[1:2] if word in {command.__name__ for command in COMMANDS}]
         return WrongUsage(error.format_message(), remedy=" ".join(["likewise", *named, "--help"]))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputRefused(f"no space left: {error}", remedy="free some space, or write to another disk")

@@ -131,13 +131,14 @@ class _Bar:
             TimeRemainingColumn(),
             console=err,
         )
-        self._task: TaskID = self._bar.add_task(title, total=1.0, rate="")
+        self._task: TaskID = self._bar.add_task(title, total=1.0, rate="loading the model")
 
     def __enter__(self) -> _Bar:
         self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._bar.update(self._task, visible=kind is None)
         self._bar.stop()
 
     def show(self, stand: Stand) -> None:

@@ -33,6 +33,7 @@ def fine_tune(
     all_layers: Annotated[
         bool, typer.Option("--all-layers/--freeze", help="Train every layer, in twice the time, or the last two.")
     ] = False,
+    rows: Annotated[int | None, typer.Option(min=32, help="Train on that many rows only, for a trial.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 8,
     as_json: Json = False,
@@ -54,6 +55,7 @@ def fine_tune(
         logged = store.log_fine_tuned(
             recipe,
             source,
+            rows,
             lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}"),
         )
     _made(asdict(logged) | {"tracking_uri": uri}, as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,13 +51,22 @@ def _choose_experiment(uri: str) -> None:
     mlflow.set_experiment(EXPERIMENT)
 
 
-def log_fine_tuned(recipe: Recipe, source: Source = "rotten_tomatoes", progress: Progress = lambda *_: None) -> Trained:
-    """Fine-tune by `recipe` and log the classifier as `model`, with its parameters and held-out accuracy."""
+def log_fine_tuned(
+    recipe: Recipe,
+    source: Source = "rotten_tomatoes",
+    train_rows: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Fine-tune by `recipe` and log the classifier as `model`, with its parameters and held-out accuracy.
+
+    train_rows: train on the first so many rows only; the held-out rows stay the same.
+    """
     rows = split(reviews(source))
+    rows = replace(rows, train=rows.train[:train_rows])
     with mlflow.start_run(run_name="fine_tuning_model") as run:
         mlflow.log_params(
             {each.name: getattr(recipe, each.name) for each in fields(recipe)}
-            | {"source": source, "rows_trained": len(rows.train), "rows_held_out": len(rows.held_out)}
+            | {"source": source, "train_rows": len(rows.train), "held_out_rows": len(rows.held_out)}
         )
         tuned = fine_tune(recipe, rows, progress)
         mlflow.log_metric("held_out_accuracy", tuned.accuracy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
     options: dict[str, Any] = {"id2label": names, "label2id": {label: number for number, label in names.items()}}
     if recipe.layers is not None:
         options["num_hidden_layers"] = recipe.layers
-    logging.getLogger("transformers").setLevel(logging.ERROR)  # that the head is new, and layers are cut, is the point
+    transformers.utils.logging.set_verbosity_error()  # that the head is new, and layers are cut, is the point
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             name, num_labels=len(LABELS), dtype=torch.float32, use_safetensors=True, **options

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol, cast
 
 from likewise.bundle.format import EngineEntry
 from likewise.bundle.open import Bundle
 from likewise.bundle.trust import Trust
-from likewise.core.engine import Engine
+from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
 
 
 class Opener(Protocol):
@@ -55,3 +59,28 @@ def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
     module, _, attribute = OPENERS[entry.name].partition(":")
     opener = cast(Opener, getattr(importlib.import_module(module), attribute))
     return opener.open(bundle, entry)
+
+
+class LazyEngine:
+    """An engine that loads when it is first asked for its spec or for work; never, where nobody asks."""
+
+    def __init__(self, load: Callable[[], Engine]) -> None:
+        self._load = load
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self._load()
+
+    @property
+    def spec(self) -> EngineSpec:
+        return self._engine.spec
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return self._engine.prepare(items)
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        return self._engine.run(work)
+
+    def close(self) -> None:
+        if "_engine" in vars(self):
+            self._engine.close()

@@ -213,8 +213,7 @@ def _repository(real: Callable[..., Any], artifact_uri: str, *args: Any, **kwarg
 
 def _store(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     strict = _strict()
-    open_real = partial(real, *args, **kwargs)
-    return open_real() if strict is None else _Store(strict, open_real)
+    return real(*args, **kwargs) if strict is None else _Store(strict)
 
 
 def _underlying_uri(real: Callable[..., str], uri: str, *args: Any, **kwargs: Any) -> str:
@@ -260,17 +259,13 @@ class _Repository:
 class _Store:
     """Stands in for the tracking store and the registry: knows the vendored runs' artifacts and nothing else."""
 
-    def __init__(self, vendored: Vendored, open_real: Callable[[], Any]) -> None:
+    def __init__(self, vendored: Vendored) -> None:
         self._vendored = vendored
-        self._open_real = open_real
 
     def get_run(self, run_id: str) -> Any:
         uri = f"runs:/{run_id}"
-        if not self._vendored.concerns(uri):
-            if self._vendored.fetch is None:
-                raise _undeclared(f"asks the tracking store for the run {run_id}", uri)
-            with mlflows_own():
-                self._open_real().get_run(run_id)
+        if self._vendored.fetch is None and not self._vendored.concerns(uri):
+            raise _undeclared(f"asks the tracking store for the run {run_id}", uri)
         return _run(self._vendored, run_id)
 
     def __getattr__(self, name: str) -> Any:

@@ -36,7 +36,7 @@ def open_torch(checkpoint: Checkpoint) -> Forward:
 
 
 def _load(checkpoint: Checkpoint) -> Any:
-    transformers = need("transformers", extra="torch")
+    torch, transformers = need("torch", extra="torch"), need("transformers", extra="torch")
     try:
         with _quiet(transformers.utils.logging):
             model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -44,7 +44,7 @@ def _load(checkpoint: Checkpoint) -> Any:
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
-                dtype=need("torch", extra="torch").float32,
+                dtype=torch.float32,
                 output_loading_info=True,
             )
     except Exception as error:  # OSError, ValueError, SafetensorError, …: the libraries have no common class

@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside what people use today, same model, same texts, one run."""

@@ -1,0 +1,241 @@
+"""The chapter's pipeline, trained, logged and registered by its commands, through plain MLflow and our engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from sentiment_store import TEXTS, Store, command, environment, make_store, run
+
+from likewise.core.items import Row
+from likewise.demo.data import reviews, split
+from likewise.pipeline.engine import PipelineEngine
+
+pytestmark = pytest.mark.slow
+EXAMPLES = Path(__file__).parents[2] / "examples" / "sentiment"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return make_store(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def model(store: Store) -> Iterator[Any]:
+    """Loaded by plain MLflow, by its `runs:/` URI."""
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(store.tracking_uri)
+    yield mlflow.pyfunc.load_model(store.uri)
+    mlflow.set_tracking_uri(before)
+
+
+def predict(model: Any, texts: list[str]) -> list[str]:
+    answers: list[str] = model.predict(pd.DataFrame({"text": texts}))["text"].tolist()
+    return answers
+
+
+def test_training_taught_something_and_all_is_logged(store: Store, model: Any) -> None:
+    assert store.trained["accuracy"] > 0.55
+    logged = mlflow.get_run(store.trained["run_id"])
+    assert logged.data.metrics["held_out_accuracy"] == store.trained["accuracy"]
+    assert logged.data.params["train_rows"] == "640"
+    assert logged.data.params["held_out_rows"] == "853"
+    assert store.registered["model_uri"] == "models:/inference_pipeline_model/1"
+    folder = Path(mlflow.artifacts.download_artifacts(store.model_uri))
+    assert list(folder.rglob("*.safetensors"))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
+
+
+def test_equal_seeds_give_equal_models(store: Store, tmp_path: Path) -> None:
+    again = command(tmp_path, "fine-tune", "--quick", "--rows", "640")
+    assert again["accuracy"] == store.trained["accuracy"]
+    [first] = store.folder.rglob("model/model.safetensors")
+    [second] = tmp_path.rglob("model/model.safetensors")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_answer_is_the_books_byte_for_byte(store: Store, model: Any) -> None:
+    [answer] = predict(model, ["This is the best movie we saw."])
+    label = json.loads(answer)["response"]["prediction_label"][0]
+    assert answer == (
+        f'{{"response": {{"prediction_label": ["{label}"]}}, "metadata": {{"language_detected": "en"}}, '
+        f'"model_metadata": {{"finetuned_model_uri": "runs:/{store.trained["run_id"]}/model", '
+        f'"inference_pipeline_model_uri": "runs:/{store.logged["run_id"]}/inference_pipeline_model"}}}}'
+    )
+    assert label in ("positive", "negative")
+
+
+def test_answers_are_the_same_alone_together_and_in_any_order(model: Any) -> None:
+    texts = TEXTS + [review.text for review in split(reviews()).held_out[:150]]
+    together = dict(zip(texts, predict(model, texts), strict=True))
+    assert predict(model, texts[::-1]) == [together[text] for text in texts[::-1]]
+    assert [predict(model, [text])[0] for text in texts] == [together[text] for text in texts]
+
+
+def test_the_index_stays(model: Any) -> None:
+    asked = pd.DataFrame({"text": ["a", "b"]}, index=[7, 3])
+    assert model.predict(asked).index.tolist() == [7, 3]
+
+
+@pytest.mark.parametrize(("value", "why"), [(None, "row 1: text is null"), (3, "row 1: text must be a string")])
+def test_a_bad_row_is_named(model: Any, value: object, why: str) -> None:
+    with pytest.raises(mlflow.MlflowException, match=why):
+        model.predict(pd.DataFrame({"text": ["a", value]}))
+
+
+def test_the_declaration_alone_answers_as_the_model(store: Store, model: Any) -> None:
+    declared = model.metadata.metadata["likewise"]
+    assert declared["row_wise"] is True
+    assert declared["references"] == [store.model_uri]
+    folder = Path(mlflow.artifacts.download_artifacts(store.model_uri))
+    engine = PipelineEngine(declared["pipeline"], resolve={store.model_uri: folder}.__getitem__)
+    texts = TEXTS + [review.text for review in split(reviews()).held_out]
+    results = engine.run(engine.prepare([Row(("text",), (text,)) for text in texts]))  # type: ignore[arg-type]
+    assert [result.value["text"] for result in results] == predict(model, texts)  # type: ignore[union-attr,index]
+
+
+def test_spark_udf_answers_the_same(store: Store, model: Any, tmp_path: Path) -> None:
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    script = tmp_path / "score.py"
+    script.write_text(f"""
+import json, mlflow
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StringType
+spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+frame = spark.createDataFrame([(text,) for text in {TEXTS!r}], "text string").repartition(2)
+udf = mlflow.pyfunc.spark_udf(spark, model_uri={store.uri!r}, result_type=StringType(), env_manager="local")
+rows = frame.withColumn("predictions", udf()).collect()
+print(json.dumps([[row.text, row.predictions] for row in rows]))
+spark.stop()
+""")
+    env = store.env | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    done = run([sys.executable, str(script)], tmp_path, env)
+    answers = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(map(tuple, answers)) == sorted(zip(TEXTS, predict(model, TEXTS), strict=True))
+
+
+def test_mlflow_models_serve_answers_the_same(store: Store, model: Any) -> None:
+    with served(Path(sys.executable), store) as url:
+        assert ask(url, TEXTS) == predict(model, TEXTS)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(url, ["a", 3])  # type: ignore[list-item]
+        assert refused.value.code == 400
+
+
+def test_a_fresh_environment_without_likewise_serves_the_same(store: Store, model: Any, tmp_path: Path) -> None:
+    """python3 -m venv, pip install -r the model's own requirements, and nothing else."""
+    folder = Path(mlflow.artifacts.download_artifacts(f"{store.uri}/requirements.txt"))
+    python = tmp_path / "fresh" / "bin" / "python"
+    run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], tmp_path)
+    run([str(python), "-m", "pip", "install", "-q", "--no-input", "-r", str(folder)], tmp_path)
+    installed = run([str(python), "-m", "pip", "list", "--format=freeze"], tmp_path).stdout
+    assert "likewise" not in installed
+    with served(python, store) as url:
+        assert ask(url, TEXTS) == predict(model, TEXTS)
+
+
+def test_a_pipeline_of_ones_own_in_a_dozen_lines(store: Store, model: Any, tmp_path: Path) -> None:
+    script = shutil.copy(EXAMPLES / "custom_pipeline.py", tmp_path)
+    uri = run([sys.executable, script, store.model_uri], tmp_path, store.env).stdout.splitlines()[-1]
+    own = mlflow.pyfunc.load_model(uri)
+    labels = [json.loads(answer)["response"]["prediction_label"] for answer in predict(own, TEXTS)]
+    plain = [json.loads(answer)["response"]["prediction_label"] for answer in predict(model, TEXTS)]
+    assert ["unsure"] in labels
+    assert all(label in (["unsure"], other) for label, other in zip(labels, plain, strict=True))
+    assert own.metadata.metadata["likewise"] == {"row_wise": True, "references": [store.model_uri]}
+
+
+def test_the_chapters_entry_points(store: Store, tmp_path: Path) -> None:
+    mlflow_run = [sys.executable, "-m", "mlflow", "run", str(EXAMPLES), "--env-manager", "local", "-e"]
+    env = store.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    log = [*mlflow_run, "inference_pipeline_model", "-P", f"finetuned_model_run_id={store.trained['run_id']}"]
+    logged = run(log, tmp_path, env).stdout
+    run_id = next(line for line in logged.splitlines() if line.startswith("run_id: ")).partition(": ")[2]
+    register = ["register_model", "-P", f"mlflow_run_id={run_id}", "-P", "registered_model_name=by_project"]
+    registered = run([*mlflow_run, *register], tmp_path, env).stdout
+    assert "model_uri: models:/by_project/1" in registered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["log-pipeline", "--finetuned-model-uri", "runs:/0123456789abcdef0123456789abcdef/model"], "MODEL_NOT_FOUND"),
+        (["register", "--model-uri", "runs:/0123456789abcdef0123456789abcdef/model"], "MODEL_NOT_FOUND"),
+        (["fine-tune", "--backbone", "no/such-backbone"], "MODEL_NOT_FOUND"),
+    ],
+)
+def test_what_is_not_there_is_named(store: Store, tmp_path: Path, arguments: list[str], code: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "likewise.demo", *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert code in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+# --- MLflow's own server ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(python: Path, store: Store) -> Iterator[str]:
+    """`mlflow models serve` from the environment of `python`, until it answers /ping."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["-m", "mlflow", "models", "serve", "-m", store.uri, "--env-manager", "local", "-p", str(port)]
+    env = store.env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    log = store.folder / f"serve-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(python), *arguments],
+            env=env,
+            cwd=store.folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _await_ping(f"http://127.0.0.1:{port}/ping", process, log)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def _await_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 240
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"mlflow models serve did not come up:\n{log.read_text()[-4000:]}")
+
+
+def ask(url: str, texts: list[str]) -> list[str]:
+    body = json.dumps({"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return [row["text"] for row in json.load(response)["predictions"]]

@@ -1,0 +1,184 @@
+"""The server as a process of its own: ports, readiness, drains, and every form over a real socket."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+SCRIPT = Path(__file__).with_name("upper_server.py")
+PATIENCE = 30  # seconds; none of these tests needs them
+
+
+class Server:
+    """The process, and the events that it prints."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def event(self, name: str) -> Any:
+        """The value of the next event, which has to be `name`."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"ended with {self.process.wait(PATIENCE)}: {self.process.stderr and self.process.stderr.read()}"
+        event = json.loads(line)
+        assert name in event, event
+        return event[name]
+
+    def stop(self, sig: int = signal.SIGTERM) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[Server]:
+    running = Server(*arguments)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.communicate()
+
+
+@contextmanager
+def ready_server(*arguments: str) -> Iterator[tuple[Server, str]]:
+    with server(*arguments) as running:
+        url = running.event("listening")
+        assert running.event("ready") == url
+        yield running, url
+
+
+FORMS: list[tuple[bytes, str | None, object]] = [
+    (
+        b'{"dataframe_split": {"columns": ["text"], "data": [["a"]]}}',
+        "application/json",
+        {"predictions": [{"text": "A"}]},
+    ),
+    (b'{"dataframe_records": [{"text": "a"}]}', "application/json", {"predictions": [{"text": "A"}]}),
+    (b'{"inputs": ["a"]}', "application/json", {"predictions": [{"text": "A"}]}),
+    (b'{"instances": [{"text": "a"}]}', "application/json", {"predictions": [{"text": "A"}]}),
+    (b"text\r\na\r\n", "text/csv", {"predictions": [{"text": "A"}]}),
+    (b'{"columns": ["text"], "data": [["a"]]}', "application/json", [{"text": "A"}]),
+    (b'{"columns": ["text"], "data": [["a"]]}', "application/json; format=pandas-split", [{"text": "A"}]),
+    (b'[{"text": "a"}]', "application/json; format=pandas-records", [{"text": "A"}]),
+    (b'"{\\"text\\":{\\"0\\":\\"a\\"}}"', "application/json", [{"text": "A"}]),
+    (b'{"columns": ["text"], "data": [["a"]]}', None, [{"text": "A"}]),
+]
+
+
+def test_it_serves_every_form_and_refuses_what_is_wrong() -> None:
+    with ready_server() as (running, url), httpx.Client(base_url=url) as client:
+        for body, content_type, wanted in FORMS:
+            headers = {"Content-Type": content_type} if content_type else {}
+            assert client.post("/invocations", content=body, headers=headers).json() == wanted
+        assert client.get("/ready").status_code == 200
+        large = client.post("/invocations", content=b"x" * 26_300_000)
+        assert (large.status_code, large.json()["error_code"]) == (413, "REQUEST_LIMIT_EXCEEDED")
+        assert client.post("/invocations", content=b"\xff").status_code == 400
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as raw:
+            raw.sendall(b"\x00 no http\r\n\r\n")
+            assert b"400" in raw.recv(1000)
+        assert client.get("/ping").status_code == 200
+        assert running.stop() == 0
+        assert running.event("closed") == "engine"
+
+
+def test_ping_answers_while_the_model_loads_and_a_signal_then_ends_it() -> None:
+    with server("--load", "600") as running:
+        url = running.event("listening")
+        assert httpx.get(f"{url}/ping").status_code == 200
+        answer = httpx.get(f"{url}/ready")
+        assert (answer.status_code, answer.headers["X-Likewise-Engine"]) == (503, "loading")
+        assert running.stop(signal.SIGINT) == 0
+
+
+def test_a_taken_port_is_told_at_once_with_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with server("--port", str(port), "--load", "600") as running:
+            error = running.event("error")
+            assert error["code"] == "PORT_TAKEN"
+            assert f"process {os.getpid()}" in error["cause"]
+            assert f"-p {port + 1}" in error["remedy"]
+            assert running.process.wait(PATIENCE) == 1
+
+
+def test_an_address_that_is_not_ours_is_wrong_usage() -> None:
+    with server("--host", "192.0.2.1") as running:
+        assert running.event("error")["code"] == "WRONG_USAGE"
+        assert running.process.wait(PATIENCE) == 2
+
+
+def test_an_engine_that_does_not_load_ends_the_process_with_its_error() -> None:
+    with server("--fail") as running:
+        running.event("listening")
+        assert running.event("error")["code"] == "ENGINE_UNAVAILABLE"
+        assert running.process.wait(PATIENCE) == 1
+
+
+def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining() -> None:
+    async def scenario(running: Server, url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+            asking = asyncio.create_task(client.post("/invocations", json={"inputs": ["a"]}))
+            assert (await client.get("/ready")).status_code == 200
+            running.process.send_signal(signal.SIGTERM)
+            while (await client.get("/ready")).status_code == 200:
+                await asyncio.sleep(0.01)
+            answer = await asking
+            assert (answer.status_code, answer.json()) == (200, {"predictions": [{"text": "A"}]})
+
+    with ready_server("--delay", "0.5") as (running, url):
+        asyncio.run(scenario(running, url))
+        assert running.process.wait(PATIENCE) == 0
+
+
+async def keep_asking(client: httpx.AsyncClient, name: str, stopping: asyncio.Event) -> list[str]:
+    """Ask until the server takes no more connections; what went wrong with requests that it had taken."""
+    wrong: list[str] = []
+    for i in range(1_000_000):
+        began_before = not stopping.is_set()
+        try:
+            answer = await client.post("/invocations", json={"inputs": [f"{name}.{i}"]})
+        except httpx.ConnectError:
+            if began_before and not stopping.is_set():
+                wrong.append(f"{name}.{i}: no connection before the signal")
+            return wrong
+        except httpx.TransportError as error:
+            wrong.append(f"{name}.{i}: {error!r}, begun {'before' if began_before else 'after'} the signal")
+            return wrong
+        if answer.status_code != 200 or answer.json() != {"predictions": [{"text": f"{name}.{i}".upper()}]}:
+            wrong.append(f"{name}.{i}: {answer.status_code} {answer.text}")
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(5))
+def test_sigterm_under_load_drops_no_request(attempt: int) -> None:
+    async def scenario(running: Server, url: str) -> None:
+        stopping = asyncio.Event()
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20 if attempt % 2 else 0)
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
+            asking = [asyncio.create_task(keep_asking(client, f"c{i}", stopping)) for i in range(12)]
+            began = time.monotonic()
+            while (await client.get("/ready")).status_code == 200 and time.monotonic() < began + 0.5:
+                await asyncio.sleep(0.01)
+            stopping.set()
+            running.process.send_signal(signal.SIGTERM)
+            wrong = [line for lines in await asyncio.gather(*asking) for line in lines]
+        assert wrong == []
+
+    with ready_server("--delay", "0.02") as (running, url):
+        asyncio.run(scenario(running, url))
+        assert running.process.wait(PATIENCE) == 0

@@ -1,0 +1,73 @@
+"""A small real engine, and the app around it without a socket."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+
+from likewise.core.engine import Engine, EngineSpec, Work
+from likewise.core.items import Item, Request, Row
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.signature import Signature
+from likewise.server import ServedModel, ServerOptions, create_app
+
+TEXT = Signature.parse({"inputs": json.dumps([{"type": "string", "name": "text", "required": True}])})
+
+
+class Upper:
+    """Answers `{"text": TEXT}`; raises for a text that begins with `bad`; waits while `gate` is shut."""
+
+    def __init__(self, *, row_wise: bool = True) -> None:
+        self.spec = EngineSpec("upper", "none", row_wise, False, True, 512, "sha256:e")
+        self.gate = threading.Event()
+        self.gate.set()
+        self.seen: list[str] = []
+        self.closed = False
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return [Work(repr(item), 1, item) for item in items]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        self.gate.wait()
+        return [Ok(self._answer(one.payload)) for one in work]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, item: Any) -> object:
+        if isinstance(item, Request):
+            return [self._one(row[0]) for row in item.table.rows]
+        assert isinstance(item, Row)
+        return self._one(item.get("text"))
+
+    def _one(self, text: Any) -> dict[str, object]:
+        self.seen.append(text)
+        if text.startswith("bad"):
+            raise ValueError(f"{text} is bad")
+        return {"text": text.upper()}
+
+
+def upper_app(
+    open_engine: Callable[[], Engine] = Upper, *, example: bytes | None = None, options: ServerOptions | None = None
+) -> Starlette:
+    model = ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT, example=example)
+    return create_app(open_engine, model, options)
+
+
+@asynccontextmanager
+async def client_of(app: Starlette, *, wait: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running app; `wait` until its model is loaded, or has failed to load."""
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        service = app.state.service
+        async with asyncio.timeout(10):
+            while wait and service.state.value == "loading" and not (service.failure or service.problem):
+                await asyncio.sleep(0.001)
+        yield client

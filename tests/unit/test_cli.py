@@ -1,0 +1,97 @@
+"""The command line's manners: exit codes, code-cause-remedy, JSON alone on stdout, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.docs.generated import compare
+
+COMMANDS = ("bundle", "inspect", "serve", "score", "demo", "doctor", "trust")
+
+
+def likewise(*argv: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "LIKEWISE_CONFIG_HOME": str(cwd / "config"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{cwd / 'mlflow.db'}",
+        "COLUMNS": str(columns),
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+    }
+    argv = (sys.executable, "-m", "likewise.cli", *argv)
+    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "exit_code"),
+    [
+        (["bundle"], "WRONG_USAGE", 2),
+        (["bundle", "m"], "WRONG_USAGE", 2),
+        (["frobnicate"], "WRONG_USAGE", 2),
+        (["serve"], "WRONG_USAGE", 2),
+        (["serve", "a", "-m", "b"], "WRONG_USAGE", 2),
+        (["serve", "a", "-p", "70000"], "WRONG_USAGE", 2),
+        (["score", "a", "b", "-o", "c", "--column", "x"], "WRONG_USAGE", 2),
+        (["score", "a", "b", "-o", "c", "--format", "xml"], "WRONG_USAGE", 2),
+        (["trust", "/"], "WRONG_USAGE", 2),
+        (["trust", "--remove"], "WRONG_USAGE", 2),
+        (["inspect", "no/such/model"], "MODEL_NOT_FOUND", 1),
+        (["bundle", "no/such/model", "-o", "out"], "MODEL_NOT_FOUND", 1),
+        (["bundle", "models:/nobody/1", "-o", "out"], "STORE_UNREACHABLE", 1),
+        (["bundle", "runs:/0123456789abcdef/model", "-o", "out"], "STORE_UNREACHABLE", 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_a_failure_has_code_cause_and_remedy_and_no_traceback(
+    tmp_path: Path, argv: list[str], code: str, exit_code: int
+) -> None:
+    plain = likewise(*argv, cwd=tmp_path)
+    assert plain.returncode == exit_code, plain.stderr
+    assert plain.stdout == ""
+    assert f"{code}: " in plain.stderr
+    assert "remedy: " in plain.stderr
+    assert "Traceback" not in plain.stderr
+    as_json = likewise(*argv, "--json", cwd=tmp_path)
+    assert as_json.returncode == exit_code
+    error = json.loads(as_json.stdout)["error"]
+    assert error["code"] == code
+    assert error["cause"]
+    assert error["remedy"]
+
+
+def test_trust_remembers_lists_and_forgets(tmp_path: Path) -> None:
+    assert "no model's code may run" in likewise("trust", cwd=tmp_path).stdout
+    assert "models:/team/" in likewise("trust", "models:/team/", cwd=tmp_path).stdout
+    assert json.loads(likewise("trust", "--json", cwd=tmp_path).stdout) == {"trusted": ["models:/team/"]}
+    assert json.loads(likewise("trust", "--remove", "models:/team/", "--json", cwd=tmp_path).stdout) == {"trusted": []}
+
+
+def test_doctor_tells_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> None:
+    done = likewise("doctor", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    findings = {f["name"]: f for f in json.loads(done.stdout)["findings"]}
+    assert findings["Python"]["state"] == "ok"
+    assert findings["mlflow"]["found"][0].isdigit()
+    assert all(f["remedy"] for f in findings.values() if f["state"] != "ok")
+
+
+def test_version_and_module_are_the_same_program(tmp_path: Path) -> None:
+    script = Path(sys.executable).parent / "likewise"
+    by_script = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=True)
+    assert by_script.stdout == likewise("--version", cwd=tmp_path).stdout
+    assert by_script.stdout[0].isdigit()
+
+
+def test_the_reference_page_is_what_help_prints(tmp_path: Path) -> None:
+    parts = ["# Command line\n\nThis page is what `--help` prints; a test writes it.\n"]
+    for command in ((), *((name,) for name in COMMANDS)):
+        done = likewise(*command, "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines = "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip()
+        parts.append(f"## likewise {' '.join(command)}".rstrip() + f"\n\n```\n{lines}\n```\n")
+    compare("docs/cli.md", "\n".join(parts))

@@ -1,0 +1,125 @@
+"""The engine that runs a declared pipeline: the pipeline's answers, one result a row."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_classifier import TEXTS, make_classifier
+
+from likewise.core.engine import Engine, Work
+from likewise.core.errors import CodeNotTrusted, RowRefused
+from likewise.core.items import Request, Row, Table
+from likewise.core.results import Failed, Ok
+from likewise.core.windows import windows
+from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
+from likewise.pipeline.engine import PipelineEngine
+
+MODEL = "runs:/0123/model"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_classifier(tmp_path_factory.mktemp("classifier"))
+
+
+@pytest.fixture(scope="module")
+def pipeline(folder: Path) -> Pipeline:
+    steps = Cache(), DetectLanguage(), Classify(MODEL), Respond()
+    return Pipeline(*steps, uri="runs:/4567/inference_pipeline_model").open({MODEL: folder}.__getitem__)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path, pipeline: Pipeline) -> PipelineEngine:
+    return PipelineEngine(pipeline.declaration(), resolve={MODEL: folder}.__getitem__, digest="sha256:1")
+
+
+def rows(*texts: object) -> list[Row]:
+    return [Row(("text",), (text,)) for text in texts]
+
+
+def test_it_is_an_engine_whose_rows_are_independent(engine: PipelineEngine) -> None:
+    assert isinstance(engine, Engine)
+    assert engine.spec.row_wise
+    assert engine.spec.pure
+    assert engine.spec.label == "torch/fp32"
+    assert engine.spec.digest == "sha256:1"
+
+
+@settings(max_examples=30, deadline=None)
+@given(order=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)), budget=st.integers(1, 500))
+def test_answers_are_the_pipelines_in_any_company(
+    engine: PipelineEngine, pipeline: Pipeline, order: list[int], count: int, budget: int
+) -> None:
+    texts = [TEXTS[place] for place in order[:count]]
+    works = [work for work in engine.prepare(rows(*texts)) if isinstance(work, Work)]
+    answers: dict[int, object] = {}
+    for window in windows([work.cost for work in works], budget):
+        answers.update(zip(window, engine.run([works[place] for place in window]), strict=True))
+    expected = [Ok({"text": answer}) for answer in pipeline.answer(texts)]
+    assert [answers[place] for place in range(count)] == expected
+
+
+def test_a_bad_row_fails_alone(engine: PipelineEngine, pipeline: Pipeline) -> None:
+    prepared = engine.prepare(rows("good", None, "good too", 7, "lone \ud83d half"))
+    assert [isinstance(each, Work) for each in prepared] == [True, False, True, False, False]
+    causes = [each.error.cause for each in prepared if isinstance(each, Failed)]
+    assert causes[0] == "text is null"
+    assert "int" in causes[1]
+    assert "surrogate" in causes[2]
+    assert all(isinstance(each.error, RowRefused) for each in prepared if isinstance(each, Failed))
+    answers = engine.run([each for each in prepared if isinstance(each, Work)])
+    assert answers == [Ok({"text": answer}) for answer in pipeline.answer(["good", "good too"])]
+
+
+def test_other_columns_are_ignored_and_a_missing_one_is_named(engine: PipelineEngine) -> None:
+    [other, missing, bare] = engine.prepare(
+        [Row(("id", "text"), (1, "good")), Row(("id",), (1,)), Row(None, ("good",))]
+    )
+    assert isinstance(other, Work)
+    assert isinstance(bare, Work)
+    assert other.key == bare.key
+    assert isinstance(missing, Failed)
+    assert "'text' is missing" in missing.error.cause
+
+
+def test_a_whole_request_is_refused(engine: PipelineEngine) -> None:
+    [refused] = engine.prepare([Request(Table(("text",), [("good",)]))])
+    assert isinstance(refused, Failed)
+
+
+def test_keys_tell_texts_apart_and_costs_are_tokens(engine: PipelineEngine) -> None:
+    first, same, other = (work for work in engine.prepare(rows("a b", "a b", "a c d")) if isinstance(work, Work))
+    assert first.key == same.key != other.key
+    assert first.cost == 4
+    assert other.cost == 5
+
+
+def test_nothing_in_nothing_out(engine: PipelineEngine) -> None:
+    assert engine.prepare([]) == []
+    assert engine.run([]) == []
+
+
+def test_code_in_a_declaration_is_never_run(folder: Path) -> None:
+    declaration = {"format": 1, "steps": [{"step": "antigravity:Fly"}]}
+    with pytest.raises(CodeNotTrusted, match="antigravity"):
+        PipelineEngine(declaration, resolve=lambda _: folder)
+    assert "antigravity" not in sys.modules
+
+
+def test_it_answers_where_mlflow_and_pandas_cannot_be_imported(folder: Path, pipeline: Pipeline) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+sys.modules.update(mlflow=None, pandas=None)  # imports of them fail
+from likewise.core.items import Row
+from likewise.pipeline.engine import PipelineEngine
+engine = PipelineEngine({pipeline.declaration()!r}, resolve=lambda uri: Path({str(folder)!r}))
+print(engine.run(engine.prepare([Row(("text",), ("What a movie!",))]))[0].value["text"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == pipeline.answer(["What a movie!"])[0]

@@ -1,0 +1,287 @@
+"""The pyfunc engine on real MLflow models: one result an item, MLflow's own answers, poison found alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.models import ModelSignature, infer_signature
+from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+from likewise.build.model import read_model
+from likewise.bundle.format import Manifest
+from likewise.bundle.open import Bundle, open_bundle
+from likewise.bundle.trust import Trust
+from likewise.bundle.write import write_manifest
+from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
+from likewise.core.items import Item, Request, Row, Table
+from likewise.core.results import Failed, Ok, Result
+from likewise.engine.load import open_engine
+from likewise.engine.plain import per_row, plain
+from likewise.engine.pyfunc import PyfuncEngine
+
+TEXT = Schema([ColSpec("string", "text")])
+NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])
+
+
+def make(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
+    """A bundle of a model whose `predict(model_input, params)` has the body `predict`."""
+    code = folder / "code.py"
+    code.write_text(
+        "import mlflow, numpy as np, pandas as pd\n"
+        "class M(mlflow.pyfunc.PythonModel):\n"
+        f"    calls = []\n    def predict(self, context, model_input{hint}, params=None):\n"
+        + "".join(f"        {line}\n" for line in dedent(predict).strip().splitlines())
+        + "mlflow.models.set_model(M())\n"
+    )
+    bundle = folder / "bundle"
+    mlflow.pyfunc.save_model(bundle / "model", python_model=str(code), signature=signature, pip_requirements=["mlflow"])
+    facts = read_model(bundle / "model")
+    return write_manifest(bundle, Manifest({}, signature_raw=facts.signature_raw, engines=facts.engines()))
+
+
+def load(bundle: Bundle) -> PyfuncEngine:
+    engine = open_engine(bundle, trust=Trust(allow=True, entries=()))
+    assert isinstance(engine, PyfuncEngine)
+    return engine
+
+
+def ask(engine: PyfuncEngine, items: Sequence[Item]) -> list[Result]:
+    prepared = engine.prepare(items)
+    ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
+    return [work if isinstance(work, Failed) else next(ran) for work in prepared]
+
+
+def values(results: Sequence[Result]) -> list[object]:
+    assert not [r.error.cause for r in results if isinstance(r, Failed)]
+    return [r.value for r in results if isinstance(r, Ok)]
+
+
+def texts(*rows: object) -> list[Item]:
+    return list(Table(("text",), [(row,) for row in rows]).split())
+
+
+@pytest.fixture(scope="module")
+def poison(tmp_path_factory: pytest.TempPathFactory) -> PyfuncEngine:
+    body = """
+    self.calls.append(len(model_input))
+    if model_input["text"].str.contains("poison").any():
+        raise ValueError("I do not take poison")
+    return pd.DataFrame({"text": model_input["text"].str.upper()})
+    """
+    return load(make(tmp_path_factory.mktemp("poison"), body, ModelSignature(TEXT, TEXT)))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+@settings(max_examples=25, deadline=None)
+def test_exactly_the_poisoned_rows_fail(poison: PyfuncEngine, poisoned: list[bool]) -> None:
+    calls = poison._model.unwrap_python_model().calls
+    calls.clear()
+    results = ask(poison, texts(*(f"{'poison' if bad else 'row'} {i}" for i, bad in enumerate(poisoned))))
+    assert [isinstance(r, Failed) for r in results] == poisoned
+    assert all(r.value == {"text": f"ROW {i}"} for i, r in enumerate(results) if isinstance(r, Ok))
+    assert all(isinstance(r.error, RowRefused) and "poison" in r.error.cause for r in results if isinstance(r, Failed))
+    assert len(calls) <= 2 * len(poisoned)
+    if not any(poisoned):
+        assert calls == [len(poisoned)]
+
+
+def test_rows_that_break_the_signature_fail_alone(tmp_path: Path) -> None:
+    engine = load(make(tmp_path, "return model_input['n'] * 2", ModelSignature(NUMBERS)))
+    rows = list(Table(("n", "x"), [(1, 0.5), ("one", 1.0), (2, None), (2**70, 0.0), (None, 0.0), (3, 1.5)]).split())
+    results = ask(engine, rows)
+    assert [isinstance(r, Failed) for r in results] == [False, True, False, True, True, False]
+    assert all(isinstance(r.error, RowRefused) for r in results if isinstance(r, Failed))
+    assert [r.value for r in results if isinstance(r, Ok)] == [{"n": 2}, {"n": 4}, {"n": 6}]
+
+
+def test_a_missing_column_is_named_and_an_optional_or_extra_one_is_no_matter(tmp_path: Path) -> None:
+    engine = load(make(tmp_path, "return model_input['n'].tolist()", ModelSignature(NUMBERS)))
+    lacking, without_optional, with_extra = ask(
+        engine, [Row(("x",), (1.0,)), Row(("n",), (7,)), Row(("n", "x", "more"), (8, 1.0, "?"))]
+    )
+    assert isinstance(lacking, Failed)
+    assert "'n'" in lacking.error.cause
+    assert values([without_optional, with_extra]) == [7, 8]
+
+
+def test_params_part_the_rows_and_reach_the_model(tmp_path: Path) -> None:
+    params = ParamSchema([ParamSpec("times", DataType.long, 1)])
+    body = "return [len(model_input) * 100 + t * params['times'] for t in model_input['n']]"
+    engine = load(make(tmp_path, body, ModelSignature(Schema([ColSpec("long", "n")]), None, params)))
+    rows = [Row(("n",), (n,), {"times": times} if times else {}) for n, times in [(1, 2), (2, None), (3, 2), (4, 5)]]
+    assert values(ask(engine, rows)) == [202, 102, 206, 120]
+
+
+def test_a_request_is_one_call_and_keeps_the_models_own_shape(tmp_path: Path) -> None:
+    engine = load(make(tmp_path, "return {'n': len(model_input), 'mean': np.float64(model_input['n'].mean())}"))
+    table = Table(("n",), [(1,), (2,), (6,)])
+    assert values(ask(engine, [Request(table), Request(Table(("n",), [(5,)]))])) == [
+        {"n": 3, "mean": 3.0},
+        {"n": 1, "mean": 5.0},
+    ]
+
+
+@pytest.mark.parametrize("body", ["return model_input[:1]", "return 'one'", "return {'a': [1]}", "return None"])
+def test_another_number_of_predictions_is_the_models_fault(tmp_path: Path, body: str) -> None:
+    results = ask(load(make(tmp_path, body)), texts("a", "b", "c"))
+    errors = [r.error for r in results if isinstance(r, Failed)]
+    assert len(errors) == 3
+    assert all(isinstance(e, ModelFailed) and "for 3 rows" in e.cause for e in errors)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "pd.DataFrame({'a': [1, 2], 'b': ['x', None]})",
+        "pd.DataFrame([[1.5, 2.0], [3.0, 4.0]])",
+        "pd.Series([1, 2], name='s')",
+        "np.array([[1.0, 2.0], [3.0, 4.0]], dtype='float32')",
+        "[np.int64(1), 'x']",
+        "[{'label': 'a', 'score': np.float32(0.5)}, {'label': 'b', 'score': 1.0}]",
+    ],
+)
+def test_predictions_have_the_shape_of_mlflows_server(made: str) -> None:
+    raw = eval(made, {"pd": pd, "np": np})  # noqa: S307  of the list above
+    printed = io.StringIO()
+    predictions_to_json(raw, printed)
+    expected = json.loads(printed.getvalue())["predictions"]
+    assert json.loads(json.dumps(plain(raw))) == expected
+    assert json.loads(json.dumps(per_row(raw, 2))) == expected
+
+
+def test_moments_and_missing_values_become_plain() -> None:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 6)
+    assert plain(np.array([moment], dtype="datetime64[ns]")) == [moment]
+    assert plain(pd.DataFrame({"t": [pd.Timestamp(moment), pd.NaT]})) == [{"t": moment}, {"t": None}]
+    assert type(plain(pd.Timestamp(moment))) is datetime
+    assert plain([pd.NA, np.bool_(True), b"\x00", {1: np.int8(3)}]) == [None, True, b"\x00", {"1": 3}]
+    with pytest.raises(ModelFailed, match="no JSON form"):
+        plain(object())
+
+
+def test_columns_of_arrays_become_records() -> None:
+    assert per_row({"label": np.array(["a", "b"]), "score": [1, 2]}, 2) == [
+        {"label": "a", "score": 1},
+        {"label": "b", "score": 2},
+    ]
+
+
+ECHO = """
+if isinstance(model_input, dict):
+    return [{k: [str(v.dtype), v.shape[1:]] for k, v in model_input.items()}] * len(next(iter(model_input.values())))
+if isinstance(model_input, pd.DataFrame):
+    return [{str(c): type(v).__name__ for c, v in zip(model_input.columns, row)} for row in model_input.itertuples(index=False)]
+if isinstance(model_input, np.ndarray):
+    return [[str(model_input.dtype), model_input.shape[1:]]] * len(model_input)
+return [[type(model_input).__name__, v] for v in model_input]
+"""
+
+
+@pytest.mark.parametrize(
+    ("schema", "table", "body"),
+    [
+        (TEXT, Table(("text",), [("a",), ("b",)]), {"dataframe_split": {"columns": ["text"], "data": [["a"], ["b"]]}}),
+        (TEXT, Table(None, [("a",), ("b",)]), {"inputs": ["a", "b"]}),
+        (None, Table(None, [(1,), (2,)]), {"inputs": [1, 2]}),
+        (None, Table(("p", "q"), [(1, "x")]), {"dataframe_split": {"columns": ["p", "q"], "data": [[1, "x"]]}}),
+        (
+            Schema([TensorSpec(np.dtype("float32"), (-1, 2))]),
+            Table(None, [([1.0, 2.0],), ([3.0, 4.0],)]),
+            {"inputs": [[1.0, 2.0], [3.0, 4.0]]},
+        ),
+        (
+            Schema([TensorSpec(np.dtype("int32"), (-1, 2), "ids"), TensorSpec(np.dtype("float32"), (-1,), "w")]),
+            Table(("ids", "w"), [([1, 2], 0.5), ([3, 4], 1.5)]),
+            {"instances": [{"ids": [1, 2], "w": 0.5}, {"ids": [3, 4], "w": 1.5}]},
+        ),
+        (
+            Schema([ColSpec("datetime", "t"), ColSpec("binary", "b"), ColSpec("boolean", "f")]),
+            Table(("t", "b", "f"), [("2026-01-02T03:04:05", b"\x00\xff", True)]),
+            {"dataframe_split": {"columns": ["t", "b", "f"], "data": [["2026-01-02T03:04:05", "AP8=", True]]}},
+        ),
+    ],
+)
+def test_the_model_gets_what_mlflows_server_would_give_it(
+    tmp_path: Path, schema: Schema | None, table: Table, body: dict[str, Any]
+) -> None:
+    bundle = make(tmp_path, ECHO, None if schema is None else ModelSignature(schema))
+    theirs = mlflow.pyfunc.load_model(bundle.model_path).predict(infer_and_parse_data(body, schema))
+    engine = load(bundle)
+    assert values(ask(engine, list(table.split()))) == plain(theirs)
+    assert values(ask(engine, [Request(table)])) == [plain(theirs)]
+
+
+def test_a_type_hint_gets_a_plain_list(tmp_path: Path) -> None:
+    engine = load(make(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
+    assert values(ask(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
+
+
+def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
+    from sklearn.linear_model import LinearRegression
+
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.25, 0.0]})
+    model = LinearRegression().fit(frame, [1.0, 2.0, 4.0])
+    mlflow.sklearn.save_model(model, tmp_path / "b" / "model", signature=infer_signature(frame), pip_requirements=[])
+    facts = read_model(tmp_path / "b" / "model")
+    bundle = write_manifest(tmp_path / "b", Manifest({}, signature_raw=facts.signature_raw, engines=facts.engines()))
+    table = Table(("a", "b"), list(frame.itertuples(index=False, name=None)))
+    assert values(ask(load(bundle), list(table.split()))) == pytest.approx(model.predict(frame).tolist())
+
+
+def test_opening_needs_trust_and_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
+    bundle = make(tmp_path, "return model_input['text'].tolist()")
+    with pytest.raises(CodeNotTrusted):
+        open_engine(open_bundle(bundle.path), trust=Trust(allow=False, entries=()))
+    engine = load(open_bundle(bundle.path))
+    assert values(ask(engine, texts("a"))) == ["a"]
+    engine.close()
+    open_bundle(bundle.path)
+
+
+def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
+    bundle = make(tmp_path, "return 1")
+    code = next((bundle.path / "model").glob("code.py"))
+    code.write_text("raise ZeroDivisionError('broken on purpose')\n")
+    with pytest.raises(ModelInvalid, match="ZeroDivisionError: broken on purpose"):
+        load(bundle)
+
+
+def test_calls_never_overlap(tmp_path: Path) -> None:
+    body = """
+    self.calls.append("in")
+    assert self.calls.count("in") == self.calls.count("out") + 1
+    out = model_input["text"].str.len().tolist()
+    self.calls.append("out")
+    return out
+    """
+    engine = load(make(tmp_path, body))
+    found: list[Result] = []
+    threads = [threading.Thread(target=lambda: found.extend(ask(engine, texts("a", "bb")))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert values(found) == [1, 2] * 8
+
+
+def test_what_the_engine_says_of_itself(poison: PyfuncEngine) -> None:
+    spec = poison.spec
+    assert (spec.label, spec.thread_safe, spec.pure, spec.row_wise) == ("pyfunc/native", False, False, False)
+    prepared = poison.prepare([*texts("a", "a", "b"), Request(Table(("text",), [("a",), ("b",)]))])
+    keys = [work.key for work in prepared if not isinstance(work, Failed)]
+    assert (keys[0] == keys[1], len(set(keys))) == (True, 3)
+    assert [work.cost for work in prepared if not isinstance(work, Failed)] == [1, 1, 1, 2]
