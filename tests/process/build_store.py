@@ -103,6 +103,7 @@ def make_store(folder: Path) -> Store:
         mlflow.sklearn.log_model(
             LogisticRegression().fit([[1.0], [-1.0], [2.0], [-2.0]], ["up", "down", "up", "down"]),
             name="classifier",
+            serialization_format="cloudpickle",
             registered_model_name="classifier",
         )
     MlflowClient().set_registered_model_alias("classifier", "champion", "1")

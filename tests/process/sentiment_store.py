@@ -1,4 +1,4 @@
-"""The chapter's three commands, run once a test session, small: 2 layers trained on 640 sentences for the tests' sake."""
+"""The chapter's three commands, run once a test session and small: 2 layers, trained on a quarter of the sentences."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+TRAIN_ROWS = "1920"
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",
@@ -79,7 +80,7 @@ def make_store(base: Path) -> Store:
     """Fine-tune, log, register, in a folder below `base`; once a process."""
     folder = base / "sentiment"
     folder.mkdir()
-    trained = command(folder, "fine-tune", "--quick", "--rows", "640")
+    trained = command(folder, "fine-tune", "--quick", "--rows", TRAIN_ROWS)
     logged = command(folder, "log-pipeline", "--finetuned-model-uri", trained["uri"])
     registered = command(folder, "register", "--model-uri", logged["uri"])
     return Store(folder, trained, logged, registered)

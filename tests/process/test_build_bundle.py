@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -12,9 +14,11 @@ from likewise.build.bundle import build_bundle, cached_bundle
 from likewise.bundle.open import open_bundle
 from likewise.bundle.trust import Trust
 from likewise.core.errors import (
+    BundleTampered,
     CodeNotTrusted,
     LikewiseError,
     ModelInvalid,
+    ModelNotFound,
     NotSelfContained,
     OutputRefused,
     RowWiseRefuted,
@@ -57,6 +61,26 @@ def test_a_pipeline_that_opens_three_kinds_answers_when_the_store_is_gone(store:
         assert ask_in_a_fresh_process(bundle.path, tmp_path) == expected
     assert expected[0] == {"answer": "up up the note"}
     open_bundle(bundle.path)  # answering has changed nothing in it
+    note = bundle.resolve(f"runs:/{store.run_id}/notes.txt")
+    note.write_bytes(note.read_bytes().replace(b"t", b"T", 1))
+    with pytest.raises(BundleTampered, match=r"notes\.txt"):
+        open_bundle(bundle.path)
+
+
+def test_nothing_is_left_behind_by_what_cannot_be_built(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="no_such_model"):
+        build_bundle(f"runs:/{store.run_id}/no_such_model", tmp_path / "out" / "b", trust=TRUSTED)
+    with pytest.raises(ModelInvalid, match="no MLmodel"):
+        build_bundle(f"runs:/{store.run_id}", tmp_path / "out" / "b", trust=TRUSTED)
+    with pytest.raises(ModelNotFound, match="runs:/0123/x"):
+        build_bundle(store.classifier, tmp_path / "out" / "b", trust=TRUSTED, references=["runs:/0123/x"])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_bundle_does_not_lie_in_the_model(store: Store) -> None:
+    model = next(store.folder.rglob("MLmodel")).parent
+    with pytest.raises(OutputRefused, match="own folder"):
+        build_bundle(str(model), model / "bundle", trust=TRUSTED)
 
 
 ADDS_LATER = """
@@ -236,3 +260,31 @@ def test_the_cache_proves_and_traces_a_model_once(store: Store) -> None:
     again: list[str] = []
     assert cached_bundle(uri, trust=TRUSTED, report=again.append).path == first.path
     assert not any("tracing" in line or "proving" in line for line in again)
+
+
+FULL_DISK = """
+import ctypes, os, sys
+import mlflow
+from likewise.build.bundle import build_bundle
+from likewise.bundle.trust import Trust
+from likewise.core.errors import OutputRefused
+libc, user = ctypes.CDLL(None), os.getuid()
+if libc.unshare(0x20000 | (0x10000000 if user else 0)) or libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None):
+    sys.exit(77)  # no mounts of its own, or not private ones
+if libc.mount(b"none", sys.argv[3].encode(), b"tmpfs", 0, b"size=16k"):
+    sys.exit(77)
+mlflow.set_tracking_uri(sys.argv[1])
+try:
+    build_bundle(sys.argv[2], sys.argv[3] + "/bundle", trust=Trust(allow=True))
+except OutputRefused as error:
+    print("REFUSED", error.cause, os.listdir(sys.argv[3]))
+"""
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    command = [sys.executable, "-c", FULL_DISK, store.tracking_uri, store.classifier, str(tmp_path / "disk")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this kernel lets this user mount no disk of its own")
+    assert "REFUSED the output cannot be written: No space left on device []" in done.stdout, done.stderr

@@ -184,7 +184,7 @@ ECHO = """
 if isinstance(model_input, dict):
     return [{k: [str(v.dtype), v.shape[1:]] for k, v in model_input.items()}] * len(next(iter(model_input.values())))
 if isinstance(model_input, pd.DataFrame):
-    return [{str(c): type(v).__name__ for c, v in zip(model_input.columns, row)} for row in model_input.itertuples(index=False)]
+    return [{str(c): type(v).__name__ for c, v in record.items()} for record in model_input.to_dict(orient="records")]
 if isinstance(model_input, np.ndarray):
     return [[str(model_input.dtype), model_input.shape[1:]]] * len(model_input)
 return [[type(model_input).__name__, v] for v in model_input]
@@ -256,7 +256,7 @@ def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
     bundle = make(tmp_path, "return 1")
     code = next((bundle.path / "model").glob("code.py"))
     code.write_text("raise ZeroDivisionError('broken on purpose')\n")
-    with pytest.raises(ModelInvalid, match="ZeroDivisionError: broken on purpose"):
+    with pytest.raises(ModelInvalid, match="broken on purpose"):
         load(bundle)
 
 

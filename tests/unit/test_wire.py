@@ -182,6 +182,35 @@ def test_a_wrong_nested_value_is_named_with_its_place(value: object, said: str) 
     assert said in refusal({"dataframe_records": [{"v": value}]}, NESTED)
 
 
+@pytest.mark.parametrize(
+    ("of", "inputs", "rows"),
+    [
+        ({"type": "long"}, [1, 2.0], [(1,), (2,)]),
+        ({"type": "string"}, "one", [("one",)]),
+        ({"type": "object", "properties": {"a": {"type": "long"}}}, [{"a": 1}], [({"a": 1},)]),
+        ({"type": "array", "items": {"type": "long"}}, [[1, 2], [3]], [([1, 2],), ([3],)]),
+    ],
+)
+def test_unnamed_columns_are_read_by_place(of: dict[str, object], inputs: object, rows: list[object]) -> None:
+    table = read({"inputs": inputs}, signature(of)).table
+    assert table.columns is None
+    assert list(table.rows) == rows
+
+
+def test_several_unnamed_columns() -> None:
+    of = signature({"type": "long"}, {"type": "string"})
+    assert list(read({"inputs": [[1, "a"], [2, "b"]]}, of).table.rows) == [([1, "a"],), ([2, "b"],)]
+    split = read({"dataframe_split": {"columns": ["x", "y", "z"], "data": [[1, "a", 0]]}}, of).table
+    assert (split.columns, list(split.rows)) == (("x", "y"), [(1, "a")])
+    assert "row 1: the model takes 2 columns" in refusal({"inputs": [[1, "a"], [2]]}, of)
+
+
+def test_a_list_for_the_only_array_column_is_one_row() -> None:
+    of = signature({"type": "array", "items": {"type": "long"}, "name": "v"})
+    for body in ({"inputs": [1, 2]}, {"inputs": {"v": [1, 2]}}, {"dataframe_records": [{"v": [1, 2]}]}):
+        assert list(read(body, of).table.rows) == [([1, 2],)]
+
+
 def tensor(dtype: str, *shape: int, name: str | None = None) -> dict[str, object]:
     entry: dict[str, object] = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}}
     return entry | ({"name": name} if name else {})

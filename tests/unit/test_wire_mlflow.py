@@ -58,7 +58,9 @@ def records(table: Table) -> list[dict[str, Any]]:
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
-MOMENTS = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(datetime.isoformat)
+MOMENTS = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(
+    lambda moment: moment.isoformat(timespec="microseconds")  # pandas refuses a column of several formats
+)
 BASE64 = st.binary(max_size=6).map(lambda raw: base64.b64encode(raw).decode())
 ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=6)
 LONGS = st.integers(-(2**62), 2**62)

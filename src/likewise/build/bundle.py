@@ -50,7 +50,7 @@ def build_bundle(
     OutputRefused (it exists and is not this very bundle, or cannot be written).
     """
     target = Path(output).absolute()
-    _refuse_occupied(target)
+    _refuse_occupied(target, uri)
     with _staging(target) as stage:
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent)
         draft.fill()
@@ -250,10 +250,12 @@ def _staging(target: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _refuse_occupied(target: Path) -> None:
-    occupied = target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir())))
-    if occupied:
+def _refuse_occupied(target: Path, uri: str) -> None:
+    if target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir()))):
         raise OutputRefused(f"{target} exists and is no bundle", remedy="name a folder that does not exist")
+    model = local_path(uri)
+    if model is not None and target.resolve().is_relative_to(model.resolve()):
+        raise OutputRefused(f"{target} lies in the model's own folder", remedy="name a folder outside it")
 
 
 def _place(folder: Path, target: Path) -> Bundle:

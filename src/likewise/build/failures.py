@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,6 +74,8 @@ def unwritable(error: OSError) -> LikewiseError:
 
 def _of_mlflow(uri: str, error: Exception) -> LikewiseError:
     code, text = str(getattr(error, "error_code", "")), str(error)
+    if os.strerror(errno.ENOSPC) in text:  # MLflow passes a thread's error on as text
+        return unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     if "Could not find a registered artifact repository" in text or "Not a proper" in text:
         return WrongUsage(f"{uri} is not a URI that a model can have", remedy=f"name one of: {_KINDS}")
     if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE") or isinstance(error, FileNotFoundError):

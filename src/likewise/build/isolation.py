@@ -22,13 +22,29 @@ def isolate_process(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
     For a process of one thread, at its start. Returns False, with nothing changed, where the kernel does not allow it.
     Source: unshare(2), mount(2), user_namespaces(7).
     """
-    if sys.platform != "linux" or not _may_unshare():
+    if sys.platform != "linux" or not _rehearse(hidden, kept):
         return False
+    _cut_off(hidden, kept)
+    return True
+
+
+def _rehearse(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
+    """Tried in a child first: a kernel may allow the first steps and not the last."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _cut_off(hidden, kept)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _cut_off(hidden: Sequence[Path], kept: Sequence[Path]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
-    flags = CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWUSER if user else 0)
-    if libc.unshare(flags) != 0:
-        return False
+    if libc.unshare(CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWUSER if user else 0)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     if user:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
@@ -36,20 +52,6 @@ def isolate_process(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
     _mount(libc, "none", "/", None, MS_REC | MS_PRIVATE)
     _hide(libc, hidden, kept)
     _loopback_up()
-    return True
-
-
-def _may_unshare() -> bool:
-    """Tried in a child first, so that a kernel that refuses half-way leaves this process as it was."""
-    child = os.fork()
-    if child == 0:
-        libc = ctypes.CDLL(None, use_errno=True)
-        flags = CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWUSER if os.getuid() else 0)
-        done = libc.unshare(flags) == 0 and (
-            os.getuid() != 0 or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None) == 0
-        )
-        os._exit(0 if done else 1)
-    return os.waitpid(child, 0)[1] == 0
 
 
 def _hide(libc: ctypes.CDLL, hidden: Sequence[Path], kept: Sequence[Path]) -> None:

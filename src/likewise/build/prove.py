@@ -23,7 +23,7 @@ from likewise.bundle.format import EngineEntry
 from likewise.bundle.open import Bundle, open_bundle
 from likewise.bundle.trust import Trust
 from likewise.core.engine import Engine
-from likewise.core.errors import LikewiseError, NotSelfContained, RowWiseRefuted
+from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Result
 from likewise.engine.load import open_entry
@@ -75,9 +75,7 @@ def _try_all(folder: Path, work: Path, hidden: Sequence[Path], code: bool) -> di
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if code or not e.runs_code]
     example = read_example(bundle.model_path)
-    answers: dict[str, list[Result]] = {}
-    for entry in entries:
-        answers[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
+    answers = _answers(bundle, entries, example)
     _agree(answers)
     _unchanged(folder)
     return {
@@ -87,9 +85,25 @@ def _try_all(folder: Path, work: Path, hidden: Sequence[Path], code: bool) -> di
     }
 
 
+def _answers(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
+    """By engine; one whose libraries are not installed here is passed over where another can be tried."""
+    answers: dict[str, list[Result]] = {}
+    missing: MissingExtra | None = None
+    for entry in entries:
+        try:
+            answers[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
+        except MissingExtra as error:
+            missing = missing or error
+    if missing is not None and not answers:
+        raise missing
+    return answers
+
+
 def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
     try:
         engine = open_entry(bundle, entry, trust=Trust(allow=True, entries=()))
+    except MissingExtra:
+        raise
     except LikewiseError as error:
         raise _alone(f"the engine {entry.name} does not load from the bundle alone", error) from error
     try:

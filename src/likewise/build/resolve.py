@@ -190,9 +190,10 @@ def _download(repository: Any, inner: str, landing: Path) -> Path:
     try:
         return Path(repository.download_artifacts(inner, str(landing)))
     except Exception:
-        # A run's repository hides why its parts fail (no credentials, no server): ask each part, which says so.
+        # A run's repository hides why its parts fail (no credentials, no room): ask each part, which says so.
         for leaf, path in _leaves(repository, inner):
-            leaf.list_artifacts(path or None)
+            if leaf.list_artifacts(path or None):
+                leaf.download_artifacts(path, str(landing))
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,6 @@ class Recipe:
     seed: int = 8
 
 
-QUICK = Recipe(layers=2)
-
-
 @dataclass(frozen=True, slots=True)
 class FineTuned:
     """A trained model with its tokenizer, and the share of held-out rows that it labels right."""
@@ -52,9 +49,9 @@ def fine_tune(recipe: Recipe, rows: Split, progress: Progress = lambda *_: None)
     """Train on `rows.train`, measure on `rows.held_out`. Raises ModelNotFound where the backbone cannot be loaded."""
     torch.manual_seed(recipe.seed)
     model, tokenizer = _load(recipe)
-    batches = _Batches(tokenizer, recipe)
-    _train(model, batches, rows.train, recipe, progress)
-    return FineTuned(model, tokenizer, _accuracy(model, batches, rows.held_out))
+    tensors = _Tensors(tokenizer, recipe.tokens)
+    _train(model, tensors, rows.train, recipe, progress)
+    return FineTuned(model, tokenizer, _accuracy(model, tensors, rows.held_out))
 
 
 def _load(recipe: Recipe) -> tuple[Any, Any]:
@@ -75,34 +72,40 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         ) from error
 
 
-class _Batches:
-    """Tokenized tensors out of reviews."""
+class _Tensors:
+    """Batches of reviews as tensors."""
 
-    def __init__(self, tokenizer: Any, recipe: Recipe) -> None:
-        self._tokenizer, self._recipe = tokenizer, recipe
+    def __init__(self, tokenizer: Any, tokens: int) -> None:
+        self._tokenizer, self._tokens = tokenizer, tokens
 
-    def of(self, rows: Sequence[Review]) -> Iterator[tuple[Any, Any]]:
-        """(inputs, labels) of `batch_rows` rows at a time, padded to the longest of them."""
-        for batch in _chunks(rows, self._recipe.batch_rows):
-            inputs = self._tokenizer(
-                [row.text for row in batch],
-                truncation=True,
-                max_length=self._recipe.tokens,
-                padding=True,
-                return_tensors="pt",
-            )
+    def of(self, batches: Iterable[Sequence[Review]]) -> Iterator[tuple[Any, Any]]:
+        """(inputs, labels) a batch, padded to its longest text."""
+        for batch in batches:
+            texts = [row.text for row in batch]
+            inputs = self._tokenizer(texts, truncation=True, max_length=self._tokens, padding=True, return_tensors="pt")
             yield inputs, torch.tensor([row.label for row in batch])
 
 
-def _shuffled(rows: Sequence[Review], batch_rows: int, rng: random.Random) -> list[Review]:
-    """In random order, but for this: rows of a batch have near-equal lengths, which halves the padding."""
-    batches = [
-        batch
-        for pool in _chunks(rng.sample(rows, len(rows)), 16 * batch_rows)
-        for batch in _chunks(_by_length(pool), batch_rows)
-    ]
+def _train(model: Any, tensors: _Tensors, rows: Sequence[Review], recipe: Recipe, progress: Progress) -> None:
+    optimizer = torch.optim.AdamW(_parameters(model, recipe))
+    rng = random.Random(recipe.seed)  # noqa: S311  no secret
+    batches = [batch for _ in range(recipe.epochs) for batch in _shuffled(rows, recipe.batch_rows, rng)]
+    model.train()
+    _without_dropout_where_frozen(model)
+    for done, (inputs, labels) in enumerate(tensors.of(batches), start=1):
+        loss = model(**inputs, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        progress(done, len(batches), loss.item())
+
+
+def _shuffled(rows: Sequence[Review], size: int, rng: random.Random) -> list[Sequence[Review]]:
+    """Random batches, but for this: the rows of one have near-equal lengths, which halves the padding."""
+    pools = _chunks(rng.sample(rows, len(rows)), 16 * size)
+    batches = [batch for pool in pools for batch in _chunks(_by_length(pool), size)]
     rng.shuffle(batches)
-    return [row for batch in batches for row in batch]
+    return batches
 
 
 def _by_length(rows: Sequence[Review]) -> list[Review]:
@@ -113,33 +116,26 @@ def _chunks(rows: Sequence[Review], size: int) -> Iterator[Sequence[Review]]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def _train(model: Any, batches: _Batches, rows: Sequence[Review], recipe: Recipe, progress: Progress) -> None:
-    total = -(-recipe.epochs * len(rows) // recipe.batch_rows)
-    optimizer = torch.optim.AdamW(_parameters(model, recipe))
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, total // 10, total)
-    rng = random.Random(recipe.seed)  # noqa: S311  no secret
-    order = (row for _ in range(recipe.epochs) for row in _shuffled(rows, recipe.batch_rows, rng))
-    model.train()
-    for done, (inputs, labels) in enumerate(batches.of(list(order)), start=1):
-        loss = model(**inputs, labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        progress(done, total, loss.item())
-
-
 def _parameters(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """The head at its rate; the trained layers, and the pooler above them, at theirs; everything else is frozen."""
+    """The head at its rate; the trained layers, and the pooler above them, at theirs; the rest is frozen."""
     body = model.base_model
-    head = [each for name, each in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
     if recipe.trained_layers is not None:
         body.requires_grad_(False)
-        for part in (*_layers(model)[-recipe.trained_layers :], getattr(body, "pooler", None)):
-            if part is not None:
-                part.requires_grad_(True)
+        _layers(model)[-recipe.trained_layers :].requires_grad_(True)
+        if getattr(body, "pooler", None) is not None:
+            body.pooler.requires_grad_(True)
+    in_body = {id(each) for each in body.parameters()}
+    head = [each for each in model.parameters() if id(each) not in in_body]
     trained = [each for each in body.parameters() if each.requires_grad]
     return [{"params": head, "lr": recipe.head_rate}, {"params": trained, "lr": recipe.body_rate}]
+
+
+def _without_dropout_where_frozen(model: Any) -> None:
+    """Noise in layers that cannot learn from it only blurs what the others see."""
+    for module in model.modules():
+        frozen = not any(each.requires_grad for each in module.parameters())
+        if frozen and next(module.parameters(), None) is not None:
+            module.eval()
 
 
 def _layers(model: Any) -> Any:
@@ -154,11 +150,12 @@ def _layers(model: Any) -> Any:
     return found
 
 
-def _accuracy(model: Any, batches: _Batches, rows: Sequence[Review]) -> float:
+def _accuracy(model: Any, tensors: _Tensors, rows: Sequence[Review]) -> float:
     model.eval()
     with torch.inference_mode():
-        right = sum(
-            int((model(**inputs).logits.argmax(dim=1) == labels).sum())
-            for inputs, labels in batches.of(_by_length(rows))
+        hits = (
+            model(**inputs).logits.argmax(dim=1) == labels
+            for inputs, labels in tensors.of(_chunks(_by_length(rows), 32))
         )
+        right = sum(int(hit.sum()) for hit in hits)
     return right / len(rows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -100,9 +101,14 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        settled = time.monotonic() + SETTLE_S
+        while _has_callers(sockets or []) and time.monotonic() < settled:
+            await asyncio.sleep(0)  # the loop accepts them; closing now would reset them
         for server in self.servers:
             server.close()
-        settled = time.monotonic() + SETTLE_S
+        for listener in sockets or []:
+            listener.close()
+        await asyncio.sleep(0.02)  # who was accepted last is among the connections then
         while self.server_state.connections and time.monotonic() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
@@ -111,3 +117,11 @@ class _Server(uvicorn.Server):
         if self._draining_since is None:
             return False
         return not self.server_state.connections or time.monotonic() - self._draining_since >= self._linger_s
+
+
+def _has_callers(listeners: Sequence[socket.socket]) -> bool:
+    """Whether a connection waits to be accepted."""
+    with selectors.DefaultSelector() as selector:
+        for listener in listeners:
+            selector.register(listener, selectors.EVENT_READ)
+        return bool(selector.select(0))

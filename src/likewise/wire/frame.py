@@ -11,7 +11,7 @@ from likewise.core.items import Table
 from likewise.core.signature import Field, Signature
 from likewise.wire import tensor
 from likewise.wire.jsontext import shown
-from likewise.wire.types import INTEGERS, NULLABLE, Cast, Mismatch, cast_for, from_ascii, from_base64
+from likewise.wire.types import INTEGERS, NESTED, NULLABLE, Cast, Mismatch, cast_for, from_ascii, from_base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,9 @@ def _unnamed_tensor(frame: Frame, field: Field) -> Table:
 def _unnamed_columns(frame: Frame, fields: Sequence[Field]) -> Table:
     casts = [(f"column {at}", _cast(field, frame)) for at, field in enumerate(fields)]
     if frame.names is None and len(fields) == 1:
-        return Table(None, [(_one(frame, i, *casts[0], _only(row[0])),) for i, row in enumerate(frame.rows)])
+        alone = fields[0].kind not in NESTED  # a row of one plain column may be sent as a list of one value
+        values = (_only(row[0]) if alone else row[0] for row in frame.rows)
+        return Table(None, [(_one(frame, i, *casts[0], value),) for i, value in enumerate(values)])
     rows: list[tuple[object, ...]] = []
     for i, row in enumerate(frame.rows):
         sent = row if frame.names is not None else row[0]
@@ -89,7 +91,6 @@ def _unnamed_columns(frame: Frame, fields: Sequence[Field]) -> Table:
 
 
 def _only(value: object) -> object:
-    """A row of one column may be sent as a list of one value."""
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 

@@ -52,7 +52,8 @@ def _listed(value: list[object], form: str, signature: Signature) -> Frame:
         return Frame(records.names, records.rows, form, ascii_bytes=True)
     if not value and len(signature.columns or ()) > 1:
         return Frame((), [], form)
-    if len(signature.inputs or ()) == 1 and (signature.inputs or ())[0].kind == "array" and not _nested(value):
+    only = (signature.inputs or ())[0] if len(signature.columns or ()) == 1 else None
+    if only is not None and only.kind == "array" and not any(isinstance(element, list) for element in value):
         return Frame(None, [[value]], form, ascii_bytes=True)
     return Frame(None, [[row] for row in value], form, ascii_bytes=True)
 
@@ -72,10 +73,6 @@ def _holds_one_map(signature: Signature) -> bool:
     """Whether the only, unnamed column takes objects, so that a list of objects is its values."""
     fields = signature.inputs or ()
     return len(fields) == 1 and fields[0].name is None and fields[0].kind in ("object", "map", "any")
-
-
-def _nested(value: list[object]) -> bool:
-    return any(isinstance(element, list) for element in value)
 
 
 def _not_one(body: dict[str, object], named: list[str]) -> BadRequest:

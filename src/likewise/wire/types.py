@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 Cast = Callable[[object], object]
 
 NULLABLE = frozenset({"string", "double", "float", "datetime", "any"})  # MLflow takes null there even if required
+NESTED = frozenset({"array", "object", "map", "any"})
 INTEGERS = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _TRUTH = {"true": True, "false": False}
 _EPOCH = datetime(1970, 1, 1)  # MLflow's datetimes have no zone

@@ -1,0 +1,247 @@
+"""Any URI becomes a clean copy, or a named error within seconds."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from likewise.build.model import read_model
+from likewise.build.resolve import MANNERS, mannerly, plain_name, resolve
+from likewise.core.errors import (
+    MissingExtra,
+    ModelInvalid,
+    ModelNotFound,
+    StoreUnreachable,
+    UnsafeArchive,
+    WrongUsage,
+)
+
+
+def make_model(folder: Path, **metadata: object) -> Path:
+    """A folder that looks like an MLflow model, with all that has to stay out of a bundle."""
+    folder.mkdir(parents=True)
+    meta = {"flavors": {"python_function": {"loader_module": "no.such", "python_version": "3.11.7"}}, **metadata}
+    (folder / "MLmodel").write_text(yaml.safe_dump(meta))
+    (folder / "requirements.txt").write_text("# made by hand\nmlflow==3.17.2\n\n  numpy \n")
+    (folder / "registered_model_meta").write_text("x")
+    (folder / "code" / "__pycache__").mkdir(parents=True)
+    (folder / "code" / "a.py").write_text("a = 1\n")
+    (folder / "code" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A run with a model of the old layout (run artifacts) and a registered version with an alias."""
+    folder = tmp_path_factory.mktemp("store")
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient()
+    experiment = client.create_experiment("e", artifact_location=(folder / "mlartifacts").as_uri())
+    run = client.create_run(experiment).info
+    client.log_artifacts(run.run_id, str(make_model(folder / "made")), "model")
+    client.log_text(run.run_id, "hello", "notes.txt")
+    client.create_registered_model("name")
+    client.create_model_version("name", f"{run.artifact_uri}/model", run.run_id)
+    client.set_registered_model_alias("name", "champion", "1")
+    yield run.run_id
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize(
+    ("uri", "resolved"),
+    [
+        ("runs:/{run}/model", "runs:/{run}/model"),
+        ("models:/name/1", "models:/name/1"),
+        ("models:/name@champion", "models:/name/1"),
+        ("models:/name/latest", "models:/name/1"),
+    ],
+)
+def test_every_uri_of_a_store_gives_the_same_clean_copy(run_id: str, tmp_path: Path, uri: str, resolved: str) -> None:
+    found = resolve(uri.format(run=run_id), tmp_path / "copy")
+    assert found.resolved == resolved.format(run=run_id)
+    names = {p.relative_to(found.path).as_posix() for p in found.path.rglob("*") if p.is_file()}
+    assert names == {"MLmodel", "requirements.txt", "code/a.py"}
+    assert [origin.name for origin in found.origins] == ["model"]
+    assert list(tmp_path.iterdir()) == [found.path]
+
+
+def test_paths_files_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(tmp_path / "with space" / "model")
+    by_path = resolve(str(model), tmp_path / "1")
+    by_file = resolve(model.as_uri(), tmp_path / "2")
+    monkeypatch.chdir(model.parent)
+    relative = resolve("model", tmp_path / "3")
+    assert by_path.resolved == by_file.resolved == relative.resolved == str(model)
+    assert (model / "registered_model_meta").exists()  # the original is not touched
+    assert (resolve(f"runs:/{run_id}/notes.txt", tmp_path / "4").path).read_text() == "hello"
+    assert (resolve(f"runs:/{run_id}", tmp_path / "5").path / "notes.txt").read_text() == "hello"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "runs:/0123456789abcdef0123456789abcdef/model",
+        "runs:/{run}/no_such_model",
+        "models:/name/7",
+        "models:/name@nobody",
+        "models:/no_such_name/1",
+        "models:/m-0123456789abcdef0123456789abcdef",
+        "/no/such/folder",
+        "file:///no/such/folder",
+    ],
+)
+def test_what_is_not_there_is_named(run_id: str, tmp_path: Path, uri: str) -> None:
+    asked = uri.format(run=run_id)
+    with pytest.raises(ModelNotFound) as missed:
+        resolve(asked, tmp_path / "copy")
+    assert asked.removeprefix("file://") in missed.value.cause
+    assert missed.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("uri", ["foo://bar/model", "models:/", "models:/a/b/c/d@e"])
+def test_what_no_model_can_be_called_is_wrong_usage(run_id: str, tmp_path: Path, uri: str) -> None:
+    with pytest.raises((WrongUsage, ModelNotFound)):
+        resolve(uri, tmp_path / "copy")
+
+
+def _link_file(model: Path) -> str:
+    (model / "weights.bin").symlink_to("/etc/hostname")
+    return "weights.bin"
+
+
+def _link_folder(model: Path) -> str:
+    (model / "data").symlink_to("/etc")
+    return "data"
+
+
+def _pipe(model: Path) -> str:
+    os.mkfifo(model / "pipe")
+    return "pipe"
+
+
+@pytest.mark.parametrize("spoil", [_link_file, _link_folder, _pipe])
+def test_links_and_special_files_are_refused_by_name(run_id: str, tmp_path: Path, spoil: object) -> None:
+    model = make_model(tmp_path / "model")
+    assert callable(spoil)
+    name = spoil(model)
+    with pytest.raises(UnsafeArchive, match=name):
+        resolve(str(model), tmp_path / "copy")
+    stored = Path(MlflowClient().get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    spoiled = make_model(stored / f"spoiled_{name}")
+    spoil(spoiled)
+    with pytest.raises(UnsafeArchive, match=name):
+        resolve(f"runs:/{run_id}/spoiled_{name}", tmp_path / "copy")
+
+
+def _elsewhere(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)
+
+
+def test_an_unreachable_server_is_named_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        _elsewhere(address, monkeypatch)
+        started = time.monotonic()
+        with pytest.raises(StoreUnreachable, match=address):
+            resolve("models:/name/1", tmp_path / "copy")
+    assert time.monotonic() - started < 5
+
+
+def test_a_server_that_accepts_and_breaks_off_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        _elsewhere(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+        started = time.monotonic()
+        with pytest.raises(StoreUnreachable, match="does not answer"):
+            resolve("models:/name/1", tmp_path / "copy")
+        assert time.monotonic() - started < 30
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _elsewhere(f"sqlite:///{tmp_path / 'no.db'}", monkeypatch)
+    with pytest.raises(StoreUnreachable, match=r"no\.db"):
+        resolve("runs:/0123/model", tmp_path / "copy")
+    assert not (tmp_path / "no.db").exists()
+
+
+def test_s3_without_credentials_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises((StoreUnreachable, MissingExtra)) as refused:
+        resolve("s3://no-such-bucket-of-ours/model", tmp_path / "copy")
+    boto3_is_here = not isinstance(refused.value, MissingExtra)
+    assert ("credentials" in refused.value.cause) if boto3_is_here else ("boto3" in refused.value.cause)
+
+
+def test_the_users_own_limits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    with mannerly():
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == MANNERS["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+
+
+def test_a_models_facts_are_read_without_running_it(tmp_path: Path) -> None:
+    declared = {
+        "row_wise": True,
+        "references": ["runs:/a/model", "models:/b@c"],
+        "pipeline": {"format": 1, "steps": [{"step": "classify", "model": "runs:/a/model"}, {"step": "respond"}]},
+    }
+    facts = read_model(make_model(tmp_path / "m", metadata={"likewise": declared}, signature={"inputs": "[]"}))
+    assert (facts.row_wise, facts.references) == (True, ("runs:/a/model", "models:/b@c"))
+    assert facts.environment.requirements == ("mlflow==3.17.2", "numpy")
+    assert [(e.name, e.runs_code) for e in facts.engines()] == [("torch", False), ("pyfunc", True)]
+    bare = read_model(make_model(tmp_path / "bare"))
+    assert (bare.row_wise, bare.references, [e.name for e in bare.engines()]) == (None, (), ["pyfunc"])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "no MLmodel"),
+        ("flavors: {spark: {}}", "no python_function"),
+        ("[1, 2]", "a list"),
+        ("a: [", "cannot be read"),
+        ("flavors: {python_function: {a: 1}}\nmetadata: {likewise: {row_wise: perhaps}}", "'row_wise'"),
+        ("flavors: {python_function: {a: 1}}\nmetadata: {likewise: {references: [1]}}", "must be a URI"),
+        ("flavors: {python_function: {a: 1}}\nmetadata: {likewise: {pipeline: [1]}}", "steps"),
+        ("flavors: [1]", "'flavors' is not a mapping"),
+    ],
+)
+def test_what_is_no_model_is_named(tmp_path: Path, text: str | None, problem: str) -> None:
+    if text is not None:
+        (tmp_path / "MLmodel").write_text(text)
+    with pytest.raises(ModelInvalid, match=problem):
+        read_model(tmp_path)
+
+
+def test_names_of_copies_are_plain() -> None:
+    assert plain_name("runs:/a/notes.txt") == "notes.txt"
+    assert plain_name("models:/name@alias") == "name-alias"
+    assert plain_name("s3://b/../..") == "root"
+    assert len(plain_name("runs:/a/" + "x" * 300)) == 80

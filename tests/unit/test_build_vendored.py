@@ -1,0 +1,175 @@
+"""What is vendored answers in MLflow's place; everything else stays MLflow's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from likewise.core.errors import LikewiseError, ReferenceMissing
+from likewise.engine.vendored import Vendored, inside, install, named_cause, normal, uninstall
+
+RUN = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow has a store of its own, the user's."""
+    folder = tmp_path_factory.mktemp("own")
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    mlflow.set_experiment(experiment_id=MlflowClient().create_experiment("own", (folder / "artifacts").as_uri()))
+    yield
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def held(own_store: None, tmp_path: Path) -> Iterator[Vendored]:
+    """A folder and a file, vendored and installed."""
+    folder = tmp_path / "held" / "model"
+    (folder / "data").mkdir(parents=True)
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "data" / "a.txt").write_text("a")
+    (tmp_path / "held" / "notes.txt").write_text("note")
+    (tmp_path / "secret.txt").write_text("secret")
+    notes = tmp_path / "held" / "notes.txt"
+    vendored = Vendored(
+        {
+            f"runs:/{RUN}/model": folder,
+            f"runs:/{RUN}/notes.txt": notes,
+            "models:/name@champion": folder,
+            "s3://bucket/deep/model/": folder,
+            "/no/such/place/notes.txt": notes,
+            "https://example.invalid/x/notes.txt": notes,
+        }
+    )
+    install(vendored)
+    yield vendored
+    uninstall(vendored)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"runs:/{RUN}/model",
+        "models:/name@champion",
+        "s3://bucket/deep/model",
+        "models:/name@champion/",
+    ],
+)
+def test_a_vendored_folder_answers_by_every_door(held: Vendored, uri: str, tmp_path: Path) -> None:
+    assert Path(mlflow.artifacts.download_artifacts(uri), "data/a.txt").read_text() == "a"
+    assert mlflow.artifacts.load_text(uri.rstrip("/") + "/data/a.txt") == "a"
+    copied = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "to")))
+    assert (copied / "data" / "a.txt").read_text() == "a"
+    assert copied.is_relative_to(tmp_path / "to")
+    (copied / "data" / "a.txt").write_text("changed")
+    assert mlflow.artifacts.load_text(uri.rstrip("/") + "/data/a.txt") == "a"
+    listed = mlflow.artifacts.list_artifacts(uri.rstrip("/") + "/data")
+    assert [(f.path.rpartition("/")[2], f.is_dir, f.file_size) for f in listed] == [("a.txt", False, 1)]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"runs:/{RUN}/notes.txt",
+        "/no/such/place/notes.txt",
+        "file:///no/such/place/notes.txt",
+        "https://example.invalid/x/notes.txt",
+    ],
+)
+def test_a_vendored_file_answers_by_every_scheme(held: Vendored, uri: str) -> None:
+    assert mlflow.artifacts.load_text(uri) == "note"
+
+
+def test_clients_and_threads_are_answered_too(held: Vendored) -> None:
+    assert Path(MlflowClient().download_artifacts(RUN, "notes.txt")).read_text() == "note"
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(mlflow.artifacts.load_text(f"runs:/{RUN}/notes.txt")))
+    thread.start()
+    thread.join()
+    assert found == ["note"]
+
+
+def test_the_users_own_mlflow_is_intact(held: Vendored) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_text("mine", "mine.txt")
+        mlflow.log_metric("m", 1.0)
+    assert mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/mine.txt") == "mine"
+    assert [f.path for f in MlflowClient().list_artifacts(run.info.run_id)] == ["mine.txt"]
+    assert MlflowClient().get_run(run.info.run_id).data.metrics == {"m": 1.0}
+    with pytest.raises(MlflowException, match="not found"):
+        MlflowClient().get_run(RUN)
+
+
+def test_inside_a_model_nothing_else_answers(held: Vendored) -> None:
+    with mlflow.start_run() as run:
+        mlflow.log_text("mine", "mine.txt")
+    uri = f"runs:/{run.info.run_id}/mine.txt"
+    with inside(held):
+        with pytest.raises(MlflowException) as missed:
+            mlflow.artifacts.load_text(uri)
+        cause = named_cause(missed.value)
+        assert isinstance(cause, ReferenceMissing)
+        assert uri in cause.cause
+        assert cause.remedy.endswith(f"--reference {uri}")
+        with pytest.raises(MlflowException) as refused:
+            MlflowClient().get_model_version_by_alias("name", "champion")
+        assert "get_model_version_by_alias('name', 'champion')" in str(named_cause(refused.value))
+        assert held.refused
+        root = MlflowClient().get_run(RUN).info.artifact_uri
+        assert mlflow.artifacts.load_text(root + "/notes.txt") == "note"
+        with pytest.raises(MlflowException, match="data"):
+            _ = MlflowClient().get_run(RUN).data
+    assert mlflow.artifacts.load_text(uri) == "mine"
+
+
+def test_a_local_file_is_the_models_own_business(held: Vendored, tmp_path: Path) -> None:
+    with inside(held):
+        assert mlflow.artifacts.load_text(str(tmp_path / "secret.txt")) == "secret"
+        with pytest.raises(MlflowException, match="does not carry"):
+            mlflow.artifacts.load_text(str(tmp_path / "no.txt"))
+
+
+@pytest.mark.parametrize("inner", ["../../secret.txt", "data/../../../secret.txt", "no.txt"])
+def test_no_path_leads_out_of_a_vendored_folder(held: Vendored, inner: str) -> None:
+    assert held.find(f"runs:/{RUN}/model/{inner}") is None
+
+
+def test_the_longest_match_wins(tmp_path: Path) -> None:
+    for name in ("outer/sub", "inner"):
+        (tmp_path / name).mkdir(parents=True)
+    vendored = Vendored({"runs:/a": tmp_path / "outer", "runs:/a/sub": tmp_path / "inner"})
+    assert vendored.find("runs:/a/sub") == tmp_path / "inner"
+    assert vendored.find("runs:/a") == tmp_path / "outer"
+    assert vendored.find("runs:/ab") is None
+    assert vendored.concerns("runs:/a/x")
+    assert not vendored.concerns("runs:/ab")
+
+
+@given(st.lists(st.sampled_from(["a", "b", "model", "x y"]), min_size=1, max_size=4), st.integers(0, 3))
+def test_a_spelling_is_normal_once_and_for_all(parts: list[str], slashes: int) -> None:
+    uri = "models:/" + "/".join(parts)
+    assert normal(uri + "/" * slashes) == uri == normal(normal(uri))
+    assert normal(Path("/", *parts).as_uri()) == str(Path("/", *parts))
+
+
+def test_a_cause_is_found_through_what_libraries_wrap_around_it() -> None:
+    ours = ReferenceMissing("x", remedy="y")
+    with pytest.raises(KeyError) as raised:
+        _wrap(ours)
+    assert named_cause(raised.value) is ours
+    assert named_cause(ValueError("x")) is None
+
+
+def _wrap(error: Exception) -> None:
+    try:
+        raise error
+    except LikewiseError:
+        raise KeyError("theirs") from None
