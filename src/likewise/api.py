@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from likewise.batch import Progress, ScoreOptions
 from likewise.batch import Report as JobReport
 from likewise.batch import score as score_file
-from likewise.bundle.open import Bundle as StoredBundle
-from likewise.bundle.open import is_bundle
-from likewise.bundle.open import open_bundle as open_stored
-from likewise.bundle.trust import Trust
+from likewise.bundles.open import Bundle as StoredBundle
+from likewise.bundles.open import is_bundle
+from likewise.bundles.open import open_bundle as open_stored
+from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result

@@ -126,8 +126,8 @@ def store(_one_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 ASK = """
 import json, sys
-from likewise.bundle.open import open_bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.open import open_bundle
+from likewise.bundles.trust import Trust
 from likewise.core.items import Request, Table
 from likewise.engine.load import open_engine
 engine = open_engine(open_bundle(sys.argv[1]), trust=Trust(allow=True))

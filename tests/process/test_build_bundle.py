@@ -11,8 +11,8 @@ import pytest
 from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 
 from likewise.build.bundle import build_bundle, cached_bundle
-from likewise.bundle.open import open_bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.open import open_bundle
+from likewise.bundles.trust import Trust
 from likewise.core.errors import (
     BundleTampered,
     CodeNotTrusted,
@@ -266,7 +266,7 @@ FULL_DISK = """
 import ctypes, os, sys
 import mlflow
 from likewise.build.bundle import build_bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.trust import Trust
 from likewise.core.errors import OutputRefused
 libc, user = ctypes.CDLL(None), os.getuid()
 if libc.unshare(0x20000 | (0x10000000 if user else 0)) or libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None):

@@ -18,7 +18,7 @@ import pytest
 from build_store import SIGNATURE, ask_in_a_fresh_process
 
 from likewise.build.bundle import build_bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.trust import Trust
 from likewise.core.errors import ModelNotFound
 
 pytestmark = pytest.mark.slow

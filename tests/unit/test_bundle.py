@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from likewise.bundle.archive import pack, unpack
-from likewise.bundle.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
-from likewise.bundle.open import Bundle, open_bundle
-from likewise.bundle.write import write_manifest
+from likewise.bundles.archive import pack, unpack
+from likewise.bundles.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.write import write_manifest
 from likewise.core.errors import (
     BundleInvalid,
     BundleTampered,

@@ -22,10 +22,10 @@ from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_js
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from likewise.build.model import read_model
-from likewise.bundle.format import Manifest
-from likewise.bundle.open import Bundle, open_bundle
-from likewise.bundle.trust import Trust
-from likewise.bundle.write import write_manifest
+from likewise.bundles.format import Manifest
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.trust import Trust
+from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result

@@ -19,11 +19,11 @@ from likewise.build.model import read_model
 from likewise.build.prove import prove
 from likewise.build.resolve import Resolved, plain_name, resolve, sqlite_file
 from likewise.build.trace import outermost, trace
-from likewise.bundle.folder import inventory
-from likewise.bundle.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
-from likewise.bundle.open import Bundle, is_bundle, open_bundle
-from likewise.bundle.trust import Trust
-from likewise.bundle.write import write_manifest
+from likewise.bundles.folder import inventory
+from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundles.open import Bundle, is_bundle, open_bundle
+from likewise.bundles.trust import Trust
+from likewise.bundles.write import write_manifest
 from likewise.core.errors import LikewiseError, OutputRefused
 from likewise.core.extras import need
 from likewise.engine.vendored import local_path, normal

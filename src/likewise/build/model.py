@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.bundle.format import EngineEntry, Environment
+from likewise.bundles.format import EngineEntry, Environment
 from likewise.core.digests import sha256_json
 from likewise.core.errors import LikewiseError, ModelInvalid
 from likewise.core.extras import need

@@ -19,9 +19,9 @@ from likewise.build.child import answer, failure, run_child
 from likewise.build.example import Example, read_example, variants
 from likewise.build.isolation import isolate_process
 from likewise.build.watch import Watch
-from likewise.bundle.format import EngineEntry
-from likewise.bundle.open import Bundle, open_bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
 from likewise.build.failures import mapped
-from likewise.bundle.folder import regular_files
+from likewise.bundles.folder import regular_files
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
 from likewise.core.extras import need
 from likewise.engine.vendored import local_path, mlflows_own

@@ -21,7 +21,7 @@ from likewise.build.example import read_example
 from likewise.build.failures import mapped
 from likewise.build.resolve import MANNERS, fetch, plain_name
 from likewise.build.watch import Watch
-from likewise.bundle.folder import inventory
+from likewise.bundles.folder import inventory
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.engine.pyfunc import load_pyfunc, model_input

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from likewise import api
-from likewise.bundle import trust as trust_list
-from likewise.bundle.open import Bundle
+from likewise.bundles import trust as trust_list
+from likewise.bundles.open import Bundle
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field

@@ -163,6 +163,12 @@ class RowRefused(LikewiseError):
     mlflow_code = "INVALID_PARAMETER_VALUE"
 
 
+class ModelRaised(RowRefused):
+    """The model raised an exception of its own on this row; its neighbours are not concerned."""
+
+    code = "MODEL_RAISED"
+
+
 class ModelFailed(LikewiseError):
     """The model fails on every distinct item: it is broken, not the input."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from likewise.core.errors import LikewiseError, RowRefused
+from likewise.core.errors import LikewiseError, ModelRaised
 from likewise.core.results import Failed
 
 W = TypeVar("W")
@@ -16,7 +16,7 @@ def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -
     """`run(work)`; where that raises, halves of it, down to the items that raise alone.
 
     Returns one result an item, in order. An item that raises alone is `Failed`: with the error itself where it is a
-    `LikewiseError`, else with `RowRefused`. At most 2n calls of `run` for n items.
+    `LikewiseError`, else with `ModelRaised`. At most 2n calls of `run` for n items.
     """
     if not work:
         return []
@@ -37,7 +37,7 @@ def refusal(error: Exception) -> LikewiseError:
     if isinstance(error, LikewiseError):
         return error
     text = str(error).strip() or "no message"
-    return RowRefused(
+    return ModelRaised(
         f"the model raised {type(error).__name__}: {text[:500]}",
         remedy="correct the row, or the model where it should accept such a row",
     )

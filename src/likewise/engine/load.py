@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol, cast
 
-from likewise.bundle.format import EngineEntry
-from likewise.bundle.open import Bundle
-from likewise.bundle.trust import Trust
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from likewise.bundle.format import EngineEntry
-from likewise.bundle.open import Bundle
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
 from likewise.core.digests import canonical_json, sha256_bytes
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused

@@ -16,8 +16,8 @@ from likewise.engine.text.engine import BUDGET
 from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, why_not_text
 
 if TYPE_CHECKING:
-    from likewise.bundle.format import EngineEntry
-    from likewise.bundle.open import Bundle
+    from likewise.bundles.format import EngineEntry
+    from likewise.bundles.open import Bundle
 
 
 class PipelineEngine:

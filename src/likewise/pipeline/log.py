@@ -70,9 +70,7 @@ def _arguments(pipeline: Pipeline, extra_pip_requirements: Sequence[str]) -> dic
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    import likewise
-
-    package = Path(likewise.__file__).parent
+    package = Path(__file__).parents[1]
     text = Schema([ColSpec("string", "text")])
     own = {code_path(type(step)) for step in pipeline.steps if not is_built_in(step)}
     return {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from likewise.core.engine import Engine
-from likewise.core.errors import LikewiseError, ModelFailed, NotReady
+from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DataPlane
@@ -90,7 +90,7 @@ class Service:
     def predictions(self, call: Call, results: list[Result]) -> object:
         """The predictions of one call; raises the error of the first row that has none.
 
-        ModelFailed where a row-wise model refuses each of several different rows: then it is broken, not they.
+        ModelFailed where a row-wise model raises on each of several different rows: then it is broken, not they.
         """
         values = []
         for row, result in enumerate(results):
@@ -104,7 +104,8 @@ class Service:
         first = failed[0]
         if not self._row_wise:
             return first
-        if len(failed) == len(results) and len({repr(values) for values in call.table.rows}) > 1:
+        raised = sum(isinstance(error, ModelRaised) for error in failed)
+        if raised == len(results) and len({repr(values) for values in call.table.rows}) > 1:
             return ModelFailed(f"the model failed on each of {len(failed)} rows: {first.cause}", remedy=first.remedy)
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from likewise.bundle.folder import inventory
-from likewise.bundle.format import MANIFEST, Manifest
-from likewise.bundle.open import Bundle
+from likewise.bundles.folder import inventory
+from likewise.bundles.format import MANIFEST, Manifest
+from likewise.bundles.open import Bundle
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:

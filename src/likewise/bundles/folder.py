@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from likewise.bundle.format import FileEntry
+from likewise.bundles.format import FileEntry
 from likewise.core.digests import sha256_file
 from likewise.core.errors import UnsafeArchive
 

@@ -7,8 +7,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from likewise.bundle.folder import regular_files, safe_relative
-from likewise.bundle.open import Bundle, open_bundle
+from likewise.bundles.folder import regular_files, safe_relative
+from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.errors import BundleInvalid, InputNotFound, OutputRefused, UnsafeArchive
 
 

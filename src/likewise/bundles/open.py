@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.bundle.folder import inventory
-from likewise.bundle.format import MANIFEST, FileEntry, Manifest, load_manifest
+from likewise.bundles.folder import inventory
+from likewise.bundles.format import MANIFEST, FileEntry, Manifest, load_manifest
 from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
 from likewise.core.signature import Signature
 
