@@ -1,4 +1,4 @@
-"""The chapter's three commands, run once a test session and small: 2 layers, trained on a quarter of the sentences."""
+"""The chapter's three commands, run once a test session and small: 2 layers, trained on half of the sentences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TRAIN_ROWS = "1920"
+TRAIN_ROWS = "3840"
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",

@@ -104,7 +104,8 @@ class Chapter:
                 server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment())
             try:
                 url = self._await_ready(server)
-                done("stopped again", f"likewise serve {bundle} -p 5000")
+                self._note(f"ready at {url}")
+                done(f"{self.folder / 'serve.log'} (stopped again)", f"likewise serve {bundle} -p 5000")
                 yield url
             finally:
                 server.terminate()
@@ -182,7 +183,7 @@ class Chapter:
                     f"{len(ours) - same} of {len(ours)} answers differ from plain spark_udf's",
                     remedy=f"compare {scored} with {output}, and report it",
                 )
-            done(f"{same:,} of {len(ours):,} answers are the same, character for character", "")
+            done(f"{output}  ({same:,} of {len(ours):,} answers are the same, character for character)", "")
 
     # --- how a step runs ---------------------------------------------------------------------------------------------
 
@@ -195,7 +196,8 @@ class Chapter:
 
     def _environment(self) -> dict[str, str]:
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
-        return {**os.environ, "MLFLOW_TRACKING_URI": store, "PYTHONWARNINGS": "ignore"}
+        quiet = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "PYTHONWARNINGS": "ignore"}
+        return {**os.environ, **quiet, "MLFLOW_TRACKING_URI": store}
 
     def _with_store(self, command: str) -> str:
         return f"MLFLOW_TRACKING_URI={self._environment()['MLFLOW_TRACKING_URI']} {command}"

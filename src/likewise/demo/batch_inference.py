@@ -6,6 +6,7 @@ input's columns and `predictions`.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import mlflow.pyfunc
@@ -15,6 +16,7 @@ from pyspark.sql.types import StringType
 
 def main(model_uri: str, source: str, output: str) -> None:
     """Score `source` on a local Spark of as many cores as there are."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's workers run in this very environment
     spark = (
         SparkSession.builder.master("local[*]")
         .appName("batch_inference")
