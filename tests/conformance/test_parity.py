@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from tests.process.sentiment_store import Store, make_store, run
+from tests.process.sentiment_store import Store, run
 
 import likewise
 from likewise.demo.rows import write_rows
@@ -30,11 +30,6 @@ READY_S = 90
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("parity")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

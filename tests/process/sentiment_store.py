@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
@@ -75,9 +74,8 @@ def run(arguments: list[str], folder: Path, env: Mapping[str, str] | None = None
     return done
 
 
-@functools.cache
 def make_store(base: Path) -> Store:
-    """Fine-tune, log, register, in a folder below `base`; once a process."""
+    """Fine-tune, log, register, in a folder below `base`."""
     folder = base / "sentiment"
     folder.mkdir()
     trained = command(folder, "fine-tune", "--quick", "--rows", TRAIN_ROWS)

@@ -19,7 +19,7 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from sentiment_store import TEXTS, TRAIN_ROWS, Store, environment, make_store, run
+from tests.process.sentiment_store import TEXTS, TRAIN_ROWS, Store, environment, run
 
 from likewise.core.items import Row
 from likewise.demo.data import reviews, split
@@ -27,11 +27,6 @@ from likewise.pipeline.engine import PipelineEngine
 
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples" / "sentiment"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,7 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
     options: dict[str, Any] = {"id2label": names, "label2id": {label: number for number, label in names.items()}}
     if recipe.layers is not None:
         options["num_hidden_layers"] = recipe.layers
+    transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # that the head is new, and layers are cut, is the point
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -93,11 +94,18 @@ def _train(model: Any, tensors: _Tensors, rows: Sequence[Review], recipe: Recipe
     model.train()
     _without_dropout_where_frozen(model)
     for done, (inputs, labels) in enumerate(tensors.of(batches), start=1):
-        loss = model(**inputs, labels=labels).loss
+        with _half_precision():
+            loss = model(**inputs, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         progress(done, len(batches), loss.item())
+
+
+def _half_precision() -> Any:
+    """Mixed precision where the CPU multiplies bfloat16 natively (three times as fast there); plain fp32 elsewhere."""
+    held = torch.cpu.get_capabilities()
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(held.get("avx512_bf16") or held.get("amx_bf16")))
 
 
 def _shuffled(rows: Sequence[Review], size: int, rng: random.Random) -> list[Sequence[Review]]:
