@@ -16,8 +16,9 @@ from server_room import Upper, client_of, upper_app
 from starlette.applications import Starlette
 
 from likewise.core.engine import Engine
-from likewise.core.errors import EngineUnavailable
+from likewise.core.errors import EngineUnavailable, WrongUsage
 from likewise.server import ServerOptions
+from likewise.server.port import listen
 
 JSON = {"Content-Type": "application/json"}
 Scenario = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
@@ -285,3 +286,11 @@ def test_a_bug_of_ours_is_a_500_in_json_and_in_the_log(caplog: pytest.LogCapture
 
 def test_every_option_has_a_help_text() -> None:
     assert all(field.metadata["help"] for field in fields(ServerOptions))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_others_reach_is_refused_unless_told(host: str) -> None:
+    with pytest.raises(WrongUsage, match="other machines") as caught:
+        listen(host, 0)
+    assert "--insecure" in caught.value.remedy
+    listen(host, 0, insecure=True).close()

@@ -38,6 +38,7 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option("--host", "-h", help=_help(ServerOptions, "host"))] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", help=_help(ServerOptions, "port"), min=0, max=65535)] = 5000,
+    insecure: Annotated[bool, typer.Option("--insecure", help=_help(ServerOptions, "insecure"))] = False,
     engine: EngineName = None,
     trust: TrustFlag = False,
     json: Json = False,
@@ -58,7 +59,8 @@ def serve(
         example = api.serving_example(found)
         screen.note("ready" + (f"; try: {curl(url, example)}" if example and len(example) < 500 else f"; see {url}/"))
 
-    api.serve(found, options=ServerOptions(host=host, port=port), engine=engine, listening=listening, ready=ready)
+    options = ServerOptions(host=host, port=port, insecure=insecure)
+    api.serve(found, options=options, engine=engine, listening=listening, ready=ready)
 
 
 def curl(url: str, body: bytes) -> str:

@@ -31,11 +31,11 @@ def run(
 ) -> None:
     """Serve `app`, from `create_app`, until SIGTERM or SIGINT; requests in flight are answered first.
 
-    `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken at once, and what loading the engine
-    raised.
+    `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken and WrongUsage (an address) at once,
+    and what loading the engine raised.
     """
     options = options or ServerOptions()
-    sock = listen(options.host, options.port)
+    sock = listen(options.host, options.port, insecure=options.insecure)
     config = uvicorn.Config(
         app,
         http="httptools",
