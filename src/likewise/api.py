@@ -142,10 +142,7 @@ def serve(
     `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
     """
     found = _found(model, trust)
-    served = ServedModel(
-        name=found.path.name, digest=found.digest, signature=found.signature, example=serving_example(found)
-    )
-    app = create_app(lambda: found.engine(engine), served, options)
+    app = create_app(lambda: found.engine(engine), served_model(found), options)
     run(app, options, on_listening=listening, on_ready=ready)
 
 
@@ -171,10 +168,15 @@ def score(
         loaded.close()
 
 
-def serving_example(bundle: StoredBundle) -> bytes | None:
-    """The JSON request body that was logged with the model, or None."""
-    path = bundle.model_path / "serving_input_example.json"
-    return path.read_bytes() if path.is_file() else None
+def served_model(bundle: StoredBundle) -> ServedModel:
+    """What the server tells of the model, with the JSON request body that was logged as its example."""
+    example = bundle.model_path / "serving_input_example.json"
+    return ServedModel(
+        name=bundle.manifest.source.uri,
+        digest=bundle.digest,
+        signature=bundle.signature,
+        example=example.read_bytes() if example.is_file() else None,
+    )
 
 
 def _found(model: str | Path | Bundle, trust: bool) -> Bundle:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -18,7 +16,7 @@ from likewise.batch.options import parse_columns
 from likewise.cli.models import Model, TrustFlag
 from likewise.cli.screen import Json, Screen, err
 from likewise.core.errors import WrongUsage
-from likewise.server import ServerOptions
+from likewise.server import ServerOptions, curl_line
 
 EngineName = Annotated[
     str | None, typer.Option("--engine", metavar="NAME", help="Which of the bundle's engines; its best one by default.")
@@ -50,23 +48,16 @@ def serve(
     found = api.find(str(model or model_uri), trust=trust, report=screen.note)
 
     def listening(url: str) -> None:
-        if json:
-            screen.json({"url": url, "bundle": found.digest})
-            return
-        screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it)")
+        screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
 
     def ready(url: str) -> None:
-        example = api.serving_example(found)
-        screen.note("ready" + (f"; try: {curl(url, example)}" if example and len(example) < 500 else f"; see {url}/"))
+        if json:
+            screen.json({"url": url, "bundle": found.digest})
+        else:
+            screen.note(f"ready; try: {curl_line(api.served_model(found), url)}")
 
     options = ServerOptions(host=host, port=port, insecure=insecure)
     api.serve(found, options=options, engine=engine, listening=listening, ready=ready)
-
-
-def curl(url: str, body: bytes) -> str:
-    """The line that asks the service, to be pasted into a shell."""
-    data = orjson.dumps(orjson.loads(body)).decode()
-    return shlex.join(["curl", f"{url}/invocations", "-H", "Content-Type: application/json", "-d", data])
 
 
 def score(

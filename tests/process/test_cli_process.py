@@ -1,0 +1,167 @@
+"""Each command given what it cannot use: code, cause, remedy, no traceback, nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.process.sentiment_store import Store, run
+
+pytestmark = pytest.mark.slow
+SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
+LIKEWISE = [sys.executable, "-m", "likewise.cli"]
+
+
+@pytest.fixture(scope="module")
+def bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "bundle"
+    run([*LIKEWISE, "bundle", "models:/inference_pipeline_model/1", "-o", str(path)], path.parent, store.env)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "rows.csv").write_text("review\nThis is the best movie we saw.\n")
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fails(argv: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
+    """The error that a command ends with, after a look at what it prints for people."""
+    home = {"LIKEWISE_CONFIG_HOME": str(folder / "config"), "LIKEWISE_CACHE_HOME": str(folder / "cache")}
+    for form in ([], ["--json"]):
+        done = subprocess.run([*LIKEWISE, *argv, *form], cwd=folder, env=env | home, capture_output=True, text=True)
+        assert done.returncode == 1, done.stderr
+        assert "Traceback" not in done.stderr
+    return dict(json.loads(done.stdout)["error"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["score", "BUNDLE", "gone.csv", "-o", "out.csv"], "INPUT_NOT_FOUND", "gone.csv"),
+        (["score", "BUNDLE", "rows.csv", "-o", "out.csv"], "INPUT_INVALID", "review"),
+        (
+            ["score", "BUNDLE", "rows.csv", "-o", "no/such/folder/out.csv", "--column", "review=text"],
+            "OUTPUT_REFUSED",
+            "",
+        ),
+        (["score", "BUNDLE", "rows.csv", "-o", "rows.csv", "--column", "review=text"], "OUTPUT_REFUSED", "rows.csv"),
+        (
+            ["score", "BUNDLE", "rows.csv", "-o", "o.csv", "--column", "review=text", "--engine", "x"],
+            "ENGINE_UNAVAILABLE",
+            "x",
+        ),
+        (["serve", "BUNDLE", "-p", "0", "--engine", "pyfunc"], "CODE_NOT_TRUSTED", "BUNDLE"),
+        (["inspect", "models:/inference_pipeline_model/99"], "MODEL_NOT_FOUND", "99"),
+        (["inspect", "models:/inference_pipeline_model@best"], "MODEL_NOT_FOUND", "best"),
+        (
+            ["bundle", "runs:/0123456789abcdef0123456789abcdef/model", "-o", "out"],
+            "MODEL_NOT_FOUND",
+            "0123456789abcdef",
+        ),
+        (["bundle", "models:/inference_pipeline_model/1", "-o", "rows.csv"], "OUTPUT_REFUSED", "rows.csv"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_wrong_input(store: Store, bundle: Path, folder: Path, argv: list[str], code: str, said: str) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    error = fails([str(bundle) if word == "BUNDLE" else word for word in argv], folder, store.env)
+    assert error["code"] == code
+    assert said.replace("BUNDLE", str(bundle)) in error["cause"]
+    assert error["remedy"]
+    assert sorted(p.name for p in folder.iterdir() if p.name not in ("cache", "config")) == before
+
+
+def test_an_unreachable_tracking_server(store: Store, folder: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # taken, and nothing listens
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        error = fails(["bundle", "models:/m/1", "-o", "out"], folder, store.env | {"MLFLOW_TRACKING_URI": uri})
+    assert error["code"] == "STORE_UNREACHABLE"
+    assert uri in error["cause"]
+
+
+def test_a_taken_port(store: Store, bundle: Path, folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        error = fails(["serve", str(bundle), "-p", str(taken.getsockname()[1])], folder, store.env)
+    assert error["code"] == "PORT_TAKEN"
+    assert str(os.getpid()) in error["cause"] + error["remedy"]
+
+
+@pytest.mark.parametrize("command", ["bundle", "score"])
+def test_no_space(store: Store, bundle: Path, folder: Path, tiny_disk: Path, command: str) -> None:
+    (folder / "many.csv").write_text("text\n" + "".join(f"{os.urandom(400).hex()}\n" for _ in range(3000)))
+    argv = {
+        "bundle": ["bundle", store.uri, "-o", str(tiny_disk / "out")],
+        "score": ["score", str(bundle), str(folder / "many.csv"), "-o", str(tiny_disk / "out.csv")],
+    }[command]
+    error = fails(argv, folder, store.env)
+    assert error["code"] == "OUTPUT_REFUSED"
+    assert "space" in error["cause"].lower()
+    assert list(tiny_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_is_stopped(store: Store, bundle: Path, folder: Path, stop: signal.Signals) -> None:
+    (folder / "many.csv").write_text("text\n" + "".join(f"{'good ' * 200}{i}\n" for i in range(20_000)))
+    argv = [*LIKEWISE, "score", str(bundle), "many.csv", "-o", "out.csv", "--json"]
+    job = subprocess.Popen(argv, cwd=folder, env=store.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while job.poll() is None and not list(folder.glob(".out.csv*")):
+        pass  # until it has begun to write
+    job.send_signal(stop)
+    out, told = job.communicate(timeout=60)
+    assert job.returncode == 130, told
+    assert json.loads(out)["error"]["code"] == "INTERRUPTED"
+    assert "Traceback" not in told
+    assert sorted(p.name for p in folder.iterdir()) == ["many.csv", "rows.csv"]
+
+
+def test_a_flipped_byte_in_a_bundle(store: Store, bundle: Path, folder: Path) -> None:
+    copy = folder / "copy"
+    shutil.copytree(bundle, copy)
+    victim = next(copy.rglob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(bytes(data))
+    for argv in (
+        ["inspect", str(copy)],
+        ["serve", str(copy), "-p", "0"],
+        ["score", str(copy), "rows.csv", "-o", "o.csv"],
+    ):
+        error = fails(argv, folder, store.env)
+        assert error["code"] == "BUNDLE_TAMPERED"
+        assert victim.name in error["cause"]
+
+
+def test_a_uri_is_bundled_into_the_cache_and_found_there_again(store: Store, bundle: Path, folder: Path) -> None:
+    env = store.env | {"LIKEWISE_CACHE_HOME": str(folder / "cache")}
+    said = [run([*LIKEWISE, "inspect", store.uri, "--json"], folder, env) for _ in range(2)]
+    first, second = (json.loads(each.stdout) for each in said)
+    assert first["digest"] == second["digest"]
+    assert first["path"] == second["path"]
+    assert Path(first["path"]).is_relative_to(folder / "cache")
+    assert "proving" in said[0].stderr
+    assert "proving" not in said[1].stderr
+    manifest = json.loads((bundle / "likewise.json").read_text())
+    assert first["digest"] == manifest["digest"], "the registry's URI and the run's name the same model"
