@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from batch_room import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
-from likewise.core.errors import InputInvalid, ModelFailed, RowRefused, TooManyQuarantined
+from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, TooManyQuarantined
 from likewise.core.items import Row
 
 ROWS = 1000
@@ -68,7 +68,9 @@ def test_bad_rows_harm_no_neighbour(
     assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (ROWS, ROWS - len(failed), len(failed))
     bad = quarantined(tmp_path / f"out.{suffix}")
     assert {row["row"] - 1 for row in bad} == failed
-    assert all(row["code"] == "ROW_REFUSED" and cause in row["cause"] and row["remedy"] for row in bad)
+    assert all(
+        row["code"] in ("ROW_REFUSED", "MODEL_RAISED") and cause in row["cause"] and row["remedy"] for row in bad
+    )
 
 
 def test_lone_surrogates_are_quarantined(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ def test_a_date_outside_pythons_calendar_is_quarantined(tmp_path: Path) -> None:
     assert (report.rows_ok, report.rows_quarantined) == (1, 1)
 
 
-def test_row_refused_is_what_an_exception_becomes(tmp_path: Path) -> None:
+def test_an_exception_of_the_model_is_told_from_a_refusal(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", texts(["poison", "b"]))
     run_job(source, tmp_path / "out.csv", answer=raises_on_poison)
-    assert quarantined(tmp_path / "out.csv")[0]["code"] == RowRefused.code
+    assert quarantined(tmp_path / "out.csv")[0]["code"] == ModelRaised.code

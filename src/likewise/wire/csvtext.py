@@ -14,8 +14,6 @@ from likewise.wire.types import Mismatch, to_boolean, to_double
 
 _ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 
-csv.field_size_limit(sys.maxsize)  # the body's limit bounds a field
-
 
 def parse_csv(text: str, signature: Signature) -> Frame:
     """The rows below the header.
@@ -39,6 +37,7 @@ def parse_csv(text: str, signature: Signature) -> Frame:
 
 
 def _rows(text: str) -> list[list[str]]:
+    csv.field_size_limit(sys.maxsize)  # the body's limit bounds a field
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         return [row for row in reader if row]  # a blank line is no row

@@ -26,7 +26,6 @@ class CsvSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = path.stat().st_size
-        csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
         with self._open() as stream:
             self.columns = self._header(_Reader(stream))
 
@@ -47,6 +46,7 @@ class CsvSource:
                 first += len(chunk)
 
     def _open(self) -> TextIO:
+        csv.field_size_limit(FIELD_LIMIT)  # the whole process's: every reader of CSV sets its own
         return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
 
     def _header(self, reader: _Reader) -> tuple[str, ...]:
