@@ -48,4 +48,4 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) likewise-demo .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

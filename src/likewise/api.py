@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from likewise.batch import Progress, ScoreOptions
 from likewise.batch import Report as JobReport
@@ -14,9 +14,10 @@ from likewise.bundles.open import Bundle as StoredBundle
 from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
 from likewise.bundles.trust import Trust
-from likewise.core.engine import Engine
+from likewise.core.engine import Engine, answers
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
+from likewise.core.signature import Signature
 from likewise.engine.load import LazyEngine, open_engine
 from likewise.server import ServedModel, ServerOptions, create_app, run
 
@@ -28,9 +29,26 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bundle(StoredBundle):
-    """A verified bundle that can answer."""
+    """A verified bundle that can answer.
+
+    `predict` loads an engine and keeps it until `close`, which leaving `with` calls too.
+    """
 
     trust: Trust = field(default_factory=Trust, repr=False)
+    _kept: LazyEngine = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_kept", LazyEngine(self.engine))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the engine that `predict` has loaded; a later `predict` loads it anew."""
+        self._kept.close()
 
     def engine(self, name: str | None = None) -> Engine:
         """Load the engine `name`, or the best one that runs here; the caller closes it."""
@@ -40,33 +58,16 @@ class Bundle(StoredBundle):
         """What `mlflow.pyfunc.load_model(…).predict(data, params)` answers, from the bundle's best engine.
 
         data: one row an item. Returns a frame where the model's records have columns, else a list of one value a row.
-        Raises the first failed row's error.  The engine is loaded at the first call and kept.
+        Raises the first failed row's error.
         """
-        engine = _kept(self)
+        engine = self._kept
         columns = tuple(str(c) for c in data.columns)
         table = Table(columns, list(data.itertuples(index=False, name=None)))
         items: list[Item] = list(table.split(params or {})) if engine.spec.row_wise else [Request(table, params or {})]
         results = answers(engine, items)
         values = [_value(result) for result in results]
         predictions = values if engine.spec.row_wise else values[0]
-        return _like_a_frame(predictions, data)
-
-
-_engines: dict[str, Engine] = {}
-
-
-def _kept(bundle: Bundle) -> Engine:
-    key = f"{bundle.path.resolve()} {bundle.digest}"
-    if key not in _engines:
-        _engines[key] = bundle.engine()
-    return _engines[key]
-
-
-def answers(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """One result an item, in order: prepare, then run what could be prepared."""
-    prepared = engine.prepare(items)
-    ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
-    return [work if isinstance(work, Failed) else next(ran) for work in prepared]
+        return _like_a_frame(predictions, data, self.signature)
 
 
 def _value(result: Result) -> object:
@@ -75,10 +76,14 @@ def _value(result: Result) -> object:
     return result.value
 
 
-def _like_a_frame(predictions: object, data: pd.DataFrame) -> Any:
-    if isinstance(predictions, list) and predictions and all(isinstance(p, dict) for p in predictions):
-        return type(data)(predictions, index=data.index if len(predictions) == len(data) else None)
-    return predictions
+def _like_a_frame(predictions: object, data: pd.DataFrame, signature: Signature) -> Any:
+    if not isinstance(predictions, list) or not all(isinstance(p, dict) for p in predictions):
+        return predictions
+    names = [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name is not None]
+    if not predictions and not names:
+        return predictions
+    index = data.index if len(predictions) == len(data) else None
+    return type(data)(predictions, index=index, columns=None if predictions else names)
 
 
 def find(model: str | Path, *, trust: bool = False, report: Report | None = None) -> Bundle:
@@ -88,11 +93,11 @@ def find(model: str | Path, *, trust: bool = False, report: Report | None = None
     """
     if is_bundle(Path(model)):
         return open_bundle(model, trust=trust)
-    from likewise.build.bundle import cached_bundle
+    from likewise.build.bundle import cached_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = cached_bundle(str(model), trust=allowed, report=report)
-    return Bundle(made.path, made.manifest, Trust(allow=allowed.allows(uri=str(model), digest=made.digest)))
+    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)))
 
 
 def open_bundle(path: str | Path, *, trust: bool = False) -> Bundle:
@@ -119,13 +124,13 @@ def bundle(
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
     ReferenceMissing, UnsafeArchive, OutputRefused.
     """
-    from likewise.build.bundle import build_bundle
+    from likewise.build.bundle import build_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = build_bundle(
         str(model), Path(output), trust=allowed, references=references, row_wise=row_wise, report=report
     )
-    return Bundle(made.path, made.manifest, Trust(allow=allowed.allows(uri=str(model), digest=made.digest)))
+    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)))
 
 
 def serve(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
+from mlflow import MlflowClient
 
 from likewise.build.bundle import build_bundle, cached_bundle
 from likewise.bundles.open import open_bundle
@@ -260,6 +265,166 @@ def test_the_cache_proves_and_traces_a_model_once(store: Store) -> None:
     again: list[str] = []
     assert cached_bundle(uri, trust=TRUSTED, report=again.append).path == first.path
     assert not any("tracing" in line or "proving" in line for line in again)
+
+
+OPENS_WHAT_A_FILE_NAMES = """
+def load_context(self, context):
+    name = mlflow.artifacts.load_text("runs:/{run}/cfg.txt")
+    self.text = mlflow.artifacts.load_text("runs:/{run}/" + name)
+
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({{"answer": [self.text for _ in model_input["x"]]}})
+"""
+
+
+def test_an_old_trace_counts_only_where_what_was_opened_is_the_same(store: Store, tmp_path: Path) -> None:
+    def log(name: str, text: str) -> str:
+        MlflowClient().log_text(store.run_id, text, name)
+        return f"runs:/{store.run_id}/{name}"
+
+    a, b, cfg = log("a.txt", "A"), log("b.txt", "B"), log("cfg.txt", "a.txt")
+    uri = store.pipeline("named", OPENS_WHAT_A_FILE_NAMES.format(run=store.run_id))
+    first = cached_bundle(uri, trust=TRUSTED)
+    assert [r.uri for r in first.manifest.references] == sorted([a, cfg])
+    log("cfg.txt", "b.txt")
+    second = cached_bundle(uri, trust=TRUSTED)
+    assert [r.uri for r in second.manifest.references] == sorted([b, cfg])
+    with store.gone():
+        assert ask_in_a_fresh_process(second.path, tmp_path)[0] == {"answer": "B"}
+    log("cfg.txt", "a.txt")  # a trace of before the last one is known, too
+    lines: list[str] = []
+    assert cached_bundle(uri, trust=TRUSTED, report=lines.append).path == first.path
+    assert not [line for line in lines if "tracing" in line]
+
+
+STARTS_A_PROGRAM = """
+def load_context(self, context):
+    import subprocess
+    self.text = subprocess.check_output({command}, text=True)
+
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({{"answer": [self.text for _ in model_input["x"]]}})
+"""
+
+
+def test_a_program_on_a_file_outside_is_refused_by_name_and_another_told(store: Store, tmp_path: Path) -> None:
+    path = store.folder / "w.txt"
+    path.write_text("weights")
+    reads = store.pipeline("reads", STARTS_A_PROGRAM.format(command=["cat", str(path)]))
+    with pytest.raises(NotSelfContained, match=r"starts a program on .*w\.txt: cat"):
+        build_bundle(reads, tmp_path / "b", trust=TRUSTED)
+    lines: list[str] = []
+    asks = store.pipeline("asks_the_kernel", STARTS_A_PROGRAM.format(command=["uname", "-s"]))
+    build_bundle(asks, tmp_path / "b", trust=TRUSTED, report=lines.append)
+    assert [line for line in lines if "not seen: uname -s" in line]
+
+
+OPENS_A_PATH_LATER = """
+def predict(self, context, model_input, params=None):
+    path = mlflow.artifacts.download_artifacts("{path}")
+    return pd.DataFrame({{"answer": [open(path).read() for _ in model_input["x"]]}})
+"""
+
+
+def test_a_path_that_is_not_vendored_does_not_answer_though_it_is_there(
+    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.folder / "later.txt"
+    path.write_text("only here")
+    bundle = build_bundle(
+        store.pipeline("by_path", OPENS_A_PATH_LATER.format(path=path), example=None), tmp_path / "b", trust=TRUSTED
+    )
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
+    missed = ask_in_a_fresh_process(bundle.path, tmp_path)
+    assert (missed["code"], str(path) in missed["cause"]) == ("REFERENCE_MISSING", True)
+
+
+def _naming(model: Path, reference: str) -> Path:
+    """A model that needs none of its code, and declares `reference`."""
+    steps = [{"step": "detect_language"}, {"step": "respond"}]
+    declared = {"references": [reference], "pipeline": {"format": 1, "uri": "", "steps": steps}}
+    model.mkdir()
+    (model / "MLmodel").write_text(json.dumps({"flavors": {}, "metadata": {"likewise": declared}}))
+    return model
+
+
+@pytest.mark.parametrize("reference", ["{folder}/secret.txt", "http://192.0.2.1/x", "s3://bucket/x", "runs://host/a/b"])
+def test_a_stranger_cannot_name_what_is_copied_into_the_bundle(store: Store, tmp_path: Path, reference: str) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    named = reference.format(folder=tmp_path)
+    model = _naming(tmp_path / "model", named)
+    with pytest.raises(CodeNotTrusted, match=re.escape(named)) as refused:
+        build_bundle(str(model), tmp_path / "b", trust=NOBODY)
+    assert f"--reference {named}" in refused.value.remedy
+
+
+def test_the_user_can_allow_a_path_that_a_model_names(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("words")
+    model = _naming(tmp_path / "model", str(path))
+    bundle = build_bundle(str(model), tmp_path / "b", trust=NOBODY, references=[str(path)])
+    assert [(r.uri, r.via) for r in bundle.manifest.references] == [(str(path), "given")]
+
+
+TWO_AT_ONCE = """
+import sys
+from likewise.build import bundle
+from likewise.bundles.trust import Trust
+prove = bundle.prove
+
+def together(*args, **kwargs):
+    proof = prove(*args, **kwargs)
+    print("proved", flush=True)
+    sys.stdin.readline()  # until the other one has got here too
+    return proof
+
+bundle.prove = together
+print(bundle.cached_bundle(sys.argv[1], trust=Trust(allow=True)).digest)
+"""
+
+
+def test_two_that_make_the_same_bundle_at_once_both_get_it(store: Store) -> None:
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_AT_ONCE, store.classifier],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    assert [one.stdout.readline() for one in both if one.stdout] == ["proved\n", "proved\n"]
+    said = [one.communicate("go\n")[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    assert said[0] == said[1] != ""
+
+
+LOADS_FOR_EVER = """
+def load_context(self, context):
+    with open("{fifo}", "w") as fifo:
+        print("loading", file=fifo, flush=True)
+        import threading; threading.Event().wait()
+
+def predict(self, context, model_input, params=None):
+    return model_input["x"]
+"""
+
+
+def test_a_stopped_command_leaves_no_folder_and_no_process(store: Store, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    model = store.pipeline("for_ever", LOADS_FOR_EVER.format(fifo=tmp_path / "fifo"))
+    command = [sys.executable, "-m", "likewise.cli", "bundle", model, "-o", str(tmp_path / "out" / "b"), "--trust"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "fifo").open() as fifo:
+        assert fifo.readline() == "loading\n"
+        started.terminate()
+        started.wait(30)
+        assert select.select([fifo], [], [], 10)[0]  # closed by the child's end
+        assert fifo.read() == ""
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 FULL_DISK = """

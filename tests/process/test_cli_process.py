@@ -124,7 +124,7 @@ def test_no_space(store: Store, bundle: Path, folder: Path, tiny_disk: Path, com
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_job_that_is_stopped(store: Store, bundle: Path, folder: Path, stop: signal.Signals) -> None:
-    (folder / "many.csv").write_text("text\n" + "".join(f"{'good ' * 200}{i}\n" for i in range(20_000)))
+    (folder / "many.csv").write_text("text\n" + "".join(f"{i} {'good ' * 200}\n" for i in range(20_000)))
     argv = [*LIKEWISE, "score", str(bundle), "many.csv", "-o", "out.csv", "--json"]
     job = subprocess.Popen(argv, cwd=folder, env=store.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while job.poll() is None and not list(folder.glob(".out.csv*")):

@@ -11,14 +11,40 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from likewise.cli.chapter import MARKER, Chapter
+from likewise.core.errors import OutputRefused
+
 ROWS = 60
+PATIENCE = 120  # seconds; none of these steps needs them
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"HF_HUB_OFFLINE": "1"}
+DEMO = [sys.executable, "-m", "likewise.cli", "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
+
+# A child of a step, with a job to clean up after; its parent gets Ctrl-C once the child has begun.
+CLEANS_UP = """
+import os, signal, sys, threading
+from pathlib import Path
+from likewise.cli.app import stop
+signal.signal(signal.SIGTERM, stop)
+Path("staging").touch()
+try:
+    os.kill(os.getppid(), signal.SIGINT)
+    threading.Event().wait()
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)  # as the terminal's Ctrl-C and the demo's SIGTERM come to it, both
+    Path("staging").unlink()
+"""
+
+STUBBORN = """
+import os, signal, threading
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.kill(os.getppid(), signal.SIGINT)
+threading.Event().wait()
+"""
 
 
+@pytest.mark.slow
 def test_the_chapter_from_end_to_end(tmp_path: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"HF_HUB_OFFLINE": "1"}
-    argv = [sys.executable, "-m", "likewise.cli", "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
-    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     facts = json.loads(done.stdout)
     assert facts["accuracy"] > 0.75
@@ -30,7 +56,67 @@ def test_the_chapter_from_end_to_end(tmp_path: Path) -> None:
     assert facts["spark"] == ({"rows": ROWS, "equal": ROWS} if shutil.which("java") else "not run: no Java")
     for name in ("bundle/likewise.json", "scored.csv", "scored.csv.likewise.json", "serve.log", "mlflow.db"):
         assert (tmp_path / "out" / name).is_file()
+    assert "trained on 7,677 reviews" in done.stderr
+    assert "right on 853 held-out reviews" in done.stderr
+    assert "batches, loss" in done.stderr
+    assert "mlflow" not in "".join(line for line in done.stderr.splitlines() if "INFO" in line or "WARNING" in line)
+    assert "Successfully registered" not in done.stderr
     assert running_in(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_stop_while_it_trains_leaves_nothing_running(tmp_path: Path) -> None:
+    process = subprocess.Popen(DEMO, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        while line := process.stderr.readline():
+            if b"batches, loss" in line:
+                break
+        assert len(running_in(tmp_path)) >= 2  # the demo and its step
+        process.terminate()
+        stdout, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 130
+        assert json.loads(stdout)["error"]["code"] == "INTERRUPTED"
+        assert running_in(tmp_path) == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_stop_lets_the_step_that_runs_clean_up(tmp_path: Path) -> None:
+    chapter = Chapter(tmp_path, quick=True, rows=1)
+    with pytest.raises(KeyboardInterrupt):
+        chapter._run(sys.executable, "-c", CLEANS_UP)
+    assert not (tmp_path / "staging").exists()
+    assert running_in(tmp_path) == []
+
+
+def test_a_step_that_does_not_stop_is_made_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likewise.cli.chapter.STOPPING", 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        Chapter(tmp_path, quick=True, rows=1)._run(sys.executable, "-c", STUBBORN)
+    assert running_in(tmp_path) == []
+
+
+def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out" / "bundle").mkdir(parents=True)
+    (tmp_path / "out" / "bundle" / "mine").touch()
+    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (1, "OUTPUT_REFUSED")
+    assert "-o" in error["remedy"]
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["bundle", "mine"]
+
+
+def test_the_demos_own_folder_is_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    for _ in range(2):
+        Chapter(folder, quick=True, rows=1)._prepare_folder()
+    assert [path.name for path in folder.iterdir()] == [MARKER]
+    (folder / MARKER).unlink()
+    (folder / "file").touch()
+    with pytest.raises(OutputRefused, match="not empty"):
+        Chapter(folder, quick=True, rows=1)._prepare_folder()
 
 
 def running_in(folder: Path) -> list[str]:

@@ -144,6 +144,30 @@ def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining() -> N
         assert running.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.parametrize(
+    ("drain_timeout", "signals"), [("1", [signal.SIGTERM]), ("600", [signal.SIGTERM, signal.SIGINT])]
+)
+def test_a_run_that_does_not_end_holds_the_process_no_longer_than_the_drain_or_a_second_ctrl_c(
+    drain_timeout: str, signals: list[signal.Signals]
+) -> None:
+    async def scenario(running: Server, url: str) -> None:
+        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+            asking = asyncio.create_task(client.post("/invocations", json={"inputs": ["hang"]}))
+            assert await asyncio.to_thread(running.event, "hanging") == 1
+            for sent in signals:
+                assert not asking.done()
+                running.process.send_signal(sent)
+                while sent == signal.SIGTERM and (await client.get("/ready")).status_code == 200:
+                    await asyncio.sleep(0.01)
+            answer = await asking
+            assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+            assert "stopped before" in answer.json()["message"]
+
+    with ready_server("--drain-timeout", drain_timeout) as (running, url):
+        asyncio.run(scenario(running, url))
+        assert running.process.wait(10) == 0
+
+
 async def keep_asking(client: httpx.AsyncClient, name: str, stopping: asyncio.Event) -> list[str]:
     """Ask until the server takes no more connections; what went wrong with requests that it had taken."""
     wrong: list[str] = []

@@ -9,6 +9,7 @@ import argparse
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ TEXT = Signature.parse({"inputs": json.dumps([{"type": "string", "name": "text",
 
 
 class Upper:
-    """Answers `{"text": TEXT}` after `delay` seconds a run."""
+    """Answers `{"text": TEXT}` after `delay` seconds a run; never ends a run with the text `hang`."""
 
     def __init__(self, delay: float) -> None:
         self.spec = EngineSpec("upper", "none", True, False, True, 64, "sha256:e")
@@ -35,6 +36,9 @@ class Upper:
     def run(self, work: Sequence[Work]) -> list[Result]:
         time.sleep(self._delay)
         items = [one.payload for one in work]
+        if any(isinstance(item, Row) and item.get("text") == "hang" for item in items):
+            say("hanging", len(items))
+            threading.Event().wait()
         return [Ok({"text": str(item.get("text")).upper()}) for item in items if isinstance(item, Row)]
 
     def close(self) -> None:
@@ -52,6 +56,7 @@ def main() -> int:
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--load", type=float, default=0.0)
     parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--drain-timeout", type=int, default=20)
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
@@ -61,7 +66,7 @@ def main() -> int:
             raise EngineUnavailable("no such engine", remedy="name another")
         return Upper(arguments.delay)
 
-    options = ServerOptions(host=arguments.host, port=arguments.port)
+    options = ServerOptions(host=arguments.host, port=arguments.port, drain_timeout_s=arguments.drain_timeout)
     model = ServedModel(name="upper", digest="sha256:abc", signature=TEXT, example=b'{"inputs": ["warm"]}')
     try:
         run(

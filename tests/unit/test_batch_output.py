@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from batch_room import TEXT, UNSIGNED, names, read, run_job, texts, upper, write
+from batch_room import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
 from likewise.batch import ScoreOptions
-from likewise.batch.formats.csv_lines import FIELD_LIMIT
 from likewise.batch.options import parse_columns
 from likewise.batch.runners import RUNNERS, runner
 from likewise.batch.sinks import refused
+from likewise.core.engine import EngineSpec
 from likewise.core.errors import (
     InputInvalid,
     InputNotFound,
@@ -194,10 +195,67 @@ def test_a_folder_as_input_is_refused(tmp_path: Path) -> None:
         run_job(tmp_path, tmp_path / "out")
 
 
-def test_a_field_without_end_stops_the_job(tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text('text\na\n"' + "x\n" * (FIELD_LIMIT // 2 + 1))
-    with pytest.raises(InputInvalid, match="begins on line 3 has a field of more than"):
-        run_job(tmp_path / "in.csv", tmp_path / "out.csv")
+def test_a_field_without_end_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("likewise.batch.formats.csv_lines.FIELD_LIMIT", 100)
+    (tmp_path / "in.csv").write_text('text\na\n"' + "x\n" * 200 + "y" * 101 + "\nlast\n")
+    report = run_job(tmp_path / "in.csv", tmp_path / "out.csv", window=7)
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["a", *["x"] * 199, "last"]
+    assert (report.rows_in, report.rows_quarantined) == (203, 2)
+    for row, line, held in zip(quarantined(tmp_path / "out.csv"), (3, 203), ('"x', "y" * 101), strict=True):
+        assert f"begins on line {line} has a field of more than 100 characters" in row["cause"]
+        assert json.loads(row["columns"]) == {"": held}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    ("source", "output", "cause"),
+    [
+        ("OUT/mine.csv", "OUT", "holds the input"),
+        ("OUT/deep/mine.csv", "OUT", "holds the input"),
+        ("z.csv.quarantine.parquet", "z.csv", "is the input itself"),
+        ("z.csv.likewise.json", "z.csv", "is the input itself"),
+        ("z.csv", "z.csv", "is the input itself"),
+        ("in.csv", "thesis.csv", "no job wrote it"),
+        ("in.csv", "y.csv", "no job wrote it"),
+        ("in.csv", "w.csv", "no job wrote it"),
+        ("in.csv", "mixed", "other things in it"),
+    ],
+)
+def test_nothing_foreign_is_replaced(tmp_path: Path, source: str, output: str, cause: str, restart: bool) -> None:
+    run_job(write(tmp_path / "first.csv", texts(["a"])), tmp_path / "OUT")
+    run_job(tmp_path / "first.csv", tmp_path / "mixed")
+    (tmp_path / "OUT/deep").mkdir()
+    foreign = ["thesis.csv", "y.csv.quarantine.parquet", "w.csv.likewise.json", "mixed/notes.txt"]
+    for name in {*foreign, "in.csv", source}:
+        (tmp_path / name).write_text("text\nprecious\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputRefused, match=cause):
+        run_job(tmp_path / source, tmp_path / output, restart=restart, input_format="csv")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_while_the_engine_loads(tmp_path: Path, source: Path) -> None:
+    class Loading(FunctionEngine):
+        @property
+        def spec(self) -> EngineSpec:
+            raise KeyboardInterrupt
+
+        @spec.setter
+        def spec(self, _: EngineSpec) -> None:
+            pass
+
+    with pytest.raises(Interrupted, match="after 0 rows"):
+        run_job(source, tmp_path / "out", engine=Loading(upper))
+    assert names(tmp_path) == {"in.csv"}
+
+
+def test_ctrl_c_while_the_staging_folder_is_made(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("likewise.batch.sinks.Output._claim", stop)
+    with pytest.raises(Interrupted):
+        run_job(source, tmp_path / "out")
     assert names(tmp_path) == {"in.csv"}
 
 

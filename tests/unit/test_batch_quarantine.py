@@ -100,7 +100,20 @@ def test_the_quarantine_says_which_row_and_holds_its_bytes(tmp_path: Path) -> No
     assert held["text"].encode(errors="surrogateescape") == b"caf\xe9"
     assert json.loads(bad[1]["columns"]) == {"n": "3", "text": "a", "": ["b"]}
     assert "3 fields where the header has 2" in bad[1]["cause"]
+    assert [json.loads(row["columns"]) for row in bad[2:]] == [{"": '4,"q"x'}, {"": '6,"open'}]
     assert [row["n"] for row in read(tmp_path / "out/part-00000.csv")] == ["1", "5"]
+
+
+def test_an_open_quote_costs_its_own_line_only(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_bytes(b'text\r\nok1\r\n"open quote\r\nrow3\r\n\r\n"two\nlines"\r\nrow5\r\n"open')
+    report = run_job(tmp_path / "in.csv", tmp_path / "out.csv", window=2)
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["ok1", "row3", "two\nlines", "row5"]
+    assert report.rows_in == 6
+    bad = quarantined(tmp_path / "out.csv")
+    assert [(row["row"], row["line"], json.loads(row["columns"])) for row in bad] == [
+        (2, 3, {"": '"open quote'}),
+        (6, 9, {"": '"open'}),
+    ]
 
 
 def test_bad_json_lines_are_quarantined_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

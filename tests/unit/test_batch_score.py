@@ -16,8 +16,10 @@ from batch_room import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read,
 from likewise.batch import Progress
 from likewise.core.items import Row
 from likewise.core.signature import Signature
+from likewise.engine.load import LazyEngine
 
 SUFFIXES = ["csv", "jsonl", "parquet"]
+NUMBER = Signature.parse({"outputs": [{"type": "double"}]})
 
 
 @pytest.mark.parametrize("out", SUFFIXES)
@@ -87,7 +89,9 @@ def test_the_signature_types_a_csv(tmp_path: Path) -> None:
     report = run_job(source, tmp_path / "out.csv", answer=lambda row: seen.append(row) or 1, signature=signature)
     assert seen == [Row(tuple(kinds), ("05", 5, 1000.0, True, datetime(2020, 1, 2, 3, 4, 5), [1, 2]))]
     assert report.rows_quarantined == 1
-    assert quarantined(tmp_path / "out.csv")[0]["cause"] == "row 2, column `n`: '1.5' is no long"
+    assert quarantined(tmp_path / "out.csv")[0]["cause"] == (
+        f"row 2, column `n`: expected a whole number from {-(2**63)} to {2**63 - 1}, got '1.5'"
+    )
 
 
 def test_json_lines_go_through_as_they_are(tmp_path: Path) -> None:
@@ -140,6 +144,7 @@ def test_parquet_types_go_through_as_they_are(tmp_path: Path) -> None:
         ({"text": "t"}, None, "t", "t"),
         ("plain", None, "plain", "plain"),
         (1.5, None, "1.5", 1.5),
+        (2, [{"type": "double"}], "2", 2),
         (True, [{"type": "boolean"}], "true", True),
         (None, None, "", None),
         ([1, 2], None, "[1, 2]", [1, 2]),
@@ -159,13 +164,15 @@ def test_the_shape_of_predictions(tmp_path: Path, answer: object, outputs: objec
     for suffix, expected in (("csv", cell), ("jsonl", native), ("parquet", native)):
         output = tmp_path / f"out.{suffix}"
         run_job(source, output, answer=lambda _: answer, signature=signature)
+        if suffix == "parquet" and answer is not None and (outputs is None or outputs[0]["type"] == "map"):
+            expected = cell  # no type is declared that a column could have
         assert read(output) == [{"text": "x", "predictions": expected}]
 
 
 def test_nan_is_null_in_json_and_itself_elsewhere(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", texts(["x"]))
     for suffix in SUFFIXES:
-        run_job(source, tmp_path / f"out.{suffix}", answer=lambda _: math.nan, signature=UNSIGNED)
+        run_job(source, tmp_path / f"out.{suffix}", answer=lambda _: math.nan, signature=NUMBER)
     assert read(tmp_path / "out.jsonl")[0]["predictions"] is None
     assert math.isnan(float(read(tmp_path / "out.csv")[0]["predictions"]))
     assert math.isnan(read(tmp_path / "out.parquet")[0]["predictions"])
@@ -174,12 +181,78 @@ def test_nan_is_null_in_json_and_itself_elsewhere(tmp_path: Path) -> None:
 def test_a_prediction_that_the_format_cannot_hold_is_quarantined_alone(tmp_path: Path) -> None:
     answers = {"0": 1, "1": "one", "2": 2, "3": 3}
     source = write(tmp_path / "in.jsonl", texts(answers))
-    run_job(source, tmp_path / "out.parquet", lambda row: answers[row.values[0]], signature=UNSIGNED, window=1)
+    longs = Signature.parse({"outputs": [{"type": "long"}]})
+    run_job(source, tmp_path / "out.parquet", lambda row: answers[row.values[0]], signature=longs, window=1)
     assert [row["predictions"] for row in read(tmp_path / "out.parquet")] == [1, 2, 3]
     assert "does not fit the column's type int64" in quarantined(tmp_path / "out.parquet")[0]["cause"]
     for suffix in ("csv", "jsonl"):
         report = run_job(source, tmp_path / f"s.{suffix}", lambda row: {"text": "\ud800" * (row.values[0] == "2")})
         assert (report.rows_ok, report.rows_quarantined) == (3, 1)
+
+
+ANSWERS: dict[str, list[object]] = {
+    "numbers": [0, 1, 2, 3, 4.75, 5],
+    "records": [{"l": "a", "m": 1}, {"l": "b", "m": 2}, {"l": "c", "m": 3, "why": "z"}, {"l": 1}],
+    "kinds": [True, False, True, True, 7, "seven", None, [1]],
+}
+
+
+@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
+def test_undeclared_predictions_are_neither_cut_nor_lost(tmp_path: Path, answers: list[object]) -> None:
+    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(answers))))
+    output = tmp_path / "out.parquet"
+    report = run_job(source, output, lambda row: {**row_of(answers, row)}, signature=Signature(TEXT.inputs), window=2)
+    assert report.rows_quarantined == 0
+    written = [row["predictions"] for row in read(output)]
+    wanted = [a["l"] if isinstance(a, dict) and len(a) == 1 else a for a in answers]
+    assert written == [a if isinstance(a, str) or a is None else json.dumps(a) for a in wanted]
+
+
+def row_of(answers: list[object], row: Row) -> dict[str, object]:
+    """The row's answer in a record, as a frame's row comes."""
+    answer = answers[int(str(row.get("text")))]
+    return answer if isinstance(answer, dict) else {"p": answer}
+
+
+DECLARED: list[tuple[list[dict[str, object]], list[object], list[object]]] = [
+    ([{"type": "long"}], [0, 4.75, True, "5", 2**63, None, 7], [0, None, 7]),
+    ([{"type": "double"}], [0.5, 2, True, 2**53 + 1, "x", 3.0], [0.5, 2.0, 3.0]),
+    ([{"type": "float"}], [0.5, 1e300], [0.5]),
+    ([{"type": "boolean"}], [True, 1, "true"], [True]),
+    ([{"type": "string"}], ["a", 5, [1]], ["a", "5", "[1]"]),
+    (
+        [{"name": "l", "type": "string"}, {"name": "n", "type": "long"}],
+        [{"l": "a", "n": 1}, {"l": "b", "n": 1.5}, {"l": "c", "n": 2, "why": "z"}, {"l": "d"}, "e"],
+        [{"l": "a", "n": 1}, {"l": "d", "n": None}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("outputs", "answers", "held"), DECLARED, ids=lambda value: str(value)[:30])
+def test_a_declared_type_holds_a_prediction_exactly_or_not_at_all(
+    tmp_path: Path, outputs: list[dict[str, object]], answers: list[object], held: list[object]
+) -> None:
+    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(answers))))
+    output = tmp_path / "out.parquet"
+    signature = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "outputs": outputs})
+    report = run_job(source, output, lambda row: answers[int(row.get("text"))], signature=signature, window=2)
+    written = [row["predictions"] for row in read(output)]
+    assert written == held
+    assert [type(value) for value in written] == [type(value) for value in held]
+    assert report.rows_quarantined == len(answers) - len(held)
+
+
+def test_the_clock_starts_when_the_engine_has_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("likewise.batch.local.time.monotonic", lambda: now[0])
+
+    def load() -> FunctionEngine:
+        now[0] += 100
+        return FunctionEngine(lambda _: {"text": "x"})
+
+    source = write(tmp_path / "in.csv", texts(["a"]))
+    for budget in (None, 32):
+        assert run_job(source, tmp_path / f"out-{budget}", engine=LazyEngine(load), budget=budget).seconds == 0
 
 
 def test_a_column_is_renamed_for_the_model_only(tmp_path: Path) -> None:

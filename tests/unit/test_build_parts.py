@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.build.alike import alike
+from likewise.build.bundle import _place, _staging, trusts
 from likewise.build.child import run_child
 from likewise.build.example import Example
 from likewise.build.prove import refute_row_wise
 from likewise.build.trace import outermost
-from likewise.core.errors import ModelInvalid, RowRefused, RowWiseRefuted
+from likewise.bundles.format import Manifest, Source
+from likewise.bundles.open import Bundle
+from likewise.bundles.trust import Trust
+from likewise.bundles.write import write_manifest
+from likewise.core.errors import ModelInvalid, OutputRefused, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Row, Table
 from likewise.core.results import Failed, Ok, Result
 
@@ -191,6 +201,7 @@ def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
     assert _child(tmp_path, say.format('{"tmp": tempfile.gettempdir(), **json.load(open(sys.argv[1]))}')) == {
         "tmp": str(tmp_path / "work" / "tmp"),
         "n": 1,
+        "parent": os.getpid(),
     }
     failed = {"error": {"kind": "RowRefused", "cause": "c", "remedy": "r"}}
     with pytest.raises(RowRefused, match="c"):
@@ -199,3 +210,158 @@ def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
         _child(tmp_path, "import sys; print('last words', flush=True); sys.exit(3)")
     with pytest.raises(ModelInvalid, match="more than 1 s"):
         _child(tmp_path, "import threading; threading.Event().wait()", timeout=1)
+
+
+CARRY_OUT = """
+import sys
+from likewise.build.child import carry_out
+
+def work(task, folder):
+    print("noise " * 1000, flush=True)
+    {body}
+
+carry_out(work, *sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_an_exception_that_nobody_foresaw_is_named_without_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    monkeypatch.setenv("LIKEWISE_DEBUG", "1") if debug else monkeypatch.delenv("LIKEWISE_DEBUG", raising=False)
+    with pytest.raises(ModelInvalid, match="ZeroDivisionError: division by zero") as raised:
+        _child(tmp_path, CARRY_OUT.format(body="1 / 0"))
+    assert "Traceback" not in raised.value.cause
+    assert len(raised.value.cause) < 200
+    assert ["Traceback" in note for note in getattr(raised.value, "__notes__", [])] == [True] * debug
+
+
+def test_a_child_that_dies_is_quoted_with_its_last_line_alone(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match=r"it said: KeyboardInterrupt$") as raised:
+        _child(tmp_path, CARRY_OUT.format(body="raise KeyboardInterrupt"))
+    assert "noise" not in raised.value.cause
+
+
+ORPHAN = """
+import os, sys
+from pathlib import Path
+from likewise.build.child import run_child
+work = Path(sys.argv[1])
+run_child("waits", {}, work, environment={**os.environ, "PYTHONPATH": sys.argv[1], "FIFO": sys.argv[2]}, timeout=60)
+"""
+WAITS = """
+import os, sys
+from likewise.build.child import carry_out
+
+def work(task, folder):
+    with open(os.environ["FIFO"], "w") as fifo:
+        print("loading", file=fifo, flush=True)
+        import threading; threading.Event().wait()
+
+carry_out(work, *sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "waits.py").write_text(WAITS)
+    os.mkfifo(tmp_path / "fifo")
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path), str(tmp_path / "fifo")])
+    with (tmp_path / "fifo").open() as fifo:
+        assert fifo.readline() == "loading\n"
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        assert select.select([fifo], [], [], 10)[0]  # closed by the child's end
+        assert fifo.read() == ""
+
+
+PROGRAMS = """
+import json, os, subprocess, sys
+from pathlib import Path
+from likewise.build.watch import Watch
+seen, started = [], []
+own = Path(sys.argv[1])
+Watch(seen.append, own=[own], everywhere=True, started=started.append).start()
+out = sys.argv[2]
+os.chdir(out)
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+subprocess.run(["uname", "-p"], **quiet)
+subprocess.run(["cat", f"{own}/mine.txt", "/etc/hosts"], **quiet)
+subprocess.run(["cat", f"{out}/w.txt"], **quiet)
+subprocess.run(f"cat<{out}/w.txt; true", shell=True, **quiet)
+subprocess.run(["cat", "w.txt"], **quiet)
+subprocess.run(["ls", f"--directory={out}/data"], **quiet)
+subprocess.run(["cat", "w.txt"], cwd=own, **quiet)
+os.system(f"cat {out}/w.txt >/dev/null")
+os.posix_spawn("/bin/cat", ["cat", f"{out}/gone.txt"], {}, file_actions=[(os.POSIX_SPAWN_CLOSE, 2)])
+if os.fork() == 0:
+    try:
+        os.execv(f"{out}/data/program", ["program"])
+    except OSError:
+        print(json.dumps({"seen": seen, "started": started}))
+"""
+
+
+def test_a_watch_names_the_programs_that_are_started(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
+    own, out = tmp_path / "own", tmp_path / "out"
+    for folder in (own, out / "data"):
+        folder.mkdir(parents=True)
+    for file in (own / "mine.txt", out / "w.txt", out / "data" / "program"):
+        file.write_text("x")
+    command = [sys.executable, "-c", PROGRAMS, str(own), str(out)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert list(dict.fromkeys(found["seen"])) == [
+        f"starts a program on {out}/w.txt: cat {out}/w.txt",
+        f"starts a program on {out}/w.txt: /bin/sh -c cat<{out}/w.txt; true",
+        f"starts a program on {out}/w.txt: cat w.txt",
+        f"starts a program on {out}/data: ls --directory={out}/data",
+        f"starts a program on {out}/w.txt: cat {out}/w.txt >/dev/null",
+        f"starts a program on {out}/data/program: program",
+    ]
+    assert list(dict.fromkeys(found["started"])) == [
+        "uname -p",
+        f"cat {own}/mine.txt /etc/hosts",
+        "cat w.txt",
+        f"cat {out}/gone.txt",
+    ]
+
+
+def test_only_errors_of_writing_the_output_are_called_so(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    for error in (
+        OSError(errno.ENOSPC, "full"),
+        PermissionError(errno.EACCES, "no", str(tmp_path / ".bundle.x" / "a")),
+    ):
+        with pytest.raises(OutputRefused), _staging(target):
+            raise error
+    for other in (FileNotFoundError(errno.ENOENT, "no", "/etc/x"), PermissionError(errno.EACCES, "no", "/etc/shadow")):
+        with pytest.raises(type(other)), _staging(target):
+            raise other
+    assert list(tmp_path.iterdir()) == []
+
+
+def _sealed(folder: Path, text: str) -> Bundle:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "MLmodel").write_text(text)
+    return write_manifest(folder, Manifest(files={}))
+
+
+def test_the_same_bundle_that_another_process_has_placed_is_taken(tmp_path: Path) -> None:
+    placed = _sealed(tmp_path / "target", "a")
+    same, other = _sealed(tmp_path / "same", "a"), _sealed(tmp_path / "other", "b")
+    assert _place(same.path, placed.path, same.digest).digest == placed.digest
+    with pytest.raises(OutputRefused, match="another bundle"):
+        _place(other.path, placed.path, other.digest)
+
+
+@pytest.mark.parametrize("typed", ["models:/name@champion", "models:/name", "models:/name/1"])
+def test_one_decision_on_trust_by_what_was_typed_or_what_it_resolved_to(tmp_path: Path, typed: str) -> None:
+    made = _sealed(tmp_path / "b", "a")
+    resolved = replace(made.manifest, source=Source("models:/name@champion", "models:/name/1"))
+    bundle = Bundle(made.path, resolved)
+    assert trusts(bundle, "models:/name@champion", Trust(entries=(typed,)))
+    assert trusts(bundle, "models:/name@champion", Trust(entries=(made.digest,)))
+    assert not trusts(bundle, "models:/name@champion", Trust(entries=("models:/name/2", "runs:/abc")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import socket
 import time
@@ -212,12 +213,55 @@ def test_a_models_facts_are_read_without_running_it(tmp_path: Path) -> None:
         "references": ["runs:/a/model", "models:/b@c"],
         "pipeline": {"format": 1, "steps": [{"step": "classify", "model": "runs:/a/model"}, {"step": "respond"}]},
     }
-    facts = read_model(make_model(tmp_path / "m", metadata={"likewise": declared}, signature={"inputs": "[]"}))
+    facts = read_model(make_model(tmp_path / "m", metadata={"likewise": declared}, signature=SIGNED))
     assert (facts.row_wise, facts.references) == (True, ("runs:/a/model", "models:/b@c"))
     assert facts.environment.requirements == ("mlflow==3.17.2", "numpy")
     assert [(e.name, e.runs_code) for e in facts.engines()] == [("torch", False), ("pyfunc", True)]
     bare = read_model(make_model(tmp_path / "bare"))
     assert (bare.row_wise, bare.references, [e.name for e in bare.engines()]) == (None, (), ["pyfunc"])
+
+
+SIGNED = {"inputs": '[{"type": "string", "name": "text"}]'}
+CLASSIFY = {"step": "classify", "model": "runs:/a/model"}
+
+
+def _declaring(folder: Path, steps: object, uri: object = "", signature: object = None) -> Path:
+    declared = {"pipeline": {"format": 1, "uri": uri, "steps": steps}}
+    return make_model(folder / "m", metadata={"likewise": declared}, signature=signature)
+
+
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        (["cache"], "a pipeline's step must be a mapping, got 'cache'"),
+        ([], "at least one step"),
+        ([{"size": 3}], "under 'step', got None"),
+        ([{"step": "polish"}], "no step is called 'polish'"),
+        ([{"step": "mine:Own"}], "the model's own code"),
+        ([CLASSIFY, {"step": "cache"}], "first or nowhere"),
+        ([{"step": "cache", "size": "x"}], "'cache': size must be a number from 0 .*, got 'x'"),
+        ([{"step": "cache", "size": True}], "size must be"),
+        ([{"step": "detect_language", "least": 2}], "least must be a number from 0 to 1, got 2"),
+        ([{"step": "detect_language", "default": None}], "default must be a text"),
+        ([{"step": "classify", "model": 1}], "model must be a text, got 1"),
+        ([{"step": "classify"}], "model"),
+        ([CLASSIFY | {"colour": 1}], "colour"),
+        *(([CLASSIFY | {"max_length": n}], f"max_length must be .* whole, got {n!r}") for n in ("x", 2.5, -1, 0, 1)),
+        ([CLASSIFY | {"max_length": 1_000_001}], "max_length"),
+        ([CLASSIFY | {"max_length": datetime.date(2024, 1, 1)}], "got a date"),
+    ],
+)
+def test_a_malformed_declaration_is_named_when_the_model_is_read(tmp_path: Path, steps: object, problem: str) -> None:
+    with pytest.raises(ModelInvalid, match=problem):
+        read_model(_declaring(tmp_path, steps))
+
+
+def test_what_no_json_holds_and_a_bad_signature_are_named_when_the_model_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="'uri' is 2024-01-01 and not a text"):
+        read_model(_declaring(tmp_path / "1", [CLASSIFY], uri=datetime.date(2024, 1, 1)))
+    for folder, inputs in enumerate(["nonsense", "{}", '[{"name": "x", "type": "strange"}]', 5]):
+        with pytest.raises(ModelInvalid, match="'signature'"):
+            read_model(_declaring(tmp_path / f"s{folder}", [CLASSIFY], signature={"inputs": inputs}))
 
 
 @pytest.mark.parametrize(

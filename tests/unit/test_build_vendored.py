@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ReferenceMissing
-from likewise.engine.vendored import Vendored, inside, install, named_cause, normal, uninstall
+from likewise.engine.pyfunc import no_bytecode
+from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -130,11 +134,20 @@ def test_inside_a_model_nothing_else_answers(held: Vendored) -> None:
     assert mlflow.artifacts.load_text(uri) == "mine"
 
 
-def test_a_local_file_is_the_models_own_business(held: Vendored, tmp_path: Path) -> None:
+def test_a_local_file_answers_where_it_is_the_models_own_or_temporary_and_nowhere_else(
+    held: Vendored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret.txt"
+    with inside(Vendored({}, own=(tmp_path,))):
+        assert mlflow.artifacts.load_text(str(secret)) == "secret"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with inside(held):
-        assert mlflow.artifacts.load_text(str(tmp_path / "secret.txt")) == "secret"
-        with pytest.raises(MlflowException, match="does not carry"):
-            mlflow.artifacts.load_text(str(tmp_path / "no.txt"))
+        assert mlflow.artifacts.load_text(str(secret)) == "secret"
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with inside(held), pytest.raises(MlflowException, match="does not carry") as missed:
+        mlflow.artifacts.load_text(str(secret))  # on another machine nothing would answer
+    assert str(named_cause(missed.value).remedy).endswith(f"--reference {secret}")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("inner", ["../../secret.txt", "data/../../../secret.txt", "no.txt"])
@@ -173,3 +186,13 @@ def _wrap(error: Exception) -> None:
         raise error
     except LikewiseError:
         raise KeyError("theirs") from None
+
+
+def test_byte_code_stays_off_until_the_last_thread_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    first, second = no_bytecode(), no_bytecode()
+    with first:
+        second.__enter__()  # another thread comes in before this one leaves
+    assert sys.dont_write_bytecode
+    second.__exit__(None, None, None)
+    assert not sys.dont_write_bytecode

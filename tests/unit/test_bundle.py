@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
+import py_compile
+import random
+import shutil
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +28,7 @@ from likewise.core.errors import (
     BundleTampered,
     LikewiseError,
     ModelNotFound,
+    OutputRefused,
     ReferenceMissing,
     UnsafeArchive,
 )
@@ -141,12 +149,50 @@ def test_a_reference_that_is_not_carried_is_refused_by_name(tmp_path: Path) -> N
         open_bundle(tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    "path", ["../outside", "/etc", "references/../../outside", "model/data", "references", "engine/x"]
+)
+def test_a_sealed_reference_to_elsewhere_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "outside").mkdir()
+    make(tmp_path / "b", replace(MANIFEST_BEFORE, references=(Reference("runs:/abc/model", path, "given"),)))
+    with pytest.raises(UnsafeArchive):
+        open_bundle(tmp_path / "b")
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "model/../../outside.txt", "start.sh", "other/x"])
+def test_a_sealed_file_outside_the_bundles_folders_is_refused(tmp_path: Path, name: str) -> None:
+    sealed = make(tmp_path / "b").manifest
+    files = {**sealed.files, name: sealed.files["model/MLmodel"]}
+    with pytest.raises(UnsafeArchive):
+        load_manifest(replace(sealed, files=files).dump())
+
+
+def test_byte_code_from_another_program_is_told_with_its_remedy(tmp_path: Path) -> None:
+    bundle = make(tmp_path / "b")
+    (tmp_path / "b" / "model" / "code").mkdir()
+    (tmp_path / "b" / "model" / "code" / "steps.py").write_text("x = 1\n")
+    write_manifest(bundle.path, bundle.manifest)
+    py_compile.compile(str(bundle.path / "model" / "code" / "steps.py"))
+    with pytest.raises(BundleTampered, match=r"__pycache__.* byte code") as caught:
+        open_bundle(bundle.path)
+    assert "PYTHONDONTWRITEBYTECODE=1" in caught.value.remedy
+    assert f"find {bundle.path} -name __pycache__" in caught.value.remedy
+    (bundle.path / "model" / "MLmodel").write_text("flavors: {}\nmore: 1\n")
+    with pytest.raises(BundleTampered, match="MLmodel has other bytes"):
+        open_bundle(bundle.path)
+
+
 def test_no_folder_and_no_bundle_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as gone:
         open_bundle(tmp_path / "gone")
     with pytest.raises(BundleInvalid) as empty:
         open_bundle(tmp_path)
     assert all("likewise bundle" in error.value.remedy for error in (gone, empty))
+
+
+def test_a_manifest_as_deep_as_a_well_is_refused() -> None:
+    with pytest.raises(BundleTampered):
+        load_manifest(b"[" * 200_000)
 
 
 def test_another_format_is_named(tmp_path: Path) -> None:
@@ -207,3 +253,59 @@ def test_what_is_no_archive_is_said_so(tmp_path: Path, data: bytes) -> None:
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
     assert caught.value.code == "BUNDLE_INVALID"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a/b"), ("a", "a/b/c"), ("a/b", "a"), ("a", "a")], ids=",".join)
+def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", *((_member(name), b"x") for name in names))
+    with pytest.raises(UnsafeArchive):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_where_a_file_stands_is_refused(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", (_member("a"), b"x"), (_member("a", tarfile.DIRTYPE), b""))
+    with pytest.raises(UnsafeArchive):
+        unpack(archive, tmp_path / "out")
+
+
+def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
+    archive = _tar(tmp_path / "a.tar.gz", (_member("a" * 300), b"x"))
+    with pytest.raises(OutputRefused, match="long"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_than_the_disk_holds_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    member = _member("model/big")
+    member.size = shutil.disk_usage(tmp_path).free * 2
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(OutputRefused, match="room"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_damaged_stream_is_no_archive(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w") as tar:
+        member = _member("model/letters")
+        member.size = 300_000
+        tar.addfile(member, io.BytesIO(bytes(random.Random(1).choices(b"abcdefgh", k=member.size))))
+    whole = compress(body.getvalue())
+    for at in range(1, 10):
+        data = bytearray(whole)
+        place = len(data) * at // 10
+        data[place : place + 64] = bytes(byte ^ 0xFF for byte in data[place : place + 64])
+        (tmp_path / "a.tar").write_bytes(data)
+        with pytest.raises(BundleInvalid):
+            unpack(tmp_path / "a.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(OutputRefused):
+        unpack(pack(make(tmp_path / "b"), tmp_path / "a.tar.gz"), tmp_path / "out")
+    assert (tmp_path / "out" / "mine").read_text() == "mine"

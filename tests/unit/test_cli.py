@@ -67,7 +67,8 @@ def test_a_failure_has_code_cause_and_remedy_and_no_traceback(
 def test_trust_remembers_lists_and_forgets(tmp_path: Path) -> None:
     assert "no model's code may run" in likewise("trust", cwd=tmp_path).stdout
     assert "models:/team/" in likewise("trust", "models:/team/", cwd=tmp_path).stdout
-    assert json.loads(likewise("trust", "--json", cwd=tmp_path).stdout) == {"trusted": ["models:/team/"]}
+    entry = {"prefix": "models:/team/", "store": f"sqlite:///{tmp_path}/mlflow.db"}
+    assert json.loads(likewise("trust", "--json", cwd=tmp_path).stdout) == {"trusted": [entry]}
     assert json.loads(likewise("trust", "--remove", "models:/team/", "--json", cwd=tmp_path).stdout) == {"trusted": []}
 
 

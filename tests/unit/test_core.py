@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.bundles import trust
+from likewise.bundles.store import asked_store
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
 from likewise.core.extras import need
@@ -75,6 +80,26 @@ def test_an_error_survives_a_process_boundary() -> None:
     assert error.as_dict() == {"code": "ROW_REFUSED", "cause": "cause", "remedy": "remedy"}
 
 
+@given(st.text(), st.text())
+def test_an_error_can_be_written_whatever_it_quotes(cause: str, remedy: str) -> None:
+    error = RowRefused(cause + "\ud800", remedy=remedy + "\udcff")
+    document = json.loads(orjson.dumps(error.as_dict()))
+    assert document == error.as_dict()
+    assert document["cause"].endswith("\\ud800")
+    assert document["remedy"].endswith("\\udcff")
+    assert str(error) == error.cause
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_a_path_that_is_no_unicode_is_told(tmp_path: Path, options: list[str]) -> None:
+    argv = [os.fsencode(sys.executable), b"-m", b"likewise.cli", b"inspect", os.fsencode(tmp_path) + b"/\xff"]
+    done = subprocess.run([*argv, *map(os.fsencode, options)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    said = json.loads(done.stdout)["error"]["cause"] if options else done.stderr
+    assert "/\\udcff" in said
+
+
 @given(st.dictionaries(st.text(), st.integers() | st.text()))
 def test_canonical_json_has_one_form(value: dict[str, int | str]) -> None:
     try:
@@ -124,9 +149,14 @@ def test_a_table_splits_to_rows_that_know_their_columns() -> None:
         rows[0].get("c")
 
 
+STORE = "http://store:5000"
+
+
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LIKEWISE_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", STORE)
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     return tmp_path
 
 
@@ -134,7 +164,8 @@ def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:
     digest = "sha256:" + "a" * 64
     trust.remember("models:/team/")
     trust.remember("models:/exact")
-    assert trust.remember(digest) == ("models:/exact", "models:/team/", digest)
+    team = (trust.Entry("models:/exact", STORE), trust.Entry("models:/team/", STORE))
+    assert trust.remember(digest) == (*team, trust.Entry(digest))
     held = trust.Trust()
     assert held.allows(uri="models:/team/model/3")
     assert held.allows(uri="models:/exact/1")
@@ -142,7 +173,89 @@ def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:
     assert held.allows(digest=digest)
     assert not held.allows(uri="models:/exactly/1")
     assert not held.allows(uri="models:/other/1", digest="sha256:" + "b" * 64)
-    assert trust.forget(digest) == ("models:/exact", "models:/team/")
+    assert trust.forget(digest) == team
+
+
+def test_trust_in_a_name_holds_for_the_store_that_it_was_given_in(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for prefix in ("models:/m", "runs:/abc", "sha256:" + "a" * 64, "s3://bucket/m"):
+        trust.remember(prefix)
+    names = ({"uri": "models:/m/1"}, {"uri": "runs:/abc/model"})
+    named = ({"digest": "sha256:" + "a" * 64}, {"uri": "s3://bucket/m/1"})
+    for store in ("http://evil:5000", "sqlite:///mlflow.db", ""):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+        assert not any(trust.Trust().allows(**name) for name in names)
+        assert all(trust.Trust().allows(**name) for name in named)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", STORE + "/")
+    assert all(trust.Trust().allows(**name) for name in (*names, *named))
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://evil:5000")
+    assert not any(trust.Trust().allows(**name) for name in names)
+
+
+def test_the_store_that_is_asked_has_one_spelling_and_no_password(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spelled = {
+        "": f"sqlite:///{tmp_path}/mlflow.db",
+        "sqlite:///mlflow.db": f"sqlite:///{tmp_path}/mlflow.db",
+        "./runs": f"{tmp_path}/runs",
+        f"file://{tmp_path}/runs": f"{tmp_path}/runs",
+        "postgresql://me:secret@host/db": "postgresql://host/db",
+        "databricks": "databricks",
+    }
+    for uri, spelling in spelled.items():
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert asked_store() == spelling
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert asked_store() == f"{tmp_path}/mlruns"
+
+
+def test_what_mlflow_is_told_in_python_is_the_store_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    trust.remember("models:/m")
+    before = mlflow.get_tracking_uri()
+    try:
+        mlflow.set_tracking_uri("http://evil:5000")
+        assert not trust.Trust().allows(uri="models:/m/1")
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "uri"),
+    [
+        ("/safe/", "/safe/../evil/m"),
+        ("/safe", "/safe/../evil/m"),
+        ("/safe", "/safe@evil"),
+        ("/safe", "file:///safe/../evil"),
+        ("runs:/abc", "runs:/abc/../def/model"),
+        ("runs:/abc", "runs:/abc/%2e%2e/def/model"),
+        ("s3://bucket/safe", "s3://bucket/safe/../evil"),
+        ("models:/", "models://profile@databricks/evil/1"),
+    ],
+)
+def test_nothing_climbs_out_of_a_trusted_prefix(prefix: str, uri: str) -> None:
+    assert not trust.Trust(entries=(prefix,)).allows(uri=uri)
+
+
+def test_a_trusted_folder_is_that_folder_however_it_is_spelled(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "safe" / "m").mkdir(parents=True)
+    (tmp_path / "evil").mkdir()
+    (tmp_path / "safe" / "way-out").symlink_to(tmp_path / "evil")
+    monkeypatch.chdir(tmp_path)
+    assert trust.remember("./safe") == (trust.Entry(str(tmp_path / "safe")),)
+    held = trust.Trust()
+    for uri in ("safe/m", str(tmp_path / "safe"), (tmp_path / "safe" / "m").as_uri(), "evil/../safe/m"):
+        assert held.allows(uri=uri)
+    assert not held.allows(uri="safe/way-out")
+    assert trust.forget("safe") == ()
 
 
 def test_no_trust_says_how_to_give_it(config: Path) -> None:
@@ -153,7 +266,9 @@ def test_no_trust_says_how_to_give_it(config: Path) -> None:
     trust.Trust(allow=True).require(uri="models:/m/1")
 
 
-@pytest.mark.parametrize("entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/"])
+@pytest.mark.parametrize(
+    "entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/", "runs:/abc/../def", "/tmp/..", "s3://[b"]
+)
 def test_trust_in_nearly_everything_is_refused(config: Path, entry: str) -> None:
     with pytest.raises(WrongUsage):
         trust.remember(entry)
@@ -165,6 +280,7 @@ def test_a_broken_trust_file_is_named(config: Path) -> None:
     (config / "trust.json").write_text("{")
     with pytest.raises(WrongUsage, match=r"trust\.json"):
         trust.remembered()
-    (config / "trust.json").write_text('{"a": 1}')
-    with pytest.raises(WrongUsage, match="list"):
-        trust.remembered()
+    for text in ('{"a": 1}', '["models:/m"]', '[{"prefix": "models:/m"}]', "7"):
+        (config / "trust.json").write_text(text)
+        with pytest.raises(WrongUsage, match="list"):
+            trust.remembered()

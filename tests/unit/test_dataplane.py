@@ -130,40 +130,23 @@ def test_requests_of_a_model_that_is_not_row_wise_go_alone() -> None:
     asyncio.run(scenario())
 
 
-def test_a_cancelled_callers_waiting_work_is_never_run() -> None:
+def test_a_caller_that_leaves_takes_its_waiting_work_along_and_nobody_elses() -> None:
     async def scenario() -> None:
         engine = Echo()
         plane = DataPlane(engine)
         engine.gate.clear()
-        first = asyncio.create_task(plane.submit(rows("first")))
-        await entered(engine)
-        left, kept = asyncio.create_task(plane.submit(rows("left"))), asyncio.create_task(plane.submit(rows("kept")))
-        await settled(plane, 2)
-        left.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await left
-        engine.gate.set()
-        assert await kept == [Ok("kept")]
-        assert await first == [Ok("first")]
-        assert engine.runs == [["first"], ["kept"]]
-        await plane.close()
-
-    asyncio.run(scenario())
-
-
-def test_cancelling_a_call_in_flight_leaves_its_batch_mates() -> None:
-    async def scenario() -> None:
-        engine = Echo()
-        plane = DataPlane(engine)
-        engine.gate.clear()
-        blocker = asyncio.create_task(plane.submit(rows("blocker")))
-        await entered(engine)
         left, mate = asyncio.create_task(plane.submit(rows("left"))), asyncio.create_task(plane.submit(rows("mate")))
+        await entered(engine)
+        late, kept = asyncio.create_task(plane.submit(rows("late"))), asyncio.create_task(plane.submit(rows("kept")))
         await settled(plane, 2)
+        for gone in (left, late):
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
         engine.gate.set()
-        await blocker
-        left.cancel()
         assert await mate == [Ok("mate")]
+        assert await kept == [Ok("kept")]
+        assert engine.runs == [["left", "mate"], ["kept"]]
         await plane.close()
 
     asyncio.run(scenario())

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +15,10 @@ import pytest
 from server_room import Upper, client_of, upper_app
 from starlette.applications import Starlette
 
-from likewise.core.engine import Engine
-from likewise.core.errors import EngineUnavailable, WrongUsage
+from likewise.core.engine import Engine, Work
+from likewise.core.errors import EngineUnavailable, RowRefused, WrongUsage
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
 from likewise.server import ServerOptions
 from likewise.server.port import listen
 
@@ -106,12 +108,42 @@ def test_a_row_that_fails_is_named_and_a_broken_model_is_500() -> None:
     ask(scenario)
 
 
-def test_a_whole_request_that_fails_is_refused() -> None:
+def test_a_whole_request_that_raises_is_refused_if_of_one_row_and_else_the_model_is_broken() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
-        answer = await client.post("/invocations", json={"inputs": ["a", "bad"]})
-        check_error(answer, 422, "INVALID_PARAMETER_VALUE", "bad is bad")
+        for rows in (["bad"], ["bad"] * 3):
+            answer = await client.post("/invocations", json={"inputs": rows})
+            check_error(answer, 422, "INVALID_PARAMETER_VALUE", "bad is bad")
+        answer = await client.post("/invocations", json={"inputs": [f"bad {i}" for i in range(5)]})
+        check_error(answer, 500, "INTERNAL_ERROR", "a request of 5 rows: the model raised ValueError")
+        assert "mend the model" in answer.json()["remedy"]
 
     ask(scenario, upper_app(lambda: Upper(row_wise=False)))
+
+
+def test_a_whole_request_that_the_model_refuses_is_refused_however_many_rows() -> None:
+    class Refusing(Upper):
+        def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+            return [Failed(RowRefused("row 1: too long", remedy="shorten it")) for _ in items]
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/invocations", json={"inputs": ["a", "b"]})
+        check_error(answer, 422, "INVALID_PARAMETER_VALUE", "row 1: too long")
+
+    ask(scenario, upper_app(lambda: Refusing(row_wise=False)))
+
+
+@pytest.mark.parametrize("row_wise", [True, False])
+def test_a_message_that_is_no_unicode_is_escaped(row_wise: bool) -> None:
+    class Corrupt(Upper):
+        def run(self, work: Sequence[Work]) -> list[Result]:
+            raise RuntimeError("weights \ud800 corrupt")
+
+    async def scenario(client: httpx.AsyncClient) -> None:
+        one, several = [await client.post("/invocations", json={"inputs": rows}) for rows in (["a"], ["a", "b"])]
+        check_error(one, 422, "INVALID_PARAMETER_VALUE", "weights \\ud800 corrupt")
+        check_error(several, 500, "INTERNAL_ERROR", "weights \\ud800 corrupt")
+
+    ask(scenario, upper_app(lambda: Corrupt(row_wise=row_wise)))
 
 
 def test_a_body_over_the_limit_is_read_to_its_end_and_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -160,3 +161,48 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     (folder / name).write_text("{")
     with pytest.raises(ModelInvalid, match=name):
         TextEngine.open(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "kernels-community/flash-attn2"},
+        {"_attn_implementation": "evil/kernel"},
+        {"_attn_implementation": {"": "evil/kernel"}},
+        {"text_config": {"_attn_implementation": "flash_attention_2"}},
+        {"layers": [{"attn_implementation": "evil/kernel"}]},
+        {"auto_map": {"AutoConfig": "evil--configuration.Config"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        {"text_config": {"quantization_config": {"quant_method": "gptq"}}},
+        {"configuration_files": ["config.4.0.0.json"]},
+        {"transformers_weights": "pytorch_model.bin"},
+    ],
+    ids=str,
+)
+def test_a_configuration_that_asks_for_other_code_or_files_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    copy = _changed(folder, tmp_path / "copy", change)
+    with pytest.raises(ModelInvalid, match=r"config\.json: (_?attn_implementation|auto_map|quant|configur|transf)"):
+        find_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_attn_implementation": "sdpa"},
+        {"attn_implementation": "eager"},
+        {"attn_implementation": {"": "sdpa"}, "quantization_config": None},
+    ],
+    ids=str,
+)
+def test_what_transformers_computes_itself_is_taken(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+    engine = TextEngine.open(_changed(folder, tmp_path / "copy", change))
+    assert len(engine.run(engine.prepare(TEXTS))) == len(TEXTS)
+
+
+def _changed(folder: Path, copy: Path, change: dict[str, object]) -> Path:
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | change))
+    return copy

@@ -357,6 +357,21 @@ def test_csv_without_a_signature_is_typed_by_its_values() -> None:
     assert list(read(body, UNSAID, "text/csv").table.rows) == [(1, 1.5, True, "x", None), (2, None, False, "7", None)]
 
 
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("1000", 1000),
+        ("1_000", "1_000"),
+        ("\u0661\u0662", "\u0661\u0662"),
+        ("+5", 5),
+        ("+-5", "+-5"),
+        ("1_0.5", "1_0.5"),
+    ],
+)
+def test_csv_without_a_signature_takes_only_plain_numbers_as_numbers(cell: str, value: object) -> None:
+    assert list(read(f"v\n{cell}\n".encode(), UNSAID, "text/csv").table.rows) == [(value,)]
+
+
 def test_csv_in_another_charset() -> None:
     assert list(read("text\ncafé\n".encode("latin-1"), TEXT, "text/csv; charset=ISO-8859-1").table.rows) == [("café",)]
     assert "not valid UTF-8" in refusal("text\ncafé\n".encode("latin-1"), TEXT, "text/csv")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from decimal import Decimal
 
 from likewise.batch.formats import PREDICTIONS, Source
 from likewise.batch.sources import predictions_taken
+from likewise.core.casts import Cast, Mismatch, column_cast, from_base64, from_cell
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.items import Row
 from likewise.core.results import Failed
@@ -21,8 +20,8 @@ class RowMaker:
     """Makes the model's `Row` of an input record.
 
     The signature's columns are taken, each from the input column that `mapping` (input to model) names or from its
-    namesake; without a signature, all columns are. Text of a CSV becomes what the signature says, an empty field the
-    empty string where that is a string and None elsewhere.
+    namesake; without a signature, all columns are. CSV and JSON lines become what the signature says, by the casts that
+    a request meets too; a Parquet file has types of its own, and only its text is cast.
     """
 
     def __init__(self, source: Source, signature: Signature, mapping: Mapping[str, str]) -> None:
@@ -30,7 +29,11 @@ class RowMaker:
         self._mapping = mapping
         for name in mapping:
             _require(name, source, "")
-        self._fields = _bind(source, signature, mapping)
+        self._typed = source.format == "parquet"
+        bound = _bind(source, signature, mapping)
+        self._fields: list[tuple[str, Field, Cast]] | None = None
+        if bound is not None:
+            self._fields = [(name, field, column_cast(field, binary=from_base64)) for name, field in bound]
 
     def __call__(self, record: Mapping[str, object], where: str) -> Row | Failed:
         """The row, or why this record makes none."""
@@ -40,17 +43,17 @@ class RowMaker:
             return self._whole(record)
         names: list[str] = []
         values: list[object] = []
-        for name, field in self._fields:
+        for name, field, cast in self._fields:
             if name in record:
                 names.append(field.name or "")
                 try:
-                    values.append(self._value(record[name], field.kind))
-                except (ValueError, LookupError):
-                    return _misfit(where, name, record[name], field.kind)
+                    values.append(self._value(record[name], field, cast))
+                except ValueError as error:  # Mismatch, or bytes that are no text
+                    return _misfit(where, name, record[name], error)
             elif field.required:
                 cause = f"{where} has no column `{name}`"
                 return Failed(RowRefused(cause, remedy=f"give the row a value for `{name}`"))
-        unnamed = any(field.name is None for _, field in self._fields)
+        unnamed = any(field.name is None for _, field, _ in self._fields)
         return Row(None if unnamed else tuple(names), tuple(values))
 
     def _whole(self, record: Mapping[str, object]) -> Row:
@@ -61,26 +64,12 @@ class RowMaker:
             tuple(self._mapping.get(name, name) for name in names), tuple(_plain(record[name]) for name in names)
         )
 
-    def _value(self, value: object, kind: str) -> object:
-        if kind == "string":
-            return value.decode() if isinstance(value, bytes) else _plain(value)
-        if isinstance(value, str) and (self._textual or kind in NOT_IN_JSON):
-            cast: Callable[[str], object] = CASTS.get(kind, json.loads)
-            return None if value == "" else cast(value)
-        return _plain(value)
-
-
-BOOLEANS = {"true": True, "false": False}
-CASTS: dict[str, Callable[[str], object]] = {
-    "long": int,
-    "integer": int,
-    "double": float,
-    "float": float,
-    "boolean": lambda text: BOOLEANS[text.lower()],
-    "datetime": datetime.fromisoformat,
-    "binary": lambda text: base64.b64decode(text, validate=True),
-}
-NOT_IN_JSON = frozenset({"datetime", "binary"})  # text in JSON lines too: ISO 8601 and base64, as MLflow reads them
+    def _value(self, value: object, field: Field, cast: Cast) -> object:
+        if self._textual and isinstance(value, str):
+            return cast(from_cell(value, field))
+        if isinstance(value, str) or not self._typed:
+            return cast(value)
+        return value.decode() if field.kind == "string" and isinstance(value, bytes) else _plain(value)
 
 
 def _plain(value: object) -> object:
@@ -133,9 +122,10 @@ def _require(name: str, source: Source, model: str) -> None:
     )
 
 
-def _misfit(where: str, name: str, value: object, kind: str) -> Failed:
-    cause = f"{where}, column `{name}`: {str(value)[:100]!r} is no {kind}"
-    return Failed(RowRefused(cause, remedy=f"write a {kind}, or leave the field empty where it is not known"))
+def _misfit(where: str, name: str, value: object, error: ValueError) -> Failed:
+    expected = error if isinstance(error, Mismatch) else "text in UTF-8"
+    cause = f"{where}, column `{name}`: expected {expected}, got {str(value)[:100]!r}"
+    return Failed(RowRefused(cause, remedy="correct the value"))
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -26,21 +26,20 @@ BROKEN_AFTER = 100  # distinct rows that a model must fail on, having answered n
 
 def run(job: Job) -> Report:
     """See `likewise.batch.score`."""
-    source = open_source(job.source, job.options.input_format)
-    rows = RowMaker(source, job.signature, job.options.column)
-    with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
-        scoring = Scoring(
-            job, source
-        )  # the first to ask the engine, which may load only now: input and output are fine
-        try:
+    scoring: Scoring | None = None
+    try:
+        source = open_source(job.source, job.options.input_format)
+        rows = RowMaker(source, job.signature, job.options.column)
+        with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
+            scoring = Scoring(job, source)  # the first to ask the engine: it loads once input and output are fine
             with closing(_ahead(_prepared(source, rows, job))) as chunks:
                 for ready in chunks:
                     scoring.write(ready, output)
             report = scoring.report()
             output.commit(report.as_dict())
-        except KeyboardInterrupt:
-            cause = f"stopped after {scoring.done} rows; nothing was written to {job.output}"
-            raise Interrupted(cause, remedy="run the same command again") from None
+    except KeyboardInterrupt:  # at any time: while the engine loads, too
+        cause = f"stopped after {scoring.done if scoring else 0} rows; nothing was written to {job.output}"
+        raise Interrupted(cause, remedy="run the same command again") from None
     _judge(report, job)
     return report
 
@@ -59,7 +58,8 @@ class Scoring:
     def __init__(self, job: Job, source: Source) -> None:
         self._job = job
         self._source = source
-        self._budget = job.options.budget or job.engine.spec.budget
+        spec = job.engine.spec  # loads the engine, before the clock starts
+        self._budget = job.options.budget or spec.budget
         self._started = time.monotonic()
         self._rows_ok = self._duplicates = self._tokens = self._offset = self._answered = 0
         self.done = 0

@@ -6,14 +6,16 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO
 
 from likewise.batch.formats import SUFFIXES, Chunk, Source, Writer, load
+from likewise.batch.job import Report
 from likewise.batch.quarantine import Quarantine
 from likewise.core.errors import LikewiseError, OutputRefused, WrongUsage
 from likewise.core.results import Result
@@ -22,6 +24,7 @@ from likewise.core.signature import Signature
 PART_BYTES = 128 << 20  # a part file of a folder ends at the first chunk past this
 MANIFEST = "_likewise.json"
 QUARANTINE = "_quarantine.parquet"
+OURS = re.compile(rf"part-\d{{5,}}\.\w+|{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}")  # in a folder that we wrote
 FILE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 REMEDIES = {
@@ -63,19 +66,21 @@ class Output:
     ) -> None:
         self.layout = Layout.of(output)
         self._format = _format(self.layout, source, format_name)
-        self._refuse_existing(source.path, restart)
-        self._writer: Writer = load(self._format).open_writer(source, signature.outputs)
         self._staging = output.parent / f".{output.name}.likewise-staging"
+        self._replaced = output.parent / f".{output.name}.likewise-replaced"
+        self._refuse_loss(source.path)
+        self._refuse_existing(restart)
+        self._writer: Writer = load(self._format).open_writer(source, signature.outputs)
         self._parts = 0
         self._part: BinaryIO | None = None
 
     def __enter__(self) -> Output:
         with refused(self.layout.data), ExitStack() as undo:
+            undo.callback(self._discard)  # first of all: Ctrl-C may come between any two lines
             self._staging.mkdir(exist_ok=True)
             self._lock = os.open(self._staging, os.O_RDONLY)
             undo.callback(os.close, self._lock)
             self._claim()
-            undo.callback(shutil.rmtree, self._staging, ignore_errors=True)
             self._side = (self._staging / QUARANTINE).open("wb")
             undo.callback(_close, self._side)
             self._quarantine = Quarantine(self._side)
@@ -129,21 +134,41 @@ class Output:
         for entry in self._staging.iterdir():
             _remove(entry)
 
-    def _refuse_existing(self, source: Path, restart: bool) -> None:
-        data = self.layout.data
+    def _discard(self) -> None:
+        """Remove the staging folder, unless it has become the output, or is another job's."""
+        with suppress(OSError):
+            lock = os.open(self._staging, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self._staging)
+            finally:
+                os.close(lock)
+
+    def _refuse_loss(self, source: Path) -> None:
+        """OutputRefused where writing would take the input away."""
+        layout = self.layout
+        for path in (layout.data, layout.manifest, layout.quarantine, self._staging, self._replaced):
+            if path.exists() and path.samefile(source):
+                raise OutputRefused(f"{path} is the input itself", remedy="choose another OUTPUT")
+            if path.resolve() in source.resolve().parents:
+                raise OutputRefused(f"{path} holds the input {source}", remedy="choose another OUTPUT")
+
+    def _refuse_existing(self, restart: bool) -> None:
+        data, layout = self.layout.data, self.layout
         if not data.parent.is_dir():
             raise OutputRefused(f"{data}: there is no folder {data.parent}", remedy=f"mkdir -p {data.parent}")
-        if not data.exists():
-            return
-        if data.samefile(source):
-            raise OutputRefused(f"{data} is the input itself", remedy="choose another OUTPUT")
-        if data.is_dir() == self.layout.single:
+        if data.exists() and data.is_dir() == layout.single:
             raise OutputRefused(f"{data} exists and is not of the kind to be written", remedy="choose another OUTPUT")
-        if data.is_dir() and not any(data.iterdir()):
-            return
-        if data.is_dir() and not self.layout.manifest.exists():
-            raise OutputRefused(f"{data} is a folder with other things in it", remedy="choose a new folder as OUTPUT")
-        if not restart:
+        if data.is_dir():
+            there = list(data.iterdir())
+            foreign = [entry for entry in there if not OURS.fullmatch(entry.name)]
+        else:
+            there = [path for path in (data, layout.manifest, layout.quarantine) if path.exists()]
+            foreign = []
+        if foreign or (there and not _is_report(layout.manifest)):
+            what = "is a folder with other things in it" if data.is_dir() else "exists, and no job wrote it"
+            raise OutputRefused(f"{data if data.is_dir() else there[0]} {what}", remedy="choose another OUTPUT")
+        if data.exists() and there and not restart:
             raise OutputRefused(f"{data} exists", remedy="choose another OUTPUT, or --restart to replace it")
 
     def _begin_part(self) -> None:
@@ -159,16 +184,15 @@ class Output:
             self._part = None
 
     def _publish(self) -> None:
-        """Renames only. The data comes last, so that it is never there without its manifest."""
-        data = self.layout.data
-        aside = data.parent / f".{data.name}.likewise-replaced"
+        """Renames only. The manifest tells whose the others are and comes first, the data last."""
+        data, aside = self.layout.data, self._replaced
         _remove(aside)
         if data.exists():
             data.rename(aside)
         try:
             if self.layout.single:
-                (self._staging / QUARANTINE).replace(self.layout.quarantine)
                 (self._staging / MANIFEST).replace(self.layout.manifest)
+                (self._staging / QUARANTINE).replace(self.layout.quarantine)
                 (self._staging / f"part-00000.{self._format}").replace(data)
             else:
                 os.fsync(self._lock)
@@ -190,6 +214,15 @@ def refused(output: Path) -> Iterator[None]:
         what = os.strerror(error.errno) if error.errno else str(error)
         remedy = REMEDIES.get(error.errno or 0, "check the disk and its permissions")
         raise OutputRefused(f"{output} cannot be written: {what}; nothing was left behind", remedy=remedy) from error
+
+
+def _is_report(manifest: Path) -> bool:
+    """Whether a job wrote this file."""
+    try:
+        report = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(report, dict) and {field.name for field in fields(Report)} <= report.keys()
 
 
 def _format(layout: Layout, source: Source, asked: str | None) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -17,19 +18,20 @@ from platformdirs import user_cache_path
 from likewise.build.failures import unwritable
 from likewise.build.model import read_model
 from likewise.build.prove import prove
-from likewise.build.resolve import Resolved, plain_name, resolve, sqlite_file
+from likewise.build.resolve import plain_name, resolve, sqlite_file
 from likewise.build.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
+from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
-from likewise.core.errors import LikewiseError, OutputRefused
+from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
-from likewise.engine.vendored import local_path, normal
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
+STORE_SCHEMES = ("runs", "models", "mlflow-artifacts")  # what lies in the user's own tracking store
 
 
 def build_bundle(
@@ -45,7 +47,8 @@ def build_bundle(
 
     references: URIs to vendor beside those that the model declares or opens.  row_wise: overrides what it declares.
     report: is told each step in a line.
-    Without trust no code of the model runs, and a model that only its own code can run is refused (CodeNotTrusted).
+    Without trust no code of the model runs; a model that only its own code can run, or that declares a reference
+    outside the tracking store, is refused (CodeNotTrusted).  The bundle's `source` is what this call asked for.
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, UnsafeArchive, NotSelfContained, RowWiseRefuted,
     OutputRefused (it exists and is not this very bundle, or cannot be written).
     """
@@ -56,16 +59,16 @@ def build_bundle(
         draft.fill()
         sealed = draft.seal()
         if is_bundle(target) and (held := open_bundle(target)).digest == sealed.digest:
-            return held
+            return draft.asked_for(held)
         draft.prove()
-        return _place(stage / "bundle", target)
+        return draft.asked_for(_place(stage / "bundle", target, sealed.digest))
 
 
 def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
     """The bundle of `uri` from the user's cache, built where it is not there yet; raises what `build_bundle` does.
 
     The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
-    digest is not proved again, and a model of the same bytes not traced again.
+    digest is not proved again, and a model of the same bytes, which opens the same bytes, not traced again.
     """
     cache = cache_folder()
     with _staging(cache / "new") as stage:
@@ -75,12 +78,21 @@ def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bu
         target = cache / sealed.digest.replace(":", "-")
         if is_bundle(target):
             try:
-                return open_bundle(target)
+                return draft.asked_for(open_bundle(target))
             except LikewiseError as error:
                 draft.report(f"the cached bundle is made anew: {error.cause}")
                 shutil.rmtree(target)
         draft.prove()
-        return _place(stage / "bundle", target)
+        return draft.asked_for(_place(stage / "bundle", target, sealed.digest))
+
+
+def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
+    """Whether code of `bundle`, which `build_bundle` or `cached_bundle` has just returned for `uri`, may run.
+
+    By the URI as it was typed, by what it resolved to, or by the digest.  Not for a bundle from elsewhere: its `source`
+    is a claim of whoever made it.
+    """
+    return trust.allows(digest=bundle.digest) or _trusted(trust, uri, bundle.manifest.source.resolved)
 
 
 def cache_folder() -> Path:
@@ -112,13 +124,15 @@ class _Draft:
         self.source = resolve(self.uri, self.folder / "model")
         self.origins += self.source.origins
         self.facts = read_model(self.folder / "model")
-        self.code = _trusted(self.trust, self.source)
+        self.code = _trusted(self.trust, self.uri, self.source.resolved)
         if not self.facts.pipeline and not self.code:
-            self.trust.require(uri=_name(self.source), what=f"the model {self.uri}")
+            self.trust.require(uri=_typed(self.uri), what=f"the model {self.uri}")
         for uri, via in self._declared():
+            if via == "declared" and not self.code:
+                _refuse_elsewhere(uri, self.uri)
             self._vendor(uri, via)
-        if not self.facts.pipeline:
-            self._trace(known)
+        if not self.facts.pipeline and not self._traced_before(known):
+            self._trace()
 
     def seal(self) -> Bundle:
         """Write the manifest."""
@@ -152,8 +166,12 @@ class _Draft:
         asked = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"proved with {', '.join(proof.engines)} on {asked}, cut off by {proof.isolation}")
 
+    def asked_for(self, bundle: Bundle) -> Bundle:
+        """`bundle`, which may have been made by another URI, as what this call asked for."""
+        return Bundle(bundle.path, replace(bundle.manifest, source=self.manifest.source))
+
     def _declared(self) -> Iterator[tuple[str, str]]:
-        via = {normal(uri): "given" for uri in self.given} | {normal(u): "declared" for u in self.facts.references}
+        via = {normal(u): "declared" for u in self.facts.references} | {normal(uri): "given" for uri in self.given}
         yield from via.items()
 
     def _vendor(self, uri: str, via: str) -> None:
@@ -163,19 +181,37 @@ class _Draft:
         self.origins += resolved.origins
         self.references.append(Reference(uri, path, via))
 
-    def _trace(self, known: Sequence[Manifest]) -> None:
-        if (opened := _opened_before(self.folder, known)) is not None:
-            for uri in opened - {r.uri for r in self.references}:
-                self._vendor(uri, "traced")
-            return
+    def _traced_before(self, known: Sequence[Manifest]) -> bool:
+        """Vendor what a model of the same bytes opened, where those are the same bytes too.
+
+        What a model opens may be named by a file that it opens; so other bytes there make the old trace worthless.
+        """
+        declared = len(self.references)
+        for manifest in _of_same_model(self.folder, known):
+            held = {r.uri for r in self.references}
+            try:
+                for uri in (r.uri for r in manifest.references if r.uri not in held):
+                    self._vendor(uri, "traced")
+                if _same_references(self.folder, manifest):
+                    return True
+            except ModelNotFound:
+                pass
+            for reference in self.references[declared:]:
+                shutil.rmtree((self.folder / reference.path).parent)
+            del self.references[declared:]
+        return False
+
+    def _trace(self) -> None:
         self.report("tracing what it opens while it loads")
         held = {r.uri: self.folder / r.path for r in self.references}
         traced = trace(self.folder / "model", held, self.stage / "trace")
         self.origins += traced.origins
+        for program in traced.programs:
+            self.report(f"the model starts a program, and what that opens is not seen: {program}")
         for uri, copy in traced.copies.items():
             self.report(f"vendoring {uri}")
             path = _place_for(uri)
-            (self.folder / path).parent.mkdir(parents=True)
+            (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
             copy.rename(self.folder / path)
             self.references.append(Reference(uri, path, "traced"))
 
@@ -184,12 +220,25 @@ def _first(*values: bool | None) -> bool:
     return next((value for value in values if value is not None), False)
 
 
-def _name(source: Resolved) -> str:
-    return source.resolved if local_path(source.uri) is not None else source.uri
+def _typed(uri: str) -> str:
+    """The URI as the user typed it; a path made absolute, as no trust rests on the folder that one stands in."""
+    path = local_path(uri)
+    return uri if path is None else str(path.absolute())
 
 
-def _trusted(trust: Trust, source: Resolved) -> bool:
-    return trust.allows(uri=source.resolved) or trust.allows(uri=_name(source))
+def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
+    return trust.allows(uri=_typed(uri)) or trust.allows(uri=resolved)
+
+
+def _refuse_elsewhere(reference: str, model: str) -> None:
+    """CodeNotTrusted for a reference that would fetch a file of this machine, or from a host, that a stranger named."""
+    parts = urlparse(reference)
+    if parts.scheme not in STORE_SCHEMES or parts.netloc:
+        raise CodeNotTrusted(
+            f"the model {model} declares the reference {reference}, which lies outside the tracking store, and nobody "
+            "has allowed that it is copied into the bundle",
+            remedy=f"if you want it there: add --reference {reference}, or --trust if you trust the model's maker",
+        )
 
 
 def _place_for(uri: str) -> str:
@@ -221,22 +270,26 @@ def _cached_manifests(cache: Path) -> list[Manifest]:
     return manifests
 
 
-def _opened_before(folder: Path, known: Sequence[Manifest]) -> set[str] | None:
-    """The URIs that a model of the very same bytes opened when it was traced; None where none was."""
-    model = inventory(folder / "model")
-    for manifest in known:
-        if not manifest.pipeline and model == _model_files(manifest):
-            return {r.uri for r in manifest.references}
-    return None
+def _of_same_model(folder: Path, known: Sequence[Manifest]) -> list[Manifest]:
+    """Those of a traced model of the very same bytes."""
+    model = {f"model/{name}": entry for name, entry in inventory(folder / "model").items()}
+    return [m for m in known if not m.pipeline and model == _files_at("model", m.files)]
 
 
-def _model_files(manifest: Manifest) -> dict[str, FileEntry]:
-    return {path.removeprefix("model/"): e for path, e in manifest.files.items() if path.startswith("model/")}
+def _same_references(folder: Path, manifest: Manifest) -> bool:
+    """Whether all that `manifest` refers to lies in `folder` with the very same bytes."""
+    here = inventory(folder)
+    return all(_files_at(r.path, here) == _files_at(r.path, manifest.files) for r in manifest.references)
+
+
+def _files_at(path: str, files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+    """Of the file `path`, or of all below the folder `path`."""
+    return {name: entry for name, entry in files.items() if name == path or name.startswith(path + "/")}
 
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A folder beside `target`, on its disk, gone afterwards; a full disk or a forbidden folder is OutputRefused."""
+    """A folder beside `target`, on its disk, gone afterwards; that it cannot be written is OutputRefused."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -245,9 +298,19 @@ def _staging(target: Path) -> Iterator[Path]:
     try:
         yield stage
     except OSError as error:
+        if not _of_writing(error, target.parent):
+            raise
         raise unwritable(error) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _of_writing(error: OSError, folder: Path) -> bool:
+    """Whether it says that there is no room, or that `folder` may not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    ours = isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
+    return ours and error.errno in (errno.EROFS, errno.EACCES)
 
 
 def _refuse_occupied(target: Path, uri: str) -> None:
@@ -258,12 +321,14 @@ def _refuse_occupied(target: Path, uri: str) -> None:
         raise OutputRefused(f"{target} lies in the model's own folder", remedy="name a folder outside it")
 
 
-def _place(folder: Path, target: Path) -> Bundle:
+def _place(folder: Path, target: Path, digest: str) -> Bundle:
     try:
         folder.rename(target)
     except OSError as error:
         if not target.exists():
             raise
+        if is_bundle(target) and (held := open_bundle(target)).digest == digest:
+            return held  # another process has made the same one meanwhile
         raise OutputRefused(
             f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
         ) from error

@@ -8,14 +8,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from likewise.build.isolation import die_with_parent
 from likewise.core import errors
 from likewise.core.errors import LikewiseError, ModelInvalid
+from likewise.engine.vendored import named_cause
 
-TAIL = 2000  # characters of a failed child's last output
+TAIL = 300  # characters of a dead child's last line, or of an exception that nobody foresaw
+DEBUG = "LIKEWISE_DEBUG"  # set: the child's whole traceback or output comes along, as a note of the exception
+Task = Mapping[str, Any]
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -30,12 +35,12 @@ def run_child(
     """Run `python -m module TASK RESULT` in a session of its own and return its result.
 
     work: a folder of the child's own; its temporary files go there.  timeout: seconds, after which the child and all
-    that it started are ended.  Raises what the child named, or ModelInvalid with the end of what it printed.
+    that it started are ended.  Raises what the child named, or ModelInvalid with the last line that it printed.
     """
     temporary = work / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     asked, answered, printed = work / "task.json", work / "result.json", work / "output.txt"
-    asked.write_text(json.dumps(task))
+    asked.write_text(json.dumps({**task, "parent": os.getpid()}))
     answered.unlink(missing_ok=True)
     command = [sys.executable, "-P", "-m", module, str(asked), str(answered)]
     with printed.open("wb") as output:
@@ -51,16 +56,34 @@ def run_child(
     return _result(answered, printed, timed_out, process.returncode, timeout)
 
 
-def answer(path: Path, result: Mapping[str, object]) -> None:
-    """In the child: leave the result, whole or not at all."""
+def carry_out(work: Callable[[Task, Path], Mapping[str, object]], asked: str, answered: str) -> None:
+    """In the child: leave what `work(task, folder)` returns or raises, whole or not at all; ends with its parent."""
+    task = json.loads(Path(asked).read_text())
+    die_with_parent(task["parent"])
+    path = Path(answered)
+    try:
+        result = work(task, path.parent)
+    except Exception as error:  # noqa: BLE001  whatever the model raises is its to mend
+        result = _failure(error)
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(result))
     beside.replace(path)
 
 
-def failure(error: LikewiseError) -> dict[str, object]:
-    """In the child: a result that `run_child` raises again as the same error."""
-    return {"error": {"kind": type(error).__name__, "cause": error.cause, "remedy": error.remedy}}
+def _failure(error: Exception) -> dict[str, object]:
+    """A result that `run_child` raises again: as the same error where it is one of ours."""
+    known = error if isinstance(error, LikewiseError) else named_cause(error) or _unforeseen(error)
+    raised = {"kind": type(known).__name__, "cause": known.cause, "remedy": known.remedy}
+    return {"error": raised, "log": "".join(traceback.format_exception(error))}
+
+
+def _unforeseen(error: Exception) -> ModelInvalid:
+    return ModelInvalid(
+        f"loading the model in a process of its own failed: {type(error).__name__}: {str(error)[:TAIL]}", remedy=_TRY
+    )
+
+
+_TRY = "load it with mlflow.pyfunc.load_model here first, and mend what that reports"
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -83,11 +106,17 @@ def _result(answered: Path, printed: Path, timed_out: bool, code: int, timeout: 
     if answered.is_file():
         result: dict[str, Any] = json.loads(answered.read_text())
         if (error := result.get("error")) is not None:
-            raise getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
+            named = getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
+            raise _with_log(named, result.get("log", ""))
         return result
-    said = printed.read_text(errors="replace")[-TAIL:].strip() or "nothing"
+    log = printed.read_text(errors="replace").strip()
+    said = log.rpartition("\n")[2][-TAIL:] or "nothing"
     how = f"took more than {timeout:.0f} s" if timed_out else f"ended with code {code}"
-    raise ModelInvalid(
-        f"loading the model in a process of its own {how}; it said: {said}",
-        remedy="load it with mlflow.pyfunc.load_model here first, and mend what that reports",
-    )
+    died = ModelInvalid(f"loading the model in a process of its own {how}; it said: {said}", remedy=_TRY)
+    raise _with_log(died, log)
+
+
+def _with_log(error: LikewiseError, log: str) -> LikewiseError:
+    if os.environ.get(DEBUG):
+        error.add_note(log)
+    return error

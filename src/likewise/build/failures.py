@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from likewise.core.errors import LikewiseError, MissingExtra, ModelNotFound, OutputRefused, StoreUnreachable, WrongUsage
+from likewise.engine.vendored import causes
 
 _UNREACHABLE = {
     "ConnectionError": "requests",
@@ -37,8 +38,7 @@ def mapped(uri: str) -> Iterator[None]:
 
 
 def _named(uri: str, error: Exception) -> LikewiseError:
-    chain = list(_chain(error))
-    for link in chain:
+    for link in causes(error):
         if (found := _of_library(uri, link)) is not None:
             return found
     return _of_mlflow(uri, error)
@@ -95,15 +95,6 @@ def _refused(uri: str, error: BaseException) -> LikewiseError:
         f"the store of {uri} does not answer, or refuses: {type(error).__name__}: {_short(str(error))}",
         remedy="check that it runs, that MLFLOW_TRACKING_URI names it, and that you may read it",
     )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
 
 
 def _short(text: str) -> str:

@@ -10,8 +10,11 @@ from typing import Any
 
 from likewise.bundles.format import EngineEntry, Environment
 from likewise.core.digests import sha256_json
-from likewise.core.errors import LikewiseError, ModelInvalid
+from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelInvalid, WrongUsage
 from likewise.core.extras import need
+from likewise.core.signature import Signature
+from likewise.pipeline.declaration import not_json
+from likewise.pipeline.pipeline import Pipeline
 
 MLMODEL = "MLmodel"
 
@@ -30,7 +33,6 @@ class ModelFacts:
     pipeline: Mapping[str, object] | None
     environment: Environment
     has_pyfunc: bool
-    has_example: bool
 
     def engines(self) -> tuple[EngineEntry, ...]:
         """The ways to run it, best first."""
@@ -40,25 +42,24 @@ class ModelFacts:
 
 
 def read_model(folder: Path) -> ModelFacts:
-    """Read the `MLmodel` in `folder`; ModelInvalid where there is none, or where it cannot be read."""
+    """Read the `MLmodel` in `folder`; ModelInvalid, naming the field, where there is none or it cannot be read."""
     raw = _mlmodel(folder)
     flavors = _mapping(raw, "flavors", folder)
     declared = _mapping(_mapping(raw, "metadata", folder), "likewise", folder)
     pyfunc = _mapping(flavors, "python_function", folder)
-    pipeline = declared.get("pipeline")
+    pipeline = _pipeline(declared.get("pipeline"), folder)
     if not pyfunc and not pipeline:
         raise ModelInvalid(
             f"the model in {folder} has no python_function flavor; it has: {', '.join(flavors) or 'none'}",
             remedy="log it with a flavor that MLflow can load as a pyfunc",
         )
     return ModelFacts(
-        signature_raw=_mapping(raw, "signature", folder) or None,
+        signature_raw=_signature(_mapping(raw, "signature", folder), folder),
         row_wise=_row_wise(declared.get("row_wise"), folder),
         references=_references(declared, pipeline, folder),
         pipeline=pipeline,
-        environment=Environment(pyfunc.get("python_version") or _python(), _requirements(folder)),
+        environment=Environment(str(pyfunc.get("python_version") or platform.python_version()), _requirements(folder)),
         has_pyfunc=bool(pyfunc),
-        has_example=bool(raw.get("saved_input_example_info")),
     )
 
 
@@ -92,12 +93,43 @@ def _row_wise(value: object, folder: Path) -> bool | None:
     return value
 
 
-def _references(declared: Mapping[str, Any], pipeline: Any, folder: Path) -> tuple[str, ...]:
+def _pipeline(declared: object, folder: Path) -> Mapping[str, object] | None:
+    """The declaration, after a trial: it is built and not opened, so that no engine meets a wrong field later."""
+    if declared is None:
+        return None
+    if not isinstance(declared, dict) or not isinstance(declared.get("steps"), list):
+        raise _unreadable(folder, "the 'pipeline' is not a mapping with a list of 'steps'")
+    if not isinstance(uri := declared.get("uri", ""), str):
+        raise _unreadable(folder, f"the pipeline's 'uri' is {uri!s} and not a text")
+    if (problem := not_json(declared)) is not None:
+        raise _unreadable(folder, f"the 'pipeline' {problem}")
+    try:
+        Pipeline.from_declaration(declared)
+    except (ModelInvalid, CodeNotTrusted, WrongUsage) as error:
+        raise _unreadable(folder, f"its 'pipeline' cannot be built: {error.cause}") from error
+    return declared
+
+
+def _signature(raw: Mapping[str, Any], folder: Path) -> Mapping[str, object] | None:
+    """The signature, after both of its readers have read it."""
+    if not raw:
+        return None
+    models = need("mlflow.models", extra="mlflow")
+    try:
+        Signature.parse(raw)
+        models.ModelSignature.from_dict(raw)
+    except Exception as error:
+        raise _unreadable(folder, f"its 'signature' is none: {type(error).__name__}: {str(error)[:300]}") from error
+    if (problem := not_json(raw)) is not None:
+        raise _unreadable(folder, f"its 'signature' {problem}")
+    return raw
+
+
+def _references(declared: Mapping[str, Any], pipeline: Mapping[str, Any] | None, folder: Path) -> tuple[str, ...]:
     listed = declared.get("references") or []
-    steps = (pipeline or {}).get("steps", []) if isinstance(pipeline, dict | None) else None
-    if not isinstance(listed, list) or not isinstance(steps, list):
-        raise _unreadable(folder, "'references' and the pipeline's 'steps' must be lists")
-    models = [step["model"] for step in steps if isinstance(step, dict) and "model" in step]
+    if not isinstance(listed, list):
+        raise _unreadable(folder, "the 'references' must be a list")
+    models = [step["model"] for step in pipeline["steps"] if "model" in step] if pipeline else []
     if not all(isinstance(uri, str) and uri for uri in [*listed, *models]):
         raise _unreadable(folder, "a reference must be a URI")
     return tuple(dict.fromkeys([*listed, *models]))
@@ -105,12 +137,8 @@ def _references(declared: Mapping[str, Any], pipeline: Any, folder: Path) -> tup
 
 def _requirements(folder: Path) -> tuple[str, ...]:
     path = folder / "requirements.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
-
-
-def _python() -> str:
-    return platform.python_version()
 
 
 def _unreadable(folder: Path, why: str) -> LikewiseError:

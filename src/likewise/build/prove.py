@@ -6,23 +6,23 @@ audit hook of Python refuses the touch by name ("audit hook").
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from likewise.build.alike import same, shown
-from likewise.build.child import answer, failure, run_child
+from likewise.build.child import Task, carry_out, run_child
 from likewise.build.example import Example, read_example, variants
-from likewise.build.isolation import isolate_process
+from likewise.build.isolation import die_with_parent, isolate_process
 from likewise.build.watch import Watch
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
-from likewise.core.engine import Engine
+from likewise.core.engine import Engine, answers
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Result
@@ -66,37 +66,39 @@ def _refuse(touch: str) -> None:
     raise PermissionError(f"the model {touch}, which is out of its reach where the bundle runs")
 
 
-def _try_all(folder: Path, work: Path, hidden: Sequence[Path], code: bool) -> dict[str, object]:
+def _try_all(task: Task, work: Path) -> dict[str, object]:
+    folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
     python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
     kept = (folder, work, *dict.fromkeys(python))
     os.chdir(work)  # a working folder would stay open though its path is hidden
     isolated = isolate_process(hidden, kept)
+    die_with_parent(task["parent"])
     Watch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
     bundle = open_bundle(folder)
-    entries = [e for e in bundle.manifest.engines if code or not e.runs_code]
+    entries = [e for e in bundle.manifest.engines if task["code"] or not e.runs_code]
     example = read_example(bundle.model_path)
-    answers = _answers(bundle, entries, example)
-    _agree(answers)
+    found = _answers(bundle, entries, example)
+    _agree(found)
     _unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
-        "engines": list(answers),
+        "engines": list(found),
         "rows": len(example.table) if example is not None else 0,
     }
 
 
 def _answers(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
     """By engine; one whose libraries are not installed here is passed over where another can be tried."""
-    answers: dict[str, list[Result]] = {}
+    found: dict[str, list[Result]] = {}
     missing: MissingExtra | None = None
     for entry in entries:
         try:
-            answers[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
+            found[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
         except MissingExtra as error:
             missing = missing or error
-    if missing is not None and not answers:
+    if missing is not None and not found:
         raise missing
-    return answers
+    return found
 
 
 def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
@@ -113,29 +115,24 @@ def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Re
 
 
 def _ask(engine: Engine, example: Example) -> list[Result]:
-    def answers(items: Sequence[Item]) -> list[Result]:
-        prepared = engine.prepare(items)
-        ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
-        return [work if isinstance(work, Failed) else next(ran) for work in prepared]
-
     table = example.table
     items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
-    results = answers(items)
+    results = answers(engine, items)
     for result in results:
         if isinstance(result, Failed):
             raise _alone(f"the engine {engine.spec.label} does not answer the input example", result.error)
     if engine.spec.row_wise:
-        refute_row_wise(answers, example)
+        refute_row_wise(partial(answers, engine), example)
     return results
 
 
-def refute_row_wise(answers: Answer, example: Example) -> None:
+def refute_row_wise(answer: Answer, example: Example) -> None:
     """RowWiseRefuted where a row is answered otherwise beside others than alone; silence proves nothing."""
     table = example.table
     rows: list[Item] = [Row(table.columns, values, example.params) for values in [*table.rows, *variants(table)]]
-    alone = [answers([row])[0] for row in rows]
+    alone = [answer([row])[0] for row in rows]
     for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
-        together = answers([rows[i] for i in order])
+        together = answer([rows[i] for i in order])
         for i, found in zip(order, together, strict=True):
             if not same(alone[i], found):
                 raise RowWiseRefuted(
@@ -150,11 +147,11 @@ def _values(item: Item) -> str:
     return text if len(text) <= 100 else text[:100] + "…"
 
 
-def _agree(answers: Mapping[str, list[Result]]) -> None:
+def _agree(found: Mapping[str, list[Result]]) -> None:
     """The first engine's answers are the others' too."""
-    (first, expected), *others = answers.items() if answers else [("", [])]
-    for label, found in others:
-        for row, (one, other) in enumerate(zip(expected, found, strict=True)):
+    (first, expected), *others = found.items() if found else [("", [])]
+    for label, results in others:
+        for row, (one, other) in enumerate(zip(expected, results, strict=True)):
             if not same(one, other):
                 raise NotSelfContained(
                     f"two engines answer row {row} of the input example differently: "
@@ -174,15 +171,5 @@ def _alone(what: str, error: LikewiseError) -> NotSelfContained:
     return NotSelfContained(f"{what}: {error.cause}", remedy=error.remedy)
 
 
-def main(asked: str, answered: str) -> None:
-    """`python -m likewise.build.prove TASK RESULT`."""
-    task = json.loads(Path(asked).read_text())
-    try:
-        result = _try_all(Path(task["bundle"]), Path(answered).parent, [Path(p) for p in task["hidden"]], task["code"])
-    except LikewiseError as error:
-        result = failure(error)
-    answer(Path(answered), result)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+if __name__ == "__main__":  # python -m likewise.build.prove TASK RESULT
+    carry_out(_try_all, *sys.argv[1:])

@@ -16,9 +16,10 @@ from urllib.request import getproxies
 
 from likewise.build.failures import mapped
 from likewise.bundles.folder import regular_files
+from likewise.bundles.references import local_path
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
 from likewise.core.extras import need
-from likewise.engine.vendored import local_path, mlflows_own
+from likewise.engine.vendored import mlflows_own
 
 PROBE_SECONDS = 5.0
 STORED_BY_MLFLOW = ("registered_model_meta",)
@@ -191,10 +192,19 @@ def _download(repository: Any, inner: str, landing: Path) -> Path:
         return Path(repository.download_artifacts(inner, str(landing)))
     except Exception:
         # A run's repository hides why its parts fail (no credentials, no room): ask each part, which says so.
-        for leaf, path in _leaves(repository, inner):
+        leaves = list(_leaves(repository, inner))
+        for leaf, path in leaves:
             if leaf.list_artifacts(path or None):
                 leaf.download_artifacts(path, str(landing))
+        if not any(_names(leaf, path) for leaf, path in leaves):
+            raise FileNotFoundError(f"the store answers, and holds nothing called {inner}") from None
         raise
+
+
+def _names(repository: Any, path: str) -> bool:
+    """Whether the folder that `path` lies in lists it; an empty path, the repository itself, is always there."""
+    folder = path.rpartition("/")[0]
+    return not path or any(entry.path.strip("/") == path for entry in repository.list_artifacts(folder or None))
 
 
 def _only_regular(path: Path) -> None:

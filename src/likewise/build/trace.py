@@ -8,7 +8,6 @@ without Python's knowledge, and what the pipeline opens only for inputs unlike i
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -16,26 +15,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.build.child import answer, failure, run_child
+from likewise.build.child import Task, carry_out, run_child
 from likewise.build.example import read_example
 from likewise.build.failures import mapped
 from likewise.build.resolve import MANNERS, fetch, plain_name
 from likewise.build.watch import Watch
 from likewise.bundles.folder import inventory
+from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.engine.pyfunc import load_pyfunc, model_input
-from likewise.engine.vendored import Vendored, as_mlflow, named_cause, normal, own_process
+from likewise.engine.vendored import Vendored, as_mlflow, named_cause, own_process
 
 TIMEOUT = 600.0  # seconds, downloads included
 
 
 @dataclass(frozen=True)
 class Traced:
-    """What a load opened: URI to copy, and the local folders that the copies came from."""
+    """What a load opened: URI to copy, and the local folders that the copies came from.
+
+    programs: the command lines that it started, of which nobody sees what they open.
+    """
 
     copies: Mapping[str, Path]
     origins: tuple[Path, ...]
+    programs: tuple[str, ...]
 
 
 def trace(model: Path, held: Mapping[str, Path], work: Path, *, timeout: float = TIMEOUT) -> Traced:
@@ -52,7 +56,7 @@ def trace(model: Path, held: Mapping[str, Path], work: Path, *, timeout: float =
     if changed := sorted(name for name, _ in before.items() ^ inventory(model).items()):
         raise _not_carried([f"changes its own file {changed[0]}"])
     copies = {uri: Path(path) for uri, path in result["copies"].items()}
-    return Traced(outermost(copies), tuple(Path(origin) for origin in result["origins"]))
+    return Traced(outermost(copies), tuple(map(Path, result["origins"])), tuple(result["programs"]))
 
 
 def outermost(copies: Mapping[str, Path]) -> dict[str, Path]:
@@ -86,8 +90,9 @@ class _Recorder:
         self.copies: dict[str, Path] = {}
         self.origins: list[Path] = []
         self.outside: list[str] = []
+        self.programs: list[str] = []
         self.vendored = Vendored(held, own=own, fetch=self._fetch)
-        self.watch = Watch(self._note, own=own, everywhere=True)
+        self.watch = Watch(self._note, own=own, everywhere=True, started=self.programs.append)
         self._folder = work / "copies"
 
     def _fetch(self, uri: str, open_real: Any, inner: str) -> Path:
@@ -105,7 +110,9 @@ class _Recorder:
             self.outside.append(touch)
 
 
-def _record(model: Path, held: Mapping[str, Path], work: Path) -> dict[str, object]:
+def _record(task: Task, _: Path) -> dict[str, object]:
+    model, work = Path(task["model"]), Path(task["work"])
+    held = {normal(uri): Path(path) for uri, path in task["held"].items()}
     need("mlflow.pyfunc", extra="mlflow")  # what MLflow itself opens is not the model's doing
     example = read_example(model)
     recorder = _Recorder(model, held, work)
@@ -122,6 +129,7 @@ def _record(model: Path, held: Mapping[str, Path], work: Path) -> dict[str, obje
             "copies": {uri: str(path) for uri, path in recorder.copies.items()},
             "origins": [str(path) for path in recorder.origins],
             "outside": [*recorder.outside, *dict.fromkeys(recorder.vendored.refused)],
+            "programs": list(dict.fromkeys(recorder.programs)),
         }
 
 
@@ -132,16 +140,5 @@ def _fails_on_example(error: Exception) -> ModelInvalid:
     )
 
 
-def main(asked: str, answered: str) -> None:
-    """`python -m likewise.build.trace TASK RESULT`."""
-    task = json.loads(Path(asked).read_text())
-    held = {normal(uri): Path(path) for uri, path in task["held"].items()}
-    try:
-        result = _record(Path(task["model"]), held, Path(task["work"]))
-    except LikewiseError as error:
-        result = failure(error)
-    answer(Path(answered), result)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+if __name__ == "__main__":  # python -m likewise.build.trace TASK RESULT
+    carry_out(_record, *sys.argv[1:])

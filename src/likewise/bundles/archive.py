@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import shutil
 import tarfile
+import zlib
 from pathlib import Path
 
-from likewise.bundles.folder import regular_files, safe_relative
+from likewise.bundles.folder import regular_files
 from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.paths import safe_relative
 from likewise.core.errors import BundleInvalid, InputNotFound, OutputRefused, UnsafeArchive
 
 
@@ -31,11 +34,12 @@ def unpack(archive: Path, folder: Path) -> Bundle:
     """Unpack into the new folder `folder` and open what came out; nothing is left there where it is refused.
 
     Raises InputNotFound, BundleInvalid (not an archive), UnsafeArchive (a link, a device, a path that escapes, a name
-    twice), and what `open_bundle` raises.
+    twice), OutputRefused (it exists, the disk has no room), and what `open_bundle` raises.
     """
-    if folder.exists():
-        raise OutputRefused(f"{folder} exists already", remedy="name a folder that does not exist")
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputRefused(f"{folder} cannot be made: {error.strerror}", remedy="name a new folder") from error
     try:
         _extract(archive, folder)
         return open_bundle(folder)
@@ -46,14 +50,22 @@ def unpack(archive: Path, folder: Path) -> Bundle:
 
 def _extract(archive: Path, folder: Path) -> None:
     try:
-        with tarfile.open(archive, mode="r:*") as tar:
+        raw = archive.open("rb")
+    except OSError as error:
+        raise InputNotFound(
+            f"the archive {archive} cannot be read: {error.strerror}", remedy="check the path"
+        ) from error
+    try:
+        with raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
             for member in tar:
                 _extract_member(tar, member, folder)
-    except FileNotFoundError as error:
-        raise InputNotFound(f"there is no archive at {archive}", remedy="check the path") from error
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
-        raise BundleInvalid(
-            f"{archive} cannot be read as a tar archive: {error}", remedy="copy or download the archive again"
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+        raise _unreadable(archive, error) from error
+    except OSError as error:
+        if error.errno is None:  # of bz2, which has no class of its own
+            raise _unreadable(archive, error) from error
+        raise OutputRefused(
+            f"{archive} cannot be unpacked to {folder}: {error.strerror}", remedy="check the folder, or name another"
         ) from error
 
 
@@ -62,16 +74,32 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
     if member.isdir() and name in ("", "."):
         return
     target = folder / safe_relative(name)
+    if any(path.is_file() for path in (target, *target.parents)):
+        raise _unsafe(name, "stands in it twice, or below a file")
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None or target.exists():
-        kind = "stands in it twice" if stream else "is a link or a special file"
-        raise UnsafeArchive(
-            f"the member {name!r} of the archive {kind}",
-            remedy="do not use this archive; ask its maker for one made with `likewise`",
+        raise _unsafe(name, "stands in it twice" if stream else "is a link or a special file")
+    if member.size > (free := shutil.disk_usage(folder).free):
+        raise OutputRefused(
+            f"the archive's member {name!r} has {member.size} bytes, and the disk of {folder} has room for {free}",
+            remedy="make room, or name a folder on another disk",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with stream, target.open("xb") as out:
         shutil.copyfileobj(stream, out)
+
+
+def _unsafe(name: str, why: str) -> UnsafeArchive:
+    return UnsafeArchive(
+        f"the member {name!r} of the archive {why}",
+        remedy="do not use this archive; ask its maker for one made with `likewise`",
+    )
+
+
+def _unreadable(archive: Path, error: Exception) -> BundleInvalid:
+    return BundleInvalid(
+        f"{archive} cannot be read as a tar archive: {error}", remedy="copy or download the archive again"
+    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from likewise.bundles.format import FileEntry
+from likewise.bundles.paths import safe_relative
 from likewise.core.digests import sha256_file
 from likewise.core.errors import UnsafeArchive
 
@@ -28,18 +29,6 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
                     f"{relative!r} in {root} is {kind}; only files and folders are taken",
                     remedy="replace it by the file that it stands for, and log the model again",
                 )
-
-
-def safe_relative(name: str) -> str:
-    """`name` itself where it stays inside its folder; UnsafeArchive where it is absolute, climbs or hides a control."""
-    parts = PurePosixPath(name).parts
-    clean = "/".join(parts)
-    if not parts or name != clean or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
-        raise UnsafeArchive(
-            f"the path {name!r} does not stay inside its folder, or is not a plain path",
-            remedy="do not use this archive; ask its maker for one made with `likewise bundle`",
-        )
-    return name
 
 
 def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str, FileEntry]:

@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+from likewise.bundles.paths import safe_relative
 from likewise.core.digests import sha256_json
-from likewise.core.errors import BundleInvalid, BundleTampered
+from likewise.core.errors import BundleInvalid, BundleTampered, UnsafeArchive
 
 FORMAT = 1
 MANIFEST = "likewise.json"
@@ -66,7 +67,9 @@ class Environment:
 class EngineEntry:
     """One way to run the bundle, best first in the manifest.
 
-    runs_code: needs the model's own Python code, and so trust.  digest: of what the engine was compiled from.
+    runs_code: needs the model's own Python code, and so trust.
+    digest: of the instructions alone (torch: the declared pipeline; pyfunc: the environment that its code needs).  The
+    weights are not in it: the bundle's digest covers those, and an opened engine's `spec.digest` covers both.
     """
 
     name: str
@@ -132,11 +135,15 @@ class Manifest:
 
 
 def load_manifest(data: bytes) -> Manifest:
-    """Read and check `likewise.json`: BundleInvalid for another format, BundleTampered for any changed byte."""
+    """Read and check `likewise.json`.
+
+    Raises BundleInvalid (another format), BundleTampered (any changed byte), UnsafeArchive (a path that leaves its
+    folder, which a seal does not make good: whoever made the bundle sealed it).
+    """
     try:
         body = json.loads(data)
         version = body["likewise"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _tampered("its manifest is not readable") from error
     if version != FORMAT:
         raise BundleInvalid(
@@ -145,12 +152,27 @@ def load_manifest(data: bytes) -> Manifest:
         )
     try:
         manifest = _parse(body)
-        unchanged = manifest.dump() == data
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if unchanged := manifest.dump() == data:
+            _stay_inside(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _tampered("its manifest lacks parts or has others than it should") from error
     if not unchanged:
         raise _tampered("its manifest is not the one that was sealed")
     return manifest
+
+
+def _stay_inside(manifest: Manifest) -> None:
+    """Every file lies in one of the bundle's folders, and every reference below `references/`."""
+    every = (*CONTENT_FOLDERS, *OTHER_FOLDERS)
+    held: list[tuple[str, tuple[str, ...]]] = [(path, every) for path in manifest.files]
+    held += [(reference.path, ("references",)) for reference in manifest.references]
+    for path, folders in held:
+        top, _, inside = safe_relative(path).partition("/")
+        if top not in folders or not inside:
+            raise UnsafeArchive(
+                f"the manifest names {path!r}, which does not lie below {' or '.join(f + '/' for f in folders)}",
+                remedy="do not use this bundle; make it again: likewise bundle MODEL -o DIR",
+            )
 
 
 def _parse(body: Mapping[str, dict]) -> Manifest:  # type: ignore[type-arg]

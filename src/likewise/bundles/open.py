@@ -8,8 +8,11 @@ from pathlib import Path
 
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, load_manifest
+from likewise.bundles.references import lookup
 from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
 from likewise.core.signature import Signature
+
+BYTE_CODE = "__pycache__"  # as Python names the folder
 
 
 @dataclass(frozen=True)
@@ -40,15 +43,8 @@ class Bundle:
 
     def resolve(self, uri: str) -> Path:
         """The vendored path of `uri`, or of the longest vendored URI that it lies under; ReferenceMissing else."""
-        held = self.reference_paths()
-        for prefix in sorted(held, key=len, reverse=True):
-            base = prefix.rstrip("/")
-            if uri.rstrip("/") == base:
-                return held[prefix]
-            if uri.startswith(base + "/"):
-                inside = held[prefix] / uri[len(base) + 1 :]
-                if inside.exists() and inside.resolve().is_relative_to(self.path.resolve()):
-                    return inside
+        if (found := lookup(self.reference_paths(), uri)) is not None:
+            return found
         raise ReferenceMissing(
             f"the pipeline opens {uri}, which the bundle {self.path} does not carry",
             remedy=f"bundle the model again with --reference {uri}",
@@ -64,7 +60,7 @@ def open_bundle(path: str | Path) -> Bundle:
     """Open the bundle at `path` after checking every file against the manifest.
 
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a byte, a file more or less),
-    UnsafeArchive (a link in it).
+    UnsafeArchive (a link in it, a reference to outside it), ReferenceMissing (a reference that is not in it).
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -85,9 +81,11 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def _compare(folder: Path, said: Mapping[str, FileEntry], found: Mapping[str, FileEntry]) -> None:
-    for name in sorted(said.keys() | found.keys()):
+    for name in sorted(said.keys() | found.keys(), key=lambda name: (BYTE_CODE in name.split("/"), name)):
         if name not in found:
             problem = "is missing"
+        elif name not in said and BYTE_CODE in name.split("/"):
+            raise _byte_code(folder, name)
         elif name not in said:
             problem = "is not named in its manifest"
         elif said[name] != found[name]:
@@ -98,3 +96,13 @@ def _compare(folder: Path, said: Mapping[str, FileEntry], found: Mapping[str, Fi
             f"the bundle {folder} was changed after it was made: the file {name} {problem}",
             remedy="do not use it; bundle the model again: likewise bundle MODEL -o DIR",
         )
+
+
+def _byte_code(folder: Path, name: str) -> BundleTampered:
+    """Most likely no attack; refused all the same, as Python would run it in place of the source."""
+    return BundleTampered(
+        f"the bundle {folder} was changed after it was made: {name} is byte code, which Python writes where something "
+        "other than Likewise loads the model in place",
+        remedy=f"delete it: find {folder} -name {BYTE_CODE} -exec rm -r {{}} +; and set PYTHONDONTWRITEBYTECODE=1 "
+        "for the program that loads it",
+    )

@@ -8,13 +8,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_config_path
 
+from likewise.bundles.store import asked_store, needs_store
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """What the user trusts: a bundle's digest, or every URI that begins with `prefix`.
+
+    store: the store that was asked when it was remembered, where the prefix names none (`models:/…`, `runs:/…`).
+    """
+
+    prefix: str
+    store: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it says anything of the store that is asked now."""
+        return self.store in (None, asked_store())
 
 
 def trust_file() -> Path:
@@ -23,58 +41,74 @@ def trust_file() -> Path:
     return (Path(home) if home else user_config_path("likewise")) / "trust.json"
 
 
-def remembered() -> tuple[str, ...]:
-    """The prefixes and digests that the user trusts, sorted; none where the file is not there."""
+def remembered() -> tuple[Entry, ...]:
+    """What the user trusts, of every store, sorted; nothing where the file is not there."""
     try:
         entries = json.loads(trust_file().read_bytes())
+        return tuple(sorted(Entry(str(e["prefix"]), e["store"]) for e in entries))
     except FileNotFoundError:
         return ()
-    except ValueError as error:
-        raise WrongUsage(f"{trust_file()} is not readable: {error}", remedy="mend or remove the file") from error
-    if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
-        raise WrongUsage(f"{trust_file()} is not a JSON list of strings", remedy="mend or remove the file")
-    return tuple(sorted(entries))
+    except (ValueError, TypeError, KeyError) as error:
+        raise WrongUsage(
+            f"{trust_file()} is not a list of entries with prefix and store: {error}", remedy="mend or remove the file"
+        ) from error
 
 
-def remember(entry: str) -> tuple[str, ...]:
-    """Trust a URI prefix (`models:/team-a/`, a store's folder) or a bundle's digest from now on."""
-    _check(entry)
-    return _store({*remembered(), entry})
+def in_force() -> tuple[str, ...]:
+    """The prefixes and digests that count while the store is the one that is asked now."""
+    return tuple(entry.prefix for entry in remembered() if entry.counts)
 
 
-def forget(entry: str) -> tuple[str, ...]:
-    """Take an entry back; WrongUsage where it was never there."""
-    if entry not in remembered():
-        raise WrongUsage(f"{entry!r} is not on the list", remedy="likewise trust --list shows the entries")
-    return _store(set(remembered()) - {entry})
+def remember(prefix: str) -> tuple[Entry, ...]:
+    """Trust a URI prefix (`models:/team-a/`, a folder) or a bundle's digest from now on.
+
+    A prefix that names no store is trusted in the one that is asked now.
+    """
+    _check(prefix)
+    entry = Entry(_normal(prefix), asked_store() if needs_store(prefix) else None)
+    return _save({*remembered(), entry})
 
 
-def _store(entries: Iterable[str]) -> tuple[str, ...]:
+def forget(prefix: str) -> tuple[Entry, ...]:
+    """Take an entry back, in every store; WrongUsage where it was never there."""
+    kept = [entry for entry in remembered() if entry.prefix not in (prefix, _normal(prefix))]
+    if len(kept) == len(remembered()):
+        raise WrongUsage(f"{prefix!r} is not on the list", remedy="likewise trust --list shows the entries")
+    return _save(kept)
+
+
+def _save(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     path = trust_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(sorted(entries), indent=2) + "\n")
+    beside.write_text(json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
     beside.replace(path)
     return remembered()
 
 
-def _check(entry: str) -> None:
-    if entry.startswith(PREFIX):
-        if len(entry) != len(PREFIX) + 64:
-            raise WrongUsage(f"{entry!r} is not a whole digest", remedy="give all 64 digits: likewise inspect MODEL")
-    elif len(entry.strip("/: ")) < 3 or entry != entry.strip():
+def _check(prefix: str) -> None:
+    try:
+        urlsplit(prefix)
+    except ValueError as error:
+        raise WrongUsage(f"{prefix!r} is no URI: {error}", remedy="check the spelling") from error
+    if prefix.startswith(PREFIX):
+        if len(prefix) != len(PREFIX) + 64:
+            raise WrongUsage(f"{prefix!r} is not a whole digest", remedy="give all 64 digits: likewise inspect MODEL")
+    elif min(len(prefix.strip("/: ")), len(_normal(prefix).strip("/: "))) < 3 or prefix != prefix.strip():
         raise WrongUsage(
-            f"{entry!r} would trust nearly everything, or nothing",
+            f"{prefix!r} would trust nearly everything, or nothing",
             remedy="give a URI prefix such as models:/NAME/, a folder, or sha256:…",
         )
+    elif _climbs(_normal(prefix)):
+        raise WrongUsage(f"{prefix!r} climbs with '..'", remedy="give the prefix that it leads to")
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What is allowed in this call: everything (`allow`), or what is remembered."""
+    """What is allowed in this call: everything (`allow`), or the prefixes and digests in `entries`."""
 
     allow: bool = False
-    entries: tuple[str, ...] = field(default_factory=remembered)
+    entries: tuple[str, ...] = field(default_factory=in_force)
 
     def allows(self, *, uri: str | None = None, digest: str | None = None) -> bool:
         """Whether code of the model named by `uri`, or of the bundle with `digest`, may run."""
@@ -93,5 +127,23 @@ class Trust:
 
 
 def _covers(prefix: str, uri: str) -> bool:
-    """A prefix ends at a boundary, so that `models:/a` does not trust `models:/ab/1`."""
-    return uri.startswith(prefix) and (prefix[-1] in "/@" or uri[len(prefix) :][:1] in ("", "/", "@"))
+    """A prefix ends at a boundary, so that `models:/a` does not trust `models:/ab/1`; nothing climbs out of one."""
+    prefix, uri = _normal(prefix), _normal(uri)
+    if _climbs(uri) or not uri.startswith(prefix) or urlsplit(uri).netloc != urlsplit(prefix).netloc:
+        return False
+    ends = "/@" if uri.startswith("models:") else "/"  # an alias follows a model's name; elsewhere @ is a letter
+    return prefix[-1] in ends or uri[len(prefix) :][:1] in ("", *ends)
+
+
+def _normal(uri: str) -> str:
+    """A local path as the disk has it, absolute and through its links; another URI as it is."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        uri = unquote(parts.path)
+    elif parts.scheme:
+        return uri
+    return str(Path(uri).resolve()) + ("/" if uri.endswith("/") else "")
+
+
+def _climbs(uri: str) -> bool:
+    return ".." in unquote(uri).replace("\\", "/").split("/")

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -45,12 +46,12 @@ def root(
 def main() -> None:
     """The `likewise` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 answers differ, 130 interrupted."""
     quiet_libraries()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stop is a stop: `serve` drains, a job cleans up
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
-        app(standalone_mode=False, prog_name="likewise")
-        code = 0
-    except typer.Exit as ended:
-        code = ended.exit_code
+        code = app(standalone_mode=False, prog_name="likewise") or 0  # that of a typer.Exit, which it returns
+        if code == Interrupted.exit_code:
+            raise KeyboardInterrupt  # typer has made a code of it
     except (KeyboardInterrupt, typer.Abort):
         code = report(Interrupted("stopped by a signal", remedy="run the same command again"))
     except BrokenPipeError:
@@ -62,6 +63,12 @@ def main() -> None:
         if os.environ.get("LIKEWISE_DEBUG"):
             raise
     sys.exit(code)
+
+
+def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """A stop is a stop, by Ctrl-C or SIGTERM: a job cleans up, and no second SIGTERM disturbs it, but a Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def report(error: LikewiseError) -> int:

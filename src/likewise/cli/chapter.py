@@ -12,14 +12,16 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 from urllib.request import Request, urlopen
 
 from rich.markup import escape
 
+from likewise.bundles.open import is_bundle
 from likewise.cli.screen import err
 from likewise.core.errors import LikewiseError, NotSelfContained, OutputRefused
 from likewise.core.extras import need
@@ -29,6 +31,8 @@ EXAMPLE = (sys.executable, "-m", "likewise.demo")
 SENTENCES = ("This is the best movie we saw.", "What a movie!")
 BOOK = json.dumps({"columns": ["text"], "data": [[s] for s in SENTENCES]})
 PATIENCE = 120.0  # seconds for the service to be ready
+STOPPING = 30.0  # seconds that a child may clean up after itself; a server takes up to 23
+MARKER = ".likewise-demo"  # in a folder that the demo made, and may overwrite
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,13 @@ class Chapter:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def _fine_tune(self) -> Mapping[str, object]:
-        with self._doing("Fine-tune a sentiment classifier on 6,824 reviews", "model") as done:
+        with self._doing("Fine-tune a sentiment classifier on movie reviews", "model") as done:
             tuned = self._json(*EXAMPLE, "fine-tune", "--json", *(["--quick"] if self.quick else []))
             accuracy = float(str(tuned["accuracy"]))
             self.facts |= {"finetuned_model_uri": tuned["uri"], "accuracy": accuracy}
-            done(f"{tuned['uri']}  ({accuracy:.1%} right on 1,706 held-out reviews)", self._with_store("mlflow ui"))
+            self._note(f"trained on {tuned['train_rows']:,} reviews")
+            right = f"{accuracy:.1%} right on {tuned['held_out_rows']:,} held-out reviews"
+            done(f"{tuned['uri']}  ({right})", self._with_store("mlflow ui"))
         return tuned
 
     def _log_and_register(self, finetuned: str) -> str:
@@ -90,7 +96,8 @@ class Chapter:
     def _bundle(self, uri: str) -> Path:
         path = self.folder / "bundle"
         with self._doing("Bundle it, and prove that it answers with no network and no store", "bundle") as done:
-            shutil.rmtree(path, ignore_errors=True)
+            if is_bundle(path):
+                shutil.rmtree(path)
             made = self._json(*LIKEWISE, "bundle", uri, "-o", str(path), "--json")
             self.facts |= {"bundle": made["digest"]}
             done(f"{path}  {str(made['digest'])[:19]}…", f"likewise inspect {path}")
@@ -100,16 +107,11 @@ class Chapter:
     def _served(self, bundle: Path) -> Iterator[str]:
         with self._doing("Start the web service", "service") as done:
             argv = [*LIKEWISE, "serve", str(bundle), "-p", "0", "--json"]
-            with (self.folder / "serve.log").open("w") as log:
-                server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, env=self._environment())
-            try:
+            with (self.folder / "serve.log").open("w") as log, self._child(argv, log) as server:
                 url = self._await_ready(server)
                 self._note(f"ready at {url}")
                 done(f"{self.folder / 'serve.log'} (stopped again)", f"likewise serve {bundle} -p 5000")
                 yield url
-            finally:
-                server.terminate()
-                server.wait(30)
 
     def _await_ready(self, server: subprocess.Popen[str]) -> str:
         """The service's URL, once `/ready` says so."""
@@ -188,11 +190,18 @@ class Chapter:
     # --- how a step runs ---------------------------------------------------------------------------------------------
 
     def _prepare_folder(self) -> None:
+        self.folder = self.folder.resolve()
+        marker = self.folder / MARKER
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not marker.exists() and any(self.folder.iterdir()):
+                raise OutputRefused(
+                    f"{self.folder} is not empty, and not a folder that the demo made",
+                    remedy="name a new folder with -o",
+                )
+            marker.touch()
         except OSError as error:
             raise OutputRefused(f"cannot make {self.folder}: {error}", remedy="name another folder with -o") from error
-        self.folder = self.folder.resolve()
 
     def _environment(self) -> dict[str, str]:
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
@@ -209,21 +218,31 @@ class Chapter:
 
     def _run(self, *argv: str, log: Path | None = None) -> str:
         """stdout of a child that shows its own progress on stderr (or writes it to `log`)."""
-        told = log.open("w") if log else None
-        try:
-            done = subprocess.run(
-                argv, stdout=subprocess.PIPE, stderr=told, text=True, env=self._environment(), cwd=self.folder
-            )
-        finally:
-            if told:
-                told.close()
-        if done.returncode:
-            said = _cause(done.stdout)
+        with log.open("w") if log else nullcontext() as told, self._child(argv, told) as child:
+            stdout, _ = child.communicate()
+        if child.returncode:
+            said = _cause(stdout)
             raise LikewiseError(
-                f"{shlex.join(argv[2:])} ended with {done.returncode}{': ' + said if said else ''}",
+                f"{shlex.join(argv[2:])} ended with {child.returncode}{': ' + said if said else ''}",
                 remedy=f"read {log}" if log else "see above; run that command by hand for more",
             )
-        return done.stdout
+        return stdout
+
+    @contextmanager
+    def _child(self, argv: Sequence[str], told: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
+        """A process that does not outlive the block: it is asked to stop, so that it cleans up, and then made to."""
+        with subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=told, text=True, env=self._environment(), cwd=self.folder
+        ) as child:
+            try:
+                yield child
+            finally:
+                child.terminate()
+                try:
+                    with suppress(subprocess.TimeoutExpired):
+                        child.wait(STOPPING)
+                finally:
+                    child.kill()
 
     @contextmanager
     def _doing(self, title: str, what: str) -> Iterator[Callable[[str, str], None]]:

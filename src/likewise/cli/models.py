@@ -69,10 +69,14 @@ def trust(
         entries = trust_list.remembered()
     else:
         entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
-    shown = [(e, "bundle" if e.startswith("sha256:") else "URIs that begin so") for e in entries]
-    Screen(json).result(
-        {"trusted": list(entries)}, "Trusted", shown or [("nothing", "no model's code may run unasked")]
-    )
+    shown = [(e.prefix, _trusted(e)) for e in entries] or [("nothing", "no model's code may run unasked")]
+    Screen(json).result({"trusted": [asdict(e) for e in entries]}, "Trusted", shown)
+
+
+def _trusted(entry: trust_list.Entry) -> str:
+    if entry.store is None:
+        return "bundle" if entry.prefix.startswith("sha256:") else "URIs that begin so"
+    return f"URIs that begin so, in {entry.store}" + ("" if entry.counts else " (not the store that is asked now)")
 
 
 def document(bundle: Bundle) -> dict[str, object]:

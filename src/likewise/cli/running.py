@@ -78,6 +78,8 @@ def score(
     fail_on_quarantine: Annotated[
         float | None, typer.Option(metavar="PERCENT", help=_help(ScoreOptions, "fail_on_quarantine"))
     ] = None,
+    budget: Annotated[int | None, typer.Option(metavar="TOKENS", help=_help(ScoreOptions, "budget"))] = None,
+    window: Annotated[int, typer.Option(metavar="ROWS", help=_help(ScoreOptions, "window"))] = ScoreOptions().window,
     engine: EngineName = None,
     trust: TrustFlag = False,
     json: Json = False,
@@ -91,15 +93,20 @@ def score(
         format=output_format,
         restart=restart,
         fail_on_quarantine=fail_on_quarantine,
+        budget=budget,
+        window=window,
     )
     found = api.find(model, trust=trust, report=screen.note)
     with _Bar(source.name) as bar:
         report = api.score(found, source, output, options=options, engine=engine, progress=bar.show)
-    screen.result({"output": str(output), **report.as_dict()}, "Scored", _facts(report, output))
+    screen.result(
+        {"output": str(output), **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise)
+    )
 
 
-def _facts(report: Report, output: Path) -> list[tuple[str, str]]:
+def _facts(report: Report, output: Path, row_wise: bool) -> list[tuple[str, str]]:
     rate = report.rows_in / report.seconds if report.seconds else 0.0
+    windowed = [("note", "rows were scored in windows, though the model does not declare them independent")]
     return [
         ("output", str(output)),
         ("rows", f"{report.rows_in:,} in, {report.rows_ok:,} answered, {report.rows_quarantined:,} quarantined"),
@@ -107,6 +114,7 @@ def _facts(report: Report, output: Path) -> list[tuple[str, str]]:
         ("engine", report.engine),
         ("time", f"{report.seconds:.1f} s, {rate:,.1f} rows/s, {report.tokens:,} tokens"),
         ("bundle", report.bundle),
+        *([] if row_wise else windowed),
     ]
 
 

@@ -61,3 +61,10 @@ class Engine(Protocol):
     def run(self, work: Sequence[Work]) -> list[Result]: ...
 
     def close(self) -> None: ...
+
+
+def answers(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """One result an item, in order: prepare, then run what could be prepared."""
+    prepared = engine.prepare(items)
+    ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
+    return [work if isinstance(work, Failed) else next(ran) for work in prepared]

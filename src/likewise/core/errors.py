@@ -20,9 +20,9 @@ class LikewiseError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, cause: str, *, remedy: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.remedy = remedy
+        self.cause = _printable(cause)
+        self.remedy = _printable(remedy)
+        super().__init__(self.cause)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.cause, self.remedy))
@@ -30,6 +30,11 @@ class LikewiseError(Exception):
     def as_dict(self) -> dict[str, str]:
         """`{"code", "cause", "remedy"}`, as `--json` prints it."""
         return {"code": self.code, "cause": self.cause, "remedy": self.remedy}
+
+
+def _printable(text: str) -> str:
+    """Lone surrogates (from a path that is not UTF-8, or from a model) escaped: no JSON or terminal takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _rebuild(kind: type[LikewiseError], cause: str, remedy: str) -> LikewiseError:
@@ -175,22 +180,6 @@ class ModelFailed(LikewiseError):
     code = "MODEL_FAILED"
     status = 500
     mlflow_code = "INTERNAL_ERROR"
-
-
-class Overloaded(LikewiseError):
-    """No room in the queue; try again later."""
-
-    code = "OVERLOADED"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
-
-
-class DeadlineExceeded(LikewiseError):
-    """The answer would come, or came, after the deadline."""
-
-    code = "DEADLINE_EXCEEDED"
-    status = 504
-    mlflow_code = "DEADLINE_EXCEEDED"
 
 
 class Draining(LikewiseError):

@@ -1,5 +1,6 @@
 """The room behind every front door: batching across callers, isolation of poison, draining. Knows no HTTP."""
 
 from likewise.dataplane.plane import DataPlane
+from likewise.dataplane.thread import DaemonThread
 
-__all__ = ["DataPlane"]
+__all__ = ["DaemonThread", "DataPlane"]

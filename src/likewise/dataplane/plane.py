@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from likewise.core.engine import Engine, Work
@@ -17,6 +16,7 @@ from likewise.core.isolate import isolate
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane.calls import Call, Waiting
+from likewise.dataplane.thread import DaemonThread
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ class DataPlane:
     """One engine behind any number of concurrent callers.
 
     Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) go through alone.
+    One `run` at a time, which is right for an engine that is `thread_safe` and for one that is not.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -37,7 +38,7 @@ class DataPlane:
         self._ready = Waiting()
         self._pumps: dict[str, asyncio.Task[None]] = {}
         self._calls: set[Call] = set()
-        self._threads = {stage: ThreadPoolExecutor(1, f"likewise-{stage}") for stage in ("prepare", "run")}
+        self._threads = {stage: DaemonThread(f"likewise-{stage}") for stage in ("prepare", "run")}
         self._closing = False
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
@@ -63,7 +64,10 @@ class DataPlane:
                 self._ready.drop(entry)
 
     async def close(self) -> None:
-        """Take no more, answer what was taken, release the engine."""
+        """Take no more, answer what was taken, release the engine.
+
+        Waits for a run that has begun, however long it takes; cancelling it leaves the engine as it is.
+        """
         self._closing = True
         while self._calls or self._pumps:
             pending: list[asyncio.Future[Any]] = [*self._pumps.values(), *(call.done for call in self._calls)]
@@ -71,7 +75,7 @@ class DataPlane:
             await asyncio.sleep(0)  # those who waited for these leave the sets
         await asyncio.get_running_loop().run_in_executor(self._threads["run"], self._engine.close)
         for thread in self._threads.values():
-            thread.shutdown(wait=False)
+            thread.shutdown()
 
     def _wake(self, stage: str, waiting: Waiting, step: Callable[[], Awaitable[None]]) -> None:
         if stage not in self._pumps:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Literal
@@ -39,7 +41,7 @@ def fine_tune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a classifier on reviews and log it as `model`."""
-    with _reported(), _bar("fine-tuning") as bar:
+    with _reported(), _progress("fine-tuning") as progress:
         from likewise.demo import store
         from likewise.demo.training import Recipe
 
@@ -51,13 +53,7 @@ def fine_tune(
             seed=seed,
         )
         uri = store.choose_store()
-        task = bar.add_task("fine-tuning", total=None, loss="")
-        logged = store.log_fine_tuned(
-            recipe,
-            source,
-            rows,
-            lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}"),
-        )
+        logged = store.log_fine_tuned(recipe, source, rows, progress)
     _made(asdict(logged) | {"tracking_uri": uri}, as_json)
 
 
@@ -92,6 +88,8 @@ def register(
 
 @contextmanager
 def _reported() -> Iterator[None]:
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # before MLflow is imported
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         yield
     except LikewiseError as error:
@@ -100,15 +98,21 @@ def _reported() -> Iterator[None]:
         raise typer.Exit(error.exit_code) from error
 
 
-def _bar(title: str) -> Progress:
-    columns = (
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    return Progress(*columns, console=err)
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int, float], None]]:
+    """Shows (batches done, batches in all, loss): a bar on a terminal, a line every tenth of the way in a pipe."""
+
+    def line(done: int, total: int, loss: float) -> None:
+        if 10 * done // total > 10 * (done - 1) // total:
+            err.print(f"{title}: {done:,} of {total:,} batches, loss {loss:.3f}", highlight=False)
+
+    if not err.is_terminal:
+        yield line
+        return
+    of, left, loss = MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[loss]}")
+    with Progress(TextColumn(title), BarColumn(), of, left, loss, console=err) as bar:
+        task = bar.add_task(title, total=None, loss="")
+        yield lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}")
 
 
 def _made(facts: dict[str, object], as_json: bool) -> None:
@@ -120,4 +124,5 @@ def _made(facts: dict[str, object], as_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run is marked as failed, the bar taken down
     app(prog_name="python -m likewise.demo")

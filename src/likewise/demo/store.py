@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
+from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 from likewise.core.errors import ModelNotFound, StoreUnreachable
 from likewise.demo.data import Source, reviews, split
@@ -26,6 +27,8 @@ class Trained:
     run_id: str
     uri: str
     accuracy: float
+    train_rows: int
+    held_out_rows: int
 
 
 def choose_store() -> str:
@@ -64,14 +67,14 @@ def log_fine_tuned(
     rows = split(reviews(source))
     rows = replace(rows, train=rows.train[:train_rows])
     with mlflow.start_run(run_name="fine_tuning_model") as run:
+        counts = {"train_rows": len(rows.train), "held_out_rows": len(rows.held_out)}
         mlflow.log_params(
-            {each.name: getattr(recipe, each.name) for each in fields(recipe)}
-            | {"source": source, "train_rows": len(rows.train), "held_out_rows": len(rows.held_out)}
+            {each.name: getattr(recipe, each.name) for each in fields(recipe)} | {"source": source} | counts
         )
         tuned = fine_tune(recipe, rows, progress)
         mlflow.log_metric("held_out_accuracy", tuned.accuracy)
         _log_classifier(tuned)
-        return Trained(run.info.run_id, f"runs:/{run.info.run_id}/{MODEL}", tuned.accuracy)
+        return Trained(run.info.run_id, f"runs:/{run.info.run_id}/{MODEL}", tuned.accuracy, **counts)
 
 
 def _log_classifier(tuned: FineTuned) -> None:
@@ -100,10 +103,13 @@ def log_pipeline(finetuned_model_uri: str) -> Logged:
 
 def register(model_uri: str, name: str = PIPELINE) -> Logged:
     """A new version of the registered model `name`."""
+    disable_logging()  # it announces what we return, at every logging level
     try:
         registered = mlflow.register_model(model_uri, name)
     except mlflow.MlflowException as error:
         raise ModelNotFound(
             f"cannot register {model_uri}: {error}", remedy="log one: python -m likewise.demo log-pipeline"
         ) from error
+    finally:
+        enable_logging()
     return Logged(registered.run_id, model_uri, int(registered.version))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Protocol, cast
 
 from likewise.bundles.format import EngineEntry
@@ -62,14 +62,22 @@ def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
 
 
 class LazyEngine:
-    """An engine that loads when it is first asked for its spec or for work; never, where nobody asks."""
+    """An engine that loads when it is first asked for its spec or for work; never, where nobody asks.
+
+    It loads once, whichever threads ask; anew, where it is asked after `close`.
+    """
 
     def __init__(self, load: Callable[[], Engine]) -> None:
         self._load = load
+        self._loaded: Engine | None = None
+        self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def _engine(self) -> Engine:
-        return self._load()
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
 
     @property
     def spec(self) -> EngineSpec:
@@ -82,5 +90,7 @@ class LazyEngine:
         return self._engine.run(work)
 
     def close(self) -> None:
-        if "_engine" in vars(self):
-            self._engine.close()
+        with self._lock:
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.close()

@@ -155,11 +155,35 @@ def model_input(metadata: Any, table: Table) -> Any:
 @contextmanager
 def no_bytecode() -> Iterator[None]:
     """Python writes no `__pycache__` beside the model's code, which would change the bundle."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    _bytecode.enter()
     try:
         yield
     finally:
-        sys.dont_write_bytecode = before
+        _bytecode.leave()
+
+
+class _Bytecode:
+    """The flag is the process's: the first thread that comes in sets it, the last that leaves puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = False
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                sys.dont_write_bytecode = self._before
+
+
+_bytecode = _Bytecode()
 
 
 def _records(table: Table) -> list[Any]:

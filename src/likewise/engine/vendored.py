@@ -11,6 +11,7 @@ MLflow; `inside` one (a model of the bundle loads or predicts) nothing else answ
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
+from likewise.bundles.references import local_path, lookup, normal
 from likewise.core.errors import LikewiseError, ReferenceMissing
 from likewise.core.extras import need
 
@@ -43,24 +44,19 @@ class Vendored:
 
     def find(self, uri: str) -> Path | None:
         """The copy of `uri`, by the longest vendored URI that it is or lies under; None where there is none."""
-        asked = normal(uri)
-        for base in sorted(self.paths, key=len, reverse=True):
-            if asked == base:
-                return self.paths[base]
-            if asked.startswith(base + "/") and (inside := _below(self.paths[base], asked[len(base) + 1 :])):
-                return inside
-        return None
+        return lookup(self.paths, uri)
 
     def get(self, uri: str, open_real: OpenReal, inner: str) -> Path | None:
-        """As `find`, fetched where that is possible; None leaves a local file to MLflow; else MLflow's "not there"."""
+        """As `find`, fetched where that is possible; None leaves the model's own file to MLflow; else "not there".
+
+        A file elsewhere on this machine is "not there" too, though it is: on another machine nothing would answer.
+        """
         found = self.find(uri)
         if found is not None or self._is_own(uri):
             return found
         if self.fetch is not None:
             with mlflows_own():
                 return self.fetch(normal(uri), open_real, inner)
-        if (path := local_path(uri)) is not None and path.exists():
-            return None
         raise _undeclared(f"opens {uri}", uri)
 
     def concerns(self, uri: str) -> bool:
@@ -69,22 +65,10 @@ class Vendored:
         return any(asked.startswith(base + "/") or (base + "/").startswith(asked) for base in self.paths)
 
     def _is_own(self, uri: str) -> bool:
+        """Whether it is a file of the model's, or one that it has made itself in the temporary folder."""
         path = local_path(uri)
-        return path is not None and any(path.resolve().is_relative_to(folder) for folder in self.own)
-
-
-def normal(uri: str) -> str:
-    """One spelling a URI: no slash at the end, `file:///x` as `/x`."""
-    path = local_path(uri) if uri.startswith("file:") else None
-    return str(path) if path is not None else uri.rstrip("/") or "/"
-
-
-def local_path(uri: str) -> Path | None:
-    """The path that a `file:` URI or a plain path means; None for any other scheme."""
-    parts = urlparse(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return Path(unquote(parts.path))
-    return Path(uri) if not parts.scheme else None
+        own = (*self.own, Path(tempfile.gettempdir()).resolve())
+        return path is not None and any(path.resolve().is_relative_to(folder) for folder in own)
 
 
 def as_mlflow(error: LikewiseError) -> Exception:
@@ -106,19 +90,17 @@ def _undeclared(what: str, uri: str) -> Exception:
 
 def named_cause(error: BaseException) -> LikewiseError | None:
     """The error of ours that `error` stems from, through whatever a library has wrapped around it."""
+    return next((link for link in causes(error) if isinstance(link, LikewiseError)), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, what it was raised from or beside, and so on to the first."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
-        if isinstance(link, LikewiseError):
-            return link
+        yield link
         seen.add(id(link))
         link = link.__cause__ or link.__context__
-    return None
-
-
-def _below(root: Path, relative: str) -> Path | None:
-    inside = root / relative
-    return inside if inside.exists() and inside.resolve().is_relative_to(root.resolve()) else None
 
 
 # --- who answers ------------------------------------------------------------------------------------------------------

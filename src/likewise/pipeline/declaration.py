@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,30 @@ BUILT_IN: Mapping[str, type[Step]] = {
 _NAMES = {kind: name for name, kind in BUILT_IN.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """What a number may be, both ends included."""
+
+    kind: type
+    least: float
+    most: float
+
+    def takes(self, value: object) -> bool:
+        number = isinstance(value, int | self.kind) and not isinstance(value, bool)
+        return number and self.least <= cast(float, value) <= self.most
+
+    def __str__(self) -> str:
+        return f"a number from {self.least} to {self.most}" + (", whole" if self.kind is int else "")
+
+
+_RANGES: Mapping[tuple[str, str], _Range] = {
+    ("cache", "size"): _Range(int, 0, 1_000_000_000),
+    ("detect_language", "least"): _Range(float, 0, 1),
+    ("classify", "max_length"): _Range(int, 2, 1_000_000),  # tokens: the two that frame a text need room
+}
+_TEXTS = (("detect_language", "default"), ("classify", "model"))
+
+
 def is_built_in(step: Step) -> bool:
     """Whether the step is one of Likewise's own, and not a subclass."""
     return type(step) in _NAMES
@@ -36,17 +61,52 @@ def declare_step(step: Step) -> dict[str, object]:
     return {"step": name} | {each.name: getattr(step, each.name) for each in fields(cast(Any, step)) if each.init}
 
 
-def build_step(declared: Mapping[str, object], *, allow_code: bool) -> Step:
-    """The step that was declared.
+def build_step(declared: object, *, allow_code: bool) -> Step:
+    """The step that was declared, as JSON has it.
 
-    Raises CodeNotTrusted for a step that is not built in unless `allow_code`, ModelInvalid where it cannot be built.
+    Raises CodeNotTrusted for a step that is not built in unless `allow_code`, ModelInvalid, naming the field, where it
+    is no mapping or a field has a value that it cannot have.
     """
-    name = str(declared.get("step"))
+    if not isinstance(declared, Mapping):
+        raise _invalid(f"a pipeline's step must be a mapping, got {declared!r}")
+    name = declared.get("step")
+    if not isinstance(name, str):
+        raise _invalid(f"a pipeline's step must name itself under 'step', got {name!r}")
+    for key, value in declared.items():
+        if problem := not_json(value) or _out_of_range(name, key, value):
+            raise _invalid(f"step {name!r}: {key} {problem}")
     kind = BUILT_IN.get(name) or _imported(name, allow_code=allow_code)
     try:
         return kind(**{key: value for key, value in declared.items() if key != "step"})
     except TypeError as error:
-        raise ModelInvalid(f"step {name!r}: {error}", remedy="log the pipeline again with this version") from error
+        raise _invalid(f"step {name!r}: {error}") from error
+
+
+def not_json(value: object) -> str | None:
+    """Why no JSON holds `value`, to follow its name (`must be JSON, got a date`); None where one does."""
+    if isinstance(value, Mapping):
+        wrong = next((f"must be JSON, got the key {key!r}" for key in value if not isinstance(key, str)), None)
+        return wrong or next(filter(None, map(not_json, value.values())), None)
+    if isinstance(value, list):
+        return next(filter(None, map(not_json, value)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be JSON, got {value}"
+    if value is None or isinstance(value, str | int | float):
+        return None
+    return f"must be JSON, got a {type(value).__name__}: {value!s:.100}"
+
+
+def _out_of_range(step: str, key: object, value: object) -> str | None:
+    allowed = _RANGES.get((step, str(key)))
+    if allowed is not None and not allowed.takes(value):
+        return f"must be {allowed}, got {value!r}"
+    if (step, key) in _TEXTS and not (isinstance(value, str) and value):
+        return f"must be a text, got {value!r}"
+    return None
+
+
+def _invalid(problem: str) -> ModelInvalid:
+    return ModelInvalid(problem, remedy="log the pipeline again with this version")
 
 
 def _imported(name: str, *, allow_code: bool) -> type[Step]:

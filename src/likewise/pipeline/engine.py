@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from likewise.core.digests import sha256_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.isolate import isolate
@@ -50,7 +51,8 @@ class PipelineEngine:
             raise EngineUnavailable(
                 f"the bundle {bundle.path} declares no pipeline", remedy="use its engine 'pyfunc', with --trust"
             )
-        return cls(declaration, resolve=bundle.resolve, digest=entry.digest)
+        digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
+        return cls(declaration, resolve=bundle.resolve, digest=digest)
 
     @property
     def spec(self) -> EngineSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import uuid
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from likewise.core.errors import LikewiseError, MethodNotAllowed, RouteNotFound
+from likewise.core.errors import Draining, LikewiseError, MethodNotAllowed, RouteNotFound
 from likewise.server.service import Service, State
 from likewise.wire import JSON
 
@@ -77,6 +78,11 @@ class Identify:
             await self._app(scope, receive, identified)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the server stops, and waits no longer for this answer
+            if started or self._service.state is not State.DRAINING:
+                raise
+            late = Draining("the server stopped before the model had answered", remedy="send it to another server")
+            await error_answer(late)(scope, receive, identified)
         except Exception as error:
             logger.exception("request %s broke the server", request_id)
             if not started:

@@ -85,7 +85,7 @@ class _Server(uvicorn.Server):
             self._on_listening(self._url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """A signal drains and the process ends with 0; a second Ctrl-C ends it at once."""
+        """A signal drains and the process ends with 0; a Ctrl-C after it ends it within RELEASE_S."""
         if self._draining_since is not None and sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
         elif self._draining_since is None:
@@ -111,7 +111,11 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0.02)  # who was accepted last is among the connections then
         while self.server_state.connections and time.monotonic() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
-        await super().shutdown(sockets)
+        ending = asyncio.create_task(super().shutdown(sockets))
+        while not ending.done() and not self.force_exit:
+            await asyncio.wait((ending,), timeout=0.05)
+        if not self.force_exit:  # else the loop, as it ends, cancels all that is left, and each request is answered
+            await ending
 
     def _lingered(self) -> bool:
         if self._draining_since is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from enum import Enum
 
@@ -12,11 +11,13 @@ from likewise.core.engine import Engine
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
-from likewise.dataplane import DataPlane
+from likewise.dataplane import DaemonThread, DataPlane
 from likewise.server.model import ServedModel
 from likewise.wire import Call, decode
 
 logger = logging.getLogger("likewise.server")
+
+RELEASE_S = 1.0  # for what still runs in the engine when the server stops: nobody waits for it any more
 
 
 class State(Enum):
@@ -45,11 +46,14 @@ class Service:
 
     async def start(self) -> None:
         """Load, warm up, be ready; keeps the reason where that fails."""
+        loader = DaemonThread("likewise-load")
         try:
-            engine = await _in_daemon_thread(self._open_engine)
+            engine = await asyncio.get_running_loop().run_in_executor(loader, _loaded, self._open_engine)
         except LikewiseError as error:
             self.failure = error
             return
+        finally:
+            loader.shutdown()
         self._row_wise = engine.spec.row_wise
         self.engine_label = engine.spec.label
         self._plane = DataPlane(engine)
@@ -62,10 +66,14 @@ class Service:
         self.state = State.DRAINING
 
     async def stop(self) -> None:
-        """Answer what was taken, then release the engine."""
+        """Release the engine; one that is still running after RELEASE_S is left to the process's end."""
         self.drain()
-        if self._plane is not None:
-            await self._plane.close()
+        if self._plane is None:
+            return
+        try:
+            await asyncio.wait_for(self._plane.close(), RELEASE_S)
+        except TimeoutError:
+            logger.warning("the engine is still running, and is left so")
 
     def check_ready(self) -> None:
         """NotReady, with the reason, unless the service is ready."""
@@ -90,7 +98,8 @@ class Service:
     def predictions(self, call: Call, results: list[Result]) -> object:
         """The predictions of one call; raises the error of the first row that has none.
 
-        ModelFailed where a row-wise model raises on each of several different rows: then it is broken, not they.
+        ModelFailed where the model raises on each of several different rows, or on the whole of them where it is not
+        row-wise: then it is broken, not they.
         """
         values = []
         for row, result in enumerate(results):
@@ -102,11 +111,15 @@ class Service:
     def _refusal(self, row: int, call: Call, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
-        if not self._row_wise:
-            return first
         raised = sum(isinstance(error, ModelRaised) for error in failed)
         if raised == len(results) and len({repr(values) for values in call.table.rows}) > 1:
-            return ModelFailed(f"the model failed on each of {len(failed)} rows: {first.cause}", remedy=first.remedy)
+            on = f"each of {len(failed)}" if self._row_wise else f"a request of {len(call.table.rows)}"
+            return ModelFailed(
+                f"the model failed on {on} rows: {first.cause}",
+                remedy="mend the model; whether one row is at fault shows when each is sent alone",
+            )
+        if not self._row_wise:
+            return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
 
@@ -122,31 +135,14 @@ class Service:
         return None
 
 
-async def _in_daemon_thread(function: Callable[[], Engine]) -> Engine:
-    """`function()` in a thread that does not hold up the process's end; any way in which it breaks is ModelFailed."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Engine] = loop.create_future()
-
-    def settle(engine: Engine | None, error: LikewiseError | None) -> None:
-        if done.cancelled():
-            return
-        if engine is not None:
-            done.set_result(engine)
-        elif error is not None:
-            done.set_exception(error)
-
-    def work() -> None:
-        engine, failure = None, None
-        try:
-            engine = function()
-        except LikewiseError as error:
-            failure = error
-        except BaseException as error:
-            logger.exception("the engine did not load")
-            failure = ModelFailed(
-                f"the engine does not load: {type(error).__name__}: {error}", remedy="read the traceback in the log"
-            )
-        loop.call_soon_threadsafe(settle, engine, failure)
-
-    threading.Thread(target=work, name="likewise-load", daemon=True).start()
-    return await done
+def _loaded(open_engine: Callable[[], Engine]) -> Engine:
+    """`open_engine()`; any way in which it breaks is a LikewiseError."""
+    try:
+        return open_engine()
+    except LikewiseError:
+        raise
+    except BaseException as error:
+        logger.exception("the engine did not load")
+        raise ModelFailed(
+            f"the engine does not load: {type(error).__name__}: {error}", remedy="read the traceback in the log"
+        ) from error

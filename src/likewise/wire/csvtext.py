@@ -7,12 +7,10 @@ import io
 import sys
 from collections.abc import Sequence
 
+from likewise.core.casts import ABSENT, Mismatch, from_cell, to_boolean, to_double, to_whole
 from likewise.core.errors import BadRequest
-from likewise.core.signature import Signature
+from likewise.core.signature import Field, Signature
 from likewise.wire.frame import Frame
-from likewise.wire.types import Mismatch, to_boolean, to_double
-
-_ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})
 
 
 def parse_csv(text: str, signature: Signature) -> Frame:
@@ -31,8 +29,8 @@ def parse_csv(text: str, signature: Signature) -> Frame:
                 f"the CSV, row {i}: {len(row)} fields for {len(names)} columns",
                 remedy="quote a field that holds a comma, a quote or a line break; rows count from 0, the header apart",
             )
-    kinds = {field.name: field.kind for field in signature.inputs or ()}
-    by_column = [_column([row[at] for row in data], kinds.get(name)) for at, name in enumerate(names)]
+    fields = {field.name: field for field in signature.inputs or ()}
+    by_column = [_column([row[at] for row in data], fields.get(name)) for at, name in enumerate(names)]
     return Frame(names, list(zip(*by_column, strict=True)), "the CSV")
 
 
@@ -47,20 +45,18 @@ def _rows(text: str) -> list[list[str]]:
         ) from error
 
 
-def _column(values: Sequence[str], kind: str | None) -> Sequence[object]:
-    if kind == "string":
-        return values
-    sparse = [None if value.strip().lower() in _ABSENT else value for value in values]
-    return sparse if kind is not None else _guessed(values, sparse)
+def _column(values: Sequence[str], field: Field | None) -> Sequence[object]:
+    return _guessed(values) if field is None else [from_cell(value, field) for value in values]
 
 
-def _guessed(values: Sequence[str], sparse: Sequence[str | None]) -> Sequence[object]:
+def _guessed(values: Sequence[str]) -> Sequence[object]:
     """As pandas.read_csv would type the column: booleans, integers, floats, else text."""
+    sparse = [None if value.strip().lower() in ABSENT else value for value in values]
     present = [value for value in sparse if value is not None]
-    for cast in (_true_or_false, int, to_double):
+    for cast in (_true_or_false, to_whole, to_double):
         try:
             made = iter([cast(value) for value in present])
-        except (Mismatch, ValueError):
+        except Mismatch:
             continue
         return [None if value is None else next(made) for value in sparse]
     return values

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from likewise.core.casts import NESTED, Cast, Mismatch, column_cast, from_ascii, from_base64
 from likewise.core.errors import BadRequest
 from likewise.core.items import Table
 from likewise.core.signature import Field, Signature
 from likewise.wire import tensor
 from likewise.wire.jsontext import shown
-from likewise.wire.types import INTEGERS, NESTED, NULLABLE, Cast, Mismatch, cast_for, from_ascii, from_base64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,7 @@ def _only(value: object) -> object:
 def _cast(field: Field, frame: Frame) -> Cast:
     if field.kind == "tensor":
         return tensor.row_cast(field)
-    nullable = field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS)
-    return cast_for(field.raw, nullable=nullable, binary=from_ascii if frame.ascii_bytes else from_base64)
+    return column_cast(field, binary=from_ascii if frame.ascii_bytes else from_base64)
 
 
 def _one(frame: Frame, row: int, label: str, cast: Cast, value: object) -> object:

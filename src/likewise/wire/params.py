@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from likewise.core.casts import INTEGERS, Cast, Mismatch, cast_for, from_ascii
 from likewise.core.errors import BadRequest
 from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Field, Signature
 from likewise.wire.jsontext import shown
-from likewise.wire.types import INTEGERS, Cast, Mismatch, cast_for, from_ascii
 
 _ACCEPTS: dict[str, tuple[type, ...]] = {
     "string": (str,),

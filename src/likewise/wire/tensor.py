@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast as typed
 
+from likewise.core.casts import Cast, Mismatch, integer_within, to_boolean, to_double, to_string
 from likewise.core.signature import Field
-from likewise.wire.types import Cast, Mismatch, integer_within, to_boolean, to_double, to_string
 
 
 def shape_of(field: Field) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -13,11 +14,15 @@ from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
 
-FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else swallow the whole file
+FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else take the whole file into memory
 
 
 class CsvSource:
-    """A CSV file with a header. Empty lines are no rows, as pandas, pyarrow and Spark have it."""
+    """A CSV file with a header. Empty lines are no rows, as pandas, pyarrow and Spark have it.
+
+    A row that is not CSV costs its first physical line, which its record holds under the empty name; the line after it
+    begins the next row.
+    """
 
     format = "csv"
     textual = True
@@ -69,18 +74,18 @@ class CsvSource:
         faults: dict[int, LikewiseError] = {}
         size = 0
         while len(records) < rows and size < CHUNK_BYTES:
+            fault: LikewiseError | None
             try:
-                fields = reader.read()
+                if (fields := reader.read()) is None:
+                    break
+                record, fault = self._record(fields), self._fault(fields, reader.line)
             except csv.Error as error:
-                fields = []
-                faults[len(records)] = self._broken(error, reader)
-            if fields is None:
-                break
-            if len(records) not in faults and (fault := self._fault(fields, reader.line)):
+                record, fault = {"": reader.text}, self._broken(error, reader)
+            if fault:
                 faults[len(records)] = fault
-            records.append(self._record(fields))
+            records.append(record)
             lines.append(reader.line)
-            size += sum(map(len, fields))
+            size += len(reader.text)
         return Chunk(self.path.name, first, records, faults, lines, None, reader.offset)
 
     def _record(self, fields: list[str]) -> dict[str, object]:
@@ -91,7 +96,7 @@ class CsvSource:
     def _broken(self, error: csv.Error, reader: _Reader) -> InputInvalid:
         where = f"{self.path}: the row that begins on line {reader.line}"
         if "field limit" in str(error):
-            raise InputInvalid(f"{where} has a field of more than {FIELD_LIMIT} characters", remedy="close its quote")
+            return InputInvalid(f"{where} has a field of more than {FIELD_LIMIT} characters", remedy="close its quote")
         return InputInvalid(f"{where} is not CSV: {error}", remedy='close its quotes; a quote inside is written ""')
 
     def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
@@ -104,11 +109,13 @@ class CsvSource:
 
 
 class _Reader:
-    """Rows with the line that each begins on."""
+    """Rows with the line that each begins on, and their text."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._rows = csv.reader(stream, strict=True)
+        self._rows = csv.reader(_Takes(self), strict=True)
+        self._taken: list[str] = []  # lines of the row that is being read
+        self._again: deque[str] = deque()  # lines that a broken row had taken
         self.line = 1
 
     @property
@@ -117,12 +124,48 @@ class _Reader:
         return self._stream.buffer.tell()
 
     def read(self) -> list[str] | None:
-        """The next row that is not an empty line, None at the end; csv.Error where its quotes are wrong."""
+        """The next row that is not an empty line, None at the end; csv.Error where its quotes are wrong.
+
+        After an error the next row begins on the next line: a quote left open had taken all lines up to the next one.
+        """
         while True:
-            self.line = self._rows.line_num + 1
-            fields = next(self._rows, None)
+            self.line += len(self._taken)
+            self._taken.clear()
+            try:
+                fields = next(self._rows, None)
+            except csv.Error:
+                self._again.extendleft(reversed(self._taken[1:]))
+                del self._taken[1:]
+                raise
             if fields != []:
                 return fields
+
+    @property
+    def text(self) -> str:
+        """The row as it stands in the file; of a broken one, its first line."""
+        return "".join(self._taken).rstrip("\r\n")
+
+    def take(self) -> str:
+        """The next line, empty at the end."""
+        line = self._again.popleft() if self._again else self._stream.readline()
+        if line:
+            self._taken.append(line)
+        return line
+
+
+class _Takes:
+    """A reader's lines; unlike a generator, it goes on after its end when lines have been put back."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if line := self._reader.take():
+            return line
+        raise StopIteration
 
 
 class CsvWriter:

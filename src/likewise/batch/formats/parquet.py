@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +28,16 @@ KINDS = {
     "boolean": "bool",
     "binary": "binary",
     "datetime": "timestamp[us]",
+}
+# and what they hold without a loss
+HELD: dict[str, tuple[type, ...]] = {
+    "long": (int,),
+    "integer": (int,),
+    "double": (float,),
+    "float": (float,),
+    "boolean": (bool,),
+    "binary": (bytes,),
+    "datetime": (datetime, date),
 }
 
 
@@ -99,21 +111,23 @@ def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | No
 
 
 class ParquetWriter:
-    """One row group a chunk; the predictions' type as the signature declares it, else as the first chunk shows it."""
+    """One row group a chunk; predictions of the type that the signature declares, text where it declares none.
+
+    A prediction that its declared type does not hold exactly is refused. Text is what a CSV's field would hold: strings
+    as they are, everything else as JSON.
+    """
 
     def __init__(self, source: Source, outputs: Outputs) -> None:
         self._pa = need("pyarrow", extra="batch")
         self._schema = source.schema()
-        self._type = _declared(self._pa, outputs)
+        self._outputs = _declared(outputs)
+        self._type = _arrow_type(self._pa, self._outputs)
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
-        if self._type is None and predictions:
-            self._type = self._inferred(predictions)
         return isolate(self._fit, predictions)
 
     def begin(self, stream: BinaryIO) -> None:
-        # an empty part has text for want of an answer that shows the type
-        self._whole = self._schema.append(self._pa.field(PREDICTIONS, self._type or self._pa.string()))
+        self._whole = self._schema.append(self._pa.field(PREDICTIONS, self._type))
         self._file = need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._whole)
 
     def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
@@ -129,37 +143,62 @@ class ParquetWriter:
         self._file.close()
 
     def _column(self, field: Any, records: Sequence[Mapping[str, object]]) -> Any:
-        return self._pa.array([self._typed(record.get(field.name), field.type) for record in records], field.type)
-
-    def _typed(self, value: object, arrow_type: Any) -> object:
-        return value if value is None or arrow_type != self._pa.string() else as_cell(value)
+        text = field.type == self._pa.string()
+        values = (record.get(field.name) for record in records)
+        return self._pa.array([_text(value) if text else value for value in values], field.type)
 
     def _fit(self, predictions: Sequence[object]) -> list[Result]:
-        values = [self._typed(value, self._type) for value in predictions]
         try:
-            self._pa.array(values, self._type)
+            values = [_exact(value, self._outputs) for value in predictions]
+            self._pa.array(values, self._type)  # integers in their range, text that is Unicode
         except (self._pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(
                 f"the prediction does not fit the column's type {self._type}: {error}",
-                remedy="write JSON lines (--format jsonl), or let the model answer with one type",
+                remedy="write JSON lines (--format jsonl), or correct the signature's outputs",
             ) from error
         return [Ok(value) for value in values]
 
-    def _inferred(self, predictions: Sequence[object]) -> Any:
-        try:
-            found = self._pa.array(predictions).type
-        except (self._pa.ArrowException, ValueError):  # values of several types, or text that is no Unicode
-            return self._pa.string()
-        return self._pa.string() if self._pa.types.is_null(found) else found
+
+def _declared(outputs: Outputs) -> tuple[Field, ...]:
+    """The outputs where each has a type of Arrow's, and a name unless it is the only one; else none."""
+    fields = outputs or ()
+    plain = all(field.kind in KINDS and (field.name is not None or len(fields) == 1) for field in fields)
+    return fields if plain else ()
 
 
-def _declared(pa: Any, outputs: Outputs) -> Any:
-    if not outputs or any(field.kind not in KINDS for field in outputs):
-        return None
+def _arrow_type(pa: Any, outputs: tuple[Field, ...]) -> Any:
     types = [(field.name, pa.type_for_alias(KINDS[field.kind])) for field in outputs]
-    if len(types) == 1:
-        return types[0][1]
-    return None if any(name is None for name, _ in types) else pa.struct(types)
+    if not types:
+        return pa.string()
+    return types[0][1] if len(types) == 1 else pa.struct(types)
+
+
+def _exact(value: object, outputs: tuple[Field, ...]) -> object:
+    """The value for the declared outputs; TypeError where they do not hold it. Arrow alone would cut 4.75 to 4."""
+    if value is None or not outputs:
+        return _text(value)
+    if len(outputs) == 1:
+        return _scalar(value, outputs[0].kind)
+    kinds = {str(field.name): field.kind for field in outputs}
+    if not isinstance(value, Mapping) or not value.keys() <= kinds.keys():
+        raise TypeError(f"expected a record of {', '.join(kinds)}, got {str(value)[:100]}")
+    return {name: _scalar(member, kinds[name]) for name, member in value.items()}
+
+
+def _scalar(value: object, kind: str) -> object:
+    if value is None or kind == "string":
+        return _text(value)
+    if kind in ("double", "float") and isinstance(value, int) and not isinstance(value, bool) and float(value) == value:
+        value = float(value)
+    if kind == "float" and isinstance(value, float):
+        struct.pack("<f", value)  # OverflowError, where Arrow would write infinity
+    if not isinstance(value, HELD[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise TypeError(f"expected a {kind}, got {str(value)[:100]} ({type(value).__name__})")
+    return value
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else as_cell(value)
 
 
 def open_source(path: Path) -> ParquetSource:

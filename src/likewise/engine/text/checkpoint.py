@@ -9,6 +9,12 @@ from pathlib import Path
 
 from likewise.core.errors import ModelInvalid
 
+ATTENTION = (None, "eager", "sdpa")
+"""What transformers computes itself; any other name may be a kernel that it fetches and runs."""
+
+ELSEWHERE = ("auto_map", "quantization_config", "configuration_files", "transformers_weights")
+"""Keys of `config.json` that lead transformers to other code, another arithmetic, or other files than were checked."""
+
 REMEDY = "log a fine-tuned sequence classifier with its fast tokenizer, weights as safetensors"
 
 
@@ -40,6 +46,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
     if tokenizer is None:
         raise ModelInvalid(f"{folder}: no tokenizer.json", remedy=REMEDY)
     config = _read(weights / "config.json")
+    _refuse_code(config, weights / "config.json")
     pad_id = config.get("pad_token_id")
     return Checkpoint(
         weights=weights,
@@ -62,11 +69,32 @@ def _has_safetensors(folder: Path) -> bool:
 def _read(path: Path) -> Mapping[str, object]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelInvalid(f"{path}: not JSON: {error}", remedy="restore the file from the model's store") from error
     if not isinstance(value, dict):
         raise ModelInvalid(f"{path}: not a JSON object", remedy="restore the file from the model's store")
     return value
+
+
+def _refuse_code(value: object, path: Path) -> None:
+    """ModelInvalid where the configuration, or one nested in it, asks for code or files beside the checkpoint's own.
+
+    transformers sets every key that it reads as an attribute, in nested configurations too.
+    """
+    if isinstance(value, list):
+        for each in value:
+            _refuse_code(each, path)
+    if not isinstance(value, dict):
+        return
+    for key, held in value.items():
+        foreign = key in ELSEWHERE and held is not None
+        if foreign or (key in ("attn_implementation", "_attn_implementation") and not _known_attention(held)):
+            raise ModelInvalid(f"{path}: {key} is {held!r}, which may run other code than is checked", remedy=REMEDY)
+        _refuse_code(held, path)
+
+
+def _known_attention(held: object) -> bool:
+    return all(each in ATTENTION for each in (held.values() if isinstance(held, dict) else (held,)))
 
 
 def _labels(config: Mapping[str, object], folder: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Values to the signature's types.
+"""Values to the signature's types, the same for a request and for a file.
 
 Lossless or refused: `5.0` is a long and `1.5` is not; `"2.5"` is a double.  MLflow cuts 1.5 to 1, wraps numbers that
 overflow and lets any object pass a string column; those requests do not say what they mean, and are refused here.
@@ -8,22 +8,48 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+
+from likewise.core.signature import Field
 
 Cast = Callable[[object], object]
 
 NULLABLE = frozenset({"string", "double", "float", "datetime", "any"})  # MLflow takes null there even if required
 NESTED = frozenset({"array", "object", "map", "any"})
 INTEGERS = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})  # in a CSV, of a column that holds no text
 _TRUTH = {"true": True, "false": False}
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,4000}\s*", re.ASCII)  # int() also takes 1_000, other scripts' digits, never 4301
 _EPOCH = datetime(1970, 1, 1)  # MLflow's datetimes have no zone
 _DATES = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%Y-%m", "%Y")
 
 
 class Mismatch(ValueError):
     """A value that is not of its type; the text says what was expected."""
+
+
+def column_cast(field: Field, *, binary: Cast) -> Cast:
+    """The cast of a column of the signature, null where MLflow takes it; raises Mismatch."""
+    nullable = field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS)
+    return cast_for(field.raw, nullable=nullable, binary=binary)
+
+
+def from_cell(text: str, field: Field) -> object:
+    """A CSV field, for the column's cast: text as it is, None where it is absent, what JSON nests as JSON reads it."""
+    if field.kind == "string":
+        return text
+    if text.strip().lower() in ABSENT:
+        return None
+    if _is_json(field):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            pass  # the cast says what it expected
+    return text
 
 
 def cast_for(spec: Mapping[str, object], *, nullable: bool, binary: Cast) -> Cast:
@@ -51,7 +77,7 @@ def integer_within(low: int, high: int) -> Cast:
 
     def cast(value: object) -> int:
         if isinstance(value, str):
-            value = to_double(value) if not _is_whole(value) else int(value)
+            value = to_whole(value) if is_whole(value) else to_double(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or not low <= value <= high:
@@ -61,10 +87,22 @@ def integer_within(low: int, high: int) -> Cast:
     return cast
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number in ASCII digits."""
+    return _WHOLE.fullmatch(text) is not None
+
+
+def to_whole(text: str) -> int:
+    """The whole number that a text is."""
+    if is_whole(text):
+        return int(text)
+    raise Mismatch("a whole number")
+
+
 def to_double(value: object) -> float | None:
     """A float; NaN becomes None, the seam's missing value."""
     try:
-        if isinstance(value, (int, float)) or (isinstance(value, str) and "_" not in value):
+        if isinstance(value, (int, float)) or (isinstance(value, str) and value.isascii() and "_" not in value):
             number = float(value)
             return None if math.isnan(number) else number
     except (ValueError, OverflowError):
@@ -117,10 +155,6 @@ def from_ascii(value: object) -> bytes:
     raise Mismatch("bytes as ASCII text")
 
 
-def _is_whole(text: str) -> bool:
-    return text.strip().lstrip("+-").isdigit() and text.isascii() and len(text) < 30
-
-
 def _parse_datetime(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -132,6 +166,12 @@ def _parse_datetime(text: str) -> datetime:
                 continue
         raise
     return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _is_json(field: Field) -> bool:
+    spec = _mapping(field.raw.get("tensor-spec"))
+    numbers = field.kind == "tensor" and not str(spec.get("dtype")).startswith(("str", "object", "U", "<U"))
+    return numbers or field.kind in _NESTED
 
 
 def _any(value: object) -> object:

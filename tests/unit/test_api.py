@@ -1,0 +1,149 @@
+"""A bundle that answers: whose trust, which engine, how often it is loaded, when it is closed."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from tiny_classifier import TEXTS, make_classifier
+
+from likewise import api
+from likewise.build.model import read_model
+from likewise.bundles.format import EngineEntry, Manifest, Reference
+from likewise.bundles.write import write_manifest
+from likewise.core.digests import sha256_json
+from likewise.core.engine import Engine
+from likewise.core.errors import CodeNotTrusted
+from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond
+from likewise.pipeline.model import PipelineModel
+
+MODEL = "runs:/0123/model"
+SIGNATURE = {"inputs": '[{"type": "string", "name": "text"}]', "outputs": '[{"type": "string", "name": "text"}]'}
+
+
+def make(folder: Path, *, seed: int = 1) -> Path:
+    """A bundle of a declared pipeline over a tiny classifier."""
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    make_classifier(folder / "references" / "0" / "model", seed=seed)
+    declaration = Pipeline(DetectLanguage(), Classify(MODEL), Respond(), uri="runs:/4567/pipeline").declaration()
+    write_manifest(
+        folder,
+        Manifest(
+            files={},
+            references=(Reference(MODEL, "references/0/model", "declared"),),
+            signature_raw=SIGNATURE,
+            row_wise=True,
+            pipeline=declaration,
+            engines=(EngineEntry("torch", "fp32", runs_code=False, digest=sha256_json(declaration)),),
+        ),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("api") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that only its own code can run."""
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "m.py").write_text(
+        "import mlflow\nclass M(mlflow.pyfunc.PythonModel):\n"
+        "    def predict(self, context, model_input, params=None): return list(model_input['x'])\n"
+        "mlflow.models.set_model(M())\n"
+    )
+    bundle = folder / "bundle"
+    mlflow.pyfunc.save_model(bundle / "model", python_model=str(folder / "m.py"), pip_requirements=["mlflow"])
+    write_manifest(bundle, Manifest({}, row_wise=True, engines=read_model(bundle / "model").engines()))
+    return bundle
+
+
+def test_a_trusted_call_opens_no_door_for_another(code: Path) -> None:
+    frame = pd.DataFrame({"x": ["a"]})
+    trusted = api.open_bundle(code, trust=True)
+    assert trusted.predict(frame) == ["a"]
+    with pytest.raises(CodeNotTrusted):
+        api.open_bundle(code).predict(frame)
+    trusted.close()
+
+
+def test_threads_load_one_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_engine, both, loads = api.open_engine, threading.Barrier(2), []
+
+    def slowly(*args: Any, **kwargs: Any) -> Engine:
+        loads.append(threading.get_ident())
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)  # a second loader would meet the first here
+        return open_engine(*args, **kwargs)
+
+    monkeypatch.setattr(api, "open_engine", slowly)
+    bundle, frame, found = api.open_bundle(folder), pd.DataFrame({"text": TEXTS}), []
+    threads = [threading.Thread(target=lambda: found.append(bundle.predict(frame))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(found) == 4
+    bundle.close()
+
+
+def test_the_engine_is_kept_until_it_is_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, closed = [], []
+    open_engine = api.open_engine
+
+    def watched(*args: Any, **kwargs: Any) -> Engine:
+        engine = open_engine(*args, **kwargs)
+        opened.append(engine)
+        monkeypatch.setattr(engine, "close", lambda: closed.append(engine))
+        return engine
+
+    monkeypatch.setattr(api, "open_engine", watched)
+    frame = pd.DataFrame({"text": TEXTS[:2]})
+    with api.open_bundle(folder) as bundle:
+        first = bundle.predict(frame)
+        pd.testing.assert_frame_equal(bundle.predict(frame), first)
+        assert len(opened) == 1
+        assert closed == []
+    assert closed == opened
+    bundle.close()
+    assert len(closed) == 1
+    pd.testing.assert_frame_equal(bundle.predict(frame), first)
+    assert len(opened) == 2
+
+
+def test_no_rows_are_answered_as_mlflow_answers_them(folder: Path) -> None:
+    bundle = api.open_bundle(folder)
+    theirs = PipelineModel({})
+    theirs._pipeline = Pipeline.from_declaration(bundle.manifest.pipeline or {}).open(bundle.resolve)
+    for frame in (pd.DataFrame({"text": []}, dtype=object), pd.DataFrame({"text": TEXTS}).iloc[:0]):
+        answer = bundle.predict(frame)  # of no rows, pandas guesses the type
+        pd.testing.assert_frame_equal(answer, theirs.predict(None, frame), check_dtype=False)
+    some = pd.DataFrame({"text": TEXTS[:3]}, index=[7, 3, 5])
+    pd.testing.assert_frame_equal(bundle.predict(some), theirs.predict(None, some))
+
+
+def test_no_rows_of_a_model_that_names_no_outputs_are_a_list(code: Path) -> None:
+    with api.open_bundle(code, trust=True) as bundle:
+        assert bundle.predict(pd.DataFrame({"x": []})) == []
+
+
+def test_an_engines_digest_is_of_its_weights_too(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "same")
+    make(tmp_path / "other", seed=2)
+    one, same, other = (api.open_bundle(path) for path in (folder, tmp_path / "same", tmp_path / "other"))
+    assert one.manifest.engines == other.manifest.engines
+    digests = [bundle.engine().spec.digest for bundle in (one, same, other)]
+    assert digests[0] == digests[1] != digests[2]
+    moved = replace(one, manifest=replace(one.manifest, engines=(replace(one.manifest.engines[0], digest="sha256:1"),)))
+    assert moved.engine().spec.digest != digests[0]
