@@ -111,17 +111,21 @@ class Service:
     def _refusal(self, row: int, call: Call, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
-        raised = sum(isinstance(error, ModelRaised) for error in failed)
-        if raised == len(results) and len({repr(values) for values in call.table.rows}) > 1:
-            on = f"each of {len(failed)}" if self._row_wise else f"a request of {len(call.table.rows)}"
-            return ModelFailed(
-                f"the model failed on {on} rows: {first.cause}",
-                remedy="mend the model; whether one row is at fault shows when each is sent alone",
-            )
+        raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
+        if raised and self._broken(call):
+            return ModelFailed(f"the model fails on whatever it is asked: {first.cause}", remedy="mend the model")
         if not self._row_wise:
             return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
+
+    def _broken(self, call: Call) -> bool:
+        """Whether a model that raised on a whole call is itself at fault.
+
+        Several different rows cannot all be; of a request that is one item, only one row may be, so there the model's
+        own example decides, which it was asked at the start.
+        """
+        return len({repr(values) for values in call.table.rows}) > 1 if self._row_wise else self.problem is not None
 
     async def _warm_up(self) -> LikewiseError | None:
         if self.model.example is None:
