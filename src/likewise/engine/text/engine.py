@@ -13,13 +13,11 @@ from tokenizers import Tokenizer
 from likewise.core.errors import ModelInvalid
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint, find_checkpoint
+from likewise.engine.text.forward import Forward
 from likewise.engine.text.torch_forward import open_torch
 
 BUDGET = 4096
 """Padded tokens in one forward pass."""
-
-Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-"""(ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels]. Thread safe; no row depends on another."""
 
 
 @dataclass(frozen=True, slots=True)

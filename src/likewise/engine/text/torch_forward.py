@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from likewise.core.errors import ModelInvalid
 from likewise.core.extras import need
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint
-
-if TYPE_CHECKING:
-    from likewise.engine.text.engine import Forward
+from likewise.engine.text.forward import Forward
 
 
 def open_torch(checkpoint: Checkpoint) -> Forward:
