@@ -20,10 +20,10 @@ EXTRAS = {
     "mlflow": ("mlflow", "bundle models and run any pyfunc"),
     "pyarrow": ("batch", "score files"),
     "torch": ("torch", "the reference engine"),
-    "openvino": ("openvino", "the fast CPU engine"),
+    "openvino": ("openvino", "a fast CPU engine; nothing uses it yet"),
     "pyspark": ("spark", "score on Spark"),
-    "ray": ("ray", "deploy on Ray Serve"),
-    "boto3": ("aws", "deploy on SageMaker"),
+    "ray": ("ray", "Ray Serve; nothing uses it yet"),
+    "boto3": ("aws", "models in s3://"),
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 

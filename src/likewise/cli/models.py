@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -120,7 +121,13 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
-    return [*lines, ("proved", str(proved))] if proved else lines
+    return [*lines, ("proved", _proof(manifest.measured))] if proved else lines
+
+
+def _proof(measured: Mapping[str, object]) -> str:
+    engines = measured.get("proved_engines")
+    by = ", ".join(map(str, engines)) if isinstance(engines, list | tuple) else "its engines"
+    return f"answers {measured.get('proved_rows', 0)} example rows alone, by {by}; cut off by {measured['proved']}"
 
 
 def _source(bundle: Bundle) -> str:

@@ -139,7 +139,7 @@ class _Bar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.update(self._task, visible=kind is None)
+        self._bar.live.transient = kind is not None  # what failed says so itself
         self._bar.stop()
 
     def show(self, stand: Stand) -> None:
