@@ -81,7 +81,7 @@ class Chapter:
             self.facts |= {"finetuned_model_uri": tuned["uri"], "accuracy": accuracy}
             self._note(f"trained on {tuned['train_rows']:,} reviews")
             right = f"{accuracy:.1%} right on {tuned['held_out_rows']:,} held-out reviews"
-            done(f"{tuned['uri']}  ({right})", self._with_store("mlflow ui"))
+            done(f"{tuned['uri']}  ({right})", self._with_store(f"{program('mlflow')} ui"))
         return tuned
 
     def _log_and_register(self, finetuned: str) -> str:
@@ -90,7 +90,7 @@ class Chapter:
             registered = self._json(*EXAMPLE, "register", "--model-uri", str(logged["uri"]), "--json")
             uri = str(registered["model_uri"])
             self.facts |= {"pipeline_uri": logged["uri"], "registered": uri}
-            done(f"{uri} = {logged['uri']}", self._with_store(f"likewise inspect {uri}"))
+            done(f"{uri} = {logged['uri']}", self._with_store(f"{program('likewise')} inspect {uri}"))
         return uri
 
     def _bundle(self, uri: str) -> Path:
@@ -100,7 +100,7 @@ class Chapter:
                 shutil.rmtree(path)
             made = self._json(*LIKEWISE, "bundle", uri, "-o", str(path), "--json")
             self.facts |= {"bundle": made["digest"]}
-            done(f"{path}  {str(made['digest'])[:19]}…", f"likewise inspect {path}")
+            done(f"{path}  {str(made['digest'])[:19]}…", f"{program('likewise')} inspect {path}")
         return path
 
     @contextmanager
@@ -110,7 +110,7 @@ class Chapter:
             with (self.folder / "serve.log").open("w") as log, self._child(argv, log) as server:
                 url = self._await_ready(server)
                 self._note(f"ready at {url}")
-                done(f"{self.folder / 'serve.log'} (stopped again)", f"likewise serve {bundle} -p 5000")
+                done(f"{self.folder / 'serve.log'} (stopped again)", f"{program('likewise')} serve {bundle} -p 5000")
                 yield url
 
     def _await_ready(self, server: subprocess.Popen[str]) -> str:
@@ -167,7 +167,10 @@ class Chapter:
             languages = Counter(json.loads(a)["metadata"]["language_detected"] for a in _read_csv(output).values())
             seen = ", ".join(f"{name} {count:,}" for name, count in languages.most_common())
             self.facts |= {"score": report, "languages": dict(languages)}
-            done(f"{output}  ({seen}; {report['duplicates']} repeated)", f"likewise score {bundle} FILE.csv -o OUT.csv")
+            done(
+                f"{output}  ({seen}; {report['duplicates']} repeated)",
+                f"{program('likewise')} score {bundle} FILE.csv -o OUT.csv",
+            )
         return output
 
     def _spark(self, uri: str, rows: Path, scored: Path) -> None:
@@ -260,6 +263,11 @@ class Chapter:
     @staticmethod
     def _note(text: str) -> None:
         err.print(f"  [dim]{escape(text)}[/dim]", soft_wrap=True)
+
+
+def program(name: str) -> str:
+    """What to type for `name`: itself where the shell finds it, else its place in this environment."""
+    return name if shutil.which(name) else str(Path(sys.executable).parent / name)
 
 
 def _read_csv(path: Path) -> dict[str, str]:
