@@ -103,18 +103,6 @@ def test_a_limit_on_file_sizes(tmp_path: Path, start: Start, output: str) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.csv"]
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a file system needs root; the limit on file sizes is tested all the same")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_full_disk(tmp_path: Path, tiny_disk: Path, start: Start, output: str) -> None:
     source = tmp_path / "in.csv"
