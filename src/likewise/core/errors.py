@@ -182,6 +182,46 @@ class ModelFailed(LikewiseError):
     mlflow_code = "INTERNAL_ERROR"
 
 
+class Overloaded(LikewiseError):
+    """More is waiting than can be answered within the deadline, or than may wait."""
+
+    code = "OVERLOADED"
+    status = 503
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class DeadlineExceeded(LikewiseError):
+    """The answer did not come within the deadline."""
+
+    code = "DEADLINE_EXCEEDED"
+    status = 504
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class WorkerDied(LikewiseError):
+    """The process that ran the model ended while it held this item; it is replaced, and the item may be sent again."""
+
+    code = "WORKER_DIED"
+    status = 503
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class BodyTimeout(LikewiseError):
+    """The request's body did not arrive in time."""
+
+    code = "BODY_TIMEOUT"
+    status = 408
+    mlflow_code = "BAD_REQUEST"
+
+
+class Unauthorized(LikewiseError):
+    """The request has no token, or not one that the server knows."""
+
+    code = "UNAUTHORIZED"
+    status = 401
+    mlflow_code = "UNAUTHENTICATED"
+
+
 class Draining(LikewiseError):
     """The server is stopping and takes no new work."""
 
