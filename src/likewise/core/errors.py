@@ -195,7 +195,7 @@ class DeadlineExceeded(LikewiseError):
 
     code = "DEADLINE_EXCEEDED"
     status = 504
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+    mlflow_code = "DEADLINE_EXCEEDED"
 
 
 class WorkerDied(LikewiseError):
