@@ -22,7 +22,7 @@ class Echo:
     """Answers each item with itself; its runs are recorded, and wait while `gate` is shut."""
 
     def __init__(self, *, row_wise: bool = True, budget: int = 64) -> None:
-        self.spec = EngineSpec("echo", "none", row_wise, False, True, budget, "sha256:0")
+        self.spec = EngineSpec("echo", "none", row_wise, False, False, budget, "sha256:0", overlaps=True)
         self.gate = threading.Event()
         self.gate.set()
         self.runs: list[list[Any]] = []
@@ -63,9 +63,9 @@ async def entered(engine: Echo) -> None:
 
 
 async def settled(plane: DataPlane, waiting: int) -> None:
-    """Until so many works are prepared and wait."""
+    """Until so many items wait."""
     async with asyncio.timeout(10):
-        while len(plane._ready) < waiting:
+        while plane.waiting_items < waiting:
             await asyncio.sleep(0.001)
 
 

@@ -19,6 +19,9 @@ class EngineSpec:
     pure: equal keys have equal answers, so answers may be cached and shared.
     budget: tokens that one `run` does best with; a hint for `core.windows`.
     digest: of whatever the engine was compiled from, for receipts and headers.
+    slots: runs that the engine does best with at once; 1 unless thread_safe.
+    overlaps: `prepare` is worth a thread of its own beside `run` (tokenization that leaves Python's lock);
+        where it is not, items cost the same, or the engine is not row-wise.
     """
 
     name: str
@@ -28,6 +31,8 @@ class EngineSpec:
     pure: bool
     budget: int
     digest: str
+    slots: int = 1
+    overlaps: bool = False
 
     @property
     def label(self) -> str:

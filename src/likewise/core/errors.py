@@ -18,6 +18,7 @@ class LikewiseError(Exception):
     status: ClassVar[int] = 500  # HTTP
     mlflow_code: ClassVar[str] = "INTERNAL_ERROR"  # what MLflow's clients read in `error_code`
     exit_code: ClassVar[int] = 1
+    retry_after_s: float | None = None  # when the same request may be sent again, where that can help
 
     def __init__(self, cause: str, *, remedy: str) -> None:
         self.cause = _printable(cause)
@@ -188,6 +189,7 @@ class Overloaded(LikewiseError):
     code = "OVERLOADED"
     status = 503
     mlflow_code = "TEMPORARILY_UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 class DeadlineExceeded(LikewiseError):
@@ -204,6 +206,7 @@ class WorkerDied(LikewiseError):
     code = "WORKER_DIED"
     status = 503
     mlflow_code = "TEMPORARILY_UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 class BodyTimeout(LikewiseError):
@@ -228,6 +231,7 @@ class Draining(LikewiseError):
     code = "DRAINING"
     status = 503
     mlflow_code = "TEMPORARILY_UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 class NotReady(LikewiseError):
@@ -236,6 +240,7 @@ class NotReady(LikewiseError):
     code = "NOT_READY"
     status = 503
     mlflow_code = "TEMPORARILY_UNAVAILABLE"
+    retry_after_s = 1.0
 
 
 class RouteNotFound(LikewiseError):

@@ -1,6 +1,7 @@
-"""The room behind every front door: batching across callers, isolation of poison, draining. Knows no HTTP."""
+"""The room behind every front door: admission, batching across callers, cache, isolation of poison. Knows no HTTP."""
 
-from likewise.dataplane.plane import DataPlane
+from likewise.dataplane.observer import Observer, Ran
+from likewise.dataplane.plane import DataPlane, PlaneOptions
 from likewise.dataplane.thread import DaemonThread
 
-__all__ = ["DaemonThread", "DataPlane"]
+__all__ = ["DaemonThread", "DataPlane", "Observer", "PlaneOptions", "Ran"]

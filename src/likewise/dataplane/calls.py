@@ -1,51 +1,62 @@
-"""What waits in the data plane: calls, and their items."""
+"""What waits in the data plane: calls, their distinct items, and the queue of those."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
 
 from likewise.core.engine import Work
 from likewise.core.items import Item
 from likewise.core.results import Result
 from likewise.core.windows import windows
 
-CANDIDATES = 1024  # waiting works that one window is chosen among, so that a long queue stays cheap
+CANDIDATES = 512  # entries that one window is chosen among, so that a long queue stays cheap
+LOOKAHEAD = 8  # windows: no entry overtakes another that has more than this before it
 
 
 class Call:
     """One caller's items; `done` holds their results, in order, once each has one."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
-        self.done: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self.entries = [Entry(self, place, item) for place, item in enumerate(items)]
-        self._results: list[Result | None] = [None] * len(items)
-        self._missing = len(items)
+    def __init__(self, count: int) -> None:
+        self.entries: list[Entry] = []
+        self.missing = count
+        self.done: asyncio.Future[list[Result]] | None = None  # made by whoever has to wait
+        self._results: list[Result | None] = [None] * count
 
     @property
-    def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
-        return self.done.done()
+    def results(self) -> list[Result]:
+        """Those that are there; all, once `missing` is 0."""
+        return [one for one in self._results if one is not None]
 
     def settle(self, place: int, result: Result) -> None:
         """The result of the item at `place`."""
         self._results[place] = result
-        self._missing -= 1
-        if self._missing == 0 and not self.done.done():
-            self.done.set_result([one for one in self._results if one is not None])
+        self.missing -= 1
+        if self.missing == 0 and self.done is not None and not self.done.done():
+            self.done.set_result(self.results)
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One item on its way: without `work` it waits to be prepared, with it to be run."""
+    """One distinct item on its way, and who waits for it.
 
-    call: Call
-    place: int
+    Without `work` it waits to be prepared, and `cost` is a guess; with it, it waits to be run.
+    """
+
     item: Item
+    key: bytes | None
+    arrived: float
+    cost: int
     work: Work | None = None
+    waiters: list[tuple[Call, int]] = field(default_factory=list)
+
+    def leave(self, call: Call) -> bool:
+        """`call` waits for it no more; whether anybody still does."""
+        self.waiters = [waiter for waiter in self.waiters if waiter[0] is not call]
+        return bool(self.waiters)
 
 
 class Waiting:
@@ -53,30 +64,50 @@ class Waiting:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
     def add(self, entry: Entry) -> None:
         """At the end."""
         self._entries[id(entry)] = entry
+        self.tokens += entry.cost
 
-    def drop(self, entry: Entry) -> None:
-        """Forget it; nothing happens where it is not here."""
-        self._entries.pop(id(entry), None)
+    def drop(self, entry: Entry) -> bool:
+        """Forget it; whether it was here."""
+        here = self._entries.pop(id(entry), None) is not None
+        self.tokens -= entry.cost if here else 0
+        return here
 
-    def take(self, count: int) -> list[Entry]:
-        """The `count` oldest, or fewer."""
-        return self._taken(list(islice(self._entries.values(), count)))
+    def take(self, count: int, budget: int | None = None) -> list[Entry]:
+        """The oldest, at most `count`, whose costs together fit into `budget`; always one."""
+        return self._taken(self._oldest(count, budget))
 
     def take_window(self, budget: int) -> list[Entry]:
-        """The oldest, and those of near-equal cost that fit into `budget` tokens with it: nothing ever starves."""
-        oldest = list(islice(self._entries.values(), CANDIDATES))
-        costs = [entry.work.cost if entry.work else 1 for entry in oldest]
-        group = next(group for group in windows(costs, budget) if 0 in group)
-        return self._taken([oldest[i] for i in sorted(group)])
+        """The oldest, and those of near-equal cost that fit into `budget` padded tokens with it.
+
+        Only entries within LOOKAHEAD budgets of the oldest are looked at, so an entry with T tokens before it waits
+        for at most about T / budget + LOOKAHEAD runs.
+        """
+        oldest = self._oldest(CANDIDATES, budget * LOOKAHEAD)
+        costs = [entry.cost for entry in oldest]
+        if len(costs) * max(costs) > budget:
+            group = next(group for group in windows(costs, budget) if 0 in group)
+            oldest = [oldest[i] for i in sorted(group)]
+        return self._taken(oldest)
+
+    def _oldest(self, count: int, tokens: int | None) -> list[Entry]:
+        first = list(islice(self._entries.values(), count))
+        if tokens is None:
+            return first
+        fitting = sum(total <= tokens for total in accumulate(entry.cost for entry in first))
+        return first[: max(1, fitting)]
 
     def _taken(self, entries: list[Entry]) -> list[Entry]:
         for entry in entries:
-            del self._entries[id(entry)]
+            self.drop(entry)
         return entries

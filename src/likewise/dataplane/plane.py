@@ -1,67 +1,116 @@
 """The data plane: items of many callers through one engine.
 
-Work-conserving, without a timer: whenever the engine frees, the next window is taken from what waits.  Tokenization
-(`prepare`) and compute (`run`) have a thread each, so that they overlap.  All bookkeeping happens on the event loop.
+Work-conserving, without a timer: whenever the engine frees, the next window is taken from what waits.  All bookkeeping
+happens on the event loop, by the loop's clock; threads only call the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 
 from likewise.core.engine import Engine, Work
-from likewise.core.errors import Draining, ModelFailed
-from likewise.core.isolate import isolate
+from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
 from likewise.core.items import Item
+from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
-from likewise.dataplane.calls import Call, Waiting
-from likewise.dataplane.thread import DaemonThread
-
-T = TypeVar("T")
+from likewise.dataplane.admission import Admission
+from likewise.dataplane.cache import AnswerCache
+from likewise.dataplane.calls import Call, Entry, Waiting
+from likewise.dataplane.observer import Observer, Ran
+from likewise.dataplane.stages import Outcome, both, prepare, run
+from likewise.dataplane.thread import DaemonThread, Thread
 
 PREPARE_AT_ONCE = 256  # items; a long request then overlaps its own tokenization
+KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that others are served meanwhile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaneOptions:
+    """deadline_s: seconds for a call. queue_tokens: what may wait. cache_bytes: for answers of a pure engine."""
+
+    deadline_s: float = 60.0
+    queue_tokens: int = 4_000_000
+    cache_bytes: int = 64 * 1024 * 1024
 
 
 class DataPlane:
     """One engine behind any number of concurrent callers.
 
-    Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) go through alone.
-    One `run` at a time, which is right for an engine that is `thread_safe` and for one that is not.
+    Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) go through alone; as many
+    runs at a time as the engine's `slots`, and one where it is not thread safe.  Where the engine is pure, equal items
+    are computed once: from the cache, or together with the one that is on its way.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        options: PlaneOptions | None = None,
+        *,
+        observer: Observer | None = None,
+        new_thread: Callable[[str], Thread] = DaemonThread,
+    ) -> None:
+        options = options or PlaneOptions()
         self._engine = engine
-        self._row_wise = engine.spec.row_wise
-        self._budget = max(1, engine.spec.budget)
+        self._spec = engine.spec
+        self._budget = max(1, self._spec.budget)
+        self._deadline_s = options.deadline_s
+        self._observer = observer or Observer()
+        self._loop = asyncio.get_running_loop()
+        slots = max(1, self._spec.slots) if self._spec.thread_safe else 1
+        self._free = [new_thread(f"likewise-run-{n}") for n in range(slots)]
+        self._preparer = new_thread("likewise-prepare") if self._spec.overlaps else None
+        self._threads = [*self._free, *([self._preparer] if self._preparer else [])]
+        self._admission = Admission(
+            self._spec, slots=slots, deadline_s=options.deadline_s, queue_tokens=options.queue_tokens
+        )
+        self._cache = AnswerCache(options.cache_bytes)
         self._raw = Waiting()
         self._ready = Waiting()
-        self._pumps: dict[str, asyncio.Task[None]] = {}
+        self._flying: dict[bytes, Entry] = {}
         self._calls: set[Call] = set()
-        self._threads = {stage: DaemonThread(f"likewise-{stage}") for stage in ("prepare", "run")}
+        self._busy = 0  # threads at work
+        self._preparing: list[Entry] = []
+        self._turning = False
         self._closing = False
+        self._quiet: asyncio.Future[None] | None = None
+
+    @property
+    def waiting_items(self) -> int:
+        """Items that nobody computes yet."""
+        return len(self._raw) + len(self._ready)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Their tokens; an item that is not tokenized yet counts as the average one."""
+        return self._raw.tokens + self._ready.tokens
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
         """One result an item, in order.
 
-        Cancelling drops what still waits of this call and touches no other.  Raises Draining once `close` was called.
+        Cancelling drops what still waits of this call and touches no other.  Raises Overloaded at once where the
+        answer could not come in time, DeadlineExceeded where it did not, Draining once `close` was called.
         """
+        keys = await self._keys(items)
         if self._closing:
             raise Draining("the server is stopping", remedy="send the request to another server, or try again")
-        if not items:
-            return []
-        call = Call(items)
-        for entry in call.entries:
-            self._raw.add(entry)
+        call = Call(len(items))
+        if self._answered(call, items, keys):
+            return call.results
+        call.done = self._loop.create_future()
         self._calls.add(call)
-        self._wake("prepare", self._raw, self._prepare_some)
+        timer = self._loop.call_later(self._deadline_s, self._expire, call.done)
         try:
             return await call.done
         finally:
+            timer.cancel()
             self._calls.discard(call)
-            for entry in call.entries:
-                self._raw.drop(entry)
-                self._ready.drop(entry)
+            if call.missing:
+                self._abandon(call)
+            self._rest()
 
     async def close(self) -> None:
         """Take no more, answer what was taken, release the engine.
@@ -69,66 +118,209 @@ class DataPlane:
         Waits for a run that has begun, however long it takes; cancelling it leaves the engine as it is.
         """
         self._closing = True
-        while self._calls or self._pumps:
-            pending: list[asyncio.Future[Any]] = [*self._pumps.values(), *(call.done for call in self._calls)]
-            await asyncio.wait(pending)
-            await asyncio.sleep(0)  # those who waited for these leave the sets
-        await asyncio.get_running_loop().run_in_executor(self._threads["run"], self._engine.close)
-        for thread in self._threads.values():
+        while self._calls or self._busy:
+            self._quiet = self._loop.create_future()
+            await self._quiet
+        closed: asyncio.Future[None] = self._loop.create_future()
+        self._free[0].post(partial(self._close_engine, closed))
+        await closed
+        for thread in self._threads:
             thread.shutdown()
 
-    def _wake(self, stage: str, waiting: Waiting, step: Callable[[], Awaitable[None]]) -> None:
-        if stage not in self._pumps:
-            self._pumps[stage] = asyncio.create_task(self._pump(stage, waiting, step))
+    # --- from the caller to the queue --------------------------------------------------------------------------------
 
-    async def _pump(self, stage: str, waiting: Waiting, step: Callable[[], Awaitable[None]]) -> None:
-        try:
-            while waiting:
-                await step()
-        finally:  # at once, so that whoever adds next wakes a new one
-            del self._pumps[stage]
+    async def _keys(self, items: Sequence[Item]) -> Sequence[bytes | None]:
+        if not self._spec.pure:
+            return [None] * len(items)
+        if len(items) <= KEYS_ON_LOOP:
+            return [item_key(item) for item in items]
+        return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 
-    async def _prepare_some(self) -> None:
-        entries = self._raw.take(PREPARE_AT_ONCE)
-        prepared = await self._in_thread("prepare", self._prepare, [entry.item for entry in entries])
-        for entry, result in zip(entries, prepared, strict=True):
-            if isinstance(result, Ok) and isinstance(result.value, Work):
-                entry.work = result.value
-                if not entry.call.gone:
-                    self._ready.add(entry)
+    def _answered(self, call: Call, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
+        """Whether the cache had everything; what it had not is on its way then.  Raises Overloaded."""
+        now, cost = self._loop.time(), self._admission.guess
+        fresh: dict[object, Entry] = {}
+        found: list[tuple[Entry, int]] = []
+        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
+            if key is not None and (hit := self._cache.get(key)) is not None:
+                self._observer.hit()
+                call.settle(place, hit)
+                continue
+            entry = fresh.get(key) or self._flying.get(key) if key is not None else None
+            if entry is None:
+                entry = fresh[key or place] = Entry(item, key, now, cost)
+            found.append((entry, place))
+        self._admit(fresh, now)
+        for entry, place in found:
+            entry.waiters.append((call, place))
+            call.entries.append(entry)
+        if self._spec.pure and found:
+            self._observer.missed(len(fresh))
+            self._observer.shared(len(found) - len(fresh))
+        return not found
+
+    def _admit(self, fresh: Mapping[object, Entry], now: float) -> None:
+        """Into the queue, where there is room.  Raises Overloaded."""
+        if not fresh:
+            return
+        refusal = self._admission.refusal(
+            waiting=(self.waiting_items, self.waiting_tokens),
+            new=(len(fresh), sum(entry.cost for entry in fresh.values())),
+            now=now,
+        )
+        if refusal is not None:
+            self._observer.shed(refusal.reason)
+            raise refusal.error
+        for entry in fresh.values():
+            self._raw.add(entry)
+            if entry.key is not None:
+                self._flying[entry.key] = entry
+        self._turn_soon()
+
+    def _abandon(self, call: Call) -> None:
+        """Its caller waits no more: what nobody else waits for, and nobody computes yet, goes."""
+        dropped = 0
+        for entry in call.entries:
+            if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
+                self._land(entry)
+                dropped += 1
+        if dropped:
+            self._observer.dropped(dropped)
+
+    def _expire(self, done: asyncio.Future[list[Result]]) -> None:
+        if not done.done():
+            late = f"no answer within {self._deadline_s:g} s"
+            done.set_exception(DeadlineExceeded(late, remedy="send fewer rows a request, or raise the deadline"))
+
+    # --- from the queue to the engine --------------------------------------------------------------------------------
+
+    def _turn_soon(self) -> None:
+        """Once the loop has read what it has read by now, so that requests that came together go together."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Give each free thread what it may do."""
+        self._turning = False
+        while self._free and (self._ready or self._raw):
+            if self._ready:
+                self._start(self._window(), prepared=True)
             else:
-                entry.call.settle(entry.place, result)
-        if self._ready:
-            self._wake("run", self._ready, self._run_window)
+                self._start(self._raw_window(), prepared=False)
+        if self._raw and self._preparer is not None and not self._preparing:
+            self._preparing = self._raw.take(PREPARE_AT_ONCE)
+            self._busy += 1
+            items = [entry.item for entry in self._preparing]
+            self._preparer.post(partial(self._prepare, items))
 
-    async def _run_window(self) -> None:
-        entries = self._ready.take_window(self._budget) if self._row_wise else self._ready.take(1)
-        results = await self._in_thread("run", self._run, [entry.work for entry in entries if entry.work])
-        for entry, result in zip(entries, results, strict=True):
-            entry.call.settle(entry.place, result)
+    def _window(self) -> list[Entry]:
+        return self._ready.take_window(self._budget) if self._spec.row_wise else self._ready.take(1)
 
-    async def _in_thread(
-        self, stage: str, function: Callable[[Sequence[T]], list[Result]], batch: list[T]
-    ) -> list[Result]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads[stage], _contained, function, batch)
+    def _raw_window(self) -> list[Entry]:
+        """What is not tokenized yet, where nothing else is to be run: a guess of what fits."""
+        return self._raw.take(self._budget, self._budget) if self._spec.row_wise else self._raw.take(1)
 
-    def _prepare(self, items: Sequence[Item]) -> list[Result]:
-        """`Ok(work)` or `Failed` an item; an engine that raises for one item does not fail its neighbours."""
-        return isolate(
-            lambda some: [one if isinstance(one, Failed) else Ok(one) for one in self._engine.prepare(some)], items
-        )
+    def _start(self, entries: list[Entry], *, prepared: bool) -> None:
+        thread = self._free.pop()
+        self._busy += 1
+        began = self._loop.time()
+        self._admission.began(thread, sum(entry.cost for entry in entries), began)
+        if prepared:
+            batch = [entry.work for entry in entries if entry.work is not None]
+            thread.post(partial(self._run, thread, entries, batch, began))
+        else:
+            thread.post(partial(self._both, thread, entries, [entry.item for entry in entries], began))
 
-    def _run(self, work: Sequence[Work]) -> list[Result]:
-        return isolate(self._engine.run, work)
+    # --- on the threads ----------------------------------------------------------------------------------------------
+
+    def _prepare(self, items: list[Item]) -> None:
+        self._tell(self._prepared, prepare(self._engine, items))
+
+    def _run(self, thread: Thread, entries: list[Entry], work: list[Work], began: float) -> None:
+        self._tell(self._ran, thread, entries, Outcome(work, run(self._engine, work)), began)
+
+    def _both(self, thread: Thread, entries: list[Entry], items: list[Item], began: float) -> None:
+        self._tell(self._ran, thread, entries, both(self._engine, items), began)
+
+    def _close_engine(self, closed: asyncio.Future[None]) -> None:
+        try:
+            self._engine.close()
+        finally:
+            self._tell(_resolve, closed)
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    # --- back on the loop --------------------------------------------------------------------------------------------
+
+    def _prepared(self, prepared: Sequence[Work | Failed]) -> None:
+        entries, self._preparing = self._preparing, []
+        self._busy -= 1
+        self._cost(entries, prepared)
+        dropped = 0
+        for entry, one in zip(entries, prepared, strict=True):
+            if isinstance(one, Failed):
+                self._settle(entry, one)
+            elif entry.waiters:
+                self._ready.add(entry)
+            else:
+                self._land(entry)
+                dropped += 1
+        if dropped:
+            self._observer.dropped(dropped)
+        self._turn()
+        self._rest()
+
+    def _ran(self, thread: Thread, entries: list[Entry], outcome: Outcome, began: float) -> None:
+        now = self._loop.time()
+        self._busy -= 1
+        self._free.append(thread)
+        self._cost(entries, outcome.prepared)
+        self._admission.ended(thread, sum(entry.cost for entry in entries), now)
+        self._turn()  # the engine first, then the answers
+        self._observer.ran(_report(entries, outcome.results, began, now))
+        for entry, result in zip(entries, outcome.results, strict=True):
+            self._settle(entry, result)
+        self._rest()
+
+    def _cost(self, entries: Sequence[Entry], prepared: Sequence[Work | Failed]) -> None:
+        """What was a guess is known now."""
+        for entry, one in zip(entries, prepared, strict=True):
+            if isinstance(one, Work):
+                entry.work, entry.cost = one, max(1, one.cost)
+        self._admission.model.see([entry.cost for entry in entries])
+
+    def _settle(self, entry: Entry, result: Result) -> None:
+        self._land(entry)
+        if entry.key is not None and isinstance(result, Ok):
+            self._cache.put(entry.key, result)
+        for call, place in entry.waiters:
+            call.settle(place, result)
+
+    def _land(self, entry: Entry) -> None:
+        if entry.key is not None and self._flying.get(entry.key) is entry:
+            del self._flying[entry.key]
+
+    def _rest(self) -> None:
+        """Wake `close` once nothing is left."""
+        if self._quiet is not None and not self._quiet.done() and not (self._calls or self._busy):
+            self._quiet.set_result(None)
 
 
-def _contained(function: Callable[[Sequence[T]], list[Result]], batch: list[T]) -> list[Result]:
-    """What a model does to its thread (`sys.exit()` included) ends here, and never in the server."""
-    try:
-        return function(batch)
-    except BaseException as error:  # noqa: BLE001
-        failure = ModelFailed(
-            f"the model broke off with {type(error).__name__}: {str(error)[:500]}",
-            remedy="read the server's log; mend the model",
-        )
-        return [Failed(failure) for _ in batch]
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _report(entries: Sequence[Entry], results: Sequence[Result], began: float, now: float) -> Ran:
+    costs = [entry.cost for entry in entries]
+    return Ran(
+        items=len(costs),
+        tokens=sum(costs),
+        padded=len(costs) * max(costs),
+        seconds=now - began,
+        waited=[began - entry.arrived for entry in entries],
+        raised=sum(isinstance(one, Failed) and isinstance(one.error, ModelRaised) for one in results),
+    )

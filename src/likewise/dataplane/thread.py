@@ -7,9 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Thread(Protocol):
+    """What the data plane needs of a thread; a test may bring one that it turns by hand."""
+
+    def post(self, call: Callable[[], None]) -> None: ...
+
+    def shutdown(self) -> None: ...
 
 
 class DaemonThread(Executor):
@@ -24,6 +32,10 @@ class DaemonThread(Executor):
         future: Future[T] = Future()
         self._calls.put(partial(_settle, future, partial(fn, *args, **kwargs)))
         return future
+
+    def post(self, call: Callable[[], None]) -> None:
+        """The same without a future, for a `call` that reports by itself and never raises."""
+        self._calls.put(call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         """The thread ends after the calls that were submitted; nobody waits for it."""

@@ -41,6 +41,7 @@ class PipelineEngine:
             pure=True,
             budget=BUDGET,
             digest=digest,
+            overlaps=True,
         )
 
     @classmethod

@@ -1,0 +1,83 @@
+"""Who is let in: those whose answer will come in time, and for whom there is room."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from likewise.core.engine import EngineSpec
+from likewise.core.errors import Overloaded
+from likewise.dataplane.cost import CostModel
+
+SAFETY = 0.8  # of the deadline: predictions are not promises
+
+
+class Refusal(NamedTuple):
+    """reason: `deadline` or `queue`."""
+
+    reason: str
+    error: Overloaded
+
+
+class Admission:
+    """Predicts when a call would be answered, from what waits, what runs, and how long runs have taken so far."""
+
+    def __init__(self, spec: EngineSpec, *, slots: int, deadline_s: float, queue_tokens: int) -> None:
+        self.model = CostModel()
+        self._alone = not spec.row_wise
+        self._budget = max(1, spec.budget)
+        self._slots = slots
+        self._limit_s = deadline_s * SAFETY
+        self._deadline_s = deadline_s
+        self._queue_tokens = queue_tokens
+        self._running: dict[object, tuple[float, float]] = {}  # when it began, how long it should take
+
+    @property
+    def guess(self) -> int:
+        """The cost of an item that is not prepared yet."""
+        return max(1, round(self.model.mean_cost))
+
+    def began(self, run: object, tokens: int, now: float) -> None:
+        """A run of so many tokens began."""
+        self._running[run] = now, self.model.seconds(tokens, 1)
+
+    def ended(self, run: object, tokens: int, now: float) -> None:
+        """It ended."""
+        began, _ = self._running.pop(run)
+        self.model.learn(tokens, now - began)
+
+    def predict(self, tokens: float, items: int, now: float) -> float:
+        """Seconds until so many tokens of so many items are answered, after what runs now.
+
+        A run that takes longer than it should is expected to take as long again.
+        """
+        left = 0.0
+        for began, takes in self._running.values():
+            elapsed = now - began
+            left += takes - elapsed if elapsed < takes else elapsed
+        runs = items if self._alone else tokens / self._budget
+        return (left + self.model.seconds(tokens, runs)) / self._slots
+
+    def refusal(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Refusal | None:
+        """Why a call with `new` (items, tokens) may not join those that are `waiting`; None where it may.
+
+        An idle engine takes any call: nothing would be gained by sending it away.
+        """
+        if not self._running and not waiting[0]:
+            return None
+        items, tokens = waiting[0] + new[0], waiting[1] + new[1]
+        finish = self.predict(tokens, items, now)
+        if finish > self._limit_s:
+            what = f"the answer would take about {finish:.1f} s, and {self._deadline_s:g} s are allowed"
+            return Refusal("deadline", _overloaded(what, finish - self._limit_s))
+        if tokens > self._queue_tokens:
+            what = f"{waiting[1]:,} tokens are waiting, and {self._queue_tokens:,} may"
+            return Refusal("queue", _overloaded(what, self.predict(tokens - self._queue_tokens, new[0], now)))
+        return None
+
+
+def _overloaded(what: str, seconds: float) -> Overloaded:
+    error = Overloaded(
+        what, remedy="send the request again after Retry-After, with fewer rows a request, or to another server"
+    )
+    error.retry_after_s = max(1.0, seconds)
+    return error
