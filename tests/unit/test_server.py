@@ -290,7 +290,7 @@ def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
         }
         asking = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(10):
-            while len(app.state.service._plane._ready) < 1:
+            while app.state.service._plane.waiting_items < 1:
                 await asyncio.sleep(0.001)
         left.set()
         await asking
@@ -299,7 +299,7 @@ def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
         engine.gate.clear()
         first = asyncio.create_task(client.post("/invocations", json={"inputs": ["first"]}))
         async with asyncio.timeout(10):
-            while not app.state.service._plane._pumps.get("run"):
+            while not app.state.service._plane._busy:
                 await asyncio.sleep(0.001)
         await hang_up("left")
         engine.gate.set()

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from likewise.core.engine import Engine
-from likewise.core.errors import LikewiseError
-from likewise.server.answers import Identify, on_http_error, on_likewise_error
-from likewise.server.body import read_body
+from likewise.dataplane import PlaneOptions
+from likewise.server.access import AccessLog
+from likewise.server.answers import on_http_error
+from likewise.server.front import Front
+from likewise.server.invocations import Invocations
+from likewise.server.metrics import Metrics
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.options import ServerOptions
 from likewise.server.page import landing_page
 from likewise.server.service import Service
-from likewise.wire import JSON, decode, encode
-
-T = TypeVar("T")
-
-OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that others are served meanwhile
+from likewise.wire import JSON
 
 
 def create_app(
@@ -35,10 +33,29 @@ def create_app(
     """The web service of one model.
 
     `open_engine` is called once, in a thread, when the app starts: `/ping` answers at once, `/ready` after a warm-up
-    inference on the model's example.  `app.state.service` tells where it stands.
+    inference on the model's example.  `app.state.service` tells where it stands.  Raises WrongUsage for a token file
+    that holds none.
     """
-    service = Service(open_engine, model)
-    routes = _Routes(service, options or ServerOptions())
+    options = options or ServerOptions()
+    metrics = Metrics(model.digest)
+    plane = PlaneOptions(
+        deadline_s=options.deadline_s, queue_tokens=options.queue_tokens, cache_bytes=options.cache_bytes
+    )
+    service = Service(open_engine, model, plane, metrics)
+    log = AccessLog() if options.access_log else None
+    invocations = Invocations(service, options)
+    routes = [
+        Route("/invocations", invocations, methods=["POST"]),
+        *_Pages(service, metrics, options).routes(),
+    ]
+    front = Middleware(
+        Front,
+        service=service,
+        metrics=metrics,
+        hot={"/invocations": invocations},
+        tokens=None,
+        log=log,
+    )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -48,43 +65,34 @@ def create_app(
         finally:
             loading.cancel()
             await service.stop()
+            if log is not None:
+                log.flush()
 
     app = Starlette(
-        routes=routes.table(),
-        middleware=[Middleware(Identify, service=service)],
-        exception_handlers={LikewiseError: on_likewise_error, HTTPException: on_http_error},
-        lifespan=lifespan,
+        routes=routes, middleware=[front], exception_handlers={HTTPException: on_http_error}, lifespan=lifespan
     )
     app.router.redirect_slashes = False
     app.state.service = service
     return app
 
 
-class _Routes:
-    def __init__(self, service: Service, options: ServerOptions) -> None:
+class _Pages:
+    """What is only read."""
+
+    def __init__(self, service: Service, metrics: Metrics, options: ServerOptions) -> None:
         self._service = service
+        self._metrics = metrics
         self._options = options
 
-    def table(self) -> list[Route]:
+    def routes(self) -> list[Route]:
         return [
-            Route("/invocations", self.invocations, methods=["POST"]),
             Route("/ping", self.ping),
             Route("/health", self.ping),
             Route("/ready", self.ready),
             Route("/version", self.version),
+            Route("/metrics", self.metrics),
             Route("/", self.page),
         ]
-
-    async def invocations(self, request: Request) -> Response:
-        """One request in any of the forms, answered in its own."""
-        body = await read_body(request, self._options.body_limit_bytes)
-        large = len(body) > OFF_LOOP_BYTES
-        arguments = body, request.headers.get("content-type"), self._service.model.signature
-        call = await asyncio.to_thread(decode, *arguments) if large else decode(*arguments)
-        results = await _while_connected(request, self._service.predict(call))
-        predictions = self._service.predictions(call, results)
-        answer = await asyncio.to_thread(encode, call.form, predictions) if large else encode(call.form, predictions)
-        return Response(answer, media_type=JSON)
 
     async def ping(self, _: Request) -> Response:
         """Alive."""
@@ -99,25 +107,18 @@ class _Routes:
         """MLflow's version, bare, as MLflow's own server prints it."""
         return Response(mlflow_version(), media_type=JSON)
 
+    async def metrics(self, request: Request) -> Response:
+        """For Prometheus."""
+        page, content_type = self._metrics.exposition(request.headers.get("accept", ""), **self._service.gauges)
+        return Response(page, headers={"Content-Type": content_type})
+
     async def page(self, request: Request) -> Response:
         """The model, and how to ask it."""
         service = self._service
-        return HTMLResponse(
-            landing_page(
-                service.model, engine=service.engine_label, state=service.state.value, url=str(request.base_url)
-            )
+        text = landing_page(
+            service.model,
+            engine=service.engine_label,
+            state=service.state.value,
+            url=str(request.base_url),
         )
-
-
-async def _while_connected(request: Request, answer: Coroutine[Any, Any, T]) -> T:
-    """`answer`, unless the client hangs up first: then its work is dropped, and ClientDisconnect raised."""
-    working = asyncio.create_task(answer)
-    watching = asyncio.ensure_future(request.receive())  # the body is read: all that can come is the disconnect
-    try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        working.cancel()
-        watching.cancel()
+        return HTMLResponse(text)

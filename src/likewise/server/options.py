@@ -18,8 +18,9 @@ class ServerOptions:
     host: str = _option("127.0.0.1", "Address to listen on.")
     port: int = _option(5000, "Port to listen on; 0 takes a free one.")
     insecure: bool = _option(False, "Listen where other machines reach it without asking anybody for a token.")
-    token_file: Path | None = _option(
-        None, "File of tokens, one a line, of which callers must send one; read anew when it changes."
+    token_file: Path | None = field(
+        default=None,
+        metadata={"help": "File of tokens, one a line, of which callers must send one; read anew when it changes."},
     )
     workers: int = _option(
         0, "Processes that run the model, for models that hold Python's lock; 0 runs it in the server's own."

@@ -11,7 +11,7 @@ from likewise.core.engine import Engine
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
-from likewise.dataplane import DaemonThread, DataPlane
+from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
 from likewise.server.model import ServedModel
 from likewise.wire import Call, decode
 
@@ -34,15 +34,40 @@ class Service:
     failure: why the engine did not load.  problem: why it is not ready although it did (its warm-up failed).
     """
 
-    def __init__(self, open_engine: Callable[[], Engine], model: ServedModel) -> None:
+    def __init__(
+        self,
+        open_engine: Callable[[], Engine],
+        model: ServedModel,
+        options: PlaneOptions | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self.model = model
-        self.state = State.LOADING
         self.failure: LikewiseError | None = None
         self.problem: LikewiseError | None = None
         self.engine_label = "loading"
+        self._state = State.LOADING
         self._open_engine = open_engine
+        self._options = options
+        self._observer = observer
+        self._engine: Engine | None = None
         self._plane: DataPlane | None = None
         self._row_wise = False
+        self.headers = self._headers()
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        return self._state
+
+    @property
+    def gauges(self) -> dict[str, float]:
+        """What the metrics show of this moment."""
+        plane = self._plane
+        return {
+            "queue_items": plane.waiting_items if plane else 0,
+            "queue_tokens": plane.waiting_tokens if plane else 0,
+            "worker_restarts": getattr(self._engine, "restarts", 0),
+        }
 
     async def start(self) -> None:
         """Load, warm up, be ready; keeps the reason where that fails."""
@@ -54,16 +79,19 @@ class Service:
             return
         finally:
             loader.shutdown()
+        self._engine = engine
         self._row_wise = engine.spec.row_wise
         self.engine_label = engine.spec.label
-        self._plane = DataPlane(engine)
+        self._plane = DataPlane(engine, self._options, observer=self._observer)
         self.problem = await self._warm_up()
-        if self.problem is None and self.state is State.LOADING:
-            self.state = State.READY
+        if self.problem is None and self._state is State.LOADING:
+            self._state = State.READY
+        self.headers = self._headers()
 
     def drain(self) -> None:
         """Not ready from now on; requests are answered until `stop`."""
-        self.state = State.DRAINING
+        self._state = State.DRAINING
+        self.headers = self._headers()
 
     async def stop(self) -> None:
         """Release the engine; one that is still running after RELEASE_S is left to the process's end."""
@@ -85,6 +113,10 @@ class Service:
         if known is not None:
             raise NotReady(f"the model cannot answer: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="ask again in a moment")
+
+    def decode(self, body: bytes, content_type: str | None) -> Call:
+        """A request's body, fitted to the model's signature.  Raises BadRequest and UnsupportedContentType."""
+        return decode(body, content_type, self.model.signature)
 
     async def predict(self, call: Call) -> list[Result]:
         """One result a row where the model is row-wise, else one for the whole request.  Raises NotReady."""
@@ -127,11 +159,20 @@ class Service:
         """
         return len({repr(values) for values in call.table.rows}) > 1 if self._row_wise else self.problem is not None
 
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        """Of every answer: what answered.  A stopping server closes its connections after the next answer, so that
+        none is closed under a request just sent.
+        """
+        said = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
+        if self._state is State.DRAINING:
+            said.append(("connection", "close"))
+        return [(name.encode(), value.encode("latin-1", "replace")) for name, value in said]
+
     async def _warm_up(self) -> LikewiseError | None:
         if self.model.example is None:
             return None
         try:
-            call = decode(self.model.example, None, self.model.signature)
+            call = self.decode(self.model.example, None)
             self.predictions(call, await self.predict(call))
         except LikewiseError as error:
             logger.warning("the warm-up on the model's input example failed: %s", error.cause)
