@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import Overloaded
+from likewise.dataplane.calls import LOOKAHEAD
 from likewise.dataplane.cost import CostModel
 
-SAFETY = 0.8  # of the deadline: predictions are not promises
+SAFETY = 0.9  # of the deadline: predictions are not promises
 
 
 class Refusal(NamedTuple):
@@ -65,7 +66,8 @@ class Admission:
         if not self._running and not waiting[0]:
             return None
         items, tokens = waiting[0] + new[0], waiting[1] + new[1]
-        finish = self.predict(tokens, items, now)
+        overtaking = 0 if self._alone else min(waiting[1], LOOKAHEAD * self._budget)
+        finish = self.predict(tokens + overtaking, items, now)
         if finish > self._limit_s:
             what = f"the answer would take about {finish:.1f} s, and {self._deadline_s:g} s are allowed"
             return Refusal("deadline", _overloaded(what, finish - self._limit_s))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -14,7 +14,7 @@ from likewise.core.results import Result
 from likewise.core.windows import windows
 
 CANDIDATES = 512  # entries that one window is chosen among, so that a long queue stays cheap
-LOOKAHEAD = 8  # windows: no entry overtakes another that has more than this before it
+LOOKAHEAD = 4  # budgets of tokens among which near-equal costs are looked for
 
 
 class Call:
@@ -64,6 +64,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._windows: deque[list[Entry]] = deque()  # what is left of a generation
         self.tokens = 0
 
     def __len__(self) -> int:
@@ -88,17 +89,26 @@ class Waiting:
         return self._taken(self._oldest(count, budget))
 
     def take_window(self, budget: int) -> list[Entry]:
-        """The oldest, and those of near-equal cost that fit into `budget` padded tokens with it.
+        """Entries of near-equal cost that fit into `budget` padded tokens together.
 
-        Only entries within LOOKAHEAD budgets of the oldest are looked at, so an entry with T tokens before it waits
-        for at most about T / budget + LOOKAHEAD runs.
+        The oldest LOOKAHEAD budgets of tokens are a generation: windows are cut from it, and all of them go before
+        the next generation is looked at.  So at most T + LOOKAHEAD * budget tokens go before an entry that had T
+        tokens before it when it came, whatever comes after it.
         """
+        while True:
+            if not self._windows:
+                self._windows.extend(self._generation(budget))
+            window = [entry for entry in self._windows.popleft() if id(entry) in self._entries]
+            if window:
+                return self._taken(window)
+
+    def _generation(self, budget: int) -> list[list[Entry]]:
+        """The windows of the oldest entries, that of the oldest first."""
         oldest = self._oldest(CANDIDATES, budget * LOOKAHEAD)
         costs = [entry.cost for entry in oldest]
-        if len(costs) * max(costs) > budget:
-            group = next(group for group in windows(costs, budget) if 0 in group)
-            oldest = [oldest[i] for i in sorted(group)]
-        return self._taken(oldest)
+        if len(costs) * max(costs) <= budget:
+            return [oldest]
+        return [[oldest[i] for i in sorted(group)] for group in sorted(windows(costs, budget), key=min)]
 
     def _oldest(self, count: int, tokens: int | None) -> list[Entry]:
         first = list(islice(self._entries.values(), count))

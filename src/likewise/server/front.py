@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-import uuid
+import secrets
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
@@ -144,7 +144,7 @@ def _request_id(headers: Headers) -> str:
     if sent is not None and _SANE_ID.fullmatch(sent):
         return sent
     trace = trace_of(headers.get("traceparent"))
-    return trace[0] if trace else uuid.uuid4().hex
+    return trace[0] if trace else secrets.token_hex(16)
 
 
 def _route(path: str) -> str:

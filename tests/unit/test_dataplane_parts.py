@@ -1,0 +1,305 @@
+"""The data plane's parts: queue, cost model, cache, keys; and admission under load, in virtual time."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual_time import TimedThread, VirtualLoop, run
+
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import DeadlineExceeded, Overloaded
+from likewise.core.items import Item, Request, Row, Table
+from likewise.core.keys import item_key
+from likewise.core.results import Failed, Ok, Result
+from likewise.dataplane import DataPlane, PlaneOptions
+from likewise.dataplane.cache import OVERHEAD, AnswerCache
+from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, Entry, Waiting
+from likewise.dataplane.cost import CostModel
+
+# --- the queue -------------------------------------------------------------------------------------------------------
+
+
+def queue_of(costs: Sequence[int]) -> tuple[Waiting, list[Entry]]:
+    waiting, entries = Waiting(), [Entry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
+    for entry in entries:
+        waiting.add(entry)
+    return waiting, entries
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=80), st.integers(1, 100))
+def test_a_window_holds_the_oldest_and_fits_the_budget(costs: list[int], budget: int) -> None:
+    waiting, entries = queue_of(costs)
+    window = waiting.take_window(budget)
+    assert entries[0] in window
+    assert len(window) == 1 or len(window) * max(entry.cost for entry in window) <= budget
+    assert waiting.tokens == sum(entry.cost for entry in waiting)
+    assert {id(entry) for entry in waiting} == {id(entry) for entry in entries} - {id(entry) for entry in window}
+
+
+ARRIVALS = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_size=40)
+
+
+@given(ARRIVALS, st.integers(1, 200), st.data())
+def test_little_goes_before_an_entry_that_came_later(
+    arrivals: list[list[int]], budget: int, data: st.DataObject
+) -> None:
+    """Whatever comes after it, and whatever is dropped: at most LOOKAHEAD budgets more than was before it."""
+    waiting = Waiting()
+    allowed: dict[int, float] = {}
+    served = 0
+    kept = []  # so that no id is used twice
+    for costs in [*arrivals, *([[]] * 500)]:
+        for cost in costs:
+            entry = Entry(Row(None, (0,)), None, 0.0, cost)
+            kept.append(entry)
+            allowed[id(entry)] = served + waiting.tokens + LOOKAHEAD * budget
+            waiting.add(entry)
+        if costs and data.draw(st.booleans()):
+            waiting.drop(data.draw(st.sampled_from(kept)))
+        if waiting:
+            window = waiting.take_window(budget)
+            assert all(served <= allowed[id(entry)] for entry in window)
+            served += sum(entry.cost for entry in window)
+    assert not waiting
+
+
+def test_a_long_queue_is_not_looked_at_whole() -> None:
+    waiting, _ = queue_of([1] * (2 * CANDIDATES))
+    assert len(waiting.take_window(10**9)) == CANDIDATES
+
+
+# --- the cost model --------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1), st.floats(1e-6, 0.1), st.lists(st.integers(1, 5000), min_size=2, max_size=40, unique=True))
+def test_it_learns_a_line(base: float, per_token: float, sizes: list[int]) -> None:
+    model = CostModel()
+    for tokens in sizes:
+        model.learn(tokens, base + per_token * tokens)
+    for tokens in sizes:
+        assert model.seconds(tokens, 1) == pytest.approx(base + per_token * tokens, rel=0.05, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 100)), min_size=1, max_size=60))
+def test_it_never_predicts_less_than_nothing(runs: list[tuple[int, float]]) -> None:
+    model = CostModel()
+    for tokens, seconds in runs:
+        model.learn(tokens, seconds)
+        assert model.base >= 0
+        assert model.per_token >= 0
+        assert model.seconds(2 * tokens, 2) >= model.seconds(tokens, 1)
+
+
+def test_it_forgets_a_slow_start() -> None:
+    model = CostModel()
+    model.learn(10, 20.0)
+    for tokens in range(1, 100):
+        model.learn(tokens, tokens * 0.001)
+    assert model.seconds(100, 1) < 0.2
+
+
+# --- keys and the cache ----------------------------------------------------------------------------------------------
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.datetimes(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, and of equal types all the way down."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(map(same, left.values(), right.values()))
+    return bool(repr(left) == repr(right))
+
+
+@given(VALUES, VALUES)
+def test_equal_keys_are_equal_questions(left: object, right: object) -> None:
+    keys = item_key(Row(("a",), (left,))), item_key(Row(("a",), (right,)))
+    assert (keys[0] == keys[1]) == same(left, right)
+
+
+def test_a_key_tells_apart_what_equality_does_not() -> None:
+    rows: list[Item] = [
+        Row(("a",), (value,)) for value in (1, 1.0, True, "1", b"1", 0.0, -0.0, None, datetime(2026, 1, 1))
+    ]
+    rows += [Row(("b",), (1,)), Row(None, (1,)), Row(("a",), (1,), {"p": 1}), Request(Table(("a",), [(1,)]))]
+    assert len({item_key(row) for row in rows}) == len(rows)
+    assert item_key(Row(("a",), ("x" * 3,))) == item_key(Row(("a",), ("xxx",)))
+
+
+def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
+    cache = AnswerCache(3 * (OVERHEAD + 100))
+    for name in (b"a", b"b", b"c"):
+        cache.put(name, Ok("x" * 20))
+    assert cache.get(b"a") == Ok("x" * 20)
+    cache.put(b"d", Ok("y" * 20))
+    cache.put(b"e", Ok("z" * 20))
+    assert [cache.get(name) is not None for name in (b"a", b"b", b"c", b"d", b"e")][:3] != [True, True, True]
+    assert cache.get(b"a") is not None
+    assert cache.get(b"e") is not None
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 400)), max_size=60), st.integers(0, 5000))
+def test_the_cache_keeps_to_its_bytes(puts: list[tuple[int, int]], limit: int) -> None:
+    cache = AnswerCache(limit)
+    for key, length in puts:
+        cache.put(bytes([key]), Ok("x" * length))
+        held = [cache.get(bytes([key])) for key in range(21)]
+        assert sum(OVERHEAD + 2 * len(str(one.value)) for one in held if one) <= limit
+
+
+# --- admission, in virtual time --------------------------------------------------------------------------------------
+
+PER_TOKEN, BASE = 0.001, 0.005  # seconds
+
+
+class Costly:
+    """An item is its cost."""
+
+    def __init__(self, **spec: Any) -> None:
+        defaults = {"row_wise": True, "thread_safe": True, "pure": False, "budget": 100, "digest": "", "overlaps": True}
+        self.spec = EngineSpec("costly", "none", **{**defaults, **spec})
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return [Work("", int(str(item.values[0])), None) for item in items if isinstance(item, Row)]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        return [Ok(None) for _ in work]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def duration(call: partial[None]) -> float:
+    """Of a run, by the true costs of its items; preparing takes no time."""
+    entries = [argument for argument in call.args if isinstance(argument, list) and argument]
+    if not entries or not isinstance(entries[0][0], Entry):
+        return 0.0
+    return BASE + PER_TOKEN * sum(int(str(entry.item.values[0])) for entry in entries[0])
+
+
+def plane_of(engine: Costly, deadline_s: float, queue_tokens: int = 10**9) -> DataPlane:
+    options = PlaneOptions(deadline_s=deadline_s, queue_tokens=queue_tokens)
+    return DataPlane(engine, options, new_thread=lambda _: TimedThread(duration))
+
+
+async def flood(
+    plane: DataPlane, loop: VirtualLoop, rate: float, seconds: float, cost: Callable[[], int]
+) -> dict[str, list[float]]:
+    """Open loop: latency of each call by what became of it."""
+    found: dict[str, list[float]] = {"answered": [], "refused": [], "late": []}
+
+    async def one() -> None:
+        began = loop.time()
+        try:
+            await plane.submit([Row(None, (cost(),))])
+            kind = "answered"
+        except Overloaded as error:
+            kind = "refused" if (error.retry_after_s or 0) >= 1 else "refused without a time"
+        except DeadlineExceeded:
+            kind = "late"
+        found[kind].append(loop.time() - began)
+
+    calls = []
+    for _ in range(int(rate * seconds)):
+        calls.append(asyncio.create_task(one()))
+        await asyncio.sleep(1 / rate)
+    await asyncio.gather(*calls)
+    return found
+
+
+@pytest.mark.parametrize(("slots", "overlaps"), [(1, True), (2, True), (1, False)])
+def test_three_times_too_much_is_refused_at_once_and_the_rest_answered_in_time(slots: int, overlaps: bool) -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        dice = random.Random(1)
+        plane = plane_of(Costly(slots=slots, overlaps=overlaps), deadline_s=2.0)
+        peak = slots / (PER_TOKEN * 10 + BASE / 10)  # items a second in full windows of ten
+        found = await flood(plane, loop, 3 * peak, 30, lambda: dice.choice((5, 8, 10, 12, 15)))
+        assert not found["late"]
+        assert max(found["answered"]) <= 2.0
+        assert max(found["refused"]) == 0.0
+        assert len(found["answered"]) >= 0.93 * peak * 30
+        await plane.close()
+
+    run(scenario, jump=True)
+
+
+def test_with_less_than_it_can_do_nobody_is_refused() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        plane = plane_of(Costly(), deadline_s=2.0)
+        found = await flood(plane, loop, 50, 20, lambda: 10)
+        assert not found["late"]
+        assert not found["refused"]
+        await plane.close()
+
+    run(scenario, jump=True)
+
+
+def test_the_queue_is_bounded_in_tokens() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        plane = plane_of(Costly(), deadline_s=1000.0, queue_tokens=500)
+        held: list[int] = []
+
+        async def watch() -> None:
+            while True:
+                held.append(plane.waiting_tokens)
+                await asyncio.sleep(0.01)
+
+        watching = asyncio.create_task(watch())
+        found = await flood(plane, loop, 500, 5, lambda: 10)
+        watching.cancel()
+        assert found["refused"]
+        assert 400 < max(held) <= 510
+        await plane.close()
+
+    run(scenario, jump=True)
+
+
+def test_long_items_under_a_flood_of_short_ones_wait_no_longer_than_stated() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        plane = plane_of(Costly(), deadline_s=60.0)
+        waits: list[float] = []
+
+        async def long_one() -> None:
+            began, before = loop.time(), plane.waiting_tokens
+            await plane.submit([Row(None, (90,))])
+            window = BASE + PER_TOKEN * 100
+            waits.append((loop.time() - began) / (window * (2 * before / 100 + LOOKAHEAD + 2)))
+
+        async def long_ones() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(50):
+                    group.create_task(long_one())
+                    await asyncio.sleep(0.3)
+
+        slow = asyncio.create_task(long_ones())
+        await flood(plane, loop, 125, 15, lambda: 5)
+        await slow
+        assert max(waits) <= 1
+        await plane.close()
+
+    run(scenario, jump=True)
+
+
+def test_a_slow_first_run_does_not_shut_the_door_for_good() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        engine = Costly()
+        plane = plane_of(engine, deadline_s=2.0)
+        plane._admission.model.learn(1, 30.0)
+        found = await flood(plane, loop, 50, 20, lambda: 10)
+        assert len(found["answered"]) > 0.9 * len(found["answered"] + found["refused"] + found["late"])
+        await plane.close()
+
+    run(scenario, jump=True)
