@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -146,9 +148,24 @@ def serve(
 
     `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
     """
+    options = options or ServerOptions()
     found = _found(model, trust)
-    app = create_app(lambda: found.engine(engine), served_model(found), options)
+    load: Callable[[], Engine] = partial(found.engine, engine)
+    if options.workers:
+        load = partial(_pool_of, partial(_worker_engine, str(found.path), engine, found.trust.allow), options.workers)
+    app = create_app(load, served_model(found), options)
     run(app, options, on_listening=listening, on_ready=ready)
+
+
+def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
+    from likewise.workers import open_pool
+
+    return open_pool(opener, count)
+
+
+def _worker_engine(path: str, engine: str | None, trust: bool) -> Engine:
+    """What each worker process runs."""
+    return open_bundle(path, trust=trust).engine(engine)
 
 
 def score(
@@ -178,10 +195,17 @@ def served_model(bundle: StoredBundle) -> ServedModel:
     example = bundle.model_path / "serving_input_example.json"
     return ServedModel(
         name=bundle.manifest.source.uri,
+        version=_registered_version(bundle.manifest.source.resolved),
         digest=bundle.digest,
         signature=bundle.signature,
         example=example.read_bytes() if example.is_file() else None,
     )
+
+
+def _registered_version(uri: str) -> str:
+    """The version in `models:/NAME/VERSION`, else none."""
+    found = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
+    return found[1] if found else ""
 
 
 def _found(model: str | Path | Bundle, trust: bool) -> Bundle:

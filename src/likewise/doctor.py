@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from likewise.core.cores import usable_cores
+
 PATIENCE = 5.0  # seconds for any program that is asked
 EXTRAS = {
     "mlflow": ("mlflow", "bundle models and run any pyfunc"),
@@ -66,21 +68,11 @@ def _cpu() -> Finding:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return Finding("CPU", "ok", f"{cores()} cores, {platform.machine()}")
+        return Finding("CPU", "ok", f"{usable_cores()} cores, {platform.machine()}")
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     flags = set(re.findall(r"^flags\s*:\s*(.+)$", text, re.M)[:1][0].split()) if "flags" in text else set()
     held = ", ".join(f for f in CPU_FLAGS if f in flags) or "no vector extension that we look for"
-    return Finding("CPU", "ok", f"{cores()} cores, {model[1] if model else platform.machine()}: {held}")
-
-
-def cores() -> int:
-    """CPUs that this process may really use, a container's quota included."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return usable if quota == "max" else max(1, min(usable, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return usable
+    return Finding("CPU", "ok", f"{usable_cores()} cores, {model[1] if model else platform.machine()}: {held}")
 
 
 def _memory() -> Finding:

@@ -23,6 +23,10 @@ EngineName = Annotated[
 ]
 
 
+MB = 1024 * 1024
+_serving = ServerOptions()
+
+
 def _help(options: type, name: str) -> str:
     """An option's help is written once, in the dataclass that the Python API takes too."""
     return str(next(f.metadata["help"] for f in fields(options) if f.name == name))
@@ -34,9 +38,38 @@ def serve(
         str | None,
         typer.Option("--model-uri", "-m", metavar="MODEL", help="The same, as `mlflow models serve` has it."),
     ] = None,
-    host: Annotated[str, typer.Option("--host", "-h", help=_help(ServerOptions, "host"))] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", help=_help(ServerOptions, "port"), min=0, max=65535)] = 5000,
+    host: Annotated[str, typer.Option("--host", "-h", help=_help(ServerOptions, "host"))] = _serving.host,
+    port: Annotated[
+        int, typer.Option("--port", "-p", help=_help(ServerOptions, "port"), min=0, max=65535)
+    ] = _serving.port,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", help=_help(ServerOptions, "workers"), min=0)
+    ] = _serving.workers,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help=_help(ServerOptions, "token_file"))
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help=_help(ServerOptions, "insecure"))] = False,
+    deadline: Annotated[
+        float, typer.Option("--deadline", metavar="SECONDS", help=_help(ServerOptions, "deadline_s"), min=0.001)
+    ] = _serving.deadline_s,
+    queue_tokens: Annotated[
+        int, typer.Option("--queue-tokens", help=_help(ServerOptions, "queue_tokens"), min=1)
+    ] = _serving.queue_tokens,
+    cache_mb: Annotated[
+        float, typer.Option("--cache-mb", help=_help(ServerOptions, "cache_bytes"), min=0)
+    ] = _serving.cache_bytes / MB,
+    body_limit_mb: Annotated[
+        float, typer.Option("--body-limit-mb", help=_help(ServerOptions, "body_limit_bytes"), min=0.001)
+    ] = _serving.body_limit_bytes / MB,
+    header_timeout: Annotated[
+        float, typer.Option("--header-timeout", metavar="SECONDS", help=_help(ServerOptions, "header_timeout_s"))
+    ] = _serving.header_timeout_s,
+    read_timeout: Annotated[
+        float, typer.Option("--read-timeout", metavar="SECONDS", help=_help(ServerOptions, "read_timeout_s"))
+    ] = _serving.read_timeout_s,
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help=_help(ServerOptions, "access_log"))
+    ] = True,
     engine: EngineName = None,
     trust: TrustFlag = False,
     json: Json = False,
@@ -44,19 +77,35 @@ def serve(
     """Answer over HTTP, in the foreground, until Ctrl-C or SIGTERM; what is in flight is answered first."""
     if (model is None) == (model_uri is None):
         raise WrongUsage("serve takes one MODEL", remedy="likewise serve MODEL, or likewise serve -m MODEL")
-    screen = Screen(json)
-    found = api.find(str(model or model_uri), trust=trust, report=screen.note)
+    options = ServerOptions(
+        host=host,
+        port=port,
+        workers=workers,
+        token_file=token_file,
+        insecure=insecure,
+        deadline_s=deadline,
+        queue_tokens=queue_tokens,
+        cache_bytes=round(cache_mb * MB),
+        body_limit_bytes=round(body_limit_mb * MB),
+        header_timeout_s=header_timeout,
+        read_timeout_s=read_timeout,
+        access_log=access_log,
+    )
+    _serve(str(model or model_uri), options, engine=engine, trust=trust, screen=Screen(json))
+
+
+def _serve(model: str, options: ServerOptions, *, engine: str | None, trust: bool, screen: Screen) -> None:
+    found = api.find(model, trust=trust, report=screen.note)
 
     def listening(url: str) -> None:
         screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
 
     def ready(url: str) -> None:
-        if json:
+        if screen.as_json:
             screen.json({"url": url, "bundle": found.digest})
         else:
-            screen.note(f"ready; try: {curl_line(api.served_model(found), url)}")
+            screen.note(f"ready; the page is {url}/ and this asks it: {curl_line(api.served_model(found), url)}")
 
-    options = ServerOptions(host=host, port=port, insecure=insecure)
     api.serve(found, options=options, engine=engine, listening=listening, ready=ready)
 
 

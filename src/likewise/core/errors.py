@@ -26,7 +26,7 @@ class LikewiseError(Exception):
         super().__init__(self.cause)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.cause, self.remedy))
+        return (_rebuild, (type(self), self.cause, self.remedy, self.retry_after_s))
 
     def as_dict(self) -> dict[str, str]:
         """`{"code", "cause", "remedy"}`, as `--json` prints it."""
@@ -38,8 +38,10 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _rebuild(kind: type[LikewiseError], cause: str, remedy: str) -> LikewiseError:
-    return kind(cause, remedy=remedy)
+def _rebuild(kind: type[LikewiseError], cause: str, remedy: str, retry_after_s: float | None) -> LikewiseError:
+    error = kind(cause, remedy=remedy)
+    error.retry_after_s = retry_after_s
+    return error
 
 
 class WrongUsage(LikewiseError):

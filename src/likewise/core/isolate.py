@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from likewise.core.errors import LikewiseError, ModelRaised
+from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised
 from likewise.core.results import Failed
 
 W = TypeVar("W")
@@ -30,6 +30,14 @@ def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -
     if len(results) != len(work):
         raise AssertionError(f"run returned {len(results)} results for {len(work)} items")
     return results
+
+
+def broken_off(error: BaseException) -> ModelFailed:
+    """What a model did to its thread (`sys.exit()` included) as the error of every item that it held."""
+    return ModelFailed(
+        f"the model broke off with {type(error).__name__}: {str(error)[:500]}",
+        remedy="read the server's log; mend the model",
+    )
 
 
 def refusal(error: Exception) -> LikewiseError:

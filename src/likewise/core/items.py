@@ -14,14 +14,27 @@ NO_PARAMS: Params = {}
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A request's own JSON value, where MLflow hands the model that, or arrays made of it, and no table.
+
+    form: `inputs` or `instances`, whose values become arrays; `document`, which reaches the model as it is.
+    """
+
+    form: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Rows of one request or one chunk of a job.
 
     `columns` is None where the asker sent unnamed values (a bare tensor): each row then holds exactly one value.
+    `sent` is there where rows cannot say what the model is to get: such a table is answered as one `Request`.
     """
 
     columns: tuple[str, ...] | None
     rows: Sequence[tuple[object, ...]]
+    sent: Sent | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

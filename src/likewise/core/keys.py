@@ -16,9 +16,13 @@ def item_key(item: Item) -> bytes:
 
     `1`, `1.0` and `true` differ.  Within one process only: not for storing.
     """
-    held = item if isinstance(item, Row) else item.table
-    values = item.values if isinstance(item, Row) else list(item.table.rows)
-    parts: Any = (type(item).__name__, held.columns, values, dict(item.params))
+    parts: Any
+    if isinstance(item, Row):
+        parts = ("row", item.columns, item.values, dict(item.params))
+    else:
+        table, sent = item.table, item.table.sent
+        whole = None if sent is None else (sent.form, sent.value)
+        parts = ("request", table.columns, list(table.rows), dict(item.params), whole)
     try:
         raw = marshal.dumps(parts, _FORMAT)
     except ValueError:  # dates

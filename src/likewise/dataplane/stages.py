@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
-from likewise.core.errors import ModelFailed
-from likewise.core.isolate import isolate
+from likewise.core.isolate import broken_off, isolate
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 
@@ -46,8 +45,4 @@ def _contained(function: Callable[[Sequence[W]], list[R | Failed]], batch: Seque
     try:
         return isolate(function, batch)
     except BaseException as error:  # noqa: BLE001
-        failure = ModelFailed(
-            f"the model broke off with {type(error).__name__}: {str(error)[:500]}",
-            remedy="read the server's log; mend the model",
-        )
-        return [Failed(failure) for _ in batch]
+        return [Failed(broken_off(error)) for _ in batch]

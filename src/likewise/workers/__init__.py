@@ -1,0 +1,6 @@
+"""Engines in processes of their own, together one `core.engine.Engine`; the model's lock and its crashes stay there."""
+
+from likewise.workers.open import open_pool
+from likewise.workers.pool import WorkerPool
+
+__all__ = ["WorkerPool", "open_pool"]

@@ -1,0 +1,190 @@
+"""Engines for the workers' tests, opened in processes of their own: an item's text says what is to happen with it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import EngineUnavailable, RowRefused
+from likewise.core.items import Item, Row
+from likewise.core.results import Failed, Ok, Result
+
+SPEC = EngineSpec("tricks", "none", row_wise=True, thread_safe=False, pure=False, budget=64, digest="sha256:7")
+PATIENCE = 60  # seconds, after which a test has failed
+
+
+class Strange:
+    """Of a class that the server's process need not know."""
+
+
+class Own(str):
+    """A payload of the engine's own class."""
+
+
+class Tricks:
+    """`VERB ARGUMENT` in, `Ok` of whatever the verb makes out; any other text is answered with itself."""
+
+    def __init__(self, closed: Path | None = None) -> None:
+        self.spec = SPEC
+        self._closed = closed
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        print("noise of a model's tokenizer")
+        return [self._prepare(str(item.values[0])) for item in items if isinstance(item, Row)]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        print("noise of a model")
+        return [Ok(self._do(*str(one.payload).partition(" ")[::2])) for one in work]
+
+    def close(self) -> None:
+        if self._closed is not None:
+            (self._closed / str(os.getpid())).touch()
+
+    def _prepare(self, text: str) -> Work | Failed:
+        if text == "refuse":
+            return Failed(RowRefused("no such row", remedy="send another"))
+        if text == "die-early":
+            os._exit(4)
+        payload: object = {"lambda": lambda: text, "own": Own("of its own")}.get(text, text)
+        return Work(text, len(text), payload)
+
+    def _do(self, verb: str, argument: str) -> object:
+        if verb in VERBS:
+            return VERBS[verb](argument)
+        return f"{verb} {argument}" if argument else verb
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    """Until `done()` is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.005)
+
+
+def mark(folder: str) -> None:
+    """Say, by a file, that this process has come so far."""
+    (Path(folder) / str(os.getpid())).touch()
+
+
+# --- verbs -----------------------------------------------------------------------------------------------------------
+
+
+def fail(why: str) -> None:
+    raise ValueError(why)
+
+
+def die(code: str) -> None:
+    os._exit(int(code))
+
+
+def meet(folder: str) -> str:
+    """Answers once two processes are here."""
+    mark(folder)
+    wait_for(lambda: len(list(Path(folder).iterdir())) >= 2)
+    return "met"
+
+
+def hold(folder: str) -> str:
+    """Answers once there is a file `go`."""
+    mark(folder)
+    wait_for((Path(folder) / "go").exists)
+    return "let go"
+
+
+def spin(folder: str) -> int:
+    """Holds Python's lock, for weeks."""
+    mark(folder)
+    return sum(range(10**15))
+
+
+def leave_a_child(session: str) -> int:
+    """The id of a process that holds all that this one has open, and would live on; `own`: in a session of its own."""
+    child = os.fork()
+    if child == 0:
+        if session == "own":
+            os.setsid()
+        time.sleep(PATIENCE)
+        os._exit(0)
+    wait_for(lambda: session != "own" or os.getsid(child) == child)
+    return child
+
+
+VERBS: dict[str, Callable[[str], object]] = {
+    "pid": lambda _: os.getpid(),
+    "env": os.environ.get,
+    "strange": lambda _: Strange(),
+    "deep": lambda _: nested(100_000),
+    "raise": fail,
+    "exit": sys.exit,
+    "die": die,
+    "segfault": lambda _: ctypes.string_at(0),
+    "meet": meet,
+    "hold": hold,
+    "spin": spin,
+    "leave": leave_a_child,
+}
+
+
+# --- openers ---------------------------------------------------------------------------------------------------------
+
+
+def tricks(closed: Path | None = None) -> Tricks:
+    return Tricks(closed)
+
+
+def unavailable() -> Tricks:
+    raise EngineUnavailable("no such engine", remedy="name another")
+
+
+def broken() -> Tricks:
+    raise ZeroDivisionError("by a layer")
+
+
+def exiting() -> Tricks:
+    sys.exit("not today")
+
+
+def dying() -> Tricks:
+    os._exit(7)
+
+
+def hanging(folder: Path) -> Tricks:
+    mark(str(folder))
+    while True:
+        time.sleep(1)
+
+
+def good_until(flag: Path) -> Tricks:
+    """Loads until the file `flag` is there."""
+    if flag.exists():
+        os._exit(9)
+    return Tricks()
+
+
+def hanging_once(flag: Path, folder: Path) -> Tricks:
+    """Loads until the file `flag` is there, then hangs in loading."""
+    return hanging(folder) if flag.exists() else Tricks()
+
+
+class NeverCloses(Tricks):
+    def close(self) -> None:
+        time.sleep(PATIENCE)
+
+
+def never_closing() -> Tricks:
+    return NeverCloses()

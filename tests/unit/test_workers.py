@@ -1,0 +1,272 @@
+"""The parts of the workers that need no process: what is sent, when one is started again, and who gets which error."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likewise.core import errors
+from likewise.core.cores import usable_cores
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied
+from likewise.core.items import Request, Row, Table
+from likewise.core.results import Failed, Ok
+from likewise.workers import WorkerPool
+from likewise.workers.backoff import LONGEST_S, STEADY_S, Backoff
+from likewise.workers.messages import CLOSE, pack, sendable, unpack
+from likewise.workers.open import THREAD_VARIABLES, worker_environment
+from likewise.workers.worker import Worker
+
+SPEC = EngineSpec("fake", "none", row_wise=True, thread_safe=True, pure=True, budget=8, digest="sha256:1", slots=1)
+PATIENCE = 20  # seconds; none of these tests needs them
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.dates()
+    | st.datetimes(timezones=st.none() | st.just(dt.UTC) | st.timezones()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+columns = st.none() | st.lists(st.text(), max_size=3).map(tuple)
+params = st.dictionaries(st.text(), plain, max_size=2)
+rows = st.builds(Row, columns, st.lists(plain, max_size=3).map(tuple), params)
+tables = st.builds(Table, columns, st.lists(st.lists(plain, max_size=2).map(tuple), max_size=3))
+entries = (
+    rows
+    | st.builds(Request, tables, params)
+    | st.builds(Work, st.text(), st.integers(1), st.binary())
+    | st.builds(Ok, plain)
+)
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(entries, max_size=4))
+def test_what_is_sent_arrives(sent: list[Any]) -> None:
+    message = pack(sent)
+    assert message != CLOSE
+    assert unpack(message) == sent
+
+
+KINDS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, LikewiseError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_arrives(kind: type[LikewiseError]) -> None:
+    arrived = unpack(pack(Failed(kind("why", remedy="what to do")))).error
+    assert type(arrived) is kind
+    assert (arrived.cause, arrived.remedy, str(arrived)) == ("why", "what to do", "why")
+
+
+class OfTheModel:
+    """A class that the server's process cannot import."""
+
+
+def raising() -> object:
+    """Pickled by a function that is not there on the other side."""
+    return OfTheModel
+
+
+@pytest.mark.parametrize(
+    "value", [OfTheModel(), [OfTheModel()], {"a": OfTheModel}, raising, np.float32(1), threading.Lock(), lambda: 0]
+)
+def test_what_the_other_side_may_not_know_is_not_sent(value: object) -> None:
+    with pytest.raises((pickle.PicklingError, TypeError)):
+        pack([Ok(value)])
+
+
+def test_values_of_the_standard_library_are_sent() -> None:
+    assert unpack(pack(Ok(decimal.Decimal("1.50")))) == Ok(decimal.Decimal("1.50"))
+
+
+def test_each_entry_that_cannot_be_sent_says_why() -> None:
+    good, bad = sendable([Ok(1), Ok(OfTheModel())], lambda why: ModelFailed(why, remedy="none"))
+    assert good == Ok(1)
+    assert isinstance(bad, Failed)
+    assert "OfTheModel is no plain value" in bad.error.cause
+
+
+# --- when to start again ---------------------------------------------------------------------------------------------
+
+
+def test_the_first_is_replaced_at_once_and_the_next_ones_ever_later() -> None:
+    backoff = Backoff()
+    delays = [backoff.ended(1, worked=True) for _ in range(10)]
+    assert delays == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_S, LONGEST_S])
+    assert backoff.failures == 0
+
+
+def test_one_that_was_steady_is_replaced_at_once_again() -> None:
+    backoff = Backoff()
+    for _ in range(5):
+        backoff.failed()
+    assert backoff.ended(STEADY_S, worked=False) == 0
+    assert backoff.failures == 0
+    assert backoff.ended(STEADY_S - 1, worked=True) == pytest.approx(0.1)
+
+
+@given(st.lists(st.booleans()))
+def test_failures_are_those_since_one_has_worked(endings: list[bool]) -> None:
+    backoff = Backoff()
+    for worked in endings:
+        delay = backoff.ended(1, worked=worked)
+        assert 0 <= delay <= LONGEST_S
+    since = endings[::-1].index(True) if True in endings else len(endings)
+    assert backoff.failures == since
+
+
+# --- threads ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10_000))
+def test_workers_share_the_cores(count: int) -> None:
+    threads = {int(worker_environment(count, {})[name]) for name in THREAD_VARIABLES}
+    (each,) = threads
+    assert each >= 1
+    assert each * count <= max(count, usable_cores())
+
+
+def test_the_user_s_own_settings_stay() -> None:
+    given_ = {"OMP_NUM_THREADS": "17", "HOME": "/somewhere"}
+    assert given_.items() <= worker_environment(4, given_).items()
+
+
+# --- the pool's policy -----------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A worker without a process."""
+
+    pid = 0
+
+    def __init__(self, *, ends: bool = False, loads: bool = True) -> None:
+        self.gone = threading.Event()
+        self.worked = False
+        self.ending = "the fake ended"
+        self._loads = loads
+        if ends:
+            self.gone.set()
+
+    def load(self) -> EngineSpec:
+        if not self._loads:
+            self.gone.set()
+            raise WorkerDied("the fake does not load", remedy="none")
+        return SPEC
+
+    def run(self, message: bytes) -> bytes:
+        if self.gone.is_set():
+            raise WorkerDied("the fake died", remedy="none")
+        return pack([Ok(one.payload) for one in unpack(message)])
+
+    prepare = run
+
+    def kill(self) -> None:
+        self.gone.set()
+
+    ask_to_end = kill
+
+
+@contextmanager
+def pool_of(
+    first: Fake, then: Callable[[], Fake], clock: Callable[[], float] = lambda: 0.0, load_attempts: int = 3
+) -> Iterator[WorkerPool]:
+    start = cast("Callable[[], Worker]", then)
+    pool = WorkerPool([cast("Worker", first)], SPEC, start, load_attempts=load_attempts, clock=clock)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def asked(pool: WorkerPool) -> Ok | Failed:
+    (result,) = pool.run([Work("a", 1, "a")])
+    return result
+
+
+def test_calls_wait_for_the_replacement() -> None:
+    first, second, allowed = Fake(), Fake(), threading.Event()
+
+    def then() -> Fake:
+        assert allowed.wait(PATIENCE)
+        return second
+
+    with pool_of(first, then) as pool:
+        first.kill()
+        emptied(pool)
+        with ThreadPoolExecutor(1) as executor:
+            waiting = executor.submit(asked, pool)
+            assert not waiting.done()
+            allowed.set()
+            assert waiting.result(PATIENCE) == Ok("a")
+        assert pool.restarts == 1
+        assert second.worked
+
+
+def emptied(pool: WorkerPool) -> None:
+    """Until the pool has noticed that its last worker is gone."""
+    deadline = time.monotonic() + PATIENCE
+    while pool.pids and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_replacements_that_do_not_load_are_an_error_for_who_waits() -> None:
+    first = Fake()
+    with pool_of(first, lambda: Fake(loads=False), load_attempts=2) as pool:
+        first.worked = True
+        first.kill()
+        emptied(pool)
+        result = asked(pool)
+        assert isinstance(result, Failed)
+        assert isinstance(result.error, WorkerDied)
+        assert "the last 2 did not get to work: the fake does not load" in result.error.cause
+        assert pool.restarts >= 2
+
+
+def test_the_clock_says_whether_one_was_steady(caplog: pytest.LogCaptureFixture) -> None:
+    ticks = iter([0.0, 1.0, 2.0, 3.0, 4.0, 4.0 + STEADY_S, 100.0, 101.0])
+    last = Fake()
+    later = iter([Fake(ends=True), Fake(ends=True), last])
+    started = threading.Event()
+
+    def then() -> Fake:
+        fake = next(later)
+        if fake is last:
+            started.set()
+        return fake
+
+    with caplog.at_level("WARNING", logger="likewise.workers"):
+        with pool_of(Fake(ends=True), then, clock=lambda: next(ticks), load_attempts=99):
+            assert started.wait(PATIENCE)
+        said = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
+    assert said == ["0.0 s", "0.1 s", "0.0 s"]
+
+
+def test_an_answer_that_cannot_be_read_fails_and_the_worker_lives() -> None:
+    class Garbled(Fake):
+        def run(self, message: bytes) -> bytes:
+            return b"\x80garbage" if unpack(message)[0].payload == "bad" else super().run(message)
+
+    with pool_of(Garbled(), Fake) as pool:
+        (result,) = pool.run([Work("a", 1, "bad")])
+        assert isinstance(result, Failed)
+        assert isinstance(result.error, ModelFailed)
+        assert asked(pool) == Ok("a")
+        assert pool.restarts == 0
