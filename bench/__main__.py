@@ -1,41 +1,46 @@
-"""`python -m bench [--only serving|scoring] [--rounds 3] [--seconds 20]`: figures into bench/results, as JSON."""
+"""Benchmarks and endurance runs: `python -m bench [--only NAME]`, figures into bench/results as JSON."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-from datetime import date
-from pathlib import Path
+import sys
+from collections.abc import Callable
 
-from bench import scoring, serving
-from bench.model import subject
-from likewise.doctor import examine
+from bench import overhead, record, scoring, serving, soak
+from bench.options import Options, parse
 
-parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-parser.add_argument("--only", choices=("serving", "scoring"))
-parser.add_argument("--rounds", type=int, default=3)
-parser.add_argument("--seconds", type=int, default=20)
-parser.add_argument("--rows", type=int, default=1500)
-parser.add_argument("--connections", type=int, default=32)
-told = parser.parse_args()
-
-measured = subject()
-figures: dict[str, object] = {
-    "date": date.today().isoformat(),
-    "machine": {f.name: f.found for f in examine() if f.name in ("CPU", "Memory", "torch", "mlflow", "pyspark")},
-    "python": platform.python_version(),
-    "asked": vars(told),
-    "load_before": os.getloadavg()[0],
+BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
+    "serving": serving.serving,
+    "scoring": scoring.scoring,
+    "trivial": serving.trivial,
+    "cached": serving.cached,
+    "lone": overhead.lone,
+    "served": overhead.served,
 }
-if told.only != "scoring":
-    figures["serving"] = serving.measure(
-        measured, seconds=told.seconds, connections=told.connections, rounds=told.rounds
-    )
-if told.only != "serving":
-    figures["scoring"] = scoring.measure(measured, rows=told.rows, rounds=told.rounds)
-path = Path(__file__).parent / "results" / f"{told.only or 'all'}.json"
-path.parent.mkdir(exist_ok=True)
-path.write_text(json.dumps(figures, indent=2) + "\n")
-print(json.dumps(figures, indent=2))
+
+
+def main() -> int:
+    """Measure what is asked for; 1 where a scenario of `soak` missed a threshold."""
+    options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS)
+    if options.only == "soak":
+        return _soak(options)
+    for name in [options.only] if options.only else BENCHMARKS:
+        print(f"{name} …", flush=True)
+        before = record.surroundings()
+        record.save(name, before, BENCHMARKS[name](options))
+    return 0
+
+
+def _soak(options: Options) -> int:
+    """Each scenario's result is a file of its own, written as soon as it is known."""
+    before = record.surroundings()
+    missed = []
+    for verdict in soak.soak(options):
+        record.save(f"soak-{verdict.name}", before, verdict.as_dict())
+        missed += [verdict.name] if not verdict.met else []
+        before = record.surroundings()
+    if missed:
+        print(f"thresholds missed: {', '.join(missed)}", flush=True)
+    return 1 if missed else 0
+
+
+sys.exit(main())

@@ -1,4 +1,4 @@
-"""What is measured: the demo's pipeline, trained once into `.bench`, and the IMDB reviews that it answers."""
+"""What is measured: the demo's pipeline with IMDB's reviews, and a model that does next to nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.demo.data import reviews
 
-FOLDER = Path(".bench").resolve()
+FOLDER = Path(__file__).parents[1] / ".bench"
 os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}")
 
 
@@ -25,15 +26,14 @@ class Subject:
 
 
 def subject() -> Subject:
-    """Trained, logged, registered and bundled at the first call; found again later."""
-    FOLDER.mkdir(exist_ok=True)
-    made = FOLDER / "subject.json"
-    if not made.exists():
-        tuned = ask("likewise.demo", "fine-tune", "--json")
-        logged = ask("likewise.demo", "log-pipeline", "--finetuned-model-uri", tuned["uri"], "--json")
-        ask("likewise.cli", "bundle", logged["uri"], "-o", str(FOLDER / "bundle"), "--json")
-        made.write_text(json.dumps(logged))
-    return Subject(json.loads(made.read_text())["uri"], FOLDER / "bundle")
+    """The demo's pipeline: trained, logged, registered and bundled at the first call; found again later."""
+    return _kept("subject.json", "bundle", _logged_pipeline)
+
+
+def upper(seconds: float = 0.0) -> Subject:
+    """A row-wise pyfunc that answers its text in capitals, after sleeping `seconds` a call; kept as well."""
+    name = f"upper-{seconds:g}"
+    return _kept(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds), "--trust")
 
 
 def texts(count: int) -> list[str]:
@@ -51,7 +51,52 @@ def texts_csv(count: int) -> Path:
     return path
 
 
+def body(*rows: str) -> bytes:
+    """A request for these texts, in the form that today's MLflow asks for."""
+    return json.dumps({"dataframe_split": {"columns": ["text"], "data": [[row] for row in rows]}}).encode()
+
+
+def bodies(rows: Sequence[str]) -> Path:
+    """A file for `wrk`: one request a line, one text a request."""
+    path = FOLDER / f"bodies-{len(rows)}.txt"
+    path.write_bytes(b"".join(body(row) + b"\n" for row in rows))
+    return path
+
+
 def ask(module: str, *argv: str) -> dict[str, str]:
     """The JSON document that `python -m module …` prints."""
     done = subprocess.run([sys.executable, "-m", module, *argv], check=True, stdout=subprocess.PIPE, cwd=FOLDER)
     return dict(json.loads(done.stdout))
+
+
+def _kept(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subject:
+    FOLDER.mkdir(exist_ok=True)
+    made = FOLDER / note
+    if not made.exists():
+        uri = log()
+        ask("likewise.cli", "bundle", uri, "-o", str(FOLDER / bundle), *options, "--json")
+        made.write_text(json.dumps({"uri": uri}))
+    return Subject(json.loads(made.read_text())["uri"], FOLDER / bundle)
+
+
+def _logged_pipeline() -> str:
+    tuned = ask("likewise.demo", "fine-tune", "--json")
+    return ask("likewise.demo", "log-pipeline", "--finetuned-model-uri", tuned["uri"], "--json")["uri"]
+
+
+def _logged_upper(seconds: float) -> str:
+    import mlflow
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a text"]})
+    with mlflow.start_run():
+        logged = mlflow.pyfunc.log_model(
+            name="upper",
+            python_model=str(Path(__file__).with_name("upper_model.py")),
+            model_config={"seconds": seconds},
+            signature=mlflow.models.infer_signature(frame, frame),
+            input_example=frame,
+            pip_requirements=[f"mlflow=={mlflow.__version__}", f"pandas=={pd.__version__}"],
+            metadata={"likewise": {"row_wise": True}},
+        )
+    return str(logged.model_uri)

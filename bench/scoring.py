@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 
-from bench.model import FOLDER, Subject, ask, texts_csv
+from bench.model import FOLDER, ask, subject, texts_csv
+from bench.options import Options
 
 
-def measure(subject: Subject, *, rows: int, rounds: int) -> dict[str, dict[str, float]]:
+def scoring(options: Options) -> dict[str, object]:
     """Seconds and rows/s by tool; alternating, medians of the rounds."""
+    model, rows = subject(), options.rows
     source = texts_csv(rows)
     taken: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    for _ in range(options.rounds or 3):
         start = time.perf_counter()
-        argv = [sys.executable, "-m", "likewise.demo.batch_inference", subject.uri, str(source), str(FOLDER / "spark")]
+        argv = [sys.executable, "-m", "likewise.demo.batch_inference", model.uri, str(source), str(FOLDER / "spark")]
         subprocess.run(argv, check=True, capture_output=True, cwd=FOLDER)
         taken.setdefault("mlflow.pyfunc.spark_udf, local[*]", []).append(time.perf_counter() - start)
         shutil.rmtree(FOLDER / "spark")
@@ -25,7 +27,7 @@ def measure(subject: Subject, *, rows: int, rounds: int) -> dict[str, dict[str, 
         ask(
             "likewise.cli",
             "score",
-            str(subject.bundle),
+            str(model.bundle),
             str(source),
             "-o",
             str(FOLDER / "ours.csv"),

@@ -57,6 +57,9 @@ def main() -> int:
     parser.add_argument("--load", type=float, default=0.0)
     parser.add_argument("--fail", action="store_true")
     parser.add_argument("--drain-timeout", type=int, default=20)
+    parser.add_argument("--header-timeout", type=float, default=10.0)
+    parser.add_argument("--read-timeout", type=float, default=30.0)
+    parser.add_argument("--keep-alive", type=int, default=65)
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
@@ -66,7 +69,14 @@ def main() -> int:
             raise EngineUnavailable("no such engine", remedy="name another")
         return Upper(arguments.delay)
 
-    options = ServerOptions(host=arguments.host, port=arguments.port, drain_timeout_s=arguments.drain_timeout)
+    options = ServerOptions(
+        host=arguments.host,
+        port=arguments.port,
+        drain_timeout_s=arguments.drain_timeout,
+        header_timeout_s=arguments.header_timeout,
+        read_timeout_s=arguments.read_timeout,
+        keep_alive_s=arguments.keep_alive,
+    )
     model = ServedModel(name="upper", digest="sha256:abc", signature=TEXT, example=b'{"inputs": ["warm"]}')
     try:
         run(

@@ -247,6 +247,18 @@ def test_with_less_than_it_can_do_nobody_is_refused() -> None:
     run(scenario, jump=True)
 
 
+def test_a_few_small_slow_runs_do_not_judge_a_long_queue() -> None:
+    async def scenario(loop: VirtualLoop) -> None:
+        plane = plane_of(Costly(budget=4096), deadline_s=60.0)
+        for tokens, seconds in ((20, 0.8), (12, 0.3), (15, 0.4), (13, 0.2), (30, 0.9)):
+            plane._admission.model.learn(tokens, seconds)
+        found = await flood(plane, loop, 1000, 0.08, lambda: 200)
+        assert len(found["answered"]) == 80
+        await plane.close()
+
+    run(scenario, jump=True)
+
+
 def test_the_queue_is_bounded_in_tokens() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         plane = plane_of(Costly(), deadline_s=1000.0, queue_tokens=500)

@@ -408,10 +408,27 @@ def test_what_json_lacks_is_written_as_text_or_null() -> None:
     assert written == [None, None, "aGk=", "2026-01-02T03:00:00", "2026-01-02T00:00:00+00:00", "2026-01-02"]
 
 
-@pytest.mark.parametrize("value", ["\ud800", 2**70, object()])
-def test_what_cannot_be_written_is_the_models_failure(value: object) -> None:
-    with pytest.raises(ModelFailed):
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("\ud800", "lone surrogate U+D800"), (object(), "type object"), (nested(100_000), "nested too deep")],
+)
+def test_what_cannot_be_written_is_the_models_failure(value: object, said: str) -> None:
+    with pytest.raises(ModelFailed) as caught:
         encode(Form.MLFLOW, [value])
+    assert said in caught.value.cause
+
+
+def test_wide_integers_and_deep_lists_are_written_as_mlflow_writes_them() -> None:
+    values = [2**70, nested(400), math.nan, b"hi", date(2026, 1, 2), datetime(2026, 1, 2, 3), "ß"]
+    written = json.loads(encode(Form.MLFLOW, values))["predictions"]
+    assert written == [2**70, nested(400), None, "aGk=", "2026-01-02", "2026-01-02T03:00:00", "ß"]
 
 
 JSON_VALUES = st.recursive(

@@ -10,6 +10,8 @@ from likewise.dataplane.calls import LOOKAHEAD
 from likewise.dataplane.cost import CostModel
 
 SAFETY = 0.9  # of the deadline: predictions are not promises
+FEW = 4  # runs
+LARGE = 4  # a run of this part of the budget is large
 
 
 class Refusal(NamedTuple):
@@ -55,8 +57,17 @@ class Admission:
         for began, takes in self._running.values():
             elapsed = now - began
             left += takes - elapsed if elapsed < takes else elapsed
-        runs = items if self._alone else tokens / self._budget
-        return (left + self.model.seconds(tokens, runs)) / self._slots
+        if self._knows():
+            left += self.model.seconds(tokens, items if self._alone else tokens / self._budget)
+        return left / self._slots
+
+    def _knows(self) -> bool:
+        """Whether runs have been seen from which a long queue can be judged: a few, and one of some size.
+
+        The first runs of a model are its slowest, and its smallest; a queue that grows long brings large ones.
+        """
+        large = self._alone or self.model.largest * LARGE >= self._budget
+        return self.model.runs >= FEW and large
 
     def refusal(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Refusal | None:
         """Why a call with `new` (items, tokens) may not join those that are `waiting`; None where it may.

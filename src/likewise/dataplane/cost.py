@@ -14,10 +14,15 @@ class CostModel:
         self.per_token = 0.0
         self.mean_cost = FIRST_COST
         """Tokens of an item, on the average of those lately prepared: the guess for one that is not yet."""
+        self.runs = 0
+        self.largest = 0
+        """Tokens of the largest run so far."""
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # weight, x, y, xx, xy
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A run of so many tokens took so long."""
+        self.runs += 1
+        self.largest = max(self.largest, tokens)
         new = (1.0, float(tokens), seconds, float(tokens) ** 2, tokens * seconds)
         self._sums = tuple(MEMORY * old + now for old, now in zip(self._sums, new, strict=True))  # type: ignore[assignment]
         n, x, y, xx, xy = self._sums

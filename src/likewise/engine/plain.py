@@ -21,7 +21,7 @@ def plain(value: Any) -> object:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {_name(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     return _scalar(value) if not hasattr(value, "__array__") else _array(value)
@@ -57,10 +57,23 @@ def _array(value: Any) -> object:
     if isinstance(value, pandas.Series):
         value = pandas.DataFrame(value)
     if isinstance(value, pandas.DataFrame):
-        return [plain(record) for record in value.to_dict(orient="records")]
+        return _records(value)
     if isinstance(value, (numpy.ndarray, numpy.generic)) and value.dtype.kind == "M":
         value = value.astype("datetime64[us]")  # finer ones become plain integers
     return plain(value.tolist())
+
+
+def _records(frame: Any) -> list[object]:
+    names = [_name(name) for name in frame.columns]
+    columns = [[plain(cell) for cell in frame.iloc[:, place].tolist()] for place in range(len(names))]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if columns else [{}] * len(frame)
+
+
+def _name(key: object) -> str:
+    """A key as JSON writes it."""
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    return str(key)
 
 
 def _scalar(value: Any) -> object:

@@ -12,12 +12,13 @@ from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.digests import canonical_json, sha256_bytes
+from likewise.core.digests import canonical_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolate import isolate
 from likewise.core.items import Item, Params, Request, Row, Table
+from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.engine.plain import per_row, plain
@@ -88,10 +89,10 @@ class PyfuncEngine:
         self._model = None
 
     def _prepare(self, item: Item) -> Work | Failed:
-        table, whole = (item.table, True) if isinstance(item, Request) else (_one(item), False)
-        if table.columns is not None and (lacking := self._lacking(table.columns)):
+        table = item.table if isinstance(item, Request) else _one(item)
+        if table.columns is not None and table.sent is None and (lacking := self._lacking(table.columns)):
             return Failed(_lacks(lacking, table.columns))
-        return Work(_key(table, item.params, whole), max(1, len(table)), item)
+        return Work(item_key(item).hex(), max(1, len(table)), item)
 
     def _lacking(self, columns: Sequence[str]) -> list[str]:
         fields = self._signature.inputs or ()
@@ -138,17 +139,21 @@ def model_input(metadata: Any, table: Table) -> Any:
 
     Named columns are a frame with the signature's types (`dataframe_split`), or arrays by name where the signature
     names tensors (`instances`); unnamed values are `inputs`.  A model whose signature is a type hint gets a plain list.
+    What the asker `sent` goes that way where the table holds it.
     """
     convert = need("mlflow.utils.proto_json_utils", extra="mlflow")
     schema = metadata.get_input_schema()
+    if (sent := table.sent) is not None:
+        as_it_is = sent.form == "document"
+        return sent.value if as_it_is else convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
     if metadata._is_signature_from_type_hint():
         return _records(table)
     if table.columns is None:
         return convert.parse_tf_serving_input({"inputs": _records(table)}, schema=schema)
     if schema is not None and schema.is_tensor_spec() and schema.has_input_names():
         return convert.parse_tf_serving_input({"instances": _records(table)}, schema=schema)
-    rows = [[_as_json(value) for value in row] for row in table.rows]
-    split = {"columns": list(table.columns), "data": rows}
+    rows = table.rows if schema is None else [[_as_json(value) for value in row] for row in table.rows]
+    split = {"columns": list(table.columns), "data": [list(row) for row in rows]}
     return convert.dataframe_from_parsed_json(split, pandas_orient="split", schema=schema)
 
 
@@ -209,10 +214,6 @@ def _groups(work: Sequence[Work]) -> list[list[int]]:
         alike = (item.columns, _text(item.params)) if isinstance(item, Row) else index
         groups.setdefault(alike, []).append(index)
     return list(groups.values())
-
-
-def _key(table: Table, params: Params, whole: bool) -> str:
-    return sha256_bytes(_text([whole, table.columns, list(table.rows), dict(params)]))
 
 
 def _text(value: object) -> bytes:

@@ -9,7 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from likewise.core.errors import LikewiseError, MethodNotAllowed, RouteNotFound
+from likewise.core.errors import LikewiseError, MethodNotAllowed, RouteNotFound, Unauthorized
+from likewise.server.auth import CHALLENGE
 from likewise.wire import JSON
 
 
@@ -24,6 +25,8 @@ def error_answer(error: LikewiseError, path: str = "") -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = CHALLENGE
     return Response(orjson.dumps(body, default=str), error.status, headers, media_type=JSON)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -17,13 +18,17 @@ from likewise.core.engine import Engine
 from likewise.dataplane import PlaneOptions
 from likewise.server.access import AccessLog
 from likewise.server.answers import on_http_error
+from likewise.server.auth import Tokens
+from likewise.server.docs_page import docs_page
 from likewise.server.front import Front
 from likewise.server.invocations import Invocations
 from likewise.server.metrics import Metrics
 from likewise.server.model import ServedModel, mlflow_version
+from likewise.server.openapi import describe
 from likewise.server.options import ServerOptions
-from likewise.server.page import landing_page
+from likewise.server.page import CSP, landing_page
 from likewise.server.service import Service
+from likewise.server.v2 import V2
 from likewise.wire import JSON
 
 
@@ -46,6 +51,7 @@ def create_app(
     invocations = Invocations(service, options)
     routes = [
         Route("/invocations", invocations, methods=["POST"]),
+        *V2(service, options).routes(),
         *_Pages(service, metrics, options).routes(),
     ]
     front = Middleware(
@@ -53,7 +59,7 @@ def create_app(
         service=service,
         metrics=metrics,
         hot={"/invocations": invocations},
-        tokens=None,
+        tokens=Tokens(options.token_file) if options.token_file else None,
         log=log,
     )
 
@@ -66,7 +72,7 @@ def create_app(
             loading.cancel()
             await service.stop()
             if log is not None:
-                log.flush()
+                await log.close()
 
     app = Starlette(
         routes=routes, middleware=[front], exception_handlers={HTTPException: on_http_error}, lifespan=lifespan
@@ -91,6 +97,8 @@ class _Pages:
             Route("/ready", self.ready),
             Route("/version", self.version),
             Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
             Route("/", self.page),
         ]
 
@@ -112,6 +120,14 @@ class _Pages:
         page, content_type = self._metrics.exposition(request.headers.get("accept", ""), **self._service.gauges)
         return Response(page, headers={"Content-Type": content_type})
 
+    async def openapi(self, request: Request) -> Response:
+        """The described API."""
+        return Response(orjson.dumps(self._described(request)), media_type=JSON)
+
+    async def docs(self, request: Request) -> Response:
+        """The same, to be read."""
+        return HTMLResponse(docs_page(self._described(request)), headers={"Content-Security-Policy": CSP})
+
     async def page(self, request: Request) -> Response:
         """The model, and how to ask it."""
         service = self._service
@@ -120,5 +136,14 @@ class _Pages:
             engine=service.engine_label,
             state=service.state.value,
             url=str(request.base_url),
+            auth=self._options.token_file is not None,
         )
-        return HTMLResponse(text)
+        return HTMLResponse(text, headers={"Content-Security-Policy": CSP})
+
+    def _described(self, request: Request) -> dict[str, object]:
+        return describe(
+            self._service.model,
+            url=str(request.base_url),
+            auth=self._options.token_file is not None,
+            body_limit=self._options.body_limit_bytes,
+        )

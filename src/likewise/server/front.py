@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 import secrets
+import time
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import AccessLog, Line, now, trace_of
 from likewise.server.answers import error_answer
+from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.metrics import Metrics
 from likewise.server.service import Service, State
 
@@ -43,7 +44,7 @@ class Front:
         service: Service,
         metrics: Metrics,
         hot: Mapping[str, ASGIApp],
-        tokens: None,
+        tokens: Tokens | None,
         log: AccessLog | None,
     ) -> None:
         self._app = app
@@ -60,6 +61,8 @@ class Front:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         exchange = _Exchange(scope, send, self._service)
         try:
+            if self._tokens is not None and path not in OPEN_PATHS:
+                self._tokens.check(exchange.headers)
             handler = self._hot.get(path) if scope["method"] == "POST" else None
             await (handler or self._app)(scope, receive, exchange.send)
         except ClientDisconnect:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from likewise.server.body import read_body
@@ -33,7 +33,8 @@ class Invocations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         options = self._options
-        body = await read_body(Request(scope, receive), options.body_limit_bytes)
+        limit, timeout_s = options.body_limit_bytes, options.read_timeout_s
+        body = await read_body(receive, headers, limit=limit, timeout_s=timeout_s)
         large = len(body) > OFF_LOOP_BYTES
         decode, content_type = self._service.decode, headers.get("content-type")
         call = await asyncio.to_thread(decode, body, content_type) if large else decode(body, content_type)
@@ -43,10 +44,12 @@ class Invocations:
         await send_json(send, answer)
 
 
-async def send_json(send: Send, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def send_json(
+    send: Send, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = (), *, media_type: bytes = _JSON
+) -> None:
     """200, with `body`."""
     length = str(len(body)).encode()
-    all_headers = [(b"content-type", _JSON), (b"content-length", length), *headers]
+    all_headers = [(b"content-type", media_type), (b"content-length", length), *headers]
     await send({"type": "http.response.start", "status": 200, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from likewise.core.signature import Signature
 
+_REGISTERED = "models:/"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """name: for people; digest: the bundle's; example: a JSON request body, MLflow's `serving_input_example.json`."""
+    """name: for people, such as the model's URI; digest: the bundle's; example: a JSON request body, MLflow's
+    `serving_input_example.json`; version: of the registered model, where it has one.
+    """
 
     name: str
     digest: str
     signature: Signature = field(default_factory=Signature)
     example: bytes | None = None
+    version: str = ""
+
+    @property
+    def model_name(self) -> str:
+        """The short name that stands in paths: of a registered model its name, of any other URI the last part.
+
+        Only letters, digits, `.`, `_` and `-`, and never empty.
+        """
+        if self.name.startswith(_REGISTERED):
+            short = re.split(r"[/@]", self.name.removeprefix(_REGISTERED).lstrip("/"))[0]
+        else:
+            short = re.split(r"[?#]", self.name)[0].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", short).strip("-.") or "model"
 
 
 def mlflow_version() -> str:
@@ -26,3 +44,11 @@ def mlflow_version() -> str:
         except PackageNotFoundError:
             continue
     return "unknown"
+
+
+def likewise_version() -> str:
+    """Ours."""
+    try:
+        return version("likewise")
+    except PackageNotFoundError:
+        return "unknown"

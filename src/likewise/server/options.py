@@ -29,7 +29,9 @@ class ServerOptions:
         60.0, "Seconds in which a request is answered, or refused at once where that cannot be."
     )
     queue_tokens: int = _option(4_000_000, "Tokens (rows, for a model without tokens) that may wait; more are refused.")
-    cache_bytes: int = _option(64 * 1024 * 1024, "Memory for answers of a model that is pure; 0 keeps none.")
+    cache_bytes: int = _option(
+        64 * 1024 * 1024, "Memory for answers of a model that is pure (equal questions, equal answers); 0 keeps none."
+    )
     body_limit_bytes: int = _option(25 * 1024 * 1024, "Largest request body.")
     header_limit_bytes: int = _option(64 * 1024, "Largest request line and headers together.")
     header_timeout_s: float = _option(

@@ -1,69 +1,216 @@
-"""The page at `/`: what is served here, and how to ask it."""
+"""The page at `/`: what is served here, a form that tries it, and how to ask it from a shell."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from likewise.core.signature import Field
+from likewise.server.examples import Example, example_of
+from likewise.server.look import POLICY, code, framed, table
 from likewise.server.model import ServedModel
+from likewise.wire.tensor import shape_of
+
+CSP = POLICY
+"""The header Content-Security-Policy that the pages are to be sent with."""
 
 _EXAMPLE_SHOWN = 2000
-_EXAMPLES = {"string": "some text", "boolean": True, "long": 1, "integer": 1, "double": 1.0, "float": 1.0}
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{name}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}}
-pre{{background:#8881;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere}}td,th{{text-align:left;padding-right:2rem}}</style>
-<h1>{name}</h1>
-<p>Bundle <code>{digest}</code><br>Engine <code>{engine}</code><br>State <strong>{state}</strong></p>
-<h2>Input</h2>
-{inputs}
-<h2>Output</h2>
-{outputs}
-<h2>Ask it</h2>
-<pre>{curl}</pre>
-"""
+_SHELL_BREAK = " \\\n  "
+_LONG = 60  # characters; a text above it gets a taller field
+_JSON_TYPE = "Content-Type: application/json"
+_BEARER = "Authorization: Bearer TOKEN"
+_KINDS = {"string": "text", "boolean": "boolean", "datetime": "date", "binary": "base64"} | dict.fromkeys(
+    ("integer", "long", "float", "double"), "number"
+)
+_STATES = {"ready": ("good", "ready"), "loading": ("warn", "loading the model"), "draining": ("warn", "stopping")}
+_ANSWER = (
+    '<section id="answer" aria-live="polite" hidden><p><strong id="status"></strong> '
+    '<small id="request" class="faint"></small></p><div id="why"></div>'
+    '<pre id="body"></pre><details><summary>What was sent</summary><pre id="sent"></pre></details></section>'
+)
+_LINKS = (("docs", "API"), ("openapi.json", "openapi.json"), ("metrics", "Metrics"), ("ready", "Readiness"))
 
 
-def landing_page(model: ServedModel, *, engine: str, state: str, url: str) -> str:
-    """HTML; `url` is the address that the asker used."""
-    signature = model.signature
-    return _PAGE.format(
-        name=escape(model.name),
-        digest=escape(model.digest),
-        engine=escape(engine),
-        state=escape(state),
-        inputs=_table(signature.inputs),
-        outputs=_table(signature.outputs),
-        curl=escape(curl_line(model, url)),
+def landing_page(model: ServedModel, *, engine: str, state: str, url: str, auth: bool = False) -> str:
+    """HTML, to be sent with the header CSP.
+
+    url: the address that the asker used; auth: whether the curl lines must name a token.
+    """
+    example = example_of(model)
+    links = "".join(f'<a data-here href="{href}">{text}</a>' for href, text in _LINKS)
+    parts = (
+        f"<header><h1>{escape(model.model_name)}</h1>{_facts(model, engine, state)}</header>",
+        f"<main><h2>Try it</h2>{_form(model, example)}{_ANSWER}",
+        f"<h2>Signature</h2>{_signature(model)}",
+        f"<h2>From a shell</h2>{_shell(model, example, url, auth=auth)}</main>",
+        f"<footer>{links}</footer>",
     )
+    return framed(model.model_name, "\n".join(parts), script=True)
 
 
 def curl_line(model: ServedModel, url: str) -> str:
     """The command that asks the service at `url` about the model's example, to be pasted into a shell."""
-    example = model.example or b""
-    try:
-        body = json.dumps(json.loads(example), ensure_ascii=False) if len(example) <= _EXAMPLE_SHOWN else ""
-    except ValueError:
-        body = ""
-    address = url.rstrip("/") + "/invocations"
-    return shlex.join(["curl", address, "-H", "Content-Type: application/json", "-d", body or _made_up(model)])
+    return " ".join(_curl(url, "invocations", _own_example(model), auth=False))
 
 
-def _table(fields: Sequence[Field] | None) -> str:
-    if not fields:
-        return "<p>The model's signature does not say.</p>"
-    rows = "".join(
-        f"<tr><td>{escape(f.name or 'unnamed')}<td>{escape(f.kind)}<td>{'' if f.required else 'optional'}"
-        for f in fields
+def _facts(model: ServedModel, engine: str, state: str) -> str:
+    kind, words = _STATES.get(state, ("warn", state))
+    facts = [
+        ("State", f'<strong class="{kind}">{escape(words)}</strong>'),
+        ("Model", code(model.name)),
+        *([("Version", code(model.version))] if model.version else []),
+        ("Bundle", code(model.digest)),
+        ("Engine", code(engine)),
+    ]
+    return f'<dl class="facts">{"".join(f"<dt>{name}<dd>{value}" for name, value in facts)}</dl>'
+
+
+def _signature(model: ServedModel) -> str:
+    signature = model.signature
+    params = [
+        (code(field.name), escape(_type(field.raw)), code(_shown(field.raw.get("default"))))
+        for field in signature.params or ()
+    ]
+    held = f"<h3>Parameters</h3>{table(('Name', 'Type', 'Default'), params)}" if params else ""
+    return (
+        f"<h3>Input</h3>{_fields(signature.inputs, 'Column')}{held}"
+        f"<h3>Output</h3>{_fields(signature.outputs, 'Column')}"
     )
-    return f"<table><tr><th>Column<th>Type<th>{rows}</table>"
 
 
-def _made_up(model: ServedModel) -> str:
-    record = {f.name or "0": _EXAMPLES.get(f.kind) for f in model.signature.inputs or ()}
-    return json.dumps({"dataframe_records": [record]})
+def _fields(fields: Sequence[Field] | None, head: str) -> str:
+    if not fields:
+        return '<p class="faint">The model does not say.</p>'
+    rows = [
+        (escape(field.name or "unnamed"), escape(_type(field.raw)), "" if field.required else "optional")
+        for field in fields
+    ]
+    return table((head, "Type", ""), rows)
+
+
+def _type(spec: Mapping[str, Any]) -> str:
+    """The type in words, nested ones too."""
+    kind = str(spec.get("type", spec.get("dtype")))
+    if kind == "tensor":
+        held = spec.get("tensor-spec") or {}
+        return f"tensor of {held.get('dtype')} {list(held.get('shape') or [])}"
+    if kind == "array":
+        return f"list of {_type(spec.get('items') or {})}"
+    if kind == "map":
+        return f"map to {_type(spec.get('values') or {})}"
+    if kind == "object":
+        members = (spec.get("properties") or {}).items()
+        return f"object {{{', '.join(f'{name}: {_type(held)}' for name, held in members)}}}"
+    return f"list of {kind}" if spec.get("shape") else kind
+
+
+def _form(model: ServedModel, example: Example | None) -> str:
+    """A field a column where there are columns, else the body itself; shown by the script, of no use without it."""
+    fields = model.signature.inputs or ()
+    if _by_field(model):
+        values = (example.records or [{}])[0] if example else {}
+        columns = "".join(_control(field, values.get(str(field.name)), "columns") for field in fields)
+        inner = f'<div class="{"" if len(fields) == 1 else "pair"}">{columns}</div>{_params_form(model)}'
+    else:
+        inner = f'<div><label for="raw">Body<span>JSON</span></label>{_area("raw", "json", _raw(example))}</div>'
+    return (
+        "<noscript><p>The form needs JavaScript; the curl lines below do without it.</p></noscript>"
+        f'<form id="try" hidden autocomplete="off">{inner}<button>Ask</button></form>'
+    )
+
+
+def _by_field(model: ServedModel) -> bool:
+    """Whether one row can be given column by column."""
+    fields = model.signature.inputs or ()
+    fixed = any(field.kind == "tensor" and shape_of(field)[0] not in (-1, 1) for field in fields)
+    return model.signature.columns is not None and not fixed
+
+
+def _params_form(model: ServedModel) -> str:
+    params = model.signature.params
+    if not params:
+        return ""
+    fields = "".join(_control(field, field.raw.get("default"), "params") for field in params)
+    legend = "Parameters; the default where one is left empty"
+    return f'<fieldset><legend>{legend}</legend><div class="pair">{fields}</div></fieldset>'
+
+
+def _control(field: Field, value: object, part: str) -> str:
+    """A label and the control that fits the type."""
+    name, optional = str(field.name), part == "params" or not field.required
+    kind = "json" if field.raw.get("shape") else _KINDS.get(field.kind, "json")
+    identity = f"{part}-{name}"
+    text = "" if value is None else value if kind != "json" and isinstance(value, str) else _shown(value)
+    said = escape(_type(field.raw) + (", optional" if optional and part == "columns" else ""))
+    label = f'<label for="{escape(identity)}">{escape(name)}<span>{said}</span></label>'
+    held = f'id="{escape(identity)}" name="{escape(name)}" data-part="{part}" data-kind="{kind}"'
+    held += ' data-optional="1"' if optional else ""
+    if kind == "boolean":
+        return f"<div>{label}{_choice(held, text, optional=optional)}</div>"
+    if kind in ("text", "json"):
+        rows = 6 if len(text) > _LONG * 4 else 3 if len(text) > _LONG or part == "columns" else 1
+        return f'<div>{label}<textarea {held} rows="{rows}">\n{escape(text)}</textarea></div>'
+    hint = {"number": ' inputmode="decimal"', "date": ' placeholder="2026-01-31T09:30:00"'}.get(kind, "")
+    return f'<div>{label}<input {held}{hint} value="{escape(text)}"></div>'
+
+
+def _choice(held: str, value: str, *, optional: bool) -> str:
+    options = [*([""] if optional else []), "true", "false"]
+    shown = "".join(f"<option{' selected' if option == value else ''}>{option}" for option in options)
+    return f"<select {held}>{shown}</select>"
+
+
+def _area(identity: str, kind: str, text: str) -> str:
+    return f'<textarea id="{identity}" data-kind="{kind}" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
+
+
+def _raw(example: Example | None) -> str:
+    return "" if example is None else json.dumps({"inputs": example.inputs}, ensure_ascii=False)
+
+
+def _shell(model: ServedModel, example: Example | None, url: str, *, auth: bool) -> str:
+    asks = [("MLflow 2 and 3", "invocations", _own_example(model))]
+    if example is not None:
+        legacy, infer = example.records or example.split, example.infer
+        asks += [("MLflow 1, answered bare", "invocations", _dumped(legacy))] if legacy is not None else []
+        path = f"v2/models/{model.model_name}/infer"
+        asks += [("Open Inference Protocol v2", path, _dumped(infer))] if infer is not None else []
+    token = '<p class="faint">TOKEN stands for one of the server\'s tokens.</p>' if auth else ""
+    base = escape(url.rstrip("/"))
+    return token + "".join(
+        f'<h4>{name}</h4><pre data-url="{base}">{escape(_SHELL_BREAK.join(_curl(url, path, body, auth=auth)))}</pre>'
+        for name, path, body in asks
+    )
+
+
+def _curl(url: str, path: str, body: str, *, auth: bool) -> list[str]:
+    """The parts of a command, quoted for a shell: to be joined on one line, or broken between them."""
+    parts = [
+        ["curl", f"{url.rstrip('/')}/{path}"],
+        *([["-H", _BEARER]] if auth else []),
+        ["-H", _JSON_TYPE],
+        ["-d", body],
+    ]
+    return [shlex.join(part) for part in parts]
+
+
+def _own_example(model: ServedModel) -> str:
+    """The model's own example where it is short, else one that is made of it or of the types."""
+    try:
+        if model.example and len(model.example) <= _EXAMPLE_SHOWN:
+            return _dumped(json.loads(model.example))
+    except ValueError:
+        pass
+    example = example_of(model)
+    return _dumped({"dataframe_records": [{}]} if example is None else next(iter(example.bodies().values())))
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _shown(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)

@@ -14,20 +14,20 @@ _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 BACKLOG = 2048
 
 
-def listen(host: str, port: int, *, insecure: bool = False) -> socket.socket:
+def listen(host: str, port: int, *, guarded: bool = False) -> socket.socket:
     """A socket that listens on `host` and `port` (0: any free one).
 
     Raises PortTaken, which names the process where the system tells, and WrongUsage for an address that is not ours, or
-    that others can reach unless `insecure` says that they may.
+    that others can reach unless it is `guarded`: by tokens, or by whatever stands in front of it.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, OverflowError) as error:
         raise WrongUsage(f"cannot listen on {host}:{port}: {error}", remedy="name an address of this host") from error
-    if not insecure and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    if not guarded and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise WrongUsage(
             f"{host} can be reached from other machines, and the service asks nobody who they are",
-            remedy="listen on 127.0.0.1, or add --insecure where something in front of it guards it",
+            remedy="add --token-file FILE, or --insecure where something in front guards it, or listen on 127.0.0.1",
         )
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
+import secrets
 import selectors
 import signal
 import socket
@@ -15,8 +18,10 @@ from starlette.applications import Starlette
 
 from likewise.server.options import ServerOptions
 from likewise.server.port import listen, url_of
+from likewise.server.protocol import limited_protocol
 from likewise.server.service import Service, State
 
+OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more
 SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
 
 Announce = Callable[[str], None]
@@ -35,10 +40,12 @@ def run(
     and what loading the engine raised.
     """
     options = options or ServerOptions()
-    sock = listen(options.host, options.port, insecure=options.insecure)
+    service: Service = app.state.service
+    _raise_file_limit()
+    sock = listen(options.host, options.port, guarded=options.insecure or options.token_file is not None)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=limited_protocol(options, lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())]),
         loop="uvloop",
         ws="none",
         lifespan="on",
@@ -49,7 +56,6 @@ def run(
         timeout_keep_alive=options.keep_alive_s,
         timeout_graceful_shutdown=options.drain_timeout_s,
     )
-    service: Service = app.state.service
     server = _Server(config, service, options.drain_linger_s, on_listening, on_ready)
     try:
         server.run(sockets=[sock])
@@ -57,6 +63,20 @@ def run(
         sock.close()
     if service.failure is not None:
         raise service.failure
+
+
+def _raise_file_limit() -> None:
+    """As many connections as the system allows this process: many systems start one with 1,024 open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _keep_what_is_loaded() -> None:
+    """Out of the garbage collector's sight: to walk over a model's libraries stops every request for a tenth second."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Server(uvicorn.Server):
@@ -77,6 +97,7 @@ class _Server(uvicorn.Server):
         self._on_listening = on_listening
         self._on_ready = on_ready
         self._url = ""
+        self._settled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -93,9 +114,11 @@ class _Server(uvicorn.Server):
             self._service.drain()
 
     async def on_tick(self, counter: int) -> bool:
-        if self._on_ready is not None and self._service.state is State.READY:
-            self._on_ready(self._url)
-            self._on_ready = None
+        if not self._settled and self._service.state is State.READY:
+            self._settled = True
+            _keep_what_is_loaded()
+            if self._on_ready is not None:
+                self._on_ready(self._url)
         if self._service.failure is not None or self._lingered():
             return True
         return await super().on_tick(counter)

@@ -9,11 +9,10 @@ from enum import Enum
 
 from likewise.core.engine import Engine
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
-from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
 from likewise.server.model import ServedModel
-from likewise.wire import Call, decode
+from likewise.wire import Call, Decoder
 
 logger = logging.getLogger("likewise.server")
 
@@ -42,6 +41,7 @@ class Service:
         observer: Observer | None = None,
     ) -> None:
         self.model = model
+        self.decode = Decoder(model.signature)
         self.failure: LikewiseError | None = None
         self.problem: LikewiseError | None = None
         self.engine_label = "loading"
@@ -114,18 +114,12 @@ class Service:
             raise NotReady(f"the model cannot answer: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="ask again in a moment")
 
-    def decode(self, body: bytes, content_type: str | None) -> Call:
-        """A request's body, fitted to the model's signature.  Raises BadRequest and UnsupportedContentType."""
-        return decode(body, content_type, self.model.signature)
-
     async def predict(self, call: Call) -> list[Result]:
-        """One result a row where the model is row-wise, else one for the whole request.  Raises NotReady."""
+        """One result a row where the call is answered by row, else one for the whole.  Raises NotReady."""
         if self._plane is None:
             self.check_ready()
             raise NotReady("the model is being loaded", remedy="ask again in a moment")
-        items: list[Item]
-        items = list(call.table.split(call.params)) if self._row_wise else [Request(call.table, call.params)]
-        return await self._plane.submit(items)
+        return await self._plane.submit(call.items(self._row_wise))
 
     def predictions(self, call: Call, results: list[Result]) -> object:
         """The predictions of one call; raises the error of the first row that has none.
@@ -138,7 +132,7 @@ class Service:
             if isinstance(result, Failed):
                 raise self._refusal(row, call, results)
             values.append(result.value)
-        return values if self._row_wise else values[0]
+        return values if call.by_row(self._row_wise) else values[0]
 
     def _refusal(self, row: int, call: Call, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
@@ -146,7 +140,7 @@ class Service:
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         if raised and self._broken(call):
             return ModelFailed(f"the model fails on whatever it is asked: {first.cause}", remedy="mend the model")
-        if not self._row_wise:
+        if not call.by_row(self._row_wise):
             return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
@@ -157,7 +151,9 @@ class Service:
         Several different rows cannot all be; of a request that is one item, only one row may be, so there the model's
         own example decides, which it was asked at the start.
         """
-        return len({repr(values) for values in call.table.rows}) > 1 if self._row_wise else self.problem is not None
+        if call.by_row(self._row_wise):
+            return len({repr(values) for values in call.table.rows}) > 1
+        return self.problem is not None
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         """Of every answer: what answered.  A stopping server closes its connections after the next answer, so that

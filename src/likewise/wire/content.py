@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from likewise.core.errors import BadRequest, UnsupportedContentType
 
 JSON = "application/json"
 CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
 FORMATS = ("pandas-split", "pandas-records")
 CHARSETS = frozenset(
     {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252", "utf-16"}
 )
 
-_SEND = f"send Content-Type: {JSON} or {CSV}"
+_SEND = f"send Content-Type: {JSON}, {CSV} or {PARQUET}"
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """media: `application/json` or `text/csv`; charset: one of CHARSETS; format: one of FORMATS, of MLflow 1."""
+    """media: JSON, CSV or PARQUET; charset: one of CHARSETS; format: one of FORMATS, of MLflow 1."""
 
     media: str
     charset: str = "utf-8"
@@ -35,6 +37,7 @@ class Content:
             ) from error
 
 
+@lru_cache(maxsize=64)
 def parse_content_type(header: str | None) -> Content:
     """Read a Content-Type header; a missing one is JSON.  UnsupportedContentType for what no door here reads.
 
@@ -44,7 +47,7 @@ def parse_content_type(header: str | None) -> Content:
     media = media.strip().lower() or JSON
     pairs = (part.partition("=") for part in rest)
     params = {key.strip().lower(): value.strip().strip('"').lower() for key, _, value in pairs}
-    if media not in (JSON, CSV):
+    if media not in (JSON, CSV, PARQUET):
         raise UnsupportedContentType(f"the content type {media!r} is not read here", remedy=_SEND)
     charset = params.get("charset", "utf-8")
     if charset not in CHARSETS:

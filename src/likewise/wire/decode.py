@@ -5,62 +5,84 @@ from __future__ import annotations
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
 from likewise.wire.call import Call, Form
-from likewise.wire.content import CSV, parse_content_type
+from likewise.wire.content import CSV, PARQUET, parse_content_type
 from likewise.wire.csvtext import parse_csv
-from likewise.wire.frame import Frame, fit
+from likewise.wire.document import KEYS, parse_document
+from likewise.wire.frame import Fitter, Frame
 from likewise.wire.jsontext import parse_json, shown
 from likewise.wire.mlflow import FORMS, parse_call
 from likewise.wire.pandas_json import parse_by_label, parse_records, parse_split
+from likewise.wire.params import ParamsFitter
+from likewise.wire.parquet import parse_parquet
 
 _BODY = "the body"
 
 
 def decode(body: bytes, content_type: str | None, signature: Signature) -> Call:
-    """Read a request body as `content_type` says, fitted to the model's `signature`.
-
-    The forms are those of MLflow 3 (`dataframe_split`, `dataframe_records`, `inputs`, `instances`, CSV) and of
-    MLflow 1 (a bare `{"columns", "data"}`, a bare list of records, `format=pandas-…`, a quoted pandas document).
-    Raises BadRequest, which names field and row (rows count from 0), and UnsupportedContentType; nothing else.
-    Source: mlflow/pyfunc/scoring_server of MLflow 3.17 and 1.30.
-    """
-    content = parse_content_type(content_type)
-    if content.media == CSV:
-        return Call(fit(parse_csv(content.text(body), signature), signature))
-    value = parse_json(body if content.charset == "utf-8" else content.text(body))
-    if content.format == "pandas-split":
-        return _legacy(parse_split(value, _BODY), signature)
-    if content.format == "pandas-records":
-        return _legacy(parse_records(value, _BODY), signature)
-    return _quoted(value, signature) if isinstance(value, str) else _plain(value, signature)
+    """`Decoder(signature)(body, content_type)`, for a single request."""
+    return Decoder(signature)(body, content_type)
 
 
-def _plain(value: object, signature: Signature) -> Call:
-    if isinstance(value, list):
-        return _legacy(parse_records(value, _BODY), signature)
-    if isinstance(value, dict):
+class Decoder:
+    """Reads the request bodies of one model.  Thread-safe; what depends on the signature alone is made once."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._fit = Fitter(signature)
+        self._fit_params = ParamsFitter(signature)
+
+    def __call__(self, body: bytes, content_type: str | None) -> Call:
+        """Read a body as `content_type` says, fitted to the model's signature.
+
+        The forms are those of MLflow 3 (`dataframe_split`, `dataframe_records`, `inputs`, `instances`, documents of
+        `messages`, `prompt` or `input`, CSV, Parquet) and of MLflow 1 (a bare `{"columns", "data"}`, a bare list of
+        records, `format=pandas-…`, a quoted pandas document).
+        Raises BadRequest, which names field and row (rows count from 0), and UnsupportedContentType; MissingExtra for
+        Parquet where pyarrow is not installed; nothing else.
+        Source: mlflow/pyfunc/scoring_server of MLflow 3.17 and 1.30.
+        """
+        content = parse_content_type(content_type)
+        if content.media == CSV:
+            return self._without_params(parse_csv(content.text(body), self._signature))
+        if content.media == PARQUET:
+            return self._without_params(parse_parquet(body, self._signature))
+        value = parse_json(body if content.charset == "utf-8" else content.text(body))
+        if content.format == "pandas-split":
+            return self._legacy(parse_split(value, _BODY))
+        if content.format == "pandas-records":
+            return self._legacy(parse_records(value, _BODY))
+        return self._quoted(value) if isinstance(value, str) else self._plain(value)
+
+    def _plain(self, value: object) -> Call:
+        if isinstance(value, list):
+            return self._legacy(parse_records(value, _BODY))
+        if not isinstance(value, dict):
+            raise BadRequest(
+                f"the body is {shown(value)}, and no table can be read from that",
+                remedy=f"send a JSON object with one of: {', '.join(FORMS)}",
+            )
+        if not KEYS.isdisjoint(value):
+            return parse_document(value, self._fit, self._fit_params)
         if "data" in value and not any(form in value for form in FORMS):
-            return _legacy(parse_split(value, _BODY), signature)
-        return parse_call(value, signature)
-    raise BadRequest(
-        f"the body is {shown(value)}, and no table can be read from that",
-        remedy=f"send a JSON object with one of: {', '.join(FORMS)}",
-    )
+            return self._legacy(parse_split(value, _BODY))
+        return parse_call(value, self._fit, self._fit_params)
 
+    def _quoted(self, text: str) -> Call:
+        """A JSON string that holds a JSON document, as `requests.post(json=df.to_json())` sends it."""
+        try:
+            value = parse_json(text)
+        except BadRequest as error:
+            raise BadRequest(
+                f"the body is a JSON string, and what it holds is not JSON: {error.cause}",
+                remedy="send the document itself and not as a string; or what DataFrame.to_json returns",
+            ) from error
+        labelled = isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values())
+        if isinstance(value, dict) and labelled and not any(form in value for form in FORMS):
+            return self._legacy(parse_by_label(value, self._signature))
+        return self._plain(value)
 
-def _quoted(text: str, signature: Signature) -> Call:
-    """A JSON string that holds a JSON document, as `requests.post(json=df.to_json())` sends it."""
-    try:
-        value = parse_json(text)
-    except BadRequest as error:
-        raise BadRequest(
-            f"the body is a JSON string, and what it holds is not JSON: {error.cause}",
-            remedy="send the document itself and not as a string; or what DataFrame.to_json returns",
-        ) from error
-    labelled = isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values())
-    if isinstance(value, dict) and labelled and not any(form in value for form in FORMS):
-        return _legacy(parse_by_label(value, signature), signature)
-    return _plain(value, signature)
+    def _legacy(self, frame: Frame) -> Call:
+        return Call(self._fit(frame), self._fit_params(None), Form.LEGACY)
 
-
-def _legacy(frame: Frame, signature: Signature) -> Call:
-    return Call(fit(frame, signature), form=Form.LEGACY)
+    def _without_params(self, frame: Frame) -> Call:
+        return Call(self._fit(frame), self._fit_params(None))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
 from likewise.core.casts import NESTED, Cast, Mismatch, column_cast, from_ascii, from_base64
 from likewise.core.errors import BadRequest
-from likewise.core.items import Table
+from likewise.core.items import Sent, Table
 from likewise.core.signature import Field, Signature
 from likewise.wire import tensor
 from likewise.wire.jsontext import shown
+
+_PLANS = 64  # column orders that one fitter remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,85 +31,165 @@ class Frame:
     ascii_bytes: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """Where a value of each row stands, what messages call it, and its cast."""
+
+    at: int
+    label: str
+    cast: Cast
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How frames of one list of names become tables: the columns of the table, their cells, those that are tensors."""
+
+    columns: tuple[str, ...]
+    cells: Sequence[_Cell]
+    tensors: Sequence[Field]
+
+
 def fit(frame: Frame, signature: Signature) -> Table:
-    """The frame as the signature has it: its columns in its order, its types; others are dropped, as MLflow does.
-
-    An optional column that was not sent stays away.  Without a signature everything passes as it was sent.
-    Raises BadRequest, which names the column and the row.
-    """
-    _no_duplicates(frame)
-    fields = signature.inputs
-    if not fields:
-        return Table(frame.names, [tuple(row) for row in frame.rows])
-    if signature.columns is not None:
-        return _named(frame, fields, signature.columns)
-    if signature.is_tensor:
-        return _unnamed_tensor(frame, fields[0])
-    return _unnamed_columns(frame, fields)
+    """`Fitter(signature)(frame)`, for a single frame."""
+    return Fitter(signature)(frame)
 
 
-def _named(frame: Frame, fields: Sequence[Field], columns: tuple[str, ...]) -> Table:
-    names = frame.names
-    if names is None:
-        names = columns if len(columns) == 1 else ()
-    held = {name: place for place, name in enumerate(names)}
-    for field in fields:
-        if field.required and field.name not in held:
-            raise _missing(str(field.name), frame)
-    chosen = [field for field in fields if field.name in held]
-    casts = [(held[str(f.name)], f"column {f.name!r}", _cast(f, frame)) for f in chosen]
-    rows = [tuple(_one(frame, i, label, c, row[at]) for at, label, c in casts) for i, row in enumerate(frame.rows)]
-    for field in chosen:
-        _check_first_dimension(field, len(rows), frame)
-    return Table(tuple(str(f.name) for f in chosen), rows)
+class Fitter:
+    """Frames to tables of one signature; what depends on the signature alone is made once.  Thread-safe."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._fields = tuple(signature.inputs or ())
+        self._columns = signature.columns
+        self._plans: dict[tuple[tuple[str, ...] | None, bool], _Plan] = {}
+
+    def __call__(self, frame: Frame) -> Table:
+        """The frame's columns in the signature's order and types; others are dropped, as MLflow does.
+
+        An optional column that was not sent stays away.  Without a signature everything passes as it was sent.
+        Raises BadRequest, which names the column and the row.
+        """
+        if self._columns is not None:
+            plan = self._plans.get((frame.names, frame.ascii_bytes)) or self._planned(frame)
+            table = Table(plan.columns, _cast_rows(frame, plan.cells))
+            for field in plan.tensors:
+                _check_first_dimension(field, len(table), frame)
+            return table
+        _no_duplicates(frame)
+        if not self._fields:
+            return Table(frame.names, [tuple(row) for row in frame.rows])
+        if self.signature.is_tensor:
+            return self._unnamed_tensor(frame)
+        return self._unnamed_columns(frame)
+
+    def _planned(self, frame: Frame) -> _Plan:
+        """The plan for the frame's names, kept where each is a column's: then the client cannot make it large."""
+        _no_duplicates(frame)
+        columns = self._columns or ()
+        names = frame.names if frame.names is not None else columns if len(columns) == 1 else ()
+        held = {name: place for place, name in enumerate(names)}
+        self._require(held, frame)
+        chosen = [field for field in self._fields if field.name in held]
+        cells = [_Cell(held[str(f.name)], f"column {f.name!r}", _cast(f, frame.ascii_bytes)) for f in chosen]
+        tensors = [field for field in chosen if field.kind == "tensor"]
+        plan = _Plan(tuple(str(field.name) for field in chosen), cells, tensors)
+        if len(chosen) == len(names) and len(self._plans) < _PLANS:
+            self._plans[frame.names, frame.ascii_bytes] = plan
+        return plan
+
+    def whole(self, frame: Frame, sent: Sent) -> Table:
+        """The frame's only row untyped, for a model that gets `sent`; BadRequest where a required column is missing."""
+        if self._columns is not None:
+            self._require(frame.names or (), frame)
+        return Table(frame.names, [tuple(row) for row in frame.rows], sent)
+
+    def tensors(self, values: Mapping[str, object], where: str) -> Table:
+        """Named tensors, each of its own first dimension; the model gets them as MLflow's `inputs`."""
+        names = tuple(values)
+        self._require(names, Frame(names, [], where))
+        typed = {str(f.name): _tensor(f, values[str(f.name)], where) for f in self._fields if f.name in values}
+        return Table(tuple(typed), [tuple(typed.values())], Sent("inputs", typed))
+
+    def _require(self, names: Container[str], frame: Frame) -> None:
+        for field in self._fields:
+            if field.required and field.name not in names:
+                raise _missing(str(field.name), frame)
+
+    def _unnamed_tensor(self, frame: Frame) -> Table:
+        field = self._fields[0]
+        _check_first_dimension(field, len(frame.rows), frame)
+        single = frame.names is None or len(frame.names) == 1
+        rows = [(row[0] if single else list(row),) for row in frame.rows]
+        return Table(None, _cast_rows(frame, [_Cell(0, "the tensor", tensor.row_cast(field))], rows))
+
+    def _unnamed_columns(self, frame: Frame) -> Table:
+        fields = self._fields
+        cells = [_Cell(at, f"column {at}", _cast(field, frame.ascii_bytes)) for at, field in enumerate(fields)]
+        if frame.names is None and len(fields) == 1:
+            if fields[0].kind in NESTED:  # only a model with a type hint takes these, and the hint itself checks them
+                return Table(None, [(row[0],) for row in frame.rows])
+            return Table(None, _cast_rows(frame, cells, [(_only(row[0]),) for row in frame.rows]))
+        sent = [
+            _enough(row if frame.names is not None else row[0], i, frame, fields) for i, row in enumerate(frame.rows)
+        ]
+        rows = _cast_rows(frame, cells, sent)
+        if frame.names is None:
+            return Table(None, [(list(row),) for row in rows])
+        return Table(frame.names[: len(fields)], rows)
 
 
-def _unnamed_tensor(frame: Frame, field: Field) -> Table:
-    _check_first_dimension(field, len(frame.rows), frame)
-    single = frame.names is None or len(frame.names) == 1
-    values: Iterable[object] = (row[0] if single else list(row) for row in frame.rows)
-    cast = tensor.row_cast(field)
-    return Table(None, [(_one(frame, i, "the tensor", cast, value),) for i, value in enumerate(values)])
+def _cast_rows(
+    frame: Frame, cells: Sequence[_Cell], rows: Sequence[Sequence[object]] | None = None
+) -> list[tuple[object, ...]]:
+    """`rows`, else the frame's, cast; BadRequest names the first value that is not of its type."""
+    rows = frame.rows if rows is None else rows
+    pairs = [(cell.at, cell.cast) for cell in cells]
+    try:
+        return [tuple([cast(row[at]) for at, cast in pairs]) for row in rows]
+    except Mismatch:
+        for i, row in enumerate(rows):
+            for cell in cells:
+                _check(frame, i, cell, row[cell.at])
+        raise
 
 
-def _unnamed_columns(frame: Frame, fields: Sequence[Field]) -> Table:
-    casts = [(f"column {at}", _cast(field, frame)) for at, field in enumerate(fields)]
-    if frame.names is None and len(fields) == 1:
-        alone = fields[0].kind not in NESTED  # a row of one plain column may be sent as a list of one value
-        values = (_only(row[0]) if alone else row[0] for row in frame.rows)
-        return Table(None, [(_one(frame, i, *casts[0], value),) for i, value in enumerate(values)])
-    rows: list[tuple[object, ...]] = []
-    for i, row in enumerate(frame.rows):
-        sent = row if frame.names is not None else row[0]
-        if not isinstance(sent, (list, tuple)) or len(sent) < len(fields):
-            raise BadRequest(
-                f"{frame.where}, row {i}: the model takes {len(fields)} columns, and this row is {shown(sent)}",
-                remedy="send a value for each column, in the signature's order",
-            )
-        rows.append(tuple(_one(frame, i, label, c, value) for (label, c), value in zip(casts, sent, strict=False)))
-    if frame.names is None:
-        return Table(None, [(list(row),) for row in rows])
-    return Table(frame.names[: len(fields)], rows)
+def _check(frame: Frame, row: int, cell: _Cell, value: object) -> None:
+    try:
+        cell.cast(value)
+    except Mismatch as error:
+        raise BadRequest(
+            f"{frame.where}, row {row}, {cell.label}: expected {error}, got {shown(value)}",
+            remedy="correct the value; rows count from 0",
+        ) from error
+
+
+def _tensor(field: Field, value: object, where: str) -> list[object]:
+    if not isinstance(value, list):
+        raise BadRequest(
+            f"{where}, the tensor {field.name!r}: expected a list, got {shown(value)}", remedy="send nested lists"
+        )
+    frame = Frame((str(field.name),), [(element,) for element in value], where)
+    _check_first_dimension(field, len(value), frame)
+    return [row[0] for row in _cast_rows(frame, [_Cell(0, f"the tensor {field.name!r}", tensor.row_cast(field))])]
+
+
+def _enough(sent: object, row: int, frame: Frame, fields: Sequence[Field]) -> Sequence[object]:
+    if isinstance(sent, (list, tuple)) and len(sent) >= len(fields):
+        return sent
+    raise BadRequest(
+        f"{frame.where}, row {row}: the model takes {len(fields)} columns, and this row is {shown(sent)}",
+        remedy="send a value for each column, in the signature's order",
+    )
 
 
 def _only(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _cast(field: Field, frame: Frame) -> Cast:
+def _cast(field: Field, ascii_bytes: bool) -> Cast:
     if field.kind == "tensor":
         return tensor.row_cast(field)
-    return column_cast(field, binary=from_ascii if frame.ascii_bytes else from_base64)
-
-
-def _one(frame: Frame, row: int, label: str, cast: Cast, value: object) -> object:
-    try:
-        return cast(value)
-    except Mismatch as error:
-        raise BadRequest(
-            f"{frame.where}, row {row}, {label}: expected {error}, got {shown(value)}",
-            remedy="correct the value; rows count from 0",
-        ) from error
+    return column_cast(field, binary=from_ascii if ascii_bytes else from_base64)
 
 
 def _check_first_dimension(field: Field, rows: int, frame: Frame) -> None:

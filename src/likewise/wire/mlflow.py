@@ -5,28 +5,63 @@ Source: mlflow/pyfunc/scoring_server and mlflow/utils/proto_json_utils.py, 3.17.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from difflib import get_close_matches
 
 from likewise.core.errors import BadRequest
+from likewise.core.items import Sent, Table
 from likewise.core.signature import Signature
 from likewise.wire.call import Call
-from likewise.wire.frame import Frame, fit
+from likewise.wire.frame import Fitter, Frame
 from likewise.wire.jsontext import shown
 from likewise.wire.pandas_json import parse_columns, parse_records, parse_split
-from likewise.wire.params import fit_params
+from likewise.wire.params import ParamsFitter
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 _WHOLE = frozenset({"array", "object", "map"})
 
 
-def parse_call(body: dict[str, object], signature: Signature) -> Call:
+def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> Call:
     """An object with exactly one of FORMS, and perhaps `params`; other keys beside these are ignored, as by MLflow."""
     named = [form for form in FORMS if form in body]
     if len(named) != 1:
         raise _not_one(body, named)
     form = named[0]
-    frame = _frame(form, body[form], signature)
-    return Call(fit(frame, signature), fit_params(body.get("params"), signature))
+    return Call(_table(form, body[form], fit), fit_params(body.get("params")))
+
+
+def _table(form: str, value: object, fit: Fitter) -> Table:
+    """MLflow makes a frame for a signature of columns, and arrays for one of tensors, or for none."""
+    signature = fit.signature
+    if form == "inputs" and isinstance(value, dict) and _ragged(value):
+        if not signature.inputs:
+            return Table(None, [(value,)], Sent(form, value))
+        if signature.is_tensor and signature.columns is not None:
+            return fit.tensors(value, form)
+    table = fit(_frame(form, value, signature))
+    if form in ("inputs", "instances"):
+        return replace(table, sent=_arrays(form, value, table, signature))
+    return table
+
+
+def _arrays(form: str, value: object, table: Table, signature: Signature) -> Sent | None:
+    """What MLflow makes arrays of, where rows cannot say that: without a signature, and in columns of arrays."""
+    if not signature.inputs:
+        return None if _is_rows(value) else Sent(form, value)
+    if table.columns is None or not any(field.kind == "array" for field in signature.inputs):
+        return None
+    records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return Sent(form, records)
+    return Sent(form, records[0]) if len(records) == 1 else None
+
+
+def _ragged(columns: dict[str, object]) -> bool:
+    return len({len(values) for values in columns.values() if isinstance(values, list)}) > 1
+
+
+def _is_rows(value: object) -> bool:
+    return isinstance(value, list) and not any(isinstance(row, dict) for row in value)
 
 
 def _frame(form: str, value: object, signature: Signature) -> Frame:

@@ -22,8 +22,11 @@ def parse_split(value: object, where: str) -> Frame:
         )
     if not isinstance(value.get("data"), list):
         raise _not(value.get("data"), f"{where}.data", "a list of rows")
-    names = _names(value.get("columns"), value["data"], where)
-    rows = [_row(names, row, i, where) for i, row in enumerate(value["data"])]
+    data = value["data"]
+    names = _names(value.get("columns"), data, where)
+    width = len(names)
+    whole = all(type(row) is list and len(row) == width for row in data)
+    rows = data if whole else [_row(names, row, i, where) for i, row in enumerate(data)]
     index = value.get("index")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
         raise _not(index, f"{where}.index", f"a list of {len(rows)} labels")
@@ -73,7 +76,7 @@ def _names(columns: object, data: list[object], where: str) -> tuple[str, ...]:
         return tuple(str(i) for i in range(len(first) if isinstance(first, list) else 1))
     if not isinstance(columns, list) or not all(isinstance(name, (str, int)) for name in columns):
         raise _not(columns, f"{where}.columns", "a list of column names")
-    return tuple(str(name) for name in columns)
+    return tuple(map(str, columns))
 
 
 def _row(names: tuple[str, ...], row: object, i: int, where: str) -> Sequence[object]:

@@ -19,17 +19,32 @@ _ACCEPTS: dict[str, tuple[type, ...]] = {
 
 
 def fit_params(value: object, signature: Signature) -> Params:
-    """The params that the model takes, defaults filled in; those that it does not know are ignored, as MLflow does.
+    """`ParamsFitter(signature)(value)`, for a single request."""
+    return ParamsFitter(signature)(value)
 
-    Raises BadRequest, which names the param.  Source: mlflow/models/utils.py, `_enforce_params_schema`.
-    """
-    if not signature.params:
-        return NO_PARAMS
-    if value is None:
-        value = {}
-    if not isinstance(value, dict):
-        raise BadRequest(f"params: expected an object, got {shown(value)}", remedy='send "params": {"name": value}')
-    return {str(field.name): _fit(field, value) for field in signature.params}
+
+class ParamsFitter:
+    """A request's `params` to the signature's types.  Thread-safe."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._fields = {str(field.name): field for field in signature.params or ()}
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the model takes a param of this name."""
+        return name in self._fields
+
+    def __call__(self, value: object) -> Params:
+        """The params that the model takes, defaults filled in; those that it does not know are ignored, as MLflow does.
+
+        Raises BadRequest, which names the param.  Source: mlflow/models/utils.py, `_enforce_params_schema`.
+        """
+        if not self._fields:
+            return NO_PARAMS
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise BadRequest(f"params: expected an object, got {shown(value)}", remedy='send "params": {"name": value}')
+        return {name: _fit(field, value) for name, field in self._fields.items()}
 
 
 def _fit(field: Field, sent: dict[str, object]) -> object:

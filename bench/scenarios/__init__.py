@@ -1,0 +1,1 @@
+"""The endurance scenarios of `bench.soak`, one subject a module."""

@@ -1,0 +1,177 @@
+"""The values that the front door takes, as JSON Schema: types as `core/casts.py` and `wire` read them.
+
+Source: JSON Schema, draft 2020-12.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from likewise.core.casts import INTEGERS, NULLABLE
+from likewise.core.signature import Field
+from likewise.wire.tensor import shape_of
+
+Json = dict[str, Any]
+
+NULL: Json = {"type": "null"}
+_LARGEST = 1.7976931348623157e308
+_DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
+_DECIMAL = r"^[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?$"
+_MONTH_DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+_ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+
+
+def ref(name: str) -> Json:
+    """A reference to a schema of the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def whole_number(low: int, high: int) -> Json:
+    """An integer from `low` to `high`; as text too, and true and false as 1 and 0."""
+    text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
+    parts: list[Json] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
+    return {"anyOf": [*parts, {"type": "boolean"}]}
+
+
+def _floating(text: str) -> Json:
+    return {
+        "description": text,
+        "anyOf": [
+            {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+            {"type": "string", "pattern": _DECIMAL},
+            {"type": "boolean"},
+        ],
+    }
+
+
+TYPES: Mapping[str, Json] = {
+    "string": {"description": "Text.", "type": "string"},
+    "integer": {"description": "A whole number of 32 bits; taken as text too.", **whole_number(*INTEGERS["integer"])},
+    "long": {"description": "A whole number of 64 bits; taken as text too.", **whole_number(*INTEGERS["long"])},
+    "float": _floating("A number; taken as text too."),
+    "double": _floating("A number; taken as text too."),
+    "boolean": {
+        "description": "true or false; 1 and 0, and the words as text, are taken too.",
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "number", "enum": [0, 1]},
+            {"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$"},
+        ],
+    },
+    "datetime": {
+        "description": "A date, or a date and time, as ISO 8601 has it; in UTC where it names a zone. A number is "
+        "nanoseconds since 1970. Slashed dates such as 2026/11/22 and 11/22/2026 are taken too.",
+        "anyOf": [
+            {"type": "string", "pattern": f"^[12][0-9]{{3}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$"},
+            {"type": "number", "minimum": -6.2e19, "maximum": 2.5e20},
+        ],
+    },
+    "binary": {
+        "description": "Bytes in base64.",
+        "type": "string",
+        "contentEncoding": "base64",
+        "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    },
+    "binary_ascii": {
+        "description": "Bytes as ASCII text, as MLflow reads them in `inputs`, `instances` and `params`.",
+        "type": "string",
+        "pattern": "^[\\u0000-\\u007f]*$",
+    },
+}
+
+
+def nullable(schema: Json) -> Json:
+    """`schema`, or null."""
+    return {"anyOf": [schema, NULL]} if schema else schema
+
+
+def value_schema(spec: Mapping[str, object], binary: str = "binary") -> Json:
+    """A value of a column, property or element that is there; `spec` as the signature has it."""
+    kind = str(spec.get("type"))
+    if kind in TYPES:
+        return ref(binary if kind == "binary" else kind)
+    if kind == "array":
+        return {"type": "array", "items": value_schema(mapping(spec.get("items")), binary)}
+    if kind == "map":
+        return {"type": "object", "additionalProperties": value_schema(mapping(spec.get("values")), binary)}
+    if kind == "object":
+        return _object(mapping(spec.get("properties")), binary)
+    return {} if kind == "any" else {"not": NULL}
+
+
+def takes_null(field: Field) -> bool:
+    """Whether null may stand in the column."""
+    return field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS and field.kind != "tensor")
+
+
+def column_schema(field: Field, binary: str = "binary") -> Json:
+    """A value of a column of the signature, one row of it."""
+    if field.kind == "tensor":
+        return tensor_row(field)
+    value = value_schema(field.raw, binary)
+    return nullable(value) if takes_null(field) else value
+
+
+def tensor_row(field: Field) -> Json:
+    """One row of a tensor: its shape without the first dimension, as nested lists."""
+    schema = tensor_leaf(field)
+    for size in reversed(shape_of(field)[1:]):
+        schema = {"type": "array", "items": schema, **exactly(size)}
+    return schema
+
+
+def tensor_leaf(field: Field) -> Json:
+    """One element of a tensor."""
+    dtype = str(mapping(field.raw.get("tensor-spec")).get("dtype"))
+    if dtype == "bool":
+        return ref("boolean")
+    if dtype.startswith("float"):
+        return nullable(ref("double"))
+    if found := re.fullmatch(r"(u?)int(\d+)", dtype):
+        bits = int(found[2])
+        return whole_number(0, 2**bits - 1) if found[1] else whole_number(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return ref("string") if dtype.startswith(("str", "<U", "U")) else {}
+
+
+def row_count(fields: Sequence[Field]) -> Json:
+    """How many rows a request must have: what a tensor's fixed first dimension says."""
+    fixed = [shape_of(field)[0] for field in fields if field.kind == "tensor" and shape_of(field)[0] != -1]
+    return exactly(fixed[0]) if fixed else {}
+
+
+def param_schema(field: Field) -> Json:
+    """A param: stricter than a column, no text is a number there."""
+    strict: dict[str, Json] = {
+        "string": {"type": "string"},
+        "boolean": {"type": "boolean"},
+        "double": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        "float": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
+    }
+    one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))
+    schema: Json = {"type": "array", "items": one} if field.raw.get("shape") else dict(one)
+    return {**schema, "default": field.raw["default"]} if "default" in field.raw else schema
+
+
+def _object(properties: Mapping[str, object], binary: str) -> Json:
+    specs = {str(name): mapping(spec) for name, spec in properties.items()}
+    needed = [name for name, spec in specs.items() if spec.get("required", True)]
+    held = {
+        name: value_schema(spec, binary) if name in needed else nullable(value_schema(spec, binary))
+        for name, spec in specs.items()
+    }
+    required = {"required": needed} if needed else {}
+    return {"type": "object", "properties": held, **required, "additionalProperties": False}
+
+
+def exactly(size: int) -> Json:
+    """A list of `size` elements; of any number for -1."""
+    return {} if size == -1 else {"minItems": size, "maxItems": size}
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """`value` where it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,135 @@
+"""The routes of the Open Inference Protocol v2."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from likewise.core.errors import RouteNotFound
+from likewise.server.body import read_body
+from likewise.server.invocations import OFF_LOOP_BYTES, send_json, while_connected
+from likewise.server.model import likewise_version
+from likewise.server.options import ServerOptions
+from likewise.server.service import Service
+from likewise.wire import JSON, Call
+from likewise.wire.oip import InferCall, decode_infer, encode_infer, model_metadata, server_metadata
+
+HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
+
+
+class V2:
+    """One model, under its short name, with or without its version."""
+
+    def __init__(self, service: Service, options: ServerOptions) -> None:
+        self._service = service
+        self._options = options
+
+    def routes(self) -> list[Route]:
+        """Server, health, model, infer."""
+        model = [
+            Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
+            for version in ("", "/versions/{version}")
+            for tail, endpoint, methods in (
+                ("", self.model, ["GET"]),
+                ("/ready", self.model_ready, ["GET"]),
+                ("/infer", _Infer(self), ["POST"]),
+            )
+        ]
+        return [
+            Route("/v2", self.server),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            *model,
+        ]
+
+    async def server(self, _: Request) -> Response:
+        """Who answers, and which extensions it knows."""
+        return _json(server_metadata(name="likewise", version=likewise_version()))
+
+    async def live(self, _: Request) -> Response:
+        """Alive."""
+        return _json({"live": True})
+
+    async def ready(self, _: Request) -> Response:
+        """Warm, and not stopping."""
+        self._service.check_ready()
+        return _json({"ready": True})
+
+    async def model(self, request: Request) -> Response:
+        """Its inputs and outputs."""
+        self.check_name(request.path_params)
+        model = self._service.model
+        said = model_metadata(
+            model.signature, name=model.model_name, version=model.version or None, platform=self._service.engine_label
+        )
+        return _json(said)
+
+    async def model_ready(self, request: Request) -> Response:
+        """As the server's."""
+        self.check_name(request.path_params)
+        self._service.check_ready()
+        return _json({"name": self._service.model.model_name, "ready": True})
+
+    async def infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One inference, JSON or with binary tensors."""
+        self.check_name(scope["path_params"])
+        headers, options = Headers(scope=scope), self._options
+        body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
+        length, signature = headers.get(HEADER_LENGTH), self._service.model.signature
+        if len(body) > OFF_LOOP_BYTES:
+            call = await asyncio.to_thread(decode_infer, body, length, signature)
+        else:
+            call = decode_infer(body, length, signature)
+        asked = Call(call.table, call.params)
+        results = await while_connected(receive, self._service.predict(asked))
+        predictions = self._service.predictions(asked, results)
+        if len(body) > OFF_LOOP_BYTES:
+            answer, json_length = await asyncio.to_thread(self._encode, call, predictions)
+        else:
+            answer, json_length = self._encode(call, predictions)
+        if json_length is None:
+            await send_json(send, answer)
+        else:
+            binary = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
+            await send_json(send, answer, (binary,), media_type=b"application/octet-stream")
+
+    def _encode(self, call: InferCall, predictions: object) -> tuple[bytes, int | None]:
+        model = self._service.model
+        return encode_infer(
+            call, predictions, model.signature, model_name=model.model_name, model_version=model.version or None
+        )
+
+    def check_name(self, asked: dict[str, str]) -> None:
+        """RouteNotFound for another model, or another version of it."""
+        model = self._service.model
+        if asked["model"] != model.model_name:
+            raise RouteNotFound(
+                f"there is no model {asked['model']!r} here", remedy=f"ask /v2/models/{model.model_name}"
+            )
+        version = asked.get("version")
+        if version is not None and version != model.version:
+            held = f"its version is {model.version!r}" if model.version else "it has no version"
+            raise RouteNotFound(
+                f"there is no version {version!r} of {model.model_name} here: {held}",
+                remedy=f"ask /v2/models/{model.model_name}",
+            )
+
+
+class _Infer:
+    """An ASGI app, as Starlette takes a bound coroutine for an endpoint that makes a Response."""
+
+    def __init__(self, v2: V2) -> None:
+        self._v2 = v2
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._v2.infer(scope, receive, send)
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type=JSON)

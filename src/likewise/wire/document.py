@@ -1,0 +1,34 @@
+"""MLflow 3's unwrapped JSON for language models: the body is the model's input, and the answer comes bare.
+
+Source: mlflow/pyfunc/utils/serving_data_parser.py and mlflow/pyfunc/scoring_server, 3.17.
+"""
+
+from __future__ import annotations
+
+from likewise.core.items import Sent, Table
+from likewise.wire.call import Call, Form
+from likewise.wire.frame import Fitter, Frame
+from likewise.wire.params import ParamsFitter
+
+KEYS = frozenset({"messages", "prompt", "input"})  # one of them anywhere in the body makes it a document
+_PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
+
+
+def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> Call:
+    """The keys that the signature names as params are params; the rest is what the model gets.
+
+    Raises BadRequest where the signature has a required column that is not among the keys.
+    """
+    data = {key: value for key, value in body.items() if key not in fit_params}
+    params = fit_params({key: value for key, value in body.items() if key in fit_params})
+    return Call(_table(data, fit), params, Form.DOCUMENT)
+
+
+def _table(data: dict[str, object], fit: Fitter) -> Table:
+    """One row; of plain values for a signature of plain columns it is a row as any other, else the model's own."""
+    frame = Frame(tuple(data), [list(data.values())], "the body")
+    fields = fit.signature.inputs or ()
+    named = fit.signature.columns is not None and all(field.kind in _PLAIN for field in fields)
+    if named and not any(isinstance(value, (list, dict)) for value in data.values()):
+        return fit(frame)
+    return fit.whole(frame, Sent("document", data))

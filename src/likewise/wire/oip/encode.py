@@ -1,0 +1,76 @@
+"""Predictions to the answer of `infer`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import orjson
+
+from likewise.core.errors import BadRequest
+from likewise.core.signature import Signature
+from likewise.wire.oip.call import InferCall
+from likewise.wire.oip.datatypes import to_binary
+from likewise.wire.oip.inputs import SHOWN
+from likewise.wire.oip.outputs import OutputTensor, output_tensors, unwritable
+
+
+def encode_infer(
+    call: InferCall, predictions: object, signature: Signature, *, model_name: str, model_version: str | None
+) -> tuple[bytes, int | None]:
+    """The answer's body, and its JSON's length in bytes where binary tensors follow it (else None).
+
+    `predictions` are one a row, or whatever a model that is not row-wise returned: records, a mapping of columns,
+    nested lists, a single value.  NaN and infinity are null in JSON; bytes are base64 there, and the output says so.
+    Raises BadRequest for an output that was asked for and is not there, and ModelFailed for what cannot be written.
+    """
+    outputs, tail = [], []
+    for tensor, binary in _chosen(call, output_tensors(predictions, signature)):
+        data = _tail(tensor) if binary else None
+        outputs.append(_described(tensor, data))
+        if data is not None:
+            tail.append(data)
+    answer = {"model_name": model_name, "model_version": model_version, "id": call.id, "outputs": outputs}
+    try:
+        header = orjson.dumps({key: value for key, value in answer.items() if value is not None})
+    except TypeError as error:  # orjson's JSONEncodeError is one
+        raise unwritable(error) from error
+    return b"".join([header, *tail]), len(header) if tail else None
+
+
+def _chosen(call: InferCall, tensors: Sequence[OutputTensor]) -> list[tuple[OutputTensor, bool]]:
+    """Those that were asked for, in that order, and whether each goes into the binary tail."""
+    if not call.outputs:
+        return [(tensor, call.binary_output) for tensor in tensors]
+    held = {tensor.name: tensor for tensor in tensors}
+    for asked in call.outputs:
+        if asked.name not in held:
+            near = get_close_matches(asked.name, held, n=1)
+            raise BadRequest(
+                f"outputs: the model has no output {asked.name[:SHOWN]!r}; it has: {', '.join(map(repr, held))}",
+                remedy=f"ask for {near[0]!r}" if near else "leave outputs out: all come then",
+            )
+    return [(held[asked.name], call.binary_output if asked.binary is None else asked.binary) for asked in call.outputs]
+
+
+def _described(tensor: OutputTensor, data: bytes | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    raw = any(isinstance(value, bytes) for value in tensor.values)
+    if data is not None:
+        return entry | {"parameters": {"binary_data_size": len(data)}}
+    if raw:
+        entry["parameters"] = {"content_type": "base64"}
+    return entry | {"data": [_in_base64(value) for value in tensor.values] if raw else tensor.values}
+
+
+def _tail(tensor: OutputTensor) -> bytes:
+    try:
+        return to_binary(tensor.datatype, tensor.values)
+    except UnicodeEncodeError as error:
+        raise unwritable(error) from error
+
+
+def _in_base64(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode("ascii")

@@ -1,0 +1,86 @@
+"""Parquet bodies: typed values, read no further than a request may be large."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from likewise.core.errors import BadRequest
+from likewise.core.extras import need
+from likewise.core.signature import Signature
+from likewise.wire.frame import Frame
+from likewise.wire.parquet_child import TOO_LARGE
+
+LIMIT_BYTES = 64 * 2**20  # of the values, unpacked; a body of a few bytes can unpack to terabytes
+MEMORY_BYTES = 2**30
+SECONDS = 30
+
+_CHILD = Path(__file__).with_name("parquet_child.py")
+
+
+def parse_parquet(body: bytes, signature: Signature) -> Frame:
+    """The rows of a Parquet file, without the columns that pandas wrote as its index.
+
+    A process of its own reads the file, because some bytes make Arrow end its process; that takes a third of a second.
+    Raises BadRequest (no Parquet, or more than LIMIT_BYTES of values), MissingExtra.
+    """
+    pyarrow = need("pyarrow", extra="batch")
+    table = pyarrow.ipc.open_stream(_read(body)).read_all()
+    kinds = {str(field.name): field.kind for field in signature.inputs or ()}
+    names = tuple(table.schema.names)
+    try:
+        columns = [_values(pyarrow, table.column(at), kinds.get(name)) for at, name in enumerate(names)]
+        rows = list(zip(*columns, strict=True)) if columns else []
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        raise _unreadable(str(error)) from error
+    return Frame(names, rows, "the Parquet body")
+
+
+def _read(body: bytes) -> bytes:
+    """The file as an Arrow stream."""
+    argv = [sys.executable, "-I", str(_CHILD), str(LIMIT_BYTES), str(MEMORY_BYTES)]
+    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(argv, input=body, capture_output=True, timeout=SECONDS, env=environment, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise _unreadable(f"it takes longer than {SECONDS} seconds") from error
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode == TOO_LARGE:
+        raise BadRequest(
+            f"the Parquet body unpacks to {int(said) // 2**20} MiB, and a request may have {LIMIT_BYTES // 2**20}",
+            remedy="send fewer rows a request, or score the file as a batch job: likewise score",
+        )
+    if done.returncode != 0:
+        raise _unreadable(said.rpartition("\n")[2])
+    return done.stdout
+
+
+def _values(pyarrow: Any, column: Any, kind: str | None) -> Iterator[object]:
+    if pyarrow.types.is_timestamp(column.type):  # datetime has nothing finer than microseconds
+        column = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
+    return (_value(value, kind) for value in column.to_pylist())
+
+
+def _value(value: object, kind: str | None) -> object:
+    """A Parquet value as JSON would carry it to a column of this kind, so that the casts of a request meet it."""
+    if kind == "datetime" and isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes) and kind == "binary":
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, bytes) and kind == "string":
+        return value.decode()
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _unreadable(why: str) -> BadRequest:
+    return BadRequest(
+        f"the body is not Parquet that can be read: {why[:200]}",
+        remedy="send what DataFrame.to_parquet or pyarrow.parquet.write_table writes",
+    )

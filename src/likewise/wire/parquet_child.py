@@ -1,0 +1,84 @@
+"""The process that reads one Parquet body: from stdin to stdout, as an Arrow stream, within a limit of memory.
+
+Run by path, with no module of Likewise: a file that crashes Arrow or unpacks without end takes this process alone.
+Arguments: the most bytes of values, the most bytes of memory.  Exit code 3, with the bytes on stderr: too many values.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+TOO_LARGE = 3
+BATCH_ROWS = 1024
+VALUE_BYTES = 8  # the least that a value is taken to need
+
+
+def main(limit: int, memory: int) -> None:
+    """Copy the file's columns, those that pandas wrote as its index apart."""
+    body = sys.stdin.buffer.read()
+    import pyarrow
+    import pyarrow.parquet
+
+    _bound_memory(memory)
+    file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(body))
+    schema = file.metadata.schema
+    leaves = [schema.column(i) for i in range(file.metadata.num_columns)]
+    _check(_declared(file.metadata), limit)
+    packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    total = 0
+    shared = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(body), read_dictionary=packed)
+    for batch in shared.iter_batches(batch_size=BATCH_ROWS):
+        total += sum(_unpacked(column) for column in batch.columns)
+        _check(total, limit)
+    index = {name for name in (file.schema_arrow.pandas_metadata or {}).get("index_columns", []) if type(name) is str}
+    table = pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), file.schema_arrow)
+    kept = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
+    with pyarrow.ipc.new_stream(sys.stdout.buffer, kept.schema) as out:
+        out.write_table(kept)
+
+
+def _bound_memory(limit: int) -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows, where the bound on values has to do
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _declared(metadata: Any) -> int:
+    """Bytes of all values as the file's own footer counts them, nulls too."""
+    total = 0
+    for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
+        for i in range(metadata.num_columns):
+            width = max(VALUE_BYTES, metadata.schema.column(i).length)  # of a fixed width, else 0
+            chunk = group.column(i)
+            total += max(chunk.num_values * width, chunk.total_uncompressed_size)
+    return int(max(total, metadata.num_rows * VALUE_BYTES))
+
+
+def _unpacked(array: Any) -> int:
+    """Bytes of an array's values once each stands for itself: a dictionary's are shared until then."""
+    from pyarrow import compute, types
+
+    if types.is_dictionary(array.type):
+        lengths = compute.binary_length(array.dictionary)
+        return int(compute.sum(compute.take(lengths, array.indices)).as_py() or 0)
+    if types.is_struct(array.type):
+        return sum(_unpacked(member) for member in array.flatten())
+    if types.is_map(array.type):
+        return _unpacked(array.keys) + _unpacked(array.items)
+    if types.is_nested(array.type):  # a list of some kind
+        return _unpacked(array.flatten())
+    return int(array.nbytes)
+
+
+def _check(size: int, limit: int) -> None:
+    if size > limit:
+        sys.stderr.write(str(size))
+        sys.exit(TOO_LARGE)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

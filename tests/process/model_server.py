@@ -1,0 +1,177 @@
+"""A server process around a small model in plain Python: `python model_server.py MODEL --options '{"deadline_s": 1}'`.
+
+Prints one JSON line an event; the log goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.items import Item, Row
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.signature import Signature
+from likewise.server import ServedModel, ServerOptions, create_app, run
+
+POLL_S = 0.002
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A signature, and the prediction for one row of it."""
+
+    signature: Signature
+    predict: Callable[[Row], object]
+    example: bytes
+
+
+def signature(inputs: list[Json], outputs: list[Json], params: list[Json] | None = None) -> Signature:
+    parts = {"inputs": inputs, "outputs": outputs, "params": params}
+    return Signature.parse({name: json.dumps(part) for name, part in parts.items() if part is not None})
+
+
+def column(name: str, kind: str, *, required: bool = True, **more: Any) -> Json:
+    return {"name": name, "type": kind, "required": required, **more}
+
+
+def tensor(*shape: int, dtype: str = "float64") -> Json:
+    return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}}
+
+
+computed: Counter[str] = Counter()
+
+
+def upper(row: Row) -> object:
+    """The text in capitals, and how often this process has computed it.
+
+    `gate PATH` makes PATH.begun, and is answered once there is PATH; what begins with `bad` raises.
+    """
+    text = str(row.get("text"))
+    verb, _, path = text.partition(" ")
+    if verb == "gate":
+        Path(f"{path}.begun").touch()
+        while not Path(path).exists():
+            time.sleep(POLL_S)
+    if verb == "bad":
+        raise ValueError(f"{text!r} is bad")
+    computed[text] += 1
+    return {"text": text.upper(), "times": computed[text]}
+
+
+def product(row: Row) -> object:
+    x, n = row.get("x"), row.get("n")
+    assert isinstance(n, int)
+    return {"product": None if x is None else float(str(x)) * n, "n": n, "exact": isinstance(x, float)}
+
+
+def backwards(row: Row) -> object:
+    (values,) = row.values
+    assert isinstance(values, list)
+    return values[::-1]
+
+
+def echo(row: Row) -> object:
+    """All that the model got."""
+    return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params)}
+
+
+KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
+ANY_OUTPUT = [{"name": "values", "type": "any"}]
+MODELS: dict[str, Model] = {
+    "text": Model(
+        signature([column("text", "string")], [column("text", "string"), column("times", "long")]),
+        upper,
+        b'{"inputs": ["warm"]}',
+    ),
+    "numbers": Model(
+        signature(
+            [column("x", "double"), column("n", "long")],
+            [column("product", "double"), column("n", "long"), column("exact", "boolean")],
+        ),
+        product,
+        b'{"inputs": {"x": [1.5], "n": [1]}}',
+    ),
+    "tensor": Model(signature([tensor(-1, 3)], [tensor(-1, 3)]), backwards, b'{"inputs": [[1.0, 2.0, 3.0]]}'),
+    "kinds": Model(
+        signature(
+            [column("text", "string"), *(column(f"of {kind}", kind, required=False) for kind in KINDS)],
+            ANY_OUTPUT,
+            [
+                {"name": "temperature", "type": "double", "default": 0.5, "shape": None},
+                {"name": "stop", "type": "string", "default": ["."], "shape": [-1]},
+                {"name": "many", "type": "long", "default": 1, "shape": None},
+            ],
+        ),
+        echo,
+        b'{"dataframe_records": [{"text": "warm"}]}',
+    ),
+    "nested": Model(
+        signature(
+            [
+                column("list", "array", items={"type": "long"}),
+                column("object", "object", properties={"a": {"type": "long"}, "b": {"type": "string"}}),
+                column("map", "map", values={"type": "double"}, required=False),
+            ],
+            ANY_OUTPUT,
+        ),
+        echo,
+        b'{"dataframe_records": [{"list": [1], "object": {"a": 1, "b": "b"}, "map": {}}]}',
+    ),
+}
+
+
+class Plain:
+    """One `predict` a row; a token is a word of the row, and the model is pure."""
+
+    def __init__(self, model: Model) -> None:
+        self.spec = EngineSpec("plain", "none", True, False, True, 512, "sha256:e")
+        self._predict = model.predict
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return [Work(repr(item), len(str(item.values[0]).split()), item) for item in items if isinstance(item, Row)]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        return [Ok(self._predict(one.payload)) for one in work if isinstance(one.payload, Row)]
+
+    def close(self) -> None:
+        print(json.dumps({"closed": "engine"}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--options", type=json.loads, default={})
+    arguments = parser.parse_args()
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    options = {"port": 0, **arguments.options}
+    if "token_file" in options:
+        options["token_file"] = Path(options["token_file"])
+    model = MODELS[arguments.model]
+    served = ServedModel(
+        name=f"models:/{arguments.model}/3",
+        version="3",
+        digest="sha256:abc",
+        signature=model.signature,
+        example=model.example,
+    )
+    known = ServerOptions(**options)
+    run(
+        create_app(lambda: Plain(model), served, known),
+        known,
+        on_listening=lambda url: print(json.dumps({"listening": url}), flush=True),
+        on_ready=lambda url: print(json.dumps({"ready": url}), flush=True),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The Open Inference Protocol's public client, unchanged, against the server's process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.process.service_room import Served, served
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def text(logs: Path) -> Iterator[Served]:
+    with served(logs / "text.log", "text") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(text: Served) -> Iterator[InferenceServerClient]:
+    with InferenceServerClient(text.authority) as one:
+        yield one
+
+
+def tensor(name: str, values: Any, datatype: str, *, binary: bool) -> InferInput:
+    array = np.array(values, object if datatype == "BYTES" else None)
+    made = InferInput(name, list(array.shape), datatype)
+    made.set_data_from_numpy(array, binary_data=binary)
+    return made
+
+
+def texts(*values: str, binary: bool = True) -> list[InferInput]:
+    return [tensor("text", list(values), "BYTES", binary=binary)]
+
+
+def strings(result: InferResult, name: str = "text") -> list[str]:
+    """BYTES come as bytes from the binary tail, and as text from JSON."""
+    return [one.decode() if isinstance(one, bytes) else one for one in result.as_numpy(name).tolist()]
+
+
+def test_it_is_live_ready_and_describes_itself(client: InferenceServerClient) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("text")
+    assert client.is_model_ready("text", "3")
+    assert not client.is_model_ready("other")
+    assert not client.is_model_ready("text", "4")
+    server = client.get_server_metadata()
+    assert (server["name"], server["extensions"]) == ("likewise", ["binary_tensor_data"])
+    assert client.get_model_metadata("text", "3") == {
+        "name": "text",
+        "versions": ["3"],
+        "platform": "plain/none",
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [-1]},
+            {"name": "times", "datatype": "INT64", "shape": [-1]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_text_goes_in_and_out_as_json_and_as_bytes(
+    client: InferenceServerClient, binary_in: bool, binary_out: bool
+) -> None:
+    sent = ["tall", "", "naïve — 日本語", 'a "quote"\n', "x" * 100_000]
+    wanted = [InferRequestedOutput(name, binary_data=binary_out) for name in ("text", "times")]
+    result = client.infer("text", texts(*sent, binary=binary_in), outputs=wanted)
+    assert strings(result) == [one.upper() for one in sent]
+    times = result.as_numpy("times")
+    assert (times.dtype, times.shape) == (np.int64, (5,))
+    assert ("parameters" in result.get_output("text")) is binary_out
+
+
+def test_all_outputs_come_where_none_is_named_and_only_those_that_are(client: InferenceServerClient) -> None:
+    everything = client.infer("text", texts("a", "b")).get_response()
+    assert [one["name"] for one in everything["outputs"]] == ["text", "times"]
+    some = client.infer("text", texts("a", "b"), outputs=[InferRequestedOutput("times")])
+    assert [one["name"] for one in some.get_response()["outputs"]] == ["times"]
+    assert some.as_numpy("text") is None
+
+
+def test_the_requests_id_and_the_models_version_come_back(client: InferenceServerClient) -> None:
+    said = client.infer("text", texts("a"), request_id="job-7", model_version="3").get_response()
+    assert (said["id"], said["model_name"], said["model_version"]) == ("job-7", "text", "3")
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_compressed_requests(client: InferenceServerClient, algorithm: str, binary: bool) -> None:
+    sent = [f"row {i}" for i in range(300)]
+    result = client.infer("text", texts(*sent, binary=binary), request_compression_algorithm=algorithm)
+    assert strings(result) == [one.upper() for one in sent]
+
+
+def test_several_requests_at_once(text: Served) -> None:
+    with InferenceServerClient(text.authority, concurrency=8) as client:
+        asked = [client.async_infer("text", texts(f"n {i}", f"m {i}"), request_id=str(i)) for i in range(200)]
+        for i, one in enumerate(asked):
+            result = one.get_result()
+            assert (strings(result), result.get_response()["id"]) == ([f"N {i}", f"M {i}"], str(i))
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "inputs", "outputs", "status", "said"),
+    [
+        ("other", "", texts("a"), None, "404", "no model 'other'"),
+        ("text", "4", texts("a"), None, "404", "no version '4'"),
+        ("text", "", [tensor("txt", ["a"], "BYTES", binary=True)], None, "400", "rename 'txt' to 'text'"),
+        ("text", "", [tensor("text", [1], "INT64", binary=True)], None, "400", "row 0, column 'text'"),
+        ("text", "", texts("a"), [InferRequestedOutput("label")], "400", "label"),
+        ("text", "", texts("good", "bad one"), None, "422", "row 1: the model raised ValueError: 'bad one' is bad"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    client: InferenceServerClient, model: str, version: str, inputs: Any, outputs: Any, status: str, said: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, inputs, model_version=version, outputs=outputs)
+    assert caught.value.status() == status
+    assert said in caught.value.message()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_columns_of_numbers(logs: Path, binary: bool) -> None:
+    xs, ns = [0.1, -1e300, 0.0, 2.5], [2**62 + 1, 3, -(2**63), 2]
+    inputs = [tensor("x", xs, "FP64", binary=binary), tensor("n", ns, "INT64", binary=binary)]
+    with served(logs / "numbers.log", "numbers") as running, InferenceServerClient(running.authority) as client:
+        for outputs in (None, [InferRequestedOutput(name, binary_data=binary) for name in ("product", "n", "exact")]):
+            result = client.infer("numbers", inputs, outputs=outputs)
+            assert result.as_numpy("product").tolist() == [x * n for x, n in zip(xs, ns, strict=True)]
+            assert result.as_numpy("n").tolist() == ns
+            assert result.as_numpy("exact").tolist() == [True] * 4
+        with pytest.raises(InferenceServerException, match="'n' has 1 rows, and input 'x' has 4"):
+            client.infer("numbers", [inputs[0], tensor("n", [1], "INT64", binary=binary)])
+        described = {one["name"]: one["datatype"] for one in client.get_model_metadata("numbers")["inputs"]}
+        assert described == {"x": "FP64", "n": "INT64"}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("rows", [1, 5, 20_000])
+def test_a_tensor(logs: Path, binary: bool, rows: int) -> None:
+    sent = np.arange(rows * 3, dtype=np.float64).reshape(rows, 3) / 7
+    asked = InferInput("whatever", list(sent.shape), "FP64")
+    asked.set_data_from_numpy(sent, binary_data=binary)
+    with served(logs / "tensor.log", "tensor") as running, InferenceServerClient(running.authority) as client:
+        (output,) = client.get_model_metadata("tensor")["outputs"]
+        assert (output["datatype"], output["shape"]) == ("FP64", [-1, 3])
+        result = client.infer("tensor", [asked], outputs=[InferRequestedOutput(output["name"], binary_data=binary)])
+        assert np.array_equal(result.as_numpy(output["name"]), sent[:, ::-1])
+        wrong = InferInput("whatever", [rows * 3], "FP64")
+        wrong.set_data_from_numpy(sent.reshape(-1), binary_data=binary)
+        with pytest.raises(InferenceServerException, match="row 0") as caught:
+            client.infer("tensor", [wrong])
+        assert caught.value.status() == "400"

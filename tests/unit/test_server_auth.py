@@ -1,0 +1,190 @@
+"""Tokens: which are let in, and a file that changes, moves and vanishes under the server."""
+
+import base64
+import logging
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from likewise.core.errors import Unauthorized, WrongUsage
+from likewise.server.auth import CHALLENGE, OPEN_PATHS, Tokens
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write(tmp_path / "tokens", "# for the shop\nfirst\n\n  second  \r\n")
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def bearer(token: str) -> Headers:
+    return Headers({"Authorization": f"Bearer {token}"})
+
+
+def basic(pair: str) -> Headers:
+    return Headers({"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"})
+
+
+def lets_in(tokens: Tokens, headers: Headers) -> bool:
+    try:
+        tokens.check(headers)
+    except Unauthorized:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        bearer("first"),
+        bearer("second"),
+        Headers({"authorization": "bearer   first "}),
+        basic("anybody:first"),
+        basic(":second"),
+        Headers({"authorization": "BASIC " + base64.b64encode(b"u:first").decode()}),
+    ],
+)
+def test_each_token_is_let_in_as_bearer_and_as_a_password(file: Path, headers: Headers) -> None:
+    Tokens(file).check(headers)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        Headers({}),
+        bearer(""),
+        bearer("firs"),
+        bearer("first1"),
+        bearer("# for the shop"),
+        bearer("FIRST"),
+        basic("first"),
+        basic("first:"),
+        basic("first:other"),
+        Headers({"authorization": "first"}),
+        Headers({"authorization": "Digest first"}),
+        Headers({"authorization": "Basic !!!"}),
+        Headers({"authorization": "Basic YQ"}),
+        Headers({"authorization": "Bearer " + "x" * 100_000}),
+        Headers({"authorization": "Basic " + "YQ==" * 100_000}),
+        Headers(raw=[(b"authorization", b"Bearer \xff\x00\xe9")]),
+        Headers(raw=[(b"authorization", b"Basic \xff\xfe")]),
+        Headers(raw=[(b"authorization", b"Bearer first"), (b"authorization", b"Bearer nothing")]),
+    ],
+)
+def test_anything_else_is_unauthorized(file: Path, headers: Headers) -> None:
+    assert not lets_in(Tokens(file), headers)
+
+
+@given(raw=st.binary(max_size=200), scheme=st.sampled_from([b"", b"Bearer ", b"Basic "]))
+def test_no_header_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, raw: bytes, scheme: bytes) -> None:
+    tokens = Tokens(write(tmp_path_factory.mktemp("t") / "tokens", "a token of many characters"))
+    assert not lets_in(tokens, Headers(raw=[(b"authorization", scheme + raw)]))
+
+
+def test_a_refusal_does_not_repeat_the_token(file: Path) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        Tokens(file).check(bearer("s3cret"))
+    assert "s3cret" not in caught.value.cause + caught.value.remedy
+
+
+def test_a_token_that_is_no_ascii_is_compared_by_its_bytes(tmp_path: Path) -> None:
+    tokens = Tokens(write(tmp_path / "tokens", "\ufeffgrün\n"))
+    tokens.check(Headers(raw=[(b"authorization", "Bearer grün".encode())]))
+    tokens.check(basic("u:grün"))
+
+
+def test_a_file_that_changes_is_read_anew(file: Path) -> None:
+    tokens = Tokens(file)
+    write(file, "third\n")
+    assert [lets_in(tokens, bearer(token)) for token in ("first", "third")] == [False, True]
+
+
+def test_a_change_that_its_times_do_not_show_is_seen_while_the_file_is_young(file: Path) -> None:
+    """Two writes within one tick of the file system's clock, of one size, in one place."""
+    young = time.time_ns() + 60 * 10**9
+    write(file, "third\n")
+    os.utime(file, ns=(young, young))
+    tokens = Tokens(file)
+    write(file, "fifth\n")
+    os.utime(file, ns=(young, young))
+    assert [lets_in(tokens, bearer(token)) for token in ("third", "fifth")] == [False, True]
+
+
+def test_an_old_file_is_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    tokens = Tokens(file)
+    monkeypatch.setattr(Path, "open", None)
+    tokens.check(bearer("first"))
+
+
+def test_a_secret_that_swaps_a_symlink_is_followed(tmp_path: Path) -> None:
+    """As Kubernetes updates a mounted secret: tokens -> ..data/tokens, ..data -> a folder a version."""
+    for version in ("one", "two"):
+        (tmp_path / version).mkdir()
+        write(tmp_path / version / "tokens", f"{version}\n")
+        os.utime(tmp_path / version / "tokens", (1_000_000_000, 1_000_000_000))
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "tokens").symlink_to("..data/tokens")
+    tokens = Tokens(tmp_path / "tokens")
+    tokens.check(bearer("one"))
+    (tmp_path / "..new").symlink_to("two")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    assert [lets_in(tokens, bearer(token)) for token in ("one", "two")] == [False, True]
+
+
+@pytest.mark.parametrize("text", [None, "", "# nothing\n\n"])
+def test_a_file_that_is_lost_leaves_the_last_tokens_and_one_warning(
+    file: Path, text: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = Tokens(file)
+    with caplog.at_level(logging.WARNING):
+        file.unlink() if text is None else write(file, text)
+        for _ in range(3):
+            tokens.check(bearer("first"))
+        assert len(caplog.records) == 1
+        assert str(file) in caplog.text
+        write(file, "new\n")
+        assert [lets_in(tokens, bearer(token)) for token in ("first", "new")] == [False, True]
+        file.unlink()
+        tokens.check(bearer("new"))
+        assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("text", [None, "", "\n# only a comment\n"])
+def test_there_must_be_a_token_to_begin_with(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "tokens"
+    if text is not None:
+        write(path, text)
+    with pytest.raises(WrongUsage, match="tokens") as caught:
+        Tokens(path)
+    assert "one token a line" in caught.value.remedy
+
+
+def test_a_folder_is_no_token_file(tmp_path: Path) -> None:
+    with pytest.raises(WrongUsage, match="cannot be read"):
+        Tokens(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_file_that_every_user_can_read_is_warned_of(
+    file: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.chmod(mode)
+    with caplog.at_level(logging.WARNING):
+        Tokens(file)
+    assert ("chmod 600" in caplog.text) is warned
+
+
+def test_the_health_routes_are_open_and_browsers_ask_the_user() -> None:
+    assert {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"} == OPEN_PATHS
+    assert CHALLENGE.startswith("Basic ")
+    assert "Bearer " in CHALLENGE

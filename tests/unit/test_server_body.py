@@ -1,0 +1,179 @@
+"""Reading a body: any split, any coding that is read, every limit."""
+
+import asyncio
+import contextlib
+import gzip
+import itertools
+import tracemalloc
+import zlib
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedContentType
+from likewise.server.body import DRAINED, MAX_MEMBERS, STEP_BYTES, read_body
+
+LIMIT = 1000
+SOON = 0.01  # seconds; what waits for it waits for nothing else
+
+
+class Client:
+    """Sends `parts`, then hangs (`silent`), hangs up (`gone`) or ends."""
+
+    def __init__(self, parts: Iterable[bytes], *, end: str = "end") -> None:
+        self._parts = deque(parts)
+        self._end = end
+        self.sent = 0
+
+    async def receive(self) -> dict[str, Any]:
+        if self._parts:
+            part = self._parts.popleft()
+            self.sent += len(part)
+            last = not self._parts and self._end == "end"
+            return {"type": "http.request", "body": part, "more_body": not last}
+        if self._end == "silent":
+            await asyncio.Event().wait()
+        return {"type": "http.disconnect"}
+
+
+def read(client: Client, *, limit: int = LIMIT, timeout_s: float = 30, **headers: str) -> bytes:
+    named = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return asyncio.run(read_body(client.receive, named, limit=limit, timeout_s=timeout_s))
+
+
+def compressed(body: bytes, coding: str) -> bytes:
+    return {"identity": bytes, "gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}[coding](body)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(edges)]
+
+
+CODINGS = st.sampled_from(["identity", "gzip", "x-gzip", "deflate"])
+CUTS = st.lists(st.integers(0, 1200), max_size=8)
+
+
+@given(st.binary(max_size=1200), CODINGS, CUTS)
+def test_a_body_is_read_whole_however_it_is_split_and_refused_above_the_limit(
+    body: bytes, coding: str, cuts: list[int]
+) -> None:
+    client = Client(split(compressed(body, coding), cuts))
+    if max(len(body), len(compressed(body, coding))) <= LIMIT:
+        assert read(client, content_encoding=coding) == body
+    else:
+        with pytest.raises(BodyTooLarge, match="1,000"):
+            read(client, content_encoding=coding)
+
+
+@given(st.lists(st.binary(max_size=100), min_size=1, max_size=5), CUTS)
+def test_the_members_of_a_gzip_body_follow_each_other(bodies: list[bytes], cuts: list[int]) -> None:
+    client = Client(split(b"".join(map(gzip.compress, bodies)), cuts))
+    assert read(client, content_encoding="GZip ") == b"".join(bodies)
+
+
+@given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate"]), st.data())
+def test_a_damaged_body_is_a_bad_request_or_unchanged(body: bytes, coding: str, data: st.DataObject) -> None:
+    whole = compressed(body, coding)
+    place = data.draw(st.integers(0, len(whole) - 1))
+    flipped = whole[:place] + bytes([whole[place] ^ data.draw(st.integers(1, 255))]) + whole[place + 1 :]
+    with contextlib.suppress(BadRequest):  # or else the byte was one of the header's that say nothing of the body
+        assert read(Client([flipped]), limit=10**6, content_encoding=coding) == body
+    with pytest.raises(BadRequest, match="ends too early"):
+        read(Client([whole[:place]]), content_encoding=coding)
+
+
+def test_what_follows_a_compressed_body_is_refused() -> None:
+    for coding in ("gzip", "deflate"):
+        with pytest.raises(BadRequest):
+            read(Client([compressed(b"a", coding) + b"more"]), content_encoding=coding)
+    members = gzip.compress(b"") * (MAX_MEMBERS + 1)
+    with pytest.raises(BadRequest, match="members"):
+        read(Client([members]), limit=len(members), content_encoding="gzip")
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "gzip, identity", "deflate,br", "compress"])
+def test_other_codings_are_not_read(coding: str) -> None:
+    client = Client([b"a" * 10, b"b" * 10])
+    with pytest.raises(UnsupportedContentType, match="content encoding"):
+        read(client, content_encoding=coding)
+    assert client.sent == 20
+
+
+def test_codings_in_two_headers_are_a_list() -> None:
+    headers = Headers(raw=[(b"content-encoding", b"identity"), (b"content-encoding", b"gzip")])
+    with pytest.raises(UnsupportedContentType):
+        asyncio.run(read_body(Client([b"a"]).receive, headers, limit=LIMIT, timeout_s=30))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_bomb_is_refused_without_being_inflated(coding: str) -> None:
+    bomb = compressed(bytes(200_000_000), coding)
+    limit = 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge):
+            read(Client([bomb]), limit=limit, content_encoding=coding)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * limit + 4 * STEP_BYTES
+
+
+def test_a_body_that_inflates_to_exactly_the_limit_is_read() -> None:
+    body = bytes(4 * STEP_BYTES)
+    assert read(Client([gzip.compress(body)]), limit=len(body), content_encoding="gzip") == body
+    with pytest.raises(BodyTooLarge):
+        read(Client([gzip.compress(body)]), limit=len(body) - 1, content_encoding="gzip")
+
+
+def test_tiny_parts_take_no_more_memory_than_their_bytes() -> None:
+    size = 200_000
+    client = Client([b"x"] * size)
+    tracemalloc.start()
+    try:
+        assert len(read(client, limit=size)) == size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size
+
+
+def test_a_body_that_does_not_end_in_time_is_a_timeout() -> None:
+    with pytest.raises(BodyTimeout, match="3 bytes"):
+        read(Client([b"abc"], end="silent"), timeout_s=SOON)
+
+
+def test_a_client_that_hangs_up_is_told_apart() -> None:
+    with pytest.raises(ClientDisconnect):
+        read(Client([b"abc"], end="gone"))
+
+
+@pytest.mark.parametrize(
+    ("parts", "headers", "sent"),
+    [
+        ([b"x" * 600] * 4, {}, 2400),  # all of it: the client reads the answer then
+        ([b"x" * 600] * 4, {"content_length": "2400"}, 2400),
+        ([b"x" * 600] * 100, {}, 600 * 14),  # until it is more than DRAINED times the limit
+        ([b"x" * 600] * 4, {"content_length": str(LIMIT * DRAINED + 1)}, 0),  # told at once: it would not end
+        ([b"x" * 600] * 4, {"content_length": "2400", "expect": "100-continue"}, 0),  # asks before it sends
+    ],
+)
+def test_a_body_too_large_is_drained_within_reason(parts: list[bytes], headers: dict[str, str], sent: int) -> None:
+    client = Client(parts)
+    with pytest.raises(BodyTooLarge):
+        read(client, **headers)
+    assert client.sent == sent
+
+
+def test_draining_has_the_body_s_time_and_the_refusal_stays_what_it_was() -> None:
+    with pytest.raises(BodyTooLarge):
+        read(Client([b"x" * 600] * 2, end="silent"), timeout_s=SOON)
+    with pytest.raises(ClientDisconnect):
+        read(Client([b"x" * 600] * 2, end="gone"))

@@ -1,0 +1,197 @@
+"""Forms whose answer depends on how they were sent: documents, arrays, Parquet; and one decoder for many requests."""
+
+import io
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likewise.core.errors import BadRequest, UnsupportedContentType
+from likewise.core.items import Request, Row, Sent
+from likewise.core.signature import Signature
+from likewise.wire import Decoder, Form, decode, encode, parquet
+
+PARQUET = "application/vnd.apache.parquet"
+
+
+def signature(*inputs: dict[str, object], params: list[dict[str, object]] | None = None) -> Signature:
+    raw = {"inputs": json.dumps([{"required": True, **entry} for entry in inputs])}
+    return Signature.parse(raw | ({"params": json.dumps(params)} if params else {}))
+
+
+TEXT = signature({"type": "string", "name": "text"})
+TWO = signature({"type": "string", "name": "a"}, {"type": "long", "name": "b", "required": False})
+PROMPT = signature(
+    {"type": "string", "name": "prompt"}, params=[{"name": "top", "type": "long", "default": 3, "shape": None}]
+)
+UNSAID = Signature()
+
+
+def body(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.permutations(["a", "b", "c"]), st.integers(1, 3), st.text(max_size=3) | st.integers()), max_size=6
+    )
+)
+def test_a_decoder_keeps_nothing_of_the_requests_before(seen: list[tuple[list[str], int, Any]]) -> None:
+    decoder = Decoder(TWO)
+    for names, count, value in seen:
+        raw = body({"dataframe_split": {"columns": names[:count], "data": [[value] * count]}})
+        assert outcome(lambda raw=raw: decoder(raw, None)) == outcome(lambda raw=raw: decode(raw, None, TWO))
+
+
+def outcome(ask: Any) -> Any:
+    try:
+        return ask()
+    except BadRequest as error:
+        return error.cause
+
+
+def test_a_decoder_remembers_a_bounded_number_of_column_orders() -> None:
+    decoder = Decoder(TWO)
+    for at in range(500):
+        decoder(body({"dataframe_records": [{"a": "x", f"more {at}": 1}]}), None)
+        decoder(body({"dataframe_records": [{"a": "x", "b": at}]}), None)
+    assert len(decoder._fit._plans) == 1
+
+
+def test_a_decoder_may_be_shared_by_threads() -> None:
+    decoder, wrong = Decoder(TWO), []
+
+    def ask(columns: list[str]) -> None:
+        for at in range(300):
+            sent = {"a": str(at), "b": at}
+            call = decoder(body({"dataframe_split": {"columns": columns, "data": [[sent[c] for c in columns]]}}), None)
+            if list(call.table.rows) != [(str(at), at)]:
+                wrong.append(call)
+
+    threads = [threading.Thread(target=ask, args=(columns,)) for columns in (["a", "b"], ["b", "a"]) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_document_of_plain_values_is_a_row_and_the_rest_params() -> None:
+    call = decode(body({"prompt": "hi", "top": 5, "more": None}), None, PROMPT)
+    assert (call.table.columns, list(call.table.rows), call.table.sent) == (("prompt",), [("hi",)], None)
+    assert (call.params, call.form) == ({"top": 5}, Form.DOCUMENT)
+    assert encode(call.form, ["x"]) == b'["x"]'
+
+
+@pytest.mark.parametrize("key", ["messages", "prompt", "input"])
+def test_a_document_reaches_the_model_as_it_is(key: str) -> None:
+    sent = {key: [{"role": "user"}], "n": 1, "inputs": [1]}
+    call = decode(body(sent), None, UNSAID)
+    assert call.table.sent == Sent("document", sent)
+    assert call.items(True) == call.items(False) == [Request(call.table, {})]
+
+
+def test_a_document_without_a_column_of_the_signature_is_refused() -> None:
+    with pytest.raises(BadRequest, match="the column 'text' is missing"):
+        decode(body({"messages": []}), None, TEXT)
+    with pytest.raises(BadRequest, match=r"params\.top"):
+        decode(body({"prompt": "hi", "top": "many"}), None, PROMPT)
+
+
+def test_without_a_signature_the_model_gets_what_was_sent() -> None:
+    for value in ({"a": [1, 2], "b": [3]}, {"a": 5}, [{"a": 1}, {"b": 2}], 5, None):
+        assert decode(body({"inputs": value}), None, UNSAID).table.sent == Sent("inputs", value)
+    assert decode(body({"inputs": [[1], [2]]}), None, UNSAID).table.sent is None
+
+
+def test_items_are_rows_only_where_rows_say_it_all() -> None:
+    call = decode(body({"inputs": ["a", "b"]}), None, TEXT)
+    assert call.items(True) == [Row(("text",), ("a",), {}), Row(("text",), ("b",), {})]
+    assert call.items(False) == [Request(call.table, {})]
+    assert (call.by_row(True), call.by_row(False)) == (True, False)
+
+
+def test_named_tensors_may_differ_in_their_first_dimension() -> None:
+    spec = {"dtype": "int64", "shape": [-1, 2]}
+    named = [{"type": "tensor", "name": n, "tensor-spec": spec} for n in ("m", "n")]
+    call = decode(body({"inputs": {"n": [[1, 2]], "m": [[1, 2], [3, 4.0]], "x": [1]}}), None, signature(*named))
+    assert call.table.sent == Sent("inputs", {"m": [[1, 2], [3, 4]], "n": [[1, 2]]})
+    for wrong in ({"n": [[1, 2]], "m": [[1, 2], [3]]}, {"n": [[1, 2]], "m": [[1.5, 2], [3, 4]]}):
+        with pytest.raises(BadRequest, match=r"row [01], the tensor"):
+            decode(body({"inputs": wrong}), None, signature(*named))
+
+
+def written(**columns: Any) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream, compression="zstd")
+    return stream.getvalue()
+
+
+def test_parquet_is_read_with_its_types() -> None:
+    nested = [{"x": [1, 2], "y": "s"}, None]
+    table = decode(written(text=["a", None], nested=nested), PARQUET, UNSAID).table
+    assert (table.columns, list(table.rows)) == (("text", "nested"), [("a", nested[0]), (None, None)])
+    with pytest.raises(BadRequest, match="the Parquet body, row 1, column 'b': expected a whole number"):
+        decode(written(a=["x", "y"], b=[1.0, 1.5]), PARQUET, TWO)
+    with pytest.raises(BadRequest, match="'text' is missing"):
+        decode(written(txet=["a"]), PARQUET, TEXT)
+
+
+SHARED = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * 100_000]))
+BOMBS = {
+    "nulls": lambda: written(a=pa.nulls(9_000_000)),
+    "one text, many times": lambda: written(a=SHARED),
+    "in a list": lambda: written(a=pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), SHARED)),
+    "in a record": lambda: written(a=pa.StructArray.from_arrays([SHARED], ["s"])),
+    "one list": lambda: written(
+        a=pa.ListArray.from_arrays(pa.array([0, 9_000_000], pa.int32()), pa.nulls(9_000_000, pa.int8()))
+    ),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_parquet_bomb_is_refused(bomb: str) -> None:
+    raw = BOMBS[bomb]()
+    assert len(raw) < 100_000
+    with pytest.raises(BadRequest, match=r"unpacks to \d+ MiB, and a request may have 64"):
+        decode(raw, PARQUET, UNSAID)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds no mappings elsewhere")
+def test_a_parquet_file_that_lies_about_its_size_cannot_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LIMIT_BYTES", 2**60)  # as a footer that says nothing would pass
+    monkeypatch.setattr(parquet, "MEMORY_BYTES", 2**28)
+    with pytest.raises(BadRequest, match="ArrowMemoryError"):
+        decode(written(a=np.zeros(40_000_000)), PARQUET, UNSAID)
+
+
+@pytest.mark.parametrize("raw", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b'{"inputs": []}'])
+def test_what_is_no_parquet_is_the_clients_mistake(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="not Parquet that can be read"):
+        decode(raw, PARQUET, UNSAID)
+
+
+def test_a_parquet_file_that_ends_the_process_that_reads_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Arrow does where a footer's histograms of levels do not fit its schema."""
+    child = tmp_path / "child.py"
+    child.write_text("import os\nos.abort()\n")
+    monkeypatch.setattr(parquet, "_CHILD", child)
+    with pytest.raises(BadRequest, match="not Parquet that can be read"):
+        decode(written(a=[1]), PARQUET, UNSAID)
+
+
+def test_content_types_are_read_once_and_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(UnsupportedContentType):
+            decode(b"{}", "text/plain", UNSAID)
