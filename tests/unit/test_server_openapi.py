@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
 from likewise.server import ServedModel
-from likewise.server.openapi import describe
+from likewise.server.description.openapi import describe
 from likewise.wire import Form, decode
 from likewise.wire.oip import decode_infer
 

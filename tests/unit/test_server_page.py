@@ -12,9 +12,9 @@ import pytest
 
 from likewise.core.signature import Signature
 from likewise.server import ServedModel, curl_line
-from likewise.server.docs_page import docs_page
-from likewise.server.openapi import describe
-from likewise.server.page import CSP, landing_page
+from likewise.server.description.openapi import describe
+from likewise.server.pages.docs_page import docs_page
+from likewise.server.pages.page import CSP, landing_page
 from likewise.wire import Form, decode
 from likewise.wire.oip import decode_infer
 

@@ -3,7 +3,7 @@
 from likewise.server.app import create_app
 from likewise.server.model import ServedModel
 from likewise.server.options import ServerOptions
-from likewise.server.page import curl_line
+from likewise.server.pages import curl_line
 from likewise.server.run import run
 
 __all__ = ["ServedModel", "ServerOptions", "create_app", "curl_line", "run"]

@@ -19,14 +19,13 @@ from likewise.dataplane import PlaneOptions
 from likewise.server.access import AccessLog
 from likewise.server.answers import on_http_error
 from likewise.server.auth import Tokens
-from likewise.server.docs_page import docs_page
+from likewise.server.description import describe
 from likewise.server.front import Front
 from likewise.server.invocations import Invocations
 from likewise.server.metrics import Metrics
 from likewise.server.model import ServedModel, mlflow_version
-from likewise.server.openapi import describe
 from likewise.server.options import ServerOptions
-from likewise.server.page import CSP, landing_page
+from likewise.server.pages import CSP, docs_page, landing_page
 from likewise.server.service import Service
 from likewise.server.v2 import V2
 from likewise.wire import JSON

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from likewise.core.signature import Field
-from likewise.server.examples import Example
+from likewise.server.description.examples import Example
+from likewise.server.description.responses import Answers
+from likewise.server.description.schemas import Json, ref
 from likewise.server.model import ServedModel
-from likewise.server.responses import Answers
-from likewise.server.schemas import Json, ref
 from likewise.wire.oip import model_metadata
 from likewise.wire.oip.datatypes import DATATYPES
 from likewise.wire.oip.declared import INPUT, datatype_of, named

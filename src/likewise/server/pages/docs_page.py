@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
-from likewise.server.look import code, framed, table
+from likewise.server.pages.look import code, framed, table
 
 _Json = Mapping[str, Any]
 _TICKED = re.compile(r"`([^`]+)`")

@@ -9,9 +9,9 @@ from html import escape
 from typing import Any
 
 from likewise.core.signature import Field
-from likewise.server.examples import Example, example_of
-from likewise.server.look import POLICY, code, framed, table
+from likewise.server.description.examples import Example, example_of
 from likewise.server.model import ServedModel
+from likewise.server.pages.look import POLICY, code, framed, table
 from likewise.wire.tensor import shape_of
 
 CSP = POLICY

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from likewise.core import errors
 from likewise.core.errors import LikewiseError
+from likewise.server.description.schemas import Json, ref
 from likewise.server.model import ServedModel
-from likewise.server.schemas import Json, ref
 
 _HEADERS = ("X-Likewise-Bundle", "X-Likewise-Engine", "X-Request-Id")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from likewise.core.casts import INTEGERS, NESTED, NULLABLE
 from likewise.core.signature import Field, Signature
-from likewise.server.schemas import (
+from likewise.server.description.schemas import (
     TYPES,
     Json,
     column_schema,

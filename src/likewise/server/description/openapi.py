@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from typing import Any
 
 from likewise.core.signature import Field
-from likewise.server.examples import Example, example_of
-from likewise.server.form_schemas import Forms, forms, params_schema
+from likewise.server.description.examples import Example, example_of
+from likewise.server.description.form_schemas import Forms, forms, params_schema
+from likewise.server.description.openapi_v2 import v2_paths, v2_schemas
+from likewise.server.description.responses import Answers, error_schema
+from likewise.server.description.schemas import TYPES, Json, nullable, ref
 from likewise.server.model import ServedModel, mlflow_version
-from likewise.server.openapi_v2 import v2_paths, v2_schemas
-from likewise.server.responses import Answers, error_schema
-from likewise.server.schemas import TYPES, Json, nullable, ref
 from likewise.wire.content import PARQUET
 from likewise.wire.document import KEYS
 from likewise.wire.mlflow import FORMS
