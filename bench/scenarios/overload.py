@@ -54,8 +54,8 @@ def _verdict(most: float, seconds: float, outcomes: Sequence[Outcome], megabytes
         "overload",
         figures,
         [
-            Check("goodput / peak", goodput, "at least", 0.9),
-            Check("p99 of refusals, ms", refusal_ms, "at most", 100.0),
+            Check("goodput / peak", goodput, "at least", 0.95),
+            Check("p99 of refusals, ms", refusal_ms, "at most", 25.0),
             Check("latest accepted answer / deadline", latest / DEADLINE_S, "at most", 1.0),
             Check("refusals without Retry-After", sum(one.retry_after is None for one in shed), "at most", 0),
             Check("other statuses, or none", sum(one.status not in EXPECTED for one in outcomes), "at most", 0),

@@ -244,9 +244,11 @@ def test_who_has_sent_all_in_time_is_answered_though_the_loop_was_held_up() -> N
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
+    refused: list[int] = []
+
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
-        protocol = limited_protocol(ServerOptions(header_timeout_s=0.2), list)
+        protocol = limited_protocol(ServerOptions(header_timeout_s=0.2), list, refused.append)
         config = uvicorn.Config(hold_up, http=protocol, ws="none", log_config=None)
         state = uvicorn.Server(config).server_state
         server = await loop.create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
@@ -265,6 +267,7 @@ def test_who_has_sent_all_in_time_is_answered_though_the_loop_was_held_up() -> N
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
+    assert not refused
 
 
 def test_the_server_takes_as_many_connections_as_the_system_allows(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from likewise.core.errors import LikewiseError, MethodNotAllowed, RouteNotFound, Unauthorized
+from likewise.core.errors import BodyTimeout, LikewiseError, MethodNotAllowed, RouteNotFound, Unauthorized
 from likewise.server.auth import CHALLENGE
 from likewise.wire import JSON
 
@@ -23,6 +23,8 @@ def error_answer(error: LikewiseError, path: str = "") -> Response:
     if path.startswith("/v2"):
         body = {"error": f"{error.cause} ({error.remedy})", **body}
     headers = {}
+    if isinstance(error, BodyTimeout):
+        headers["Connection"] = "close"  # the rest of the body may come yet, and is no request
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):

@@ -77,7 +77,7 @@ def create_app(
         routes=routes, middleware=[front], exception_handlers={HTTPException: on_http_error}, lifespan=lifespan
     )
     app.router.redirect_slashes = False
-    app.state.service = service
+    app.state.service, app.state.metrics = service, metrics
     return app
 
 

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from likewise.server.body import read_body
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
-from likewise.wire import JSON, encode
+from likewise.wire import JSON, PARQUET, encode
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ class Invocations:
         options = self._options
         limit, timeout_s = options.body_limit_bytes, options.read_timeout_s
         body = await read_body(receive, headers, limit=limit, timeout_s=timeout_s)
-        large = len(body) > OFF_LOOP_BYTES
         decode, content_type = self._service.decode, headers.get("content-type")
+        large = len(body) > OFF_LOOP_BYTES or PARQUET in (content_type or "")
         call = await asyncio.to_thread(decode, body, content_type) if large else decode(body, content_type)
         results = await while_connected(receive, self._service.predict(call))
         predictions = self._service.predictions(call, results)

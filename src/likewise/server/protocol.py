@@ -29,23 +29,31 @@ Identity = Callable[[], list[tuple[bytes, bytes]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """identity: the headers of answers that no app has seen; header_s: for a request's headers to arrive.
+    """identity: the headers of answers that no app has seen; refused: told of each such answer's status.
 
-    stall_s: for the rest of a body whose request is answered already, and for a client that takes nothing of its
-    answer; both in seconds.
+    header_s: for a request's headers to arrive; stall_s: for the rest of a body whose request is answered already,
+    and for a client that takes nothing of its answer; both in seconds.
     """
 
     identity: Identity
+    refused: Callable[[int], None]
     header_s: float
     stall_s: float
 
 
-def limited_protocol(options: ServerOptions, identity: Identity) -> type[LimitedProtocol]:
-    """The class for `uvicorn.Config(http=...)`; `identity` gives the headers of answers that no app has seen."""
+def limited_protocol(
+    options: ServerOptions, identity: Identity, refused: Callable[[int], None]
+) -> type[LimitedProtocol]:
+    """The class for `uvicorn.Config(http=...)`; for the two functions see Settings."""
 
     class Protocol(LimitedProtocol):
         header_bytes = options.header_limit_bytes
-        settings = Settings(identity=identity, header_s=options.header_timeout_s, stall_s=options.read_timeout_s)
+        settings = Settings(
+            identity=identity,
+            refused=refused,
+            header_s=options.header_timeout_s,
+            stall_s=options.read_timeout_s,
+        )
 
     return Protocol
 
@@ -134,6 +142,7 @@ class LimitedProtocol(LimitedHead):
     def refuse(self, refused: Refused) -> None:
         """Take nothing more; answer `refused`, after the requests that came before it, and close."""
         logger.info("refused a request from %s: %s", self.client, refused)
+        self.settings.refused(refused.status)
         self.ended, self._refusal = True, refused
         self._arm(0, None)
         if self.in_body:

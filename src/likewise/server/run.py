@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from likewise.server.metrics import Metrics
 from likewise.server.options import ServerOptions
 from likewise.server.port import listen, url_of
 from likewise.server.protocol import limited_protocol
@@ -41,11 +42,16 @@ def run(
     """
     options = options or ServerOptions()
     service: Service = app.state.service
+    metrics: Metrics = app.state.metrics
     _raise_file_limit()
     sock = listen(options.host, options.port, guarded=options.insecure or options.token_file is not None)
     config = uvicorn.Config(
         app,
-        http=limited_protocol(options, lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())]),
+        http=limited_protocol(
+            options,
+            lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())],
+            lambda status: metrics.answered("refused", status, 0.0),
+        ),
         loop="uvloop",
         ws="none",
         lifespan="on",

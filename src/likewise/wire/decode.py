@@ -37,8 +37,7 @@ class Decoder:
         The forms are those of MLflow 3 (`dataframe_split`, `dataframe_records`, `inputs`, `instances`, documents of
         `messages`, `prompt` or `input`, CSV, Parquet) and of MLflow 1 (a bare `{"columns", "data"}`, a bare list of
         records, `format=pandas-…`, a quoted pandas document).
-        Raises BadRequest, which names field and row (rows count from 0), and UnsupportedContentType; MissingExtra for
-        Parquet where pyarrow is not installed; nothing else.
+        Raises BadRequest, which names field and row (rows count from 0), and UnsupportedContentType; nothing else.
         Source: mlflow/pyfunc/scoring_server of MLflow 3.17 and 1.30.
         """
         content = parse_content_type(content_type)

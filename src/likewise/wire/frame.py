@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -203,7 +204,7 @@ def _check_first_dimension(field: Field, rows: int, frame: Frame) -> None:
 def _no_duplicates(frame: Frame) -> None:
     names = frame.names or ()
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise BadRequest(f"{frame.where}: the column {twice!r} is there twice", remedy="name each column once")
 
 

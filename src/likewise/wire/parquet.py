@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from likewise.core.errors import BadRequest
+from likewise.core.errors import BadRequest, MissingExtra, UnsupportedContentType
 from likewise.core.extras import need
 from likewise.core.signature import Signature
 from likewise.wire.frame import Frame
@@ -29,9 +29,13 @@ def parse_parquet(body: bytes, signature: Signature) -> Frame:
     """The rows of a Parquet file, without the columns that pandas wrote as its index.
 
     A process of its own reads the file, because some bytes make Arrow end its process; that takes a third of a second.
-    Raises BadRequest (no Parquet, or more than LIMIT_BYTES of values), MissingExtra.
+    Raises BadRequest (no Parquet, or more than LIMIT_BYTES of values) and UnsupportedContentType (pyarrow is not
+    installed).
     """
-    pyarrow = need("pyarrow", extra="batch")
+    try:
+        pyarrow = need("pyarrow", extra="batch")
+    except MissingExtra as error:
+        raise UnsupportedContentType(f"Parquet is not read here: {error.cause}", remedy="send JSON or CSV") from error
     table = pyarrow.ipc.open_stream(_read(body)).read_all()
     kinds = {str(field.name): field.kind for field in signature.inputs or ()}
     names = tuple(table.schema.names)
