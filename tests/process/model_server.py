@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.engine import EngineSpec, Work
-from likewise.core.items import Item, Row
+from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.server import ServedModel, ServerOptions, create_app, run
@@ -138,13 +138,23 @@ class Plain:
         self._predict = model.predict
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        return [Work(repr(item), len(str(item.values[0]).split()), item) for item in items if isinstance(item, Row)]
+        return [Work(repr(item), tokens(item), item) for item in items]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        return [Ok(self._predict(one.payload)) for one in work if isinstance(one.payload, Row)]
+        return [Ok(self._answer(one.payload)) for one in work]
 
     def close(self) -> None:
         print(json.dumps({"closed": "engine"}), flush=True)
+
+    def _answer(self, item: object) -> object:
+        if isinstance(item, Request):
+            return [self._predict(row) for row in item.table.split(item.params)]
+        assert isinstance(item, Row)
+        return self._predict(item)
+
+
+def tokens(item: Item) -> int:
+    return len(str(item.values[0]).split()) or 1 if isinstance(item, Row) else 1
 
 
 def main() -> None:

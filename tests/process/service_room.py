@@ -7,8 +7,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,9 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 SCRIPT = Path(__file__).with_name("model_server.py")
 PATIENCE = 60  # seconds; none of these tests needs them
-TOKEN = "open-sesame"
-
-Labels = dict[str, str]
 
 
 class Served:
@@ -30,6 +27,7 @@ class Served:
         self.process = process
         self.url = url
         self.log = log
+        self.headers: dict[str, str] = {}  # of what is asked here
         self.address = (urlsplit(url).hostname or "", urlsplit(url).port or 0)
 
     @property
@@ -39,7 +37,7 @@ class Served:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of this name and with these labels, each of which has the label `bundle`."""
-        page = httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text
+        page = httpx.get(f"{self.url}/metrics", headers=self.headers, timeout=PATIENCE).text
         found = [
             sample
             for family in text_string_to_metric_families(page)
@@ -64,6 +62,42 @@ class Served:
         """The access log of a process that has ended; whatever else stands in the log is no JSON, and fails."""
         assert self.process.poll() is not None
         return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+class Gate:
+    """A text that keeps the engine of the model `text` busy until it is opened."""
+
+    def __init__(self, folder: Path, name: str = "gate") -> None:
+        self._path = folder / name
+        self.text = f"gate {self._path}"
+
+    async def begun(self) -> None:
+        """The engine has come to it."""
+        await until(Path(f"{self._path}.begun").exists)
+
+    def open(self) -> None:
+        """Let it be answered."""
+        self._path.touch()
+
+
+@asynccontextmanager
+async def client_of(running: Served, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE, limits=limits, **options) as client:
+        yield client
+
+
+def asking(client: httpx.AsyncClient, *texts: str) -> asyncio.Task[httpx.Response]:
+    return asyncio.create_task(client.post("/invocations", json={"inputs": list(texts)}))
+
+
+def check_error(answer: httpx.Response, status: int, code: str, said: str) -> None:
+    body = answer.json()
+    assert (answer.status_code, body["error_code"]) == (status, code)
+    assert said in body["message"]
+    assert body["remedy"]
+    assert answer.headers["X-Likewise-Bundle"] == "sha256:abc"
+    assert answer.headers["X-Request-Id"]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Invocations:
         limit, timeout_s = options.body_limit_bytes, options.read_timeout_s
         body = await read_body(receive, headers, limit=limit, timeout_s=timeout_s)
         decode, content_type = self._service.decode, headers.get("content-type")
-        large = len(body) > OFF_LOOP_BYTES or PARQUET in (content_type or "")
+        large = len(body) > OFF_LOOP_BYTES or PARQUET in (content_type or "").lower()
         call = await asyncio.to_thread(decode, body, content_type) if large else decode(body, content_type)
         results = await while_connected(receive, self._service.predict(call))
         predictions = self._service.predictions(call, results)

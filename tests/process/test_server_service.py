@@ -1,0 +1,218 @@
+"""The service as a process, seen from outside: metrics, access log, ids, overload, many requests at once."""
+
+import asyncio
+import json
+import resource
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.process.service_room import PATIENCE, Gate, Served, asking, check_error, client_of, served, until
+
+SECRET = "xyzzy-s3cr3t"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+COUNTED = {
+    "likewise_batch_items_count": 3,  # the warm-up's, and two below
+    "likewise_batch_items_sum": 4,
+    "likewise_batch_tokens_sum": 7,
+    "likewise_padding_efficiency_sum": 1 + 4 / 6 + 1,
+    "likewise_queue_seconds_count": 4,
+    "likewise_compute_seconds_count": 3,
+    "likewise_cache_hits_total": 1,
+    "likewise_cache_misses_total": 4,
+    "likewise_poison_items_total": 1,
+    "likewise_shared_items_total": 0,
+    "likewise_dropped_items_total": 0,
+    "likewise_queue_items": 0,
+    "likewise_queue_tokens": 0,
+    "likewise_worker_restarts": 0,
+}
+
+
+def test_what_is_done_is_counted(tmp_path: Path) -> None:
+    with served(tmp_path / "server.log") as running, httpx.Client(base_url=running.url) as client:
+        for texts in (["one", "two more words"], ["one"], ["bad text"]):
+            client.post("/invocations", json={"inputs": texts})
+        assert {name: running.metric(name) for name in COUNTED} == pytest.approx(COUNTED)
+        client.post("/invocations", content="{")
+        client.get("/nothing")
+        client.post("/v2/models/text/versions/3/infer", content="{")
+        wanted = {
+            ("/invocations", "200"): 2,
+            ("/invocations", "422"): 1,
+            ("/invocations", "400"): 1,
+            ("other", "404"): 1,
+            ("/v2/models/{model}/versions/{version}/infer", "400"): 1,
+            ("/metrics", "200"): len(COUNTED) + 5,  # above, and in this loop
+        }
+        for (route, status), count in wanted.items():
+            assert running.metric("likewise_requests_total", route=route, status=status) == count
+        assert running.metric("likewise_request_seconds_count", route="/invocations") == 4
+
+
+def test_what_waits_is_shown_and_equal_texts_are_computed_once(tmp_path: Path) -> None:
+    async def scenario(running: Served) -> None:
+        gate = Gate(tmp_path)
+        async with client_of(running) as client:
+            first = asking(client, gate.text)
+            await gate.begun()
+            equal = [asking(client, "same", "same") for _ in range(50)]
+            left = asking(client, "left")
+            await until(lambda: running.metric("likewise_shared_items_total") == 99)
+            await until(lambda: running.metric("likewise_queue_items") == 2)
+            assert running.metric("likewise_queue_tokens") >= 2
+            left.cancel()
+            await until(lambda: running.metric("likewise_dropped_items_total") == 1)
+            assert running.metric("likewise_queue_items") == 1
+            gate.open()
+            assert (await first).status_code == 200
+            for answer in await asyncio.gather(*equal):
+                assert answer.json() == {"predictions": [{"text": "SAME", "times": 1}] * 2}
+            assert (await asking(client, "left")).json() == {"predictions": [{"text": "LEFT", "times": 1}]}
+            await until(lambda: running.metric("likewise_requests_total", status="499") == 1)
+
+    with served(tmp_path / "server.log") as running:
+        asyncio.run(scenario(running))
+
+
+# --- too much, too late ----------------------------------------------------------------------------------------------
+
+
+def test_what_may_not_wait_is_refused_at_once(tmp_path: Path) -> None:
+    async def scenario(running: Served) -> None:
+        gate = Gate(tmp_path)
+        async with client_of(running) as client:
+            first = asking(client, gate.text)
+            await gate.begun()
+            waiting = [asking(client, f"waiting {i}") for i in range(2)]
+            await until(lambda: running.metric("likewise_queue_items") == 2)
+            for path, body in (
+                ("/invocations", {"inputs": [f"row {i}" for i in range(20)]}),
+                ("/v2/models/text/infer", tensor_of([f"row {i}" for i in range(20)])),
+            ):
+                refused = await client.post(path, json=body)
+                check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "tokens are waiting, and 20 may")
+                assert int(refused.headers["Retry-After"]) >= 1
+            gate.open()
+            assert {one.status_code for one in await asyncio.gather(first, *waiting)} == {200}
+            assert (await asking(client, *(f"row {i}" for i in range(20)))).status_code == 200  # nothing waits any more
+        assert running.metric("likewise_shed_total", reason="queue") == 2
+
+    with served(tmp_path / "server.log", queue_tokens=20) as running:
+        asyncio.run(scenario(running))
+
+
+def tensor_of(texts: list[str]) -> dict[str, object]:
+    return {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [len(texts)], "data": texts}]}
+
+
+def test_what_is_late_is_told_and_what_would_be_is_refused_at_once(tmp_path: Path) -> None:
+    async def scenario(running: Served) -> None:
+        gate = Gate(tmp_path)
+        async with client_of(running) as client:
+            check_error(await asking(client, gate.text), 504, "DEADLINE_EXCEEDED", "no answer within 1 s")
+            refused = await asking(client, "after it")  # its caller has gone, and the engine is still busy with it
+            check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "and 1 s are allowed")
+            assert int(refused.headers["Retry-After"]) >= 1
+            gate.open()
+            await until(lambda: running.metric("likewise_compute_seconds_count") == 2)
+            assert (await asking(client, "after it")).json() == {"predictions": [{"text": "AFTER IT", "times": 1}]}
+        assert running.metric("likewise_shed_total", reason="deadline") == 1
+
+    with served(tmp_path / "server.log", deadline_s=1) as running:
+        asyncio.run(scenario(running))
+
+
+# --- ids and the access log ------------------------------------------------------------------------------------------
+
+
+def test_each_request_has_one_line_in_json_with_its_ids_and_none_of_its_texts(tmp_path: Path) -> None:
+    wrong = {"inputs": [{"text": SECRET, "extra": SECRET}, {"text": [SECRET]}]}
+    with served(tmp_path / "server.log") as running, httpx.Client(base_url=running.url) as client:
+        answers = [
+            client.post(f"/invocations?q={SECRET}", json={"inputs": [SECRET]}, headers={"X-Request-Id": "job-7.a:b_c"}),
+            client.post("/invocations", json=wrong, headers=TRACEPARENT),
+            client.post(
+                "/invocations", json={"inputs": [f"bad {SECRET}"]}, headers=TRACEPARENT | {"X-Request-Id": "i"}
+            ),
+            client.get(f"/{SECRET}"),
+            client.get(f"/v2/models/{SECRET}/versions/{SECRET}/ready"),
+            client.get("/ping", headers={"X-Request-Id": f"{SECRET} with a blank"}),
+            client.get("/ping", headers={"X-Request-Id": f"<{SECRET}>", "traceparent": f"00-{SECRET}"}),
+            client.get("/ping", headers={"X-Request-Id": "x" * 129, "Authorization": f"Bearer {SECRET}"}),
+        ]
+        ids = [answer.headers["X-Request-Id"] for answer in answers]
+        assert running.stop() == 0
+    lines = running.log_lines()
+    assert SECRET not in running.log.read_text()
+    assert [line["request_id"] for line in lines] == ids
+    assert ids[:3] == ["job-7.a:b_c", TRACE, "i"]
+    assert all(len(one) == 32 and set(one) <= set("0123456789abcdef") for one in ids[3:])
+    assert len(set(ids)) == len(ids)
+    assert [line["trace_id"] for line in lines] == [None, TRACE, TRACE, *[None] * 5]
+    assert [line["status"] for line in lines] == [answer.status_code for answer in answers]
+    assert [line["status"] for line in lines] == [200, 400, 422, 404, 404, 200, 200, 200]
+    assert [line["bytes_out"] for line in lines] == [len(answer.content) for answer in answers]
+    routes = ["/invocations"] * 3 + ["other", "/v2/models/{model}/versions/{version}/ready"] + ["/ping"] * 3
+    assert [line["route"] for line in lines] == routes
+    for line in lines:
+        assert line["method"] in ("GET", "POST")
+        assert line["client"] == "127.0.0.1"
+        assert 0 <= line["seconds"] < PATIENCE
+        assert abs(line["time"] - time.time()) < 600
+
+
+# --- many ------------------------------------------------------------------------------------------------------------
+
+MANY = 10_000
+EACH = (
+    "POST /invocations HTTP/1.1\r\nHost: here\r\nConnection: close\r\nX-Request-Id: r-{}\r\nContent-Length: {}\r\n\r\n"
+)
+
+
+async def one_of_many(address: tuple[str, int], i: int, connecting: asyncio.Semaphore) -> bytes:
+    async with connecting:
+        reader, writer = await asyncio.open_connection(*address)
+    body = json.dumps({"inputs": [f"text {i}", f"again {i}"]})
+    writer.write((EACH.format(i, len(body)) + body).encode())
+    answer = await reader.read(-1)
+    writer.close()
+    return answer
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_at_once_are_each_answered_with_their_own_answer(tmp_path: Path) -> None:
+    async def scenario(running: Served) -> list[bytes]:
+        gate = Gate(tmp_path)
+        connecting = asyncio.Semaphore(500)
+        async with client_of(running) as client:
+            first = asking(client, gate.text)
+            await gate.begun()
+            many = [asyncio.create_task(one_of_many(running.address, i, connecting)) for i in range(MANY)]
+            await until(lambda: running.metric("likewise_queue_items") == 2 * MANY)
+            gate.open()
+            assert (await first).status_code == 200
+            return await asyncio.gather(*many)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = MANY + 200
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        pytest.skip(f"this system allows a process {hard} open files, and {needed} connections are made")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    with served(tmp_path / "server.log", keep_alive_s=600, header_timeout_s=PATIENCE) as running:
+        answers = asyncio.run(scenario(running))
+        assert running.stop() == 0
+    for i, answer in enumerate(answers):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert f"\r\nx-request-id: r-{i}\r\n".encode() in head + b"\r\n"
+        wanted = [{"text": f"TEXT {i}", "times": 1}, {"text": f"AGAIN {i}", "times": 1}]
+        assert json.loads(body) == {"predictions": wanted}
+    logged = [line["request_id"] for line in running.log_lines() if line["request_id"].startswith("r-")]
+    assert sorted(logged) == sorted(f"r-{i}" for i in range(MANY))
