@@ -17,6 +17,7 @@ TIMES = 3.0
 SECONDS = 60.0
 PEAK_S = 5.0
 DEADLINE_S = 2.0
+CACHE_BYTES = 2_000_000  # soon full, so that memory says what else grows
 SHED = (429, 503)
 EXPECTED = (200, *SHED, 504)
 
@@ -24,7 +25,7 @@ EXPECTED = (200, *SHED, 504)
 def overload(options: Options) -> Verdict:
     """Goodput beside the peak, how fast a refusal comes, the latest accepted answer, and memory."""
     seconds, texts = options.seconds or SECONDS, asks()
-    with sleeping(options.rows_per_s, deadline_s=DEADLINE_S) as server:
+    with sleeping(options.rows_per_s, deadline_s=DEADLINE_S, cache_bytes=CACHE_BYTES) as server:
         most = peak(server, texts, min(PEAK_S, seconds))
         with _memory(server, seconds) as megabytes:
             outcomes = go(opened(server.port, texts, TIMES * most, seconds))

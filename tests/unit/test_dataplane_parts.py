@@ -157,7 +157,7 @@ def test_the_cache_keeps_to_its_bytes(puts: list[tuple[int, int]], limit: int) -
     for key, length in puts:
         cache.put(bytes([key]), Ok("x" * length))
         held = [cache.get(bytes([key])) for key in range(21)]
-        assert sum(OVERHEAD + 2 * len(str(one.value)) for one in held if one) <= limit
+        assert sum(OVERHEAD + len(str(one.value)) for one in held if one) <= limit
 
 
 # --- admission, in virtual time --------------------------------------------------------------------------------------

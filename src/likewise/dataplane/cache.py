@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import marshal
+import pickle
 from collections import OrderedDict
-from typing import Any
 
 from likewise.core.results import Ok
 
-OVERHEAD = 300  # bytes of a key, an Ok, the table's own slots
+OVERHEAD = 250  # bytes of a key, of the bytes object beside it, and of their place in the table
 
 
 class AnswerCache:
-    """At most about `limit` bytes of answers by `item_key`; 0 keeps none."""
+    """At most about `limit` bytes of answers by `item_key`; 0 keeps none.
+
+    Answers are kept as bytes: hundreds of thousands of records would make each of Python's garbage collections stop
+    the event loop for a tenth of a second.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: OrderedDict[bytes, tuple[Ok, int]] = OrderedDict()
+        self._held: OrderedDict[bytes, bytes] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: bytes) -> Ok | None:
@@ -25,21 +28,16 @@ class AnswerCache:
         if found is None:
             return None
         self._held.move_to_end(key)
-        return found[0]
+        return Ok(pickle.loads(found))  # noqa: S301  `put` made it
 
     def put(self, key: bytes, result: Ok) -> None:
         """Keep it, where it fits."""
-        size = OVERHEAD + _size(result.value)
-        if size > self._limit:
+        packed = pickle.dumps(result.value, pickle.HIGHEST_PROTOCOL)
+        if OVERHEAD + len(packed) > self._limit:
             return
-        self._bytes += size - self._held.pop(key, (None, 0))[1]
-        self._held[key] = (result, size)
+        before = self._held.pop(key, None)
+        self._bytes += OVERHEAD + len(packed) - (OVERHEAD + len(before) if before is not None else 0)
+        self._held[key] = packed
         while self._bytes > self._limit:
-            self._bytes -= self._held.popitem(last=False)[1][1]
-
-
-def _size(value: Any) -> int:
-    try:
-        return 2 * len(marshal.dumps(value, 2))  # objects take about twice their bare bytes
-    except ValueError:
-        return 4 * len(repr(value))
+            _, gone = self._held.popitem(last=False)
+            self._bytes -= OVERHEAD + len(gone)
