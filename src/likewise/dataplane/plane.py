@@ -107,6 +107,7 @@ class DataPlane:
             return await call.done
         finally:
             timer.cancel()
+            call.done = None  # as it may hold an error that holds this frame
             self._calls.discard(call)
             if call.missing:
                 self._abandon(call)
@@ -170,7 +171,10 @@ class DataPlane:
         )
         if refusal is not None:
             self._observer.shed(refusal.reason)
-            raise refusal.error
+            try:
+                raise refusal.error
+            finally:
+                del refusal  # or the error would hold this frame, and the frame the error, until a garbage collection
         for entry in fresh.values():
             self._raw.add(entry)
             if entry.key is not None:
@@ -296,7 +300,8 @@ class DataPlane:
         self._land(entry)
         if entry.key is not None and isinstance(result, Ok):
             self._cache.put(entry.key, result)
-        for call, place in entry.waiters:
+        waiters, entry.waiters = entry.waiters, []  # or calls and entries would hold each other
+        for call, place in waiters:
             call.settle(place, result)
 
     def _land(self, entry: Entry) -> None:
