@@ -191,6 +191,7 @@ SAME: list[tuple[str, Any]] = [
     ("map", {"inputs": [{"v": {"x": 1, "ß": 2}}]}),
     ("map", split(["v"], [{"x": 1}], [{}])),
     *(("any", {"inputs": [{"v": v}]}) for v in (None, 1, "a", [1, "a"], {"x": [None]}, True, 2.5)),
+    *(("any", {"inputs": {"v": v}}) for v in ([""], ["a", "b"], [], [1, 2], [1.5, "a"], [["a"], ["b"]], [None], "a")),
     ("any", split(["v"], [{"x": 1}], [[1]], ["a"], [None])),
     ("unnamed long", {"inputs": [1, 2]}),
     ("unnamed long", {"inputs": 7}),

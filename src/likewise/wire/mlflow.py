@@ -94,10 +94,15 @@ def _listed(value: list[object], form: str, signature: Signature) -> Frame:
 
 
 def _by_column(value: dict[str, object], form: str, signature: Signature) -> Frame:
-    """Columns of values; a scalar stands for every row; one row where the signature's cells are lists or objects."""
-    whole = any(field.kind in _WHOLE for field in signature.inputs or ())
+    """Columns of values; a scalar stands for every row; one row where the signature's cells are lists or objects.
+
+    One row, too, where no column can be told from a cell: a list of texts in a column of any type is taken for a cell.
+    """
+    fields = signature.inputs or ()
+    anything = {field.name for field in fields if field.kind == "any"}
     lists = {name: column for name, column in value.items() if isinstance(column, list)}
-    if whole or not lists:
+    cells = all(name in anything and all(isinstance(each, str) for each in lists[name]) for name in lists)
+    if cells or any(field.kind in _WHOLE for field in fields):
         return Frame(tuple(value), [list(value.values())], form, ascii_bytes=True)
     rows = max(len(column) for column in lists.values())
     columns = {name: lists.get(name, [member] * rows) for name, member in value.items()}
