@@ -193,17 +193,20 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     count = draw(st.integers(1, 3))
     rows = [[draw(of_type(field, nulls="dataframe" in form)) for field in sent] for _ in range(count)]
     names = [field.get("name", str(i)) for i, field in enumerate(sent)]
-    body: dict[str, Any] = render(form, names, rows, named="name" in fields[0])
+    nested = any(field["type"] in ("array", "object") for field in fields)
+    body: dict[str, Any] = render(form, names, rows, named="name" in fields[0], nested=nested)
     if draw(st.booleans()):
         body["params"] = draw(st.none() | st.fixed_dictionaries({}, optional={"top": LONGS, "threshold": DOUBLES}))
     return name, json.dumps(body).encode()
 
 
-def render(form: str, names: list[str], rows: list[list[Any]], *, named: bool) -> dict[str, Any]:
+def render(form: str, names: list[str], rows: list[list[Any]], *, named: bool, nested: bool) -> dict[str, Any]:
     if form == "dataframe_split":
         return {form: {"columns": names, "data": rows}}
     if not named and form != "dataframe_records":
         return {"inputs": [row[0] if len(row) == 1 else row for row in rows]}
+    if form == "input columns" and nested:  # MLflow reads these as one row
+        return {"inputs": dict(zip(names, rows[0], strict=True))}
     if form == "input columns":
         return {"inputs": {name: [row[at] for row in rows] for at, name in enumerate(names)}}
     return {form: [dict(zip(names, row, strict=True)) for row in rows]}
@@ -213,7 +216,7 @@ def render(form: str, names: list[str], rows: list[list[Any]], *, named: bool) -
 def test_a_generated_request_gets_the_same_answer(pair_of: PairOf) -> None:
     answered: list[str] = []
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=500, deadline=None, derandomize=True)  # MLflow takes odd things: surprises are for a person
     @given(requests())
     def check(request: tuple[str, bytes]) -> None:
         name, raw = request
