@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ DRIFT = 1e-3
 
 LONGEST = ["likewise", "max_tokens"]
 """Where the model file says how many tokens its table of positions takes."""
+
+_FIRST = threading.Lock()
+"""Held until a forward pass has run once: two threads that first hand arrays to the runtime at the same time wait for
+each other forever, one in its binding's call-once and one in Python's lock."""
 
 TORCH = "use the engine 'torch'"
 
@@ -83,7 +88,10 @@ def open_openvino(folder: Path, *, precision: str, threads: int | None = None) -
             f"OpenVINO has no {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
             remedy=f"use the precision {' or '.join(offered)}",
         )
-    return _Lanes(*_compiled(core, folder, precision, threads or usable_threads()))
+    with _FIRST:
+        lanes = _Lanes(*_compiled(core, folder, precision, threads or usable_threads()))
+        lanes(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))
+    return lanes
 
 
 class _Lanes:
