@@ -244,3 +244,16 @@ def test_a_cpu_whose_instructions_are_switched_off_is_refused(folder: Path) -> N
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code, folder], check=True, stdout=subprocess.PIPE, env=environment)
     assert b"fp32" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_first_passes_of_several_threads_do_not_wait_for_each_other(folder: Path) -> None:
+    """A race of the binding's own, once in about ten new processes, before an opened pass had run once."""
+    code = "import sys, threading, numpy; from pathlib import Path\n"
+    code += "from likewise.engine.text.openvino import open_openvino as o\n"
+    code += "forward = o(Path(sys.argv[1]), precision='fp32', threads=2)\n"
+    code += "inputs = numpy.ones((40, 16), dtype=numpy.int64), numpy.ones((40, 16), dtype=numpy.int64)\n"
+    code += "threads = [threading.Thread(target=forward, args=inputs) for _ in range(4)]\n"
+    code += "[each.start() for each in threads]; [each.join() for each in threads]"
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", code, folder], check=True, timeout=120)
