@@ -63,8 +63,9 @@ async def while_connected(receive: Receive, answer: Awaitable[T]) -> T:
     assert task is not None  # noqa: S101  a request is a task
     watching: asyncio.Task[Message] | None = None
 
-    def hung_up(_: object) -> None:
-        task.cancel()
+    def hung_up(watched: asyncio.Task[Message]) -> None:
+        if not watched.cancelled():  # as it is, with all else, when the server stops at once
+            task.cancel()
 
     def watch() -> None:
         nonlocal watching
@@ -75,7 +76,7 @@ async def while_connected(receive: Receive, answer: Awaitable[T]) -> T:
     try:
         return await answer
     except asyncio.CancelledError:
-        if watching is not None and watching.done() and task.uncancel() == 0:
+        if watching is not None and watching.done() and not watching.cancelled() and task.uncancel() == 0:
             raise ClientDisconnect from None
         raise
     finally:
