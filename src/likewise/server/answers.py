@@ -14,14 +14,18 @@ from likewise.server.auth import CHALLENGE
 from likewise.wire import JSON
 
 
-def error_answer(error: LikewiseError, path: str = "") -> Response:
-    """`{"error_code", "message", "remedy"}` with MLflow's code, and the error's HTTP status.
-
-    On the paths of the Open Inference Protocol with `error` too, which its clients read.
+def error_body(error: LikewiseError, path: str = "") -> bytes:
+    """`{"error_code", "message", "remedy"}` with MLflow's code; on the paths of the Open Inference Protocol with
+    `error` too, which its clients read.
     """
     body = {"error_code": error.mlflow_code, "message": error.cause, "remedy": error.remedy}
     if path.startswith("/v2"):
         body = {"error": f"{error.cause} ({error.remedy})", **body}
+    return orjson.dumps(body, default=str)
+
+
+def error_answer(error: LikewiseError, path: str = "") -> Response:
+    """`error_body` with the error's HTTP status and headers."""
     headers = {}
     if isinstance(error, BodyTimeout):
         headers["Connection"] = "close"  # the rest of the body may come yet, and is no request
@@ -29,7 +33,7 @@ def error_answer(error: LikewiseError, path: str = "") -> Response:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = CHALLENGE
-    return Response(orjson.dumps(body, default=str), error.status, headers, media_type=JSON)
+    return Response(error_body(error, path), error.status, headers, media_type=JSON)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import orjson
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from likewise.server.answers import error_body
 from likewise.server.head import SLICE_BYTES, LimitedHead, Refused
 from likewise.server.options import ServerOptions
 from likewise.wire import JSON
@@ -161,8 +161,7 @@ class LimitedProtocol(LimitedHead):
             self._running = None
 
     def _send(self, refused: Refused) -> None:
-        error = refused.error
-        body = orjson.dumps({"error_code": error.mlflow_code, "message": error.cause, "remedy": error.remedy})
+        body = error_body(refused.error)
         headers = [
             *self.server_state.default_headers,
             *self.settings.identity(),
