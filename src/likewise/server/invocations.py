@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -16,6 +16,7 @@ from likewise.server.service import Service
 from likewise.wire import JSON, PARQUET, encode
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that others are served meanwhile
 WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing that its caller has gone
@@ -37,11 +38,18 @@ class Invocations:
         body = await read_body(receive, headers, limit=limit, timeout_s=timeout_s)
         decode, content_type = self._service.decode, headers.get("content-type")
         large = len(body) > OFF_LOOP_BYTES or PARQUET in (content_type or "").lower()
-        call = await asyncio.to_thread(decode, body, content_type) if large else decode(body, content_type)
+        call = await off_loop(large, decode, body, content_type)
         results = await while_connected(receive, self._service.predict(call))
         predictions = self._service.predictions(call, results)
-        answer = await asyncio.to_thread(encode, call.form, predictions) if large else encode(call.form, predictions)
+        answer = await off_loop(large, encode, call.form, predictions)
         await send_json(send, answer)
+
+
+async def off_loop(large: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """`function(*arguments)`, in a thread where it is `large`, so that others are served meanwhile."""
+    if large:
+        return await asyncio.to_thread(function, *arguments, **named)
+    return function(*arguments, **named)
 
 
 async def send_json(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import orjson
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -13,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from likewise.core.errors import RouteNotFound
 from likewise.server.body import read_body
-from likewise.server.invocations import OFF_LOOP_BYTES, send_json, while_connected
+from likewise.server.invocations import OFF_LOOP_BYTES, off_loop, send_json, while_connected
 from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
@@ -82,17 +80,12 @@ class V2:
         headers, options = Headers(scope=scope), self._options
         body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
         length, signature = headers.get(HEADER_LENGTH), self._service.model.signature
-        if len(body) > OFF_LOOP_BYTES:
-            call = await asyncio.to_thread(decode_infer, body, length, signature)
-        else:
-            call = decode_infer(body, length, signature)
+        large = len(body) > OFF_LOOP_BYTES
+        call = await off_loop(large, decode_infer, body, length, signature)
         asked = Call(call.table, call.params)
         results = await while_connected(receive, self._service.predict(asked))
         predictions = self._service.predictions(asked, results)
-        if len(body) > OFF_LOOP_BYTES:
-            answer, json_length = await asyncio.to_thread(self._encode, call, predictions)
-        else:
-            answer, json_length = self._encode(call, predictions)
+        answer, json_length = await off_loop(large, self._encode, call, predictions)
         if json_length is None:
             await send_json(send, answer)
         else:
