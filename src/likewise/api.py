@@ -20,11 +20,15 @@ from likewise.core.engine import Engine, answers
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
-from likewise.engine.load import LazyEngine, open_engine
+from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
+from likewise.engine.options import ANY, EngineOptions
 from likewise.server import ServedModel, ServerOptions, create_app, run
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from likewise.build.measure import Measurement
+    from likewise.build.options import CompileOptions
 
 Report = Callable[[str], None]
 
@@ -33,10 +37,12 @@ Report = Callable[[str], None]
 class Bundle(StoredBundle):
     """A verified bundle that can answer.
 
-    `predict` loads an engine and keeps it until `close`, which leaving `with` calls too.
+    `predict` loads an engine and keeps it until `close`, which leaving `with` calls too.  `choice`: which engine that
+    is, and `engine()` without arguments.
     """
 
     trust: Trust = field(default_factory=Trust, repr=False)
+    choice: EngineOptions = ANY
     _kept: LazyEngine = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -52,9 +58,13 @@ class Bundle(StoredBundle):
         """Close the engine that `predict` has loaded; a later `predict` loads it anew."""
         self._kept.close()
 
-    def engine(self, name: str | None = None) -> Engine:
-        """Load the engine `name`, or the best one that runs here; the caller closes it."""
-        return open_engine(self, name, trust=self.trust)
+    def engine(self, name: str | None = None, *, precision: str | None = None) -> Engine:
+        """Load the engine `name` in `precision` (`bf16` or `fp32`), or the fastest here; the caller closes it.
+
+        Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (no such precision).
+        """
+        asked = EngineOptions(name, precision)
+        return open_engine(self, asked if asked.pinned else self.choice, trust=self.trust)
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
         """What `mlflow.pyfunc.load_model(…).predict(data, params)` answers, from the bundle's best engine.
@@ -88,27 +98,52 @@ def _like_a_frame(predictions: object, data: pd.DataFrame, signature: Signature)
     return type(data)(predictions, index=index, columns=None if predictions else names)
 
 
-def find(model: str | Path, *, trust: bool = False, report: Report | None = None) -> Bundle:
+def find(
+    model: str | Path,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+    report: Report | None = None,
+) -> Bundle:
     """The bundle that `model` names: a bundle folder is opened, any MLflow model URI is bundled into the cache first.
 
-    Raises what `open_bundle` and `bundle` raise.
+    engine, precision: which engine its `predict` uses.  Raises what `open_bundle` and `bundle` raise.
     """
+    choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
-        return open_bundle(model, trust=trust)
+        return open_bundle(model, engine=engine, precision=precision, trust=trust)
     from likewise.build.bundle import cached_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = cached_bundle(str(model), trust=allowed, report=report)
-    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)))
+    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)), choice)
 
 
-def open_bundle(path: str | Path, *, trust: bool = False) -> Bundle:
+def open_bundle(
+    path: str | Path, *, engine: str | None = None, precision: str | None = None, trust: bool = False
+) -> Bundle:
     """Open a bundle folder after checking its every byte.
 
-    Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing.
+    engine, precision: which engine its `predict` uses.
+    Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing, WrongUsage.
     """
+    choice = EngineOptions(engine, precision)
     opened = open_stored(path)
-    return Bundle(opened.path, opened.manifest, Trust(allow=trust))
+    return Bundle(opened.path, opened.manifest, Trust(allow=trust), choice)
+
+
+def measure(bundle: Bundle) -> Measurement:
+    """Time the bundle's engines on this machine, and remember it here for its next starts on such a CPU.
+
+    Raises EngineUnavailable where there are no two to choose between.
+    """
+    from likewise.build.measure import measure as timed
+    from likewise.engine.rates import remember_rates
+
+    found = timed(bundle)
+    remember_rates(bundle.manifest, found.rates)
+    return found
 
 
 def bundle(
@@ -117,20 +152,28 @@ def bundle(
     *,
     references: Sequence[str] = (),
     row_wise: bool | None = None,
+    compiling: CompileOptions | None = None,
     trust: bool = False,
     report: Report | None = None,
 ) -> Bundle:
     """Make a self-contained bundle of an MLflow model at `output`, and prove that it answers away from its store.
 
     references: URIs that the model opens and that neither it nor a trace tells. row_wise: overrides what it declares.
+    compiling: how the fast engine is made and measured.
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
-    ReferenceMissing, UnsafeArchive, OutputRefused.
+    ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
     from likewise.build.bundle import build_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = build_bundle(
-        str(model), Path(output), trust=allowed, references=references, row_wise=row_wise, report=report
+        str(model),
+        Path(output),
+        trust=allowed,
+        references=references,
+        row_wise=row_wise,
+        compiling=compiling,
+        report=report,
     )
     return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)))
 
@@ -140,6 +183,7 @@ def serve(
     *,
     options: ServerOptions | None = None,
     engine: str | None = None,
+    precision: str | None = None,
     trust: bool = False,
     listening: Report | None = None,
     ready: Report | None = None,
@@ -150,9 +194,10 @@ def serve(
     """
     options = options or ServerOptions()
     found = _found(model, trust)
-    load: Callable[[], Engine] = partial(found.engine, engine)
+    choice = _choice(found, engine, precision)
+    load: Callable[[], Engine] = partial(found.engine, choice.name, precision=choice.precision)
     if options.workers:
-        load = partial(_pool_of, partial(_worker_engine, str(found.path), engine, found.trust.allow), options.workers)
+        load = partial(_pool_of, partial(_worker_engine, str(found.path), choice, found.trust.allow), options.workers)
     app = create_app(load, served_model(found), options)
     run(app, options, on_listening=listening, on_ready=ready)
 
@@ -163,9 +208,14 @@ def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
     return open_pool(opener, count)
 
 
-def _worker_engine(path: str, engine: str | None, trust: bool) -> Engine:
+def _worker_engine(path: str, choice: EngineOptions, trust: bool) -> Engine:
     """What each worker process runs."""
-    return open_bundle(path, trust=trust).engine(engine)
+    return open_bundle(path, engine=choice.name, precision=choice.precision, trust=trust).engine()
+
+
+def _choice(found: Bundle, engine: str | None, precision: str | None) -> EngineOptions:
+    asked = EngineOptions(engine, precision)
+    return asked if asked.pinned else found.choice
 
 
 def score(
@@ -175,6 +225,7 @@ def score(
     *,
     options: ScoreOptions | None = None,
     engine: str | None = None,
+    precision: str | None = None,
     trust: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
@@ -183,11 +234,16 @@ def score(
     Raises InputNotFound, InputInvalid, OutputRefused, TooManyQuarantined, and what `find` and `Bundle.engine` do.
     """
     found = _found(model, trust)
-    loaded = LazyEngine(lambda: found.engine(engine))
+    loaded = LazyEngine(partial(found.engine, engine, precision=precision))
     try:
         return score_file(loaded, found.digest, found.signature, source, output, options, progress)
     finally:
         loaded.close()
+
+
+def advice(bundle: Bundle) -> str | None:
+    """A line for whoever serves or scores: how to have the fastest engine, where nobody has measured them here."""
+    return why_unmeasured(bundle, bundle.choice)
 
 
 def served_model(bundle: StoredBundle) -> ServedModel:

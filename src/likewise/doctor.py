@@ -22,7 +22,7 @@ EXTRAS = {
     "mlflow": ("mlflow", "bundle models and run any pyfunc"),
     "pyarrow": ("batch", "score files"),
     "torch": ("torch", "the reference engine"),
-    "openvino": ("openvino", "a fast CPU engine; nothing uses it yet"),
+    "openvino": ("openvino", "the fast engine: OpenVINO in bf16 with a guard, or in fp32"),
     "pyspark": ("spark", "score on Spark"),
     "ray": ("ray", "Ray Serve; nothing uses it yet"),
     "boto3": ("aws", "models in s3://"),

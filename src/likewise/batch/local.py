@@ -21,6 +21,7 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Field
 from likewise.core.windows import windows
 
+PASSES = 8  # parts for each of an engine's cores in one run, so that none idles long at its end
 BROKEN_AFTER = 100  # distinct rows that a model must fail on, having answered none, to be called broken
 
 
@@ -59,7 +60,7 @@ class Scoring:
         self._job = job
         self._source = source
         spec = job.engine.spec  # loads the engine, before the clock starts
-        self._budget = job.options.budget or spec.budget
+        self._budget = job.options.budget or spec.budget * (PASSES * spec.slots if spec.slots > 1 else 1)
         self._started = time.monotonic()
         self._rows_ok = self._duplicates = self._tokens = self._offset = self._answered = 0
         self.done = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-from platformdirs import user_cache_path
-
+from likewise.build.compile import compile_engines
 from likewise.build.failures import unwritable
+from likewise.build.measure import measure
 from likewise.build.model import read_model
+from likewise.build.options import CompileOptions
 from likewise.build.prove import prove
 from likewise.build.resolve import plain_name, resolve, sqlite_file
+from likewise.build.texts import Texts, given_texts
 from likewise.build.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
@@ -28,6 +29,7 @@ from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
+from likewise.engine.rates import cache_home, cpu_class
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
@@ -41,25 +43,31 @@ def build_bundle(
     trust: Trust,
     references: Sequence[str] = (),
     row_wise: bool | None = None,
+    compiling: CompileOptions | None = None,
     report: Report | None = None,
 ) -> Bundle:
     """Make a bundle of the model `uri` in the new folder `output`, which appears only when whole and proved.
 
     references: URIs to vendor beside those that the model declares or opens.  row_wise: overrides what it declares.
-    report: is told each step in a line.
+    compiling: how the fast engine is made and measured.  report: is told each step in a line.
     Without trust no code of the model runs; a model that only its own code can run, or that declares a reference
     outside the tracking store, is refused (CodeNotTrusted).  The bundle's `source` is what this call asked for.
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, UnsafeArchive, NotSelfContained, RowWiseRefuted,
-    OutputRefused (it exists and is not this very bundle, or cannot be written).
+    OutputRefused (it exists and is not this very bundle, or cannot be written), EngineUnavailable (a precision that is
+    not right for this model, or here), InputNotFound and InputInvalid (the calibration texts).
     """
     target = Path(output).absolute()
+    options = compiling or CompileOptions()
+    given = given_texts(options.calibration, options.calibration_column) if options.calibration else None
     _refuse_occupied(target, uri)
     with _staging(target) as stage:
-        draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent)
+        draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent, options, given)
         draft.fill()
         sealed = draft.seal()
         if is_bundle(target) and (held := open_bundle(target)).digest == sealed.digest:
+            draft.report("this very bundle is there already, and stays as it is; to compile it anew, remove it")
             return draft.asked_for(held)
+        draft.compile(sealed)
         draft.prove()
         return draft.asked_for(_place(stage / "bundle", target, sealed.digest))
 
@@ -82,6 +90,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bu
             except LikewiseError as error:
                 draft.report(f"the cached bundle is made anew: {error.cause}")
                 shutil.rmtree(target)
+        draft.compile(sealed)
         draft.prove()
         return draft.asked_for(_place(stage / "bundle", target, sealed.digest))
 
@@ -97,8 +106,7 @@ def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
 
 def cache_folder() -> Path:
     """Where bundles made from URIs lie: `bundles` in `LIKEWISE_CACHE_HOME`, or in the user's cache folder."""
-    home = os.environ.get("LIKEWISE_CACHE_HOME")
-    return (Path(home) if home else user_cache_path("likewise")).absolute() / "bundles"
+    return cache_home() / "bundles"
 
 
 @dataclass
@@ -111,6 +119,9 @@ class _Draft:
     given: tuple[str, ...]
     row_wise: bool | None
     report: Report
+    compiling: CompileOptions = field(default_factory=CompileOptions)
+    texts: Texts | None = None
+    timed_on: tuple[str, ...] = ()
     origins: list[Path] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
 
@@ -152,19 +163,38 @@ class _Draft:
         )
         return write_manifest(self.folder, self.manifest)
 
+    def compile(self, sealed: Bundle) -> None:
+        """Add the engines that can be compiled here; the digest stays."""
+        made = compile_engines(sealed, self.texts, self.compiling, work=self.stage / "compile", report=self.report)
+        self.timed_on = made.texts
+        self.manifest = replace(self.manifest, engines=(*made.entries, *self.manifest.engines))
+        write_manifest(self.folder, self.manifest)
+
     def prove(self) -> None:
-        """Try it alone, and note how in the manifest."""
+        """Try it alone, time its engines, and note both in the manifest."""
         self.report("proving that it opens alone")
         hidden = [*_stores(self.origins), *_tracking_files()]
         proof = prove(self.folder, hidden=hidden, code=self.code)
-        write_manifest(
-            self.folder,
-            self.manifest.with_measured(
-                proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
-            ),
+        self.manifest = self.manifest.with_measured(
+            proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
         )
+        bundle = write_manifest(self.folder, self.manifest)
         asked = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"proved with {', '.join(proof.engines)} on {asked}, cut off by {proof.isolation}")
+        if self.timed_on and self.compiling.measure:
+            self._measure(bundle)
+
+    def _measure(self, bundle: Bundle) -> None:
+        self.report("measuring its engines on this CPU")
+        try:
+            found = measure(bundle, self.timed_on)
+        except LikewiseError as error:  # the bundle is whole and proved; which engine is fastest can be found out later
+            self.report(f"not measured: {error.cause}")
+            return
+        for name in found.differing:
+            self.report(f"{name} answers some text otherwise than fp32 does here, and comes after the others")
+        self.manifest = self.manifest.with_measured(rates={cpu_class(): dict(found.rates)})
+        write_manifest(self.folder, self.manifest)
 
     def asked_for(self, bundle: Bundle) -> Bundle:
         """`bundle`, which may have been made by another URI, as what this call asked for."""

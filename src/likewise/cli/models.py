@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from likewise import api
+from likewise.build.options import CompileOptions
 from likewise.bundles import trust as trust_list
+from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
+from likewise.cli.options import described
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.rates import by_speed, cpu_class, known_rates, label
+
+if TYPE_CHECKING:
+    from likewise.engine.text.compiled import Calibration
 
 Model = Annotated[
     str,
@@ -38,19 +45,48 @@ def bundle(
         bool | None,
         typer.Option(help="Declare that rows are independent of each other (or not), where the model does not say."),
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=described(CompileOptions, "calibration"))
+    ] = None,
+    calibration_column: Annotated[
+        str, typer.Option(metavar="NAME", help=described(CompileOptions, "calibration_column"))
+    ] = CompileOptions().calibration_column,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help=described(CompileOptions, "precision"))] = None,
+    measure: Annotated[bool, typer.Option(help=described(CompileOptions, "measure"))] = True,
     trust: TrustFlag = False,
     json: Json = False,
 ) -> None:
     """Make a self-contained bundle of MODEL, and prove that it opens with no network and no tracking server."""
     screen = Screen(json)
-    made = api.bundle(model, output, references=reference or (), row_wise=row_wise, trust=trust, report=screen.note)
+    compiling = CompileOptions(
+        calibration=calibration, calibration_column=calibration_column, precision=precision, measure=measure
+    )
+    made = api.bundle(
+        model,
+        output,
+        references=reference or (),
+        row_wise=row_wise,
+        compiling=compiling,
+        trust=trust,
+        report=screen.note,
+    )
     screen.result(document(made), "Bundle", facts(made))
 
 
-def inspect(model: Model, trust: TrustFlag = False, json: Json = False) -> None:
+def inspect(
+    model: Model,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time its engines on this machine first, and remember that here.")
+    ] = False,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
     """Show what MODEL's bundle holds: digest, signature, steps, references, environment, engines."""
     screen = Screen(json)
     opened = api.find(model, trust=trust, report=screen.note)
+    if measure:
+        for name in api.measure(opened).differing:
+            screen.note(f"{name} answers some text otherwise than fp32 does here, and comes after the others")
     screen.result(document(opened), "Bundle", facts(opened))
 
 
@@ -93,6 +129,9 @@ def document(bundle: Bundle) -> dict[str, object]:
         "environment": asdict(manifest.environment),
         "engines": [asdict(e) for e in manifest.engines],
         "source": asdict(manifest.source),
+        "calibration": {uri: asdict(found) for uri, found in _calibrations(bundle).items()},
+        "cpu": cpu_class(),
+        "rates": known_rates(manifest),
         "measured": dict(manifest.measured),
         "bytes": sum(f.size for f in manifest.files.values()),
     }
@@ -101,9 +140,6 @@ def document(bundle: Bundle) -> dict[str, object]:
 def facts(bundle: Bundle) -> list[tuple[str, str]]:
     """The manifest as lines to read."""
     manifest, signature = bundle.manifest, bundle.signature
-    engines = [
-        f"{e.name}/{e.precision}" + (" (runs the model's code)" if e.runs_code else "") for e in manifest.engines
-    ]
     lines = [
         ("path", str(bundle.path)),
         ("digest", bundle.digest),
@@ -117,11 +153,28 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         *[("step", s) for s in _steps(manifest.pipeline)],
         *[("carries", f"{r.uri} ({r.via})") for r in manifest.references],
         ("environment", _environment(bundle)),
-        *[("engine", e) for e in engines],
+        *[("engine", line) for line in _engines(manifest)],
+        *[("bf16", f"{found} ({uri})") for uri, found in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
     return [*lines, ("proved", _proof(manifest.measured))] if proved else lines
+
+
+def _calibrations(bundle: Bundle) -> dict[str, Calibration]:
+    from likewise.pipeline.engine import calibrations  # numpy and tokenizers, which other commands need not load
+
+    return calibrations(bundle)
+
+
+def _engines(manifest: Manifest) -> list[str]:
+    """In the order in which they are tried here, with their speed on such a CPU where anybody has measured it."""
+    rates = known_rates(manifest)
+    lines = []
+    for entry in by_speed(manifest.engines, rates):
+        speed = f", {rates[label(entry)]:,.0f} rows/s on this kind of CPU" if label(entry) in rates else ""
+        lines.append(label(entry) + speed + (" (runs the model's code)" if entry.runs_code else ""))
+    return lines
 
 
 def _proof(measured: Mapping[str, object]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -14,22 +13,14 @@ from likewise.batch import Progress as Stand
 from likewise.batch import Report, ScoreOptions
 from likewise.batch.options import parse_columns
 from likewise.cli.models import Model, TrustFlag
+from likewise.cli.options import EngineName, Exact, Precision, asked_precision
+from likewise.cli.options import described as _help
 from likewise.cli.screen import Json, Screen, err
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions, curl_line
 
-EngineName = Annotated[
-    str | None, typer.Option("--engine", metavar="NAME", help="Which of the bundle's engines; its best one by default.")
-]
-
-
 MB = 1024 * 1024
 _serving = ServerOptions()
-
-
-def _help(options: type, name: str) -> str:
-    """An option's help is written once, in the dataclass that the Python API takes too."""
-    return str(next(f.metadata["help"] for f in fields(options) if f.name == name))
 
 
 def serve(
@@ -71,6 +62,8 @@ def serve(
         bool, typer.Option("--access-log/--no-access-log", help=_help(ServerOptions, "access_log"))
     ] = True,
     engine: EngineName = None,
+    precision: Precision = None,
+    exact: Exact = False,
     trust: TrustFlag = False,
     json: Json = False,
 ) -> None:
@@ -91,11 +84,19 @@ def serve(
         read_timeout_s=read_timeout,
         access_log=access_log,
     )
-    _serve(str(model or model_uri), options, engine=engine, trust=trust, screen=Screen(json))
+    screen, asked = Screen(json), asked_precision(precision, exact)
+    _serve(_found(str(model or model_uri), engine, asked, trust, screen), options, screen)
 
 
-def _serve(model: str, options: ServerOptions, *, engine: str | None, trust: bool, screen: Screen) -> None:
-    found = api.find(model, trust=trust, report=screen.note)
+def _found(model: str, engine: str | None, precision: str | None, trust: bool, screen: Screen) -> api.Bundle:
+    """The bundle, with that choice of engine, and a line where it could be a better one."""
+    found = api.find(model, engine=engine, precision=precision, trust=trust, report=screen.note)
+    if (line := api.advice(found)) is not None:
+        screen.note(line)
+    return found
+
+
+def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
 
     def listening(url: str) -> None:
         screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
@@ -106,7 +107,7 @@ def _serve(model: str, options: ServerOptions, *, engine: str | None, trust: boo
         else:
             screen.note(f"ready; the page is {url}/ and this asks it: {curl_line(api.served_model(found), url)}")
 
-    api.serve(found, options=options, engine=engine, listening=listening, ready=ready)
+    api.serve(found, options=options, listening=listening, ready=ready)
 
 
 def score(
@@ -130,6 +131,8 @@ def score(
     budget: Annotated[int | None, typer.Option(metavar="TOKENS", help=_help(ScoreOptions, "budget"))] = None,
     window: Annotated[int, typer.Option(metavar="ROWS", help=_help(ScoreOptions, "window"))] = ScoreOptions().window,
     engine: EngineName = None,
+    precision: Precision = None,
+    exact: Exact = False,
     trust: TrustFlag = False,
     json: Json = False,
 ) -> None:
@@ -145,9 +148,9 @@ def score(
         budget=budget,
         window=window,
     )
-    found = api.find(model, trust=trust, report=screen.note)
+    found = _found(model, engine, asked_precision(precision, exact), trust, screen)
     with _Bar(source.name) as bar:
-        report = api.score(found, source, output, options=options, engine=engine, progress=bar.show)
+        report = api.score(found, source, output, options=options, progress=bar.show)
     screen.result(
         {"output": str(output), **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise)
     )

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle: the first of its manifest that can run here, or the one that is named."""
+"""Which engine runs a bundle: the fastest that was measured on this kind of CPU, or the one that is named."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.engine.options import ANY, EngineOptions
+from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 
 class Opener(Protocol):
@@ -24,27 +26,40 @@ class Opener(Protocol):
 
 OPENERS = {
     "pyfunc": "likewise.engine.pyfunc:PyfuncEngine",
+    "openvino": "likewise.pipeline.engine:PipelineEngine",
     "torch": "likewise.pipeline.engine:PipelineEngine",
 }
 
 
-def open_engine(bundle: Bundle, name: str | None = None, *, trust: Trust) -> Engine:
-    """Load the engine `name` of `bundle`, or its best one.
+def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -> Engine:
+    """Load the engine of `bundle` that `options` names, or else the fastest that runs here.
 
     Raises EngineUnavailable (no such engine, or none that runs here), CodeNotTrusted, and what loading raises.
     """
-    entries = [e for e in bundle.manifest.engines if name in (None, e.name)]
+    entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
     if not entries:
-        held = ", ".join(e.name for e in bundle.manifest.engines) or "none"
-        raise EngineUnavailable(f"the bundle has no engine {name!r}; it has: {held}", remedy=f"name one of: {held}")
-    missing: MissingExtra | None = None
+        held = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
+        raise EngineUnavailable(f"the bundle has no engine {options}; it has: {held}", remedy=f"name one of: {held}")
+    refused: MissingExtra | EngineUnavailable | None = None
     for entry in entries:
         try:
             return open_entry(bundle, entry, trust=trust)
-        except MissingExtra as error:
-            missing = missing or error
-    assert missing is not None  # noqa: S101  entries is not empty
-    raise missing
+        except (MissingExtra, EngineUnavailable) as error:
+            refused = refused or error
+    assert refused is not None  # noqa: S101  entries is not empty
+    raise refused
+
+
+def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
+    """A line for the user where engines could be chosen by speed and nobody has measured them on such a CPU."""
+    choice = [e for e in bundle.manifest.engines if options.takes(e) and not e.runs_code]
+    if len(choice) < 2 or known_rates(bundle.manifest):
+        return None
+    first = label(by_speed(choice, {})[0])
+    return (
+        f"its engines were not measured on such a CPU ({cpu_class()}): {first} runs, the safe choice; to measure them: "
+        f"likewise inspect {bundle.path} --measure"
+    )
 
 
 def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:

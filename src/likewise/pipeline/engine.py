@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from likewise.core.cores import usable_threads
 from likewise.core.digests import sha256_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.isolate import isolate
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
-from likewise.engine.text.engine import BUDGET
+from likewise.engine.text.compiled import PART, Calibration, Compiled, open_compiled, place
+from likewise.engine.text.engine import BUDGET, TextEngine
 from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, why_not_text
+from likewise.pipeline.steps import Classify
 
 if TYPE_CHECKING:
     from likewise.bundles.format import EngineEntry
@@ -27,33 +31,54 @@ class PipelineEngine:
     A row that is no text, or that a step refuses, is `Failed(RowRefused)`, and its mates are answered.
     """
 
-    def __init__(self, declaration: Mapping[str, object], *, resolve: Callable[[str], Path], digest: str = "") -> None:
+    def __init__(
+        self,
+        declaration: Mapping[str, object],
+        *,
+        resolve: Callable[[str], Path],
+        digest: str = "",
+        name: str = "torch",
+        precision: str = "fp32",
+        open_text: Callable[[str, int], TextEngine] | None = None,
+        budget: int = BUDGET,
+        lanes: int = 1,
+    ) -> None:
         """`declaration` as the bundle's manifest has it; `resolve` maps a reference's URI to where it lies.
 
+        open_text: opens classifiers in the runtime `name`; without it that is torch.  budget: tokens that one run does
+        best with; lanes: runs that go on at once, each on a core of its own.
         Raises CodeNotTrusted where a step is not built in, ModelInvalid where a reference is no text classifier.
         """
-        self._pipeline = Pipeline.from_declaration(declaration).open(resolve)
+        self._pipeline = Pipeline.from_declaration(declaration).open(resolve, open_text=open_text)
         self._spec = EngineSpec(
-            name="torch",
-            precision="fp32",
+            name=name,
+            precision=precision,
             row_wise=True,
             thread_safe=True,
             pure=True,
-            budget=BUDGET,
+            budget=budget,
             digest=digest,
+            slots=lanes,
             overlaps=True,
         )
 
     @classmethod
     def open(cls, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
-        """The engine of `bundle`; EngineUnavailable where its manifest declares no pipeline."""
+        """The engine of `bundle`, in the runtime and the precision of `entry`.
+
+        Raises EngineUnavailable where the manifest declares no pipeline or this CPU cannot run it, MissingExtra.
+        """
         declaration = bundle.manifest.pipeline
         if declaration is None:
             raise EngineUnavailable(
                 f"the bundle {bundle.path} declares no pipeline", remedy="use its engine 'pyfunc', with --trust"
             )
         digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
-        return cls(declaration, resolve=bundle.resolve, digest=digest)
+        make = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=entry.name)
+        if entry.name == "torch":
+            return make(precision=entry.precision)
+        open_text = partial(_open_compiled, bundle.path, entry.precision)
+        return make(precision=entry.precision, open_text=open_text, budget=PART, lanes=usable_threads())
 
     @property
     def spec(self) -> EngineSpec:
@@ -86,6 +111,28 @@ class PipelineEngine:
         payloads = [cast("dict[str, Any]", each.payload) for each in work]
         rows = {column: [payload[column] for payload in payloads] for column in payloads[0]}
         return [Ok({"text": answer}) for answer in self._pipeline.run(rows)]
+
+
+def _open_compiled(bundle: Path, precision: str, uri: str, max_length: int) -> TextEngine:
+    return open_compiled(bundle / place(uri), precision=precision, max_length=max_length)
+
+
+def classifiers(declaration: Mapping[str, object] | None) -> dict[str, int]:
+    """The models that a declared pipeline classifies with, and the longest text in tokens that it gives each."""
+    steps = Pipeline.from_declaration(declaration).steps if declaration else ()
+    found: dict[str, int] = {}
+    for step in steps:
+        if isinstance(step, Classify):
+            found[step.model] = max(step.max_length, found.get(step.model, 0))
+    return found
+
+
+def calibrations(bundle: Bundle) -> dict[str, Calibration]:
+    """By model URI, what was found when the bundle's compiled classifiers were calibrated; nothing where none are."""
+    if not any(entry.name == "openvino" for entry in bundle.manifest.engines):
+        return {}
+    held = {uri: Compiled.read(bundle.path / place(uri)) for uri in classifiers(bundle.manifest.pipeline)}
+    return {uri: each.calibration for uri, each in held.items() if each.calibration is not None}
 
 
 def _text(item: Item) -> str | Failed:

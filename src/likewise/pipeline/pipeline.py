@@ -8,6 +8,7 @@ from typing import cast
 
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused, WrongUsage
 from likewise.core.extras import need
+from likewise.engine.text import TextEngine
 from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in, references
 from likewise.pipeline.steps import Cache, Opening, Rows, Step
 
@@ -63,12 +64,18 @@ class Pipeline:
         """Whether every step is Likewise's own, so that the declaration alone is enough to answer."""
         return all(is_built_in(step) for step in self.steps)
 
-    def open(self, resolve: Callable[[str], Path] | None = None) -> Pipeline:
+    def open(
+        self,
+        resolve: Callable[[str], Path] | None = None,
+        *,
+        open_text: Callable[[str, int], TextEngine] | None = None,
+    ) -> Pipeline:
         """Load every step; returns the pipeline itself.
 
         resolve: a reference's URI to the path where it lies; the default downloads it with MLflow.
+        open_text: opens the text classifier of a URI; the default is the reference runtime.
         """
-        opening = Opening(resolve or _download, self.uri)
+        opening = Opening(resolve or _download, self.uri, open_text)
         for step in self.steps:
             step.open(opening)
         self._open = True

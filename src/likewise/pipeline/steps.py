@@ -33,10 +33,18 @@ class Opening:
     """What a step may use while it opens.
 
     resolve: a reference's URI to the local folder or file that holds it. pipeline_uri: the pipeline's own URI.
+    open_text: opens the classifier of a URI, whose texts are cut at so many tokens, in a runtime of its own.
     """
 
     resolve: Callable[[str], Path]
     pipeline_uri: str
+    open_text: Callable[[str, int], TextEngine] | None = None
+
+    def classifier(self, uri: str, max_length: int) -> TextEngine:
+        """By `open_text`, else in the reference runtime; raises what `TextEngine.open` does."""
+        if self.open_text is not None:
+            return self.open_text(uri, max_length)
+        return TextEngine.open(self.resolve(uri), max_length=max_length)
 
 
 class Step:
@@ -145,7 +153,7 @@ class Classify(Step):
         return (self.model,)
 
     def open(self, opening: Opening) -> None:
-        self._engine = TextEngine.open(opening.resolve(self.model), max_length=self.max_length)
+        self._engine = opening.classifier(self.model, self.max_length)
 
     def prepare(self, rows: Rows) -> Rows:
         encodings = self._engine.prepare(rows["text"])

@@ -17,7 +17,7 @@ from likewise.engine.text.forward import Forward
 from likewise.engine.text.torch_forward import open_torch
 
 BUDGET = 1024
-"""Padded tokens in one forward pass: few enough that a server sorts what waits into several of near-equal lengths."""
+"""Padded tokens in one forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,13 @@ class Prediction:
 class TextEngine:
     """A sequence classifier. Both methods may be called from several threads at once."""
 
-    def __init__(self, tokenizer: Tokenizer, forward: Forward, labels: Sequence[str], *, pad_id: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, forward: Forward, labels: Sequence[str], *, pad_id: int = 0, budget: int = BUDGET
+    ) -> None:
         self._tokenizer = tokenizer
         self._forward = forward
         self._pad_id = pad_id
+        self._budget = budget
         self.labels = tuple(labels)
 
     @classmethod
@@ -57,23 +60,38 @@ class TextEngine:
 
         Raises ModelInvalid where the folder holds no such model.
         """
-        checkpoint = find_checkpoint(folder)
+        return cls.of(find_checkpoint(folder), open_forward, max_length=max_length)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        open_forward: Callable[[Checkpoint], Forward],
+        *,
+        max_length: int,
+        budget: int = BUDGET,
+    ) -> TextEngine:
+        """The classifier whose files are known; raises what `open` does."""
         tokenizer = _read(checkpoint.tokenizer)
         tokenizer.no_padding()  # the file may say otherwise; padding is done a window
         tokenizer.enable_truncation(min(max_length, checkpoint.max_tokens))
-        return cls(tokenizer, open_forward(checkpoint), checkpoint.labels, pad_id=checkpoint.pad_id)
+        return cls(tokenizer, open_forward(checkpoint), checkpoint.labels, pad_id=checkpoint.pad_id, budget=budget)
 
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
         """One encoding a text. Texts must be encodable as UTF-8."""
         encoded = self._tokenizer.encode_batch_fast(list(texts))
         return [Encoding(tuple(each.ids) or (self._pad_id,)) for each in encoded]
 
-    def run(self, encodings: Sequence[Encoding], *, budget: int = BUDGET) -> list[Prediction]:
+    def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
         """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
+        return self._predictions(self.logits(encodings, budget=budget))
+
+    def logits(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> NDArray[np.float32]:
+        """What `run` predicts from, [encodings, labels]: for whoever compares two runtimes."""
         logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
-        for window in windows([each.tokens for each in encodings], budget):
+        for window in windows([each.tokens for each in encodings], budget or self._budget):
             logits[window] = self._forward(*self._pad([encodings[index] for index in window]))
-        return self._predictions(logits)
+        return logits
 
     def _pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         shape = (len(encodings), max(each.tokens for each in encodings))

@@ -22,7 +22,7 @@ def open_torch(checkpoint: Checkpoint) -> Forward:
     MissingExtra without torch or transformers.
     """
     torch = need("torch", extra="torch")
-    model = _load(checkpoint)
+    model = load_torch(checkpoint)
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -33,7 +33,8 @@ def open_torch(checkpoint: Checkpoint) -> Forward:
     return forward
 
 
-def _load(checkpoint: Checkpoint) -> Any:
+def load_torch(checkpoint: Checkpoint) -> Any:
+    """The module in fp32, for inference; raises what `open_torch` does."""
     torch, transformers = need("torch", extra="torch"), need("transformers", extra="torch")
     try:
         with _quiet(transformers.utils.logging):

@@ -1,0 +1,170 @@
+"""The fast engine of a bundle: each classifier of its pipeline compiled, compared with the reference, calibrated.
+
+In a child, so that torch and openvino leave with it; none of the model's own code runs there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from likewise.build.calibration import calibrate, why_unequal
+from likewise.build.child import Task, carry_out, run_child
+from likewise.build.options import CompileOptions
+from likewise.build.texts import SAMPLE, Texts, made_texts
+from likewise.bundles.folder import inventory
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.digests import sha256_json
+from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.engine.text.checkpoint import find_checkpoint
+from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
+from likewise.engine.text.engine import TextEngine
+from likewise.pipeline.engine import classifiers
+
+TIMEOUT = 900.0  # seconds
+FOLDER = "engine/openvino"
+NEEDED = ("openvino", "torch", "transformers")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompiledEngines:
+    """entries: the manifest's, best first, or none. texts: a sample of those that were used."""
+
+    entries: tuple[EngineEntry, ...] = ()
+    texts: tuple[str, ...] = ()
+
+
+def compile_engines(
+    bundle: Bundle, given: Texts | None, options: CompileOptions, *, work: Path, report: Report
+) -> CompiledEngines:
+    """Compile the classifiers of the unfinished `bundle` into it; nothing, with a line, where that cannot be done.
+
+    given: calibration texts; else they are made.  work: a folder for the child.
+    Raises EngineUnavailable where `options` asks for bf16 and it is not right here.
+    """
+    models = classifiers(bundle.manifest.pipeline)
+    try:
+        if not models:
+            raise EngineUnavailable(
+                "the model declares no classifier to compile", remedy="bundle it without a precision"
+            )
+        _need_libraries()
+        report(f"compiling {', '.join(models)}")
+        found = _in_child(bundle, models, given, options, work)
+        entries = _entries(bundle, _offers_bf16(found, models, options, report))
+    except LikewiseError as error:
+        shutil.rmtree(bundle.path / FOLDER, ignore_errors=True)
+        if options.precision == "bf16":
+            raise
+        if models or given or options.precision:
+            report(f"no compiled engine: {error.cause} ({error.remedy})")
+        return CompiledEngines()
+    return CompiledEngines(entries, tuple(found["texts"]))
+
+
+def _need_libraries() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineUnavailable(
+            f"that needs {', '.join(missing)}, not installed here", remedy="pip install 'likewise[openvino,torch]'"
+        )
+
+
+def _in_child(
+    bundle: Bundle, models: Mapping[str, int], given: Texts | None, options: CompileOptions, work: Path
+) -> dict[str, Any]:
+    task: dict[str, object] = {
+        "classifiers": [
+            {"from": str(bundle.resolve(uri)), "to": str(bundle.path / place(uri)), "max_length": longest}
+            for uri, longest in models.items()
+        ],
+        "model": str(bundle.model_path),
+        "texts": None if given is None else asdict(given),
+        "bf16": options.precision != "fp32",
+    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return run_child("likewise.build.compile", task, work, environment=environment, timeout=TIMEOUT)
+
+
+def _offers_bf16(
+    found: Mapping[str, Sequence[Mapping[str, object]]],
+    models: Mapping[str, int],
+    options: CompileOptions,
+    report: Report,
+) -> bool:
+    """Whether bf16 is offered; says how it stands for each model.  EngineUnavailable where even fp32 is not right."""
+    refused = []
+    for uri, each in zip(models, found["classifiers"], strict=True):
+        if each["unequal"]:
+            raise EngineUnavailable(f"compiled, {uri} is another model: {each['unequal']}", remedy="torch answers")
+        why = str(each["refused"])
+        refused += [f"{uri}: {why}"] if why else []
+        report(f"bf16 for {uri}: " + (why or str(each["said"])))
+    if refused and options.precision == "bf16":
+        raise EngineUnavailable(
+            f"bf16 is not offered: {'; '.join(refused)}",
+            remedy="bundle without --precision bf16, or with --calibration FILE, texts such as the model will get",
+        )
+    return not refused
+
+
+def _entries(bundle: Bundle, fast: bool) -> tuple[EngineEntry, ...]:
+    files = {path: entry.sha256 for path, entry in inventory(bundle.path / FOLDER).items()}
+    return tuple(
+        EngineEntry(
+            "openvino",
+            precision,
+            runs_code=False,
+            digest=sha256_json({"pipeline": bundle.manifest.pipeline, "precision": precision, "files": files}),
+        )
+        for precision in ((FAST, EXACT) if fast else (EXACT,))
+    )
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+
+def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would tell its maker of each conversion
+    found, sample = [], list[str]()
+    for each in task["classifiers"]:
+        texts, facts = _compile(Path(each["from"]), Path(each["to"]), int(each["max_length"]), task)
+        found.append(facts)
+        sample = sample or list(texts.sample())
+    return {"classifiers": found, "texts": sample}
+
+
+def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Texts, dict[str, object]]:
+    """Compile the checkpoint in `source` into `target`: the texts that were used, and what came of it."""
+    checkpoint = find_checkpoint(source)
+    longest = min(longest, checkpoint.max_tokens)
+    given, model = task["texts"], Path(task["model"])
+    texts = Texts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
+    facts = compile_classifier(checkpoint, target)
+    exact = text_engine(target, facts, open_pass(target, "fp32"), longest)
+    encodings = exact.prepare(texts.values)
+    logits = exact.logits(encodings)
+    some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a wrong conversion wrong everywhere
+    reference = TextEngine.open(source, max_length=longest).logits(encodings[some])
+    found: dict[str, object] = {"unequal": why_unequal(logits[some], reference), "refused": "not asked for", "said": ""}
+    if task["bf16"]:
+        try:
+            fast = text_engine(target, facts, open_pass(target, "bf16"), longest).logits(encodings)
+        except EngineUnavailable as error:
+            return texts, {**found, "refused": error.cause}
+        calibration = calibrate(fast, logits, factor=texts.factor, source=texts.source)
+        replace(facts, calibration=calibration).write(target)
+        found |= {"refused": calibration.refused, "said": str(calibration)}
+    return texts, found
+
+
+if __name__ == "__main__":  # python -m likewise.build.compile TASK RESULT
+    carry_out(_compile_all, *sys.argv[1:])

@@ -1,0 +1,44 @@
+"""Which of a bundle's engines is to run; CLI, Python API and docs are fed from the fields' metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from likewise.bundles.format import EngineEntry
+from likewise.core.errors import WrongUsage
+
+PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
+"""What may be asked, and the manifest's names for it. `native`: the model's own code, in whatever it computes."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Nothing: the fastest that was measured on this CPU. WrongUsage for a precision that there is not."""
+
+    name: str | None = field(default=None, metadata={"help": "Which of the bundle's engines; its best one by default."})
+    precision: str | None = field(
+        default=None,
+        metadata={"help": "bf16 (near things again in fp32) or fp32; by default what is faster here. Same labels."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, *PRECISIONS):
+            raise WrongUsage(
+                f"there is no precision {self.precision!r}", remedy=f"name one of: {', '.join(PRECISIONS)}"
+            )
+
+    @property
+    def pinned(self) -> bool:
+        """Whether anything was asked for."""
+        return self.name is not None or self.precision is not None
+
+    def takes(self, entry: EngineEntry) -> bool:
+        """Whether `entry` is what was asked for."""
+        precisions = PRECISIONS.get(self.precision or "", (entry.precision,))
+        return self.name in (None, entry.name) and entry.precision in precisions
+
+    def __str__(self) -> str:
+        return " in ".join(each for each in (self.name or "of any name", self.precision) if each)
+
+
+ANY = EngineOptions()

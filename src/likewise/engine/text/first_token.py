@@ -1,0 +1,135 @@
+"""Work that a classifier's answer never uses, taken out of its OpenVINO graph; the arithmetic that is left is the same.
+
+Most text classifiers read the first token of the last layer and nothing else of it. That layer's keys and values need
+every token; its query, attention output and feed-forward, ten twelfths of its matrix work, need one. No runtime finds
+this by itself. A graph of another form is left as it is; the caller checks what comes out against the torch model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from likewise.core.extras import need
+
+UNARY = ("Gelu", "Tanh", "Relu", "Swish", "Sigmoid")
+BINARY = ("Add", "Multiply", "Subtract", "Divide")
+
+Edge = tuple[Any, int]
+"""An input of a node, and which axis of what it carries the tokens lie on."""
+
+
+def narrow_masks(model: Any) -> None:
+    """Give every attention one boolean mask [batch, 1, 1, length], made from the input `mask` (0 and 1).
+
+    The traced one is [batch, 1, length, length], as large as a head's scores. Boolean, because OpenVINO 2026.4 was seen
+    to compute wrong logits in bf16 from an additive mask, depending on the order of the nodes that made it.
+    """
+    ops = need("openvino.opset13", extra="openvino")
+    mask = ops.convert(ops.unsqueeze(model.input("mask").get_node(), ops.constant(np.array([1, 2]))), "boolean")
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "ScaledDotProductAttention" and node.get_input_size() > 3:
+            node.input(3).replace_source_output(mask.output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def keep_first_token(model: Any) -> bool:
+    """Compute the first token alone above the last attention's keys and values. Returns whether that was possible."""
+    cuts = _cuts(model.get_ordered_ops())
+    ops = need("openvino.opset13", extra="openvino")
+    for edge, axis in cuts:
+        start, stop, step, axes = (ops.constant(np.array([value])) for value in (0, 1, 1, axis))
+        edge.replace_source_output(ops.slice(edge.get_source_output(), start, stop, step, axes).output(0))
+    model.validate_nodes_and_infer_types()
+    return bool(cuts)
+
+
+def _cuts(nodes: list[Any]) -> list[Edge]:
+    """From the selection of the first token upwards: the edges where one token is enough, their sources needing all."""
+    wanted: dict[str, list[Edge]] = {}
+    cuts: list[Edge] = []
+    attention = False
+    for node in reversed(nodes):
+        if not wanted and not cuts and _selects_first(node):
+            _want(wanted, [(node.input(0), 1)])
+        elif edges := wanted.pop(node.get_friendly_name(), None):
+            alone = len(edges) == len(node.output(0).get_target_inputs())
+            inputs = _inputs(node, edges[0][1]) if alone else None
+            attention |= inputs is not None and node.get_type_name() == "ScaledDotProductAttention"
+            if inputs is None:
+                cuts += edges
+            else:
+                _want(wanted, inputs)
+    return cuts if attention else []
+
+
+def _want(wanted: dict[str, list[Edge]], edges: list[Edge]) -> None:
+    for edge, axis in edges:
+        wanted.setdefault(edge.get_source_output().get_node().get_friendly_name(), []).append((edge, axis))
+
+
+def _selects_first(node: Any) -> bool:
+    if node.get_type_name() != "Gather":
+        return False
+    index, axis = (_constant(node.input(place)) for place in (1, 2))
+    return index is not None and axis is not None and index.shape == () and int(index) == 0 and int(axis) == 1
+
+
+def _inputs(node: Any, axis: int) -> list[Edge] | None:
+    """The inputs of which `node` needs one token for one token on its own `axis`; None if it needs them all."""
+    kind = node.get_type_name()
+    first = node.input(0)
+    if kind in UNARY:
+        return [(first, axis)]
+    if kind in BINARY:
+        return _both(node, axis)
+    if kind == "MatMul":
+        plain = not node.get_attributes()["transpose_a"] and _constant(node.input(1)) is not None
+        return [(first, axis)] if plain and axis < _rank(node.input(0)) - 1 else None
+    if kind == "MVN":
+        axes = _constant(node.input(1))
+        across = axes is None or axis in {int(each) % _rank(first) for each in axes}
+        return None if across else [(first, axis)]
+    if kind == "ScaledDotProductAttention":
+        narrow = node.get_input_size() < 4 or node.input(3).get_partial_shape()[2] == 1
+        return [(first, axis)] if axis == 2 and narrow and not node.get_attributes()["causal"] else None
+    return _moved(node, axis)
+
+
+def _both(node: Any, axis: int) -> list[Edge] | None:
+    """Of an elementwise node: its operands that run over the tokens, which a constant must not."""
+    rank = _rank(node.output(0))
+    edges: list[Edge] = []
+    for each in node.inputs():
+        constant = _constant(each)
+        if constant is None:
+            edges.append((each, axis))
+        aligned = (1,) * (rank - _rank(each)) + (() if constant is None else constant.shape)
+        if (constant is not None and aligned[axis] != 1) or (constant is None and _rank(each) != rank):
+            return None
+    return edges
+
+
+def _moved(node: Any, axis: int) -> list[Edge] | None:
+    """Of a transposition or a splitting or joining of heads: where the tokens' axis lay before."""
+    given = _constant(node.input(1)) if node.get_input_size() > 1 else None
+    if given is None:
+        return None
+    if node.get_type_name() == "Transpose":
+        return [(node.input(0), int(given[axis]))]
+    if node.get_type_name() != "Reshape" or not node.get_attributes()["special_zero"] or given[axis] != 0:
+        return None
+    shape = node.input(0).get_partial_shape()
+    before = all(size == 0 or shape[place] == int(size) for place, size in enumerate(given[:axis]))
+    return [(node.input(0), axis)] if before else None
+
+
+def _constant(edge: Any) -> Any:
+    """The array behind an input, or None."""
+    node = edge.get_source_output().get_node()
+    return node.data if node.get_type_name() == "Constant" else None
+
+
+def _rank(port: Any) -> int:
+    return int(port.get_partial_shape().rank.get_length())

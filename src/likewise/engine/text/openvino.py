@@ -1,0 +1,223 @@
+"""The fast forward pass: OpenVINO on the CPU, in bf16 or fp32 from the same files, without torch or transformers."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likewise.core.cores import usable_threads
+from likewise.core.errors import EngineUnavailable
+from likewise.core.extras import need
+from likewise.core.windows import windows
+from likewise.engine.text.checkpoint import Checkpoint
+from likewise.engine.text.compiled import PART
+from likewise.engine.text.first_token import keep_first_token, narrow_masks
+from likewise.engine.text.forward import Forward
+from likewise.engine.text.torch_forward import load_torch
+
+HINTS = {"bf16": "bf16", "fp32": "f32"}
+"""What OpenVINO calls each precision."""
+
+BUCKET = 16
+"""Lengths are padded to a multiple of this: fewer shapes to set up, and the same bits for a text in any company."""
+
+
+DRIFT = 1e-3
+"""How far converted fp32 logits may lie from torch's, relative to the largest: other kernels, the same weights."""
+
+LONGEST = ["likewise", "max_tokens"]
+"""Where the model file says how many tokens its table of positions takes."""
+
+_FIRST = threading.Lock()
+"""Held until a forward pass has run once: two threads that first hand arrays to the runtime at the same time wait for
+each other forever, one in its binding's call-once and one in Python's lock."""
+
+TORCH = "use the engine 'torch'"
+
+Probe = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Ids and mask, both [batch, length]."""
+
+
+@cache
+def runtime() -> Any:
+    """The runtime, one for the life of the process; MissingExtra.
+
+    The CPU plugin of OpenVINO 2026.4 gives the thread that opens it a stack for signals, and frees that when it is
+    itself freed: out of order, or in another thread, and the next signal ends the process with a segmentation fault.
+    """
+    return need("openvino", extra="openvino").Core()
+
+
+def convert(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write `model.xml` and `model.bin` (fp32 weights, dynamic [batch, length]) into `folder`, for `open_openvino`.
+
+    The same checkpoint gives the same bytes. Needs torch, transformers and openvino (MissingExtra). Raises ModelInvalid
+    where the checkpoint does not load, EngineUnavailable where OpenVINO cannot take the architecture, or where its
+    answers in fp32 are not torch's.
+    """
+    ov = need("openvino", extra="openvino")
+    model = load_torch(checkpoint)
+    probes = _probes(checkpoint, int(model.config.vocab_size))
+    expected = [_torch_logits(model, *probe) for probe in probes]
+    with tempfile.TemporaryDirectory() as scratch:
+        traced = Path(scratch, "model.xml")
+        ov.save_model(_traced(model, probes[0]), traced, compress_to_fp16=False)  # saving settles how shapes are said
+        plain, trimmed = runtime().read_model(traced), runtime().read_model(traced)
+        narrow_masks(trimmed)
+        keep_first_token(trimmed)
+        for graph in (trimmed, plain):
+            if _agrees(graph, probes, expected):
+                folder.mkdir(parents=True, exist_ok=True)
+                graph.set_rt_info(checkpoint.max_tokens, LONGEST)
+                _number(graph)
+                ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+                return
+    raise EngineUnavailable(
+        f"{checkpoint.weights}: OpenVINO {ov.__version__} does not give torch's answers in fp32", remedy=TORCH
+    )
+
+
+def open_openvino(folder: Path, *, precision: str, threads: int | None = None) -> Forward:
+    """The forward pass of what `convert` wrote. Thread safe, and no row's logits depend on its company, to the bit.
+
+    precision: `bf16` or `fp32`, of the arithmetic; logits are fp32. threads: None is one a core, or OMP_NUM_THREADS;
+    each computes a part of the window by itself. Needs openvino (MissingExtra). Raises EngineUnavailable for a
+    precision that this CPU has no instructions for, and for files that the runtime cannot read.
+    """
+    core = runtime()
+    if precision not in (offered := _precisions(core)):
+        raise EngineUnavailable(
+            f"OpenVINO has no {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
+            remedy=f"use the precision {' or '.join(offered)}",
+        )
+    with _FIRST:
+        lanes = _Lanes(*_compiled(core, folder, precision, threads or usable_threads()))
+        lanes(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))
+    return lanes
+
+
+class _Lanes:
+    """As many inferences at once as threads, each on one thread: none waits for another within a layer."""
+
+    def __init__(self, compiled: Any, longest: int, lanes: int) -> None:
+        self._longest = longest
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(lanes):
+            self._idle.put(compiled.create_infer_request())
+        self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="likewise-openvino")
+
+    def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        lengths = mask.shape[1] - mask[:, ::-1].argmax(axis=1)
+        costs = [max(1, min(-(-int(length) // BUCKET) * BUCKET, self._longest)) for length in lengths]
+        parts = windows(costs, PART)
+        inputs = [(_cut(ids, part, costs[part[0]]), _cut(mask, part, costs[part[0]])) for part in parts]
+        outputs = list(self._pool.map(self._infer, inputs)) if len(parts) > 1 else [self._infer(inputs[0])]
+        logits = np.empty((len(ids), outputs[0].shape[1]), dtype=np.float32)
+        for part, output in zip(parts, outputs, strict=True):
+            logits[part] = output
+        return logits
+
+    def _infer(self, inputs: Probe) -> NDArray[np.float32]:
+        request = self._idle.get()
+        try:
+            logits: NDArray[np.float32] = request.infer(list(inputs), share_inputs=True)[0]
+        finally:
+            self._idle.put(request)
+        return logits
+
+
+def _cut(values: NDArray[np.int64], rows: list[int], length: int) -> NDArray[np.int64]:
+    """These rows at `length` columns; what was not there is 0, which the mask leaves out."""
+    cut = np.zeros((len(rows), length), dtype=np.int64)
+    width = min(length, values.shape[1])
+    cut[:, :width] = values[rows, :width]
+    return cut
+
+
+def _precisions(core: Any) -> list[str]:
+    """What the CPU has instructions for; elsewhere the runtime emulates bf16, more slowly than fp32, or fails."""
+    return [name for name in HINTS if name == "fp32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+
+
+def _compiled(core: Any, folder: Path, precision: str, threads: int) -> tuple[Any, int, int]:
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
+    }
+    try:
+        graph = core.read_model(folder / "model.xml")
+        longest = int(graph.get_rt_info(LONGEST).astype(int))
+        return core.compile_model(graph, "CPU", settings), longest, threads
+    except RuntimeError as error:
+        why = str(error).strip().rpartition("\n")[2]
+        raise EngineUnavailable(
+            f"OpenVINO cannot open {folder} in {precision}: {why}",
+            remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
+        ) from error
+
+
+def _probes(checkpoint: Checkpoint, vocabulary: int) -> list[Probe]:
+    """Ids and masks to trace and to compare with: padded and not, of several shapes."""
+    random = np.random.default_rng(0)
+    probes = []
+    for rows, length in ((2, 8), (3, 16), (1, 5)):
+        length = min(length, checkpoint.max_tokens)
+        lengths = np.linspace(length, 1, rows).round()[:, None]
+        mask = (np.arange(length)[None, :] < lengths).astype(np.int64)
+        ids = np.where(mask == 1, random.integers(0, vocabulary, mask.shape), checkpoint.pad_id)
+        probes.append((ids, mask))
+    return probes
+
+
+def _traced(model: Any, probe: Probe) -> Any:
+    ov, torch = need("openvino", extra="openvino"), need("torch", extra="torch")
+
+    class Logits(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Any, mask: Any) -> Any:
+            return self.model(input_ids=ids, attention_mask=mask).logits
+
+    try:
+        return ov.convert_model(Logits().eval(), example_input=tuple(torch.from_numpy(each) for each in probe))
+    except Exception as error:  # tracing runs the model's code, and each frontend has exceptions of its own
+        raise EngineUnavailable(f"OpenVINO cannot convert {type(model).__name__}: {error}", remedy=TORCH) from error
+
+
+def _torch_logits(model: Any, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    torch = need("torch", extra="torch")
+    with torch.inference_mode():
+        logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
+    values: NDArray[np.float32] = logits.numpy()
+    return values
+
+
+def _agrees(
+    graph: Any,
+    probes: list[Probe],
+    expected: list[NDArray[np.float32]],
+) -> bool:
+    compiled = runtime().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    said = [compiled(list(probe))[0] for probe in probes]
+    return all(
+        np.abs(one - other).max() <= DRIFT * np.abs(other).max() for one, other in zip(said, expected, strict=True)
+    )
+
+
+def _number(graph: Any) -> None:
+    """Name every node by its place: the library counts names up over the process, and files should not show that."""
+    graph.set_friendly_name("classifier")
+    for place, node in enumerate(graph.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{place}")

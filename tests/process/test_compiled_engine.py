@@ -1,0 +1,274 @@
+"""The compiled engine of the chapter's model: fp32's labels, without torch, on CPUs with bf16 and without."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.process.sentiment_store import TEXTS, Store, environment, run
+
+from likewise import api
+from likewise.bundles.open import open_bundle
+from likewise.core.engine import Engine, answers
+from likewise.core.errors import BundleTampered
+from likewise.core.items import Row
+from likewise.core.results import Ok
+from likewise.demo.data import reviews, split
+from likewise.engine.rates import cpu_class, remember_rates
+from likewise.engine.text import TextEngine
+from likewise.engine.text.guard import margins
+from likewise.engine.text.openvino import runtime
+from likewise.pipeline.engine import calibrations
+
+pytestmark = pytest.mark.slow
+HELD_OUT = [review.text for review in split(reviews()).held_out]
+
+
+def texts_file(path: Path, texts: Sequence[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["text"], *([text] for text in texts)])
+    return path
+
+
+def likewise(store: Store, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "likewise.cli", *arguments]
+    cache = {"LIKEWISE_CACHE_HOME": str(store.folder / "cache")}
+    return subprocess.run(
+        command, cwd=store.folder, env=store.env | cache | env, capture_output=True, text=True, timeout=600
+    )
+
+
+def bundled(store: Store, *arguments: str) -> tuple[dict[str, Any], str]:
+    """What `likewise bundle … --json` printed, and its notes."""
+    done = likewise(store, "bundle", store.uri, *arguments, "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle, calibrated on texts such as it will get."""
+    base = tmp_path_factory.mktemp("compiled")
+    train = [review.text for review in split(reviews()).train[:300]]
+    bundled(store, "-o", str(base / "bundle"), "--calibration", str(texts_file(base / "texts.csv", train)))
+    return base / "bundle"
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Iterator[api.Bundle]:
+    with api.open_bundle(folder) as opened:
+        yield opened
+
+
+def said(engine: Engine, texts: Sequence[str]) -> list[str]:
+    results = answers(engine, [Row(("text",), (text,)) for text in texts])
+    assert all(isinstance(result, Ok) for result in results)
+    return [result.value["text"] for result in results]  # type: ignore[union-attr,index]
+
+
+@pytest.fixture(scope="module")
+def reference(bundle: api.Bundle) -> dict[str, str]:
+    """Torch's answers, by text."""
+    texts = [*TEXTS, *HELD_OUT]
+    return dict(zip(texts, said(bundle.engine("torch"), texts), strict=True))
+
+
+@pytest.fixture
+def bf16(bundle: api.Bundle) -> str:
+    if "BF16" not in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bf16 instructions")
+    assert [found.refused for found in calibrations(bundle).values()] == [""]
+    return "bf16"
+
+
+def test_the_manifest_has_both_best_first_proved_and_measured(bundle: api.Bundle, bf16: str) -> None:
+    labels = [f"{entry.name}/{entry.precision}" for entry in bundle.manifest.engines]
+    assert labels == ["openvino/bf16+fp32", "openvino/fp32", "torch/fp32", "pyfunc/native"]
+    assert bundle.manifest.measured["proved_engines"] == labels[:3]
+    rates = bundle.manifest.measured["rates"]
+    assert isinstance(rates, dict)
+    assert set(rates[cpu_class()]) == set(labels[:3])
+    fastest = max(labels[:3], key=rates[cpu_class()].__getitem__)
+    assert bundle.engine().spec.label == fastest
+    [found] = calibrations(bundle).values()
+    assert found.texts == 300
+    assert found.guard >= 1.5 * found.drift > 0
+    assert (found.agreement, found.refused) == (1.0, "")
+
+
+def test_labels_are_torchs_at_either_precision(bundle: api.Bundle, reference: dict[str, str], bf16: str) -> None:
+    texts = list(reference)
+    for precision in (bf16, "fp32"):
+        engine = bundle.engine("openvino", precision=precision)
+        assert said(engine, texts) == list(reference.values())
+
+
+def test_some_texts_are_near_things_and_are_asked_again(store: Store, bundle: api.Bundle, bf16: str) -> None:
+    """The labels above would prove nothing of the guard if no text had come near it."""
+    [found] = calibrations(bundle).values()
+    engine = TextEngine.open(bundle.resolve(store.model_uri))
+    near = margins(engine.logits(engine.prepare(HELD_OUT))) < found.guard / 2
+    assert 0 < near.sum() < 0.2 * len(HELD_OUT)
+
+
+def test_a_text_answers_the_same_alone_together_and_in_any_order(
+    bundle: api.Bundle, reference: dict[str, str], bf16: str
+) -> None:
+    engine, texts = bundle.engine(precision=bf16), [*TEXTS, *HELD_OUT[:100]]
+    expected = [reference[text] for text in texts]
+    assert said(engine, texts[::-1]) == expected[::-1]
+    assert [said(engine, [text])[0] for text in texts] == expected
+
+
+NO_TORCH = """
+import importlib.abc, json, sys
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "safetensors", "mlflow", "openvino_telemetry"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Block())
+from likewise import api
+from likewise.core.engine import answers
+from likewise.core.items import Row
+engine = api.open_bundle(sys.argv[1], precision=sys.argv[2]).engine()
+texts = json.loads(sys.argv[3])
+print(engine.spec.label, json.dumps([r.value["text"] for r in answers(engine, [Row(("text",), (t,)) for t in texts])]))
+"""
+
+
+@pytest.mark.parametrize(("precision", "label"), [("bf16", "openvino/bf16+fp32"), ("fp32", "openvino/fp32")])
+def test_it_needs_neither_torch_nor_transformers(
+    folder: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
+) -> None:
+    texts = [*TEXTS, *HELD_OUT[:200]]
+    done = run([sys.executable, "-c", NO_TORCH, str(folder), precision, json.dumps(texts)], tmp_path, environment())
+    name, _, answered = done.stdout.partition(" ")
+    assert name == label
+    assert json.loads(answered) == [reference[text] for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("option", "label"),
+    [
+        (["--exact"], "openvino/fp32"),
+        (["--precision", "bf16"], "openvino/bf16+fp32"),
+        (["--engine", "torch"], "torch/fp32"),
+    ],
+)
+def test_score_takes_the_engine_that_is_named(
+    store: Store, folder: Path, reference: dict[str, str], bf16: str, option: list[str], label: str, tmp_path: Path
+) -> None:
+    source = texts_file(tmp_path / "in.csv", HELD_OUT[:100])
+    done = likewise(store, "score", str(folder), str(source), "-o", str(tmp_path / "out.jsonl"), "--json", *option)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["engine"] == label
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["predictions"] for line in lines] == [reference[text] for text in HELD_OUT[:100]]
+
+
+def test_where_bf16_is_switched_off_fp32_answers(
+    store: Store, folder: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "avx512f" not in cpu_class():
+        pytest.skip("only x86 CPUs can be told to be less than they are")
+    source = texts_file(tmp_path / "in.csv", HELD_OUT[:10])
+    score = ["score", str(folder), str(source), "-o", str(tmp_path / "out.csv"), "--json"]
+    pinned = likewise(store, *score, "--precision", "bf16", ONEDNN_MAX_CPU_ISA="AVX2")
+    assert pinned.returncode == 1
+    error = json.loads(pinned.stdout)["error"]
+    assert error["code"] == "ENGINE_UNAVAILABLE"
+    assert "--precision fp32" in error["remedy"]
+    rates = {"openvino/bf16+fp32": 900.0, "openvino/fp32": 50.0}
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    remember_rates(open_bundle(folder).manifest, rates)
+    free = likewise(store, *score, ONEDNN_MAX_CPU_ISA="AVX2", LIKEWISE_CACHE_HOME=str(tmp_path / "cache"))
+    assert json.loads(free.stdout)["engine"] == "openvino/fp32"
+
+
+def test_the_digest_is_the_models_whatever_is_compiled(store: Store, folder: Path, tmp_path: Path) -> None:
+    """Without bf16, with other calibration texts, unmeasured: another engine, and a line that says how to measure."""
+    document, notes = bundled(store, "-o", str(tmp_path / "b"), "--precision", "fp32", "--no-measure")
+    held = open_bundle(folder).manifest
+    assert document["digest"] == held.digest
+    assert [f"{e['name']}/{e['precision']}" for e in document["engines"]][:2] == ["openvino/fp32", "torch/fp32"]
+    assert document["rates"] == {}
+    assert document["calibration"] == {}
+    exact = next(e for e in held.engines if (e.name, e.precision) == ("openvino", "fp32"))
+    assert document["engines"][0]["digest"] != exact.digest  # its folder holds no guard
+    assert "bf16 for" in notes
+    score = ["score", document["path"], str(texts_file(tmp_path / "in.csv", ["fine"])), "-o", str(tmp_path / "out.csv")]
+    assert f"likewise inspect {document['path']} --measure" in likewise(store, *score).stderr
+    measured = likewise(store, "inspect", document["path"], "--measure", "--json")
+    assert set(json.loads(measured.stdout)["rates"]) == {"openvino/fp32", "torch/fp32"}
+    assert set(json.loads(likewise(store, "inspect", document["path"], "--json").stdout)["rates"]) == {
+        "openvino/fp32",
+        "torch/fp32",
+    }
+
+
+def test_inspect_shows_what_was_found(store: Store, folder: Path, bf16: str) -> None:
+    shown = likewise(store, "inspect", str(folder)).stdout
+    assert "openvino/bf16+fp32, " in shown
+    assert " rows/s on this kind of CPU" in shown
+    assert "guard" in shown
+    assert "on texts.csv, 300 texts" in shown
+
+
+def test_bf16_is_not_offered_where_too_many_texts_are_near_things(
+    store: Store, bundle: api.Bundle, bf16: str, tmp_path: Path
+) -> None:
+    engine = TextEngine.open(bundle.resolve(store.model_uri))
+    nearest = margins(engine.logits(engine.prepare(HELD_OUT))).argsort()[:4]
+    near = texts_file(tmp_path / "near.csv", [HELD_OUT[row] for row in nearest])
+    arguments = ["bundle", store.uri, "-o", str(tmp_path / "b"), "--calibration", str(near), "--precision", "bf16"]
+    done = likewise(store, *arguments, "--json")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "ENGINE_UNAVAILABLE"
+    assert "of the texts would have to be computed again" in error["cause"]
+    assert not (tmp_path / "b").exists()
+
+
+WITHOUT_OPENVINO = """
+import sys
+sys.modules["openvino"] = None
+from likewise.cli import main
+main()
+"""
+
+
+def test_without_openvino_a_bundle_has_the_engines_that_it_had(store: Store, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_OPENVINO, "bundle", store.uri, "-o", str(tmp_path / "b"), "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=store.env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [e["name"] for e in json.loads(done.stdout)["engines"]] == ["torch", "pyfunc"]
+    assert "no compiled engine: that needs openvino, not installed here (pip install" in done.stderr
+    refused = subprocess.run(
+        [*command[:-3], "-o", str(tmp_path / "c"), "--precision", "bf16"],
+        cwd=tmp_path,
+        env=store.env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert refused.returncode == 1
+    assert "ENGINE_UNAVAILABLE" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["classifier.json", "model.xml", "model.bin", "tokenizer.json"])
+def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.link)
+    [path] = (copy / "engine" / "openvino").rglob(name)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    with pytest.raises(BundleTampered, match=name):
+        open_bundle(copy)

@@ -1,0 +1,104 @@
+"""Calibration texts: read from the user's file, or made up, the same ones every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny_classifier import make_classifier
+from tokenizers import Tokenizer
+
+from likewise.build import texts as room
+from likewise.build.options import CompileOptions
+from likewise.build.texts import given_texts, made_texts
+from likewise.core.errors import InputInvalid, InputNotFound, WrongUsage
+
+SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
+
+
+def csv_file(path: Path) -> Path:
+    path.write_text('n,review\n1,a fine film\n2,"with ""quotes"", a comma\nand a line"\n3,\n', encoding="utf-8")
+    return path
+
+
+def jsonl_file(path: Path) -> Path:
+    rows = [{"n": n, "review": text} for n, text in enumerate(SAID)]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"n": 9, "review": None}])) + "\n\n", encoding="utf-8")
+    return path
+
+
+def parquet_file(path: Path) -> Path:
+    pq.write_table(pa.table({"n": [0, 1, 2, 3], "review": [*SAID, None]}), path)
+    return path
+
+
+@pytest.mark.parametrize(("make", "suffix"), [(csv_file, "csv"), (jsonl_file, "jsonl"), (parquet_file, "parquet")])
+def test_a_files_texts(tmp_path: Path, make: object, suffix: str) -> None:
+    path = make(tmp_path / f"texts.{suffix}")  # type: ignore[operator]
+    found = given_texts(path, "review")
+    assert (list(found.values), found.factor) == (SAID, 1.5)
+    with pytest.raises(InputInvalid, match="no column 'text', but: n, review"):
+        given_texts(path, "text")
+
+
+def test_the_only_column_needs_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text("words\nyes\n", encoding="utf-8")
+    assert given_texts(path, "text").values == ("yes",)
+
+
+def test_a_long_file_is_sampled_evenly(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * room.MOST)), encoding="utf-8")
+    found = given_texts(path, "text").values
+    assert len(found) == room.MOST
+    assert found[:2] == ("number 0", "number 3")
+    assert found[-1] == f"number {3 * room.MOST - 3}"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "error", "why"),
+    [
+        ("gone.csv", None, InputNotFound, "cannot be read"),
+        ("texts.txt", b"text", InputInvalid, "not a format"),
+        ("texts.csv", b"text\n", InputInvalid, "no text in its column"),
+        ("texts.csv", b"", InputInvalid, "no column 'text', but: none"),
+        ("texts.csv", b"text\n\xff\xfe\n", InputInvalid, "utf-8"),
+        ("texts.jsonl", b"[1]\n", InputInvalid, "line 1 is not a JSON object"),
+        ("texts.jsonl", b"{", InputInvalid, "texts.jsonl"),
+        ("texts.jsonl", b'{"text": 3}\n', InputInvalid, "no text in its column"),
+        ("texts.parquet", b"PAR1", InputInvalid, "texts.parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_named(
+    tmp_path: Path, name: str, data: bytes | None, error: type[Exception], why: str
+) -> None:
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(error, match=why):
+        given_texts(path, "text")
+
+
+def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "classifier")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
+    tokenizer = folder / "tokenizer.json"
+    found = made_texts(tmp_path / "model", tokenizer, 64)
+    assert found == made_texts(tmp_path / "model", tokenizer, 64)
+    assert (len(found.values), found.factor) == (room.MADE_UP, 3.0)
+    reader = Tokenizer.from_file(str(tokenizer))
+    reader.no_padding()
+    reader.no_truncation()
+    lengths = [len(each.ids) for each in reader.encode_batch(list(found.values))]
+    assert min(lengths) <= 8
+    assert max(lengths) >= 60
+
+
+def test_a_precision_that_there_is_not() -> None:
+    with pytest.raises(WrongUsage, match="there is no precision 'int8'"):
+        CompileOptions(precision="int8")

@@ -1,0 +1,187 @@
+"""Which engine runs: the one that was named, else the fastest that was measured on such a CPU, else the safe one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from likewise.bundles.format import EngineEntry, Manifest, load_manifest
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.trust import Trust
+from likewise.bundles.write import write_manifest
+from likewise.cli.options import asked_precision
+from likewise.core.engine import Engine, EngineSpec, Work
+from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
+from likewise.engine import load, rates
+from likewise.engine.load import open_engine, why_unmeasured
+from likewise.engine.options import EngineOptions
+from likewise.engine.rates import by_speed, cpu_class, describe_cpu, known_rates, rates_file, remember_rates
+
+FAST = EngineEntry("openvino", "bf16+fp32", False, "sha256:1")
+EXACT = EngineEntry("openvino", "fp32", False, "sha256:2")
+TORCH = EngineEntry("torch", "fp32", False, "sha256:3")
+CODE = EngineEntry("pyfunc", "native", True, "sha256:4")
+NOBODY = Trust(allow=False, entries=())
+
+
+class Opened:
+    """An engine that says what it was opened as, or raises what this machine is said to lack."""
+
+    lacks: ClassVar[dict[str, Exception]] = {}
+
+    def __init__(self, entry: EngineEntry) -> None:
+        self.spec = EngineSpec(entry.name, entry.precision, True, True, True, 1, entry.digest)
+
+    @classmethod
+    def open(cls, bundle: Bundle, entry: EngineEntry) -> Opened:
+        if (error := cls.lacks.get(rates.label(entry))) is not None:
+            raise error
+        return cls(entry)
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return []
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Exception]:
+    """A cache of its own, and engines that all open; returns what is lacking, by label, to be filled."""
+    lacks: dict[str, Exception] = {}
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(load, "OPENERS", dict.fromkeys(("openvino", "torch", "pyfunc"), f"{__name__}:Opened"))
+    monkeypatch.setattr(Opened, "lacks", lacks)
+    return lacks
+
+
+def bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), measured=measured))
+
+
+def opened(held: Bundle, name: str | None = None, precision: str | None = None, trust: Trust = NOBODY) -> str:
+    engine: Engine = open_engine(held, EngineOptions(name, precision), trust=trust)
+    return engine.spec.label
+
+
+def test_the_fastest_that_was_measured_on_such_a_cpu_runs(tmp_path: Path) -> None:
+    here = {"openvino/bf16+fp32": 50.0, "openvino/fp32": 90.0, "torch/fp32": 20.0}
+    held = bundle(tmp_path / "b", rates={cpu_class(): here, "another": {"torch/fp32": 1e9}})
+    assert opened(held) == "openvino/fp32"
+    assert why_unmeasured(held) is None
+    again = load_manifest((held.path / "likewise.json").read_bytes())
+    assert known_rates(again) == here
+    assert by_speed(again.engines, here) == [EXACT, FAST, TORCH, CODE]
+
+
+def test_on_an_unknown_cpu_the_safe_one_runs_and_a_line_says_how_to_measure(tmp_path: Path) -> None:
+    held = bundle(tmp_path / "b", rates={"another": {"openvino/bf16+fp32": 900.0}})
+    assert opened(held) == "openvino/fp32"
+    line = why_unmeasured(held)
+    assert line is not None
+    assert f"likewise inspect {held.path} --measure" in line
+    assert cpu_class() in line
+
+
+def test_no_line_where_there_is_no_choice(tmp_path: Path) -> None:
+    held = bundle(tmp_path / "b", TORCH, CODE)
+    assert why_unmeasured(held) is None
+    assert why_unmeasured(bundle(tmp_path / "c"), EngineOptions("openvino", "bf16")) is None
+
+
+def test_what_is_measured_here_counts_before_what_the_bundle_says(tmp_path: Path) -> None:
+    held = bundle(tmp_path / "b", rates={cpu_class(): {"torch/fp32": 900.0}})
+    assert opened(held) == "torch/fp32"
+    remember_rates(held.manifest, {"openvino/bf16+fp32": 80.0, "torch/fp32": 20.0})
+    assert opened(held) == "openvino/bf16+fp32"
+    other = bundle(tmp_path / "other", EngineEntry("torch", "fp32", False, "sha256:9"), FAST)
+    assert known_rates(other.manifest) == {}
+    assert open_bundle(held.path).digest == held.digest  # nothing was written into it
+
+
+@pytest.mark.parametrize(
+    "broken", ["", "[]", '{"CPU": 3}', '{"CPU": {"torch/fp32": "fast"}}', '{"CPU": {"torch/fp32": -1}}']
+)
+def test_a_broken_cache_says_nothing(tmp_path: Path, broken: str) -> None:
+    held = bundle(tmp_path / "b")
+    path = rates_file(held.manifest)
+    path.parent.mkdir(parents=True)
+    path.write_text(broken.replace("CPU", cpu_class()))
+    assert opened(held) == "openvino/fp32"
+    remember_rates(held.manifest, {"torch/fp32": 20.0})
+    assert known_rates(held.manifest) == {"torch/fp32": 20.0}
+    assert cpu_class() in json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "label"),
+    [
+        ("torch", None, "torch/fp32"),
+        ("openvino", None, "openvino/fp32"),
+        (None, "bf16", "openvino/bf16+fp32"),
+        (None, "fp32", "openvino/fp32"),
+        ("openvino", "bf16", "openvino/bf16+fp32"),
+        ("torch", "fp32", "torch/fp32"),
+    ],
+)
+def test_a_name_and_a_precision_pin_one(tmp_path: Path, name: str | None, precision: str | None, label: str) -> None:
+    assert opened(bundle(tmp_path / "b"), name, precision) == label
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="no engine torch in bf16; it has: openvino/bf16"):
+        opened(bundle(tmp_path / "b"), "torch", "bf16")
+    with pytest.raises(WrongUsage, match="there is no precision 'int8'"):
+        EngineOptions(precision="int8")
+
+
+def test_exact_is_fp32() -> None:
+    assert [asked_precision(None, True), asked_precision("bf16", False)] == ["fp32", "bf16"]
+    assert asked_precision(None, False) is None
+    with pytest.raises(WrongUsage, match="--exact is fp32, and --precision is bf16"):
+        asked_precision("bf16", True)
+
+
+def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:
+    held = bundle(tmp_path / "b", CODE)
+    assert opened(held, None, "fp32", Trust(allow=True, entries=())) == "pyfunc/native"
+
+
+def test_what_cannot_run_here_gives_way_unless_it_was_named(tmp_path: Path, machine: dict[str, Exception]) -> None:
+    held = bundle(tmp_path / "b", rates={cpu_class(): {"openvino/bf16+fp32": 900.0}})
+    machine["openvino/bf16+fp32"] = EngineUnavailable("no bf16 here", remedy="fp32")
+    assert opened(held) == "openvino/fp32"
+    with pytest.raises(EngineUnavailable, match="no bf16 here"):
+        opened(held, None, "bf16")
+    machine["openvino/fp32"] = MissingExtra("no openvino", remedy="install it")
+    assert opened(held) == "torch/fp32"
+
+
+def test_code_is_last_however_fast_and_still_needs_trust(tmp_path: Path, machine: dict[str, Exception]) -> None:
+    held = bundle(tmp_path / "b", TORCH, CODE, rates={cpu_class(): {"pyfunc/native": 900.0, "torch/fp32": 1.0}})
+    assert opened(held) == "torch/fp32"
+    machine["torch/fp32"] = MissingExtra("no torch", remedy="install it")
+    with pytest.raises(CodeNotTrusted):
+        opened(held)
+
+
+def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
+    intel = "processor: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n"
+    intel += "flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile\n\n"
+    assert describe_cpu(intel, 4) == "GenuineIntel/6/143 avx2 avx512f amx_bf16 x4"
+    assert describe_cpu(intel * 2, 4) == describe_cpu(intel, 4)
+    assert describe_cpu(intel, 8) != describe_cpu(intel, 4)
+    arm = "processor : 0\nFeatures\t: fp asimd sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+    assert describe_cpu(arm, 2) == "0x41/0xd40 asimd sve bf16 x2"
+    assert describe_cpu("", 2).endswith(" x2")
