@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from likewise.core.digests import sha256_json
 from likewise.demo.data import reviews
 
+SOURCES = Path(__file__).parents[1] / "src" / "likewise"
+BUILDERS = ("build", "bundles", "engine", "pipeline")  # rooms that decide what is in a bundle
 FOLDER = Path(__file__).parents[1] / ".bench"
 os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}")
 
@@ -26,7 +29,7 @@ class Subject:
 
 
 def subject() -> Subject:
-    """The demo's pipeline: trained, logged, registered and bundled at the first call; found again later."""
+    """The demo's pipeline: trained, logged and bundled at the first call; bundled anew where our code has changed."""
     return _kept("subject.json", "bundle", _logged_pipeline)
 
 
@@ -73,10 +76,18 @@ def _kept(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subj
     FOLDER.mkdir(exist_ok=True)
     made = FOLDER / note
     if not made.exists():
-        uri = log()
-        ask("likewise.cli", "bundle", uri, "-o", str(FOLDER / bundle), *options, "--json")
-        made.write_text(json.dumps({"uri": uri}))
-    return Subject(json.loads(made.read_text())["uri"], FOLDER / bundle)
+        made.write_text(json.dumps({"uri": log()}))
+    uri = json.loads(made.read_text())["uri"]
+    folder = FOLDER / f"{bundle}-{_builders()}"
+    if not folder.exists():
+        ask("likewise.cli", "bundle", uri, "-o", str(folder), *options, "--json")
+    return Subject(uri, folder)
+
+
+def _builders() -> str:
+    """Of the code that builds: a bundle of other code may lack today's engines."""
+    paths = sorted(path for room in BUILDERS for path in (SOURCES / room).rglob("*.py"))
+    return sha256_json({str(path): path.read_text(encoding="utf-8") for path in paths}).partition(":")[2][:8]
 
 
 def _logged_pipeline() -> str:

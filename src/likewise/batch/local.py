@@ -11,18 +11,14 @@ from dataclasses import dataclass
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Source
 from likewise.batch.job import Job, Progress, Report
+from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import open_source
 from likewise.core.engine import Work
-from likewise.core.errors import InputInvalid, Interrupted, ModelFailed, TooManyQuarantined
-from likewise.core.isolate import isolate
+from likewise.core.errors import InputInvalid, Interrupted, TooManyQuarantined
 from likewise.core.items import Item
-from likewise.core.results import Failed, Ok, Result
+from likewise.core.results import Failed, Ok
 from likewise.core.signature import Field
-from likewise.core.windows import windows
-
-PASSES = 8  # parts for each of an engine's cores in one run, so that none idles long at its end
-BROKEN_AFTER = 100  # distinct rows that a model must fail on, having answered none, to be called broken
 
 
 def run(job: Job) -> Report:
@@ -59,16 +55,20 @@ class Scoring:
     def __init__(self, job: Job, source: Source) -> None:
         self._job = job
         self._source = source
-        spec = job.engine.spec  # loads the engine, before the clock starts
-        self._budget = job.options.budget or spec.budget * (PASSES * spec.slots if spec.slots > 1 else 1)
+        self._scorer = Scorer(job.engine, budget=job.options.budget)  # loads the engine, before the clock starts
         self._started = time.monotonic()
-        self._rows_ok = self._duplicates = self._tokens = self._offset = self._answered = 0
-        self.done = 0
+        self._rows_ok = self._offset = 0
+
+    @property
+    def done(self) -> int:
+        """Rows so far, quarantined ones included."""
+        return self._scorer.rows
 
     def write(self, ready: Ready, output: Output) -> None:
         """Answer a chunk and write it."""
         outputs = self._job.signature.outputs
-        results = self._answer(ready)
+        before = self.done
+        results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self.done - before))
         answered = [index for index, result in enumerate(results) if isinstance(result, Ok)]
         fitted = output.fit([_prediction(r.value, outputs) for r in results if isinstance(r, Ok)])
         for index, result in zip(answered, fitted, strict=True):
@@ -87,46 +87,10 @@ class Scoring:
             rows_in=self.done,
             rows_ok=self._rows_ok,
             rows_quarantined=self.done - self._rows_ok,
-            duplicates=self._duplicates,
+            duplicates=self._scorer.duplicates,
             engine=self._job.engine.spec.label,
             seconds=round(self._seconds(), 3),
-            tokens=self._tokens,
-        )
-
-    def _answer(self, ready: Ready) -> list[Result]:
-        results: dict[int, Result] = {i: w for i, w in enumerate(ready.work) if isinstance(w, Failed)}
-        before = self.done
-        self.done += len(results)
-        groups = self._groups(ready.work)
-        leaders = [ready.work[group[0]] for group in groups]
-        work = [w for w in leaders if isinstance(w, Work)]
-        for window in windows([w.cost for w in work], self._budget):
-            for index, result in zip(window, isolate(self._job.engine.run, [work[i] for i in window]), strict=True):
-                results.update(dict.fromkeys(groups[index], result))
-                self.done += len(groups[index])
-                self._answered += isinstance(result, Ok)
-            self._tokens += sum(work[i].cost for i in window)
-            self._tell(ready.chunk, self.done - before)
-        self._duplicates += sum(len(group) - 1 for group in groups)
-        self._refuse_broken([results[group[0]] for group in groups])
-        return [results[index] for index in range(len(ready.work))]
-
-    def _groups(self, work: Sequence[Work | Failed]) -> list[list[int]]:
-        """Indices of rows that share one answer, by first appearance; each row alone unless the engine is pure."""
-        groups: dict[object, list[int]] = {}
-        for index, entry in enumerate(work):
-            if isinstance(entry, Work):
-                groups.setdefault(entry.key if self._job.engine.spec.pure else index, []).append(index)
-        return list(groups.values())
-
-    def _refuse_broken(self, results: Sequence[Result]) -> None:
-        """ModelFailed, rather than a quarantine of the whole input, where nothing has been answered yet."""
-        if self._answered or len(results) < BROKEN_AFTER:
-            return
-        first = next(result.error for result in results if isinstance(result, Failed))
-        raise ModelFailed(
-            f"the model failed on each of the first {len(results)} distinct rows; on the first: {first.cause}",
-            remedy=first.remedy,
+            tokens=self._scorer.tokens,
         )
 
     def _tell(self, chunk: Chunk, rows: int) -> None:
@@ -137,7 +101,7 @@ class Scoring:
             fraction = read / max(1, self._source.size)
         else:
             fraction = self.done / max(1, total)
-        self._job.progress(Progress(self.done, total, min(1.0, fraction), self._tokens, self._seconds()))
+        self._job.progress(Progress(self.done, total, min(1.0, fraction), self._scorer.tokens, self._seconds()))
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
@@ -156,9 +120,7 @@ def _work(chunk: Chunk, rows: RowMaker, job: Job) -> list[Work | Failed]:
         Failed(chunk.faults[index]) if index in chunk.faults else rows(record, f"row {chunk.first + index}")
         for index, record in enumerate(chunk.records)
     ]
-    items = [entry for entry in made if not isinstance(entry, Failed)]
-    prepared = iter(isolate(job.engine.prepare, items))
-    return [entry if isinstance(entry, Failed) else next(prepared) for entry in made]
+    return prepare(job.engine, made)
 
 
 def _ahead(steps: Iterator[Ready]) -> Generator[Ready, None, None]:

@@ -1,0 +1,76 @@
+"""The engine's part of a job, for every runner: equal rows once, windows of near-equal lengths, bad rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from likewise.core.engine import Engine, Work
+from likewise.core.errors import ModelFailed
+from likewise.core.isolate import isolate
+from likewise.core.items import Item
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.windows import windows
+
+PASSES = 8  # parts for each of an engine's cores in one run, so that none idles long at its end
+BROKEN_AFTER = 100  # distinct rows that a model must fail on, having answered none, to be called broken
+
+
+def prepare(engine: Engine, items: Sequence[Item | Failed]) -> list[Work | Failed]:
+    """The engine's work for each item, or why there is none; what is `Failed` already stays so. Thread safe."""
+    given = [item for item in items if not isinstance(item, Failed)]
+    prepared = iter(isolate(engine.prepare, given))
+    return [item if isinstance(item, Failed) else next(prepared) for item in items]
+
+
+class Scorer:
+    """Scores chunks of rows with one engine, one chunk at a time.
+
+    rows: answered or refused so far. answered: distinct rows with an answer. duplicates: rows that got an equal row's
+    result. tokens: what the engine computed.
+    """
+
+    def __init__(self, engine: Engine, *, budget: int | None = None) -> None:
+        """`budget`: tokens a run; None is what the engine does best with. Loads an engine that loads lazily."""
+        self._engine = engine
+        spec = engine.spec
+        self._pure = spec.pure
+        self._budget = budget or spec.budget * (PASSES * spec.slots if spec.slots > 1 else 1)
+        self.rows = self.answered = self.duplicates = self.tokens = 0
+
+    def answer(self, work: Sequence[Work | Failed], tell: Callable[[], None] = lambda: None) -> list[Result]:
+        """One result a work, in order; `tell` is called after each run, with the counts up to date.
+
+        ModelFailed, rather than a whole input without answers, where the first hundred or more distinct rows all fail.
+        """
+        results: dict[int, Result] = {i: w for i, w in enumerate(work) if isinstance(w, Failed)}
+        self.rows += len(results)
+        groups = self._groups(work)
+        leading = [w for group in groups if isinstance(w := work[group[0]], Work)]
+        for window in windows([w.cost for w in leading], self._budget):
+            ran = isolate(self._engine.run, [leading[i] for i in window])
+            for index, result in zip(window, ran, strict=True):
+                results.update(dict.fromkeys(groups[index], result))
+                self.rows += len(groups[index])
+                self.answered += isinstance(result, Ok)
+            self.tokens += sum(leading[i].cost for i in window)
+            tell()
+        self.duplicates += sum(len(group) - 1 for group in groups)
+        self._refuse_broken([results[group[0]] for group in groups])
+        return [results[index] for index in range(len(work))]
+
+    def _groups(self, work: Sequence[Work | Failed]) -> list[list[int]]:
+        """Indices of rows that share one answer, by first appearance; each row alone unless the engine is pure."""
+        groups: dict[object, list[int]] = {}
+        for index, entry in enumerate(work):
+            if isinstance(entry, Work):
+                groups.setdefault(entry.key if self._pure else index, []).append(index)
+        return list(groups.values())
+
+    def _refuse_broken(self, results: Sequence[Result]) -> None:
+        if self.answered or len(results) < BROKEN_AFTER:
+            return
+        first = next(result.error for result in results if isinstance(result, Failed))
+        raise ModelFailed(
+            f"the model failed on each of the first {len(results)} distinct rows; on the first: {first.cause}",
+            remedy=first.remedy,
+        )
