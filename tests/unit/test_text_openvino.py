@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, RobertaConfig, Robe
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch
 from likewise.engine.text import openvino as room
-from likewise.engine.text.openvino import convert, open_openvino, runtime
+from likewise.engine.text.openvino import convert, open_openvino, read_graph, runtime
 
 BF16 = "BF16" in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 PRECISIONS = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="this CPU has no bf16"))]
@@ -40,7 +40,10 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def forwards(folder: Path) -> dict[str, Forward]:
-    return {name: open_openvino(folder, precision=name, threads=2) for name in (["fp32", "bf16"] if BF16 else ["fp32"])}
+    return {
+        name: open_openvino(read_graph(folder), precision=name, threads=2)
+        for name in (["fp32", "bf16"] if BF16 else ["fp32"])
+    }
 
 
 def padded(rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,7 +94,7 @@ def test_a_row_gives_the_same_bits_alone_and_in_any_company(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_number_of_threads_changes_no_bit(folder: Path, forwards: dict[str, Forward], precision: str) -> None:
     inputs = padded([list(range(1, 1 + length)) for length in range(1, POSITIONS)], POSITIONS)
-    alone = open_openvino(folder, precision=precision, threads=1)(*inputs)
+    alone = open_openvino(read_graph(folder), precision=precision, threads=1)(*inputs)
     assert alone.tobytes() == forwards[precision](*inputs).tobytes()
 
 
@@ -112,7 +115,7 @@ def test_a_bucket_ends_where_the_positions_end(tmp_path: Path) -> None:
     (model / "tokenizer_config.json").write_text('{"model_max_length": 50}')
     convert(find_checkpoint(model), tmp_path / "out")
     ids, mask = padded([[7] * 50, [9] * 41], 50)
-    said = open_openvino(tmp_path / "out", precision="fp32")(ids, mask)
+    said = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
     assert said == pytest.approx(open_torch(find_checkpoint(model))(ids, mask), abs=1e-4)
 
 
@@ -153,8 +156,8 @@ ALONE = """
 import sys; sys.modules["torch"] = sys.modules["transformers"] = None
 from pathlib import Path
 import numpy as np
-from likewise.engine.text.openvino import open_openvino
-forward = open_openvino(Path(sys.argv[1]), precision="fp32", threads=1)
+from likewise.engine.text.openvino import open_openvino, read_graph
+forward = open_openvino(read_graph(Path(sys.argv[1])), precision="fp32", threads=1)
 sys.stdout.buffer.write(forward(np.array([[5, 6, 7]]), np.array([[1, 1, 1]])).tobytes())
 """
 
@@ -182,7 +185,7 @@ def test_another_architecture_gives_torchs_answers_too(tmp_path: Path) -> None:
     convert(find_checkpoint(model), tmp_path / "out")
     ids, mask = padded([[5, 9, 30, 7, 8], [4, 6], [3] * 20], 20)
     ids[mask == 0] = 1
-    said = open_openvino(tmp_path / "out", precision="fp32")(ids, mask)
+    said = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
     reference = AutoModelForSequenceClassification.from_pretrained(model).eval()
     with torch.inference_mode():
         expected = reference(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
@@ -218,7 +221,10 @@ def test_a_trimming_that_changes_answers_is_left_out(
 
     monkeypatch.setattr(room, "narrow_masks", spoil)
     convert(find_checkpoint(checkpoint), tmp_path / "out")
-    forward, reference = open_openvino(tmp_path / "out", precision="fp32"), open_torch(find_checkpoint(checkpoint))
+    forward, reference = (
+        open_openvino(read_graph(tmp_path / "out"), precision="fp32"),
+        open_torch(find_checkpoint(checkpoint)),
+    )
     inputs = padded([[5, 9, 30], [4] * 20], 20)
     assert forward(*inputs) == pytest.approx(reference(*inputs), abs=1e-4)
 
@@ -227,19 +233,20 @@ def test_a_trimming_that_changes_answers_is_left_out(
 def test_files_that_are_no_model_are_refused(tmp_path: Path, files: dict[str, str], precision: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(EngineUnavailable, match="cannot open"):
-        open_openvino(tmp_path, precision=precision)
+    with pytest.raises(EngineUnavailable, match="cannot read"):
+        open_openvino(read_graph(tmp_path), precision=precision)
 
 
 def test_an_unknown_precision_is_refused_with_what_there_is(folder: Path) -> None:
     with pytest.raises(EngineUnavailable) as refused:
-        open_openvino(folder, precision="int8")
+        open_openvino(read_graph(folder), precision="int8")
     assert "fp32" in refused.value.remedy
 
 
 def test_a_cpu_whose_instructions_are_switched_off_is_refused(folder: Path) -> None:
-    code = "import sys; from pathlib import Path; from likewise.engine.text.openvino import open_openvino as o\n"
-    code += "from likewise.core.errors import EngineUnavailable as E\ntry: o(Path(sys.argv[1]), precision='bf16')\n"
+    code = "import sys; from pathlib import Path\n"
+    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += "from likewise.core.errors import EngineUnavailable as E\ntry: o(r(Path(sys.argv[1])), precision='bf16')\n"
     code += "except E as e: print(e.remedy)"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", code, folder], check=True, stdout=subprocess.PIPE, env=environment)
@@ -250,8 +257,8 @@ def test_a_cpu_whose_instructions_are_switched_off_is_refused(folder: Path) -> N
 def test_the_first_passes_of_several_threads_do_not_wait_for_each_other(folder: Path) -> None:
     """A race of the binding's own, once in about ten new processes, before an opened pass had run once."""
     code = "import sys, threading, numpy; from pathlib import Path\n"
-    code += "from likewise.engine.text.openvino import open_openvino as o\n"
-    code += "forward = o(Path(sys.argv[1]), precision='fp32', threads=2)\n"
+    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += "forward = o(r(Path(sys.argv[1])), precision='fp32', threads=2)\n"
     code += "inputs = numpy.ones((40, 16), dtype=numpy.int64), numpy.ones((40, 16), dtype=numpy.int64)\n"
     code += "threads = [threading.Thread(target=forward, args=inputs) for _ in range(4)]\n"
     code += "[each.start() for each in threads]; [each.join() for each in threads]"
@@ -263,8 +270,8 @@ def test_the_first_passes_of_several_threads_do_not_wait_for_each_other(folder: 
 def test_a_signal_comes_through_after_passes_are_closed(folder: Path, closing: str) -> None:
     """The runtime's own stack for signals must not be freed while a thread has it: see `runtime`."""
     code = "import os, signal, sys, threading; from pathlib import Path\n"
-    code += "from likewise.engine.text.openvino import open_openvino as o\n"
-    code += "held = [o(Path(sys.argv[1]), precision='fp32', threads=1) for _ in range(2)]\n"
+    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += "held = [o(r(Path(sys.argv[1])), precision='fp32', threads=1) for _ in range(2)]\n"
     code += {
         "first": "held.pop(0); held.clear()\n",
         "last": "held.pop(); held.clear()\n",

@@ -26,6 +26,7 @@ from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
 from likewise.engine.text.engine import TextEngine
+from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.engine import classifiers
 
 TIMEOUT = 900.0  # seconds
@@ -149,7 +150,8 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
     given, model = task["texts"], Path(task["model"])
     texts = Texts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
     facts = compile_classifier(checkpoint, target)
-    exact = text_engine(target, facts, open_pass(target, "fp32"), longest)
+    graph = read_graph(target)
+    exact = text_engine(target, facts, open_pass(graph, "fp32"), longest)
     encodings = exact.prepare(texts.values)
     logits = exact.logits(encodings)
     some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a wrong conversion wrong everywhere
@@ -157,7 +159,7 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
     found: dict[str, object] = {"unequal": why_unequal(logits[some], reference), "refused": "not asked for", "said": ""}
     if task["bf16"]:
         try:
-            fast = text_engine(target, facts, open_pass(target, "bf16"), longest).logits(encodings)
+            fast = text_engine(target, facts, open_pass(graph, "bf16"), longest).logits(encodings)
         except EngineUnavailable as error:
             return texts, {**found, "refused": error.cause}
         calibration = calibrate(fast, logits, factor=texts.factor, source=texts.source)

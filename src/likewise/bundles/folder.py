@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from likewise.bundles.format import FileEntry
 from likewise.bundles.paths import safe_relative
+from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_file
 from likewise.core.errors import UnsafeArchive
 
@@ -33,8 +35,11 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str, FileEntry]:
     """Size and sha256 of every file below `root`, by relative path."""
-    return {
-        name: FileEntry(path.stat().st_size, sha256_file(path))
-        for name, path in regular_files(root)
-        if name not in without
-    }
+    found = [(name, path) for name, path in regular_files(root) if name not in without]
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves Python's lock, and a start waits for it
+        entries = list(pool.map(_entry, (path for _, path in found)))
+    return {name: entry for (name, _), entry in zip(found, entries, strict=True)}
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(path.stat().st_size, sha256_file(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -76,8 +77,12 @@ class Pipeline:
         open_text: opens the text classifier of a URI; the default is the reference runtime.
         """
         opening = Opening(resolve or _download, self.uri, open_text)
-        for step in self.steps:
-            step.open(opening)
+        if self.built_in:  # beside each other: a server's start waits for them
+            with ThreadPoolExecutor(thread_name_prefix="likewise-open") as pool:
+                list(pool.map(lambda step: step.open(opening), self.steps))
+        else:
+            for step in self.steps:
+                step.open(opening)
         self._open = True
         return self
 

@@ -13,12 +13,16 @@ import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.engine import TextEngine
 from likewise.engine.text.forward import Forward
 from likewise.engine.text.guard import guarded, later
+
+if TYPE_CHECKING:
+    from likewise.engine.text.openvino import Graph
 
 FACTS = "classifier.json"
 TOKENIZER = "tokenizer.json"
@@ -116,14 +120,16 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
 
     Raises MissingExtra without openvino, EngineUnavailable where this CPU cannot compute in bf16, BundleInvalid.
     """
-    facts = Compiled.read(folder)
-    exact = partial(open_pass, folder, "fp32")
+    from likewise.engine.text.openvino import read_graph
+
+    facts, graph = Compiled.read(folder), read_graph(folder)
+    exact = partial(open_pass, graph, "fp32")
     if precision == EXACT:
         return text_engine(folder, facts, exact(), max_length)
     if facts.calibration is None or facts.calibration.refused:
         raise EngineUnavailable(f"{folder.name} has no guard, and so no bf16", remedy="use --precision fp32")
     # fp32 costs memory and start-up time, and is opened by the first text that needs it.
-    forward = guarded(open_pass(folder, "bf16"), later(exact), facts.calibration.guard)
+    forward = guarded(open_pass(graph, "bf16"), later(exact), facts.calibration.guard)
     return text_engine(folder, facts, forward, max_length)
 
 
@@ -132,12 +138,12 @@ def text_engine(folder: Path, facts: Compiled, forward: Forward, max_length: int
     return TextEngine.of(facts.checkpoint(folder), lambda _: forward, max_length=max_length, budget=WHOLE)
 
 
-def open_pass(folder: Path, precision: str) -> Forward:
-    """The forward pass in `folder` in `bf16`, with no guard, or in `fp32`; raises what `open_compiled` does."""
+def open_pass(graph: Graph, precision: str) -> Forward:
+    """The forward pass of `graph` in `bf16`, with no guard, or in `fp32`; raises what `open_compiled` does."""
     from likewise.engine.text.openvino import open_openvino
 
     try:
-        return open_openvino(folder, precision=precision)
+        return open_openvino(graph, precision=precision)
     except EngineUnavailable as error:  # for bf16: no such instructions, or they are switched off
         if precision == "fp32":
             raise

@@ -6,6 +6,7 @@ import queue
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,12 +86,33 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
     )
 
 
-def open_openvino(folder: Path, *, precision: str, threads: int | None = None) -> Forward:
-    """The forward pass of what `convert` wrote. Thread safe, and no row's logits depend on its company, to the bit.
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What `convert` wrote, read: its weights stay mapped, once for all the precisions that are opened of it."""
+
+    model: Any
+    folder: Path
+    longest: int
+
+
+def read_graph(folder: Path) -> Graph:
+    """The graph in `folder`; MissingExtra without openvino, EngineUnavailable for files that it cannot read."""
+    core = runtime()
+    try:
+        model = core.read_model(folder / "model.xml")
+        return Graph(model, folder, int(model.get_rt_info(LONGEST).astype(int)))
+    except RuntimeError as error:
+        raise EngineUnavailable(
+            f"OpenVINO cannot read {folder}: {_why(error)}", remedy="build the bundle anew"
+        ) from error
+
+
+def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -> Forward:
+    """The forward pass of `graph`. Thread safe, and no row's logits depend on its company, to the bit.
 
     precision: `bf16` or `fp32`, of the arithmetic; logits are fp32. threads: None is one a core, or OMP_NUM_THREADS;
-    each computes a part of the window by itself. Needs openvino (MissingExtra). Raises EngineUnavailable for a
-    precision that this CPU has no instructions for, and for files that the runtime cannot read.
+    each computes a part of the window by itself. Raises EngineUnavailable for a precision that this CPU has no
+    instructions for, and where the runtime cannot compile the graph.
     """
     core = runtime()
     if precision not in (offered := _precisions(core)):
@@ -99,7 +121,8 @@ def open_openvino(folder: Path, *, precision: str, threads: int | None = None) -
             remedy=f"use the precision {' or '.join(offered)}",
         )
     with _FIRST:
-        lanes = _Lanes(*_compiled(core, folder, precision, threads or usable_threads()))
+        threads = threads or usable_threads()
+        lanes = _Lanes(_compiled(core, graph, precision, threads), graph.longest, threads)
         lanes(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))
     return lanes
 
@@ -147,7 +170,7 @@ def _precisions(core: Any) -> list[str]:
     return [name for name in HINTS if name == "fp32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
 
 
-def _compiled(core: Any, folder: Path, precision: str, threads: int) -> tuple[Any, int, int]:
+def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": threads,
@@ -155,15 +178,16 @@ def _compiled(core: Any, folder: Path, precision: str, threads: int) -> tuple[An
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
     }
     try:
-        graph = core.read_model(folder / "model.xml")
-        longest = int(graph.get_rt_info(LONGEST).astype(int))
-        return core.compile_model(graph, "CPU", settings), longest, threads
+        return core.compile_model(graph.model, "CPU", settings)
     except RuntimeError as error:
-        why = str(error).strip().rpartition("\n")[2]
         raise EngineUnavailable(
-            f"OpenVINO cannot open {folder} in {precision}: {why}",
+            f"OpenVINO cannot open {graph.folder} in {precision}: {_why(error)}",
             remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
         ) from error
+
+
+def _why(error: RuntimeError) -> str:
+    return str(error).strip().rpartition("\n")[2]
 
 
 def _probes(checkpoint: Checkpoint, vocabulary: int) -> list[Probe]:
