@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from likewise.core.cores import usable_threads
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.engine import TextEngine
@@ -128,8 +130,9 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
         return text_engine(folder, facts, exact(), max_length)
     if facts.calibration is None or facts.calibration.refused:
         raise EngineUnavailable(f"{folder.name} has no guard, and so no bf16", remedy="use --precision fp32")
-    # fp32 costs memory and start-up time, and is opened by the first text that needs it.
-    forward = guarded(open_pass(graph, "bf16"), later(exact), facts.calibration.guard)
+    # fp32 costs memory and start-up time: the first text that needs it opens it, on the cores that it keeps busy.
+    again = later(partial(exact, threads=_busy(facts.calibration.share)))
+    forward = guarded(open_pass(graph, "bf16"), again, facts.calibration.guard)
     return text_engine(folder, facts, forward, max_length)
 
 
@@ -138,14 +141,20 @@ def text_engine(folder: Path, facts: Compiled, forward: Forward, max_length: int
     return TextEngine.of(facts.checkpoint(folder), lambda _: forward, max_length=max_length, budget=WHOLE)
 
 
-def open_pass(graph: Graph, precision: str) -> Forward:
+def open_pass(graph: Graph, precision: str, *, threads: int | None = None) -> Forward:
     """The forward pass of `graph` in `bf16`, with no guard, or in `fp32`; raises what `open_compiled` does."""
     from likewise.engine.text.openvino import open_openvino
 
     try:
-        return open_openvino(graph, precision=precision)
+        return open_openvino(graph, precision=precision, threads=threads)
     except EngineUnavailable as error:  # for bf16: no such instructions, or they are switched off
         if precision == "fp32":
             raise
         remedy = "use --precision fp32, whose labels are the same, or a CPU with bf16 instructions"
         raise EngineUnavailable(error.cause, remedy=remedy) from error
+
+
+def _busy(share: float) -> int:
+    """Cores for the rows that are computed again: fp32 takes about twice as long, and texts may be twice as near."""
+    cores = usable_threads()
+    return min(cores, max(1, math.ceil(4 * share * cores)))

@@ -22,6 +22,7 @@ from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
 from likewise.engine.text.forward import Forward
+from likewise.engine.text.pages import hand_back
 from likewise.engine.text.torch_forward import load_torch
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
@@ -178,12 +179,14 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
     }
     try:
-        return core.compile_model(graph.model, "CPU", settings)
+        compiled = core.compile_model(graph.model, "CPU", settings)
     except RuntimeError as error:
         raise EngineUnavailable(
             f"OpenVINO cannot open {graph.folder} in {precision}: {_why(error)}",
             remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
         ) from error
+    hand_back(graph.folder / "model.bin")
+    return compiled
 
 
 def _why(error: RuntimeError) -> str:
