@@ -19,7 +19,7 @@ def resident_kb(path: Path) -> int:
     for line in Path("/proc/self/smaps").read_text().splitlines():
         words = line.split()
         if "-" in words[0] and not words[0].endswith(":"):
-            ours = words[-1] == str(path)
+            ours = line.endswith(str(path))
         elif ours and words[0] == "Rss:":
             found += int(words[1])
     return found
