@@ -13,8 +13,10 @@ from tokenizers import Tokenizer
 
 from likewise.build import texts as room
 from likewise.build.options import CompileOptions
+from likewise.build.compile import _offers_bf16
+from likewise.build.options import CompileOptions
 from likewise.build.texts import given_texts, made_texts
-from likewise.core.errors import InputInvalid, InputNotFound, WrongUsage
+from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 
@@ -102,3 +104,19 @@ def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> 
 def test_a_precision_that_there_is_not() -> None:
     with pytest.raises(WrongUsage, match="there is no precision 'int8'"):
         CompileOptions(precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("precision", "given", "fails"), [(None, True, True), (None, False, False), ("bf16", False, True)]
+)
+def test_labels_that_move_fail_a_build_on_texts_of_the_users(precision: str | None, given: bool, fails: bool) -> None:
+    found = {"classifiers": [{"refused": "1 labels moved though …", "said": "not offered: …", "outside": 1}]}
+    told: list[str] = []
+    options = CompileOptions(precision=precision)
+    if not fails:
+        assert not _offers_bf16(found, {"models:/a/1": 256}, options, told.append, given=given)
+        assert told == ["bf16 for models:/a/1: 1 labels moved though …"]
+        return
+    with pytest.raises(EngineUnavailable, match="models:/a/1: 1 labels moved") as refused:
+        _offers_bf16(found, {"models:/a/1": 256}, options, told.append, given=given)
+    assert "--precision fp32" in refused.value.remedy

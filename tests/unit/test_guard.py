@@ -151,7 +151,7 @@ def test_the_guard_is_a_multiple_of_the_drift() -> None:
     assert (found.drift, found.guard) == (pytest.approx(0.2), pytest.approx(0.3, abs=1e-5))
     assert found.guard >= 1.5 * 0.2
     assert (found.moved, found.agreement, found.share, found.texts) == (2, 1.0, round(2 / 42, 4), 42)
-    assert found.refused == ""
+    assert (found.refused, found.outside) == ("", 0)
 
 
 def test_no_drift_still_has_a_guard() -> None:
@@ -162,7 +162,7 @@ def test_a_label_that_the_other_half_did_not_foretell_refuses_bf16() -> None:
     """One text in forty drifts as no other does: the next one unseen may drift further."""
     exact, fast = leads(*SURE, 1.0), leads(*SURE, -1.0)
     found = calibrate(fast, exact, factor=1.5, source="tests")
-    assert found.refused == "1 labels moved though their margin was not near"
+    assert (found.refused, found.outside) == ("1 labels moved though their margin was not near", 1)
     assert str(found).startswith("not offered: 1 labels")
 
 

@@ -36,6 +36,7 @@ def calibrate(fast: Logits, exact: Logits, *, factor: float, source: str) -> Cal
         moved=int(moved.sum()),
         agreement=round(float((~moved | again).mean()), 4),
         refused=_why_not(int(outside.sum()), float(again.mean())),
+        outside=int(outside.sum()),
     )
 
 

@@ -49,7 +49,8 @@ def compile_engines(
     """Compile the classifiers of the unfinished `bundle` into it; nothing, with a line, where that cannot be done.
 
     given: calibration texts; else they are made.  work: a folder for the child.
-    Raises EngineUnavailable where `options` asks for bf16 and it is not right here.
+    Raises EngineUnavailable where `options` asks for bf16 and it is not right here, or where labels of the given texts
+    move outside the guard.
     """
     models = classifiers(bundle.manifest.pipeline)
     try:
@@ -60,7 +61,7 @@ def compile_engines(
         _need_libraries()
         report(f"compiling {', '.join(models)}")
         found = _in_child(bundle, models, given, options, work)
-        entries = _entries(bundle, _offers_bf16(found, models, options, report))
+        _refuse_unequal(found, models)
     except LikewiseError as error:
         shutil.rmtree(bundle.path / FOLDER, ignore_errors=True)
         if options.precision == "bf16":
@@ -68,6 +69,7 @@ def compile_engines(
         if models or given or options.precision:
             report(f"no compiled engine: {error.cause} ({error.remedy})")
         return CompiledEngines()
+    entries = _entries(bundle, _offers_bf16(found, models, options, report, given=given is not None))
     return CompiledEngines(entries, tuple(found["texts"]))
 
 
@@ -95,24 +97,31 @@ def _in_child(
     return run_child("likewise.build.compile", task, work, environment=environment, timeout=TIMEOUT)
 
 
+def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
+    for uri, each in zip(models, found["classifiers"], strict=True):
+        if each["unequal"]:
+            raise EngineUnavailable(f"compiled, {uri} is another model: {each['unequal']}", remedy="torch answers")
+
+
 def _offers_bf16(
     found: Mapping[str, Sequence[Mapping[str, object]]],
     models: Mapping[str, int],
     options: CompileOptions,
     report: Report,
+    *,
+    given: bool,
 ) -> bool:
-    """Whether bf16 is offered; says how it stands for each model.  EngineUnavailable where even fp32 is not right."""
+    """Whether bf16 is offered; says how it stands for each model."""
     refused = []
     for uri, each in zip(models, found["classifiers"], strict=True):
-        if each["unequal"]:
-            raise EngineUnavailable(f"compiled, {uri} is another model: {each['unequal']}", remedy="torch answers")
         why = str(each["refused"])
         refused += [f"{uri}: {why}"] if why else []
         report(f"bf16 for {uri}: " + (why or str(each["said"])))
-    if refused and options.precision == "bf16":
+    moved = given and any(each["outside"] for each in found["classifiers"])
+    if refused and (moved or options.precision == "bf16"):
         raise EngineUnavailable(
             f"bf16 is not offered: {'; '.join(refused)}",
-            remedy="bundle without --precision bf16, or with --calibration FILE, texts such as the model will get",
+            remedy="bundle with --precision fp32, or with --calibration FILE, more texts such as the model will get",
         )
     return not refused
 
@@ -156,7 +165,12 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
     logits = exact.logits(encodings)
     some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a wrong conversion wrong everywhere
     reference = TextEngine.open(source, max_length=longest).logits(encodings[some])
-    found: dict[str, object] = {"unequal": why_unequal(logits[some], reference), "refused": "not asked for", "said": ""}
+    found: dict[str, object] = {
+        "unequal": why_unequal(logits[some], reference),
+        "refused": "not asked for",
+        "said": "",
+        "outside": 0,
+    }
     if task["bf16"]:
         try:
             fast = text_engine(target, facts, open_pass(graph, "bf16"), longest).logits(encodings)
@@ -164,7 +178,7 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
             return texts, {**found, "refused": error.cause}
         calibration = calibrate(fast, logits, factor=texts.factor, source=texts.source)
         replace(facts, calibration=calibration).write(target)
-        found |= {"refused": calibration.refused, "said": str(calibration)}
+        found |= {"refused": calibration.refused, "said": str(calibration), "outside": calibration.outside}
     return texts, found
 
 

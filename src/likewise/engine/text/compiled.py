@@ -61,6 +61,7 @@ class Calibration:
     moved: int
     agreement: float
     refused: str = ""
+    outside: int = 0
 
     def __str__(self) -> str:
         line = (
