@@ -12,7 +12,6 @@ from tiny_classifier import make_classifier
 from tokenizers import Tokenizer
 
 from likewise.build import texts as room
-from likewise.build.options import CompileOptions
 from likewise.build.compile import _offers_bf16
 from likewise.build.options import CompileOptions
 from likewise.build.texts import given_texts, made_texts
