@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from bench import overhead, record, scoring, serving, soak
+from bench import agreement, comparison, engine_rates, footprint, overhead, peers_report, record, scoring, serving, soak
+from bench.contenders import PEERS
 from bench.options import Options, parse
 
 BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
@@ -15,18 +17,25 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "cached": serving.cached,
     "lone": overhead.lone,
     "served": overhead.served,
+    "peers": comparison.peers,
+    "engines": engine_rates.engines,
+    "agreement": agreement.agreement,
+    "footprint": footprint.footprint,
 }
+REPORTS: dict[str, Callable[[Path], object]] = {"peers": peers_report.write}
 
 
 def main() -> int:
     """Measure what is asked for; 1 where a scenario of `soak` missed a threshold."""
-    options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS)
+    options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS, PEERS)
     if options.only == "soak":
         return _soak(options)
     for name in [options.only] if options.only else BENCHMARKS:
         print(f"{name} …", flush=True)
         before = record.surroundings()
-        record.save(name, before, BENCHMARKS[name](options))
+        path = record.save(name, before, BENCHMARKS[name](options))
+        if name in REPORTS:
+            REPORTS[name](path)
     return 0
 
 

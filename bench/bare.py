@@ -1,55 +1,41 @@
-"""The engine of a bundle with no server before it: `python -m bench.bare BUNDLE`, asked in JSON lines.
+"""The engine of a bundle with no server before it: `python -m bench.bare BUNDLE [ENGINE PRECISION]`, asked in JSON.
 
-`{"do": "lone", "texts": […]}` takes one text after another; `{"do": "stream", "texts": […], "seconds": 20}` takes pools
-of texts as a server's queue holds them, preparing the next pool while one runs.
+`{"do": "open"}` says which engine it is, or why it cannot run here.
+`{"do": "lone", "texts": […]}` takes one text after another.
+`{"do": "stream", "texts": […], "seconds": 20}` takes pools of texts as a server's queue holds them, preparing the next
+pool while one runs.
+`{"do": "rate", "texts": […]}` takes all as a job does: tokenization apart, and then both at once, chunk by chunk.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import likewise
+from bench.child import Answer, Child, answer_lines, child
+from likewise.batch.scorer import Scorer
 from likewise.cli.app import quiet_libraries
 from likewise.core.engine import Engine, Work, answers
+from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
-from likewise.core.results import Ok, Result
+from likewise.core.results import Failed, Ok, Result
 from likewise.core.windows import windows
 
 POOL = 32  # texts that wait together: as many as there are connections
-
-
-class Bare:
-    """The process, as its asker sees it."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def ask(self, do: str, texts: Sequence[str], **more: object) -> dict[str, Any]:
-        """Its answer; SystemExit where it has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, "texts": list(texts), **more}) + "\n")
-        self._process.stdin.flush()
-        if not (line := self._process.stdout.readline()):
-            raise SystemExit(f"the bare engine ended with {self._process.wait()}")
-        return dict(json.loads(line))
+CHUNK = 256  # texts that are prepared while as many run
 
 
 @contextmanager
-def bare(bundle: Path) -> Iterator[Bare]:
-    """A process that has the bundle's engine loaded when it answers for the first time."""
-    argv = [sys.executable, "-m", "bench.bare", str(bundle)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield Bare(process)  # the end of its input ends it
+def bare(bundle: Path, *engine: str, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """A process that has the bundle's engine loaded when it answers for the first time; `engine`: name, precision."""
+    with child("bench.bare", str(bundle), *engine, environment=environment) as process:
+        yield process
 
 
 def lone(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
@@ -60,26 +46,61 @@ def lone(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
         results = answers(engine, [item])
         seconds.append(time.perf_counter() - began)
         _check(results)
-    prepared = engine.prepare(_rows(texts))
-    return {"seconds": seconds, "costs": [work.cost for work in prepared if isinstance(work, Work)]}
+    return {"seconds": seconds, "costs": [work.cost for work in _prepared(engine, texts)]}
 
 
 def stream(engine: Engine, texts: Sequence[str], seconds: float) -> dict[str, object]:
-    """Rows that were answered, and in how many seconds; stops after `seconds` or at the last text."""
-    pools = [texts[start : start + POOL] for start in range(0, len(texts), POOL)]
-    rows = 0
-    with ThreadPoolExecutor(1) as tokenizer:
-        began = time.perf_counter()
-        coming = tokenizer.submit(engine.prepare, _rows(pools[0]))
-        for following in [*pools[1:], []]:
-            prepared = [one for one in coming.result() if isinstance(one, Work)]
-            coming = tokenizer.submit(engine.prepare, _rows(following))
-            for window in windows([work.cost for work in prepared], engine.spec.budget):
-                _check(engine.run([prepared[index] for index in window]))
-                rows += len(window)
+    """Rows that were answered, and in how many seconds; stops after `seconds` or at the last text.
+
+    As many windows run at once as the engine has slots.
+    """
+    rows, began = 0, time.perf_counter()
+    with ThreadPoolExecutor(engine.spec.slots) as slots:
+        for prepared in _ahead(engine, texts, POOL):
+            parts = windows([work.cost for work in prepared], engine.spec.budget)
+            for results in slots.map(engine.run, [[prepared[index] for index in part] for part in parts]):
+                _check(results)
+                rows += len(results)
             if time.perf_counter() - began >= seconds:
                 break
-        return {"rows": rows, "seconds": time.perf_counter() - began}
+    return {"rows": rows, "seconds": time.perf_counter() - began}
+
+
+def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
+    """Rows a second of tokenization, of the engine behind it, and of both overlapping; tokens of each text."""
+    began = time.perf_counter()
+    prepared = _prepared(engine, texts)
+    tokenized = time.perf_counter()
+    _check(Scorer(engine).answer(prepared))
+    ran = time.perf_counter()
+    for part in _ahead(engine, texts, CHUNK):
+        _check(Scorer(engine).answer(part))
+    both = time.perf_counter()
+    return {
+        "tokenization_rows_per_s": round(len(texts) / (tokenized - began), 1),
+        "rows_per_s": round(len(texts) / (ran - tokenized), 2),
+        "with_tokenization_rows_per_s": round(len(texts) / (both - ran), 2),
+        "tokens": [work.cost for work in prepared],
+    }
+
+
+def _ahead(engine: Engine, texts: Sequence[str], size: int) -> Iterator[list[Work]]:
+    """The texts in pieces, each prepared in a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as tokenizer:
+        coming: Future[list[Work]] | None = None
+        for start in range(0, len(texts), size):
+            following = tokenizer.submit(_prepared, engine, texts[start : start + size])
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+def _prepared(engine: Engine, texts: Sequence[str]) -> list[Work]:
+    works = engine.prepare(_rows(texts))
+    _check([work for work in works if isinstance(work, Failed)])
+    return [work for work in works if isinstance(work, Work)]
 
 
 def _rows(texts: Sequence[str]) -> list[Item]:
@@ -91,21 +112,28 @@ def _check(results: Sequence[Result]) -> None:
         raise SystemExit(f"the bare engine failed: {results}")
 
 
-def main() -> None:
-    """Answer line by line until the input ends."""
+def _load() -> Answer:
     quiet_libraries()  # what `likewise serve` sets for its own process
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints stays out of the answers
-    engine = likewise.open_bundle(sys.argv[1]).engine()
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if asked["do"] == "lone":
-            answer = lone(engine, asked["texts"])
-        else:
-            answer = stream(engine, asked["texts"], asked["seconds"])
-        print(json.dumps(answer), file=out, flush=True)
-    engine.close()
+    name, precision = sys.argv[2:4] or (None, None)
+    try:
+        engine = likewise.open_bundle(sys.argv[1]).engine(name, precision=precision)
+    except (EngineUnavailable, MissingExtra) as error:
+        why = error.cause
+        return lambda _: {"unavailable": why}
+
+    def answer(asked: Mapping[str, Any]) -> object:
+        match asked["do"]:
+            case "open":
+                return {"engine": engine.spec.label}
+            case "lone":
+                return lone(engine, asked["texts"])
+            case "stream":
+                return stream(engine, asked["texts"], asked["seconds"])
+            case _:
+                return rate(engine, asked["texts"])
+
+    return answer
 
 
 if __name__ == "__main__":
-    main()
+    answer_lines(_load)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -81,6 +82,8 @@ def _kept(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subj
     folder = FOLDER / f"{bundle}-{_builders()}"
     if not folder.exists():
         ask("likewise.cli", "bundle", uri, "-o", str(folder), *options, "--json")
+        for other in set(FOLDER.glob(f"{bundle}-????????")) - {folder}:
+            shutil.rmtree(other)
     return Subject(uri, folder)
 
 

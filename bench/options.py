@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    """None: the benchmark's own choice.  seconds: of one measured stretch; rows_per_s: the sleeping engine's speed."""
+    """None: the benchmark's own choice.
+
+    seconds: of one measured stretch; rows_per_s: the sleeping engine's speed; peer: names, None for all; reviews: how
+    many are answered; isa: the most that ONEDNN_MAX_CPU_ISA allows.
+    """
 
     only: str | None = None
     scenario: str | None = None
@@ -19,9 +23,12 @@ class Options:
     rows: int = 1500
     connections: int = 32
     rows_per_s: float = 500.0
+    peer: list[str] | None = None
+    reviews: int | None = None
+    isa: str | None = None
 
 
-def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str]) -> Options:
+def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str], peers: Iterable[str]) -> Options:
     """From the command line."""
     parser = ArgumentParser(prog="python -m bench", description=about)
     parser.add_argument("--only", choices=list(benchmarks), help="this one alone; without it, all but soak")
@@ -32,6 +39,9 @@ def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str]) -> Op
     parser.add_argument("--rows", type=int, default=Options.rows, help="of scoring: rows of the file")
     parser.add_argument("--connections", type=int, default=Options.connections, help="of the servers compared")
     parser.add_argument("--rows-per-s", type=float, default=Options.rows_per_s, help="of soak: the engine's speed")
+    parser.add_argument("--peer", action="append", choices=list(peers), help="of peers: this one; may be repeated")
+    parser.add_argument("--reviews", type=int, help="of engines, agreement, footprint: how many")
+    parser.add_argument("--isa", metavar="NAME", help="of engines: set ONEDNN_MAX_CPU_ISA, such as AVX2 or AVX512_CORE")
     told: Namespace = parser.parse_args()
     if told.scenario and told.only != "soak":
         parser.error("--scenario goes with --only soak")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from http.client import HTTPConnection
 
 from bench import wrk
-from bench.bare import Bare, bare
+from bench.bare import bare
+from bench.child import Child
 from bench.model import bodies, body, subject, texts
 from bench.options import Options
 from bench.servers import Server, likewise_serve, running
@@ -41,21 +43,22 @@ def served(options: Options) -> dict[str, object]:
     rounds = []
     for _ in range(options.rounds or 3):
         with running(likewise_serve(model.bundle), FIRST) as server:
-            figures = wrk.warm_load(server.url, seconds, options.connections, bodies=path, fresh=WARMING)
+            settle = partial(server.post, FIRST)
+            figures = wrk.warm_load(server.url, seconds, options.connections, settle=settle, bodies=path, fresh=WARMING)
         with bare(model.bundle) as engine:
-            engine.ask("stream", reviews[:WARMING], seconds=wrk.WARM_S)
-            alone = engine.ask("stream", reviews[WARMING:], seconds=seconds)
+            engine.ask(do="stream", texts=reviews[:WARMING], seconds=wrk.WARM_S)
+            alone = engine.ask(do="stream", texts=reviews[WARMING:], seconds=seconds)
         rows_per_s = round(alone["rows"] / alone["seconds"], 2)
         rounds.append({**figures, "engine_rows_per_s": rows_per_s, "ratio": round(figures["rps"] / rows_per_s, 3)})
         print(f"  {rounds[-1]}", flush=True)
     return _with_medians(rounds)
 
 
-def _lone_round(server: Server, engine: Bare, part: Sequence[str]) -> dict[str, float]:
+def _lone_round(server: Server, engine: Child, part: Sequence[str]) -> dict[str, float]:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
     over_http = _timed(lambda text: _post(connection, text), part)[WARM:]
     connection.close()
-    alone = engine.ask("lone", part)
+    alone = engine.ask(do="lone", texts=part)
     http, own = statistics.median(over_http), statistics.median(alone["seconds"][WARM:])
     return {
         "http_ms": round(http * 1e3, 3),

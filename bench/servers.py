@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,40 +11,55 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from bench.model import FOLDER
+from bench.processes import resident_mb
 
+CHECKOUT = Path(__file__).parents[1]
 LOG = FOLDER / "server.log"
 START_S = 120
+POLL_S = 0.02
 STOP_S = 60
+
+
+class NoAnswer(SystemExit):
+    """A server that ended, or did not answer in time: what it said, and how its log ends."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that has answered once, on a port of 127.0.0.1."""
+    """A server's process, on a port of 127.0.0.1. began: of `time.perf_counter`; first_s: from then to its answer."""
 
     process: subprocess.Popen[bytes]
     port: int
+    path: str
+    began: float
+    first_s: float = float("nan")
 
     @property
     def url(self) -> str:
         """Where models are asked."""
-        return f"http://127.0.0.1:{self.port}/invocations"
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
     def post(self, body: bytes) -> bytes:
         """The answer to one JSON body; OSError (HTTPError) where there is none, or none that is good."""
-        asking = Request(self.url, body, {"Content-Type": "application/json"})
-        return bytes(urlopen(asking, timeout=60).read())
+        with self._answer(body) as answer:
+            return bytes(answer.read())
+
+    def header(self, body: bytes, name: str) -> str:
+        """A header of the answer to one JSON body; empty where it has none."""
+        with self._answer(body) as answer:
+            return str(answer.headers.get(name, ""))
 
     def rss_mb(self) -> float:
         """Resident memory of the server's own process, in MB (10^6 bytes)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
+        return resident_mb(self.process.pid)
 
     def children(self, named: str) -> list[int]:
         """Ids of the server's own child processes, whichever thread began them, with `named` in their command line."""
@@ -60,6 +76,10 @@ class Server:
         found = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         return sum(found) if found else None
 
+    def _answer(self, body: bytes) -> HTTPResponse:
+        answer: HTTPResponse = urlopen(Request(self.url, body, {"Content-Type": "application/json"}), timeout=60)
+        return answer
+
 
 def likewise_serve(bundle: Path, *options: str) -> list[str]:
     """What a user types, with PORT for the port."""
@@ -72,23 +92,35 @@ def mlflow_serve(uri: str) -> list[str]:
 
 
 @contextmanager
-def running(argv: Sequence[str], first: bytes) -> Iterator[Server]:
-    """A server that has answered `first`, a JSON body; its whole process group is stopped at the end."""
+def running(
+    argv: Sequence[str], first: bytes, *, path: str = "/invocations", python: str = sys.executable
+) -> Iterator[Server]:
+    """A server that has answered `first`, a JSON body sent to `path`; NoAnswer where it does not.
+
+    python: the interpreter whose programs the server finds.
+    """
+    with started(argv, path=path, python=python) as server:
+        _await_answer(server, first)
+        yield replace(server, first_s=time.perf_counter() - server.began)
+
+
+@contextmanager
+def started(argv: Sequence[str], *, path: str = "/invocations", python: str = sys.executable) -> Iterator[Server]:
+    """A server that has just begun, with PORT in `argv` for its port; its whole process group is stopped at the end."""
     FOLDER.mkdir(exist_ok=True)
     port = _free_port()
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment: dict[str, Any] = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(python).parent}:{os.environ['PATH']}",
         "PYTHONPATH": ":".join(paths),
     }
-    words = [str(port) if word == "PORT" else word for word in argv]
+    words = [re.sub(r"\bPORT$", str(port), word) for word in argv]  # PORT, or NAME=PORT
+    began = time.perf_counter()
     with LOG.open("w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=FOLDER, start_new_session=True)
     try:
-        server = Server(process, port)
-        _await_answer(server, first)
-        yield server
+        yield Server(process, port, path, began)
     finally:
         _stop(process)
 
@@ -101,8 +133,14 @@ def _await_answer(server: Server, first: bytes) -> None:
             return
         except OSError as error:
             if server.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server does not answer ({error}); its log ends:\n{_tail()}") from error
-            time.sleep(0.1)
+                raise NoAnswer(f"the server does not answer ({_said(error)}); its log ends:\n{_tail()}") from error
+            time.sleep(POLL_S)
+
+
+def _said(error: OSError) -> str:
+    """The error, and the last line of an HTTP error's body: of a traceback, the exception."""
+    body = error.read().decode(errors="replace").splitlines() if isinstance(error, HTTPError) else []
+    return f"{error}: {body[-1][:500]}" if body else str(error)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -130,6 +168,13 @@ def _words(path: Path) -> list[str]:
         return path.read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
         return []
+
+
+def complaints() -> list[str]:
+    """The exceptions that the latest server's log names last, its last lines where it names none."""
+    lines = LOG.read_text(errors="replace").splitlines()
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Stop)\b", line)]
+    return list(dict.fromkeys(named))[-3:] or lines[-3:]
 
 
 def _tail() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import wrk
@@ -57,7 +58,10 @@ def _compare(
                 if prepare is not None:
                     prepare(server)
                 seconds = options.seconds or 20
-                figures = wrk.warm_load(server.url, seconds, options.connections, bodies=reviews, fresh=fresh)
+                settle = partial(server.post, FIRST)
+                figures = wrk.warm_load(
+                    server.url, seconds, options.connections, settle=settle, bodies=reviews, fresh=fresh
+                )
             print(f"  {name}: {figures}", flush=True)
             taken[name].append(figures)
     result: dict[str, object] = {**wrk.medians(taken), "rounds": taken}
