@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from likewise.batch import Progress, ScoreOptions
+from likewise.batch import Progress, ScoreOptions, Shipped
 from likewise.batch import Report as JobReport
 from likewise.batch import score as score_file
 from likewise.bundles.open import Bundle as StoredBundle
@@ -229,14 +229,20 @@ def score(
     trust: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
-    """Score a CSV, JSON-lines or Parquet file into `output`; returns what `_likewise.json` says.
+    """Score CSV, JSON-lines or Parquet files into `output`; returns what `_likewise.json` says.
 
-    Raises InputNotFound, InputInvalid, OutputRefused, TooManyQuarantined, and what `find` and `Bundle.engine` do.
+    source: a file, a folder, a glob, or the like at `s3://`; a runner may read other things.
+    Called again after it was stopped, it scores what is missing.
+    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and what `find` and
+    `Bundle.engine` do.
     """
     found = _found(model, trust)
+    choice = _choice(found, engine, precision)
     loaded = LazyEngine(partial(found.engine, engine, precision=precision))
+    trusted = found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
+    shipped = Shipped(found.path, choice.name, choice.precision, trusted)
     try:
-        return score_file(loaded, found.digest, found.signature, source, output, options, progress)
+        return score_file(loaded, found.digest, found.signature, source, output, options, progress, shipped)
     finally:
         loaded.close()
 

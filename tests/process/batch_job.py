@@ -1,4 +1,4 @@
-"""A batch job in a process of its own: `batch_job.py SOURCE OUTPUT [SECONDS_A_ROW]`.
+"""A batch job in a process of its own: `batch_job.py SOURCE OUTPUT [SECONDS_A_ROW]`, WINDOW in the environment.
 
 Prints `rows N` after every forward pass, and at the end one JSON line: the report and the peak memory in MiB, or the
 error.
@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import sys
@@ -14,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from likewise.batch import Progress, score
+from likewise.batch import Progress, ScoreOptions, score
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError
 from likewise.core.items import Item, Row
@@ -45,8 +46,9 @@ def main() -> int:
     source, output, *seconds = sys.argv[1:]
     signature = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "outputs": [{"type": "long"}]})
     engine = Slow(float(seconds[0]) if seconds else 0.0)
+    options = ScoreOptions(window=int(os.environ.get("WINDOW", ScoreOptions().window)))
     try:
-        report = score(engine, "sha256:b", signature, Path(source), Path(output), progress=_tell if seconds else None)
+        report = score(engine, "sha256:b", signature, source, output, options, _tell if seconds else None)
     except LikewiseError as error:
         print(json.dumps(error.as_dict()))
         return error.exit_code

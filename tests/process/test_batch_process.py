@@ -84,14 +84,44 @@ def test_a_killed_job_leaves_no_output_and_the_next_is_whole(tmp_path: Path, sta
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-def test_an_interrupted_job_says_so_and_leaves_nothing(tmp_path: Path, start: Start) -> None:
+def test_an_interrupted_job_says_what_is_done_and_goes_on(tmp_path: Path, start: Start) -> None:
     source = make(tmp_path / "in.csv", 20_000_000)
     job = start(source, tmp_path / "out.csv", "0.00005")
     wait_for_rows(job, 12_000)
     job.send_signal(signal.SIGINT)
-    assert outcome(job)["code"] == "INTERRUPTED"
+    said = outcome(job)
+    assert said["code"] == "INTERRUPTED"
+    assert "rows are done" in str(said["cause"])
     assert job.returncode == 130
-    assert [entry.name for entry in tmp_path.iterdir()] == ["in.csv"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"in.csv", ".out.csv.likewise-staging"}
+    report = outcome(start(source, tmp_path / "out.csv"))
+    assert report["rows_ok"] == sum(1 for _ in source.open()) - 1
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_job_goes_on_when_the_disk_has_space_again(
+    tmp_path: Path, tiny_disk: Path, start: Start, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINDOW", "100")
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "".join(f"{os.urandom(500).hex()}\n" for _ in range(4000)))
+    said = outcome(start(source, tiny_disk / output))
+    assert said["code"] == "OUTPUT_REFUSED"
+    assert "No space left" in str(said["cause"])
+    assert "rows are done" in str(said["cause"])
+    assert "then run the same command again" in str(said["remedy"])
+    subprocess.run(["mount", "-o", "remount,size=32m", str(tiny_disk)], check=True)
+    assert outcome(start(source, tiny_disk / output))["rows_ok"] == 4000
+    monkeypatch.delenv("WINDOW")
+    assert not [entry for entry in tiny_disk.iterdir() if entry.name.startswith(".")]
+
+
+def test_two_processes_on_one_output(tmp_path: Path, start: Start) -> None:
+    source = make(tmp_path / "in.csv", 20_000_000)
+    first = start(source, tmp_path / "out", "0.00005")
+    wait_for_rows(first, 64)
+    assert "another job is writing" in str(outcome(start(source, tmp_path / "out"))["cause"])
+    assert outcome(first)["rows_ok"] == sum(1 for _ in source.open()) - 1
 
 
 @pytest.mark.parametrize("output", OUTPUTS)

@@ -54,7 +54,7 @@ def upper(row: Row) -> dict[str, object]:
     return {"text": f"<{row.get('text')}>".upper()}
 
 
-def run_job(source: Path, output: Path, answer: Callable[[Row], object] = upper, **more: object) -> Report:
+def run_job(source: Path | str, output: Path | str, answer: Callable[[Row], object] = upper, **more: object) -> Report:
     """`score` on a FunctionEngine; keywords are those of ScoreOptions, and `engine`, `signature`, `progress`."""
     engine = more.pop("engine", None) or FunctionEngine(answer)
     signature = more.pop("signature", TEXT)

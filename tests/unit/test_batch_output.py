@@ -6,16 +6,19 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from batch_room import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
-from likewise.batch import ScoreOptions
-from likewise.batch.options import parse_columns
-from likewise.batch.runners import RUNNERS, runner
-from likewise.batch.sinks import refused
+from likewise.batch import ScoreOptions, Shipped, local, score
+from likewise.batch.job import Job
+from likewise.batch.options import parse_columns, parse_conf
+from likewise.batch.place import refused
+from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import (
     InputInvalid,
@@ -27,6 +30,7 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.core.items import Row
+from likewise.engine.load import LazyEngine
 
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
 
@@ -52,7 +56,9 @@ def test_an_existing_output_is_refused_unless_restarted(tmp_path: Path, source: 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("restart", [False, True])
-def test_ctrl_c_leaves_nothing_and_harms_nothing(tmp_path: Path, source: Path, output: str, restart: bool) -> None:
+def test_ctrl_c_before_the_first_chunk_is_done_leaves_nothing(
+    tmp_path: Path, source: Path, output: str, restart: bool
+) -> None:
     if restart:
         run_job(source, tmp_path / output)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -63,7 +69,8 @@ def test_ctrl_c_leaves_nothing_and_harms_nothing(tmp_path: Path, source: Path, o
         return upper(row)
 
     with pytest.raises(Interrupted) as caught:
-        run_job(source, tmp_path / output, answer=stop, restart=restart, window=10)
+        run_job(source, tmp_path / output, answer=stop, restart=restart)
+    assert "after 0 rows" in caught.value.cause
     assert "same command" in caught.value.remedy
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
@@ -84,9 +91,15 @@ def test_a_failing_last_rename_leaves_the_old_output(
 
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr(Path, "replace", rename)
-    with pytest.raises(OutputRefused, match="Input/output error"):
+    with pytest.raises(OutputRefused, match=r"Input/output error.*50 rows are done"):
         run_job(source, data, answer=lambda _: "new", restart=True)
     assert ({path: path.read_bytes() for path in data.rglob("*")} if data.is_dir() else data.read_bytes()) == before
+    monkeypatch.undo()
+    engine = FunctionEngine(upper)
+    assert run_job(source, data, engine=engine).rows_ok == 50  # goes on, and replaces as it was told before
+    assert engine.windows == []
+    rows = read(data / "part-00000.csv" if data.is_dir() else data)
+    assert {row["predictions"] for row in rows} == {"new"}
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
@@ -140,12 +153,7 @@ def test_an_output_folder_that_vanishes(tmp_path: Path, source: Path) -> None:
     (tmp_path / "gone").mkdir()
 
     def vanish(row: Row) -> object:
-        staging = tmp_path / "gone/.out.csv.likewise-staging"
-        if staging.exists():
-            for entry in staging.iterdir():
-                entry.unlink()
-            staging.rmdir()
-            (tmp_path / "gone").rmdir()
+        shutil.rmtree(tmp_path / "gone", ignore_errors=True)
         return upper(row)
 
     with pytest.raises(OutputRefused, match="No such file"):
@@ -188,11 +196,6 @@ def test_inputs_that_are_refused(
         run_job(tmp_path / name, tmp_path / output)
     assert remedy in caught.value.remedy
     assert names(tmp_path) == before
-
-
-def test_a_folder_as_input_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputNotFound, match="is a folder"):
-        run_job(tmp_path, tmp_path / "out")
 
 
 def test_a_field_without_end_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +256,7 @@ def test_ctrl_c_while_the_staging_folder_is_made(tmp_path: Path, source: Path, m
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("likewise.batch.sinks.Output._claim", stop)
+    monkeypatch.setattr("likewise.batch.sinks.Claim.check", stop)
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out")
     assert names(tmp_path) == {"in.csv"}
@@ -321,7 +324,48 @@ def test_column_pairs() -> None:
             parse_columns(wrong)
 
 
-def test_runners_are_found_by_name() -> None:
-    assert all(callable(runner(name)) for name in RUNNERS)
-    with pytest.raises(WrongUsage, match="dask"):
+def test_runners_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runner("local") is local.run
+    assert RUNNERS["spark"] == "likewise.targets.spark.runner:run"
+    with pytest.raises(WrongUsage, match="dask") as caught:
         runner("dask")
+    assert "local, spark" in caught.value.remedy
+    entry = EntryPoint("dask", "likewise.batch.local:run", GROUP)
+    monkeypatch.setattr("likewise.batch.runners.entry_points", lambda group: [entry] if group == GROUP else [])
+    assert runner("dask") is local.run
+
+
+def test_a_runner_gets_the_job_and_never_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Job] = []
+    monkeypatch.setitem(RUNNERS, "spy", f"{__name__}:spy")
+    monkeypatch.setattr(f"{__name__}.spy", seen.append, raising=False)
+    shipped = Shipped(tmp_path, "torch", "fp32", trust=True)
+    options = ScoreOptions(runner="spy", master="local[2]", runner_conf={"a": "b"})
+    score(LazyEngine(lambda: pytest.fail("loaded")), "sha256:b", TEXT, "table:sales", "out", options, shipped=shipped)
+    (job,) = seen
+    assert (job.source, job.output, job.shipped, job.options) == ("table:sales", Path("out"), shipped, options)
+
+
+@pytest.mark.parametrize("options", [{"master": "local[*]"}, {"runner_conf": {"spark.x": "1"}}])
+def test_the_local_runner_refuses_what_is_sparks(tmp_path: Path, source: Path, options: dict[str, object]) -> None:
+    with pytest.raises(WrongUsage, match="local runner"):
+        run_job(source, tmp_path / "out", **options)
+    assert names(tmp_path) == {"in.csv"}
+
+
+@pytest.mark.parametrize("output", ["s3://bucket/out", "s3://bucket/out.csv", Path("s3://bucket/out"), "gs://b/o"])
+def test_an_address_as_output_is_refused(source: Path, output: str) -> None:
+    with pytest.raises(OutputRefused, match="folders of this machine"):
+        run_job(source, output)
+
+
+def test_a_compressed_output_is_refused(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(WrongUsage, match="not compressed"):
+        run_job(source, tmp_path / "out.csv.gz")
+
+
+def test_conf_pairs() -> None:
+    assert parse_conf(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
+        with pytest.raises(WrongUsage):
+            parse_conf(wrong)

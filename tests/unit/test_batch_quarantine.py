@@ -46,11 +46,12 @@ def with_bad(path: Path, text: bytes | None) -> Path:
     [
         (None, False, "the text is null"),
         (b"caf\xe9 \xff", False, "is not valid Unicode: byte 0xe9"),
+        (b"lone \xed\xa0\x80", False, "is not valid Unicode"),
         (b"poison", False, "ZeroDivisionError: poison"),
         (b"x" * 1_000_000, True, ""),
         (b"nul \x00 in it", True, ""),
     ],
-    ids=["null", "invalid UTF-8", "raises", "1 MB", "NUL"],
+    ids=["null", "invalid UTF-8", "lone surrogate", "raises", "1 MB", "NUL"],
 )
 def test_bad_rows_harm_no_neighbour(
     tmp_path: Path, suffix: str, text: bytes | None, answered: bool, cause: str
@@ -59,6 +60,8 @@ def test_bad_rows_harm_no_neighbour(
         answered = True  # a CSV has no null: an empty field of a string column is the empty string
     if suffix == "jsonl" and text == b"nul \x00 in it":
         text = b"nul \\u0000 in it"  # as JSON writes it
+    if suffix == "jsonl" and text == b"lone \xed\xa0\x80":
+        text = b"lone \\ud800"
     source = with_bad(tmp_path / f"in.{suffix}", text)
     report = run_job(source, tmp_path / f"out.{suffix}", answer=raises_on_poison, budget=4096)
     failed = set() if answered else BAD

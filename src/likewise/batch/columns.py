@@ -106,18 +106,19 @@ def _only(source: Source, given: Mapping[str, str]) -> str:
     names = tuple(given.values()) or source.columns
     if len(names) != 1 and source.columns:
         raise InputInvalid(
-            f"the model takes one unnamed value a row, and {source.path} has {_listed(source.columns)}",
+            f"the model takes one unnamed value a row, and {source.name} has {_listed(source.columns)}",
             remedy=f"--column {source.columns[0]}=input",
         )
     return names[0] if names else ""
 
 
 def _require(name: str, source: Source, model: str) -> None:
-    if name in source.columns or not source.columns:
+    lacking = next((part for part in source.parts if part.columns and name not in part.columns), None)
+    if lacking is None:
         return
-    nearest = _nearest(name, source.columns)
+    nearest = _nearest(name, lacking.columns)
     raise InputInvalid(
-        f"{source.path} has no column `{name}`; it has {_listed(source.columns)}",
+        f"{lacking.name} has no column `{name}`; it has {_listed(lacking.columns)}",
         remedy=f"--column {nearest}={model or 'COLUMN'}" + (f", if `{nearest}` holds it" if model else ""),
     )
 

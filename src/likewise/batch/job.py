@@ -16,7 +16,8 @@ class Progress:
     """Where a job stands.
 
     rows: done, quarantined ones included. total: rows of the input, None where the format does not say.
-    fraction: 0 to 1, by rows where the total is known, else by bytes read. tokens: computed. seconds: since the start.
+    fraction: 0 to 1, by rows where the total is known, else by bytes read. tokens: computed. seconds: since the start
+    of this run. duplicates: rows that got an equal row's answer. resumed: rows that earlier runs have done.
     """
 
     rows: int
@@ -24,6 +25,8 @@ class Progress:
     fraction: float
     tokens: int
     seconds: float
+    duplicates: int = 0
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Report:
     """What `_likewise.json` holds.
 
     bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that were answered by an equal row's answer.
-    tokens: what the engine computed. seconds: the whole job, engine start excluded.
+    tokens: what the engine computed. seconds: the whole job, of all its runs, engine start excluded.
     """
 
     bundle: str
@@ -48,14 +51,32 @@ class Report:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """The model as a runner carries it to other machines, where it is opened again.
+
+    bundle: its folder. engine, precision: the choice of engine, None for the fastest there. trust: its code may run.
+    """
+
+    bundle: Path
+    engine: str | None
+    precision: str | None
+    trust: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A model, an input, an output. `progress` is called after every forward pass."""
+    """A model, an input, an output. `progress` is called after every forward pass.
+
+    engine: loads when it is first asked, so a runner that computes elsewhere does not ask it. source: a path, a glob,
+    an `s3://` address, or what else the runner reads. shipped: None where the caller has an engine and no bundle.
+    """
 
     engine: Engine
     bundle: str
     signature: Signature
-    source: Path
+    source: str
     output: Path
     options: ScoreOptions
     progress: Callable[[Progress], None]
+    shipped: Shipped | None = None

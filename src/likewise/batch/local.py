@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +10,17 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.formats import Chunk, Source
+from likewise.batch.files import InputFile
+from likewise.batch.formats import Chunk
 from likewise.batch.job import Job, Progress, Report
+from likewise.batch.journal import Counts, State
+from likewise.batch.memory import Answers
+from likewise.batch.options import ScoreOptions
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
-from likewise.batch.sources import open_source
+from likewise.batch.sources import STILL, Files, open_source
 from likewise.core.engine import Work
-from likewise.core.errors import InputInvalid, Interrupted, TooManyQuarantined
+from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, TooManyQuarantined, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Field
@@ -23,22 +28,80 @@ from likewise.core.signature import Field
 
 def run(job: Job) -> Report:
     """See `likewise.batch.score`."""
-    scoring: Scoring | None = None
+    _refuse_options(job.options)
+    output: Output | None = None
     try:
         source = open_source(job.source, job.options.input_format)
         rows = RowMaker(source, job.signature, job.options.column)
         with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
-            scoring = Scoring(job, source)  # the first to ask the engine: it loads once input and output are fine
-            with closing(_ahead(_prepared(source, rows, job))) as chunks:
-                for ready in chunks:
-                    scoring.write(ready, output)
-            report = scoring.report()
-            output.commit(report.as_dict())
+            report = _scored(job, source, rows, output)
     except KeyboardInterrupt:  # at any time: while the engine loads, too
-        cause = f"stopped after {scoring.done if scoring else 0} rows; nothing was written to {job.output}"
-        raise Interrupted(cause, remedy="run the same command again") from None
+        raise Interrupted("stopped" + _left(output, job), remedy=_again(output, job)) from None
+    except LikewiseError as error:
+        if output is not None and output.done:
+            raise type(error)(
+                error.cause + _left(output, job), remedy=f"{error.remedy}; then {_again(output, job)}"
+            ) from error
+        raise
     _judge(report, job)
     return report
+
+
+def _scored(job: Job, source: Files, rows: RowMaker, output: Output) -> Report:
+    try:
+        scoring = Scoring(job, source, output)  # the first to ask the engine: it loads once input and output are fine
+        with closing(_ahead(_prepared(source, rows, job, scoring.state))) as chunks:
+            for ready in chunks:
+                scoring.write(ready)
+        report = scoring.report()
+        if changed := source.changed():
+            raise InputInvalid(changed, remedy=STILL)
+        output.commit(report.as_dict())
+    except (LikewiseError, OSError):
+        if source.changed():
+            output.void()
+        raise
+    return report
+
+
+def _left(output: Output | None, job: Job) -> str:
+    """What a stopped job leaves, for the end of a sentence."""
+    done = output.done if output else 0
+    return f"; {done} rows are done" if done else f" after 0 rows; nothing was written to {job.output}"
+
+
+def _again(output: Output | None, job: Job) -> str:
+    goes_on = output is not None and output.done
+    return "run the same command again" + (
+        ", without --restart," * job.options.restart + " to go on" if goes_on else ""
+    )
+
+
+def _refuse_options(options: ScoreOptions) -> None:
+    for name, given in (("--master", options.master), ("--conf", options.runner_conf)):
+        if given:
+            raise WrongUsage(f"{name} says nothing to the local runner", remedy=f"add --runner spark, or drop {name}")
+
+
+def fingerprint(job: Job, source: Files, output: Output) -> dict[str, object]:
+    """What must be the same for a stopped job to go on."""
+    options, spec = job.options, job.engine.spec
+    return {
+        "likewise": importlib.metadata.version("likewise"),
+        "bundle": job.bundle,
+        "engine": spec.label,
+        "engine_digest": spec.digest,
+        "format": output.format,
+        "input_format": source.format,
+        "column": dict(options.column),
+        "window": options.window,
+        "budget": options.budget,
+        "input": {_full_name(file): file.identity for file in source.files},
+    }
+
+
+def _full_name(file: InputFile) -> str:
+    return str(file.path.resolve()) if file.path else file.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,69 +113,85 @@ class Ready:
 
 
 class Scoring:
-    """The engine's part of one job, and what was counted."""
+    """The engine's part of one job, and what was counted. state: where an earlier run was stopped."""
 
-    def __init__(self, job: Job, source: Source) -> None:
+    def __init__(self, job: Job, source: Files, output: Output) -> None:
         self._job = job
         self._source = source
-        self._scorer = Scorer(job.engine, budget=job.options.budget)  # loads the engine, before the clock starts
+        self._output = output
+        self._lines: list[bytes] = []
+        answers = Answers(log=self._lines.append)
+        self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, answers=answers)  # loads the engine
+        self.state = state = output.resume(fingerprint(job, source, output))
+        answers.replay(output.remembered())
+        scorer.rows, scorer.answered = state.rows, state.answered
+        scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
+        self._rows_ok = state.ok
+        self._offset = 0
         self._started = time.monotonic()
-        self._rows_ok = self._offset = 0
 
-    @property
-    def done(self) -> int:
-        """Rows so far, quarantined ones included."""
-        return self._scorer.rows
-
-    def write(self, ready: Ready, output: Output) -> None:
+    def write(self, ready: Ready) -> None:
         """Answer a chunk and write it."""
         outputs = self._job.signature.outputs
-        before = self.done
-        results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self.done - before))
+        before = self._scorer.rows
+        results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self._scorer.rows - before))
         answered = [index for index, result in enumerate(results) if isinstance(result, Ok)]
-        fitted = output.fit([_prediction(r.value, outputs) for r in results if isinstance(r, Ok)])
+        fitted = self._output.fit([_prediction(r.value, outputs) for r in results if isinstance(r, Ok)])
         for index, result in zip(answered, fitted, strict=True):
             results[index] = result
-        kept = [index for index, result in enumerate(results) if isinstance(result, Ok)]
+        kept = {index: result.value for index, result in enumerate(results) if isinstance(result, Ok)}
         errors = {index: result.error for index, result in enumerate(results) if isinstance(result, Failed)}
-        output.write(ready.chunk, kept, [r.value for r in results if isinstance(r, Ok)], errors)
         self._rows_ok += len(kept)
+        self._output.write(ready.chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
+        self._lines.clear()
         self._offset = ready.chunk.offset
         self._tell(ready.chunk, 0)
 
     def report(self) -> Report:
         """The counts so far."""
+        counts = self._counts()
         return Report(
             bundle=self._job.bundle,
-            rows_in=self.done,
-            rows_ok=self._rows_ok,
-            rows_quarantined=self.done - self._rows_ok,
-            duplicates=self._scorer.duplicates,
+            rows_in=counts.rows,
+            rows_ok=counts.ok,
+            rows_quarantined=counts.rows - counts.ok,
+            duplicates=counts.duplicates,
             engine=self._job.engine.spec.label,
-            seconds=round(self._seconds(), 3),
-            tokens=self._scorer.tokens,
+            seconds=round(counts.seconds, 3),
+            tokens=counts.tokens,
         )
+
+    def _counts(self) -> Counts:
+        scorer = self._scorer
+        seconds = self.state.seconds + self._seconds()
+        return Counts(scorer.rows, self._rows_ok, scorer.duplicates, scorer.tokens, scorer.answered, seconds)
 
     def _tell(self, chunk: Chunk, rows: int) -> None:
         """Progress, `rows` rows into a chunk (0 once it is written)."""
-        total = self._source.rows
+        total, done = self._source.rows, self._scorer.rows
         if total is None:
             read = self._offset + (chunk.offset - self._offset) * rows / len(chunk)
             fraction = read / max(1, self._source.size)
         else:
-            fraction = self.done / max(1, total)
-        self._job.progress(Progress(self.done, total, min(1.0, fraction), self._scorer.tokens, self._seconds()))
+            fraction = done / max(1, total)
+        counts = (self._scorer.tokens, self._seconds(), self._scorer.duplicates, self.state.rows)
+        self._job.progress(Progress(done, total, min(1.0, fraction), *counts))
 
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
 
-def _prepared(source: Source, rows: RowMaker, job: Job) -> Iterator[Ready]:
-    try:
-        for chunk in source.chunks(job.options.window):
+def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator[Ready]:
+    """The chunks that are not done yet."""
+    past = 0
+    for number, chunk in enumerate(source.chunks(job.options.window)):
+        if number >= state.chunks:
             yield Ready(chunk, _work(chunk, rows, job))
-    except OSError as error:
-        raise InputInvalid(f"{source.path} cannot be read on: {error.strerror}", remedy="check the disk") from error
+            continue
+        past += len(chunk)
+        if number + 1 == state.chunks and past != state.rows:
+            cause = f"{source.name} gives {past} rows where the job that was stopped had {state.rows}"
+            raise InputInvalid(cause, remedy="--restart")
 
 
 def _work(chunk: Chunk, rows: RowMaker, job: Job) -> list[Work | Failed]:

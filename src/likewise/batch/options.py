@@ -13,7 +13,10 @@ from likewise.core.errors import WrongUsage
 class ScoreOptions:
     """Options of `score`; WrongUsage where one cannot mean anything. Each field's metadata has `help` and `metavar`."""
 
-    runner: str = field(default="local", metadata={"help": "What runs the job: local.", "metavar": "NAME"})
+    runner: str = field(
+        default="local",
+        metadata={"help": "What runs the job: local, spark, or one that a package adds.", "metavar": "NAME"},
+    )
     column: Mapping[str, str] = field(
         default_factory=dict,
         metadata={"help": "Input column that feeds a column of the model; repeatable.", "metavar": "INPUT=MODEL"},
@@ -26,7 +29,10 @@ class ScoreOptions:
         default=None,
         metadata={"help": "Format of OUTPUT: csv, jsonl or parquet; the input's by default.", "metavar": "FORMAT"},
     )
-    restart: bool = field(default=False, metadata={"help": "Replace an OUTPUT that exists.", "metavar": None})
+    restart: bool = field(
+        default=False,
+        metadata={"help": "Start anew: replace an OUTPUT that exists, drop what a stopped job has.", "metavar": None},
+    )
     fail_on_quarantine: float | None = field(
         default=None,
         metadata={"help": "Fail when more than this share of the rows was quarantined.", "metavar": "PERCENT"},
@@ -36,7 +42,19 @@ class ScoreOptions:
     )
     window: int = field(
         default=4096,
-        metadata={"help": "Rows that are read, sorted by length and deduplicated together.", "metavar": "ROWS"},
+        metadata={"help": "Rows that are read and sorted by length together.", "metavar": "ROWS"},
+    )
+    master: str | None = field(
+        default=None,
+        metadata={
+            "help": "Spark: address of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
+            "all cores of this machine by default.",
+            "metavar": "URL",
+        },
+    )
+    runner_conf: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "Passed to the runner, for Spark its configuration; repeatable.", "metavar": "KEY=VALUE"},
     )
 
     def __post_init__(self) -> None:
@@ -50,6 +68,19 @@ class ScoreOptions:
         for name, number in (("budget", self.budget), ("window", self.window)):
             if number is not None and number < 1:
                 raise WrongUsage(f"{name} is {number}", remedy="a number of at least 1")
+
+
+def parse_conf(pairs: Iterable[str]) -> dict[str, str]:
+    """`["spark.executor.memory=4g"]` as a mapping; WrongUsage for anything else."""
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not (key and sign) or key in mapping:
+            raise WrongUsage(
+                f"--conf {pair!r} is not KEY=VALUE, or names KEY twice", remedy="--conf spark.executor.memory=4g"
+            )
+        mapping[key] = value
+    return mapping
 
 
 def parse_columns(pairs: Iterable[str]) -> dict[str, str]:

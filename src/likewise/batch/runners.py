@@ -1,18 +1,23 @@
-"""Runners by name: one line each, imported when it is asked for."""
+"""Runners by name: one line each, imported when it is asked for; packages add theirs by entry points."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
-from likewise.batch.job import Job, Progress, Report
+from likewise.batch.job import Job, Progress, Report, Shipped
 from likewise.batch.options import ScoreOptions
 from likewise.core.engine import Engine
-from likewise.core.errors import WrongUsage
+from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.signature import Signature
 
-RUNNERS: dict[str, str] = {"local": "likewise.batch.local:run"}
+Runner = Callable[[Job], Report]
+
+RUNNERS: dict[str, str] = {"local": "likewise.batch.local:run", "spark": "likewise.targets.spark.runner:run"}
+GROUP = "likewise.runners"  # entry points of other packages: a name and a function from Job to Report
 
 
 def score(
@@ -23,24 +28,42 @@ def score(
     output: str | Path,
     options: ScoreOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    shipped: Shipped | None = None,
 ) -> Report:
     """Score the rows of `source` into `output`, which appears under its name only when it is whole.
 
-    InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra leave
-    nothing behind; TooManyQuarantined is raised once output and report are written.
+    source: a file, a folder, a glob, or the like at `s3://`.  shipped: for runners that open the model elsewhere.
+    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra;
+    the same call goes on where chunks of the job are done.  TooManyQuarantined is raised once everything is written.
     """
     options = options or ScoreOptions()
-    job = Job(engine, bundle_digest, signature, Path(source), Path(output), options, progress or _silent)
-    return runner(options.runner)(job)
+    run = runner(options.runner)
+    place = _folder_or_file(str(output))
+    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, shipped))
 
 
-def runner(name: str) -> Callable[[Job], Report]:
+def runner(name: str) -> Runner:
     """The runner's function; WrongUsage for an unknown name."""
-    if name not in RUNNERS:
-        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {', '.join(RUNNERS)}")
-    module, _, attribute = RUNNERS[name].partition(":")
-    run: Callable[[Job], Report] = getattr(importlib.import_module(module), attribute)
-    return run
+    if name in RUNNERS:
+        module, _, attribute = RUNNERS[name].partition(":")
+        run: Runner = getattr(importlib.import_module(module), attribute)
+        return run
+    added = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in added:
+        names = ", ".join([*RUNNERS, *sorted(added)])
+        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {names}")
+    loaded: Runner = added[name].load()
+    return loaded
+
+
+def _folder_or_file(output: str) -> Path:
+    """A path; OutputRefused for an address, also where a Path has taken one of its slashes."""
+    if re.match(r"[a-zA-Z][\w+.-]+:/", output):
+        raise OutputRefused(
+            f"{output}: a job writes to folders of this machine only",
+            remedy="name a local OUTPUT, and copy it when it is done, for example with: aws s3 cp --recursive",
+        )
+    return Path(output)
 
 
 def _silent(_: Progress) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from likewise.batch.memory import Answers
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import ModelFailed
 from likewise.core.isolate import isolate
@@ -26,14 +27,19 @@ class Scorer:
     """Scores chunks of rows with one engine, one chunk at a time.
 
     rows: answered or refused so far. answered: distinct rows with an answer. duplicates: rows that got an equal row's
-    result. tokens: what the engine computed.
+    result. tokens: what the engine computed.  A job that goes on sets them to what they were.
     """
 
-    def __init__(self, engine: Engine, *, budget: int | None = None) -> None:
-        """`budget`: tokens a run; None is what the engine does best with. Loads an engine that loads lazily."""
+    def __init__(self, engine: Engine, *, budget: int | None = None, answers: Answers | None = None) -> None:
+        """Loads an engine that loads lazily.
+
+        budget: tokens a run; None is what the engine does best with. answers: where equal rows of earlier chunks find
+        theirs, where the engine is pure; None looks no further than the chunk.
+        """
         self._engine = engine
         spec = engine.spec
         self._pure = spec.pure
+        self._answers = answers if spec.pure else None
         self._budget = budget or spec.budget * (PASSES * spec.slots if spec.slots > 1 else 1)
         self.rows = self.answered = self.duplicates = self.tokens = 0
 
@@ -44,7 +50,7 @@ class Scorer:
         """
         results: dict[int, Result] = {i: w for i, w in enumerate(work) if isinstance(w, Failed)}
         self.rows += len(results)
-        groups = self._groups(work)
+        groups = self._unknown(self._groups(work), work, results)
         leading = [w for group in groups if isinstance(w := work[group[0]], Work)]
         for window in windows([w.cost for w in leading], self._budget):
             ran = isolate(self._engine.run, [leading[i] for i in window])
@@ -55,8 +61,33 @@ class Scorer:
             self.tokens += sum(leading[i].cost for i in window)
             tell()
         self.duplicates += sum(len(group) - 1 for group in groups)
-        self._refuse_broken([results[group[0]] for group in groups])
+        first = [results[group[0]] for group in groups]
+        self._remember(leading, first)
+        self._refuse_broken(first)
         return [results[index] for index in range(len(work))]
+
+    def _unknown(
+        self, groups: list[list[int]], work: Sequence[Work | Failed], results: dict[int, Result]
+    ) -> list[list[int]]:
+        """The groups without an answer of an earlier chunk; the others get theirs."""
+        if self._answers is None:
+            return groups
+        unknown: list[list[int]] = []
+        for group in groups:
+            entry = work[group[0]]
+            if isinstance(entry, Work) and (known := self._answers.get(entry.key)) is not None:
+                results.update(dict.fromkeys(group, known))
+                self.rows += len(group)
+                self.duplicates += len(group)
+            else:
+                unknown.append(group)
+        return unknown
+
+    def _remember(self, work: Sequence[Work], results: Sequence[Result]) -> None:
+        if self._answers is not None:
+            for entry, result in zip(work, results, strict=True):
+                if isinstance(result, Ok):
+                    self._answers.put(entry.key, result.value)
 
     def _groups(self, work: Sequence[Work | Failed]) -> list[list[int]]:
         """Indices of rows that share one answer, by first appearance; each row alone unless the engine is pure."""

@@ -1,261 +1,202 @@
-"""Where the rows go: staged beside the final name, and there only when whole."""
+"""Where the rows go: a staging folder that remembers what is done, and the final name only when all is."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
-from likewise.batch.formats import SUFFIXES, Chunk, Source, Writer, load
-from likewise.batch.job import Report
-from likewise.batch.quarantine import Quarantine
-from likewise.core.errors import LikewiseError, OutputRefused, WrongUsage
+from likewise.batch import quarantine
+from likewise.batch.formats import Chunk, SealedWriter, Source, Writer, load
+from likewise.batch.journal import Counts, Journal, State, replaces, rows_done, sync
+from likewise.batch.place import MANIFEST, QUARANTINE, Layout, refused, remove, sync_folder
+from likewise.batch.staging import AnswerLog, Claim, Growing, drop
+from likewise.core.errors import LikewiseError, OutputRefused
 from likewise.core.results import Result
 from likewise.core.signature import Signature
 
 PART_BYTES = 128 << 20  # a part file of a folder ends at the first chunk past this
-MANIFEST = "_likewise.json"
-QUARANTINE = "_quarantine.parquet"
-OURS = re.compile(rf"part-\d{{5,}}\.\w+|{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}")  # in a folder that we wrote
-FILE_SUFFIXES = (".csv", ".jsonl", ".parquet")
-
-REMEDIES = {
-    errno.ENOSPC: "free some space, or write to another disk",
-    errno.EDQUOT: "free some of your quota, or write to another disk",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or write to another disk",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
-    errno.EROFS: "choose a folder that is not mounted read-only",
-    errno.ENOENT: "make the folder first: mkdir -p",
-    errno.ENOTDIR: "choose a name inside a folder",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Final names: `data` is a folder of parts with the two others in it, or one file with the two beside it."""
-
-    data: Path
-    manifest: Path
-    quarantine: Path
-    single: bool
-
-    @classmethod
-    def of(cls, output: Path) -> Layout:
-        """By the suffix of `output`."""
-        if output.suffix.lower() in FILE_SUFFIXES:
-            beside = output.parent
-            name = output.name
-            return cls(output, beside / f"{name}.likewise.json", beside / f"{name}.quarantine.parquet", single=True)
-        return cls(output, output / MANIFEST, output / QUARANTINE, single=False)
 
 
 class Output:
-    """The output of one job. A context: what is not committed when it ends is removed."""
+    """The output of one job. A context, in which `resume` comes first.
+
+    When it ends without a commit, what finished chunks have brought is kept for the next run; `done` then says how many
+    rows that are.  Nothing is kept where no chunk is finished, or where `void` was called.
+    """
 
     def __init__(
         self, output: Path, source: Source, signature: Signature, format_name: str | None, restart: bool
     ) -> None:
         self.layout = Layout.of(output)
-        self._format = _format(self.layout, source, format_name)
-        self._staging = output.parent / f".{output.name}.likewise-staging"
-        self._replaced = output.parent / f".{output.name}.likewise-replaced"
-        self._refuse_loss(source.path)
-        self._refuse_existing(restart)
-        self._writer: Writer = load(self._format).open_writer(source, signature.outputs)
-        self._parts = 0
-        self._part: BinaryIO | None = None
+        self.format = self.layout.format(source.format, format_name)
+        self.layout.refuse_loss(file.path for file in source.files if file.path)
+        self._restart = restart
+        self._staging = self.layout.staging
+        self._folder = self._staging / "output"
+        self._refuse_existing()
+        quarantine.schema()  # what it needs is missing now and not after hours
+        self._writer: Writer = load(self.format).open_writer(source, signature.outputs)
+        self._sealed = isinstance(self._writer, SealedWriter)
+        self._part: Growing | None = None
+        self._void = self._resumed = False
+        self.done = 0
 
     def __enter__(self) -> Output:
         with refused(self.layout.data), ExitStack() as undo:
-            undo.callback(self._discard)  # first of all: Ctrl-C may come between any two lines
-            self._staging.mkdir(exist_ok=True)
-            self._lock = os.open(self._staging, os.O_RDONLY)
-            undo.callback(os.close, self._lock)
-            self._claim()
-            self._side = (self._staging / QUARANTINE).open("wb")
-            undo.callback(_close, self._side)
-            self._quarantine = Quarantine(self._side)
-            undo.callback(_close, self._quarantine)
+            undo.callback(self._leave)  # first of all: Ctrl-C may come between any two lines
+            self._claim = Claim(self._staging, self.layout.data)
+            undo.callback(self._claim.release)
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._part:
-            _close(self._writer)
-            _close(self._part)
+            self._part.close()
         self._undo.close()
+
+    def resume(self, fingerprint: Mapping[str, object]) -> State:
+        """Go on where a job with this fingerprint was stopped, or begin; OutputRefused where another one was."""
+        with refused(self.layout.data):
+            self._journal = Journal(self._staging)
+            self._undo.callback(self._journal.close)
+            if self._restart or not self._journal.resume(fingerprint):
+                self._claim.clear()
+                self._folder.mkdir()
+                self._journal.begin(fingerprint, self._restart)
+            state = self._journal.state
+            self._quarantine = Growing(self._staging / "quarantine.jsonl", state.quarantine)
+            self._undo.callback(self._quarantine.close)
+            self._answers = AnswerLog(self._staging, state)
+            self._undo.callback(self._answers.close)
+            self._open_part(state)
+            sync_folder(self._staging)
+            self._resumed = True
+            return state
+
+    def remembered(self) -> Iterator[bytes]:
+        """Lines of `Answers` that the finished chunks wrote."""
+        return self._answers.lines()
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         """Each prediction as the output's format holds it, or why it cannot."""
         return self._writer.fit(predictions)
 
     def write(
-        self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object], errors: Mapping[int, LikewiseError]
+        self,
+        chunk: Chunk,
+        kept: Sequence[int],
+        predictions: Sequence[object],
+        errors: Mapping[int, LikewiseError],
+        answers: list[bytes],
+        counts: Counts,
     ) -> None:
-        """The rows `kept` of a chunk with their fitted predictions, and those that have an error instead."""
+        """The rows `kept` of a chunk with their fitted predictions, those that have an error instead, and lines of
+        `Answers`; then the chunk counts as done, and `counts` as what is done."""
         with refused(self.layout.data):
+            self._claim.check()
             if kept:
-                self._begin_part()
-                self._writer.write(chunk, kept, predictions)
-                if not self.layout.single and self._part and self._part.tell() >= PART_BYTES:
-                    self._end_part()
-            self._quarantine.write(chunk, errors)
+                self._part = self._part or self._begin_part()
+                self._writer.write(self._part.stream, chunk, kept, predictions)
+            self._quarantine.stream.writelines(quarantine.lines(chunk, errors))
+            self._answers.append(answers)
+            self._journal.add(self._state(counts))
+            self._end_full_part()
 
     def commit(self, report: Mapping[str, object]) -> None:
         """Everything under its final name, on the disk."""
         with refused(self.layout.data):
-            if not self._parts:
-                self._begin_part()
+            if self._journal.state.part < 0:
+                self._part = self._begin_part()
             self._end_part()
-            self._quarantine.close()
-            _finish(self._side)
-            with (self._staging / MANIFEST).open("wb") as stream:
+            with (self._folder / QUARANTINE).open("wb") as stream:
+                quarantine.write_parquet(self._quarantine.path, stream)
+                sync(stream)
+            with (self._folder / MANIFEST).open("wb") as stream:
                 stream.write(json.dumps(report, indent=2).encode() + b"\n")
-                _finish(stream)
-            self._publish()
+                sync(stream)
+            sync_folder(self._folder)
+            self.layout.publish(self._folder, self._part_path(0).name)
+        self._void = True  # nothing in the staging folder is needed any more
 
-    def _claim(self) -> None:
-        """One job an output; what a killed one left behind is cleared away."""
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputRefused(
-                f"another job is writing {self.layout.data}", remedy="wait for it, or choose another OUTPUT"
-            ) from None
-        for entry in self._staging.iterdir():
-            _remove(entry)
+    def void(self) -> None:
+        """Keep nothing: what is done is worth nothing."""
+        self._void = True
 
-    def _discard(self) -> None:
-        """Remove the staging folder, unless it has become the output, or is another job's."""
+    def _leave(self) -> None:
+        done = 0
         with suppress(OSError):
-            lock = os.open(self._staging, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(self._staging)
-            finally:
-                os.close(lock)
+            done = rows_done(self._staging)
+        if self._void or not done:
+            drop(self._staging)
+        elif self._resumed:
+            self.done = done
 
-    def _refuse_loss(self, source: Path) -> None:
-        """OutputRefused where writing would take the input away."""
-        layout = self.layout
-        for path in (layout.data, layout.manifest, layout.quarantine, self._staging, self._replaced):
-            if path.exists() and path.samefile(source):
-                raise OutputRefused(f"{path} is the input itself", remedy="choose another OUTPUT")
-            if path.resolve() in source.resolve().parents:
-                raise OutputRefused(f"{path} holds the input {source}", remedy="choose another OUTPUT")
+    def _refuse_existing(self) -> None:
+        try:
+            self.layout.refuse_existing(self._restart or replaces(self._staging))
+        except OutputRefused:
+            if not any(self._folder.glob("part-*")) and not any(self._staging.glob("part-*")):
+                drop(self._staging)  # of a job that was killed when its output had been put in place
+            raise
 
-    def _refuse_existing(self, restart: bool) -> None:
-        data, layout = self.layout.data, self.layout
-        if not data.parent.is_dir():
-            raise OutputRefused(f"{data}: there is no folder {data.parent}", remedy=f"mkdir -p {data.parent}")
-        if data.exists() and data.is_dir() == layout.single:
-            raise OutputRefused(f"{data} exists and is not of the kind to be written", remedy="choose another OUTPUT")
-        if data.is_dir():
-            there = list(data.iterdir())
-            foreign = [entry for entry in there if not OURS.fullmatch(entry.name)]
-        else:
-            there = [path for path in (data, layout.manifest, layout.quarantine) if path.exists()]
-            foreign = []
-        if foreign or (there and not _is_report(layout.manifest)):
-            what = "is a folder with other things in it" if data.is_dir() else "exists, and no job wrote it"
-            raise OutputRefused(f"{data if data.is_dir() else there[0]} {what}", remedy="choose another OUTPUT")
-        if data.exists() and there and not restart:
-            raise OutputRefused(f"{data} exists", remedy="choose another OUTPUT, or --restart to replace it")
+    def _state(self, counts: Counts) -> State:
+        """Everything on the disk, and what to write into the journal then."""
+        before = self._journal.state
+        return State(
+            **asdict(counts),
+            chunks=before.chunks + 1,
+            part=_number(self._part.path) if self._part else before.part,
+            length=self._part.commit() if self._part else before.length,
+            quarantine=self._quarantine.commit(),
+            answers=self._answers.commit(),
+            generation=self._answers.generation,
+        )
 
-    def _begin_part(self) -> None:
-        if self._part is None:
-            self._part = (self._staging / f"part-{self._parts:05d}.{self._format}").open("wb")
-            self._parts += 1
-            self._writer.begin(self._part)
+    def _open_part(self, state: State) -> None:
+        """The part that was being written, as the journal knows it."""
+        for path in [*self._folder.iterdir(), *self._staging.glob("part-*")]:
+            if path.suffix == ".new" or not path.name.startswith("part-") or _number(path) > state.part:
+                remove(path)
+        if state.part >= 0 and not (self._sealed and self._part_path(state.part).exists()):
+            self._part = Growing(self._growing_path(state.part), state.length)
+            self._end_full_part()
+
+    def _begin_part(self) -> Growing:
+        part = Growing(self._growing_path(self._journal.state.part + 1))
+        self._writer.begin(part.stream)
+        sync_folder(part.path.parent)
+        return part
+
+    def _end_full_part(self) -> None:
+        if self._part and not self.layout.single and self._part.length >= PART_BYTES:
+            self._end_part()
 
     def _end_part(self) -> None:
-        if self._part is not None:
-            self._writer.close()
-            _finish(self._part)
-            self._part = None
+        """The part under its name; it may be done again at any time before that."""
+        if (part := self._part) is None:
+            return
+        part.commit()
+        part.close()
+        self._part = None
+        if isinstance(self._writer, SealedWriter):
+            path = self._part_path(_number(part.path))
+            fresh = path.with_suffix(".new")
+            with part.path.open("rb") as pieces, fresh.open("wb") as stream:
+                self._writer.seal(pieces, stream)
+                sync(stream)
+            fresh.replace(path)
+            sync_folder(self._folder)
+            remove(part.path)
 
-    def _publish(self) -> None:
-        """Renames only. The manifest tells whose the others are and comes first, the data last."""
-        data, aside = self.layout.data, self._replaced
-        _remove(aside)
-        if data.exists():
-            data.rename(aside)
-        try:
-            if self.layout.single:
-                (self._staging / MANIFEST).replace(self.layout.manifest)
-                (self._staging / QUARANTINE).replace(self.layout.quarantine)
-                (self._staging / f"part-00000.{self._format}").replace(data)
-            else:
-                os.fsync(self._lock)
-                self._staging.rename(data)
-        except BaseException:
-            if aside.exists() and not data.exists():
-                aside.rename(data)
-            raise
-        _sync_folder(data.parent)
-        _remove(aside)
+    def _part_path(self, number: int) -> Path:
+        return self._folder / f"part-{number:05d}.{self.format}"
+
+    def _growing_path(self, number: int) -> Path:
+        return self._staging / f"part-{number:05d}.pieces" if self._sealed else self._part_path(number)
 
 
-@contextmanager
-def refused(output: Path) -> Iterator[None]:
-    """What the system says against writing, as OutputRefused with its remedy."""
-    try:
-        yield
-    except OSError as error:
-        what = os.strerror(error.errno) if error.errno else str(error)
-        remedy = REMEDIES.get(error.errno or 0, "check the disk and its permissions")
-        raise OutputRefused(f"{output} cannot be written: {what}; nothing was left behind", remedy=remedy) from error
-
-
-def _is_report(manifest: Path) -> bool:
-    """Whether a job wrote this file."""
-    try:
-        report = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(report, dict) and {field.name for field in fields(Report)} <= report.keys()
-
-
-def _format(layout: Layout, source: Source, asked: str | None) -> str:
-    if not layout.single:
-        return asked or source.format
-    by_name = SUFFIXES[layout.data.suffix.lower()]
-    if asked not in (None, by_name):
-        raise WrongUsage(f"{layout.data.name} is {by_name}, not {asked}", remedy=f"--format {by_name}, or another name")
-    return by_name
-
-
-def _finish(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-    stream.close()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _close(file: BinaryIO | Quarantine | Writer) -> None:
-    """Close what nobody will read; a file of Arrow's left open would write when it is finalised."""
-    with suppress(OSError, ValueError):
-        file.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("part-").partition(".")[0])

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from likewise import api
-from likewise.batch import Progress as Stand
 from likewise.batch import Report, ScoreOptions
-from likewise.batch.options import parse_columns
+from likewise.batch.options import parse_columns, parse_conf
 from likewise.cli.models import Model, TrustFlag
 from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.options import described as _help
-from likewise.cli.screen import Json, Screen, err
+from likewise.cli.progress import JobProgress
+from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions, curl_line
 
@@ -112,9 +111,15 @@ def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
 
 def score(
     model: Model,
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="A CSV, JSON-lines or Parquet file.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="CSV, JSON lines or Parquet: a file, a folder, a glob, or the like at s3://.",
+        ),
+    ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUTPUT", help="A folder, or a .csv, .jsonl or .parquet file.")
+        str, typer.Option("--output", "-o", metavar="OUTPUT", help="A folder, or a .csv, .jsonl or .parquet file.")
     ],
     runner: Annotated[str, typer.Option(metavar="NAME", help=_help(ScoreOptions, "runner"))] = "local",
     column: Annotated[list[str] | None, typer.Option(metavar="INPUT=MODEL", help=_help(ScoreOptions, "column"))] = None,
@@ -130,13 +135,20 @@ def score(
     ] = None,
     budget: Annotated[int | None, typer.Option(metavar="TOKENS", help=_help(ScoreOptions, "budget"))] = None,
     window: Annotated[int, typer.Option(metavar="ROWS", help=_help(ScoreOptions, "window"))] = ScoreOptions().window,
+    master: Annotated[str | None, typer.Option(metavar="URL", help=_help(ScoreOptions, "master"))] = None,
+    runner_conf: Annotated[
+        list[str] | None, typer.Option("--conf", metavar="KEY=VALUE", help=_help(ScoreOptions, "runner_conf"))
+    ] = None,
     engine: EngineName = None,
     precision: Precision = None,
     exact: Exact = False,
     trust: TrustFlag = False,
     json: Json = False,
 ) -> None:
-    """Score a file: its rows in their order with their predictions, bad rows aside with the reason."""
+    """Score files: their rows in order with their predictions, bad rows aside with the reason.
+
+    A job that was stopped goes on where it was when the same command is run again.
+    """
     screen = Screen(json)
     options = ScoreOptions(
         runner=runner,
@@ -147,20 +159,20 @@ def score(
         fail_on_quarantine=fail_on_quarantine,
         budget=budget,
         window=window,
+        master=master,
+        runner_conf=parse_conf(runner_conf or ()),
     )
     found = _found(model, engine, asked_precision(precision, exact), trust, screen)
-    with _Bar(source.name) as bar:
+    with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:
         report = api.score(found, source, output, options=options, progress=bar.show)
-    screen.result(
-        {"output": str(output), **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise)
-    )
+    screen.result({"output": output, **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise))
 
 
-def _facts(report: Report, output: Path, row_wise: bool) -> list[tuple[str, str]]:
+def _facts(report: Report, output: str, row_wise: bool) -> list[tuple[str, str]]:
     rate = report.rows_in / report.seconds if report.seconds else 0.0
     windowed = [("note", "rows were scored in windows, though the model does not declare them independent")]
     return [
-        ("output", str(output)),
+        ("output", output),
         ("rows", f"{report.rows_in:,} in, {report.rows_ok:,} answered, {report.rows_quarantined:,} quarantined"),
         ("repeated", f"{report.duplicates:,} rows were answered by an equal row's answer"),
         ("engine", report.engine),
@@ -168,34 +180,3 @@ def _facts(report: Report, output: Path, row_wise: bool) -> list[tuple[str, str]
         ("bundle", report.bundle),
         *([] if row_wise else windowed),
     ]
-
-
-class _Bar:
-    """A bar with rows/s and the time that is left."""
-
-    def __init__(self, title: str) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=err,
-        )
-        self._task: TaskID = self._bar.add_task(title, total=1.0, rate="loading the model")
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._bar.live.transient = kind is not None  # what failed says so itself
-        self._bar.stop()
-
-    def show(self, stand: Stand) -> None:
-        """Where the job stands."""
-        rate = stand.rows / stand.seconds if stand.seconds else 0.0
-        of = f"/{stand.total:,}" if stand.total is not None else ""
-        self._bar.update(self._task, completed=stand.fraction, rate=f"{stand.rows:,}{of} rows, {rate:,.0f} rows/s")

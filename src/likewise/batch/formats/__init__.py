@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
+from likewise.batch.files import COMPRESSED, InputFile
 from likewise.core.errors import LikewiseError, WrongUsage
 from likewise.core.results import Result
 
@@ -30,7 +31,7 @@ class Chunk:
     first: number of the first row, counted from 1 after any header. lines: physical line of each row, None where the
     format has no lines. records: the row's columns by name; of a row in `faults` (index: why it cannot be read) what
     could be saved of it. Undecodable bytes stand there as lone surrogates (surrogateescape). native: the rows as the
-    format itself has them, for a writer of the same format. offset: bytes of the file read so far.
+    format itself has them, for a writer of the same format. offset: bytes of the input read so far.
     """
 
     file: str
@@ -46,52 +47,96 @@ class Chunk:
 
 
 class Source(Protocol):
-    """One input file, opened as often as it is iterated.
+    """One input file, or several as one; opened as often as it is iterated.
 
-    columns: names, known before the rows are read (JSON lines: of the first rows). size: bytes. rows: None where the
-    format does not say. textual: every value is text, typed only by the model's signature.
+    name: as messages give it. columns: names, known before the rows are read (JSON lines: of the first rows). size:
+    bytes. rows: None where the format does not say. textual: every value is text, typed only by the model's signature.
     """
 
-    path: Path
     format: str
     textual: bool
     columns: tuple[str, ...]
     size: int
     rows: int | None
 
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def parts(self) -> Sequence[Source]:
+        """One source a file."""
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        """What is read."""
+
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        """Chunks of at most `rows` rows; InputInvalid where the file as a whole cannot be read on."""
+        """Chunks of at most `rows` rows of one file; InputInvalid where the file as a whole cannot be read on."""
 
     def schema(self) -> Any:
         """All columns with their types as a `pyarrow.Schema`; JSON lines are read through for it."""
 
 
+class OneFile:
+    """What the sources of one file have in common."""
+
+    def __init__(self, file: InputFile) -> None:
+        self.file = file
+        self.size = file.size
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        return (self,)
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        return (self.file,)
+
+
 class Writer(Protocol):
-    """Writes the part files of one job, one after the other: `begin`, `write` for each chunk, `close`."""
+    """Writes part files, which grow by a chunk at a time and may be cut back to the end of any. Streams stay open."""
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         """Each prediction as this format holds it, or why it cannot."""
 
-    def begin(self, stream: BinaryIO) -> None: ...
+    def begin(self, stream: BinaryIO) -> None:
+        """What stands before the first row."""
 
-    def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
+    def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
         """The rows `kept` (indices into the chunk) with their fitted predictions."""
 
-    def close(self) -> None:
-        """Complete the part; the stream stays open."""
+
+@runtime_checkable
+class SealedWriter(Writer, Protocol):
+    """A writer of a format that does not grow: what it writes is made a part file of at the end."""
+
+    def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
+        """The part file of what was written to `pieces`."""
 
 
 def load(name: str) -> ModuleType:
-    """The format's module, with `open_source(path)` and `open_writer(source, outputs)`."""
+    """The format's module, with `open_source(file)`, `schema_of(sources)` and `open_writer(source, outputs)`."""
     return importlib.import_module(FORMATS[name])
 
 
-def of_path(path: Path) -> str:
-    """A format by the path's suffix; WrongUsage where it names none."""
-    try:
-        return SUFFIXES[path.suffix.lower()]
-    except KeyError:
+def format_of(name: str) -> str | None:
+    """A format by a file name's suffix, one before `.gz` too where the format is text; None where it names none."""
+    path = Path(name.lower())
+    if path.suffix != COMPRESSED:
+        return SUFFIXES.get(path.suffix)
+    inner = SUFFIXES.get(Path(path.stem).suffix)
+    return None if inner == "parquet" else inner
+
+
+def of_name(name: str) -> str:
+    """A format by a file name's suffix; WrongUsage where it names none."""
+    if (found := format_of(name)) is None:
         raise WrongUsage(
-            f"{path.name}: the suffix names no format",
+            f"{name.rsplit('/', 1)[-1]}: the suffix names no format",
             remedy=f"a name that ends in {', '.join(SUFFIXES)}, or --input-format {'|'.join(FORMATS)}",
-        ) from None
+        )
+    return found

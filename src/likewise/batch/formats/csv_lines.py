@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, Source
+from likewise.batch.files import InputFile, Reading
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
@@ -17,7 +19,7 @@ from likewise.core.results import Failed, Ok, Result
 FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else take the whole file into memory
 
 
-class CsvSource:
+class CsvSource(OneFile):
     """A CSV file with a header. Empty lines are no rows, as pandas, pyarrow and Spark have it.
 
     A row that is not CSV costs its first physical line, which its record holds under the empty name; the line after it
@@ -28,19 +30,17 @@ class CsvSource:
     textual = True
     rows = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = path.stat().st_size
-        with self._open() as stream:
-            self.columns = self._header(_Reader(stream))
+    def __init__(self, file: InputFile) -> None:
+        super().__init__(file)
+        with self._open() as reader:
+            self.columns = self._header(reader)
 
     def schema(self) -> Any:
         pa = need("pyarrow", extra="batch")
         return pa.schema([(name, pa.string()) for name in self.columns])
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        with self._open() as stream:
-            reader = _Reader(stream)
+        with self._open() as reader:
             self._header(reader)
             first = 1
             while True:
@@ -50,22 +50,24 @@ class CsvSource:
                 yield chunk
                 first += len(chunk)
 
-    def _open(self) -> TextIO:
+    @contextmanager
+    def _open(self) -> Iterator[_Reader]:
         csv.field_size_limit(FIELD_LIMIT)  # the whole process's: every reader of CSV sets its own
-        return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        with Reading(self.file) as reading:
+            yield _Reader(reading)
 
     def _header(self, reader: _Reader) -> tuple[str, ...]:
         try:
             fields = reader.read()
         except csv.Error as error:
-            raise InputInvalid(f"{self.path}: the header: {error}", remedy="check the quotes of line 1") from error
+            raise InputInvalid(f"{self.name}: the header: {error}", remedy="check the quotes of line 1") from error
         if fields is None:
-            raise InputInvalid(f"{self.path} is empty: there is no header", remedy="begin with a line of column names")
-        if fault := unicode_fault("".join(fields), f"{self.path}: the header"):
+            raise InputInvalid(f"{self.name} is empty: there is no header", remedy="begin with a line of column names")
+        if fault := unicode_fault("".join(fields), f"{self.name}: the header"):
             raise InputInvalid(fault.cause, remedy="save the file as UTF-8")
         if len(set(fields)) < len(fields):
             twice = next(name for name in fields if fields.count(name) > 1)
-            raise InputInvalid(f"{self.path}: two columns are named {twice!r}", remedy="give each column its own name")
+            raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each column its own name")
         return tuple(fields)
 
     def _chunk(self, reader: _Reader, first: int, rows: int) -> Chunk:
@@ -86,7 +88,7 @@ class CsvSource:
             records.append(record)
             lines.append(reader.line)
             size += len(reader.text)
-        return Chunk(self.path.name, first, records, faults, lines, None, reader.offset)
+        return Chunk(self.file.short, first, records, faults, lines, None, reader.offset)
 
     def _record(self, fields: list[str]) -> dict[str, object]:
         record: dict[str, object] = dict(zip(self.columns, fields, strict=False))
@@ -94,7 +96,7 @@ class CsvSource:
         return {**record, "": surplus} if surplus else record
 
     def _broken(self, error: csv.Error, reader: _Reader) -> InputInvalid:
-        where = f"{self.path}: the row that begins on line {reader.line}"
+        where = f"{self.name}: the row that begins on line {reader.line}"
         if "field limit" in str(error):
             return InputInvalid(f"{where} has a field of more than {FIELD_LIMIT} characters", remedy="close its quote")
         return InputInvalid(f"{where} is not CSV: {error}", remedy='close its quotes; a quote inside is written ""')
@@ -111,8 +113,9 @@ class CsvSource:
 class _Reader:
     """Rows with the line that each begins on, and their text."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._stream = io.TextIOWrapper(reading.stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._rows = csv.reader(_Takes(self), strict=True)
         self._taken: list[str] = []  # lines of the row that is being read
         self._again: deque[str] = deque()  # lines that a broken row had taken
@@ -121,7 +124,7 @@ class _Reader:
     @property
     def offset(self) -> int:
         """Bytes taken from the file, read-ahead included."""
-        return self._stream.buffer.tell()
+        return self._reading.offset
 
     def read(self) -> list[str] | None:
         """The next row that is not an empty line, None at the end; csv.Error where its quotes are wrong.
@@ -178,17 +181,19 @@ class CsvWriter:
         return [_cell(value) for value in predictions]
 
     def begin(self, stream: BinaryIO) -> None:
-        # csv quotes a lone carriage return only if the line ends in one (Python < 3.13): `_Lines` takes it off again
-        self._csv = csv.writer(_Lines(stream), lineterminator="\r\n")
-        self._csv.writerow([*self._columns, PREDICTIONS])
+        _writer(stream).writerow([*self._columns, PREDICTIONS])
 
-    def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
-        for index, prediction in zip(kept, predictions, strict=True):
-            record = chunk.records[index]
-            self._csv.writerow([*(as_cell(record.get(name)) for name in self._columns), prediction])
+    def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
+        columns, records = self._columns, chunk.records
+        _writer(stream).writerows(
+            [*[as_cell(records[index].get(name)) for name in columns], prediction]
+            for index, prediction in zip(kept, predictions, strict=True)
+        )
 
-    def close(self) -> None:
-        pass
+
+def _writer(stream: BinaryIO) -> Any:
+    # csv quotes a lone carriage return only if the line ends in one (Python < 3.13): `_Lines` takes it off again
+    return csv.writer(_Lines(stream), lineterminator="\r\n")
 
 
 class _Lines:
@@ -205,9 +210,14 @@ def _cell(value: object) -> Result:
     return Failed(fault) if fault else Ok(cell)
 
 
-def open_source(path: Path) -> CsvSource:
+def open_source(file: InputFile) -> CsvSource:
     """A CSV file; InputInvalid where its header cannot be used."""
-    return CsvSource(path)
+    return CsvSource(file)
+
+
+def schema_of(sources: Sequence[Source]) -> Any:
+    """That of each: their columns are equal."""
+    return sources[0].schema()
 
 
 def open_writer(source: Source, outputs: object) -> CsvWriter:  # noqa: ARG001  CSV has no types to declare

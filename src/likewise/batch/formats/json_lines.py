@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, Source
+from likewise.batch.files import InputFile, Reading
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
 from likewise.batch.values import as_json, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -22,39 +22,38 @@ FIRST_ROWS = 1000  # the columns are those of the first rows
 EXACT = 1 << 53  # integers up to here are exact as double
 
 
-class JsonLinesSource:
+class JsonLinesSource(OneFile):
     """One JSON object a line. Empty lines are no rows."""
 
     format = "jsonl"
     textual = False
     rows = None
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = path.stat().st_size
+    def __init__(self, file: InputFile) -> None:
+        super().__init__(file)
         head = next(self.chunks(FIRST_ROWS), None)
         self.columns = tuple(dict.fromkeys(name for record in _sound(head) for name in record) if head else ())
 
     def schema(self) -> Any:
-        """One type a column where all its values have one; else text, with values that are no strings as JSON."""
-        pa = need("pyarrow", extra="batch")
+        return schema_of([self])
+
+    def kinds(self) -> dict[str, set[str]]:
+        """What each column's values are; the file is read through."""
         kinds: dict[str, set[str]] = {}
         for chunk in self.chunks(FIRST_ROWS):
             for record in _sound(chunk):
                 for name, value in record.items():
                     kinds.setdefault(name, set()).add(_kind(value))
-        kinds.pop(PREDICTIONS, None)  # rows that have it are refused
-        return pa.schema([(name, pa.type_for_alias(_alias(found - {"null"}))) for name, found in kinds.items()])
+        return kinds
 
     def chunks(self, rows: int) -> Iterator[Chunk]:
-        first, number, offset = 1, 0, 0
+        first, number = 1, 0
         native: list[str] = []
         lines: list[int] = []
         size = 0
-        with self.path.open("rb") as stream:
-            for data in stream:
+        with Reading(self.file) as reading:
+            for data in reading.stream:
                 number += 1
-                offset += len(data)
                 if number == 1:
                     data = data.removeprefix(BOM)
                     self._refuse_document(data)
@@ -64,20 +63,20 @@ class JsonLinesSource:
                 lines.append(number)
                 size += len(data)
                 if len(native) == rows or size >= CHUNK_BYTES:
-                    yield self._chunk(first, native, lines, offset)
+                    yield self._chunk(first, native, lines, reading.offset)
                     first, native, lines, size = first + len(native), [], [], 0
         if native:
-            yield self._chunk(first, native, lines, offset)
+            yield self._chunk(first, native, lines, self.size)
 
     def _refuse_document(self, data: bytes) -> None:
         start = data.strip()
         if start in (b"[", b"{") or start.startswith(b"[{"):
             raise InputInvalid(
-                f"{self.path} is one JSON document, not JSON lines",
+                f"{self.name} is one JSON document, not JSON lines",
                 remedy="write one object a line, for example with: jq -c '.[]'",
             )
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise InputInvalid(f"{self.path} is UTF-16", remedy="save the file as UTF-8")
+            raise InputInvalid(f"{self.name} is UTF-16", remedy="save the file as UTF-8")
 
     def _chunk(self, first: int, native: list[str], lines: list[int], offset: int) -> Chunk:
         records: list[Mapping[str, object]] = []
@@ -87,7 +86,7 @@ class JsonLinesSource:
             records.append(record)
             if fault:
                 faults[index] = fault
-        return Chunk(self.path.name, first, records, faults, lines, native, offset)
+        return Chunk(self.file.short, first, records, faults, lines, native, offset)
 
 
 def _sound(chunk: Chunk) -> Iterator[Mapping[str, object]]:
@@ -117,17 +116,14 @@ class JsonLinesWriter:
         return [_text(value) for value in predictions]
 
     def begin(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        pass
 
-    def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
+    def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
         for index, prediction in zip(kept, predictions, strict=True):
             record = chunk.records[index]
             line = chunk.native[index] if isinstance(chunk.native, list) else as_json(record)
             comma = ", " if record else ""
-            self._stream.write(f'{line[:-1].rstrip()}{comma}"{PREDICTIONS}": {prediction}}}\n'.encode())
-
-    def close(self) -> None:
-        pass
+            stream.write(f'{line[:-1].rstrip()}{comma}"{PREDICTIONS}": {prediction}}}\n'.encode())
 
 
 def _text(value: object) -> Result:
@@ -155,9 +151,20 @@ def _alias(kinds: set[str]) -> str:
     return "float64" if kinds and kinds <= {"small", "float"} else "string"
 
 
-def open_source(path: Path) -> JsonLinesSource:
+def open_source(file: InputFile) -> JsonLinesSource:
     """A JSON lines file; InputInvalid for one JSON document over many lines."""
-    return JsonLinesSource(path)
+    return JsonLinesSource(file)
+
+
+def schema_of(sources: Sequence[JsonLinesSource]) -> Any:
+    """One type a column where all its values have one; else text, with values that are no strings as JSON."""
+    pa = need("pyarrow", extra="batch")
+    kinds: dict[str, set[str]] = {}
+    for source in sources:
+        for name, found in source.kinds().items():
+            kinds.setdefault(name, set()).update(found)
+    kinds.pop(PREDICTIONS, None)  # rows that have it are refused
+    return pa.schema([(name, pa.type_for_alias(_alias(found - {"null"}))) for name, found in kinds.items()])
 
 
 def open_writer(source: Source, outputs: object) -> JsonLinesWriter:  # noqa: ARG001  JSON has no types to declare

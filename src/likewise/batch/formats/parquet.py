@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, Source
+from likewise.batch.files import BUFFER, InputFile
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -41,21 +42,23 @@ HELD: dict[str, tuple[type, ...]] = {
 }
 
 
-class ParquetSource:
+class ParquetSource(OneFile):
     """A Parquet file, read in slices of bounded rows and bytes."""
 
     format = "parquet"
     textual = False
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = path.stat().st_size
-        with self._open() as file:
-            self._schema = file.schema_arrow
-            self.rows: int | None = file.metadata.num_rows
-            groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+    def __init__(self, file: InputFile) -> None:
+        super().__init__(file)
+        with self._open() as opened:
+            self._schema = opened.schema_arrow
+            self.rows: int | None = opened.metadata.num_rows
+            groups = (opened.metadata.row_group(i) for i in range(opened.metadata.num_row_groups))
             self._row_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1) or 1
         self.columns: tuple[str, ...] = tuple(self._schema.names)
+        if len(set(self.columns)) < len(self.columns):
+            twice = next(name for name in self.columns if self.columns.count(name) > 1)
+            raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each its own name")
 
     def schema(self) -> Any:
         return self._schema
@@ -66,15 +69,19 @@ class ParquetSource:
             batches = file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes)))
             while (batch := self._next(batches)) is not None:
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
-                yield _chunk(self.path.name, first, batch, offset)
+                yield _chunk(self.file.short, first, batch, offset)
                 first += len(batch)
 
-    def _open(self) -> Any:
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
         pq = need("pyarrow.parquet", extra="batch")
-        try:
-            return pq.ParquetFile(self.path)
-        except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
-            raise self._broken(error) from error
+        with ExitStack() as stack:
+            stream = stack.enter_context(self.file.open())
+            try:  # in pieces, as a column of a row group may be larger than memory
+                file = pq.ParquetFile(stream, buffer_size=BUFFER)
+            except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
+                raise self._broken(error) from error
+            yield stack.enter_context(file)
 
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
@@ -83,7 +90,7 @@ class ParquetSource:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> InputInvalid:
-        return InputInvalid(f"{self.path} cannot be read as Parquet: {error}", remedy="write the file again")
+        return InputInvalid(f"{self.name} cannot be read as Parquet: {error}", remedy="write the file again")
 
 
 def _chunk(file: str, first: int, batch: Any, offset: int) -> Chunk:
@@ -113,8 +120,8 @@ def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | No
 class ParquetWriter:
     """One row group a chunk; predictions of the type that the signature declares, text where it declares none.
 
-    A prediction that its declared type does not hold exactly is refused. Text is what a CSV's field would hold: strings
-    as they are, everything else as JSON.
+    Rows wait for their part in Arrow's own form. A prediction that its declared type does not hold exactly is refused.
+    Text is what a CSV's field would hold: strings as they are, everything else as JSON.
     """
 
     def __init__(self, source: Source, outputs: Outputs) -> None:
@@ -122,25 +129,36 @@ class ParquetWriter:
         self._schema = source.schema()
         self._outputs = _declared(outputs)
         self._type = _arrow_type(self._pa, self._outputs)
+        self._whole = self._schema.append(self._pa.field(PREDICTIONS, self._type))
+        self._ipc = need("pyarrow.ipc", extra="batch")
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         return isolate(self._fit, predictions)
 
     def begin(self, stream: BinaryIO) -> None:
-        self._whole = self._schema.append(self._pa.field(PREDICTIONS, self._type))
-        self._file = need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._whole)
+        pass
 
-    def write(self, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
+    def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
         added = self._pa.array(predictions, self._type)
         if isinstance(chunk.native, self._pa.RecordBatch):
-            columns = chunk.native.take(self._pa.array(kept, self._pa.int64())).columns
+            batch = chunk.native.select(self._schema.names)
+            columns = batch.take(self._pa.array(kept, self._pa.int64())).columns
         else:
             records = [chunk.records[index] for index in kept]
             columns = [self._column(field, records) for field in self._schema]
-        self._file.write_batch(self._pa.record_batch([*columns, added], schema=self._whole))
+        whole = self._pa.record_batch([*columns, added], schema=self._whole)
+        with self._ipc.new_stream(stream, self._whole, options=self._ipc.IpcWriteOptions(compression="lz4")) as piece:
+            piece.write_batch(whole)
 
-    def close(self) -> None:
-        self._file.close()
+    def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
+        end = pieces.seek(0, 2)
+        pieces.seek(0)
+        with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._whole) as file:
+            while pieces.tell() < end:  # a stream of one batch a chunk
+                with self._ipc.open_stream(pieces) as batches:
+                    file.write_batch(batches.read_next_batch())
+                    for _ in batches:
+                        pass  # reads the mark of its end
 
     def _column(self, field: Any, records: Sequence[Mapping[str, object]]) -> Any:
         text = field.type == self._pa.string()
@@ -201,9 +219,14 @@ def _text(value: object) -> str | None:
     return None if value is None else as_cell(value)
 
 
-def open_source(path: Path) -> ParquetSource:
+def open_source(file: InputFile) -> ParquetSource:
     """A Parquet file; InputInvalid where its footer cannot be read."""
-    return ParquetSource(path)
+    return ParquetSource(file)
+
+
+def schema_of(sources: Sequence[Source]) -> Any:
+    """That of each: their columns have equal types."""
+    return sources[0].schema()
 
 
 def open_writer(source: Source, outputs: Outputs) -> ParquetWriter:

@@ -1,0 +1,148 @@
+"""`s3://` as the input of a job, behind S3's own wire (a local server): the same output as from a folder."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from likewise.batch.listing import list_files
+from likewise.core.errors import InputNotFound
+
+pytestmark = pytest.mark.slow
+JOB = Path(__file__).with_name("batch_job.py")
+KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        while server.poll() is None:
+            with socket.socket() as ready:
+                if ready.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture
+def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client, and a bucket `data` with the files of the folder `data`."""
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="data")
+    for name, content in files(tmp_path / "data").items():
+        client.put_object(Bucket="data", Key=f"in/{name}", Body=content)
+    yield client
+    for item in client.list_objects_v2(Bucket="data")["Contents"]:
+        client.delete_object(Bucket="data", Key=item["Key"])
+    client.delete_bucket(Bucket="data")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Data files, and some that are none, written to `folder` too."""
+    csv = {n: b"text,n\n" + b"".join(b"film %d of few words,%d\n" % (k, n) for k in range(3000)) for n in range(3)}
+    found = {
+        "csv/a.csv": csv[0],
+        "csv/b c.csv": csv[1],
+        "csv/deep/c.csv.gz": gzip.compress(csv[2], mtime=0),
+        "csv/_SUCCESS": b"",
+        "csv/_tmp/d.csv": b"x",
+        "lines.jsonl": b"".join(json.dumps({"text": f"t{n}"}).encode() + b"\n" for n in range(500)),
+    }
+    for name, content in found.items():
+        (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "in" / name).write_bytes(content)
+    table = pa.table({"text": [f"t{n}" for n in range(5000)], "n": range(5000)})
+    pq.write_table(table, folder / "in/table.parquet", row_group_size=1000)
+    return {**found, "table.parquet": (folder / "in/table.parquet").read_bytes()}
+
+
+def job(source: str, output: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(JOB), source, str(output)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("source", "rows"),
+    [
+        ("in/csv/", 9000),
+        ("in/csv", 9000),
+        ("in/csv/*.csv", 6000),
+        ("in/**/[ac].csv*", 6000),
+        ("in/lines.jsonl", 500),
+        ("in/table.parquet", 5000),
+    ],
+)
+def test_a_bucket_gives_what_a_folder_gives(bucket: Any, tmp_path: Path, source: str, rows: int) -> None:
+    report = job(f"s3://data/{source}", tmp_path / "from-s3")
+    assert report.get("rows_ok") == rows, report
+    job(str(tmp_path / "data" / source), tmp_path / "from-folder")
+    parts = [{p.name: p.read_bytes() for p in (tmp_path / name).glob("*part*")} for name in ("from-s3", "from-folder")]
+    assert parts[0] == parts[1] != {}
+
+
+@pytest.mark.parametrize(
+    "source", ["s3://data/in/none.csv", "s3://data/none/", "s3://nobody/x.csv", "s3://nobody/*.csv"]
+)
+def test_what_is_not_in_a_bucket(bucket: Any, tmp_path: Path, source: str) -> None:
+    error = job(source, tmp_path / "out")
+    assert error["code"] == "INPUT_NOT_FOUND"
+    assert "s3://" in error["cause"]
+    assert error["remedy"]
+    assert not any(secret in json.dumps(error) for secret in ("an-id", "a-secret"))
+
+
+def test_an_endpoint_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"http://me:a-secret@127.0.0.1:{probe.getsockname()[1]}"
+        error = job("s3://data/in.csv", tmp_path / "out", {**KEYS, "AWS_ENDPOINT_URL": endpoint})
+    assert error["code"] == "INPUT_NOT_FOUND"
+    assert "AWS_ENDPOINT_URL" in error["remedy"]
+    assert "a-secret" not in json.dumps(error)
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9", "gopher://localhost"])
+def test_an_endpoint_that_is_none(tmp_path: Path, endpoint: str) -> None:
+    error = job("s3://data/in.csv", tmp_path / "out", {**KEYS, "AWS_ENDPOINT_URL": endpoint})
+    assert error["code"] == "INPUT_NOT_FOUND"
+
+
+def test_another_content_of_the_same_size_has_another_identity(bucket: Any) -> None:
+    (before,) = list_files("s3://data/in/lines.jsonl", any_suffix=False)
+    assert before.now() == before.identity
+    content = bucket.get_object(Bucket="data", Key="in/lines.jsonl")["Body"].read()
+    bucket.put_object(Bucket="data", Key="in/lines.jsonl", Body=content.replace(b"t1", b"x1"))
+    assert before.now() != before.identity
+    bucket.delete_object(Bucket="data", Key="in/lines.jsonl")
+    with pytest.raises(FileNotFoundError):
+        before.now()
+    with pytest.raises(InputNotFound):
+        list_files("s3://data/in/lines.jsonl", any_suffix=False)
