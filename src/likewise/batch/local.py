@@ -43,7 +43,7 @@ def run(job: Job) -> Report:
                 error.cause + _left(output, job), remedy=f"{error.remedy}; then {_again(output, job)}"
             ) from error
         raise
-    _judge(report, job)
+    judge(report, job)
     return report
 
 
@@ -136,7 +136,7 @@ class Scoring:
         before = self._scorer.rows
         results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self._scorer.rows - before))
         answered = [index for index, result in enumerate(results) if isinstance(result, Ok)]
-        fitted = self._output.fit([_prediction(r.value, outputs) for r in results if isinstance(r, Ok)])
+        fitted = self._output.fit([one_value(r.value, outputs) for r in results if isinstance(r, Ok)])
         for index, result in zip(answered, fitted, strict=True):
             results[index] = result
         kept = {index: result.value for index, result in enumerate(results) if isinstance(result, Ok)}
@@ -211,14 +211,14 @@ def _ahead(steps: Iterator[Ready]) -> Generator[Ready, None, None]:
             yield ready
 
 
-def _prediction(value: object, outputs: tuple[Field, ...] | None) -> object:
+def one_value(value: object, outputs: tuple[Field, ...] | None) -> object:
     """The one value of a record with one column, as `spark_udf` gives it; else the prediction as it is."""
     if isinstance(value, dict) and len(value) == 1 and (outputs is None or [f.name for f in outputs] == list(value)):
         return next(iter(value.values()))
     return value
 
 
-def _judge(report: Report, job: Job) -> None:
+def judge(report: Report, job: Job) -> None:
     limit = job.options.fail_on_quarantine
     share = 100 * report.rows_quarantined / max(1, report.rows_in)
     if limit is not None and share > limit:

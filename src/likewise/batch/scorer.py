@@ -30,13 +30,17 @@ class Scorer:
     result. tokens: what the engine computed.  A job that goes on sets them to what they were.
     """
 
-    def __init__(self, engine: Engine, *, budget: int | None = None, answers: Answers | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, budget: int | None = None, answers: Answers | None = None, whole: bool = True
+    ) -> None:
         """Loads an engine that loads lazily.
 
         budget: tokens a run; None is what the engine does best with. answers: where equal rows of earlier chunks find
-        theirs, where the engine is pure; None looks no further than the chunk.
+        theirs, where the engine is pure; None looks no further than the chunk. whole: it sees the whole job, so that
+        it may call a model broken; a task of many has not seen enough.
         """
         self._engine = engine
+        self._whole = whole
         spec = engine.spec
         self._pure = spec.pure
         self._answers = answers if spec.pure else None
@@ -98,7 +102,7 @@ class Scorer:
         return list(groups.values())
 
     def _refuse_broken(self, results: Sequence[Result]) -> None:
-        if self.answered or len(results) < BROKEN_AFTER:
+        if not self._whole or self.answered or len(results) < BROKEN_AFTER:
             return
         first = next(result.error for result in results if isinstance(result, Failed))
         raise ModelFailed(

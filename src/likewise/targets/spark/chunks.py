@@ -1,0 +1,95 @@
+"""A chunk of rows as bytes and back, with all that a reader found: faults, lines, text that is no Unicode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from likewise.batch.formats import Chunk
+from likewise.batch.values import as_json
+from likewise.core.errors import LikewiseError
+from likewise.core.extras import need
+
+
+def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
+    """A header for people and counts; the rows as JSON in ASCII; the rows in Arrow's form where the format has it."""
+    pa = need("pyarrow", extra="batch")
+    arrow = chunk.native if isinstance(chunk.native, pa.RecordBatch) else None
+    body = {
+        "faults": {index: told(error) for index, error in chunk.faults.items()},
+        "faulty": {index: json.loads(as_json(chunk.records[index])) for index in chunk.faults},
+        "lines": None if chunk.lines is None else list(chunk.lines),
+        "native": chunk.native if arrow is None else None,
+        "offset": chunk.offset,
+        **({} if arrow is not None or chunk.native is not None else _values(chunk)),
+    }
+    header = {"file": _ascii(chunk.file), "first": chunk.first, "rows": len(chunk)}
+    body["file"] = chunk.file
+    return header, json.dumps(body).encode(), b"" if arrow is None else _ipc(pa, arrow)
+
+
+def decode(header: Mapping[str, Any], body: bytes, arrow: bytes) -> Chunk:
+    """What `encode` was given."""
+    found = json.loads(body)
+    faulty = {int(index): record for index, record in found["faulty"].items()}
+    batch = need("pyarrow", extra="batch").ipc.open_stream(arrow).read_next_batch() if arrow else None
+    good = iter(_records(found, batch, faulty, header["rows"]))
+    return Chunk(
+        file=found["file"],
+        first=header["first"],
+        records=[faulty[index] if index in faulty else next(good) for index in range(header["rows"])],
+        faults={int(index): untold(error) for index, error in found["faults"].items()},
+        lines=found["lines"],
+        native=found["native"] if batch is None else batch,
+        offset=found["offset"],
+    )
+
+
+def _records(
+    found: Mapping[str, Any], batch: Any, faulty: Mapping[int, object], rows: int
+) -> Iterator[Mapping[str, object]]:
+    """The rows that have no fault, in order."""
+    if batch is not None:
+        good = [index for index in range(rows) if index not in faulty]
+        taken = batch if not faulty else batch.take(need("pyarrow", extra="batch").array(good, "int64"))
+        yield from taken.to_pylist()
+    elif found["native"] is not None:
+        yield from (json.loads(line) for index, line in enumerate(found["native"]) if index not in faulty)
+    else:
+        yield from (dict(zip(found["columns"], values, strict=True)) for values in found["values"])
+
+
+def _values(chunk: Chunk) -> dict[str, object]:
+    """Sound rows of one set of columns: names once, values by row."""
+    sound = [record for index, record in enumerate(chunk.records) if index not in chunk.faults]
+    return {"columns": list(sound[0]) if sound else [], "values": [list(record.values()) for record in sound]}
+
+
+def _ipc(pa: Any, batch: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
+        stream.write_batch(batch)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def told(error: LikewiseError) -> dict[str, str]:
+    """An error as JSON has it."""
+    return error.as_dict()
+
+
+def untold(error: Mapping[str, str]) -> LikewiseError:
+    """An error of the class that its code names."""
+    kinds = {kind.code: kind for kind in _subclasses(LikewiseError)}
+    return kinds.get(error["code"], LikewiseError)(error["cause"], remedy=error["remedy"])
+
+
+def _subclasses(kind: type[LikewiseError]) -> Iterator[type[LikewiseError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _ascii(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

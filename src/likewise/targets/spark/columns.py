@@ -1,0 +1,82 @@
+"""What runs in the worker for the UDF and for frames: Arrow in, predictions out, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from likewise.core.extras import need
+from likewise.core.items import Item, Params
+from likewise.core.results import Failed
+from likewise.core.signature import Signature
+from likewise.targets.spark.answers import arrow_array, values_and_errors
+from likewise.targets.spark.windows import items_of, row_maker, windows
+from likewise.targets.spark.worker import Model, answered, engine_of
+
+ERROR = "error"  # the column of a frame that says why a row has no prediction
+
+
+def predict_columns(
+    batches: Iterator[Any],
+    folder: str | None,
+    model: Model,
+    signature: Signature,
+    params: Params,
+    kind: Any,
+    on_error: str,
+) -> Iterator[Any]:
+    """The UDF: one array of predictions a window of argument columns, rows in order.
+
+    batches: a `pyarrow.Array` where the UDF has one argument, else a tuple of them.
+    """
+    pa = need("pyarrow", extra="batch")
+    engine = engine_of(model, folder)
+    tables = (_named(pa, given if isinstance(given, tuple) else (given,), signature) for given in batches)
+
+    def prepared() -> Iterator[tuple[None, list[Item | Failed]]]:
+        for window in windows(tables):
+            yield None, items_of(window, row_maker(window[0].schema.names, signature, {}), params)
+
+    for _, results in answered(engine, prepared()):
+        yield arrow_array(results, kind, on_error)
+
+
+def _named(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
+    """The arguments as a batch: a lone struct's fields by their names, else in the order of the signature's columns."""
+    if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
+        return pa.RecordBatch.from_struct_array(arrays[0])
+    names = signature.columns or tuple(str(index) for index in range(len(arrays)))
+    if signature.inputs and signature.columns is None:
+        names = ("",)  # one unnamed value a row
+    kept = arrays[: len(names)]
+    return pa.RecordBatch.from_arrays(list(kept), names=list(names[: len(kept)]))
+
+
+def extend_frame(
+    batches: Iterator[Any],
+    folder: str | None,
+    model: Model,
+    signature: Signature,
+    params: Params,
+    kind: Any,
+    mapping: Mapping[str, str],
+    name: str,
+) -> Iterator[Any]:
+    """Each row with the columns `name` and `error` after its own, in `mapInArrow`; rows in order."""
+    pa = need("pyarrow", extra="batch")
+    engine = engine_of(model, folder)
+    why = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
+
+    def prepared() -> Iterator[tuple[list[Any], list[Item | Failed]]]:
+        for window in windows(batches):
+            yield window, items_of(window, row_maker(window[0].schema.names, signature, mapping), params)
+
+    for window, results in answered(engine, prepared()):
+        values, errors = values_and_errors(results, kind)
+        start = 0
+        for piece in window:
+            end = start + piece.num_rows
+            added = [pa.array(values[start:end], kind), pa.array(errors[start:end], why)]
+            names = [*piece.schema.names, name, ERROR]
+            yield pa.RecordBatch.from_arrays([*piece.columns, *added], names=names)
+            start = end

@@ -1,0 +1,116 @@
+"""What a job reads: files by our own readers, one a task, or a table by Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from likewise.batch.files import InputFile, LocalFile
+from likewise.batch.formats import PREDICTIONS
+from likewise.batch.sources import Files, open_source, predictions_taken
+from likewise.core.errors import InputNotFound
+from likewise.core.extras import need
+from likewise.targets.spark.jobs import Jobs
+
+TABLE = "table:"
+
+
+class Input(Protocol):
+    """One input.
+
+    identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on:
+    rows are counted over all parts and not in each.
+    """
+
+    name: str
+    format: str
+    textual: bool
+    columns: tuple[str, ...]
+    size: int | None
+    numbered_on: bool
+
+    @property
+    def identity(self) -> object: ...
+
+    @property
+    def files(self) -> Sequence[InputFile]: ...
+
+    def types_for(self, output: str) -> Any:
+        """The columns as a `pyarrow.Schema` where the format `output` needs them."""
+
+    def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
+        """Cut into chunk files of at most `rows` rows in `folder`; what the tasks say of each part."""
+
+
+def open_input(spark: Any, source: str, format_name: str | None) -> Input:
+    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
+    if source.startswith(TABLE):
+        return TableInput(spark, source.removeprefix(TABLE))
+    return FilesInput(open_source(source, format_name))
+
+
+class FilesInput:
+    """Files on storage that the driver and the executors share; a row's identity is its file and its place in it."""
+
+    numbered_on = False
+
+    def __init__(self, source: Files) -> None:
+        self._source = source
+        self.name, self.format, self.textual = source.name, source.format, source.textual
+        self.columns = source.columns
+        self.size: int | None = source.size
+
+    @property
+    def files(self) -> Sequence[InputFile]:
+        return [_absolute(file) for file in self._source.files]
+
+    @property
+    def identity(self) -> object:
+        return {file.name: file.identity for file in self.files}
+
+    def types_for(self, output: str) -> Any:
+        return None if output == "jsonl" else self._source.schema()
+
+    def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
+        return jobs.numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
+
+
+class TableInput:
+    """A table or view that Spark knows. Its rows have no names of their own: they are counted as they are read."""
+
+    format = "parquet"
+    textual = False
+    size: int | None = None
+    numbered_on = True
+    files: Sequence[InputFile] = ()
+
+    def __init__(self, spark: Any, table: str) -> None:
+        errors = need("pyspark.errors", extra="spark")
+        try:
+            self._frame = spark.table(table)
+            schema = self._frame.schema
+        except errors.AnalysisException as error:
+            raise InputNotFound(
+                f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
+            ) from error
+        self.name = TABLE + table
+        self.columns = tuple(self._frame.columns)
+        self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
+        if PREDICTIONS in self.columns:
+            raise predictions_taken(self.name)
+
+    @property
+    def identity(self) -> object:
+        return {self.name: str(self._types)}
+
+    def types_for(self, output: str) -> Any:  # noqa: ARG002
+        return self._types
+
+    def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
+        return jobs.over(self._frame, "tasks:read_table", (self.name, self._types, rows, folder))
+
+
+def _absolute(file: InputFile) -> InputFile:
+    """A file of this machine under the name that other processes know it by."""
+    return LocalFile(Path(file.path).absolute(), file.short, file.size, file.identity) if file.path else file

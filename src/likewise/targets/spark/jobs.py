@@ -1,0 +1,98 @@
+"""Spark jobs whose tasks answer with lines of JSON, and waves of them that leave no slot idle."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import Any
+
+from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.targets.spark.plan import ChunkFile
+from likewise.targets.spark.progress import Tally
+from likewise.targets.spark.session import slots
+from likewise.targets.spark.tasks import TOLD, Scoring, error_of
+from likewise.targets.spark.udf import Placed, portable
+
+WAVES = 2  # in flight: while the last tasks of one run, the other's take the free slots
+CHUNKS_A_SLOT = 16  # in a wave
+LARGEST = 1000  # chunks a wave, whose names travel with its tasks
+POLL_S = 0.5
+
+
+class Jobs:
+    """The jobs of one session, which can be cancelled together."""
+
+    def __init__(self, spark: Any, placed: Placed) -> None:
+        self._spark = spark
+        self._shipment = placed.shipment
+        self._tag = f"likewise-{uuid.uuid4().hex[:12]}"
+
+    def numbered(self, call: str, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+        """`call` with each number below `count`, a task a number; the first error is raised."""
+        if count == 0:
+            return []
+        return self.over(self._spark.range(0, count, 1, numPartitions=count), call, arguments)
+
+    def over(self, frame: Any, call: str, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+        """`call` with the batches of each partition of `frame`."""
+        self._spark.addTag(self._tag)  # of this thread's jobs
+        try:
+            rows = frame.mapInArrow(portable(call, arguments, self._shipment), TOLD).collect()
+        except Exception as error:  # whatever Spark, its workers or the connection say
+            raise EngineUnavailable(
+                f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs; run the same command again"
+            ) from error
+        answers = [json.loads(row[0]) for row in rows]
+        for refusal in filter(None, map(error_of, answers)):
+            raise refusal
+        return answers
+
+    def score(self, placed: Placed, plan: Scoring, missing: Sequence[ChunkFile], tally: Tally) -> None:
+        """Score the chunks, two waves at a time; `tally` is kept up to date. Raises what went wrong first."""
+        size = min(LARGEST, CHUNKS_A_SLOT * slots(self._spark))
+        waves = (missing[start : start + size] for start in range(0, len(missing), size))
+        with ThreadPoolExecutor(WAVES, thread_name_prefix="likewise-wave") as pool:
+            try:
+                self._all(lambda wave: pool.submit(self._wave, placed, plan, wave), waves, tally)
+            except BaseException:
+                self.cancel()  # else the pool would wait for it to end
+                raise
+
+    def cancel(self) -> None:
+        """Stop what runs."""
+        with suppress(Exception):  # the connection may be what failed
+            self._spark.interruptTag(self._tag)
+
+    def _all(
+        self,
+        start: Callable[[Sequence[ChunkFile]], Future[None]],
+        waves: Iterator[Sequence[ChunkFile]],
+        tally: Tally,
+    ) -> None:
+        running: dict[Future[None], Sequence[ChunkFile]] = {}
+        while True:
+            while len(running) < WAVES and (wave := next(waves, None)) is not None:
+                running[start(wave)] = wave
+            if not running:
+                return
+            done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+            tally.look([chunk for wave in running.values() for chunk in wave])
+            for future in done:
+                del running[future]
+                future.result()
+
+    def _wave(self, placed: Placed, plan: Scoring, wave: Sequence[ChunkFile]) -> None:
+        chosen = [(chunk.name, chunk.ahead) for chunk in wave]
+        self.numbered("tasks:score_chunks", len(wave), (placed.arguments[0], plan, chosen))
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a worker's traceback where there is one, else what Spark says first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception")) and " at " not in line]
+    if isinstance(error, LikewiseError) or not lines:
+        return str(error) or type(error).__name__
+    return (told or lines)[-1 if told else 0][:500]

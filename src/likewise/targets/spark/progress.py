@@ -1,0 +1,69 @@
+"""How far a job on Spark is, told by the results that its executors have left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from likewise.batch.job import Progress
+from likewise.batch.scorer import BROKEN_AFTER
+from likewise.core.errors import ModelFailed
+from likewise.targets.spark.chunks import untold
+from likewise.targets.spark.plan import ChunkFile, Staging
+
+
+class Tally:
+    """Counts of the chunks that are scored. rows: of them."""
+
+    def __init__(self, tell: Callable[[Progress], None]) -> None:
+        self._tell = tell
+        self._started = time.monotonic()
+        self._staging: Staging | None = None
+        self._seen: set[str] = set()
+        self._total = self._resumed = self._answered = self._refused = 0
+        self._first: Mapping[str, str] | None = None
+        self.rows = self._tokens = self._duplicates = 0
+
+    def begin(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
+        """The input is known; what earlier runs have scored counts from now on."""
+        self._staging = staging
+        self._total = sum(chunk.rows for chunk in chunks)
+        if resumed:
+            self._count(chunks)
+        self._resumed = self.rows
+        self._say()
+
+    def look(self, chunks: Sequence[ChunkFile]) -> None:
+        """See which of `chunks` are scored by now; ModelFailed where the model answers nothing at all."""
+        if self._count(chunks):
+            self._say()
+        if self._refused >= BROKEN_AFTER and not self._answered and self._first is not None:
+            first = untold(self._first)
+            raise ModelFailed(
+                f"the model failed on each of the first {self._refused} distinct rows; on one: {first.cause}",
+                remedy=first.remedy,
+            )
+
+    def _count(self, chunks: Sequence[ChunkFile]) -> bool:
+        assert self._staging is not None  # noqa: S101  `begin` comes first
+        found = False
+        for chunk in chunks:
+            if chunk.name not in self._seen and (counts := self._staging.result(chunk)) is not None:
+                self._seen.add(chunk.name)
+                self._add(counts)
+                found = True
+        return found
+
+    def _add(self, counts: Mapping[str, Any]) -> None:
+        self.rows += counts["rows"]
+        self._tokens += counts["tokens"]
+        self._duplicates += counts["duplicates"]
+        self._answered += counts["answered"]
+        self._refused += counts["refused"]
+        self._first = self._first or counts["first_refused"]
+
+    def _say(self) -> None:
+        seconds = time.monotonic() - self._started
+        share = self.rows / max(1, self._total)
+        self._tell(Progress(self.rows, self._total, share, self._tokens, seconds, self._duplicates, self._resumed))

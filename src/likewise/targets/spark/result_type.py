@@ -1,0 +1,92 @@
+"""Which type of Spark's the predictions get: the caller's, or the one that the model's signature declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from likewise.core.errors import WrongUsage
+from likewise.core.extras import need
+from likewise.core.signature import Field, Signature
+
+REMEDY = "result_type='string' holds every prediction"
+# MLflow's type names and numpy's, as Spark's
+SIMPLE = {
+    "string": "string",
+    "long": "bigint",
+    "integer": "int",
+    "double": "double",
+    "float": "float",
+    "boolean": "boolean",
+    "binary": "binary",
+    "datetime": "timestamp",
+}
+NUMPY = {"int64": "bigint", "int32": "int", "float64": "double", "float32": "float", "bool": "boolean", "str": "string"}
+
+
+def spark_type(result_type: Any, signature: Signature) -> Any:
+    """A `pyspark.sql.types.DataType`.
+
+    result_type: one, or DDL as `spark_udf` takes it (`double`, `array<float>`, `label string, score double`); None is
+    what the signature's outputs declare, `string` where it declares none. WrongUsage for what cannot be a type.
+    """
+    types = need("pyspark.sql.types", extra="spark")
+    if isinstance(result_type, types.DataType):
+        return result_type
+    ddl = declared_ddl(signature.outputs) if result_type is None else str(result_type)
+    try:
+        return types.DataType.fromDDL("boolean" if ddl.strip().lower() == "bool" else ddl)
+    except Exception as error:  # Spark's parser raises what its JVM does
+        raise WrongUsage(f"{ddl!r} is no type of Spark's: {str(error)[:200]}", remedy=REMEDY) from error
+
+
+def arrow_type(kind: Any) -> Any:
+    """The `pyarrow.DataType` that Spark expects for its type `kind`; WrongUsage where predictions cannot have it."""
+    from likewise.targets.spark.answers import converter
+
+    convert = need("pyspark.sql.pandas.types", extra="spark")
+    try:
+        arrow = convert.to_arrow_type(kind, timezone="UTC")
+        converter(arrow)
+    except Exception as error:
+        raise WrongUsage(f"predictions cannot be of type {kind.simpleString()}: {error}", remedy=REMEDY) from error
+    return arrow
+
+
+def declared_ddl(outputs: Sequence[Field] | None) -> str:
+    """What a signature's outputs are in Spark's DDL: one output's own type, several as a struct, none a string.
+
+    WrongUsage for tensors that no type of Spark's is.
+    """
+    if not outputs:
+        return "string"
+    kinds = [_ddl(field.raw) for field in outputs]
+    if len(kinds) == 1:
+        return kinds[0]
+    names = [str(index) if field.name is None else field.name for index, field in enumerate(outputs)]
+    return _struct(dict(zip(names, kinds, strict=True)))
+
+
+def _ddl(spec: Mapping[str, Any]) -> str:
+    kind = str(spec.get("type"))
+    if kind in SIMPLE:
+        return SIMPLE[kind]
+    if kind == "array":
+        return f"array<{_ddl(spec['items'])}>"
+    if kind == "object":
+        return _struct({str(name): _ddl(member) for name, member in spec["properties"].items()})
+    if kind == "map":
+        return f"map<string, {_ddl(spec['values'])}>"
+    return _tensor(spec["tensor-spec"]) if kind == "tensor" else "string"
+
+
+def _tensor(spec: Mapping[str, Any]) -> str:
+    element, depth = NUMPY.get(str(spec.get("dtype"))), len(spec.get("shape") or ())
+    if element is None or depth not in (1, 2):
+        raise WrongUsage(f"the model answers tensors ({dict(spec)}), which no type of Spark's is", remedy=REMEDY)
+    return f"array<{element}>" if depth == 1 else f"array<array<{element}>>"
+
+
+def _struct(members: Mapping[str, str]) -> str:
+    quoted = {name.replace("`", "``"): kind for name, kind in members.items()}
+    return f"struct<{', '.join(f'`{name}`: {kind}' for name, kind in quoted.items())}>"

@@ -1,0 +1,186 @@
+"""Jobs on Spark: the input cut into chunk files, each scored by whichever executor is free, put together at the end.
+
+See `architecture/spark.md`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, cast
+
+from likewise.batch.columns import RowMaker
+from likewise.batch.formats import Source
+from likewise.batch.job import Job, Report
+from likewise.batch.local import judge
+from likewise.batch.place import Layout, refused
+from likewise.batch.staging import Claim, drop
+from likewise.bundles.open import open_bundle
+from likewise.bundles.trust import Trust
+from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
+from likewise.engine.options import EngineOptions
+from likewise.targets.spark.inputs import Input, open_input
+from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.plan import ChunkFile, Staging
+from likewise.targets.spark.progress import Tally
+from likewise.targets.spark.publish import publish, put_together
+from likewise.targets.spark.session import is_connect, session, slots
+from likewise.targets.spark.tasks import Given, Scoring
+from likewise.targets.spark.udf import Placed, place
+
+log = logging.getLogger("likewise.spark")
+CHUNK_ROWS = 2000  # most rows of a chunk: what a lost executor costs at most, per slot
+LEAST_ROWS = 64
+CHUNKS_A_SLOT = 4  # at least, where the input is small
+ROW_BYTES = 200  # of text, taken for the size of a row where a format does not say how many there are
+
+
+def run(job: Job) -> Report:
+    """Score `job.source` on Spark; see `likewise.batch.score`.
+
+    Raises what the local runner does, MissingExtra (no pyspark, no Java), EngineUnavailable (Spark does not start, or
+    its job failed), OutputRefused too where executors do not see the folder of OUTPUT.
+    """
+    if job.shipped is None:
+        raise WrongUsage("a job on Spark needs a bundle, not an engine", remedy="likewise.score(MODEL, …)")
+    spark, made = session(job.options.master, job.options.runner_conf)
+    try:
+        if not is_connect(spark) and spark.sparkContext.uiWebUrl:
+            log.info("Spark's own page of this job: %s", spark.sparkContext.uiWebUrl)
+        report = _Run(job, spark).run()
+    finally:
+        if made:
+            spark.stop()
+    judge(report, job)
+    return report
+
+
+class _Run:
+    """One job in one session."""
+
+    def __init__(self, job: Job, spark: Any) -> None:
+        self._job = job
+        self._spark = spark
+        self._started = time.monotonic()
+        self._tally = Tally(job.progress)
+        self._kept = False  # whether a next run finds something to go on with
+
+    def run(self) -> Report:
+        """The whole job."""
+        job = self._job
+        given = open_input(self._spark, job.source, job.options.input_format)
+        layout = Layout.of(job.output)
+        suffix = layout.format(given.format, job.options.format)
+        layout.refuse_loss(file.path for file in given.files if file.path)
+        staging = Staging(layout.staging)
+        layout.refuse_existing(job.options.restart or staging.replaces)
+        source = Given(given.name, given.format, given.textual, given.columns, given.types_for(suffix))
+        RowMaker(cast(Source, source), job.signature, job.options.column)  # says now which column is missing
+        placed = self._place()
+        with refused(layout.data), ExitStack() as undo:
+            undo.callback(self._leave, staging)  # last of all, when the folder is free
+            undo.callback(Claim(staging.folder, layout.data).release)
+            resumed = staging.resume(self._fingerprint(given, placed, suffix), job.options.restart)
+            return self._scored(given, source, staging, placed, layout, suffix, resumed)
+
+    def _place(self) -> Placed:
+        shipped = self._job.shipped
+        assert shipped is not None  # noqa: S101  `run` has looked
+        choice = EngineOptions(shipped.engine, shipped.precision)
+        trust = Trust(allow=shipped.trust)
+        return place(self._spark, open_bundle(shipped.bundle), choice, trust, None)
+
+    def _scored(
+        self,
+        given: Input,
+        source: Given,
+        staging: Staging,
+        placed: Placed,
+        layout: Layout,
+        suffix: str,
+        resumed: bool,
+    ) -> Report:
+        job, jobs = self._job, Jobs(self._spark, placed)
+        try:
+            chunks = self._snapshot(given, staging, jobs)
+            plan = Scoring(
+                str(staging.chunks.absolute()),
+                str(staging.scored.absolute()),
+                source,
+                job.signature,
+                job.options.column,
+                suffix,
+                job.options.budget,
+            )
+            self._tally.begin(chunks, staging, resumed=resumed)
+            self._kept = True
+            jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
+        except KeyboardInterrupt:
+            jobs.cancel()
+            raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=_again(job)) from None
+        except LikewiseError as error:
+            jobs.cancel()
+            self._kept = self._kept and not isinstance(error, ModelFailed)
+            if not self._kept:
+                raise
+            remedy = f"{error.remedy}; then {_again(job)}"
+            raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
+        parts, counted = put_together(staging, chunks, source, job.signature, layout, suffix)
+        report = self._report(counted, staging)
+        publish(staging, layout, parts, report)
+        self._kept = False
+        return report
+
+    def _snapshot(self, given: Input, staging: Staging, jobs: Jobs) -> list[ChunkFile]:
+        """The input's chunks, cut by an earlier run or now."""
+        if staging.snapshot() is None:
+            size = CHUNK_ROWS if given.size is None else given.size // ROW_BYTES // (CHUNKS_A_SLOT * slots(self._spark))
+            rows = min(self._job.options.window, max(LEAST_ROWS, min(CHUNK_ROWS, size)))
+            parts = given.cut(jobs, rows, str(staging.chunks.absolute()))
+            staging.keep_snapshot(parts, numbered_on=given.numbered_on)
+        chunks = staging.snapshot()
+        assert chunks is not None  # noqa: S101  it was written just now
+        return chunks
+
+    def _fingerprint(self, given: Input, placed: Placed, suffix: str) -> dict[str, object]:
+        """What must be the same for a stopped job to go on."""
+        options, shipped = self._job.options, self._job.shipped
+        return {
+            "Likewise": importlib.metadata.version("likewise"),
+            "bundle": self._job.bundle,
+            "engine": [placed.arguments[0].key, shipped and shipped.engine, shipped and shipped.precision],
+            "output format": suffix,
+            "input format": given.format,
+            "column": dict(options.column),
+            "window": options.window,
+            "budget": options.budget,
+            "input": given.identity,
+        }
+
+    def _report(self, counted: Sequence[Mapping[str, Any]], staging: Staging) -> Report:
+        def total(name: str) -> int:
+            return sum(int(counts[name]) for counts in counted)
+
+        return Report(
+            bundle=self._job.bundle,
+            rows_in=total("rows"),
+            rows_ok=total("ok"),
+            rows_quarantined=total("rows") - total("ok"),
+            duplicates=total("duplicates"),
+            engine=", ".join(sorted({str(counts["engine"]) for counts in counted})),
+            seconds=round(staging.seconds + time.monotonic() - self._started, 3),
+            tokens=total("tokens"),
+        )
+
+    def _leave(self, staging: Staging) -> None:
+        if self._kept:
+            staging.add_seconds(round(time.monotonic() - self._started, 3))
+        else:
+            drop(staging.folder)
+
+
+def _again(job: Job) -> str:
+    return "run the same command again" + ", without --restart," * job.options.restart + " to go on"

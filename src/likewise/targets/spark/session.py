@@ -1,0 +1,130 @@
+"""Spark sessions: the one that is there, or one that is made; and what they need."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from likewise.core.errors import EngineUnavailable, MissingExtra, WrongUsage
+from likewise.core.extras import need
+
+JAVA = 17  # the least that Spark 4 runs on
+LOCAL = "local[*]"
+_LOCAL = re.compile(r"local(\[|$)")
+DEFAULTS = {"spark.ui.showConsoleProgress": "false", "spark.sql.execution.arrow.pyspark.enabled": "true"}
+
+
+def session(master: str | None, conf: Mapping[str, str]) -> tuple[Any, bool]:
+    """A Spark session, and whether it was made here (and so is to be stopped).
+
+    master: `spark://…`, `local[2]`, `sc://…` of Spark Connect, …; None takes the session that is active, else makes one
+    on `local[*]`. conf: Spark's configuration, for a session that is made.
+    Raises MissingExtra (no pyspark, no Java), WrongUsage (another session is active), EngineUnavailable (it does not
+    start).
+    """
+    sql = need("pyspark.sql", extra="spark")
+    if (active := _active(sql)) is not None:
+        _refuse_other(active, master)
+        return active, False
+    builder = sql.SparkSession.builder.appName("likewise")
+    for name, value in {**DEFAULTS, **conf}.items():
+        builder = builder.config(name, value)
+    if (master or "").startswith("sc://"):
+        return _started(builder.remote(master), str(master)), True
+    require_java()
+    chosen = master or conf.get("spark.master") or LOCAL
+    with _workers_python(conf.get("spark.pyspark.python"), chosen):
+        return _started(builder.master(chosen), chosen), True
+
+
+@contextmanager
+def _workers_python(asked: str | None, master: str) -> Iterator[None]:
+    """Which Python the workers are started with, which Spark reads from the environment as the session starts."""
+    before = os.environ.get("PYSPARK_PYTHON")
+    # on this machine this very Python, else whatever `python3` is on the PATH would run
+    chosen = asked or before or (sys.executable if _LOCAL.match(master) else None)
+    if chosen is None:
+        yield
+        return
+    os.environ["PYSPARK_PYTHON"] = chosen
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYSPARK_PYTHON"]
+        else:
+            os.environ["PYSPARK_PYTHON"] = before
+
+
+def _active(sql: Any) -> Any:
+    """This thread's session, else the process's; None where there is neither."""
+    try:
+        return sql.SparkSession.active()
+    except need("pyspark.errors", extra="spark").PySparkException:  # it has no other way to say so
+        return None
+
+
+def _started(builder: Any, where: str) -> Any:
+    try:
+        return builder.getOrCreate()
+    except Exception as error:  # whatever a JVM or a connection says
+        raise EngineUnavailable(
+            f"Spark does not start on {where}: {type(error).__name__}: {str(error)[:500]}",
+            remedy="check --master, and that the cluster runs and can be reached from here",
+        ) from error
+
+
+def _refuse_other(active: Any, master: str | None) -> None:
+    if master is None or is_connect(active):
+        return
+    running = active.sparkContext.master
+    if running != master:
+        raise WrongUsage(
+            f"a Spark session on {running} is active in this process, and {master} was asked for",
+            remedy="leave the master out to use the active session, or stop that one first",
+        )
+
+
+def is_connect(spark: Any) -> bool:
+    """Whether this is a session of Spark Connect."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")
+
+
+def is_local(spark: Any) -> bool:
+    """Whether its workers are processes of this machine that see this disk and this Python."""
+    if is_connect(spark):
+        return "SPARK_LOCAL_REMOTE" in os.environ  # as `spark.remote("local[2]")` sets it
+    return bool(_LOCAL.match(spark.sparkContext.master))
+
+
+def slots(spark: Any) -> int:
+    """Tasks that run at once, as far as Spark tells; at least 1."""
+    try:
+        if not is_connect(spark):
+            return max(1, int(spark.sparkContext.defaultParallelism))
+        return max(1, int(spark.range(1 << 20).selectExpr("spark_partition_id() AS p").distinct().count()))
+    except Exception:  # noqa: BLE001  a hint only
+        return 1
+
+
+def require_java() -> None:
+    """MissingExtra unless there is a Java that Spark runs on."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    remedy = f"install a Java runtime of version {JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless)"
+    if java is None or not Path(java).exists():
+        found = f"JAVA_HOME is {home}, which has none" if home else "there is none on the PATH"
+        raise MissingExtra(f"Spark needs Java, and {found}", remedy=f"{remedy}, or set JAVA_HOME")
+    done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
+    version = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    if done.returncode != 0 or version is None:
+        raise MissingExtra(f"{java} does not say which Java it is: {done.stderr[:200]}", remedy=remedy)
+    if int(version[1]) < JAVA:
+        raise MissingExtra(f"Spark needs Java {JAVA}, and {java} is {version[1]}", remedy=f"{remedy}, or set JAVA_HOME")

@@ -1,0 +1,243 @@
+"""What a job's executors do: rows into chunk files, and chunk files into results.
+
+Every task answers with one line of JSON a unit of work, so that of several attempts at a task Spark takes one; an error
+that no other attempt would mend is such an answer too.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from likewise.batch import quarantine
+from likewise.batch.columns import RowMaker
+from likewise.batch.files import InputFile, readable, why_changed
+from likewise.batch.formats import CHUNK_BYTES, Chunk, Source, Writer, load
+from likewise.batch.local import one_value
+from likewise.batch.scorer import prepare
+from likewise.batch.sources import STILL
+from likewise.core.engine import Engine, Work
+from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused
+from likewise.core.extras import need
+from likewise.core.items import Item
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.signature import Signature
+from likewise.targets.spark import blob
+from likewise.targets.spark.chunks import decode, encode, told, untold
+from likewise.targets.spark.windows import records_of
+from likewise.targets.spark.worker import Model, engine_of, task_scorer
+
+TOLD = "told string"  # what every task of a job answers, for Spark
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The part of a `Source` that tells a row maker and a writer what the input's columns are."""
+
+    name: str
+    format: str
+    textual: bool
+    columns: tuple[str, ...]
+    types: Any  # pyarrow.Schema; None where the output needs none
+
+    @property
+    def parts(self) -> tuple[Given, ...]:
+        """Itself: the driver has compared the files."""
+        return (self,)
+
+    def schema(self) -> Any:
+        """All columns with their types."""
+        return self.types
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What scoring a chunk needs beside the engine. chunks, scored: folders; output: the format of the rows."""
+
+    chunks: str
+    scored: str
+    source: Given
+    signature: Signature
+    column: Mapping[str, str]
+    output: str
+    budget: int | None
+
+
+def read_files(
+    batches: Iterator[Any],
+    folder: str | None,  # noqa: ARG001  as every task gets it
+    files: Sequence[InputFile],
+    format_name: str,
+    rows: int,
+    chunks: str,
+) -> Iterator[Any]:
+    """The chunks of each file whose number Spark gives."""
+
+    def cut(number: int) -> dict[str, object]:
+        file = files[number]
+        with readable(file):
+            source: Source = load(format_name).open_source(file)
+            done = _stored(source.chunks(rows), number, chunks)
+            if changed := why_changed(file):
+                raise InputInvalid(changed, remedy=STILL)
+        return done
+
+    return _answers(batches, cut)
+
+
+def read_table(
+    batches: Iterator[Any],
+    folder: str | None,  # noqa: ARG001  as every task gets it
+    name: str,
+    schema: Any,
+    rows: int,
+    chunks: str,
+) -> Iterator[Any]:
+    """The chunks of one partition of a table."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    number = context.partitionId() if context else 0
+    yield _told([_guarded(lambda: _stored(_of_table(batches, name, schema, rows), number, chunks))])
+
+
+def score_chunks(
+    batches: Iterator[Any], folder: str | None, model: Model, plan: Scoring, chosen: Sequence[tuple[str, int]]
+) -> Iterator[Any]:
+    """Scores those of the `chosen` chunks (name, and what is added to its row numbers) whose numbers Spark gives."""
+
+    def score(number: int) -> dict[str, object]:
+        name, ahead = chosen[number]
+        _require_folder(plan.scored)
+        result = Path(plan.scored, name)
+        if blob.header(result) is None:
+            engine = engine_of(model, folder)
+            _score(engine, plan, _read_chunk(Path(plan.chunks, name), ahead), result)
+        return {"chunk": name}
+
+    return _answers(batches, score)
+
+
+def _answers(batches: Iterator[Any], work: Callable[[int], dict[str, object]]) -> Iterator[Any]:
+    for batch in batches:
+        for number in batch.column(0).to_pylist():
+            yield _told([_guarded(lambda number=number: work(number))])  # type: ignore[misc]
+
+
+def _guarded(work: Callable[[], dict[str, object]]) -> dict[str, object]:
+    try:
+        return work()
+    except LikewiseError as error:
+        return {"error": told(error)}
+
+
+def _told(answers: Sequence[Mapping[str, object]]) -> Any:
+    pa = need("pyarrow", extra="batch")
+    return pa.RecordBatch.from_arrays([pa.array([json.dumps(each) for each in answers])], names=["told"])
+
+
+def _stored(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str, object]:
+    """Chunks in a folder of this attempt's own: another attempt at the same task has another."""
+    _require_folder(folder)
+    name = f"{number:06d}-{uuid.uuid4().hex[:12]}"
+    Path(folder, name).mkdir()
+    sizes: list[int] = []
+    for chunk in chunks:
+        header, *bodies = encode(chunk)
+        blob.write(Path(folder, name, f"{len(sizes):06d}"), header, *bodies)
+        sizes.append(len(chunk))
+    return {"part": number, "folder": name, "rows": sizes}
+
+
+def _require_folder(folder: str) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputRefused(
+            f"the executor on {os.uname().nodename} cannot write to {folder}",
+            remedy="choose an OUTPUT on storage that the driver and all executors share and may write to",
+        )
+
+
+def _of_table(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iterator[Chunk]:
+    pa = need("pyarrow", extra="batch")
+    first = 1
+    gathered: list[Any] = []
+    for piece in _slices(batches, rows):
+        if gathered and sum(len(each) for each in gathered) + len(piece) > rows:
+            yield _chunk(pa, name, first, gathered, schema)
+            first, gathered = first + sum(len(each) for each in gathered), []
+        gathered.append(piece)
+    if gathered:
+        yield _chunk(pa, name, first, gathered, schema)
+
+
+def _slices(batches: Iterator[Any], rows: int) -> Iterator[Any]:
+    for batch in batches:
+        step = max(1, min(rows, batch.num_rows * CHUNK_BYTES // max(1, batch.nbytes)))
+        yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
+
+
+def _chunk(pa: Any, name: str, first: int, pieces: Sequence[Any], schema: Any) -> Chunk:
+    batch = pa.Table.from_batches(pieces).cast(schema).combine_chunks().to_batches()[0]
+    records = records_of(batch)
+    faults = {index: record for index, record in enumerate(records) if isinstance(record, LikewiseError)}
+    rows = [{} if isinstance(record, LikewiseError) else record for record in records]
+    return Chunk(name, first, rows, faults, None, batch, 0)
+
+
+def _read_chunk(path: Path, ahead: int) -> Chunk:
+    header, bodies = blob.read(path)
+    chunk = decode(header, bodies[0], bodies[1])
+    return replace(chunk, first=chunk.first + ahead)
+
+
+def _score(engine: Engine, plan: Scoring, chunk: Chunk, path: Path) -> None:
+    """Answer a chunk and write what becomes of its rows."""
+    scorer = task_scorer(engine, budget=plan.budget)
+    work = prepare(engine, _items(chunk, plan))
+    results = scorer.answer(work)
+    refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
+    writer: Writer = load(plan.output).open_writer(cast(Source, plan.source), plan.signature.outputs)
+    results = _fitted(results, writer, plan.signature)
+    kept = {index: result.value for index, result in enumerate(results) if isinstance(result, Ok)}
+    errors = {index: result.error for index, result in enumerate(results) if isinstance(result, Failed)}
+    rows = io.BytesIO()
+    if kept:
+        writer.write(rows, chunk, list(kept), list(kept.values()))
+    counts = {
+        "rows": len(chunk),
+        "ok": len(kept),
+        "duplicates": scorer.duplicates,
+        "tokens": scorer.tokens,
+        "answered": scorer.answered,
+        "refused": len(refused),
+        "first_refused": next((told(e) for i, e in errors.items() if isinstance(work[i], Work)), None),
+        "engine": engine.spec.label,
+    }
+    path.parent.mkdir(exist_ok=True)
+    blob.write(path, counts, rows.getvalue(), b"".join(quarantine.lines(chunk, errors)))
+
+
+def _items(chunk: Chunk, plan: Scoring) -> list[Item | Failed]:
+    maker = RowMaker(cast(Source, plan.source), plan.signature, plan.column)
+    return [
+        Failed(chunk.faults[index]) if index in chunk.faults else maker(record, f"row {chunk.first + index}")
+        for index, record in enumerate(chunk.records)
+    ]
+
+
+def _fitted(results: Sequence[Result], writer: Writer, signature: Signature) -> list[Result]:
+    """Predictions as the output's format holds them, or why it cannot."""
+    given = [one_value(result.value, signature.outputs) for result in results if isinstance(result, Ok)]
+    fitted = iter(writer.fit(given))
+    return [next(fitted) if isinstance(result, Ok) else result for result in results]
+
+
+def error_of(answer: Mapping[str, Any]) -> LikewiseError | None:
+    """What a task has against its work, if anything."""
+    return untold(answer["error"]) if "error" in answer else None

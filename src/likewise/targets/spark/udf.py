@@ -1,0 +1,105 @@
+"""Predictions as a column: a UDF in the place of MLflow's, and frames, batch or streaming, with two columns more."""
+
+from __future__ import annotations
+
+import pickle
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from likewise.batch.formats import PREDICTIONS
+from likewise.bundles.open import Bundle
+from likewise.bundles.trust import Trust
+from likewise.core.errors import InputInvalid, WrongUsage
+from likewise.core.extras import need
+from likewise.core.signature import Signature
+from likewise.engine.options import EngineOptions
+from likewise.targets.spark import bootstrap
+from likewise.targets.spark.columns import ERROR
+from likewise.targets.spark.result_type import arrow_type, spark_type
+from likewise.targets.spark.shipping import model_of, ship
+from likewise.targets.spark.windows import row_maker
+
+OnError = Literal["raise", "null"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A model within the reach of a session's workers. arguments: those that every call to it begins with."""
+
+    signature: Signature
+    arguments: tuple[Any, ...]
+    shipment: bootstrap.Shipment | None
+
+    def task(self, call: str, *more: object) -> Callable[[Iterator[Any]], Iterator[Any]]:
+        """The function that Spark runs: `call` with this model, in a worker that need not have Likewise."""
+        return portable(call, (*self.arguments, *more), self.shipment)
+
+
+def portable(
+    call: str, arguments: tuple[Any, ...], shipment: bootstrap.Shipment | None
+) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """See `bootstrap.task`."""
+    need("pyspark.cloudpickle", extra="spark").register_pickle_by_value(bootstrap)
+    return bootstrap.task(call, pickle.dumps(arguments), shipment)
+
+
+def place(spark: Any, bundle: Bundle, options: EngineOptions, trust: Trust, always: bool | None) -> Placed:
+    """Bring `bundle` to the workers; raises what `model_of` and `ship` raise."""
+    model = model_of(bundle, options, trust=trust)
+    return Placed(bundle.signature, (model, bundle.signature), ship(spark, bundle, model, always))
+
+
+def column_udf(placed: Placed, result_type: Any, params: Mapping[str, object], on_error: OnError) -> Callable[..., Any]:
+    """A function of columns, or of one struct of columns, or of nothing (the signature's columns by name)."""
+    if on_error not in ("raise", "null"):
+        raise WrongUsage(f"on_error is {on_error!r}", remedy="'raise' or 'null'")
+    functions = need("pyspark.sql.functions", extra="spark")
+    if not hasattr(functions, "arrow_udf"):
+        raise WrongUsage("this needs Spark 4.1 or newer", remedy="pip install -U 'pyspark>=4.1'")
+    kind = spark_type(result_type, placed.signature)
+    task = placed.task("columns:predict_columns", dict(params), arrow_type(kind), on_error)
+    task.__annotations__ = _hints()
+    wrapped = functions.arrow_udf(task, kind)
+
+    def predict(*columns: Any) -> Any:
+        return wrapped(*(columns or _columns(placed.signature)))
+
+    return predict
+
+
+def _hints() -> dict[str, Any]:
+    """By which Spark tells that batches come as an iterator."""
+    array = need("pyarrow", extra="batch").Array
+    many = types.GenericAlias(tuple, (array, ...))
+    return {"batches": types.GenericAlias(Iterator, (many,)), "return": types.GenericAlias(Iterator, (array,))}
+
+
+def _columns(signature: Signature) -> tuple[str, ...]:
+    if signature.columns is None:
+        raise WrongUsage("the model's signature names no columns", remedy="name them: udf('review')")
+    if optional := [field.name for field in signature.inputs or () if not field.required]:
+        raise WrongUsage(
+            f"the model's column `{optional[0]}` is optional, so the columns cannot be told",
+            remedy="name them: udf(struct('a', 'b'))",
+        )
+    return signature.columns
+
+
+def extended(
+    frame: Any, placed: Placed, result_type: Any, params: Mapping[str, object], mapping: Mapping[str, str], name: str
+) -> Any:
+    """`frame` with the columns `name` and `error`; see `likewise.spark.score_frame`."""
+    sql = need("pyspark.sql.types", extra="spark")
+    for taken in (name, ERROR):
+        if taken in frame.columns:
+            raise InputInvalid(f"the frame already has a column `{taken}`", remedy="rename or drop that column")
+    if name != PREDICTIONS and PREDICTIONS in frame.columns:
+        raise InputInvalid(f"the frame already has a column `{PREDICTIONS}`", remedy="rename or drop that column")
+    row_maker(frame.columns, placed.signature, mapping)  # says now which column is missing
+    kind = spark_type(result_type, placed.signature)
+    why = sql.StructType([sql.StructField(part, sql.StringType()) for part in ("code", "cause", "remedy")])
+    added = [sql.StructField(name, kind), sql.StructField(ERROR, why)]
+    task = placed.task("columns:extend_frame", dict(params), arrow_type(kind), dict(mapping), name)
+    return frame.mapInArrow(task, sql.StructType([*frame.schema.fields, *added]))

@@ -1,0 +1,78 @@
+"""The engine in a Spark worker: one a Python process, whatever runs there and however often."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likewise.batch.memory import Answers
+from likewise.batch.scorer import Scorer, prepare
+from likewise.bundles.open import open_bundle
+from likewise.bundles.trust import Trust
+from likewise.core.engine import Engine, Work
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
+from likewise.engine.load import open_engine
+from likewise.engine.options import EngineOptions
+
+REMEMBERED = 16 << 20  # bytes of answers a process
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Which engine of which bundle. key: digest of the bundle's manifest, engines included."""
+
+    key: str
+    folder: str
+    engine: str | None
+    precision: str | None
+    trust: bool
+
+
+def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
+    """A scorer of one task, which knows the answers of the process's earlier tasks."""
+    answers = _memories.setdefault(id(engine), Answers(REMEMBERED))
+    return Scorer(engine, budget=budget, answers=answers, whole=False)
+
+
+_lock = threading.Lock()
+_engines: dict[Model, Engine] = {}  # kept for the process's life, and so are their ids
+_memories: dict[int, Answers] = {}
+
+
+def engine_of(model: Model, folder: str | None) -> Engine:
+    """The process's engine for `model`, opened by the first task that asks; `folder`: where the bundle lies here.
+
+    Raises what `open_bundle` and `open_engine` raise.
+    """
+    with _lock:
+        if model not in _engines:
+            bundle = open_bundle(Path(folder or model.folder))
+            choice = EngineOptions(model.engine, model.precision)
+            _engines[model] = open_engine(bundle, choice, trust=Trust(allow=model.trust, entries=()))
+        return _engines[model]
+
+
+def answered(engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]]) -> Iterator[tuple[Any, list[Result]]]:
+    """Each window's tag with one result an item; the next window is prepared beside the engine's compute.
+
+    At most two windows are alive. Where `prepare` is not worth a thread, one.
+    """
+    scorer = task_scorer(engine)
+    if not engine.spec.overlaps:
+        for tag, items in windows:
+            yield tag, scorer.answer(prepare(engine, items))
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="likewise-prepare") as pool:
+        before: tuple[Any, Future[list[Work | Failed]]] | None = None
+        for tag, items in windows:
+            coming = (tag, pool.submit(prepare, engine, items))
+            if before is not None:
+                yield before[0], scorer.answer(before[1].result())
+            before = coming
+        if before is not None:
+            yield before[0], scorer.answer(before[1].result())

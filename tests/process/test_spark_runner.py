@@ -1,0 +1,192 @@
+"""Jobs on a local Spark: the local runner's output to the byte, bad rows aside, and what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.process.spark_room import ASKED, log_of, logging_bundle
+
+from likewise import api
+from likewise.batch import Report, ScoreOptions
+from likewise.core.errors import InputNotFound, ModelFailed, OutputRefused, WrongUsage
+
+pytest_plugins = ("tests.process.spark_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.usefixtures("spark")]
+ROWS = 600
+ON_SPARK = ScoreOptions(runner="spark", window=100)
+
+
+def text_of(row: int) -> str:
+    return f'movie {row % 150}, "{"good " * (row % 9)}"'
+
+
+def write_csv(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.write(b"id,text\n")
+        for row in range(ROWS):
+            bad = [b"bad \xff byte", b'"open, quote']
+            quoted = '"' + text_of(row).replace('"', '""') + '"'
+            text = bad[row // 100 % 2] if row % 100 == 50 else quoted.encode()
+            stream.write(b"%d,%s\n" % (row, text))
+
+
+def write_jsonl(path: Path) -> None:
+    bad = [b'{"id": 1, "text": null}', b"not JSON", b'{"text": "\\ud800"}', b'{"id": 5}', b'{"text": "\xff"}', b"[1]"]
+    with path.open("wb") as stream:
+        for row in range(ROWS):
+            sound = json.dumps({"id": row, "text": text_of(row)}).encode()
+            stream.write((bad[row // 100] if row % 100 == 50 else sound) + b"\n")
+
+
+def write_parquet(path: Path) -> None:
+    texts = [None if row % 100 == 50 else text_of(row).encode() for row in range(ROWS)]
+    texts[150] = b"bad \xff byte"
+    column = pa.array(texts, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"id": pa.array(range(ROWS), "int64"), "text": column}), path, row_group_size=200)
+
+
+INPUTS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
+
+
+def rows_of(output: Path) -> list[bytes] | Any:
+    (part,) = output.glob("part-*")
+    return pq.read_table(part) if part.suffix == ".parquet" else part.read_bytes()
+
+
+def quarantine(output: Path) -> list[dict[str, Any]]:
+    return pq.read_table(output / "_quarantine.parquet").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("name", "output_format"), [("csv", None), ("jsonl", None), ("parquet", None), ("csv", "parquet")]
+)
+def test_the_output_is_the_local_runners(
+    text_model: api.Bundle, tmp_path: Path, name: str, output_format: str | None
+) -> None:
+    source = tmp_path / f"in.{name}"
+    INPUTS[name](source)
+    reports: list[Report] = []
+    for runner in ("local", "spark"):
+        options = ScoreOptions(runner=runner, window=100, format=output_format)
+        reports.append(api.score(text_model, source, tmp_path / runner, options=options))
+    local, spark = reports
+    assert spark.rows_in == ROWS == spark.rows_ok + spark.rows_quarantined
+    assert spark.rows_quarantined == local.rows_quarantined >= ROWS // 100
+    assert rows_of(tmp_path / "spark") == rows_of(tmp_path / "local")
+    assert quarantine(tmp_path / "spark") == quarantine(tmp_path / "local")
+    assert json.loads((tmp_path / "spark" / "_likewise.json").read_bytes()) == spark.as_dict()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "local", "spark"])
+
+
+def test_several_files_become_one_file(text_model: api.Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b"):
+        write_csv(folder / f"{name}.csv")
+    report = api.score(text_model, folder, tmp_path / "out.csv", options=ON_SPARK)
+    api.score(text_model, folder, tmp_path / "local.csv", options=ScoreOptions(window=100))
+    assert report.rows_in == 2 * ROWS
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+    bad = pq.read_table(tmp_path / "out.csv.quarantine.parquet").to_pylist()
+    assert {(row["file"], row["row"]) for row in bad} >= {("a.csv", 51), ("b.csv", 51)}
+
+
+def test_a_table_of_sparks(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
+    rows = [(number, "poison" if number == 7 else f"text {number}") for number in range(300)]
+    spark.createDataFrame(rows, "id int, text string").repartition(3).createOrReplaceTempView("reviews")
+    told: list[Any] = []
+    output = tmp_path / "out"
+    report = api.score(logging_model, "table:reviews", output, options=ON_SPARK, progress=told.append)
+    assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (300, 299, 1)
+    found = pq.read_table(next(output.glob("part-*"))).to_pylist()
+    assert {row["id"]: row["predictions"]["text"] for row in found} == {
+        number: text.upper() for number, text in rows if number != 7
+    }
+    (bad,) = quarantine(output)
+    assert bad["file"] == "table:reviews"
+    assert json.loads(bad["columns"]) == {"id": 7, "text": "poison"}
+    assert 1 <= bad["row"] <= 300
+    assert (told[-1].rows, told[-1].total, told[-1].fraction) == (300, 300, 1.0)
+
+
+def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputNotFound, match="no table"):
+        api.score(logging_model, "table:nobody", tmp_path / "out", options=ON_SPARK)
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps({"text": f"poison {row}"}) + "\n" for row in range(200)))
+    with pytest.raises(ModelFailed, match="each of the first"):
+        api.score(logging_model, source, tmp_path / "out", options=ON_SPARK)
+    with pytest.raises(WrongUsage, match="session on local"):
+        api.score(logging_model, source, tmp_path / "out", options=ScoreOptions(runner="spark", master="local[7]"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("keep")
+    with pytest.raises(OutputRefused, match="other things"):
+        api.score(logging_model, source, tmp_path / "out", options=ON_SPARK)
+
+
+def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
+    bundle = logging_bundle(tmp_path, seconds=0.01)
+    source, output = tmp_path / "in.jsonl", tmp_path / "out"
+    source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(ROWS)))
+    scored = tmp_path / ".out.likewise-staging" / "scored"
+    command = [
+        sys.executable,
+        "-m",
+        "likewise.cli",
+        "score",
+        str(bundle.path),
+        str(source),
+        "-o",
+        str(output),
+        "--trust",
+    ]
+    command += [
+        "--runner",
+        "spark",
+        "--master",
+        "local[2]",
+        "--window",
+        "64",
+        "--conf",
+        "spark.ui.enabled=false",
+        "--json",
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        while not (before := results(scored)) and driver.poll() is None:
+            time.sleep(0.01)
+        os.killpg(driver.pid, signal.SIGKILL)  # the JVM and its workers too
+        driver.wait(30)
+    assert before, (tmp_path / "log").read_text()[-2000:]
+    assert not output.exists()
+    done = {name: (scored / name).stat().st_ino for name in before}
+    again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while (scored / before[0]).exists() and again.poll() is None:
+        assert (scored / before[0]).stat().st_ino == done[before[0]]
+        time.sleep(0.05)
+        if not scored.exists():
+            break
+    out, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err[-2000:]
+    report = json.loads(out)
+    assert (report["rows_in"], report["rows_ok"]) == (ROWS, ROWS)
+    lines = rows_of(output).splitlines()
+    assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(ROWS))
+    asked = Counter(log_of(tmp_path, ASKED))
+    assert len(asked) == ROWS
+    assert sum(asked.values()) <= ROWS + 2 * 64  # no more than the two chunks that were in work
+
+
+def results(scored: Path) -> list[str]:
+    return [str(path.relative_to(scored)) for path in scored.glob("*/*") if path.suffix != ".tmp"]

@@ -1,0 +1,300 @@
+"""The Spark room without Spark's JVM: types, windows, chunk files, the environment, what is missing."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from batch_room import FunctionEngine, upper
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql.types import DayTimeIntervalType
+
+from likewise.batch.formats import Chunk
+from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage
+from likewise.core.items import Row
+from likewise.core.results import Failed, Ok
+from likewise.core.signature import Signature
+from likewise.targets.spark import blob, bootstrap
+from likewise.targets.spark.answers import arrow_array, values_and_errors
+from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.environment import closure, environment
+from likewise.targets.spark.plan import ChunkFile, Staging
+from likewise.targets.spark.result_type import arrow_type, declared_ddl
+from likewise.targets.spark.session import require_java
+from likewise.targets.spark.windows import WINDOW_ROWS, items_of, records_of, row_maker, windows
+from likewise.targets.spark.worker import answered
+
+RECORD = {"label": "good", "score": 0.5, "count": 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        (RECORD, pa.string(), "good"),
+        (RECORD, pa.float64(), 0.5),
+        (RECORD, pa.int32(), 3),
+        (RECORD, pa.list_(pa.float64()), [0.5, 3.0]),
+        (RECORD, pa.list_(pa.string()), ["good", "0.5", "3"]),
+        (RECORD, pa.struct([("count", pa.int64()), ("label", pa.string())]), {"count": 3, "label": "good"}),
+        (True, pa.string(), "True"),
+        ({"a": [1, 2]}, pa.string(), "[1, 2]"),
+        (None, pa.string(), None),
+        ([1, 2], pa.list_(pa.int64()), [1, 2]),
+        ([[1], [2]], pa.list_(pa.list_(pa.int64())), [[1], [2]]),
+        ({"a": 1}, pa.map_(pa.string(), pa.int64()), [("a", 1)]),
+    ],
+)
+def test_predictions_become_the_asked_type(value: object, kind: pa.DataType, expected: object) -> None:
+    array = arrow_array([Ok(value)], kind, "raise")
+    assert array.type == kind
+    assert array.to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (2**31, pa.int32()),
+        ("3", pa.int64()),
+        (True, pa.int64()),
+        (1.5, pa.int64()),
+        ("x", pa.float64()),
+        (1, pa.bool_()),
+        ({"a": "x"}, pa.list_(pa.float64())),
+        ({"a": 1}, pa.struct([("b", pa.int64())])),
+        ("\ud800", pa.string()),
+    ],
+)
+def test_a_prediction_that_does_not_fit_is_refused_alone(value: object, kind: pa.DataType) -> None:
+    with pytest.raises(RowRefused, match="does not fit"):
+        arrow_array([Ok(value)], kind, "raise")
+    assert arrow_array([Ok(value), Ok(None)], kind, "null").to_pylist() == [None, None]
+    values, errors = values_and_errors([Ok(value), Ok(None), Failed(RowRefused("no", remedy="yes"))], kind)
+    assert values == [None, None, None]
+    assert [error and error["code"] for error in errors] == ["ROW_REFUSED", None, "ROW_REFUSED"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (None, "string"),
+        ([{"type": "string", "name": "text"}], "string"),
+        ([{"type": "long"}], "bigint"),
+        ([{"type": "string", "name": "a"}, {"type": "double", "name": "b c"}], "struct<`a`: string, `b c`: double>"),
+        ([{"type": "array", "items": {"type": "float"}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<array<float>>"),
+        ([{"type": "map", "values": {"type": "boolean"}}], "map<string, boolean>"),
+    ],
+)
+def test_the_signature_declares_the_default_type(outputs: Any, expected: str) -> None:
+    assert declared_ddl(Signature.parse({"outputs": outputs}).outputs) == expected
+
+
+def test_tensors_that_spark_lacks_need_a_type() -> None:
+    outputs = Signature.parse(
+        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
+    )
+    with pytest.raises(WrongUsage, match="answers tensors"):
+        declared_ddl(outputs.outputs)
+
+
+def test_a_type_that_predictions_cannot_have_is_refused() -> None:
+    with pytest.raises(WrongUsage, match="cannot be of type interval"):
+        arrow_type(DayTimeIntervalType())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 3 * WINDOW_ROWS), max_size=6))
+def test_windows_hold_every_row_once_in_order_and_are_bounded(sizes: list[int]) -> None:
+    numbers = iter(range(sum(sizes)))
+    batches = [
+        pa.RecordBatch.from_pydict({"n": pa.array([next(numbers) for _ in range(size)], "int64")}) for size in sizes
+    ]
+    found = list(windows(iter(batches)))
+    assert [n for window in found for piece in window for n in piece.column(0).to_pylist()] == list(range(sum(sizes)))
+    counts = [sum(piece.num_rows for piece in window) for window in found]
+    assert all(count < 2 * WINDOW_ROWS for count in counts)
+    assert all(count >= WINDOW_ROWS for count in counts[:-1])
+
+
+def test_large_texts_make_small_windows() -> None:
+    batch = pa.RecordBatch.from_pydict({"text": ["x" * (1 << 20)] * 40})
+    counts = [sum(piece.num_rows for piece in window) for window in windows(iter([batch]))]
+    assert sum(counts) == 40
+    assert max(counts) <= 16
+
+
+def test_text_that_is_not_utf8_costs_its_own_row() -> None:
+    texts = pa.array([b"good", b"bad \xff", b"fine"], pa.binary()).view(pa.string())
+    batch = pa.RecordBatch.from_arrays([texts], names=["text"])
+    good, bad, fine = records_of(batch)
+    assert (good, fine) == ({"text": "good"}, {"text": "fine"})
+    assert isinstance(bad, RowRefused)
+    maker = row_maker(["text"], Signature(), {})
+    assert [type(item) for item in items_of([batch], maker, {"k": 1})] == [Row, Failed, Row]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=5), max_size=5), st.booleans())
+def test_each_window_gets_its_own_answers(given_windows: list[list[str]], overlaps: bool) -> None:
+    engine = FunctionEngine(upper, overlaps=overlaps)
+    tagged = ((number, [Row(("text",), (text,)) for text in texts]) for number, texts in enumerate(given_windows))
+    for (number, results), texts in zip(answered(engine, tagged), given_windows, strict=True):
+        assert given_windows[number] is texts
+        assert [result.value for result in results if isinstance(result, Ok)] == [
+            {"text": f"<{text}>".upper()} for text in texts
+        ]
+
+
+texts = st.text(st.characters(exclude_categories=[]), max_size=8)  # lone surrogates included
+
+
+@given(st.lists(texts, min_size=1, max_size=8), st.sets(st.integers(0, 7)), st.booleans())
+def test_a_chunk_comes_back_as_it_was(values: list[str], bad: set[int], native: bool) -> None:
+    records = [{"a": value, "b": "x"} for value in values]
+    faults = {index: InputInvalid(values[index], remedy="mend") for index in bad if index < len(values)}
+    lines = [json.dumps(record) for record in records] if native else None
+    chunk = Chunk("in é.csv", 7, records, faults, list(range(len(values))), lines, 99)
+    back = decode(*rebuilt(chunk))
+    assert (back.file, back.first, back.lines, back.native, back.offset) == (
+        chunk.file,
+        chunk.first,
+        chunk.lines,
+        chunk.native,
+        chunk.offset,
+    )
+    assert list(back.records) == records
+    assert {i: (type(e), e.cause) for i, e in back.faults.items()} == {i: (type(e), e.cause) for i, e in faults.items()}
+
+
+def test_a_chunk_of_typed_rows_comes_back_with_its_types() -> None:
+    text = pa.array([b"a", b"\xff", b"c"], pa.binary()).view(pa.string())
+    batch = pa.record_batch({"n": pa.array([1, 2, 3], "int16"), "text": text})
+    fault = RowRefused("no", remedy="yes")
+    chunk = Chunk(
+        "f", 1, [{"n": 1, "text": "a"}, {"n": 2, "text": "\udcff"}, {"n": 3, "text": "c"}], {1: fault}, None, batch, 0
+    )
+    back = decode(*rebuilt(chunk))
+    assert list(back.records) == chunk.records
+    assert back.native.schema == batch.schema
+    assert back.native.column(1).view(pa.binary()).to_pylist() == [b"a", b"\xff", b"c"]
+
+
+def rebuilt(chunk: Chunk) -> tuple[dict[str, Any], bytes, bytes]:
+    header, body, arrow = encode(chunk)
+    return json.loads(json.dumps(header)), body, arrow
+
+
+def test_a_torn_or_changed_blob_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "blob"
+    assert blob.header(path) is None
+    blob.write(path, {"rows": 2}, b"one", b"", b"three")
+    assert blob.read(path)[1] == [b"one", b"", b"three"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert blob.header(path) is None
+    path.write_bytes(whole[:-1] + b"E")
+    with pytest.raises(OSError, match="not those"):
+        blob.read(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["blob"]
+
+
+def test_staging_goes_on_with_the_same_job_only(tmp_path: Path) -> None:
+    staging = Staging(tmp_path)
+    assert not staging.resume({"bundle": "a", "input": {"f": "1"}}, False)
+    parts = [{"part": 1, "folder": "y", "rows": [5]}, {"part": 0, "folder": "x", "rows": [10, 3]}]
+    staging.keep_snapshot(parts, numbered_on=True)
+    assert staging.resume({"bundle": "a", "input": {"f": "1"}}, False)
+    assert staging.snapshot() == [
+        ChunkFile("x/000000", 10, 0),
+        ChunkFile("x/000001", 3, 0),
+        ChunkFile("y/000000", 5, 13),
+    ]
+    with pytest.raises(OutputRefused, match=r"whose input was .*and is"):
+        staging.resume({"bundle": "a", "input": {"f": "2"}}, False)
+    assert not staging.resume({"bundle": "a", "input": {"f": "2"}}, True)
+    assert staging.snapshot() is None
+    assert staging.replaces
+
+
+def test_what_another_runner_has_done_is_not_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("{}\n")
+    with pytest.raises(OutputRefused, match="another runner"):
+        Staging(tmp_path).resume({}, False)
+
+
+def test_the_environment_holds_what_is_needed_and_runs_alone(tmp_path: Path) -> None:
+    made = environment(["likewise"], tmp_path)
+    assert environment(["likewise"], tmp_path) == made
+    with tarfile.open(made.archive) as archive:
+        archive.extractall(tmp_path / "env", filter="data")
+    path = f"import sys; sys.path[:0] = [{str(tmp_path / 'env')!r}]"
+    code = f"{path}; import likewise.core.items, orjson; print(orjson.__file__)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith(str(tmp_path / "env")), done.stderr
+    assert not {"pyspark", "pyarrow", "torch"} & made.versions.keys()
+
+
+def test_what_is_not_installed_cannot_be_sent() -> None:
+    with pytest.raises(MissingExtra, match="no-such-package"):
+        closure(["no-such-package"])
+
+
+def test_another_python_on_the_executor_is_named(tmp_path: Path) -> None:
+    shipment = {**bootstrap.here(), "python": "cpython 3.8"}
+    with pytest.raises(RuntimeError, match=r"for cpython 3\.8, and this executor runs cpython 3\."):
+        bootstrap.arrive(shipment)
+
+
+def test_an_archive_is_unpacked_once_whoever_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyspark
+
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("content")
+    with tarfile.open(tmp_path / "x.archive", "w:gz") as archive:
+        archive.add(tmp_path / "file", "file")
+    monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(tmp_path / name))
+    folder = bootstrap.unpacked("x.archive", "key")
+    assert (Path(folder) / "file").read_text() == "content"
+    (tmp_path / "x.archive").unlink()
+    assert bootstrap.unpacked("x.archive", "key") == folder
+
+
+@pytest.mark.parametrize(
+    ("version", "fine"), [("21.0.1", True), ("17.0.9", True), ("11.0.2", False), ("1.8.0_392", False)]
+)
+def test_java_must_be_there_and_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, fine: bool
+) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    java.chmod(java.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    if fine:
+        require_java()
+    else:
+        with pytest.raises(MissingExtra, match="Spark needs Java 17"):
+            require_java()
+
+
+def test_no_java_at_all_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingExtra, match="none on the PATH") as caught:
+        require_java()
+    assert "install a Java runtime" in caught.value.remedy
+
+
+def test_the_bootstrap_needs_nothing_of_ours(tmp_path: Path) -> None:
+    source = Path(bootstrap.__file__).read_text()
+    assert "likewise" not in {
+        line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
+    }
