@@ -50,9 +50,9 @@ def main() -> int:
     try:
         report = score(engine, "sha256:b", signature, source, output, options, _tell if seconds else None)
     except LikewiseError as error:
-        print(json.dumps(error.as_dict()))
+        print(f"\n{json.dumps(error.as_dict())}")  # Ctrl-C may have come in the middle of a line of progress
         return error.exit_code
-    print(json.dumps({**report.as_dict(), "peak": _peak_mib()}))
+    print(f"\n{json.dumps({**report.as_dict(), 'peak': _peak_mib()})}")
     return 0
 
 
