@@ -63,8 +63,12 @@ class Bundle(StoredBundle):
 
         Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (no such precision).
         """
+        return open_engine(self, self.chosen(name, precision), trust=self.trust)
+
+    def chosen(self, name: str | None, precision: str | None) -> EngineOptions:
+        """What is asked for here, or else `choice`; WrongUsage for a precision that there is not."""
         asked = EngineOptions(name, precision)
-        return open_engine(self, asked if asked.pinned else self.choice, trust=self.trust)
+        return asked if asked.pinned else self.choice
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
         """What `mlflow.pyfunc.load_model(…).predict(data, params)` answers, from the bundle's best engine.
@@ -194,7 +198,7 @@ def serve(
     """
     options = options or ServerOptions()
     found = _found(model, trust)
-    choice = _choice(found, engine, precision)
+    choice = found.chosen(engine, precision)
     load: Callable[[], Engine] = partial(found.engine, choice.name, precision=choice.precision)
     if options.workers:
         load = partial(_pool_of, partial(_worker_engine, str(found.path), choice, found.trust.allow), options.workers)
@@ -211,11 +215,6 @@ def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
 def _worker_engine(path: str, choice: EngineOptions, trust: bool) -> Engine:
     """What each worker process runs."""
     return open_bundle(path, engine=choice.name, precision=choice.precision, trust=trust).engine()
-
-
-def _choice(found: Bundle, engine: str | None, precision: str | None) -> EngineOptions:
-    asked = EngineOptions(engine, precision)
-    return asked if asked.pinned else found.choice
 
 
 def score(
@@ -237,7 +236,7 @@ def score(
     `Bundle.engine` do.
     """
     found = _found(model, trust)
-    choice = _choice(found, engine, precision)
+    choice = found.chosen(engine, precision)
     loaded = LazyEngine(partial(found.engine, engine, precision=precision))
     trusted = found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
     shipped = Shipped(found.path, choice.name, choice.precision, trusted)

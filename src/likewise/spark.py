@@ -8,7 +8,6 @@ from typing import Any
 
 from likewise.api import Bundle, find
 from likewise.core.items import NO_PARAMS
-from likewise.engine.options import EngineOptions
 from likewise.targets.spark.udf import OnError, Placed, column_udf, extended, place
 
 __all__ = ["score_frame", "udf"]
@@ -68,6 +67,5 @@ def score_frame(
 def _placed(
     spark: Any, model: str | Path | Bundle, engine: str | None, precision: str | None, trust: bool, ship: bool | None
 ) -> Placed:
-    asked = EngineOptions(engine, precision)
     found = model if isinstance(model, Bundle) else find(model, trust=trust)
-    return place(spark, found, asked if asked.pinned else found.choice, found.trust, ship)
+    return place(spark, found, found.chosen(engine, precision), found.trust, ship)

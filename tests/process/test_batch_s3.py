@@ -16,6 +16,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.process.s3_server import s3_server
 
 from likewise.batch.listing import list_files
 from likewise.core.errors import InputNotFound
@@ -27,20 +28,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (tmp_path_factory.mktemp("s3") / "log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
-    try:
-        while server.poll() is None:
-            with socket.socket() as ready:
-                if ready.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with s3_server(tmp_path_factory.mktemp("s3") / "log") as url:
+        yield url
 
 
 @pytest.fixture

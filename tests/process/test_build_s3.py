@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from tests.process.s3_server import s3_server
 from tests.process.sentiment_store import Store, run
 
 pytestmark = pytest.mark.slow
@@ -20,20 +20,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAU
 
 @pytest.fixture
 def endpoint(tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (tmp_path / "s3.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=log, stderr=log)
-    try:
-        while server.poll() is None:
-            with socket.socket() as ready:
-                if ready.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with s3_server(tmp_path / "s3.log") as url:
+        yield url
 
 
 def test_a_model_in_a_bucket(store: Store, endpoint: str, tmp_path: Path) -> None:

@@ -16,14 +16,13 @@ from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
 from likewise.batch.memory import Answers
 from likewise.batch.options import ScoreOptions
+from likewise.batch.rows import items_of, judge
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import STILL, Files, open_source
 from likewise.core.engine import Work
-from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, TooManyQuarantined, WrongUsage
-from likewise.core.items import Item
-from likewise.core.results import Failed, Ok
-from likewise.core.signature import Field
+from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, WrongUsage
+from likewise.core.results import Failed
 
 
 def run(job: Job) -> Report:
@@ -132,15 +131,9 @@ class Scoring:
 
     def write(self, ready: Ready) -> None:
         """Answer a chunk and write it."""
-        outputs = self._job.signature.outputs
         before = self._scorer.rows
         results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self._scorer.rows - before))
-        answered = [index for index, result in enumerate(results) if isinstance(result, Ok)]
-        fitted = self._output.fit([one_value(r.value, outputs) for r in results if isinstance(r, Ok)])
-        for index, result in zip(answered, fitted, strict=True):
-            results[index] = result
-        kept = {index: result.value for index, result in enumerate(results) if isinstance(result, Ok)}
-        errors = {index: result.error for index, result in enumerate(results) if isinstance(result, Failed)}
+        kept, errors = self._output.settled(results)
         self._rows_ok += len(kept)
         self._output.write(ready.chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
         self._lines.clear()
@@ -186,20 +179,12 @@ def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator
     past = 0
     for number, chunk in enumerate(source.chunks(job.options.window)):
         if number >= state.chunks:
-            yield Ready(chunk, _work(chunk, rows, job))
+            yield Ready(chunk, prepare(job.engine, items_of(chunk, rows)))
             continue
         past += len(chunk)
         if number + 1 == state.chunks and past != state.rows:
             cause = f"{source.name} gives {past} rows where the job that was stopped had {state.rows}"
             raise InputInvalid(cause, remedy="--restart")
-
-
-def _work(chunk: Chunk, rows: RowMaker, job: Job) -> list[Work | Failed]:
-    made: list[Item | Failed] = [
-        Failed(chunk.faults[index]) if index in chunk.faults else rows(record, f"row {chunk.first + index}")
-        for index, record in enumerate(chunk.records)
-    ]
-    return prepare(job.engine, made)
 
 
 def _ahead(steps: Iterator[Ready]) -> Generator[Ready, None, None]:
@@ -209,20 +194,3 @@ def _ahead(steps: Iterator[Ready]) -> Generator[Ready, None, None]:
         while (ready := coming.result()) is not None:
             coming = pool.submit(next, steps, None)
             yield ready
-
-
-def one_value(value: object, outputs: tuple[Field, ...] | None) -> object:
-    """The one value of a record with one column, as `spark_udf` gives it; else the prediction as it is."""
-    if isinstance(value, dict) and len(value) == 1 and (outputs is None or [f.name for f in outputs] == list(value)):
-        return next(iter(value.values()))
-    return value
-
-
-def judge(report: Report, job: Job) -> None:
-    limit = job.options.fail_on_quarantine
-    share = 100 * report.rows_quarantined / max(1, report.rows_in)
-    if limit is not None and share > limit:
-        raise TooManyQuarantined(
-            f"{report.rows_quarantined} of {report.rows_in} rows quarantined: {share:.2f} %, more than {limit:g} %",
-            remedy=f"the reasons are beside {job.output}, the answered rows in it; mend the rows or the limit",
-        )

@@ -12,6 +12,7 @@ from likewise.batch import quarantine
 from likewise.batch.formats import Chunk, SealedWriter, Source, Writer, load
 from likewise.batch.journal import Counts, Journal, State, replaces, rows_done, sync
 from likewise.batch.place import MANIFEST, QUARANTINE, Layout, refused, remove, sync_folder
+from likewise.batch.rows import settled
 from likewise.batch.staging import AnswerLog, Claim, Growing, drop
 from likewise.core.errors import LikewiseError, OutputRefused
 from likewise.core.results import Result
@@ -38,6 +39,7 @@ class Output:
         self._folder = self._staging / "output"
         self._refuse_existing()
         quarantine.schema()  # what it needs is missing now and not after hours
+        self._outputs = signature.outputs
         self._writer: Writer = load(self.format).open_writer(source, signature.outputs)
         self._sealed = isinstance(self._writer, SealedWriter)
         self._part: Growing | None = None
@@ -80,9 +82,9 @@ class Output:
         """Lines of `Answers` that the finished chunks wrote."""
         return self._answers.lines()
 
-    def fit(self, predictions: Sequence[object]) -> list[Result]:
-        """Each prediction as the output's format holds it, or why it cannot."""
-        return self._writer.fit(predictions)
+    def settled(self, results: Sequence[Result]) -> tuple[dict[int, object], dict[int, LikewiseError]]:
+        """By index: predictions as the output's format holds them, and the errors of all other rows."""
+        return settled(results, self._writer, self._outputs)
 
     def write(
         self,

@@ -17,7 +17,7 @@ def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
     pa = need("pyarrow", extra="batch")
     arrow = chunk.native if isinstance(chunk.native, pa.RecordBatch) else None
     body = {
-        "faults": {index: told(error) for index, error in chunk.faults.items()},
+        "faults": {index: error.as_dict() for index, error in chunk.faults.items()},
         "faulty": {index: json.loads(as_json(chunk.records[index])) for index in chunk.faults},
         "lines": None if chunk.lines is None else list(chunk.lines),
         "native": chunk.native if arrow is None else None,
@@ -74,13 +74,8 @@ def _ipc(pa: Any, batch: Any) -> bytes:
     return data
 
 
-def told(error: LikewiseError) -> dict[str, str]:
-    """An error as JSON has it."""
-    return error.as_dict()
-
-
 def untold(error: Mapping[str, str]) -> LikewiseError:
-    """An error of the class that its code names."""
+    """What `LikewiseError.as_dict` gave, as an error of the class that its code names."""
     kinds = {kind.code: kind for kind in _subclasses(LikewiseError)}
     return kinds.get(error["code"], LikewiseError)(error["cause"], remedy=error["remedy"])
 

@@ -32,13 +32,16 @@ def predict_columns(
     pa = need("pyarrow", extra="batch")
     engine = engine_of(model, folder)
     tables = (_named(pa, given if isinstance(given, tuple) else (given,), signature) for given in batches)
-
-    def prepared() -> Iterator[tuple[None, list[Item | Failed]]]:
-        for window in windows(tables):
-            yield None, items_of(window, row_maker(window[0].schema.names, signature, {}), params)
-
-    for _, results in answered(engine, prepared()):
+    for _, results in answered(engine, _made(tables, signature, {}, params)):
         yield arrow_array(results, kind, on_error)
+
+
+def _made(
+    batches: Iterator[Any], signature: Signature, mapping: Mapping[str, str], params: Params
+) -> Iterator[tuple[list[Any], list[Item | Failed]]]:
+    """Each window of the batches with the model's rows."""
+    for window in windows(batches):
+        yield window, items_of(window, row_maker(window[0].schema.names, signature, mapping), params)
 
 
 def _named(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
@@ -66,12 +69,7 @@ def extend_frame(
     pa = need("pyarrow", extra="batch")
     engine = engine_of(model, folder)
     why = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
-
-    def prepared() -> Iterator[tuple[list[Any], list[Item | Failed]]]:
-        for window in windows(batches):
-            yield window, items_of(window, row_maker(window[0].schema.names, signature, mapping), params)
-
-    for window, results in answered(engine, prepared()):
+    for window, results in answered(engine, _made(batches, signature, mapping, params)):
         values, errors = values_and_errors(results, kind)
         start = 0
         for piece in window:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable, LikewiseError
@@ -30,6 +31,11 @@ class Jobs:
         self._shipment = placed.shipment
         self._tag = f"likewise-{uuid.uuid4().hex[:12]}"
 
+    @cached_property
+    def slots(self) -> int:
+        """Tasks that run at once; asked once, as on Spark Connect the question is a job."""
+        return slots(self._spark)
+
     def numbered(self, call: str, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
         """`call` with each number below `count`, a task a number; the first error is raised."""
         if count == 0:
@@ -52,7 +58,7 @@ class Jobs:
 
     def score(self, placed: Placed, plan: Scoring, missing: Sequence[ChunkFile], tally: Tally) -> None:
         """Score the chunks, two waves at a time; `tally` is kept up to date. Raises what went wrong first."""
-        size = min(LARGEST, CHUNKS_A_SLOT * slots(self._spark))
+        size = min(LARGEST, CHUNKS_A_SLOT * self.slots)
         waves = (missing[start : start + size] for start in range(0, len(missing), size))
         with ThreadPoolExecutor(WAVES, thread_name_prefix="likewise-wave") as pool:
             try:

@@ -15,8 +15,8 @@ from typing import Any, cast
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
-from likewise.batch.local import judge
 from likewise.batch.place import Layout, refused
+from likewise.batch.rows import judge
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
@@ -27,7 +27,7 @@ from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
 from likewise.targets.spark.publish import publish, put_together
-from likewise.targets.spark.session import is_connect, session, slots
+from likewise.targets.spark.session import is_connect, session
 from likewise.targets.spark.tasks import Given, Scoring
 from likewise.targets.spark.udf import Placed, place
 
@@ -137,7 +137,7 @@ class _Run:
     def _snapshot(self, given: Input, staging: Staging, jobs: Jobs) -> list[ChunkFile]:
         """The input's chunks, cut by an earlier run or now."""
         if staging.snapshot() is None:
-            size = CHUNK_ROWS if given.size is None else given.size // ROW_BYTES // (CHUNKS_A_SLOT * slots(self._spark))
+            size = CHUNK_ROWS if given.size is None else given.size // ROW_BYTES // (CHUNKS_A_SLOT * jobs.slots)
             rows = min(self._job.options.window, max(LEAST_ROWS, min(CHUNK_ROWS, size)))
             parts = given.cut(jobs, rows, str(staging.chunks.absolute()))
             staging.keep_snapshot(parts, numbered_on=given.numbered_on)

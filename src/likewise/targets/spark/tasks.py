@@ -19,17 +19,16 @@ from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, readable, why_changed
 from likewise.batch.formats import CHUNK_BYTES, Chunk, Source, Writer, load
-from likewise.batch.local import one_value
+from likewise.batch.rows import items_of, settled
 from likewise.batch.scorer import prepare
 from likewise.batch.sources import STILL
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused
 from likewise.core.extras import need
-from likewise.core.items import Item
-from likewise.core.results import Failed, Ok, Result
+from likewise.core.results import Failed
 from likewise.core.signature import Signature
 from likewise.targets.spark import blob
-from likewise.targets.spark.chunks import decode, encode, told, untold
+from likewise.targets.spark.chunks import decode, encode, untold
 from likewise.targets.spark.windows import records_of
 from likewise.targets.spark.worker import Model, engine_of, task_scorer
 
@@ -134,7 +133,7 @@ def _guarded(work: Callable[[], dict[str, object]]) -> dict[str, object]:
     try:
         return work()
     except LikewiseError as error:
-        return {"error": told(error)}
+        return {"error": error.as_dict()}
 
 
 def _told(answers: Sequence[Mapping[str, object]]) -> Any:
@@ -199,13 +198,12 @@ def _read_chunk(path: Path, ahead: int) -> Chunk:
 def _score(engine: Engine, plan: Scoring, chunk: Chunk, path: Path) -> None:
     """Answer a chunk and write what becomes of its rows."""
     scorer = task_scorer(engine, budget=plan.budget)
-    work = prepare(engine, _items(chunk, plan))
+    maker = RowMaker(cast(Source, plan.source), plan.signature, plan.column)
+    work = prepare(engine, items_of(chunk, maker))
     results = scorer.answer(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(Source, plan.source), plan.signature.outputs)
-    results = _fitted(results, writer, plan.signature)
-    kept = {index: result.value for index, result in enumerate(results) if isinstance(result, Ok)}
-    errors = {index: result.error for index, result in enumerate(results) if isinstance(result, Failed)}
+    kept, errors = settled(results, writer, plan.signature.outputs)
     rows = io.BytesIO()
     if kept:
         writer.write(rows, chunk, list(kept), list(kept.values()))
@@ -216,26 +214,11 @@ def _score(engine: Engine, plan: Scoring, chunk: Chunk, path: Path) -> None:
         "tokens": scorer.tokens,
         "answered": scorer.answered,
         "refused": len(refused),
-        "first_refused": next((told(e) for i, e in errors.items() if isinstance(work[i], Work)), None),
+        "first_refused": next((e.as_dict() for i, e in errors.items() if isinstance(work[i], Work)), None),
         "engine": engine.spec.label,
     }
     path.parent.mkdir(exist_ok=True)
     blob.write(path, counts, rows.getvalue(), b"".join(quarantine.lines(chunk, errors)))
-
-
-def _items(chunk: Chunk, plan: Scoring) -> list[Item | Failed]:
-    maker = RowMaker(cast(Source, plan.source), plan.signature, plan.column)
-    return [
-        Failed(chunk.faults[index]) if index in chunk.faults else maker(record, f"row {chunk.first + index}")
-        for index, record in enumerate(chunk.records)
-    ]
-
-
-def _fitted(results: Sequence[Result], writer: Writer, signature: Signature) -> list[Result]:
-    """Predictions as the output's format holds them, or why it cannot."""
-    given = [one_value(result.value, signature.outputs) for result in results if isinstance(result, Ok)]
-    fitted = iter(writer.fit(given))
-    return [next(fitted) if isinstance(result, Ok) else result for result in results]
 
 
 def error_of(answer: Mapping[str, Any]) -> LikewiseError | None:
