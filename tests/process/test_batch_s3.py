@@ -39,7 +39,7 @@ def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
-    client = boto3.client("s3", endpoint_url=endpoint)
+    client = boto3.Session().client("s3", endpoint_url=endpoint)  # the default session would keep these credentials
     client.create_bucket(Bucket="data")
     for name, content in files(tmp_path / "data").items():
         client.put_object(Bucket="data", Key=f"in/{name}", Body=content)
