@@ -6,13 +6,27 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import agreement, comparison, engine_rates, footprint, overhead, peers_report, record, scoring, serving, soak
+from bench import (
+    agreement,
+    comparison,
+    engine_rates,
+    footprint,
+    overhead,
+    peers_report,
+    record,
+    scoring,
+    serving,
+    soak,
+    spark_rates,
+)
 from bench.contenders import PEERS
 from bench.options import Options, parse
 
 BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "serving": serving.serving,
     "scoring": scoring.scoring,
+    "spark": spark_rates.spark,
+    "spark-memory": scoring.spark_memory,
     "trivial": serving.trivial,
     "cached": serving.cached,
     "lone": overhead.lone,

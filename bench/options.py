@@ -20,7 +20,7 @@ class Options:
     rounds: int | None = None
     seconds: float | None = None
     requests: int | None = None
-    rows: int = 1500
+    rows: int | None = None
     connections: int = 32
     rows_per_s: float = 500.0
     peer: list[str] | None = None
@@ -36,7 +36,7 @@ def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str], peers
     parser.add_argument("--rounds", type=int, help="alternations of the tools compared; repeats of drain and workers")
     parser.add_argument("--seconds", type=float, help="length of each measured stretch")
     parser.add_argument("--requests", type=int, help="of swap and poison: how many")
-    parser.add_argument("--rows", type=int, default=Options.rows, help="of scoring: rows of the file")
+    parser.add_argument("--rows", type=int, help="of scoring, spark and spark-memory: rows of the file")
     parser.add_argument("--connections", type=int, default=Options.connections, help="of the servers compared")
     parser.add_argument("--rows-per-s", type=float, default=Options.rows_per_s, help="of soak: the engine's speed")
     parser.add_argument("--peer", action="append", choices=list(peers), help="of peers: this one; may be repeated")

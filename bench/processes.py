@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PROC = Path("/proc")
 EVERY_S = 0.5
+WORKER = "pyspark.daemon"  # in the command line of a Python worker of Spark
 
 
 class Peak:
@@ -44,13 +45,31 @@ def family(pid: int) -> list[int]:
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
     """Looks twice a second at the resident memory of the process's family, summed: shared pages count in each."""
+    with _watched(lambda: sum(map(_resident_or_none, family(pid)))) as peak:
+        yield peak
+
+
+@contextmanager
+def largest_of(pid: int, word: str) -> Iterator[Peak]:
+    """Looks twice a second for the process of the family with the highest peak so far; word: in its command line."""
+    with _watched(lambda: largest(pid, word)) as peak:
+        yield peak
+
+
+def largest(pid: int, word: str) -> float:
+    """The highest peak until now (VmHWM) of any process of the family with `word` in its command line, in MB."""
+    return max((_peak_or_none(one) for one in family(pid) if _has(one, word)), default=0.0)
+
+
+@contextmanager
+def _watched(look: Callable[[], float]) -> Iterator[Peak]:
     peak, ended = Peak(), threading.Event()
 
-    def look() -> None:
+    def watch() -> None:
         while not ended.wait(EVERY_S):
-            peak.see(sum(map(_resident_or_none, family(pid))))
+            peak.see(look())
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield peak
@@ -67,6 +86,21 @@ def _parents() -> Iterator[tuple[int, tuple[int, int]]]:
         except OSError:  # it has ended meanwhile
             continue
         yield int(path.parent.name), (int(after_name[1]), int(after_name[2]))
+
+
+def _has(pid: int, word: str) -> bool:
+    try:
+        return word.encode() in (PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _peak_or_none(pid: int) -> float:
+    """VmHWM: what it held at most until now, in MB."""
+    try:
+        return _kb(PROC / str(pid) / "status", "VmHWM:") * 1024 / 1e6
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _resident_or_none(pid: int) -> float:

@@ -1,0 +1,112 @@
+"""Rows a second on Spark: our UDF and our runner beside MLflow's `spark_udf`, and the engine alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench import wrk
+from bench.bare import bare
+from bench.child import Child
+from bench.contenders import QUIET, REQUIREMENTS
+from bench.environments import python_of, versions
+from bench.model import FOLDER, Subject, subject, texts, texts_csv
+from bench.options import Options
+from bench.peer_models import made
+from bench.processes import WORKER, Peak, largest_of
+from bench.servers import CHECKOUT
+from likewise.core.cores import usable_threads
+
+ROWS = 2400
+BARE_ROWS = 1024
+OURS = "likewise.spark.udf"
+RUNNER = "likewise score --runner spark"
+BARE = "the bare engine"
+PEERS = {"mlflow.pyfunc.spark_udf, row by row": "rows", "mlflow.pyfunc.spark_udf, batched": "batched"}
+
+
+def spark(options: Options) -> dict[str, object]:
+    """Medians by tool, alternating, on one machine with a task a core; how many labels are ours.
+
+    Starting is apart: a session, its workers and their models come before the clock.
+    """
+    model, rows = subject(), options.rows or ROWS
+    wanted = (REQUIREMENTS / "requirements-spark.txt").read_text(encoding="utf-8")
+    python = python_of("spark", wanted, ["-r", str(REQUIREMENTS / "requirements-spark.txt")])
+    pyfuncs, source = made(model, python), texts_csv(rows)
+    taken: dict[str, list[dict[str, Any]]] = {}
+    with bare(model.bundle) as engine:
+        engine.ask(do="rate", texts=texts(64))
+        for _ in range(options.rounds or 3):
+            _note(taken, BARE, _rate(engine))
+            _note(taken, OURS, _job(sys.executable, "likewise", model.bundle, source))
+            _note(taken, RUNNER, _runner(model, source))
+            for title, name in PEERS.items():
+                _note(taken, title, _job(str(python), "mlflow", pyfuncs.pyfunc(name), source))
+            _note(taken, BARE, _rate(engine))
+    expected = taken[OURS][0]["labels"]
+    for rounds in taken.values():
+        for one in rounds:
+            labels = one.pop("labels", None)
+            one |= {"labels_equal": sum(map(str.__eq__, labels, expected))} if labels else {}
+    names = [line.partition("==")[0] for line in wanted.split()]
+    return {
+        "rows": rows,
+        "cores": usable_threads(),
+        "medians": wrk.medians(taken),
+        "rounds": taken,
+        "environment": versions(python, *names),
+    }
+
+
+def _note(taken: dict[str, list[dict[str, Any]]], title: str, figures: dict[str, Any]) -> None:
+    print(f"  {title}: { ({key: value for key, value in figures.items() if key != 'labels'}) }", flush=True)
+    taken.setdefault(title, []).append(figures)
+
+
+def _rate(engine: Child) -> dict[str, Any]:
+    """Tokenization included and overlapping, as a job has it."""
+    return {"rows_per_s": engine.ask(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"]}
+
+
+def _job(python: str, tool: str, model: Path, source: Path) -> dict[str, Any]:
+    argv = [python, "-m", "bench.peers.spark_job", tool, str(model), str(source), str(usable_threads())]
+    said, worker = _watched(argv)
+    return {**json.loads(said.splitlines()[-1]), "worker_mb": worker.mb}
+
+
+def _runner(model: Subject, source: Path) -> dict[str, Any]:
+    """Rows a second of the job by its own report, engines' start in the workers included; and of the whole command."""
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        argv = [sys.executable, "-m", "likewise.cli", "score", str(model.bundle), str(source), "-o", f"{folder}/out"]
+        began = time.perf_counter()
+        said, worker = _watched([*argv, "--runner", "spark", "--master", f"local[{usable_threads()}]", "--json"])
+        seconds, report = time.perf_counter() - began, json.loads(said)
+    rows = report["rows_ok"]
+    figures = {"rows_per_s": rows / report["seconds"], "whole_command_rows_per_s": rows / seconds}
+    return {**{name: round(value, 2) for name, value in figures.items()}, "worker_mb": worker.mb}
+
+
+def _watched(argv: Sequence[str]) -> tuple[str, Peak]:
+    """What the command prints, and the largest resident memory of any one of its Python workers."""
+    environment = {**os.environ, **_pairs(QUIET), "PYTHONPATH": str(CHECKOUT)}
+    environment |= {"PYSPARK_PYTHON": argv[0], "PYSPARK_DRIVER_PYTHON": argv[0]}
+    with (
+        subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, cwd=FOLDER) as process,
+        largest_of(process.pid, WORKER) as worker,
+    ):
+        said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(argv)} ended with {process.returncode}")
+    return said, worker
+
+
+def _pairs(settings: Sequence[str]) -> Mapping[str, str]:
+    return dict(each.split("=", 1) for each in settings)
