@@ -35,7 +35,7 @@ def test_labels_and_scores_are_those_of_transformers(folder: Path, engine: TextE
     encodings = engine.prepare(TEXTS)
     for encoding, said in zip(encodings, engine.run(encodings), strict=True):
         with torch.inference_mode():
-            odds = model(input_ids=torch.tensor([encoding.ids])).logits.softmax(dim=1)[0]
+            odds = model(input_ids=torch.tensor([encoding.ids.tolist()])).logits.softmax(dim=1)[0]
         assert said.label == model.config.id2label[int(odds.argmax())]
         assert said.score == pytest.approx(float(odds.max()), abs=1e-5)
 

@@ -20,11 +20,11 @@ BUDGET = 1024
 """Padded tokens in one forward pass."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One text as token ids, special tokens included, truncated, not padded."""
+    """One text as token ids, special tokens included, truncated, not padded; 4 bytes a token: a job holds thousands."""
 
-    ids: tuple[int, ...]
+    ids: NDArray[np.int32]
 
     @property
     def tokens(self) -> int:
@@ -80,7 +80,7 @@ class TextEngine:
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
         """One encoding a text. Texts must be encodable as UTF-8."""
         encoded = self._tokenizer.encode_batch_fast(list(texts))
-        return [Encoding(tuple(each.ids) or (self._pad_id,)) for each in encoded]
+        return [Encoding(np.array(each.ids or [self._pad_id], dtype=np.int32)) for each in encoded]
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
         """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
