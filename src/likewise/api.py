@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +21,8 @@ from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
 from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServedModel, ServerOptions, create_app, run
+from likewise.server import ServerOptions, run
+from likewise.serving import bundle_app
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,22 +199,7 @@ def serve(
     options = options or ServerOptions()
     found = _found(model, trust)
     choice = found.chosen(engine, precision)
-    load: Callable[[], Engine] = partial(found.engine, choice.name, precision=choice.precision)
-    if options.workers:
-        load = partial(_pool_of, partial(_worker_engine, str(found.path), choice, found.trust.allow), options.workers)
-    app = create_app(load, served_model(found), options)
-    run(app, options, on_listening=listening, on_ready=ready)
-
-
-def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
-    from likewise.workers import open_pool
-
-    return open_pool(opener, count)
-
-
-def _worker_engine(path: str, choice: EngineOptions, trust: bool) -> Engine:
-    """What each worker process runs."""
-    return open_bundle(path, engine=choice.name, precision=choice.precision, trust=trust).engine()
+    run(bundle_app(found, choice, found.trust, options), options, on_listening=listening, on_ready=ready)
 
 
 def score(
@@ -249,24 +234,6 @@ def score(
 def advice(bundle: Bundle) -> str | None:
     """A line for whoever serves or scores: how to have the fastest engine, where nobody has measured them here."""
     return why_unmeasured(bundle, bundle.choice)
-
-
-def served_model(bundle: StoredBundle) -> ServedModel:
-    """What the server tells of the model, with the JSON request body that was logged as its example."""
-    example = bundle.model_path / "serving_input_example.json"
-    return ServedModel(
-        name=bundle.manifest.source.uri,
-        version=_registered_version(bundle.manifest.source.resolved),
-        digest=bundle.digest,
-        signature=bundle.signature,
-        example=example.read_bytes() if example.is_file() else None,
-    )
-
-
-def _registered_version(uri: str) -> str:
-    """The version in `models:/NAME/VERSION`, else none."""
-    found = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
-    return found[1] if found else ""
 
 
 def _found(model: str | Path | Bundle, trust: bool) -> Bundle:

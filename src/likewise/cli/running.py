@@ -17,6 +17,7 @@ from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions, curl_line
+from likewise.serving import served_model
 
 MB = 1024 * 1024
 _serving = ServerOptions()
@@ -104,7 +105,7 @@ def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
         if screen.as_json:
             screen.json({"url": url, "bundle": found.digest})
         else:
-            screen.note(f"ready; the page is {url}/ and this asks it: {curl_line(api.served_model(found), url)}")
+            screen.note(f"ready; the page is {url}/ and this asks it: {curl_line(served_model(found), url)}")
 
     api.serve(found, options=options, listening=listening, ready=ready)
 

@@ -291,6 +291,47 @@ class PortTaken(LikewiseError):
     code = "PORT_TAKEN"
 
 
+# --- deployments -----------------------------------------------------------------------------------------------------
+
+
+class NotDeployed(LikewiseError):
+    """No deployment of this name, or nothing answers where it should stand."""
+
+    code = "NOT_DEPLOYED"
+    status = 404
+    mlflow_code = "RESOURCE_DOES_NOT_EXIST"
+
+
+class AlreadyDeployed(LikewiseError):
+    """A deployment of this name stands there already."""
+
+    code = "ALREADY_DEPLOYED"
+    status = 409
+    mlflow_code = "RESOURCE_ALREADY_EXISTS"
+
+
+class TargetUnavailable(LikewiseError):
+    """The place to deploy to cannot be reached, or lacks what the deployment needs."""
+
+    code = "TARGET_UNAVAILABLE"
+    status = 503
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
+class DeployFailed(LikewiseError):
+    """The place refused, or what was deployed does not answer as it should; what was begun has been taken back."""
+
+    code = "DEPLOY_FAILED"
+
+
+class Busy(LikewiseError):
+    """Another process is changing the same deployment."""
+
+    code = "BUSY"
+    status = 409
+    mlflow_code = "TEMPORARILY_UNAVAILABLE"
+
+
 class Interrupted(LikewiseError):
     """Stopped by the user."""
 

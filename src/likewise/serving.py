@@ -1,0 +1,60 @@
+"""A bundle behind the web service: the one app that the local server, a Ray replica and a container run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.trust import Trust
+from likewise.core.engine import Engine
+from likewise.engine.load import open_engine
+from likewise.engine.options import ANY, EngineOptions
+from likewise.server import ServedModel, ServerOptions, create_app
+
+
+def bundle_app(
+    bundle: Bundle, choice: EngineOptions = ANY, trust: Trust | None = None, options: ServerOptions | None = None
+) -> Starlette:
+    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.create_app`.
+
+    choice: which engine; trust: whether its code may run.
+    """
+    options, trust = options or ServerOptions(), trust or Trust()
+    load: Callable[[], Engine] = partial(open_engine, bundle, choice, trust=trust)
+    if options.workers:
+        load = partial(_pool_of, partial(_worker_engine, bundle.path, choice, trust.allow), options.workers)
+    return create_app(load, served_model(bundle), options)
+
+
+def served_model(bundle: Bundle) -> ServedModel:
+    """What the server tells of the model, with the JSON request body that was logged as its example."""
+    example = bundle.model_path / "serving_input_example.json"
+    return ServedModel(
+        name=bundle.manifest.source.uri,
+        version=_registered_version(bundle.manifest.source.resolved),
+        digest=bundle.digest,
+        signature=bundle.signature,
+        example=example.read_bytes() if example.is_file() else None,
+    )
+
+
+def _registered_version(uri: str) -> str:
+    """The version in `models:/NAME/VERSION`, else none."""
+    found = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
+    return found[1] if found else ""
+
+
+def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
+    from likewise.workers import open_pool
+
+    return open_pool(opener, count)
+
+
+def _worker_engine(path: Path, choice: EngineOptions, trust: bool) -> Engine:
+    """What each worker process runs."""
+    return open_engine(open_bundle(path), choice, trust=Trust(allow=trust))

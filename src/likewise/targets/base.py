@@ -1,0 +1,220 @@
+"""What every target is to the house: it looks, it plans, and each step of a plan is done and undone by it.
+
+A plan is data. What a dry run prints is what is executed: `likewise.targets.apply` walks the steps, writes down what
+each gave, and knows nothing of any target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+
+from likewise.core.digests import sha256_json
+
+Json = Any  # what JSON can say: a plan and a receipt are stored as such
+Outputs = Mapping[str, Json]
+Verb = Literal["create", "update", "delete"]
+State = Literal["ready", "starting", "updating", "failing", "gone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is deployed: a verified bundle on this machine.
+
+    source: the URI that was asked for. engine, precision: None for the fastest where it runs. trust: its own Python
+    code may run there.
+    """
+
+    digest: str
+    folder: Path
+    source: str
+    engine: str | None = None
+    precision: str | None = None
+    trust: bool = False
+
+    def as_dict(self) -> dict[str, Json]:
+        """For a plan and a receipt."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Json]) -> Self:
+        """What `as_dict` gave."""
+        return cls(**{**said, "folder": Path(said["folder"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `check` saw. fatal: the deployment cannot work so; else it can, and the reader should know."""
+
+    cause: str
+    remedy: str
+    fatal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a target does.
+
+    id: unique in its plan. action: what the target calls it. about: the same for people, in a line. params: may hold
+    `output_of(step, key)` in the place of what an earlier step gives, as no address is known before.
+    """
+
+    id: str
+    action: str
+    about: str
+    params: Mapping[str, Json] = field(default_factory=dict)
+
+
+FROM = "$from"
+
+
+def output_of(step: str, key: str) -> dict[str, Json]:
+    """In a step's params: the value `key` of what the step `step` gave."""
+    return {FROM: [step, key]}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a deployment, an update or a deletion does, before any of it is done.
+
+    target: its URI. model: what is deployed afterwards, None for a deletion. options: as the target's own dataclass
+    has them, those that were not asked for included.
+    """
+
+    target: str
+    name: str
+    verb: Verb
+    model: Model | None
+    options: Mapping[str, Json]
+    steps: tuple[Step, ...]
+
+    @property
+    def key(self) -> str:
+        """The digest of all of it: two equal plans are one."""
+        return sha256_json(self.as_dict())
+
+    def as_dict(self) -> dict[str, Json]:
+        """As `--plan --json` prints it."""
+        model = None if self.model is None else self.model.as_dict()
+        steps = [asdict(step) for step in self.steps]
+        return {
+            "target": self.target,
+            "name": self.name,
+            "verb": self.verb,
+            "model": model,
+            "options": dict(self.options),
+            "steps": steps,
+        }
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Json]) -> Self:
+        """What `as_dict` gave."""
+        model = None if said["model"] is None else Model.from_dict(said["model"])
+        steps = tuple(Step(**step) for step in said["steps"])
+        return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What stands where, as of the last plan that was carried out.
+
+    outputs: by step, what it gave (an address, a process, an ARN). previous: the model and the options before that
+    plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
+    """
+
+    target: str
+    name: str
+    model: Model
+    options: Mapping[str, Json]
+    outputs: Mapping[str, Outputs]
+    created: str
+    updated: str
+    previous: Mapping[str, Json] | None = None
+
+    def as_dict(self) -> dict[str, Json]:
+        """For the store and for `--json`."""
+        return {**{name: getattr(self, name) for name in self.__slots__}, "model": self.model.as_dict()}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Json]) -> Self:
+        """What `as_dict` gave."""
+        return cls(**{**said, "model": Model.from_dict(said["model"])})
+
+    def output(self, key: str) -> Json:
+        """The value `key` of the last step that gave one; KeyError."""
+        for given in reversed(list(self.outputs.values())):
+            if key in given:
+                return given[key]
+        raise KeyError(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a deployment is now, as its place says. url: where it answers. about: a line; details: what else is known."""
+
+    state: State
+    url: str | None = None
+    about: str = ""
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a deployment said to a request, whatever its status."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Target(Protocol):
+    """A place where bundles are deployed. Opening one reaches nothing yet; every method may be called from any process.
+
+    Options: a frozen dataclass whose fields have `metadata["help"]`; values of `-C` are coerced to the fields' types
+    by `likewise.targets.options`.  uri: as the user may write it again.
+    """
+
+    Options: ClassVar[type]
+    uri: str
+
+    def check(self, model: Model, options: Any) -> Sequence[Finding]:
+        """What stands in the way, looked at without changing anything."""
+        ...
+
+    def plan(self, verb: Verb, name: str, model: Model | None, options: Any, current: Receipt | None) -> Sequence[Step]:
+        """The steps, without doing any of them; current: what stands there under this name, as far as is known.
+
+        Raises LikewiseError where the verb cannot be done so.
+        """
+        ...
+
+    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+        """Do one step, and give what later steps and the receipt need.
+
+        Done before, wholly or in part, by a process that was killed: it looks first, and does only what is missing.
+        Raises LikewiseError, having left nothing behind that `undo` does not remove.
+        """
+        ...
+
+    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+        """Take back a step that was begun, wherever it was stopped; nothing where there is nothing to take back."""
+        ...
+
+
+@runtime_checkable
+class Live(Protocol):
+    """A target whose deployments answer requests."""
+
+    def status(self, receipt: Receipt) -> Status:
+        """How it is now; `gone` where the place knows nothing of it."""
+        ...
+
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+        """Its answer to `POST /invocations`; NotDeployed where nothing answers."""
+        ...
+
+    def found(self) -> Sequence[str]:
+        """Names of what stands there, receipts or not."""
+        ...

@@ -1,0 +1,1 @@
+"""Ray Serve: our data plane and engine in its replicas."""
