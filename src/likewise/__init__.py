@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likewise.api import Bundle, bundle, find, open_bundle, score, serve
+    from likewise.deployments import deploy
 
-__all__ = ["Bundle", "bundle", "find", "open_bundle", "score", "serve"]
+__all__ = ["Bundle", "bundle", "deploy", "find", "open_bundle", "score", "serve"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazy: a logged pipeline carries this package into environments that have neither server nor command line.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from likewise import api
+    from likewise import api, deployments
 
-    return getattr(api, name)
+    return getattr(deployments if name == "deploy" else api, name)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import machine, models, running
+from likewise.cli import deploying, machine, models, running
 from likewise.cli.screen import failure
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 
@@ -25,9 +25,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help"]},
 )
-COMMANDS = (models.bundle, models.inspect, running.serve, running.score, machine.demo, machine.doctor, models.trust)
+COMMANDS = (
+    *(models.bundle, models.inspect, running.serve, running.score),
+    *(deploying.deploy, deploying.list_, deploying.status, deploying.predict, deploying.update, deploying.delete),
+    *(machine.demo, machine.doctor, models.trust),
+)
 for command in COMMANDS:
-    app.command()(command)
+    app.command(command.__name__.rstrip("_"))(command)
 
 
 def _version(wanted: bool) -> None:
@@ -82,7 +86,7 @@ def explained(error: Exception) -> LikewiseError:
     if isinstance(error, LikewiseError):
         return error
     if isinstance(error, typer.TyperException):
-        named = [word for word in sys.argv[1:2] if word in {command.__name__ for command in COMMANDS}]
+        named = [word for word in sys.argv[1:2] if word in {command.__name__.rstrip("_") for command in COMMANDS}]
         return WrongUsage(error.format_message(), remedy=" ".join(["likewise", *named, "--help"]))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputRefused(f"no space left: {error}", remedy="free some space, or write to another disk")

@@ -49,7 +49,7 @@ class JobProgress:
 
 
 def describe(stand: Stand, first: Stand) -> str:
-    """Rows, rows/s of this run, duplicates and the time that is left by the pace since `first`."""
+    """Rows, rows/s of this run, duplicates, the runner's status, and the time left by the pace since `first`."""
     rate = (stand.rows - stand.resumed) / stand.seconds if stand.seconds else 0.0
     of = f"/{stand.total:,}" if stand.total is not None else ""
     said = [f"{stand.rows:,}{of} rows", f"{rate:,.0f} rows/s"]
@@ -57,6 +57,8 @@ def describe(stand: Stand, first: Stand) -> str:
         said.append(f"{stand.duplicates:,} repeated")
     if stand.resumed:
         said.append(f"{stand.resumed:,} done before")
+    if stand.status:
+        said.append(stand.status)
     if stand.fraction > first.fraction:
         left = (1 - stand.fraction) * (stand.seconds - first.seconds) / (stand.fraction - first.fraction)
         said.append(f"{_clock(left)} left")

@@ -176,7 +176,7 @@ class Target(Protocol):
     by `likewise.targets.options`.  uri: as the user may write it again.
     """
 
-    Options: ClassVar[type]
+    Options: ClassVar[type[Any]]
     uri: str
 
     def check(self, model: Model, options: Any) -> Sequence[Finding]:

@@ -1,0 +1,193 @@
+"""`deploy`, `list`, `status`, `predict`, `update`, `delete`: deployments over all targets."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likewise import deployments
+from likewise.cli.models import Model, TrustFlag
+from likewise.cli.options import EngineName, Exact, Precision, asked_precision
+from likewise.cli.screen import Json, Screen
+from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
+from likewise.deployments import Planned
+from likewise.targets.base import Receipt, Status, Step
+from likewise.targets.options import described, parse_config
+from likewise.targets.registry import names, open_target
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="What the deployment is called.")]
+To = Annotated[str | None, typer.Option("--to", "-t", metavar="TARGET", help="Where it stands, if that is not clear.")]
+Config = Annotated[
+    list[str] | None,
+    typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the target; nested ones as JSON."),
+]
+PlanFlag = Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")]
+
+
+def deploy(
+    model: Model,
+    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="local, ray-serve, ray-serve://host:port, …")],
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it will be called.")] = None,
+    config: Config = None,
+    plan: PlanFlag = False,
+    options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
+    engine: EngineName = None,
+    precision: Precision = None,
+    exact: Exact = False,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Deploy MODEL to TARGET. Cut off and run again, it is gone on with; where a step fails, all is taken back."""
+    screen = Screen(json)
+    if options:
+        return _options(to, screen)
+    if name is None:
+        raise WrongUsage("the deployment has no name", remedy="--name NAME")
+    open_target(to)  # a wrong one is told before the model is bundled
+    wanted = deployments.model_of(model, engine, asked_precision(precision, exact), trust)
+    given = parse_config(config or [])
+    planned = deployments.plan("create", name, to=to, model=wanted, options=given, settle=not plan)
+    return _show(planned, screen) if plan else _do(planned, screen)
+
+
+def update(
+    name: Name,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Another model; its own if left out.")] = None,
+    to: To = None,
+    config: Config = None,
+    to_previous: Annotated[bool, typer.Option("--to-previous", help="Back to what was before the last plan.")] = False,
+    plan: PlanFlag = False,
+    engine: EngineName = None,
+    precision: Precision = None,
+    exact: Exact = False,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Give a deployment another model, other options, or both; what is not named stays as it is."""
+    screen = Screen(json)
+    asked = asked_precision(precision, exact)
+    if model is None and (engine or asked):
+        raise WrongUsage(
+            "an engine is chosen for a model", remedy=f"likewise update {name} MODEL"
+        )
+    wanted = None if model is None else deployments.model_of(model, engine, asked, trust)
+    planned = deployments.plan(
+        "update",
+        name,
+        to=to,
+        model=wanted,
+        options=parse_config(config or []),
+        previous=to_previous,
+        settle=not plan,
+    )
+    return _show(planned, screen) if plan else _do(planned, screen)
+
+
+def delete(name: Name, to: To = None, plan: PlanFlag = False, json: Json = False) -> None:
+    """Take a deployment down, with all that it holds."""
+    screen = Screen(json)
+    planned = deployments.plan("delete", name, to=to, settle=not plan)
+    return _show(planned, screen) if plan else _do(planned, screen)
+
+
+def list_(json: Json = False) -> None:
+    """What has been deployed from here, on every target."""
+    screen, receipts = Screen(json), deployments.deployments()
+    if json:
+        screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
+        return
+    if not receipts:
+        screen.note("nothing is deployed; likewise deploy MODEL --to TARGET --name NAME")
+    rows = [(each.name, each.target, each.model.source, each.model.digest[:19], each.updated) for each in receipts]
+    screen.table("Deployments", ("name", "target", "model", "bundle", "since"), rows)
+
+
+def status(name: Name, to: To = None, json: Json = False) -> None:
+    """How a deployment is now, as its place says; exit code 1 where it does not answer."""
+    receipt, now = deployments.status(name, to=to)
+    Screen(json).result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
+    if now.state in ("failing", "gone"):
+        raise typer.Exit(1)
+
+
+def predict(
+    name: Name,
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A request: a .json or .csv file, - for stdin, or JSON itself.")
+    ],
+    to: To = None,
+    json: Json = False,  # noqa: ARG001  the answer is JSON in any case
+) -> None:
+    """Ask a deployment, in any form that its `/invocations` takes."""
+    body, kind = _request(source)
+    answer = deployments.ask(name, body, kind, to=to)
+    sys.stdout.write(answer.body.decode(errors="replace").rstrip("\n") + "\n")
+    if answer.status >= 400:
+        raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
+
+
+def _request(source: str) -> tuple[bytes, str]:
+    if source == "-":
+        return sys.stdin.buffer.read(), deployments.JSON
+    if source.lstrip().startswith(("{", "[")):
+        return source.encode(), deployments.JSON
+    try:
+        return Path(source).read_bytes(), "text/csv" if source.endswith(".csv") else deployments.JSON
+    except OSError as error:
+        raise InputNotFound(f"{source}: {error.strerror}", remedy="name a .json or .csv file, - or JSON") from error
+
+
+def _do(planned: Planned, screen: Screen) -> None:
+    for finding in planned.findings:
+        screen.note(f"{finding.cause}; {finding.remedy}")
+    receipt = deployments.carry_out(planned, lambda step: screen.note(step.about))
+    plan = planned.plan
+    if receipt is None:
+        screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])
+        return
+    screen.result(receipt.as_dict(), plan.name, _facts(receipt, None))
+
+
+def _show(planned: Planned, screen: Screen) -> None:
+    """The plan as data, or as a table."""
+    plan, findings = planned.plan, [asdict(each) for each in planned.findings]
+    if screen.as_json:
+        screen.json({**plan.as_dict(), "key": plan.key, "findings": findings})
+        return
+    for finding in planned.findings:
+        screen.note(f"{finding.cause}; {finding.remedy}")
+    rows = [(step.id, step.action, step.about, _params(step)) for step in plan.steps]
+    screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "action", "does", "with"), rows)
+
+
+def _params(step: Step) -> str:
+    return ", ".join(
+        f"{key}={value if isinstance(value, str) else json_.dumps(value)}" for key, value in step.params.items()
+    )
+
+
+def _options(to: str, screen: Screen) -> None:
+    found = described(open_target(to).Options)
+    if screen.as_json:
+        screen.json({"options": [dict(zip(("name", "default", "help"), each, strict=True)) for each in found]})
+    else:
+        screen.table(f"Options of {to}, of {', '.join(names())}", ("option", "default", "means"), found)
+
+
+def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:
+    given = {key: value for step in receipt.outputs.values() for key, value in step.items()}
+    state = [] if now is None else [("state", f"{now.state} {now.about}".strip())]
+    details = {} if now is None else now.details
+    return [
+        ("target", receipt.target),
+        *state,
+        ("bundle", receipt.model.digest),
+        ("made from", receipt.model.source),
+        *[(key, str(value)) for key, value in {**given, **details}.items() if value not in (None, "", [], {})],
+        ("since", receipt.updated),
+    ]

@@ -1,0 +1,202 @@
+"""Deployments over all targets: plan, carry out, ask, change, take down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likewise.api import Bundle, find
+from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, WrongUsage
+from likewise.receipts import Receipts
+from likewise.targets.apply import Tell, apply, take_back
+from likewise.targets.base import Answer, Finding, Live, Model, Plan, Receipt, Status, Target, Verb
+from likewise.targets.options import as_json, coerce
+from likewise.targets.registry import open_target
+
+__all__ = ["Planned", "ask", "carry_out", "delete", "deploy", "deployments", "model_of", "plan", "status", "update"]
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the target that carries it out, and what its check saw that is not fatal."""
+
+    plan: Plan
+    target: Target
+    findings: Sequence[Finding]
+
+
+def deploy(
+    model: str | Path | Bundle,
+    to: str,
+    name: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+) -> Receipt:
+    """Deploy `model` to the target `to` under `name`; cut off and called again, it is gone on with.
+
+    options: of the target, strings or values.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
+    WrongUsage, and what `find` raises.
+    """
+    return _kept(
+        carry_out(plan("create", name, to=to, model=model_of(model, engine, precision, trust), options=options))
+    )
+
+
+def update(
+    name: str,
+    model: str | Path | Bundle | None = None,
+    options: Mapping[str, object] | None = None,
+    *,
+    to: str | None = None,
+    previous: bool = False,
+    engine: str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+) -> Receipt:
+    """Another model, other options, or both; options that are not named stay. previous: back to what was before.
+
+    Raises NotDeployed, and what `deploy` does.
+    """
+    wanted = None if model is None else model_of(model, engine, precision, trust)
+    planned = plan("update", name, to=to, model=wanted, options=options, previous=previous, settle=True)
+    return _kept(carry_out(planned))
+
+
+def delete(name: str, *, to: str | None = None) -> None:
+    """Take the deployment down, with all that it holds; NotDeployed."""
+    carry_out(plan("delete", name, to=to, settle=True))
+
+
+def deployments() -> list[Receipt]:
+    """What has been deployed from here and not taken down, by name."""
+    return [Receipt.from_dict(said) for said in Receipts().all()]
+
+
+def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
+    """A deployment's receipt, and how it is now; NotDeployed."""
+    receipt = _current(Receipts(), name, to)
+    return receipt, _live(receipt).status(receipt)
+
+
+def ask(name: str, body: bytes, content_type: str = JSON, *, to: str | None = None) -> Answer:
+    """What the deployment answers to `POST /invocations`; NotDeployed."""
+    receipt = _current(Receipts(), name, to)
+    return _live(receipt).predict(receipt, body, content_type)
+
+
+def plan(
+    verb: Verb,
+    name: str,
+    *,
+    to: str | None = None,
+    model: Model | None = None,
+    options: Mapping[str, object] | None = None,
+    previous: bool = False,
+    settle: bool = False,
+) -> Planned:
+    """What `verb` would do; nothing is changed.
+
+    to: the target's URI, which may be left out where one deployment alone has the name. settle: what another plan for
+    this deployment has begun, and was cut off in, is taken back first.
+    Raises what the public verbs do; DeployFailed with the first fatal thing that the target's check sees.
+    """
+    receipts = Receipts()
+    uri, current = _whom(receipts, verb, name, to)
+    target = open_target(uri)
+    wanted, given = _asked(verb, current, model, options or {}, previous)
+    typed = coerce(target.Options, given)
+    begun = receipts.unfinished(target.uri, name)
+    if begun is not None and _same(cut := Plan.from_dict(begun.plan), verb, wanted, as_json(typed)):
+        return Planned(cut, target, ())
+    findings = target.check(wanted, typed) if wanted is not None else ()
+    for finding in findings:
+        if finding.fatal:
+            raise DeployFailed(finding.cause, remedy=finding.remedy)
+    if begun is not None and settle:
+        take_back(target, name, receipts)
+    steps = tuple(target.plan(verb, name, wanted, typed, current))
+    return Planned(Plan(target.uri, name, verb, wanted, as_json(typed), steps), target, findings)
+
+
+def carry_out(planned: Planned, tell: Tell = lambda _: None) -> Receipt | None:
+    """Do what was planned, and nothing else; see `likewise.targets.apply.apply`."""
+    return apply(planned.plan, planned.target, Receipts(), tell)
+
+
+def model_of(
+    model: str | Path | Bundle, engine: str | None = None, precision: str | None = None, trust: bool = False
+) -> Model:
+    """What is deployed, found as `find` does."""
+    found = model if isinstance(model, Bundle) else find(model, trust=trust)
+    choice = found.chosen(engine, precision)
+    trusted = found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
+    source = found.manifest.source.uri
+    return Model(found.digest, found.path.absolute(), source, choice.name, choice.precision, trusted)
+
+
+def _whom(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
+    """The target's URI and what stands there."""
+    if verb != "create":
+        current = _current(receipts, name, to)
+        return current.target, current
+    if to is None:
+        raise WrongUsage("where to is not said", remedy="--to TARGET")
+    uri = open_target(to).uri
+    if receipts.get(uri, name) is not None:
+        raise AlreadyDeployed(
+            f"{name!r} is deployed on {uri} already", remedy=f"likewise update {name} MODEL, or take another name"
+        )
+    return uri, None
+
+
+def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
+    uri = None if to is None else open_target(to).uri
+    found = [each for each in receipts.all() if each["name"] == name and uri in (None, each["target"])]
+    if not found:
+        where = f" on {uri}" if uri else ""
+        raise NotDeployed(f"nothing is deployed as {name!r}{where}", remedy="likewise list shows what is")
+    if len(found) > 1:
+        places = ", ".join(each["target"] for each in found)
+        raise WrongUsage(f"{name!r} is deployed on {places}", remedy="say which by --to TARGET")
+    return Receipt.from_dict(found[0])
+
+
+def _asked(
+    verb: Verb, current: Receipt | None, model: Model | None, options: Mapping[str, object], previous: bool
+) -> tuple[Model | None, dict[str, object]]:
+    """The model and all options that are wanted; an update keeps what it does not name."""
+    if current is None:
+        return model, dict(options)
+    if verb == "delete":
+        return None, dict(current.options)
+    if not previous:
+        return model or current.model, {**current.options, **options}
+    if current.previous is None:
+        raise WrongUsage("there is no earlier version to go back to", remedy="name one: likewise update NAME MODEL")
+    if model is not None:
+        raise WrongUsage("a model and the previous one are asked for at once", remedy="give one of the two")
+    return Model.from_dict(current.previous["model"]), {**current.previous["options"], **options}
+
+
+def _same(cut: Plan, verb: Verb, model: Model | None, options: Mapping[str, Any]) -> bool:
+    """Whether a plan that was cut off is what is asked for now."""
+    return (cut.verb, cut.model, dict(cut.options)) == (verb, model, dict(options))
+
+
+def _live(receipt: Receipt) -> Live:
+    target = open_target(receipt.target)
+    if not isinstance(target, Live):
+        raise WrongUsage(f"what is on {receipt.target} answers no requests", remedy="ask it where it runs")
+    return target
+
+
+def _kept(receipt: Receipt | None) -> Receipt:
+    assert receipt is not None  # noqa: S101  only a deletion leaves none
+    return receipt

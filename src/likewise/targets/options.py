@@ -1,0 +1,123 @@
+"""A target's options from `KEY=VALUE`: typed by its dataclass, unknown ones refused by name."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from likewise.core.errors import WrongUsage
+
+T = TypeVar("T")
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def coerce(kind: type[T], given: Mapping[str, object]) -> T:
+    """The options `kind` with what is `given`: values of the fields' types, or strings that say them.
+
+    Nested ones are JSON. Raises WrongUsage for an unknown key, with the nearest one, and for a value that is no such
+    thing.
+    """
+    hints, known = get_type_hints(kind), {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise WrongUsage(f"there is no option {key!r}", remedy=f"{meant}options: {', '.join(sorted(known))}")
+    values = {key: _value(key, value, hints[key]) for key, value in given.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:  # one without a default is missing
+        raise WrongUsage(str(error), remedy="give it by -C KEY=VALUE") from error
+
+
+def as_json(options: Any) -> dict[str, Any]:
+    """All of the options as JSON has them; `coerce` takes it back."""
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+
+
+def described(kind: type) -> list[tuple[str, str, str]]:
+    """Name, default and help of each option."""
+    return [(each.name, _default(each), str(each.metadata.get("help", ""))) for each in fields(kind)]
+
+
+def parse_config(pairs: list[str]) -> dict[str, str]:
+    """`["num_replicas=1"]` as a mapping; WrongUsage for anything else."""
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not (key and sign) or key in mapping:
+            raise WrongUsage(f"-C {pair!r} is not KEY=VALUE, or names KEY twice", remedy="-C num_replicas=2")
+        mapping[key] = value
+    return mapping
+
+
+def _default(each: Field[Any]) -> str:
+    if each.default is not MISSING:
+        return "" if each.default is None else str(each.default)
+    return "" if each.default_factory is MISSING else json.dumps(each.default_factory())
+
+
+def _value(key: str, value: object, kind: Any) -> object:
+    wanted = [each for each in _alternatives(kind) if each is not type(None)]
+    if value is None and type(None) in _alternatives(kind):
+        return None
+    for each in wanted:
+        try:
+            return _one(value, each)
+        except (ValueError, TypeError):
+            continue
+    names = " or ".join(_name(each) for each in wanted)
+    raise WrongUsage(f"option {key!r} is {value!r}, which is no {names}", remedy=f"-C {key}={_name(wanted[0]).upper()}")
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _one(value: object, kind: Any) -> object:
+    """ValueError or TypeError where `value` does not say a `kind`."""
+    origin = get_origin(kind) or kind
+    if origin is Literal:
+        return _member(value, get_args(kind))
+    if isinstance(value, str) and origin is not str:
+        return _from_text(value, origin)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = {Mapping: dict, Path: Path}.get(origin, origin)
+    if not isinstance(value, expected) or (isinstance(value, bool) and origin is not bool):
+        raise TypeError(value)
+    return value
+
+
+def _from_text(text: str, origin: Any) -> object:
+    if origin is bool:
+        if text.lower() not in _WORDS:
+            raise ValueError(text)
+        return _WORDS[text.lower()]
+    if origin in (int, float, Path):
+        return origin(text)
+    said = json.loads(text)
+    if not isinstance(said, dict if origin in (dict, Mapping) else list if origin in (list, tuple) else origin):
+        raise ValueError(text)
+    return said
+
+
+def _member(value: object, members: tuple[object, ...]) -> object:
+    found = [member for member in members if str(member) == str(value)]
+    if not found:
+        raise ValueError(value)
+    return found[0]
+
+
+def _name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    origin = get_origin(kind) or kind
+    return {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"}.get(
+        origin, "JSON object" if origin in (dict, Mapping) else "JSON list"
+    )

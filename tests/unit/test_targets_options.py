@@ -1,0 +1,102 @@
+"""`-C KEY=VALUE` to typed options, and targets by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likewise.core.errors import WrongUsage
+from likewise.targets.options import as_json, coerce, described, parse_config
+from likewise.targets.registry import names, open_target
+
+
+@dataclass(frozen=True)
+class Some:
+    """Of every type."""
+
+    replicas: int | Literal["auto"] = field(default=1, metadata={"help": "How many."})
+    share: float = 0.5
+    on: bool = False
+    path: Path | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    zones: list[str] | None = None
+    title: str = "x"
+
+
+@given(
+    st.builds(
+        Some,
+        replicas=st.integers() | st.just("auto"),
+        share=st.floats(allow_nan=False, allow_infinity=False),
+        on=st.booleans(),
+        path=st.none() | st.just(Path("/a/b")),
+        more=st.dictionaries(st.text(), st.integers() | st.text()),
+        zones=st.none() | st.lists(st.text()),
+        title=st.text(),
+    )
+)
+def test_options_survive_json(options: Some) -> None:
+    assert coerce(Some, as_json(options)) == options
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("replicas=3", Some(replicas=3)),
+        ("replicas=auto", Some(replicas="auto")),
+        ("share=2", Some(share=2.0)),
+        ("on=true", Some(on=True)),
+        ("on=0", Some(on=False)),
+        ('more={"num_cpus": 0.5}', Some(more={"num_cpus": 0.5})),
+        ('zones=["a"]', Some(zones=["a"])),
+        ("path=/tmp/x", Some(path=Path("/tmp/x"))),
+        ("title=a=b", Some(title="a=b")),
+    ],
+)
+def test_strings_become_the_fields_types(text: str, expected: Some) -> None:
+    assert coerce(Some, parse_config([text])) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["replicas=two", "replicas=1.5", "share=half", "on=maybe", "more=[1]", "more={", "zones={}"]
+)
+def test_a_value_of_another_type_is_refused_by_name(text: str) -> None:
+    with pytest.raises(WrongUsage, match=text.partition("=")[0]):
+        coerce(Some, parse_config([text]))
+
+
+def test_booleans_are_no_numbers_and_numbers_no_booleans() -> None:
+    for given_ in ({"replicas": True}, {"share": False}, {"on": 1}):
+        with pytest.raises(WrongUsage):
+            coerce(Some, given_)
+
+
+def test_an_unknown_option_is_told_with_the_nearest() -> None:
+    with pytest.raises(WrongUsage, match="'replcas'") as refused:
+        coerce(Some, {"replcas": "2"})
+    assert "did you mean 'replicas'?" in refused.value.remedy
+
+
+@pytest.mark.parametrize("pairs", [["replicas"], ["=2"], ["share=1", "share=2"]])
+def test_what_is_no_pair_is_refused(pairs: list[str]) -> None:
+    with pytest.raises(WrongUsage):
+        parse_config(pairs)
+
+
+def test_options_are_described_with_default_and_help() -> None:
+    assert described(Some)[0] == ("replicas", "1", "How many.")
+    assert ("more", "{}", "") in described(Some)
+
+
+def test_the_built_in_targets_come_by_the_entry_point_that_others_use() -> None:
+    assert {"local", "ray", "ray-serve"} <= set(names())
+    with pytest.raises(WrongUsage) as refused:
+        open_target("ray-server")
+    assert "did you mean 'ray-serve'?" in refused.value.remedy
+    with pytest.raises(WrongUsage, match="no target"):
+        open_target("")
