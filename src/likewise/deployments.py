@@ -74,9 +74,15 @@ def delete(name: str, *, to: str | None = None) -> None:
     carry_out(plan("delete", name, to=to, settle=True))
 
 
-def deployments() -> list[Receipt]:
-    """What has been deployed from here and not taken down, by name."""
-    return [Receipt.from_dict(said) for said in Receipts().all()]
+def deployments(to: str | None = None) -> list[Receipt]:
+    """What has been deployed from here and not taken down, by name; to: on this target, with what it tells itself."""
+    held = [Receipt.from_dict(said) for said in Receipts().all()]
+    if to is None:
+        return held
+    target = open_target(to)
+    mine = {each.name: each for each in held if each.target == target.uri}
+    there = {each.name: each for each in target.found()} if isinstance(target, Live) else {}
+    return [mine.get(name) or there[name] for name in sorted({*mine, *there})]
 
 
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
@@ -149,7 +155,7 @@ def _whom(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[st
     if to is None:
         raise WrongUsage("where to is not said", remedy="--to TARGET")
     uri = open_target(to).uri
-    if receipts.get(uri, name) is not None:
+    if receipts.get(uri, name) is not None:  # what others have deployed there, the target's plan looks for
         raise AlreadyDeployed(
             f"{name!r} is deployed on {uri} already", remedy=f"likewise update {name} MODEL, or take another name"
         )
@@ -159,6 +165,8 @@ def _whom(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[st
 def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     uri = None if to is None else open_target(to).uri
     found = [each for each in receipts.all() if each["name"] == name and uri in (None, each["target"])]
+    if not found and to is not None:
+        found = [each.as_dict() for each in deployments(to) if each.name == name]
     if not found:
         where = f" on {uri}" if uri else ""
         raise NotDeployed(f"nothing is deployed as {name!r}{where}", remedy="likewise list shows what is")

@@ -215,6 +215,6 @@ class Live(Protocol):
         """Its answer to `POST /invocations`; NotDeployed where nothing answers."""
         ...
 
-    def found(self) -> Sequence[str]:
-        """Names of what stands there, receipts or not."""
+    def found(self) -> Sequence[Receipt]:
+        """What stands there as the place itself tells, whoever deployed it: written down there by `do`."""
         ...

@@ -1,0 +1,197 @@
+"""A target behind MLflow's deployment client: its verbs, its return shapes, its exceptions.
+
+Source: MLflow's documentation of `mlflow.deployments.BaseDeploymentClient` and of deployment plugins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+from mlflow.deployments import BaseDeploymentClient
+from mlflow.exceptions import MlflowException
+from mlflow.utils.proto_json_utils import dump_input_data
+
+from likewise import api, deployments
+from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
+from likewise.server import ServerOptions
+from likewise.targets.base import Receipt, Status
+from likewise.targets.options import coerce, described
+from likewise.targets.registry import open_target
+
+FLAVOR = "python_function"
+TRUST = "LIKEWISE_TRUST"
+
+
+class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is untyped
+    """Deployments on one target, by MLflow's names."""
+
+    def __init__(self, target_uri: str) -> None:
+        super().__init__(target_uri)
+        with _as_mlflow():
+            self._target = open_target(target_of(target_uri)).uri
+
+    def create_deployment(
+        self,
+        name: str,
+        model_uri: str,
+        flavor: str | None = None,
+        config: Mapping[str, object] | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """Deploy `model_uri`; config: the target's options.  RESOURCE_ALREADY_EXISTS where the name is taken."""
+        with _as_mlflow():
+            _refuse(flavor, endpoint)
+            receipt = deployments.deploy(model_uri, self._target, name, config, trust=_trust())
+        return _told(receipt)
+
+    def update_deployment(
+        self,
+        name: str,
+        model_uri: str | None = None,
+        flavor: str | None = None,
+        config: Mapping[str, object] | None = None,
+        endpoint: str | None = None,
+    ) -> dict[str, Any]:
+        """Another model, other options, or both."""
+        with _as_mlflow():
+            _refuse(flavor, endpoint)
+            receipt = deployments.update(name, model_uri, config, to=self._target, trust=_trust())
+        return _told(receipt)
+
+    def delete_deployment(
+        self, name: str, config: Mapping[str, object] | None = None, endpoint: str | None = None
+    ) -> None:
+        """Take it down; nothing where it is not there, as MLflow asks for."""
+        with _as_mlflow():
+            _refuse(None, endpoint)
+            if config:
+                raise WrongUsage("a deletion takes no options", remedy="leave config out")
+            try:
+                deployments.delete(name, to=self._target)
+            except NotDeployed:
+                return
+
+    def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
+        """One object a deployment on this target."""
+        with _as_mlflow():
+            _refuse(None, endpoint)
+            return [_told(each) for each in deployments.deployments(self._target)]
+
+    def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
+        """What is known of it, and how it is now; RESOURCE_DOES_NOT_EXIST."""
+        with _as_mlflow():
+            _refuse(None, endpoint)
+            return _told(*deployments.status(name, to=self._target))
+
+    def predict(
+        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None, *, df: Any = None
+    ) -> pd.DataFrame:
+        """One row a prediction. inputs: a frame, an array, or a list or dict of them; df: the same, as it was called.
+
+        Raises MlflowException with what the deployment said.
+        """
+        with _as_mlflow():
+            _refuse(None, endpoint)
+            if deployment_name is None or (inputs is None) == (df is None):
+                raise WrongUsage("predict takes a deployment's name and its inputs", remedy="predict(NAME, inputs)")
+            asked = inputs if df is None else df
+            body = asked if isinstance(asked, str) else dump_input_data(asked)
+            answer = deployments.ask(deployment_name, body.encode(), to=self._target)
+        if answer.status != 200:
+            raise _exception(answer.body)
+        said = json.loads(answer.body)
+        return pd.DataFrame(said["predictions"] if isinstance(said, dict) and "predictions" in said else said)
+
+
+def target_of(uri: str) -> str:
+    """The target's own URI of what MLflow calls it: `likewise:/local` is `local`."""
+    scheme, _, rest = uri.partition(":")
+    return rest.strip("/") if scheme == "likewise" else uri
+
+
+def run_local(
+    name: str,  # noqa: ARG001  a service in the foreground has no name
+    model_uri: str,
+    flavor: str | None = None,
+    config: Mapping[str, object] | None = None,
+) -> None:
+    """Serve `model_uri` in the foreground until Ctrl-C; config: of the web service, such as port."""
+    with _as_mlflow():
+        _refuse(flavor, None)
+        options = coerce(ServerOptions, config or {})
+        api.serve(model_uri, options=options, trust=_trust(), ready=lambda url: print(f"{url}/invocations"))  # noqa: T201
+
+
+def help_of(*targets: str) -> Callable[[], str]:
+    """MLflow's `target_help`, about these targets."""
+
+    def target_help() -> str:
+        return "\n\n".join(map(_help, targets))
+
+    return target_help
+
+
+def _help(target: str) -> str:
+    lines = [
+        f"  {name}: {text} {f'[{default}]' if default else ''}".rstrip() for name, default, text in _options(target)
+    ]
+    return "\n".join([f"Options of {target} (-C KEY=VALUE, nested ones as JSON):", *lines])
+
+
+def _options(target: str) -> list[tuple[str, str, str]]:
+    return described(open_target(target).Options)
+
+
+def _trust() -> bool:
+    """Whoever deploys through MLflow loads models as MLflow does, unless it is to be strict."""
+    return os.environ.get(TRUST) != "strict"
+
+
+def _refuse(flavor: str | None, endpoint: str | None) -> None:
+    if flavor not in (None, FLAVOR):
+        raise WrongUsage(f"flavor is {flavor!r}", remedy=f"{FLAVOR!r}, or leave it out")
+    if endpoint is not None:
+        raise WrongUsage("this target has no endpoints", remedy="leave endpoint out; a deployment's name is enough")
+
+
+def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
+    """What MLflow's command line prints: it reads `name` and `flavor`."""
+    url = status.url if status else next((out["url"] for out in receipt.outputs.values() if "url" in out), None)
+    told = {
+        "name": receipt.name,
+        "flavor": FLAVOR,
+        "model_uri": receipt.model.source,
+        "bundle": receipt.model.digest,
+        "url": url,
+        "config": dict(receipt.options),
+        "updated": receipt.updated,
+    }
+    return told if status is None else {**told, "state": status.state, "about": status.about, **status.details}
+
+
+@contextmanager
+def _as_mlflow() -> Iterator[None]:
+    try:
+        yield
+    except LikewiseError as error:
+        raise MlflowException(f"{error.cause}\n{error.remedy}", error_code=_code(error.mlflow_code)) from error
+
+
+def _exception(body: bytes) -> MlflowException:
+    """From the body of an error's answer."""
+    try:
+        said = json.loads(body)
+        return MlflowException(f"{said['message']}\n{said['remedy']}", error_code=_code(said["error_code"]))
+    except (ValueError, KeyError, TypeError):
+        return MlflowException(body.decode(errors="replace")[:1000])
+
+
+def _code(name: str) -> int:
+    from mlflow.protos import databricks_pb2
+
+    return int(databricks_pb2.ErrorCode.Value(name))
