@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -19,6 +20,11 @@ def test_rate_and_time_left_are_of_this_run() -> None:
     assert describe(START, START) == "1,000 rows, 50 rows/s, 900 done before"
     # 0.3 of the input in 3 s, so 0.6 takes 6
     assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 repeated, 900 done before, 0:00:06 left"
+
+
+def test_what_the_runner_says_of_itself_is_shown() -> None:
+    said = describe(replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks"), START)
+    assert said == "4,000 rows, 620 rows/s, 900 done before, 2 executors, 3 of 12 tasks, 0:00:06 left"
 
 
 def test_the_total_is_told_where_it_is_known() -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likewise.batch import Report
+from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, OutputRefused
 from likewise.core.items import Row
 
@@ -130,6 +131,32 @@ def test_finished_chunks_are_not_scored_again(tmp_path: Path) -> None:
     assert progress[-1] == (ROWS, 200)
     assert progress[0][0] > 200
     assert names(tmp_path) == {"in.csv", "out"}
+
+
+LINES = st.sampled_from([b"1,plain", b'2,"a, ""b"""', b'3,"two\nlines"', b'4,"open', b"5,\xff", b"", b"6", b"7,x" * 40])
+
+
+@given(st.lists(LINES, max_size=40), st.integers(1, 7), st.integers(0, 12), st.sampled_from(SUFFIXES))
+@settings(max_examples=60, deadline=None)
+def test_chunks_that_are_only_counted_are_those_that_were_read(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], rows: int, past: int, suffix: str
+) -> None:
+    folder = tmp_path_factory.mktemp("in")
+    for name in ("a", "b"):
+        path = folder / f"{name}.{suffix}"
+        if suffix == "parquet":
+            write(path, [{"n": str(line)} for line in lines] or [{"n": ""}])
+        else:
+            path.write_bytes(b"\n".join([b"n,text" if suffix == "csv" else b"{}", *lines]))
+    read_whole = list(open_source(folder).chunks(rows))
+    counted = list(open_source(folder).chunks(rows, past))
+    assert [(c.file, c.first, len(c), c.offset) for c in counted] == [
+        (c.file, c.first, len(c), c.offset) for c in read_whole
+    ]
+    assert not any(record for chunk in counted[:past] for record in chunk.records)
+    assert [(c.records, c.lines, c.faults.keys()) for c in counted[past:]] == [
+        (c.records, c.lines, c.faults.keys()) for c in read_whole[past:]
+    ]
 
 
 def test_restart_starts_anew(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -21,10 +22,27 @@ from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
 from likewise.core.extras import need
 from likewise.core.isolate import isolate
-from likewise.core.items import Table
+from likewise.core.items import Item, Request, Row, Table
+from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.windows import windows
+
+
+@pytest.mark.parametrize(
+    ("item", "key"),
+    [
+        (Row(("text", "n"), ("a \U0001f600 film", 2**70), {"p": 1.5}), "b9cf3864e72502d8c480399ada8215bc"),
+        # a date, beside a letter that Python 3.11 holds for unprintable and 3.12 does not, and half a letter
+        (
+            Row(("t", "when"), ("\U00010efd \ud800", datetime(2026, 1, 1, tzinfo=UTC))),
+            "6e8aa8c7d1f7856e72ea8faf94f9a9b1",
+        ),
+        (Request(Table(None, [(b"x",), (None,)])), "f681b23d07b2b2ea6a4d90946277aaf1"),
+    ],
+)
+def test_a_key_is_the_same_whenever_and_wherever(item: Item, key: str) -> None:
+    assert item_key(item).hex() == key  # a journal on somebody's disk has it
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4096))

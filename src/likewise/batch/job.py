@@ -17,7 +17,8 @@ class Progress:
 
     rows: done, quarantined ones included. total: rows of the input, None where the format does not say.
     fraction: 0 to 1, by rows where the total is known, else by bytes read. tokens: computed. seconds: since the start
-    of this run. duplicates: rows that got an equal row's answer. resumed: rows that earlier runs have done.
+    of this run. duplicates: rows that got an equal row's answer. resumed: rows that earlier runs have done. status: of
+    the system that runs the job, in words.
     """
 
     rows: int
@@ -27,6 +28,7 @@ class Progress:
     seconds: float
     duplicates: int = 0
     resumed: int = 0
+    status: str = ""
 
 
 @dataclass(frozen=True, slots=True)

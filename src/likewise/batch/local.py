@@ -16,7 +16,7 @@ from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
 from likewise.batch.memory import Answers
 from likewise.batch.options import ScoreOptions
-from likewise.batch.rows import items_of, judge
+from likewise.batch.rows import go_on, items_of, judge
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import STILL, Files, open_source
@@ -70,10 +70,7 @@ def _left(output: Output | None, job: Job) -> str:
 
 
 def _again(output: Output | None, job: Job) -> str:
-    goes_on = output is not None and output.done
-    return "run the same command again" + (
-        ", without --restart," * job.options.restart + " to go on" if goes_on else ""
-    )
+    return go_on(job.options) if output is not None and output.done else "run the same command again"
 
 
 def _refuse_options(options: ScoreOptions) -> None:
@@ -177,7 +174,7 @@ class Scoring:
 def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator[Ready]:
     """The chunks that are not done yet."""
     past = 0
-    for number, chunk in enumerate(source.chunks(job.options.window)):
+    for number, chunk in enumerate(source.chunks(job.options.window, past=state.chunks)):
         if number >= state.chunks:
             yield Ready(chunk, prepare(job.engine, items_of(chunk, rows)))
             continue

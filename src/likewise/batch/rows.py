@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
 from likewise.batch.job import Job, Report
+from likewise.batch.options import ScoreOptions
 from likewise.core.errors import LikewiseError, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
@@ -31,6 +32,11 @@ def settled(
     kept = {index: result.value for index, result in enumerate(final) if isinstance(result, Ok)}
     errors = {index: result.error for index, result in enumerate(final) if isinstance(result, Failed)}
     return kept, errors
+
+
+def go_on(options: ScoreOptions) -> str:
+    """The remedy for a job that was stopped and has chunks that are done."""
+    return "run the same command again" + ", without --restart," * options.restart + " to go on"
 
 
 def judge(report: Report, job: Job) -> None:

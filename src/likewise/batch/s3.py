@@ -1,7 +1,8 @@
 """Input files in S3 and whatever speaks its protocol, read by `pyarrow`.
 
 Credentials as everywhere on AWS; the endpoint from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or MLFLOW_S3_ENDPOINT_URL, the
-region from AWS_REGION or AWS_DEFAULT_REGION.
+region from AWS_REGION or AWS_DEFAULT_REGION.  What is found here may be pickled: another machine reads it at the same
+endpoint and in the same region, with credentials of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,10 +27,48 @@ CONNECT_S, REQUEST_S = 10, 60
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """Where a bucket is reached: all that another process must be told of it, and no credentials.
+
+    scheme, endpoint: None at AWS. region: None where the endpoint needs none.
+    """
+
+    region: str | None
+    scheme: str | None
+    endpoint: str | None
+
+    @classmethod
+    def of(cls, bucket: str) -> Store:
+        """As the environment says; AWS is asked for the region of the bucket where nobody does."""
+        endpoint = urlsplit(next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), ""))
+        region = next((os.environ[name] for name in REGIONS if os.environ.get(name)), None)
+        if region is None and not endpoint.netloc:
+            region = need("pyarrow.fs", extra="batch").resolve_s3_region(bucket)
+        place = endpoint.netloc.rpartition("@")[2] + endpoint.path.rstrip("/")
+        return cls(region, endpoint.scheme or None, place or None)
+
+    @property
+    def system(self) -> Any:
+        """The connection of this process, with the credentials that it has."""
+        return _connected(self)
+
+
+@lru_cache(maxsize=8)
+def _connected(store: Store) -> Any:
+    return need("pyarrow.fs", extra="batch").S3FileSystem(
+        region=store.region,
+        scheme=store.scheme,
+        endpoint_override=store.endpoint,
+        connect_timeout=CONNECT_S,
+        request_timeout=REQUEST_S,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class S3File:
     """An object; its identity is its ETag, its size and the time when it was written."""
 
-    system: Any
+    store: Store
     key: str  # with the bucket
     short: str
     size: int
@@ -45,13 +85,13 @@ class S3File:
         return None
 
     def open(self) -> Any:
-        """The object, read by ranges."""
-        with plain_errors():
-            return self.system.open_input_file(self.key)
+        """The object, read by ranges; InputNotFound where it cannot be."""
+        with told(self.name):
+            return self.store.system.open_input_file(self.key)
 
     def now(self) -> str:
         """The identity as it is now."""
-        with plain_errors(), self.system.open_input_file(self.key) as stream:
+        with plain_errors(), self.store.system.open_input_file(self.key) as stream:
             return _identity(stream)
 
 
@@ -59,7 +99,7 @@ class S3File:
 class Bucket:
     """A bucket, as the environment's credentials see it."""
 
-    system: Any
+    store: Store
     name: str
 
     @classmethod
@@ -72,14 +112,14 @@ class Bucket:
                 remedy="give those in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials",
             )
         with told(address):
-            return cls(_system(name), name), key
+            return cls(Store.of(name), name), key
 
     def list(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix that ends at a `/`; InputNotFound where the bucket cannot be listed."""
         fs = need("pyarrow.fs", extra="batch")
         base = f"{self.name}/{prefix}".rstrip("/")
         with told(SCHEME + base):
-            found = self.system.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=bool(prefix)))
+            found = self.store.system.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=bool(prefix)))
         return [info.path.partition("/")[2] for info in found if info.type == fs.FileType.File]
 
     def file(self, key: str) -> S3File | None:
@@ -87,35 +127,20 @@ class Bucket:
         fs = need("pyarrow.fs", extra="batch")
         path = f"{self.name}/{key}"
         with told(SCHEME + path):
-            info = self.system.get_file_info(path)
+            info = self.store.system.get_file_info(path)
         return self.open(key, key.rsplit("/", 1)[-1]) if info.type == fs.FileType.File else None
 
     def open(self, key: str, short: str) -> S3File:
         """The object's size and identity; InputNotFound where it cannot be read."""
         path = f"{self.name}/{key}"
-        with told(SCHEME + path), self.system.open_input_file(path) as stream:
-            return S3File(self.system, path, short, stream.size(), _identity(stream))
+        with told(SCHEME + path), self.store.system.open_input_file(path) as stream:
+            return S3File(self.store, path, short, stream.size(), _identity(stream))
 
 
 def _identity(stream: Any) -> str:
     said = {key.lower(): value.decode(errors="replace") for key, value in (stream.metadata() or {}).items()}
     known = [said[key] for key in ("etag", "last-modified") if key in said]
     return f"{stream.size()} bytes of {' of '.join(known)}"
-
-
-def _system(bucket: str) -> Any:
-    fs = need("pyarrow.fs", extra="batch")
-    endpoint = urlsplit(next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), ""))
-    region = next((os.environ[name] for name in REGIONS if os.environ.get(name)), None)
-    if region is None and not endpoint.netloc:
-        region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(
-        region=region,
-        scheme=endpoint.scheme or None,
-        endpoint_override=endpoint.netloc.rpartition("@")[2] + endpoint.path.rstrip("/") or None,
-        connect_timeout=CONNECT_S,
-        request_timeout=REQUEST_S,
-    )
 
 
 @contextmanager

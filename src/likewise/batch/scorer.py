@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from likewise.batch.memory import Answers
 from likewise.core.engine import Engine, Work
-from likewise.core.errors import ModelFailed
+from likewise.core.errors import LikewiseError, ModelFailed
 from likewise.core.isolate import isolate
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
@@ -104,8 +104,11 @@ class Scorer:
     def _refuse_broken(self, results: Sequence[Result]) -> None:
         if not self._whole or self.answered or len(results) < BROKEN_AFTER:
             return
-        first = next(result.error for result in results if isinstance(result, Failed))
-        raise ModelFailed(
-            f"the model failed on each of the first {len(results)} distinct rows; on the first: {first.cause}",
-            remedy=first.remedy,
-        )
+        raise broken(len(results), next(result.error for result in results if isinstance(result, Failed)))
+
+
+def broken(rows: int, one: LikewiseError) -> ModelFailed:
+    """The error for a model that answered none of `rows` distinct rows. one: what it said of one of them."""
+    return ModelFailed(
+        f"the model failed on each of the first {rows} distinct rows; on one of them: {one.cause}", remedy=one.remedy
+    )

@@ -88,13 +88,14 @@ class Files:
         """One a part."""
         return [file for part in self.parts for file in part.files]
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         """The rows of one file after the other; InputInvalid where one cannot be read on, or changed meanwhile."""
         before = 0
         for part, file in zip(self.parts, self.files, strict=True):
             with readable(file):
-                for chunk in part.chunks(rows):
+                for chunk in part.chunks(rows, past):
                     yield replace(chunk, offset=before + chunk.offset)
+                    past -= 1
                 changed = why_changed(file)
             if changed:
                 raise InputInvalid(changed, remedy=STILL)

@@ -72,9 +72,7 @@ def update(
     screen = Screen(json)
     asked = asked_precision(precision, exact)
     if model is None and (engine or asked):
-        raise WrongUsage(
-            "an engine is chosen for a model", remedy=f"likewise update {name} MODEL"
-        )
+        raise WrongUsage("an engine is chosen for a model", remedy=f"likewise update {name} MODEL")
     wanted = None if model is None else deployments.model_of(model, engine, asked, trust)
     planned = deployments.plan(
         "update",

@@ -44,7 +44,8 @@ class EngineSpec:
 class Work:
     """One item made ready.
 
-    key: equal keys mean equal answers where the engine is pure; for caches and duplicates.
+    key: equal keys mean equal answers where the engine is pure; for duplicates, and kept on disk, so the same in every
+        process. `core.keys.item_key` where the engine knows no better; by less, where only a part of the item counts.
     cost: tokens, at least 1; 1 a row where the engine knows no tokens.
     payload: the engine's own business.
     """

@@ -8,13 +8,13 @@ from typing import Any
 
 from likewise.core.items import Item, Row
 
-_FORMAT = 2  # of marshal: later ones write equal values differently, by how often they are referenced
+_FORMAT = 2  # of marshal, the same since Python 2.5: later ones write a value by how often it is referenced
 
 
 def item_key(item: Item) -> bytes:
     """16 bytes that two items share only where columns, values, their types and params are equal.
 
-    `1`, `1.0` and `true` differ.  Within one process only: not for storing.
+    `1`, `1.0` and `true` differ.  The same in every process and on every Python: batch jobs keep it on disk.
     """
     parts: Any
     if isinstance(item, Row):
@@ -26,5 +26,5 @@ def item_key(item: Item) -> bytes:
     try:
         raw = marshal.dumps(parts, _FORMAT)
     except ValueError:  # dates
-        raw = repr(parts).encode("utf-8", "backslashreplace")
+        raw = ascii(parts).encode()  # `repr` goes by each Python's own table of what can be printed
     return hashlib.blake2b(raw, digest_size=16).digest()

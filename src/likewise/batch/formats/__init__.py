@@ -46,6 +46,11 @@ class Chunk:
         return len(self.records)
 
 
+def counted(file: str, first: int, rows: int, offset: int) -> Chunk:
+    """A chunk whose rows hold nothing."""
+    return Chunk(file, first, [{}] * rows, {}, None, None, offset)
+
+
 class Source(Protocol):
     """One input file, or several as one; opened as often as it is iterated.
 
@@ -70,8 +75,11 @@ class Source(Protocol):
     def files(self) -> Sequence[InputFile]:
         """What is read."""
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
-        """Chunks of at most `rows` rows of one file; InputInvalid where the file as a whole cannot be read on."""
+    def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
+        """Chunks of at most `rows` rows of one file; InputInvalid where the file as a whole cannot be read on.
+
+        The first `past` chunks are only counted: their rows hold nothing, which costs less.
+        """
 
     def schema(self) -> Any:
         """All columns with their types as a `pyarrow.Schema`; JSON lines are read through for it."""

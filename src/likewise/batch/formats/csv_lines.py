@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
@@ -39,16 +39,20 @@ class CsvSource(OneFile):
         pa = need("pyarrow", extra="batch")
         return pa.schema([(name, pa.string()) for name in self.columns])
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         with self._open() as reader:
             self._header(reader)
             first = 1
             while True:
-                chunk = self._chunk(reader, first, rows)
+                if past > 0:
+                    found = sum(1 for _ in _bounded(reader, rows))
+                    chunk = counted(self.file.short, first, found, reader.offset)
+                else:
+                    chunk = self._chunk(reader, first, rows)
                 if not len(chunk):
                     return
                 yield chunk
-                first += len(chunk)
+                first, past = first + len(chunk), past - 1
 
     @contextmanager
     def _open(self) -> Iterator[_Reader]:
@@ -74,20 +78,17 @@ class CsvSource(OneFile):
         records: list[dict[str, object]] = []
         lines: list[int] = []
         faults: dict[int, LikewiseError] = {}
-        size = 0
-        while len(records) < rows and size < CHUNK_BYTES:
+        for fields in _bounded(reader, rows):
+            record: dict[str, object]
             fault: LikewiseError | None
-            try:
-                if (fields := reader.read()) is None:
-                    break
+            if isinstance(fields, csv.Error):
+                record, fault = {"": reader.text}, self._broken(fields, reader)
+            else:
                 record, fault = self._record(fields), self._fault(fields, reader.line)
-            except csv.Error as error:
-                record, fault = {"": reader.text}, self._broken(error, reader)
             if fault:
                 faults[len(records)] = fault
             records.append(record)
             lines.append(reader.line)
-            size += len(reader.text)
         return Chunk(self.file.short, first, records, faults, lines, None, reader.offset)
 
     def _record(self, fields: list[str]) -> dict[str, object]:
@@ -154,6 +155,23 @@ class _Reader:
         if line:
             self._taken.append(line)
         return line
+
+
+def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
+    """The rows of one chunk, or what is wrong with one's quotes."""
+    size = 0
+    for _ in range(rows):
+        fields: list[str] | csv.Error | None
+        try:
+            fields = reader.read()
+        except csv.Error as error:
+            fields = error
+        if fields is None:
+            return
+        size += len(reader.text)
+        yield fields
+        if size >= CHUNK_BYTES:
+            return
 
 
 class _Takes:

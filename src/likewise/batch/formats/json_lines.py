@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
 from likewise.batch.values import as_json, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -46,7 +46,7 @@ class JsonLinesSource(OneFile):
                     kinds.setdefault(name, set()).add(_kind(value))
         return kinds
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first, number = 1, 0
         native: list[str] = []
         lines: list[int] = []
@@ -63,10 +63,10 @@ class JsonLinesSource(OneFile):
                 lines.append(number)
                 size += len(data)
                 if len(native) == rows or size >= CHUNK_BYTES:
-                    yield self._chunk(first, native, lines, reading.offset)
-                    first, native, lines, size = first + len(native), [], [], 0
+                    yield self._chunk(first, native, lines, reading.offset, only_counted=past > 0)
+                    first, native, lines, size, past = first + len(native), [], [], 0, past - 1
         if native:
-            yield self._chunk(first, native, lines, self.size)
+            yield self._chunk(first, native, lines, self.size, only_counted=past > 0)
 
     def _refuse_document(self, data: bytes) -> None:
         start = data.strip()
@@ -78,7 +78,9 @@ class JsonLinesSource(OneFile):
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputInvalid(f"{self.name} is UTF-16", remedy="save the file as UTF-8")
 
-    def _chunk(self, first: int, native: list[str], lines: list[int], offset: int) -> Chunk:
+    def _chunk(self, first: int, native: list[str], lines: list[int], offset: int, *, only_counted: bool) -> Chunk:
+        if only_counted:
+            return counted(self.file.short, first, len(native), offset)
         records: list[Mapping[str, object]] = []
         faults: dict[int, LikewiseError] = {}
         for index, (text, line) in enumerate(zip(native, lines, strict=True)):

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -63,14 +63,17 @@ class ParquetSource(OneFile):
     def schema(self) -> Any:
         return self._schema
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
+    def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first = 1
         with self._open() as file:
             batches = file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes)))
             while (batch := self._next(batches)) is not None:
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
-                yield _chunk(self.file.short, first, batch, offset)
-                first += len(batch)
+                if past > 0:
+                    yield counted(self.file.short, first, len(batch), offset)
+                else:
+                    yield _chunk(self.file.short, first, batch, offset)
+                first, past = first + len(batch), past - 1
 
     @contextmanager
     def _open(self) -> Iterator[Any]:

@@ -5,6 +5,7 @@ Sent by value, so it imports the standard library only, and `pyspark`, which eve
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib
@@ -18,6 +19,7 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from typing import Any
 # python, platform; model, environment: names of sent files; model_key, environment_key: digests;
 # package: digest of our own code; versions: of every distribution in the environment
 Shipment = dict[str, Any]
+
+LIMIT = 16 << 30  # bytes of unpacked bundles and environments on a host
 
 
 def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[Iterator[Any]], Iterator[Any]]:
@@ -98,25 +102,114 @@ def package_digest(folder: Path) -> str:
 
 
 def unpacked(name: str, key: str) -> str:
-    """The folder of the archive `name` that Spark brought, unpacked by whichever worker of this host came first."""
+    """The folder of the archive `name` that Spark brought, unpacked by whichever worker of this host came first.
+
+    It is this worker's as long as the process lives: nobody drops it meanwhile.
+    """
     folder = cache_folder() / key
-    if folder.is_dir():
+    # of the process, as this module is another one in each task: it comes by value
+    held: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
+    if folder in held and folder.is_dir():
         return str(folder)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _take(folder, held):
+        with _exclusive(folder.parent):
+            if not folder.is_dir():
+                _unpack(name, folder)
+            _take(folder, held)
+            _drop_oldest(folder.parent, LIMIT)
+    return str(folder)
+
+
+def _take(folder: Path, held: dict[Path, int]) -> bool:
+    """Whether the entry is there; its lock is shared from now on, and its age begins anew."""
+    handle = _locked(folder, fcntl.LOCK_SH)
+    if not folder.is_dir():
+        os.close(handle)
+        return False
+    os.utime(handle, ns=(time.time_ns(),) * 2)  # finer than the kernel's own clock of files
+    if folder in held:  # somebody had cleared the cache by hand
+        os.close(held[folder])
+    held[folder] = handle
+    return True
+
+
+def _unpack(name: str, folder: Path) -> None:
     from pyspark import SparkFiles
 
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder.parent / f"{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            stage = tempfile.mkdtemp(prefix=f"{key}.", dir=folder.parent)
-            try:
-                with tarfile.open(SparkFiles.get(name)) as archive:
-                    archive.extractall(stage, filter="data")
-                Path(stage).rename(folder)
-            except BaseException:
-                shutil.rmtree(stage, ignore_errors=True)
-                raise
-    return str(folder)
+    _clear(folder)
+    stage = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
+    try:
+        with tarfile.open(SparkFiles.get(name)) as archive:
+            archive.extractall(stage, filter="data")
+        Path(stage).rename(folder)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+
+
+def _drop_oldest(cache: Path, limit: int) -> None:
+    """Remove what was taken longest ago and no living worker has, until the rest has at most `limit` bytes."""
+    locks = sorted(cache.glob("*.lock"), key=lambda path: path.stat().st_mtime_ns)
+    sizes = {path: _size(path.with_suffix("")) for path in locks}
+    total = sum(sizes.values())
+    for path, size in sizes.items():
+        if total <= limit:
+            return
+        folder = path.with_suffix("")
+        with contextlib.suppress(BlockingIOError), _exclusive(folder, fcntl.LOCK_NB):
+            if folder.is_dir():  # half of it must never stand under its name
+                folder.rename(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
+            _clear(folder)
+            path.unlink()
+            total -= size
+
+
+def _clear(folder: Path) -> None:
+    """Remove what processes that were killed have left half done."""
+    for left in _left(folder):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _left(folder: Path) -> list[Path]:
+    return [path for path in folder.parent.glob(f"{folder.name}.*") if path.is_dir()]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of an entry, and of what was left half done of it."""
+    size = 0
+    for top in (folder, *_left(folder)):
+        for parent, _, names in os.walk(top):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    size += os.lstat(os.path.join(parent, name)).st_size
+    return size
+
+
+@contextlib.contextmanager
+def _exclusive(folder: Path, more: int = 0) -> Iterator[None]:
+    """The lock of a folder for this process alone; BlockingIOError where `more` is LOCK_NB and another has it."""
+    handle = _locked(folder, fcntl.LOCK_EX | more)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(folder: Path, how: int) -> int:
+    """A handle of the lock beside `folder`, made where there is none."""
+    path = folder.with_name(f"{folder.name}.lock")
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, how)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # it was dropped while this process waited
 
 
 def cache_folder() -> Path:

@@ -51,7 +51,10 @@ def open_input(spark: Any, source: str, format_name: str | None) -> Input:
 
 
 class FilesInput:
-    """Files on storage that the driver and the executors share; a row's identity is its file and its place in it."""
+    """Files on storage that the driver and the executors share, or objects in S3, which executors read by themselves.
+
+    A row's identity is its file and its place in it.
+    """
 
     numbered_on = False
 
@@ -73,7 +76,16 @@ class FilesInput:
         return None if output == "jsonl" else self._source.schema()
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        return jobs.numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
+        try:
+            return jobs.numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
+        except InputNotFound as error:  # the driver has read the beginning of each
+            raise InputNotFound(f"on an executor: {error.cause}", remedy=self._remedy) from error
+
+    @property
+    def _remedy(self) -> str:
+        if self.files[0].path is None:
+            return "give the executors credentials that may read it, and a way to its endpoint"
+        return "put INPUT on storage that the driver and all executors share and may read"
 
 
 class TableInput:

@@ -12,7 +12,7 @@ from typing import Any
 
 from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.targets.spark.plan import ChunkFile
-from likewise.targets.spark.progress import Tally
+from likewise.targets.spark.progress import Tally, status_of
 from likewise.targets.spark.session import slots
 from likewise.targets.spark.tasks import TOLD, Scoring, error_of
 from likewise.targets.spark.udf import Placed, portable
@@ -49,7 +49,7 @@ class Jobs:
             rows = frame.mapInArrow(portable(call, arguments, self._shipment), TOLD).collect()
         except Exception as error:  # whatever Spark, its workers or the connection say
             raise EngineUnavailable(
-                f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs; run the same command again"
+                f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs"
             ) from error
         answers = [json.loads(row[0]) for row in rows]
         for refusal in filter(None, map(error_of, answers)):
@@ -85,7 +85,7 @@ class Jobs:
             if not running:
                 return
             done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            tally.look([chunk for wave in running.values() for chunk in wave])
+            tally.look([chunk for wave in running.values() for chunk in wave], status_of(self._spark))
             for future in done:
                 del running[future]
                 future.result()

@@ -1,16 +1,17 @@
-"""How far a job on Spark is, told by the results that its executors have left."""
+"""How far a job on Spark is: by the results that its executors have left, and what Spark itself says of its tasks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from likewise.batch.job import Progress
-from likewise.batch.scorer import BROKEN_AFTER
-from likewise.core.errors import ModelFailed
+from likewise.batch.scorer import BROKEN_AFTER, broken
 from likewise.targets.spark.chunks import untold
 from likewise.targets.spark.plan import ChunkFile, Staging
+from likewise.targets.spark.session import is_connect
 
 
 class Tally:
@@ -24,6 +25,7 @@ class Tally:
         self._total = self._resumed = self._answered = self._refused = 0
         self._first: Mapping[str, str] | None = None
         self.rows = self._tokens = self._duplicates = 0
+        self._status = ""
 
     def begin(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
         """The input is known; what earlier runs have scored counts from now on."""
@@ -34,16 +36,16 @@ class Tally:
         self._resumed = self.rows
         self._say()
 
-    def look(self, chunks: Sequence[ChunkFile]) -> None:
-        """See which of `chunks` are scored by now; ModelFailed where the model answers nothing at all."""
-        if self._count(chunks):
+    def look(self, chunks: Sequence[ChunkFile], status: str = "") -> None:
+        """See which of `chunks` are scored by now; ModelFailed where the model answers nothing at all.
+
+        status: as `status_of` gives it.
+        """
+        told, self._status = self._status, status
+        if self._count(chunks) or status != told:
             self._say()
         if self._refused >= BROKEN_AFTER and not self._answered and self._first is not None:
-            first = untold(self._first)
-            raise ModelFailed(
-                f"the model failed on each of the first {self._refused} distinct rows; on one: {first.cause}",
-                remedy=first.remedy,
-            )
+            raise broken(self._refused, untold(self._first))
 
     def _count(self, chunks: Sequence[ChunkFile]) -> bool:
         assert self._staging is not None  # noqa: S101  `begin` comes first
@@ -66,4 +68,23 @@ class Tally:
     def _say(self) -> None:
         seconds = time.monotonic() - self._started
         share = self.rows / max(1, self._total)
-        self._tell(Progress(self.rows, self._total, share, self._tokens, seconds, self._duplicates, self._resumed))
+        counts = (self._tokens, seconds, self._duplicates, self._resumed, self._status)
+        self._tell(Progress(self.rows, self._total, share, *counts))
+
+
+def status_of(spark: Any) -> str:
+    """Executors, and the tasks of the stages that run now, of the whole session; empty on Spark Connect."""
+    if is_connect(spark):
+        return ""
+    with suppress(Exception):  # only shown; the session may be ending
+        context = spark.sparkContext
+        tracker = context.statusTracker()
+        stages = [found for each in tracker.getActiveStageIds() if (found := tracker.getStageInfo(each)) is not None]
+        # the driver is one of them; PySpark's own list of executors asks the JVM nine questions for each
+        executors = context._jsc.sc().getExecutorMemoryStatus().size() - 1
+        said = [f"{executors} executor{'s' * (executors > 1)}"] if executors else []
+        if stages:
+            done, tasks = sum(s.numCompletedTasks for s in stages), sum(s.numTasks for s in stages)
+            said.append(f"{done} of {tasks} tasks")
+        return ", ".join(said)
+    return ""

@@ -16,7 +16,7 @@ from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
 from likewise.batch.place import Layout, refused
-from likewise.batch.rows import judge
+from likewise.batch.rows import go_on, judge
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
@@ -120,13 +120,13 @@ class _Run:
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
         except KeyboardInterrupt:
             jobs.cancel()
-            raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=_again(job)) from None
+            raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=go_on(job.options)) from None
         except LikewiseError as error:
             jobs.cancel()
             self._kept = self._kept and not isinstance(error, ModelFailed)
             if not self._kept:
                 raise
-            remedy = f"{error.remedy}; then {_again(job)}"
+            remedy = f"{error.remedy}; then {go_on(job.options)}"
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
         parts, counted = put_together(staging, chunks, source, job.signature, layout, suffix)
         report = self._report(counted, staging)
@@ -180,7 +180,3 @@ class _Run:
             staging.add_seconds(round(time.monotonic() - self._started, 3))
         else:
             drop(staging.folder)
-
-
-def _again(job: Job) -> str:
-    return "run the same command again" + ", without --restart," * job.options.restart + " to go on"

@@ -1,0 +1,204 @@
+"""The executors' cache of unpacked archives: bounded, the oldest out first, and never what a living worker has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyspark
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark import cloudpickle
+
+from likewise.targets.spark import bootstrap
+
+SIZE = 1000  # bytes of each entry
+# a worker: takes the entries that it is told, one a line, says where they are, and lives until its input ends;
+# it fails where one that it took is not whole any more
+WORKER = """
+import os
+import sys
+from likewise.targets.spark import bootstrap
+import pyspark
+
+folder, bootstrap.LIMIT = sys.argv[1], int(sys.argv[2])
+pyspark.SparkFiles.get = lambda name: f"{folder}/{name}"
+taken = set()
+for line in sys.stdin:
+    taken.add(bootstrap.unpacked("x.archive", line.strip()))
+    assert [os.stat(f"{entry}/weights").st_size for entry in taken] == [1000] * len(taken)
+    print(f"{folder}/cache/spark/{line.strip()}", flush=True)
+"""
+
+
+class Worker:
+    """A process that uses a cache which may have `entries` entries."""
+
+    def __init__(self, folder: Path, entries: int) -> None:
+        command = [sys.executable, "-c", WORKER, str(folder), str(entries * SIZE)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def take(self, *keys: str) -> Path:
+        assert self._process.stdin
+        assert self._process.stdout
+        for key in keys:
+            self._process.stdin.write(f"{key}\n")
+            self._process.stdin.flush()
+            folder = Path(self._process.stdout.readline().strip())
+        return folder
+
+    def start(self, *keys: str) -> None:
+        """As `take`, without waiting for it."""
+        assert self._process.stdin
+        self._process.stdin.write("".join(f"{key}\n" for key in keys))
+        self._process.stdin.flush()
+
+    def end(self) -> int:
+        self._process.communicate(timeout=60)
+        return self._process.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an archive of SIZE bytes; the cache is `cache/spark` in it."""
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    make_archive(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def workers() -> Iterator[ExitStack]:
+    with ExitStack() as stop:
+        yield stop
+
+
+def make_archive(folder: Path) -> None:
+    (folder / "weights").write_bytes(b"x" * SIZE)
+    with tarfile.open(folder / "x.archive", "w:gz") as archive:
+        archive.add(folder / "weights", "weights")
+
+
+def worker(stop: ExitStack, folder: Path, entries: int) -> Worker:
+    made = Worker(folder, entries)
+    stop.callback(made.kill)
+    return made
+
+
+def entries(folder: Path) -> set[str]:
+    """What a cache holds, locks apart; each entry is whole."""
+    found = {path.name for path in (folder / "cache" / "spark").iterdir() if path.suffix != ".lock"}
+    for name in found:
+        assert (folder / "cache" / "spark" / name / "weights").stat().st_size == SIZE
+    return found
+
+
+def test_the_oldest_go_and_what_a_worker_has_stays(home: Path, workers: ExitStack) -> None:
+    old = worker(workers, home, 2)
+    assert old.take("a") == home / "cache" / "spark" / "a"
+    new = worker(workers, home, 2)
+    new.take("b", "c")  # all three are in use: more than the limit, and nothing goes
+    assert entries(home) == {"a", "b", "c"}
+    old.kill()
+    new.take("d")
+    assert entries(home) == {"b", "c", "d"}
+    new.kill()
+    worker(workers, home, 2).take("e")
+    assert entries(home) == {"d", "e"}
+    assert len(list((home / "cache" / "spark").glob("*.lock"))) == 2
+
+
+def test_taking_an_entry_again_makes_it_young(home: Path, workers: ExitStack) -> None:
+    for keys in (("a",), ("b",), ("a",)):
+        one = worker(workers, home, 2)
+        one.take(*keys)
+        assert one.end() == 0
+    worker(workers, home, 2).take("c")
+    assert entries(home) == {"a", "c"}
+
+
+def test_what_killed_workers_left_half_done_goes_with_its_entry(home: Path, workers: ExitStack) -> None:
+    first = worker(workers, home, 9)
+    first.take("a", "b")
+    first.kill()
+    half = home / "cache" / "spark" / "a.half"
+    half.mkdir()
+    (half / "weights").write_bytes(b"x" * SIZE)
+    worker(workers, home, 2).take("c")
+    assert entries(home) == {"b", "c"}
+
+
+def test_an_entry_that_was_removed_by_hand_is_unpacked_again(home: Path, workers: ExitStack) -> None:
+    one = worker(workers, home, 9)
+    (one.take("a") / "weights").unlink()
+    (home / "cache" / "spark" / "a").rmdir()
+    assert (one.take("a") / "weights").exists()
+
+
+def test_many_workers_at_once_have_what_they_took(home: Path, workers: ExitStack) -> None:
+    crowd = [worker(workers, home, 1) for _ in range(4)]
+    keys = ["a", "b", "c", "d"]
+    for number, one in enumerate(crowd):
+        one.start(*[keys[(number + step) % 4] for step in range(8)])
+    assert [one.end() for one in crowd] == [0] * 4
+    worker(workers, home, 1).take("z")
+    assert entries(home) == {"z"}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=12), st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_the_cache_is_what_a_list_of_the_youngest_would_be(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]], limit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("home")
+    make_archive(folder)
+    young: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIKEWISE_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(bootstrap, "LIMIT", limit * SIZE)
+        patch.setattr(pyspark.SparkFiles, "get", lambda name: str(folder / name))
+        patch.setitem(sys.__dict__, "_likewise_held", held := {})
+        for key, ends in steps:
+            mine = {path.name for path in held}
+            bootstrap.unpacked("x.archive", key)
+            if key not in mine:
+                fresh = key not in young
+                young = [*(name for name in young if name != key), key]
+                for name in [name for name in young if name not in mine | {key}] if fresh else []:
+                    if len(young) > limit:
+                        young.remove(name)
+            assert entries(folder) == set(young)
+            if ends:
+                release(held)
+        release(held)
+
+
+def release(held: dict[Path, int]) -> None:
+    """As the end of a process does."""
+    for handle in held.values():
+        os.close(handle)
+    held.clear()
+
+
+def test_each_task_brings_the_module_anew_and_takes_an_entry_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(home / name))
+    monkeypatch.setitem(sys.__dict__, "_likewise_held", held := {})
+    cloudpickle.register_pickle_by_value(bootstrap)
+    try:
+        sent = cloudpickle.dumps(bootstrap.unpacked)
+    finally:
+        cloudpickle.unregister_pickle_by_value(bootstrap)
+    for _ in range(3):
+        cloudpickle.loads(sent)("x.archive", "a")
+    assert len(held) == 1
+    release(held)
