@@ -1,4 +1,7 @@
-"""One pipeline, 2,000 rows, every way to ask: the answers are the same strings, URIs in the metadata included."""
+"""One pipeline, every way to ask: the answers are the same strings, URIs in the metadata included.
+
+2,000 rows for every form of asking, 10,000 short ones for the local runner, Spark and HTTP.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,15 @@ import pytest
 from tests.process.sentiment_store import Store, run
 
 import likewise
+from likewise.demo.data import reviews
 from likewise.demo.rows import write_rows
 
 pytestmark = pytest.mark.slow
 
 ROWS = 2000
+MANY = 10_000
+SHORT = 80  # characters
+REQUEST = 400  # rows
 READY_S = 90
 
 
@@ -166,3 +173,45 @@ def test_http(url: str, rows: pd.DataFrame, expected: list[str], form: str) -> N
     assert answers == expected
     assert answer.headers["X-Likewise-Bundle"].startswith("sha256:")
     assert answer.headers["X-Likewise-Engine"].startswith("openvino/")
+
+
+@pytest.fixture(scope="module")
+def many(folder: Path) -> list[str]:
+    """The first words of as many reviews, in a file."""
+    texts = [review.text[:SHORT] for review in reviews("imdb")[: 2 * MANY : 2]]
+    with (folder / "many.jsonl").open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps({"row": row, "text": text}) + "\n" for row, text in enumerate(texts))
+    assert len(set(texts)) > MANY * 0.9
+    return texts
+
+
+@pytest.fixture(scope="module")
+def scored_locally(bundle: Path, folder: Path, many: list[str]) -> list[str]:
+    return score_many(bundle, folder, "local")
+
+
+def score_many(bundle: Path, folder: Path, runner: str, *options: str) -> list[str]:
+    """The predictions of `likewise score` for the file of many rows, in the rows' order."""
+    output = folder / f"many-{runner}.jsonl"
+    command = [sys.executable, "-m", "likewise.cli", "score", str(bundle), str(folder / "many.jsonl"), "-o"]
+    run([*command, str(output), "--runner", runner, *options], folder)
+    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [record["row"] for record in records] == list(range(MANY))
+    return [record["predictions"] for record in records]
+
+
+def test_many_rows_on_spark(bundle: Path, folder: Path, scored_locally: list[str]) -> None:
+    options = ["--master", "local[2]", "--conf", "spark.ui.enabled=false"]
+    assert score_many(bundle, folder, "spark", *options) == scored_locally
+
+
+def test_many_rows_over_http(url: str, many: list[str], scored_locally: list[str]) -> None:
+    labels = {json.loads(answer)["response"]["prediction_label"][0] for answer in scored_locally}
+    assert labels == {"negative", "positive"}
+    answers = []
+    with httpx.Client(base_url=url, timeout=120) as client:
+        for start in range(0, MANY, REQUEST):
+            answer = client.post("/invocations", json={"inputs": {"text": many[start : start + REQUEST]}})
+            assert answer.status_code == 200, answer.text
+            answers += [record["text"] for record in answer.json()["predictions"]]
+    assert answers == scored_locally

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -103,6 +104,6 @@ def log_of(folder: Path, name: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def predicted(bundle: api.Bundle, texts: list[str]) -> list[str]:
+def predicted(bundle: api.Bundle, texts: Sequence[str | None]) -> list[str]:
     """What `Bundle.predict` says of each text."""
     return list(bundle.predict(pd.DataFrame({"text": texts}))["text"])

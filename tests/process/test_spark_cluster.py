@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.process.spark_cluster import Cluster, below, children, cluster, command_of, kill
-from tests.process.spark_room import predicted
+from tests.process.spark_cluster import (
+    Cluster,
+    ClusterJob,
+    answers_of_driver,
+    below,
+    children,
+    cluster,
+    command_of,
+    kill,
+)
+from tests.process.spark_room import logging_bundle, predicted
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.process.spark_fixtures",)
 pytestmark = pytest.mark.slow
-DRIVER = Path(__file__).with_name("spark_driver.py")
-ROWS = 4000
-SPECULATION = {"spark.speculation": "true", "spark.speculation.quantile": "0.3", "spark.speculation.multiplier": "1.2"}
+ROWS, WINDOW, SLOTS = 1600, 64, 2
+Victims = Callable[[Cluster], list[int]]
+TEXTS = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("cluster")) as ready:
         yield ready
-
-
-@pytest.fixture(scope="module")
-def env(made: Cluster) -> dict[str, str]:
-    """Of drivers: one cache of what was packed, and modules of the tests."""
-    root = str(Path(__file__).parents[2])
-    return made.env | {"LIKEWISE_CACHE_HOME": str(made.folder / "driver-cache"), "PYTHONPATH": root}
 
 
 @dataclass
@@ -51,15 +48,15 @@ class Rows:
     bad: int
 
 
-@pytest.fixture(scope="module")
-def rows(text_model: api.Bundle, tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    folder = tmp_path_factory.mktemp("rows")
+def local_rows(folder: Path, model: api.Bundle, poison: str, rows: int) -> Rows:
+    """Lines of JSON, one in a hundred no Unicode and one with the text `poison`."""
     source = folder / "in.jsonl"
     with source.open("wb") as stream:
-        for row in range(ROWS):
-            line = json.dumps({"id": row, "text": f"{'word ' * (row % 40)} number {row}"}).encode()
+        for row in range(rows):
+            text = poison if row % 100 == 43 else f"{'word ' * (row % 40)} number {row}"
+            line = json.dumps({"id": row, "text": text}).encode()
             stream.write((b"broken \xff" if row % 100 == 7 else line) + b"\n")
-    report = api.score(text_model, source, folder / "local", options=ScoreOptions(window=64))
+    report = api.score(model, source, folder / "local", options=ScoreOptions(window=WINDOW))
     return Rows(source, *output_of(folder / "local"), report.rows_quarantined)
 
 
@@ -68,17 +65,17 @@ def output_of(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
     return part.read_bytes(), pq.read_table(folder / "_quarantine.parquet").to_pylist()
 
 
-def test_the_udf_answers_where_nothing_is_installed(
-    made: Cluster, env: dict[str, str], text_model: api.Bundle, tmp_path: Path
-) -> None:
-    texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
-    (tmp_path / "texts").write_text(json.dumps(texts))
-    (tmp_path / "conf").write_text(json.dumps(made.conf))
-    command = [sys.executable, str(DRIVER), made.master, str(text_model.path), str(tmp_path / "conf")]
-    done = subprocess.run([*command, str(tmp_path / "texts")], env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["answers"] == dict(zip(texts, predicted(text_model, texts), strict=True))
+def check(report: Mapping[str, Any], output: Path, rows: Rows, count: int) -> None:
+    assert (report["rows_in"], report["rows_quarantined"]) == (count, rows.bad)
+    assert report["rows_ok"] == count - rows.bad
+    found, quarantine = output_of(output)
+    assert found == rows.rows
+    assert quarantine == rows.quarantine
+
+
+def test_the_udf_answers_where_nothing_is_installed(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
+    told = answers_of_driver(made, text_model.path, TEXTS, tmp_path)
+    assert told["answers"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
     cache = str(made.folder / "executors-cache")
     assert told["workers"]
     for python, package in told["workers"]:
@@ -86,69 +83,32 @@ def test_the_udf_answers_where_nothing_is_installed(
         assert package == "none" or package.startswith(cache)
 
 
-class Job:
-    """`likewise score … --runner spark` on the cluster, which can be watched and killed."""
+def test_whatever_is_killed_at_whatever_point(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
+    """The driver at 10, 50 and 90 %; a Python worker, an executor and a Python worker soon after each of these."""
+    rows = local_rows(tmp_path, text_model, "no poison", ROWS)
+    done: dict[str, int] = {}
 
-    def __init__(self, made: Cluster, env: dict[str, str], model: api.Bundle, source: Path, output: Path) -> None:
-        self.output = output
-        self.scored = output.parent / f".{output.name}.likewise-staging" / "scored"
-        command = [sys.executable, "-m", "likewise.cli", "score", str(model.path), str(source), "-o", str(output)]
-        command += ["--json", "--window", "64", "--runner", "spark", "--master", made.master]
-        for name, value in (made.conf | SPECULATION).items():
-            command += ["--conf", f"{name}={value}"]
-        self.log = output.parent / "driver.log"
-        self._out = output.parent / "driver.out"
-        with self._out.open("wb") as out, self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=log, start_new_session=True)
+    def begun(find: Victims | None) -> ClusterJob:
+        job = ClusterJob(made, text_model.path, rows.source, tmp_path / "out", ["--window", str(WINDOW)])
+        if find is not None:
+            kill(job.until(lambda: find(made))[0])
+        return job
 
-    @property
-    def chunks(self) -> int:
-        return sum(1 for path in self.scored.glob("*/*") if path.suffix != ".tmp")
-
-    def reach(self, share: float) -> bool:
-        """Wait until so much is scored; False where the job has ended before."""
-        while self.chunks < share * ROWS / 64:
-            if self.process.poll() is not None:
-                return False
-            time.sleep(0.01)
-        return True
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(30)
-
-    def report(self) -> dict[str, Any]:
-        """What it printed at its end."""
-        assert self.process.wait(240) == 0, self.log.read_text(errors="replace")[-3000:]
-        found: dict[str, Any] = json.loads(self._out.read_bytes())
-        return found
+    for find, share in ((None, 0.1), (python_workers, 0.5), (executors, 0.9)):
+        with begun(find) as job:
+            job.reach(round(share * ROWS / WINDOW))
+            job.kill()
+        assert not job.output.exists()
+        again = {name for name, file in job.chunks.items() if done.get(name, file) != file}
+        assert len(again) <= SLOTS  # those in work when the driver died: its executors lived on for a moment
+        assert done.keys() <= job.chunks.keys()
+        done = job.chunks
+    with begun(python_workers) as job:
+        check(job.report(), job.output, rows, ROWS)
 
 
-def check(job: Job, rows: Rows) -> None:
-    report = job.report()
-    assert (report["rows_in"], report["rows_quarantined"]) == (ROWS, rows.bad)
-    assert report["rows_ok"] == ROWS - rows.bad
-    found, quarantine = output_of(job.output)
-    assert found == rows.rows
-    assert quarantine == rows.quarantine
-
-
-def test_workers_and_an_executor_killed_on_the_way(
-    made: Cluster, env: dict[str, str], text_model: api.Bundle, rows: Rows, tmp_path: Path
-) -> None:
-    job = Job(made, env, text_model, rows.source, tmp_path / "out")
-    victims: list[tuple[float, Callable[[], list[int]]]] = [
-        (0.1, lambda: python_workers(made)),
-        (0.5, lambda: below(made, ["CoarseGrainedExecutorBackend"])),
-        (0.9, lambda: python_workers(made)),
-    ]
-    killed = []
-    for share, find in victims:
-        if job.reach(share) and (found := find()):
-            kill(found[0])
-            killed.append(found[0])
-    check(job, rows)
-    assert len(killed) >= 2
+def executors(made: Cluster) -> list[int]:
+    return below(made, ["CoarseGrainedExecutorBackend"])
 
 
 def python_workers(made: Cluster) -> list[int]:
@@ -158,12 +118,11 @@ def python_workers(made: Cluster) -> list[int]:
     return forked or [pid for pid in daemons if "pyspark.worker" in command_of(pid)]
 
 
-def test_a_driver_killed_again_and_again_ends_with_the_same_rows(
-    made: Cluster, env: dict[str, str], text_model: api.Bundle, rows: Rows, tmp_path: Path
-) -> None:
-    for share in (0.1, 0.5, 0.9):
-        job = Job(made, env, text_model, rows.source, tmp_path / "out")
-        assert job.reach(share), job.log.read_text(errors="replace")[-3000:]
-        job.kill()
-        assert not job.output.exists()
-    check(Job(made, env, text_model, rows.source, tmp_path / "out"), rows)
+def test_a_model_of_code_answers_without_package_and_network(made: Cluster, tmp_path: Path) -> None:
+    model = logging_bundle(tmp_path)
+    rows = local_rows(tmp_path, model, "poison", 400)
+    told = answers_of_driver(made, model.path, TEXTS, tmp_path, rows.source, tmp_path / "out")
+    assert told["answers"] == {text: text.upper() for text in TEXTS}
+    assert {python for python, _ in told["workers"]} == {str(made.python)}
+    check(told["report"], tmp_path / "out", rows, 400)
+    assert {row["code"] for row in rows.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}

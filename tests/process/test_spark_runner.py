@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.process.spark_cluster import QUICK_START
 from tests.process.spark_room import ASKED, log_of, logging_bundle
 
 from likewise import api
@@ -59,13 +60,14 @@ def write_parquet(path: Path) -> None:
 INPUTS = {"csv": write_csv, "jsonl": write_jsonl, "parquet": write_parquet}
 
 
-def rows_of(output: Path) -> list[bytes] | Any:
+def rows_of(output: Path) -> Any:
     (part,) = output.glob("part-*")
     return pq.read_table(part) if part.suffix == ".parquet" else part.read_bytes()
 
 
 def quarantine(output: Path) -> list[dict[str, Any]]:
-    return pq.read_table(output / "_quarantine.parquet").to_pylist()
+    found: list[dict[str, Any]] = pq.read_table(output / "_quarantine.parquet").to_pylist()
+    return found
 
 
 @pytest.mark.parametrize(
@@ -136,57 +138,46 @@ def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: ap
 
 
 def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
+    rows, window = 320, 32
     bundle = logging_bundle(tmp_path, seconds=0.01)
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
-    source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(ROWS)))
+    source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(rows)))
     scored = tmp_path / ".out.likewise-staging" / "scored"
-    command = [
-        sys.executable,
-        "-m",
-        "likewise.cli",
-        "score",
-        str(bundle.path),
-        str(source),
-        "-o",
-        str(output),
-        "--trust",
-    ]
-    command += [
-        "--runner",
-        "spark",
-        "--master",
-        "local[2]",
-        "--window",
-        "64",
-        "--conf",
-        "spark.ui.enabled=false",
-        "--json",
-    ]
+    command = [sys.executable, "-m", "likewise.cli", "score", str(bundle.path), str(source), "-o", str(output)]
+    command += ["--trust", "--json", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
+    command += ["--conf", "spark.ui.enabled=false"]
+    env = os.environ | {"JAVA_TOOL_OPTIONS": QUICK_START}
     with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        driver = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
         while not (before := results(scored)) and driver.poll() is None:
             time.sleep(0.01)
         os.killpg(driver.pid, signal.SIGKILL)  # the JVM and its workers too
         driver.wait(30)
     assert before, (tmp_path / "log").read_text()[-2000:]
     assert not output.exists()
-    done = {name: (scored / name).stat().st_ino for name in before}
-    again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while (scored / before[0]).exists() and again.poll() is None:
-        assert (scored / before[0]).stat().st_ino == done[before[0]]
+    done = {name: file_number(scored / name) for name in before}
+    again = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while again.poll() is None and (now := file_number(scored / before[0])) is not None:
+        assert now == done[before[0]]
         time.sleep(0.05)
-        if not scored.exists():
-            break
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err[-2000:]
     report = json.loads(out)
-    assert (report["rows_in"], report["rows_ok"]) == (ROWS, ROWS)
+    assert (report["rows_in"], report["rows_ok"]) == (rows, rows)
     lines = rows_of(output).splitlines()
-    assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(ROWS))
+    assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(rows))
     asked = Counter(log_of(tmp_path, ASKED))
-    assert len(asked) == ROWS
-    assert sum(asked.values()) <= ROWS + 2 * 64  # no more than the two chunks that were in work
+    assert len(asked) == rows
+    assert sum(asked.values()) <= rows + 2 * window  # no more than the two chunks that were in work
 
 
 def results(scored: Path) -> list[str]:
     return [str(path.relative_to(scored)) for path in scored.glob("*/*") if path.suffix != ".tmp"]
+
+
+def file_number(path: Path) -> int | None:
+    """None once it is gone."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None

@@ -85,7 +85,7 @@ def test_a_bad_row_fails_the_query_or_is_null_alone(spark: Any, logging_model: a
     frame = frame_of(spark, ["a", "poison", None, "b"], 1).orderBy("id").coalesce(1)
     lenient = likewise.spark.udf(spark, logging_model, "string", on_error="null")
     found = [row[0] for row in frame.select(lenient("text")).collect()]
-    assert found == ["A", None, *predicted(logging_model, [None, "b"])]  # type: ignore[list-item]
+    assert found == ["A", None, *predicted(logging_model, [None, "b"])]
     strict = likewise.spark.udf(spark, logging_model, "string")
     with pytest.raises(PythonException, match="poison"):
         frame.select(strict("text")).collect()

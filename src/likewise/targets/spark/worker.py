@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from likewise.batch.scorer import Scorer, prepare
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, Work
+from likewise.core.extras import need
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.engine.load import open_engine
@@ -51,10 +53,25 @@ def engine_of(model: Model, folder: str | None) -> Engine:
     """
     with _lock:
         if model not in _engines:
+            if model.trust:
+                _keep_text_out_of_pyarrow()
             bundle = open_bundle(Path(folder or model.folder))
             choice = EngineOptions(model.engine, model.precision)
             _engines[model] = open_engine(bundle, choice, trust=Trust(allow=model.trust, entries=()))
         return _engines[model]
+
+
+def _keep_text_out_of_pyarrow() -> None:
+    """Tell pandas to keep text in Python's objects where PyArrow gives no NumPy arrays.
+
+    PyArrow looks for NumPy when it is loaded, and Spark loads it before our environment has brought NumPy.
+    """
+    if importlib.util.find_spec("pandas") is None:
+        return
+    try:
+        need("pyarrow", extra="batch").array([0]).to_numpy()
+    except ImportError:
+        need("pandas", extra="mlflow").set_option("mode.string_storage", "python")
 
 
 def answered(engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]]) -> Iterator[tuple[Any, list[Result]]]:

@@ -1,0 +1,104 @@
+"""Bad rows of every kind, one in a hundred each: on Spark the same ones fail, with the same reasons, as locally."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.process.spark_room import logging_bundle, predicted
+
+import likewise.spark
+from likewise import api
+from likewise.batch import ScoreOptions
+
+pytest_plugins = ("tests.process.spark_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+ROWS = 600
+MEGABYTE = b"x" * 1_000_000
+# by the row's number modulo 100: the text as bytes in CSV and Parquet, and as JSON writes it
+KINDS: dict[int, tuple[bytes | None, bytes]] = {
+    3: (None, b"null"),
+    17: (b"caf\xe9 \xff", b'"caf\xe9 \xff"'),
+    31: (b"lone \xed\xa0\x80", b'"lone \\ud800"'),
+    48: (b"nul \x00 in it", b'"nul \\u0000 in it"'),
+    62: (MEGABYTE, b'"' + MEGABYTE + b'"'),
+    90: (b"poison", b'"poison"'),
+}
+NO_TEXT = {17: "ROW_REFUSED", 31: "ROW_REFUSED"}
+# a compiled classifier refuses null and reads every text; the model of code answers null and raises on poison
+CODES = {"text_model": NO_TEXT | {3: "ROW_REFUSED"}, "code_model": NO_TEXT | {90: "MODEL_RAISED"}}
+SUFFIXES = ["csv", "jsonl", "parquet"]
+
+
+@pytest.fixture(scope="module")
+def code_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
+    return logging_bundle(tmp_path_factory.mktemp("model"))
+
+
+def texts() -> list[bytes | None]:
+    return [KINDS[row % 100][0] if row % 100 in KINDS else b"fine %d" % row for row in range(ROWS)]
+
+
+def write(path: Path) -> Path:
+    if path.suffix == ".parquet":
+        column = pa.array(texts(), pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"id": pa.array(range(ROWS), "int64"), "text": column}), path, row_group_size=150)
+    elif path.suffix == ".jsonl":
+        cells = [KINDS[row % 100][1] if row % 100 in KINDS else b'"fine %d"' % row for row in range(ROWS)]
+        path.write_bytes(b"".join(b'{"id": %d, "text": %s}\n' % (row, cell) for row, cell in enumerate(cells)))
+    else:
+        path.write_bytes(b"id,text\n" + b"".join(b'%d,"%s"\n' % (row, text or b"") for row, text in enumerate(texts())))
+    return path
+
+
+def expected(suffix: str, model: str) -> dict[int, str]:
+    """The code of each row that fails; a CSV has no null, only empty text."""
+    codes = {kind: code for kind, code in CODES[model].items() if KINDS[kind][0] is not None or suffix != "csv"}
+    return {row: codes[row % 100] for row in range(ROWS) if row % 100 in codes}
+
+
+def everything(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
+    (part,) = folder.glob("part-*")
+    rows = pq.read_table(part) if part.suffix == ".parquet" else part.read_bytes()
+    return rows, pq.read_table(folder / "_quarantine.parquet").to_pylist()
+
+
+@pytest.mark.usefixtures("spark")
+@pytest.mark.parametrize("model", CODES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_job_quarantines_what_the_local_runner_does(
+    request: pytest.FixtureRequest, tmp_path: Path, suffix: str, model: str
+) -> None:
+    source = write(tmp_path / f"in.{suffix}")
+    failed = expected(suffix, model)
+    found = {}
+    for runner in ("local", "spark"):
+        options = ScoreOptions(runner=runner, window=64)
+        report = api.score(request.getfixturevalue(model), source, tmp_path / runner, options=options)
+        assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (ROWS, ROWS - len(failed), len(failed))
+        found[runner] = everything(tmp_path / runner)
+        assert {row["row"] - 1: row["code"] for row in found[runner][1]} == failed
+    assert found["spark"][1] == found["local"][1]
+    assert found["spark"][0] == found["local"][0]
+
+
+@pytest.mark.parametrize("model", CODES)
+def test_a_frame_says_of_each_row_what_the_local_runner_does(
+    request: pytest.FixtureRequest, spark: Any, tmp_path: Path, model: str
+) -> None:
+    """Spark's own reader of Parquet hands invalid bytes on as they are."""
+    bundle = request.getfixturevalue(model)
+    source = write(tmp_path / "in.parquet")
+    scored = likewise.spark.score_frame(spark.read.parquet(str(source)), bundle, result_type="string")
+    found = {row["id"]: row for row in scored.select("id", "predictions", "error").collect()}
+    assert found.keys() == set(range(ROWS))
+    failed = expected("parquet", model)
+    assert {row: each["error"]["code"] for row, each in found.items() if each["error"]} == failed
+    sound = [row for row in range(ROWS) if row not in failed]
+    every = texts()
+    given = [every[row] for row in sound]
+    answers = predicted(bundle, [None if text is None else text.decode() for text in given])
+    assert [found[row]["predictions"] for row in sound] == answers
