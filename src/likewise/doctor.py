@@ -24,7 +24,7 @@ EXTRAS = {
     "torch": ("torch", "the reference engine"),
     "openvino": ("openvino", "the fast engine: OpenVINO in bf16 with a guard, or in fp32"),
     "pyspark": ("spark", "score on Spark"),
-    "ray": ("ray", "Ray Serve; nothing uses it yet"),
+    "ray": ("ray", "deploy on Ray Serve"),
     "boto3": ("aws", "models in s3://"),
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")

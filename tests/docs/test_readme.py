@@ -34,6 +34,7 @@ def environment(store: Store, folder: Path) -> dict[str, str]:
         "PATH": path,
         "LIKEWISE_CONFIG_HOME": str(folder / "config"),
         "LIKEWISE_CACHE_HOME": str(folder / "cache"),
+        "LIKEWISE_DATA_HOME": str(folder / "data"),
     }
 
 
@@ -68,7 +69,24 @@ def test_the_links_lead_somewhere() -> None:
 @pytest.mark.slow
 def test_the_commands_work_as_they_stand(store: Store, newcomer: Path) -> None:
     lines = [line for line in SHELL if line.startswith("likewise")]
-    assert {shlex.split(line)[1] for line in lines} >= {"bundle", "serve", "score", "trust"}
+    assert {shlex.split(line)[1] for line in lines} >= {"bundle", "serve", "score", "deploy", "trust"}
+    try:
+        run_all(lines, store, newcomer)
+        asked = likewise("predict", "sentiment", '{"instances": ["What a movie!"]}', store=store, folder=newcomer)
+        assert asked.returncode == 0, asked.stderr
+        assert "prediction_label" in asked.stdout
+    finally:
+        down = likewise("delete", "sentiment", store=store, folder=newcomer)
+    assert down.returncode == 0, down.stderr
+    assert (newcomer / "scored.csv").read_text().count("prediction_label") == 2
+
+
+def likewise(*argv: str, store: Store, folder: Path) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "likewise.cli", *argv]
+    return subprocess.run(words, cwd=folder, env=environment(store, folder), capture_output=True, text=True)
+
+
+def run_all(lines: list[str], store: Store, newcomer: Path) -> None:
     for number, line in enumerate(lines):
         argv = shlex.split(real(line, store))
         if "-o" in argv and argv[1] == "bundle" and number:
@@ -78,7 +96,6 @@ def test_the_commands_work_as_they_stand(store: Store, newcomer: Path) -> None:
             continue
         done = subprocess.run(argv, cwd=newcomer, env=environment(store, newcomer), capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (newcomer / "scored.csv").read_text().count("prediction_label") == 2
 
 
 def serve(argv: list[str], env: dict[str, str], folder: Path) -> None:

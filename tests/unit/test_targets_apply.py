@@ -162,10 +162,13 @@ def test_an_update_remembers_what_was_before_and_a_failed_one_changes_no_receipt
     assert second is not None
     assert second.previous == {"model": MODEL.as_dict(), "options": {"size": 1}}
     assert second.created == first.created
+    again = apply(plan_of("a", "b", verb="update", model=other), world, receipts)
+    assert again is not None
+    assert again.previous == second.previous  # mending what stands is no new version
     world.stop, world.error = "c", DeployFailed("no", remedy="no")
     with pytest.raises(DeployFailed):
         apply(plan_of("c", verb="update"), world, receipts)
-    assert Receipt.from_dict(receipts.get("world", "one") or {}) == second
+    assert Receipt.from_dict(receipts.get("world", "one") or {}) == again
 
 
 def test_a_deletion_ends_the_receipt_and_a_failed_one_does_not(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from mlflow.deployments import BaseDeploymentClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.proto_json_utils import dump_input_data
+from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
@@ -25,6 +25,7 @@ from likewise.targets.registry import open_target
 
 FLAVOR = "python_function"
 TRUST = "LIKEWISE_TRUST"
+PROTOCOL = {"dataframe_split", "dataframe_records", "instances", "inputs"}  # a dict with one of these is a request
 
 
 class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is untyped
@@ -100,8 +101,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
             if deployment_name is None or (inputs is None) == (df is None):
                 raise WrongUsage("predict takes a deployment's name and its inputs", remedy="predict(NAME, inputs)")
             asked = inputs if df is None else df
-            body = asked if isinstance(asked, str) else dump_input_data(asked)
-            answer = deployments.ask(deployment_name, body.encode(), to=self._target)
+            answer = deployments.ask(deployment_name, _body(asked).encode(), to=self._target)
         if answer.status != 200:
             raise _exception(answer.body)
         said = json.loads(answer.body)
@@ -145,6 +145,14 @@ def _help(target: str) -> str:
 
 def _options(target: str) -> list[tuple[str, str, str]]:
     return described(open_target(target).Options)
+
+
+def _body(asked: Any) -> str:
+    """A request; what is text already stays as it is."""
+    if isinstance(asked, dict):  # MLflow's own way of writing one takes no dict
+        whole = PROTOCOL & asked.keys()
+        return json.dumps(asked if whole else {"inputs": asked}, cls=NumpyEncoder)
+    return asked if isinstance(asked, str) else str(dump_input_data(asked))
 
 
 def _trust() -> bool:

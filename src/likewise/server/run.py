@@ -15,6 +15,7 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.server.metrics import Metrics
 from likewise.server.options import ServerOptions
@@ -24,6 +25,8 @@ from likewise.server.service import Service, State
 
 OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more
 SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
+LOOK_S = 0.02  # how often to look whether the model is warm
+HAND_OVER = signal.SIGUSR1  # to a process on a shared listener: another one accepts now
 
 Announce = Callable[[str], None]
 
@@ -32,21 +35,45 @@ def run(
     app: Starlette,
     options: ServerOptions | None = None,
     *,
+    listener: socket.socket | None = None,
     on_listening: Announce | None = None,
     on_ready: Announce | None = None,
+    on_left: Announce | None = None,
 ) -> None:
     """Serve `app`, from `create_app`, until SIGTERM or SIGINT; requests in flight are answered first.
 
     `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken and WrongUsage (an address) at once,
     and what loading the engine raised.
+    listener: one that other processes share.  Then nothing is accepted before the model is warm, one that does not
+    become warm is an error, and HAND_OVER ends this process as soon as its connections are answered; `on_left` is
+    told when it accepts no more.
     """
     options = options or ServerOptions()
     service: Service = app.state.service
-    metrics: Metrics = app.state.metrics
     _raise_file_limit()
-    sock = listen(options.host, options.port, guarded=options.insecure or options.token_file is not None)
-    config = uvicorn.Config(
-        app,
+    guarded = options.insecure or options.token_file is not None
+    sock = listener or listen(options.host, options.port, guarded=guarded)
+    config = _config(app, app if listener is None else _warm_first(app, service), options)
+    server = _Server(config, service, options.drain_linger_s, on_listening, on_ready, on_left)
+    if listener is not None:
+        signal.signal(HAND_OVER, server.hand_over)
+    try:
+        server.run(sockets=[sock])
+    except SystemExit:  # uvicorn's, where the start was called off
+        if listener is None:
+            raise
+    finally:
+        sock.close()
+    failure = service.failure or (None if listener is None else service.problem)
+    if failure is not None:
+        raise failure
+
+
+def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.Config:
+    service: Service = app.state.service
+    metrics: Metrics = app.state.metrics
+    return uvicorn.Config(
+        served,
         http=limited_protocol(
             options,
             lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())],
@@ -62,13 +89,27 @@ def run(
         timeout_keep_alive=options.keep_alive_s,
         timeout_graceful_shutdown=options.drain_timeout_s,
     )
-    server = _Server(config, service, options.drain_linger_s, on_listening, on_ready)
-    try:
-        server.run(sockets=[sock])
-    finally:
-        sock.close()
-    if service.failure is not None:
-        raise service.failure
+
+
+def _warm_first(app: ASGIApp, service: Service) -> ASGIApp:
+    """`app`, whose start ends when the model is warm, or fails; the listener is opened after that."""
+
+    async def warm(scope: Scope, receive: Receive, send: Send) -> None:
+        async def when_warm(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete" and not await _is_warm(service):
+                message = {"type": "lifespan.startup.failed", "message": "the model does not become ready"}
+            await send(message)
+
+        await app(scope, receive, when_warm if scope["type"] == "lifespan" else send)
+
+    return warm
+
+
+async def _is_warm(service: Service) -> bool:
+    """Once it is decided: a failure and a signal say no."""
+    while service.state is State.LOADING and not (service.failure or service.problem):
+        await asyncio.sleep(LOOK_S)
+    return service.state is State.READY
 
 
 def _raise_file_limit() -> None:
@@ -99,6 +140,7 @@ class _Server(uvicorn.Server):
         linger_s: float,
         on_listening: Announce | None,
         on_ready: Announce | None,
+        on_left: Announce | None,
     ) -> None:
         super().__init__(config)
         self._service = service
@@ -106,11 +148,15 @@ class _Server(uvicorn.Server):
         self._draining_since: float | None = None
         self._on_listening = on_listening
         self._on_ready = on_ready
+        self._on_left = on_left
         self._url = ""
         self._settled = False
+        self._handing_over = False
+        self._listeners: Sequence[socket.socket] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._listeners = sockets or ()
         self._url = url_of(sockets[0]) if sockets else ""
         if self._on_listening is not None:
             self._on_listening(self._url)
@@ -123,7 +169,13 @@ class _Server(uvicorn.Server):
             self._draining_since = time.monotonic()
             self._service.drain()
 
+    def hand_over(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Leave the listener to the others at the next tick; who is connected is answered, and told to close."""
+        self._handing_over = True
+
     async def on_tick(self, counter: int) -> bool:
+        if self._handing_over and self._draining_since is None:
+            self._leave()
         if not self._settled and self._service.state is State.READY:
             self._settled = True
             _keep_what_is_loaded()
@@ -135,7 +187,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settled = time.monotonic() + SETTLE_S
-        while _has_callers(sockets or []) and time.monotonic() < settled:
+        while _has_callers([each for each in sockets or () if each.fileno() >= 0]) and time.monotonic() < settled:
             await asyncio.sleep(0)  # the loop accepts them; closing now would reset them
         for server in self.servers:
             server.close()
@@ -149,6 +201,17 @@ class _Server(uvicorn.Server):
             await asyncio.wait((ending,), timeout=0.05)
         if not self.force_exit:  # else the loop, as it ends, cancels all that is left, and each request is answered
             await ending
+
+    def _leave(self) -> None:
+        """Ready it stays, as the deployment is: only its connections end."""
+        self._draining_since = time.monotonic()
+        self._service.headers = [*self._service.headers, (b"connection", b"close")]
+        for server in self.servers:
+            server.close()
+        for listener in self._listeners:
+            listener.close()
+        if self._on_left is not None:
+            self._on_left(self._url)
 
     def _lingered(self) -> bool:
         if self._draining_since is None:

@@ -100,8 +100,9 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
     receipt = Receipt(plan.target, plan.name, plan.model, plan.options, outputs, now, now)
     if said is None:
         return receipt
-    previous = {"model": said["model"], "options": said["options"]}
-    return replace(receipt, created=said["created"], previous=previous)
+    before = {"model": said["model"], "options": said["options"]}
+    same = before == {"model": plan.model.as_dict(), "options": dict(plan.options)}  # done again, to mend what stands
+    return replace(receipt, created=said["created"], previous=said["previous"] if same else before)
 
 
 @contextmanager

@@ -1,0 +1,138 @@
+"""One service process, seen from its supervisor: started, ready, asked to leave, ended.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from likewise.targets.local.home import Asked, Home
+
+LEAVE_S = 5.0  # for a process that was told to accept no more
+FORCED_S = 5.0  # after its drain, for a process that does not end
+HAND_OVER = signal.SIGUSR1  # as likewise.server.run has it, which is not imported here
+
+
+class NotServing(Exception):
+    """It did not become ready; `error` has code, cause, remedy."""
+
+    def __init__(self, error: Mapping[str, str]) -> None:
+        super().__init__(error["cause"])
+        self.error = dict(error)
+
+
+class Service:
+    """A process that serves `asked`; `handles` are the listener and the lock, which it inherits."""
+
+    def __init__(self, home: Home, asked: Asked) -> None:
+        self.asked = asked
+        self._home = home
+        self._log_begin = home.log_size()
+        self._swept = False
+        self.ready_since = 0.0  # time.monotonic()
+
+    async def start(self, handles: Sequence[int]) -> None:
+        """The process, which begins to load."""
+        ours, theirs = socket.socketpair()
+        listener, lock = handles
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "likewise.targets.local.child"),
+                *(str(each) for each in (listener, theirs.fileno(), lock)),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(listener, theirs.fileno(), lock),
+                start_new_session=True,  # what the model starts ends with it
+            )
+        self.pid = self._process.pid
+        self._lines, self._writer = await asyncio.open_connection(sock=ours)
+        message = {"asked": self.asked.as_dict(), "bundle": str(self._home.bundle(self.asked.digest))}
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def ready(self) -> None:
+        """Until it answers; NotServing, with the process ended, where it does not get there."""
+        seconds = float(self.asked.options["start_timeout_s"])
+        try:
+            async with asyncio.timeout(seconds):
+                said = await self._said()
+        except TimeoutError:
+            raise NotServing(await self._late(seconds)) from None
+        if "ready" not in said:
+            await self.kill()
+            raise NotServing(said.get("failed") or self._crash())
+        self.ready_since = time.monotonic()
+
+    async def ended(self) -> str:
+        """How it ended, once it has."""
+        code = await self._process.wait()
+        self._sweep()
+        return _ending(code)
+
+    async def leave(self) -> None:
+        """Until it accepts no more, which it is told here; what it holds it still answers."""
+        self._signal(HAND_OVER)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._said()  # that it has, or nothing, where it has ended
+
+    async def drain(self, *, told: bool = False) -> None:
+        """Until it has answered what it holds and has ended; told: it was asked to leave already."""
+        if not told:
+            self._signal(signal.SIGTERM)
+        options = self.asked.options
+        try:
+            async with asyncio.timeout(options["drain_linger_s"] + options["drain_timeout_s"] + FORCED_S):
+                await self.ended()
+        except TimeoutError:
+            await self.kill()
+
+    async def kill(self) -> None:
+        """End it now."""
+        self._signal(signal.SIGKILL)
+        await self.ended()
+
+    async def _said(self) -> dict[str, Any]:
+        """Its next message; empty where it has ended."""
+        line = await self._lines.readline()
+        return dict(json.loads(line)) if line.endswith(b"\n") else {}
+
+    async def _late(self, seconds: float) -> dict[str, str]:
+        await self.kill()
+        return self._failure(f"the model was not ready within {seconds:g} s", "allow more: -C start_timeout_s=SECONDS")
+
+    def _crash(self) -> dict[str, str]:
+        ending = _ending(self._process.returncode)
+        return self._failure(f"the service {ending} before it was ready", "read the log's lines above")
+
+    def _failure(self, cause: str, remedy: str) -> dict[str, str]:
+        said = f"{cause}; its last lines:\n{self._home.tail(self._log_begin)}"
+        return {"code": "DEPLOY_FAILED", "cause": said, "remedy": remedy}
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def _sweep(self) -> None:
+        """End what the model has started; close the channel. Once: the number may soon be another process's."""
+        if self._swept:
+            return
+        self._swept = True
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._writer.close()
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        with suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"ended with code {code}"
