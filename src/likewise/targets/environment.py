@@ -1,0 +1,136 @@
+"""The Python environment that workers lack: what is installed here and an engine needs, as one archive."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+from likewise.core.digests import sha256_bytes, sha256_json
+from likewise.core.errors import MissingExtra, WrongUsage
+from likewise.core.extras import need
+from likewise.targets.travel import here, package_digest, package_files
+
+OURS = "likewise"
+PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Installed packages, for the Python and the platform that `here` tells.
+
+    distributions: by canonical name. key: digest of our own sources and of every other distribution's RECORD, which
+    holds the hash of each of its files. package: digest of our own sources.
+    """
+
+    distributions: dict[str, Distribution]
+    key: str
+    package: str
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of every distribution but ours."""
+        return {name: each.version for name, each in self.distributions.items() if name != OURS}
+
+    def archive(self, folder: Path) -> Path:
+        """All its files as a gzipped tar in `folder`, made unless it is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"likewise-environment-{self.key}.archive"
+        if not path.exists():
+            pack(dict(_files(self.distributions, PACKAGE)), path)
+        return path
+
+
+def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environment:
+    """`requirements` (`likewise[openvino]`) and all that they need, but for `theirs`, which every worker has.
+
+    Raises MissingExtra (something is not installed here), WrongUsage (something is installed from a working copy).
+    """
+    found = closure(requirements, theirs)
+    own = package_digest(PACKAGE)
+    records = {name: sha256_bytes(_record(name, each).encode()) for name, each in sorted(found.items())}
+    key = sha256_json({"records": records, "package": own, **here()})[7:]
+    return Environment(found, key, own)
+
+
+def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Distribution]:
+    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed."""
+    utils, parse = need("packaging.utils", extra="ray"), need("packaging.requirements", extra="ray").Requirement
+    found: dict[str, Distribution] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [(parse(text), "") for text in requirements]
+    while waiting:
+        requirement, wanted_by = waiting.pop()
+        name = utils.canonicalize_name(requirement.name)
+        fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
+        if name in theirs or not fresh:
+            continue
+        seen |= fresh
+        found[name] = _installed(requirement.name, wanted_by)
+        waiting += [(parse(text), name) for text in _requires(found[name], [extra for _, extra in fresh], parse)]
+    return found
+
+
+def _installed(name: str, wanted_by: str) -> Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except PackageNotFoundError as error:
+        why = f", which {wanted_by} needs" if wanted_by else ""
+        raise MissingExtra(
+            f"{name}{why} is not installed here, so it cannot be sent to the workers",
+            remedy=f"pip install {name}",
+        ) from error
+
+
+def _requires(distribution: Distribution, extras: Iterable[str], parse: Any) -> Iterator[str]:
+    for text in distribution.requires or ():
+        marker = parse(text).marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
+            yield text
+
+
+def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
+    """Name in the archive and place on this disk of every file."""
+    for name, distribution in found.items():
+        own = name == OURS
+        if own:
+            yield from ((f"{OURS}/{p.relative_to(package).as_posix()}", p) for p in package_files(package))
+        for file in distribution.files or ():
+            path = Path(str(distribution.locate_file(file)))
+            metadata = file.parts[0].endswith(".dist-info")
+            if ".." in file.parts or "__pycache__" in file.parts or (own and not metadata) or not path.is_file():
+                continue
+            yield file.as_posix(), path
+
+
+def _record(name: str, distribution: Distribution) -> str:
+    """The list of a distribution's files; of our own too, whose sources count by themselves."""
+    told = json.loads(distribution.read_text("direct_url.json") or "{}")
+    record = distribution.read_text("RECORD")
+    if record is None or (name != OURS and told.get("dir_info", {}).get("editable")):
+        raise WrongUsage(
+            f"{name} is installed in a way that does not tell its files",
+            remedy=f"install it as a wheel: pip install {name}",
+        )
+    return record
+
+
+def pack(files: dict[str, Path], archive: Path) -> None:
+    """A gzipped tar of `files`, under its name only when whole; the same files give the same content."""
+    handle, stage = tempfile.mkstemp(prefix=f"{archive.name}.", dir=archive.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
+            for name, path in sorted(files.items()):
+                tar.add(path, name, recursive=False)
+        Path(stage).replace(archive)
+    except BaseException:
+        Path(stage).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,83 @@
+"""What runs first in a replica, where nothing of Likewise may be installed.
+
+Sent by value, together with `likewise.targets.travel`: it imports the standard library and `ray`, which is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from likewise.targets.travel import at_home, cache_folder, here, unpacked
+
+SPACE = "likewise"  # in the cluster's key-value store
+
+# A plain dict, as a class of ours could not be unpickled before the environment is there:
+# python, platform; bundle, environment: {"key": sha256 of the archive, "parts": how many}, the latter None where every
+# node had it; package, versions: as `at_home` takes them
+Shipment = dict[str, Any]
+
+
+def arrive(shipment: Shipment) -> Path:
+    """Make Likewise importable, and return the folder of the bundle; both are unpacked once a node.
+
+    Raises RuntimeError where this Python or platform is not the one that the environment was made on.
+    """
+    mine = here()
+    for kind in ("python", "platform"):
+        if mine[kind] != shipment[kind]:
+            raise RuntimeError(
+                f"the environment was made for {shipment[kind]}, and this node runs {mine[kind]}; "
+                "deploy from a machine like the cluster's nodes"
+            )
+    cache = cache_folder("ray")
+    if shipment["environment"] is None:
+        if importlib.util.find_spec("likewise") is None:
+            raise RuntimeError("this node lacks Likewise, which all nodes had at the deployment; deploy again")
+    elif not at_home(shipment["package"], shipment["versions"]):
+        environment = str(_unpacked(cache, shipment["environment"]))
+        if environment not in sys.path:
+            sys.path.insert(0, environment)
+            importlib.invalidate_caches()
+    return _unpacked(cache, shipment["bundle"])
+
+
+def part_name(key: str, number: int) -> str:
+    """Of a part of an archive in the cluster's key-value store."""
+    return f"archive/{key}/{number:05d}"
+
+
+def _unpacked(cache: Path, archive: dict[str, Any]) -> Path:
+    return unpacked(cache, archive["key"], partial(_fetch, archive))
+
+
+def _fetch(archive: dict[str, Any], stream: BinaryIO) -> None:
+    kv = importlib.import_module("ray.experimental.internal_kv")
+    for number in range(archive["parts"]):
+        part = kv._internal_kv_get(part_name(archive["key"], number), namespace=SPACE)
+        if part is None:
+            raise RuntimeError(f"the cluster does not hold the archive {archive['key']} any more; deploy it again")
+        stream.write(part)
+
+
+class Replica:
+    """One replica: our server, with engine and data plane, as the ASGI app that Serve hands requests to.
+
+    model: engine, precision, trust, digest. server: fields of ServerOptions.
+    """
+
+    def __init__(self, shipment: Shipment, model: dict[str, Any], server: dict[str, Any]) -> None:
+        folder = arrive(shipment)
+        module = importlib.import_module("likewise.targets.ray.service")  # only now is there one
+        self._service = module.ReplicaService(folder, model, server)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._service.app
+
+    async def check_health(self) -> None:
+        """Serve calls this before the replica gets its first request, and then again and again."""
+        await self._service.check()

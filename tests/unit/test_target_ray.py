@@ -1,0 +1,195 @@
+"""The target `ray` without Ray: addresses, options, plans, what a cluster must have, and the door in a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import sys
+import tarfile
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
+from likewise.server import ServerOptions
+from likewise.targets.base import Model, Receipt, output_of
+from likewise.targets.options import as_json, coerce
+from likewise.targets.ray.look import url_of
+from likewise.targets.ray.needs import room_for
+from likewise.targets.ray.options import OWN, SERVER, RayOptions
+from likewise.targets.ray.service import Door
+from likewise.targets.ray.target import RayTarget
+from likewise.targets.travel import unpacked
+
+MODEL = Model("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
+SEEN = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": {}}
+RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
+HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("ray", "auto"),
+        ("ray-serve", "auto"),
+        ("ray-serve://head:10001", "ray://head:10001"),
+        ("ray://head:10001/", "ray://head:10001"),
+    ],
+)
+def test_addresses(uri: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert RayTarget(uri).address == address
+
+
+def test_the_cluster_of_the_environment_and_wrong_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert RayTarget("ray").address == "10.0.0.1:6379"
+    for uri in ("ray:head", "raylet", "ray-serve:/x"):
+        with pytest.raises(WrongUsage):
+            RayTarget(uri)
+
+
+def test_options_from_strings_go_to_ray_by_its_names() -> None:
+    options = coerce(
+        RayOptions,
+        {
+            "num_replicas": "2",
+            "ray_actor_options": '{"num_cpus": 2.5, "runtime_env": {"env_vars": {"RAYON_NUM_THREADS": "7"}}}',
+            "max_queued_requests": "9",
+            "deadline_s": "3",
+        },
+    )
+    said = options.deployment()
+    assert (said["num_replicas"], said["max_queued_requests"]) == (2, 9)
+    threads = said["ray_actor_options"]["runtime_env"]["env_vars"]
+    assert threads == {"OMP_NUM_THREADS": "2", "RAYON_NUM_THREADS": "7"}
+    assert options.server()["deadline_s"] == 3.0
+    assert "deadline_s" not in said
+    assert coerce(RayOptions, {"num_replicas": "auto"}).deployment()["num_replicas"] == "auto"
+    assert "num_replicas" not in RayOptions(autoscaling_config={"min_replicas": 3}).deployment()
+    assert all(each.metadata["help"] for each in fields(RayOptions))
+    assert coerce(RayOptions, as_json(options)) == options
+
+
+def test_every_option_is_known_to_ray_or_to_us() -> None:
+    from ray import serve
+
+    known = set(signature(serve.deployment).parameters)
+    names = {each.name for each in fields(RayOptions)}
+    assert names - SERVER - OWN <= known
+    assert {each.name for each in fields(ServerOptions)} >= SERVER
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"num_replicas": "many"}, {"num_replicas": 0}, {"route_prefix": "x"}, {"timeout_s": 0}]
+)
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(WrongUsage):
+        RayOptions(**wrong)
+
+
+def test_plans() -> None:
+    target = RayTarget("ray")
+    ship, run = target.plan("create", "one", MODEL, RayOptions(num_replicas=2), None)
+    assert (ship.action, run.action, run.params["create"], run.params["previous"]) == ("ship", "run", True, None)
+    assert run.about == "run 2 replicas with 1 CPU each at /one and wait until all are ready"
+    assert run.params["shipment"] == output_of("ship", "shipment")
+    _, again = target.plan("update", "one", MODEL, RayOptions(), RECEIPT)
+    assert again.params["previous"]["shipment"] == {"bundle": {}}
+    (stop,) = target.plan("delete", "one", None, RayOptions(), RECEIPT)
+    assert stop.params == {"name": "one"}
+    with pytest.raises(AlreadyDeployed):
+        target.plan("create", "one", MODEL, RayOptions(), RECEIPT)
+    with pytest.raises(NotDeployed):
+        target.plan("update", "one", MODEL, RayOptions(), None)
+    for name in ("a/b", "", "-a", "a b", "ü"):
+        with pytest.raises(WrongUsage, match="cannot be a deployment's name"):
+            target.plan("create", name, MODEL, RayOptions(), None)
+
+
+@given(st.integers(1, 9), st.floats(0.1, 4))
+def test_room_is_what_is_free_and_what_one_node_has(replicas: int, cpus: float) -> None:
+    options = RayOptions(num_replicas=replicas, ray_actor_options={"num_cpus": cpus})
+    fits = cpus <= 2.0 and replicas * cpus <= 4.0 + 1e-6
+    assert [each.fatal for each in room_for(options, SEEN, replicas)] == ([] if fits else [True])
+
+
+def test_where_it_answers() -> None:
+    assert url_of("auto", HTTP, "/one") == "http://127.0.0.1:8000/one"
+    assert url_of("ray://head:10001", {**HTTP, "host": "0.0.0.0"}, "/one") == "http://head:8000/one"
+    assert url_of("ray://head:10001", {**HTTP, "host": "10.0.0.9"}, "/one") == "http://10.0.0.9:8000/one"
+    assert url_of("ray://[::1]:10001", {**HTTP, "host": "::", "scheme": "https"}, "/a") == "https://[::1]:8000/a"
+
+
+async def told(request: Request) -> JSONResponse:
+    return JSONResponse([request.method, request.url.path], headers={"X-Request-Id": "ours"})
+
+
+async def _through_the_door(prefix: str) -> None:
+    inner = Starlette(routes=[Route("/invocations", told, methods=["POST"]), Route("/ready", told), Route("/", told)])
+    transport = httpx.ASGITransport(Door(inner), root_path=prefix)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for path in ("/", *([""] if prefix else [])):
+            posted, got = await client.post(prefix + path), await client.get(prefix + path)
+            assert posted.json() == ["POST", f"{prefix}/invocations"]
+            assert got.json() == ["GET", f"{prefix}/"]
+        ready = await client.get(f"{prefix}/ready")
+        assert ready.json() == ["GET", f"{prefix}/ready"]
+        assert "X-Request-Id" not in ready.headers
+
+
+@pytest.mark.parametrize("prefix", ["", "/one", "/a/b"])
+def test_the_prefix_itself_answers(prefix: str) -> None:
+    asyncio.run(_through_the_door(prefix))
+
+
+def archive(text: bytes) -> tuple[str, bytes]:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        member = tarfile.TarInfo("file")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    return hashlib.sha256(stream.getvalue()).hexdigest(), stream.getvalue()
+
+
+def test_an_archive_is_fetched_once_and_checked(tmp_path: Path) -> None:
+    key, data = archive(b"content")
+    fetched = []
+
+    def fetch(stream: Any) -> None:
+        fetched.append(1)
+        stream.write(data)
+
+    for _ in range(2):
+        assert (unpacked(tmp_path, key, fetch) / "file").read_bytes() == b"content"
+    assert len(fetched) == 1
+    other, _ = archive(b"other")
+    with pytest.raises(RuntimeError, match="other bytes"):
+        unpacked(tmp_path, other, fetch)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [key]
+
+
+def test_the_oldest_that_nobody_has_goes_first(tmp_path: Path) -> None:
+    held = sys.__dict__.setdefault("_likewise_held", {})
+    keys = []
+    for number in range(3):
+        key, data = archive(bytes([number]) * 1000)
+        keys.append(key)
+        unpacked(tmp_path, key, lambda stream, data=data: stream.write(data), limit=10_000)
+    os.close(held.pop(tmp_path / keys[0]))  # as when its process has ended
+    key, data = archive(b"x" * 1000)
+    unpacked(tmp_path, key, lambda stream: stream.write(data), limit=1500)
+    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {keys[1], keys[2], key}
