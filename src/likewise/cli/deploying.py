@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
 from likewise.deployments import Planned
-from likewise.targets.base import Receipt, Status, Step
+from likewise.targets.base import Receipt, Status
 from likewise.targets.options import described, parse_config
 from likewise.targets.registry import names, open_target
 
@@ -159,14 +158,9 @@ def _show(planned: Planned, screen: Screen) -> None:
         return
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
-    rows = [(step.id, step.action, step.about, _params(step)) for step in plan.steps]
-    screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "action", "does", "with"), rows)
-
-
-def _params(step: Step) -> str:
-    return ", ".join(
-        f"{key}={value if isinstance(value, str) else json_.dumps(value)}" for key, value in step.params.items()
-    )
+    rows = [(step.id, step.about) for step in plan.steps]
+    screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "does"), rows)
+    screen.note("--json shows what each step is given")
 
 
 def _options(to: str, screen: Screen) -> None:
@@ -178,14 +172,10 @@ def _options(to: str, screen: Screen) -> None:
 
 
 def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:
-    given = {key: value for step in receipt.outputs.values() for key, value in step.items()}
-    state = [] if now is None else [("state", f"{now.state} {now.about}".strip())]
-    details = {} if now is None else now.details
-    return [
-        ("target", receipt.target),
-        *state,
-        ("bundle", receipt.model.digest),
-        ("made from", receipt.model.source),
-        *[(key, str(value)) for key, value in {**given, **details}.items() if value not in (None, "", [], {})],
-        ("since", receipt.updated),
-    ]
+    """What stands there by the receipt; with `now`, what its place says in its stead."""
+    known = {key: value for step in receipt.outputs.values() for key, value in step.items() if key in ("url", "log")}
+    facts = {"target": receipt.target, "bundle": receipt.model.digest, "made from": receipt.model.source, **known}
+    if now is not None:
+        facts = {"state": f"{now.state} {now.about}".strip(), **facts, **now.details}
+    lines = [(key, str(value)) for key, value in facts.items() if value not in (None, "", [], {})]
+    return [*lines, ("since", receipt.updated)]
