@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark import cloudpickle
 
+from likewise.targets import travel
 from likewise.targets.spark import bootstrap
 
 SIZE = 1000  # bytes of each entry
@@ -24,10 +25,11 @@ SIZE = 1000  # bytes of each entry
 WORKER = """
 import os
 import sys
+from likewise.targets import travel
 from likewise.targets.spark import bootstrap
 import pyspark
 
-folder, bootstrap.LIMIT = sys.argv[1], int(sys.argv[2])
+folder, travel.LIMIT = sys.argv[1], int(sys.argv[2])
 pyspark.SparkFiles.get = lambda name: f"{folder}/{name}"
 taken = set()
 for line in sys.stdin:
@@ -165,7 +167,7 @@ def test_the_cache_is_what_a_list_of_the_youngest_would_be(
     young: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKEWISE_CACHE_HOME", str(folder / "cache"))
-        patch.setattr(bootstrap, "LIMIT", limit * SIZE)
+        patch.setattr(travel, "LIMIT", limit * SIZE)
         patch.setattr(pyspark.SparkFiles, "get", lambda name: str(folder / name))
         patch.setitem(sys.__dict__, "_likewise_held", held := {})
         for key, ends in steps:
@@ -193,11 +195,13 @@ def release(held: dict[Path, int]) -> None:
 def test_each_task_brings_the_module_anew_and_takes_an_entry_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(home / name))
     monkeypatch.setitem(sys.__dict__, "_likewise_held", held := {})
-    cloudpickle.register_pickle_by_value(bootstrap)
+    for module in (bootstrap, travel):
+        cloudpickle.register_pickle_by_value(module)
     try:
         sent = cloudpickle.dumps(bootstrap.unpacked)
     finally:
-        cloudpickle.unregister_pickle_by_value(bootstrap)
+        for module in (bootstrap, travel):
+            cloudpickle.unregister_pickle_by_value(module)
     for _ in range(3):
         cloudpickle.loads(sent)("x.archive", "a")
     assert len(held) == 1

@@ -22,13 +22,15 @@ from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowR
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
+from likewise.targets import travel
+from likewise.targets.environment import closure, environment
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.answers import arrow_array, values_and_errors
 from likewise.targets.spark.chunks import decode, encode
-from likewise.targets.spark.environment import closure, environment
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.result_type import arrow_type, declared_ddl
 from likewise.targets.spark.session import require_java
+from likewise.targets.spark.shipping import THEIRS
 from likewise.targets.spark.windows import WINDOW_ROWS, items_of, records_of, row_maker, windows
 from likewise.targets.spark.worker import answered
 
@@ -231,12 +233,13 @@ def test_what_another_runner_has_done_is_not_cleared_away(tmp_path: Path) -> Non
 
 
 def test_the_environment_holds_what_is_needed_and_runs_alone(tmp_path: Path) -> None:
-    made = environment(["likewise"], tmp_path)
-    assert environment(["likewise"], tmp_path) == made
-    with tarfile.open(made.archive) as archive:
+    made = environment(["likewise"], THEIRS)
+    path = made.archive(tmp_path)
+    assert environment(["likewise"], THEIRS).archive(tmp_path) == path
+    with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "env", filter="data")
-    path = f"import sys; sys.path[:0] = [{str(tmp_path / 'env')!r}]"
-    code = f"{path}; import likewise.core.items, orjson; print(orjson.__file__)"
+    first = f"import sys; sys.path[:0] = [{str(tmp_path / 'env')!r}]"
+    code = f"{first}; import likewise.core.items, orjson; print(orjson.__file__)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith(str(tmp_path / "env")), done.stderr
     assert not {"pyspark", "pyarrow", "torch"} & made.versions.keys()
@@ -244,11 +247,11 @@ def test_the_environment_holds_what_is_needed_and_runs_alone(tmp_path: Path) -> 
 
 def test_what_is_not_installed_cannot_be_sent() -> None:
     with pytest.raises(MissingExtra, match="no-such-package"):
-        closure(["no-such-package"])
+        closure(["no-such-package"], frozenset())
 
 
 def test_another_python_on_the_executor_is_named(tmp_path: Path) -> None:
-    shipment = {**bootstrap.here(), "python": "cpython 3.8"}
+    shipment = {**travel.here(), "python": "cpython 3.8"}
     with pytest.raises(RuntimeError, match=r"for cpython 3\.8, and this executor runs cpython 3\."):
         bootstrap.arrive(shipment)
 
@@ -294,7 +297,6 @@ def test_no_java_at_all_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_bootstrap_needs_nothing_of_ours(tmp_path: Path) -> None:
-    source = Path(bootstrap.__file__).read_text()
-    assert "likewise" not in {
-        line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
-    }
+    lines = [line for module in (bootstrap, travel) for line in Path(module.__file__).read_text().splitlines()]
+    imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
+    assert {name for name in imported if name.startswith("likewise")} == {"likewise.targets.travel"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import os
-import sys
 import tarfile
 from dataclasses import fields
 from inspect import signature
@@ -29,6 +27,7 @@ from likewise.targets.options import as_json, coerce
 from likewise.targets.ray.look import url_of
 from likewise.targets.ray.needs import room_for
 from likewise.targets.ray.options import OWN, SERVER, RayOptions
+from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import Door
 from likewise.targets.ray.target import RayTarget
 from likewise.targets.travel import unpacked
@@ -164,7 +163,7 @@ def archive(text: bytes) -> tuple[str, bytes]:
     return hashlib.sha256(stream.getvalue()).hexdigest(), stream.getvalue()
 
 
-def test_an_archive_is_fetched_once_and_checked(tmp_path: Path) -> None:
+def test_an_archive_is_fetched_once(tmp_path: Path) -> None:
     key, data = archive(b"content")
     fetched = []
 
@@ -175,21 +174,17 @@ def test_an_archive_is_fetched_once_and_checked(tmp_path: Path) -> None:
     for _ in range(2):
         assert (unpacked(tmp_path, key, fetch) / "file").read_bytes() == b"content"
     assert len(fetched) == 1
-    other, _ = archive(b"other")
-    with pytest.raises(RuntimeError, match="other bytes"):
-        unpacked(tmp_path, other, fetch)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [key]
 
 
-def test_the_oldest_that_nobody_has_goes_first(tmp_path: Path) -> None:
-    held = sys.__dict__.setdefault("_likewise_held", {})
-    keys = []
-    for number in range(3):
-        key, data = archive(bytes([number]) * 1000)
-        keys.append(key)
-        unpacked(tmp_path, key, lambda stream, data=data: stream.write(data), limit=10_000)
-    os.close(held.pop(tmp_path / keys[0]))  # as when its process has ended
-    key, data = archive(b"x" * 1000)
-    unpacked(tmp_path, key, lambda stream: stream.write(data), limit=1500)
-    left = {path.name for path in tmp_path.iterdir() if path.is_dir()}
-    assert left == {keys[1], keys[2], key}
+@pytest.mark.parametrize(("parts", "why"), [([b"one", b"other"], "other bytes"), ([b"one", None], "not hold")])
+def test_what_arrives_otherwise_than_it_was_sent_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[bytes | None], why: str
+) -> None:
+    from ray.experimental import internal_kv
+
+    key = hashlib.sha256(b"onetwo").hexdigest()
+    there = {part_name(key, number): part for number, part in enumerate(parts)}
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda name, namespace: there[name])
+    with pytest.raises(RuntimeError, match=why):
+        _unpacked(tmp_path, {"key": key, "parts": 2})
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

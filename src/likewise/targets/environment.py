@@ -63,7 +63,7 @@ def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environm
 
 def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Distribution]:
     """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed."""
-    utils, parse = need("packaging.utils", extra="ray"), need("packaging.requirements", extra="ray").Requirement
+    utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(parse(text), "") for text in requirements]

@@ -5,6 +5,7 @@ Sent by value, together with `likewise.targets.travel`: it imports the standard 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -56,12 +57,15 @@ def _unpacked(cache: Path, archive: dict[str, Any]) -> Path:
 
 
 def _fetch(archive: dict[str, Any], stream: BinaryIO) -> None:
-    kv = importlib.import_module("ray.experimental.internal_kv")
+    kv, digest = importlib.import_module("ray.experimental.internal_kv"), hashlib.sha256()
     for number in range(archive["parts"]):
         part = kv._internal_kv_get(part_name(archive["key"], number), namespace=SPACE)
         if part is None:
             raise RuntimeError(f"the cluster does not hold the archive {archive['key']} any more; deploy it again")
+        digest.update(part)
         stream.write(part)
+    if digest.hexdigest() != archive["key"]:
+        raise RuntimeError(f"the archive {archive['key']} arrived with other bytes than were sent")
 
 
 class Replica:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.archive import pack
-from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.bundles.trust import Trust
-from likewise.core.digests import sha256_bytes
-from likewise.core.errors import EngineUnavailable
 from likewise.engine.options import EngineOptions
-from likewise.engine.rates import by_speed, cache_home, known_rates
-from likewise.targets.spark.bootstrap import Shipment, here
-from likewise.targets.spark.environment import environment
+from likewise.engine.rates import cache_home
+from likewise.targets.cargo import archive_of, engine_of, environment_of, manifest_key
+from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
 from likewise.targets.spark.worker import Model
+from likewise.targets.travel import here
 
-EXTRAS = {"openvino": "openvino", "torch": "torch", "pyfunc": "mlflow"}
+# what every executor has, in the version that its Spark wants
+THEIRS = frozenset({"pyspark", "pyspark-client", "py4j", "pyarrow"})
 
 
 def model_of(bundle: Bundle, options: EngineOptions, *, trust: Trust) -> Model:
@@ -28,11 +25,9 @@ def model_of(bundle: Bundle, options: EngineOptions, *, trust: Trust) -> Model:
     What the user trusts once and for all is known on the driver only, so it is decided here.
     """
     allowed = trust.allows(uri=str(bundle.path.resolve()), digest=bundle.digest)
-    entry = _entry(bundle, options, allowed)
-    if entry.runs_code:
+    if engine_of(bundle, options, trusted=allowed).runs_code:
         trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
-    key = sha256_bytes(bundle.manifest.dump())[7:]
-    return Model(key, str(bundle.path.absolute()), options.name, options.precision, allowed)
+    return Model(manifest_key(bundle), str(bundle.path.absolute()), options.name, options.precision, allowed)
 
 
 def ship(spark: Any, bundle: Bundle, model: Model, always: bool | None) -> Shipment | None:
@@ -44,23 +39,16 @@ def ship(spark: Any, bundle: Bundle, model: Model, always: bool | None) -> Shipm
     if always is False or (always is None and is_local(spark)):
         return None
     folder = cache_home() / "spark"
-    entry = _entry(bundle, EngineOptions(model.engine, model.precision), model.trust)
-    requirements = [f"likewise[{EXTRAS[entry.name]}]"] if entry.name in EXTRAS else ["likewise"]
-    if entry.runs_code:
-        requirements += [line for line in bundle.manifest.environment.requirements if _plain(line)]
-    made = environment(requirements, folder)
-    # a name that Spark does not know: what ends in .tar.gz it unpacks into the executors' import path
-    archive = folder / f"likewise-model-{model.key}.archive"
-    if not archive.exists():
-        stage = archive.with_suffix(f".{os.getpid()}")
-        pack(bundle, stage).replace(archive)
-    for path in (made.archive, archive):
+    entry = engine_of(bundle, EngineOptions(model.engine, model.precision), trusted=model.trust)
+    made = environment_of(bundle, entry, THEIRS)
+    environment, archive = made.archive(folder), archive_of(bundle, folder)
+    for path in (environment, archive):
         _send(spark, path)
     return {
         **here(),
         "model": archive.name,
         "model_key": model.key,
-        "environment": made.archive.name,
+        "environment": environment.name,
         "environment_key": made.key,
         "package": made.package,
         "versions": made.versions,
@@ -69,15 +57,3 @@ def ship(spark: Any, bundle: Bundle, model: Model, always: bool | None) -> Shipm
 
 def _send(spark: Any, path: Path) -> None:
     spark.addArtifacts(str(path), file=True)
-
-
-def _plain(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith(("#", "-"))
-
-
-def _entry(bundle: Bundle, options: EngineOptions, allowed: bool) -> EngineEntry:
-    """What the workers will most likely run: the fastest engine here, one that runs code only if that is allowed."""
-    entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
-    if not entries:
-        raise EngineUnavailable(f"the bundle has no engine {options}", remedy=f"likewise inspect {bundle.path}")
-    return next((entry for entry in entries if allowed or not entry.runs_code), entries[0])

@@ -1,0 +1,62 @@
+"""What travels to workers: the bundle as an archive, and the environment that its engine needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from likewise.bundles.archive import pack
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.digests import sha256_bytes
+from likewise.core.errors import EngineUnavailable
+from likewise.engine.options import EngineOptions
+from likewise.engine.rates import by_speed, known_rates
+from likewise.targets.environment import Environment, environment
+
+EXTRAS = {"openvino": "openvino", "torch": "torch", "pyfunc": "mlflow"}
+
+
+def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> EngineEntry:
+    """What the workers will most likely run: the fastest engine here, one that runs code only if it is trusted.
+
+    EngineUnavailable where the bundle has none such.
+    """
+    entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
+    if not entries:
+        raise EngineUnavailable(f"the bundle has no engine {options}", remedy=f"likewise inspect {bundle.path}")
+    return next((entry for entry in entries if trusted or not entry.runs_code), entries[0])
+
+
+def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) -> Environment:
+    """What `engine` needs, and the model's own requirements where it runs code; raises what `environment` does.
+
+    theirs: packages that every worker has.
+    """
+    requirements = [f"likewise[{EXTRAS[engine.name]}]"] if engine.name in EXTRAS else ["likewise"]
+    if engine.runs_code:
+        requirements += [line for line in bundle.manifest.environment.requirements if _plain(line)]
+    return environment(requirements, theirs)
+
+
+def manifest_key(bundle: Bundle) -> str:
+    """The digest of all that the bundle's manifest says, engines included, as 64 hex digits."""
+    return sha256_bytes(bundle.manifest.dump())[7:]
+
+
+def archive_of(bundle: Bundle, folder: Path) -> Path:
+    """The bundle's archive in `folder`, made unless it is there; the same bytes for the same bundle."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # a name that Spark does not know: what ends in .tar.gz it unpacks into the executors' import path
+    archive = folder / f"likewise-model-{manifest_key(bundle)}.archive"
+    if not archive.exists():
+        stage = archive.with_suffix(f".{os.getpid()}")
+        try:
+            pack(bundle, stage).replace(archive)
+        finally:
+            stage.unlink(missing_ok=True)
+    return archive
+
+
+def _plain(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith(("#", "-"))
