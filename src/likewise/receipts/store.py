@@ -26,10 +26,15 @@ CREATE TABLE IF NOT EXISTS runs (target TEXT, name TEXT, plan TEXT NOT NULL, out
 """
 
 
-def receipts_file() -> Path:
-    """`receipts.db` in the user's data folder, or in `LIKEWISE_DATA_HOME`."""
+def data_home() -> Path:
+    """`LIKEWISE_DATA_HOME`, else the user's data folder."""
     home = os.environ.get("LIKEWISE_DATA_HOME")
-    return (Path(home) if home else user_data_path("likewise")) / "receipts.db"
+    return Path(home) if home else user_data_path("likewise")
+
+
+def receipts_file() -> Path:
+    """`receipts.db` in the data folder."""
+    return data_home() / "receipts.db"
 
 
 @dataclass(frozen=True, slots=True)

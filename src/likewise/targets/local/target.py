@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from platformdirs import user_data_path
-
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.trust import Trust
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.engine.options import EngineOptions
+from likewise.receipts import data_home
 from likewise.server.auth import Tokens
 from likewise.targets.base import Answer, Finding, Model, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.local.control import Gone
@@ -157,8 +155,7 @@ def _receipt(uri: str, home: Home, deployment: Deployment) -> Receipt:
 
 
 def _root() -> Path:
-    home = os.environ.get("LIKEWISE_DATA_HOME")
-    return (Path(home) if home else user_data_path("likewise")).absolute() / "local"
+    return data_home().absolute() / "local"
 
 
 def _home(name: str) -> Home:
