@@ -32,6 +32,12 @@ _HOW = "write one token a line into it, such as `openssl rand -hex 32` prints"
 _Stamp = tuple[int, int, int]
 
 
+def tokens_in(content: bytes) -> list[bytes]:
+    """The tokens of a file's content: one a line; blank lines and those that begin with `#` are none."""
+    lines = [line.strip() for line in content.removeprefix(b"\xef\xbb\xbf").splitlines()]
+    return [line for line in lines if line and not line.startswith(b"#")]
+
+
 class Tokens:
     """The tokens in the file at `path`: one a line; blank lines and those that begin with `#` are none.
 
@@ -83,10 +89,10 @@ class Tokens:
     def _read(self) -> tuple[os.stat_result, tuple[bytes, ...]]:
         with self._path.open("rb") as file:
             found = os.fstat(file.fileno())
-            lines = [line.strip() for line in file.read().removeprefix(b"\xef\xbb\xbf").splitlines()]
+            tokens = tokens_in(file.read())
         settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
         self._stamp = _stamp(found) if settled else None
-        return found, tuple(hashlib.sha256(line).digest() for line in lines if line and not line.startswith(b"#"))
+        return found, tuple(hashlib.sha256(token).digest() for token in tokens)
 
     def _keep(self, why: str) -> None:
         if not self._warned:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
+from likewise.server.auth import tokens_in
 from likewise.targets.base import Answer
 
 LOOK_S = 2.0  # for an answer to "who are you"
@@ -57,8 +58,7 @@ def _authorization(token_file: str | None) -> dict[str, str]:
     if token_file is None:
         return {}
     try:
-        lines = [line.strip() for line in Path(token_file).read_text(encoding="utf-8-sig").splitlines()]
+        tokens = tokens_in(Path(token_file).read_bytes())
     except OSError as error:
         raise WrongUsage(f"the token file {token_file} cannot be read: {error}", remedy="mend the file") from error
-    tokens = [line for line in lines if line and not line.startswith("#")]
-    return {"Authorization": f"Bearer {tokens[0]}"} if tokens else {}
+    return {"Authorization": f"Bearer {tokens[0].decode('latin-1')}"} if tokens else {}  # as HTTP writes headers
