@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 import tarfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.server import ServerOptions
 from likewise.targets.base import Model, Receipt, output_of
 from likewise.targets.options import as_json, coerce
+from likewise.targets.ray.application import version_of
 from likewise.targets.ray.look import url_of
 from likewise.targets.ray.needs import room_for
 from likewise.targets.ray.options import OWN, SERVER, RayOptions
@@ -33,9 +34,10 @@ from likewise.targets.ray.target import RayTarget
 from likewise.targets.travel import unpacked
 
 MODEL = Model("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
-SEEN = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": {}}
-RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
+PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1}
+SEEN = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": HTTP, "ingress": PYTHON_PROXY}
+RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,40 @@ def test_options_from_strings_go_to_ray_by_its_names() -> None:
     assert coerce(RayOptions, as_json(options)) == options
 
 
+def test_a_canary_is_a_share_of_the_replicas() -> None:
+    options = coerce(RayOptions, {"canary": "10", "num_replicas": "25", "max_ongoing_requests": "7"})
+    assert (options.canary, options.as_canary().num_replicas, options.as_canary().max_ongoing_requests) == (10.0, 3, 7)
+    growing = RayOptions(canary=50, autoscaling_config={"min_replicas": 5}).as_canary()
+    assert (growing.deployment()["num_replicas"], growing.autoscaling_config) == (3, None)
+    assert replace(options, num_replicas="auto").as_canary().num_replicas == 1
+    assert not [name for name in options.deployment() if name.startswith("canary")]
+    for wrong in (51, -1):
+        with pytest.raises(WrongUsage, match="not from 0 to 50 percent"):
+            RayOptions(canary=wrong)
+    for name in ("canary_s", "canary_requests", "canary_slower", "canary_timeout_s"):
+        with pytest.raises(WrongUsage, match=f"{name} is less than 1"):
+            RayOptions(**{name: 0})
+    with pytest.raises(WrongUsage, match="canary_errors is 101 percent"):
+        RayOptions(canary_errors=101)
+
+
+def test_what_a_replica_is_made_of_decides_whether_it_restarts() -> None:
+    def made(options: RayOptions, model: Model = MODEL, key: str = "1") -> str:
+        shipment = {"bundle": {"key": key, "parts": 1}}
+        return version_of({"model": model.as_dict(), "options": as_json(options), "shipment": shipment})
+
+    version = made(RayOptions())
+    assert made(RayOptions(num_replicas=3, canary=5, max_queued_requests=9, route_prefix="/x")) == version
+    assert made(RayOptions(), replace(MODEL, folder=Path("/elsewhere"), source="another")) == version
+    others = [
+        made(RayOptions(deadline_s=1)),
+        made(RayOptions(), replace(MODEL, digest="sha256:" + "b" * 64)),
+        made(RayOptions(), replace(MODEL, trust=True)),
+        made(RayOptions(), key="2"),
+    ]
+    assert len({version, *others}) == 5
+
+
 def test_every_option_is_known_to_ray_or_to_us() -> None:
     from ray import serve
 
@@ -107,6 +143,8 @@ def test_plans() -> None:
     assert run.params["shipment"] == output_of("ship", "shipment")
     _, again = target.plan("update", "one", MODEL, RayOptions(), RECEIPT)
     assert again.params["previous"]["shipment"] == {"bundle": {}}
+    _, trying = target.plan("update", "one", MODEL, RayOptions(canary=10), RECEIPT)
+    assert trying.about.startswith("try it on 10 % of the requests, then run 1 replica")
     (stop,) = target.plan("delete", "one", None, RayOptions(), RECEIPT)
     assert stop.params == {"name": "one"}
     with pytest.raises(AlreadyDeployed):

@@ -9,6 +9,7 @@ from likewise.core.engine import Engine, Work
 from likewise.core.errors import LikewiseError, ModelFailed
 from likewise.core.isolate import isolate
 from likewise.core.items import Item
+from likewise.core.pages import trim
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.windows import windows
 
@@ -68,6 +69,7 @@ class Scorer:
         first = [results[group[0]] for group in groups]
         self._remember(leading, first)
         self._refuse_broken(first)
+        trim()  # chunks differ in size, and what the largest took would stay
         return [results[index] for index in range(len(work))]
 
     def _unknown(

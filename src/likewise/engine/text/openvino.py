@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from likewise.core.cores import usable_threads
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
+from likewise.core.pages import hand_back, trim
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
 from likewise.engine.text.forward import Forward
-from likewise.engine.text.pages import hand_back
 from likewise.engine.text.torch_forward import load_torch
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
@@ -186,6 +186,7 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
             remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
         ) from error
     hand_back(graph.folder / "model.bin")
+    trim()  # what compiling took
     return compiled
 
 

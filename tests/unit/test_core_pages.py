@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import mmap
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from likewise.engine.text.pages import hand_back
+from likewise.core.pages import hand_back
 
 SIZE = 8 << 20
 
@@ -50,3 +51,24 @@ def test_pages_that_may_have_changed_are_left(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_mapped_is_no_matter(tmp_path: Path) -> None:
     hand_back(tmp_path / "none.bin")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_free_pages_of_the_heap_are_given_to_the_system() -> None:
+    """In a process of its own: many small blocks are freed below one that stays, so that the heap cannot shrink."""
+    code = """
+from likewise.core.pages import trim
+
+def resident():
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * 4096
+
+blocks = [bytes(1000) for _ in range(100_000)]
+last = bytes(1000)
+del blocks
+before = resident()
+trim()
+print(before - resident())
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(said.stdout) > 20_000_000
