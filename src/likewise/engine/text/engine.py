@@ -19,6 +19,9 @@ from likewise.engine.text.torch_forward import open_torch
 BUDGET = 1024
 """Padded tokens in one forward pass."""
 
+TOGETHER = 256
+"""Texts that are tokenized at once: enough for all cores; the tokenizer's own encodings take far more than the ids."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
@@ -79,7 +82,8 @@ class TextEngine:
 
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
         """One encoding a text. Texts must be encodable as UTF-8."""
-        encoded = self._tokenizer.encode_batch_fast(list(texts))
+        parts = (list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER))
+        encoded = (each for part in parts for each in self._tokenizer.encode_batch_fast(part))
         return [Encoding(np.array(each.ids or [self._pad_id], dtype=np.int32)) for each in encoded]
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
