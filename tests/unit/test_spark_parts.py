@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
 from likewise.targets import travel
-from likewise.targets.environment import closure, environment
+from likewise.targets.environment import closure, environment, kept
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.answers import arrow_array, values_and_errors
 from likewise.targets.spark.chunks import decode, encode
@@ -300,3 +301,19 @@ def test_the_bootstrap_needs_nothing_of_ours(tmp_path: Path) -> None:
     lines = [line for module in (bootstrap, travel) for line in Path(module.__file__).read_text().splitlines()]
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
     assert {name for name in imported if name.startswith("likewise")} == {"likewise.targets.travel"}
+
+
+def test_archives_that_nobody_asks_for_are_dropped_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
+    def made(name: str) -> Path:
+        return kept(tmp_path / name, lambda stage: stage.write_text(name))
+
+    old, used, cut = made("old.archive"), made("used.archive"), tmp_path / "cut.archive.abc"
+    cut.write_text("of a process that was killed")
+    for path in (old, used, cut):
+        os.utime(path, (0, 0))
+    made("used.archive")
+    made("new.archive")
+    assert {path.name for path in tmp_path.iterdir()} == {"used.archive", "new.archive"}
+    with pytest.raises(ZeroDivisionError):
+        kept(tmp_path / "broken.archive", lambda stage: 1 // 0)
+    assert not list(tmp_path.glob("broken*"))

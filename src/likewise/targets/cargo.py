@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
 
 from likewise.bundles.archive import pack
@@ -12,7 +12,7 @@ from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, known_rates
-from likewise.targets.environment import Environment, environment
+from likewise.targets.environment import Environment, environment, kept
 
 EXTRAS = {"openvino": "openvino", "torch": "torch", "pyfunc": "mlflow"}
 
@@ -46,16 +46,8 @@ def manifest_key(bundle: Bundle) -> str:
 
 def archive_of(bundle: Bundle, folder: Path) -> Path:
     """The bundle's archive in `folder`, made unless it is there; the same bytes for the same bundle."""
-    folder.mkdir(parents=True, exist_ok=True)
     # a name that Spark does not know: what ends in .tar.gz it unpacks into the executors' import path
-    archive = folder / f"likewise-model-{manifest_key(bundle)}.archive"
-    if not archive.exists():
-        stage = archive.with_suffix(f".{os.getpid()}")
-        try:
-            pack(bundle, stage).replace(archive)
-        finally:
-            stage.unlink(missing_ok=True)
-    return archive
+    return kept(folder / f"likewise-model-{manifest_key(bundle)}.archive", partial(pack, bundle))
 
 
 def _plain(line: str) -> bool:

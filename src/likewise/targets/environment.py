@@ -8,7 +8,9 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
@@ -20,6 +22,7 @@ from likewise.core.extras import need
 from likewise.targets.travel import here, package_digest, package_files
 
 OURS = "likewise"
+KEPT_S = 7 * 24 * 3600.0
 PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
 
 
@@ -42,11 +45,8 @@ class Environment:
 
     def archive(self, folder: Path) -> Path:
         """All its files as a gzipped tar in `folder`, made unless it is there."""
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"likewise-environment-{self.key}.archive"
-        if not path.exists():
-            pack(dict(_files(self.distributions, PACKAGE)), path)
-        return path
+        return kept(path, lambda stage: pack(dict(_files(self.distributions, PACKAGE)), stage))
 
 
 def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environment:
@@ -123,14 +123,31 @@ def _record(name: str, distribution: Distribution) -> str:
     return record
 
 
+def kept(archive: Path, make: Callable[[Path], object]) -> Path:
+    """`archive`, made unless it is there, under its name only when whole.
+
+    make: writes the path that it is given. Archives beside it that nobody asked for in KEPT_S are dropped.
+    """
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    if archive.exists():
+        os.utime(archive)
+    else:
+        handle, stage = tempfile.mkstemp(prefix=f"{archive.name}.", dir=archive.parent)
+        os.close(handle)
+        try:
+            make(Path(stage))
+            Path(stage).replace(archive)
+        finally:
+            Path(stage).unlink(missing_ok=True)
+    for old in archive.parent.glob("*.archive*"):
+        with suppress(FileNotFoundError):  # another process drops it too
+            if time.time() - old.stat().st_mtime > KEPT_S:
+                old.unlink()
+    return archive
+
+
 def pack(files: dict[str, Path], archive: Path) -> None:
-    """A gzipped tar of `files`, under its name only when whole; the same files give the same content."""
-    handle, stage = tempfile.mkstemp(prefix=f"{archive.name}.", dir=archive.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream, tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
-            for name, path in sorted(files.items()):
-                tar.add(path, name, recursive=False)
-        Path(stage).replace(archive)
-    except BaseException:
-        Path(stage).unlink(missing_ok=True)
-        raise
+    """A gzipped tar of `files`; the same files give the same content."""
+    with tarfile.open(archive, mode="w:gz", compresslevel=1) as tar:
+        for name, path in sorted(files.items()):
+            tar.add(path, name, recursive=False)
