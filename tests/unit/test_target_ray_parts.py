@@ -96,7 +96,7 @@ def test_a_canary_is_a_share_of_the_replicas() -> None:
             RayOptions(canary=wrong)
     for name in ("canary_s", "canary_requests", "canary_slower", "canary_timeout_s"):
         with pytest.raises(WrongUsage, match=f"{name} is less than 1"):
-            RayOptions(**{name: 0})
+            coerce(RayOptions, {name: "0"})
     with pytest.raises(WrongUsage, match="canary_errors is 101 percent"):
         RayOptions(canary_errors=101)
 

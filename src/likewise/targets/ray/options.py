@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 from likewise.core.errors import WrongUsage
 
-OWN = frozenset({"route_prefix", "timeout_s", "wait_for_capacity"})
+CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
+OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
 SERVER = frozenset({"deadline_s", "queue_tokens", "cache_bytes", "body_limit_bytes"})
 _PREFIX = re.compile(r"/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -46,7 +48,7 @@ class RayOptions:
     placement_group_strategy: str | None = field(
         default=None, metadata={"help": "PACK, SPREAD, STRICT_PACK or STRICT_SPREAD."}
     )
-    health_check_period_s: float = _option(5.0, "Seconds between two looks at a replica.")
+    health_check_period_s: float = _option(1.0, "Seconds between two looks at a replica.")
     health_check_timeout_s: float = _option(30.0, "Seconds after which a look has failed.")
     graceful_shutdown_wait_loop_s: float = _option(
         1.0, "Seconds that a replica which stops waits for requests on their way to it."
@@ -67,6 +69,14 @@ class RayOptions:
     wait_for_capacity: bool = _option(
         False, "The cluster grows by itself: wait for what it lacks instead of refusing at once."
     )
+    canary: float = _option(
+        0.0, "Percent of the requests that an update's new version gets at first, 50 at most; 0 updates at once."
+    )
+    canary_s: float = _option(30.0, "Seconds that it is watched at most.")
+    canary_requests: int = _option(500, "Requests of the new version that are enough to end that sooner.")
+    canary_errors: float = _option(1.0, "Percent of its requests that it may fail where the old version answers them.")
+    canary_slower: float = _option(2.0, "Times the old version's median and 95th percentile that it may take.")
+    canary_timeout_s: float = _option(45.0, "Seconds for its replicas to be ready; then it is taken back.")
     deadline_s: float = _option(60.0, "Seconds in which a request is answered, or refused at once.")
     queue_tokens: int = _option(4_000_000, "Tokens that may wait in a replica; more are refused.")
     cache_bytes: int = _option(64 * 1024 * 1024, "Memory of a replica for answers of a pure model; 0 keeps none.")
@@ -81,6 +91,13 @@ class RayOptions:
             raise WrongUsage(f"route_prefix is {self.route_prefix!r}", remedy="-C route_prefix=/NAME")
         if self.timeout_s <= 0:
             raise WrongUsage("timeout_s is not above 0", remedy="-C timeout_s=300")
+        if not 0 <= self.canary <= 50:
+            raise WrongUsage(f"canary is {self.canary:g}, and not from 0 to 50 percent", remedy="-C canary=10")
+        if not 0 <= self.canary_errors <= 100:
+            raise WrongUsage(f"canary_errors is {self.canary_errors:g} percent", remedy="-C canary_errors=1")
+        for name, least in (("canary_s", 1), ("canary_requests", 1), ("canary_slower", 1), ("canary_timeout_s", 1)):
+            if getattr(self, name) < least:
+                raise WrongUsage(f"{name} is less than {least}", remedy=f"-C {name}=NUMBER, or leave it out")
 
     def prefix(self, name: str) -> str:
         """The route of the deployment `name`; WrongUsage where it cannot be one."""
@@ -108,6 +125,11 @@ class RayOptions:
             return self.num_replicas
         config = self.autoscaling_config or {}
         return int(config.get("initial_replicas") or config.get("min_replicas", 1))
+
+    def as_canary(self) -> Self:
+        """Those of the canary's own application: its share of the replicas, at least one."""
+        count = max(1, math.ceil(self.replicas() * self.canary / 100))
+        return replace(self, num_replicas=count, autoscaling_config=None)
 
     def resources(self) -> dict[str, float]:
         """What one replica takes, by Ray's names of resources."""

@@ -85,3 +85,30 @@ class Replica:
     async def check_health(self) -> None:
         """Serve calls this before the replica gets its first request, and then again and again."""
         await self._service.check()
+
+    async def watch(self, told: dict[str, Any]) -> Any:
+        """While a canary of another version runs: see `ReplicaService`."""
+        return await self._service.watch(told)
+
+    async def unwatch(self, run: str) -> Any:
+        """The canary's end."""
+        return await self._service.unwatch(run)
+
+    async def answer(self, request: dict[str, Any]) -> Any:
+        """As a canary, a request that another version's replica was sent."""
+        return await self._service.answer(request)
+
+
+class Relay:
+    """An actor that calls all replicas of a deployment: a driver outside the cluster cannot.
+
+    `broadcast` of Serve's handle needs the replicas' own network.
+    """
+
+    def __init__(self, deployment: str, app: str) -> None:
+        self._handle = importlib.import_module("ray.serve").get_deployment_handle(deployment, app)
+
+    def tell(self, method: str, argument: Any, timeout_s: float) -> list[Any]:
+        """What each replica answers; those that fail to are left out. Raises where there is none, or all are silent."""
+        answers = self._handle.broadcast(method, argument).results(timeout_s=timeout_s, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, dict)]

@@ -8,117 +8,84 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from likewise.core.digests import sha256_json
-from likewise.core.errors import AlreadyDeployed, DeployFailed, WrongUsage
+from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.targets.options import coerce
-from likewise.targets.ray import store
-from likewise.targets.ray.look import APP, DEPLOYMENT, http_options, serve_details, status, url_of
+from likewise.targets.ray import canary, store
+from likewise.targets.ray.application import HOW, POLL_S, applications, await_running, deploy
+from likewise.targets.ray.look import APP, http_options, url_of
 from likewise.targets.ray.options import RayOptions
 
-POLL_S = 0.1
 UNREACHED_S = 10.0  # after which a proxy that this machine cannot reach is left to those who can
-FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 
 
 def run(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Deploy or update `name` and wait until every replica is ready; where it answers.
+    """Deploy or update `name` and wait until every replica is ready; where it answers, and what a canary has shown.
 
     params: name, address, model (as a dict), options, shipment, create.  Raises AlreadyDeployed (create, and something
-    else stands there), DeployFailed with Serve's own words, WrongUsage for options that Ray refuses.
+    else stands there), DeployFailed with Serve's own words or for a canary that was rolled back, WrongUsage for options
+    that Ray refuses.
     """
-    app, key = APP + params["name"], _key(params)
-    options = coerce(RayOptions, params["options"])
-    deadline = time.monotonic() + options.timeout_s
-    noted, there = store.noted(app), _applications()
-    same = noted is not None and noted["key"] == key and app in there
-    if params["create"] and app in there and not same:
-        raise AlreadyDeployed(f"{params['name']!r} is deployed on this Ray cluster", remedy="update it, or delete it")
-    _require_route(app, options.prefix(params["name"]), there)
-    if noted is None or not same or noted["state"] == "begun":
-        before = None if noted is None else {name: value for name, value in noted.items() if name != "before"}
-        told = {"key": key, "before": before, **_told(params)}
-        store.note(app, {"state": "begun", **told})
-        _deploy(app, params, options)
-        store.note(app, {"state": "deployed", **told})
-    _await_running(params["name"], options, deadline)
-    url = url_of(params["address"], http_options(), options.prefix(params["name"]))
-    reached = _await_ready(url, params["model"]["digest"], deadline)
-    store.note(app, {"state": "done", "key": key, **_told(params)})
-    store.collect()
-    return {"url": url, "application": app, "reached": reached}
+    return _run(params, careful=True)
 
 
 def take_back(params: Mapping[str, Any]) -> None:
     """What `run` with the same params has begun: the version before it is deployed again, or nothing is left."""
     app = APP + params["name"]
+    canary.drop(app)
     noted = store.noted(app)
     if noted is None or noted["key"] != _key(params):
         return
     if params.get("previous") is None:
         stop(params)
         return
-    run({**params, **params["previous"], "create": False})
+    _run({**params, **params["previous"], "create": False}, careful=False)
+
+
+def _run(params: Mapping[str, Any], *, careful: bool) -> dict[str, Any]:
+    """careful: a canary first, where one is asked for."""
+    app, key = APP + params["name"], _key(params)
+    options = coerce(RayOptions, params["options"])
+    noted, there = store.noted(app), applications()
+    same = noted is not None and noted["key"] == key and app in there
+    if params["create"] and app in there and not same:
+        raise AlreadyDeployed(f"{params['name']!r} is deployed on this Ray cluster", remedy="update it, or delete it")
+    _require_route(app, options.prefix(params["name"]), there)
+    seen: dict[str, Any] = {}
+    if careful and noted and app in there and not same and canary.wanted(options, params, noted, there[app]):
+        seen["canary"] = canary.tried(params, options, key)
+    canary.drop(app)
+    deadline = time.monotonic() + options.timeout_s
+    if noted is None or not same or noted["state"] == "begun":
+        _hand_over(app, params, options, noted)
+    await_running(params["name"], options, deadline, options.timeout_s)
+    url = url_of(params["address"], http_options(), options.prefix(params["name"]))
+    reached = _await_ready(url, params["model"]["digest"], deadline)
+    store.note(app, {"state": "done", "key": key, **_told(params)})
+    store.collect()
+    return {"url": url, "application": app, "reached": reached, **seen}
+
+
+def _hand_over(app: str, params: Mapping[str, Any], options: RayOptions, noted: Mapping[str, Any] | None) -> None:
+    """To Serve, which goes on by itself; what was there before stays noted."""
+    passing = ("before", "canary")
+    before = None if noted is None else {name: value for name, value in noted.items() if name not in passing}
+    told = {"key": _key(params), "before": before, **_told(params)}
+    store.note(app, {"state": "begun", **told})
+    deploy(app, params, options, options.prefix(params["name"]))
+    store.note(app, {"state": "deployed", **told})
 
 
 def stop(params: Mapping[str, Any]) -> None:
     """Delete the application, and wait until its replicas have gone; nothing where it is not there."""
     app = APP + params["name"]
-    if app in _applications():
+    canary.drop(app)
+    if app in applications():
         importlib.import_module("ray.serve").delete(app)
     store.forget(app)
     store.collect()
-
-
-def _deploy(app: str, params: Mapping[str, Any], options: RayOptions) -> None:
-    serve = importlib.import_module("ray.serve")
-    api = importlib.import_module("ray.serve.api")
-    config = importlib.import_module("ray.serve.config").AutoscalingConfig
-    _require_known("autoscaling_config", options.autoscaling_config, config)
-    logs = importlib.import_module("ray.serve.schema").LoggingConfig
-    _require_known("logging_config", options.logging_config, logs)
-    store.by_value()
-    replica = importlib.import_module("likewise.targets.ray.replica").Replica
-    model = {name: params["model"][name] for name in ("digest", "engine", "precision", "trust")}
-    try:
-        made = serve.deployment(name=DEPLOYMENT, **options.deployment())(serve.ingress()(replica))
-    except (ValueError, TypeError) as error:  # pydantic's are ValueErrors
-        raise WrongUsage(f"Ray refuses the options: {error}", remedy="see docs/ray.md for what Ray takes") from error
-    target = api.RunTarget(made.bind(params["shipment"], model, options.server()), app, options.prefix(params["name"]))
-    api.run_many([target], wait_for_applications_running=False)
-
-
-def _require_known(option: str, given: Mapping[str, Any] | None, kind: Any) -> None:
-    """WrongUsage for a key that Ray would pass over in silence."""
-    known = list(kind.model_fields)
-    for key in given or {}:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise WrongUsage(f"{option} has no {key!r} in Ray", remedy=f"{meant}it has: {', '.join(sorted(known))}")
-
-
-def _await_running(name: str, options: RayOptions, deadline: float) -> None:
-    """DeployFailed, with Serve's words, where it fails or is not done by the deadline."""
-    while (seen := status({"name": name}))["status"] != "RUNNING":
-        if seen["status"] in FAILED:
-            raise DeployFailed(f"Ray Serve could not start {name!r}: {_said(seen)}", remedy=_HOW)
-        if time.monotonic() > deadline:
-            raise DeployFailed(
-                f"{name!r} was not ready on Ray after {options.timeout_s:.0f} s; {_room(seen, options)}; {_said(seen)}",
-                remedy="free what it lacks, ask for less by ray_actor_options, or raise timeout_s",
-            )
-        time.sleep(POLL_S)
-
-
-def _room(seen: Mapping[str, Any], options: RayOptions) -> str:
-    """What the replicas wait for, in a line."""
-    states = ", ".join(f"{each['state']} {each['node'] or ''}".strip() for each in seen.get("replicas", []))
-    free, each = importlib.import_module("ray").available_resources(), options.resources()
-    have = {name: free.get(name, 0.0) for name in each}
-    return f"its replicas: {states or 'none'}; each needs {each}, and {have} are free"
 
 
 def _await_ready(url: str, digest: str, deadline: float) -> bool:
@@ -132,7 +99,7 @@ def _await_ready(url: str, digest: str, deadline: float) -> bool:
         if answer is None and now > unreached:
             return False
         if now > deadline:
-            raise DeployFailed(f"{url}/ready answers {answer}, and not 200 for {digest}", remedy=_HOW)
+            raise DeployFailed(f"{url}/ready answers {answer}, and not 200 for {digest}", remedy=HOW)
         time.sleep(POLL_S)
 
 
@@ -156,24 +123,9 @@ def _require_route(app: str, prefix: str, there: Mapping[str, Any]) -> None:
             )
 
 
-def _applications() -> dict[str, Any]:
-    return dict((serve_details() or {}).get("applications", {}))
-
-
 def _told(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": params["model"], "options": params["options"], "shipment": params["shipment"]}
 
 
 def _key(params: Mapping[str, Any]) -> str:
     return sha256_json(_told(params))
-
-
-def _said(seen: Mapping[str, Any]) -> str:
-    """What Serve says, without the frames of its tracebacks."""
-    lines = [line.strip() for line in (seen.get("message") or "").splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("File ", "^", "Traceback", "~"))]
-    named = [line for line in kept if "Error: " in line or line.startswith("likewise.")]
-    return (named or kept or ["Serve says nothing"])[-1][:800]
-
-
-_HOW = "mend what it says; the replica's log is in Ray's session folder, logs/serve"

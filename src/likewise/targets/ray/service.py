@@ -15,6 +15,7 @@ from likewise.core.errors import BundleTampered
 from likewise.engine.options import EngineOptions
 from likewise.server import ServerOptions
 from likewise.serving import bundle_app
+from likewise.targets.ray.split import Reply, Split, answered, asks
 
 POLL_S = 0.02
 
@@ -34,8 +35,10 @@ class ReplicaService:
         choice = EngineOptions(model["engine"], model["precision"])
         options = ServerOptions(access_log=False, **server)  # Serve writes one of its own
         app = bundle_app(bundle, choice, Trust(allow=model["trust"]), options)
-        self.app: ASGIApp = Door(app)
+        self._door = Door(app)
+        self.app: ASGIApp = self._door
         self._service = app.state.service
+        self._lease: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
         """Once the model has been loaded or has failed to: NotReady, with the reason, unless it is ready."""
@@ -44,19 +47,53 @@ class ReplicaService:
             await asyncio.sleep(POLL_S)
         service.check_ready()
 
+    async def watch(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a share of the requests to a canary for another `lease_s` seconds, and tell what was seen so far.
+
+        told: what `Split` takes, and lease_s. Nobody has to end it: without a next call it ends by itself.
+        """
+        split = self._door.split
+        if split is None or split.run != told["run"]:  # made in a thread: Serve's handle asks the controller
+            split = self._door.split = await asyncio.to_thread(Split, self._door.inner, told)
+        self._release()
+        self._lease = asyncio.get_running_loop().call_later(told["lease_s"], self._end)
+        return split.figures()
+
+    async def unwatch(self, run: str) -> dict[str, Any] | None:
+        """Keep all requests from now on; what was seen by then, None where nothing was on."""
+        split = self._door.split
+        if split is None or split.run != run:
+            return None
+        self._release()
+        self._end()
+        return split.figures()
+
+    async def answer(self, request: Mapping[str, Any]) -> Reply:
+        """As a canary: the answer to a request that came to a replica of the old version."""
+        return await answered(self.app, request)
+
+    def _release(self) -> None:
+        if self._lease is not None:
+            self._lease.cancel()
+
+    def _end(self) -> None:
+        self._door.split = None
+
 
 class Door:
     """The app behind the route prefix: a POST to the prefix itself is one to `/invocations`, a GET gets the page.
 
     Ray puts `X-Request-Id` into every request that has none, and into every answer: ours would be a second one.
+    split: while a canary runs, what the questions go to.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self.inner = app
+        self.split: Split | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         prefix = scope.get("root_path", "")
         if scope["path"].removeprefix(prefix) in ("", "/"):
@@ -68,4 +105,5 @@ class Door:
                 message["headers"] = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
             await send(message)
 
-        await self._app(scope, receive, send_once)
+        app = self.inner if self.split is None or not asks(scope) else self.split
+        await app(scope, receive, send_once)

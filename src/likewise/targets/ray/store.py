@@ -70,14 +70,30 @@ def note(app: str, said: Mapping[str, Any]) -> None:
 
 
 def noted(app: str) -> dict[str, Any] | None:
-    """What `note` was told."""
-    found = _kv()._internal_kv_get(f"app/{app}", namespace=SPACE)
-    return None if found is None else dict(json.loads(found))
+    """What `note` was told; `canary`: what `note_canary` was, while one is there."""
+    found = _read(f"app/{app}")
+    running = None if found is None else canary(app)
+    return found if found is None or running is None else {**found, "canary": running}
 
 
 def forget(app: str) -> None:
     """Nothing is deployed as `app`."""
     _kv()._internal_kv_del(f"app/{app}", namespace=SPACE)
+
+
+def note_canary(app: str, said: Mapping[str, Any]) -> None:
+    """Remember the canary that runs beside `app`, and what was seen of it."""
+    _kv()._internal_kv_put(f"canary/{app}", json.dumps(said), True, namespace=SPACE)
+
+
+def canary(app: str) -> dict[str, Any] | None:
+    """What `note_canary` was told."""
+    return _read(f"canary/{app}")
+
+
+def forget_canary(app: str) -> None:
+    """None runs beside `app`."""
+    _kv()._internal_kv_del(f"canary/{app}", namespace=SPACE)
 
 
 def collect() -> None:
@@ -92,8 +108,9 @@ def collect() -> None:
 
 
 def _used() -> Iterator[str]:
-    for name in _kv()._internal_kv_list("app/", namespace=SPACE):
-        said = noted(name.decode().partition("/")[2]) or {}
+    kept = [name.decode() for kind in ("app/", "canary/") for name in _kv()._internal_kv_list(kind, namespace=SPACE)]
+    for name in kept:
+        said = _read(name) or {}
         for deployed in (said, said.get("before") or {}):
             shipment = deployed.get("shipment") or {}
             yield from (shipment[kind]["key"] for kind in ("bundle", "environment") if shipment.get(kind))
@@ -120,7 +137,11 @@ def _put(path: Path) -> dict[str, Any]:
 
 
 def _meta(key: str) -> dict[str, Any] | None:
-    found = _kv()._internal_kv_get(f"meta/{key}", namespace=SPACE)
+    return _read(f"meta/{key}")
+
+
+def _read(name: str) -> dict[str, Any] | None:
+    found = _kv()._internal_kv_get(name, namespace=SPACE)
     return None if found is None else dict(json.loads(found))
 
 

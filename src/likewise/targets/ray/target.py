@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from likewise.targets.ray.session import ask
 SHIP_S = 540.0
 MARGIN_S = 60.0  # for what stands around the wait for the replicas
 PREDICT_S = 120.0
+UNWATCHED_S = 120.0  # since the last word of a canary's watcher, its start included
 STATES = {
     "RUNNING": "ready",
     "DEPLOYING": "starting",
@@ -82,9 +84,10 @@ class RayTarget:
             "previous": _previous(current),
         }
         how = needed(options)
+        first = f"try it on {options.canary:g} % of the requests, then " if options.canary and verb == "update" else ""
         return [
             Step("ship", "ship", f"send the bundle {model.digest[:19]} to the cluster", {"model": said}),
-            Step("run", "run", f"run {how} at {prefix} and wait until all are ready", ran),
+            Step("run", "run", f"{first}run {how} at {prefix} and wait until all are ready", ran),
         ]
 
     def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
@@ -117,6 +120,10 @@ class RayTarget:
         ready = sum(each["state"] == "RUNNING" for each in seen["replicas"])
         details = {**{k: seen[k] for k in ("status", "message", "replicas")}, "bundle": _bundle_of(noted)}
         about = f"{ready} of {seen['target']} replicas run"
+        if canary := noted.get("canary"):
+            state = "updating" if state == "ready" else state
+            details["canary"] = {"bundle": _bundle_of(canary), **{k: canary[k] for k in ("share", "seen", "at")}}
+            about += f"; {_canary(canary)}"
         return Status(state, receipt.output("url"), about, details)  # type: ignore[arg-type]
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
@@ -162,7 +169,19 @@ def _previous(current: Receipt | None) -> dict[str, Json] | None:
 def _patience(params: Mapping[str, Json]) -> float:
     options = coerce(RayOptions, params["options"])
     before = (params.get("previous") or {}).get("options", {}).get("timeout_s", 0.0)
-    return max(options.timeout_s, float(before)) + MARGIN_S
+    watched = options.canary_timeout_s + options.canary_s if options.canary else 0.0
+    return max(options.timeout_s, float(before)) + watched + MARGIN_S
+
+
+def _canary(noted: Mapping[str, Any]) -> str:
+    """Of a canary, in a line; one that nobody watches any more is named so."""
+    digest, seen = noted["model"]["digest"][:19], noted["seen"]
+    if time.time() - noted["at"] > UNWATCHED_S:
+        return f"a canary of {digest} was left by an update that was cut off: update again, to any version"
+    if seen is None:
+        return f"a canary of {digest} starts"
+    share = f"{noted['share']:g} % of the requests go to a canary of {digest}"
+    return f"{share}: of {seen['new']['requests']} it failed {seen['new']['failed']}"
 
 
 def _bundle_of(noted: Mapping[str, Any]) -> str | None:

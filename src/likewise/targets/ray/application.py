@@ -1,0 +1,102 @@
+"""One Serve application of ours: handed to Serve, awaited, dropped; runs in the agent."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from likewise.core.digests import sha256_json
+from likewise.core.errors import DeployFailed, WrongUsage
+from likewise.targets.options import coerce
+from likewise.targets.ray import store
+from likewise.targets.ray.look import DEPLOYMENT, serve_details, status
+from likewise.targets.ray.options import RayOptions
+
+POLL_S = 0.1
+FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+HOW = "mend what it says; the replica's log is in Ray's session folder, logs/serve"
+_MODEL = ("digest", "engine", "precision", "trust")
+
+
+def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str | None) -> None:
+    """Hand it to Serve, which goes on by itself. prefix: its route, None for none.
+
+    params: model (as a dict), options, shipment.  Raises WrongUsage for options that Ray refuses.
+    """
+    serve = importlib.import_module("ray.serve")
+    api = importlib.import_module("ray.serve.api")
+    config = importlib.import_module("ray.serve.config").AutoscalingConfig
+    _require_known("autoscaling_config", options.autoscaling_config, config)
+    logs = importlib.import_module("ray.serve.schema").LoggingConfig
+    _require_known("logging_config", options.logging_config, logs)
+    store.by_value()
+    replica = importlib.import_module("likewise.targets.ray.replica").Replica
+    version = version_of(params)
+    try:
+        made = serve.deployment(name=DEPLOYMENT, **options.deployment())(serve.ingress()(replica))
+        made = made.options(version=version, _internal=True)  # else each deployment is a new one, and all restart
+    except (ValueError, TypeError) as error:  # pydantic's are ValueErrors
+        raise WrongUsage(f"Ray refuses the options: {error}", remedy="see docs/ray.md for what Ray takes") from error
+    bound = made.bind(params["shipment"], _served(params["model"]), options.server())
+    api.run_many([api.RunTarget(bound, app, prefix)], wait_for_applications_running=False)
+
+
+def version_of(said: Mapping[str, Any]) -> str:
+    """What a replica is made of, as a digest: where it stays the same, Serve keeps the replicas that run.
+
+    said: model (as a dict), options, shipment.
+    """
+    server = coerce(RayOptions, said["options"]).server()
+    made = {"model": _served(said["model"]), "shipment": said["shipment"], "server": server}
+    return sha256_json(made).removeprefix("sha256:")[:32]
+
+
+def _served(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: model[name] for name in _MODEL}
+
+
+def await_running(name: str, options: RayOptions, deadline: float, given_s: float) -> None:
+    """DeployFailed, with Serve's words, where it fails or is not done by the deadline, `given_s` after its start."""
+    while (seen := status({"name": name}))["status"] != "RUNNING":
+        if seen["status"] in FAILED:
+            raise DeployFailed(f"Ray Serve could not start {name!r}: {_said(seen)}", remedy=HOW)
+        if time.monotonic() > deadline:
+            raise DeployFailed(
+                f"{name!r} was not ready on Ray after {given_s:.0f} s; {_room(seen, options)}; {_said(seen)}",
+                remedy="free what it lacks, ask for less by ray_actor_options, or raise timeout_s",
+            )
+        time.sleep(POLL_S)
+
+
+def applications() -> dict[str, Any]:
+    """All that Serve runs, by name."""
+    return dict((serve_details() or {}).get("applications", {}))
+
+
+def _room(seen: Mapping[str, Any], options: RayOptions) -> str:
+    """What the replicas wait for, in a line."""
+    states = ", ".join(f"{each['state']} {each['node'] or ''}".strip() for each in seen.get("replicas", []))
+    free, each = importlib.import_module("ray").available_resources(), options.resources()
+    have = {name: free.get(name, 0.0) for name in each}
+    return f"its replicas: {states or 'none'}; each needs {each}, and {have} are free"
+
+
+def _require_known(option: str, given: Mapping[str, Any] | None, kind: Any) -> None:
+    """WrongUsage for a key that Ray would pass over in silence."""
+    known = list(kind.model_fields)
+    for key in given or {}:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise WrongUsage(f"{option} has no {key!r} in Ray", remedy=f"{meant}it has: {', '.join(sorted(known))}")
+
+
+def _said(seen: Mapping[str, Any]) -> str:
+    """What Serve says, without the frames of its tracebacks."""
+    lines = [line.strip() for line in (seen.get("message") or "").splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("File ", "^", "Traceback", "~"))]
+    named = [line for line in kept if "Error: " in line or line.startswith("likewise.")]
+    return (named or kept or ["Serve says nothing"])[-1][:800]
