@@ -18,8 +18,10 @@ from textwrap import dedent
 from urllib.parse import urlsplit
 
 import mlflow
+import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from tests.process.ray_cluster import ray_cluster
 from tests.unit.tiny_classifier import make_classifier
 
 from likewise.build.model import read_model
@@ -38,13 +40,15 @@ TEXT = ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("stri
 class Place:
     """A target that is up. options: for a small, quick deployment; typo: an option as it is miswritten, and right.
 
-    left: what stands there or runs there of any deployment.
+    left: what stands there or runs there of any deployment. callers: of each kind, as many as leave a place of two
+    cores time for its own work.
     """
 
     uri: str
     options: Mapping[str, str]
     typo: tuple[str, str]
     left: Callable[[], list[str]]
+    callers: int = 4
 
 
 @contextmanager
@@ -56,7 +60,23 @@ def local_place(data: Path) -> Iterator[Place]:
         os.kill(pid, signal.SIGKILL)
 
 
-PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {"local": local_place}
+@contextmanager
+def ray_place(data: Path) -> Iterator[Place]:
+    """A Ray cluster of this test's own, with one node."""
+    options = {
+        "ray_actor_options": '{"num_cpus": 0.2}',
+        "max_constructor_retry_count": "1",
+        "graceful_shutdown_wait_loop_s": "0.2",
+        "health_check_period_s": "1",
+        "timeout_s": "90",
+    }
+    with ray_cluster() as cluster, cluster.watched() as left, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.caller_env.items():
+            patch.setenv(name, value)
+        yield Place("ray", options, ("num_replica", "num_replicas"), left, callers=1)
+
+
+PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {"local": local_place, "ray": ray_place}
 """One row a target; each makes the place, given the folder of the user's data, and takes it down."""
 
 
@@ -147,7 +167,6 @@ class Load:
     """
 
     url: str
-    path: str = "/invocations"
     callers: int = 4  # of each kind
     answered: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -188,7 +207,7 @@ class Load:
 
     def _judge(self, text: str, connection: http.client.HTTPConnection) -> None:
         body = f'{{"inputs": ["{text}"]}}'
-        connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+        connection.request("POST", urlsplit(self.url).path + "/invocations", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         said = answer.read().decode()
         self.digests.add(answer.headers.get("X-Likewise-Bundle", "none"))
@@ -235,6 +254,19 @@ deployments.carry_out(planned, tell)
 
 def deploying(verb: str, model: Path | None, place: Place, name: str, stop: str) -> subprocess.CompletedProcess[str]:
     """A process that carries out a plan and is killed (SIGKILL) before its step `stop`, or before its receipt."""
-    pairs = [f"{key}={value}" for key, value in place.options.items()]
-    command = [sys.executable, "-c", DEPLOYING, verb, str(model or ""), place.uri, name, stop, *pairs]
+    command = _deploying(verb, model, place, name, stop)
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def killed_at_work(model: Path, place: Place, name: str) -> None:
+    """A process that creates a deployment, and is killed as soon as anything of it stands."""
+    command = _deploying("create", model, place, name, "nowhere")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: place.left() != [])
+        assert process.poll() is None, "it was done before it could be killed"
+        process.kill()
+
+
+def _deploying(verb: str, model: Path | None, place: Place, name: str, stop: str) -> list[str]:
+    pairs = [f"{key}={value}" for key, value in place.options.items()]
+    return [sys.executable, "-c", DEPLOYING, verb, str(model or ""), place.uri, name, stop, *pairs]

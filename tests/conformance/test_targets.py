@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.conformance.target_room import PLACES, Load, Place, deploying, pipeline_bundle, upper_bundle
+from tests.conformance.target_room import (
+    PLACES,
+    Load,
+    Place,
+    deploying,
+    killed_at_work,
+    pipeline_bundle,
+    upper_bundle,
+)
 from tests.unit.tiny_classifier import TEXTS
 
 import likewise
@@ -131,7 +139,7 @@ def test_an_update_is_another_bundle_and_back_and_no_request_fails(
     place: Place, deploy: Deploy, one: Path, two: Path
 ) -> None:
     receipt = deploy(one, "changing")
-    with Load(receipt.output("url")) as load:
+    with Load(receipt.output("url"), place.callers) as load:
         load.until_answered(50)
         deployments.update("changing", two, trust=True)
         assert (served("changing"), asked("changing", "a")) == (digest(two), ["2:A"])
@@ -149,7 +157,7 @@ def test_a_new_version_that_does_not_load_leaves_the_old_one(
 ) -> None:
     receipt = deploy(one, "steady")
     broken = upper_bundle(tmp_path / "broken", "3:", loading='raise ValueError("no such weights")')
-    with Load(receipt.output("url")) as load:
+    with Load(receipt.output("url"), place.callers) as load:
         load.until_answered(20)
         with pytest.raises(DeployFailed, match="no such weights"):
             deployments.update("steady", broken, trust=True)
@@ -247,6 +255,13 @@ def test_a_killed_deployment_is_gone_on_with_when_it_is_run_again(
     else:
         assert asked("cut", "a") == [{"create": "1:A", "update": "2:A"}[verb]]
         assert [each.name for each in deployments.deployments()] == ["cut"]
+
+
+def test_a_deployment_killed_at_work_gives_way_to_another(place: Place, deploy: Deploy, one: Path, two: Path) -> None:
+    """Not between two steps, but in one: whoever did it may not be at it any more when the next one comes."""
+    killed_at_work(one, place, "work")
+    deploy(two, "work")
+    assert (asked("work", "a"), served("work")) == (["2:A"], digest(two))
 
 
 def test_a_killed_deployment_gives_way_to_another(place: Place, deploy: Deploy, one: Path, two: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -10,16 +11,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.process.spark_cluster import children
+from tests.process.spark_cluster import children, command_of
 
 PATIENCE = 120.0  # seconds
 SERVE = "import ray, sys; from ray import serve; ray.init(address=sys.argv[1], logging_level='ERROR'); "
 SERVE += "serve.start(http_options={'host': '127.0.0.1', 'port': int(sys.argv[2])})"
+WATCH = """
+import json, sys, ray
+from ray import serve
+from ray.experimental.internal_kv import _internal_kv_list
+ray.init(address=sys.argv[1], namespace="likewise", log_to_driver=False, logging_level="ERROR")
+for _ in sys.stdin:
+    notes = [key.decode() for key in _internal_kv_list("app/", namespace="likewise")]
+    print(json.dumps([*serve.status().applications, *notes]), flush=True)
+"""
+REPLICA = "ray::ServeReplica:"
+LEAVING_S = 10.0  # for a process that Serve has told to end
 
 
 def free_ports(count: int) -> list[int]:
@@ -54,6 +66,12 @@ class RayCluster:
         return {**kept, **own, "LIKEWISE_CACHE_HOME": str(self.folder / "nodes-cache"), **self.more_env}
 
     @property
+    def caller_env(self) -> dict[str, str]:
+        """Of a process that asks it."""
+        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "LIKEWISE_CACHE_HOME")
+        return {"RAY_ADDRESS": self.address, **{name: self.env[name] for name in names if name in self.env}}
+
+    @property
     def url(self) -> str:
         """Of Serve's proxy."""
         return f"http://127.0.0.1:{self.http}"
@@ -82,6 +100,32 @@ class RayCluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.head.wait()
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], list[str]]]:
+        """A call that tells applications, what is noted of deployments, and replicas; one process answers them all."""
+        command, pipe = [str(self.python), "-c", WATCH, self.address], subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=self.env) as watcher:
+
+            def left() -> list[str]:
+                assert watcher.stdin is not None
+                assert watcher.stdout is not None
+                watcher.stdin.write("\n")
+                watcher.stdin.flush()
+                found: list[str] = json.loads(watcher.stdout.readline())
+                return found or self._replicas()
+
+            yield left
+
+    def _replicas(self) -> list[str]:
+        """Commands of the replicas' processes, where no application is left that they could belong to."""
+        assert self.head is not None
+        deadline = time.monotonic() + LEAVING_S
+        while True:
+            running = [each for pid in children(self.head.pid) if (each := command_of(pid)).startswith(REPLICA)]
+            if not running or time.monotonic() > deadline:
+                return running
+            time.sleep(0.1)
 
     def _await(self, ports: tuple[int, ...]) -> None:
         deadline = time.monotonic() + PATIENCE

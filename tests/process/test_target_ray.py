@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +17,7 @@ import httpx
 import pytest
 from tests.process.ray_cluster import RayCluster, ray_cluster
 from tests.process.ray_room import SMALL, callers, delete, filled, put, version_of, versioned
+from tests.process.spark_cluster import children, command_of
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.targets.base import Model, Receipt
@@ -119,6 +123,32 @@ def test_too_few_cpus_end_with_what_is_lacking(target: RayTarget, models: dict[i
     options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=8)
     with pytest.raises(DeployFailed, match=r"not ready on Ray after 8 s.*each needs \{'CPU': 3.0\}"):
         put(target, "wide", models[1], options)
+
+
+WIDE = """
+import json, sys
+from likewise.targets.ray.session import ask
+address, params = sys.argv[1], json.loads(sys.argv[2])
+ask(address, "run", {**params, "address": address}, timeout_s=600)
+"""
+
+
+def test_who_is_killed_leaves_nobody_at_work(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
+    """Else another command would find the deployment changing below its hands."""
+    options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=500)  # never ready
+    ship, run = target.plan("create", "cut", models[1], options, None)
+    params = filled(run.params, {"ship": target.do(ship.action, ship.params)})
+    command = [sys.executable, "-c", WIDE, cluster.address, json.dumps(params)]
+    with subprocess.Popen(command) as asker:
+        while names(target) != ["cut"]:
+            assert asker.poll() is None
+        agents = children(asker.pid)
+        assert agents
+        asker.kill()
+    deadline = time.monotonic() + 60
+    while any("likewise.targets.ray.agent" in command_of(pid) for pid in agents):
+        assert time.monotonic() < deadline, "the agent goes on"
+        time.sleep(0.1)
 
 
 def test_options_that_ray_refuses_are_wrong_usage(target: RayTarget, models: dict[int, Model]) -> None:

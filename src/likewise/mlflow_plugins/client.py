@@ -33,8 +33,8 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
 
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)
-        with _as_mlflow():
-            self._target = open_target(target_of(target_uri)).uri
+        with as_mlflow():
+            self.target = open_target(target_of(target_uri)).uri  # as receipts have it
 
     def create_deployment(
         self,
@@ -45,9 +45,9 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """Deploy `model_uri`; config: the target's options.  RESOURCE_ALREADY_EXISTS where the name is taken."""
-        with _as_mlflow():
+        with as_mlflow():
             _refuse(flavor, endpoint)
-            receipt = deployments.deploy(model_uri, self._target, name, config, trust=_trust())
+            receipt = deployments.deploy(model_uri, self.target, name, config, trust=_trust())
         return _told(receipt)
 
     def update_deployment(
@@ -59,49 +59,60 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """Another model, other options, or both."""
-        with _as_mlflow():
+        with as_mlflow():
             _refuse(flavor, endpoint)
-            receipt = deployments.update(name, model_uri, config, to=self._target, trust=_trust())
+            receipt = deployments.update(name, model_uri, config, to=self.target, trust=_trust())
         return _told(receipt)
 
     def delete_deployment(
         self, name: str, config: Mapping[str, object] | None = None, endpoint: str | None = None
     ) -> None:
         """Take it down; nothing where it is not there, as MLflow asks for."""
-        with _as_mlflow():
+        self.taken_down(name, config, endpoint)
+
+    def taken_down(self, name: str, config: Mapping[str, object] | None, endpoint: str | None) -> bool:
+        """`delete_deployment`; whether there was one."""
+        with as_mlflow():
             _refuse(None, endpoint)
             if config:
                 raise WrongUsage("a deletion takes no options", remedy="leave config out")
             try:
-                deployments.delete(name, to=self._target)
+                deployments.delete(name, to=self.target)
             except NotDeployed:
-                return
+                return False
+            return True
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """One object a deployment on this target."""
-        with _as_mlflow():
+        with as_mlflow():
             _refuse(None, endpoint)
-            return [_told(each) for each in deployments.deployments(self._target)]
+            return [_told(each) for each in deployments.deployments(self.target)]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """What is known of it, and how it is now; RESOURCE_DOES_NOT_EXIST."""
-        with _as_mlflow():
+        with as_mlflow():
             _refuse(None, endpoint)
-            return _told(*deployments.status(name, to=self._target))
+            return _told(*deployments.status(name, to=self.target))
 
     def predict(
-        self, deployment_name: str | None = None, inputs: Any = None, endpoint: str | None = None, *, df: Any = None
+        self,
+        deployment_name: str | None = None,
+        inputs: Any = None,
+        endpoint: str | None = None,
+        *,
+        df: Any = None,
+        name: str | None = None,
     ) -> pd.DataFrame:
-        """One row a prediction. inputs: a frame, an array, or a list or dict of them; df: the same, as it was called.
+        """One row a prediction. inputs: a frame, an array, a list or dict of them, or JSON as text.
 
+        name, df: the same as deployment_name and inputs, as mlflow-ray-serve had them.
         Raises MlflowException with what the deployment said.
         """
-        with _as_mlflow():
+        with as_mlflow():
             _refuse(None, endpoint)
-            if deployment_name is None or (inputs is None) == (df is None):
-                raise WrongUsage("predict takes a deployment's name and its inputs", remedy="predict(NAME, inputs)")
-            asked = inputs if df is None else df
-            answer = deployments.ask(deployment_name, _body(asked).encode(), to=self._target)
+            body = _body(_either("inputs", inputs, "df", df))
+            deployment = str(_either("deployment_name", deployment_name, "name", name))
+            answer = deployments.ask(deployment, body.encode(), to=self.target)
         if answer.status != 200:
             raise _exception(answer.body)
         said = json.loads(answer.body)
@@ -121,10 +132,14 @@ def run_local(
     config: Mapping[str, object] | None = None,
 ) -> None:
     """Serve `model_uri` in the foreground until Ctrl-C; config: of the web service, such as port."""
-    with _as_mlflow():
+    with as_mlflow():
         _refuse(flavor, None)
         options = coerce(ServerOptions, config or {})
-        api.serve(model_uri, options=options, trust=_trust(), ready=lambda url: print(f"{url}/invocations"))  # noqa: T201
+        api.serve(model_uri, options=options, trust=_trust(), ready=_tell)
+
+
+def _tell(url: str) -> None:
+    print(f"{url}/invocations", flush=True)  # noqa: T201  a pipe's reader waits for it
 
 
 def help_of(*targets: str) -> Callable[[], str]:
@@ -147,12 +162,19 @@ def _options(target: str) -> list[tuple[str, str, str]]:
     return described(open_target(target).Options)
 
 
+def _either(one: str, first: Any, other: str, second: Any) -> Any:
+    """What was given by one of its two names."""
+    if (first is None) == (second is None):
+        raise WrongUsage(f"predict takes {one}, or {other} for it", remedy="predict(NAME, inputs)")
+    return second if first is None else first
+
+
 def _body(asked: Any) -> str:
-    """A request; what is text already stays as it is."""
+    """A request; text is JSON, which the server reads as pandas writes it, too, where it comes as one JSON string."""
     if isinstance(asked, dict):  # MLflow's own way of writing one takes no dict
         whole = PROTOCOL & asked.keys()
         return json.dumps(asked if whole else {"inputs": asked}, cls=NumpyEncoder)
-    return asked if isinstance(asked, str) else str(dump_input_data(asked))
+    return json.dumps(asked) if isinstance(asked, str) else str(dump_input_data(asked))
 
 
 def _trust() -> bool:
@@ -183,7 +205,8 @@ def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def _as_mlflow() -> Iterator[None]:
+def as_mlflow() -> Iterator[None]:
+    """Our errors as MLflow's: cause and remedy, and the code that MLflow's clients know."""
     try:
         yield
     except LikewiseError as error:

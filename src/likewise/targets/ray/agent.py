@@ -8,17 +8,18 @@ import logging
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import IO, Any
 
-from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
+from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
 
 ACTIONS = {
     "look": "look:look",
     "status": "look:status",
     "found": "look:found",
+    "others": "look:others",
     "ship": "store:ship",
     "unship": "store:unship",
     "run": "rollout:run",
@@ -26,15 +27,17 @@ ACTIONS = {
     "stop": "rollout:stop",
 }
 PROBE_S = 5.0
-_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+ASKED = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")  # of Ray; of its client port
 _HOW = "start one with `ray start --head`, or name its address: ray-serve://HOST:10001"
+_ADMISSION = "give the cluster's token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=token"
 
 
 def main() -> None:
     """Answer on what was stdout; whatever libraries print goes to stderr."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_asker, daemon=True).start()
     try:
         connect(asked["address"])
         _say(answers, {"connected": True})
@@ -48,22 +51,58 @@ def main() -> None:
     _say(answers, said)
 
 
+def _end_with_the_asker() -> None:
+    """Whoever asked holds the other end of stdin; once it is killed, another may be at the same deployment."""
+    os.read(0, 1)  # not by sys.stdin, whose lock would be held when the interpreter ends
+    os._exit(1)
+
+
 def connect(address: str) -> None:
-    """Be a driver of the cluster; TargetUnavailable, MissingExtra."""
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        os.environ["RAY_AUTH_MODE"] = "token"
+    """Be a driver of the cluster; TargetUnavailable, Unauthorized, MissingExtra."""
     _probe(address)
     ray = need("ray", extra="ray")
     need("ray.serve", extra="ray")
     try:
+        _show_token(address)
         ray.init(address=address, namespace="likewise", log_to_driver=False, logging_level="ERROR")
+    except ray.exceptions.AuthenticationError as error:
+        raise Unauthorized(f"Ray at {address} asks for a token: {_last_line(error)}", remedy=_ADMISSION) from error
+    except LikewiseError:
+        raise
     except Exception as error:
         raise TargetUnavailable(f"Ray at {address} cannot be joined: {_last_line(error)}", remedy=_HOW) from error
 
 
-def _has_token() -> bool:
-    """Whether the user has one; Ray's command line sends it then, too."""
-    return any(name in os.environ for name in _TOKENS) or (Path.home() / ".ray" / "auth_token").is_file()
+def _show_token(address: str) -> None:
+    """Send the user's token, unless RAY_AUTH_MODE says not to, where the cluster asks for one; Unauthorized.
+
+    Ray itself tries for half a minute, and then says that nothing answers.
+    """
+    services = importlib.import_module("ray._private.services")
+    at = address.removeprefix("ray://") if "://" in address else services.canonicalize_bootstrap_address(address)
+    if at is None or not _refuses(at):
+        return
+    setup = importlib.import_module("ray._private.authentication.authentication_token_setup")
+    if not setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
+        mode = os.environ.get("RAY_AUTH_MODE")
+        why = f"RAY_AUTH_MODE is {mode!r}" if mode else "there is none here"
+        raise Unauthorized(f"Ray at {address} asks for a token, and {why}", remedy=_ADMISSION)
+    if _refuses(at):
+        raise Unauthorized(f"Ray at {address} does not know the token that it is shown", remedy=_ADMISSION)
+
+
+def _refuses(at: str) -> bool:
+    """Whether what listens at HOST:PORT asks for a token, and is shown none that it knows."""
+    grpc = need("grpc", extra="ray")
+    channel = importlib.import_module("ray._private.grpc_utils").init_grpc_channel(at)  # shows it in token mode
+    with channel:
+        for method in ASKED:
+            try:
+                channel.unary_unary(method)(b"", timeout=PROBE_S)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                    return True
+    return False
 
 
 def _probe(address: str) -> None:

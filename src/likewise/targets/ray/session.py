@@ -29,8 +29,8 @@ def ask(address: str, action: str, params: Mapping[str, Any], *, timeout_s: floa
     and whatever the agent named.
     """
     with tempfile.TemporaryFile() as log, _started(log) as process:
-        process.stdin.write(json.dumps({"address": address, "action": action, "params": params}).encode())
-        process.stdin.close()
+        asked = json.dumps({"address": address, "action": action, "params": params})
+        process.stdin.write(f"{asked}\n".encode())  # and left open: the agent ends with us
         said = _line(process.stdout, CONNECT_S)
         if said == {"connected": True}:
             said = _line(process.stdout, timeout_s)
