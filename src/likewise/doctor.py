@@ -26,6 +26,7 @@ EXTRAS = {
     "pyspark": ("spark", "score on Spark"),
     "ray": ("ray", "deploy on Ray Serve"),
     "boto3": ("aws", "models in s3://"),
+    "installer": ("images", "build container images"),
 }
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
@@ -106,14 +107,18 @@ def _java() -> Finding:
 
 
 def _containers() -> Finding:
+    """Images are assembled without either; they are needed to run them here."""
     told: list[str] = []
     for program in ("docker", "podman"):
-        code, text = _ask(program, "info", "--format", "{{.ServerVersion}}" if program == "docker" else "{{.Version}}")
+        asked = "{{.ServerVersion}}" if program == "docker" else "{{.Version.Version}}"
+        if shutil.which(program) is None:
+            continue
+        code, text = _ask(program, "info", "--format", asked)
         if code == 0 and text:
-            return Finding("Containers", "ok", f"{program}: {text.splitlines()[0][:60]}")
-        if code is not None:
-            told.append(f"{program} is installed, and its service does not answer")
-    remedy = "start the Docker service" if told else "install Docker or Podman"
+            return Finding("Containers", "ok", f"{program} {text.splitlines()[-1][:60]}")
+        said = text.splitlines()[-1][:160] if text else f"no answer in {PATIENCE:.0f} s"
+        told.append(f"{program} is installed, and does not answer: {said}")
+    remedy = "start the Docker service, or allow this user its socket" if told else "install Docker or Podman"
     return Finding("Containers", "missing", "; ".join(told) or "neither Docker nor Podman", f"{remedy} to run images")
 
 

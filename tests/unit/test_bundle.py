@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import py_compile
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from likewise.bundles.archive import pack, unpack
 from likewise.bundles.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
-from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.open import LEFT_OUT, Bundle, open_bundle
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import (
     BundleInvalid,
@@ -165,6 +166,28 @@ def test_a_sealed_file_outside_the_bundles_folders_is_refused(tmp_path: Path, na
     files = {**sealed.files, name: sealed.files["model/MLmodel"]}
     with pytest.raises(UnsafeArchive):
         load_manifest(replace(sealed, files=files).dump())
+
+
+def test_a_copy_that_says_which_references_it_lacks_is_the_same_bundle(tmp_path: Path) -> None:
+    made = make(tmp_path / "b")
+    name = "references/0-model/vocab.txt"
+    (made.path / LEFT_OUT).write_text(json.dumps([name]))
+    assert open_bundle(made.path).digest == made.digest  # nothing is missing yet
+    (made.path / name).unlink()
+    assert open_bundle(made.path).digest == made.digest
+    (made.path / name).write_text("another\n")
+    with pytest.raises(BundleTampered, match=r"vocab\.txt"):
+        open_bundle(made.path)
+
+
+@pytest.mark.parametrize("listed", ['["model/MLmodel"]', '["model/data/weights.bin"]', "[1]", "7", "[", '{"a": 1}'])
+def test_nothing_but_references_may_be_left_out(tmp_path: Path, listed: str) -> None:
+    made = make(tmp_path / "b")
+    (made.path / LEFT_OUT).write_text(listed)
+    (made.path / "model" / "MLmodel").unlink()
+    (made.path / "model" / "data" / "weights.bin").unlink()
+    with pytest.raises(BundleTampered):
+        open_bundle(made.path)
 
 
 def test_byte_code_from_another_program_is_told_with_its_remedy(tmp_path: Path) -> None:

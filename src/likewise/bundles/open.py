@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, R
 from likewise.core.signature import Signature
 
 BYTE_CODE = "__pycache__"  # as Python names the folder
+LEFT_OUT = "left-out.json"  # a list of references' files that this copy of the bundle lacks: no engine here opens them
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def is_bundle(path: Path) -> bool:
 def open_bundle(path: str | Path) -> Bundle:
     """Open the bundle at `path` after checking every file against the manifest.
 
+    A copy that says in LEFT_OUT which files of its references it lacks is the same bundle: what is there is checked.
+
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a byte, a file more or less),
     UnsafeArchive (a link in it, a reference to outside it), ReferenceMissing (a reference that is not in it).
     """
@@ -70,7 +74,8 @@ def open_bundle(path: str | Path) -> Bundle:
             f"{folder} is not a bundle: it has no {MANIFEST}", remedy="make one: likewise bundle MODEL -o DIR"
         )
     manifest = load_manifest((folder / MANIFEST).read_bytes())
-    _compare(folder, manifest.files, inventory(folder, without=frozenset({MANIFEST})))
+    found = inventory(folder, without=frozenset({MANIFEST, LEFT_OUT}))
+    _compare(folder, {n: f for n, f in manifest.files.items() if n in found or n not in _left_out(folder)}, found)
     for reference in manifest.references:
         if not (folder / reference.path).exists():
             raise ReferenceMissing(
@@ -78,6 +83,19 @@ def open_bundle(path: str | Path) -> Bundle:
                 remedy="bundle the model again: likewise bundle MODEL -o DIR",
             )
     return Bundle(folder, manifest)
+
+
+def _left_out(folder: Path) -> frozenset[str]:
+    """Of references only: what is missing there ends in an error, and never in another answer."""
+    try:
+        listed = json.loads((folder / LEFT_OUT).read_bytes())
+        return frozenset(name for name in listed if name.startswith("references/"))
+    except FileNotFoundError:
+        return frozenset()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleTampered(
+            f"the bundle {folder} was changed after it was made: {LEFT_OUT} cannot be read", remedy="copy it again"
+        ) from error
 
 
 def _compare(folder: Path, said: Mapping[str, FileEntry], found: Mapping[str, FileEntry]) -> None:

@@ -1,0 +1,181 @@
+"""The locked environment as a layer: wheels unpacked, our own package, byte code, and `python` and `serve`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import marshal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from likewise.core.digests import sha256_bytes
+from likewise.core.errors import EngineUnavailable
+from likewise.core.extras import need
+from likewise.images.base import Base
+from likewise.images.layers import Entry, make_layer
+from likewise.images.oci import Layer, Platform
+from likewise.images.pins import OURS
+from likewise.images.store import Store
+from likewise.images.wheels import Wheel, Wheels, lock_key, lock_text
+from likewise.targets.environment import PACKAGE
+from likewise.targets.travel import package_digest, package_files
+
+LEVEL = 6  # of gzip: made once, sent to every registry
+HOME = "opt/likewise"
+PREFIX = f"{HOME}/python"
+BIN = f"{HOME}/bin"
+ENTRYPOINT = ("python", "-m", "likewise.container")
+SERVE = "serve"
+FORMAT = 1  # of this layer: another number where the same wheels give other files
+
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "openvino": (
+        *(f"openvino/libs/*{name}*" for name in ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")),
+        *(f"openvino/libs/*_{name}_frontend*" for name in ("onnx", "tensorflow", "tensorflow_lite", "pytorch")),
+        *(f"openvino/libs/*_{name}_frontend*" for name in ("paddle", "jax", "gguf")),
+        *(f"openvino/frontend/{name}/*" for name in ("onnx", "tensorflow", "pytorch", "paddle", "jax")),
+        *("openvino/libs/cache.json", "openvino/libs/libopenvino_c.so*", "openvino/libs/libtbbmalloc_proxy*"),
+        *("openvino/tools/*", "openvino/torch/*", "openvino/cmake/*", "openvino/include/*", "*.pc", "*.pyi"),
+    ),
+    "numpy": (
+        "*/tests/*",
+        "*.pyi",
+        "numpy/f2py/*",
+        "numpy/distutils/*",
+        "numpy/_core/include/*",
+        "*.a",
+        "numpy/random/*",
+    ),
+    "uvloop": ("*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.c", "*.h"),
+    "httptools": ("*.pyx", "*.pxd", "*.pyi", "*.c", "*.h"),
+    "tokenizers": ("*.pyi",),
+}
+"""By distribution, files that the engine `openvino` never opens: compilers' input, other devices, other formats."""
+
+
+def site(minor: int) -> str:
+    """Where packages lie in the image."""
+    return f"{PREFIX}/lib/python3.{minor}/site-packages"
+
+
+def environment_layer(
+    store: Store, base: Base, platform: Platform, wheels: Wheels, locked: Sequence[Wheel], *, lean: bool
+) -> tuple[Layer, bool]:
+    """The layer, and whether it had to be made; the same for every model that needs the same wheels.
+
+    lean: without LEFT_OUT.
+    Raises EngineUnavailable (a wheel that cannot be read, or is for another CPU), UnsafeArchive.
+    """
+    what: dict[str, object] = {
+        "format": FORMAT,
+        "wheels": lock_key(locked),
+        "ours": package_digest(PACKAGE),
+        "version": importlib.metadata.version(OURS),
+        "platform": str(platform),
+        "python": [base.python, base.minor],
+        "left_out": sorted(LEFT_OUT.items()) if lean else [],
+        "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _compiles(base.minor) else "",
+    }
+    entries = _entries(base, wheels, locked, lean=lean)
+    return store.layer(what, lambda: make_layer(store, entries, platform, level=LEVEL))
+
+
+def _entries(base: Base, wheels: Wheels, locked: Sequence[Wheel], *, lean: bool) -> Iterator[Entry]:
+    yield Entry(f"{BIN}/python", target=base.python)
+    words = " ".join((*ENTRYPOINT, SERVE))
+    yield Entry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {words}\n".encode(), executable=True)
+    yield Entry.of(f"{HOME}/environment.lock", lock_text(locked).encode())
+    for wheel in locked:
+        yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, lean=lean), base.minor)
+    yield from with_byte_code(_ours(site(base.minor)), base.minor)
+
+
+def _unpacked(path: Path, minor: int, *, lean: bool) -> Iterator[Entry]:
+    """The files of a wheel where an installer would put them, but for scripts, headers and the list of files."""
+    source = need("installer.sources", extra="images").WheelFile
+    utils = need("packaging.utils", extra="images")
+    patterns = LEFT_OUT.get(utils.parse_wheel_filename(path.name)[0], ()) if lean else ()
+    try:
+        with source.open(path) as wheel:
+            wheel.validate_record(validate_contents=False)  # the hash of the whole file is that of the lock
+            for (name, _, size), stream, executable in wheel.get_contents():
+                place = _place(name, wheel.data_dir, minor)
+                if place and not any(fnmatchcase(name, pattern) for pattern in patterns):
+                    yield _sized(place, stream, size, executable=executable)
+    except (ValueError, OSError) as error:
+        raise EngineUnavailable(f"the wheel {path.name} cannot be read: {error}", remedy="build it anew") from error
+
+
+def _sized(name: str, stream: BinaryIO, size: str, *, executable: bool) -> Entry:
+    if size.isdecimal():
+        return Entry(name, stream, int(size), executable)
+    return Entry.of(name, stream.read(), executable=executable)
+
+
+def _place(name: str, data: str, minor: int) -> str:
+    """Source: the binary distribution format (`NAME.data/KEY/…`); empty for what does not travel."""
+    if name.endswith(".dist-info/RECORD"):
+        return ""
+    if not name.startswith(f"{data}/"):
+        return f"{site(minor)}/{name}"
+    key, _, rest = name.removeprefix(f"{data}/").partition("/")
+    return {"purelib": f"{site(minor)}/{rest}", "platlib": f"{site(minor)}/{rest}", "data": f"{PREFIX}/{rest}"}.get(
+        key, ""
+    )
+
+
+def _ours(where: str) -> Iterator[Entry]:
+    """Our own package as it is here, and what tells its version."""
+    for path in package_files(PACKAGE):
+        data = path.read_bytes()
+        yield Entry.of(f"{where}/{OURS}/{path.relative_to(PACKAGE).as_posix()}", data)
+    held = importlib.metadata.distribution(OURS)
+    for name in ("METADATA", "entry_points.txt"):
+        if text := held.read_text(name):
+            yield Entry.of(f"{where}/{OURS}-{held.version}.dist-info/{name}", text.encode())
+
+
+# --- byte code -------------------------------------------------------------------------------------------------------
+
+
+def with_byte_code(entries: Iterable[Entry], minor: int) -> Iterator[Entry]:
+    """Each module followed by its byte code, so that a start on a read-only disk compiles nothing.
+
+    Only where this is the Python that the image has: no other can write its byte code.
+    """
+    for entry in entries:
+        if not entry.name.endswith(".py") or not _compiles(minor):
+            yield entry
+            continue
+        data = entry.stream.read()
+        yield Entry(entry.name, io.BytesIO(data), len(data), entry.executable)
+        if (code := byte_code(data, f"/{entry.name}")) is not None:
+            path = PurePosixPath(entry.name)
+            yield Entry.of(f"{path.parent}/__pycache__/{path.stem}.{sys.implementation.cache_tag}.pyc", code)
+
+
+def byte_code(source: bytes, name: str) -> bytes | None:
+    """A `.pyc` that is used unchecked, the same for the same source; None for what is no Python.
+
+    Source: PEP 552. Version 2 of the format of marshalled code shares nothing between objects: newer ones write what
+    this process happens to hold twice, and so differ from run to run.
+    """
+    try:
+        code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+    except (SyntaxError, ValueError):
+        return None
+    flags = (1).to_bytes(4, "little")
+    return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + marshal.dumps(code, 2)
+
+
+def _compiles(minor: int) -> bool:
+    return sys.version_info[:2] == (3, minor) and sys.implementation.name == "cpython"
+
+
+def lean_for(engine: str) -> bool:
+    """Whether LEFT_OUT is known not to be needed."""
+    return engine == "openvino"

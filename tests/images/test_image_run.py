@@ -1,0 +1,249 @@
+"""A real image of the chapter's model in real containers: assembled twice, looked through, started, asked, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import re
+import secrets
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.conformance.container_place import docker_daemon
+from tests.images.image_room import base_tar, free_port, likewise, need_program
+from tests.process.sentiment_store import TEXTS
+from tests.process.sentiment_store import Store as Models
+
+from likewise.images.containers import find_engine
+from likewise.images.layers import machine_of
+from likewise.images.oci import Descriptor
+from likewise.images.store import Store
+
+pytestmark = pytest.mark.slow
+ASK = """
+import json, sys, time, urllib.error, urllib.request
+until = time.monotonic() + 120
+while True:
+    try:
+        urllib.request.urlopen("http://127.0.0.1:8080/ready")
+        break
+    except (urllib.error.URLError, OSError):
+        if time.monotonic() > until:
+            raise
+        time.sleep(0.02)
+body, kind = sys.stdin.buffer.read(), {"content-type": "application/json"}
+request = urllib.request.Request("http://127.0.0.1:8080/invocations", body, kind)
+print(urllib.request.urlopen(request).read().decode())
+"""
+BODY = json.dumps({"inputs": TEXTS})
+
+
+@dataclass(frozen=True)
+class Room:
+    """What all tests here share."""
+
+    folder: Path
+    bundle: Path
+    base: Path
+    cache: Path
+    env: dict[str, str]
+
+    def likewise(self, *arguments: str, cache: Path | None = None) -> subprocess.CompletedProcess[str]:
+        done = likewise(*arguments, cache=cache or self.cache, env=self.env)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    def docker(self, *arguments: str, text: str | None = None) -> str:
+        done = subprocess.run(
+            ["docker", *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.env},
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[dict[str, str]]:
+    """A Docker daemon of our own, as the environment names it."""
+    with docker_daemon() as made:
+        yield {"DOCKER_HOST": made.host}
+
+
+@pytest.fixture(scope="module")
+def room(store: Models, daemon: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Room:
+    """The chapter's bundle, a base with Debian's Python, and the image `demo:1` of both."""
+    folder = tmp_path_factory.mktemp("images")
+    cache = folder / "cache"
+    done = subprocess.run(
+        [sys.executable, "-m", "likewise.cli", "bundle", store.uri, "-o", str(folder / "bundle")],
+        cwd=store.folder,
+        env={**store.env, "LIKEWISE_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    program = need_program("mmdebstrap", "mmdebstrap")
+    base = folder / "base.tar"
+    command = [program, "--quiet", "--variant=minbase", "--include=python3,ca-certificates", "bookworm", str(base)]
+    subprocess.run(command, check=True, timeout=600)
+    made = Room(folder, folder / "bundle", base, cache, daemon)
+    made.likewise("image", "build", str(made.bundle), "-t", "demo:1", "--base", str(base))
+    return made
+
+
+@pytest.fixture(scope="module")
+def answer(room: Room) -> str:
+    """What the bundle itself answers, in a process of its own."""
+    code = (
+        "import sys, json, pandas; from likewise import open_bundle;"
+        "b = open_bundle(sys.argv[1], engine='openvino');"
+        "print(b.predict(pandas.DataFrame({'text': json.load(sys.stdin)['inputs']})).to_json(orient='records'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(room.bundle)], input=BODY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def members(store: Store, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    """What the image's own two layers hold: each member, and how it begins where it is a file."""
+    for layer in store.document(store.find(name))["layers"][-2:]:
+        with tarfile.open(store.path(Descriptor.parse(layer).digest)) as tar:
+            for member in tar:
+                stream = tar.extractfile(member) if member.isreg() else None
+                yield member, b"" if stream is None else stream.read(4096)
+
+
+def test_as_any_user_on_a_read_only_disk_without_network_it_gives_the_bundles_answers(room: Room, answer: str) -> None:
+    room.likewise("image", "run", "demo:1", "-p", str(free_port()), "--network", "host", "--with", "docker", "--detach")
+    room.docker("rm", "--force", room.docker("ps", "--quiet"))
+    user = f"{10_000 + secrets.randbelow(50_000)}:{10_000 + secrets.randbelow(50_000)}"
+    safe = ["--network=none", "--read-only", f"--user={user}", "--cap-drop=ALL"]
+    name = room.docker("run", "--detach", *safe, "demo:1", "serve")
+    said = json.loads(room.docker("exec", "-i", name, "python", "-c", ASK, text=BODY))
+    assert said["predictions"] == json.loads(answer)
+    room.docker("stop", "--time", "30", name)
+    assert room.docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
+    room.docker("rm", name)
+
+
+def test_the_serve_program_is_on_the_path(room: Room) -> None:
+    name = room.docker("run", "--detach", "--network=none", "--read-only", "--entrypoint=serve", "demo:1")
+    assert json.loads(room.docker("exec", "-i", name, "python", "-c", ASK, text=BODY))["predictions"]
+    room.docker("rm", "--force", name)
+
+
+def test_the_same_inputs_give_the_same_digest(room: Room, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere" / "bundle"
+    moved.parent.mkdir()
+    subprocess.run(["cp", "-r", str(room.bundle), str(moved)], check=True)
+    arguments = [
+        "image",
+        "build",
+        str(moved),
+        "-t",
+        "other:2",
+        "--base",
+        str(room.base),
+        "--oci",
+        str(tmp_path / "oci"),
+    ]
+    again = json.loads(room.likewise(*arguments, "--json", cache=tmp_path / "cache").stdout)
+    assert again["digest"] == Store(room.cache / "images").find("demo:1").digest
+    index = json.loads((tmp_path / "oci" / "index.json").read_bytes())
+    assert index["manifests"][0]["digest"] == again["digest"]
+
+
+def test_what_is_there_is_not_made_again(room: Room) -> None:
+    again = json.loads(
+        room.likewise("image", "build", str(room.bundle), "-t", "demo:2", "--base", str(room.base), "--json").stdout
+    )
+    assert [layer["made"] for layer in again["platforms"][0]["layers"].values()] == [False, False]
+
+
+def test_nothing_is_in_it_that_should_not_be(room: Room) -> None:
+    store = Store(room.cache / "images")
+    told = re.compile(
+        r"(?i)(^|/)(\.aws|\.netrc|\.pypirc|\.docker|\.cache|\.git|id_rsa|pip|setuptools|credentials)(/|$|\.json$)"
+    )
+    names = []
+    for member, head in members(store, "demo:1"):
+        names.append(member.name)
+        assert (member.uid, member.gid, member.mtime, member.mode & 0o022) == (0, 0, 0, 0) or member.issym()
+        if "/bundle/model/" not in member.name:
+            assert not member.name.endswith((".pkl", ".pickle", ".pt")), member.name
+            assert not is_pickle(head), member.name
+    assert not [name for name in names if told.search(name)]
+    assert "opt/likewise/bundle/likewise.json" in names
+    text = json.dumps(store.document(Descriptor.parse(store.document(store.find("demo:1"))["config"])))
+    assert not re.search(r"(?i)mlflow_|sqlite|https?://(?!json-schema)|password|token_file|AKIA", text)
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether it begins with the opcodes of a pickle of protocol 2 or newer."""
+    if head[:1] != b"\x80" or head[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return False
+    try:
+        return len([1 for _ in zip(pickletools.genops(head), range(3), strict=False)]) == 3
+    except ValueError:
+        return False
+
+
+def test_the_labels_tell_what_is_in_it(room: Room) -> None:
+    room.likewise("image", "run", "demo:1", "-p", str(free_port()), "--network", "host", "--with", "docker", "--detach")
+    room.docker("rm", "--force", room.docker("ps", "--quiet"))
+    labels = json.loads(room.docker("image", "inspect", "--format", "{{json .Config.Labels}}", "demo:1"))
+    manifest = json.loads((room.bundle / "likewise.json").read_bytes())
+    assert labels["likewise.bundle"] == manifest["digest"]
+    assert json.loads(labels["likewise.signature"]) == manifest["content"]["signature"]
+    assert json.loads(labels["likewise.schema"])["type"] == "array"
+
+
+def test_an_image_for_arm64_has_no_file_for_another_cpu(room: Room, tmp_path: Path) -> None:
+    base = base_tar(tmp_path / "arm.tar", machine=183)
+    room.likewise("image", "build", str(room.bundle), "-t", "arm:1", "--platform", "linux/arm64", "--base", str(base))
+    seen = 0
+    for member, head in members(Store(room.cache / "images"), "arm:1"):
+        machine = machine_of(head)
+        assert machine in (None, 183), member.name
+        seen += machine is not None
+    assert seen > 20
+    done = likewise("image", "run", "arm:1", "-p", str(free_port()), cache=room.cache, env=room.env)
+    assert done.returncode == 1
+    assert "ENGINE_UNAVAILABLE" in done.stderr
+
+
+def test_the_dockerfile_builds_what_answers_alike(room: Room, answer: str, tmp_path: Path) -> None:
+    room.likewise("image", "dockerfile", str(room.bundle), "-o", str(tmp_path / "df"), "--base", str(room.base))
+    room.docker("import", str(room.base), "base:1")
+    room.docker("build", "--network=none", "--build-arg=BASE=base:1", "--tag=built:1", str(tmp_path / "df"))
+    name = room.docker("run", "--detach", "--network=none", "--read-only", "--user=4711:4711", "built:1")
+    said = json.loads(room.docker("exec", "-i", name, "python", "-c", ASK, text=BODY))
+    room.docker("rm", "--force", name)
+    assert said["predictions"] == json.loads(answer)
+
+
+def test_a_container_that_does_not_become_ready_is_told_and_taken_away(room: Room) -> None:
+    arguments = ["image", "run", "demo:1", "-p", str(free_port()), "--network", "host", "--with", "docker"]
+    done = likewise(*arguments, "--option", "--env=LIKEWISE_ENGINE=none", cache=room.cache, env=room.env)
+    assert done.returncode == 1
+    assert "no engine none" in done.stderr
+    assert room.docker("ps", "--all", "--quiet") == ""
+
+
+def test_where_nothing_runs_containers_it_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/socket")
+    from likewise.core.errors import TargetUnavailable
+
+    with pytest.raises(TargetUnavailable, match="docker"):
+        find_engine("docker")

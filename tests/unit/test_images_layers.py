@@ -1,0 +1,299 @@
+"""Layers, names, pins and the store: the same inputs give the same bytes, and what is wrong is refused."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import marshal
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.images.image_room import AMD64, ARM64, base_tar, elf, images, small_image
+
+from likewise.core.errors import (
+    BundleTampered,
+    EngineUnavailable,
+    InputInvalid,
+    InputNotFound,
+    MissingExtra,
+    TargetUnavailable,
+    Unauthorized,
+    UnsafeArchive,
+    WrongUsage,
+)
+from likewise.images.base import open_base
+from likewise.images.credentials import docker_credentials
+from likewise.images.environment import byte_code, with_byte_code
+from likewise.images.export import for_platform, write_archive, write_layout
+from likewise.images.layers import PART, Entry, make_layer, zip_layer
+from likewise.images.names import local_name, parse_name
+from likewise.images.oci import Descriptor, platform_named
+from likewise.images.pins import markers, pins
+from likewise.images.store import Store
+from likewise.images.wheels import Wheels
+
+__all__ = ["images"]
+NAMES = st.text(st.characters(categories=["Ll", "Lu", "Nd"]), min_size=1, max_size=60)
+CONTENTS = st.binary(max_size=3000).filter(lambda data: not data.startswith(b"\x7fELF"))
+FILES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=4).map("/".join), CONTENTS, max_size=8)
+FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def disjoint(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without files that stand where another one's folder does."""
+    return {name: data for name, data in files.items() if not any(other.startswith(f"{name}/") for other in files)}
+
+
+@FEW
+@given(FILES.map(disjoint), st.sampled_from([0, 1, 6]))
+def test_a_layer_is_the_same_wherever_it_is_made(tmp_path: Path, files: dict[str, bytes], level: int) -> None:
+    made = []
+    for place in ("one", "another/place"):
+        entries = [Entry.of(name, data) for name, data in sorted(files.items())]
+        made.append(make_layer(Store(tmp_path / place), entries, AMD64, level=level))
+    assert made[0] == made[1]
+    path = Store(tmp_path / "one").path(made[0].blob.digest)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in made[0].blob.digest
+    inner = gzip.decompress(path.read_bytes())
+    assert made[0].diff_id == "sha256:" + hashlib.sha256(inner).hexdigest()
+    with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+        held = {member.name: member for member in tar}
+        assert {name: tar.extractfile(held[name]).read() for name in files} == files  # type: ignore[union-attr]
+    assert all((m.mtime, m.uid, m.gid, m.uname) == (0, 0, 0, "") for m in held.values())
+    assert all(m.mode == (0o755 if m.isdir() else 0o644) for m in held.values())
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART])
+def test_what_is_gzipped_in_parts_is_one_member(images: Store, size: int) -> None:
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    layer = zip_layer(images, io.BytesIO(data), level=1)
+    zipped = images.path(layer.blob.digest).read_bytes()
+    assert gzip.decompress(zipped) == data
+    import zlib
+
+    one = zlib.decompressobj(31)
+    assert one.decompress(zipped) == data
+    assert one.eof
+    assert one.unused_data == b""
+
+
+def test_a_file_for_another_cpu_is_refused(images: Store) -> None:
+    make_layer(images, [Entry.of("a.so", elf(183))], ARM64, level=0)
+    with pytest.raises(EngineUnavailable, match=r"a\.so.*linux/arm64"):
+        make_layer(images, [Entry.of("a.so", elf(62))], ARM64, level=0)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\nb"])
+def test_a_name_that_leaves_its_place_is_refused(images: Store, name: str) -> None:
+    with pytest.raises(UnsafeArchive):
+        make_layer(images, [Entry.of(name, b"")], AMD64, level=0)
+
+
+def test_byte_code_is_the_same_and_runs() -> None:
+    source = b"def f(x):\n    return {'a': x, 'b': frozenset({'x', 'y'})}\n"
+    code = byte_code(source, "/m.py")
+    assert code is not None
+    assert code == byte_code(source, "/m.py")
+    assert code[:4] == importlib.util.MAGIC_NUMBER
+    assert code[4:8] == b"\x01\0\0\0"  # by hash, unchecked
+    found: dict[str, object] = {}
+    exec(marshal.loads(code[16:]), found)  # noqa: S102, S302
+    assert found["f"](1)["a"] == 1  # type: ignore[operator]
+    assert byte_code(b"this is no python", "/m.py") is None
+
+
+def test_byte_code_stands_beside_its_module_and_only_for_this_python() -> None:
+    import sys
+
+    names = [e.name for e in with_byte_code([Entry.of("p/m.py", b"x = 1")], sys.version_info[1])]
+    assert names == ["p/m.py", f"p/__pycache__/m.{sys.implementation.cache_tag}.pyc"]
+    assert [e.name for e in with_byte_code([Entry.of("p/m.py", b"x = 1")], 99)] == ["p/m.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "registry", "repository", "tag"),
+    [
+        ("demo", "", "demo", ""),
+        ("demo:1.0", "", "demo", "1.0"),
+        ("team/demo:x", "", "team/demo", "x"),
+        ("localhost/demo", "localhost", "demo", ""),
+        ("127.0.0.1:5000/a/b:c", "127.0.0.1:5000", "a/b", "c"),
+        ("registry.example/a:c", "registry.example", "a", "c"),
+    ],
+)
+def test_names_are_read(text: str, registry: str, repository: str, tag: str) -> None:
+    name = parse_name(text)
+    assert (name.registry, name.repository, name.tag) == (registry, repository, tag)
+    assert str(name) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Demo", "a:b:c", "a//b", "demo:", "demo@sha256:12", "a b", "$(x)", "x/../y", ":1"]
+)
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsage):
+        parse_name(text)
+
+
+def test_a_name_here_has_a_tag() -> None:
+    assert str(local_name("demo")) == "demo:latest"
+    with pytest.raises(WrongUsage):
+        local_name("demo@sha256:" + "0" * 64)
+
+
+def test_platforms_are_named() -> None:
+    assert platform_named("arm64") == platform_named("aarch64") == ARM64
+    with pytest.raises(WrongUsage, match="windows"):
+        platform_named("windows/amd64")
+    assert markers(ARM64, 12)["platform_machine"] == "aarch64"
+
+
+def test_pins_are_what_the_engine_needs() -> None:
+    names = {line.partition("==")[0] for line in pins(["likewise[openvino]"], AMD64, 11)}
+    assert {"openvino", "numpy", "tokenizers", "uvicorn"} <= names
+    assert not {"torch", "mlflow", "pandas", "rich", "typer", "huggingface-hub", "likewise", "pip"} & names
+    with pytest.raises(MissingExtra, match="nobody-has-this"):
+        pins(["nobody-has-this"], AMD64, 11)
+
+
+def test_the_store_keeps_what_names_reach_and_drops_the_rest(images: Store) -> None:
+    with images.used():
+        first = small_image(images, "demo:1", [b"old model"])
+    assert {b.digest for b in images.reachable(first)} == {
+        f"sha256:{path.name}" for path in (images.folder / "blobs" / "sha256").iterdir()
+    }
+    with images.used():
+        second = small_image(images, "demo:1", [b"new model"])
+    kept = {f"sha256:{path.name}" for path in (images.folder / "blobs" / "sha256").iterdir()}
+    assert kept == {b.digest for b in images.reachable(second)}
+    assert images.find("demo:1") == second
+    with pytest.raises(InputNotFound, match="demo:1"):
+        images.find("other:1")
+
+
+def test_a_changed_blob_is_refused(images: Store) -> None:
+    image = small_image(images, "demo:1", [b"x"])
+    path = images.path(image.digest)
+    path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
+    with pytest.raises(BundleTampered):
+        images.document(image)
+
+
+def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_path: Path) -> None:
+    image = small_image(images, "demo:1", [b"x"])
+    assert write_layout(images, "demo:1", tmp_path / "oci") == image
+    index = json.loads((tmp_path / "oci" / "index.json").read_bytes())
+    assert Descriptor.parse(index["manifests"][0]) == image
+    for path in (tmp_path / "oci" / "blobs" / "sha256").iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    with (tmp_path / "a.tar").open("wb") as stream:
+        write_archive(images, "demo:1", "linux/amd64", stream)
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        docker = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        assert docker[0]["RepoTags"] == ["demo:1"]
+        assert {docker[0]["Config"], *docker[0]["Layers"]} <= set(tar.getnames())
+    with pytest.raises(EngineUnavailable):
+        for_platform(images, image, "linux/arm64")
+
+
+def test_a_base_tells_its_python_and_its_c_library(images: Store, tmp_path: Path) -> None:
+    base = open_base(images, str(base_tar(tmp_path / "b.tar", minor=12, libc="2.31")), AMD64)
+    assert (base.python, base.minor, base.glibc) == ("/usr/bin/python3.12", 12, (2, 31))
+    with pytest.raises(EngineUnavailable, match="linux/arm64"):
+        open_base(images, str(tmp_path / "b.tar"), ARM64)
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    with pytest.raises(EngineUnavailable, match="lacks"):
+        open_base(images, str(tmp_path / "empty.tar"), AMD64)
+    (tmp_path / "no.tar").write_bytes(b"no tar at all" * 100)
+    with pytest.raises(InputInvalid):
+        open_base(images, str(tmp_path / "no.tar"), AMD64)
+    with pytest.raises(WrongUsage):
+        open_base(images, "./nowhere", AMD64)
+
+
+def test_a_base_comes_from_a_layout_and_from_an_archive_alike(images: Store, tmp_path: Path) -> None:
+    root = open_base(images, str(base_tar(tmp_path / "b.tar")), AMD64)
+    config = {**root.config, "config": {"Env": ["A=b"]}}
+    from likewise.images.oci import CONFIG, MANIFEST
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": images.put(CONFIG, config).document,
+        "layers": [layer.blob.document for layer in root.layers],
+    }
+    images.name("base:1", images.put(MANIFEST, manifest))
+    write_layout(images, "base:1", tmp_path / "layout")
+    with (tmp_path / "archive.tar").open("wb") as stream:
+        write_archive(images, "base:1", "linux/amd64", stream)
+    other = Store(tmp_path / "other")
+    found = [open_base(other, str(tmp_path / name), AMD64) for name in ("layout", "archive.tar")]
+    assert [(b.python, b.config["config"], b.layers) for b in found] == 2 * [
+        ("/usr/bin/python3.11", {"Env": ["A=b"]}, root.layers)
+    ]
+
+
+def private_wheel(folder: Path, tag: str = "py3-none-any") -> Path:
+    """A wheel that no index has."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"likewise_private_thing-1.0-{tag}.whl"
+    info = "likewise_private_thing-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("likewise_private_thing.py", "x = 1\n")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: likewise-private-thing\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        wheel.writestr(
+            f"{info}/RECORD", "likewise_private_thing.py,,\n" + f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
+        )
+    return path
+
+
+def test_a_private_wheel_goes_in_by_name(images: Store, tmp_path: Path) -> None:
+    path = private_wheel(tmp_path / "wheels")
+    wheels = Wheels(images, AMD64, 11, (2, 36))
+    locked = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
+    assert [wheel.sha256 for wheel in locked] == [hashlib.sha256(path.read_bytes()).hexdigest()]
+    assert locked[0].pin.startswith("likewise-private-thing==1.0 --hash=sha256:")
+    lock = tmp_path / "lock"
+    lock.write_text(locked[0].pin.replace("sha256:", "sha256:0")[:-1] + "\n")
+    with pytest.raises(TargetUnavailable, match="pip"):
+        wheels.locked([], [path.parent], lock)
+    lock.write_text(locked[0].pin + "\n")
+    assert wheels.locked([], [path.parent], lock) == locked
+
+
+def test_credentials_are_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert docker_credentials("registry.example") is None
+    (tmp_path / "config.json").write_text('{"auths": {"registry.example": {"auth": "YW5uOnM6M2NyZXQ="}}}')
+    assert docker_credentials("registry.example") == ("ann", "s:3cret")
+    helper = tmp_path / "docker-credential-mine"
+    helper.write_text('#!/bin/sh\nread host\necho "{\\"Username\\": \\"bob\\", \\"Secret\\": \\"$host\\"}"\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "config.json").write_text('{"credHelpers": {"registry.example": "mine"}}')
+    assert docker_credentials("registry.example") == ("bob", "registry.example")
+    (tmp_path / "config.json").write_text('{"credsStore": "nothing-of-that-name"}')
+    with pytest.raises(Unauthorized, match="nothing-of-that-name"):
+        docker_credentials("registry.example")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(Unauthorized):
+        docker_credentials("registry.example")
+
+
+def test_a_wheel_that_was_changed_is_refused(images: Store, tmp_path: Path) -> None:
+    path = private_wheel(tmp_path / "wheels")
+    wheels = Wheels(images, AMD64, 11, (2, 36))
+    (wheel,) = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
+    assert wheels.checked(wheel).read_bytes() == path.read_bytes()
+    wheels.path(wheel).write_bytes(b"another")
+    with pytest.raises(BundleTampered):
+        wheels.checked(wheel)
