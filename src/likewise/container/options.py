@@ -1,0 +1,122 @@
+"""What can be set of a container, by environment variables: the server's options and the container's own.
+
+Source of the `SAGEMAKER_…` names: AWS, "Custom Inference Code with Hosting Services" and "… with Batch Transform".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+
+from likewise.container.machine import AUTO
+from likewise.core.cores import usable_cores
+from likewise.core.errors import WrongUsage
+from likewise.server.options import ServerOptions
+from likewise.targets.options import coerce
+
+PREFIX = "LIKEWISE_"
+MB = 1024 * 1024
+MOST_BATCH_MB = 100
+BATCH_DEADLINE_S = 600.0
+OF_THE_HOUSE = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG"})
+"""Variables of Likewise's that are no option."""
+
+_MAY_BE_ZERO = frozenset({"port", "workers", "cache_bytes", "drain_linger_s", "drain_timeout_s"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerOptions(ServerOptions):
+    """Each is set by `LIKEWISE_` and its name in capitals; help texts as in `ServerOptions`."""
+
+    host: str = field(default="0.0.0.0", metadata={"help": "Address to listen on."})  # noqa: S104  its platform guards it
+    port: int = field(
+        default=8080, metadata={"help": "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT counts before it."}
+    )
+    insecure: bool = field(default=True, metadata={"help": "Answer whoever reaches it: the platform guards it."})
+    deadline_s: float = field(
+        default=55.0,
+        metadata={"help": "Seconds in which a request is answered or refused: SageMaker cuts it after 60."},
+    )
+    bundle: Path | None = field(
+        default=None, metadata={"help": "Folder of the bundle; by default the image's, else the one in model_dir."}
+    )
+    model_dir: Path = field(
+        default=Path("/opt/ml/model"),
+        metadata={"help": "Where SageMaker unpacks model.tar.gz: a bundle is looked for."},
+    )
+    trust: bool = field(default=False, metadata={"help": "Allow the model's own Python code."})
+    engine: str | None = field(default=None, metadata={"help": "Which of the bundle's engines; its best by default."})
+    precision: str | None = field(default=None, metadata={"help": "bf16 or fp32; by default what is faster here."})
+
+
+def read_options(environment: Mapping[str, str]) -> ContainerOptions:
+    """The options that `environment` sets.
+
+    Besides `LIKEWISE_…`: SAGEMAKER_BIND_TO_PORT; SAGEMAKER_MODEL_SERVER_WORKERS where LIKEWISE_WORKERS is not set; and
+    in a batch transform job SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the limit of a body.  Empty is not set.
+    Raises WrongUsage, which names the variable.
+    """
+    known = {each.name for each in fields(ContainerOptions)}
+    values = _of_sagemaker(environment)
+    for variable, text in sorted(environment.items()):
+        name = variable.removeprefix(PREFIX)
+        if name == variable or name in OF_THE_HOUSE or not text:
+            continue
+        if name.lower() not in known or not name.isupper():
+            raise _unknown(variable, known)
+        if name != "PORT" or "port" not in values:
+            values[name.lower()] = (variable, text)
+    return coerce(ContainerOptions, {name: _value(name, *said) for name, said in values.items()})
+
+
+def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    values = {}
+    for variable, name in (("SAGEMAKER_BIND_TO_PORT", "port"), ("SAGEMAKER_MODEL_SERVER_WORKERS", "workers")):
+        if text := environment.get(variable):
+            values[name] = (variable, text)
+    if environment.get("SAGEMAKER_BATCH", "").lower() == "true":
+        variable = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
+        limit = (_whole(variable, environment.get(variable) or "6") or MOST_BATCH_MB) * MB  # 0: of any size
+        values["body_limit_bytes"] = (variable, str(max(limit, ServerOptions().body_limit_bytes)))
+        values["deadline_s"] = ("SAGEMAKER_BATCH", str(BATCH_DEADLINE_S))
+    return values
+
+
+def _whole(variable: str, text: str) -> int:
+    if not text.isdecimal():
+        raise WrongUsage(f"the variable {variable} is {text!r}, which is no whole number", remedy=f"correct {variable}")
+    return int(text)
+
+
+def _value(name: str, variable: str, text: str) -> object:
+    """The one option, typed; WrongUsage names the variable that set it."""
+    text = _as_number(name, text)
+    try:
+        value: object = getattr(coerce(ContainerOptions, {name: text}), name)
+    except WrongUsage as error:
+        said = error.cause.replace(f"option {name!r}", f"the variable {variable}")
+        raise WrongUsage(said, remedy=f"correct {variable}, or leave it out") from error
+    floor = 0.0 if name in _MAY_BE_ZERO else math.ulp(0.0)
+    if isinstance(value, int | float) and not isinstance(value, bool) and not floor <= value < math.inf:
+        raise WrongUsage(
+            f"the variable {variable} is {text!r}, which is too small or no number",
+            remedy=f"correct {variable}, or leave it out",
+        )
+    return value
+
+
+def _as_number(name: str, text: str) -> str:
+    """Words that stand for a value: as many workers as there are cores; trust as the MLflow plugins read it."""
+    if name == "workers" and text.lower() == AUTO:
+        return str(usable_cores())
+    return "false" if name == "trust" and text.lower() == "strict" else text
+
+
+def _unknown(variable: str, known: set[str]) -> WrongUsage:
+    near = get_close_matches(variable.removeprefix(PREFIX).lower(), known, 1)
+    meant = f"did you mean {PREFIX}{near[0].upper()}? " if near else ""
+    names = ", ".join(PREFIX + name.upper() for name in sorted(known))
+    return WrongUsage(f"there is no setting {variable}", remedy=f"{meant}settings: {names}")

@@ -1,0 +1,160 @@
+"""A container's settings: read from the environment, refused by the variable's name."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likewise.container.machine import settle, workers_asked
+from likewise.container.options import OF_THE_HOUSE, ContainerOptions, read_options
+from likewise.core.cores import usable_cores
+from likewise.core.errors import WrongUsage
+from likewise.server import ServerOptions
+
+MB = 1024 * 1024
+
+
+def test_without_any_setting_it_is_what_sagemaker_expects() -> None:
+    options = read_options({"PATH": "/bin", "AWS_REGION": "eu-west-1"})
+    assert (options.host, options.port, options.insecure) == ("0.0.0.0", 8080, True)
+    assert options.body_limit_bytes == 25 * MB
+    assert options.deadline_s < 60
+    assert options.model_dir == Path("/opt/ml/model")
+    assert (options.bundle, options.trust, options.engine) == (None, False, None)
+
+
+def test_each_option_of_the_server_is_one_of_the_container() -> None:
+    mine = {each.name for each in fields(ContainerOptions)}
+    assert {each.name for each in fields(ServerOptions)} < mine
+    assert all(each.metadata.get("help") for each in fields(ContainerOptions))
+
+
+def test_settings_are_typed() -> None:
+    options = read_options(
+        {
+            "LIKEWISE_TRUST": "true",
+            "LIKEWISE_ENGINE": "pyfunc",
+            "LIKEWISE_DEADLINE_S": "2.5",
+            "LIKEWISE_CACHE_BYTES": "0",
+            "LIKEWISE_BUNDLE": "/b",
+            "LIKEWISE_ACCESS_LOG": "no",
+            "LIKEWISE_PORT": "",
+        }
+    )
+    assert options.trust is True
+    assert options.engine == "pyfunc"
+    assert (options.deadline_s, options.cache_bytes) == (2.5, 0)
+    assert options.bundle == Path("/b")
+    assert options.access_log is False
+    assert options.port == 8080
+
+
+def test_sagemakers_port_counts_before_ours() -> None:
+    assert read_options({"LIKEWISE_PORT": "1", "SAGEMAKER_BIND_TO_PORT": "2"}).port == 2
+    assert read_options({"LIKEWISE_PORT": "1"}).port == 1
+
+
+def test_our_workers_count_before_sagemakers() -> None:
+    assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}).workers == 3
+    assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "LIKEWISE_WORKERS": "2"}).workers == 2
+    assert read_options({"LIKEWISE_WORKERS": "auto"}).workers == usable_cores()
+
+
+def test_a_batch_transform_job_has_longer_and_may_send_more() -> None:
+    job = {"SAGEMAKER_BATCH": "true"}
+    assert read_options(job).deadline_s > 60
+    assert read_options(job).body_limit_bytes == 25 * MB
+    assert read_options({**job, "SAGEMAKER_MAX_PAYLOAD_IN_MB": "90"}).body_limit_bytes == 90 * MB
+    assert read_options({**job, "SAGEMAKER_MAX_PAYLOAD_IN_MB": "0"}).body_limit_bytes == 100 * MB
+    assert read_options({**job, "LIKEWISE_DEADLINE_S": "7"}).deadline_s == 7
+    assert read_options({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "90"}).body_limit_bytes == 25 * MB
+
+
+def test_trust_as_the_mlflow_plugins_have_it() -> None:
+    assert read_options({"LIKEWISE_TRUST": "strict"}).trust is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("LIKEWISE_DEADLINE_S", "soon"),
+        ("LIKEWISE_DEADLINE_S", "0"),
+        ("LIKEWISE_DEADLINE_S", "-1"),
+        ("LIKEWISE_DEADLINE_S", "nan"),
+        ("LIKEWISE_DEADLINE_S", "inf"),
+        ("LIKEWISE_QUEUE_TOKENS", "0"),
+        ("LIKEWISE_QUEUE_TOKENS", "1.5"),
+        ("LIKEWISE_CACHE_BYTES", "-1"),
+        ("LIKEWISE_WORKERS", "many"),
+        ("LIKEWISE_TRUST", "perhaps"),
+        ("SAGEMAKER_BIND_TO_PORT", "http"),
+        ("SAGEMAKER_MODEL_SERVER_WORKERS", "-2"),
+        ("LIKEWISE_TRUSTED", "true"),
+        ("LIKEWISE_deadline_s", "1"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name(variable: str, text: str) -> None:
+    with pytest.raises(WrongUsage) as refused:
+        read_options({variable: text})
+    assert variable in refused.value.cause
+    assert refused.value.remedy
+
+
+def test_a_wrong_payload_of_a_job_is_refused_by_its_name() -> None:
+    with pytest.raises(WrongUsage, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
+        read_options({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})
+
+
+def test_a_misspelt_setting_is_told_what_was_meant() -> None:
+    with pytest.raises(WrongUsage) as refused:
+        read_options({"LIKEWISE_DEADLINE": "1"})
+    assert "LIKEWISE_DEADLINE_S?" in refused.value.remedy
+
+
+def test_what_the_house_uses_elsewhere_is_no_setting() -> None:
+    assert read_options({f"LIKEWISE_{name}": "/x" for name in OF_THE_HOUSE}) == read_options({})
+
+
+@given(st.text(min_size=1).filter(lambda text: "\0" not in text))
+def test_no_text_breaks_a_setting(text: str) -> None:
+    for variable in ("LIKEWISE_DEADLINE_S", "LIKEWISE_WORKERS", "LIKEWISE_TRUST", "SAGEMAKER_BIND_TO_PORT"):
+        assert _refused(variable, text) in (None, variable)
+
+
+def test_the_libraries_get_the_quotas_threads_and_a_home() -> None:
+    environment: dict[str, str] = {}
+    settle(environment)
+    assert environment["OMP_NUM_THREADS"] == str(usable_cores())
+    assert Path(environment["HOME"]).is_dir()
+
+
+def test_what_the_user_has_set_stays() -> None:
+    environment = {"OMP_NUM_THREADS": "7", "HOME": "/"}
+    settle(environment)
+    assert environment["OMP_NUM_THREADS"] == "7"
+
+
+def test_workers_share_the_cores() -> None:
+    environment = {"LIKEWISE_WORKERS": "64"}
+    assert workers_asked(environment) == 64
+    settle(environment)
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_more_workers_than_a_number_says_are_none() -> None:
+    assert workers_asked({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
+    assert workers_asked({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
+    assert workers_asked({"LIKEWISE_WORKERS": "x"}) == 0
+
+
+def _refused(variable: str, text: str) -> str | None:
+    """Which variable the refusal names, None where there is none."""
+    try:
+        read_options({variable: text})
+    except WrongUsage as refused:
+        return variable if variable in refused.cause else refused.cause
+    return None
