@@ -1,0 +1,105 @@
+"""What may go wrong on the way, on purpose: at the nth call, throttled, with a token that has expired, or cut off."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+from xml.sax.saxutils import escape
+
+from werkzeug.wrappers import Response
+
+from likewise.targets.sagemaker.emulator.wire import AwsError, error_answer
+
+Kind = Literal["throttle", "expired-token", "quota", "cut", "cut-after"]
+
+_QUOTA = (
+    "The account-level service limit 'ml.m5.xlarge for endpoint usage' is 0 Instances, with current utilization of 0 "
+    "Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota."
+)
+_SAID = {
+    "throttle": ("ThrottlingException", "Rate exceeded"),
+    "expired-token": ("ExpiredTokenException", "The security token included in the request is expired"),
+    "quota": ("ResourceLimitExceeded", _QUOTA),
+}
+_IN_XML = {
+    ("s3", "throttle"): (503, "SlowDown"),
+    ("s3", "expired-token"): (400, "ExpiredToken"),
+    ("", "throttle"): (400, "Throttling"),
+    ("", "expired-token"): (403, "ExpiredToken"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """service: as it is signed for; operation: its name, or the HTTP method of a call to S3."""
+
+    service: str
+    operation: str
+
+
+@dataclass(slots=True)
+class Fault:
+    """From the `nth` call on (1 is the next), `times` calls fail; None: all of them.
+
+    kind: `cut` loses the request, `cut-after` the answer of one that was carried out.
+    service, operation: of which calls; None for any.
+    """
+
+    kind: Kind
+    nth: int = 1
+    operation: str | None = None
+    service: str | None = None
+    times: int | None = 1
+    met: int = 0
+
+    def strikes(self, call: Call) -> bool:
+        """Whether this call, which is counted, fails."""
+        if self.operation not in (None, call.operation) or self.service not in (None, call.service):
+            return False
+        self.met += 1
+        return self.met >= self.nth and (self.times is None or self.met < self.nth + self.times)
+
+
+class Faults:
+    """The calls that came, and the faults that are asked for.  Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._calls: list[Call] = []
+
+    @property
+    def calls(self) -> list[Call]:
+        """All of them, in order."""
+        with self._lock:
+            return list(self._calls)
+
+    def add(self, fault: Fault) -> None:
+        """From now on."""
+        with self._lock:
+            self._faults.append(fault)
+
+    def clear(self) -> None:
+        """No faults any more, and no calls known."""
+        with self._lock:
+            self._faults, self._calls = [], []
+
+    def met_by(self, call: Call) -> Kind | None:
+        """Note the call; what happens to it."""
+        with self._lock:
+            self._calls.append(call)
+            struck = [fault.kind for fault in self._faults if fault.strikes(call)]
+            return struck[0] if struck else None
+
+
+def fault_answer(kind: Kind, call: Call) -> Response:
+    """The service's own answer, in its protocol."""
+    code, message = _SAID[kind]
+    service = "s3" if call.service == "s3" else ""
+    if call.service not in ("s3", "sts", "iam"):
+        return error_answer(AwsError(code, message))
+    status, code = _IN_XML.get((service, kind), (400, code))
+    error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    body = error if service else f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
+    return Response(body, status, content_type="text/xml")

@@ -1,0 +1,116 @@
+"""What stands at AWS as it tells itself, whoever has deployed it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from likewise.targets.base import Json, Model, Receipt, State, Status
+from likewise.targets.options import as_json
+from likewise.targets.sagemaker import look
+from likewise.targets.sagemaker.actions import url_of
+from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.look import Endpoint
+from likewise.targets.sagemaker.names import BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
+from likewise.targets.sagemaker.options import SageMakerOptions
+
+STATES: dict[str, State] = {
+    "InService": "ready",
+    "Creating": "starting",
+    "Updating": "updating",
+    "SystemUpdating": "updating",
+    "RollingBack": "updating",
+    "Deleting": "gone",
+    "Failed": "failing",
+    "OutOfService": "failing",
+    "UpdateRollbackFailed": "failing",
+}
+_OF_VARIANT = {
+    "InstanceType": "instance_type",
+    "InitialInstanceCount": "instance_count",
+    "ServerlessConfig": "serverless_config",
+    "VolumeSizeInGB": "volume_size_gb",
+    "ModelDataDownloadTimeoutInSeconds": "model_download_timeout_s",
+    "ContainerStartupHealthCheckTimeoutInSeconds": "startup_timeout_s",
+    "InferenceAmiVersion": "inference_ami_version",
+    "VariantName": "variant_name",
+}
+_OF_CONFIG = {
+    "DataCaptureConfig": "data_capture_config",
+    "AsyncInferenceConfig": "async_inference_config",
+    "KmsKeyId": "kms_key_id",
+}
+_OF_MODEL = {
+    "ExecutionRoleArn": "execution_role_arn",
+    "VpcConfig": "vpc_config",
+    "EnableNetworkIsolation": "network_isolation",
+}
+_OURS = ("LIKEWISE_ENGINE", "LIKEWISE_PRECISION", "LIKEWISE_TRUST")
+
+
+def receipts(aws: Aws, uri: str) -> list[Receipt]:
+    """Of every endpoint that carries our tags."""
+    names = [each["EndpointName"] for each in aws.pages("sagemaker", "list_endpoints", "Endpoints")]
+    there = [found for name in names if (found := look.endpoint(aws, name)) is not None]
+    return [_receipt(aws, uri, each) for each in there if each.tags.get(NAME) == each.name and BUNDLE in each.tags]
+
+
+def status_of(aws: Aws, name: str) -> Status:
+    """As SageMaker says; what stands there, what it costs and why it fails in the details."""
+    found = look.endpoint(aws, name)
+    if found is None:
+        return Status("gone", about=f"SageMaker has no endpoint {name!r} in {aws.at.region}")
+    said = found.said
+    running = {each["VariantName"]: each.get("CurrentInstanceCount") for each in said.get("ProductionVariants", ())}
+    options = SageMakerOptions(**_options(found, {}))
+    details: dict[str, Json] = {
+        "status": found.status,
+        "bundle": found.tags.get(BUNDLE),
+        "costs": "nothing" if found.status == "Failed" else options.costs,
+        "instances": running,
+        "config": found.config,
+        "models": found.models,
+        "arn": found.arn,
+    }
+    about = said.get("FailureReason") or ("" if found.status == "InService" else found.status)
+    return Status(STATES.get(found.status, "failing"), url_of(aws, name), about, details)
+
+
+def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
+    tags, said = found.tags, found.said
+    trust = tags.get(TRUST) == "true"
+    source = tags.get(SOURCE, tags[BUNDLE])
+    model = Model(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
+    behind = look.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
+    options = SageMakerOptions(**_options(found, behind))
+    outputs = {
+        "config": {"config": found.config},
+        "endpoint": {"arn": found.arn, "url": url_of(aws, found.name), "costs": options.costs},
+    }
+    return Receipt(
+        uri, found.name, model, as_json(options), outputs, _time(said, "Creation"), _time(said, "LastModified")
+    )
+
+
+def _own(found: Endpoint) -> Mapping[str, Any]:
+    """The variant that was deployed last: the one that others were kept beside."""
+    return found.variants[-1] if found.variants else {}
+
+
+def _options(found: Endpoint, behind: Mapping[str, Any]) -> dict[str, Any]:
+    """As far as AWS tells them."""
+    said: dict[str, Any] = {}
+    for names, of in ((_OF_VARIANT, _own(found)), (_OF_CONFIG, found.configured), (_OF_MODEL, behind)):
+        said.update({option: of[name] for name, option in names.items() if of.get(name) is not None})
+    container = behind.get("PrimaryContainer") or {}
+    env = {key: value for key, value in container.get("Environment", {}).items() if key not in _OURS}
+    if env:
+        said["env"] = env
+    return said
+
+
+def _time(said: Mapping[str, Any], which: str) -> str:
+    when: datetime = said[f"{which}Time"]
+    return when.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,32 @@
+"""All requests that a deployment may make, checked before the first of them is sent."""
+
+from __future__ import annotations
+
+from likewise.targets.base import Model
+from likewise.targets.sagemaker import requests
+from likewise.targets.sagemaker.checking import check
+from likewise.targets.sagemaker.names import tags_of
+from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.plan import container_env
+
+_NAME = "name"  # in the place of what is known later
+_ROLE = "arn:aws:iam::123456789012:role/name"
+
+
+def check_requests(model: Model, options: SageMakerOptions) -> None:
+    """Raise WrongUsage for the first option that AWS's model of an operation does not allow."""
+    tags = tags_of(_NAME, model, options.tags or {})
+    role, image = options.execution_role_arn or _ROLE, options.image_url or _NAME
+    data = f"s3://{options.bucket or _NAME}/{_NAME}"
+    asked = {
+        "CreateModel": requests.model_request(options, _NAME, role, image, data, container_env(model, options), tags),
+        "CreateEndpointConfig": requests.config_request(options, _NAME, requests.variants(options, _NAME, ()), tags),
+        "CreateEndpoint": requests.create_request(_NAME, _NAME, tags),
+        "UpdateEndpoint": requests.update_request(options, _NAME, _NAME, scaled=True),
+    }
+    for operation, request in asked.items():
+        check("sagemaker", operation, request, requests.origins(options, operation))
+    for operation, request in zip(
+        ("RegisterScalableTarget", "PutScalingPolicy"), requests.scaling_requests(options, _NAME) or (), strict=False
+    ):
+        check("application-autoscaling", operation, request, requests.origins(options, operation))

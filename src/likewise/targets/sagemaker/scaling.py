@@ -1,0 +1,24 @@
+"""Autoscaling of a variant: registered, given a policy, taken away, put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.requests import Request
+
+SERVICE = "application-autoscaling"
+
+
+def scale(aws: Aws, target: Request, policies: Sequence[Request]) -> None:
+    """Register the variant and put its policies; the same again changes nothing."""
+    aws.call(SERVICE, "register_scalable_target", **target)
+    for policy in policies:
+        aws.call(SERVICE, "put_scaling_policy", **policy)
+
+
+def unscale(aws: Aws, target: Mapping[str, Any]) -> None:
+    """Deregister it, with its policies and alarms, where it is registered."""
+    resource = {key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
+    aws.find(SERVICE, "deregister_scalable_target", **resource)

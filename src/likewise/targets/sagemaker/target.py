@@ -1,0 +1,139 @@
+"""The target `sagemaker`: an endpoint of Amazon SageMaker, its configuration and its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from likewise.bundles.format import MANIFEST, load_manifest
+from likewise.bundles.open import is_bundle, open_bundle
+from likewise.bundles.trust import Trust
+from likewise.core.errors import WrongUsage
+from likewise.engine.options import EngineOptions
+from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb
+from likewise.targets.options import coerce
+from likewise.targets.sagemaker import found, invoking, look, plan
+from likewise.targets.sagemaker.actions import ACTIONS
+from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.failures import KINDS
+from likewise.targets.sagemaker.names import check_name
+from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.requirements import check_requests
+from likewise.targets.sagemaker.waiting import Patience
+
+
+class SageMakerTarget:
+    """SageMaker in the region of the URI, or in that which AWS's own settings name.
+
+    progress: gets a line whenever what is waited for has changed.
+    """
+
+    Options: ClassVar[type[SageMakerOptions]] = SageMakerOptions
+
+    def __init__(self, uri: str) -> None:
+        self.at = At.of(uri)
+        self.uri = self.at.uri
+        self.progress: Callable[[str], None] = lambda _: None
+        self._asked: dict[At, Aws] = {}
+
+    # --- plans -------------------------------------------------------------------------------------------------------
+
+    def check(self, model: Model, options: SageMakerOptions) -> Sequence[Finding]:
+        """Every request against AWS's own model of it, then whether what they name is there.
+
+        Raises WrongUsage for an option that AWS would refuse, TargetUnavailable where nobody is logged in, and what
+        `open_bundle` raises.
+        """
+        at = self._at(options)
+        check_requests(model, options)
+        if is_bundle(model.folder):
+            open_bundle(model.folder)  # byte for byte, as its digest is what the tags will say
+        if _needs_trust(model):
+            return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
+        aws = self._aws(at)
+        look.account(aws)
+        return _seen(aws, options)
+
+    def plan(
+        self, verb: Verb, name: str, model: Model | None, options: SageMakerOptions, current: Receipt | None
+    ) -> Sequence[Step]:
+        """Raises AlreadyDeployed, NotDeployed, WrongUsage, DeployFailed, TargetUnavailable."""
+        check_name(name)
+        at = self._at(options)
+        aws = self._aws(at)
+        if verb == "delete":
+            return plan.delete_steps(aws, at, name, options, current)
+        assert model is not None  # noqa: S101  only a deletion has none
+        asked = plan.Asked(at, name, model, options)
+        return plan.create_steps(aws, asked) if verb == "create" else plan.update_steps(aws, asked)
+
+    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+        """Do one step; see `actions`."""
+        done, _ = self._action(action)
+        return done(self._aws(At(**params["at"])), self.patience, params) or {}
+
+    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+        """Take back what this very step has made; what was there before it stays."""
+        _, undone = self._action(action)
+        undone(self._aws(At(**params["at"])), self.patience, params)
+
+    # --- what stands -------------------------------------------------------------------------------------------------
+
+    def status(self, receipt: Receipt) -> Status:
+        """As SageMaker says."""
+        return found.status_of(self.aws_of(receipt), receipt.name)
+
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+        """What the container says, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
+        return invoking.invoke(self.aws_of(receipt), receipt.name, body, content_type)
+
+    def found(self) -> Sequence[Receipt]:
+        """Of every endpoint in the region that carries our tags."""
+        return found.receipts(self._aws(self.at), self.uri)
+
+    # --- AWS ---------------------------------------------------------------------------------------------------------
+
+    def aws_of(self, receipt: Receipt) -> Aws:
+        """AWS as it was asked for this deployment."""
+        return self._aws(self._at(coerce(SageMakerOptions, receipt.options)))
+
+    @cached_property
+    def patience(self) -> Patience:
+        """How this target waits."""
+        return Patience(lambda line: self.progress(line))
+
+    def _at(self, options: SageMakerOptions) -> At:
+        return self.at.with_options(options.region_name, options.assume_role_arn)
+
+    def _aws(self, at: At) -> Aws:
+        return self._asked.setdefault(at, Aws(at))
+
+    def _action(self, action: str) -> tuple[Any, Any]:
+        if action not in ACTIONS:
+            raise WrongUsage(f"the target sagemaker has no action {action!r}", remedy="plan it anew")
+        return ACTIONS[action]
+
+
+def _seen(aws: Aws, options: SageMakerOptions) -> list[Finding]:
+    """What the options name and AWS does not have."""
+    kinds = (
+        ("image", options.image_url and look.image_problem(aws, options.image_url)),
+        ("data", options.bucket and look.bucket_problem(aws, options.bucket)),
+    )
+    seen = [Finding(problem, KINDS[kind].remedy) for kind, problem in kinds if problem]
+    missing = options.rollback_alarms and look.alarm_problem(aws, options.rollback_alarms)
+    if missing:
+        seen.append(Finding(missing, "-C rollback_alarms='[\"NAME\"]' of alarms in the endpoint's region"))
+    return seen
+
+
+def _needs_trust(model: Model) -> bool:
+    """Whether every engine that may be chosen runs code that is not trusted; unknown where the folder is gone."""
+    manifest = model.folder / MANIFEST
+    if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
+        return False
+    choice = EngineOptions(model.engine, model.precision)
+    entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
+    return bool(entries) and all(each.runs_code for each in entries)

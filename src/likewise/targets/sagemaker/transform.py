@@ -1,0 +1,149 @@
+"""Batch transform: objects in S3 through the model, `.out` beside each name, and nothing left that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from likewise.core.errors import WrongUsage
+from likewise.receipts import Receipts, data_home
+from likewise.targets.apply import Tell, apply
+from likewise.targets.base import Model, Plan, Step
+from likewise.targets.options import as_json
+from likewise.targets.sagemaker import jobs, plan
+from likewise.targets.sagemaker.actions import remove_model
+from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.checking import check
+from likewise.targets.sagemaker.names import check_name, derived
+from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.requests import Request
+from likewise.targets.sagemaker.requirements import check_requests
+from likewise.targets.sagemaker.target import SageMakerTarget
+from likewise.targets.sagemaker.transform_options import TransformOptions
+
+ORIGINS = {
+    "TransformInput.DataSource.S3DataSource.S3Uri": "the input",
+    "TransformOutput.S3OutputPath": "the output",
+    "TransformInput.ContentType": "content_type",
+    "TransformOutput.Accept": "accept",
+    "TransformResources.InstanceType": "instance_type",
+    "TransformResources.InstanceCount": "instance_count",
+    "DataProcessing.InputFilter": "input_filter",
+    "DataProcessing.OutputFilter": "output_filter",
+    "ModelClientConfig.InvocationsTimeoutInSeconds": "invocation_timeout_s",
+    "ModelClientConfig.InvocationsMaxRetries": "invocation_retries",
+    "MaxPayloadInMB": "max_payload_mb",
+    "MaxConcurrentTransforms": "max_concurrent_transforms",
+    "Tags": "tags",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """A job. status: as SageMaker says it. output: where each object has its `.out`. seconds: for which it ran."""
+
+    job: str
+    status: str
+    output: str
+    seconds: float
+
+
+def transform(
+    target: SageMakerTarget,
+    model: Model,
+    source: str,
+    output: str,
+    options: SageMakerOptions,
+    job: TransformOptions | None = None,
+    *,
+    name: str = "likewise-batch",
+    restart: bool = False,
+    tell: Tell = lambda _: None,
+) -> Transformed:
+    """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
+
+    The same call again goes on with what was cut off, waits for a job that runs, and tells of one that has completed,
+    unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
+    Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
+    """
+    asked = plan.Asked(target.at.with_options(options.region_name, options.assume_role_arn), name, model, options)
+    request = _request(asked, job or TransformOptions(), source, output)
+    _check(asked, request)
+    aws = Aws(asked.at)
+    steps, made = _model_steps(aws, asked)
+    stem = derived(name, made, request)
+    tried = jobs.tries(aws, stem)
+    if tried and tried[-1]["TransformJobStatus"] == "Completed" and not restart:
+        if not options.archive:
+            remove_model(aws, made)
+        return _told(tried[-1], output)
+    runs = bool(tried) and tried[-1]["TransformJobStatus"] not in jobs.ENDED
+    called = tried[-1]["TransformJobName"] if runs else jobs.name_of(stem, len(tried))
+    steps += _job_steps(asked, {**request, "ModelName": made, "TransformJobName": called}, made)
+    receipts = Receipts(data_home() / "jobs.db")
+    begun = receipts.unfinished(target.uri, stem)
+    fresh = Plan(target.uri, stem, "create", model, as_json(options), tuple(steps))
+    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, tell)
+    return _told(jobs.find(aws, called) or {"TransformJobName": called, "TransformJobStatus": "Unknown"}, output)
+
+
+def _check(asked: plan.Asked, request: Request) -> None:
+    """WrongUsage, before anything is asked."""
+    check_name(asked.name)
+    if asked.options.serverless_config is not None:
+        raise WrongUsage("a batch job has instances, and no serverless_config", remedy="leave it out")
+    check_requests(asked.model, asked.options)
+    named = {**request, "TransformJobName": asked.name, "ModelName": asked.name}
+    check("sagemaker", "CreateTransformJob", named, ORIGINS)
+
+
+def _model_steps(aws: Aws, asked: plan.Asked) -> tuple[list[Step], str]:
+    """What makes the image and the model, where they are missing, and the model's name."""
+    image, which = plan.image_steps(aws, asked)
+    archive, url = plan.data_steps(aws, asked)
+    step, made = plan.model_step(aws, asked, which, url)
+    return [*image, *archive, step], made
+
+
+def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
+    options, job = asked.options, request["TransformJobName"]
+    costs = f"{options.instance_count} x {options.instance_type}, until it ends"
+    steps = [
+        asked.step("transform", f"starts the job {job}: {costs}", request=request, timeout_s=options.timeout_seconds)
+    ]
+    if not options.synchronous:
+        return steps
+    about = f"waits until {job} has ended, up to {options.timeout_seconds} s"
+    steps.append(asked.step("job", about, job=job, timeout_s=options.timeout_seconds))
+    if not options.archive:
+        steps.append(asked.step("remove_models", f"removes its model {model}", names=[model]))
+    return steps
+
+
+def _request(asked: plan.Asked, job: TransformOptions, source: str, output: str) -> Request:
+    """CreateTransformJob's, without the names of the job and the model."""
+    options = asked.options
+    where = {"S3DataSource": {"S3DataType": job.input_data_type, "S3Uri": source}}
+    client = _said(InvocationsTimeoutInSeconds=job.invocation_timeout_s, InvocationsMaxRetries=job.invocation_retries)
+    processing = _said(InputFilter=job.input_filter, OutputFilter=job.output_filter, JoinSource=job.join_resource)
+    content = {"ContentType": job.content_type, "SplitType": job.split_type, "CompressionType": job.compression_type}
+    return _said(
+        TransformInput={"DataSource": where, **content},
+        TransformOutput=_said(S3OutputPath=output, Accept=job.accept, AssembleWith=job.assemble_with),
+        TransformResources={"InstanceType": options.instance_type, "InstanceCount": options.instance_count},
+        BatchStrategy=job.batch_strategy,
+        MaxPayloadInMB=job.max_payload_mb,
+        MaxConcurrentTransforms=job.max_concurrent_transforms,
+        ModelClientConfig=client or None,
+        DataProcessing=processing or None,
+        Tags=asked.tags,
+    )
+
+
+def _said(**members: Any) -> Request:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _told(said: Mapping[str, Any], output: str) -> Transformed:
+    return Transformed(said["TransformJobName"], said["TransformJobStatus"], output, jobs.seconds(said))

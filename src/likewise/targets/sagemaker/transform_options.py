@@ -1,0 +1,54 @@
+"""What can be set of a batch transform job, by MLflow's names where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from likewise.core.errors import WrongUsage
+from likewise.targets.options import coerce
+from likewise.targets.sagemaker.options import SageMakerOptions
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformOptions:
+    """Each field's `metadata["help"]` is its help text; None leaves it to AWS, or to the container where that says it.
+
+    The model, its image and its instances are of SageMakerOptions.
+    """
+
+    content_type: str = _option("text/csv", "What the input is: text/csv, application/jsonlines or application/json.")
+    split_type: Literal["None", "Line"] = _option("Line", "How objects are cut into records: Line, or None for whole.")
+    batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = field(
+        default=None, metadata={"help": "Records of a request: as many as fit, or one."}
+    )
+    assemble_with: Literal["None", "Line"] = _option("Line", "How the answers of an object are put together.")
+    accept: str | None = _option("application/jsonlines", "What the output is; with Line: lines of JSON, or text/csv.")
+    compression_type: Literal["None", "Gzip"] = _option("None", "How the input is compressed.")
+    input_data_type: Literal["S3Prefix", "ManifestFile"] = _option("S3Prefix", "What the input's address names.")
+    input_filter: str | None = _option(None, "JSONPath of what of each record the model gets.")
+    output_filter: str | None = _option(None, "JSONPath of what of each joined record is written.")
+    join_resource: Literal["Input", "None"] | None = field(
+        default=None, metadata={"help": "Input: each record with its answer."}
+    )
+    max_payload_mb: int | None = _option(None, "Largest request, MB, up to 100.")
+    max_concurrent_transforms: int | None = _option(None, "Requests at once to an instance.")
+    invocation_timeout_s: int | None = _option(None, "Seconds for a request, up to 3600.")
+    invocation_retries: int | None = _option(None, "How often a request that failed is tried again, up to 3.")
+
+
+def split(given: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptions]:
+    """Options of both kinds, told apart by their names; WrongUsage as `coerce` raises it."""
+    own = {each.name for each in fields(TransformOptions)}
+    known = {each.name for each in fields(SageMakerOptions)}
+    for name in given:
+        if name not in own | known:
+            near = f"options: {', '.join(sorted(own | known))}"
+            raise WrongUsage(f"there is no option {name!r}", remedy=near)
+    job = coerce(TransformOptions, {name: value for name, value in given.items() if name in own})
+    return coerce(SageMakerOptions, {name: value for name, value in given.items() if name in known}), job
