@@ -1,0 +1,86 @@
+"""A version's process in its container: `python -m likewise.targets.container.inside`.
+
+It asks the door for the listener, and accepts once its model is warm. SIGUSR1, which is how its container is stopped,
+leaves the listener to the others and answers who is connected. When the door is gone it drains, and ends with 1, so
+that the engine starts it again.
+"""
+
+import os
+import signal
+
+# The first process of a container ignores the signals that it does not handle, and nothing is accepted yet.
+for _number in (signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(_number, lambda *_: os._exit(0))
+
+import logging  # noqa: E402
+import socket  # noqa: E402
+import sys  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+from likewise.container.machine import settle  # noqa: E402
+from likewise.core.errors import LikewiseError, TargetUnavailable  # noqa: E402
+from likewise.targets.container.door import READY, SOCKET  # noqa: E402
+
+WAIT_S = 60.0  # for the door, which may be starting as well
+LOOK_S = 0.05
+
+
+def main() -> int:
+    """Serve until told to end; the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    settle(os.environ)  # before any library that counts cores is loaded
+    gone = threading.Event()
+    try:
+        door, listener = _listener(SOCKET, WAIT_S)
+        threading.Thread(target=_end_with, args=(door, gone), daemon=True).start()
+        _serve(listener)
+    except LikewiseError as error:
+        _say(f"{error.code}: {error.cause}\nremedy: {error.remedy}")
+        return error.exit_code
+    return 1 if gone.is_set() else 0
+
+
+def _serve(listener: socket.socket) -> None:
+    from likewise.container.app import container_app
+    from likewise.container.models import find_model
+    from likewise.container.options import read_options
+    from likewise.server import run
+
+    options = read_options(os.environ)
+    app = container_app(find_model(options, _say), options)
+    run(app, options, listener=listener, on_ready=lambda _: _say(f"{READY}, engine {app.state.service.engine_label}"))
+
+
+def _listener(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
+    """The connection to the door, and what it handed over; TargetUnavailable."""
+    until = time.monotonic() + wait_s
+    while True:
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with suppress(OSError):
+            door.connect(path)
+            handles = socket.recv_fds(door, 1, 1)[1]
+            if handles:
+                return door, socket.socket(fileno=handles[0])
+        door.close()
+        if time.monotonic() > until:
+            raise TargetUnavailable(f"no door at {path}", remedy="likewise update NAME starts it again")
+        time.sleep(LOOK_S)
+
+
+def _end_with(door: socket.socket, gone: threading.Event) -> None:
+    """It says nothing more: the end of the connection is the door's."""
+    with suppress(OSError):
+        door.recv(1)
+    gone.set()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The target `container` at a real Docker: what no suite of all targets can ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.conformance.container_place import LEAN, Daemon, docker_daemon, host_options, inspected, until
+from tests.conformance.target_room import Load, upper_bundle
+
+from likewise import deployments
+from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
+from likewise.targets.base import Receipt
+
+pytestmark = pytest.mark.slow
+
+TO = "container:/docker"
+Deploy = Callable[..., Receipt]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    with docker_daemon() as made, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", made.host)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return upper_bundle(tmp_path_factory.mktemp("models") / "one", "1:")
+
+
+@pytest.fixture
+def deploy(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploy]:
+    """`deploy`, with trust; what a test leaves is taken down, and nothing of it may be left."""
+    monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
+
+    def deployed(model: Path, name: str, **options: str) -> Receipt:
+        return deployments.deploy(model, TO, name, {**host_options(LEAN), **options}, trust=True)
+
+    yield deployed
+    for receipt in deployments.deployments(TO):
+        deployments.delete(receipt.name, to=TO)
+    assert daemon.left() == []
+
+
+def asked(name: str, *texts: str, to: str | None = None) -> object:
+    answer = deployments.ask(name, json.dumps({"inputs": list(texts)}).encode(), to=to)
+    assert answer.status == 200, answer
+    return json.loads(answer.body)["predictions"]
+
+
+def pid_of(daemon: Daemon, container: str) -> int:
+    """Of its first process, as this machine sees it."""
+    return int(inspected(daemon, container)["State"]["Pid"])  # type: ignore[index]
+
+
+def test_it_runs_without_rights_or_network_within_its_limits(daemon: Daemon, deploy: Deploy, one: Path) -> None:
+    env = json.dumps({"LIKEWISE_BODY_LIMIT_BYTES": "1000", "WEIRD": "$(id) `id`; 'x' \"y\""})
+    options = {"memory": "900m", "cpus": "1.5", "isolated": "true", "user": "54321:54321", "env": env}
+    receipt = deploy(one, "limits", **options)
+    assert asked("limits", "a") == ["1:A"]
+    assert deployments.ask("limits", b'{"inputs": ["' + b"a" * 2000 + b'"]}').status == 413
+    status = deployments.status("limits")[1]
+    assert (status.details["memory_limit_bytes"], status.details["restarts"]) == (900 * 1024 * 1024, 0)
+    container = receipt.output("container")
+    held = inspected(daemon, container)["HostConfig"]
+    assert (held["ReadonlyRootfs"], held["CapDrop"], held["NetworkMode"]) == (True, ["ALL"], "none")  # type: ignore[index]
+    inside = Path(f"/proc/{pid_of(daemon, container)}")
+    said = dict(line.split(":\t", 1) for line in inside.joinpath("status").read_text().splitlines() if ":\t" in line)
+    assert (said["Uid"].split()[0], said["CapEff"].strip("0"), said["NoNewPrivs"]) == ("54321", "", "1")
+    assert b"WEIRD=$(id) `id`; 'x' \"y\"" in inside.joinpath("environ").read_bytes().split(b"\0")
+
+
+def test_a_version_that_dies_comes_back_and_callers_wait(daemon: Daemon, deploy: Deploy, one: Path) -> None:
+    receipt = deploy(one, "dying")
+    os.kill(pid_of(daemon, receipt.output("container")), signal.SIGKILL)
+    assert asked("dying", "a") == ["1:A"]  # in the door's queue until somebody accepts
+    until(lambda: deployments.status("dying")[1].details["restarts"] == 1)
+    assert deployments.status("dying")[1].state == "ready"
+
+
+def test_a_door_that_dies_comes_back_and_the_version_finds_it(daemon: Daemon, deploy: Deploy, one: Path) -> None:
+    receipt = deploy(one, "doors")
+    before = inspected(daemon, receipt.output("container"))["State"]["StartedAt"]  # type: ignore[index]
+    os.kill(pid_of(daemon, receipt.output("door")), signal.SIGKILL)
+    until(lambda: inspected(daemon, receipt.output("container"))["State"]["StartedAt"] != before)  # type: ignore[index]
+    until(lambda: deployments.status("doors")[1].state == "ready")
+    assert asked("doors", "a") == ["1:A"]
+
+
+def test_what_others_deployed_is_found_asked_changed_and_deleted(
+    daemon: Daemon, deploy: Deploy, one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipt = deploy(one, "theirs")
+    monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "elsewhere"))
+    (found,) = deployments.deployments(TO)
+    assert (found.name, found.model, found.options) == ("theirs", receipt.model, receipt.options)
+    assert asked("theirs", "a", to=TO) == ["1:A"]
+    with pytest.raises(AlreadyDeployed, match="theirs"):
+        deploy(upper_bundle(tmp_path / "two", "2:"), "theirs")
+    assert asked("theirs", "a", to=TO) == ["1:A"]
+    deployments.update("theirs", upper_bundle(tmp_path / "three", "3:"), to=TO, trust=True)
+    assert asked("theirs", "a") == ["3:A"]
+    deployments.delete("theirs")
+    assert daemon.left() == []
+    monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
+    deployments.delete("theirs")  # the receipt of what is gone
+    with pytest.raises(NotDeployed):
+        deployments.delete("theirs")
+
+
+def test_a_container_that_never_becomes_ready_is_told_with_its_last_lines(
+    daemon: Daemon, deploy: Deploy, tmp_path: Path
+) -> None:
+    loading = 'print("stuck here", flush=True); time.sleep(600)'
+    with pytest.raises(DeployFailed, match="not ready after 30 s") as told:
+        deploy(upper_bundle(tmp_path / "slow", "x", loading=loading), "slow", start_timeout_s="30", stop_timeout_s="1")
+    assert "stuck here" in told.value.cause
+    assert daemon.left() == []
+
+
+def test_a_taken_port_is_told_and_leaves_nothing(daemon: Daemon, deploy: Deploy, one: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(LikewiseError, match="in use") as told:
+            deploy(one, "port", port=str(taken.getsockname()[1]))
+        assert "port" in told.value.remedy
+    assert daemon.left() == []
+
+
+def test_an_image_that_is_there_is_taken_and_stays(daemon: Daemon, deploy: Deploy, one: Path, tmp_path: Path) -> None:
+    deploy(one, "builder")
+    daemon.docker("tag", "likewise-deployed:builder", "mine:1")
+    with pytest.raises(WrongUsage, match="holds the bundle"):
+        deploy(upper_bundle(tmp_path / "two", "2:"), "other", image="mine:1")
+    deploy(one, "taker", image="mine:1")
+    deployments.delete("builder")
+    assert asked("taker", "a") == ["1:A"]
+    deployments.delete("taker")
+    assert [line.split()[-1] for line in daemon.left()] == ["1"]
+    daemon.docker("image", "rm", "mine:1")
+
+
+def test_a_deletion_under_load_loses_nothing_that_was_accepted(daemon: Daemon, deploy: Deploy, tmp_path: Path) -> None:
+    """A caller's connection is refused or answered, never cut."""
+    receipt = deploy(upper_bundle(tmp_path / "slow", "1:", predicting="time.sleep(0.05)"), "loaded")
+    with Load(receipt.output("url"), 2) as load:
+        load.until_answered(20)
+        deleting = threading.Thread(target=deployments.delete, args=("loaded",))
+        deleting.start()
+        deleting.join()
+    assert load.answered > 20
+    assert [each for each in load.wrong if "ConnectionRefusedError" not in each] == []
