@@ -11,8 +11,11 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/likewise demo
 
+# Most of a test is waiting for processes that start: files run side by side.
+JOBS ?= 3
+
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(READY)
 	$(BIN)/pytest -m "not slow" tests/unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from likewise.api import Bundle, find
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, WrongUsage
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
-from likewise.targets.base import Answer, Finding, Live, Model, Plan, Receipt, Status, Target, Verb
+from likewise.targets.base import Answer, Finding, Live, Model, Plan, Receipt, Status, Target, Verb, Waits
 from likewise.targets.options import as_json, coerce
 from likewise.targets.registry import open_target
 
@@ -131,8 +131,15 @@ def plan(
     return Planned(Plan(target.uri, name, verb, wanted, as_json(typed), steps), target, findings)
 
 
-def carry_out(planned: Planned, tell: Tell = lambda _: None) -> Receipt | None:
-    """Do what was planned, and nothing else; see `likewise.targets.apply.apply`."""
+def carry_out(
+    planned: Planned, tell: Tell = lambda _: None, progress: Callable[[str], None] | None = None
+) -> Receipt | None:
+    """Do what was planned, and nothing else; see `likewise.targets.apply.apply`.
+
+    progress: gets a line whenever what a step waits for has changed, from a target that waits for long.
+    """
+    if progress is not None and isinstance(planned.target, Waits):
+        planned.target.progress = progress
     return apply(planned.plan, planned.target, Receipts(), tell)
 
 

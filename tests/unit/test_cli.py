@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from tests.docs.generated import compare
 
-COMMANDS = ("bundle", "inspect", "serve", "score", "demo", "doctor", "trust")
+DEPLOYING = ("deploy", "list", "status", "predict", "update", "delete")
+IMAGES = ("image build", "image push", "image run", "image dockerfile")
+COMMANDS = ("bundle", "inspect", "serve", "score", "demo", "doctor", "trust", *DEPLOYING, *IMAGES)
 
 
 def likewise(*argv: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
@@ -90,7 +92,7 @@ def test_version_and_module_are_the_same_program(tmp_path: Path) -> None:
 
 def test_the_reference_page_is_what_help_prints(tmp_path: Path) -> None:
     parts = ["# Command line\n\nThis page is what `--help` prints; a test writes it.\n"]
-    for command in ((), *((name,) for name in COMMANDS)):
+    for command in ((), *(tuple(name.split()) for name in COMMANDS)):
         done = likewise(*command, "--help", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         lines = "\n".join(line.rstrip() for line in done.stdout.splitlines()).strip()

@@ -48,6 +48,10 @@ sys.meta_path.insert(0, Block())
         "likewise.wire",
         "likewise.server",
         "likewise.batch",
+        "likewise.container",
+        "likewise.images.build",
+        "likewise.targets.sagemaker.target",
+        "likewise.targets.container.target",
     ],
 )
 def test_imports_without_the_heavy_libraries(module: str) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import deploying, machine, models, running
+from likewise.cli import deploying, images, machine, models, running
 from likewise.cli.screen import failure
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 
@@ -32,6 +32,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(command.__name__.rstrip("_"))(command)
+app.add_typer(images.image)
 
 
 def _version(wanted: bool) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +15,11 @@ from likewise import deployments
 from likewise.cli.models import Model, TrustFlag
 from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
-from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
+from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.deployments import Planned
+from likewise.targets import base
 from likewise.targets.base import Receipt, Status
-from likewise.targets.options import described, parse_config
+from likewise.targets.options import coerce, described, parse_config
 from likewise.targets.registry import names, open_target
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the deployment is called.")]
@@ -26,6 +29,11 @@ Config = Annotated[
     typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the target; nested ones as JSON."),
 ]
 PlanFlag = Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")]
+KNOWN = ("url", "log", "costs")
+"""Of what steps gave: what people want to read."""
+
+FILES = {"ray-serve": "likewise.targets.ray.serve_config:written"}
+"""By a target's scheme: what writes a deployment as a file for the target's own tools, with no need to reach it."""
 
 
 def deploy(
@@ -34,6 +42,14 @@ def deploy(
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it will be called.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="With --plan: write it for the target's own tools (ray)."),
+    ] = None,
+    bundle_at: Annotated[
+        str | None,
+        typer.Option("--bundle-at", metavar="PLACE", help="With -o: where nodes read the bundle, a folder or s3://…"),
+    ] = None,
     options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
     engine: EngineName = None,
     precision: Precision = None,
@@ -47,9 +63,12 @@ def deploy(
         return _options(to, screen)
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="--name NAME")
-    open_target(to)  # a wrong one is told before the model is bundled
+    writer = _writer(to, output, bundle_at, plan)  # what is wrong is told before the model is bundled
     wanted = deployments.model_of(model, engine, asked_precision(precision, exact), trust)
     given = parse_config(config or [])
+    if writer is not None and output is not None:
+        text = writer(name, wanted, coerce(open_target(to).Options, given), bundle_at)
+        return _write(output, text, name, wanted, screen)
     planned = deployments.plan("create", name, to=to, model=wanted, options=given, settle=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
@@ -92,16 +111,25 @@ def delete(name: Name, to: To = None, plan: PlanFlag = False, json: Json = False
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
-def list_(json: Json = False) -> None:
-    """What has been deployed from here, on every target."""
-    screen, receipts = Screen(json), deployments.deployments()
+def list_(
+    to: Annotated[
+        str | None,
+        typer.Option("--to", "-t", metavar="TARGET", help="On this target, with what others have deployed there."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """What has been deployed from here, on every target, and what costs money for as long as it stands."""
+    screen, receipts = Screen(json), deployments.deployments(to)
     if json:
         screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
         return
     if not receipts:
         screen.note("nothing is deployed; likewise deploy MODEL --to TARGET --name NAME")
-    rows = [(each.name, each.target, each.model.source, each.model.digest[:19], each.updated) for each in receipts]
-    screen.table("Deployments", ("name", "target", "model", "bundle", "since"), rows)
+    rows = [
+        (each.name, each.target, each.model.source, each.model.digest[:19], each.updated, _costs(each))
+        for each in receipts
+    ]
+    screen.table("Deployments", ("name", "target", "model", "bundle", "since", "costs"), rows)
 
 
 def status(name: Name, to: To = None, json: Json = False) -> None:
@@ -128,6 +156,41 @@ def predict(
         raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
 
 
+def _costs(receipt: Receipt) -> str:
+    """What its place takes money for, empty where that is nothing."""
+    return next((str(step["costs"]) for step in reversed(list(receipt.outputs.values())) if "costs" in step), "")
+
+
+def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
+    """What writes the file that is asked for; None where none is. WrongUsage where the target has no such file."""
+    scheme = open_target(to).uri.partition(":")[0]
+    if output is None:
+        if bundle_at is not None:
+            raise WrongUsage("--bundle-at goes with --plan -o FILE", remedy="add them, or leave it out")
+        return None
+    if not plan:
+        raise WrongUsage("-o writes what would be done, and does nothing", remedy="add --plan, or leave out -o")
+    if scheme not in FILES:
+        raise WrongUsage(
+            f"{scheme} has no file that says a deployment", remedy=f"leave out -o; these have one: {', '.join(FILES)}"
+        )
+    module, _, function = FILES[scheme].partition(":")
+    writer: Callable[..., str] = getattr(importlib.import_module(module), function)
+    return writer
+
+
+def _write(output: Path, text: str, name: str, model: base.Model, screen: Screen) -> None:
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputRefused(f"{output}: {error.strerror}", remedy="name a file in a folder that is there") from error
+    screen.result(
+        {"name": name, "file": str(output), "bundle": model.digest},
+        name,
+        [("file", str(output)), ("bundle", model.digest)],
+    )
+
+
 def _request(source: str) -> tuple[bytes, str]:
     if source == "-":
         return sys.stdin.buffer.read(), deployments.JSON
@@ -142,7 +205,7 @@ def _request(source: str) -> tuple[bytes, str]:
 def _do(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
-    receipt = deployments.carry_out(planned, lambda step: screen.note(step.about))
+    receipt = deployments.carry_out(planned, lambda step: screen.note(step.about), screen.note)
     plan = planned.plan
     if receipt is None:
         screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])
@@ -173,7 +236,7 @@ def _options(to: str, screen: Screen) -> None:
 
 def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:
     """What stands there by the receipt; with `now`, what its place says in its stead."""
-    known = {key: value for step in receipt.outputs.values() for key, value in step.items() if key in ("url", "log")}
+    known = {key: value for step in receipt.outputs.values() for key, value in step.items() if key in KNOWN}
     facts = {"target": receipt.target, "bundle": receipt.model.digest, "made from": receipt.model.source, **known}
     if now is not None:
         facts = {"state": f"{now.state} {now.about}".strip(), **facts, **now.details}

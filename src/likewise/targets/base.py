@@ -6,7 +6,7 @@ each gave, and knows nothing of any target.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -218,3 +218,10 @@ class Live(Protocol):
     def found(self) -> Sequence[Receipt]:
         """What stands there as the place itself tells, whoever deployed it: written down there by `do`."""
         ...
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A target whose steps wait for minutes. progress: gets a line whenever what is waited for has changed."""
+
+    progress: Callable[[str], None]
