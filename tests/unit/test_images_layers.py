@@ -30,7 +30,7 @@ from likewise.core.errors import (
 )
 from likewise.images.base import open_base
 from likewise.images.credentials import docker_credentials
-from likewise.images.environment import byte_code, with_byte_code
+from likewise.images.environment import byte_code, once, with_byte_code
 from likewise.images.export import for_platform, write_archive, write_layout
 from likewise.images.layers import PART, Entry, make_layer, zip_layer
 from likewise.images.names import local_name, parse_name
@@ -297,3 +297,9 @@ def test_a_wheel_that_was_changed_is_refused(images: Store, tmp_path: Path) -> N
     wheels.path(wheel).write_bytes(b"another")
     with pytest.raises(BundleTampered):
         wheels.checked(wheel)
+
+
+def test_a_file_of_two_distributions_is_in_the_layer_once() -> None:
+    """As mlflow-skinny and mlflow-tracing have them."""
+    given = [Entry.of("a/b.py", b"1"), Entry.of("a/c.py", b"2"), Entry.of("a/b.py", b"3")]
+    assert [(each.name, each.stream.read()) for each in once(given)] == [("a/b.py", b"1"), ("a/c.py", b"2")]

@@ -30,7 +30,7 @@ PREFIX = f"{HOME}/python"
 BIN = f"{HOME}/bin"
 ENTRYPOINT = ("python", "-m", "likewise.container")
 SERVE = "serve"
-FORMAT = 1  # of this layer: another number where the same wheels give other files
+FORMAT = 2  # of this layer: another number where the same wheels give other files
 
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "openvino": (
@@ -80,7 +80,7 @@ def environment_layer(
         "left_out": sorted(LEFT_OUT.items()) if lean else [],
         "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _compiles(base.minor) else "",
     }
-    entries = _entries(base, wheels, locked, lean=lean)
+    entries = once(_entries(base, wheels, locked, lean=lean))
     return store.layer(what, lambda: make_layer(store, entries, platform, level=LEVEL))
 
 
@@ -92,6 +92,15 @@ def _entries(base: Base, wheels: Wheels, locked: Sequence[Wheel], *, lean: bool)
     for wheel in locked:
         yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, lean=lean), base.minor)
     yield from with_byte_code(_ours(site(base.minor)), base.minor)
+
+
+def once(entries: Iterable[Entry]) -> Iterator[Entry]:
+    """The first of each name: distributions may hold the same files, and Docker refuses a layer that has one twice."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name not in seen:
+            seen.add(entry.name)
+            yield entry
 
 
 def _unpacked(path: Path, minor: int, *, lean: bool) -> Iterator[Entry]:

@@ -34,24 +34,32 @@ class Door:
         self._services.bind(str(path))
         self._services.listen()
         self._held: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._open = True
 
     def hand_out(self) -> None:
         """Give the listener to whoever connects, until the door is closed."""
         with suppress(OSError):
             while True:
                 service, _ = self._services.accept()
-                self._held = [each for each in self._held if not _ended(each)]
-                with suppress(OSError):  # it has ended meanwhile
-                    socket.send_fds(service, [b"."], [self._listener.fileno()])
-                    self._held.append(service)
+                with self._lock:  # so that `close` ends whoever was given the listener
+                    self._held = [each for each in self._held if not _ended(each)]
+                    if not self._open:
+                        service.close()
+                        return
+                    with suppress(OSError):  # it has ended meanwhile
+                        socket.send_fds(service, [b"."], [self._listener.fileno()])
+                        self._held.append(service)
 
     def close(self) -> None:
         """Let go of the listener and of all services."""
-        self._listener.close()
-        with suppress(OSError):
-            self._services.shutdown(socket.SHUT_RDWR)
-        for service in [self._services, *self._held]:
-            service.close()
+        with self._lock:
+            self._open = False
+            self._listener.close()
+            with suppress(OSError):
+                self._services.shutdown(socket.SHUT_RDWR)
+            for service in [self._services, *self._held]:
+                service.close()
 
 
 def _ended(service: socket.socket) -> bool:

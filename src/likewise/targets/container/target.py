@@ -10,26 +10,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.open import is_bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
-from likewise.engine.options import EngineOptions
 from likewise.receipts import data_home
+from likewise.targets.asking import invoke
 from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.container import look
 from likewise.targets.container.actions import ACTIONS, Action
-from likewise.targets.container.asking import invoke
 from likewise.targets.container.look import Standing
 from likewise.targets.container.options import ContainerTargetOptions, check_options
 from likewise.targets.container.program import Program
 from likewise.targets.container.telling import receipt_of, status_of
 from likewise.targets.options import as_json
+from likewise.targets.trust import needs_trust
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
 }
+DEADLINE_S = 55.0  # the container's own, where nobody has set another
 _OF_DOOR = ("host", "port", "network", "user")  # what an update cannot change
 
 
@@ -58,7 +57,7 @@ class ContainerTarget:
         Raises WrongUsage, TargetUnavailable, and what `open_bundle` raises.
         """
         check_options(options)
-        if _needs_trust(model):
+        if needs_trust(model):
             return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
         if is_bundle(model.folder):
             open_bundle(model.folder)
@@ -103,7 +102,8 @@ class ContainerTarget:
         if standing.door is None:
             raise NotDeployed(f"nothing is deployed as {receipt.name!r}", remedy="likewise list shows what is")
         env = {} if standing.current is None else standing.current.options["env"]
-        return invoke(standing.door.labels[look.URL], env, body, content_type)
+        deadline_s = float(env.get("LIKEWISE_DEADLINE_S") or DEADLINE_S)
+        return invoke(standing.door.labels[look.URL], {"Content-Type": content_type}, body, deadline_s=deadline_s)
 
     def found(self) -> Sequence[Receipt]:
         """Of every deployment whose containers stand there."""
@@ -183,13 +183,3 @@ def _same_door(options: ContainerTargetOptions, standing: Standing) -> None:
                 f"the deployment has {key}={held[key]} at {url}, which an update keeps",
                 remedy="delete it and deploy it again, where that must be another",
             )
-
-
-def _needs_trust(model: Model) -> bool:
-    """Whether every engine that may be chosen runs code that is not trusted; unknown where the folder is gone."""
-    manifest = model.folder / MANIFEST
-    if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
-        return False
-    choice = EngineOptions(model.engine, model.precision)
-    entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
-    return bool(entries) and all(each.runs_code for each in entries)

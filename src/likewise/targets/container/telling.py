@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from likewise.targets.asking import served_digest
 from likewise.targets.base import Json, Receipt, State, Status
 from likewise.targets.container import look
-from likewise.targets.container.asking import served_digest
 from likewise.targets.container.look import Container, Standing
 from likewise.targets.container.program import Program
 
@@ -19,7 +19,7 @@ def status_of(program: Program, standing: Standing) -> Status:
     if door is None or current is None or not door.running:
         return Status("failing", about=f"a part of it is gone or stopped: {MEND}", details=_details(standing, None))
     url = door.labels[look.URL]
-    digest = served_digest(url)
+    digest = served_digest(url, "/ready")
     state, about = _state(standing, current, digest)
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from likewise.bundles.format import MANIFEST, load_manifest
-from likewise.bundles.trust import Trust
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
-from likewise.engine.options import EngineOptions
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens
+from likewise.targets.asking import served_digest
 from likewise.targets.base import Answer, Finding, Model, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.local.control import Gone
-from likewise.targets.local.door import invoke, served_digest
+from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.options import LocalOptions
 from likewise.targets.local.place import keep_only, place
 from likewise.targets.options import as_json
+from likewise.targets.trust import needs_trust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 MEND = "likewise update NAME starts it again with its last model and options"
@@ -42,7 +42,7 @@ class LocalTarget:
     def check(self, model: Model, options: LocalOptions) -> Sequence[Finding]:
         """Trust and tokens, before anything is copied."""
         found = []
-        if _needs_trust(model):
+        if needs_trust(model):
             found.append(Finding("the model runs its own Python code, which nobody has allowed", "add --trust"))
         if options.token_file is not None:
             try:
@@ -123,7 +123,7 @@ class LocalTarget:
         except Gone as error:
             about = f"its supervisor is gone ({error}): {MEND.replace('NAME', receipt.name)}"
             return Status("failing", deployment.url, about, {"folder": str(home.folder), "log": str(home.log)})
-        digest = served_digest(deployment.url) if said["service_pid"] else None
+        digest = served_digest(deployment.url, "/ping") if said["service_pid"] else None
         state, about = said["state"], " | ".join(said["problem"].splitlines())
         if state == "ready" and digest is None:
             state, about = "failing", "the service is there and does not answer"
@@ -213,13 +213,3 @@ def _same_address(options: LocalOptions, deployment: Deployment) -> None:
             f"the deployment listens on {deployment.host}:{deployment.port}, which an update keeps",
             remedy="delete it and deploy it again, where it must listen elsewhere",
         )
-
-
-def _needs_trust(model: Model) -> bool:
-    """Whether every engine that may be chosen runs code that is not trusted; unknown where the folder is gone."""
-    manifest = model.folder / MANIFEST
-    if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
-        return False
-    choice = EngineOptions(model.engine, model.precision)
-    entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
-    return bool(entries) and all(each.runs_code for each in entries)

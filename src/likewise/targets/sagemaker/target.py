@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
-from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.open import is_bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import WrongUsage
-from likewise.engine.options import EngineOptions
 from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb
 from likewise.targets.options import coerce
 from likewise.targets.sagemaker import found, invoking, look, plan
@@ -22,6 +19,7 @@ from likewise.targets.sagemaker.names import check_name
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.waiting import Patience
+from likewise.targets.trust import needs_trust
 
 
 class SageMakerTarget:
@@ -50,7 +48,7 @@ class SageMakerTarget:
         check_requests(model, options)
         if is_bundle(model.folder):
             open_bundle(model.folder)  # byte for byte, as its digest is what the tags will say
-        if _needs_trust(model):
+        if needs_trust(model):
             return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
         aws = self._aws(at)
         look.account(aws)
@@ -127,13 +125,3 @@ def _seen(aws: Aws, options: SageMakerOptions) -> list[Finding]:
     if missing:
         seen.append(Finding(missing, "-C rollback_alarms='[\"NAME\"]' of alarms in the endpoint's region"))
     return seen
-
-
-def _needs_trust(model: Model) -> bool:
-    """Whether every engine that may be chosen runs code that is not trusted; unknown where the folder is gone."""
-    manifest = model.folder / MANIFEST
-    if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
-        return False
-    choice = EngineOptions(model.engine, model.precision)
-    entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
-    return bool(entries) and all(each.runs_code for each in entries)

@@ -1,4 +1,4 @@
-"""A deployment's HTTP, as its owner asks it."""
+"""A deployment's HTTP, as its owner on the same machine asks it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from likewise.core.errors import NotDeployed, TargetUnavailable
 from likewise.targets.base import Answer
 
 LOOK_S = 2.0  # for an answer to "who are you"
-DEADLINE_S = 55.0  # the container's own, where nobody has set another
-SLACK_S = 10.0
+SLACK_S = 10.0  # over the deployment's own deadline
 
 
-def served_digest(url: str) -> str | None:
-    """What answers now, by its X-Likewise-Bundle; None where nothing is ready within LOOK_S."""
+def served_digest(url: str, path: str) -> str | None:
+    """What answers 200 to `path` now, by its X-Likewise-Bundle; None where nothing does within LOOK_S."""
     try:
-        status, said, _ = _exchange(url, LOOK_S, "GET", "/ready", None, {})
+        status, said, _ = _exchange(url, LOOK_S, "GET", path, None, {})
     except (OSError, http.client.HTTPException):
         return None
     return said.get("X-Likewise-Bundle") if status == 200 else None
 
 
-def invoke(url: str, env: Mapping[str, str], body: bytes, content_type: str) -> Answer:
-    """The answer to `POST /invocations`, whatever its status; NotDeployed (nothing listens), TargetUnavailable."""
-    patience_s = float(env.get("LIKEWISE_DEADLINE_S") or DEADLINE_S) + SLACK_S
+def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Answer:
+    """The answer to `POST /invocations`, whatever its status.
+
+    deadline_s: the deployment's own.  Raises NotDeployed (nothing listens), TargetUnavailable (no answer, or half of
+    one).
+    """
     try:
-        status, said, answer = _exchange(url, patience_s, "POST", "/invocations", body, {"Content-Type": content_type})
+        status, said, answer = _exchange(url, deadline_s + SLACK_S, "POST", "/invocations", body, headers)
     except ConnectionRefusedError as error:
         raise NotDeployed(f"nothing answers at {url}", remedy="likewise status NAME tells how it is") from error
     except (OSError, http.client.HTTPException) as error:
