@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,36 @@ from likewise.api import Bundle, find
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, WrongUsage
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
-from likewise.targets.base import Answer, Finding, Live, Model, Plan, Receipt, Status, Target, Verb, Waits
+from likewise.targets.base import (
+    Answer,
+    Finding,
+    Live,
+    Model,
+    Plan,
+    Receipt,
+    Rehearses,
+    Stage,
+    Status,
+    Target,
+    Verb,
+    Waits,
+)
 from likewise.targets.options import as_json, coerce
 from likewise.targets.registry import open_target
 
-__all__ = ["Planned", "ask", "carry_out", "delete", "deploy", "deployments", "model_of", "plan", "status", "update"]
+__all__ = [
+    "Planned",
+    "ask",
+    "carry_out",
+    "delete",
+    "deploy",
+    "deployments",
+    "model_of",
+    "plan",
+    "rehearsed",
+    "status",
+    "update",
+]
 
 JSON = "application/json"
 
@@ -141,6 +167,32 @@ def carry_out(
     if progress is not None and isinstance(planned.target, Waits):
         planned.target.progress = progress
     return apply(planned.plan, planned.target, Receipts(), tell)
+
+
+@contextmanager
+def rehearsed(
+    model: Model,
+    to: str,
+    name: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    tell: Tell = lambda _: None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[tuple[Receipt, Stage]]:
+    """The very plan of a deployment, carried out where it costs nothing; deleted at the end of `with`.
+
+    Raises WrongUsage (the target cannot be rehearsed), and what `deploy` does.
+    """
+    target = open_target(to)
+    if not isinstance(target, Rehearses):
+        raise WrongUsage(f"{to} has no rehearsal", remedy="leave out --rehearse: it costs nothing to try it")
+    with target.stage() as stage:
+        asked = {**(options or {}), **stage.options}
+        receipt = _kept(carry_out(plan("create", name, to=stage.uri, model=model, options=asked), tell, progress))
+        try:
+            yield receipt, stage
+        finally:
+            delete(name, to=stage.uri)
 
 
 def model_of(

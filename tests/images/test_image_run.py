@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -231,6 +231,23 @@ def test_the_dockerfile_builds_what_answers_alike(room: Room, answer: str, tmp_p
     said = json.loads(room.docker("exec", "-i", name, "python", "-c", ASK, text=BODY))
     room.docker("rm", "--force", name)
     assert said["predictions"] == json.loads(answer)
+
+
+def test_a_deployment_to_sagemaker_is_rehearsed(room: Room, tmp_path: Path) -> None:
+    """Image made, pushed to a real registry, pulled from it, started as SageMaker does, asked, and nothing is left."""
+    need_program("docker-registry", "docker-registry")
+    before = room.docker("ps", "--all", "--quiet")
+    data = {"LIKEWISE_DATA_HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    there = replace(room, env={**room.env, **data})
+    command = ("deploy", str(room.bundle), "--to", "sagemaker:/eu-west-1", "--name", "dl-sentiment-model", "--rehearse")
+    said = json.loads(there.likewise(*command, "-C", f"base_image={room.base}", "--json").stdout)
+    example = json.loads((room.bundle / "model" / "serving_input_example.json").read_bytes())
+    answered = json.loads(said["answer"])["predictions"]
+    assert len(answered) == len(example["dataframe_split"]["data"])
+    assert {json.loads(row["text"])["response"]["prediction_label"][0] for row in answered} <= {"positive", "negative"}
+    assert said["receipt"]["target"].startswith("sagemaker:/eu-west-1?endpoint_url=http://127.0.0.1:")
+    assert room.docker("ps", "--all", "--quiet") == before
+    assert json.loads(there.likewise("list", "--json").stdout) == {"deployments": []}
 
 
 def test_a_container_that_does_not_become_ready_is_told_and_taken_away(room: Room) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +53,10 @@ def deploy(
         str | None,
         typer.Option("--bundle-at", metavar="PLACE", help="With -o: where nodes read the bundle, a folder or s3://…"),
     ] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Carry the plan out on this machine, ask the model's example, delete it.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="With --rehearse: until Ctrl-C, for tools of your own.")] = False,
     options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
     engine: EngineName = None,
     precision: Precision = None,
@@ -69,6 +76,8 @@ def deploy(
     if writer is not None and output is not None:
         text = writer(name, wanted, coerce(open_target(to).Options, given), bundle_at)
         return _write(output, text, name, wanted, screen)
+    if rehearse:
+        return _rehearse(wanted, to, name, given, keep, screen)
     planned = deployments.plan("create", name, to=to, model=wanted, options=given, settle=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
@@ -200,6 +209,38 @@ def _request(source: str) -> tuple[bytes, str]:
         return Path(source).read_bytes(), "text/csv" if source.endswith(".csv") else deployments.JSON
     except OSError as error:
         raise InputNotFound(f"{source}: {error.strerror}", remedy="name a .json or .csv file, - or JSON") from error
+
+
+def _rehearse(model: base.Model, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
+    """What was deployed, and what it answered to the model's own example."""
+    began = time.monotonic()
+
+    def tell(step: base.Step) -> None:
+        screen.note(f"{time.monotonic() - began:5.1f} s  {step.about}")
+
+    with deployments.rehearsed(model, to, name, given, tell=tell, progress=screen.note) as (receipt, stage):
+        for caution in stage.cautions:
+            screen.note(caution)
+        answered = _example(receipt)
+        said = {"receipt": receipt.as_dict(), "answer": answered, "endpoint_url": stage.url}
+        facts = [("rehearsed in", f"{time.monotonic() - began:.1f} s"), ("bundle", model.digest)]
+        screen.result(said, name, [*facts, ("its example's answer", answered), ("endpoint URL", stage.url)])
+        if keep:
+            screen.note(f"{name} answers at --endpoint-url {stage.url} until Ctrl-C")
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+
+
+def _example(receipt: Receipt) -> str:
+    """Its answer to the request that was logged with the model; DeployFailed where it refuses that."""
+    example = receipt.model.folder / "model" / "serving_input_example.json"
+    if not example.is_file():
+        return "the model was logged without an example, so it was not asked"
+    answer = deployments.ask(receipt.name, example.read_bytes(), to=receipt.target)
+    said = answer.body.decode(errors="replace").strip()
+    if answer.status >= 400:
+        raise DeployFailed(f"it answered its own example with {answer.status}: {said}", remedy="mend the model")
+    return said
 
 
 def _do(planned: Planned, screen: Screen) -> None:

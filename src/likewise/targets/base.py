@@ -7,6 +7,7 @@ each gave, and knows nothing of any target.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -225,3 +226,25 @@ class Waits(Protocol):
     """A target whose steps wait for minutes. progress: gets a line whenever what is waited for has changed."""
 
     progress: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a rehearsal takes place. uri: the target's, there. options: what must be said there in place of the real.
+
+    url: what the place's own tools may be pointed at. cautions: what is not as it will be.
+    """
+
+    uri: str
+    options: Mapping[str, str]
+    url: str
+    cautions: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Rehearses(Protocol):
+    """A target whose plans can be carried out on this machine before they cost anything."""
+
+    def stage(self) -> AbstractContextManager[Stage]:
+        """Until the end of `with`; nothing is left then.  Raises TargetUnavailable, MissingExtra."""
+        ...

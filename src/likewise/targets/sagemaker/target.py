@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
-from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb
+from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
 from likewise.targets.options import coerce
-from likewise.targets.sagemaker import found, invoking, look, plan
+from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
@@ -90,6 +91,10 @@ class SageMakerTarget:
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""
         return found.receipts(self._aws(self.at), self.uri)
+
+    def stage(self) -> AbstractContextManager[Stage]:
+        """The emulator, with real containers from a real registry."""
+        return rehearse.stage(self.at)
 
     # --- AWS ---------------------------------------------------------------------------------------------------------
 

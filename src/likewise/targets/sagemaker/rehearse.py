@@ -1,0 +1,92 @@
+"""Where a deployment is rehearsed: the emulator for AWS, a real registry for ECR, a role that may be assumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from likewise.core.errors import TargetUnavailable
+from likewise.targets.base import Stage
+from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.aws import Aws
+
+REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
+REGION = "us-east-1"
+ROLE = "likewise-rehearsal"
+START_S = 30.0
+_SETTINGS = """
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {folder}}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+log: {{level: error, accesslog: {{disabled: true}}}}
+"""
+_TRUSTED = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+
+
+@contextmanager
+def stage(at: At) -> Iterator[Stage]:
+    """Until the end of `with`; no container, registry or account is left then.
+
+    Raises TargetUnavailable (no container engine, no registry), MissingExtra.
+    """
+    from likewise.targets.sagemaker.emulator import found_runner, rehearsal  # the extra `rehearsal`
+
+    runner = found_runner()
+    if runner is None:
+        cause = "neither Docker nor Podman answers here, so no container can be started as SageMaker does"
+        raise TargetUnavailable(cause, remedy="likewise doctor says why")
+    with _registry() as registry, rehearsal(runner, registry=registry) as emulator:
+        own = At(at.region or REGION, endpoint=emulator.url)
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUSTED]})
+        made = Aws(own).run(
+            "iam", "CreateRole", lambda iam: iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy)
+        )
+        cautions = () if emulator.caution is None else (emulator.caution,)
+        yield Stage(own.uri, {"execution_role_arn": made["Role"]["Arn"]}, emulator.url, cautions)
+
+
+@contextmanager
+def _registry() -> Iterator[str]:
+    """HOST:PORT of the one that is named, or of one that runs meanwhile."""
+    if named := os.environ.get(REGISTRY):
+        yield named
+        return
+    program = shutil.which("docker-registry")
+    if program is None:
+        raise TargetUnavailable(
+            "no registry is here that could stand for ECR",
+            remedy=f"apt-get install docker-registry, or run one and set {REGISTRY}=127.0.0.1:PORT",
+        )
+    with socket.socket() as probe, TemporaryDirectory(prefix="likewise-registry-") as folder:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        settings = Path(folder, "config.yml")
+        settings.write_text(_SETTINGS.format(folder=Path(folder, "data"), port=port))
+        log = Path(folder, "log")
+        with log.open("wb") as stream, subprocess.Popen([program, "serve", str(settings)], stderr=stream) as process:
+            try:
+                _await(port, process, log)
+                yield f"127.0.0.1:{port}"
+            finally:
+                process.terminate()
+
+
+def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(errors="replace").strip()[-300:]
+            raise TargetUnavailable(f"docker-registry does not start: {said}", remedy=f"mend it, or set {REGISTRY}")
+        time.sleep(0.02)
