@@ -63,6 +63,7 @@ class RayCluster:
         """Of every process of Ray's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
         own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+        own["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # its own 5 are for hosts that do nothing else
         return {**kept, **own, "LIKEWISE_CACHE_HOME": str(self.folder / "nodes-cache"), **self.more_env}
 
     @property
@@ -140,13 +141,25 @@ class RayCluster:
                 time.sleep(0.05)
 
 
+def _started(cluster: RayCluster) -> None:
+    """Ray gives a node 30 seconds to start, and nobody can give it more: on a busy machine it is started again."""
+    for last in (False, False, True):
+        try:
+            cluster.start()
+            return
+        except (AssertionError, subprocess.TimeoutExpired):
+            cluster.stop()
+            if last:
+                raise
+
+
 @contextmanager
 def ray_cluster(*, cpus: int = 4, python: Path | None = None, **more_env: str) -> Iterator[RayCluster]:
     """A cluster that is ready. cpus: as Ray counts them, whatever there are."""
     folder = Path(tempfile.mkdtemp(prefix="lwr-", dir="/tmp"))  # a socket's path is short
     made = RayCluster(folder, python or Path(sys.executable), cpus, more_env)
     try:
-        made.start()
+        _started(made)
         yield made
     finally:
         made.stop()
