@@ -12,7 +12,7 @@ demo: $(READY)
 	$(BIN)/likewise demo
 
 # Most of a test is waiting for processes that start: files run side by side.
-JOBS ?= 3
+JOBS ?= 2
 
 test: $(READY)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile

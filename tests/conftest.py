@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tests.process.sentiment_store import Store, make_store
+
+settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session")

@@ -43,8 +43,9 @@ threading.Event().wait()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_chapter_from_end_to_end(tmp_path: Path) -> None:
-    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=1700)
     assert done.returncode == 0, done.stderr[-3000:]
     facts = json.loads(done.stdout)
     assert facts["accuracy"] > 0.75

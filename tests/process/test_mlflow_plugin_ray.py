@@ -128,7 +128,7 @@ def test_the_readmes_python(home: Path, cluster: RayCluster) -> None:
     wanted = pd.DataFrame({"n": [10, 20]})
     for given in (FRAME, FRAME.to_json(), FRAME.to_json(orient="records"), '{"inputs": {"n": [1, 2]}}'):
         pd.testing.assert_frame_equal(plugin.predict(name="times", df=given), wanted)
-    pd.testing.assert_frame_equal(plugin.predict(deployment_name="times", df=np.array([[1], [2]])), wanted)
+    pd.testing.assert_frame_equal(plugin.predict(deployment_name="times", df=np.array([1, 2])), wanted)
     plugin.update_deployment(name="times", config={"num_replicas": 1})
     assert plugin.get_deployment(name="times")["about"] == "1 of 1 replicas run"
     assert [each["name"] for each in plugin.list_deployments()] == ["times"]

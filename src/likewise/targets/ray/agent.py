@@ -64,13 +64,25 @@ def connect(address: str) -> None:
     need("ray.serve", extra="ray")
     try:
         _show_token(address)
-        ray.init(address=address, namespace="likewise", log_to_driver=False, logging_level="ERROR")
+        _join(ray, address)
     except ray.exceptions.AuthenticationError as error:
         raise Unauthorized(f"Ray at {address} asks for a token: {_last_line(error)}", remedy=_ADMISSION) from error
     except LikewiseError:
         raise
     except Exception as error:
         raise TargetUnavailable(f"Ray at {address} cannot be joined: {_last_line(error)}", remedy=_HOW) from error
+
+
+def _join(ray: Any, address: str) -> None:
+    """Once more where the cluster's head was too busy to start this session's server."""
+    for last in (False, True):
+        try:
+            ray.init(address=address, namespace="likewise", log_to_driver=False, logging_level="ERROR")
+            return
+        except ConnectionAbortedError as error:
+            if last or "Starting Ray client server failed" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _show_token(address: str) -> None:
