@@ -29,9 +29,9 @@ def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str
     serve = importlib.import_module("ray.serve")
     api = importlib.import_module("ray.serve.api")
     config = importlib.import_module("ray.serve.config").AutoscalingConfig
-    _require_known("autoscaling_config", options.autoscaling_config, config)
+    require_known("autoscaling_config", options.autoscaling_config, config)
     logs = importlib.import_module("ray.serve.schema").LoggingConfig
-    _require_known("logging_config", options.logging_config, logs)
+    require_known("logging_config", options.logging_config, logs)
     store.by_value()
     replica = importlib.import_module("likewise.targets.ray.replica").Replica
     version = version_of(params)
@@ -84,7 +84,7 @@ def _room(seen: Mapping[str, Any], options: RayOptions) -> str:
     return f"its replicas: {states or 'none'}; each needs {each}, and {have} are free"
 
 
-def _require_known(option: str, given: Mapping[str, Any] | None, kind: Any) -> None:
+def require_known(option: str, given: Mapping[str, Any] | None, kind: Any) -> None:
     """WrongUsage for a key that Ray would pass over in silence."""
     known = list(kind.model_fields)
     for key in given or {}:

@@ -16,6 +16,7 @@ from likewise.core.extras import need
 from likewise.engine.options import EngineOptions
 from likewise.targets.base import Model
 from likewise.targets.cargo import EXTRAS, engine_of, manifest_key
+from likewise.targets.ray.application import require_known
 from likewise.targets.ray.look import APP, DEPLOYMENT
 from likewise.targets.ray.options import OWN, RayOptions
 
@@ -52,7 +53,8 @@ def _document(name: str, model: Model, options: RayOptions, bundle: Mapping[str,
     """As Ray's ServeDeploySchema has it; what its deployments lack goes to the builder."""
     _require_in_file(options)
     schema, given = need("ray.serve.schema", extra="ray"), options.deployment()
-    _require_known(given, schema)
+    require_known("autoscaling_config", options.autoscaling_config, schema.AutoscalingConfig)
+    require_known("logging_config", options.logging_config, schema.LoggingConfig)
     in_place = {key: value for key, value in given.items() if key in schema.DeploymentSchema.model_fields}
     served = {key: getattr(model, key) for key in ("digest", "engine", "precision", "trust")}
     rest = {key: value for key, value in given.items() if key not in in_place}
@@ -82,16 +84,6 @@ def _require_in_file(options: RayOptions) -> None:
             f"a Serve config file has no place for {', '.join(lost)}",
             remedy="leave it out, or deploy with `likewise deploy`, which heeds it",
         )
-
-
-def _require_known(given: Mapping[str, Any], schema: Any) -> None:
-    """WrongUsage for a key that Ray would pass over in silence."""
-    kinds = {"autoscaling_config": schema.AutoscalingConfig, "logging_config": schema.LoggingConfig}
-    for option, kind in kinds.items():
-        for key in given.get(option) or {}:
-            if key not in kind.model_fields:
-                known = ", ".join(sorted(kind.model_fields))
-                raise WrongUsage(f"{option} has no {key!r} in Ray", remedy=f"it has: {known}")
 
 
 def _place(place: str) -> str:
