@@ -15,6 +15,13 @@ settings.register_profile("house", deadline=None)  # files run side by side: no 
 settings.load_profile("house")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _own_experiment() -> Iterator[None]:
+    """`mlflow.set_experiment` sets the environment, where the commands of a later file would find another store's."""
+    yield
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The chapter's two models in an MLflow store: trained once a session, small."""

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tests.process.container_room import PATIENCE, until, upper_bundle
@@ -53,10 +54,15 @@ def run(*command: str, given: bytes | None = None) -> subprocess.CompletedProces
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
+def program() -> Iterator[tuple[str, ...]]:
     """Podman or Docker, with the runtime that works here; skipped with what each of them said."""
-    folder, told = tmp_path_factory.mktemp("podman"), []
-    own = ("podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"))
+    with TemporaryDirectory(prefix="lwp-") as folder:  # a short one: podman refuses a long runroot
+        yield from working_program(folder)
+
+
+def working_program(folder: str) -> Iterator[tuple[str, ...]]:
+    told = []
+    own = ("podman", "--root", f"{folder}/root", "--runroot", f"{folder}/run")
     for candidate in (own, (*own, "--runtime", "runc"), ("docker",)):
         if shutil.which(candidate[0]) is None:
             told.append(f"{candidate[0]} is not installed")

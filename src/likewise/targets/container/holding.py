@@ -52,6 +52,8 @@ def open_door(program: Program, name: str) -> Container:
         if held is not None and held.running and OPEN in said:
             return held
         if held is None or not held.running or held.restarts or time.monotonic() > until:
+            if held is not None:
+                said = program.log(held.name)  # of all its starts: the last may have written nothing yet
             raise DeployFailed(
                 f"the door of {name!r} does not open: {said[-500:]}",
                 remedy="where the port is taken choose another: -C port=PORT",
