@@ -37,10 +37,13 @@ def subject() -> Subject:
     return _kept("subject.json", "bundle", _logged_pipeline, "--calibration", str(_csv("calibration.csv", some)))
 
 
-def upper(seconds: float = 0.0) -> Subject:
-    """A row-wise pyfunc that answers its text in capitals, after sleeping `seconds` a call; kept as well."""
-    name = f"upper-{seconds:g}"
-    return _kept(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds), "--trust")
+def upper(seconds: float = 0.0, fault: str = "") -> Subject:
+    """A row-wise pyfunc that answers its text in capitals, after sleeping `seconds` a call; kept as well.
+
+    fault: one that `upper_model` knows, and has on Ray alone.
+    """
+    name = f"upper-{seconds:g}{fault and '-'}{fault.replace(' ', '-')}"
+    return _kept(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
 
 
 def texts(count: int) -> list[str]:
@@ -104,7 +107,7 @@ def _logged_pipeline() -> str:
     return ask("likewise.demo", "log-pipeline", "--finetuned-model-uri", tuned["uri"], "--json")["uri"]
 
 
-def _logged_upper(seconds: float) -> str:
+def _logged_upper(seconds: float, fault: str) -> str:
     import mlflow
     import pandas as pd
 
@@ -113,7 +116,7 @@ def _logged_upper(seconds: float) -> str:
         logged = mlflow.pyfunc.log_model(
             name="upper",
             python_model=str(Path(__file__).with_name("upper_model.py")),
-            model_config={"seconds": seconds},
+            model_config={"seconds": seconds, "fault": fault},
             signature=mlflow.models.infer_signature(frame, frame),
             input_example=frame,
             pip_requirements=[f"mlflow=={mlflow.__version__}", f"pandas=={pd.__version__}"],

@@ -1,4 +1,7 @@
-"""Endurance: what the web service does when it is asked for more than it can, is left, is stopped, or is wounded."""
+"""Endurance: what the web service does when it is asked for more than it can, is left, is stopped, or is wounded.
+
+The same of a deployment on Ray: replicas that are killed, versions that follow each other, and bad ones.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import resource
 from collections.abc import Callable, Iterator
 
 from bench.options import Options
-from bench.scenarios import drain, hangup, identity, overload, starve, workers
+from bench.scenarios import drain, hangup, identity, overload, ray_faults, starve, workers
 from bench.verdict import Verdict
 
 SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
@@ -17,6 +20,9 @@ SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
     "hangup": hangup.hangup,
     "drain": drain.drain,
     "workers": workers.workers,
+    "ray-kill": ray_faults.kill,
+    "ray-updates": ray_faults.updates,
+    "ray-rollback": ray_faults.rollback,
 }
 
 

@@ -1,7 +1,8 @@
-"""A model as small as a model can be, logged by `bench.trivial`: its text in capitals, after `seconds` a call."""
+"""A model as small as a model can be: its text in capitals, after `seconds` a call; with a fault, where Ray runs it."""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -13,12 +14,18 @@ class Upper(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """One string column `text` in, the same column out."""
 
     def load_context(self, context: Any) -> None:
-        """Reads how long a call takes."""
-        self.seconds = float(context.model_config["seconds"])
+        """Reads how long a call takes, and what goes wrong on a cluster that was right where the model was made."""
+        there = "RAY_RAYLET_PID" in os.environ
+        self.fault = context.model_config.get("fault") if there else None
+        self.seconds = float(context.model_config["seconds"]) * (5 if self.fault == "5x slower" else 1)
+        if self.fault == "never ready":
+            time.sleep(3600)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Row by row the same: capitals."""
         time.sleep(self.seconds)
+        if self.fault == "raises":
+            raise ValueError("this version is broken")
         return pd.DataFrame({"text": model_input["text"].str.upper()})
 
 

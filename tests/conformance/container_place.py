@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import pytest
 from platformdirs import user_cache_path
+from tests.conformance.target_room import Place
 
 from likewise.core.digests import sha256_json
 from likewise.images.base import open_base
@@ -23,9 +23,6 @@ from likewise.images.oci import PLATFORMS
 from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels, lock_text
-
-if TYPE_CHECKING:
-    from tests.conformance.target_room import Place
 
 PATIENCE = 120  # seconds; a daemon needs two
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
@@ -107,8 +104,6 @@ def lean_lock(requirements: tuple[str, ...]) -> Path:
 @contextmanager
 def container_place(data: Path, requirements: tuple[str, ...] = (*LEAN, *TORCH)) -> Iterator[Place]:
     """A row of the suite of targets; `data`, the user's folder, holds nothing of it but locks."""
-    from tests.conformance.target_room import Place
-
     with docker_daemon() as daemon, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", daemon.host)
         options = {**host_options(requirements), "start_timeout_s": "120"}

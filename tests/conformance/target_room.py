@@ -1,27 +1,22 @@
-"""What the suite of targets needs: places to deploy to, models small enough for each of them, callers under load."""
+"""What the suite of targets needs: what a place is, models small enough for each of them, callers under load."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
 from urllib.parse import urlsplit
 
 import mlflow
-import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from tests.process.ray_cluster import ray_cluster
 from tests.unit.tiny_classifier import make_classifier
 
 from likewise.build.model import read_model
@@ -33,15 +28,12 @@ PATIENCE = 60  # seconds; none of these tests needs them
 TEXT = ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string", "text")]))
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Place:
     """A target that is up. options: for a small, quick deployment; typo: an option as it is miswritten, and right.
 
     left: what stands there or runs there of any deployment. callers: of each kind, as many as leave a place of two
-    cores time for its own work.
+    cores time for its own work. headers: whether callers get those of our server.
     """
 
     uri: str
@@ -49,55 +41,7 @@ class Place:
     typo: tuple[str, str]
     left: Callable[[], list[str]]
     callers: int = 4
-
-
-@contextmanager
-def local_place(data: Path) -> Iterator[Place]:
-    """This machine; a deployment's processes are told by their environment, which names this test's folder."""
-    options = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
-    yield Place("local", options, ("queue_token", "queue_tokens"), lambda: left_of_local(data))
-    for pid in processes_in(data):  # of a test that failed
-        os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def ray_place(data: Path) -> Iterator[Place]:
-    """A Ray cluster of this test's own, with one node."""
-    options = {
-        "ray_actor_options": '{"num_cpus": 0.2}',
-        "max_constructor_retry_count": "1",
-        "graceful_shutdown_wait_loop_s": "0.2",
-        "health_check_period_s": "1",
-        "timeout_s": "90",
-    }
-    with ray_cluster() as cluster, cluster.watched() as left, pytest.MonkeyPatch.context() as patch:
-        for name, value in cluster.caller_env.items():
-            patch.setenv(name, value)
-        yield Place("ray", options, ("num_replica", "num_replicas"), left, callers=1)
-
-
-PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {"local": local_place, "ray": ray_place}
-"""One row a target; each makes the place, given the folder of the user's data, and takes it down."""
-
-
-def left_of_local(data: Path) -> list[str]:
-    """Files below the target's folder, and processes."""
-    files = [str(path) for path in sorted((data / "local").rglob("*"))]
-    return files + [f"process {pid}" for pid in processes_in(data)]
-
-
-def processes_in(data: Path) -> list[int]:
-    """Those of local deployments whose data folder is `data`; one that has ended and waits for its parent is none."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = folder.joinpath("environ").read_bytes().split(b"\0")
-            command = folder.joinpath("cmdline").read_bytes()
-        except OSError:  # it has ended
-            continue
-        if f"LIKEWISE_DATA_HOME={data}".encode() in environment and b"likewise.targets.local" in command:
-            found.append(int(folder.name))
-    return found
+    headers: bool = True
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -207,7 +151,8 @@ class Load:
 
     def _judge(self, text: str, connection: http.client.HTTPConnection) -> None:
         body = f'{{"inputs": ["{text}"]}}'
-        connection.request("POST", urlsplit(self.url).path + "/invocations", body, {"Content-Type": "application/json"})
+        path = urlsplit(self.url).path.removesuffix("/invocations") + "/invocations"  # SageMaker's URL has it
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         said = answer.read().decode()
         self.digests.add(answer.headers.get("X-Likewise-Bundle", "none"))

@@ -1,4 +1,4 @@
-"""What every target must do, in the same words: a row a target in `target_room.PLACES`."""
+"""What every target must do, in the same words: a row a target in `places.PLACES`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.conformance.places import PLACES
 from tests.conformance.target_room import (
-    PLACES,
     Load,
     Place,
     deploying,
@@ -148,7 +148,7 @@ def test_an_update_is_another_bundle_and_back_and_no_request_fails(
         assert (served("changing"), asked("changing", "a")) == (digest(one), ["1:A"])
         load.until_answered(50)
     assert load.wrong == []
-    assert load.digests == {digest(one), digest(two)}
+    assert load.digests == ({digest(one), digest(two)} if place.headers else {"none"})
     assert again.output("url") == receipt.output("url")
 
 
@@ -162,7 +162,7 @@ def test_a_new_version_that_does_not_load_leaves_the_old_one(
         with pytest.raises(DeployFailed, match="no such weights"):
             deployments.update("steady", broken, trust=True)
         load.until_answered(20)
-    assert (load.wrong, load.digests) == ([], {digest(one)})
+    assert (load.wrong, load.digests) == ([], {digest(one) if place.headers else "none"})
     assert deployments.status("steady")[1].state == "ready"
 
 

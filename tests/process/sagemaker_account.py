@@ -111,9 +111,16 @@ class AnyImage(Mapping[str, Mapping[str, str]]):
 
 @contextmanager
 def aws_account(
-    images: Mapping[str, Path], set_environment: Callable[[str, str], None], *, quick: bool = False
+    images: Mapping[str, Path],
+    set_environment: Callable[[str, str], None],
+    *,
+    quick: bool = False,
+    every: Mapping[str, str] | None = None,
 ) -> Iterator[AwsAccount]:
-    """The account, until the end of `with`. images: the bundle's folder of each image; quick: by the service above."""
+    """The account, until the end of `with`. images: the bundle's folder of each image; quick: by the service above.
+
+    every: the environment of any other image, None where there is no other.
+    """
     settings = {
         "AWS_MAX_ATTEMPTS": "1",
         "AWS_ACCESS_KEY_ID": "AKIAEXAMPLEEXAMPLE00",
@@ -122,7 +129,7 @@ def aws_account(
     for name, value in {**settings, "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": REGION}.items():
         set_environment(name, value)
     command = (sys.executable, "-c", QUICK) if quick else SERVE
-    with rehearsal(ProcessRunner(AnyImage(images), command), most_wait_s=20 if quick else 60) as emulator:
+    with rehearsal(ProcessRunner(AnyImage(images), command, every=every), most_wait_s=20 if quick else 60) as emulator:
         account = AwsAccount(emulator, f"sagemaker:/{REGION}?endpoint_url={emulator.url}")
         policy = json.dumps({"Version": "2012-10-17", "Statement": [TRUSTED]})
         made = account.client("iam").create_role(RoleName="serving", AssumeRolePolicyDocument=policy)

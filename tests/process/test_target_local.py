@@ -16,7 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.conformance.target_room import Load, Place, deploying, local_place, processes_in, until, upper_bundle
+from tests.conformance.places import local_place, processes_in
+from tests.conformance.target_room import Load, Place, deploying, until, upper_bundle
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, PortTaken, WrongUsage

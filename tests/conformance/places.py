@@ -1,0 +1,78 @@
+"""A place for each target that the suite runs over: a row a target."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+from tests.conformance.container_place import container_place
+from tests.conformance.target_room import Place
+from tests.process.ray_cluster import ray_cluster
+from tests.process.sagemaker_account import aws_account
+
+
+@contextmanager
+def local_place(data: Path) -> Iterator[Place]:
+    """This machine; a deployment's processes are told by their environment, which names this test's folder."""
+    options = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
+    yield Place("local", options, ("queue_token", "queue_tokens"), lambda: left_of_local(data))
+    for pid in processes_in(data):  # of a test that failed
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def ray_place(data: Path) -> Iterator[Place]:
+    """A Ray cluster of this test's own, with one node."""
+    options = {
+        "ray_actor_options": '{"num_cpus": 0.2}',
+        "max_constructor_retry_count": "1",
+        "graceful_shutdown_wait_loop_s": "0.2",
+        "health_check_period_s": "1",
+        "timeout_s": "90",
+    }
+    with ray_cluster() as cluster, cluster.watched() as left, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.caller_env.items():
+            patch.setenv(name, value)
+        yield Place("ray", options, ("num_replica", "num_replicas"), left, callers=1)
+
+
+@contextmanager
+def sagemaker_place(_: Path) -> Iterator[Place]:
+    """The emulator, whose containers are processes of ours: a bundle goes to S3 and comes from there."""
+    with pytest.MonkeyPatch.context() as patch, aws_account({}, patch.setenv, every={}) as account:
+        options = {**account.options("any:1"), "bundle_in": "s3"}
+        typo = ("instance_counts", "instance_count")
+        yield Place(account.uri, options, typo, account.left, callers=2, headers=False)
+
+
+PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
+    "local": local_place,
+    "ray": ray_place,
+    "container": container_place,
+    "sagemaker": sagemaker_place,
+}
+"""One row a target; each makes the place, given the folder of the user's data, and takes it down."""
+
+
+def left_of_local(data: Path) -> list[str]:
+    """Files below the target's folder, and processes."""
+    files = [str(path) for path in sorted((data / "local").rglob("*"))]
+    return files + [f"process {pid}" for pid in processes_in(data)]
+
+
+def processes_in(data: Path) -> list[int]:
+    """Those of local deployments whose data folder is `data`; one that has ended and waits for its parent is none."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = folder.joinpath("environ").read_bytes().split(b"\0")
+            command = folder.joinpath("cmdline").read_bytes()
+        except OSError:  # it has ended
+            continue
+        if f"LIKEWISE_DATA_HOME={data}".encode() in environment and b"likewise.targets.local" in command:
+            found.append(int(folder.name))
+    return found
