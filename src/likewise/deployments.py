@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
 from likewise.targets.base import (
     Answer,
+    AnswersLater,
+    Done,
     Finding,
+    Job,
     Live,
     Model,
     Plan,
@@ -36,14 +39,18 @@ __all__ = [
     "delete",
     "deploy",
     "deployments",
+    "job",
+    "jobs_of",
     "model_of",
     "plan",
     "rehearsed",
+    "staged",
     "status",
     "update",
 ]
 
 JSON = "application/json"
+BATCH = "likewise-batch"  # what a job is called that nobody has named
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,50 @@ def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
     return receipt, _live(receipt).status(receipt)
 
 
-def ask(name: str, body: bytes, content_type: str = JSON, *, to: str | None = None) -> Answer:
-    """What the deployment answers to `POST /invocations`; NotDeployed."""
+def ask(
+    name: str, body: bytes, content_type: str = JSON, *, to: str | None = None, later_s: float | None = None
+) -> Answer:
+    """What the deployment answers to `POST /invocations`; NotDeployed.
+
+    later_s: by way of the place's queue, waited for as long; WrongUsage where it has none, DeadlineExceeded.
+    """
     receipt = _current(Receipts(), name, to)
-    return _live(receipt).predict(receipt, body, content_type)
+    target = _live(receipt)
+    if later_s is None:
+        return target.predict(receipt, body, content_type)
+    if not isinstance(target, AnswersLater):
+        raise WrongUsage(f"{receipt.target} answers at once and has no queue", remedy="leave out --async")
+    return target.predict_later(receipt, body, content_type, later_s)
+
+
+def job(
+    model: Model,
+    to: str,
+    source: str,
+    output: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    name: str = BATCH,
+    restart: bool = False,
+    tell: Tell = lambda _: None,
+    progress: Callable[[str], None] | None = None,
+) -> Done:
+    """Run the model where the data lies, and nowhere else; see `likewise.targets.base.Job`.
+
+    model: as `model_of` gives it.  Raises WrongUsage where the target runs no jobs, and what the target raises.
+    """
+    target = jobs_of(to)
+    if progress is not None and isinstance(target, Waits):
+        target.progress = progress
+    return target.run(model, source, output, options or {}, name=name, restart=restart, tell=tell)
+
+
+def jobs_of(to: str) -> Job:
+    """The target that runs jobs; WrongUsage where it does not."""
+    target = open_target(to)
+    if not isinstance(target, Job):
+        raise WrongUsage(f"{to} runs no jobs", remedy="sagemaker does; elsewhere: likewise score")
+    return target
 
 
 def plan(
@@ -169,6 +216,14 @@ def carry_out(
     return apply(planned.plan, planned.target, Receipts(), tell)
 
 
+def staged(to: str) -> AbstractContextManager[Stage]:
+    """The place of the target's rehearsals, until the end of `with`; WrongUsage where it has none."""
+    target = open_target(to)
+    if not isinstance(target, Rehearses):
+        raise WrongUsage(f"{to} has no rehearsal", remedy="leave out --rehearse: it costs nothing to try it")
+    return target.stage()
+
+
 @contextmanager
 def rehearsed(
     model: Model,
@@ -183,10 +238,7 @@ def rehearsed(
 
     Raises WrongUsage (the target cannot be rehearsed), and what `deploy` does.
     """
-    target = open_target(to)
-    if not isinstance(target, Rehearses):
-        raise WrongUsage(f"{to} has no rehearsal", remedy="leave out --rehearse: it costs nothing to try it")
-    with target.stage() as stage:
+    with staged(to) as stage:
         asked = {**(options or {}), **stage.options}
         receipt = _kept(carry_out(plan("create", name, to=stage.uri, model=model, options=asked), tell, progress))
         try:

@@ -10,16 +10,22 @@ import secrets
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
-from tests.conformance.container_place import docker_daemon
+from tests.conformance.container_place import docker_daemon, until
 from tests.images.image_room import base_tar, free_port, likewise, need_program
 from tests.process.sentiment_store import TEXTS
 from tests.process.sentiment_store import Store as Models
 
+from likewise.demo.data import reviews
 from likewise.images.containers import find_engine
 from likewise.images.layers import machine_of
 from likewise.images.oci import Descriptor
@@ -104,15 +110,31 @@ def room(store: Models, daemon: dict[str, str], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def answer(room: Room) -> str:
-    """What the bundle itself answers, in a process of its own."""
+    """What the bundle itself answers."""
+    return of_bundle(room, BODY)
+
+
+def of_bundle(room: Room, body: str) -> str:
+    """In a process of its own."""
     code = (
         "import sys, json, pandas; from likewise import open_bundle;"
         "b = open_bundle(sys.argv[1], engine='openvino');"
         "print(b.predict(pandas.DataFrame({'text': json.load(sys.stdin)['inputs']})).to_json(orient='records'))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(room.bundle)], input=BODY, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, str(room.bundle)], input=body, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@contextmanager
+def running(room: Room) -> Iterator[tuple[str, str]]:
+    """The URL and the name of a container of `demo:1`, on this machine's network."""
+    arguments = ["-p", str(free_port()), "--network", "host", "--with", "docker", "--detach", "--json"]
+    said = json.loads(room.likewise("image", "run", "demo:1", *arguments).stdout)
+    try:
+        yield said["url"], said["container"]
+    finally:
+        room.docker("rm", "--force", said["container"])
 
 
 def members(store: Store, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -135,6 +157,42 @@ def test_as_any_user_on_a_read_only_disk_without_network_it_gives_the_bundles_an
     room.docker("stop", "--time", "30", name)
     assert room.docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
     room.docker("rm", name)
+
+
+def test_two_thousand_rows_are_answered_as_by_the_bundle(room: Room) -> None:
+    texts = list(dict.fromkeys(review.text for review in reviews()))[:2000]
+    assert len(texts) == 2000
+    said = []
+    with running(room) as (url, _):
+        for at in range(0, 2000, 100):
+            body = {"inputs": texts[at : at + 100]}
+            said += httpx.post(f"{url}/invocations", json=body, timeout=120).json()["predictions"]
+    assert said == json.loads(of_bundle(room, json.dumps({"inputs": texts})))
+
+
+def test_sigterm_under_load_loses_nothing_that_was_accepted(room: Room) -> None:
+    """A caller is answered, told to come again, or finds nobody; none is cut off."""
+    seen: Counter[str] = Counter()
+
+    def ask(url: str, caller: int) -> None:
+        for number in count():
+            try:
+                answer = httpx.post(f"{url}/invocations", json={"inputs": [f"{caller} {number}"]}, timeout=120)
+                seen[str(answer.status_code)] += 1
+            except httpx.ConnectError:
+                seen["refused"] += 1
+                return
+            except httpx.HTTPError as error:
+                seen[repr(error)] += 1
+
+    with running(room) as (url, container), ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, url, caller) for caller in range(8)]
+        until(lambda: seen["200"] > 50)
+        room.docker("stop", "--time", "60", container)
+        wait(asking)
+        assert room.docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
+    assert seen["refused"] == 8
+    assert set(seen) <= {"200", "503", "refused"}, seen
 
 
 def test_the_serve_program_is_on_the_path(room: Room) -> None:
@@ -247,6 +305,25 @@ def test_a_deployment_to_sagemaker_is_rehearsed(room: Room, tmp_path: Path) -> N
     assert {json.loads(row["text"])["response"]["prediction_label"][0] for row in answered} <= {"positive", "negative"}
     assert said["receipt"]["target"].startswith("sagemaker:/eu-west-1?endpoint_url=http://127.0.0.1:")
     assert room.docker("ps", "--all", "--quiet") == before
+    assert json.loads(there.likewise("list", "--json").stdout) == {"deployments": []}
+
+
+def test_the_chapters_six_steps_walk_through_a_rehearsal(room: Room, tmp_path: Path) -> None:
+    """The script as it stands, with the AWS CLI where the machine has it."""
+    script = Path(__file__).parents[2] / "examples" / "sentiment" / "sagemaker" / "six_steps.sh"
+    path = [os.path.dirname(sys.executable), os.environ["PATH"]]
+    if aws := os.environ.get("LIKEWISE_TEST_AWS"):
+        path.insert(0, os.path.dirname(aws))
+    own = {"LIKEWISE_DATA_HOME": str(tmp_path), "PORT": str(free_port()), "NETWORK": "host"}
+    there = replace(room, env={**room.env, **own, "PATH": os.pathsep.join(path)})
+    command = ("rehearse", "sagemaker:/eu-west-1", "--", str(script), str(room.bundle), "--base", str(room.base))
+    done = there.likewise(*command)
+    assert re.findall(r"^# (\d)", done.stderr, re.MULTILINE) == ["1", "3", "4", "5", "6"]
+    labels = re.findall(r'prediction_label\\*": \[\\*"(\w+)', done.stdout)
+    assert len(labels) == (6 if aws else 4)
+    assert set(labels) <= {"positive", "negative"}
+    assert re.search(r"@sha256:[0-9a-f]{64}", done.stdout)
+    assert room.docker("ps", "--all", "--quiet") == ""
     assert json.loads(there.likewise("list", "--json").stdout) == {"deployments": []}
 
 

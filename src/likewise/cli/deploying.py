@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import time
@@ -35,9 +34,6 @@ PlanFlag = Annotated[bool, typer.Option("--plan", help="Show what would be done,
 KNOWN = ("url", "log", "costs")
 """Of what steps gave: what people want to read."""
 
-FILES = {"ray-serve": "likewise.targets.ray.serve_config:written"}
-"""By a target's scheme: what writes a deployment as a file for the target's own tools, with no need to reach it."""
-
 
 def deploy(
     model: Model,
@@ -67,7 +63,7 @@ def deploy(
     """Deploy MODEL to TARGET. Cut off and run again, it is gone on with; where a step fails, all is taken back."""
     screen = Screen(json)
     if options:
-        return _options(to, screen)
+        return screen.options(f"Options of {to}, of {', '.join(names())}", described(open_target(to).Options))
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="--name NAME")
     writer = _writer(to, output, bundle_at, plan)  # what is wrong is told before the model is bundled
@@ -155,11 +151,17 @@ def predict(
         str, typer.Argument(metavar="INPUT", help="A request: a .json or .csv file, - for stdin, or JSON itself.")
     ],
     to: To = None,
+    later: Annotated[
+        bool, typer.Option("--async", help="By way of the place's queue, for an endpoint that answers later.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="With --async: to wait for the answer.", min=0.001)
+    ] = 900.0,
     json: Json = False,  # noqa: ARG001  the answer is JSON in any case
 ) -> None:
     """Ask a deployment, in any form that its `/invocations` takes."""
     body, kind = _request(source)
-    answer = deployments.ask(name, body, kind, to=to)
+    answer = deployments.ask(name, body, kind, to=to, later_s=timeout if later else None)
     sys.stdout.write(answer.body.decode(errors="replace").rstrip("\n") + "\n")
     if answer.status >= 400:
         raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
@@ -172,20 +174,16 @@ def _costs(receipt: Receipt) -> str:
 
 def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
     """What writes the file that is asked for; None where none is. WrongUsage where the target has no such file."""
-    scheme = open_target(to).uri.partition(":")[0]
+    target = open_target(to)
     if output is None:
         if bundle_at is not None:
             raise WrongUsage("--bundle-at goes with --plan -o FILE", remedy="add them, or leave it out")
         return None
     if not plan:
         raise WrongUsage("-o writes what would be done, and does nothing", remedy="add --plan, or leave out -o")
-    if scheme not in FILES:
-        raise WrongUsage(
-            f"{scheme} has no file that says a deployment", remedy=f"leave out -o; these have one: {', '.join(FILES)}"
-        )
-    module, _, function = FILES[scheme].partition(":")
-    writer: Callable[..., str] = getattr(importlib.import_module(module), function)
-    return writer
+    if not isinstance(target, base.Written):
+        raise WrongUsage(f"{to} has no file that says a deployment", remedy="leave out -o; ray-serve has one")
+    return target.written
 
 
 def _write(output: Path, text: str, name: str, model: base.Model, screen: Screen) -> None:
@@ -265,14 +263,6 @@ def _show(planned: Planned, screen: Screen) -> None:
     rows = [(step.id, step.about) for step in plan.steps]
     screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "does"), rows)
     screen.note("--json shows what each step is given")
-
-
-def _options(to: str, screen: Screen) -> None:
-    found = described(open_target(to).Options)
-    if screen.as_json:
-        screen.json({"options": [dict(zip(("name", "default", "help"), each, strict=True)) for each in found]})
-    else:
-        screen.table(f"Options of {to}, of {', '.join(names())}", ("option", "default", "means"), found)
 
 
 def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:

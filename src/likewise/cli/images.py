@@ -68,14 +68,24 @@ def build(
 @image.command()
 def push(
     name: Name,
-    to: Annotated[str, typer.Argument(metavar="REGISTRY/NAME[:TAG]", help="Without a tag, it is the bundle's digest.")],
+    to: Annotated[
+        str,
+        typer.Argument(
+            metavar="REGISTRY/NAME[:TAG]", help="Or ecr:/REGION/NAME[:TAG]. Without a tag, it is the bundle's digest."
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Send an image to a registry; layers that it has already are not sent, a cut is gone on from."""
-    from likewise.images.push import push_image  # the extra `images`
-
     screen, begun = Screen(json), time.perf_counter()
-    pushed = push_image(name, to, report=screen.note)
+    if to.startswith("ecr:"):
+        from likewise.targets.sagemaker.ecr import push as push_to_ecr  # the extra `aws`
+
+        pushed = push_to_ecr(name, to, screen.note)
+    else:
+        from likewise.images.push import push_image  # the extra `images`
+
+        pushed = push_image(name, to, report=screen.note)
     seconds = time.perf_counter() - begun
     document = {"name": pushed.name, "digest": pushed.digest, "sent_bytes": pushed.sent_bytes, "blobs": pushed.blobs}
     counts = ", ".join(f"{count} {how}" for how, count in pushed.blobs.items() if count)

@@ -52,6 +52,13 @@ class Screen:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
 
+    def options(self, title: str, found: Sequence[tuple[str, str, str]]) -> None:
+        """Name, default and help of each."""
+        if self.as_json:
+            self.json({"options": [dict(zip(("name", "default", "help"), each, strict=True)) for each in found]})
+        else:
+            self.table(title, ("option", "default", "means"), found)
+
     def note(self, text: str) -> None:
         """A line about what is going on, on stderr."""
         err.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)

@@ -222,6 +222,63 @@ class Live(Protocol):
 
 
 @runtime_checkable
+class AnswersLater(Protocol):
+    """A target that also takes requests whose answers come when they are done."""
+
+    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
+        """The answer, waited for; DeadlineExceeded says where it will lie, WrongUsage where it is none for that."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A job that was run. status: the place's word. output: where its answers lie. seconds: for which it ran."""
+
+    id: str
+    status: str
+    output: str
+    seconds: float
+
+
+@runtime_checkable
+class Job(Protocol):
+    """A target that runs a model over data that lies there, and leaves nothing behind but the answers."""
+
+    def job_options(self) -> Sequence[tuple[str, str, str]]:
+        """Name, default and help of each option of `run`."""
+        ...
+
+    def run(
+        self,
+        model: Model,
+        source: str,
+        output: str,
+        options: Mapping[str, object],
+        *,
+        name: str,
+        restart: bool,
+        tell: Callable[[Step], None],
+    ) -> Done:
+        """Run it, or go on with what the same call had begun; one that is done is told of, unless it is to `restart`.
+
+        Raises WrongUsage, DeployFailed with the place's reason, TargetUnavailable, Busy.
+        """
+        ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A target whose own tools deploy from a file."""
+
+    def written(self, name: str, model: Model, options: Any, bundle_at: str | None) -> str:
+        """The file's text, with no need to reach the place. bundle_at: where the bundle is read; None: where it lies.
+
+        Raises WrongUsage for options that such a file cannot say.
+        """
+        ...
+
+
+@runtime_checkable
 class Waits(Protocol):
     """A target whose steps wait for minutes. progress: gets a line whenever what is waited for has changed."""
 
@@ -232,12 +289,14 @@ class Waits(Protocol):
 class Stage:
     """Where a rehearsal takes place. uri: the target's, there. options: what must be said there in place of the real.
 
-    url: what the place's own tools may be pointed at. cautions: what is not as it will be.
+    url: what the place's own tools may be pointed at. environment: variables that point them there. cautions: what is
+    not as it will be.
     """
 
     uri: str
     options: Mapping[str, str]
     url: str
+    environment: Mapping[str, str] = field(default_factory=dict)
     cautions: tuple[str, ...] = ()
 
 

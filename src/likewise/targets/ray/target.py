@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from likewise.core.errors import AlreadyDeployed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.options import as_json, coerce
+from likewise.targets.ray import serve_config
 from likewise.targets.ray.needs import needed, room_for
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.session import ask
@@ -143,6 +144,10 @@ class RayTarget:
     def found(self) -> Sequence[Receipt]:
         """Of all deployments of ours on the cluster, as they are noted there."""
         return [_receipt(self.uri, each) for each in self._ask("found", {})]
+
+    def written(self, name: str, model: Model, options: RayOptions, bundle_at: str | None) -> str:
+        """A config file of Serve's; see `serve_config`."""
+        return serve_config.written(name, model, options, bundle_at)
 
     def _outputs(self, action: str, params: Mapping[str, Json], timeout_s: float) -> Outputs:
         given: Outputs = self._ask(action, params, timeout_s)

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from likewise.core.errors import TargetUnavailable
 from likewise.targets.base import Stage
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import ENDPOINT, At
 from likewise.targets.sagemaker.aws import Aws
 
 REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
@@ -49,8 +49,24 @@ def stage(at: At) -> Iterator[Stage]:
         made = Aws(own).run(
             "iam", "CreateRole", lambda iam: iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy)
         )
+        role = made["Role"]["Arn"]
         cautions = () if emulator.caution is None else (emulator.caution,)
-        yield Stage(own.uri, {"execution_role_arn": made["Role"]["Arn"]}, emulator.url, cautions)
+        yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), cautions)
+
+
+def _environment(own: At, role: str) -> dict[str, str]:
+    """For the tools of whoever is logged in as the role, as which the containers run too where nothing else is said."""
+    asked = Aws(own).run("sts", "AssumeRole", lambda sts: sts.assume_role(RoleArn=role, RoleSessionName=ROLE))
+    given = asked["Credentials"]
+    return {
+        ENDPOINT: str(own.endpoint),
+        "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": given["SessionToken"],
+        "AWS_REGION": own.named_region,
+        "AWS_DEFAULT_REGION": own.named_region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 @contextmanager

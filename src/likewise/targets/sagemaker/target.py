@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from likewise.bundles.open import is_bundle, open_bundle
-from likewise.core.errors import WrongUsage
-from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
-from likewise.targets.options import coerce
+from likewise.core.errors import DeployFailed, WrongUsage
+from likewise.targets.base import Answer, Done, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
+from likewise.targets.options import coerce, described
 from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import At
@@ -19,6 +19,8 @@ from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.names import check_name
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.requirements import check_requests
+from likewise.targets.sagemaker.transform import transform
+from likewise.targets.sagemaker.transform_options import TransformOptions, split
 from likewise.targets.sagemaker.waiting import Patience
 from likewise.targets.trust import needs_trust
 
@@ -87,6 +89,33 @@ class SageMakerTarget:
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
         """What the container says, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
         return invoking.invoke(self.aws_of(receipt), receipt.name, body, content_type)
+
+    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
+        """By InvokeEndpointAsync and S3; DeadlineExceeded, WrongUsage, NotDeployed, TargetUnavailable."""
+        aws = self.aws_of(receipt)
+        later = invoking.invoke_async(aws, receipt.name, body, content_type)
+        return invoking.answer_of(aws, later, self.patience, timeout_s)
+
+    def job_options(self) -> Sequence[tuple[str, str, str]]:
+        """Those of the job, then those of the model and its instances."""
+        return [*described(TransformOptions), *described(SageMakerOptions)]
+
+    def run(
+        self,
+        model: Model,
+        source: str,
+        output: str,
+        options: Mapping[str, object],
+        *,
+        name: str,
+        restart: bool,
+        tell: Callable[[Step], None],
+    ) -> Done:
+        """A batch transform job; see `transform`."""
+        for finding in self.check(model, split(options)[0]):
+            if finding.fatal:
+                raise DeployFailed(finding.cause, remedy=finding.remedy)
+        return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
 
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""

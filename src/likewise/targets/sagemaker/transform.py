@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from likewise.core.errors import WrongUsage
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
-from likewise.targets.base import Model, Plan, Step
+from likewise.targets.base import Done, Model, Plan, Step, Target
 from likewise.targets.options import as_json
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
+from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.requests import Request
 from likewise.targets.sagemaker.requirements import check_requests
-from likewise.targets.sagemaker.target import SageMakerTarget
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
 ORIGINS = {
@@ -39,18 +38,8 @@ ORIGINS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Transformed:
-    """A job. status: as SageMaker says it. output: where each object has its `.out`. seconds: for which it ran."""
-
-    job: str
-    status: str
-    output: str
-    seconds: float
-
-
 def transform(
-    target: SageMakerTarget,
+    target: Target,
     model: Model,
     source: str,
     output: str,
@@ -60,14 +49,16 @@ def transform(
     name: str = "likewise-batch",
     restart: bool = False,
     tell: Tell = lambda _: None,
-) -> Transformed:
+) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
     The same call again goes on with what was cut off, waits for a job that runs, and tells of one that has completed,
     unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
     Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
     """
-    asked = plan.Asked(target.at.with_options(options.region_name, options.assume_role_arn), name, model, options)
+    asked = plan.Asked(
+        At.of(target.uri).with_options(options.region_name, options.assume_role_arn), name, model, options
+    )
     request = _request(asked, job or TransformOptions(), source, output)
     _check(asked, request)
     aws = Aws(asked.at)
@@ -145,5 +136,5 @@ def _said(**members: Any) -> Request:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def _told(said: Mapping[str, Any], output: str) -> Transformed:
-    return Transformed(said["TransformJobName"], said["TransformJobStatus"], output, jobs.seconds(said))
+def _told(said: Mapping[str, Any], output: str) -> Done:
+    return Done(said["TransformJobName"], said["TransformJobStatus"], output, jobs.seconds(said))

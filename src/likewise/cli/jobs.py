@@ -1,0 +1,83 @@
+"""`transform`, `rehearse`: what a target does beside deployments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from likewise import deployments
+from likewise.cli.models import Model, TrustFlag
+from likewise.cli.options import EngineName, Exact, Precision, asked_precision
+from likewise.cli.screen import Json, Screen
+from likewise.core.errors import WrongUsage
+from likewise.targets.options import parse_config
+
+Target = Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="sagemaker:/REGION")]
+
+
+def transform(
+    model: Model,
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="s3://bucket/prefix of CSV or JSON lines.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUTPUT", help="s3://bucket/prefix for `.out` files.")
+    ],
+    to: Target,
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the job's name begins with.")] = (
+        deployments.BATCH
+    ),
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the job; nested ones as JSON."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Run it again though it has completed.")] = False,
+    options: Annotated[bool, typer.Option("--options", help="Show the job's options, and do nothing.")] = False,
+    engine: EngineName = None,
+    precision: Precision = None,
+    exact: Exact = False,
+    trust: TrustFlag = False,
+    json: Json = False,
+) -> None:
+    """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
+    screen = Screen(json)
+    if options:
+        screen.options(f"Options of jobs on {to}", deployments.jobs_of(to).job_options())
+        return
+    deployments.jobs_of(to)  # what is wrong is told before the model is bundled
+    done = deployments.job(
+        deployments.model_of(model, engine, asked_precision(precision, exact), trust),
+        to,
+        source,
+        output,
+        parse_config(config or []),
+        name=name,
+        restart=restart,
+        tell=lambda step: screen.note(step.about),
+        progress=screen.note,
+    )
+    facts = [("job", done.id), ("status", done.status), ("output", done.output), ("ran", f"{done.seconds:.0f} s")]
+    screen.result(asdict(done), "Transformed", facts)
+
+
+def rehearse(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="sagemaker:/REGION")],
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="After `--`: what is run there.")],
+) -> None:
+    """Run COMMAND with TARGET's account on this machine in the place of the real one; its exit code.
+
+    What the command deploys there is gone when it ends: `AWS_ENDPOINT_URL` and credentials of a rehearsal
+    are in its environment, for AWS's own tools too.
+    """
+    screen = Screen(as_json=False)
+    with deployments.staged(target) as stage:
+        for caution in stage.cautions:
+            screen.note(caution)
+        screen.note(f"{target} stands at {stage.url} while this runs: {' '.join(command)}")
+        try:
+            done = subprocess.run(command, env={**os.environ, **stage.environment}, check=False)
+        except OSError as error:
+            raise WrongUsage(f"{command[0]}: {error.strerror}", remedy="likewise rehearse TARGET -- COMMAND") from error
+    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
