@@ -11,6 +11,7 @@ from bench import (
     comparison,
     engine_rates,
     footprint,
+    image_times,
     overhead,
     peers_report,
     ray_rates,
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "engines": engine_rates.engines,
     "agreement": agreement.agreement,
     "footprint": footprint.footprint,
+    "image": image_times.image,
 }
 REPORTS: dict[str, Callable[[Path], object]] = {"peers": peers_report.write}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,8 +103,19 @@ def _asked(place: Place) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="lwb-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         files = [f"RAY_SERVE_HAPROXY_{name}={folder}/{file}" for name, file in HAPROXY_FILES.items()]
         argv = ("env", f"RAY_TMPDIR={folder}", *files, *place.argv)
-        with running(argv, FIRST, path=place.path, python=place.python) as server:
-            yield server
+        try:
+            with running(argv, FIRST, path=place.path, python=place.python) as server:
+                yield server
+        finally:
+            _end_those_of(folder)
+
+
+def _end_those_of(folder: str) -> None:
+    """HAProxy outlives a cluster that is stopped at once, and keeps the ports that the next one needs."""
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if folder.encode() in each.read_bytes():
+                os.kill(int(each.parent.name), signal.SIGKILL)
 
 
 def _measure(

@@ -15,10 +15,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from platformdirs import user_cache_path
-from tests.conformance.target_room import Place
+from tests.conformance.target_room import Place, upper_bundle
 
+from likewise.bundles.open import open_bundle
 from likewise.core.digests import sha256_json
 from likewise.images.base import open_base
+from likewise.images.build import ImageOptions, build_image
+from likewise.images.containers import find_engine, load
 from likewise.images.oci import PLATFORMS
 from likewise.images.pins import pins
 from likewise.images.store import Store
@@ -28,6 +31,7 @@ PATIENCE = 120  # seconds; a daemon needs two
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
 """What a pyfunc needs of MLflow; the whole of it would take minutes to pack."""
 TORCH = ("torch", "transformers", "safetensors")
+KEEPING = "layers"  # a tag
 KEPT = user_cache_path("likewise-test-base")
 
 
@@ -44,12 +48,20 @@ class Daemon:
         return done.stdout.strip()
 
     def left(self) -> list[str]:
-        """Containers, volumes and images of deployments."""
+        """Containers, volumes and images of deployments, but for the image that keeps the layers."""
         label = "label=likewise.deployment"
         found = self.docker("container", "ls", "--all", "--filter", label, "--format", "container {{.Names}}")
         volumes = self.docker("volume", "ls", "--filter", label, "--format", "volume {{.Name}}")
         images = self.docker("image", "ls", "--filter", "label=likewise.bundle", "--format", "image {{.ID}} {{.Tag}}")
-        return [*found.splitlines(), *volumes.splitlines(), *images.splitlines()]
+        named = [line for line in images.splitlines() if not line.endswith(f" {KEEPING}")]
+        return [*found.splitlines(), *volumes.splitlines(), *named]
+
+    def keep_layers(self, folder: Path, requirements: tuple[str, ...]) -> None:
+        """Load an image that holds base and environment of these requirements: a deletion of others leaves them."""
+        bundle = open_bundle(upper_bundle(folder, "kept"))
+        options = ImageOptions(base=str(base_tar()), lock=lean_lock(requirements), trust=True)
+        build_image(bundle, f"kept:{KEEPING}", options)
+        load(Store(), f"kept:{KEEPING}", find_engine("docker"))
 
 
 @contextmanager
@@ -106,6 +118,8 @@ def container_place(data: Path, requirements: tuple[str, ...] = (*LEAN, *TORCH))
     """A row of the suite of targets; `data`, the user's folder, holds nothing of it but locks."""
     with docker_daemon() as daemon, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", daemon.host)
+        with TemporaryDirectory() as folder:
+            daemon.keep_layers(Path(folder) / "kept", requirements)
         options = {**host_options(requirements), "start_timeout_s": "120"}
         yield Place("container:/docker", options, ("prot", "port"), daemon.left, callers=2)
 

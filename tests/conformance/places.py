@@ -12,7 +12,7 @@ import pytest
 from tests.conformance.container_place import container_place
 from tests.conformance.target_room import Place
 from tests.process.ray_cluster import ray_cluster
-from tests.process.sagemaker_account import aws_account
+from tests.process.sagemaker_account import REGION, aws_account
 
 
 @contextmanager
@@ -40,13 +40,16 @@ def ray_place(data: Path) -> Iterator[Place]:
         yield Place("ray", options, ("num_replica", "num_replicas"), left, callers=1)
 
 
+SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"
+
+
 @contextmanager
 def sagemaker_place(_: Path) -> Iterator[Place]:
     """The emulator, whose containers are processes of ours: a bundle goes to S3 and comes from there."""
     with pytest.MonkeyPatch.context() as patch, aws_account({}, patch.setenv, every={}) as account:
         options = {**account.options("any:1"), "bundle_in": "s3"}
         typo = ("instance_counts", "instance_count")
-        yield Place(account.uri, options, typo, account.left, callers=2, headers=False)
+        yield Place(account.uri, options, typo, account.left, callers=2, signed=SIGNED)
 
 
 PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {

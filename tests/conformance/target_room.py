@@ -33,7 +33,8 @@ class Place:
     """A target that is up. options: for a small, quick deployment; typo: an option as it is miswritten, and right.
 
     left: what stands there or runs there of any deployment. callers: of each kind, as many as leave a place of two
-    cores time for its own work. headers: whether callers get those of our server.
+    cores time for its own work. signed: what its callers must send as their
+    signature, where they come by way of AWS, which passes on none of our server's headers.
     """
 
     uri: str
@@ -41,7 +42,15 @@ class Place:
     typo: tuple[str, str]
     left: Callable[[], list[str]]
     callers: int = 4
-    headers: bool = True
+    signed: str = ""
+
+    def load(self, url: str) -> Load:
+        """Its callers."""
+        return Load(url, self.callers, self.signed)
+
+    def digests(self, *served: str) -> set[str]:
+        """What callers see of the bundles that served them."""
+        return {"none"} if self.signed else set(served)
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -112,6 +121,7 @@ class Load:
 
     url: str
     callers: int = 4  # of each kind
+    signed: str = ""
     answered: int = 0
     wrong: list[str] = field(default_factory=list)
     digests: set[str] = field(default_factory=set)
@@ -152,7 +162,8 @@ class Load:
     def _judge(self, text: str, connection: http.client.HTTPConnection) -> None:
         body = f'{{"inputs": ["{text}"]}}'
         path = urlsplit(self.url).path.removesuffix("/invocations") + "/invocations"  # SageMaker's URL has it
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json", **({"Authorization": self.signed} if self.signed else {})}
+        connection.request("POST", path, body, headers)
         answer = connection.getresponse()
         said = answer.read().decode()
         self.digests.add(answer.headers.get("X-Likewise-Bundle", "none"))

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from tests.conformance.places import PLACES
 from tests.conformance.target_room import (
-    Load,
     Place,
     deploying,
     killed_at_work,
@@ -139,7 +138,7 @@ def test_an_update_is_another_bundle_and_back_and_no_request_fails(
     place: Place, deploy: Deploy, one: Path, two: Path
 ) -> None:
     receipt = deploy(one, "changing")
-    with Load(receipt.output("url"), place.callers) as load:
+    with place.load(receipt.output("url")) as load:
         load.until_answered(50)
         deployments.update("changing", two, trust=True)
         assert (served("changing"), asked("changing", "a")) == (digest(two), ["2:A"])
@@ -148,7 +147,7 @@ def test_an_update_is_another_bundle_and_back_and_no_request_fails(
         assert (served("changing"), asked("changing", "a")) == (digest(one), ["1:A"])
         load.until_answered(50)
     assert load.wrong == []
-    assert load.digests == ({digest(one), digest(two)} if place.headers else {"none"})
+    assert load.digests == place.digests(digest(one), digest(two))
     assert again.output("url") == receipt.output("url")
 
 
@@ -157,12 +156,12 @@ def test_a_new_version_that_does_not_load_leaves_the_old_one(
 ) -> None:
     receipt = deploy(one, "steady")
     broken = upper_bundle(tmp_path / "broken", "3:", loading='raise ValueError("no such weights")')
-    with Load(receipt.output("url"), place.callers) as load:
+    with place.load(receipt.output("url")) as load:
         load.until_answered(20)
         with pytest.raises(DeployFailed, match="no such weights"):
             deployments.update("steady", broken, trust=True)
         load.until_answered(20)
-    assert (load.wrong, load.digests) == ([], {digest(one) if place.headers else "none"})
+    assert (load.wrong, load.digests) == ([], place.digests(digest(one)))
     assert deployments.status("steady")[1].state == "ready"
 
 

@@ -25,9 +25,10 @@ Deploy = Callable[..., Receipt]
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with docker_daemon() as made, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", made.host)
+        made.keep_layers(tmp_path_factory.mktemp("kept") / "model", LEAN)
         yield made
 
 

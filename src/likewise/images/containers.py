@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
 import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import IO
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, WrongUsage
 from likewise.images.build import PORT
@@ -89,19 +93,46 @@ def load(store: Store, name: str, engine: Engine) -> str:
     image = for_platform(store, store.find(name), platform)
     wanted = str(Descriptor.parse(store.document(image)["config"]).digest)
     called = _called(name, engine)
-    held = _ask(engine.program, "image", "inspect", "--format", "{{.Id}}", called).stdout.strip()
-    if held.removeprefix("sha256:") == wanted.removeprefix("sha256:") or held == image.digest:
+    there = _ask(engine.program, "image", "inspect", "--format", "{{.Id}}", called).stdout.strip()
+    if there.removeprefix("sha256:") == wanted.removeprefix("sha256:") or there == image.digest:
         return called
+    layers = store.document(Descriptor.parse(store.document(image)["config"]))["rootfs"]["diff_ids"]
+    problem: str | None = ""
+    for held in sorted({_held(engine, layers), 0}, reverse=True):  # all of it, where it does not load without some
+        problem = _load(engine, partial(write_archive, store, name, platform, called=called, held=held))
+        if problem is None:
+            return called
+    raise DeployFailed(f"{engine.program} does not load {name}: {problem}", remedy="its words say why")
+
+
+def _load(engine: Engine, write: Callable[[IO[bytes]], None]) -> str | None:
+    """What it says against it; None where it has loaded the archive."""
     command = [engine.program, "load", "--quiet"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
         assert child.stdin is not None  # noqa: S101  it is a pipe
         with contextlib.suppress(BrokenPipeError):  # it says why below
-            write_archive(store, name, platform, child.stdin, called)
+            write(child.stdin)
             child.stdin.close()
         said = (child.stdout.read() if child.stdout else b"").decode(errors="replace")
-    if child.returncode != 0:
-        raise DeployFailed(f"{engine.program} does not load {name}: {said.strip()[-500:]}", remedy="its words say why")
-    return called
+    return None if child.returncode == 0 else said.strip()[-500:]
+
+
+def _held(engine: Engine, layers: Sequence[str]) -> int:
+    """How many of the first layers (`diff_ids`) an image of ours has brought there; Docker needs no second copy."""
+    if engine.program != "docker":
+        return 0
+    images = _ask(
+        engine.program, "image", "ls", "--no-trunc", "--quiet", "--filter", "label=likewise.bundle"
+    ).stdout.split()
+    if not images:
+        return 0
+    said = _ask(engine.program, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *set(images)).stdout
+    return max((_common(layers, json.loads(line)) for line in said.splitlines()), default=0)
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many they begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def start(

@@ -32,10 +32,11 @@ def write_layout(store: Store, name: str, folder: Path) -> Descriptor:
     return image
 
 
-def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], called: str = "") -> None:
+def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], called: str = "", held: int = 0) -> None:
     """A tar of the image for `platform`: an OCI layout which is, by its `manifest.json`, a Docker archive too.
 
-    Docker before 25 knows only the second. called: its name in there, where it is another.
+    Docker before 25 knows only the second. called: its name in there, where it is another. held: first layers that
+    are named and left out, as whoever loads it has them.
     Raises InputNotFound, EngineUnavailable (not for that platform).
     """
     image, called = for_platform(store, store.find(name), platform), called or name
@@ -46,7 +47,10 @@ def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], cal
         _add(tar, "oci-layout", _LAYOUT)
         _add(tar, "index.json", _index(image, called))
         _add(tar, "manifest.json", json.dumps([{"Config": config, "RepoTags": [called], "Layers": layers}]).encode())
+        left_out = {layer["digest"] for layer in manifest["layers"][:held]}
         for blob in dict.fromkeys(store.reachable(image)):
+            if blob.digest in left_out:
+                continue
             path = store.path(blob.digest)
             member = tarfile.TarInfo(f"blobs/sha256/{path.name}")
             member.size = path.stat().st_size

@@ -1,0 +1,111 @@
+"""Images: seconds to assemble one, bytes beyond the base, and seconds from a container's start to its first answer."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import socket
+import statistics
+import sys
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import Request, urlopen
+
+from bench.environments import versions
+from bench.model import FOLDER, body, subject
+from bench.options import Options
+from likewise.bundles.open import open_bundle
+from likewise.bundles.write import write_manifest
+from likewise.images.base import DEFAULT
+from likewise.images.build import Built, ImageOptions, build_image
+from likewise.images.containers import Engine, find_engine, load, start
+from likewise.images.store import Store
+
+STARTS = 5
+FLOORS = {"environment_s": 60.0, "model_only_s": 5.0, "beyond_base_mb": 330.0, "first_answer_s": 3.0}
+BASE = "LIKEWISE_BENCH_BASE"  # an image, or a tar of a root file system
+QUESTION = body("What a movie!")
+
+
+def image(options: Options) -> dict[str, object]:
+    """Of the demo's pipeline, on the base that LIKEWISE_BENCH_BASE names, by the Docker or Podman that answers."""
+    base, bundle = os.environ.get(BASE, DEFAULT), subject().bundle
+    with TemporaryDirectory(dir=FOLDER) as folder:
+        store = Store(Path(folder) / "images")
+        cold = _built(store, bundle, base)
+        _forget_layers(store)
+        warm = _built(store, bundle, base)
+        model_only = _built(store, _another_model(bundle, Path(folder) / "another"), base)
+        assert [model_only.parts[0].environment.made, model_only.parts[0].bundle.made] == [False, True]
+        engine = find_engine()
+        loaded = load(store, warm.name, engine)
+        starts = [_start(engine, loaded) for _ in range(options.rounds or STARTS)]
+        beyond = {name: _size_mb(store, warm, name) for name in ("environment", "bundle")}
+    return {
+        "wheels_fetched_s": round(cold.seconds, 1),
+        "environment_s": round(warm.seconds, 1),
+        "model_only_s": round(model_only.seconds, 2),
+        "beyond_base_mb": {**beyond, "all": round(sum(beyond.values()), 1)},
+        "ready_s": round(statistics.median(ready for ready, _ in starts), 2),
+        "first_answer_s": round(statistics.median(answered for _, answered in starts), 2),
+        "starts": starts,
+        "floors": FLOORS,
+        "engine": f"{engine.program} {engine.version}",
+        "base": base,
+        "versions": versions(Path(sys.executable), "openvino", "tokenizers"),
+    }
+
+
+def _built(store: Store, bundle: Path, base: str) -> Built:
+    built = build_image(open_bundle(bundle), "bench:1", ImageOptions(base=base), store=store)
+    print(f"  assembled in {built.seconds:.1f} s", flush=True)
+    return built
+
+
+def _forget_layers(store: Store) -> None:
+    """How its layers were made: what is left is the wheels, as on a machine that has used these versions before."""
+    for each in (store.folder / "known").glob("layer-*"):
+        each.unlink()
+
+
+def _another_model(bundle: Path, copy: Path) -> Path:
+    """The same with one file changed, sealed anew."""
+    shutil.copytree(bundle, copy, copy_function=os.link)
+    example = copy / "model" / "serving_input_example.json"
+    text = example.read_text(encoding="utf-8")
+    example.unlink()
+    example.write_text(text + "\n", encoding="utf-8")
+    manifest = open_bundle(bundle).manifest
+    (copy / "likewise.json").unlink()
+    write_manifest(copy, manifest)
+    return copy
+
+
+def _start(engine: Engine, loaded: str) -> tuple[float, float]:
+    """Seconds from `run` until it is ready, and until it has answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    began = time.perf_counter()
+    running = start(engine, loaded, port, network="host")
+    try:
+        request = Request(f"{running.url}/invocations", QUESTION, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=60) as answer:
+            assert answer.status == 200
+        answered = time.perf_counter() - began
+    finally:
+        with suppress(OSError):
+            running.stop()
+    print(f"  ready after {running.seconds:.2f} s, answered after {answered:.2f} s", flush=True)
+    return round(running.seconds, 3), round(answered, 3)
+
+
+def _size_mb(store: Store, built: Built, name: str) -> float:
+    """Of one of our layers, uncompressed."""
+    layer = getattr(built.parts[0], name).layer
+    with gzip.open(store.path(layer.blob.digest)) as stream:
+        return round(sum(len(part) for part in iter(partial(stream.read, 1 << 20), b"")) / 1e6, 1)
