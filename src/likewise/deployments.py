@@ -77,9 +77,8 @@ def deploy(
     options: of the target, strings or values.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
     WrongUsage, and what `find` raises.
     """
-    return _kept(
-        carry_out(plan("create", name, to=to, model=model_of(model, engine, precision, trust), options=options))
-    )
+    wanted = model_of(model, engine, precision, trust)
+    return _kept(carry_out(plan("create", name, to=to, model=wanted, options=options, settle=True)))
 
 
 def update(
