@@ -7,6 +7,7 @@ import os
 import pickletools
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -312,8 +313,9 @@ def test_the_chapters_six_steps_walk_through_a_rehearsal(room: Room, tmp_path: P
     """The script as it stands, with the AWS CLI where the machine has it."""
     script = Path(__file__).parents[2] / "examples" / "sentiment" / "sagemaker" / "six_steps.sh"
     path = [os.path.dirname(sys.executable), os.environ["PATH"]]
-    if aws := os.environ.get("LIKEWISE_TEST_AWS"):
-        path.insert(0, os.path.dirname(aws))
+    if named := os.environ.get("LIKEWISE_TEST_AWS"):
+        path.insert(0, os.path.dirname(named))
+    aws = shutil.which("aws", path=os.pathsep.join(path))
     own = {"LIKEWISE_DATA_HOME": str(tmp_path), "PORT": str(free_port()), "NETWORK": "host"}
     there = replace(room, env={**room.env, **own, "PATH": os.pathsep.join(path)})
     command = ("rehearse", "sagemaker:/eu-west-1", "--", str(script), str(room.bundle), "--base", str(room.base))

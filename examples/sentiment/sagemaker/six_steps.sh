@@ -45,11 +45,12 @@ trap remove EXIT
 step '6: asked, by Likewise and by the AWS CLI'
 likewise predict "$name" "$body" --to "sagemaker:/$region"
 if command -v aws >/dev/null; then
-    answer=$(mktemp)
+    folder=$(mktemp -d)
+    printf %s "$body" >"$folder/request.json"
     aws sagemaker-runtime invoke-endpoint --endpoint-name "$name" --content-type "$split" \
-        --cli-binary-format raw-in-base64-out --body "$body" "$answer"
-    cat "$answer"
-    rm "$answer"
+        --body "fileb://$folder/request.json" "$folder/response.json" # versions 1 and 2 read `fileb://` alike
+    cat "$folder/response.json"
+    rm -r "$folder"
 fi
 
 step 'and away with it'
