@@ -25,7 +25,7 @@ likewise image build "$model" --tag "$name:1" "$@"
 step '3: the same image answers on this machine'
 container=$(likewise image run "$name:1" --port "$port" --detach --with "$program" \
     ${NETWORK:+--network "$NETWORK"} --json | field container)
-stop() { "$program" stop "$container" >/dev/null; }
+stop() { "$program" stop "$container" && "$program" rm "$container"; } >/dev/null
 trap stop EXIT
 curl --fail-with-body --silent --show-error "http://127.0.0.1:$port/invocations" -H "Content-Type: $split" -d "$body"
 echo
