@@ -99,6 +99,16 @@ def test_a_deployment_is_made_once_and_deleted_once(target: RayTarget, models: d
         target.predict(receipt, b'{"inputs": ["x"]}', JSON)
 
 
+def test_it_answers_at_the_root_where_that_is_asked_for(target: RayTarget, models: dict[int, Model]) -> None:
+    receipt = put(target, "root", models[1], replace(SMALL, route_prefix="/"))
+    url = receipt.output("url")
+    assert not url.endswith("/")
+    for path in ("", "/", "/invocations"):
+        assert version_of(httpx.post(url + path, json={"inputs": ["a"]})) == 1
+    assert target.predict(receipt, b'{"inputs": ["x"]}', JSON).status == 200
+    delete(target, "root")
+
+
 def test_what_is_missing_is_a_finding_and_no_hang(
     target: RayTarget, models: dict[int, Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def url_of(address: str, http: Mapping[str, Any], prefix: str) -> str:
     if host in ("0.0.0.0", "::", "127.0.0.1", "localhost"):  # noqa: S104  compared, not bound
         host = named or "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
-    return f"{http['scheme']}://{host}:{http['port']}{http['root_path'].rstrip('/')}{prefix}"
+    return f"{http['scheme']}://{host}:{http['port']}{http['root_path'].rstrip('/')}{prefix.rstrip('/')}"
 
 
 def _ingress(nodes: list[str], *, running: bool) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from likewise.core.errors import WrongUsage
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
 OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
 SERVER = frozenset({"deadline_s", "queue_tokens", "cache_bytes", "body_limit_bytes"})
-_PREFIX = re.compile(r"/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
+_PREFIX = re.compile(r"/|/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -64,7 +64,9 @@ class RayOptions:
     logging_config: dict[str, Any] | None = field(
         default=None, metadata={"help": "Ray Serve's LoggingConfig of the replicas, as JSON."}
     )
-    route_prefix: str | None = field(default=None, metadata={"help": "Where it answers; /NAME by default."})
+    route_prefix: str | None = field(
+        default=None, metadata={"help": "Where it answers; /NAME by default, / for all that no other has."}
+    )
     timeout_s: float = _option(300.0, "Seconds for all replicas to be ready; then it is taken back.")
     wait_for_capacity: bool = _option(
         False, "The cluster grows by itself: wait for what it lacks instead of refusing at once."
@@ -76,7 +78,7 @@ class RayOptions:
     canary_requests: int = _option(500, "Requests of the new version that are enough to end that sooner.")
     canary_errors: float = _option(1.0, "Percent of its requests that it may fail where the old version answers them.")
     canary_slower: float = _option(2.0, "Times the old version's median and 95th percentile that it may take.")
-    canary_timeout_s: float = _option(45.0, "Seconds for its replicas to be ready; then it is taken back.")
+    canary_timeout_s: float = _option(35.0, "Seconds for its replicas to be ready; then it is taken back.")
     deadline_s: float = _option(60.0, "Seconds in which a request is answered, or refused at once.")
     queue_tokens: int = _option(4_000_000, "Tokens that may wait in a replica; more are refused.")
     cache_bytes: int = _option(64 * 1024 * 1024, "Memory of a replica for answers of a pure model; 0 keeps none.")
