@@ -40,11 +40,14 @@ def image(options: Options) -> dict[str, object]:
         _forget_layers(store)
         warm = _built(store, bundle, base)
         model_only = _built(store, _another_model(bundle, Path(folder) / "another"), base)
-        assert [model_only.parts[0].environment.made, model_only.parts[0].bundle.made] == [False, True]
+        made = [
+            [part.made for part in (each.parts[0].environment, each.parts[0].bundle)] for each in (warm, model_only)
+        ]
+        assert made == [[True, True], [False, True]], made
         engine = find_engine()
-        loaded = load(store, warm.name, engine)
+        loaded = load(store, model_only.name, engine)
         starts = [_start(engine, loaded) for _ in range(options.rounds or STARTS)]
-        beyond = {name: _size_mb(store, warm, name) for name in ("environment", "bundle")}
+        beyond = {name: _size_mb(store, model_only, name) for name in ("environment", "bundle")}
     return {
         "wheels_fetched_s": round(cold.seconds, 1),
         "environment_s": round(warm.seconds, 1),
