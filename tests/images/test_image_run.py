@@ -26,6 +26,8 @@ from tests.images.image_room import base_tar, free_port, likewise, need_program
 from tests.process.sentiment_store import TEXTS
 from tests.process.sentiment_store import Store as Models
 
+from likewise.bundles.open import open_bundle
+from likewise.bundles.write import write_manifest
 from likewise.demo.data import reviews
 from likewise.images.containers import find_engine
 from likewise.images.layers import machine_of
@@ -128,10 +130,10 @@ def of_bundle(room: Room, body: str) -> str:
 
 
 @contextmanager
-def running(room: Room) -> Iterator[tuple[str, str]]:
-    """The URL and the name of a container of `demo:1`, on this machine's network."""
+def running(room: Room, image: str = "demo:1") -> Iterator[tuple[str, str]]:
+    """The URL and the name of its container, on this machine's network."""
     arguments = ["-p", str(free_port()), "--network", "host", "--with", "docker", "--detach", "--json"]
-    said = json.loads(room.likewise("image", "run", "demo:1", *arguments).stdout)
+    said = json.loads(room.likewise("image", "run", image, *arguments).stdout)
     try:
         yield said["url"], said["container"]
     finally:
@@ -194,6 +196,26 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(room: Room) -> None:
         assert room.docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
     assert seen["refused"] == 8
     assert set(seen) <= {"200", "503", "refused"}, seen
+
+
+def test_docker_is_given_only_the_layers_that_it_lacks(room: Room, tmp_path: Path) -> None:
+    """Another model in the same environment, whose layer cannot be read meanwhile."""
+    with running(room):
+        pass
+    other = tmp_path / "bundle"
+    shutil.copytree(room.bundle, other)
+    with (other / "model" / "serving_input_example.json").open("a") as stream:
+        stream.write("\n")
+    write_manifest(other, open_bundle(room.bundle).manifest)
+    room.likewise("image", "build", str(other), "-t", "demo:3", "--base", str(room.base))
+    store = Store(room.cache / "images")
+    environment = store.path(store.document(store.find("demo:3"))["layers"][-2]["digest"])
+    away = environment.rename(tmp_path / "away")
+    try:
+        with running(room, "demo:3") as (url, _):
+            assert httpx.get(f"{url}/ready").status_code == 200
+    finally:
+        away.rename(environment)
 
 
 def test_the_serve_program_is_on_the_path(room: Room) -> None:

@@ -497,9 +497,9 @@ def test_a_batch_job_leaves_its_output_and_no_model(account: AwsAccount, bucket:
     assert [key for key in account.objects() if key.endswith("a.csv.out")]
     assert account.client("sagemaker").list_models()["Models"] == []
     again = transform(target, ONE, source, output, job_options(account), job)
-    assert again.job == done.job  # it is done
+    assert again.id == done.id  # it is done
     once_more = transform(target, ONE, source, output, job_options(account), job, restart=True)
-    assert once_more.job == f"{done.job}-2"
+    assert once_more.id == f"{done.id}-2"
 
 
 def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: AwsAccount, bucket: str) -> None:

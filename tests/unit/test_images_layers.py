@@ -199,6 +199,11 @@ def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_pa
         docker = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
         assert docker[0]["RepoTags"] == ["demo:1"]
         assert {docker[0]["Config"], *docker[0]["Layers"]} <= set(tar.getnames())
+    with (tmp_path / "b.tar").open("wb") as stream:
+        write_archive(images, "demo:1", "linux/amd64", stream, held=1)
+    with tarfile.open(tmp_path / "b.tar") as tar:
+        assert json.load(tar.extractfile("manifest.json")) == docker  # type: ignore[arg-type]
+        assert not {*docker[0]["Layers"]} & {*tar.getnames()}
     with pytest.raises(EngineUnavailable):
         for_platform(images, image, "linux/arm64")
 
