@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
 from tests.conformance.container_place import docker_daemon, until
-from tests.images.image_room import base_tar, free_port, likewise, need_program
+from tests.images.image_room import base_tar, free_port, likewise, need_program, registry
 from tests.process.sentiment_store import TEXTS
 from tests.process.sentiment_store import Store as Models
 
@@ -290,6 +291,26 @@ def test_the_labels_tell_what_is_in_it(room: Room) -> None:
     assert json.loads(labels["likewise.schema"])["type"] == "array"
 
 
+def test_podman_runs_it_too(room: Room) -> None:
+    """With folders of its own and the runtime that works in more places."""
+    need_program("podman", "podman")
+    with TemporaryDirectory(prefix="lwp-") as name:  # a short one: podman refuses a long runroot
+        engine, storage = Path(name, "containers.conf"), Path(name, "storage.conf")
+        engine.write_text('[engine]\nruntime = "runc"\n')
+        storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{name}/root"\nrunroot = "{name}/run"\n')
+        own = {"CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
+        there = replace(room, env={**room.env, **own})
+        small = [f"--option=--ulimit={limit}=1024:1024" for limit in ("nofile", "nproc")]
+        arguments = ["--with", "podman", "-p", str(free_port()), "--network", "host", "--detach", *small, "--json"]
+        said = json.loads(there.likewise("image", "run", "demo:1", *arguments).stdout)
+        try:
+            assert httpx.post(f"{said['url']}/invocations", json={"inputs": TEXTS}, timeout=60).status_code == 200
+        finally:
+            podman = ["podman", "rm", "--force", "--time", "10", said["container"]]
+            subprocess.run(podman, env={**os.environ, **own}, check=True, capture_output=True)
+            subprocess.run(["umount", f"{name}/root/overlay"], capture_output=True)  # it leaves this one mounted
+
+
 def test_an_image_for_arm64_has_no_file_for_another_cpu(room: Room, tmp_path: Path) -> None:
     base = base_tar(tmp_path / "arm.tar", machine=183)
     room.likewise("image", "build", str(room.bundle), "-t", "arm:1", "--platform", "linux/arm64", "--base", str(base))
@@ -312,6 +333,22 @@ def test_the_dockerfile_builds_what_answers_alike(room: Room, answer: str, tmp_p
     said = json.loads(room.docker("exec", "-i", name, "python", "-c", ASK, text=BODY))
     room.docker("rm", "--force", name)
     assert said["predictions"] == json.loads(answer)
+
+
+def test_a_base_is_pulled_from_a_registry(room: Room, tmp_path: Path) -> None:
+    """Any image with a Python: here our own, pushed there first. It is pulled once, and then only for `--pull`."""
+    with registry(tmp_path / "registry") as address:
+        base = f"{address}/bases/python:1"
+        room.likewise("image", "push", "demo:1", base)
+        command = ["image", "build", str(room.bundle), "-t", "pulled:1", "--base", base, "--json"]
+        (made,) = json.loads(room.likewise(*command, cache=tmp_path / "cache").stdout)["platforms"]
+    own = Store(room.cache / "images")
+    assert made["base"] == {"name": base, "digest": own.find("demo:1").digest}
+    there = Store(tmp_path / "cache" / "images")
+    layers = there.document(there.find("pulled:1"))["layers"]
+    assert layers[:-2] == own.document(own.find("demo:1"))["layers"]
+    again = json.loads(room.likewise(*command, cache=tmp_path / "cache").stdout)  # the registry is gone
+    assert again["digest"] == there.find("pulled:1").digest
 
 
 def test_a_deployment_to_sagemaker_is_rehearsed(room: Room, tmp_path: Path) -> None:

@@ -154,3 +154,8 @@ def test_a_targets_name_is_what_follows_likewise() -> None:
     assert target_of("likewise:/local") == "local"
     assert target_of("likewise:/sagemaker/eu-west-1") == "sagemaker/eu-west-1"
     assert target_of("ray-serve://head:10001") == "ray-serve://head:10001"
+
+
+def test_mlflows_own_targets_stay_mlflows(home: Path) -> None:
+    assert type(get_deploy_client("sagemaker:/us-west-2")).__module__ == "mlflow.sagemaker"
+    assert "sagemaker" in said("help", "-t", "sagemaker")
