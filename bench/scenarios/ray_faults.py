@@ -46,10 +46,9 @@ class _Load:
         each = takewhile(lambda _: not self._stop.is_set(), asks())
         self.outcomes = go(closed(port, each, CONNECTIONS, seconds=3600, patience=PATIENCE_S))
 
-    def stop(self) -> list[Outcome]:
+    def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        return self.outcomes
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, Wro
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
 from likewise.targets.base import (
+    BATCH,
     Answer,
     AnswersLater,
     Done,
@@ -50,7 +51,6 @@ __all__ = [
 ]
 
 JSON = "application/json"
-BATCH = "likewise-batch"  # what a job is called that nobody has named
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,7 @@ def job(
     model: as `model_of` gives it.  Raises WrongUsage where the target runs no jobs, and what the target raises.
     """
     target = jobs_of(to)
-    if progress is not None and isinstance(target, Waits):
-        target.progress = progress
+    _listen(target, progress)
     return target.run(model, source, output, options or {}, name=name, restart=restart, tell=tell)
 
 
@@ -210,8 +209,7 @@ def carry_out(
 
     progress: gets a line whenever what a step waits for has changed, from a target that waits for long.
     """
-    if progress is not None and isinstance(planned.target, Waits):
-        planned.target.progress = progress
+    _listen(planned.target, progress)
     return apply(planned.plan, planned.target, Receipts(), tell)
 
 
@@ -306,6 +304,12 @@ def _asked(
 def _same(cut: Plan, verb: Verb, model: Model | None, options: Mapping[str, Any]) -> bool:
     """Whether a plan that was cut off is what is asked for now."""
     return (cut.verb, cut.model, dict(cut.options)) == (verb, model, dict(options))
+
+
+def _listen(target: object, progress: Callable[[str], None] | None) -> None:
+    """Hear what a target that waits for long has to tell."""
+    if progress is not None and isinstance(target, Waits):
+        target.progress = progress
 
 
 def _live(receipt: Receipt) -> Live:

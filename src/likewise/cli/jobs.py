@@ -14,9 +14,8 @@ from likewise.cli.models import Model, TrustFlag
 from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
+from likewise.targets.base import BATCH
 from likewise.targets.options import parse_config
-
-Target = Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="sagemaker:/REGION")]
 
 
 def transform(
@@ -25,10 +24,8 @@ def transform(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUTPUT", help="s3://bucket/prefix for `.out` files.")
     ],
-    to: Target,
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the job's name begins with.")] = (
-        deployments.BATCH
-    ),
+    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="sagemaker:/REGION")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the job's name begins with.")] = BATCH,
     config: Annotated[
         list[str] | None,
         typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the job; nested ones as JSON."),
@@ -42,11 +39,10 @@ def transform(
     json: Json = False,
 ) -> None:
     """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
-    screen = Screen(json)
+    screen, target = Screen(json), deployments.jobs_of(to)  # what is wrong is told before the model is bundled
     if options:
-        screen.options(f"Options of jobs on {to}", deployments.jobs_of(to).job_options())
+        screen.options(f"Options of jobs on {to}", target.job_options())
         return
-    deployments.jobs_of(to)  # what is wrong is told before the model is bundled
     done = deployments.job(
         deployments.model_of(model, engine, asked_precision(precision, exact), trust),
         to,

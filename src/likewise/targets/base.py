@@ -230,6 +230,9 @@ class AnswersLater(Protocol):
         ...
 
 
+BATCH = "likewise-batch"  # what a job is called that nobody has named
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """A job that was run. status: the place's word. output: where its answers lie. seconds: for which it ran."""

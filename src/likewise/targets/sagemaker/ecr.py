@@ -11,7 +11,6 @@ from likewise.targets.sagemaker import registry
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
 
-SCHEME = "ecr:"
 FORM = "ecr:/REGION/REPOSITORY or ecr:/REGION/REPOSITORY:TAG, such as ecr:/eu-west-1/reviews"
 # Source: the pattern of `repositoryName` in ECR's CreateRepository, and of a tag in the OCI distribution specification
 _REPOSITORY = r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*"

@@ -112,10 +112,11 @@ class SageMakerTarget:
         tell: Callable[[Step], None],
     ) -> Done:
         """A batch transform job; see `transform`."""
-        for finding in self.check(model, split(options)[0]):
+        own, job = split(options)
+        for finding in self.check(model, own):
             if finding.fatal:
                 raise DeployFailed(finding.cause, remedy=finding.remedy)
-        return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
+        return transform(self, model, source, output, own, job, name=name, restart=restart, tell=tell)
 
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""

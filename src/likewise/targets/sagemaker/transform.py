@@ -8,7 +8,7 @@ from typing import Any
 from likewise.core.errors import WrongUsage
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
-from likewise.targets.base import Done, Model, Plan, Step, Target
+from likewise.targets.base import BATCH, Done, Model, Plan, Step, Target
 from likewise.targets.options import as_json
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
@@ -46,7 +46,7 @@ def transform(
     options: SageMakerOptions,
     job: TransformOptions | None = None,
     *,
-    name: str = "likewise-batch",
+    name: str = BATCH,
     restart: bool = False,
     tell: Tell = lambda _: None,
 ) -> Done:
