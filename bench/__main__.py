@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from bench import (
     spark_rates,
 )
 from bench.contenders import PEERS
+from bench.model import FOLDER
 from bench.options import Options, parse
 
 BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
@@ -45,6 +47,7 @@ REPORTS: dict[str, Callable[[Path], object]] = {"peers": peers_report.write}
 
 def main() -> int:
     """Measure what is asked for; 1 where a scenario of `soak` missed a threshold."""
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}")  # for every child too
     options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS, PEERS)
     if options.only == "soak":
         return _soak(options)

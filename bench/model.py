@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ SOURCES = Path(__file__).parents[1] / "src" / "likewise"
 BUILDERS = ("build", "bundles", "engine", "pipeline")  # rooms that decide what is in a bundle
 FOLDER = Path(__file__).parents[1] / ".bench"
 CALIBRATION = 300  # reviews that the demo was trained on
-os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}")
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,28 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow
 import pytest
 from hypothesis import settings
 from tests.process.sentiment_store import Store, make_store
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
 settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
 settings.load_profile("house")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _own_experiment() -> Iterator[None]:
-    """`mlflow.set_experiment` sets the environment, where the commands of a later file would find another store's."""
+def _mlflow_is_left_as_it_was() -> Iterator[None]:
+    """A file that leaves a store or an experiment chosen fails here, not a later one that finds the wrong store."""
+    before = mlflow_settings()
     yield
-    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+    assert mlflow_settings() == before
+
+
+def mlflow_settings() -> tuple[dict[str, str], bool]:
+    """What MLflow reads from the environment, and whether anybody told it of a store."""
+    chosen = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    return chosen, mlflow.is_tracking_uri_set()
 
 
 @pytest.fixture(scope="session")

@@ -32,10 +32,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "sentiment"
 @pytest.fixture(scope="module")
 def model(store: Store) -> Iterator[Any]:
     """Loaded by plain MLflow, by its `runs:/` URI."""
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store.tracking_uri)
     yield mlflow.pyfunc.load_model(store.uri)
-    mlflow.set_tracking_uri(before)
+    mlflow.set_tracking_uri(None)
 
 
 def predict(model: Any, texts: list[str]) -> list[str]:

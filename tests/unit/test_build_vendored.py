@@ -24,17 +24,16 @@ RUN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """MLflow has a store of its own, the user's."""
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """MLflow has a store of its own, the user's; the ID of its experiment."""
     folder = tmp_path_factory.mktemp("own")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.set_experiment(experiment_id=MlflowClient().create_experiment("own", (folder / "artifacts").as_uri()))
-    yield
+    yield MlflowClient().create_experiment("own", (folder / "artifacts").as_uri())
     mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture
-def held(own_store: None, tmp_path: Path) -> Iterator[Vendored]:
+def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
     """A folder and a file, vendored and installed."""
     folder = tmp_path / "held" / "model"
     (folder / "data").mkdir(parents=True)
@@ -101,8 +100,8 @@ def test_clients_and_threads_are_answered_too(held: Vendored) -> None:
     assert found == ["note"]
 
 
-def test_the_users_own_mlflow_is_intact(held: Vendored) -> None:
-    with mlflow.start_run() as run:
+def test_the_users_own_mlflow_is_intact(own_store: str, held: Vendored) -> None:
+    with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
         mlflow.log_metric("m", 1.0)
     assert mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/mine.txt") == "mine"
@@ -112,8 +111,8 @@ def test_the_users_own_mlflow_is_intact(held: Vendored) -> None:
         MlflowClient().get_run(RUN)
 
 
-def test_inside_a_model_nothing_else_answers(held: Vendored) -> None:
-    with mlflow.start_run() as run:
+def test_inside_a_model_nothing_else_answers(own_store: str, held: Vendored) -> None:
+    with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
     uri = f"runs:/{run.info.run_id}/mine.txt"
     with inside(held):

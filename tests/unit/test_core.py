@@ -236,12 +236,11 @@ def test_what_mlflow_is_told_in_python_is_the_store_too(config: Path, monkeypatc
     import mlflow
 
     trust.remember("models:/m")
-    before = mlflow.get_tracking_uri()
     try:
         mlflow.set_tracking_uri("http://evil:5000")
         assert not trust.Trust().allows(uri="models:/m/1")
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.parametrize(
