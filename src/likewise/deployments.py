@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.api import Bundle, find
-from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, WrongUsage
+from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
 from likewise.targets.base import (
@@ -29,6 +29,7 @@ from likewise.targets.base import (
     Target,
     Verb,
     Waits,
+    unless_fatal,
 )
 from likewise.targets.options import as_json, coerce
 from likewise.targets.registry import open_target
@@ -192,10 +193,7 @@ def plan(
     begun = receipts.unfinished(target.uri, name)
     if begun is not None and _same(cut := Plan.from_dict(begun.plan), verb, wanted, as_json(typed)):
         return Planned(cut, target, ())
-    findings = target.check(wanted, typed) if wanted is not None else ()
-    for finding in findings:
-        if finding.fatal:
-            raise DeployFailed(finding.cause, remedy=finding.remedy)
+    findings = unless_fatal(target.check(wanted, typed)) if wanted is not None else ()
     if begun is not None and settle:
         take_back(target, name, receipts)
     steps = tuple(target.plan(verb, name, wanted, typed, current))
@@ -280,7 +278,7 @@ def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
         raise NotDeployed(f"nothing is deployed as {name!r}{where}", remedy="likewise list shows what is")
     if len(found) > 1:
         places = ", ".join(each["target"] for each in found)
-        raise WrongUsage(f"{name!r} is deployed on {places}", remedy="say which by --to TARGET")
+        raise WrongUsage(f"{name!r} is deployed on {places}", remedy="say which by --to TARGET; to verify: NAME@TARGET")
     return Receipt.from_dict(found[0])
 
 

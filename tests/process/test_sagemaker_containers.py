@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from tests.process.container_room import PATIENCE, until, upper_bundle
-from tests.process.test_sagemaker_emulator import Room, gone, log_of, role_of
+from tests.process.emulator_room import Room, gone, log_of, role_of
 
 import likewise
 from likewise.targets.sagemaker.emulator import ContainerRunner, rehearsal

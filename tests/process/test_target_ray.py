@@ -24,6 +24,7 @@ from likewise.targets.base import Model, Receipt
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
+pytest_plugins = ("tests.process.ray_fixtures",)
 JSON = "application/json"
 
 
@@ -37,19 +38,6 @@ def cluster() -> Iterator[RayCluster]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
     folder = tmp_path_factory.mktemp("models")
     return {version: versioned(folder, version) for version in (1, 2)}
-
-
-@pytest.fixture
-def target(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayTarget]:
-    """Left empty by each test."""
-    for name in ("RAY_AUTH_MODE", "LIKEWISE_CACHE_HOME"):
-        monkeypatch.setenv(name, cluster.env[name])
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    made = RayTarget("ray-serve")
-    yield made
-    for name in names(made):
-        delete(made, name)
-    assert made.found() == []
 
 
 def names(target: RayTarget) -> list[str]:

@@ -20,6 +20,7 @@ from likewise.targets.base import Model, Receipt, Status
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
+pytest_plugins = ("tests.process.ray_fixtures",)
 pytestmark = pytest.mark.timeout(900)
 
 OLD, GOOD = 1, 2
@@ -61,19 +62,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, Model]:
         good: dict[int | str, Model] = {version: versioned(folder, version) for version in (OLD, GOOD)}
         bad = {fault: versioned(folder, 3, fault) for fault in ("raises", "slow", "stuck", "hangs")}
     return good | bad
-
-
-@pytest.fixture
-def target(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayTarget]:
-    """Left empty by each test."""
-    for name in ("RAY_AUTH_MODE", "LIKEWISE_CACHE_HOME"):
-        monkeypatch.setenv(name, cluster.env[name])
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    made = RayTarget("ray-serve")
-    yield made
-    for each in made.found():
-        delete(made, each.name)
-    assert made.found() == []
 
 
 def run_of(target: RayTarget, name: str, model: Model, options: RayOptions, receipt: Receipt) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from likewise.targets.ray.needs import room_for
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
+pytest_plugins = ("tests.process.ray_fixtures",)
 DRAIN_S = 3  # Ray's default of 30 is for load balancers beyond the cluster
 
 
@@ -54,18 +55,6 @@ def cluster() -> Iterator[RayCluster]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
     folder = tmp_path_factory.mktemp("models")
     return {version: versioned(folder, version) for version in (1, 2)}
-
-
-@pytest.fixture
-def target(cluster: RayCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayTarget]:
-    """Left empty by each test."""
-    for name in ("RAY_AUTH_MODE", "LIKEWISE_CACHE_HOME"):
-        monkeypatch.setenv(name, cluster.env[name])
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    made = RayTarget("ray-serve")
-    yield made
-    for each in made.found():
-        delete(made, each.name)
 
 
 def test_the_check_sees_what_the_proxies_are(

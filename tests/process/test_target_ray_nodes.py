@@ -134,16 +134,15 @@ class Nodes:
         assert done.returncode == 0, done.stderr[-3000:]
         return dict(json.loads(done.stdout))
 
-    def running_on(self) -> list[str]:
-        """The hosts of the replicas that run; a deployment that lacks one is called failing, which is exit code 1."""
-        done = self.run("-m", "likewise.cli", "status", "two", "--json")
-        assert done.returncode in (0, 1), done.stderr[-3000:]
-        told = json.loads(done.stdout)["status"]["details"]["replicas"]
-        return sorted(each["node"] for each in told if each["state"] == "RUNNING")
+    def running_on(self) -> tuple[str, list[str]]:
+        """The deployment's state, and the hosts of the replicas that run."""
+        status = self.likewise("status", "two")["status"]
+        told = status["details"]["replicas"]
+        return status["state"], sorted(each["node"] for each in told if each["state"] == "RUNNING")
 
-    def await_running_on(self, *addresses: str) -> None:
+    def await_running_on(self, *addresses: str, state: str = "ready") -> None:
         deadline = time.monotonic() + PATIENCE
-        while (found := self.running_on()) != list(addresses):
+        while (found := self.running_on()) != (state, list(addresses)):
             assert time.monotonic() < deadline, found
 
     def ask(self, *addresses: str) -> list[list[Any]]:
@@ -193,7 +192,7 @@ def test_the_loss_of_a_node_loses_no_deployment(nodes: Nodes) -> None:
     assert len(nodes.processes_that_answered()) == 2  # each proxy prefers the replica beside it
     shutil.rmtree(model.folder)  # what comes back comes from the cluster
     nodes.kill(1)
-    nodes.await_running_on(ADDRESSES[0])
+    nodes.await_running_on(ADDRESSES[0], state="degraded")
     for _ in range(10):
         assert nodes.ask(ADDRESSES[0]) == [[200, ANSWER]]
     nodes.join()

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
+from likewise.core.errors import DeployFailed
 
 Json = Any  # what JSON can say: a plan and a receipt are stored as such
 Outputs = Mapping[str, Json]
 Verb = Literal["create", "update", "delete"]
-State = Literal["ready", "starting", "updating", "failing", "gone"]
+State = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
+"""degraded: it answers, with fewer replicas than were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,14 @@ class Finding:
     cause: str
     remedy: str
     fatal: bool = True
+
+
+def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """The same; DeployFailed with the first that is fatal."""
+    for finding in findings:
+        if finding.fatal:
+            raise DeployFailed(finding.cause, remedy=finding.remedy)
+    return findings
 
 
 @dataclass(frozen=True, slots=True)

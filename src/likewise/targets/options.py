@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,16 +23,21 @@ def coerce(kind: type[T], given: Mapping[str, object]) -> T:
     thing.
     """
     hints, known = get_type_hints(kind), {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    for key in given:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise WrongUsage(f"there is no option {key!r}", remedy=f"{meant}options: {', '.join(sorted(known))}")
+    refuse_unknown(given, known)
     values = {key: _value(key, value, hints[key]) for key, value in given.items()}
     try:
         return kind(**values)
     except TypeError as error:  # one without a default is missing
         raise WrongUsage(str(error), remedy="give it by -C KEY=VALUE") from error
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
+    """WrongUsage for the first name that is not `known`, with the nearest one."""
+    for key in given:
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise WrongUsage(f"there is no option {key!r}", remedy=f"{meant}options: {', '.join(sorted(known))}")
 
 
 def as_json(options: Any) -> dict[str, Any]:

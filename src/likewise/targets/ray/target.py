@@ -119,6 +119,8 @@ class RayTarget:
         if state == "starting" and noted.get("before"):
             state = "updating"
         ready = sum(each["state"] == "RUNNING" for each in seen["replicas"])
+        if seen["status"] == "UNHEALTHY" and ready:  # Serve's word for one replica that it cannot place, too
+            state = "degraded"
         details = {**{k: seen[k] for k in ("status", "message", "replicas")}, "bundle": _bundle_of(noted)}
         about = f"{ready} of {seen['target']} replicas run"
         if canary := noted.get("canary"):

@@ -10,16 +10,8 @@ from typing import Any
 
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
+from likewise.targets.sagemaker.patterns import matches
 
-# what AWS's patterns, which are Java's, say otherwise than Python's
-_JAVA = (
-    (r"\p{L}\p{Z}\p{N}", "\\w \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"),
-    (r"[\p{Print}]", r"[\x20-\x7e]"),
-    (r"\p{Print}", r"[\x20-\x7e]"),
-    (r"\p{ASCII}", r"[\x00-\x7f]"),
-    (r"\uD800\uDC00-\uDBFF\uDFFF", "\U00010000-\U0010ffff"),
-    (r"\z", r"\Z"),
-)
 _NAMED = re.compile(r"(?P<head>[^:]*?parameter(?: in)? )(?P<path>[\w.\[\]]+)")
 
 
@@ -46,13 +38,6 @@ def option_of(path: str, origins: Mapping[str, str]) -> str:
         if plain == known or plain.startswith(f"{known}."):
             return origins[known] + plain[len(known) :]
     return plain
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    """One of AWS's patterns, which are Java's, as Python reads it."""
-    for java, python in _JAVA:
-        text = text.replace(java, python)
-    return re.compile(text)
 
 
 @lru_cache(maxsize=8)
@@ -98,7 +83,7 @@ def _text(value: str, shape: Any, path: str) -> Iterator[tuple[str, str, str]]:
         return
     yield from _length(value, shape, path)
     wanted = shape.metadata.get("pattern")
-    if wanted and not pattern(wanted).fullmatch(value):
+    if wanted and not matches(wanted, value):
         yield path, f"is {value!r}, which is not of AWS's form {wanted}", ""
 
 

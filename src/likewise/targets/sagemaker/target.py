@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from likewise.bundles.open import is_bundle, open_bundle
-from likewise.core.errors import DeployFailed, WrongUsage
+from likewise.core.errors import WrongUsage
 from likewise.targets.base import Answer, Done, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
 from likewise.targets.options import coerce, described
 from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
@@ -112,11 +112,7 @@ class SageMakerTarget:
         tell: Callable[[Step], None],
     ) -> Done:
         """A batch transform job; see `transform`."""
-        own, job = split(options)
-        for finding in self.check(model, own):
-            if finding.fatal:
-                raise DeployFailed(finding.cause, remedy=finding.remedy)
-        return transform(self, model, source, output, own, job, name=name, restart=restart, tell=tell)
+        return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
 
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""

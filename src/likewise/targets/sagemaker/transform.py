@@ -8,7 +8,7 @@ from typing import Any
 from likewise.core.errors import WrongUsage
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
-from likewise.targets.base import BATCH, Done, Model, Plan, Step, Target
+from likewise.targets.base import BATCH, Done, Model, Plan, Step, Target, unless_fatal
 from likewise.targets.options import as_json
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
@@ -18,7 +18,6 @@ from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.requests import Request
-from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
 ORIGINS = {
@@ -61,6 +60,7 @@ def transform(
     )
     request = _request(asked, job or TransformOptions(), source, output)
     _check(asked, request)
+    unless_fatal(target.check(model, options))
     aws = Aws(asked.at)
     steps, made = _model_steps(aws, asked)
     stem = derived(name, made, request)
@@ -84,7 +84,6 @@ def _check(asked: plan.Asked, request: Request) -> None:
     check_name(asked.name)
     if asked.options.serverless_config is not None:
         raise WrongUsage("a batch job has instances, and no serverless_config", remedy="leave it out")
-    check_requests(asked.model, asked.options)
     named = {**request, "TransformJobName": asked.name, "ModelName": asked.name}
     check("sagemaker", "CreateTransformJob", named, ORIGINS)
 

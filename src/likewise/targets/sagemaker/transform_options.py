@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from likewise.core.errors import WrongUsage
-from likewise.targets.options import coerce
+from likewise.targets.options import coerce, refuse_unknown
 from likewise.targets.sagemaker.options import SageMakerOptions
 
 
@@ -46,9 +45,6 @@ def split(given: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptio
     """Options of both kinds, told apart by their names; WrongUsage as `coerce` raises it."""
     own = {each.name for each in fields(TransformOptions)}
     known = {each.name for each in fields(SageMakerOptions)}
-    for name in given:
-        if name not in own | known:
-            near = f"options: {', '.join(sorted(own | known))}"
-            raise WrongUsage(f"there is no option {name!r}", remedy=near)
+    refuse_unknown(given, own | known)
     job = coerce(TransformOptions, {name: value for name, value in given.items() if name in own})
     return coerce(SageMakerOptions, {name: value for name, value in given.items() if name in known}), job

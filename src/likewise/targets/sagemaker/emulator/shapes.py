@@ -6,7 +6,6 @@ and only the service looks at them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -14,20 +13,9 @@ from typing import Any
 import botocore.session
 from botocore.validate import ParamValidator
 
-Shape = Any  # botocore's
+from likewise.targets.sagemaker.patterns import matches
 
-# Java's classes, some a little wider, as Python's module `re` has no names for them.
-_CLASSES = {
-    "ASCII": r"\x00-\x7f",
-    "Print": r"\x20-\x7e",
-    "Alnum": r"A-Za-z0-9",
-    "L": r"\w",
-    "N": r"\w",
-    "M": r"\u0300-\u036f",
-    "Z": r"\s",
-    "P": r"!-/:-@\[-`{-~\u00a1-\u2bff",
-    "S": r"!-/:-@\[-`{-~\u00a1-\u2bff",
-}
+Shape = Any  # botocore's
 
 
 @cache
@@ -94,25 +82,3 @@ def _bounds(size: float, said: Mapping[str, Any], what: str) -> Iterator[str]:
         yield f"{what} greater than or equal to {said['min']}"
     if size > said.get("max", size):
         yield f"{what} less than or equal to {said['max']}"
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether the whole of `text` is a `pattern` of Java's; one that Python cannot read is not held against it."""
-    found = compiled(pattern)
-    return found is None or found.fullmatch(text) is not None
-
-
-@cache
-def compiled(pattern: str) -> re.Pattern[str] | None:
-    """One of Java's as Python reads it; None for one that Python cannot read."""
-
-    def named(found: re.Match[str]) -> str:
-        before = pattern[: found.start()]
-        inside = before.count("[") - before.count("\\[") > before.count("]") - before.count("\\]")
-        known = _CLASSES.get(found[1], "")
-        return known if inside else f"[{known}]"
-
-    try:
-        return re.compile(re.sub(r"\\p\{(\w+)\}", named, pattern).replace(r"\z", r"\Z"))
-    except re.error:
-        return None

@@ -1,0 +1,64 @@
+"""Deployments on an AWS account of the emulator, made without the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.process.sagemaker_account import AwsAccount
+
+from likewise.core.errors import DeployFailed, LikewiseError
+from likewise.receipts import Receipts
+from likewise.targets.apply import apply
+from likewise.targets.base import Model, Plan, Receipt, Verb
+from likewise.targets.options import as_json, coerce
+from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.target import SageMakerTarget
+
+ONE, TWO = (Model("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")
+
+
+def planned(
+    account: AwsAccount, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+) -> tuple[Plan, SageMakerTarget]:
+    """As `likewise.deployments` makes a plan."""
+    target = account.target
+    kept = dict(current.options) if current else account.options("one:1")
+    options = coerce(SageMakerOptions, {**kept, **given})
+    findings = target.check(model, options) if model else ()
+    for finding in findings:
+        raise DeployFailed(finding.cause, remedy=finding.remedy)
+    steps = tuple(target.plan(verb, name, model, options, current))
+    return Plan(target.uri, name, verb, model, as_json(options), steps), target
+
+
+def carried_out(
+    account: AwsAccount, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+) -> Receipt | None:
+    """A plan, made and done."""
+    plan, target = planned(account, verb, name, model, current, **given)
+    return apply(plan, target, Receipts())
+
+
+def deployed(account: AwsAccount, name: str, model: Model = ONE, **given: str | None) -> Receipt:
+    """A deployment."""
+    receipt = carried_out(account, "create", name, model, **given)
+    assert receipt is not None
+    return receipt
+
+
+def answers(account: AwsAccount, receipt: Receipt) -> str:
+    """The bundle that answers."""
+    answer = account.target.predict(receipt, b"{}", "application/json")
+    assert answer.status == 200, answer
+    return str(json.loads(answer.body)[0])
+
+
+def failure_of(work: Callable[[], object]) -> LikewiseError | None:
+    """How it fails, None where it does not."""
+    try:
+        work()
+    except LikewiseError as error:
+        return error
+    return None

@@ -1,0 +1,100 @@
+"""Batch transform jobs and asynchronous requests of the target `sagemaker`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.process.sagemaker_account import AwsAccount
+from tests.process.sagemaker_room import ONE, deployed, failure_of
+
+from likewise.core.errors import DeployFailed, WrongUsage
+from likewise.targets.options import coerce
+from likewise.targets.sagemaker.emulator.faults import Fault, Kind
+from likewise.targets.sagemaker.invoking import answer_of, invoke_async
+from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.transform import transform
+from likewise.targets.sagemaker.transform_options import TransformOptions
+
+pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.process.sagemaker_fixtures",)
+
+
+def test_an_asynchronous_request_is_answered_in_s3(account: AwsAccount, bucket: str) -> None:
+    config = json.dumps({"OutputConfig": {"S3OutputPath": f"s3://{bucket}/out"}})
+    receipt = deployed(account, "async", async_inference_config=config)
+    target = account.target
+    aws = target.aws_of(receipt)
+    later = invoke_async(aws, "async", b'{"inputs": ["a"]}', "application/json")
+    assert later.output.startswith(f"s3://{bucket}/out")
+    answer = answer_of(aws, later, target.patience, 30)
+    assert (answer.status, json.loads(answer.body)) == (200, ["/one:1", '{"inputs": ["a"]}'])
+
+
+def test_an_endpoint_that_answers_at_once_takes_no_asynchronous_request(account: AwsAccount) -> None:
+    receipt = deployed(account, "atonce")
+    with pytest.raises(WrongUsage, match="atonce"):
+        invoke_async(account.target.aws_of(receipt), "atonce", b"{}", "application/json")
+
+
+def job_options(account: AwsAccount, **given: str) -> SageMakerOptions:
+    return coerce(SageMakerOptions, {**account.options("one:1"), **given})
+
+
+def test_a_batch_job_leaves_its_output_and_no_model(account: AwsAccount, bucket: str) -> None:
+    account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
+    target, job = account.target, TransformOptions(accept="application/json")
+    source, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
+    done = transform(target, ONE, source, output, job_options(account), job)
+    assert done.status == "Completed"
+    assert [key for key in account.objects() if key.endswith("a.csv.out")]
+    assert account.client("sagemaker").list_models()["Models"] == []
+    again = transform(target, ONE, source, output, job_options(account), job)
+    assert again.id == done.id  # it is done
+    once_more = transform(target, ONE, source, output, job_options(account), job, restart=True)
+    assert once_more.id == f"{done.id}-2"
+
+
+def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: AwsAccount, bucket: str) -> None:
+    account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
+    asked = (ONE, f"s3://{bucket}/in", f"s3://{bucket}/failed", job_options(account, env='{"HOW": "exits"}'))
+    with pytest.raises(DeployFailed, match="no such weights"):
+        transform(account.target, *asked)
+    assert account.client("sagemaker").list_models()["Models"] == []
+
+
+@pytest.mark.parametrize("kind", ["cut", "cut-after"])
+def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: AwsAccount, bucket: str, kind: Kind) -> None:
+    sagemaker = account.client("sagemaker")
+    account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\n")
+
+    def run() -> None:
+        output = f"s3://{bucket}/{kind}"
+        transform(account.target, ONE, f"s3://{bucket}/in", output, job_options(account), restart=True)
+
+    account.emulator.faults.clear()
+    run()
+    for call in dict.fromkeys(account.emulator.faults.calls):
+        account.emulator.faults.clear()
+        account.emulator.faults.add(Fault(kind, 1, call.operation, call.service))
+        error = failure_of(run)
+        assert error.remedy if error is not None else call.operation == "GetRole", call
+        running = sagemaker.list_transform_jobs(StatusEquals="InProgress")["TransformJobSummaries"]
+        assert (running, sagemaker.list_models()["Models"]) == ([], []), call
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "said"),
+    [
+        ("/a/path", {}, "the input"),
+        ("s3://b/in", {"instance_type": "ml.m5.xlrage"}, "instance_type"),
+        ("s3://b/in", {"serverless_config": '{"MemorySizeInMB": 1024, "MaxConcurrency": 1}'}, "serverless_config"),
+    ],
+)
+def test_a_batch_job_that_cannot_be_is_refused_before_aws_is_asked(
+    account: AwsAccount, source: str, given: dict[str, str], said: str
+) -> None:
+    account.emulator.faults.clear()
+    with pytest.raises(WrongUsage, match=said):
+        transform(account.target, ONE, source, "s3://b/out", job_options(account, **given))
+    assert account.emulator.faults.calls == []
