@@ -30,6 +30,7 @@ from likewise.core.errors import (
     NotDeployed,
     WrongUsage,
 )
+from likewise.parity import VerifyOptions
 from likewise.targets.base import Receipt
 
 pytestmark = pytest.mark.slow
@@ -85,12 +86,17 @@ def served(name: str) -> object:
     return deployments.status(name)[1].details["bundle"]
 
 
-def test_a_deployment_answers_as_its_bundle_does(place: Place, deploy: Deploy, one: Path) -> None:
+def test_a_deployment_answers_as_its_bundle_does(place: Place, deploy: Deploy, one: Path, tmp_path: Path) -> None:
     receipt = deploy(one, "upper")
     texts = ["a", "", "ü😀", "two\nlines"]
     with likewise.open_bundle(one, trust=True) as bundle:
         wanted = bundle.predict(pd.DataFrame({"text": texts}))
     assert asked("upper", *texts) == wanted
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    options = VerifyOptions(golden=str(golden), tolerance=0.0)
+    found = likewise.verify(one, [f"upper@{place.uri}"], options=options, trust=True)
+    assert (found.agrees, found.places[0].same) == (True, len(texts)), found
     assert [each.name for each in deployments.deployments()] == ["upper"]
     status = deployments.status("upper")[1]
     assert (status.state, status.url, served("upper")) == ("ready", receipt.output("url"), digest(one))

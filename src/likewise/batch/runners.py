@@ -42,6 +42,11 @@ def score(
     return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, shipped))
 
 
+def names() -> tuple[str, ...]:
+    """Every runner's name, the built-in ones first."""
+    return (*RUNNERS, *sorted(entry.name for entry in entry_points(group=GROUP)))
+
+
 def runner(name: str) -> Runner:
     """The runner's function; WrongUsage for an unknown name."""
     if name in RUNNERS:
@@ -50,8 +55,7 @@ def runner(name: str) -> Runner:
         return run
     added = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in added:
-        names = ", ".join([*RUNNERS, *sorted(added)])
-        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {names}")
+        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {', '.join(names())}")
     loaded: Runner = added[name].load()
     return loaded
 

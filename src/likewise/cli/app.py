@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import deploying, images, jobs, machine, models, running
+from likewise.cli import deploying, images, jobs, machine, models, proof, running
 from likewise.cli.screen import failure
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 COMMANDS = (
     *(models.bundle, models.inspect, running.serve, running.score),
     *(deploying.deploy, deploying.list_, deploying.status, deploying.predict, deploying.update, deploying.delete),
-    *(jobs.transform, jobs.rehearse),
+    *(jobs.transform, jobs.rehearse, proof.verify),
     *(machine.demo, machine.doctor, models.trust),
 )
 for command in COMMANDS:

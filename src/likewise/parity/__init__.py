@@ -1,0 +1,7 @@
+"""One golden set through every place where a model answers, and the answers compared."""
+
+from likewise.parity.check import Parity, PlaceParity, verify
+from likewise.parity.compare import Difference
+from likewise.parity.options import VerifyOptions
+
+__all__ = ["Difference", "Parity", "PlaceParity", "VerifyOptions", "verify"]

@@ -1,0 +1,121 @@
+"""`likewise verify` over a deployment, a URL, batch jobs and plain MLflow, as its users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conformance.target_room import upper_bundle
+
+from likewise import deployments
+
+pytestmark = pytest.mark.slow
+BAD = 'assert "bad" not in list(model_input["text"]), "a bad row"'
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {mark: upper_bundle(folder / mark, f"{mark}:", predicting=BAD) for mark in ("one", "two")}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a user who has nothing yet."""
+    folder = tmp_path_factory.mktemp("home")
+    homes = {f"LIKEWISE_{name}_HOME": str(folder / name.lower()) for name in ("DATA", "CACHE", "CONFIG")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in homes.items():
+            patch.setenv(name, value)
+        yield {**os.environ, **homes}
+
+
+@pytest.fixture(scope="module")
+def url(home: Mapping[str, str], models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the deployment `one` on the target local, which asks for a token."""
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text("kept-to-itself\n")
+    options = {"token_file": str(token)}
+    receipt = deployments.deploy(models["one"], "local", "one", options, trust=True)
+    yield f"{receipt.output('url')}#{token}"
+    deployments.delete("one")
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    path = tmp_path / "golden.csv"
+    path.write_text('id,text\n1,fine\n2,bad\n3,\n4,"a, b"\n')
+    return path
+
+
+def verified(home: Mapping[str, str], *words: object, code: int = 0) -> dict[str, Any]:
+    """What `likewise verify … --json` prints, ended with `code`."""
+    command = [sys.executable, "-m", "likewise.cli", "verify", *map(str, words), "--json"]
+    done = subprocess.run(command, env=dict(home), capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr[-3000:]
+    return dict(json.loads(done.stdout))
+
+
+def test_every_place_agrees_and_refuses_the_same_row(
+    home: dict[str, str], models: dict[str, Path], url: str, golden: Path
+) -> None:
+    address, _, token = url.partition("#")
+    places = ["one", "one@local", address, f"{address}/invocations", "local", "spark", "mlflow"]
+    against = [word for where in places for word in ("--against", where)]
+    found = verified(home, models["one"], *against, "--golden", golden, "--token-file", token, "--trust")
+    assert found["agrees"]
+    assert [place["where"] for place in found["places"]] == places
+    for place in found["places"]:
+        counts = {name: place[name] for name in ("rows", "same", "close", "differ", "refused")}
+        assert counts == {"rows": 4, "same": 4, "close": 0, "differ": 0, "refused": 1}, place
+
+
+def test_another_model_differs_and_is_exit_code_3(
+    home: dict[str, str], models: dict[str, Path], url: str, golden: Path
+) -> None:
+    found = verified(home, models["two"], "--against", "one", "--golden", golden, "--trust", code=3)
+    (place,) = found["places"]
+    assert (found["agrees"], place["differ"], place["refused"]) == (False, 3, 1)
+    assert place["first"][0] == {"row": 0, "here": "two:FINE", "there": "one:FINE"}
+    command = [sys.executable, "-m", "likewise.cli", "verify", str(models["two"]), "--against", "one", "--trust"]
+    said = subprocess.run([*command, "--golden", str(golden)], env=home, capture_output=True, text=True, timeout=300)
+    assert said.returncode == 3
+    assert said.stdout.split("\t")[:5] == ["one", "DIFFERS", "1", "0", "3"]
+    assert "one, row 0: one:FINE" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--against", "nobody"], "NOT_DEPLOYED", "nobody"),
+        (["--against", "http://127.0.0.1:9"], "TARGET_UNAVAILABLE", "127.0.0.1:9"),
+        (["--against", "URL"], "DEPLOY_FAILED", "answered 401"),
+        (["--against", "one", "--golden", "gone.csv"], "INPUT_NOT_FOUND", "gone.csv"),
+        (["--against", "URL", "--token-file", "gone"], "WRONG_USAGE", "gone"),
+    ],
+)
+def test_what_is_no_difference_is_an_error(
+    home: dict[str, str], models: dict[str, Path], url: str, golden: Path, words: list[str], code: str, told: str
+) -> None:
+    address = url.partition("#")[0]
+    given = [address if word == "URL" else word for word in words]
+    given += [] if "--golden" in given else ["--golden", str(golden)]
+    error = verified(home, models["one"], *given, "--trust", code=2 if code == "WRONG_USAGE" else 1)["error"]
+    assert error["error_code" if "error_code" in error else "code"] == code
+    assert told in json.dumps(error)
+
+
+def test_nobody_has_allowed_its_code(home: dict[str, str], models: dict[str, Path], golden: Path) -> None:
+    error = verified(home, models["one"], "--against", "mlflow", "--golden", golden, code=1)["error"]
+    assert "CODE_NOT_TRUSTED" in json.dumps(error)
+
+
+def test_a_model_without_an_example_needs_a_golden_set(home: dict[str, str], models: dict[str, Path]) -> None:
+    error = verified(home, models["one"], "--against", "local", "--trust", code=2)["error"]
+    assert "--golden" in error["remedy"]
