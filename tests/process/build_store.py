@@ -110,7 +110,7 @@ def make_store(folder: Path) -> Store:
     return store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _one_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("build") / "store")
 
