@@ -140,6 +140,13 @@ def ask(
     return target.predict_later(receipt, body, content_type, later_s)
 
 
+def asker(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Answer]]:
+    """A deployment's receipt, and what asks it with JSON, for many requests; NotDeployed."""
+    receipt = _current(Receipts(), name, to)
+    target = _live(receipt)
+    return receipt, lambda body: target.predict(receipt, body, JSON)
+
+
 def job(
     model: Model,
     to: str,

@@ -74,6 +74,7 @@ def test_every_place_agrees_and_refuses_the_same_row(
     for place in found["places"]:
         counts = {name: place[name] for name in ("rows", "same", "close", "differ", "refused")}
         assert counts == {"rows": 4, "same": 4, "close": 0, "differ": 0, "refused": 1}, place
+        assert place["bundle"] == (None if place["where"] == "mlflow" else found["bundle"]), place
 
 
 def test_another_model_differs_and_is_exit_code_3(
@@ -82,11 +83,12 @@ def test_another_model_differs_and_is_exit_code_3(
     found = verified(home, models["two"], "--against", "one", "--golden", golden, "--trust", code=3)
     (place,) = found["places"]
     assert (found["agrees"], place["differ"], place["refused"]) == (False, 3, 1)
+    assert place["bundle"] != found["bundle"]
     assert place["first"][0] == {"row": 0, "here": "two:FINE", "there": "one:FINE"}
     command = [sys.executable, "-m", "likewise.cli", "verify", str(models["two"]), "--against", "one", "--trust"]
     said = subprocess.run([*command, "--golden", str(golden)], env=home, capture_output=True, text=True, timeout=300)
     assert said.returncode == 3
-    assert said.stdout.split("\t")[:5] == ["one", "DIFFERS", "1", "0", "3"]
+    assert said.stdout.split("\t")[:6] == ["one", "DIFFERS", place["bundle"][:19], "1", "0", "3"]
     assert "one, row 0: one:FINE" in said.stderr
 
 

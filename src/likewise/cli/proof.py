@@ -68,11 +68,11 @@ def verify(
 
 def _show(found: Parity, screen: Screen) -> None:
     """The table, then a few rows of each place that are answered in another way."""
-    header = ("place", "verdict", "same", "close", "differ", "largest", "refused", "seconds")
+    header = ("place", "verdict", "bundle", "same", "close", "differ", "largest", "refused", "seconds")
     screen.table(
         f"{found.bundle[:19]}… here by {found.engine}, {found.rows} rows of {found.golden}",
         header,
-        [(place.where, *_facts(place)) for place in found.places],
+        [(place.where, *_facts(place, found.bundle)) for place in found.places],
     )
     for place in found.places:
         for each in place.first:
@@ -80,8 +80,9 @@ def _show(found: Parity, screen: Screen) -> None:
             screen.note(f"{' ' * len(place.where)}  here: {each.here}")
 
 
-def _facts(place: PlaceParity) -> tuple[str, ...]:
+def _facts(place: PlaceParity, here: str) -> tuple[str, ...]:
     largest = f"{place.largest:.2g}" if place.close else ""
     counts = (place.same, place.close, place.differ)
     verdict = "agrees" if place.agrees else "DIFFERS"
-    return (verdict, *map(str, counts), largest, str(place.refused), f"{place.seconds:.1f}")
+    bundle = "the same" if place.bundle == here else (place.bundle or "not told")[:19]
+    return (verdict, bundle, *map(str, counts), largest, str(place.refused), f"{place.seconds:.1f}")

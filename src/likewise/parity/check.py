@@ -22,12 +22,14 @@ MOST_SHOWN = 5  # differing rows of a place
 class PlaceParity:
     """One place's answers beside those here.
 
-    same: rows that are answered alike to the letter; close: those whose numbers differ within the tolerance, by
-    `largest` at most; differ: all others, of which `first` has a few. refused: rows that neither answers (counted under
-    `same`). seconds: what the asking took, starts of processes included.
+    bundle: digest of the one that it serves, None where it does not say. same: rows that are answered alike to the
+    letter; close: those whose numbers differ within the tolerance, by `largest` at most; differ: all others, of which
+    `first` has a few. refused: rows that neither answers (counted under `same`). seconds: what the asking took, starts
+    of processes included.
     """
 
     where: str
+    bundle: str | None
     rows: int
     same: int
     close: int
@@ -96,9 +98,9 @@ def verify(
     uri, places = str(model.path if isinstance(model, api.Bundle) else model), []
     for where in against:
         begun = time.monotonic()
-        theirs = there(where, golden, chosen, uri, options)
-        seconds = time.monotonic() - begun
-        places.append(_compared(where, ours, theirs, found.signature.outputs, options.tolerance, seconds))
+        digest, theirs = there(where, golden, chosen, uri, options)
+        pairs = _paired(ours, theirs, found.signature.outputs)
+        places.append(_compared(where, digest, pairs, options.tolerance, time.monotonic() - begun))
         tell(f"{where}: {places[-1].rows - places[-1].differ} of {places[-1].rows} rows agree")
     return Parity(found.digest, label, golden.source, len(golden), options.tolerance, tuple(places))
 
@@ -110,19 +112,14 @@ def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
 
 
 def _compared(
-    where: str,
-    here: Sequence[object],
-    there: Sequence[object],
-    outputs: tuple[Field, ...] | None,
-    tolerance: float,
-    seconds: float,
+    where: str, bundle: str | None, pairs: Sequence[tuple[object, object]], tolerance: float, seconds: float
 ) -> PlaceParity:
-    pairs = [(_value(a, outputs), _value(b, outputs)) for a, b in _paired(here, there)]
     apart = [distance(*pair, tolerance) for pair in pairs]
     differ = [row for row, found in enumerate(apart) if found is None]
     close = [found for found, (a, b) in zip(apart, pairs, strict=True) if found is not None and not _alike(a, b)]
     return PlaceParity(
         where,
+        bundle,
         rows=len(pairs),
         same=len(pairs) - len(close) - len(differ),
         close=len(close),
@@ -138,10 +135,12 @@ def _alike(a: object, b: object) -> bool:
     return a == b or (isinstance(a, Refused) and isinstance(b, Refused))
 
 
-def _paired(here: Sequence[object], there: Sequence[object]) -> list[tuple[object, object]]:
+def _paired(
+    here: Sequence[object], there: Sequence[object], outputs: tuple[Field, ...] | None
+) -> list[tuple[object, object]]:
     """By row; where only one of the two has an answer for each row, the other's is each row's."""
     most = max(len(here), len(there))
-    longer = [list(side) * (most if len(side) == 1 else 1) for side in (here, there)]
+    longer = [[_value(each, outputs) for each in side] * (most if len(side) == 1 else 1) for side in (here, there)]
     return list(zip(*longer, strict=True))
 
 

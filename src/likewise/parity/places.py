@@ -8,12 +8,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO
+from typing import IO, Self
 from urllib.parse import urlsplit
 
 from likewise import api, deployments
@@ -29,11 +30,11 @@ from likewise.parity.asking import Post, Reply, by_request, in_rows
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden
 from likewise.parity.options import VerifyOptions
+from likewise.targets.base import Answer
 from likewise.wire import Form, decode, encode
 
 MLFLOW = "mlflow"
 ROW = "likewise_row"
-JSON = {"Content-Type": "application/json"}
 
 
 def here(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
@@ -46,17 +47,23 @@ def here(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
         return engine.spec.label, values if by_row else in_rows(values[0], len(golden))
 
 
-def there(where: str, golden: Golden, bundle: api.Bundle, model: str, options: VerifyOptions) -> list[object]:
-    """Of the place `where`; NotDeployed for a name that nothing has, and what the place raises."""
+def there(
+    where: str, golden: Golden, bundle: api.Bundle, model: str, options: VerifyOptions
+) -> tuple[str | None, list[object]]:
+    """Of the place `where`: the digest of the bundle that it serves, where it says so, and its answers.
+
+    NotDeployed for a name that nothing has, and what the place raises.
+    """
     if where in runners.names():
-        return _scored(where, golden, bundle)
+        return bundle.digest, _scored(where, golden, bundle)
     row_wise = bundle.manifest.row_wise
     if where == MLFLOW:
         with _plain_mlflow(bundle, model) as ask:
-            return by_request(golden, ask, where, row_wise)
+            return None, by_request(golden, ask, where, row_wise)
     is_url = where.startswith(("http://", "https://"))
-    post: Post = partial(_post, _invocations(where), options) if is_url else partial(_ask, where)
-    return by_request(golden, post, where, row_wise)
+    place = _Address.of(where, options) if is_url else _Deployment.of(where)
+    found = by_request(golden, place.post, where, row_wise)
+    return place.bundle, found
 
 
 def _plain(value: object) -> object:
@@ -67,21 +74,35 @@ def _plain(value: object) -> object:
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
-def _invocations(url: str) -> str:
-    """A URL with a path is asked as it is: deployments on Ray answer at their route."""
-    return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
+@dataclass
+class _Address:
+    """A URL. bundle: as its last answer says."""
 
+    url: str
+    headers: Mapping[str, str]
+    timeout_s: float
+    bundle: str | None = None
 
-def _post(url: str, options: VerifyOptions, body: bytes) -> Reply:
-    headers = JSON if options.token_file is None else {**JSON, "Authorization": f"Bearer {_token(options.token_file)}"}
-    request = urllib.request.Request(url, body, headers)  # noqa: S310  `_invocations` has seen its scheme
-    try:
-        with urllib.request.urlopen(request, timeout=options.timeout_s) as answer:  # noqa: S310
-            return Reply(answer.status, answer.read())
-    except urllib.error.HTTPError as error:
-        return Reply(error.code, error.read())
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that cannot be read
-        raise TargetUnavailable(f"{url} gave no answer: {error}", remedy="see that it runs, and its address") from error
+    @classmethod
+    def of(cls, url: str, options: VerifyOptions) -> Self:
+        """With a path it is asked as it is: deployments on Ray answer at their route."""
+        asked = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
+        token = {} if options.token_file is None else {"Authorization": f"Bearer {_token(options.token_file)}"}
+        return cls(asked, {"Content-Type": deployments.JSON, **token}, options.timeout_s)
+
+    def post(self, body: bytes) -> Reply:
+        """TargetUnavailable where nothing comes back."""
+        request = urllib.request.Request(self.url, body, dict(self.headers))  # noqa: S310  `there` has seen its scheme
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:  # noqa: S310
+                self.bundle = answer.headers.get("X-Likewise-Bundle")
+                return Reply(answer.status, answer.read())
+        except urllib.error.HTTPError as error:
+            return Reply(error.code, error.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
+            raise TargetUnavailable(
+                f"{self.url} gave no answer: {error}", remedy="see that it runs, and its address"
+            ) from error
 
 
 def _token(path: Path) -> str:
@@ -91,10 +112,24 @@ def _token(path: Path) -> str:
         raise WrongUsage(f"{path}: {error.strerror}", remedy="--token-file names a file that can be read") from error
 
 
-def _ask(where: str, body: bytes) -> Reply:
-    name, _, target = where.partition("@")
-    answer = deployments.ask(name, body, to=target or None)
-    return Reply(answer.status, answer.body)
+@dataclass
+class _Deployment:
+    """A deployment by its name. bundle: as its receipt says."""
+
+    bundle: str
+    ask: Callable[[bytes], Answer]
+
+    @classmethod
+    def of(cls, where: str) -> Self:
+        """Of NAME or NAME@TARGET; NotDeployed."""
+        name, _, target = where.partition("@")
+        receipt, ask = deployments.asker(name, to=target or None)
+        return cls(receipt.model.digest, ask)
+
+    def post(self, body: bytes) -> Reply:
+        """What the target's `predict` says."""
+        answer = self.ask(body)
+        return Reply(answer.status, answer.body)
 
 
 # --- batch jobs ------------------------------------------------------------------------------------------------------
