@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from tests.docs.generated import compare
 
-DEPLOYING = ("deploy", "list", "status", "predict", "update", "delete")
-IMAGES = ("image build", "image push", "image run", "image dockerfile")
-COMMANDS = ("bundle", "inspect", "serve", "score", "demo", "doctor", "trust", *DEPLOYING, *IMAGES)
+from likewise.cli import app
+from likewise.cli.images import image
+
+COMMANDS = [command.__name__.rstrip("_") for command in app.COMMANDS]
+COMMANDS += [f"image {command.callback.__name__}" for command in image.registered_commands if command.callback]
 
 
 def likewise(*argv: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
