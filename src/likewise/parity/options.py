@@ -21,5 +21,5 @@ class VerifyOptions:
     tolerance: float = field(
         default=0.02, metadata={"help": "Numbers may differ by so much, and relatively so much above 1."}
     )
-    token_file: Path | None = field(default=None, metadata={"help": "Its first line goes to URLs as a bearer token."})
+    token_file: Path | None = field(default=None, metadata={"help": "Its first token goes to URLs."})
     timeout_s: float = field(default=120.0, metadata={"help": "Seconds for each request to a URL."})

@@ -30,6 +30,7 @@ from likewise.parity.asking import Post, Reply, by_request, in_rows
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden
 from likewise.parity.options import VerifyOptions
+from likewise.server.auth import authorization
 from likewise.targets.base import Answer
 from likewise.wire import Form, decode, encode
 
@@ -87,8 +88,8 @@ class _Address:
     def of(cls, url: str, options: VerifyOptions) -> Self:
         """With a path it is asked as it is: deployments on Ray answer at their route."""
         asked = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
-        token = {} if options.token_file is None else {"Authorization": f"Bearer {_token(options.token_file)}"}
-        return cls(asked, {"Content-Type": deployments.JSON, **token}, options.timeout_s)
+        headers = {"Content-Type": deployments.JSON, **authorization(options.token_file)}
+        return cls(asked, headers, options.timeout_s)
 
     def post(self, body: bytes) -> Reply:
         """TargetUnavailable where nothing comes back."""
@@ -103,13 +104,6 @@ class _Address:
             raise TargetUnavailable(
                 f"{self.url} gave no answer: {error}", remedy="see that it runs, and its address"
             ) from error
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
-    except OSError as error:
-        raise WrongUsage(f"{path}: {error.strerror}", remedy="--token-file names a file that can be read") from error
 
 
 @dataclass

@@ -38,6 +38,20 @@ def tokens_in(content: bytes) -> list[bytes]:
     return [line for line in lines if line and not line.startswith(b"#")]
 
 
+def authorization(token_file: str | Path | None) -> dict[str, str]:
+    """The header of a caller who has the server's file: its first token; none without a file, or a token in it.
+
+    Raises WrongUsage where it cannot be read.
+    """
+    if token_file is None:
+        return {}
+    try:
+        tokens = tokens_in(Path(token_file).read_bytes())
+    except OSError as error:
+        raise WrongUsage(f"the token file {token_file} cannot be read: {error}", remedy="mend the file") from error
+    return {"Authorization": f"Bearer {tokens[0].decode('latin-1')}"} if tokens else {}  # as HTTP writes headers
+
+
 class Tokens:
     """The tokens in the file at `path`: one a line; blank lines and those that begin with `#` are none.
 
