@@ -27,8 +27,8 @@ from likewise.serving import bundle_app
 if TYPE_CHECKING:
     import pandas as pd
 
-    from likewise.build.measure import Measurement
-    from likewise.build.options import CompileOptions
+    from likewise.builder.measure import Measurement
+    from likewise.builder.options import CompileOptions
 
 Report = Callable[[str], None]
 
@@ -117,7 +117,7 @@ def find(
     choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
         return open_bundle(model, engine=engine, precision=precision, trust=trust)
-    from likewise.build.bundle import cached_bundle, trusts
+    from likewise.builder.bundle import cached_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = cached_bundle(str(model), trust=allowed, report=report)
@@ -142,7 +142,7 @@ def measure(bundle: Bundle) -> Measurement:
 
     Raises EngineUnavailable where there are no two to choose between.
     """
-    from likewise.build.measure import measure as timed
+    from likewise.builder.measure import measure as timed
     from likewise.engine.rates import remember_rates
 
     found = timed(bundle)
@@ -167,7 +167,7 @@ def bundle(
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
     ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
-    from likewise.build.bundle import build_bundle, trusts
+    from likewise.builder.bundle import build_bundle, trusts
 
     allowed = Trust(allow=trust)
     made = build_bundle(

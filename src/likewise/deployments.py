@@ -10,6 +10,7 @@ from typing import Any
 
 from likewise.api import Bundle, find
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
+from likewise.core.options import as_json, coerce
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
 from likewise.targets.base import (
@@ -31,7 +32,6 @@ from likewise.targets.base import (
     Waits,
     unless_fatal,
 )
-from likewise.targets.options import as_json, coerce
 from likewise.targets.registry import open_target
 
 __all__ = [

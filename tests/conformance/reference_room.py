@@ -17,7 +17,7 @@ from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 from starlette.testclient import TestClient
 
-from likewise.build.model import read_model
+from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust

@@ -19,7 +19,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from tests.unit.tiny_classifier import make_classifier
 
-from likewise.build.model import read_model
+from likewise.builder.model import read_model
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond

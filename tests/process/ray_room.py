@@ -84,7 +84,7 @@ def filled(params: Mapping[str, Any], outputs: Mapping[str, Outputs]) -> dict[st
 def receipt_of(
     target: RayTarget, name: str, model: Model, options: RayOptions, outputs: Mapping[str, Outputs]
 ) -> Receipt:
-    from likewise.targets.options import as_json
+    from likewise.core.options import as_json
 
     return Receipt(target.uri, name, model, as_json(options), outputs, "", "")
 

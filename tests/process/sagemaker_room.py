@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.process.sagemaker_account import AwsAccount
 
 from likewise.core.errors import DeployFailed, LikewiseError
+from likewise.core.options import as_json, coerce
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
 from likewise.targets.base import Model, Plan, Receipt, Verb
-from likewise.targets.options import as_json, coerce
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.target import SageMakerTarget
 

@@ -15,7 +15,7 @@ import pytest
 from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 from mlflow import MlflowClient
 
-from likewise.build.bundle import build_bundle, cached_bundle
+from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import (
@@ -368,7 +368,7 @@ def test_the_user_can_allow_a_path_that_a_model_names(store: Store, tmp_path: Pa
 
 TWO_AT_ONCE = """
 import sys
-from likewise.build import bundle
+from likewise.builder import bundle
 from likewise.bundles.trust import Trust
 prove = bundle.prove
 
@@ -430,7 +430,7 @@ def test_a_stopped_command_leaves_no_folder_and_no_process(store: Store, tmp_pat
 FULL_DISK = """
 import ctypes, os, sys
 import mlflow
-from likewise.build.bundle import build_bundle
+from likewise.builder.bundle import build_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import OutputRefused
 libc, user = ctypes.CDLL(None), os.getuid()

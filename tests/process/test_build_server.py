@@ -17,7 +17,7 @@ import mlflow
 import pytest
 from build_store import SIGNATURE, ask_in_a_fresh_process
 
-from likewise.build.bundle import build_bundle
+from likewise.builder.bundle import build_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import ModelNotFound
 

@@ -17,7 +17,7 @@ from tests.process.ray_cluster import RayCluster, ray_cluster
 from tests.process.ray_room import callers, put, versioned
 from tests.process.spark_cluster import OFFLINE
 
-from likewise.targets.environment import closure
+from likewise.shipping.environment import closure
 from likewise.targets.ray.target import RayTarget
 
 

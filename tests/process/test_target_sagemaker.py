@@ -10,10 +10,10 @@ from tests.process.sagemaker_account import REGION, AwsAccount
 from tests.process.sagemaker_room import ONE, TWO, answers, carried_out, deployed, planned
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
+from likewise.core.options import coerce
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
 from likewise.targets.base import Model
-from likewise.targets.options import coerce
 from likewise.targets.sagemaker.emulator.faults import Fault
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of

@@ -9,7 +9,7 @@ from tests.process.sagemaker_account import AwsAccount
 from tests.process.sagemaker_room import ONE, deployed, failure_of
 
 from likewise.core.errors import DeployFailed, WrongUsage
-from likewise.targets.options import coerce
+from likewise.core.options import coerce
 from likewise.targets.sagemaker.emulator.faults import Fault, Kind
 from likewise.targets.sagemaker.invoking import answer_of, invoke_async
 from likewise.targets.sagemaker.options import SageMakerOptions

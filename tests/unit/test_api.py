@@ -15,7 +15,7 @@ import pytest
 from tiny_classifier import TEXTS, make_classifier
 
 from likewise import api
-from likewise.build.model import read_model
+from likewise.builder.model import read_model
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
 from likewise.core.digests import sha256_json

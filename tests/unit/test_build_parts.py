@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.build.alike import alike
-from likewise.build.bundle import _place, _staging, trusts
-from likewise.build.child import run_child
-from likewise.build.example import Example
-from likewise.build.prove import refute_row_wise
-from likewise.build.trace import outermost
+from likewise.builder.alike import alike
+from likewise.builder.bundle import _place, _staging, trusts
+from likewise.builder.child import run_child
+from likewise.builder.example import Example
+from likewise.builder.prove import refute_row_wise
+from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, Source
 from likewise.bundles.open import Bundle
 from likewise.bundles.trust import Trust
@@ -96,8 +96,8 @@ def test_what_lies_under_another_uri_is_not_vendored_twice(tmp_path: Path) -> No
 CHILD = """
 import json, socket, sqlite3, sys
 from pathlib import Path
-from likewise.build.isolation import isolate_process
-from likewise.build.watch import Watch
+from likewise.builder.isolation import isolate_process
+from likewise.builder.watch import Watch
 task = json.loads(sys.argv[1])
 hidden = [Path(p) for p in task["hidden"]]
 kept = [Path(p) for p in task["kept"]]
@@ -214,7 +214,7 @@ def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
 
 CARRY_OUT = """
 import sys
-from likewise.build.child import carry_out
+from likewise.builder.child import carry_out
 
 def work(task, folder):
     print("noise " * 1000, flush=True)
@@ -245,13 +245,13 @@ def test_a_child_that_dies_is_quoted_with_its_last_line_alone(tmp_path: Path) ->
 ORPHAN = """
 import os, sys
 from pathlib import Path
-from likewise.build.child import run_child
+from likewise.builder.child import run_child
 work = Path(sys.argv[1])
 run_child("waits", {}, work, environment={**os.environ, "PYTHONPATH": sys.argv[1], "FIFO": sys.argv[2]}, timeout=60)
 """
 WAITS = """
 import os, sys
-from likewise.build.child import carry_out
+from likewise.builder.child import carry_out
 
 def work(task, folder):
     with open(os.environ["FIFO"], "w") as fifo:
@@ -278,7 +278,7 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
 PROGRAMS = """
 import json, os, subprocess, sys
 from pathlib import Path
-from likewise.build.watch import Watch
+from likewise.builder.watch import Watch
 seen, started = [], []
 own = Path(sys.argv[1])
 Watch(seen.append, own=[own], everywhere=True, started=started.append).start()

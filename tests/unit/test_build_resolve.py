@@ -15,8 +15,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from likewise.build.model import read_model
-from likewise.build.resolve import MANNERS, mannerly, plain_name, resolve
+from likewise.builder.model import read_model
+from likewise.builder.resolve import MANNERS, mannerly, plain_name, resolve
 from likewise.core.errors import (
     MissingExtra,
     ModelInvalid,

@@ -11,10 +11,10 @@ import pytest
 from tiny_classifier import make_classifier
 from tokenizers import Tokenizer
 
-from likewise.build import texts as room
-from likewise.build.compile import _offers_bf16
-from likewise.build.options import CompileOptions
-from likewise.build.texts import given_texts, made_texts
+from likewise.builder import texts as room
+from likewise.builder.compile import _offers_bf16
+from likewise.builder.options import CompileOptions
+from likewise.builder.texts import given_texts, made_texts
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]

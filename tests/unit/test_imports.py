@@ -43,7 +43,7 @@ sys.meta_path.insert(0, Block())
         "likewise.pipeline",
         "likewise.pipeline.engine",
         "likewise.engine.pyfunc",
-        "likewise.build.bundle",
+        "likewise.builder.bundle",
         "likewise.dataplane",
         "likewise.wire",
         "likewise.server",

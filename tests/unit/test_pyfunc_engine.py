@@ -21,7 +21,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from likewise.build.model import read_model
+from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust

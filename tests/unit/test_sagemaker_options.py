@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import as_json, coerce, described
 from likewise.targets.base import Model
-from likewise.targets.options import as_json, coerce, described
 from likewise.targets.sagemaker import requests
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.checking import check, option_of

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark import cloudpickle
 
-from likewise.targets import travel
+from likewise.shipping import unpack
 from likewise.targets.spark import bootstrap
 
 SIZE = 1000  # bytes of each entry
@@ -25,11 +25,11 @@ SIZE = 1000  # bytes of each entry
 WORKER = """
 import os
 import sys
-from likewise.targets import travel
+from likewise.shipping import unpack
 from likewise.targets.spark import bootstrap
 import pyspark
 
-folder, travel.LIMIT = sys.argv[1], int(sys.argv[2])
+folder, unpack.LIMIT = sys.argv[1], int(sys.argv[2])
 pyspark.SparkFiles.get = lambda name: f"{folder}/{name}"
 taken = set()
 for line in sys.stdin:
@@ -167,7 +167,7 @@ def test_the_cache_is_what_a_list_of_the_youngest_would_be(
     young: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKEWISE_CACHE_HOME", str(folder / "cache"))
-        patch.setattr(travel, "LIMIT", limit * SIZE)
+        patch.setattr(unpack, "LIMIT", limit * SIZE)
         patch.setattr(pyspark.SparkFiles, "get", lambda name: str(folder / name))
         patch.setitem(sys.__dict__, "_likewise_held", held := {})
         for key, ends in steps:
@@ -195,12 +195,12 @@ def release(held: dict[Path, int]) -> None:
 def test_each_task_brings_the_module_anew_and_takes_an_entry_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(home / name))
     monkeypatch.setitem(sys.__dict__, "_likewise_held", held := {})
-    for module in (bootstrap, travel):
+    for module in (bootstrap, unpack):
         cloudpickle.register_pickle_by_value(module)
     try:
         sent = cloudpickle.dumps(bootstrap.unpacked)
     finally:
-        for module in (bootstrap, travel):
+        for module in (bootstrap, unpack):
             cloudpickle.unregister_pickle_by_value(module)
     for _ in range(3):
         cloudpickle.loads(sent)("x.archive", "a")

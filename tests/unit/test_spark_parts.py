@@ -23,8 +23,8 @@ from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowR
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
-from likewise.targets import travel
-from likewise.targets.environment import closure, environment, kept
+from likewise.shipping import unpack
+from likewise.shipping.environment import closure, environment, kept
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.answers import arrow_array, values_and_errors
 from likewise.targets.spark.chunks import decode, encode
@@ -252,7 +252,7 @@ def test_what_is_not_installed_cannot_be_sent() -> None:
 
 
 def test_another_python_on_the_executor_is_named(tmp_path: Path) -> None:
-    shipment = {**travel.here(), "python": "cpython 3.8"}
+    shipment = {**unpack.here(), "python": "cpython 3.8"}
     with pytest.raises(RuntimeError, match=r"for cpython 3\.8, and this executor runs cpython 3\."):
         bootstrap.arrive(shipment)
 
@@ -298,9 +298,9 @@ def test_no_java_at_all_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_bootstrap_needs_nothing_of_ours(tmp_path: Path) -> None:
-    lines = [line for module in (bootstrap, travel) for line in Path(module.__file__).read_text().splitlines()]
+    lines = [line for module in (bootstrap, unpack) for line in Path(module.__file__).read_text().splitlines()]
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
-    assert {name for name in imported if name.startswith("likewise")} == {"likewise.targets.travel"}
+    assert {name for name in imported if name.startswith("likewise")} == {"likewise.shipping.unpack"}
 
 
 def test_archives_that_nobody_asks_for_are_dropped_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.core.errors import DeployFailed, NotDeployed, PortTaken, TargetUnavailable, WrongUsage
+from likewise.core.options import as_json, coerce, described
 from likewise.images.containers import Engine
 from likewise.targets.base import Live, Model
 from likewise.targets.container import look
@@ -27,7 +28,6 @@ from likewise.targets.container.program import Program
 from likewise.targets.container.running import version_command
 from likewise.targets.container.target import ContainerTarget
 from likewise.targets.container.telling import receipt_of, status_of
-from likewise.targets.options import as_json, coerce, described
 
 MODEL = Model("sha256:" + "a" * 64, Path("/nowhere"), "models:/m/1", "openvino", "bf16", False)
 ENGINE = """#!{python}

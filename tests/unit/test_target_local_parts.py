@@ -15,6 +15,7 @@ from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import open_bundle
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import BundleTampered, ModelNotFound, NotDeployed, WrongUsage
+from likewise.core.options import as_json, coerce, described
 from likewise.server import ServerOptions
 from likewise.server.run import HAND_OVER
 from likewise.targets.base import Live, Model, Receipt, Target
@@ -27,7 +28,6 @@ from likewise.targets.local.options import LocalOptions
 from likewise.targets.local.place import keep_only, place
 from likewise.targets.local.supervisor import trim
 from likewise.targets.local.target import LocalTarget
-from likewise.targets.options import as_json, coerce, described
 
 ASKED = Asked("sha256:ab", None, None, True, as_json(LocalOptions()))
 

@@ -21,9 +21,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
+from likewise.core.options import as_json, coerce
 from likewise.server import ServerOptions
+from likewise.shipping.unpack import unpacked
 from likewise.targets.base import Model, Receipt, output_of
-from likewise.targets.options import as_json, coerce
 from likewise.targets.ray.application import version_of
 from likewise.targets.ray.look import url_of
 from likewise.targets.ray.needs import room_for
@@ -31,7 +32,6 @@ from likewise.targets.ray.options import OWN, SERVER, RayOptions
 from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import Door
 from likewise.targets.ray.target import RayTarget
-from likewise.targets.travel import unpacked
 
 MODEL = Model("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}

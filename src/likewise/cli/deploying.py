@@ -18,10 +18,10 @@ from likewise.cli.models import Model, TrustFlag
 from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
+from likewise.core.options import coerce, described, parse_config
 from likewise.deployments import Planned
 from likewise.targets import base
 from likewise.targets.base import Receipt, Status
-from likewise.targets.options import coerce, described, parse_config
 from likewise.targets.registry import names, open_target
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the deployment is called.")]

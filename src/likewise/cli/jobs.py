@@ -14,8 +14,8 @@ from likewise.cli.models import Model, TrustFlag
 from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
+from likewise.core.options import parse_config
 from likewise.targets.base import BATCH
-from likewise.targets.options import parse_config
 
 
 def transform(

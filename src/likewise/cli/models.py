@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likewise import api
-from likewise.build.options import CompileOptions
+from likewise.builder.options import CompileOptions
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle

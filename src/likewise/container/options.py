@@ -14,8 +14,8 @@ from pathlib import Path
 from likewise.container.machine import AUTO
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
+from likewise.core.options import coerce
 from likewise.server.options import ServerOptions
-from likewise.targets.options import coerce
 
 PREFIX = "LIKEWISE_"
 MB = 1024 * 1024

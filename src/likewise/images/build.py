@@ -24,7 +24,7 @@ from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels
 from likewise.server.description.form_schemas import forms
-from likewise.targets.cargo import EXTRAS, engine_of
+from likewise.shipping.payload import EXTRAS, engine_of
 
 PORT = 8080
 USER = "65532:65532"  # nobody in particular; any other does as well

@@ -21,8 +21,8 @@ from likewise.images.oci import Layer, Platform
 from likewise.images.pins import OURS
 from likewise.images.store import Store
 from likewise.images.wheels import Wheel, Wheels, lock_key, lock_text
-from likewise.targets.environment import PACKAGE
-from likewise.targets.travel import package_digest, package_files
+from likewise.shipping.environment import PACKAGE
+from likewise.shipping.unpack import package_digest, package_files
 
 LEVEL = 6  # of gzip: made once, sent to every registry
 HOME = "opt/likewise"

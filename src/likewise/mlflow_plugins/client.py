@@ -18,9 +18,9 @@ from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
+from likewise.core.options import coerce, described
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
-from likewise.targets.options import coerce, described
 from likewise.targets.registry import open_target
 
 FLAVOR = "python_function"

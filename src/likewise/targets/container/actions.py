@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from likewise.core.errors import AlreadyDeployed
+from likewise.core.options import coerce
 from likewise.targets.base import Model, Outputs
 from likewise.targets.container import look
 from likewise.targets.container.holding import make_door, open_door, remove_door
@@ -14,7 +15,6 @@ from likewise.targets.container.making import make_image, remove_image
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import await_ready, remove_containers, stop_version, version_command
-from likewise.targets.options import coerce
 
 Params = Mapping[str, Any]
 

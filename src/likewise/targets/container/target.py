@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
+from likewise.core.options import as_json
 from likewise.receipts import data_home
 from likewise.targets.asking import invoke
 from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
@@ -22,7 +23,6 @@ from likewise.targets.container.look import Standing
 from likewise.targets.container.options import ContainerTargetOptions, check_options
 from likewise.targets.container.program import Program
 from likewise.targets.container.telling import receipt_of, status_of
-from likewise.targets.options import as_json
 from likewise.targets.trust import needs_trust
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {

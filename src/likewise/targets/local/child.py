@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import BundleTampered, LikewiseError
+from likewise.core.options import coerce
 from likewise.engine.options import EngineOptions
 from likewise.server import run
 from likewise.serving import bundle_app
 from likewise.targets.local.home import Asked
 from likewise.targets.local.options import LocalOptions
-from likewise.targets.options import coerce
 
 FORCED_S = 5.0  # after the drain, for an orphan that does not end
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
+from likewise.core.options import as_json
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens
 from likewise.targets.asking import served_digest
@@ -20,7 +21,6 @@ from likewise.targets.local.home import Asked, Deployment, Home
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.options import LocalOptions
 from likewise.targets.local.place import keep_only, place
-from likewise.targets.options import as_json
 from likewise.targets.trust import needs_trust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -10,7 +10,7 @@ from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed, WrongUsage
-from likewise.targets.options import coerce
+from likewise.core.options import coerce
 from likewise.targets.ray import store
 from likewise.targets.ray.look import DEPLOYMENT, serve_details, status
 from likewise.targets.ray.options import RayOptions

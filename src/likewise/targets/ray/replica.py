@@ -1,6 +1,6 @@
 """What runs first in a replica, where nothing of Likewise may be installed.
 
-Sent by value, together with `likewise.targets.travel`: it imports the standard library and `ray`, which is there.
+Sent by value, together with `likewise.shipping.unpack`: it imports the standard library and `ray`, which is there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.targets.travel import at_home, cache_folder, here, unpacked
+from likewise.shipping.unpack import at_home, cache_folder, here, unpacked
 
 SPACE = "likewise"  # in the cluster's key-value store
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
-from likewise.targets.options import coerce
+from likewise.core.options import coerce
 from likewise.targets.ray import canary, store
 from likewise.targets.ray.application import HOW, POLL_S, applications, await_running, deploy
 from likewise.targets.ray.look import APP, http_options, url_of

@@ -14,8 +14,8 @@ from likewise.bundles.trust import Trust
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.engine.options import EngineOptions
+from likewise.shipping.payload import EXTRAS, engine_of, manifest_key
 from likewise.targets.base import Model
-from likewise.targets.cargo import EXTRAS, engine_of, manifest_key
 from likewise.targets.ray.application import require_known
 from likewise.targets.ray.look import APP, DEPLOYMENT
 from likewise.targets.ray.options import OWN, RayOptions

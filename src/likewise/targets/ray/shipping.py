@@ -9,9 +9,9 @@ from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import cache_home
+from likewise.shipping.environment import Environment
+from likewise.shipping.payload import archive_of, engine_of, environment_of
 from likewise.targets.base import Model
-from likewise.targets.cargo import archive_of, engine_of, environment_of
-from likewise.targets.environment import Environment
 
 THEIRS = frozenset({"ray"})  # every node has it, in the version of its cluster
 

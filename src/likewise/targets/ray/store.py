@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import DeployFailed
+from likewise.shipping.environment import Environment
+from likewise.shipping.unpack import at_home, here
 from likewise.targets.base import Model
-from likewise.targets.environment import Environment
 from likewise.targets.ray.replica import SPACE, Shipment, part_name
 from likewise.targets.ray.shipping import cargo, shipments
-from likewise.targets.travel import at_home, here
 
 PART = 16 << 20  # bytes: a message of Ray's holds less than 500 MB
 LARGEST = 4 << 30  # bytes of one archive; they lie in the head node's memory
@@ -60,7 +60,7 @@ def nodes_without(environment: Environment) -> list[str]:
 def by_value() -> None:
     """Send the modules that a worker runs first with what is sent, and not by name."""
     pickle = importlib.import_module("ray.cloudpickle")
-    for name in ("likewise.targets.travel", "likewise.targets.ray.replica"):
+    for name in ("likewise.shipping.unpack", "likewise.targets.ray.replica"):
         pickle.register_pickle_by_value(importlib.import_module(name))
 
 

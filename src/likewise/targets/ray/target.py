@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from likewise.core.errors import AlreadyDeployed, NotDeployed, TargetUnavailable, WrongUsage
+from likewise.core.options import as_json, coerce
 from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
-from likewise.targets.options import as_json, coerce
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.needs import needed, room_for
 from likewise.targets.ray.options import RayOptions

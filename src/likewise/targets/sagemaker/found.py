@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from likewise.core.options import as_json
 from likewise.targets.base import Json, Model, Receipt, State, Status
-from likewise.targets.options import as_json
 from likewise.targets.sagemaker import look
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws

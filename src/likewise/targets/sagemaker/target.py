@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
+from likewise.core.options import coerce, described
 from likewise.targets.base import Answer, Done, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
-from likewise.targets.options import coerce, described
 from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import At

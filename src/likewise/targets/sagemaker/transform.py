@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import as_json
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
 from likewise.targets.base import BATCH, Done, Model, Plan, Step, Target, unless_fatal
-from likewise.targets.options import as_json
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
 from likewise.targets.sagemaker.address import At

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from likewise.targets.options import coerce, refuse_unknown
+from likewise.core.options import coerce, refuse_unknown
 from likewise.targets.sagemaker.options import SageMakerOptions
 
 

@@ -1,6 +1,6 @@
 """What runs first in a Spark worker, where nothing of Likewise may be installed.
 
-Sent by value, together with `likewise.targets.travel`: it imports the standard library and `pyspark`, which is there.
+Sent by value, together with `likewise.shipping.unpack`: it imports the standard library and `pyspark`, which is there.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.targets.travel import at_home, cache_folder, here
-from likewise.targets.travel import unpacked as unpacked_once
+from likewise.shipping.unpack import at_home, cache_folder, here
+from likewise.shipping.unpack import unpacked as unpacked_once
 
 # A plain dict, as a class of ours could not be unpickled before the environment is there:
 # python, platform; model, environment: names of sent files; model_key, environment_key: digests;
@@ -62,7 +62,7 @@ def arrive(shipment: Shipment) -> str:
 
 
 def unpacked(name: str, key: str) -> str:
-    """The folder of the archive `name` that Spark brought; see `likewise.targets.travel.unpacked`."""
+    """The folder of the archive `name` that Spark brought; see `likewise.shipping.unpack.unpacked`."""
 
     def fetch(stream: BinaryIO) -> None:
         from pyspark import SparkFiles

@@ -9,11 +9,11 @@ from likewise.bundles.open import Bundle
 from likewise.bundles.trust import Trust
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import cache_home
-from likewise.targets.cargo import archive_of, engine_of, environment_of, manifest_key
+from likewise.shipping.payload import archive_of, engine_of, environment_of, manifest_key
+from likewise.shipping.unpack import here
 from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
 from likewise.targets.spark.worker import Model
-from likewise.targets.travel import here
 
 # what every executor has, in the version that its Spark wants
 THEIRS = frozenset({"pyspark", "pyspark-client", "py4j", "pyarrow"})

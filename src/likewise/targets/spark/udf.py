@@ -15,7 +15,7 @@ from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
 from likewise.engine.options import EngineOptions
-from likewise.targets import travel
+from likewise.shipping import unpack
 from likewise.targets.spark import bootstrap
 from likewise.targets.spark.columns import ERROR
 from likewise.targets.spark.result_type import arrow_type, spark_type
@@ -42,7 +42,7 @@ def portable(
     call: str, arguments: tuple[Any, ...], shipment: bootstrap.Shipment | None
 ) -> Callable[[Iterator[Any]], Iterator[Any]]:
     """See `bootstrap.task`."""
-    for module in (bootstrap, travel):
+    for module in (bootstrap, unpack):
         need("pyspark.cloudpickle", extra="spark").register_pickle_by_value(module)
     return bootstrap.task(call, pickle.dumps(arguments), shipment)
 

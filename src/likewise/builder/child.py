@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.build.isolation import die_with_parent
+from likewise.builder.isolation import die_with_parent
 from likewise.core import errors
 from likewise.core.errors import LikewiseError, ModelInvalid
 from likewise.engine.vendored import named_cause

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.build.child import Task, carry_out, run_child
-from likewise.build.example import read_example
-from likewise.build.failures import mapped
-from likewise.build.resolve import MANNERS, fetch, plain_name
-from likewise.build.watch import Watch
+from likewise.builder.child import Task, carry_out, run_child
+from likewise.builder.example import read_example
+from likewise.builder.failures import mapped
+from likewise.builder.resolve import MANNERS, fetch, plain_name
+from likewise.builder.watch import Watch
 from likewise.bundles.folder import inventory
 from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
@@ -50,7 +50,7 @@ def trace(model: Path, held: Mapping[str, Path], work: Path, *, timeout: float =
     """
     before = inventory(model)
     task = {"model": str(model), "held": {uri: str(path) for uri, path in held.items()}, "work": str(work)}
-    result = run_child("likewise.build.trace", task, work, environment=_environment(), timeout=timeout)
+    result = run_child("likewise.builder.trace", task, work, environment=_environment(), timeout=timeout)
     if outside := result["outside"]:
         raise _not_carried(outside)
     if changed := sorted(name for name, _ in before.items() ^ inventory(model).items()):
@@ -140,5 +140,5 @@ def _fails_on_example(error: Exception) -> ModelInvalid:
     )
 
 
-if __name__ == "__main__":  # python -m likewise.build.trace TASK RESULT
+if __name__ == "__main__":  # python -m likewise.builder.trace TASK RESULT
     carry_out(_record, *sys.argv[1:])

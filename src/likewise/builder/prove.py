@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from likewise.build.alike import same, shown
-from likewise.build.child import Task, carry_out, run_child
-from likewise.build.example import Example, read_example, variants
-from likewise.build.isolation import die_with_parent, isolate_process
-from likewise.build.watch import Watch
+from likewise.builder.alike import same, shown
+from likewise.builder.child import Task, carry_out, run_child
+from likewise.builder.example import Example, read_example, variants
+from likewise.builder.isolation import die_with_parent, isolate_process
+from likewise.builder.watch import Watch
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
@@ -53,7 +53,7 @@ def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = 
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        result = run_child("likewise.build.prove", task, Path(work), environment=environment, timeout=timeout)
+        result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
     return Proof(result["isolation"], tuple(result["engines"]), result["rows"])
 
 
@@ -171,5 +171,5 @@ def _alone(what: str, error: LikewiseError) -> NotSelfContained:
     return NotSelfContained(f"{what}: {error.cause}", remedy=error.remedy)
 
 
-if __name__ == "__main__":  # python -m likewise.build.prove TASK RESULT
+if __name__ == "__main__":  # python -m likewise.builder.prove TASK RESULT
     carry_out(_try_all, *sys.argv[1:])

@@ -19,7 +19,7 @@ from typing import Any
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.errors import MissingExtra, WrongUsage
 from likewise.core.extras import need
-from likewise.targets.travel import here, package_digest, package_files
+from likewise.shipping.unpack import here, package_digest, package_files
 
 OURS = "likewise"
 KEPT_S = 7 * 24 * 3600.0

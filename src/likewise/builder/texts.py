@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from likewise.build.example import read_example
+from likewise.builder.example import read_example
 from likewise.core.errors import InputInvalid, InputNotFound
 from likewise.core.extras import need
 from likewise.pipeline.pipeline import why_not_text

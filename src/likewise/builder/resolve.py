@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
-from likewise.build.failures import mapped
+from likewise.builder.failures import mapped
 from likewise.bundles.folder import regular_files
 from likewise.bundles.references import local_path
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive

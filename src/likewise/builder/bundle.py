@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-from likewise.build.compile import compile_engines
-from likewise.build.failures import unwritable
-from likewise.build.measure import measure
-from likewise.build.model import read_model
-from likewise.build.options import CompileOptions
-from likewise.build.prove import prove
-from likewise.build.resolve import plain_name, resolve, sqlite_file
-from likewise.build.texts import Texts, given_texts
-from likewise.build.trace import outermost, trace
+from likewise.builder.compile import compile_engines
+from likewise.builder.failures import unwritable
+from likewise.builder.measure import measure
+from likewise.builder.model import read_model
+from likewise.builder.options import CompileOptions
+from likewise.builder.prove import prove
+from likewise.builder.resolve import plain_name, resolve, sqlite_file
+from likewise.builder.texts import Texts, given_texts
+from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from likewise.build.calibration import calibrate, why_unequal
-from likewise.build.child import Task, carry_out, run_child
-from likewise.build.options import CompileOptions
-from likewise.build.texts import SAMPLE, Texts, made_texts
+from likewise.builder.calibration import calibrate, why_unequal
+from likewise.builder.child import Task, carry_out, run_child
+from likewise.builder.options import CompileOptions
+from likewise.builder.texts import SAMPLE, Texts, made_texts
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
@@ -94,7 +94,7 @@ def _in_child(
         "bf16": options.precision != "fp32",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return run_child("likewise.build.compile", task, work, environment=environment, timeout=TIMEOUT)
+    return run_child("likewise.builder.compile", task, work, environment=environment, timeout=TIMEOUT)
 
 
 def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
@@ -182,5 +182,5 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
     return texts, found
 
 
-if __name__ == "__main__":  # python -m likewise.build.compile TASK RESULT
+if __name__ == "__main__":  # python -m likewise.builder.compile TASK RESULT
     carry_out(_compile_all, *sys.argv[1:])

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.build.alike import same
-from likewise.build.child import Task, carry_out, run_child
-from likewise.build.texts import made_texts
+from likewise.builder.alike import same
+from likewise.builder.child import Task, carry_out, run_child
+from likewise.builder.texts import made_texts
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
@@ -52,7 +52,7 @@ def measure(bundle: Bundle, texts: Sequence[str] = ()) -> Measurement:
         texts = made_texts(bundle.model_path, bundle.path / place(uri) / TOKENIZER, longest).sample()
     with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts)}
-        result = run_child("likewise.build.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
+        result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
     return Measurement(result["rates"], tuple(result["differing"]))
 
 
@@ -95,5 +95,5 @@ def _seconds(engine: Engine, items: Sequence[Item]) -> float:
     return time.perf_counter() - start
 
 
-if __name__ == "__main__":  # python -m likewise.build.measure TASK RESULT
+if __name__ == "__main__":  # python -m likewise.builder.measure TASK RESULT
     carry_out(_measure, *sys.argv[1:])

@@ -12,7 +12,7 @@ from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, known_rates
-from likewise.targets.environment import Environment, environment, kept
+from likewise.shipping.environment import Environment, environment, kept
 
 EXTRAS = {"openvino": "openvino", "torch": "torch", "pyfunc": "mlflow"}
 
