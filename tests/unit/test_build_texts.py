@@ -12,10 +12,10 @@ from tiny_classifier import make_classifier
 from tokenizers import Tokenizer
 
 from likewise.builder import texts as room
-from likewise.builder.compile import _offers_bf16
-from likewise.builder.options import CompileOptions
-from likewise.builder.texts import given_texts, made_texts
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
+from likewise.engine.options import CompileOptions
+from likewise.pipeline.compile import _offers_bf16
+from likewise.pipeline.texts import given_texts, made_texts
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 

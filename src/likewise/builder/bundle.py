@@ -12,14 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-from likewise.builder.compile import compile_engines
 from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
-from likewise.builder.model import read_model
-from likewise.builder.options import CompileOptions
 from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
-from likewise.builder.texts import Texts, given_texts
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
@@ -29,7 +25,11 @@ from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
+from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
+from likewise.pipeline.compile import compile_engines
+from likewise.pipeline.mlmodel import read_model
+from likewise.pipeline.texts import Texts, given_texts
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")

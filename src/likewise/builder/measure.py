@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.builder.alike import same
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.texts import made_texts
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
 from likewise.core.results import Result
+from likewise.engine.child import Task, carry_out, run_child
 from likewise.engine.load import open_entry
 from likewise.engine.rates import label
 from likewise.engine.text.compiled import TOKENIZER, place
 from likewise.pipeline.engine import classifiers
+from likewise.pipeline.texts import made_texts
 
 TIMEOUT = 300.0  # seconds
 ROUNDS = 3  # the best counts: what slows a pass down is not the engine

@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from likewise.builder.alike import same, shown
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.example import Example, read_example, variants
-from likewise.builder.isolation import die_with_parent, isolate_process
+from likewise.builder.isolation import isolate_process
 from likewise.builder.watch import Watch
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
@@ -25,7 +23,10 @@ from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
+from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Result
+from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.example import Example, read_example, variants
 from likewise.engine.load import open_entry
 
 TIMEOUT = 600.0  # seconds

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likewise import api
-from likewise.builder.options import CompileOptions
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
@@ -18,6 +17,7 @@ from likewise.cli.options import described
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.options import CompileOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 if TYPE_CHECKING:

@@ -89,7 +89,7 @@ def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
             remedy="leave LIKEWISE_WORKERS out, or bundle the model first: likewise bundle MODEL -o DIR",
         )
     # By its name: whatever serves a bundle stands without the room that makes them.
-    facts = importlib.import_module("likewise.builder.model").read_model(folder)
+    facts = importlib.import_module("likewise.pipeline.mlmodel").read_model(folder)
     manifest = Manifest(
         files={f"model/{name}": entry for name, entry in inventory(folder).items()},
         signature_raw=facts.signature_raw,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from likewise.builder.example import read_example
 from likewise.core.errors import InputInvalid, InputNotFound
 from likewise.core.extras import need
+from likewise.engine.example import read_example
 from likewise.pipeline.pipeline import why_not_text
 
 MOST = 512  # texts that are used of a file, spread evenly over it

@@ -14,20 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from likewise.builder.calibration import calibrate, why_unequal
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.options import CompileOptions
-from likewise.builder.texts import SAMPLE, Texts, made_texts
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.options import CompileOptions
+from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
 from likewise.engine.text.engine import TextEngine
 from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.engine import classifiers
+from likewise.pipeline.texts import SAMPLE, Texts, made_texts
 
 TIMEOUT = 900.0  # seconds
 FOLDER = "engine/openvino"
@@ -94,7 +94,7 @@ def _in_child(
         "bf16": options.precision != "fp32",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return run_child("likewise.builder.compile", task, work, environment=environment, timeout=TIMEOUT)
+    return run_child("likewise.pipeline.compile", task, work, environment=environment, timeout=TIMEOUT)
 
 
 def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
@@ -182,5 +182,5 @@ def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Text
     return texts, found
 
 
-if __name__ == "__main__":  # python -m likewise.builder.compile TASK RESULT
+if __name__ == "__main__":  # python -m likewise.pipeline.compile TASK RESULT
     carry_out(_compile_all, *sys.argv[1:])
