@@ -22,7 +22,6 @@ from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_js
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from tests.support.models import TEXT, TRUSTED, save_code, seal
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
@@ -33,6 +32,7 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.engine.load import open_engine
 from likewise.engine.plain import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
+from likewise.pipeline.mlmodel import read_model
 
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])
 
