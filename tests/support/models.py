@@ -53,7 +53,7 @@ def upper_bundle(folder: Path, mark: str = "", **options: Any) -> Path:
 
 def save_code(folder: Path, code: str, **options: Any) -> Path:
     """Save a model of a test's own from its code, which ends with `mlflow.models.set_model(...)`."""
-    source = folder.with_name(f"{folder.name}_code.py")
+    source = folder.with_name("code.py")
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text(dedent(code))
     mlflow.pyfunc.save_model(folder, python_model=str(source), pip_requirements=["mlflow"], **options)
