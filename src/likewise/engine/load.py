@@ -14,6 +14,7 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.options import ANY, EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
@@ -50,6 +51,11 @@ def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -
     raise refused
 
 
+def open_spec(bundle: Bundle, spec: ModelSpec) -> Engine:
+    """Load the engine that `spec` names; raises what `open_engine` does."""
+    return open_engine(bundle, EngineOptions.of(spec), trust=Trust(allow=spec.trust, entries=()))
+
+
 def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
     """A line for the user where engines could be chosen by speed and nobody has measured them on such a CPU."""
     choice = [e for e in bundle.manifest.engines if options.takes(e) and not e.runs_code]
@@ -65,8 +71,7 @@ def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
 def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
     """Load this very engine; CodeNotTrusted where it runs the model's code and nobody allowed that."""
     if entry.runs_code:
-        # Never by the manifest's own `source`: a stranger's bundle may claim any.
-        trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
+        trust.require_bundle(bundle)
     if entry.name not in OPENERS:
         raise EngineUnavailable(
             f"this version of Likewise has no engine {entry.name!r}", remedy="upgrade: pip install -U likewise"
