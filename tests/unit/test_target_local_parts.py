@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -88,6 +89,22 @@ def test_the_deployments_file_is_written_whole_and_read_back(home: Home) -> None
     assert home.folder.stat().st_mode & 0o077 == 0
     home.clear()
     assert not home.folder.exists()
+
+
+def test_a_deployment_of_an_earlier_version_is_read(home: Home) -> None:
+    home.make()
+    asked = {
+        "digest": "sha256:ab",
+        "engine": None,
+        "precision": None,
+        "trust": True,
+        "options": as_json(LocalOptions()),
+    }
+    written = {"asked": asked, "host": "127.0.0.1", "port": 1, "url": "http://127.0.0.1:1", "before": None}
+    (home.folder / "deployment.json").write_text(json.dumps(written))
+    deployment = home.read()
+    assert deployment == Deployment(ASKED, "127.0.0.1", 1, "http://127.0.0.1:1")
+    assert deployment.as_dict() == written
 
 
 def test_the_lock_is_waited_for(home: Home) -> None:
@@ -218,15 +235,15 @@ def test_undoing_leaves_alone_what_another_plan_has_made(home: Home) -> None:
     home.make()
     deployment = Deployment(ASKED, "127.0.0.1", 1, "http://127.0.0.1:1")
     home.write(deployment)
-    home.bundle(ASKED.digest).mkdir(parents=True)
+    home.bundle(ASKED.model.digest).mkdir(parents=True)
     other = {**ASKED.as_dict(), "digest": "sha256:cd"}
     target = LocalTarget("local")
     target.undo("start", {"name": "one", "asked": other})
     target.undo("switch", {"name": "one", "asked": other, "before": ASKED.as_dict()})
     target.undo("place", {"name": "one", "digest": "sha256:cd"})
     assert home.read() == deployment
-    assert home.bundle(ASKED.digest).is_dir()
-    assert [(each.name, each.model.digest) for each in target.found()] == [("one", ASKED.digest)]
+    assert home.bundle(ASKED.model.digest).is_dir()
+    assert [(each.name, each.model.digest) for each in target.found()] == [("one", ASKED.model.digest)]
 
 
 def test_what_is_not_there_is_told(home: Home) -> None:
