@@ -20,7 +20,7 @@ from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import LazyEngine, open_spec, why_unmeasured
+from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
 from likewise.engine.options import ANY, EngineOptions
 from likewise.server import ServerOptions, run
 from likewise.serving import bundle_app
@@ -64,7 +64,7 @@ class Bundle(StoredBundle):
 
         Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (no such precision).
         """
-        return open_spec(self, self.spec(name, precision))
+        return open_engine(self, self.spec(name, precision))
 
     def spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
         """The bundle with what is asked for here, or else `choice`; WrongUsage for a precision that there is not."""
@@ -224,7 +224,7 @@ def score(
     """
     found = bundle_of(model, trust)
     spec = found.spec(engine, precision)
-    loaded = LazyEngine(partial(open_spec, found, spec))
+    loaded = LazyEngine(partial(open_engine, found, spec))
     try:
         return score_file(loaded, found.digest, found.signature, source, output, options, progress, spec)
     finally:

@@ -12,13 +12,13 @@ from starlette.applications import Starlette
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import open_spec
+from likewise.engine.load import open_engine
 from likewise.server import ServedModel, ServerOptions, create_app
 
 
 def bundle_app(bundle: Bundle, model: ModelSpec, options: ServerOptions) -> Starlette:
     """The ASGI app, which loads the engine of `model` when its lifespan starts; see `likewise.server.create_app`."""
-    load: Callable[[], Engine] = partial(open_spec, bundle, model)
+    load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
         load = partial(_pool_of, partial(_worker_engine, bundle.path, model), options.workers)
     return create_app(load, served_model(bundle), options)
@@ -50,4 +50,4 @@ def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
 
 def _worker_engine(path: Path, model: ModelSpec) -> Engine:
     """What each worker process runs."""
-    return open_spec(open_bundle(path), model)
+    return open_engine(open_bundle(path), model)

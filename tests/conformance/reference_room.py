@@ -20,10 +20,10 @@ from starlette.testclient import TestClient
 from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.engine import answers
 from likewise.core.results import Failed
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServedModel, create_app
@@ -95,14 +95,14 @@ class Pair:
         opened = open_bundle(bundle)
         self._theirs = TestClient(scoring_server.init(mlflow.pyfunc.load_model(str(bundle / "model"))))
         os.environ.pop("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", None)  # for MLflow's side alone
-        trust = Trust(allow=True, entries=())
-        engine = open_engine(opened, trust=trust)
+        model = ModelSpec(opened.digest, trust=True)
+        engine = open_engine(opened, model)
         assert isinstance(engine, PyfuncEngine)
         self._by_row = engine
         engine._spec = replace(engine.spec, row_wise=True)
         self._decode = Decoder(opened.signature)
         served = ServedModel(name="model", digest=opened.digest, signature=opened.signature)
-        self._ours = TestClient(create_app(lambda: open_engine(opened, trust=trust), served))
+        self._ours = TestClient(create_app(lambda: open_engine(opened, model), served))
         self._ours.__enter__()
         until = time.monotonic() + PATIENCE
         while self._ours.get("/ready").status_code != 200:

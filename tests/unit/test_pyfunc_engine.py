@@ -24,11 +24,11 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.plain import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
@@ -54,7 +54,7 @@ def make(folder: Path, predict: str, signature: ModelSignature | None = None, *,
 
 
 def load(bundle: Bundle) -> PyfuncEngine:
-    engine = open_engine(bundle, trust=Trust(allow=True, entries=()))
+    engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
     assert isinstance(engine, PyfuncEngine)
     return engine
 
@@ -245,7 +245,7 @@ def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
 def test_opening_needs_trust_and_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
     bundle = make(tmp_path, "return model_input['text'].tolist()")
     with pytest.raises(CodeNotTrusted):
-        open_engine(open_bundle(bundle.path), trust=Trust(allow=False, entries=()))
+        open_engine(open_bundle(bundle.path), ModelSpec(bundle.digest))
     engine = load(open_bundle(bundle.path))
     assert values(ask(engine, texts("a"))) == ["a"]
     engine.close()

@@ -32,11 +32,12 @@ OPENERS = {
 }
 
 
-def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -> Engine:
-    """Load the engine of `bundle` that `options` names, or else the fastest that runs here.
+def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
+    """Load the engine of `bundle` that `model` names, or else the fastest that runs here.
 
     Raises EngineUnavailable (no such engine, or none that runs here), CodeNotTrusted, and what loading raises.
     """
+    options, trust = EngineOptions.of(model), Trust(allow=model.trust, entries=())
     entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
     if not entries:
         held = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
@@ -49,11 +50,6 @@ def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -
             refused = refused or error
     assert refused is not None  # noqa: S101  entries is not empty
     raise refused
-
-
-def open_spec(bundle: Bundle, spec: ModelSpec) -> Engine:
-    """Load the engine that `spec` names; raises what `open_engine` does."""
-    return open_engine(bundle, EngineOptions.of(spec), trust=Trust(allow=spec.trust, entries=()))
 
 
 def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:

@@ -16,7 +16,7 @@ from likewise.core.extras import need
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import open_spec
+from likewise.engine.load import open_engine
 
 REMEMBERED = 16 << 20  # bytes of answers a process
 
@@ -36,13 +36,13 @@ def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
     """The process's engine for `model`, opened by the first task that asks.
 
     key: digest of the bundle's manifest, engines included; folder: where the bundle lies here, unless in the model's.
-    Raises what `open_bundle` and `open_spec` raise.
+    Raises what `open_bundle` and `open_engine` raise.
     """
     with _lock:
         if (key, model) not in _engines:
             if model.trust:
                 _keep_text_out_of_pyarrow()
-            _engines[key, model] = open_spec(open_bundle(folder or model.folder), model)
+            _engines[key, model] = open_engine(open_bundle(folder or model.folder), model)
         return _engines[key, model]
 
 
