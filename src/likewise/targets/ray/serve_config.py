@@ -13,7 +13,8 @@ from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.core.spec import ModelSpec
-from likewise.shipping.payload import EXTRAS, manifest_key, trusted_engine
+from likewise.engine.kinds import kind_of
+from likewise.shipping.payload import manifest_key, trusted_engine
 from likewise.targets.ray.application import require_known
 from likewise.targets.ray.look import APP, DEPLOYMENT
 from likewise.targets.ray.options import OWN, RayOptions
@@ -94,9 +95,11 @@ def _place(place: str) -> str:
 
 def _installs(bundle: Bundle, model: ModelSpec, place: str) -> str:
     """What a node lacks, as arguments of pip; CodeNotTrusted."""
-    entry = trusted_engine(bundle, model)
-    extras = ["ray", *([EXTRAS[entry.name]] if entry.name in EXTRAS else []), *(["batch"] * place.startswith(SCHEME))]
-    wanted = f"'likewise[{','.join(extras)}]=={version('likewise')}'"
-    if not entry.runs_code:
+    kind, own = kind_of(trusted_engine(bundle, model).name), "likewise["
+    extras = [each.removeprefix(own).rstrip("]") for each in kind.requirements if each.startswith(own)]
+    extras = ["ray", *extras, *(["batch"] * place.startswith(SCHEME))]
+    others = [each for each in kind.requirements if not each.startswith(own)]
+    wanted = " ".join(f"'{each}'" for each in (f"{own}{','.join(extras)}]=={version('likewise')}", *others))
+    if not kind.runs_code:
         return wanted
     return f"{wanted} -r {bundle.model_path / 'requirements.txt'}"
