@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine
 from likewise.engine.load import open_engine
 from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServedModel, ServerOptions, create_app
+from likewise.server import Codec, ServedModel, ServerOptions, create_app
 
 
 def bundle_app(
-    bundle: Bundle, choice: EngineOptions = ANY, trust: Trust | None = None, options: ServerOptions | None = None
+    bundle: Bundle,
+    choice: EngineOptions = ANY,
+    trust: Trust | None = None,
+    options: ServerOptions | None = None,
+    *,
+    codec: Codec | None = None,
+    routes: Sequence[Route] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.create_app`.
+    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.create_app` for the rest.
 
     choice: which engine; trust: whether its code may run.
     """
@@ -28,7 +37,7 @@ def bundle_app(
     load: Callable[[], Engine] = partial(open_engine, bundle, choice, trust=trust)
     if options.workers:
         load = partial(_pool_of, partial(_worker_engine, bundle.path, choice, trust.allow), options.workers)
-    return create_app(load, served_model(bundle), options)
+    return create_app(load, served_model(bundle), options, codec=codec, routes=routes, middleware=middleware)
 
 
 def served_model(bundle: Bundle) -> ServedModel:

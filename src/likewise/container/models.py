@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +87,11 @@ def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
             f"{folder} holds no bundle, and only a bundle is served by worker processes",
             remedy="leave LIKEWISE_WORKERS out, or bundle the model first: likewise bundle MODEL -o DIR",
         )
-    # By its name: whatever serves a bundle stands without the room that makes them.
-    facts = importlib.import_module("likewise.pipeline.mlmodel").read_model(folder)
+    from likewise.pipeline.mlmodel import (
+        read_model,
+    )  # takes longer to import than all else here, and bundles need it not
+
+    facts = read_model(folder)
     manifest = Manifest(
         files={f"model/{name}": entry for name, entry in inventory(folder).items()},
         signature_raw=facts.signature_raw,
