@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +17,40 @@ from likewise.bundles.folder import inventory
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import sha256_json
-from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.core.errors import EngineUnavailable
 from likewise.engine.child import Task, carry_out, run_child
-from likewise.engine.options import CompileOptions
+from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
 from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
 from likewise.engine.text.engine import TextEngine
 from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.engine import classifiers
-from likewise.pipeline.texts import SAMPLE, Texts, made_texts
+from likewise.pipeline.texts import SAMPLE, made_texts, sample
 
 TIMEOUT = 900.0  # seconds
 FOLDER = "engine/openvino"
 NEEDED = ("openvino", "torch", "transformers")
-Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class CompiledEngines:
-    """entries: the manifest's, best first, or none. texts: a sample of those that were used."""
+def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+    """Compile the classifiers of the unfinished `bundle` into it; nothing where its model declares none.
 
-    entries: tuple[EngineEntry, ...] = ()
-    texts: tuple[str, ...] = ()
-
-
-def compile_engines(
-    bundle: Bundle, given: Texts | None, options: CompileOptions, *, work: Path, report: Report
-) -> CompiledEngines:
-    """Compile the classifiers of the unfinished `bundle` into it; nothing, with a line, where that cannot be done.
-
-    given: calibration texts; else they are made.  work: a folder for the child.
-    Raises EngineUnavailable where `options` asks for bf16 and it is not right here, or where labels of the given texts
-    move outside the guard.
+    A failure where the options ask for bf16 and it is not right here, or where labels of the given texts move outside
+    the guard.  Raises EngineUnavailable where compiling cannot be done here.
     """
     models = classifiers(bundle.manifest.pipeline)
-    try:
-        if not models:
-            raise EngineUnavailable(
-                "the model declares no classifier to compile", remedy="bundle it without a precision"
-            )
-        _need_libraries()
-        report(f"compiling {', '.join(models)}")
-        found = _in_child(bundle, models, given, options, work)
-        _refuse_unequal(found, models)
-    except LikewiseError as error:
-        shutil.rmtree(bundle.path / FOLDER, ignore_errors=True)
-        if options.precision == "bf16":
-            raise
-        if models or given or options.precision:
-            report(f"no compiled engine: {error.cause} ({error.remedy})")
+    if not models:
         return CompiledEngines()
-    entries = _entries(bundle, _offers_bf16(found, models, options, report, given=given is not None))
-    return CompiledEngines(entries, tuple(found["texts"]))
+    _need_libraries()
+    request.report(f"compiling {', '.join(models)}")
+    found = _in_child(bundle, models, request)
+    _refuse_unequal(found, models)
+    try:
+        fast = _offers_bf16(found, models, request)
+    except EngineUnavailable as error:
+        return CompiledEngines(failure=error)
+    return CompiledEngines(_entries(bundle, fast), tuple(found["texts"]))
 
 
 def _need_libraries() -> None:
@@ -81,20 +61,18 @@ def _need_libraries() -> None:
         )
 
 
-def _in_child(
-    bundle: Bundle, models: Mapping[str, int], given: Texts | None, options: CompileOptions, work: Path
-) -> dict[str, Any]:
+def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest) -> dict[str, Any]:
     task: dict[str, object] = {
         "classifiers": [
             {"from": str(bundle.resolve(uri)), "to": str(bundle.path / place(uri)), "max_length": longest}
             for uri, longest in models.items()
         ],
         "model": str(bundle.model_path),
-        "texts": None if given is None else asdict(given),
-        "bf16": options.precision != "fp32",
+        "texts": None if request.texts is None else asdict(request.texts),
+        "bf16": request.options.precision != "fp32",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return run_child("likewise.pipeline.compile", task, work, environment=environment, timeout=TIMEOUT)
+    return run_child("likewise.pipeline.compile", task, request.work, environment=environment, timeout=TIMEOUT)
 
 
 def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
@@ -104,21 +82,16 @@ def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models:
 
 
 def _offers_bf16(
-    found: Mapping[str, Sequence[Mapping[str, object]]],
-    models: Mapping[str, int],
-    options: CompileOptions,
-    report: Report,
-    *,
-    given: bool,
+    found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int], request: CompileRequest
 ) -> bool:
     """Whether bf16 is offered; says how it stands for each model."""
     refused = []
     for uri, each in zip(models, found["classifiers"], strict=True):
         why = str(each["refused"])
         refused += [f"{uri}: {why}"] if why else []
-        report(f"bf16 for {uri}: " + (why or str(each["said"])))
-    moved = given and any(each["outside"] for each in found["classifiers"])
-    if refused and (moved or options.precision == "bf16"):
+        request.report(f"bf16 for {uri}: " + (why or str(each["said"])))
+    moved = request.texts is not None and any(each["outside"] for each in found["classifiers"])
+    if refused and (moved or request.options.precision == "bf16"):
         raise EngineUnavailable(
             f"bf16 is not offered: {'; '.join(refused)}",
             remedy="bundle with --precision fp32, or with --calibration FILE, more texts such as the model will get",
@@ -144,20 +117,20 @@ def _entries(bundle: Bundle, fast: bool) -> tuple[EngineEntry, ...]:
 
 def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would tell its maker of each conversion
-    found, sample = [], list[str]()
+    found, chosen = [], list[str]()
     for each in task["classifiers"]:
         texts, facts = _compile(Path(each["from"]), Path(each["to"]), int(each["max_length"]), task)
         found.append(facts)
-        sample = sample or list(texts.sample())
-    return {"classifiers": found, "texts": sample}
+        chosen = chosen or list(sample(texts))
+    return {"classifiers": found, "texts": chosen}
 
 
-def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Texts, dict[str, object]]:
+def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[CalibrationTexts, dict[str, object]]:
     """Compile the checkpoint in `source` into `target`: the texts that were used, and what came of it."""
     checkpoint = find_checkpoint(source)
     longest = min(longest, checkpoint.max_tokens)
     given, model = task["texts"], Path(task["model"])
-    texts = Texts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
+    texts = CalibrationTexts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
     facts = compile_classifier(checkpoint, target)
     graph = read_graph(target)
     exact = text_engine(target, facts, open_pass(graph, "fp32"), longest)
