@@ -14,13 +14,14 @@ from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine
 from likewise.engine.load import open_engine
 from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServedModel, ServerOptions, create_app
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
 
 
 def bundle_app(
     bundle: Bundle, choice: EngineOptions = ANY, trust: Trust | None = None, options: ServerOptions | None = None
 ) -> Starlette:
-    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.create_app`.
+    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.app.create_app`.
 
     choice: which engine; trust: whether its code may run.
     """

@@ -24,7 +24,7 @@ from likewise.bundles.trust import Trust
 from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.options import coerce
 from likewise.engine.options import EngineOptions
-from likewise.server import run
+from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.local.home import Asked
 from likewise.targets.local.options import LocalOptions
