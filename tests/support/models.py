@@ -16,11 +16,9 @@ from mlflow.types import ColSpec, Schema
 
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
-from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.pipeline.mlmodel import read_model
 
-TRUSTED = Trust(allow=True, entries=())
 UPPER = Path(__file__).with_name("upper.py")
 TEXT = Schema([ColSpec("string", "text")])
 
