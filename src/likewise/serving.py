@@ -15,7 +15,9 @@ from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-from likewise.server import Codec, ServedModel, ServerOptions, create_app
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.codec import Codec
 
 
 def bundle_app(
@@ -27,7 +29,7 @@ def bundle_app(
     routes: Sequence[Route] = (),
     middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `likewise.server.create_app`."""
+    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `server.app.create_app`."""
     load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
         load = partial(_pool_of, partial(_worker_engine, bundle.path, model), options.workers)

@@ -16,8 +16,7 @@ from likewise.cli.options import described as _help
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
-from likewise.server import ServerOptions, curl_line
-from likewise.serving import served_model
+from likewise.server import ServerOptions
 
 MB = 1024 * 1024
 _serving = ServerOptions()
@@ -97,6 +96,8 @@ def _found(model: str, engine: str | None, precision: str | None, trust: bool, s
 
 
 def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
+    from likewise.server.pages import curl_line
+    from likewise.serving import served_model
 
     def listening(url: str) -> None:
         screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
