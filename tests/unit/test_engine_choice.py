@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.cli.options import asked_precision
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
-from likewise.engine import load, rates
+from likewise.core.spec import ModelSpec
+from likewise.engine import kinds, load, rates
+from likewise.engine.kinds import EngineKind
 from likewise.engine.load import open_engine, why_unmeasured
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, describe_cpu, known_rates, rates_file, remember_rates
@@ -27,22 +28,13 @@ FAST = EngineEntry("openvino", "bf16+fp32", False, "sha256:1")
 EXACT = EngineEntry("openvino", "fp32", False, "sha256:2")
 TORCH = EngineEntry("torch", "fp32", False, "sha256:3")
 CODE = EngineEntry("pyfunc", "native", True, "sha256:4")
-NOBODY = Trust(allow=False, entries=())
 
 
 class Opened:
-    """An engine that says what it was opened as, or raises what this machine is said to lack."""
-
-    lacks: ClassVar[dict[str, Exception]] = {}
+    """An engine that says what it was opened as."""
 
     def __init__(self, entry: EngineEntry) -> None:
         self.spec = EngineSpec(entry.name, entry.precision, True, True, True, 1, entry.digest)
-
-    @classmethod
-    def open(cls, bundle: Bundle, entry: EngineEntry) -> Opened:
-        if (error := cls.lacks.get(rates.label(entry))) is not None:
-            raise error
-        return cls(entry)
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         return []
@@ -54,13 +46,27 @@ class Opened:
         pass
 
 
+class Kind(EngineKind):
+    """Opens, or raises what this machine is said to lack."""
+
+    def __init__(self, name: str, lacks: dict[str, Exception]) -> None:
+        self.name = name  # type: ignore[misc]
+        self.runs_code = name == "pyfunc"  # type: ignore[misc]
+        self.lacks = lacks
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> Engine:
+        if (error := self.lacks.get(rates.label(entry))) is not None:
+            raise error
+        return Opened(entry)
+
+
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Exception]:
     """A cache of its own, and engines that all open; returns what is lacking, by label, to be filled."""
     lacks: dict[str, Exception] = {}
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(load, "OPENERS", dict.fromkeys(("openvino", "torch", "pyfunc"), f"{__name__}:Opened"))
-    monkeypatch.setattr(Opened, "lacks", lacks)
+    monkeypatch.setattr(kinds, "kind_of", partial(Kind, lacks=lacks))
+    monkeypatch.setattr(load, "kind_of", partial(Kind, lacks=lacks))
     return lacks
 
 
@@ -70,8 +76,8 @@ def bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
     return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), measured=measured))
 
 
-def opened(held: Bundle, name: str | None = None, precision: str | None = None, trust: Trust = NOBODY) -> str:
-    engine: Engine = open_engine(held, EngineOptions(name, precision), trust=trust)
+def opened(held: Bundle, name: str | None = None, precision: str | None = None, *, trust: bool = False) -> str:
+    engine: Engine = open_engine(held, ModelSpec(held.digest, held.path, engine=name, precision=precision, trust=trust))
     return engine.spec.label
 
 
@@ -155,7 +161,7 @@ def test_exact_is_fp32() -> None:
 
 def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:
     held = bundle(tmp_path / "b", CODE)
-    assert opened(held, None, "fp32", Trust(allow=True, entries=())) == "pyfunc/native"
+    assert opened(held, None, "fp32", trust=True) == "pyfunc/native"
 
 
 def test_what_cannot_run_here_gives_way_unless_it_was_named(tmp_path: Path, machine: dict[str, Exception]) -> None:

@@ -1,11 +1,14 @@
-"""Which of a bundle's engines is to run; CLI, Python API and docs are fed from the fields' metadata."""
+"""Options of engines: which one runs, and how they are compiled; CLI and docs use the fields' metadata."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from likewise.bundles.format import EngineEntry
 from likewise.core.errors import WrongUsage
+from likewise.core.spec import ModelSpec
 
 PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 """What may be asked, and the manifest's names for it. `native`: the model's own code, in whatever it computes."""
@@ -27,6 +30,11 @@ class EngineOptions:
                 f"there is no precision {self.precision!r}", remedy=f"name one of: {', '.join(PRECISIONS)}"
             )
 
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        """What `spec` says of the engine."""
+        return cls(spec.engine, spec.precision)
+
     @property
     def pinned(self) -> bool:
         """Whether anything was asked for."""
@@ -42,3 +50,27 @@ class EngineOptions:
 
 
 ANY = EngineOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """Options of `bundle` beside the model itself; WrongUsage where one cannot mean anything."""
+
+    calibration: Path | None = field(
+        default=None,
+        metadata={"help": "Texts such as the model will get (CSV, JSON lines or Parquet), to measure bf16's drift on."},
+    )
+    calibration_column: str = field(
+        default="text", metadata={"help": "Their column; not needed where the file has only one."}
+    )
+    precision: str | None = field(
+        default=None,
+        metadata={"help": "bf16: fail where it cannot be offered; fp32: offer no bf16. By default bf16 where right."},
+    )
+    measure: bool = field(
+        default=True, metadata={"help": "Measure the engines here, so that the fastest runs on such a CPU."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, "bf16", "fp32"):
+            raise WrongUsage(f"there is no precision {self.precision!r}", remedy="name bf16 or fp32")
