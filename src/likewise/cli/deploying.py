@@ -14,9 +14,8 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision
-from likewise.cli.screen import Json, Screen
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.core.options import coerce, described, parse_config
 from likewise.core.spec import ModelSpec
@@ -55,20 +54,17 @@ def deploy(
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="With --rehearse: until Ctrl-C, for tools of your own.")] = False,
     options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Deploy MODEL to TARGET. Cut off and run again, it is gone on with; where a step fails, all is taken back."""
-    screen = Screen(json)
     if options:
         return screen.options(f"Options of {to}, of {', '.join(names())}", described(open_target(to).Options))
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="--name NAME")
     writer = _writer(to, output, bundle_at, plan)  # what is wrong is told before the model is bundled
-    wanted = deployments.model_of(model, engine, asked_precision(precision, exact), trust)
+    wanted = choice.find(model).spec()
     given = parse_config(config or [])
     if writer is not None and output is not None:
         text = writer(name, wanted, coerce(open_target(to).Options, given), bundle_at)
@@ -86,18 +82,14 @@ def update(
     config: Config = None,
     to_previous: Annotated[bool, typer.Option("--to-previous", help="Back to what was before the last plan.")] = False,
     plan: PlanFlag = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Give a deployment another model, other options, or both; what is not named stays as it is."""
-    screen = Screen(json)
-    asked = asked_precision(precision, exact)
-    if model is None and (engine or asked):
+    if model is None and choice.pinned:
         raise WrongUsage("an engine is chosen for a model", remedy=f"likewise update {name} MODEL")
-    wanted = None if model is None else deployments.model_of(model, engine, asked, trust)
+    wanted = None if model is None else choice.find(model).spec()
     planned = deployments.plan(
         "update",
         name,
@@ -110,9 +102,8 @@ def update(
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
-def delete(name: Name, to: To = None, plan: PlanFlag = False, json: Json = False) -> None:
+def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
     """Take a deployment down, with all that it holds."""
-    screen = Screen(json)
     planned = deployments.plan("delete", name, to=to, settle=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
@@ -122,11 +113,12 @@ def list_(
         str | None,
         typer.Option("--to", "-t", metavar="TARGET", help="On this target, with what others have deployed there."),
     ] = None,
-    json: Json = False,
+    *,
+    screen: Screen,
 ) -> None:
     """What has been deployed from here, on every target, and what costs money for as long as it stands."""
-    screen, receipts = Screen(json), deployments.deployments(to)
-    if json:
+    receipts = deployments.deployments(to)
+    if screen.as_json:
         screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
         return
     if not receipts:
@@ -138,10 +130,10 @@ def list_(
     screen.table("Deployments", ("name", "target", "model", "bundle", "since", "costs"), rows)
 
 
-def status(name: Name, to: To = None, json: Json = False) -> None:
+def status(name: Name, to: To = None, *, screen: Screen) -> None:
     """How a deployment is now, as its place says; exit code 1 where it does not answer."""
     receipt, now = deployments.status(name, to=to)
-    Screen(json).result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
+    screen.result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
     if now.state in ("failing", "gone"):
         raise typer.Exit(1)
 
@@ -158,7 +150,8 @@ def predict(
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="With --async: to wait for the answer.", min=0.001)
     ] = 900.0,
-    json: Json = False,  # noqa: ARG001  the answer is JSON in any case
+    *,
+    screen: Screen,  # noqa: ARG001  the answer is JSON in any case
 ) -> None:
     """Ask a deployment, in any form that its `/invocations` takes."""
     body, kind = _request(source)

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision
-from likewise.cli.screen import Json, Screen
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.options import parse_config
 from likewise.targets.base import BATCH
@@ -32,19 +31,17 @@ def transform(
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Run it again though it has completed.")] = False,
     options: Annotated[bool, typer.Option("--options", help="Show the job's options, and do nothing.")] = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
-    screen, target = Screen(json), deployments.jobs_of(to)  # what is wrong is told before the model is bundled
+    target = deployments.jobs_of(to)  # what is wrong is told before the model is bundled
     if options:
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
     done = deployments.job(
-        deployments.model_of(model, engine, asked_precision(precision, exact), trust),
+        choice.find(model).spec(),
         to,
         source,
         output,
@@ -67,7 +64,7 @@ def rehearse(
     What the command deploys there is gone when it ends: `AWS_ENDPOINT_URL` and credentials of a rehearsal
     are in its environment, for AWS's own tools too.
     """
-    screen = Screen(as_json=False)
+    screen = Screen()
     with deployments.staged(target) as stage:
         for caution in stage.cautions:
             screen.note(caution)
