@@ -18,45 +18,32 @@ parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", l
 class ScoreOptions:
     """Options of `score`; WrongUsage where one cannot mean anything. Each field's metadata has `help` and `metavar`."""
 
-    runner: str = option(
-        "local", "What runs the job: local, spark, or one that a package adds.", "--runner", metavar="NAME"
-    )
+    runner: str = option("local", "What runs the job: local, spark, or one that a package adds.", "--runner NAME")
     column: Mapping[str, str] = option(
-        dict,
-        "Input column that feeds a column of the model; repeatable.",
-        "--column",
-        metavar="INPUT=MODEL",
-        parse=parse_columns,
+        dict, "Input column that feeds a column of the model; repeatable.", "--column INPUT=MODEL", parse=parse_columns
     )
     input_format: str | None = option(
-        None, "Format of INPUT: csv, jsonl or parquet; from its suffix by default.", "--input-format", metavar="FORMAT"
+        None, "Format of INPUT: csv, jsonl or parquet; from its suffix by default.", "--input-format FORMAT"
     )
     format: str | None = option(
-        None, "Format of OUTPUT: csv, jsonl or parquet; the input's by default.", "--format", metavar="FORMAT"
+        None, "Format of OUTPUT: csv, jsonl or parquet; the input's by default.", "--format FORMAT"
     )
     restart: bool = option(
         False, "Start anew: replace an OUTPUT that exists, drop what a stopped job has.", "--restart"
     )
     fail_on_quarantine: float | None = option(
-        None, "Fail when more than this share of the rows was quarantined.", "--fail-on-quarantine", metavar="PERCENT"
+        None, "Fail when more than this share of the rows was quarantined.", "--fail-on-quarantine PERCENT"
     )
-    budget: int | None = option(
-        None, "Tokens a forward pass; the engine's own by default.", "--budget", metavar="TOKENS"
-    )
-    window: int = option(4096, "Rows that are read and sorted by length together.", "--window", metavar="ROWS")
+    budget: int | None = option(None, "Tokens a forward pass; the engine's own by default.", "--budget TOKENS")
+    window: int = option(4096, "Rows that are read and sorted by length together.", "--window ROWS")
     master: str | None = option(
         None,
         "Spark: address of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
         "all cores of this machine by default.",
-        "--master",
-        metavar="URL",
+        "--master URL",
     )
     runner_conf: Mapping[str, str] = option(
-        dict,
-        "Passed to the runner, for Spark its configuration; repeatable.",
-        "--conf",
-        metavar="KEY=VALUE",
-        parse=parse_conf,
+        dict, "Passed to the runner, for Spark its configuration; repeatable.", "--conf KEY=VALUE", parse=parse_conf
     )
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
+from likewise.cli.flags import argument, flag
 from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
@@ -24,36 +25,31 @@ from likewise.targets import base
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import names, open_target
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What the deployment is called.")]
-To = Annotated[str | None, typer.Option("--to", "-t", metavar="TARGET", help="Where it stands, if that is not clear.")]
-Config = Annotated[
-    list[str] | None,
-    typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the target; nested ones as JSON."),
-]
-PlanFlag = Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")]
+Name = Annotated[str, argument("NAME", "What the deployment is called.")]
+To = Annotated[str | None, flag("--to -t TARGET", "Where it stands, if that is not clear.")]
+Config = Annotated[list[str] | None, flag("--config -C KEY=VALUE", "An option of the target; nested ones as JSON.")]
+PlanFlag = Annotated[bool, flag("--plan", "Show what would be done, and do nothing.")]
 KNOWN = ("url", "log", "costs")
 """Of what steps gave: what people want to read."""
 
 
 def deploy(
     model: Model,
-    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="local, ray-serve, ray-serve://host:port, …")],
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it will be called.")] = None,
+    to: Annotated[str, flag("--to -t TARGET", "local, ray-serve, ray-serve://host:port, …")],
+    name: Annotated[str | None, flag("--name NAME", "What it will be called.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="With --plan: write it for the target's own tools (ray)."),
+        Path | None, flag("--output -o FILE", "With --plan: write it for the target's own tools (ray).")
     ] = None,
     bundle_at: Annotated[
-        str | None,
-        typer.Option("--bundle-at", metavar="PLACE", help="With -o: where nodes read the bundle, a folder or s3://…"),
+        str | None, flag("--bundle-at PLACE", "With -o: where nodes read the bundle, a folder or s3://…")
     ] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Carry the plan out on this machine, ask the model's example, delete it.")
+        bool, flag("--rehearse", "Carry the plan out on this machine, ask the model's example, delete it.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="With --rehearse: until Ctrl-C, for tools of your own.")] = False,
-    options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
+    keep: Annotated[bool, flag("--keep", "With --rehearse: until Ctrl-C, for tools of your own.")] = False,
+    options: Annotated[bool, flag("--options", "Show the target's options, and do nothing.")] = False,
     *,
     choice: Choice,
     screen: Screen,
@@ -77,10 +73,10 @@ def deploy(
 
 def update(
     name: Name,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Another model; its own if left out.")] = None,
+    model: Annotated[str | None, argument("[MODEL]", "Another model; its own if left out.")] = None,
     to: To = None,
     config: Config = None,
-    to_previous: Annotated[bool, typer.Option("--to-previous", help="Back to what was before the last plan.")] = False,
+    to_previous: Annotated[bool, flag("--to-previous", "Back to what was before the last plan.")] = False,
     plan: PlanFlag = False,
     *,
     choice: Choice,
@@ -109,10 +105,7 @@ def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen)
 
 
 def list_(
-    to: Annotated[
-        str | None,
-        typer.Option("--to", "-t", metavar="TARGET", help="On this target, with what others have deployed there."),
-    ] = None,
+    to: Annotated[str | None, flag("--to -t TARGET", "On this target, with what others have deployed there.")] = None,
     *,
     screen: Screen,
 ) -> None:
@@ -140,16 +133,10 @@ def status(name: Name, to: To = None, *, screen: Screen) -> None:
 
 def predict(
     name: Name,
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A request: a .json or .csv file, - for stdin, or JSON itself.")
-    ],
+    source: Annotated[str, argument("INPUT", "A request: a .json or .csv file, - for stdin, or JSON itself.")],
     to: To = None,
-    later: Annotated[
-        bool, typer.Option("--async", help="By way of the place's queue, for an endpoint that answers later.")
-    ] = False,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="With --async: to wait for the answer.", min=0.001)
-    ] = 900.0,
+    later: Annotated[bool, flag("--async", "By way of the place's queue, for an endpoint that answers later.")] = False,
+    timeout: Annotated[float, flag("--timeout SECONDS", "With --async: to wait for the answer.", min=0.001)] = 900.0,
     *,
     screen: Screen,  # noqa: ARG001  the answer is JSON in any case
 ) -> None:

@@ -12,6 +12,19 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 
+def flag(spelling: str, text: str, **limits: float) -> Any:
+    """For `Annotated`: `--output -o DIR` with its help; limits: min, max."""
+    words = spelling.split()
+    names = [word for word in words if word.startswith("-")]
+    metavar = " ".join(words[len(names) :]) or None
+    return typer.Option(*names, metavar=metavar, help=text, **limits)  # type: ignore[arg-type]
+
+
+def argument(metavar: str, text: str) -> Any:
+    """For `Annotated`: a word of the command without a flag."""
+    return typer.Argument(metavar=metavar, help=text)
+
+
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """`command` for typer: instead of each parameter that is a dataclass, the flags that its fields have.
 
@@ -26,15 +39,15 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         if not is_dataclass(hints[name]):
             parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
             continue
-        flagged = {f"{name}_{each.name}": each for each in fields(hints[name]) if each.metadata.get("flags")}
-        groups[name] = {flag: each for flag, each in flagged.items() if flag not in own}
+        flagged = {f"{name}_{each.name}": each for each in fields(hints[name]) if each.metadata.get("flag")}
+        groups[name] = {dest: each for dest, each in flagged.items() if dest not in own}
         types = get_type_hints(hints[name])
-        parameters += [_parameter(flag, each, types[each.name]) for flag, each in groups[name].items()]
+        parameters += [_parameter(dest, each, types[each.name]) for dest, each in groups[name].items()]
 
     @wraps(command)
     def run(**given: Any) -> None:
         for name, flagged in groups.items():
-            values = {each.name: _value(each, given.pop(flag)) for flag, each in flagged.items()}
+            values = {each.name: _value(each, given.pop(dest)) for dest, each in flagged.items()}
             given[name] = hints[name](**{field: value for field, value in values.items() if value is not None})
         command(**given)
 
@@ -49,9 +62,9 @@ def _parameter(name: str, field: Field[Any], kind: Any) -> Parameter:
         kind, default = float, field.default / about["unit"]
     elif get_origin(kind) in (Mapping, tuple):
         kind, default = list[str] | None, None
-    shown = {key: about[key] for key in ("metavar", "min", "max") if key in about}
-    flag = typer.Option(*about["flags"], help=about["help"], **shown)
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, flag])
+    limits = {key: about[key] for key in ("min", "max") if key in about}
+    annotation = Annotated[kind, flag(about["flag"], about["help"], **limits)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _value(field: Field[Any], given: Any) -> Any:

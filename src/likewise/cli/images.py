@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli.flags import with_flags
+from likewise.cli.flags import argument, flag, with_flags
 from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -24,17 +24,14 @@ from likewise.images.store import Store
 LOOK_S = 1.0  # how often to look whether a container still runs
 image = typer.Typer(name="image", help="Container images, assembled without a daemon.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME:TAG", help="An image that was built here.")]
-With = Annotated[str | None, typer.Option("--with", metavar="PROGRAM", help="docker or podman; what answers first.")]
+Name = Annotated[str, argument("NAME:TAG", "An image that was built here.")]
+With = Annotated[str | None, flag("--with PROGRAM", "docker or podman; what answers first.")]
 
 
 def build(
     model: Model,
-    tag: Annotated[str, typer.Option("--tag", "-t", metavar="NAME:TAG", help="What it is called here.")],
-    oci: Annotated[
-        Path | None,
-        typer.Option("--oci", metavar="DIR", help="Write it as an OCI image layout too, into a new folder."),
-    ] = None,
+    tag: Annotated[str, flag("--tag -t NAME:TAG", "What it is called here.")],
+    oci: Annotated[Path | None, flag("--oci DIR", "Write it as an OCI image layout too, into a new folder.")] = None,
     *,
     options: ImageOptions,
     choice: Choice,
@@ -51,10 +48,7 @@ def build(
 def push(
     name: Name,
     to: Annotated[
-        str,
-        typer.Argument(
-            metavar="REGISTRY/NAME[:TAG]", help="Or ecr:/REGION/NAME[:TAG]. Without a tag, it is the bundle's digest."
-        ),
+        str, argument("REGISTRY/NAME[:TAG]", "Or ecr:/REGION/NAME[:TAG]. Without a tag, it is the bundle's digest.")
     ],
     *,
     screen: Screen,
@@ -78,16 +72,13 @@ def push(
 
 def run(
     name: Name,
-    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Port of this machine.")] = 5000,
+    port: Annotated[int, flag("--port -p", "Port of this machine.", min=1, max=65535)] = 5000,
     program: With = None,
     network: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="host, where containers can have no network of their own."),
+        str | None, flag("--network NAME", "host, where containers can have no network of their own.")
     ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", metavar="OPTION", help="More for its run: --memory=2g. Repeatable.")
-    ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
+    option: Annotated[list[str] | None, flag("--option OPTION", "More for its run: --memory=2g. Repeatable.")] = None,
+    detach: Annotated[bool, flag("--detach -d", "Leave it running.")] = False,
     *,
     screen: Screen,
 ) -> None:
@@ -105,10 +96,8 @@ def run(
 
 def dockerfile(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
-    options_platforms: Annotated[
-        str, typer.Option("--platform", metavar="PLATFORM", help="linux/amd64 or linux/arm64.")
-    ] = "linux/amd64",
+    output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
+    options_platforms: Annotated[str, flag("--platform PLATFORM", "linux/amd64 or linux/arm64.")] = "linux/amd64",
     *,
     options: ImageOptions,
     choice: Choice,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
+from likewise.cli.flags import argument, flag
 from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -19,18 +20,15 @@ from likewise.targets.base import BATCH
 
 def transform(
     model: Model,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="s3://bucket/prefix of CSV or JSON lines.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="s3://bucket/prefix for `.out` files.")
-    ],
-    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="sagemaker:/REGION")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the job's name begins with.")] = BATCH,
+    source: Annotated[str, argument("INPUT", "s3://bucket/prefix of CSV or JSON lines.")],
+    output: Annotated[str, flag("--output -o OUTPUT", "s3://bucket/prefix for `.out` files.")],
+    to: Annotated[str, flag("--to -t TARGET", "sagemaker:/REGION")],
+    name: Annotated[str, flag("--name NAME", "What the job's name begins with.")] = BATCH,
     config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the job; nested ones as JSON."),
+        list[str] | None, flag("--config -C KEY=VALUE", "An option of the job; nested ones as JSON.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Run it again though it has completed.")] = False,
-    options: Annotated[bool, typer.Option("--options", help="Show the job's options, and do nothing.")] = False,
+    restart: Annotated[bool, flag("--restart", "Run it again though it has completed.")] = False,
+    options: Annotated[bool, flag("--options", "Show the job's options, and do nothing.")] = False,
     *,
     choice: Choice,
     screen: Screen,
@@ -56,8 +54,8 @@ def transform(
 
 
 def rehearse(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="sagemaker:/REGION")],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="After `--`: what is run there.")],
+    target: Annotated[str, argument("TARGET", "sagemaker:/REGION")],
+    command: Annotated[list[str], argument("COMMAND…", "After `--`: what is run there.")],
 ) -> None:
     """Run COMMAND with TARGET's account on this machine in the place of the real one; its exit code.
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from likewise.cli.chapter import Chapter
+from likewise.cli.flags import flag
 from likewise.cli.screen import Screen
 from likewise.doctor import examine
 
@@ -28,11 +29,11 @@ def doctor(screen: Screen) -> None:
 
 
 def demo(
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything that the demo makes will lie.")
-    ] = Path("likewise-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Train two layers instead of six.")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows to score.")] = 2000,
+    folder: Annotated[Path, flag("--output -o DIR", "Where everything that the demo makes will lie.")] = Path(
+        "likewise-demo"
+    ),
+    quick: Annotated[bool, flag("--quick", "Train two layers instead of six.")] = False,
+    rows: Annotated[int, flag("--rows", "How many rows to score.", min=1)] = 2000,
     *,
     screen: Screen,
 ) -> None:

@@ -7,12 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
+from likewise.cli.flags import argument, flag
 from likewise.cli.options import Model, TrustFlag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -27,14 +26,17 @@ if TYPE_CHECKING:
 
 def bundle(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
+    output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
     reference: Annotated[
         list[str] | None,
-        typer.Option(help="Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
+        flag("--reference", "Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
     ] = None,
     row_wise: Annotated[
         bool | None,
-        typer.Option(help="Declare that rows are independent of each other (or not), where the model does not say."),
+        flag(
+            "--row-wise/--no-row-wise",
+            "Declare that rows are independent of each other (or not), where the model does not say.",
+        ),
     ] = None,
     *,
     compiling: CompileOptions,
@@ -57,7 +59,7 @@ def bundle(
 def inspect(
     model: Model,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time its engines on this machine first, and remember that here.")
+        bool, flag("--measure", "Time its engines on this machine first, and remember that here.")
     ] = False,
     trust: TrustFlag = False,
     *,
@@ -73,11 +75,10 @@ def inspect(
 
 def trust(
     entry: Annotated[
-        str | None,
-        typer.Argument(metavar="PREFIX-OR-DIGEST", help="models:/NAME, a folder, or a bundle's sha256:… digest."),
+        str | None, argument("PREFIX-OR-DIGEST", "models:/NAME, a folder, or a bundle's sha256:… digest.")
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the entry back.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Only show the entries.")] = False,
+    remove: Annotated[bool, flag("--remove", "Take the entry back.")] = False,
+    list_: Annotated[bool, flag("--list", "Only show the entries.")] = False,
     *,
     screen: Screen,
 ) -> None:

@@ -6,23 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
 from likewise import api
+from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
 from likewise.core.options import option
 from likewise.engine.options import EngineOptions
 
 Model = Annotated[
     str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
+    argument(
+        "MODEL",
+        "A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
         "a local path, s3://…",
     ),
 ]
 TRUST = "Allow the model's own Python code to run."
-TrustFlag = Annotated[bool, typer.Option("--trust", help=TRUST)]
+TrustFlag = Annotated[bool, flag("--trust", TRUST)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from likewise.cli.flags import flag
 from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.parity import Parity, PlaceParity, VerifyOptions
@@ -18,9 +19,9 @@ def verify(
     model: Model,
     against: Annotated[
         list[str],
-        typer.Option(
-            metavar="WHERE",
-            help="NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
+        flag(
+            "--against WHERE",
+            "NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
             "mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
         ),
     ],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from likewise import api
 from likewise.batch import Report, ScoreOptions
+from likewise.cli.flags import argument, flag
 from likewise.cli.options import Choice, Model
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
@@ -17,11 +16,8 @@ from likewise.serving import served_model
 
 
 def serve(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="As for `bundle`.")] = None,
-    model_uri: Annotated[
-        str | None,
-        typer.Option("--model-uri", "-m", metavar="MODEL", help="The same, as `mlflow models serve` has it."),
-    ] = None,
+    model: Annotated[str | None, argument("MODEL", "As for `bundle`.")] = None,
+    model_uri: Annotated[str | None, flag("--model-uri -m MODEL", "The same, as `mlflow models serve` has it.")] = None,
     *,
     options: ServerOptions,
     choice: Choice,
@@ -57,15 +53,9 @@ def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
 def score(
     model: Model,
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="CSV, JSON lines or Parquet: a file, a folder, a glob, or the like at s3://.",
-        ),
+        str, argument("INPUT", "CSV, JSON lines or Parquet: a file, a folder, a glob, or the like at s3://.")
     ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="A folder, or a .csv, .jsonl or .parquet file.")
-    ],
+    output: Annotated[str, flag("--output -o OUTPUT", "A folder, or a .csv, .jsonl or .parquet file.")],
     *,
     options: ScoreOptions,
     choice: Choice,

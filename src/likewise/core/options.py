@@ -17,14 +17,14 @@ T = TypeVar("T")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def option(default: Any, text: str, *flags: str, **settings: Any) -> Any:
+def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
     """A field of a dataclass of options.  text: its help, the same on the command line, in Python and in the docs.
 
-    default: `dict` or `list` for an empty one.  flags: its spellings on the command line; none: it has no flag.
-    settings: of the flag: metavar, min, max; parse: what makes the field's value of its texts, where it is repeatable;
-    unit: what 1 on the command line is in the field.
+    default: `dict` or `list` for an empty one.  flag: its spellings and metavar, `--output -o DIR`; empty: it has none.
+    settings: of the flag: min, max; parse: what makes the value of its texts, where it is repeatable; unit: what
+    1 on the command line is in the field.
     """
-    metadata = {"help": text, "flags": flags, **settings}
+    metadata = {"help": text, "flag": flag, **settings}
     return (
         field(default_factory=default, metadata=metadata)
         if default in (dict, list)

@@ -19,14 +19,11 @@ PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 class EngineOptions:
     """Nothing: the fastest that was measured on this CPU. WrongUsage for a precision that there is not."""
 
-    name: str | None = option(
-        None, "Which of the bundle's engines; its best one by default.", "--engine", metavar="NAME"
-    )
+    name: str | None = option(None, "Which of the bundle's engines; its best one by default.", "--engine NAME")
     precision: str | None = option(
         None,
         "bf16 (near things again in fp32) or fp32; by default what is faster here. Same labels.",
-        "--precision",
-        metavar="NAME",
+        "--precision NAME",
     )
 
     def __post_init__(self) -> None:
@@ -64,17 +61,15 @@ class CompileOptions:
     calibration: Path | None = option(
         None,
         "Texts such as the model will get (CSV, JSON lines or Parquet), to measure bf16's drift on.",
-        "--calibration",
-        metavar="FILE",
+        "--calibration FILE",
     )
     calibration_column: str = option(
-        "text", "Their column; not needed where the file has only one.", "--calibration-column", metavar="NAME"
+        "text", "Their column; not needed where the file has only one.", "--calibration-column NAME"
     )
     precision: str | None = option(
         None,
         "bf16: fail where it cannot be offered; fp32: offer no bf16. By default bf16 where right.",
-        "--precision",
-        metavar="NAME",
+        "--precision NAME",
     )
     measure: bool = option(
         True, "Measure the engines here, so that the fastest runs on such a CPU.", "--measure/--no-measure"

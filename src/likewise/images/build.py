@@ -56,24 +56,16 @@ class ImageOptions:
     base: str = option(
         DEFAULT,
         "What it stands on: an image in a registry, or a folder or tar of one. It brings Python.",
-        "--base",
-        metavar="IMAGE",
+        "--base IMAGE",
     )
     platforms: tuple[Platform, ...] = option(
-        (PLATFORMS["linux/amd64"],),
-        "linux/amd64 or linux/arm64; repeatable.",
-        "--platform",
-        metavar="PLATFORM",
-        parse=_platforms,
+        (PLATFORMS["linux/amd64"],), "linux/amd64 or linux/arm64; repeatable.", "--platform PLATFORM", parse=_platforms
     )
     wheels: tuple[Path, ...] = option(
-        (), "Folder of wheels that no index has. Repeatable.", "--wheels", metavar="DIR", parse=_folders
+        (), "Folder of wheels that no index has. Repeatable.", "--wheels DIR", parse=_folders
     )
     lock: Path | None = option(
-        None,
-        "Requirements file with hashes of all that goes in; without it, what is installed here.",
-        "--lock",
-        metavar="FILE",
+        None, "Requirements file with hashes of all that goes in; without it, what is installed here.", "--lock FILE"
     )
     fresh: bool = option(False, "Look the base up again, though one of this name is here.", "--pull")
     created: int = option(0, "Seconds since 1970 that the image says it was made at.")
