@@ -9,7 +9,7 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError
@@ -61,8 +61,20 @@ def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environm
     return Environment(found, key, own)
 
 
-def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Distribution]:
-    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed."""
+def closure(
+    requirements: Iterable[str],
+    theirs: frozenset[str] = frozenset(),
+    *,
+    unused: Mapping[str, frozenset[str]] | None = None,
+    markers: Mapping[str, str] | None = None,
+    otherwise: str = "it cannot be sent to the workers",
+) -> dict[str, Distribution]:
+    """The distributions that `requirements` need, by canonical name, but for `theirs`.
+
+    unused: by distribution, what it declares and nothing imports; left out where nothing else needs it.
+    markers: what requirements are asked against; by default this Python and platform.
+    Raises MissingExtra, with what that means (`otherwise`), where one is not installed.
+    """
     utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
@@ -71,30 +83,27 @@ def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Di
         requirement, wanted_by = waiting.pop()
         name = utils.canonicalize_name(requirement.name)
         fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
-        if name in theirs or not fresh:
+        if name in theirs or name in (unused or {}).get(wanted_by, ()) or not fresh:
             continue
         seen |= fresh
-        found[name] = _installed(requirement.name, wanted_by)
-        waiting += [(parse(text), name) for text in _requires(found[name], [extra for _, extra in fresh], parse)]
+        found[name] = _installed(requirement.name, wanted_by, otherwise)
+        declared, extras = map(parse, found[name].requires or ()), [extra for _, extra in fresh]
+        waiting += [(each, name) for each in declared if _applies(each.marker, markers or {}, extras)]
     return found
 
 
-def _installed(name: str, wanted_by: str) -> Distribution:
+def _applies(marker: Any, markers: Mapping[str, str], extras: Iterable[str]) -> bool:
+    return marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in extras)
+
+
+def _installed(name: str, wanted_by: str, otherwise: str) -> Distribution:
     try:
         return importlib.metadata.distribution(name)
     except PackageNotFoundError as error:
         why = f", which {wanted_by} needs" if wanted_by else ""
         raise MissingExtra(
-            f"{name}{why} is not installed here, so it cannot be sent to the workers",
-            remedy=f"pip install {name}",
+            f"{name}{why} is not installed here, so {otherwise}", remedy=f"pip install {name}"
         ) from error
-
-
-def _requires(distribution: Distribution, extras: Iterable[str], parse: Any) -> Iterator[str]:
-    for text in distribution.requires or ():
-        marker = parse(text).marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
-            yield text
 
 
 def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
