@@ -14,7 +14,6 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from tests.support.build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
-from tests.support.models import TRUSTED
 
 from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.bundles.open import Bundle, open_bundle
@@ -33,6 +32,7 @@ from likewise.pipeline import DetectLanguage, Respond
 
 __all__ = ["_one_store", "store"]
 pytestmark = pytest.mark.slow
+TRUSTED = Trust(allow=True, entries=())
 NOBODY = Trust(allow=False, entries=())
 LIGHT = DetectLanguage(), Respond()  # needs neither trust nor torch
 
