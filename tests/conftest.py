@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from hypothesis import settings
+from tests.support.models import plain_engine
 from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
 from tests.support.sentiment_store import Store, make_bundle, make_store
 from tests.support.shared import once_a_run
@@ -58,6 +59,13 @@ def sentiment_bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> 
     """The bundle of its pipeline with compiled engines, calibrated on 300 texts and measured, made once a run."""
     folder, _ = once_a_run(tmp_path_factory, "sentiment", lambda folder: make_bundle(store, folder))
     return folder / "bundle"
+
+
+@pytest.fixture(scope="module", name="plain_engine")
+def _plain_engine() -> Iterator[None]:
+    """For a file whose bundles are `upper_bundle(…, plain=True)`."""
+    with plain_engine():
+        yield
 
 
 @pytest.fixture
