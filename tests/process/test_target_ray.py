@@ -207,7 +207,7 @@ def test_a_broken_update_is_seen_by_nobody(target: RayTarget, models: dict[int, 
         asking.wait_for(1)
     assert asking.failures == []
     status = target.status(receipt)
-    assert (status.state, status.details["bundle"]) == ("ready", models[1].digest)
+    assert (status.state, status.bundle) == ("ready", models[1].digest)
 
 
 def test_a_killed_replica_costs_what_it_held(target: RayTarget, tmp_path: Path) -> None:
