@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from likewise.builder.measure import Measurement
-    from likewise.builder.options import CompileOptions
+    from likewise.engine.options import CompileOptions
 
 Report = Callable[[str], None]
 

@@ -12,22 +12,23 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from likewise.core.cores import usable_cores
+from likewise.engine.kinds import kinds
 
 PATIENCE = 5.0  # seconds for any program that is asked
-EXTRAS = {
-    "mlflow": ("mlflow", "bundle models and run any pyfunc"),
-    "pyarrow": ("batch", "score files"),
-    "torch": ("torch", "the reference engine"),
-    "openvino": ("openvino", "the fast engine: OpenVINO in bf16 with a guard, or in fp32"),
-    "pyspark": ("spark", "score on Spark"),
-    "ray": ("ray", "deploy on Ray Serve"),
-    "boto3": ("aws", "models in s3://"),
-    "installer": ("images", "build container images"),
+LIBRARIES = {
+    "pyarrow": ("likewise[batch]", "score files"),
+    "pyspark": ("likewise[spark]", "score on Spark"),
+    "ray": ("likewise[ray]", "deploy on Ray Serve"),
+    "boto3": ("likewise[aws]", "models in s3://"),
+    "installer": ("likewise[images]", "build container images"),
 }
+"""By distribution, the requirement that installs it and what it is for; each kind of engine adds its own."""
+
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
 
@@ -48,7 +49,7 @@ def examine() -> list[Finding]:
         _cpu,
         _memory,
         _disk,
-        *(lambda name=name: _library(name) for name in EXTRAS),
+        *(partial(_library, name, *about) for name, about in _libraries().items()),
         _java,
         _containers,
         _gpu,
@@ -87,12 +88,16 @@ def _disk() -> Finding:
     return Finding("Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "bundles and images want 3 GiB free")
 
 
-def _library(name: str) -> Finding:
-    extra, purpose = EXTRAS[name]
+def _libraries() -> dict[str, tuple[str, str]]:
+    engines = {kind.library: (" ".join(kind.requirements), kind.purpose) for kind in kinds() if kind.library}
+    return {**engines, **LIBRARIES}
+
+
+def _library(name: str, requirement: str, purpose: str) -> Finding:
     try:
         return Finding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "missing", f"not installed ({purpose})", f"pip install 'likewise[{extra}]'")
+        return Finding(name, "missing", f"not installed ({purpose})", f"pip install '{requirement}'")
 
 
 def _java() -> Finding:

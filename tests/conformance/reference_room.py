@@ -17,7 +17,6 @@ from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 from starlette.testclient import TestClient
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
@@ -26,6 +25,7 @@ from likewise.core.engine import answers
 from likewise.core.results import Failed
 from likewise.engine.load import open_engine
 from likewise.engine.pyfunc import PyfuncEngine
+from likewise.pipeline.mlmodel import read_model
 from likewise.server import ServedModel, create_app
 from likewise.wire import Decoder, encode
 

@@ -19,10 +19,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from tests.unit.tiny_classifier import make_classifier
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
+from likewise.pipeline.mlmodel import read_model
 
 PATIENCE = 60  # seconds; none of these tests needs them
 TEXT = ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string", "text")]))

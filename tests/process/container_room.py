@@ -16,10 +16,10 @@ import mlflow
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.write import write_manifest
+from likewise.pipeline.mlmodel import read_model
 
 PATIENCE = 300  # seconds; none of these tests needs them
 TEXT = ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string", "text")]))

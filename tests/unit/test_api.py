@@ -15,13 +15,13 @@ import pytest
 from tiny_classifier import TEXTS, make_classifier
 
 from likewise import api
-from likewise.builder.model import read_model
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
 from likewise.core.digests import sha256_json
 from likewise.core.engine import Engine
 from likewise.core.errors import CodeNotTrusted
 from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond
+from likewise.pipeline.mlmodel import read_model
 from likewise.pipeline.model import PipelineModel
 
 MODEL = "runs:/0123/model"

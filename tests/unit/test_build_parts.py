@@ -19,8 +19,6 @@ from hypothesis import strategies as st
 
 from likewise.builder.alike import alike
 from likewise.builder.bundle import _place, _staging, trusts
-from likewise.builder.child import run_child
-from likewise.builder.example import Example
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, Source
@@ -30,6 +28,8 @@ from likewise.bundles.write import write_manifest
 from likewise.core.errors import ModelInvalid, OutputRefused, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Row, Table
 from likewise.core.results import Failed, Ok, Result
+from likewise.engine.child import run_child
+from likewise.engine.example import Example
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -214,7 +214,7 @@ def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
 
 CARRY_OUT = """
 import sys
-from likewise.builder.child import carry_out
+from likewise.engine.child import carry_out
 
 def work(task, folder):
     print("noise " * 1000, flush=True)
@@ -245,13 +245,13 @@ def test_a_child_that_dies_is_quoted_with_its_last_line_alone(tmp_path: Path) ->
 ORPHAN = """
 import os, sys
 from pathlib import Path
-from likewise.builder.child import run_child
+from likewise.engine.child import run_child
 work = Path(sys.argv[1])
 run_child("waits", {}, work, environment={**os.environ, "PYTHONPATH": sys.argv[1], "FIFO": sys.argv[2]}, timeout=60)
 """
 WAITS = """
 import os, sys
-from likewise.builder.child import carry_out
+from likewise.engine.child import carry_out
 
 def work(task, folder):
     with open(os.environ["FIFO"], "w") as fifo:

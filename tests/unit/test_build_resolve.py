@@ -15,7 +15,6 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from likewise.builder.model import read_model
 from likewise.builder.resolve import MANNERS, mannerly, plain_name, resolve
 from likewise.core.errors import (
     MissingExtra,
@@ -25,6 +24,7 @@ from likewise.core.errors import (
     UnsafeArchive,
     WrongUsage,
 )
+from likewise.pipeline.mlmodel import read_model
 
 
 def make_model(folder: Path, **metadata: object) -> Path:

@@ -11,11 +11,12 @@ import pytest
 from tiny_classifier import make_classifier
 from tokenizers import Tokenizer
 
-from likewise.builder import texts as room
-from likewise.builder.compile import _offers_bf16
-from likewise.builder.options import CompileOptions
-from likewise.builder.texts import given_texts, made_texts
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
+from likewise.engine.kinds import CalibrationTexts, CompileRequest
+from likewise.engine.options import CompileOptions
+from likewise.pipeline import texts as module
+from likewise.pipeline.compile import _offers_bf16
+from likewise.pipeline.texts import given_texts, made_texts
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 
@@ -53,11 +54,11 @@ def test_the_only_column_needs_no_name(tmp_path: Path) -> None:
 
 def test_a_long_file_is_sampled_evenly(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
-    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * room.MOST)), encoding="utf-8")
+    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * module.MOST)), encoding="utf-8")
     found = given_texts(path, "text").values
-    assert len(found) == room.MOST
+    assert len(found) == module.MOST
     assert found[:2] == ("number 0", "number 3")
-    assert found[-1] == f"number {3 * room.MOST - 3}"
+    assert found[-1] == f"number {3 * module.MOST - 3}"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> 
     tokenizer = folder / "tokenizer.json"
     found = made_texts(tmp_path / "model", tokenizer, 64)
     assert found == made_texts(tmp_path / "model", tokenizer, 64)
-    assert (len(found.values), found.factor) == (room.MADE_UP, 3.0)
+    assert (len(found.values), found.factor) == (module.MADE_UP, 3.0)
     reader = Tokenizer.from_file(str(tokenizer))
     reader.no_padding()
     reader.no_truncation()
@@ -108,14 +109,17 @@ def test_a_precision_that_there_is_not() -> None:
 @pytest.mark.parametrize(
     ("precision", "given", "fails"), [(None, True, True), (None, False, False), ("bf16", False, True)]
 )
-def test_labels_that_move_fail_a_build_on_texts_of_the_users(precision: str | None, given: bool, fails: bool) -> None:
+def test_labels_that_move_fail_a_build_on_texts_of_the_users(
+    tmp_path: Path, precision: str | None, given: bool, fails: bool
+) -> None:
     found = {"classifiers": [{"refused": "1 labels moved though …", "said": "not offered: …", "outside": 1}]}
     told: list[str] = []
-    options = CompileOptions(precision=precision)
+    texts = CalibrationTexts(("a fine film",), "the user's", 1.5) if given else None
+    request = CompileRequest(CompileOptions(precision=precision), texts, tmp_path, told.append)
     if not fails:
-        assert not _offers_bf16(found, {"models:/a/1": 256}, options, told.append, given=given)
+        assert not _offers_bf16(found, {"models:/a/1": 256}, request)
         assert told == ["bf16 for models:/a/1: 1 labels moved though …"]
         return
     with pytest.raises(EngineUnavailable, match="models:/a/1: 1 labels moved") as refused:
-        _offers_bf16(found, {"models:/a/1": 256}, options, told.append, given=given)
+        _offers_bf16(found, {"models:/a/1": 256}, request)
     assert "--precision fp32" in refused.value.remedy

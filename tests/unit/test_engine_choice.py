@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -18,7 +18,8 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
-from likewise.engine import load, rates
+from likewise.engine import kinds, load, rates
+from likewise.engine.kinds import EngineKind
 from likewise.engine.load import open_engine, why_unmeasured
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, describe_cpu, known_rates, rates_file, remember_rates
@@ -31,18 +32,10 @@ NOBODY = Trust(allow=False, entries=())
 
 
 class Opened:
-    """An engine that says what it was opened as, or raises what this machine is said to lack."""
-
-    lacks: ClassVar[dict[str, Exception]] = {}
+    """An engine that says what it was opened as."""
 
     def __init__(self, entry: EngineEntry) -> None:
         self.spec = EngineSpec(entry.name, entry.precision, True, True, True, 1, entry.digest)
-
-    @classmethod
-    def open(cls, bundle: Bundle, entry: EngineEntry) -> Opened:
-        if (error := cls.lacks.get(rates.label(entry))) is not None:
-            raise error
-        return cls(entry)
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         return []
@@ -54,13 +47,27 @@ class Opened:
         pass
 
 
+class Kind(EngineKind):
+    """Opens, or raises what this machine is said to lack."""
+
+    def __init__(self, name: str, lacks: dict[str, Exception]) -> None:
+        self.name = name  # type: ignore[misc]
+        self.runs_code = name == "pyfunc"  # type: ignore[misc]
+        self.lacks = lacks
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> Engine:
+        if (error := self.lacks.get(rates.label(entry))) is not None:
+            raise error
+        return Opened(entry)
+
+
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Exception]:
     """A cache of its own, and engines that all open; returns what is lacking, by label, to be filled."""
     lacks: dict[str, Exception] = {}
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(load, "OPENERS", dict.fromkeys(("openvino", "torch", "pyfunc"), f"{__name__}:Opened"))
-    monkeypatch.setattr(Opened, "lacks", lacks)
+    monkeypatch.setattr(kinds, "kind_of", partial(Kind, lacks=lacks))
+    monkeypatch.setattr(load, "kind_of", partial(Kind, lacks=lacks))
     return lacks
 
 

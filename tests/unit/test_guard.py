@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from likewise.builder.calibration import FLOOR, calibrate, why_unequal
+from likewise.engine.text.calibration import FLOOR, calibrate, why_unequal
 from likewise.engine.text.forward import Forward
 from likewise.engine.text.guard import Logits, drift, guarded, later, margins, within
 

@@ -28,6 +28,7 @@ from likewise.core.errors import (
     UnsafeArchive,
     WrongUsage,
 )
+from likewise.engine.kinds import kind_of
 from likewise.images.base import open_base
 from likewise.images.credentials import docker_credentials
 from likewise.images.environment import byte_code, once, with_byte_code
@@ -156,11 +157,12 @@ def test_platforms_are_named() -> None:
 
 
 def test_pins_are_what_the_engine_needs() -> None:
-    names = {line.partition("==")[0] for line in pins(["likewise[openvino]"], AMD64, 11)}
+    unused = kind_of("openvino").image.dependencies
+    names = {line.partition("==")[0] for line in pins(["likewise[openvino]"], AMD64, 11, unused=unused)}
     assert {"openvino", "numpy", "tokenizers", "uvicorn"} <= names
     assert not {"torch", "mlflow", "pandas", "rich", "typer", "huggingface-hub", "likewise", "pip"} & names
     with pytest.raises(MissingExtra, match="nobody-has-this"):
-        pins(["nobody-has-this"], AMD64, 11)
+        pins(["nobody-has-this"], AMD64, 11, unused={})
 
 
 def test_the_store_keeps_what_names_reach_and_drops_the_rest(images: Store) -> None:

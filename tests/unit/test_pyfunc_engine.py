@@ -21,7 +21,6 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
@@ -32,6 +31,7 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.engine.load import open_engine
 from likewise.engine.plain import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
+from likewise.pipeline.mlmodel import read_model
 
 TEXT = Schema([ColSpec("string", "text")])
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])

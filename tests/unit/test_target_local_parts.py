@@ -32,12 +32,12 @@ from likewise.targets.local.target import LocalTarget
 ASKED = Asked("sha256:ab", None, None, True, as_json(LocalOptions()))
 
 
-def bundle(folder: Path, mark: str = "x", *, runs_code: bool = True) -> str:
+def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:
     """A bundle that no engine could load; its digest."""
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text(f"flavors: {{}}  # {mark}\n")
-    engine = EngineEntry("pyfunc", "native", runs_code, "sha256:" + "0" * 64)
-    return write_manifest(folder, Manifest({}, engines=(engine,))).digest
+    entry = EngineEntry(engine, "native", engine == "pyfunc", "sha256:" + "0" * 64)
+    return write_manifest(folder, Manifest({}, engines=(entry,))).digest
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_names_that_are_no_folder_of_ours_are_refused(home: Home, name: str) -> 
 
 
 def test_a_model_that_needs_trust_is_found_before_anything_is_done(home: Home, tmp_path: Path) -> None:
-    digest, safe = bundle(tmp_path / "code"), bundle(tmp_path / "safe", runs_code=False)
+    digest, safe = bundle(tmp_path / "code"), bundle(tmp_path / "safe", engine="torch")
     target, options = LocalTarget("local"), LocalOptions()
     (finding,) = target.check(Model(digest, tmp_path / "code", "x"), options)
     assert finding.fatal

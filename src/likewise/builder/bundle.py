@@ -15,11 +15,8 @@ from urllib.parse import urlparse
 from likewise.builder.compile import compile_engines
 from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
-from likewise.builder.model import read_model
-from likewise.builder.options import CompileOptions
 from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
-from likewise.builder.texts import Texts, given_texts
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
@@ -29,7 +26,11 @@ from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
+from likewise.engine.kinds import CalibrationTexts, CompileRequest
+from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
+from likewise.pipeline.mlmodel import read_model
+from likewise.pipeline.texts import given_texts
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
@@ -120,7 +121,7 @@ class _Draft:
     row_wise: bool | None
     report: Report
     compiling: CompileOptions = field(default_factory=CompileOptions)
-    texts: Texts | None = None
+    texts: CalibrationTexts | None = None
     timed_on: tuple[str, ...] = ()
     origins: list[Path] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
@@ -165,7 +166,8 @@ class _Draft:
 
     def compile(self, sealed: Bundle) -> None:
         """Add the engines that can be compiled here; the digest stays."""
-        made = compile_engines(sealed, self.texts, self.compiling, work=self.stage / "compile", report=self.report)
+        request = CompileRequest(self.compiling, self.texts, self.stage / "compile", self.report)
+        made = compile_engines(sealed, request)
         self.timed_on = made.texts
         self.manifest = replace(self.manifest, engines=(*made.entries, *self.manifest.engines))
         write_manifest(self.folder, self.manifest)

@@ -1,186 +1,36 @@
-"""The fast engine of a bundle: each classifier of its pipeline compiled, compared with the reference, calibrated.
-
-In a child, so that torch and openvino leave with it; none of the model's own code runs there.
-"""
+"""The engines that can be compiled for a bundle: every installed kind is asked."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from likewise.builder.calibration import calibrate, why_unequal
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.options import CompileOptions
-from likewise.builder.texts import SAMPLE, Texts, made_texts
-from likewise.bundles.folder import inventory
-from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.digests import sha256_json
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.engine.text.checkpoint import find_checkpoint
-from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
-from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.openvino import read_graph
-from likewise.pipeline.engine import classifiers
-
-TIMEOUT = 900.0  # seconds
-FOLDER = "engine/openvino"
-NEEDED = ("openvino", "torch", "transformers")
-Report = Callable[[str], None]
+from likewise.engine.kinds import CompiledEngines, CompileRequest, kinds
 
 
-@dataclass(frozen=True)
-class CompiledEngines:
-    """entries: the manifest's, best first, or none. texts: a sample of those that were used."""
+def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+    """Compile every kind of engine that takes the model of the unfinished `bundle`; a kind that fails is reported.
 
-    entries: tuple[EngineEntry, ...] = ()
-    texts: tuple[str, ...] = ()
-
-
-def compile_engines(
-    bundle: Bundle, given: Texts | None, options: CompileOptions, *, work: Path, report: Report
-) -> CompiledEngines:
-    """Compile the classifiers of the unfinished `bundle` into it; nothing, with a line, where that cannot be done.
-
-    given: calibration texts; else they are made.  work: a folder for the child.
-    Raises EngineUnavailable where `options` asks for bf16 and it is not right here, or where labels of the given texts
-    move outside the guard.
+    Raises a kind's `failure`, and what the first one raised where the options ask for bf16 and then none offers it.
     """
-    models = classifiers(bundle.manifest.pipeline)
-    try:
-        if not models:
-            raise EngineUnavailable(
-                "the model declares no classifier to compile", remedy="bundle it without a precision"
-            )
-        _need_libraries()
-        report(f"compiling {', '.join(models)}")
-        found = _in_child(bundle, models, given, options, work)
-        _refuse_unequal(found, models)
-    except LikewiseError as error:
-        shutil.rmtree(bundle.path / FOLDER, ignore_errors=True)
-        if options.precision == "bf16":
-            raise
-        if models or given or options.precision:
-            report(f"no compiled engine: {error.cause} ({error.remedy})")
-        return CompiledEngines()
-    entries = _entries(bundle, _offers_bf16(found, models, options, report, given=given is not None))
-    return CompiledEngines(entries, tuple(found["texts"]))
-
-
-def _need_libraries() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineUnavailable(
-            f"that needs {', '.join(missing)}, not installed here", remedy="pip install 'likewise[openvino,torch]'"
-        )
-
-
-def _in_child(
-    bundle: Bundle, models: Mapping[str, int], given: Texts | None, options: CompileOptions, work: Path
-) -> dict[str, Any]:
-    task: dict[str, object] = {
-        "classifiers": [
-            {"from": str(bundle.resolve(uri)), "to": str(bundle.path / place(uri)), "max_length": longest}
-            for uri, longest in models.items()
-        ],
-        "model": str(bundle.model_path),
-        "texts": None if given is None else asdict(given),
-        "bf16": options.precision != "fp32",
-    }
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return run_child("likewise.builder.compile", task, work, environment=environment, timeout=TIMEOUT)
-
-
-def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
-    for uri, each in zip(models, found["classifiers"], strict=True):
-        if each["unequal"]:
-            raise EngineUnavailable(f"compiled, {uri} is another model: {each['unequal']}", remedy="torch answers")
-
-
-def _offers_bf16(
-    found: Mapping[str, Sequence[Mapping[str, object]]],
-    models: Mapping[str, int],
-    options: CompileOptions,
-    report: Report,
-    *,
-    given: bool,
-) -> bool:
-    """Whether bf16 is offered; says how it stands for each model."""
-    refused = []
-    for uri, each in zip(models, found["classifiers"], strict=True):
-        why = str(each["refused"])
-        refused += [f"{uri}: {why}"] if why else []
-        report(f"bf16 for {uri}: " + (why or str(each["said"])))
-    moved = given and any(each["outside"] for each in found["classifiers"])
-    if refused and (moved or options.precision == "bf16"):
-        raise EngineUnavailable(
-            f"bf16 is not offered: {'; '.join(refused)}",
-            remedy="bundle with --precision fp32, or with --calibration FILE, more texts such as the model will get",
-        )
-    return not refused
-
-
-def _entries(bundle: Bundle, fast: bool) -> tuple[EngineEntry, ...]:
-    files = {path: entry.sha256 for path, entry in inventory(bundle.path / FOLDER).items()}
-    return tuple(
-        EngineEntry(
-            "openvino",
-            precision,
-            runs_code=False,
-            digest=sha256_json({"pipeline": bundle.manifest.pipeline, "precision": precision, "files": files}),
-        )
-        for precision in ((FAST, EXACT) if fast else (EXACT,))
-    )
-
-
-# --- in the child -----------------------------------------------------------------------------------------------------
-
-
-def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would tell its maker of each conversion
-    found, sample = [], list[str]()
-    for each in task["classifiers"]:
-        texts, facts = _compile(Path(each["from"]), Path(each["to"]), int(each["max_length"]), task)
-        found.append(facts)
-        sample = sample or list(texts.sample())
-    return {"classifiers": found, "texts": sample}
-
-
-def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[Texts, dict[str, object]]:
-    """Compile the checkpoint in `source` into `target`: the texts that were used, and what came of it."""
-    checkpoint = find_checkpoint(source)
-    longest = min(longest, checkpoint.max_tokens)
-    given, model = task["texts"], Path(task["model"])
-    texts = Texts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
-    facts = compile_classifier(checkpoint, target)
-    graph = read_graph(target)
-    exact = text_engine(target, facts, open_pass(graph, "fp32"), longest)
-    encodings = exact.prepare(texts.values)
-    logits = exact.logits(encodings)
-    some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a wrong conversion wrong everywhere
-    reference = TextEngine.open(source, max_length=longest).logits(encodings[some])
-    found: dict[str, object] = {
-        "unequal": why_unequal(logits[some], reference),
-        "refused": "not asked for",
-        "said": "",
-        "outside": 0,
-    }
-    if task["bf16"]:
+    made, refused = [], list[LikewiseError]()
+    for kind in kinds():
         try:
-            fast = text_engine(target, facts, open_pass(graph, "bf16"), longest).logits(encodings)
-        except EngineUnavailable as error:
-            return texts, {**found, "refused": error.cause}
-        calibration = calibrate(fast, logits, factor=texts.factor, source=texts.source)
-        replace(facts, calibration=calibration).write(target)
-        found |= {"refused": calibration.refused, "said": str(calibration), "outside": calibration.outside}
-    return texts, found
-
-
-if __name__ == "__main__":  # python -m likewise.builder.compile TASK RESULT
-    carry_out(_compile_all, *sys.argv[1:])
+            made.append(kind.compile(bundle, replace(request, work=request.work / kind.name)))
+        except LikewiseError as raised:
+            shutil.rmtree(bundle.path / "engine" / kind.name, ignore_errors=True)
+            refused.append(raised)
+    for each in made:
+        if each.failure is not None:
+            raise each.failure
+    entries = tuple(entry for each in made for entry in each.entries)
+    if not entries and not refused and (request.texts or request.options.precision):
+        cause = "the model declares no classifier to compile"
+        refused.append(EngineUnavailable(cause, remedy="bundle it without a precision"))
+    if refused and request.options.precision == "bf16" and not any(e.precision.startswith("bf16") for e in entries):
+        raise refused[0]
+    for error in refused:
+        request.report(f"no compiled engine: {error.cause} ({error.remedy})")
+    return CompiledEngines(entries, next((one.texts for one in made if one.texts), ()))

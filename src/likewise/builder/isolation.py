@@ -1,11 +1,10 @@
-"""What Linux does for a child: namespaces (no network, chosen folders and files gone), an end with its parent."""
+"""Linux namespaces for a child process: no network, chosen folders and files hidden."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
 import os
-import signal
 import socket
 import struct
 import sys
@@ -15,18 +14,6 @@ from pathlib import Path
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18
 SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
-PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """From here on this process is killed when the one that started it, with the id `parent`, dies; Linux only.
-
-    To be said again after any change of credentials, a new user namespace too.  Source: PR_SET_PDEATHSIG(2const).
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:  # it died before
-            os._exit(1)
 
 
 def isolate_process(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:

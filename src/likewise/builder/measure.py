@@ -11,18 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.builder.alike import same
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.texts import made_texts
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
 from likewise.core.results import Result
+from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
 from likewise.engine.rates import label
 from likewise.engine.text.compiled import TOKENIZER, place
 from likewise.pipeline.engine import classifiers
+from likewise.pipeline.texts import made_texts, sample
 
 TIMEOUT = 300.0  # seconds
 ROUNDS = 3  # the best counts: what slows a pass down is not the engine
@@ -42,14 +43,14 @@ def measure(bundle: Bundle, texts: Sequence[str] = ()) -> Measurement:
     Raises EngineUnavailable where there is no choice between engines to make.
     """
     models = classifiers(bundle.manifest.pipeline)
-    if sum(not entry.runs_code for entry in bundle.manifest.engines) < 2 or not models:
+    if sum(not runs_code(entry) for entry in bundle.manifest.engines) < 2 or not models:
         raise EngineUnavailable(
             f"the bundle {bundle.path} has no two engines to choose between",
             remedy="bundle a model with a declared pipeline, where openvino and torch are installed",
         )
     if not texts:
         uri, longest = next(iter(models.items()))
-        texts = made_texts(bundle.model_path, bundle.path / place(uri) / TOKENIZER, longest).sample()
+        texts = sample(made_texts(bundle.model_path, bundle.path / place(uri) / TOKENIZER, longest))
     with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts)}
         result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
@@ -77,7 +78,7 @@ def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
 def _engines(bundle: Bundle) -> dict[str, Engine]:
     found: dict[str, Engine] = {}
     for entry in bundle.manifest.engines:
-        if not entry.runs_code:
+        if not runs_code(entry):
             try:
                 found[label(entry)] = open_entry(bundle, entry, trust=Trust(allow=False, entries=()))
             except (MissingExtra, EngineUnavailable):  # one that cannot run here has no speed here

@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from likewise.builder.alike import same, shown
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.example import Example, read_example, variants
-from likewise.builder.isolation import die_with_parent, isolate_process
+from likewise.builder.isolation import isolate_process
 from likewise.builder.watch import Watch
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
@@ -25,7 +23,11 @@ from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
+from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Result
+from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.example import Example, read_example, variants
+from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
 
 TIMEOUT = 600.0  # seconds
@@ -75,7 +77,7 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     die_with_parent(task["parent"])
     Watch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
     bundle = open_bundle(folder)
-    entries = [e for e in bundle.manifest.engines if task["code"] or not e.runs_code]
+    entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
     found = _answers(bundle, entries, example)
     _agree(found)

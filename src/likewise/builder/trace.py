@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.builder.child import Task, carry_out, run_child
-from likewise.builder.example import read_example
 from likewise.builder.failures import mapped
 from likewise.builder.resolve import MANNERS, fetch, plain_name
 from likewise.builder.watch import Watch
@@ -24,6 +22,8 @@ from likewise.bundles.folder import inventory
 from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
+from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.example import read_example
 from likewise.engine.pyfunc import load_pyfunc, model_input
 from likewise.engine.vendored import Vendored, as_mlflow, named_cause, own_process
 

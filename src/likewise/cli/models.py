@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likewise import api
-from likewise.builder.options import CompileOptions
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
@@ -18,6 +17,8 @@ from likewise.cli.options import described
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.kinds import runs_code
+from likewise.engine.options import CompileOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _engines(manifest: Manifest) -> list[str]:
     lines = []
     for entry in by_speed(manifest.engines, rates):
         speed = f", {rates[label(entry)]:,.0f} rows/s on this kind of CPU" if label(entry) in rates else ""
-        lines.append(label(entry) + speed + (" (runs the model's code)" if entry.runs_code else ""))
+        lines.append(label(entry) + speed + (" (runs the model's code)" if runs_code(entry) else ""))
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from likewise.bundles.format import Manifest, Source
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
 from likewise.container.options import ContainerOptions
 from likewise.core.errors import CodeNotTrusted, ModelNotFound, WrongUsage
+from likewise.engine.kinds import runs_code
+from likewise.pipeline.mlmodel import read_model
 
 IMAGE_BUNDLE = Path("/opt/likewise/bundle")
 MLMODEL = "MLmodel"
@@ -88,14 +89,13 @@ def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
             f"{folder} holds no bundle, and only a bundle is served by worker processes",
             remedy="leave LIKEWISE_WORKERS out, or bundle the model first: likewise bundle MODEL -o DIR",
         )
-    # By its name: whatever serves a bundle stands without the room that makes them.
-    facts = importlib.import_module("likewise.builder.model").read_model(folder)
+    facts = read_model(folder)
     manifest = Manifest(
         files={f"model/{name}": entry for name, entry in inventory(folder).items()},
         signature_raw=facts.signature_raw,
         row_wise=bool(facts.row_wise),
         source=Source(str(folder), str(folder)),
         environment=facts.environment,
-        engines=tuple(entry for entry in facts.engines() if entry.runs_code),
+        engines=tuple(entry for entry in facts.engines() if runs_code(entry)),
     )
     return PlainModel(folder, manifest)

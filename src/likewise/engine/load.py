@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
@@ -14,21 +12,9 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.options import ANY, EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
-
-
-class Opener(Protocol):
-    """An engine class, as the table below names it."""
-
-    def open(self, bundle: Bundle, entry: EngineEntry) -> Engine: ...
-
-
-OPENERS = {
-    "pyfunc": "likewise.engine.pyfunc:PyfuncEngine",
-    "openvino": "likewise.pipeline.engine:PipelineEngine",
-    "torch": "likewise.pipeline.engine:PipelineEngine",
-}
 
 
 def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -> Engine:
@@ -52,7 +38,7 @@ def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -
 
 def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
     """A line for the user where engines could be chosen by speed and nobody has measured them on such a CPU."""
-    choice = [e for e in bundle.manifest.engines if options.takes(e) and not e.runs_code]
+    choice = [e for e in bundle.manifest.engines if options.takes(e) and not runs_code(e)]
     if len(choice) < 2 or known_rates(bundle.manifest):
         return None
     first = label(by_speed(choice, {})[0])
@@ -64,16 +50,11 @@ def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
 
 def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
     """Load this very engine; CodeNotTrusted where it runs the model's code and nobody allowed that."""
-    if entry.runs_code:
+    kind = kind_of(entry.name)
+    if kind.runs_code:
         # Never by the manifest's own `source`: a stranger's bundle may claim any.
         trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
-    if entry.name not in OPENERS:
-        raise EngineUnavailable(
-            f"this version of Likewise has no engine {entry.name!r}", remedy="upgrade: pip install -U likewise"
-        )
-    module, _, attribute = OPENERS[entry.name].partition(":")
-    opener = cast(Opener, getattr(importlib.import_module(module), attribute))
-    return opener.open(bundle, entry)
+    return kind.open(bundle, entry)
 
 
 class LazyEngine:

@@ -21,9 +21,11 @@ from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
+from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.plain import per_row, plain
 from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
 
+FLAVOR = "python_function"
 BUDGET = 256  # rows; pyfunc knows no tokens
 
 Predict = Callable[[Any, Any], Any]
@@ -44,7 +46,7 @@ class PyfuncEngine:
         self._one_at_a_time = threading.Lock()
 
     @classmethod
-    def open(cls, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
+    def load(cls, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
         """Load the bundle's model; what it opens comes from the bundle. Runs the model's own code.
 
         Raises ModelInvalid (it does not load, with the reason), ReferenceMissing, MissingExtra.
@@ -117,6 +119,26 @@ class PyfuncEngine:
             if (known := named_cause(error)) is None:
                 raise
             raise known from error
+
+
+class PyfuncKind(EngineKind):
+    """Any model with MLflow's `python_function` flavor, by its own code."""
+
+    name = "pyfunc"
+    runs_code = True
+    requirements = ("likewise[mlflow]",)
+    library = "mlflow"
+    purpose = "bundle models and run any pyfunc"
+
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+        """One engine, whose digest is that of the environment that the model's code needs."""
+        if not model.flavors.get(FLAVOR):
+            return ()
+        return (EngineEntry(self.name, "native", runs_code=True, digest=model.environment.digest),)
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
+        """See `PyfuncEngine.load`."""
+        return PyfuncEngine.load(bundle, entry)
 
 
 def load_pyfunc(path: os.PathLike[str], vendored: Vendored) -> Any:

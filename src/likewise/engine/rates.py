@@ -15,6 +15,7 @@ from platformdirs import user_cache_path
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_json
+from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
 """CPU extensions that change which engine wins."""
@@ -81,7 +82,7 @@ def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list
 
     def rank(entry: EngineEntry) -> tuple[bool, float, bool]:
         rate = rates.get(label(entry), 0.0)
-        return entry.runs_code, -rate, rate == 0.0 and entry.precision.startswith("bf16")
+        return runs_code(entry), -rate, rate == 0.0 and entry.precision.startswith("bf16")
 
     return sorted(entries, key=rank)
 

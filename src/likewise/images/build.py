@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from likewise.bundles.folder import regular_files
@@ -14,9 +14,10 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import LEFT_OUT, Bundle
 from likewise.core.digests import canonical_json, sha256_bytes
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.options import ANY, EngineOptions
 from likewise.images.base import DEFAULT, Base, open_base
-from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, lean_for, site
+from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
 from likewise.images.layers import Entry, files_under, make_layer
 from likewise.images.names import local_name
 from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Layer, Platform
@@ -24,12 +25,11 @@ from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels
 from likewise.server.description.form_schemas import forms
-from likewise.shipping.payload import EXTRAS, engine_of
+from likewise.shipping.payload import engine_of, requirements_of
 
 PORT = 8080
 USER = "65532:65532"  # nobody in particular; any other does as well
 BUNDLE_LEVEL = 0  # of gzip: weights get a tenth smaller at best, and that takes five times as long as all the rest
-WEIGHTS = frozenset({".safetensors", ".bin", ".pt"})
 Report = Callable[[str], None]
 
 
@@ -117,20 +117,21 @@ def build_image(
 def make_parts(bundle: Bundle, platform: Platform, options: ImageOptions, store: Store, report: Report) -> Parts:
     """The layers for one platform, made unless they are here."""
     engine = engine_of(bundle, options.choice, trusted=options.trust)
-    if engine.runs_code and not options.trust:
+    kind = kind_of(engine.name)
+    if kind.runs_code and not options.trust:
         raise CodeNotTrusted(
             f"the engine {engine.name} of {bundle.path} runs the model's own code, which nobody has allowed",
             remedy="add --trust if you trust its maker",
         )
     base = open_base(store, options.base, platform, fresh=options.fresh)
     wheels = Wheels(store, platform, base.minor, base.glibc)
-    pinned = pins(_requirements(bundle, engine), platform, base.minor)
+    pinned = pins(requirements_of(bundle, engine), platform, base.minor, unused=kind.image.dependencies)
     report(f"{platform}: {len(pinned)} distributions for the engine {engine.name}, Python 3.{base.minor}")
     links = [*options.wheels, *([own] if (own := bundle.path / "wheels").is_dir() else [])]
     locked = wheels.locked(pinned, links, options.lock)
-    environment = environment_layer(store, base, platform, wheels, locked, lean=lean_for(engine.name))
+    environment = environment_layer(store, base, platform, wheels, locked, left_out=kind.image.files)
     what = {"bundle": sha256_bytes(bundle.manifest.dump()), "platform": str(platform), "level": BUNDLE_LEVEL}
-    left = left_out(bundle, engine)
+    left = list(kind.unread(bundle))
     held = store.layer(
         {**what, "left_out": left}, lambda: make_layer(store, _carried(bundle, left), platform, level=BUNDLE_LEVEL)
     )
@@ -138,26 +139,11 @@ def make_parts(bundle: Bundle, platform: Platform, options: ImageOptions, store:
     return Parts(platform, base, Part(*environment), Part(*held), engine, labels, _variables(base, engine, options))
 
 
-def left_out(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """Weights that a compiled engine was made of, and does not open."""
-    if engine.name != "openvino":
-        return []
-    names = (name for name in bundle.manifest.files if name.startswith("references/"))
-    return sorted(name for name in names if PurePosixPath(name).suffix in WEIGHTS)
-
-
 def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:
     files = ((name, path) for name, path in regular_files(bundle.path) if name not in {*left, LEFT_OUT})
     yield from files_under(f"{HOME}/bundle", files)
     if left:
         yield Entry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left))
-
-
-def _requirements(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """The engine's, and the model's own where it runs code; a line that pip takes as an option is none."""
-    ours = [f"likewise[{EXTRAS[engine.name]}]"] if engine.name in EXTRAS else ["likewise"]
-    lines = bundle.manifest.environment.requirements if engine.runs_code else ()
-    return ours + [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))]
 
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
@@ -187,7 +173,7 @@ def _variables(base: Base, engine: EngineEntry, options: ImageOptions) -> tuple[
         "PYTHONUNBUFFERED": "1",
         "LIKEWISE_ENGINE": engine.name,
         **({"LIKEWISE_PRECISION": options.choice.precision} if options.choice.precision else {}),
-        **({"LIKEWISE_TRUST": "true"} if engine.runs_code else {}),
+        **({"LIKEWISE_TRUST": "true"} if runs_code(engine) else {}),
     }
     return tuple(f"{name}={value}" for name, value in {**theirs, **ours}.items())
 

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import marshal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -32,30 +32,6 @@ ENTRYPOINT = ("python", "-m", "likewise.container")
 SERVE = "serve"
 FORMAT = 2  # of this layer: another number where the same wheels give other files
 
-LEFT_OUT: dict[str, tuple[str, ...]] = {
-    "openvino": (
-        *(f"openvino/libs/*{name}*" for name in ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")),
-        *(f"openvino/libs/*_{name}_frontend*" for name in ("onnx", "tensorflow", "tensorflow_lite", "pytorch")),
-        *(f"openvino/libs/*_{name}_frontend*" for name in ("paddle", "jax", "gguf")),
-        *(f"openvino/frontend/{name}/*" for name in ("onnx", "tensorflow", "pytorch", "paddle", "jax")),
-        *("openvino/libs/cache.json", "openvino/libs/libopenvino_c.so*", "openvino/libs/libtbbmalloc_proxy*"),
-        *("openvino/tools/*", "openvino/torch/*", "openvino/cmake/*", "openvino/include/*", "*.pc", "*.pyi"),
-    ),
-    "numpy": (
-        "*/tests/*",
-        "*.pyi",
-        "numpy/f2py/*",
-        "numpy/distutils/*",
-        "numpy/_core/include/*",
-        "*.a",
-        "numpy/random/*",
-    ),
-    "uvloop": ("*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.c", "*.h"),
-    "httptools": ("*.pyx", "*.pxd", "*.pyi", "*.c", "*.h"),
-    "tokenizers": ("*.pyi",),
-}
-"""By distribution, files that the engine `openvino` never opens: compilers' input, other devices, other formats."""
-
 
 def site(minor: int) -> str:
     """Where packages lie in the image."""
@@ -63,11 +39,17 @@ def site(minor: int) -> str:
 
 
 def environment_layer(
-    store: Store, base: Base, platform: Platform, wheels: Wheels, locked: Sequence[Wheel], *, lean: bool
+    store: Store,
+    base: Base,
+    platform: Platform,
+    wheels: Wheels,
+    locked: Sequence[Wheel],
+    *,
+    left_out: Mapping[str, Sequence[str]],
 ) -> tuple[Layer, bool]:
     """The layer, and whether it had to be made; the same for every model that needs the same wheels.
 
-    lean: without LEFT_OUT.
+    left_out: by distribution, patterns of files that are not needed.
     Raises EngineUnavailable (a wheel that cannot be read, or is for another CPU), UnsafeArchive.
     """
     what: dict[str, object] = {
@@ -77,20 +59,22 @@ def environment_layer(
         "version": importlib.metadata.version(OURS),
         "platform": str(platform),
         "python": [base.python, base.minor],
-        "left_out": sorted(LEFT_OUT.items()) if lean else [],
+        "left_out": sorted(left_out.items()),
         "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _compiles(base.minor) else "",
     }
-    entries = once(_entries(base, wheels, locked, lean=lean))
+    entries = once(_entries(base, wheels, locked, left_out))
     return store.layer(what, lambda: make_layer(store, entries, platform, level=LEVEL))
 
 
-def _entries(base: Base, wheels: Wheels, locked: Sequence[Wheel], *, lean: bool) -> Iterator[Entry]:
+def _entries(
+    base: Base, wheels: Wheels, locked: Sequence[Wheel], left_out: Mapping[str, Sequence[str]]
+) -> Iterator[Entry]:
     yield Entry(f"{BIN}/python", target=base.python)
     words = " ".join((*ENTRYPOINT, SERVE))
     yield Entry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {words}\n".encode(), executable=True)
     yield Entry.of(f"{HOME}/environment.lock", lock_text(locked).encode())
     for wheel in locked:
-        yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, lean=lean), base.minor)
+        yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, left_out), base.minor)
     yield from with_byte_code(_ours(site(base.minor)), base.minor)
 
 
@@ -103,11 +87,11 @@ def once(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield entry
 
 
-def _unpacked(path: Path, minor: int, *, lean: bool) -> Iterator[Entry]:
+def _unpacked(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> Iterator[Entry]:
     """The files of a wheel where an installer would put them, but for scripts, headers and the list of files."""
     source = need("installer.sources", extra="images").WheelFile
     utils = need("packaging.utils", extra="images")
-    patterns = LEFT_OUT.get(utils.parse_wheel_filename(path.name)[0], ()) if lean else ()
+    patterns = left_out.get(utils.parse_wheel_filename(path.name)[0], ())
     try:
         with source.open(path) as wheel:
             wheel.validate_record(validate_contents=False)  # the hash of the whole file is that of the lock
@@ -183,8 +167,3 @@ def byte_code(source: bytes, name: str) -> bytes | None:
 
 def _compiles(minor: int) -> bool:
     return sys.version_info[:2] == (3, minor) and sys.implementation.name == "cpython"
-
-
-def lean_for(engine: str) -> bool:
-    """Whether LEFT_OUT is known not to be needed."""
-    return engine == "openvino"

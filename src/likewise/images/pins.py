@@ -12,12 +12,8 @@ from likewise.core.extras import need
 from likewise.images.oci import Platform
 
 OURS = "likewise"
-UNUSED: Mapping[str, frozenset[str]] = {
-    OURS: frozenset({"rich", "typer"}),  # the command line
-    "tokenizers": frozenset({"huggingface-hub"}),  # downloads
-    "openvino": frozenset({"openvino-telemetry"}),  # tells Intel what was converted
-}
-"""By distribution, what it declares and a service never imports; left out where nothing else needs it."""
+UNUSED = {OURS: frozenset({"rich", "typer"})}
+"""By distribution, what it declares and a service never imports: here the command line's."""
 
 
 def markers(platform: Platform, minor: int) -> dict[str, str]:
@@ -37,15 +33,18 @@ def markers(platform: Platform, minor: int) -> dict[str, str]:
     }
 
 
-def pins(requirements: Iterable[str], platform: Platform, minor: int) -> list[str]:
+def pins(
+    requirements: Iterable[str], platform: Platform, minor: int, *, unused: Mapping[str, frozenset[str]]
+) -> list[str]:
     """`name==version`, sorted, of all that `requirements` (`likewise[openvino]`) need, but for us.
 
+    unused: by distribution, what it declares and nothing imports; left out where nothing else needs it.
     Versions are those that are installed here, as the bundle was proved with them.
     Raises MissingExtra (something is not installed here), WrongUsage (it is installed from a working copy).
     """
     parse = need("packaging.requirements", extra="images").Requirement
     canonical = need("packaging.utils", extra="images").canonicalize_name
-    environment = markers(platform, minor)
+    environment, left_out = markers(platform, minor), {**unused, **UNUSED}
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(parse(text), "") for text in requirements]
@@ -53,7 +52,7 @@ def pins(requirements: Iterable[str], platform: Platform, minor: int) -> list[st
         requirement, asker = waiting.pop()
         name = canonical(requirement.name)
         fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
-        if name in UNUSED.get(asker, ()) or not fresh:
+        if name in left_out.get(asker, ()) or not fresh:
             continue
         seen |= fresh
         found[name] = _installed(name, asker)

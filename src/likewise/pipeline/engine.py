@@ -63,8 +63,8 @@ class PipelineEngine:
         )
 
     @classmethod
-    def open(cls, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
-        """The engine of `bundle`, in the runtime and the precision of `entry`.
+    def load(cls, bundle: Bundle, entry: EngineEntry, *, compiled: bool = False) -> PipelineEngine:
+        """The engine of `bundle` in the precision of `entry`; compiled: with the classifiers in `engine/openvino`.
 
         Raises EngineUnavailable where the manifest declares no pipeline or this CPU cannot run it, MissingExtra.
         """
@@ -75,7 +75,7 @@ class PipelineEngine:
             )
         digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
         make = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=entry.name)
-        if entry.name == "torch":
+        if not compiled:
             return make(precision=entry.precision)
         open_text = partial(_open_compiled, bundle.path, entry.precision)
         return make(precision=entry.precision, open_text=open_text, budget=PART, lanes=usable_threads())

@@ -10,11 +10,10 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
+from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, known_rates
 from likewise.shipping.environment import Environment, environment, kept
-
-EXTRAS = {"openvino": "openvino", "torch": "torch", "pyfunc": "mlflow"}
 
 
 def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> EngineEntry:
@@ -25,7 +24,7 @@ def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> Engin
     entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
     if not entries:
         raise EngineUnavailable(f"the bundle has no engine {options}", remedy=f"likewise inspect {bundle.path}")
-    return next((entry for entry in entries if trusted or not entry.runs_code), entries[0])
+    return next((entry for entry in entries if trusted or not runs_code(entry)), entries[0])
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) -> Environment:
@@ -33,10 +32,15 @@ def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) 
 
     theirs: packages that every worker has.
     """
-    requirements = [f"likewise[{EXTRAS[engine.name]}]"] if engine.name in EXTRAS else ["likewise"]
-    if engine.runs_code:
-        requirements += [line for line in bundle.manifest.environment.requirements if _plain(line)]
-    return environment(requirements, theirs)
+    return environment(requirements_of(bundle, engine), theirs)
+
+
+def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:
+    """What `engine` needs installed, Likewise first, and the model's own where its code runs; no options of pip."""
+    kind = kind_of(engine.name)
+    lines = bundle.manifest.environment.requirements if kind.runs_code else ()
+    theirs = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    return ["likewise", *kind.requirements, *theirs]
 
 
 def manifest_key(bundle: Bundle) -> str:
@@ -48,7 +52,3 @@ def archive_of(bundle: Bundle, folder: Path) -> Path:
     """The bundle's archive in `folder`, made unless it is there; the same bytes for the same bundle."""
     # a name that Spark does not know: what ends in .tar.gz it unpacks into the executors' import path
     return kept(folder / f"likewise-model-{manifest_key(bundle)}.archive", partial(pack, bundle))
-
-
-def _plain(line: str) -> bool:
-    return bool(line.strip()) and not line.lstrip().startswith(("#", "-"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.trust import Trust
+from likewise.engine.kinds import runs_code
 from likewise.engine.options import EngineOptions
 from likewise.targets.base import Model
 
@@ -15,4 +16,4 @@ def needs_trust(model: Model) -> bool:
         return False
     choice = EngineOptions(model.engine, model.precision)
     entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
-    return bool(entries) and all(each.runs_code for each in entries)
+    return bool(entries) and all(runs_code(each) for each in entries)

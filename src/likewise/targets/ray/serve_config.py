@@ -13,8 +13,9 @@ from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
+from likewise.engine.kinds import kind_of
 from likewise.engine.options import EngineOptions
-from likewise.shipping.payload import EXTRAS, engine_of, manifest_key
+from likewise.shipping.payload import engine_of, manifest_key
 from likewise.targets.base import Model
 from likewise.targets.ray.application import require_known
 from likewise.targets.ray.look import APP, DEPLOYMENT
@@ -98,9 +99,12 @@ def _place(place: str) -> str:
 def _installs(bundle: Bundle, model: Model, place: str) -> str:
     """What a node lacks, as arguments of pip; CodeNotTrusted."""
     entry = engine_of(bundle, EngineOptions(model.engine, model.precision), trusted=model.trust)
-    extras = ["ray", *([EXTRAS[entry.name]] if entry.name in EXTRAS else []), *(["batch"] * place.startswith(SCHEME))]
-    wanted = f"'likewise[{','.join(extras)}]=={version('likewise')}'"
-    if not entry.runs_code:
+    kind, own = kind_of(entry.name), "likewise["
+    extras = [each.removeprefix(own).rstrip("]") for each in kind.requirements if each.startswith(own)]
+    extras = ["ray", *extras, *(["batch"] * place.startswith(SCHEME))]
+    others = [each for each in kind.requirements if not each.startswith(own)]
+    wanted = " ".join(f"'{each}'" for each in (f"{own}{','.join(extras)}]=={version('likewise')}", *others))
+    if not kind.runs_code:
         return wanted
     Trust(allow=model.trust).require(digest=bundle.digest, what=f"the bundle {bundle.path}")
     return f"{wanted} -r {bundle.model_path / 'requirements.txt'}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from likewise.bundles.open import open_bundle
 from likewise.bundles.trust import Trust
+from likewise.engine.kinds import runs_code
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import cache_home
 from likewise.shipping.environment import Environment
@@ -32,7 +33,7 @@ def cargo(model: Model) -> Cargo:
     """
     bundle = open_bundle(model.folder)
     entry = engine_of(bundle, EngineOptions(model.engine, model.precision), trusted=model.trust)
-    if entry.runs_code:
+    if runs_code(entry):
         Trust(allow=model.trust).require(digest=bundle.digest, what=f"the bundle {bundle.path}")
     return Cargo(archive_of(bundle, shipments()), environment_of(bundle, entry, THEIRS))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from likewise.bundles.open import Bundle
 from likewise.bundles.trust import Trust
+from likewise.engine.kinds import runs_code
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import cache_home
 from likewise.shipping.payload import archive_of, engine_of, environment_of, manifest_key
@@ -25,7 +26,7 @@ def model_of(bundle: Bundle, options: EngineOptions, *, trust: Trust) -> Model:
     What the user trusts once and for all is known on the driver only, so it is decided here.
     """
     allowed = trust.allows(uri=str(bundle.path.resolve()), digest=bundle.digest)
-    if engine_of(bundle, options, trusted=allowed).runs_code:
+    if runs_code(engine_of(bundle, options, trusted=allowed)):
         trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
     return Model(manifest_key(bundle), str(bundle.path.absolute()), options.name, options.precision, allowed)
 

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.format import EngineEntry, Environment
-from likewise.core.digests import sha256_json
+from likewise.bundles.format import Environment
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
+from likewise.engine.kinds import ModelFacts
+from likewise.engine.pyfunc import FLAVOR
 from likewise.pipeline.declaration import not_json
 from likewise.pipeline.pipeline import Pipeline
 
 MLMODEL = "MLmodel"
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """The parts of `MLmodel` that a bundle is made of.
-
-    pipeline: the declared pipeline that needs none of the model's code, or None.  references: what the model declares
-    that it opens.  row_wise: as declared, None where it is not.  has_pyfunc: whether `mlflow.pyfunc` can load it.
-    """
-
-    signature_raw: Mapping[str, object] | None
-    row_wise: bool | None
-    references: tuple[str, ...]
-    pipeline: Mapping[str, object] | None
-    environment: Environment
-    has_pyfunc: bool
-
-    def engines(self) -> tuple[EngineEntry, ...]:
-        """The ways to run it, best first."""
-        compiled = EngineEntry("torch", "fp32", runs_code=False, digest=sha256_json(self.pipeline))
-        pyfunc = EngineEntry("pyfunc", "native", runs_code=True, digest=self.environment.digest)
-        return (*((compiled,) if self.pipeline else ()), *((pyfunc,) if self.has_pyfunc else ()))
 
 
 def read_model(folder: Path) -> ModelFacts:
@@ -46,7 +24,7 @@ def read_model(folder: Path) -> ModelFacts:
     raw = _mlmodel(folder)
     flavors = _mapping(raw, "flavors", folder)
     declared = _mapping(_mapping(raw, "metadata", folder), "likewise", folder)
-    pyfunc = _mapping(flavors, "python_function", folder)
+    pyfunc = _mapping(flavors, FLAVOR, folder)
     pipeline = _pipeline(declared.get("pipeline"), folder)
     if not pyfunc and not pipeline:
         raise ModelInvalid(
@@ -54,12 +32,13 @@ def read_model(folder: Path) -> ModelFacts:
             remedy="log it with a flavor that MLflow can load as a pyfunc",
         )
     return ModelFacts(
+        folder=folder,
+        flavors={name: _mapping(flavors, name, folder) for name in flavors},
         signature_raw=_signature(_mapping(raw, "signature", folder), folder),
         row_wise=_row_wise(declared.get("row_wise"), folder),
         references=_references(declared, pipeline, folder),
         pipeline=pipeline,
         environment=Environment(str(pyfunc.get("python_version") or platform.python_version()), _requirements(folder)),
-        has_pyfunc=bool(pyfunc),
     )
 
 

@@ -7,14 +7,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from likewise.builder.example import read_example
 from likewise.core.errors import InputInvalid, InputNotFound
 from likewise.core.extras import need
+from likewise.engine.example import read_example
+from likewise.engine.kinds import CalibrationTexts
 from likewise.pipeline.pipeline import why_not_text
 
 MOST = 512  # texts that are used of a file, spread evenly over it
@@ -24,21 +24,7 @@ SHORTEST = 4  # tokens
 SEED = 20260101
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """source: in words, for the report.  factor: by how much drift on them is multiplied; more where they are no
-    user's, and so may lack the kind of text that drifts most."""
-
-    values: tuple[str, ...]
-    source: str
-    factor: float
-
-    def sample(self) -> tuple[str, ...]:
-        """At most SAMPLE of them, spread evenly: what engines are timed on."""
-        return tuple(_spread(self.values, SAMPLE))
-
-
-def given_texts(path: Path, column: str) -> Texts:
+def given_texts(path: Path, column: str) -> CalibrationTexts:
     """Texts of the file `path`: `column`, or the only column that it has.
 
     Raises InputNotFound, InputInvalid (no such column, no text in it, not the format that its suffix says).
@@ -54,15 +40,22 @@ def given_texts(path: Path, column: str) -> Texts:
         raise InputInvalid(f"{path}: {error}", remedy="mend the file, or give another") from error
     if not texts:
         raise InputInvalid(f"{path}: no text in its column {column!r}", remedy="--calibration-column NAME")
-    return Texts(tuple(_spread(texts, MOST)), f"{path.name}, {len(texts):,} texts", 1.5)
+    return CalibrationTexts(tuple(_spread(texts, MOST)), f"{path.name}, {len(texts):,} texts", 1.5)
 
 
-def made_texts(model: Path, tokenizer: Path, longest: int) -> Texts:
+def made_texts(model: Path, tokenizer: Path, longest: int) -> CalibrationTexts:
     """The example of the MLflow model in the folder `model`, and texts of SHORTEST to `longest` tokens made of words
     of the vocabulary; the same ones every time."""
     example = [text for text in _example(model) if why_not_text(text) is None]
     invented = _made_up(Tokenizer.from_file(str(tokenizer)), longest)
-    return Texts((*map(str, example), *invented), f"{len(example)} of the example, {len(invented)} made up", 3.0)
+    return CalibrationTexts(
+        (*map(str, example), *invented), f"{len(example)} of the example, {len(invented)} made up", 3.0
+    )
+
+
+def sample(texts: CalibrationTexts) -> tuple[str, ...]:
+    """At most SAMPLE of `texts`, spread evenly: what engines are timed on."""
+    return tuple(_spread(texts.values, SAMPLE))
 
 
 def _made_up(tokenizer: Tokenizer, longest: int) -> list[str]:

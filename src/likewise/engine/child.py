@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.builder.isolation import die_with_parent
 from likewise.core import errors
 from likewise.core.errors import LikewiseError, ModelInvalid
+from likewise.core.processes import die_with_parent
 from likewise.engine.vendored import named_cause
 
 TAIL = 300  # characters of a dead child's last line, or of an exception that nobody foresaw

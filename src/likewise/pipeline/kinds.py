@@ -1,0 +1,90 @@
+"""The two kinds of engines of declared pipelines: torch as it was logged, OpenVINO compiled when the bundle is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.digests import sha256_json
+from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ImageContents, ModelFacts
+
+if TYPE_CHECKING:
+    from likewise.pipeline.engine import PipelineEngine
+
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt"})
+_DEVICES = ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")
+_FORMATS = ("onnx", "tensorflow", "tensorflow_lite", "pytorch", "paddle", "jax", "gguf")
+
+
+class TorchKind(EngineKind):
+    """A declared pipeline in fp32 by torch."""
+
+    name = "torch"
+    runs_code = False
+    requirements = ("likewise[torch]",)
+    library = "torch"
+    purpose = "the reference engine"
+
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+        """One engine for a declared pipeline."""
+        if not model.pipeline:
+            return ()
+        return (EngineEntry(self.name, "fp32", runs_code=False, digest=sha256_json(model.pipeline)),)
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
+        """The pipeline with its classifiers in torch; raises what `PipelineEngine.load` does."""
+        from likewise.pipeline.engine import PipelineEngine
+
+        return PipelineEngine.load(bundle, entry)
+
+
+class OpenVINOKind(EngineKind):
+    """A declared pipeline whose classifiers were compiled, in fp32 or in bf16 with near labels computed again."""
+
+    name = "openvino"
+    runs_code = False
+    requirements = ("likewise[openvino]",)
+    library = "openvino"
+    purpose = "the fast engine: OpenVINO in bf16 with a guard, or in fp32"
+    image = ImageContents(
+        files={
+            "openvino": (
+                *(f"openvino/libs/*{name}*" for name in _DEVICES),
+                *(f"openvino/libs/*_{name}_frontend*" for name in _FORMATS),
+                *(f"openvino/frontend/{name}/*" for name in ("onnx", "tensorflow", "pytorch", "paddle", "jax")),
+                *("openvino/libs/cache.json", "openvino/libs/libopenvino_c.so*", "openvino/libs/libtbbmalloc_proxy*"),
+                *("openvino/tools/*", "openvino/torch/*", "openvino/cmake/*", "openvino/include/*", "*.pc", "*.pyi"),
+            ),
+            "numpy": (
+                *("*/tests/*", "*.pyi", "*.a", "numpy/f2py/*", "numpy/distutils/*"),
+                *("numpy/_core/include/*", "numpy/random/*"),
+            ),
+            "uvloop": ("*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.c", "*.h"),
+            "httptools": ("*.pyx", "*.pxd", "*.pyi", "*.c", "*.h"),
+            "tokenizers": ("*.pyi",),
+        },
+        dependencies={
+            "tokenizers": frozenset({"huggingface-hub"}),  # downloads
+            "openvino": frozenset({"openvino-telemetry"}),  # reports conversions to Intel
+        },
+    )
+
+    def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+        """Compile the classifiers of a declared pipeline; see `likewise.pipeline.compile`."""
+        from likewise.pipeline.compile import compile_engines
+
+        return compile_engines(bundle, request)
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
+        """The pipeline with its compiled classifiers; raises what `PipelineEngine.load` does."""
+        from likewise.pipeline.engine import PipelineEngine
+
+        return PipelineEngine.load(bundle, entry, compiled=True)
+
+    def unread(self, bundle: Bundle) -> Sequence[str]:
+        """The weights that the classifiers were compiled from."""
+        names = (name for name in bundle.manifest.files if name.startswith("references/"))
+        return sorted(name for name in names if PurePosixPath(name).suffix in WEIGHTS)
