@@ -1,25 +1,34 @@
-"""Bundles to deploy, made on the spot."""
+"""Bundles to deploy, made on the spot; `upper_bundle` is the quickest to start."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from textwrap import dedent
 
-from likewise.builder.model import read_model
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
+from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.extras import need
+from likewise.pipeline.mlmodel import read_model
+from likewise.testing.engine import MODEL, PythonFileKind
 
-CODE = """
-import mlflow, os, time
+TEXT = json.dumps([{"type": "string", "name": "text", "required": True}])
+SIGNATURE = {"inputs": TEXT, "outputs": TEXT}
+UPPER = """
+import os, time
+
+def load():
+    {loading}
+
+def predict(text):
+    {predicting}
+    return {mark!r} + text.upper()
+"""
+PYFUNC = """
+import mlflow
 
 class Upper(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
-        {loading}
-
     def predict(self, context, model_input, params=None):
-        {predicting}
         return [{mark!r} + text.upper() for text in model_input["text"]]
 
 mlflow.models.set_model(Upper())
@@ -27,43 +36,51 @@ mlflow.models.set_model(Upper())
 
 
 def upper_bundle(folder: Path, mark: str, *, loading: str = "pass", predicting: str = "pass") -> Path:
-    """A bundle of a pyfunc that answers a text with `mark` and the text in capitals.
+    """A bundle that answers a text with `mark` and the text in capitals, by the engine of this package; needs trust.
 
-    loading, predicting: statements that it runs first, such as `raise ValueError("no such weights")`.
+    loading, predicting: a statement that runs first, such as `raise ValueError("no such weights")`.
     """
+    code = UPPER.format(mark=mark, loading=loading, predicting=predicting).encode()
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / MODEL).write_bytes(code)
+    entry = EngineEntry(PythonFileKind.name, "native", PythonFileKind.runs_code, sha256_bytes(code))
+    return write_manifest(folder, Manifest({}, signature_raw=SIGNATURE, row_wise=True, engines=(entry,))).path
+
+
+def pyfunc_bundle(folder: Path, mark: str) -> Path:
+    """A bundle of a pyfunc of MLflow's that answers as `upper_bundle` does; needs trust."""
     mlflow, models, types = (need(name, extra="mlflow") for name in ("mlflow", "mlflow.models", "mlflow.types"))
     folder.mkdir(parents=True)
-    code, bundle = folder / "code.py", folder / "bundle"
-    code.write_text(dedent(CODE).format(mark=mark, loading=loading, predicting=predicting))
+    code = folder.with_name(f"{folder.name}.py")
+    code.write_text(PYFUNC.format(mark=mark))
     text = types.Schema([types.ColSpec("string", "text")])
     mlflow.pyfunc.save_model(
-        bundle / "model",
+        folder / "model",
         python_model=str(code),
         signature=models.ModelSignature(text, text),
         pip_requirements=["mlflow"],
     )
-    facts = read_model(bundle / "model")
+    facts = read_model(folder / "model")
     manifest = Manifest({}, signature_raw=facts.signature_raw, row_wise=True, engines=facts.engines())
-    return write_manifest(bundle, manifest).path
+    return write_manifest(folder, manifest).path
 
 
 def classifier_bundle(folder: Path) -> Path:
-    """A bundle of a small text classifier as a declared pipeline: torch in fp32, and no code of the model's own."""
+    """A bundle of a small text classifier as a declared pipeline: torch in fp32; needs no trust."""
     from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
     from likewise.testing.classifier import make_classifier
 
-    source, bundle = "runs:/0123/model", folder / "bundle"
-    weights = make_classifier(bundle / "references" / "0-model")
-    (bundle / "model").mkdir()
+    source = "runs:/0123/model"
+    weights = make_classifier(folder / "references" / "0-model")
+    (folder / "model").mkdir()
     steps = Cache(), DetectLanguage(), Classify(source), Respond()
     declared = Pipeline(*steps, uri="runs:/4567/pipeline").open({source: weights}.__getitem__).declaration()
-    column = json.dumps([{"type": "string", "name": "text", "required": True}])
     manifest = Manifest(
         {},
         references=(Reference(source, "references/0-model", "declared"),),
-        signature_raw={"inputs": column, "outputs": column},
+        signature_raw=SIGNATURE,
         row_wise=True,
         pipeline=declared,
-        engines=(EngineEntry("torch", "fp32", runs_code=False, digest="sha256:" + "0" * 64),),
+        engines=(EngineEntry("torch", "fp32", False, sha256_json(declared)),),
     )
-    return write_manifest(bundle, manifest).path
+    return write_manifest(folder, manifest).path

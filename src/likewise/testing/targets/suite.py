@@ -25,7 +25,8 @@ from likewise.parity import VerifyOptions
 from likewise.targets.base import Live, Plan, Receipt
 from likewise.targets.registry import open_target
 from likewise.testing.deployer import RECEIPT, Deployer
-from likewise.testing.models import classifier_bundle, upper_bundle
+from likewise.testing.engine import MODEL
+from likewise.testing.models import classifier_bundle, pyfunc_bundle, upper_bundle
 from likewise.testing.targets.callers import Callers, until
 
 STANDING = "standing"
@@ -226,11 +227,15 @@ class TargetSuite:
     def test_a_pipeline_answers_as_its_bundle_does_and_needs_no_trust(self, deploy: Deploy, tmp_path: Path) -> None:
         from likewise.testing.classifier import TEXTS
 
-        path = classifier_bundle(tmp_path)
+        path = classifier_bundle(tmp_path / "pipeline")
         deploy(path, "pipeline", trust=False)
         with likewise.open_bundle(path) as bundle:
             expected = bundle.predict(pd.DataFrame({"text": TEXTS})).to_dict("records")
         assert predictions("pipeline", *TEXTS) == expected
+
+    def test_a_pyfunc_answers(self, deploy: Deploy, tmp_path: Path) -> None:
+        deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc")
+        assert predictions("pyfunc", "a", "ü😀") == ["py:A", "py:Ü😀"]
 
     @pytest.mark.parametrize("how", ["tampered", "needs trust", "raises", "ends its process"])
     def test_a_bundle_that_does_not_load_is_reported_and_leaves_nothing(
@@ -303,7 +308,7 @@ class TargetSuite:
 
 
 BROKEN: dict[str, tuple[type[LikewiseError], str, bool]] = {
-    "tampered": (BundleTampered, "MLmodel", True),
+    "tampered": (BundleTampered, MODEL, True),
     "needs trust": (LikewiseError, "--trust", False),
     "raises": (DeployFailed, "no such weights", True),
     "ends its process": (DeployFailed, "", True),
@@ -319,7 +324,7 @@ def broken_bundle(how: str, one: Path, folder: Path) -> Path:
         return upper_bundle(folder / "broken", "x", loading="os._exit(9)")
     bundle = shutil.copytree(one, folder / "bundle")
     if how == "tampered":
-        (bundle / "model" / "MLmodel").write_text("flavors: {}\n")
+        (bundle / "model" / MODEL).write_text("def load(): pass\n")
     return bundle
 
 
