@@ -11,10 +11,24 @@ import mlflow
 import pytest
 from hypothesis import settings
 from tests.process.sentiment_store import Store, make_store
+from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
 settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
 settings.load_profile("house")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    group_and_order(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    summarize(terminalreporter)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    fail_where_all_must_run(session)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -127,10 +127,11 @@ def store(_one_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 ASK = """
 import json, sys
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.items import Request, Table
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-engine = open_engine(open_bundle(sys.argv[1]), trust=Trust(allow=True))
+bundle = open_bundle(sys.argv[1])
+engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
 table = Table(("x",), [(1.0,), (-1.0,)])
 results = engine.run(engine.prepare([Request(table)]))
 print("ANSWER", json.dumps(results[0].value if hasattr(results[0], "value") else results[0].error.as_dict()))

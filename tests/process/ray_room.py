@@ -18,7 +18,8 @@ from mlflow.types import ColSpec, Schema
 from likewise.bundles.format import EngineEntry, Environment, Manifest
 from likewise.bundles.open import open_bundle
 from likewise.bundles.write import write_manifest
-from likewise.targets.base import Model, Outputs, Receipt
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Outputs, Receipt
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
@@ -48,7 +49,7 @@ SMALL = RayOptions(
 )
 
 
-def versioned(folder: Path, version: int, fault: str = "") -> Model:
+def versioned(folder: Path, version: int, fault: str = "") -> ModelSpec:
     """A pyfunc that answers in capitals, with its version; fault `load`: it cannot be loaded."""
     bundle = folder / f"bundle-{version}{fault}"
     code = folder / f"model_{version}{fault}.py"
@@ -62,11 +63,11 @@ def versioned(folder: Path, version: int, fault: str = "") -> Model:
         files={}, signature_raw=signature.to_dict(), row_wise=True, environment=environment, engines=(engine,)
     )
     write_manifest(bundle, manifest)
-    return Model(open_bundle(bundle).digest, bundle, "runs:/1/model", trust=True)
+    return ModelSpec(open_bundle(bundle).digest, bundle, "runs:/1/model", trust=True)
 
 
 def put(
-    target: RayTarget, name: str, model: Model, options: RayOptions = SMALL, current: Receipt | None = None
+    target: RayTarget, name: str, model: ModelSpec, options: RayOptions = SMALL, current: Receipt | None = None
 ) -> Receipt:
     """Do every step of a creation or update; a step that fails stays as it is."""
     steps = target.plan("create" if current is None else "update", name, model, options, current)
@@ -82,7 +83,7 @@ def filled(params: Mapping[str, Any], outputs: Mapping[str, Outputs]) -> dict[st
 
 
 def receipt_of(
-    target: RayTarget, name: str, model: Model, options: RayOptions, outputs: Mapping[str, Outputs]
+    target: RayTarget, name: str, model: ModelSpec, options: RayOptions, outputs: Mapping[str, Outputs]
 ) -> Receipt:
     from likewise.core.options import as_json
 

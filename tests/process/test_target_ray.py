@@ -20,7 +20,8 @@ from tests.process.ray_room import SMALL, callers, delete, filled, put, version_
 from tests.process.spark_cluster import children, command_of
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
-from likewise.targets.base import Model, Receipt
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Receipt
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
@@ -35,7 +36,7 @@ def cluster() -> Iterator[RayCluster]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ModelSpec]:
     folder = tmp_path_factory.mktemp("models")
     return {version: versioned(folder, version) for version in (1, 2)}
 
@@ -48,7 +49,9 @@ def pids(target: RayTarget, receipt: Receipt) -> list[int]:
     return [each["pid"] for each in target.status(receipt).details["replicas"] if each["state"] == "RUNNING"]
 
 
-def test_the_server_stands_behind_the_prefix(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
+def test_the_server_stands_behind_the_prefix(
+    target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster
+) -> None:
     receipt = put(target, "book-model", models[1])
     url = receipt.output("url")
     assert url == f"{cluster.url}/book-model"
@@ -70,7 +73,7 @@ def test_the_server_stands_behind_the_prefix(target: RayTarget, models: dict[int
     assert target.predict(receipt, b'{"inputs": ["poison"]}', JSON).status == 422
 
 
-def test_a_deployment_is_made_once_and_deleted_once(target: RayTarget, models: dict[int, Model]) -> None:
+def test_a_deployment_is_made_once_and_deleted_once(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     receipt = put(target, "one", models[1])
     assert (target.status(receipt).state, names(target)) == ("ready", ["one"])
     before = pids(target, receipt)
@@ -87,7 +90,7 @@ def test_a_deployment_is_made_once_and_deleted_once(target: RayTarget, models: d
         target.predict(receipt, b'{"inputs": ["x"]}', JSON)
 
 
-def test_it_answers_at_the_root_where_that_is_asked_for(target: RayTarget, models: dict[int, Model]) -> None:
+def test_it_answers_at_the_root_where_that_is_asked_for(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     receipt = put(target, "root", models[1], replace(SMALL, route_prefix="/"))
     url = receipt.output("url")
     assert not url.endswith("/")
@@ -98,7 +101,7 @@ def test_it_answers_at_the_root_where_that_is_asked_for(target: RayTarget, model
 
 
 def test_what_is_missing_is_a_finding_and_no_hang(
-    target: RayTarget, models: dict[int, Model], monkeypatch: pytest.MonkeyPatch
+    target: RayTarget, models: dict[int, ModelSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [each for each in target.check(models[1], SMALL) if each.fatal] == []
     (many,) = target.check(models[1], RayOptions(num_replicas=50))
@@ -117,7 +120,7 @@ def test_what_is_missing_is_a_finding_and_no_hang(
             RayTarget("ray").found()
 
 
-def test_too_few_cpus_end_with_what_is_lacking(target: RayTarget, models: dict[int, Model]) -> None:
+def test_too_few_cpus_end_with_what_is_lacking(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=8)
     with pytest.raises(DeployFailed, match=r"not ready on Ray after 8 s.*each needs \{'CPU': 3.0\}"):
         put(target, "wide", models[1], options)
@@ -131,7 +134,9 @@ ask(address, "run", {**params, "address": address}, timeout_s=600)
 """
 
 
-def test_who_is_killed_leaves_nobody_at_work(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
+def test_who_is_killed_leaves_nobody_at_work(
+    target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster
+) -> None:
     """Else another command would find the deployment changing below its hands."""
     options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=500)  # never ready
     ship, run = target.plan("create", "cut", models[1], options, None)
@@ -149,7 +154,7 @@ def test_who_is_killed_leaves_nobody_at_work(target: RayTarget, models: dict[int
         time.sleep(0.1)
 
 
-def test_options_that_ray_refuses_are_wrong_usage(target: RayTarget, models: dict[int, Model]) -> None:
+def test_options_that_ray_refuses_are_wrong_usage(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     with pytest.raises(WrongUsage, match="has no 'min_replica'") as raised:
         put(target, "odd", models[1], replace(SMALL, autoscaling_config={"min_replica": 1}))
     assert "did you mean 'min_replicas'?" in raised.value.remedy
@@ -170,7 +175,7 @@ def test_a_broken_model_is_named_and_taken_back(target: RayTarget, tmp_path: Pat
     assert target.found() == []
 
 
-def test_over_the_client_port(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
+def test_over_the_client_port(target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster) -> None:
     remote = RayTarget(f"ray-serve://{cluster.client}")
     receipt = put(remote, "far", models[1])
     assert receipt.output("url") == f"{cluster.url}/far"
@@ -182,7 +187,7 @@ def test_over_the_client_port(target: RayTarget, models: dict[int, Model], clust
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, Model]) -> None:
+def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     receipt = put(target, "moving", models[1])
     with callers(receipt.output("url")) as asking:
         asking.wait_for(1)
@@ -193,7 +198,7 @@ def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, Mod
             assert asking.failures == []
 
 
-def test_a_broken_update_is_seen_by_nobody(target: RayTarget, models: dict[int, Model], tmp_path: Path) -> None:
+def test_a_broken_update_is_seen_by_nobody(target: RayTarget, models: dict[int, ModelSpec], tmp_path: Path) -> None:
     broken = versioned(tmp_path, 4, "load")
     receipt = put(target, "steady", models[1])
     with callers(receipt.output("url")) as asking:

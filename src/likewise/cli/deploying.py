@@ -19,6 +19,7 @@ from likewise.cli.options import EngineName, Exact, Precision, asked_precision
 from likewise.cli.screen import Json, Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.core.options import coerce, described, parse_config
+from likewise.core.spec import ModelSpec
 from likewise.deployments import Planned
 from likewise.targets import base
 from likewise.targets.base import Receipt, Status
@@ -179,7 +180,7 @@ def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> 
     return target.written
 
 
-def _write(output: Path, text: str, name: str, model: base.Model, screen: Screen) -> None:
+def _write(output: Path, text: str, name: str, model: ModelSpec, screen: Screen) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -202,7 +203,7 @@ def _request(source: str) -> tuple[bytes, str]:
         raise InputNotFound(f"{source}: {error.strerror}", remedy="name a .json or .csv file, - or JSON") from error
 
 
-def _rehearse(model: base.Model, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
+def _rehearse(model: ModelSpec, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
     """What was deployed, and what it answered to the model's own example."""
     began = time.monotonic()
 

@@ -58,7 +58,7 @@ def build(
     screen = Screen(json)
     found = api.find(model, trust=trust, report=screen.note)
     choice = EngineOptions(engine, asked_precision(precision, exact))
-    options = _options(platform, base, wheels, lock, pull, choice, _trusted(found))
+    options = _options(platform, base, wheels, lock, pull, choice, found.trust.allows_bundle(found))
     built = build_image(found, tag, options, report=screen.note)
     if oci is not None:
         write_layout(Store(), built.name, oci)
@@ -139,7 +139,7 @@ def dockerfile(
     screen = Screen(json)
     found = api.find(model, trust=trust, report=screen.note)
     choice = EngineOptions(engine, asked_precision(precision, exact))
-    options = _options([platform], base, wheels, lock, pull, choice, _trusted(found))
+    options = _options([platform], base, wheels, lock, pull, choice, found.trust.allows_bundle(found))
     parts = write_dockerfile(found, output, options, report=screen.note)
     lines = [("folder", str(output)), ("then", f"docker build -t NAME:TAG {output}"), *_layer_facts(parts)]
     screen.result({"folder": str(output), **_parts_document(parts)}, "Dockerfile", lines)
@@ -175,10 +175,6 @@ def _epoch() -> int:
     if not text.isdecimal():
         raise WrongUsage(f"SOURCE_DATE_EPOCH is {text!r}, and no number of seconds", remedy="correct or unset it")
     return int(text)
-
-
-def _trusted(found: api.Bundle) -> bool:
-    return found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
 
 
 def _until_stopped(running: Running) -> None:

@@ -16,11 +16,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likewise.bundles.open import Bundle
-from likewise.bundles.trust import Trust
 from likewise.container.forms import LineDecoder, wanted, written
 from likewise.container.options import ContainerOptions
 from likewise.core.cores import usable_cores
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.server.body import read_body
 from likewise.server.front import Front
 from likewise.server.invocations import OFF_LOOP_BYTES, off_loop, send_json, while_connected
@@ -36,9 +35,10 @@ MOST_TRANSFORMS = 16  # times PAYLOAD_MB stays below the 100 MB that SageMaker a
 
 def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
     """`serving.bundle_app`, with `/ping` as `/ready`, `/execution-parameters`, and bodies and answers by line."""
-    # Not from the user's list: a container has no user.
-    trust = Trust(allow=options.trust, entries=())
-    app = bundle_app(bundle, EngineOptions(options.engine, options.precision), trust, options)
+    model = ModelSpec(
+        bundle.digest, bundle.path, engine=options.engine, precision=options.precision, trust=options.trust
+    )
+    app = bundle_app(bundle, model, options)
     invocations = Invocations(app.state.service, options)
     inside: list[Any] = list(app.user_middleware)
     front = next(each for each in inside if each.cls is Front)

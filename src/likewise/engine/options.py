@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from likewise.bundles.format import EngineEntry
 from likewise.core.errors import WrongUsage
+from likewise.core.spec import ModelSpec
 
 PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 """What may be asked, and the manifest's names for it. `native`: the model's own code, in whatever it computes."""
@@ -27,6 +29,11 @@ class EngineOptions:
             raise WrongUsage(
                 f"there is no precision {self.precision!r}", remedy=f"name one of: {', '.join(PRECISIONS)}"
             )
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        """What `spec` says of the engine."""
+        return cls(spec.engine, spec.precision)
 
     @property
     def pinned(self) -> bool:

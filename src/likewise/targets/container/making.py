@@ -7,24 +7,25 @@ from typing import Any
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
+from likewise.core.spec import ModelSpec
 from likewise.engine.options import EngineOptions
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
-from likewise.targets.base import Model, Outputs
+from likewise.targets.base import Outputs
 from likewise.targets.container.look import BUILT, BUNDLE
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 
 
-def make_image(program: Program, name: str, model: Model, options: ContainerTargetOptions) -> Outputs:
+def make_image(program: Program, name: str, model: ModelSpec, options: ContainerTargetOptions) -> Outputs:
     """`image`: its id at the engine; raises what `build_image` and `load` do, and DeployFailed, WrongUsage."""
     if options.image is not None:
         return {"image": _taken(program, options.image, model)}
     made = ImageOptions(
         base=options.base,
         platforms=(program.platform(),),
-        choice=EngineOptions(model.engine, model.precision),
+        choice=EngineOptions.of(model),
         trust=model.trust,
         wheels=() if options.wheels is None else (options.wheels,),
         lock=options.lock,
@@ -54,7 +55,7 @@ def _remove_one(program: Program, name: str, said: dict[str, Any]) -> None:
         program.do("image", "rm", "--force", _id(said), patience_s=WORK_S)
 
 
-def _taken(program: Program, image: str, model: Model) -> str:
+def _taken(program: Program, image: str, model: ModelSpec) -> str:
     """An image by its name: at the engine, in our own store, or in a registry that the engine asks."""
     if not program.inspected("image", [image]):
         try:
