@@ -15,14 +15,16 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 from starlette.testclient import TestClient
-from tests.support.models import TRUSTED, save_code, seal
+from tests.support.models import save_code, seal
 from tests.support.processes import until
 
 from likewise.core.engine import answers
 from likewise.core.results import Failed
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.pyfunc import PyfuncEngine
-from likewise.server import ServedModel, create_app
+from likewise.server import ServedModel
+from likewise.server.app import create_app
 from likewise.wire import Decoder, encode
 
 JSON = "application/json"
@@ -83,13 +85,14 @@ class Pair:
         opened = seal(folder, row_wise=False)
         self._theirs = TestClient(scoring_server.init(mlflow.pyfunc.load_model(str(model))))
         os.environ.pop("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", None)  # for MLflow's side alone
-        engine = open_engine(opened, trust=TRUSTED)
+        model = ModelSpec(opened.digest, trust=True)
+        engine = open_engine(opened, model)
         assert isinstance(engine, PyfuncEngine)
         self._by_row = engine
         engine._spec = replace(engine.spec, row_wise=True)
         self._decode = Decoder(opened.signature)
         served = ServedModel(name="model", digest=opened.digest, signature=opened.signature)
-        self._ours = TestClient(create_app(lambda: open_engine(opened, trust=TRUSTED), served))
+        self._ours = TestClient(create_app(lambda: open_engine(opened, model), served))
         self._ours.__enter__()
         until(lambda: self._ours.get("/ready").status_code == 200)
 

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
-from tests.support.models import TEXT, TRUSTED, save_code, seal
+from tests.support.models import TEXT, save_code, seal
 
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.plain import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
@@ -48,7 +48,7 @@ def make(folder: Path, predict: str, signature: ModelSignature | None = None, *,
 
 
 def load(bundle: Bundle) -> PyfuncEngine:
-    engine = open_engine(bundle, trust=TRUSTED)
+    engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
     assert isinstance(engine, PyfuncEngine)
     return engine
 
@@ -238,7 +238,7 @@ def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
 def test_opening_needs_trust_and_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
     bundle = make(tmp_path, "return model_input['text'].tolist()")
     with pytest.raises(CodeNotTrusted):
-        open_engine(open_bundle(bundle.path), trust=Trust(allow=False, entries=()))
+        open_engine(open_bundle(bundle.path), ModelSpec(bundle.digest))
     engine = load(open_bundle(bundle.path))
     assert values(ask(engine, texts("a"))) == ["a"]
     engine.close()

@@ -12,8 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likewise.core.errors import UnsupportedContentType
 from likewise.core.items import Table
-from likewise.server import Encoded, ServedModel, create_app
-from likewise.server.codec import Encoder
+from likewise.server import ServedModel
+from likewise.server.app import create_app
+from likewise.server.codec import Encoded, Encoder
 from likewise.wire import Call
 
 

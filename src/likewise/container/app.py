@@ -15,12 +15,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likewise.bundles.open import Bundle
-from likewise.bundles.trust import Trust
 from likewise.container.forms import LineDecoder, wanted, written
 from likewise.container.options import ContainerOptions
 from likewise.core.cores import usable_cores
 from likewise.core.signature import Signature
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.server.codec import Codec, Encoded, Encoder
 from likewise.serving import bundle_app
 from likewise.wire import JSON, Call
@@ -35,8 +34,7 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
     """`serving.bundle_app`, with `/ping` as `/ready`, `/execution-parameters`, and bodies and answers by line."""
     return bundle_app(
         bundle,
-        EngineOptions(options.engine, options.precision),
-        Trust(allow=options.trust, entries=()),  # not from the user's list: a container has no user
+        ModelSpec(bundle.digest, bundle.path, engine=options.engine, precision=options.precision, trust=options.trust),
         options,
         codec=line_codec(bundle.signature),
         routes=[Route("/ping", ping), Route("/execution-parameters", execution_parameters)],

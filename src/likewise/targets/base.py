@@ -1,7 +1,22 @@
-"""What every target is to the house: it looks, it plans, and each step of a plan is done and undone by it.
+"""The contract of a target: a place where bundles are deployed.
 
-A plan is data. What a dry run prints is what is executed: `likewise.targets.apply` walks the steps, writes down what
-each gave, and knows nothing of any target.
+Every target implements `Target`: it checks, it plans, and it does and undoes single steps.  A plan is data: what a dry
+run prints is what is executed.  `likewise.targets.apply` carries it out step by step, and knows nothing of any target.
+One whose deployments answer requests implements `Live` too; the other protocols below are optional, and callers ask for
+the protocol, never for a target by name.
+
+What the protocols cannot say in types, and `likewise.testing.targets.TargetSuite` proves:
+
+- An update fails no request: whoever asks during it gets the answer of the version before or of the new one.  A new
+  version that does not become ready leaves the one before as it was.
+- `do` may be called again with the same params after a process that did the same was killed at any moment, also in the
+  middle of it; it finds what is there and does what is missing.
+- `undo` removes what its own params have made, and nothing else: what stood there before stands there again.
+- A deployment that failed, and one that was deleted, leave nothing: no process, no file, nothing that costs.
+- The engine's own message reaches the user where a model does not load.
+- Options are refused by name before anything is changed.
+
+How to write one: architecture/targets.md.
 """
 
 from __future__ import annotations
@@ -9,42 +24,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed
+from likewise.core.spec import ModelSpec
 
 Json = Any  # what JSON can say: a plan and a receipt are stored as such
 Outputs = Mapping[str, Json]
 Verb = Literal["create", "update", "delete"]
 State = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
 """degraded: it answers, with fewer replicas than were asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What is deployed: a verified bundle on this machine.
-
-    source: the URI that was asked for. engine, precision: None for the fastest where it runs. trust: its own Python
-    code may run there.
-    """
-
-    digest: str
-    folder: Path
-    source: str
-    engine: str | None = None
-    precision: str | None = None
-    trust: bool = False
-
-    def as_dict(self) -> dict[str, Json]:
-        """For a plan and a receipt."""
-        return {**asdict(self), "folder": str(self.folder)}
-
-    @classmethod
-    def from_dict(cls, said: Mapping[str, Json]) -> Self:
-        """What `as_dict` gave."""
-        return cls(**{**said, "folder": Path(said["folder"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +87,7 @@ class Plan:
     target: str
     name: str
     verb: Verb
-    model: Model | None
+    model: ModelSpec | None
     options: Mapping[str, Json]
     steps: tuple[Step, ...]
 
@@ -122,22 +112,30 @@ class Plan:
     @classmethod
     def from_dict(cls, said: Mapping[str, Json]) -> Self:
         """What `as_dict` gave."""
-        model = None if said["model"] is None else Model.from_dict(said["model"])
+        model = None if said["model"] is None else ModelSpec.from_dict(said["model"])
         steps = tuple(Step(**step) for step in said["steps"])
         return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
+
+
+SHOWN = {
+    "url": "where the deployment answers: `/invocations` is below it, or is it",
+    "log": "where its log is, or the command that shows it",
+    "costs": "what is paid for as long as it stands",
+}
+"""Outputs of steps that every target names alike, and that people are shown; every other key is the target's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What stands where, as of the last plan that was carried out.
 
-    outputs: by step, what it gave (an address, a process, an ARN). previous: the model and the options before that
-    plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
+    outputs: by step, what it gave: keys of SHOWN, and what the target itself needs (a process, an ARN). previous: the
+    model and the options before that plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
     """
 
     target: str
     name: str
-    model: Model
+    model: ModelSpec
     options: Mapping[str, Json]
     outputs: Mapping[str, Outputs]
     created: str
@@ -151,7 +149,7 @@ class Receipt:
     @classmethod
     def from_dict(cls, said: Mapping[str, Json]) -> Self:
         """What `as_dict` gave."""
-        return cls(**{**said, "model": Model.from_dict(said["model"])})
+        return cls(**{**said, "model": ModelSpec.from_dict(said["model"])})
 
     def output(self, key: str) -> Json:
         """The value `key` of the last step that gave one; KeyError."""
@@ -160,15 +158,28 @@ class Receipt:
                 return given[key]
         raise KeyError(key)
 
+    def shown(self) -> dict[str, Json]:
+        """The outputs that SHOWN names, each of the last step that gave it."""
+        return {key: value for given in self.outputs.values() for key, value in given.items() if key in SHOWN}
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a deployment is now, as its place says. url: where it answers. about: a line; details: what else is known."""
+    """How a deployment is now, as its target reports it.
+
+    url: where it answers. about: a line for people. details: what else the target knows. bundle: the digest of the
+    bundle that answers there, None where nothing does, or where the target cannot know.
+    """
 
     state: State
     url: str | None = None
     about: str = ""
     details: Mapping[str, Json] = field(default_factory=dict)
+    bundle: str | None = None
+
+    def as_dict(self) -> dict[str, Json]:
+        """For `--json`; the bundle is in the details too, where readers of earlier versions look for it."""
+        return {**asdict(self), "details": {**self.details, "bundle": self.bundle}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +201,13 @@ class Target(Protocol):
     Options: ClassVar[type[Any]]
     uri: str
 
-    def check(self, model: Model, options: Any) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: Any) -> Sequence[Finding]:
         """What stands in the way, looked at without changing anything."""
         ...
 
-    def plan(self, verb: Verb, name: str, model: Model | None, options: Any, current: Receipt | None) -> Sequence[Step]:
+    def plan(
+        self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
+    ) -> Sequence[Step]:
         """The steps, without doing any of them; current: what stands there under this name, as far as is known.
 
         Raises LikewiseError where the verb cannot be done so.
@@ -263,7 +276,7 @@ class Job(Protocol):
 
     def run(
         self,
-        model: Model,
+        model: ModelSpec,
         source: str,
         output: str,
         options: Mapping[str, object],
@@ -283,7 +296,7 @@ class Job(Protocol):
 class Written(Protocol):
     """A target whose own tools deploy from a file."""
 
-    def written(self, name: str, model: Model, options: Any, bundle_at: str | None) -> str:
+    def written(self, name: str, model: ModelSpec, options: Any, bundle_at: str | None) -> str:
         """The file's text, with no need to reach the place. bundle_at: where the bundle is read; None: where it lies.
 
         Raises WrongUsage for options that such a file cannot say.

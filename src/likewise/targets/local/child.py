@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.options import coerce
-from likewise.engine.options import EngineOptions
-from likewise.server import run
+from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.listener import HAND_OVER, end_with, take
 from likewise.targets.local.home import Asked
@@ -36,7 +34,7 @@ def main(channel: int) -> int:
     said = json.loads(supervisor.makefile("rb").readline() or "null")
     if said is None:
         return 1  # the supervisor is gone
-    asked = Asked(**said["asked"])
+    asked = Asked.from_dict(said["asked"])
     options = coerce(LocalOptions, asked.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     end_with(supervisor, options.drain_linger_s + options.drain_timeout_s)
@@ -50,11 +48,10 @@ def main(channel: int) -> int:
 
 def _serve(path: Path, asked: Asked, options: LocalOptions, listener: socket.socket, supervisor: socket.socket) -> None:
     bundle = open_bundle(path)
-    if bundle.digest != asked.digest:
-        raise BundleTampered(f"{path} holds another bundle than {asked.digest}", remedy="deploy the model again")
-    choice = EngineOptions(asked.engine, asked.precision)
+    if bundle.digest != asked.model.digest:
+        raise BundleTampered(f"{path} holds another bundle than {asked.model.digest}", remedy="deploy the model again")
     run(
-        bundle_app(bundle, choice, Trust(allow=asked.trust), options),
+        bundle_app(bundle, asked.model, options),
         options,
         listener=listener,
         leave_on=HAND_OVER,

@@ -94,7 +94,7 @@ class Supervisor:
             before = self._deployment
             await self._unkept()
             old, self._service = self._service, fresh
-            self._deployment = replace(before, asked=asked, before=before.asked.digest)
+            self._deployment = replace(before, asked=asked, before=before.asked.model.digest)
             self._home.write(self._deployment)
             self._keeping = asyncio.create_task(self._keep(fresh))
             if old is not None:
@@ -192,7 +192,7 @@ class Supervisor:
             case "wait":
                 return await asyncio.shield(self._settled)
             case "update":
-                return await self.update(Asked(**said["asked"]))
+                return await self.update(Asked.from_dict(said["asked"]))
             case "stop":
                 return await self.stop()
             case other:

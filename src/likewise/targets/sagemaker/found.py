@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.options import as_json
-from likewise.targets.base import Json, Model, Receipt, State, Status
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Json, Receipt, State, Status
 from likewise.targets.sagemaker import look
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws
@@ -67,7 +68,6 @@ def status_of(aws: Aws, name: str) -> Status:
     options = SageMakerOptions(**_options(found, {}))
     details: dict[str, Json] = {
         "status": found.status,
-        "bundle": found.tags.get(BUNDLE),
         "costs": "nothing" if found.status == "Failed" else options.costs,
         "instances": running,
         "config": found.config,
@@ -75,14 +75,15 @@ def status_of(aws: Aws, name: str) -> Status:
         "arn": found.arn,
     }
     about = said.get("FailureReason") or ("" if found.status == "InService" else found.status)
-    return Status(STATES.get(found.status, "failing"), url_of(aws, name), about, details)
+    state = STATES.get(found.status, "failing")
+    return Status(state, url_of(aws, name), about, details, found.tags.get(BUNDLE))
 
 
 def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
     tags, said = found.tags, found.said
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
-    model = Model(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
+    model = ModelSpec(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
     behind = look.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
     options = SageMakerOptions(**_options(found, behind))
     outputs = {
