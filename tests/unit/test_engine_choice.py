@@ -191,3 +191,9 @@ def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
     arm = "processor : 0\nFeatures\t: fp asimd sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
     assert describe_cpu(arm, 2) == "0x41/0xd40 asimd sve bf16 x2"
     assert describe_cpu("", 2).endswith(" x2")
+
+
+def test_a_manifest_that_denies_that_its_engine_runs_code_is_not_believed(tmp_path: Path) -> None:
+    forged = bundle(tmp_path / "b", EngineEntry("pyfunc", "native", runs_code=False, digest="sha256:4"))
+    with pytest.raises(CodeNotTrusted):
+        opened(forged)

@@ -11,8 +11,7 @@ from likewise.cli.options import Choice, Model
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
-from likewise.server import ServerOptions, curl_line
-from likewise.serving import served_model
+from likewise.server import ServerOptions
 
 
 def serve(
@@ -38,6 +37,9 @@ def _found(model: str, choice: Choice, screen: Screen) -> api.Bundle:
 
 
 def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
+    from likewise.server.pages import curl_line
+    from likewise.serving import served_model
+
     def listening(url: str) -> None:
         screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
 

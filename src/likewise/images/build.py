@@ -26,7 +26,6 @@ from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, 
 from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels
-from likewise.server.description.form_schemas import forms
 from likewise.shipping.payload import engine_of, requirements_of
 
 PORT = 8080
@@ -163,6 +162,8 @@ def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
     """What can be read of the image without starting it; no word of where the model came from."""
+    from likewise.server.description.form_schemas import forms
+
     schema = forms(bundle.signature)
     return {
         "org.opencontainers.image.title": "likewise",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
 from likewise.core.errors import WrongUsage
 from likewise.images.oci import Platform
-from likewise.shipping.environment import OURS, closure
+from likewise.shipping.environment import OURS, closure, installed_from_folder
 
-UNTRIED = "nobody knows which version the model was tried with"
 UNUSED = {OURS: frozenset({"rich", "typer"})}
 """By distribution, what it declares and a service never imports: here the command line's."""
 
@@ -40,10 +38,9 @@ def pins(
     Versions are those that are installed here, as the bundle was proved with them.
     Raises MissingExtra (something is not installed here), WrongUsage (it is installed from a working copy).
     """
-    found = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor), otherwise=UNTRIED)
+    found = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor))
     for name, each in found.items():
-        told = json.loads(each.read_text("direct_url.json") or "{}")
-        if name != OURS and told.get("dir_info", {}).get("editable"):
+        if name != OURS and installed_from_folder(each):
             raise WrongUsage(
                 f"{name} is installed from a working copy", remedy=f"build a wheel of it: pip install {name}"
             )

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from likewise.core.digests import sha256_bytes, sha256_json
@@ -22,6 +23,7 @@ from likewise.core.extras import need
 from likewise.shipping.unpack import here, package_digest, package_files
 
 OURS = "likewise"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 KEPT_S = 7 * 24 * 3600.0
 PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
 
@@ -65,15 +67,13 @@ def closure(
     requirements: Iterable[str],
     theirs: frozenset[str] = frozenset(),
     *,
-    unused: Mapping[str, frozenset[str]] | None = None,
-    markers: Mapping[str, str] | None = None,
-    otherwise: str = "it cannot be sent to the workers",
+    unused: Mapping[str, frozenset[str]] = NOTHING,
+    markers: Mapping[str, str] = NOTHING,
 ) -> dict[str, Distribution]:
-    """The distributions that `requirements` need, by canonical name, but for `theirs`.
+    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed.
 
-    unused: by distribution, what it declares and nothing imports; left out where nothing else needs it.
-    markers: what requirements are asked against; by default this Python and platform.
-    Raises MissingExtra, with what that means (`otherwise`), where one is not installed.
+    theirs: left out.  unused: by distribution, what it declares and nothing imports; left out unless another needs it.
+    markers: of the environment that it is for (PEP 508), this one's by default.
     """
     utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
     found: dict[str, Distribution] = {}
@@ -83,27 +83,34 @@ def closure(
         requirement, wanted_by = waiting.pop()
         name = utils.canonicalize_name(requirement.name)
         fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
-        if name in theirs or name in (unused or {}).get(wanted_by, ()) or not fresh:
+        if name in theirs or name in unused.get(wanted_by, ()) or not fresh:
             continue
         seen |= fresh
-        found[name] = _installed(requirement.name, wanted_by, otherwise)
-        declared, extras = map(parse, found[name].requires or ()), [extra for _, extra in fresh]
-        waiting += [(each, name) for each in declared if _applies(each.marker, markers or {}, extras)]
+        found[name] = _installed(name, wanted_by)
+        needed = [parse(text) for text in found[name].requires or ()]
+        waiting += [(each, name) for each in needed if _applies(each.marker, markers, [extra for _, extra in fresh])]
     return found
+
+
+def _installed(name: str, wanted_by: str) -> Distribution:
+    try:
+        return importlib.metadata.distribution(name)
+    except PackageNotFoundError as error:
+        why = f", which {wanted_by} needs" if wanted_by else ""
+        raise MissingExtra(
+            f"{name}{why} is not installed here, so it cannot be shipped in the version that the model was tried with",
+            remedy=f"pip install {name}",
+        ) from error
 
 
 def _applies(marker: Any, markers: Mapping[str, str], extras: Iterable[str]) -> bool:
     return marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in extras)
 
 
-def _installed(name: str, wanted_by: str, otherwise: str) -> Distribution:
-    try:
-        return importlib.metadata.distribution(name)
-    except PackageNotFoundError as error:
-        why = f", which {wanted_by} needs" if wanted_by else ""
-        raise MissingExtra(
-            f"{name}{why} is not installed here, so {otherwise}", remedy=f"pip install {name}"
-        ) from error
+def installed_from_folder(distribution: Distribution) -> bool:
+    """Whether it is an editable installation, whose files no wheel has. Source: PEP 610."""
+    told = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(told.get("dir_info", {}).get("editable"))
 
 
 def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
@@ -122,9 +129,8 @@ def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str,
 
 def _record(name: str, distribution: Distribution) -> str:
     """The list of a distribution's files; of our own too, whose sources count by themselves."""
-    told = json.loads(distribution.read_text("direct_url.json") or "{}")
     record = distribution.read_text("RECORD")
-    if record is None or (name != OURS and told.get("dir_info", {}).get("editable")):
+    if record is None or (name != OURS and installed_from_folder(distribution)):
         raise WrongUsage(
             f"{name} is installed in a way that does not tell its files",
             remedy=f"install it as a wheel: pip install {name}",

@@ -1,9 +1,7 @@
-"""A real text classifier, small enough to be made anew in every test run: random weights, a vocabulary of letters."""
+"""A real text classifier, small enough to be made anew in every run: random weights, a vocabulary of letters."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import string
 from pathlib import Path
 
@@ -28,7 +26,7 @@ TEXTS = [
 
 
 def make_classifier(folder: Path, *, labels: tuple[str, ...] = ("negative", "positive"), seed: int = 1) -> Path:
-    """A Hugging Face folder with config, safetensors and tokenizer. Its head is loud, so that texts get both labels."""
+    """A Hugging Face folder with config, safetensors and tokenizer.  Its head is loud, so that texts get all labels."""
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     config = BertConfig(
@@ -47,15 +45,6 @@ def make_classifier(folder: Path, *, labels: tuple[str, ...] = ("negative", "pos
     return folder
 
 
-def as_mlflow_flavour(plain: Path, folder: Path) -> Path:
-    """The same files where MLflow's `transformers` flavour puts them."""
-    shutil.copytree(plain, folder / "model", ignore=shutil.ignore_patterns("tokenizer*"))
-    (folder / "components" / "tokenizer").mkdir(parents=True)
-    shutil.copy(plain / "tokenizer.json", folder / "components" / "tokenizer")
-    (folder / "MLmodel").write_text(json.dumps({"flavors": {"transformers": {"model_binary": "model"}}}))
-    return folder
-
-
 def _tokenizer() -> Tokenizer:
     letters = string.ascii_letters + string.digits + string.punctuation
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
@@ -65,5 +54,5 @@ def _tokenizer() -> Tokenizer:
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
     )
-    tokenizer.enable_padding(length=128)  # as many published tokenizers do: the engine must not follow
+    tokenizer.enable_padding(length=128)  # as many published tokenizers do; the engine must not follow
     return tokenizer
