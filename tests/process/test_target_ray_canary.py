@@ -62,7 +62,7 @@ def require_old(asking: Callers, target: RayTarget, receipt: Receipt, new: str) 
     asking.wait_for(OLD, 30)
     status = target.status(receipt)
     old = receipt.model.digest
-    assert (status.state, status.details["bundle"], "canary" in status.details) == ("ready", old, False)
+    assert (status.state, status.bundle, "canary" in status.details) == ("ready", old, False)
     assert no_canary(target)
     assert asking.versions[new] == before
     assert asking.failures == []
@@ -84,7 +84,7 @@ def test_a_good_version_is_promoted_with_requests_and_without(
         before = asking.versions[str(OLD)]
         asking.wait_for(GOOD, 30)
         assert asking.versions[str(OLD)] == before
-    assert ray_target.status(again).details["bundle"] == models[GOOD].digest
+    assert ray_target.status(again).bundle == models[GOOD].digest
     seen = put(ray_target, "tried", models[OLD], replace(TRIED, canary_s=1), again).output("canary")
     assert seen["why"].startswith("no request reached it in ")
     assert (seen["outcome"], seen["new"]["requests"]) == ("promoted", 0)

@@ -12,7 +12,7 @@ import pytest
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.write import write_manifest
-from likewise.cli.options import asked_precision
+from likewise.cli.options import Choice
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
@@ -153,10 +153,10 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_exact_is_fp32() -> None:
-    assert [asked_precision(None, True), asked_precision("bf16", False)] == ["fp32", "bf16"]
-    assert asked_precision(None, False) is None
+    assert [Choice(exact=True).precision, Choice(precision="bf16").precision] == ["fp32", "bf16"]
+    assert Choice().precision is None
     with pytest.raises(WrongUsage, match="--exact is fp32, and --precision is bf16"):
-        asked_precision("bf16", True)
+        Choice(precision="bf16", exact=True)
 
 
 def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:
@@ -191,3 +191,9 @@ def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
     arm = "processor : 0\nFeatures\t: fp asimd sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
     assert describe_cpu(arm, 2) == "0x41/0xd40 asimd sve bf16 x2"
     assert describe_cpu("", 2).endswith(" x2")
+
+
+def test_a_manifest_that_denies_that_its_engine_runs_code_is_not_believed(tmp_path: Path) -> None:
+    forged = bundle(tmp_path / "b", EngineEntry("pyfunc", "native", runs_code=False, digest="sha256:4"))
+    with pytest.raises(CodeNotTrusted):
+        opened(forged)

@@ -1,4 +1,4 @@
-"""Batch jobs: files in, the same rows with their predictions out. Knows the engine only by its seam."""
+"""Batch jobs: files in, the same rows with their predictions out. Knows the engine only by its protocol."""
 
 from likewise.batch.job import Progress, Report
 from likewise.batch.options import ScoreOptions
