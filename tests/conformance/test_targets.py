@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from tests.conformance.container_place import container_place
 from tests.conformance.places import local_place, ray_place, sagemaker_place
+from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 
+pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.slow
 
 
@@ -22,11 +24,12 @@ class TestLocal(TargetSuite):
             yield target
 
 
+@pytest.mark.xdist_group("ray")
 class TestRay(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
-        with ray_place(data_home) as target:
+    def target(cls, data_home: Path, shared_ray_cluster: RayCluster) -> Iterator[TargetUnderTest]:
+        with ray_place(shared_ray_cluster) as target:
             yield target
 
 
