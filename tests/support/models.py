@@ -25,16 +25,26 @@ TEXT = Schema([ColSpec("string", "text")])
 
 
 def upper(
-    mark: str = "", *, version: int | None = None, lengths: bool = False, loading: str = "", predicting: str = ""
+    mark: str = "",
+    *,
+    version: int | None = None,
+    lengths: bool = False,
+    loading: str = "",
+    predicting: str = "",
+    **more: Any,
 ) -> dict[str, Any]:
-    """The model `Upper`, as options of `mlflow.pyfunc.save_model` and `log_model`; its configuration: see upper.py."""
+    """The model `Upper`, as options of `mlflow.pyfunc.save_model` and `log_model`; its configuration: see upper.py.
+
+    more: further options of theirs.
+    """
     config = {"mark": mark, "version": version, "lengths": lengths, "loading": loading, "predicting": predicting}
-    more = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
+    beside = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
     return {
         "python_model": str(UPPER),
         "model_config": {name: value for name, value in config.items() if value not in ("", None, False)},
-        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *more])),
+        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *beside])),
         "pip_requirements": ["mlflow"],
+        **more,
     }
 
 
