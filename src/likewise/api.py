@@ -22,8 +22,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
 from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServerOptions, run
-from likewise.serving import bundle_app
+from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,6 +198,9 @@ def serve(
 
     `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
     """
+    from likewise.server.run import run
+    from likewise.serving import bundle_app
+
     options = options or ServerOptions()
     found = bundle_of(model, trust)
     run(bundle_app(found, found.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)

@@ -34,23 +34,6 @@ from likewise.targets.base import (
 )
 from likewise.targets.registry import open_target
 
-__all__ = [
-    "Planned",
-    "ask",
-    "carry_out",
-    "delete",
-    "deploy",
-    "deployments",
-    "job",
-    "jobs_of",
-    "model_of",
-    "plan",
-    "rehearsed",
-    "staged",
-    "status",
-    "update",
-]
-
 JSON = "application/json"
 
 

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-from likewise.server import ServedModel, ServerOptions, create_app
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.codec import Codec
 
 
-def bundle_app(bundle: Bundle, model: ModelSpec, options: ServerOptions) -> Starlette:
-    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `likewise.server.create_app`."""
+def bundle_app(
+    bundle: Bundle,
+    model: ModelSpec,
+    options: ServerOptions,
+    *,
+    codec: Codec | None = None,
+    routes: Sequence[Route] = (),
+    middleware: Sequence[Middleware] = (),
+) -> Starlette:
+    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `server.app.create_app`."""
     load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
         load = partial(_pool_of, partial(_worker_engine, bundle.path, model), options.workers)
-    return create_app(load, served_model(bundle), options)
+    return create_app(load, served_model(bundle), options, codec=codec, routes=routes, middleware=middleware)
 
 
 def served_model(bundle: Bundle) -> ServedModel:

@@ -23,7 +23,8 @@ from likewise.core.results import Failed
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.pyfunc import PyfuncEngine
-from likewise.server import ServedModel, create_app
+from likewise.server import ServedModel
+from likewise.server.app import create_app
 from likewise.wire import Decoder, encode
 
 JSON = "application/json"

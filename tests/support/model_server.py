@@ -21,7 +21,9 @@ from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
-from likewise.server import ServedModel, ServerOptions, create_app, run
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.run import run
 
 POLL_S = 0.002
 Json = dict[str, Any]

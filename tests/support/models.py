@@ -6,20 +6,25 @@ The classifier, which needs torch to be made, is in `tests.support.classifier`.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import mlflow
+import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from likewise.bundles.format import Manifest
+from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.write import write_manifest
 from likewise.pipeline.mlmodel import read_model
 
 UPPER = Path(__file__).with_name("upper.py")
+PLAIN_ENGINE = Path(__file__).with_name("plain_engine")
 TEXT = Schema([ColSpec("string", "text")])
 
 
@@ -43,10 +48,22 @@ def save_upper(folder: Path, mark: str = "", **options: Any) -> Path:
     return folder
 
 
-def upper_bundle(folder: Path, mark: str = "", **options: Any) -> Path:
-    """A bundle of the model `Upper`, as the folder `folder`; it needs trust. Options: see `upper`."""
+def upper_bundle(folder: Path, mark: str = "", *, plain: bool = False, **options: Any) -> Path:
+    """A bundle of the model `Upper`, as the folder `folder`; it needs trust. Options: see `upper`.
+
+    plain: its engine is the one of `plain_engine`, whose processes start without MLflow, instead of pyfunc.
+    """
     save_upper(folder / "model", mark, **options)
-    return seal(folder).path
+    return seal(folder, plain=plain).path
+
+
+@contextmanager
+def plain_engine() -> Iterator[None]:
+    """The engine `plain` can be found by this process, and by those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PLAIN_ENGINE)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLAIN_ENGINE), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        yield
 
 
 def save_code(folder: Path, code: str, **options: Any) -> Path:
@@ -59,7 +76,7 @@ def save_code(folder: Path, code: str, **options: Any) -> Path:
     return folder
 
 
-def seal(folder: Path, *, row_wise: bool = True) -> Bundle:
+def seal(folder: Path, *, row_wise: bool = True, plain: bool = False) -> Bundle:
     """Make a bundle of a folder in which a model lies as `model`, without proving or compiling anything."""
     facts = read_model(folder / "model")
     manifest = Manifest(
@@ -67,6 +84,6 @@ def seal(folder: Path, *, row_wise: bool = True) -> Bundle:
         signature_raw=facts.signature_raw,
         row_wise=row_wise,
         environment=facts.environment,
-        engines=facts.engines(),
+        engines=(EngineEntry("plain", "native", True, facts.environment.digest),) if plain else facts.engines(),
     )
     return write_manifest(folder, manifest)

@@ -1,4 +1,4 @@
-"""The example model, from code: one string column `text` in, the same text in capitals out.
+"""The example model `Upper`, from code: one string column `text` in, the same text in capitals out.
 
 Its `model_config` may have:
 - mark: what stands before each answer;
@@ -16,18 +16,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import pandas as pd
+if __name__ == "plain":  # run by the engine of that name (plain_engine.py), which knows no MLflow
+    PythonModel: Any = object
+else:
+    from mlflow.models import set_model
+    from mlflow.pyfunc import PythonModel
 
 
-class Upper(mlflow.pyfunc.PythonModel):
+class Upper(PythonModel):
     """Row by row the same."""
 
     def load_context(self, context: Any) -> None:
         self.config = dict(context.model_config)
         self._run("loading")
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would read the hints
         texts = [str(text) for text in model_input["text"]]
         self._run("predicting", texts=texts, model_input=model_input)
         answers = [self.config.get("mark", "") + answer(text) for text in texts]
@@ -36,7 +39,11 @@ class Upper(mlflow.pyfunc.PythonModel):
             more["version"] = self.config["version"]
         if self.config.get("lengths"):
             more["length"] = [len(text) for text in texts]
-        return pd.DataFrame({"text": answers, **more}) if more else answers
+        if not more:
+            return answers
+        import pandas as pd
+
+        return pd.DataFrame({"text": answers, **more})
 
     def _run(self, name: str, **known: Any) -> None:
         if statement := self.config.get(name):
@@ -85,4 +92,5 @@ def isolated() -> None:
         raise ValueError("this process is not isolated")
 
 
-mlflow.models.set_model(Upper())
+if __name__ != "plain":
+    set_model(Upper())

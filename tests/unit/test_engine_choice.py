@@ -12,7 +12,7 @@ import pytest
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.write import write_manifest
-from likewise.cli.options import asked_precision
+from likewise.cli.options import Choice
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
@@ -153,10 +153,10 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_exact_is_fp32() -> None:
-    assert [asked_precision(None, True), asked_precision("bf16", False)] == ["fp32", "bf16"]
-    assert asked_precision(None, False) is None
+    assert [Choice(exact=True).precision, Choice(precision="bf16").precision] == ["fp32", "bf16"]
+    assert Choice().precision is None
     with pytest.raises(WrongUsage, match="--exact is fp32, and --precision is bf16"):
-        asked_precision("bf16", True)
+        Choice(precision="bf16", exact=True)
 
 
 def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:

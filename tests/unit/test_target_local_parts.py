@@ -9,8 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import open_bundle
@@ -22,7 +20,6 @@ from likewise.server import ServerOptions
 from likewise.server.run import HAND_OVER
 from likewise.targets.base import Live, Receipt, Target
 from likewise.targets.local import service
-from likewise.targets.local.backoff import FIRST_S, HEALTHY_S, LONGEST_S, Backoff
 from likewise.targets.local.control import Gone, ask, open_control
 from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
@@ -46,15 +43,6 @@ def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
     return Home(tmp_path / "data" / "local" / "one")
-
-
-@given(st.lists(st.floats(0, 3 * HEALTHY_S)))
-def test_pauses_double_until_one_was_healthy(lives: list[float]) -> None:
-    backoff, expected = Backoff(), FIRST_S
-    for lived in lives:
-        expected = FIRST_S if lived >= HEALTHY_S else expected
-        assert backoff.pause_s(lived) == expected
-        expected = min(LONGEST_S, 2 * expected)
 
 
 def test_the_options_are_the_servers_and_come_back_from_json() -> None:

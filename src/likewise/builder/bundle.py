@@ -65,7 +65,8 @@ def build_bundle(
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent, options, given)
         draft.fill()
         sealed = draft.seal()
-        if is_bundle(target) and (held := open_bundle(target)).digest == sealed.digest:
+        if is_bundle(target):
+            held = _same_or_refused(target, sealed.digest)
             draft.report("this very bundle is there already, and stays as it is; to compile it anew, remove it")
             return draft.asked_for(held)
         draft.compile(sealed)
@@ -361,15 +362,20 @@ def _refuse_occupied(target: Path, uri: str) -> None:
 def _place(folder: Path, target: Path, digest: str) -> Bundle:
     try:
         folder.rename(target)
-    except OSError as error:
+    except OSError:
         if not target.exists():
             raise
-        if is_bundle(target) and (held := open_bundle(target)).digest == digest:
-            return held  # another process has made the same one meanwhile
-        raise OutputRefused(
-            f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
-        ) from error
+        return _same_or_refused(target, digest)  # another process has made one meanwhile
     return open_bundle(target)
+
+
+def _same_or_refused(target: Path, digest: str) -> Bundle:
+    """The bundle at `target`, where that has this digest; OutputRefused else."""
+    if is_bundle(target) and (held := open_bundle(target)).digest == digest:
+        return held
+    raise OutputRefused(
+        f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
+    )
 
 
 def _silent(line: str) -> None:

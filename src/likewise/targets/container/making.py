@@ -8,7 +8,6 @@ from typing import Any
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.engine.options import EngineOptions
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
@@ -25,13 +24,11 @@ def make_image(program: Program, name: str, model: ModelSpec, options: Container
     made = ImageOptions(
         base=options.base,
         platforms=(program.platform(),),
-        choice=EngineOptions.of(model),
-        trust=model.trust,
         wheels=() if options.wheels is None else (options.wheels,),
         lock=options.lock,
     )
     store = Store()
-    built = build_image(open_bundle(model.folder), _called(name), made, store=store, report=lambda _: None)
+    built = build_image(open_bundle(model.folder), _called(name), model, made, store=store, report=lambda _: None)
     return {"image": _id(_seen(program, load(store, built.name, program.engine)))}
 
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.options import coerce
-from likewise.server import run
+from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.local.home import Asked
 from likewise.targets.local.options import LocalOptions

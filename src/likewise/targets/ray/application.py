@@ -17,6 +17,7 @@ from likewise.targets.ray.look import DEPLOYMENT, serve_details, status
 from likewise.targets.ray.options import RayOptions
 
 POLL_S = 0.1
+GONE_S = 60.0
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 HOW = "mend what it says; the replica's log is in Ray's session folder, logs/serve"
 
@@ -64,6 +65,15 @@ def await_running(name: str, options: RayOptions, deadline: float, given_s: floa
                 f"{name!r} was not ready on Ray after {given_s:.0f} s; {_room(seen, options)}; {_said(seen)}",
                 remedy="free what it lacks, ask for less by ray_actor_options, or raise timeout_s",
             )
+        time.sleep(POLL_S)
+
+
+def await_gone(app: str) -> None:
+    """Until Serve has deleted it, replicas and all; DeployFailed."""
+    deadline = time.monotonic() + GONE_S
+    while app in applications():
+        if time.monotonic() > deadline:
+            raise DeployFailed(f"Serve does not delete {app!r}", remedy="look at it with `serve status`")
         time.sleep(POLL_S)
 
 

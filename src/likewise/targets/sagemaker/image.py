@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from likewise.bundles.open import open_bundle
 from likewise.core.spec import ModelSpec
-from likewise.engine.options import EngineOptions
 from likewise.images.base import DEFAULT
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
@@ -29,11 +28,6 @@ class Making:
 def make_and_push(made: Making, address: str, credentials: Credentials) -> str:
     """Assemble the image and push it to `address`, REGISTRY/NAME:TAG; its digest; raises what `images` does."""
     model, tag = made.model, address.rpartition(":")[2]
-    options = ImageOptions(
-        base=made.base or DEFAULT,
-        platforms=(PLATFORMS[made.platform],),
-        choice=EngineOptions.of(model),
-        trust=model.trust,
-    )
-    built = build_image(open_bundle(model.folder), f"likewise:{tag}", options, report=made.tell)
+    options = ImageOptions(base=made.base or DEFAULT, platforms=(PLATFORMS[made.platform],))
+    built = build_image(open_bundle(model.folder), f"likewise:{tag}", model, options, report=made.tell)
     return push_image(built.name, address, credentials=credentials, report=made.tell).digest
