@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from tests.process.sentiment_store import Store, run
+from tests.support.sentiment_store import Store, run
 
 import likewise
 from likewise.demo.data import reviews

@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 from tests.process.s3_server import s3_server
-from tests.process.sentiment_store import Store, run
+from tests.support.sentiment_store import Store, run
 
 pytestmark = pytest.mark.slow
 LIKEWISE = [sys.executable, "-m", "likewise.cli"]

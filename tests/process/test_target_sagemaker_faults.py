@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.support.aws.account import REGION, Account
+from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.deployments import ONE, TWO, answers, carried_out, deployed, failure_of
 from tests.support.aws.images import Images
 
 from likewise.core.errors import DeployFailed, TargetUnavailable
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
-from likewise.targets.base import Model, Receipt, Verb
+from likewise.targets.base import Receipt, Verb
 from likewise.targets.sagemaker.emulator import rehearsal
 from likewise.targets.sagemaker.emulator.faults import Call, Fault, Kind
 from likewise.targets.sagemaker.target import SageMakerTarget
@@ -21,9 +23,10 @@ pytest_plugins = ("tests.support.aws.fixtures",)
 
 
 @pytest.fixture
-def impatient(logged_in: None) -> Iterator[Account]:
+def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """An account where a container must be ready within two seconds, whatever its endpoint allows it."""
-    with rehearsal(Images({}), most_wait_s=2) as emulator:
+    monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
+    with rehearsal(Images({}), most_wait_s=2) as emulator, logged_in():
         yield Account(emulator, REGION)
 
 
@@ -74,7 +77,7 @@ def test_an_update_that_fails_leaves_the_endpoint_as_it_was(account: Account) ->
     assert (account.left(), answers(account, receipt)) == (before, "/one:1")
 
 
-def calls_of(account: Account, verb: Verb, name: str, model: Model | None, current: Receipt | None) -> list[Call]:
+def calls_of(account: Account, verb: Verb, name: str, model: ModelSpec | None, current: Receipt | None) -> list[Call]:
     """All that a plan and its steps ask, each operation of a service once."""
     account.emulator.faults.clear()
     carried_out(account, verb, name, model, current)

@@ -13,7 +13,7 @@ from likewise.core.isolate import isolate
 from likewise.core.items import Item, Row
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
-from likewise.engine.kinds import EngineKind
+from likewise.engine.kinds import EngineKind, ModelFacts
 
 MODEL = "model.py"
 
@@ -22,6 +22,10 @@ class PythonFileKind(EngineKind):
     """A model that is one Python file, `model/model.py`, with `load()` and `predict(text)`."""
 
     name = "testing"
+
+    def takes(self, model: ModelFacts) -> bool:
+        """No logged model: `likewise.testing.models` makes the bundles."""
+        return False
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PythonFileEngine:
         """Run the file, and its `load()`; ModelInvalid with what they raise."""

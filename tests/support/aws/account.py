@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 
 from likewise.targets.sagemaker.emulator import Emulator
@@ -22,10 +25,20 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": SECRET,
     "AWS_MAX_ATTEMPTS": "1",
     "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_REGION": REGION,
 }
 """Of a process that is logged in."""
 _SESSION = boto3.Session("test", "test")  # it reads a service's description once
 _CREATING = threading.Lock()  # a session is not for several threads, its clients are
+
+
+@contextmanager
+def logged_in() -> Iterator[None]:
+    """This process has ENVIRONMENT meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
 
 
 class Account:

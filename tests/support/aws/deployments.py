@@ -10,17 +10,23 @@ from tests.support.aws.account import Account
 
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.core.options import as_json, coerce
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.base import Model, Plan, Receipt, Verb
+from likewise.targets.base import Plan, Receipt, Verb
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.target import SageMakerTarget
 
-ONE, TWO = (Model("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")
+ONE, TWO = (ModelSpec("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")
 
 
 def planned(
-    account: Account, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+    account: Account,
+    verb: Verb,
+    name: str,
+    model: ModelSpec | None,
+    current: Receipt | None = None,
+    **given: str | None,
 ) -> tuple[Plan, SageMakerTarget]:
     """A plan; given: options that differ from those of `current`, or of a deployment of the image `one:1`."""
     target = account.target
@@ -34,14 +40,19 @@ def planned(
 
 
 def carried_out(
-    account: Account, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+    account: Account,
+    verb: Verb,
+    name: str,
+    model: ModelSpec | None,
+    current: Receipt | None = None,
+    **given: str | None,
 ) -> Receipt | None:
     """Make a plan and carry it out."""
     plan, target = planned(account, verb, name, model, current, **given)
     return apply(plan, target, Receipts())
 
 
-def deployed(account: Account, name: str, model: Model = ONE, **given: str | None) -> Receipt:
+def deployed(account: Account, name: str, model: ModelSpec = ONE, **given: str | None) -> Receipt:
     """Make a deployment."""
     receipt = carried_out(account, "create", name, model, **given)
     assert receipt is not None

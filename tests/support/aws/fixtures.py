@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.aws.account import ENVIRONMENT, REGION, Account
+from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.api import BUCKET, LIVE, Api
 from tests.support.aws.deployments import carried_out
 from tests.support.aws.images import Images
@@ -66,27 +66,22 @@ def api(_api: Api) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def _account(emulator: Emulator) -> Account:
+def shared_account(emulator: Emulator) -> Account:
+    """eu-west-1, where every test leaves nothing."""
     return Account(emulator, REGION)
 
 
 @pytest.fixture
-def logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is that of a user of AWS, with a data folder of the test's own."""
+def account(shared_account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """It, in the environment of a user with a data folder of the test's own; what a test leaves there is deleted."""
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
-    for name, value in {**ENVIRONMENT, "AWS_REGION": REGION}.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def account(_account: Account, logged_in: None) -> Iterator[Account]:
-    """eu-west-1, where nothing is deployed; what a test leaves there is deleted."""
-    _account.emulator.faults.clear()
-    yield _account
-    _account.emulator.faults.clear()
-    for receipt in _account.target.found():
-        carried_out(_account, "delete", receipt.name, None, current=receipt)
-    assert _account.left() == []
+    shared_account.emulator.faults.clear()
+    with logged_in():
+        yield shared_account
+        shared_account.emulator.faults.clear()
+        for receipt in shared_account.target.found():
+            carried_out(shared_account, "delete", receipt.name, None, current=receipt)
+    assert shared_account.left() == []
 
 
 @pytest.fixture
