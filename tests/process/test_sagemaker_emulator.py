@@ -18,9 +18,9 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.support.aws.account import ENVIRONMENT, Account
 from tests.support.aws.api import LIVE, Api, refused
-from tests.support.aws.images import EMPTY, Images
+from tests.support.aws.images import EMPTY, Images, containers
 from tests.support.machine import cannot_see
-from tests.support.processes import children, run
+from tests.support.processes import run
 
 from likewise.bundles.archive import pack
 from likewise.bundles.open import Bundle
@@ -155,11 +155,6 @@ def test_a_deleted_endpoint_leaves_no_process_and_keeps_its_log(api: Api) -> Non
     with refused("Could not find model"):
         sagemaker.describe_model(ModelName="short")
     assert any("ready at" in line for line in api.log("short"))
-
-
-def containers() -> int:
-    """How many processes stand in for containers."""
-    return len(children(os.getpid(), "likewise.container"))
 
 
 def failing(api: Api, name: str, **container: Any) -> str:

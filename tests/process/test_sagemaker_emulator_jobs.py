@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 from tests.support.aws.api import LIVE, LOOK_S, Api, refused
-from tests.support.processes import PATIENCE, children, until
+from tests.support.aws.images import containers
+from tests.support.processes import PATIENCE, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
 pytest_plugins = ("tests.support.aws.fixtures",)
@@ -58,6 +58,7 @@ def job(api: Api, name: str, source: str, **more: Any) -> dict[str, Any]:
     )
     while (answer := described_job(api, name))["TransformJobStatus"] not in ("Completed", "Failed", "Stopped"):
         time.sleep(LOOK_S)
+    until(lambda: containers() == 1)  # that of LIVE; the job's ends after the job
     return answer
 
 
@@ -107,4 +108,4 @@ def test_a_transform_job_is_stopped(api: Api, tmp_path: Path) -> None:
     gate.touch()
     running.join(PATIENCE)
     assert described_job(api, "stopped")["TransformJobStatus"] == "Stopped"
-    assert len(children(os.getpid(), "likewise.container")) == 1
+    assert containers() == 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.support.processes import children
 
 from likewise.targets.sagemaker.emulator import ProcessRunner
 from likewise.targets.sagemaker.emulator.processes import CAUTION, ProcessContainer
@@ -15,6 +18,11 @@ EMPTY = "empty:1"
 QUICK = ("one:1", "two:1")
 """Images of `service.py`."""
 COMMAND = (sys.executable, "-S", str(Path(__file__).with_name("service.py")))
+
+
+def containers() -> int:
+    """How many processes stand in for containers of the service."""
+    return len(children(os.getpid(), "likewise.container"))
 
 
 class Images:
