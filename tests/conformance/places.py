@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.process.sagemaker_account import REGION, aws_account
+from tests.support.aws.account import REGION, Account, logged_in
+from tests.support.aws.images import EMPTY
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetUnderTest
@@ -44,10 +45,10 @@ SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_reques
 
 
 @contextmanager
-def sagemaker_place(_: Path) -> Iterator[TargetUnderTest]:
+def sagemaker_place(account: Account) -> Iterator[TargetUnderTest]:
     """The emulator, whose containers are processes of ours: a bundle goes to S3 and comes from there."""
-    with pytest.MonkeyPatch.context() as patch, aws_account({}, patch.setenv, every={}) as account:
-        options = {**account.options("any:1"), "bundle_in": "s3"}
+    with logged_in():
+        options = {**account.options(EMPTY), "bundle_in": "s3"}
         more = {"callers": 2, "headers": {"Authorization": SIGNED}, "names_bundle": False}
         yield TargetUnderTest(account.uri, account.left, options, integer_option="instance_count", **more)
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from tests.conformance.container_place import container_place
 from tests.conformance.places import local_place, ray_place, sagemaker_place
+from tests.support.aws.account import Account
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 
-pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.support.aws.fixtures", "tests.support.ray.fixtures")
 
 
 class TestLocal(TargetSuite):
@@ -44,6 +45,6 @@ class TestContainer(TargetSuite):
 class TestSageMaker(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
-        with sagemaker_place(data_home) as target:
+    def target(cls, data_home: Path, shared_account: Account) -> Iterator[TargetUnderTest]:
+        with sagemaker_place(shared_account) as target:
             yield target
