@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.process.spark_cluster import children, command_of
+from tests.support.spark.cluster import children, command_of
 
 PATIENCE = 120.0  # seconds
 SERVE = "import ray, sys; from ray import serve; ray.init(address=sys.argv[1], logging_level='ERROR'); "

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from tests.process.s3_server import s3_server
 from tests.process.sentiment_store import Store, run
+from tests.support.s3 import s3_server
 
 pytestmark = pytest.mark.slow
 LIKEWISE = [sys.executable, "-m", "likewise.cli"]

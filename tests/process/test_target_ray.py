@@ -17,7 +17,7 @@ import httpx
 import pytest
 from tests.process.ray_cluster import RayCluster, ray_cluster
 from tests.process.ray_room import SMALL, callers, delete, filled, put, version_of, versioned
-from tests.process.spark_cluster import children, command_of
+from tests.support.spark.cluster import children, command_of
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.targets.base import Model, Receipt
