@@ -6,19 +6,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast check format lint types imports bench lock clean
+.PHONY: demo test test-all test-fast check format lint types imports bench lock clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
 
-# Most of a test is waiting for processes that start: files run side by side.
+# Most of a test is waiting for processes that start, so two run side by side. Tests of one resource (a cluster, a
+# container daemon) form a group on one worker; tests/conftest.py says in which order.
 JOBS ?= 2
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
+# Everything that a change must pass, with every target live.
 test: $(READY)
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(PYTEST) -m "not long"
+
+# And the long variants, which CONTRIBUTING.md lists.
+test-all: $(READY)
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/pytest -m "not slow" tests/unit
+	$(PYTEST) -m "not slow and not long" tests/unit
 
 check: $(READY) lint types imports test
 

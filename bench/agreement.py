@@ -22,7 +22,7 @@ from likewise.engine.text import TextEngine
 from likewise.engine.text.compiled import EXACT, FAST, Compiled, open_compiled, open_pass, place, text_engine
 from likewise.engine.text.guard import guarded
 from likewise.engine.text.openvino import read_graph
-from likewise.pipeline.engine import classifiers
+from likewise.pipeline.pipeline import classifiers
 
 REVIEWS = 2500
 CHUNK = 256

@@ -17,7 +17,7 @@ from bench.options import Options
 from bench.servers import CHECKOUT
 from likewise.bundles.open import Bundle
 from likewise.engine.text.checkpoint import find_checkpoint
-from likewise.pipeline.engine import classifiers
+from likewise.pipeline.pipeline import classifiers
 
 REVIEWS = 512
 WARMING = 128  # of them, before the first round

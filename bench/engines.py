@@ -27,7 +27,9 @@ from likewise.core.errors import LikewiseError
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
-from likewise.server import ServedModel, ServerOptions, create_app, run
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.run import run
 
 WORDS = 20  # of a text, where nothing else is said
 POISON = "poison"  # the kind of text that makes the model raise

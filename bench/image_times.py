@@ -20,6 +20,7 @@ from bench.model import FOLDER, body, subject
 from bench.options import Options
 from likewise.bundles.open import open_bundle
 from likewise.bundles.write import write_manifest
+from likewise.core.spec import ModelSpec
 from likewise.images.base import DEFAULT
 from likewise.images.build import Built, ImageOptions, build_image
 from likewise.images.containers import Engine, find_engine, load, start
@@ -64,7 +65,8 @@ def image(options: Options) -> dict[str, object]:
 
 
 def _built(store: Store, bundle: Path, base: str) -> Built:
-    built = build_image(open_bundle(bundle), "bench:1", ImageOptions(base=base), store=store)
+    opened = open_bundle(bundle)
+    built = build_image(opened, "bench:1", ModelSpec(opened.digest), ImageOptions(base=base), store=store)
     print(f"  assembled in {built.seconds:.1f} s", flush=True)
     return built
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import likewise
 from bench.model import FOLDER, Subject
 from likewise.engine.text.checkpoint import find_checkpoint
-from likewise.pipeline.engine import classifiers
+from likewise.pipeline.pipeline import classifiers
 
 CHECKOUT = Path(__file__).parents[1]
 

@@ -10,11 +10,27 @@ from pathlib import Path
 import mlflow
 import pytest
 from hypothesis import settings
-from tests.process.sentiment_store import Store, make_store
+from tests.support.models import plain_engine
+from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
+from tests.support.sentiment_store import Store, make_bundle, make_store
+from tests.support.shared import once_a_run
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
 settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
 settings.load_profile("house")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    group_and_order(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    summarize(terminalreporter)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    fail_where_all_must_run(session)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,8 +49,23 @@ def mlflow_settings() -> tuple[dict[str, str], bool]:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The chapter's two models in an MLflow store: trained once a session, small."""
-    return make_store(tmp_path_factory.mktemp("store"))
+    """The demo's two models in an MLflow store, small, trained once a run."""
+    folder, printed = once_a_run(tmp_path_factory, "store", make_store)
+    return Store(folder, **printed)
+
+
+@pytest.fixture(scope="session")
+def sentiment_bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of its pipeline with compiled engines, calibrated on 300 texts and measured, made once a run."""
+    folder, _ = once_a_run(tmp_path_factory, "sentiment", lambda folder: make_bundle(store, folder))
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module", name="plain_engine")
+def _plain_engine() -> Iterator[None]:
+    """For a file whose bundles are `upper_bundle(…, plain=True)`."""
+    with plain_engine():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from likewise.batch import Progress, ScoreOptions, Shipped
+from likewise.batch import Progress, ScoreOptions
 from likewise.batch import Report as JobReport
 from likewise.batch import score as score_file
 from likewise.bundles.open import Bundle as StoredBundle
@@ -19,10 +19,10 @@ from likewise.core.engine import Engine, answers
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
 from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServerOptions, run
-from likewise.serving import bundle_app
+from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +63,14 @@ class Bundle(StoredBundle):
 
         Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (no such precision).
         """
-        return open_engine(self, self.chosen(name, precision), trust=self.trust)
+        return open_engine(self, self.spec(name, precision))
 
-    def chosen(self, name: str | None, precision: str | None) -> EngineOptions:
-        """What is asked for here, or else `choice`; WrongUsage for a precision that there is not."""
-        asked = EngineOptions(name, precision)
-        return asked if asked.pinned else self.choice
+    def spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
+        """The bundle with what is asked for here, or else `choice`; WrongUsage for a precision that there is not."""
+        asked = EngineOptions(engine, precision)
+        choice, source = asked if asked.pinned else self.choice, self.manifest.source.uri
+        trusted = self.trust.allows_bundle(self)
+        return ModelSpec(self.digest, self.path.absolute(), source, choice.name, choice.precision, trusted)
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
         """What `mlflow.pyfunc.load_model(…).predict(data, params)` answers, from the bundle's best engine.
@@ -196,10 +198,12 @@ def serve(
 
     `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
     """
+    from likewise.server.run import run
+    from likewise.serving import bundle_app
+
     options = options or ServerOptions()
-    found = _found(model, trust)
-    choice = found.chosen(engine, precision)
-    run(bundle_app(found, choice, found.trust, options), options, on_listening=listening, on_ready=ready)
+    found = bundle_of(model, trust)
+    run(bundle_app(found, found.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)
 
 
 def score(
@@ -220,13 +224,11 @@ def score(
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and what `find` and
     `Bundle.engine` do.
     """
-    found = _found(model, trust)
-    choice = found.chosen(engine, precision)
-    loaded = LazyEngine(partial(found.engine, engine, precision=precision))
-    trusted = found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
-    shipped = Shipped(found.path, choice.name, choice.precision, trusted)
+    found = bundle_of(model, trust)
+    spec = found.spec(engine, precision)
+    loaded = LazyEngine(partial(open_engine, found, spec))
     try:
-        return score_file(loaded, found.digest, found.signature, source, output, options, progress, shipped)
+        return score_file(loaded, found.digest, found.signature, source, output, options, progress, spec)
     finally:
         loaded.close()
 
@@ -236,5 +238,6 @@ def advice(bundle: Bundle) -> str | None:
     return why_unmeasured(bundle, bundle.choice)
 
 
-def _found(model: str | Path | Bundle, trust: bool) -> Bundle:
+def bundle_of(model: str | Path | Bundle, trust: bool) -> Bundle:
+    """An open bundle as it is, else what `find` gives."""
     return model if isinstance(model, Bundle) else find(model, trust=trust)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.api import Bundle, find
+from likewise.api import Bundle, bundle_of
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.options import as_json, coerce
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back
 from likewise.targets.base import (
@@ -21,7 +22,6 @@ from likewise.targets.base import (
     Finding,
     Job,
     Live,
-    Model,
     Plan,
     Receipt,
     Rehearses,
@@ -33,23 +33,6 @@ from likewise.targets.base import (
     unless_fatal,
 )
 from likewise.targets.registry import open_target
-
-__all__ = [
-    "Planned",
-    "ask",
-    "carry_out",
-    "delete",
-    "deploy",
-    "deployments",
-    "job",
-    "jobs_of",
-    "model_of",
-    "plan",
-    "rehearsed",
-    "staged",
-    "status",
-    "update",
-]
 
 JSON = "application/json"
 
@@ -148,7 +131,7 @@ def asker(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes
 
 
 def job(
-    model: Model,
+    model: ModelSpec,
     to: str,
     source: str,
     output: str,
@@ -181,7 +164,7 @@ def plan(
     name: str,
     *,
     to: str | None = None,
-    model: Model | None = None,
+    model: ModelSpec | None = None,
     options: Mapping[str, object] | None = None,
     previous: bool = False,
     settle: bool = False,
@@ -228,7 +211,7 @@ def staged(to: str) -> AbstractContextManager[Stage]:
 
 @contextmanager
 def rehearsed(
-    model: Model,
+    model: ModelSpec,
     to: str,
     name: str,
     options: Mapping[str, object] | None = None,
@@ -251,13 +234,9 @@ def rehearsed(
 
 def model_of(
     model: str | Path | Bundle, engine: str | None = None, precision: str | None = None, trust: bool = False
-) -> Model:
+) -> ModelSpec:
     """What is deployed, found as `find` does."""
-    found = model if isinstance(model, Bundle) else find(model, trust=trust)
-    choice = found.chosen(engine, precision)
-    trusted = found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
-    source = found.manifest.source.uri
-    return Model(found.digest, found.path.absolute(), source, choice.name, choice.precision, trusted)
+    return bundle_of(model, trust).spec(engine, precision)
 
 
 def _whom(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
@@ -290,8 +269,8 @@ def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
 
 
 def _asked(
-    verb: Verb, current: Receipt | None, model: Model | None, options: Mapping[str, object], previous: bool
-) -> tuple[Model | None, dict[str, object]]:
+    verb: Verb, current: Receipt | None, model: ModelSpec | None, options: Mapping[str, object], previous: bool
+) -> tuple[ModelSpec | None, dict[str, object]]:
     """The model and all options that are wanted; an update keeps what it does not name."""
     if current is None:
         return model, dict(options)
@@ -303,10 +282,10 @@ def _asked(
         raise WrongUsage("there is no earlier version to go back to", remedy="name one: likewise update NAME MODEL")
     if model is not None:
         raise WrongUsage("a model and the previous one are asked for at once", remedy="give one of the two")
-    return Model.from_dict(current.previous["model"]), {**current.previous["options"], **options}
+    return ModelSpec.from_dict(current.previous["model"]), {**current.previous["options"], **options}
 
 
-def _same(cut: Plan, verb: Verb, model: Model | None, options: Mapping[str, Any]) -> bool:
+def _same(cut: Plan, verb: Verb, model: ModelSpec | None, options: Mapping[str, Any]) -> bool:
     """Whether a plan that was cut off is what is asked for now."""
     return (cut.verb, cut.model, dict(cut.options)) == (verb, model, dict(options))
 

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-from likewise.engine.options import ANY, EngineOptions
-from likewise.server import ServedModel, ServerOptions, create_app
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.codec import Codec
 
 
 def bundle_app(
-    bundle: Bundle, choice: EngineOptions = ANY, trust: Trust | None = None, options: ServerOptions | None = None
+    bundle: Bundle,
+    model: ModelSpec,
+    options: ServerOptions,
+    *,
+    codec: Codec | None = None,
+    routes: Sequence[Route] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The ASGI app, which loads the engine when its lifespan starts; see `likewise.server.create_app`.
-
-    choice: which engine; trust: whether its code may run.
-    """
-    options, trust = options or ServerOptions(), trust or Trust()
-    load: Callable[[], Engine] = partial(open_engine, bundle, choice, trust=trust)
+    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `server.app.create_app`."""
+    load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
-        load = partial(_pool_of, partial(_worker_engine, bundle.path, choice, trust.allow), options.workers)
-    return create_app(load, served_model(bundle), options)
+        load = partial(_pool_of, partial(_worker_engine, bundle.path, model), options.workers)
+    return create_app(load, served_model(bundle), options, codec=codec, routes=routes, middleware=middleware)
 
 
 def served_model(bundle: Bundle) -> ServedModel:
@@ -55,6 +60,6 @@ def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
     return open_pool(opener, count)
 
 
-def _worker_engine(path: Path, choice: EngineOptions, trust: bool) -> Engine:
+def _worker_engine(path: Path, model: ModelSpec) -> Engine:
     """What each worker process runs."""
-    return open_engine(open_bundle(path), choice, trust=Trust(allow=trust))
+    return open_engine(open_bundle(path), model)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.api import Bundle, find
+from likewise.api import Bundle, bundle_of
 from likewise.core.items import NO_PARAMS
 from likewise.targets.spark.udf import OnError, Placed, column_udf, extended, place
 
@@ -67,5 +67,5 @@ def score_frame(
 def _placed(
     spark: Any, model: str | Path | Bundle, engine: str | None, precision: str | None, trust: bool, ship: bool | None
 ) -> Placed:
-    found = model if isinstance(model, Bundle) else find(model, trust=trust)
-    return place(spark, found, found.chosen(engine, precision), found.trust, ship)
+    found = bundle_of(model, trust)
+    return place(spark, found, found.spec(engine, precision), ship)

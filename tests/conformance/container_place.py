@@ -19,6 +19,7 @@ from tests.conformance.target_room import Place, upper_bundle
 
 from likewise.bundles.open import open_bundle
 from likewise.core.digests import sha256_json
+from likewise.core.spec import ModelSpec
 from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import find_engine, load
@@ -59,8 +60,8 @@ class Daemon:
     def keep_layers(self, folder: Path, requirements: tuple[str, ...]) -> None:
         """Load an image that holds base and environment of these requirements: a deletion of others leaves them."""
         bundle = open_bundle(upper_bundle(folder, "kept"))
-        options = ImageOptions(base=str(base_tar()), lock=lean_lock(requirements), trust=True)
-        build_image(bundle, f"kept:{KEEPING}", options)
+        options = ImageOptions(base=str(base_tar()), lock=lean_lock(requirements))
+        build_image(bundle, f"kept:{KEEPING}", ModelSpec(bundle.digest, bundle.path, trust=True), options)
         load(Store(), f"kept:{KEEPING}", find_engine("docker"))
 
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import mlflow
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from tests.unit.tiny_classifier import make_classifier
+from tests.support.classifier import make_classifier
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest

@@ -2,20 +2,17 @@
 
 import json
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from tests.support.models import save_code, seal
+from tests.support.processes import LIKEWISE, free_port, running
 
-PATIENCE = 120  # seconds until a server has to be ready
 BIN = Path(sys.executable).parent
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}  # MLflow starts `uvicorn` by its name
 
@@ -60,84 +57,41 @@ REFUSED: dict[str, object] = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A logistic regression on iris, as MLflow saves it."""
-    import mlflow.sklearn
-    from mlflow.models import infer_signature
-    from sklearn.datasets import load_iris
-    from sklearn.linear_model import LogisticRegression
+CODE = """
+import mlflow
 
-    iris = load_iris(as_frame=True)
-    fitted = LogisticRegression(max_iter=500).fit(iris.data, iris.target)
-    path = tmp_path_factory.mktemp("iris") / "model"
-    signature = infer_signature(iris.data, fitted.predict(iris.data))
-    mlflow.sklearn.save_model(fitted, path, signature=signature, input_example=iris.data.head(2))
-    return path
+class Sums(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return [round(sum(row)) for row in model_input.to_numpy().tolist()]
 
-
-@contextmanager
-def process(argv: list[str], log: Path) -> Iterator[subprocess.Popen[str]]:
-    """In a session of its own, so that what it starts ends with it; what it logs stands in `log`."""
-    with log.open("w") as stream:
-        running = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=stream, text=True, start_new_session=True, env=ENVIRONMENT
-        )
-        try:
-            yield running
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(running.pid, signal.SIGTERM)
-                with suppress(subprocess.TimeoutExpired):
-                    running.wait(30)
-                os.killpg(running.pid, signal.SIGKILL)
-            running.communicate()
-
-
-def await_ready(url: str, running: "subprocess.Popen[str]", log: Path) -> str:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and running.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return url.rpartition("/")[0]
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError(f"{url} did not become ready: {log.read_text()[-3000:]}")
+mlflow.models.set_model(Sums())
+"""
 
 
 @pytest.fixture(scope="module")
-def mlflow_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("mlflow") / "log"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    argv = [str(BIN / "mlflow"), "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local"]
-    with process(argv, log) as running:
-        yield await_ready(f"http://127.0.0.1:{port}/ping", running, log)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a model with four columns of numbers."""
+    folder = tmp_path_factory.mktemp("http") / "bundle"
+    columns = Schema([ColSpec("double", name) for name in COLUMNS])
+    save_code(folder / "model", CODE, signature=ModelSignature(columns, Schema([ColSpec("long")])))
+    seal(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def our_url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("likewise")
-    likewise = [sys.executable, "-m", "likewise.cli"]
-    bundle = folder / "bundle"
-    subprocess.run([*likewise, "bundle", str(model), "-o", str(bundle), "--trust"], check=True, capture_output=True)
-    log = folder / "log"
-    with process([*likewise, "serve", str(bundle), "-p", "0", "--trust", "--json"], log) as running:
-        url = first_json(running)["url"]
-        yield await_ready(f"{url}/ready", running, log)
+def mlflow_url(folder: Path) -> Iterator[str]:
+    port = free_port()
+    command = [BIN / "mlflow", "models", "serve", "-m", folder / "model", "-p", str(port), "--env-manager", "local"]
+    with running(command, folder.with_name("mlflow.log"), env=ENVIRONMENT, group=True, pipe=False) as process:
+        process.answers(f"http://127.0.0.1:{port}/ping")
+        yield f"http://127.0.0.1:{port}"
 
 
-def first_json(running: "subprocess.Popen[str]") -> Any:
-    assert running.stdout is not None
-    text = ""
-    for line in running.stdout:
-        text += line
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            continue
-    raise AssertionError(f"no JSON document: {text}")
+@pytest.fixture(scope="module")
+def our_url(folder: Path) -> Iterator[str]:
+    command = [*LIKEWISE, "serve", folder, "-p", "0", "--trust", "--json"]
+    with running(command, folder.with_name("likewise.log")) as process:
+        yield process.document()["url"]
 
 
 def post(url: str, body: object, content_type: str = "application/json") -> httpx.Response:
@@ -145,7 +99,6 @@ def post(url: str, body: object, content_type: str = "application/json") -> http
     return httpx.post(f"{url}/invocations", content=content, headers={"Content-Type": content_type}, timeout=60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", SAME)
 def test_the_same_body_gets_the_same_predictions(case: str, mlflow_url: str, our_url: str) -> None:
     theirs, ours = (post(url, *SAME[case]) for url in (mlflow_url, our_url))
@@ -156,7 +109,6 @@ def test_the_same_body_gets_the_same_predictions(case: str, mlflow_url: str, our
     assert ours.headers["content-type"] == theirs.headers["content-type"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_same_body_is_refused(case: str, mlflow_url: str, our_url: str) -> None:
     theirs, ours = (post(url, REFUSED[case]) for url in (mlflow_url, our_url))
@@ -165,7 +117,6 @@ def test_the_same_body_is_refused(case: str, mlflow_url: str, our_url: str) -> N
     assert ours.json().keys() >= {"error_code", "message"} == theirs.json().keys() & {"error_code", "message"}
 
 
-@pytest.mark.slow
 def test_the_small_routes_are_alike(mlflow_url: str, our_url: str) -> None:
     for path in ("/ping", "/health", "/version"):
         theirs, ours = (httpx.get(url + path) for url in (mlflow_url, our_url))
@@ -173,7 +124,6 @@ def test_the_small_routes_are_alike(mlflow_url: str, our_url: str) -> None:
         assert ours.headers["content-type"] == theirs.headers["content-type"]
 
 
-@pytest.mark.slow
 def test_what_the_book_sends_is_answered_where_mlflow_now_refuses(mlflow_url: str, our_url: str) -> None:
     split = {"columns": COLUMNS, "data": ROWS}
     for content_type in ("application/json", "application/json; format=pandas-split"):

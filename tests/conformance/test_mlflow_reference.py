@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conformance.reference_cases import HINTS, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES, b64
-from tests.conformance.reference_room import ECHO, Pair
+from tests.conformance.reference_pair import ECHO, Pair
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
 PairOf = Callable[[str], Pair]

@@ -9,18 +9,18 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pandas as pd
 import pytest
-from tests.process.sentiment_store import Store, environment, run
+from tests.support.sentiment_store import Store, environment, run
 from tests.support.spark.cluster import java_env
 
 import likewise
@@ -28,15 +28,15 @@ from likewise.demo.data import reviews
 from likewise.demo.rows import write_rows
 
 pytest_plugins = ("tests.support.spark.fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("store")]
+pytestmark = pytest.mark.slow
 
 SIZES = [300, pytest.param(2000, marks=pytest.mark.long)]  # rows; foreign languages and repeated texts among them
 MANY = 10_000
 SHORT = 80  # characters
 REQUEST = 400  # rows
-LIKEWISE = [sys.executable, "-m", "likewise.cli"]
 ON_SPARK = ["--runner", "spark", "--master", "local[2]", "--conf", "spark.ui.enabled=false"]
 READY_S = 90
+Score = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -67,43 +67,24 @@ def expected(store: Store, source: Path, rows: pd.DataFrame) -> list[str]:
         "json.dump(list(mlflow.pyfunc.load_model(sys.argv[1]).predict(frame)['text']), open(sys.argv[3], 'w'))\n"
     )
     said = source.with_name("expected.json")
-    with at_its_place(store):
-        run([sys.executable, "-c", script, store.uri, str(source), str(said)], source.parent, store.env)
+    run([sys.executable, "-c", script, store.uri, str(source), str(said)], source.parent, store.env)
     answers: list[str] = json.loads(said.read_text())
     assert len(answers) == len(rows)
     return answers
 
 
 @pytest.fixture(scope="module")
-def bundle(store: Store, folder: Path) -> Iterator[Path]:
-    """The bundle, with the store out of the way from here on."""
-    path = folder / "bundle"
-    run([*LIKEWISE, "bundle", store.uri, "-o", str(path)], folder, store.env)
-    store.folder.rename(away(store))
-    yield path
-    away(store).rename(store.folder)
-
-
-def away(store: Store) -> Path:
-    return store.folder.with_name("sentiment-away")
-
-
-@contextmanager
-def at_its_place(store: Store) -> Iterator[None]:
-    """The store, for as long as this lasts."""
-    if not away(store).exists():
-        yield
-        return
-    away(store).rename(store.folder)
-    try:
-        yield
-    finally:
-        store.folder.rename(away(store))
+def likewise_command(store: Store) -> list[str]:
+    """`likewise` in a process that does not see the store, where this machine lets a process not see a folder."""
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    hidden = [*namespace, "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', str(store.folder)]
+    able = shutil.which("unshare") and subprocess.run([*hidden, "true"], capture_output=True).returncode == 0
+    return [*(hidden if able else []), sys.executable, "-m", "likewise.cli"]
 
 
 @pytest.fixture(scope="module")
-def url(bundle: Path, folder: Path) -> Iterator[str]:
-    argv = [*LIKEWISE, "serve", str(bundle), "-p", "0", "--json"]
+def url(sentiment_bundle: Path, folder: Path, likewise_command: list[str]) -> Iterator[str]:
+    argv = [*likewise_command, "serve", str(sentiment_bundle), "-p", "0", "--json"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with (folder / "serve.log").open("w") as log:
         server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder)
@@ -130,9 +111,9 @@ def test_the_answers_name_both_models(store: Store, expected: list[str]) -> None
     assert {"en", "fr", "de", "es", "zh"} <= {json.loads(a)["metadata"]["language_detected"] for a in expected}
 
 
-def test_the_bundle_from_python(bundle: Path, rows: pd.DataFrame, expected: list[str]) -> None:
-    opened = likewise.open_bundle(bundle)
-    assert list(opened.predict(rows[["text"]])["text"]) == expected
+def test_the_bundle_from_python(sentiment_bundle: Path, rows: pd.DataFrame, expected: list[str]) -> None:
+    with likewise.open_bundle(sentiment_bundle) as opened:
+        assert list(opened.predict(rows[["text"]])["text"]) == expected
 
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -147,19 +128,29 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def score(sentiment_bundle: Path, likewise_command: list[str]) -> Score:
+    """Runs `likewise score INPUT -o OUTPUT OPTIONS`."""
+
+    def run_job(source: Path, output: Path, *options: str) -> None:
+        command = [*likewise_command, "score", str(sentiment_bundle), str(source), "-o", str(output), *options]
+        run(command, output.parent, environment() | java_env(output.parent))
+
+    return run_job
+
+
 @pytest.mark.parametrize("suffix", READERS)
-def test_score(bundle: Path, source: Path, rows: pd.DataFrame, expected: list[str], suffix: str) -> None:
+def test_score(score: Score, source: Path, rows: pd.DataFrame, expected: list[str], suffix: str) -> None:
     given, output = source.with_name(f"given.{suffix}"), source.with_name(f"scored.{suffix}")
     WRITERS[suffix](rows, given)
-    run([*LIKEWISE, "score", str(bundle), str(given), "-o", str(output)], source.parent)
+    score(given, output)
     assert check(output, rows, expected)["duplicates"] > 0
 
 
 @pytest.mark.usefixtures("java")
-def test_score_on_spark(bundle: Path, source: Path, rows: pd.DataFrame, expected: list[str]) -> None:
+def test_score_on_spark(score: Score, source: Path, rows: pd.DataFrame, expected: list[str]) -> None:
     output = source.with_name("on-spark.csv")
-    env = environment() | java_env(source.parent)
-    run([*LIKEWISE, "score", str(bundle), str(source), "-o", str(output), *ON_SPARK], source.parent, env)
+    score(source, output, *ON_SPARK)
     check(output, rows, expected)
 
 
@@ -231,14 +222,14 @@ def many(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def scored_locally(bundle: Path, folder: Path, many: list[str]) -> list[str]:
-    return score_many(bundle, folder, "local", environment())
+def scored_locally(score: Score, folder: Path, many: list[str]) -> list[str]:
+    return score_many(score, folder, "local")
 
 
-def score_many(bundle: Path, folder: Path, runner: str, env: Mapping[str, str], *options: str) -> list[str]:
+def score_many(score: Score, folder: Path, name: str, *options: str) -> list[str]:
     """The predictions of `likewise score` for the file of many rows, in the rows' order."""
-    output = folder / f"many-{runner}.jsonl"
-    run([*LIKEWISE, "score", str(bundle), str(folder / "many.jsonl"), "-o", str(output), *options], folder, env)
+    output = folder / f"many-{name}.jsonl"
+    score(folder / "many.jsonl", output, *options)
     records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [record["row"] for record in records] == list(range(MANY))
     return [record["predictions"] for record in records]
@@ -246,8 +237,8 @@ def score_many(bundle: Path, folder: Path, runner: str, env: Mapping[str, str], 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("java")
-def test_many_rows_on_spark(bundle: Path, folder: Path, scored_locally: list[str]) -> None:
-    assert score_many(bundle, folder, "spark", environment() | java_env(folder), *ON_SPARK) == scored_locally
+def test_many_rows_on_spark(score: Score, folder: Path, scored_locally: list[str]) -> None:
+    assert score_many(score, folder, "spark", *ON_SPARK) == scored_locally
 
 
 @pytest.mark.long

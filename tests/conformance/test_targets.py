@@ -18,7 +18,7 @@ from tests.conformance.target_room import (
     pipeline_bundle,
     upper_bundle,
 )
-from tests.unit.tiny_classifier import TEXTS
+from tests.support.classifier import TEXTS
 
 import likewise
 from likewise import deployments

@@ -24,8 +24,8 @@ import httpx
 import pytest
 from tests.conformance.container_place import docker_daemon, until
 from tests.images.image_room import base_tar, free_port, likewise, need_program, registry
-from tests.process.sentiment_store import TEXTS
-from tests.process.sentiment_store import Store as Models
+from tests.support.sentiment_store import TEXTS
+from tests.support.sentiment_store import Store as Models
 
 from likewise.bundles.open import open_bundle
 from likewise.bundles.write import write_manifest

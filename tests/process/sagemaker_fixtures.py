@@ -11,7 +11,7 @@ from tests.conformance.target_room import upper_bundle
 from tests.process.sagemaker_account import REGION, AwsAccount, aws_account
 from tests.process.sagemaker_room import carried_out
 
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bundle(bundles: Path) -> Model:
+def bundle(bundles: Path) -> ModelSpec:
     digest = json.loads((bundles / "likewise.json").read_bytes())["digest"]
-    return Model(digest, bundles, "models:/m/1", trust=True)
+    return ModelSpec(digest, bundles, "models:/m/1", trust=True)
 
 
 @pytest.fixture

@@ -10,17 +10,23 @@ from tests.process.sagemaker_account import AwsAccount
 
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.core.options import as_json, coerce
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.base import Model, Plan, Receipt, Verb
+from likewise.targets.base import Plan, Receipt, Verb
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.target import SageMakerTarget
 
-ONE, TWO = (Model("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")
+ONE, TWO = (ModelSpec("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")
 
 
 def planned(
-    account: AwsAccount, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+    account: AwsAccount,
+    verb: Verb,
+    name: str,
+    model: ModelSpec | None,
+    current: Receipt | None = None,
+    **given: str | None,
 ) -> tuple[Plan, SageMakerTarget]:
     """As `likewise.deployments` makes a plan."""
     target = account.target
@@ -34,14 +40,19 @@ def planned(
 
 
 def carried_out(
-    account: AwsAccount, verb: Verb, name: str, model: Model | None, current: Receipt | None = None, **given: str | None
+    account: AwsAccount,
+    verb: Verb,
+    name: str,
+    model: ModelSpec | None,
+    current: Receipt | None = None,
+    **given: str | None,
 ) -> Receipt | None:
     """A plan, made and done."""
     plan, target = planned(account, verb, name, model, current, **given)
     return apply(plan, target, Receipts())
 
 
-def deployed(account: AwsAccount, name: str, model: Model = ONE, **given: str | None) -> Receipt:
+def deployed(account: AwsAccount, name: str, model: ModelSpec = ONE, **given: str | None) -> Receipt:
     """A deployment."""
     receipt = carried_out(account, "create", name, model, **given)
     assert receipt is not None

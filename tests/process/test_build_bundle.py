@@ -12,11 +12,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 from mlflow import MlflowClient
+from tests.support.build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
 
 from likewise.builder.bundle import build_bundle, cached_bundle
-from likewise.bundles.open import open_bundle
+from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
 from likewise.core.errors import (
     BundleTampered,
@@ -28,48 +28,101 @@ from likewise.core.errors import (
     OutputRefused,
     RowWiseRefuted,
 )
+from likewise.pipeline import DetectLanguage, Respond
 
 __all__ = ["_one_store", "store"]
 pytestmark = pytest.mark.slow
 TRUSTED = Trust(allow=True, entries=())
 NOBODY = Trust(allow=False, entries=())
+LIGHT = DetectLanguage(), Respond()  # needs neither trust nor torch
 
-OPENS_THREE = """
+
+# --- what is opened ---------------------------------------------------------------------------------------------------
+
+OPENS_MUCH = """
 def load_context(self, context):
+    import subprocess
     self.by_run = mlflow.sklearn.load_model("{classifier}")
     self.by_alias = mlflow.pyfunc.load_model("models:/classifier@champion")
     with open(mlflow.artifacts.download_artifacts("runs:/{run}/notes.txt")) as notes:
         self.note = notes.read().strip()
+    whole = mlflow.artifacts.download_artifacts(run_id="{other}")
+    self.whole = open(whole + "/words.txt").read()
+    root = mlflow.MlflowClient().get_run("{other}").info.artifact_uri
+    self.again = mlflow.artifacts.load_text(root + "/words.txt")
+    self.kernel = subprocess.check_output(["uname", "-s"], text=True).strip()
 
 def predict(self, context, model_input, params=None):
     one = self.by_run.predict(model_input.to_numpy())
     other = self.by_alias.predict(model_input.to_numpy())
-    return pd.DataFrame({{"answer": [f"{{a}} {{b}} {{self.note}}" for a, b in zip(one, other)]}})
+    late = open(mlflow.artifacts.download_artifacts("runs:/{run}/late.txt")).read()
+    rest = [self.note, self.whole, self.again, self.kernel, late]
+    return pd.DataFrame({{"answer": [" ".join([a, b, *rest]) for a, b in zip(one, other)]}})
 """
 
 
-def test_a_pipeline_that_opens_three_kinds_answers_when_the_store_is_gone(store: Store, tmp_path: Path) -> None:
-    uri = store.pipeline("three", OPENS_THREE.format(classifier=store.classifier, run=store.run_id))
+def test_a_model_that_opens_every_kind_answers_when_the_store_is_gone(store: Store, tmp_path: Path) -> None:
+    experiment = mlflow.get_run(store.run_id).info.experiment_id
+    with mlflow.start_run(experiment_id=experiment) as other:
+        mlflow.log_text("words", "words.txt")
+    MlflowClient().log_text(store.run_id, "late", "late.txt")
+    body = OPENS_MUCH.format(classifier=store.classifier, run=store.run_id, other=other.info.run_id)
+    uri = store.pipeline("much", body, metadata={"likewise": {"row_wise": True}})
     expected = mlflow.pyfunc.load_model(uri).predict(EXAMPLE).to_dict(orient="records")
     lines: list[str] = []
 
-    bundle = build_bundle(uri, tmp_path / "bundle", trust=TRUSTED, report=lines.append)
+    by_prefix = Trust(entries=(f"runs:/{store.run_id}",))
+    bundle = build_bundle(uri, tmp_path / "bundle", trust=by_prefix, row_wise=False, report=lines.append)
 
+    assert not bundle.manifest.row_wise
     assert {(r.uri, r.via) for r in bundle.manifest.references} == {
         (store.classifier, "traced"),
         ("models:/classifier@champion", "traced"),
         (f"runs:/{store.run_id}/notes.txt", "traced"),
+        (f"runs:/{store.run_id}/late.txt", "traced"),  # at the prediction of the example
+        (f"runs:/{other.info.run_id}", "traced"),
     }
     assert bundle.manifest.measured["proved"] in ("namespaces", "audit hook")
     assert any("champion" in line for line in lines)
+    assert [line for line in lines if "not seen: uname -s" in line]
     with store.gone():
         assert ask_in_a_fresh_process(bundle.path, tmp_path) == expected
-    assert expected[0] == {"answer": "up up the note"}
+    assert expected[0] == {"answer": f"up up the note words words {os.uname().sysname} late"}
     open_bundle(bundle.path)  # answering has changed nothing in it
+    with pytest.raises(OutputRefused, match="another bundle"):
+        build_bundle(store.declared("light", *LIGHT), bundle.path, trust=NOBODY)
     note = bundle.resolve(f"runs:/{store.run_id}/notes.txt")
     note.write_bytes(note.read_bytes().replace(b"t", b"T", 1))
     with pytest.raises(BundleTampered, match=r"notes\.txt"):
         open_bundle(bundle.path)
+
+
+OPENS_BY_ROW = """
+def predict(self, context, model_input, params=None):
+    [x] = model_input["x"]
+    uri = {{1.0: "{given}", 2.0: "{other}", 3.0: "{path}"}}[x]
+    return pd.DataFrame({{"answer": [open(mlflow.artifacts.download_artifacts(uri)).read()]}})
+"""
+
+
+def test_what_no_trace_sees_is_vendored_when_given_and_else_missing_though_it_is_there(
+    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.folder / "later.txt"
+    path.write_text("only here")
+    given, other = f"runs:/{store.run_id}/notes.txt", store.classifier
+    model = store.pipeline("later", OPENS_BY_ROW.format(given=given, other=other, path=path), example=None)
+    bundle = build_bundle(model, tmp_path / "given", trust=TRUSTED, references=[given])
+    assert [(r.uri, r.via) for r in bundle.manifest.references] == [(given, "given")]
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
+    found, *missed = ask_in_a_fresh_process(bundle.path, tmp_path, (1.0, 2.0, 3.0))
+    assert found == {"answer": "the note\n"}
+    for error, uri in zip(missed, (other, str(path)), strict=True):
+        assert (error["code"], uri in error["cause"]) == ("REFERENCE_MISSING", True)
+    assert f"--reference {other}" in missed[0]["remedy"]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_left_behind_by_what_cannot_be_built(store: Store, tmp_path: Path) -> None:
@@ -88,57 +141,16 @@ def test_a_bundle_does_not_lie_in_the_model(store: Store) -> None:
         build_bundle(str(model), model / "bundle", trust=TRUSTED)
 
 
-ADDS_LATER = """
-def predict(self, context, model_input, params=None):
-    path = mlflow.artifacts.download_artifacts("{uri}")
-    return pd.DataFrame({{"answer": [open(path).read() for _ in model_input["x"]]}})
-"""
-
-
-def test_what_opens_only_at_predict_is_traced_by_the_example(store: Store, tmp_path: Path) -> None:
-    uri = f"runs:/{store.run_id}/notes.txt"
-    bundle = build_bundle(store.pipeline("lazy", ADDS_LATER.format(uri=uri)), tmp_path / "bundle", trust=TRUSTED)
-    assert [r.uri for r in bundle.manifest.references] == [uri]
-
-
-def test_what_no_trace_sees_is_vendored_when_given(store: Store, tmp_path: Path) -> None:
-    uri = f"runs:/{store.run_id}/notes.txt"
-    model = store.pipeline("later", ADDS_LATER.format(uri=uri), example=None)
-    bare = build_bundle(model, tmp_path / "bare", trust=TRUSTED)
-    given = build_bundle(model, tmp_path / "given", trust=TRUSTED, references=[uri])
-    with store.gone():
-        missed = ask_in_a_fresh_process(bare.path, tmp_path)
-        assert (missed["code"], uri in missed["cause"]) == ("REFERENCE_MISSING", True)
-        assert f"--reference {uri}" in missed["remedy"]
-        assert ask_in_a_fresh_process(given.path, tmp_path)[0] == {"answer": "the note\n"}
-
-
-RUN_ROOT = """
+TOUCHES = """
 def load_context(self, context):
-    whole = mlflow.artifacts.download_artifacts(run_id="{run}")
-    self.note = open(whole + "/notes.txt").read()
-    root = mlflow.MlflowClient().get_run("{run}").info.artifact_uri
-    self.again = mlflow.artifacts.load_text(root + "/notes.txt")
+    import sqlite3, subprocess
+    open("{folder}/plain.txt").read()
+    with sqlite3.connect("{folder}/mlflow.db") as database:
+        database.execute("select count(*) from sqlite_master").fetchone()
+    subprocess.check_output(["cat", "{folder}/w.txt"])
 
 def predict(self, context, model_input, params=None):
-    return pd.DataFrame({{"answer": [self.note + self.again for _ in model_input["x"]]}})
-"""
-
-
-def test_a_runs_whole_artifacts_are_traced(store: Store, tmp_path: Path) -> None:
-    uri = store.pipeline("whole", RUN_ROOT.format(run=store.run_id))
-    bundle = build_bundle(uri, tmp_path / "bundle", trust=TRUSTED)
-    assert [r.uri for r in bundle.manifest.references] == [f"runs:/{store.run_id}"]
-    with store.gone():
-        assert ask_in_a_fresh_process(bundle.path, tmp_path)[0] == {"answer": "the note\nthe note\n"}
-
-
-PLAIN_FILE = """
-def load_context(self, context):
-    self.note = open("{path}").read()
-
-def predict(self, context, model_input, params=None):
-    return pd.DataFrame({{"answer": [self.note for _ in model_input["x"]]}})
+    return model_input["x"]
 """
 ASKS_REGISTRY = """
 def load_context(self, context):
@@ -148,22 +160,19 @@ def load_context(self, context):
 def predict(self, context, model_input, params=None):
     return self.model.predict(model_input.to_numpy())
 """
-OPENS_DATABASE = """
-def load_context(self, context):
-    import sqlite3
-    with sqlite3.connect("{path}") as database:
-        self.tables = database.execute("select count(*) from sqlite_master").fetchone()[0]
-
-def predict(self, context, model_input, params=None):
-    return model_input["x"]
-"""
 
 
-def test_a_plain_file_outside_is_refused_by_name(store: Store, tmp_path: Path) -> None:
-    path = store.folder / "plain.txt"
-    path.write_text("plain")
-    with pytest.raises(NotSelfContained, match=r"opens the file .*plain\.txt") as refused:
-        build_bundle(store.pipeline("plain", PLAIN_FILE.format(path=path)), tmp_path / "b", trust=TRUSTED)
+def test_files_databases_and_programs_outside_are_refused_by_name(store: Store, tmp_path: Path) -> None:
+    for name in ("plain.txt", "w.txt"):
+        (store.folder / name).write_text("weights")
+    with pytest.raises(NotSelfContained) as refused:
+        build_bundle(store.pipeline("touches", TOUCHES.format(folder=store.folder)), tmp_path / "b", trust=TRUSTED)
+    for touch in (
+        r"opens the file .*plain\.txt",
+        r"opens the database .*mlflow\.db",
+        r"starts a program on .*w\.txt: cat",
+    ):
+        assert re.search(touch, refused.value.cause)
     assert "artifacts=" in refused.value.remedy
     assert not (tmp_path / "b").exists()
 
@@ -172,12 +181,6 @@ def test_a_question_to_the_registry_is_refused_by_name(store: Store, tmp_path: P
     with pytest.raises(LikewiseError, match=r"get_model_version_by_alias\('classifier', 'champion'\)") as refused:
         build_bundle(store.pipeline("asks", ASKS_REGISTRY), tmp_path / "b", trust=TRUSTED)
     assert "models:/name@alias" in refused.value.remedy
-
-
-def test_a_database_outside_is_refused_by_name(store: Store, tmp_path: Path) -> None:
-    model = store.pipeline("database", OPENS_DATABASE.format(path=store.folder / "mlflow.db"))
-    with pytest.raises(NotSelfContained, match=r"opens the database .*mlflow\.db"):
-        build_bundle(model, tmp_path / "b", trust=TRUSTED)
 
 
 SENTINEL = """
@@ -191,14 +194,12 @@ def predict(self, context, model_input, params=None):
 def test_untrusted_code_never_runs(store: Store, tmp_path: Path) -> None:
     sentinel = tmp_path / "ran"
     uri = store.pipeline("sentinel", SENTINEL.format(path=sentinel))
-    sentinel.unlink()  # logging runs it
+    sentinel.unlink()  # logging runs it: the sentinel does tell
     with pytest.raises(CodeNotTrusted, match="own Python code"):
         build_bundle(uri, tmp_path / "b", trust=NOBODY)
     with pytest.raises(CodeNotTrusted):
         cached_bundle(uri, trust=NOBODY)
     assert not sentinel.exists()
-    build_bundle(uri, tmp_path / "b", trust=Trust(entries=(f"runs:/{store.run_id}",)))
-    assert sentinel.exists()  # the sentinel does tell
 
 
 NEIGHBOURS = """
@@ -211,7 +212,6 @@ def test_row_wise_is_refuted_by_a_model_that_looks_at_its_neighbours(store: Stor
     uri = store.pipeline("neighbours", NEIGHBOURS, metadata={"likewise": {"row_wise": True}})
     with pytest.raises(RowWiseRefuted, match="alone gives"):
         build_bundle(uri, tmp_path / "b", trust=TRUSTED)
-    assert not build_bundle(uri, tmp_path / "b", trust=TRUSTED, row_wise=False).manifest.row_wise
 
 
 WRITES_BESIDE = """
@@ -241,104 +241,6 @@ def test_a_model_that_does_not_load_says_why(store: Store, tmp_path: Path) -> No
         build_bundle(store.pipeline("fails", FAILS_TO_LOAD), tmp_path / "b", trust=TRUSTED)
 
 
-def test_the_digest_is_the_models_and_not_the_places(store: Store, tmp_path: Path) -> None:
-    by_run = build_bundle(store.classifier, tmp_path / "a", trust=TRUSTED)
-    by_alias = build_bundle("models:/classifier@champion", tmp_path / "deep" / "er" / "b", trust=TRUSTED)
-    assert by_run.digest == by_alias.digest
-    assert by_alias.manifest.source.resolved == "models:/classifier/1"
-    assert not list(by_alias.path.rglob("registered_model_meta"))
-    assert build_bundle(store.classifier, tmp_path / "a", trust=TRUSTED).digest == by_run.digest  # there already
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputRefused, match="exists"):
-        build_bundle(store.classifier, tmp_path / "file", trust=TRUSTED)
-    other = store.pipeline("other", NEIGHBOURS)
-    with pytest.raises(OutputRefused, match="another bundle"):
-        build_bundle(other, tmp_path / "a", trust=TRUSTED)
-    assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("config", "cache")) == ["a", "deep", "file"]
-
-
-def test_the_cache_proves_and_traces_a_model_once(store: Store) -> None:
-    uri = store.pipeline("cached", OPENS_THREE.format(classifier=store.classifier, run=store.run_id))
-    lines: list[str] = []
-    first = cached_bundle(uri, trust=TRUSTED, report=lines.append)
-    assert any("tracing" in line for line in lines)
-    again: list[str] = []
-    assert cached_bundle(uri, trust=TRUSTED, report=again.append).path == first.path
-    assert not any("tracing" in line or "proving" in line for line in again)
-
-
-OPENS_WHAT_A_FILE_NAMES = """
-def load_context(self, context):
-    name = mlflow.artifacts.load_text("runs:/{run}/cfg.txt")
-    self.text = mlflow.artifacts.load_text("runs:/{run}/" + name)
-
-def predict(self, context, model_input, params=None):
-    return pd.DataFrame({{"answer": [self.text for _ in model_input["x"]]}})
-"""
-
-
-def test_an_old_trace_counts_only_where_what_was_opened_is_the_same(store: Store, tmp_path: Path) -> None:
-    def log(name: str, text: str) -> str:
-        MlflowClient().log_text(store.run_id, text, name)
-        return f"runs:/{store.run_id}/{name}"
-
-    a, b, cfg = log("a.txt", "A"), log("b.txt", "B"), log("cfg.txt", "a.txt")
-    uri = store.pipeline("named", OPENS_WHAT_A_FILE_NAMES.format(run=store.run_id))
-    first = cached_bundle(uri, trust=TRUSTED)
-    assert [r.uri for r in first.manifest.references] == sorted([a, cfg])
-    log("cfg.txt", "b.txt")
-    second = cached_bundle(uri, trust=TRUSTED)
-    assert [r.uri for r in second.manifest.references] == sorted([b, cfg])
-    with store.gone():
-        assert ask_in_a_fresh_process(second.path, tmp_path)[0] == {"answer": "B"}
-    log("cfg.txt", "a.txt")  # a trace of before the last one is known, too
-    lines: list[str] = []
-    assert cached_bundle(uri, trust=TRUSTED, report=lines.append).path == first.path
-    assert not [line for line in lines if "tracing" in line]
-
-
-STARTS_A_PROGRAM = """
-def load_context(self, context):
-    import subprocess
-    self.text = subprocess.check_output({command}, text=True)
-
-def predict(self, context, model_input, params=None):
-    return pd.DataFrame({{"answer": [self.text for _ in model_input["x"]]}})
-"""
-
-
-def test_a_program_on_a_file_outside_is_refused_by_name_and_another_told(store: Store, tmp_path: Path) -> None:
-    path = store.folder / "w.txt"
-    path.write_text("weights")
-    reads = store.pipeline("reads", STARTS_A_PROGRAM.format(command=["cat", str(path)]))
-    with pytest.raises(NotSelfContained, match=r"starts a program on .*w\.txt: cat"):
-        build_bundle(reads, tmp_path / "b", trust=TRUSTED)
-    lines: list[str] = []
-    asks = store.pipeline("asks_the_kernel", STARTS_A_PROGRAM.format(command=["uname", "-s"]))
-    build_bundle(asks, tmp_path / "b", trust=TRUSTED, report=lines.append)
-    assert [line for line in lines if "not seen: uname -s" in line]
-
-
-OPENS_A_PATH_LATER = """
-def predict(self, context, model_input, params=None):
-    path = mlflow.artifacts.download_artifacts("{path}")
-    return pd.DataFrame({{"answer": [open(path).read() for _ in model_input["x"]]}})
-"""
-
-
-def test_a_path_that_is_not_vendored_does_not_answer_though_it_is_there(
-    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = store.folder / "later.txt"
-    path.write_text("only here")
-    bundle = build_bundle(
-        store.pipeline("by_path", OPENS_A_PATH_LATER.format(path=path), example=None), tmp_path / "b", trust=TRUSTED
-    )
-    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
-    missed = ask_in_a_fresh_process(bundle.path, tmp_path)
-    assert (missed["code"], str(path) in missed["cause"]) == ("REFERENCE_MISSING", True)
-
-
 def _naming(model: Path, reference: str) -> Path:
     """A model that needs none of its code, and declares `reference`."""
     steps = [{"step": "detect_language"}, {"step": "respond"}]
@@ -366,6 +268,64 @@ def test_the_user_can_allow_a_path_that_a_model_names(store: Store, tmp_path: Pa
     assert [(r.uri, r.via) for r in bundle.manifest.references] == [(str(path), "given")]
 
 
+# --- the digest, the cache, the place ---------------------------------------------------------------------------------
+
+
+def test_the_digest_is_the_models_and_not_the_places(store: Store, tmp_path: Path) -> None:
+    uri = store.declared("placed", *LIGHT)
+    by_run = build_bundle(uri, tmp_path / "a", trust=NOBODY)
+    by_alias = build_bundle("models:/placed@champion", tmp_path / "deep" / "er" / "b", trust=NOBODY)
+    assert by_run.digest == by_alias.digest
+    assert by_alias.manifest.source.resolved == "models:/placed/1"
+    assert not list(by_alias.path.rglob("registered_model_meta"))
+    assert build_bundle(uri, tmp_path / "a", trust=NOBODY).digest == by_run.digest  # there already
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputRefused, match="exists"):
+        build_bundle(uri, tmp_path / "file", trust=NOBODY)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("config", "cache")) == ["a", "deep", "file"]
+
+
+OPENS_WHAT_A_FILE_NAMES = """
+def load_context(self, context):
+    name = mlflow.artifacts.load_text("runs:/{run}/cfg.txt")
+    self.text = mlflow.artifacts.load_text("runs:/{run}/" + name)
+
+def predict(self, context, model_input, params=None):
+    return pd.DataFrame({{"answer": [self.text for _ in model_input["x"]]}})
+"""
+
+
+def test_the_cache_traces_and_proves_once_where_what_was_opened_is_the_same(store: Store, tmp_path: Path) -> None:
+    def log(name: str, text: str) -> str:
+        MlflowClient().log_text(store.run_id, text, name)
+        return f"runs:/{store.run_id}/{name}"
+
+    def cached() -> tuple[Bundle, bool]:
+        """The bundle, and whether the model was traced and proved."""
+        lines: list[str] = []
+        bundle = cached_bundle(uri, trust=TRUSTED, report=lines.append)
+        traced, proved = (any(word in line for line in lines) for word in ("tracing", "proving"))
+        assert traced == proved
+        return bundle, traced
+
+    a, b, cfg = log("a.txt", "A"), log("b.txt", "B"), log("cfg.txt", "a.txt")
+    uri = store.pipeline("named", OPENS_WHAT_A_FILE_NAMES.format(run=store.run_id))
+    first, new = cached()
+    assert new
+    assert [r.uri for r in first.manifest.references] == sorted([a, cfg])
+    again, new = cached()
+    assert (again.path, new) == (first.path, False)
+    log("cfg.txt", "b.txt")
+    second, new = cached()
+    assert new
+    assert [r.uri for r in second.manifest.references] == sorted([b, cfg])
+    with store.gone():
+        assert ask_in_a_fresh_process(second.path, tmp_path)[0] == {"answer": "B"}
+    log("cfg.txt", "a.txt")  # a trace of before the last one is known, too
+    third, new = cached()
+    assert (third.path, new) == (first.path, False)
+
+
 TWO_AT_ONCE = """
 import sys
 from likewise.builder import bundle
@@ -379,22 +339,15 @@ def together(*args, **kwargs):
     return proof
 
 bundle.prove = together
-print(bundle.cached_bundle(sys.argv[1], trust=Trust(allow=True)).digest)
+print(bundle.cached_bundle(sys.argv[1], trust=Trust(allow=False, entries=())).digest)
 """
 
 
 def test_two_that_make_the_same_bundle_at_once_both_get_it(store: Store) -> None:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO_AT_ONCE, store.classifier],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    command = [sys.executable, "-c", TWO_AT_ONCE, store.declared("twice", *LIGHT)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
     assert [one.stdout.readline() for one in both if one.stdout] == ["proved\n", "proved\n"]
     said = [one.communicate("go\n")[0] for one in both]
     assert [one.returncode for one in both] == [0, 0]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from tests.process.sentiment_store import Store, run
 from tests.support.s3 import s3_server
+from tests.support.sentiment_store import Store, run
 
 pytestmark = pytest.mark.slow
 LIKEWISE = [sys.executable, "-m", "likewise.cli"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from build_store import SIGNATURE, ask_in_a_fresh_process
+from tests.support.build_store import SIGNATURE, ask_in_a_fresh_process
 
 from likewise.builder.bundle import build_bundle
 from likewise.bundles.trust import Trust

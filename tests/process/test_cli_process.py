@@ -8,22 +8,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+import mlflow
 import pytest
-from tests.process.sentiment_store import Store, run
+from tests.support.cli import call
+from tests.support.models import upper
+from tests.support.processes import LIKEWISE
+from tests.support.sentiment_store import Store, environment
+
+from likewise.pipeline import DetectLanguage, Pipeline, Respond
 
 pytestmark = pytest.mark.slow
 SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
-LIKEWISE = [sys.executable, "-m", "likewise.cli"]
 
 
-@pytest.fixture(scope="module")
-def bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "bundle"
-    run([*LIKEWISE, "bundle", "models:/inference_pipeline_model/1", "-o", str(path)], path.parent, store.env)
-    return path
+@pytest.fixture
+def bundle(sentiment_bundle: Path) -> Path:
+    return sentiment_bundle
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def fails(argv: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
     """The error that a command ends with, after a look at what it prints for people."""
     home = {"LIKEWISE_CONFIG_HOME": str(folder / "config"), "LIKEWISE_CACHE_HOME": str(folder / "cache")}
     for form in ([], ["--json"]):
-        done = subprocess.run([*LIKEWISE, *argv, *form], cwd=folder, env=env | home, capture_output=True, text=True)
+        done = call(*argv, *form, cwd=folder, env=env | home)
         assert done.returncode == 1, done.stderr
         assert "Traceback" not in done.stderr
     return dict(json.loads(done.stdout)["error"])
@@ -142,14 +144,29 @@ def test_a_flipped_byte_in_a_bundle(store: Store, bundle: Path, folder: Path) ->
         assert victim.name in error["cause"]
 
 
-def test_a_uri_is_bundled_into_the_cache_and_found_there_again(store: Store, bundle: Path, folder: Path) -> None:
-    env = store.env | {"LIKEWISE_CACHE_HOME": str(folder / "cache")}
-    said = [run([*LIKEWISE, "inspect", store.uri, "--json"], folder, env) for _ in range(2)]
-    first, second = (json.loads(each.stdout) for each in said)
-    assert first["digest"] == second["digest"]
-    assert first["path"] == second["path"]
+def test_a_uri_is_bundled_into_the_cache_and_found_there_again(folder: Path) -> None:
+    """A pipeline that needs neither trust nor torch, by the URI of its run, and by the registry's."""
+    env = environment() | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "LIKEWISE_CACHE_HOME": str(folder / "cache"),
+    }
+    mlflow.set_tracking_uri(env["MLFLOW_TRACKING_URI"])
+    try:
+        experiment = mlflow.create_experiment("one", artifact_location=(folder / "artifacts").as_uri())
+        declared = {"row_wise": True, "pipeline": Pipeline(DetectLanguage(), Respond()).declaration()}
+        with mlflow.start_run(experiment_id=experiment) as started:
+            mlflow.pyfunc.log_model(
+                name="model", registered_model_name="model", metadata={"likewise": declared}, **upper()
+            )
+    finally:
+        mlflow.set_tracking_uri(None)
+    by_run, by_run_again, by_registry = (
+        call("inspect", uri, "--json", cwd=folder, env=env)
+        for uri in (f"runs:/{started.info.run_id}/model", f"runs:/{started.info.run_id}/model", "models:/model/1")
+    )
+    first, second, third = (json.loads(done.stdout) for done in (by_run, by_run_again, by_registry))
+    assert first["digest"] == second["digest"] == third["digest"]
+    assert first["path"] == second["path"] == third["path"]
     assert Path(first["path"]).is_relative_to(folder / "cache")
-    assert "proving" in said[0].stderr
-    assert "proving" not in said[1].stderr
-    manifest = json.loads((bundle / "likewise.json").read_text())
-    assert first["digest"] == manifest["digest"], "the registry's URI and the run's name the same model"
+    assert "proving" in by_run.stderr
+    assert "proving" not in by_run_again.stderr + by_registry.stderr

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.process.sentiment_store import TEXTS, Store, environment, run
+from tests.support import processes
+from tests.support.cli import call
+from tests.support.processes import run
+from tests.support.sentiment_store import TEXTS, Store, environment
 
 from likewise import api
 from likewise.bundles.open import open_bundle
@@ -38,33 +40,15 @@ def texts_file(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def likewise(store: Store, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "likewise.cli", *arguments]
-    cache = {"LIKEWISE_CACHE_HOME": str(store.folder / "cache")}
-    return subprocess.run(
-        command, cwd=store.folder, env=store.env | cache | env, capture_output=True, text=True, timeout=600
-    )
-
-
-def bundled(store: Store, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What `likewise bundle … --json` printed, and its notes."""
-    done = likewise(store, "bundle", store.uri, *arguments, "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout), done.stderr
+def likewise(store: Store, folder: Path, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in this process, run in `folder`, with a cache of its own."""
+    cache = {"LIKEWISE_CACHE_HOME": str(folder / "cache")}
+    return call(*words, cwd=folder, env=store.env | cache | env)
 
 
 @pytest.fixture(scope="module")
-def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, calibrated on texts such as it will get."""
-    base = tmp_path_factory.mktemp("compiled")
-    train = [review.text for review in split(reviews()).train[:300]]
-    bundled(store, "-o", str(base / "bundle"), "--calibration", str(texts_file(base / "texts.csv", train)))
-    return base / "bundle"
-
-
-@pytest.fixture(scope="module")
-def bundle(folder: Path) -> Iterator[api.Bundle]:
-    with api.open_bundle(folder) as opened:
+def bundle(sentiment_bundle: Path) -> Iterator[api.Bundle]:
+    with api.open_bundle(sentiment_bundle) as opened:
         yield opened
 
 
@@ -146,10 +130,10 @@ print(engine.spec.label, json.dumps([r.value["text"] for r in answers(engine, [R
 
 @pytest.mark.parametrize(("precision", "label"), [("bf16", "openvino/bf16+fp32"), ("fp32", "openvino/fp32")])
 def test_it_needs_neither_torch_nor_transformers(
-    folder: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
+    sentiment_bundle: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
 ) -> None:
     texts = [*TEXTS, *HELD_OUT[:200]]
-    done = run([sys.executable, "-c", NO_TORCH, str(folder), precision, json.dumps(texts)], tmp_path, environment())
+    done = run([sys.executable, "-c", NO_TORCH, sentiment_bundle, precision, json.dumps(texts)], env=environment())
     name, _, answered = done.stdout.partition(" ")
     assert name == label
     assert json.loads(answered) == [reference[text] for text in texts]
@@ -164,10 +148,16 @@ def test_it_needs_neither_torch_nor_transformers(
     ],
 )
 def test_score_takes_the_engine_that_is_named(
-    store: Store, folder: Path, reference: dict[str, str], bf16: str, option: list[str], label: str, tmp_path: Path
+    store: Store,
+    sentiment_bundle: Path,
+    reference: dict[str, str],
+    bf16: str,
+    option: list[str],
+    label: str,
+    tmp_path: Path,
 ) -> None:
     source = texts_file(tmp_path / "in.csv", HELD_OUT[:100])
-    done = likewise(store, "score", str(folder), str(source), "-o", str(tmp_path / "out.jsonl"), "--json", *option)
+    done = likewise(store, tmp_path, "score", sentiment_bundle, source, "-o", tmp_path / "out.jsonl", "--json", *option)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engine"] == label
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
@@ -175,47 +165,49 @@ def test_score_takes_the_engine_that_is_named(
 
 
 def test_where_bf16_is_switched_off_fp32_answers(
-    store: Store, folder: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, sentiment_bundle: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "avx512f" not in cpu_class():
         pytest.skip("only x86 CPUs can be told to be less than they are")
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     source = texts_file(tmp_path / "in.csv", HELD_OUT[:10])
-    score = ["score", str(folder), str(source), "-o", str(tmp_path / "out.csv"), "--json"]
-    pinned = likewise(store, *score, "--precision", "bf16", ONEDNN_MAX_CPU_ISA="AVX2")
-    assert pinned.returncode == 1
+    score = ["score", sentiment_bundle, source, "-o", tmp_path / "out.csv", "--json"]
+    less = store.env | {"ONEDNN_MAX_CPU_ISA": "AVX2", "LIKEWISE_CACHE_HOME": str(tmp_path / "cache")}
+    pinned = processes.likewise(*score, "--precision", "bf16", env=less, code=1)
     error = json.loads(pinned.stdout)["error"]
     assert error["code"] == "ENGINE_UNAVAILABLE"
     assert "--precision fp32" in error["remedy"]
-    rates = {"openvino/bf16+fp32": 900.0, "openvino/fp32": 50.0}
-    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
-    remember_rates(open_bundle(folder).manifest, rates)
-    free = likewise(store, *score, ONEDNN_MAX_CPU_ISA="AVX2", LIKEWISE_CACHE_HOME=str(tmp_path / "cache"))
+    remember_rates(open_bundle(sentiment_bundle).manifest, {"openvino/bf16+fp32": 900.0, "openvino/fp32": 50.0})
+    free = processes.likewise(*score, env=less)
     assert json.loads(free.stdout)["engine"] == "openvino/fp32"
 
 
-def test_the_digest_is_the_models_whatever_is_compiled(store: Store, folder: Path, tmp_path: Path) -> None:
+def test_the_digest_is_the_models_whatever_is_compiled(store: Store, sentiment_bundle: Path, tmp_path: Path) -> None:
     """Without bf16, with other calibration texts, unmeasured: another engine, and a line that says how to measure."""
-    document, notes = bundled(store, "-o", str(tmp_path / "b"), "--precision", "fp32", "--no-measure")
-    held = open_bundle(folder).manifest
+    bundle = ["bundle", store.uri, "-o", tmp_path / "b", "--precision", "fp32", "--no-measure", "--json"]
+    done = likewise(store, tmp_path, *bundle)
+    assert done.returncode == 0, done.stderr[-3000:]
+    document = json.loads(done.stdout)
+    held = open_bundle(sentiment_bundle).manifest
     assert document["digest"] == held.digest
     assert [f"{e['name']}/{e['precision']}" for e in document["engines"]][:2] == ["openvino/fp32", "torch/fp32"]
     assert document["rates"] == {}
     assert document["calibration"] == {}
     exact = next(e for e in held.engines if (e.name, e.precision) == ("openvino", "fp32"))
     assert document["engines"][0]["digest"] != exact.digest  # its folder holds no guard
-    assert "bf16 for" in notes
+    assert "bf16 for" in done.stderr
     score = ["score", document["path"], str(texts_file(tmp_path / "in.csv", ["fine"])), "-o", str(tmp_path / "out.csv")]
-    assert f"likewise inspect {document['path']} --measure" in likewise(store, *score).stderr
-    measured = likewise(store, "inspect", document["path"], "--measure", "--json")
+    assert f"likewise inspect {document['path']} --measure" in likewise(store, tmp_path, *score).stderr
+    measured = likewise(store, tmp_path, "inspect", document["path"], "--measure", "--json")
     assert set(json.loads(measured.stdout)["rates"]) == {"openvino/fp32", "torch/fp32"}
-    assert set(json.loads(likewise(store, "inspect", document["path"], "--json").stdout)["rates"]) == {
+    assert set(json.loads(likewise(store, tmp_path, "inspect", document["path"], "--json").stdout)["rates"]) == {
         "openvino/fp32",
         "torch/fp32",
     }
 
 
-def test_inspect_shows_what_was_found(store: Store, folder: Path, bf16: str) -> None:
-    shown = likewise(store, "inspect", str(folder)).stdout
+def test_inspect_shows_what_was_found(store: Store, sentiment_bundle: Path, bf16: str, tmp_path: Path) -> None:
+    shown = likewise(store, tmp_path, "inspect", sentiment_bundle).stdout
     assert "openvino/bf16+fp32, " in shown
     assert " rows/s on this kind of CPU" in shown
     assert "guard" in shown
@@ -229,7 +221,7 @@ def test_bf16_is_not_offered_where_too_many_texts_are_near_things(
     nearest = margins(engine.logits(engine.prepare(HELD_OUT))).argsort()[:4]
     near = texts_file(tmp_path / "near.csv", [HELD_OUT[row] for row in nearest])
     arguments = ["bundle", store.uri, "-o", str(tmp_path / "b"), "--calibration", str(near), "--precision", "bf16"]
-    done = likewise(store, *arguments, "--json")
+    done = likewise(store, tmp_path, *arguments, "--json")
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "ENGINE_UNAVAILABLE"
@@ -264,8 +256,8 @@ def test_without_openvino_a_bundle_has_the_engines_that_it_had(store: Store, tmp
 
 
 @pytest.mark.parametrize("name", ["classifier.json", "model.xml", "model.bin", "tokenizer.json"])
-def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.link)
+def test_a_changed_byte_is_refused(sentiment_bundle: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(sentiment_bundle, tmp_path / "copy", copy_function=os.link)
     [path] = (copy / "engine" / "openvino").rglob(name)
     data = path.read_bytes()
     path.unlink()

@@ -3,100 +3,83 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from mlflow.deployments import get_deploy_client
+from mlflow.deployments.cli import commands
 from mlflow.exceptions import MlflowException
+from tests.support.models import save_upper
+from tests.support.processes import run
 
 from likewise.mlflow_plugins.client import target_of
 
-MLFLOW = [sys.executable, "-m", "mlflow"]
 FRAME = pd.DataFrame({"text": ["one", "two"]})
-
-
-CODE = """
-import mlflow
-
-class Upper(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
-        return model_input.map(lambda text: text.upper() + "WORD")
-
-mlflow.models.set_model(Upper())
-"""
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two versions of a model, as folders."""
+    """Two versions of a model, as folders: they answer a table, after ! and after ?."""
     folder = tmp_path_factory.mktemp("models")
-    for word in ("!", "?"):
-        code = folder / f"code{ord(word)}.py"
-        code.write_text(CODE.replace("WORD", word))
-        mlflow.pyfunc.save_model(
-            folder / f"upper{word}",
-            python_model=str(code),
-            signature=mlflow.models.infer_signature(FRAME, FRAME),
-            input_example=FRAME,
-            pip_requirements=[f"mlflow=={mlflow.__version__}"],
-            metadata={"likewise": {"row_wise": True}},
-        )
-    return [str(folder / "upper!"), str(folder / "upper?")]
+    options = {"lengths": True, "input_example": FRAME, "metadata": {"likewise": {"row_wise": True}}}
+    return [str(save_upper(folder / f"upper{mark}", mark, **options)) for mark in "!?"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models' bundles are found again."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A user of their own; what they leave deployed is taken down."""
-    for name in ("DATA", "CACHE", "CONFIG"):
+    for name in ("DATA", "CONFIG"):
         monkeypatch.setenv(f"LIKEWISE_{name}_HOME", str(tmp_path / name.lower()))
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(cache))
     yield tmp_path
     client = get_deploy_client("likewise:/local")
     for each in client.list_deployments():
         client.delete_deployment(each["name"])
 
 
-def cli(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MLFLOW, "deployments", *argv], capture_output=True, text=True, timeout=240)
-
-
-def said(*argv: str) -> str:
-    done = cli(*argv)
-    assert done.returncode == 0, done.stderr
+def mlflow_deployments(*words: str) -> str:
+    """What `mlflow deployments WORDS` prints, in this process."""
+    done = CliRunner().invoke(commands, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.slow
 def test_the_verbs_of_mlflows_command_line(home: Path, models: list[str]) -> None:
     there = ("-t", "likewise:/local")
-    assert "upper is created" in said("create", *there, "-m", models[0], "--name", "upper", "-C", "deadline_s=30")
-    assert "upper" in said("list", *there)
-    assert "deadline_s" in said("get", *there, "--name", "upper")
+    create = ["create", *there, "-m", models[0], "--name", "upper", "-C", "deadline_s=30"]
+    assert "upper is created" in run([sys.executable, "-m", "mlflow", "deployments", *create]).stdout
+    assert "upper" in mlflow_deployments("list", *there)
+    assert "deadline_s" in mlflow_deployments("get", *there, "--name", "upper")
     frame = home / "frame.json"
     frame.write_text(FRAME.to_json())  # as MLflow's command reads one
-    assert json.loads(said("predict", *there, "--name", "upper", "--input-path", str(frame))) == {
-        "text": {"0": "ONE!", "1": "TWO!"}
+    assert json.loads(mlflow_deployments("predict", *there, "--name", "upper", "--input-path", str(frame))) == {
+        "text": {"0": "!ONE", "1": "!TWO"},
+        "length": {"0": 3, "1": 3},
     }
-    said("update", *there, "--name", "upper", "-m", models[1])
+    mlflow_deployments("update", *there, "--name", "upper", "-m", models[1])
     out = home / "out.json"
-    said("predict", *there, "--name", "upper", "--input-path", str(frame), "--output-path", str(out))
-    assert json.loads(out.read_text()) == {"text": {"0": "ONE?", "1": "TWO?"}}
-    assert "upper is deleted" in said("delete", *there, "--name", "upper")
-    gone = cli("get", *there, "--name", "upper")
-    assert gone.returncode != 0
-    assert "upper" in gone.stderr
+    mlflow_deployments("predict", *there, "--name", "upper", "--input-path", str(frame), "--output-path", str(out))
+    assert json.loads(out.read_text())["text"] == {"0": "?ONE", "1": "?TWO"}
+    assert "upper is deleted" in mlflow_deployments("delete", *there, "--name", "upper")
+    with pytest.raises(MlflowException, match="upper"):
+        mlflow_deployments("get", *there, "--name", "upper")
 
 
-@pytest.mark.slow
 def test_the_python_api_takes_what_the_old_plugins_users_write(home: Path, models: list[str]) -> None:
     client = get_deploy_client("likewise:/local")
     made = client.create_deployment("upper", models[0], config={"deadline_s": 20})
     assert (made["name"], made["flavor"], made["config"]["deadline_s"]) == ("upper", "python_function", 20)
-    expected = pd.DataFrame({"text": ["ONE!", "TWO!"]})
+    expected = pd.DataFrame({"text": ["!ONE", "!TWO"], "length": [3, 3]})
     for answered in (
         client.predict(deployment_name="upper", df=FRAME),
         client.predict("upper", FRAME),
@@ -146,8 +129,8 @@ def test_strict_trust_refuses_a_models_code(home: Path, models: list[str], monke
 
 
 def test_help_lists_the_targets_options(home: Path) -> None:
-    assert "deadline_s" in said("help", "-t", "likewise:/local")
-    assert "num_replicas" in said("help", "-t", "ray-serve")
+    assert "deadline_s" in mlflow_deployments("help", "-t", "likewise:/local")
+    assert "num_replicas" in mlflow_deployments("help", "-t", "ray-serve")
 
 
 def test_a_targets_name_is_what_follows_likewise() -> None:
@@ -158,4 +141,4 @@ def test_a_targets_name_is_what_follows_likewise() -> None:
 
 def test_mlflows_own_targets_stay_mlflows(home: Path) -> None:
     assert type(get_deploy_client("sagemaker:/us-west-2")).__module__ == "mlflow.sagemaker"
-    assert "sagemaker" in said("help", "-t", "sagemaker")
+    assert "sagemaker" in mlflow_deployments("help", "-t", "sagemaker")

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.process.emulator_room import INSTANCE, LIVE, Room, refused
 
 from likewise.targets.sagemaker.emulator import Call, Fault
-from likewise.targets.sagemaker.emulator.shapes import problems, service
+from likewise.targets.sagemaker.emulator.shapes import problems
 from likewise.targets.sagemaker.patterns import compiled
+from likewise.targets.sagemaker.shapes import service_model
 
 pytestmark = pytest.mark.slow
 pytest_plugins = ("tests.process.emulator_fixtures",)
@@ -46,7 +47,7 @@ def test_members_and_types_that_the_model_does_not_have(room: Room) -> None:
 
 
 def wrong(operation: str, **params: Any) -> str | None:
-    return problems(params, service("sagemaker").operation_model(operation).input_shape)
+    return problems(params, service_model("sagemaker").operation_model(operation).input_shape)
 
 
 def test_every_pattern_of_the_operations_that_are_rehearsed_is_held() -> None:
@@ -64,7 +65,7 @@ def test_every_pattern_of_the_operations_that_are_rehearsed_is_held() -> None:
     patterns: set[str] = set()
     for name, operations in REHEARSED.items():
         for operation in operations:
-            walk(service(name).operation_model(operation).input_shape, patterns)
+            walk(service_model(name).operation_model(operation).input_shape, patterns)
     assert len(patterns) > 20
     assert {pattern for pattern in patterns if compiled(pattern) is None} == set()
 

@@ -19,7 +19,7 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.process.sentiment_store import TEXTS, TRAIN_ROWS, Store, environment, run
+from tests.support.sentiment_store import TEXTS, TRAIN_ROWS, Store, environment, run
 
 from likewise.core.items import Row
 from likewise.demo.data import reviews, split

@@ -6,13 +6,26 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from tests.process.abuse_room import ANSWERED, ASKED, Target, check_refusal, head, parsed, request, rest, target
+from tests.support.raw_http import (
+    ANSWERED,
+    ASKED,
+    check_refusal,
+    connect,
+    exchange,
+    head,
+    others_are_served,
+    parsed,
+    request,
+    rest,
+    surviving,
+)
+from tests.support.service import Service
 
 
 @pytest.fixture(scope="module")
-def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With the usual time-outs: what it refuses is refused for another reason."""
-    with target(tmp_path_factory.mktemp("log") / "patient.log") as running:
+    with surviving(tmp_path_factory.mktemp("log") / "patient.log") as running:
         yield running
 
 
@@ -50,15 +63,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize("sent", WRONG.values(), ids=WRONG.keys())
-def test_what_is_no_http_is_a_bad_request(patient: Target, sent: bytes) -> None:
-    with patient.others_are_served():
-        check_refusal(patient.ask(sent), 400)
+def test_what_is_no_http_is_a_bad_request(patient: Service, sent: bytes) -> None:
+    with others_are_served(patient):
+        check_refusal(exchange(patient, sent), 400)
 
 
 @pytest.mark.parametrize("sent", WRONG.values(), ids=WRONG.keys())
-def test_what_came_before_it_is_answered_first(patient: Target, sent: bytes) -> None:
-    with patient.others_are_served():
-        first, second = parsed(patient.ask(request(ASKED) + sent))
+def test_what_came_before_it_is_answered_first(patient: Service, sent: bytes) -> None:
+    with others_are_served(patient):
+        first, second = parsed(exchange(patient, request(ASKED) + sent))
     assert (first[0], json.loads(first[2]), second[0]) == (200, ANSWERED, 400)
 
 
@@ -76,47 +89,47 @@ def test_what_came_before_it_is_answered_first(patient: Target, sent: bytes) -> 
     ],
 )
 def test_bodies_that_are_no_rows_are_the_client_s_fault(
-    patient: Target, body: bytes, content_type: str | None, status: int
+    patient: Service, body: bytes, content_type: str | None, status: int
 ) -> None:
     lines = ["Connection: close", *([f"Content-Type: {content_type}"] if content_type else [])]
-    with patient.others_are_served():
-        ((got, _, answer),) = parsed(patient.ask(request(body, *lines)))
+    with others_are_served(patient):
+        ((got, _, answer),) = parsed(exchange(patient, request(body, *lines)))
     assert got == status
     assert json.loads(answer) == ANSWERED if status == 200 else json.loads(answer)["error_code"] == "BAD_REQUEST"
 
 
-def test_another_protocol_that_is_offered_is_declined_and_the_request_answered(patient: Target) -> None:
+def test_another_protocol_that_is_offered_is_declined_and_the_request_answered(patient: Service) -> None:
     offer = "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"
-    with patient.others_are_served():
+    with others_are_served(patient):
         sent = request(ASKED, *offer) * 3 + request(ASKED, "Connection: close")
-        answers = parsed(patient.ask(sent))
+        answers = parsed(exchange(patient, sent))
     assert [(status, json.loads(body)) for status, _, body in answers] == [(200, ANSWERED)] * 4
 
 
 # --- odd, and gone ---------------------------------------------------------------------------------------------------
 
 
-def test_pipelined_requests_are_answered_in_order(patient: Target) -> None:
+def test_pipelined_requests_are_answered_in_order(patient: Service) -> None:
     texts = [f"text {i}" for i in range(500)]
     sent = b"".join(request(json.dumps({"inputs": [text]}).encode()) for text in texts)
-    with patient.others_are_served():
-        answers = parsed(patient.ask(sent + b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"))
+    with others_are_served(patient):
+        answers = parsed(exchange(patient, sent + b"GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"))
     assert [json.loads(body)["predictions"][0]["text"] for _, _, body in answers[:-1]] == [t.upper() for t in texts]
     assert (answers[-1][0], answers[-1][2]) == (200, b"\n")
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /inv", head("Content-Length: 50"), head("Content-Length: 50") + b"abc"])
-def test_who_closes_a_half_before_the_request_is_whole_is_let_go(patient: Target, sent: bytes) -> None:
-    with patient.others_are_served(), patient.connect() as raw:
+def test_who_closes_a_half_before_the_request_is_whole_is_let_go(patient: Service, sent: bytes) -> None:
+    with others_are_served(patient), connect(patient) as raw:
         raw.sendall(sent)
         raw.shutdown(socket.SHUT_WR)
         assert rest(raw) == b""
 
 
 @pytest.mark.parametrize("sent", [b"POST /inv", head("Content-Length: 50") + b"abc", request(ASKED) * 50])
-def test_who_resets_the_connection_is_let_go(patient: Target, sent: bytes) -> None:
-    with patient.others_are_served():
+def test_who_resets_the_connection_is_let_go(patient: Service, sent: bytes) -> None:
+    with others_are_served(patient):
         for _ in range(50):
-            with patient.connect() as raw:
+            with connect(patient) as raw:
                 raw.sendall(sent)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -14,8 +14,9 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
-from tests.process.model_server import MODELS
-from tests.process.service_room import PATIENCE, Served, served
+from tests.support.model_server import MODELS
+from tests.support.processes import PATIENCE, resident_bytes
+from tests.support.service import Service, served
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def ask_as_described(schema: Any) -> None:
     each()
 
 
-def ask_raw(schema: Any, running: Served, model: str, *, times: int) -> None:
+def ask_raw(schema: Any, running: Service, model: str, *, times: int) -> None:
     operations = {
         "/invocations": schema["/invocations"]["POST"],
         f"/v2/models/{model}/infer": schema["/v2/models/{model}/infer"]["POST"],
@@ -139,16 +140,16 @@ def ask_raw(schema: Any, running: Served, model: str, *, times: int) -> None:
         each()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "upper"])  # as `text` is
 def test_whatever_is_sent_the_answer_is_one_that_is_described(tmp_path: Path, model: str) -> None:
     with served(tmp_path / "server.log", model, cache_bytes=CACHE) as running:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         ask_as_described(schema)
         ask_raw(schema, running, model, times=WARM)
         httpx.post(f"{running.url}/invocations", content=b"PAR1", headers=PARQUET)  # loads what reads it, once
-        before = running.rss()
+        before = resident_bytes(running.pid)
         ask_raw(schema, running, model, times=RAW)
-        assert running.rss() - before < GROWTH
+        assert resident_bytes(running.pid) - before < GROWTH
         assert running.metric("likewise_requests_total") > 2_000
         for status in ("200", "400"):
             assert running.metric("likewise_requests_total", route="/invocations", status=status) > 100

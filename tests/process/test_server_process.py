@@ -1,63 +1,21 @@
 """The server as a process of its own: ports, readiness, drains, and every form over a real socket."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-
-SCRIPT = Path(__file__).with_name("upper_server.py")
-PATIENCE = 30  # seconds; none of these tests needs them
-
-
-class Server:
-    """The process, and the events that it prints."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def event(self, name: str) -> Any:
-        """The value of the next event, which has to be `name`."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, f"ended with {self.process.wait(PATIENCE)}: {self.process.stderr and self.process.stderr.read()}"
-        event = json.loads(line)
-        assert name in event, event
-        return event[name]
-
-    def stop(self, sig: int = signal.SIGTERM) -> int:
-        self.process.send_signal(sig)
-        return self.process.wait(PATIENCE)
+from tests.support.processes import PATIENCE
+from tests.support.service import Gate, Service, ready, served, started
 
 
-@contextmanager
-def server(*arguments: str) -> Iterator[Server]:
-    running = Server(*arguments)
-    try:
-        yield running
-    finally:
-        running.process.kill()
-        running.process.communicate()
-
-
-@contextmanager
-def ready_server(*arguments: str) -> Iterator[tuple[Server, str]]:
-    with server(*arguments) as running:
-        url = running.event("listening")
-        assert running.event("ready") == url
-        yield running, url
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "server.log"
 
 
 FORMS: list[tuple[bytes, str | None, object]] = [
@@ -78,8 +36,8 @@ FORMS: list[tuple[bytes, str | None, object]] = [
 ]
 
 
-def test_it_serves_every_form_and_refuses_what_is_wrong() -> None:
-    with ready_server() as (running, url), httpx.Client(base_url=url) as client:
+def test_it_serves_every_form_and_refuses_what_is_wrong(log: Path) -> None:
+    with served(log, "upper") as running, httpx.Client(base_url=running.url) as client:
         for body, content_type, wanted in FORMS:
             headers = {"Content-Type": content_type} if content_type else {}
             assert client.post("/invocations", content=body, headers=headers).json() == wanted
@@ -95,8 +53,8 @@ def test_it_serves_every_form_and_refuses_what_is_wrong() -> None:
         assert running.event("closed") == "engine"
 
 
-def test_ping_answers_while_the_model_loads_and_a_signal_then_ends_it() -> None:
-    with server("--load", "600") as running:
+def test_ping_answers_while_the_model_loads_and_a_signal_then_ends_it(log: Path) -> None:
+    with started(log, "upper", "--load", "600") as running:
         url = running.event("listening")
         assert httpx.get(f"{url}/ping").status_code == 200
         answer = httpx.get(f"{url}/ready")
@@ -104,10 +62,10 @@ def test_ping_answers_while_the_model_loads_and_a_signal_then_ends_it() -> None:
         assert running.stop(signal.SIGINT) == 0
 
 
-def test_a_taken_port_is_told_at_once_with_its_holder() -> None:
+def test_a_taken_port_is_told_at_once_with_its_holder(log: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
-        with server("--port", str(port), "--load", "600") as running:
+        with started(log, "upper", "--load", "600", port=port) as running:
             error = running.event("error")
             assert error["code"] == "PORT_TAKEN"
             assert f"process {os.getpid()}" in error["cause"]
@@ -115,22 +73,22 @@ def test_a_taken_port_is_told_at_once_with_its_holder() -> None:
             assert running.process.wait(PATIENCE) == 1
 
 
-def test_an_address_that_is_not_ours_is_wrong_usage() -> None:
-    with server("--host", "192.0.2.1") as running:
+def test_an_address_that_is_not_ours_is_wrong_usage(log: Path) -> None:
+    with started(log, "upper", host="192.0.2.1") as running:
         assert running.event("error")["code"] == "WRONG_USAGE"
         assert running.process.wait(PATIENCE) == 2
 
 
-def test_an_engine_that_does_not_load_ends_the_process_with_its_error() -> None:
-    with server("--fail") as running:
+def test_an_engine_that_does_not_load_ends_the_process_with_its_error(log: Path) -> None:
+    with started(log, "upper", "--fail") as running:
         running.event("listening")
         assert running.event("error")["code"] == "ENGINE_UNAVAILABLE"
         assert running.process.wait(PATIENCE) == 1
 
 
-def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining() -> None:
-    async def scenario(running: Server, url: str) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
+def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining(log: Path) -> None:
+    async def scenario(running: Service) -> None:
+        async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE) as client:
             asking = asyncio.create_task(client.post("/invocations", json={"inputs": ["a"]}))
             assert (await client.get("/ready")).status_code == 200
             running.process.send_signal(signal.SIGTERM)
@@ -139,21 +97,20 @@ def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining() -> N
             answer = await asking
             assert (answer.status_code, answer.json()) == (200, {"predictions": [{"text": "A"}]})
 
-    with ready_server("--delay", "0.5") as (running, url):
-        asyncio.run(scenario(running, url))
+    with served(log, "upper", "--delay", "0.5") as running:
+        asyncio.run(scenario(running))
         assert running.process.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize(
-    ("drain_timeout", "signals"), [("1", [signal.SIGTERM]), ("600", [signal.SIGTERM, signal.SIGINT])]
-)
+@pytest.mark.parametrize(("drain_timeout", "signals"), [(1, [signal.SIGTERM]), (600, [signal.SIGTERM, signal.SIGINT])])
 def test_a_run_that_does_not_end_holds_the_process_no_longer_than_the_drain_or_a_second_ctrl_c(
-    drain_timeout: str, signals: list[signal.Signals]
+    log: Path, drain_timeout: int, signals: list[signal.Signals]
 ) -> None:
-    async def scenario(running: Server, url: str) -> None:
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE) as client:
-            asking = asyncio.create_task(client.post("/invocations", json={"inputs": ["hang"]}))
-            assert await asyncio.to_thread(running.event, "hanging") == 1
+    async def scenario(running: Service) -> None:
+        async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE) as client:
+            gate = Gate(log.parent)
+            asking = asyncio.create_task(client.post("/invocations", json={"inputs": [gate.text]}))
+            await gate.begun()
             for sent in signals:
                 assert not asking.done()
                 running.process.send_signal(sent)
@@ -163,8 +120,8 @@ def test_a_run_that_does_not_end_holds_the_process_no_longer_than_the_drain_or_a
             assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
             assert "stopped before" in answer.json()["message"]
 
-    with ready_server("--drain-timeout", drain_timeout) as (running, url):
-        asyncio.run(scenario(running, url))
+    with started(log, "upper", drain_timeout_s=drain_timeout) as running:
+        asyncio.run(scenario(ready(running)))
         assert running.process.wait(10) == 0
 
 
@@ -189,11 +146,11 @@ async def keep_asking(client: httpx.AsyncClient, name: str, stopping: asyncio.Ev
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(5))
-def test_sigterm_under_load_drops_no_request(attempt: int) -> None:
-    async def scenario(running: Server, url: str) -> None:
+def test_sigterm_under_load_drops_no_request(log: Path, attempt: int) -> None:
+    async def scenario(running: Service) -> None:
         stopping = asyncio.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20 if attempt % 2 else 0)
-        async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE, limits=limits) as client:
             asking = [asyncio.create_task(keep_asking(client, f"c{i}", stopping)) for i in range(12)]
             began = time.monotonic()
             while (await client.get("/ready")).status_code == 200 and time.monotonic() < began + 0.5:
@@ -203,6 +160,6 @@ def test_sigterm_under_load_drops_no_request(attempt: int) -> None:
             wrong = [line for lines in await asyncio.gather(*asking) for line in lines]
         assert wrong == []
 
-    with ready_server("--delay", "0.02") as (running, url):
-        asyncio.run(scenario(running, url))
+    with served(log, "upper", "--delay", "0.02") as running:
+        asyncio.run(scenario(running))
         assert running.process.wait(PATIENCE) == 0

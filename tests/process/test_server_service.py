@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.process.service_room import PATIENCE, Gate, Served, asking, check_error, client_of, served, until
+from tests.support.processes import PATIENCE, until_async
+from tests.support.service import Gate, Service, asking, check_error, client_of, served
 
 SECRET = "xyzzy-s3cr3t"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -57,25 +58,25 @@ def test_what_is_done_is_counted(tmp_path: Path) -> None:
 
 
 def test_what_waits_is_shown_and_equal_texts_are_computed_once(tmp_path: Path) -> None:
-    async def scenario(running: Served) -> None:
+    async def scenario(running: Service) -> None:
         gate = Gate(tmp_path)
         async with client_of(running) as client:
             first = asking(client, gate.text)
             await gate.begun()
             equal = [asking(client, "same", "same") for _ in range(50)]
             left = asking(client, "left")
-            await until(lambda: running.metric("likewise_shared_items_total") == 99)
-            await until(lambda: running.metric("likewise_queue_items") == 2)
+            await until_async(lambda: running.metric("likewise_shared_items_total") == 99)
+            await until_async(lambda: running.metric("likewise_queue_items") == 2)
             assert running.metric("likewise_queue_tokens") >= 2
             left.cancel()
-            await until(lambda: running.metric("likewise_dropped_items_total") == 1)
+            await until_async(lambda: running.metric("likewise_dropped_items_total") == 1)
             assert running.metric("likewise_queue_items") == 1
             gate.open()
             assert (await first).status_code == 200
             for answer in await asyncio.gather(*equal):
                 assert answer.json() == {"predictions": [{"text": "SAME", "times": 1}] * 2}
             assert (await asking(client, "left")).json() == {"predictions": [{"text": "LEFT", "times": 1}]}
-            await until(lambda: running.metric("likewise_requests_total", status="499") == 1)
+            await until_async(lambda: running.metric("likewise_requests_total", status="499") == 1)
 
     with served(tmp_path / "server.log") as running:
         asyncio.run(scenario(running))
@@ -85,13 +86,13 @@ def test_what_waits_is_shown_and_equal_texts_are_computed_once(tmp_path: Path) -
 
 
 def test_what_may_not_wait_is_refused_at_once(tmp_path: Path) -> None:
-    async def scenario(running: Served) -> None:
+    async def scenario(running: Service) -> None:
         gate = Gate(tmp_path)
         async with client_of(running) as client:
             first = asking(client, gate.text)
             await gate.begun()
             waiting = [asking(client, f"waiting {i}") for i in range(2)]
-            await until(lambda: running.metric("likewise_queue_items") == 2)
+            await until_async(lambda: running.metric("likewise_queue_items") == 2)
             for path, body in (
                 ("/invocations", {"inputs": [f"row {i}" for i in range(20)]}),
                 ("/v2/models/text/infer", tensor_of([f"row {i}" for i in range(20)])),
@@ -113,7 +114,7 @@ def tensor_of(texts: list[str]) -> dict[str, object]:
 
 
 def test_what_is_late_is_told_and_what_would_be_is_refused_at_once(tmp_path: Path) -> None:
-    async def scenario(running: Served) -> None:
+    async def scenario(running: Service) -> None:
         gate = Gate(tmp_path)
         async with client_of(running) as client:
             check_error(await asking(client, gate.text), 504, "DEADLINE_EXCEEDED", "no answer within 1 s")
@@ -121,7 +122,7 @@ def test_what_is_late_is_told_and_what_would_be_is_refused_at_once(tmp_path: Pat
             check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "and 1 s are allowed")
             assert int(refused.headers["Retry-After"]) >= 1
             gate.open()
-            await until(lambda: running.metric("likewise_compute_seconds_count") == 2)
+            await until_async(lambda: running.metric("likewise_compute_seconds_count") == 2)
             assert (await asking(client, "after it")).json() == {"predictions": [{"text": "AFTER IT", "times": 1}]}
         assert running.metric("likewise_shed_total", reason="deadline") == 1
 
@@ -188,14 +189,14 @@ async def one_of_many(address: tuple[str, int], i: int, connecting: asyncio.Sema
 
 @pytest.mark.slow
 def test_ten_thousand_requests_at_once_are_each_answered_with_their_own_answer(tmp_path: Path) -> None:
-    async def scenario(running: Served) -> list[bytes]:
+    async def scenario(running: Service) -> list[bytes]:
         gate = Gate(tmp_path)
         connecting = asyncio.Semaphore(500)
         async with client_of(running) as client:
             first = asking(client, gate.text)
             await gate.begun()
             many = [asyncio.create_task(one_of_many(running.address, i, connecting)) for i in range(MANY)]
-            await until(lambda: running.metric("likewise_queue_items") == 2 * MANY)
+            await until_async(lambda: running.metric("likewise_queue_items") == 2 * MANY)
             gate.open()
             assert (await first).status_code == 200
             return await asyncio.gather(*many)

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from tests.process.service_room import Served, asking, check_error, client_of, served, until
+from tests.support.processes import until_async
+from tests.support.service import Service, asking, check_error, client_of, served
 
 OPEN = ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
 CLOSED = ("/", "/version", "/metrics", "/openapi.json", "/docs", "/v2", "/v2/models/text", "/v2/models/text/ready")
@@ -17,7 +18,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @contextmanager
-def guarded(folder: Path, *tokens: str) -> Iterator[tuple[Served, Path]]:
+def guarded(folder: Path, *tokens: str) -> Iterator[tuple[Service, Path]]:
     file = folder / "tokens"
     file.write_text("\n".join(tokens))
     file.chmod(0o600)
@@ -57,7 +58,7 @@ def test_a_token_is_asked_for_but_for_health(tmp_path: Path) -> None:
         assert running.metric("likewise_requests_total", status="401") == 5 * len(asked) + 1
 
 
-async def flow(running: Served, token: str, statuses: list[int], over: asyncio.Event) -> None:
+async def flow(running: Service, token: str, statuses: list[int], over: asyncio.Event) -> None:
     """Ask with `token`, again and again."""
     async with client_of(running, headers=bearer(token)) as client:
         while not over.is_set():
@@ -68,9 +69,9 @@ def test_tokens_change_while_requests_flow(tmp_path: Path) -> None:
     async def last(statuses: list[int], wanted: int) -> None:
         """Until ten answers in a row have this status."""
         before = len(statuses)
-        await until(lambda: statuses[before:][-10:] == [wanted] * 10)
+        await until_async(lambda: statuses[before:][-10:] == [wanted] * 10)
 
-    async def scenario(running: Served, file: Path) -> None:
+    async def scenario(running: Service, file: Path) -> None:
         kept: list[int] = []
         first: list[int] = []
         second: list[int] = []

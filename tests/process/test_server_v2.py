@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.process.service_room import Served, served
+from tests.support.service import Service, served
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
@@ -17,13 +17,13 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def text(logs: Path) -> Iterator[Served]:
+def text(logs: Path) -> Iterator[Service]:
     with served(logs / "text.log", "text") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def client(text: Served) -> Iterator[InferenceServerClient]:
+def client(text: Service) -> Iterator[InferenceServerClient]:
     with InferenceServerClient(text.authority) as one:
         yield one
 
@@ -100,7 +100,7 @@ def test_compressed_requests(client: InferenceServerClient, algorithm: str, bina
     assert strings(result) == [one.upper() for one in sent]
 
 
-def test_several_requests_at_once(text: Served) -> None:
+def test_several_requests_at_once(text: Service) -> None:
     with InferenceServerClient(text.authority, concurrency=8) as client:
         asked = [client.async_infer("text", texts(f"n {i}", f"m {i}"), request_id=str(i)) for i in range(200)]
         for i, one in enumerate(asked):

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,13 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.conformance.places import local_place, processes_in
-from tests.conformance.target_room import Load, Place, deploying, until, upper_bundle
+from tests.conformance.target_room import Load, Place, deploying
+from tests.support.models import upper_bundle
+from tests.support.processes import LIKEWISE, alive, command_of, environment_of, resident_bytes, run, until
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, PortTaken, WrongUsage
 from likewise.targets.base import Receipt, Status
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.xdist_group("local"), pytest.mark.usefixtures("plain_engine")]
 OPTIONS = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
 
 
@@ -42,7 +43,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    return {mark: upper_bundle(folder / mark, f"{mark}:") for mark in ("1", "2")}
+    made = {mark: upper_bundle(folder / mark, f"{mark}:", plain=True) for mark in ("1", "2")}
+    return made | {"pyfunc": upper_bundle(folder / "pyfunc", "p:")}
 
 
 def deploy(model: Path, **options: str) -> Receipt:
@@ -86,30 +88,28 @@ def test_ready_says_yes_all_through_an_update(data: Path, models: dict[str, Path
 
     looking = threading.Thread(target=look)
     looking.start()
-    deployments.update("one", models["2"], trust=True)
+    deployments.update("one", models["pyfunc"], trust=True)
     over.set()
     looking.join()
     assert set(answers) == {(200, 200)}
+    assert asked() == "p:A"
 
 
 def test_a_request_in_flight_is_answered_by_the_version_that_it_asked(
     data: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    begun, gate = tmp_path / "begun", tmp_path / "gate"
-    looks = f"os.path.exists({str(gate)!r})"
-    waits = f"open({str(begun)!r}, 'w').close() or [time.sleep(0.01) for _ in iter(lambda: {looks}, True)]"
-    slow = upper_bundle(tmp_path / "slow", "slow:", predicting=f"model_input['text'][0] == 'wait' and ({waits})")
-    deploy(slow)
+    gate = tmp_path / "gate"
+    deploy(models["1"])
     answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(asked("wait")))
+    asking = threading.Thread(target=lambda: answers.append(asked(f"gate {gate}")))
     asking.start()
-    until(begun.exists)
+    until(Path(f"{gate}.begun").exists)
     deployments.update("one", models["2"], trust=True)
     assert asked() == "2:A"
     assert answers == []
     gate.touch()
     asking.join()
-    assert answers == ["slow:WAIT"]
+    assert answers == [f"1:GATE {gate}".upper()]
 
 
 def test_a_killed_service_is_started_again_while_its_callers_wait(data: Path, models: dict[str, Path]) -> None:
@@ -126,7 +126,7 @@ def test_a_killed_service_is_started_again_while_its_callers_wait(data: Path, mo
 def test_a_service_that_does_not_come_back_is_told_and_tried_again(data: Path, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     needs = f"assert not os.path.exists({str(flag)!r}), 'the flag is there'"
-    deploy(upper_bundle(tmp_path / "flagged", "f:", loading=needs))
+    deploy(upper_bundle(tmp_path / "flagged", "f:", plain=True, loading=needs))
     flag.touch()
     kill(status().details["service_pid"])
     until(lambda: "the flag is there" in status().about)
@@ -187,7 +187,8 @@ def test_it_outlives_the_folder_that_it_was_made_of(data: Path, models: dict[str
 def test_a_version_that_is_never_ready_is_given_up(
     data: Path, models: dict[str, Path], tmp_path: Path, verb: str
 ) -> None:
-    endless = upper_bundle(tmp_path / "endless", "e:", loading="print('loading', flush=True); time.sleep(600)")
+    loading = "print('loading', flush=True); time.sleep(600)"
+    endless = upper_bundle(tmp_path / "endless", "e:", plain=True, loading=loading)
     if verb == "update":
         deploy(models["1"])
     change = deploy if verb == "create" else partial(deployments.update, "one", trust=True)
@@ -227,13 +228,10 @@ def test_tokens(data: Path, models: dict[str, Path], tmp_path: Path, monkeypatch
 
 
 def test_worker_processes_end_with_a_killed_supervisor(data: Path, models: dict[str, Path]) -> None:
-    def workers() -> list[Path]:
-        return [
-            path.parent
-            for path in Path("/proc").glob("[0-9]*/cmdline")
-            if _read(path).find(b"likewise.workers.child") >= 0
-            and f"LIKEWISE_DATA_HOME={data}".encode() in _read(path.with_name("environ")).split(b"\0")
-        ]
+    def workers() -> list[int]:
+        every = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+        mine = [pid for pid in every if environment_of(pid).get("LIKEWISE_DATA_HOME") == str(data)]
+        return [pid for pid in mine if alive(pid) and "likewise.workers.child" in command_of(pid)]
 
     receipt = deploy(models["1"], workers="1")
     assert asked() == "1:A"
@@ -242,26 +240,17 @@ def test_worker_processes_end_with_a_killed_supervisor(data: Path, models: dict[
     until(lambda: workers() == [])
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
 def test_killed_while_it_waits_for_the_service_and_run_again(data: Path, tmp_path: Path) -> None:
     """The supervisor goes on by itself; the second run finds it, and starts no other."""
     gate = tmp_path / "gate"
-    waits = f"[time.sleep(0.01) for _ in iter(lambda: os.path.exists({str(gate)!r}), True)]"
-    bundle = upper_bundle(tmp_path / "gated", "g:", loading=waits)
-    command = [sys.executable, "-m", "likewise.cli", "deploy", str(bundle), "--to", "local", "--name", "one", "--trust"]
+    bundle = upper_bundle(tmp_path / "gated", "g:", plain=True, loading=f"wait_for({str(gate)!r})")
+    command = [*LIKEWISE, "deploy", bundle, "--to", "local", "--name", "one", "--trust"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: len(processes_in(data)) == 2)
         process.kill()
     before = processes_in(data)
     threading.Timer(1.0, gate.touch).start()  # while the second run waits, or before: it is all the same
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run([*command, "--json"])
     assert processes_in(data) == before
     assert asked() == "g:A"
 
@@ -290,10 +279,7 @@ def test_an_idle_kept_connection_is_closed_by_an_update_and_no_answer_is_lost(
 
 
 def test_a_supervisor_takes_little_memory(data: Path, models: dict[str, Path]) -> None:
-    pid = deploy(models["1"]).output("pid")
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    resident = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-    assert resident < 40_000  # kB
+    assert resident_bytes(deploy(models["1"]).output("pid")) < 40_000 * 1024
 
 
 @pytest.mark.parametrize("stop", ["switch", "tidy"])

@@ -4,59 +4,72 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.process.ray_cluster import RayCluster, ray_cluster
-from tests.process.ray_room import SMALL, callers, delete, filled, put, version_of, versioned
-from tests.support.spark.cluster import children, command_of
+from tests.support.processes import alive, children
+from tests.support.ray.callers import callers
+from tests.support.ray.cluster import RayCluster
+from tests.support.ray.deployments import (
+    ONE_TRY,
+    POISON,
+    SMALL,
+    answer_of,
+    broken,
+    delete,
+    deployed,
+    names,
+    pids,
+    put,
+    shipped,
+)
+from tests.support.waiting import until
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
-from likewise.targets.base import Model, Receipt
+from likewise.core.options import as_json
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Receipt
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
-pytest_plugins = ("tests.process.ray_fixtures",)
+pytest_plugins = ("tests.support.ray.fixtures",)
+pytestmark = pytest.mark.xdist_group("ray")
 JSON = "application/json"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with ray_cluster() as made:
-        yield made
+def remote(ray_cluster: RayCluster, ray_target: RayTarget) -> RayTarget:
+    """The same cluster by its client port."""
+    return RayTarget(f"ray-serve://{ray_cluster.client}")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
-    folder = tmp_path_factory.mktemp("models")
-    return {version: versioned(folder, version) for version in (1, 2)}
+def book(remote: RayTarget, ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> Iterator[Receipt]:
+    """A deployment of version 1, made by the client port; every test leaves it as it was."""
+    with deployed(remote, "book-model", ray_models[1]) as receipt:
+        yield receipt
 
 
-def names(target: RayTarget) -> list[str]:
-    return [each.name for each in target.found()]
+# --- a deployment that stands ----------------------------------------------------------------------------------------
 
 
-def pids(target: RayTarget, receipt: Receipt) -> list[int]:
-    return [each["pid"] for each in target.status(receipt).details["replicas"] if each["state"] == "RUNNING"]
-
-
-def test_the_server_stands_behind_the_prefix(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
-    receipt = put(target, "book-model", models[1])
-    url = receipt.output("url")
-    assert url == f"{cluster.url}/book-model"
+def test_the_server_stands_behind_the_prefix(
+    ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec], ray_cluster: RayCluster
+) -> None:
+    url = book.output("url")
+    assert url == f"{ray_cluster.url}/book-model"
     body = {"dataframe_split": {"columns": ["text"], "data": [["good"], ["bad"]]}}
     for path in ("", "/", "/invocations"):
         answer = httpx.post(url + path, json=body, headers={"X-Request-Id": "abc"}, timeout=60)
-        assert answer.json() == {"predictions": [{"text": "GOOD", "version": 1}, {"text": "BAD", "version": 1}]}
-        assert answer.headers["X-Likewise-Bundle"] == models[1].digest
+        assert answer.json() == {"predictions": ["1:GOOD", "1:BAD"]}
+        assert answer.headers["X-Likewise-Bundle"] == ray_models[1].digest
         assert answer.headers["X-Likewise-Engine"] == "pyfunc/native"
         assert answer.headers["X-Request-Id"] == "abc"
     for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", "/openapi.json", "/docs", "/", ""):
@@ -64,52 +77,102 @@ def test_the_server_stands_behind_the_prefix(target: RayTarget, models: dict[int
     assert f"{url}/invocations" in httpx.get(url).text
     assert httpx.get(url + "/nothing").json()["error_code"] == "ENDPOINT_NOT_FOUND"
     refused = httpx.post(url, json={"inputs": [{"other": 1}]})
-    assert (refused.status_code, refused.headers["X-Likewise-Bundle"]) == (400, models[1].digest)
-    said = target.predict(receipt, b'{"inputs": ["x"]}', JSON)
-    assert (said.status, said.body) == (200, b'{"predictions":[{"text":"X","version":1}]}')
-    assert target.predict(receipt, b'{"inputs": ["poison"]}', JSON).status == 422
+    assert (refused.status_code, refused.headers["X-Likewise-Bundle"]) == (400, ray_models[1].digest)
+    answered = ray_target.predict(book, b'{"inputs": ["x"]}', JSON)
+    assert (answered.status, answered.body) == (200, b'{"predictions":["1:X"]}')
+    assert ray_target.predict(book, json.dumps({"inputs": [POISON]}).encode(), JSON).status == 422
 
 
-def test_a_deployment_is_made_once_and_deleted_once(target: RayTarget, models: dict[int, Model]) -> None:
-    receipt = put(target, "one", models[1])
-    assert (target.status(receipt).state, names(target)) == ("ready", ["one"])
-    before = pids(target, receipt)
-    assert put(target, "one", models[1]).outputs == receipt.outputs  # a run that was cut off goes on, and finds it done
-    assert pids(target, receipt) == before
-    with pytest.raises(AlreadyDeployed, match="'one' is deployed"):
-        put(target, "one", models[2])
-    with pytest.raises(AlreadyDeployed, match=r"'likewise-one' answers at /one"):
-        put(target, "two", models[2], replace(SMALL, route_prefix="/one"))
-    for _ in range(2):
-        delete(target, "one")
-    assert target.status(receipt).state == "gone"
-    with pytest.raises(NotDeployed, match="'one'"):
-        target.predict(receipt, b'{"inputs": ["x"]}', JSON)
+def test_both_ports_show_the_same(
+    ray_target: RayTarget, remote: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec], ray_cluster: RayCluster
+) -> None:
+    assert names(ray_target) == names(remote) == ["book-model"]
+    [found] = ray_target.found()
+    assert (found.model, found.output("url")) == (ray_models[1], f"{ray_cluster.url}/book-model")
+    assert ray_target.status(found).state == remote.status(book).state == "ready"
 
 
-def test_it_answers_at_the_root_where_that_is_asked_for(target: RayTarget, models: dict[int, Model]) -> None:
-    receipt = put(target, "root", models[1], replace(SMALL, route_prefix="/"))
-    url = receipt.output("url")
+def test_the_same_plan_again_changes_nothing_and_others_are_refused(
+    ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec]
+) -> None:
+    before = pids(ray_target, book)
+    again = put(ray_target, "book-model", ray_models[1])
+    assert again.outputs == book.outputs  # a run that was cut off goes on, and finds it done
+    assert pids(ray_target, book) == before
+    with pytest.raises(AlreadyDeployed, match="'book-model' is deployed"):
+        put(ray_target, "book-model", ray_models[2])
+    with pytest.raises(AlreadyDeployed, match=r"'likewise-book-model' answers at /book-model"):
+        put(ray_target, "two", ray_models[2], replace(SMALL, route_prefix="/book-model"))
+
+
+def test_it_answers_at_the_root_where_that_is_asked_for(
+    ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec]
+) -> None:
+    at_root = put(ray_target, "book-model", ray_models[1], replace(SMALL, route_prefix="/"), book)
+    url = at_root.output("url")
     assert not url.endswith("/")
     for path in ("", "/", "/invocations"):
-        assert version_of(httpx.post(url + path, json={"inputs": ["a"]})) == 1
-    assert target.predict(receipt, b'{"inputs": ["x"]}', JSON).status == 200
-    delete(target, "root")
+        assert answer_of(url + path, "a") == ["1:A"]
+    assert ray_target.predict(at_root, b'{"inputs": ["x"]}', JSON).status == 200
+    assert put(ray_target, "book-model", ray_models[1], SMALL, at_root).outputs == book.outputs
+
+
+def test_a_killed_replica_costs_what_it_held(
+    ray_target: RayTarget, book: Receipt, ray_models: dict[int, ModelSpec]
+) -> None:
+    """And comes back from what the cluster keeps: neither the driver nor the bundle's folder is there any more."""
+    folder = ray_models[1].folder
+    two = put(ray_target, "book-model", ray_models[1], replace(SMALL, num_replicas=2), book)
+    with moved_away(folder), callers(book.output("url"), 8) as asking:
+        asking.wait_for(1)
+        victim, other = pids(ray_target, two)
+        os.kill(victim, signal.SIGKILL)
+        asking.wait_for(1, 50)
+        until(lambda: len(now := pids(ray_target, two)) == 2 and victim not in now)
+        asking.wait_for(1, 50)
+    assert other in pids(ray_target, two)
+    assert len(asking.failures) <= asking.count
+    put(ray_target, "book-model", ray_models[1], SMALL, two)
+
+
+@contextmanager
+def moved_away(folder: Path) -> Iterator[None]:
+    away = folder.rename(folder.with_name("away"))
+    try:
+        yield
+    finally:
+        away.rename(folder)
+
+
+# --- others ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_is_gone_and_may_be_deleted(
+    ray_target: RayTarget, ray_cluster: RayCluster, ray_models: dict[int, ModelSpec]
+) -> None:
+    outputs = {"run": {"url": f"{ray_cluster.url}/nobody"}}
+    receipt = Receipt(ray_target.uri, "nobody", ray_models[1], as_json(SMALL), outputs, "", "")
+    assert ray_target.status(receipt).state == "gone"
+    with pytest.raises(NotDeployed, match="'nobody'"):
+        ray_target.predict(receipt, b'{"inputs": ["x"]}', JSON)
+    for _ in range(2):
+        delete(ray_target, "nobody")
 
 
 def test_what_is_missing_is_a_finding_and_no_hang(
-    target: RayTarget, models: dict[int, Model], monkeypatch: pytest.MonkeyPatch
+    ray_target: RayTarget, ray_models: dict[int, ModelSpec], ray_cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [each for each in target.check(models[1], SMALL) if each.fatal] == []
-    (many,) = target.check(models[1], RayOptions(num_replicas=50))
-    assert "50 replicas with 1 CPU each need 50 CPU, and 4 are free" in many.cause
-    (large,) = target.check(models[1], RayOptions(ray_actor_options={"num_cpus": 64}))
-    assert "no node of the Ray cluster has more than 4" in large.cause
-    (none,) = target.check(models[1], RayOptions(ray_actor_options={"num_gpus": 0.5}))
+    (offer,) = ray_target.check(ray_models[1], SMALL)
+    assert ("Python proxy" in offer.cause, offer.fatal) == (True, False)
+    (many,) = ray_target.check(ray_models[1], RayOptions(num_replicas=50))
+    assert "50 replicas with 1 CPU each need 50 CPU, and " in many.cause
+    (large,) = ray_target.check(ray_models[1], RayOptions(ray_actor_options={"num_cpus": 64}))
+    assert f"no node of the Ray cluster has more than {ray_cluster.cpus}" in large.cause
+    (none,) = ray_target.check(ray_models[1], RayOptions(ray_actor_options={"num_gpus": 0.5}))
     assert "a replica needs 0.5 GPU" in none.cause
-    waiting = target.check(models[1], RayOptions(num_replicas=50, wait_for_capacity=True))
+    waiting = ray_target.check(ray_models[1], RayOptions(num_replicas=50, wait_for_capacity=True))
     assert [each.fatal for each in waiting] == [False]
-    (nobody,) = RayTarget("ray-serve://127.0.0.1:9").check(models[1], SMALL)
+    (nobody,) = RayTarget("ray-serve://127.0.0.1:9").check(ray_models[1], SMALL)
     assert "nothing answers at ray://127.0.0.1:9" in nobody.cause
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("RAY_ADDRESS", "127.0.0.1:9")
@@ -117,111 +180,79 @@ def test_what_is_missing_is_a_finding_and_no_hang(
             RayTarget("ray").found()
 
 
-def test_too_few_cpus_end_with_what_is_lacking(target: RayTarget, models: dict[int, Model]) -> None:
-    options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=8)
-    with pytest.raises(DeployFailed, match=r"not ready on Ray after 8 s.*each needs \{'CPU': 3.0\}"):
-        put(target, "wide", models[1], options)
+NEVER_READY = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 7}, timeout_s=500)
 
 
-WIDE = """
-import json, sys
-from likewise.targets.ray.session import ask
-address, params = sys.argv[1], json.loads(sys.argv[2])
-ask(address, "run", {**params, "address": address}, timeout_s=600)
-"""
+def test_too_few_cpus_end_with_what_is_lacking(ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> None:
+    run = shipped(ray_target, "wide", ray_models[1], replace(NEVER_READY, timeout_s=2))
+    with pytest.raises(DeployFailed, match=r"not ready on Ray after 2 s.*each needs \{'CPU': 7.0\}"):
+        ray_target.do("run", run)
+    ray_target.undo("run", run)
+    assert "wide" not in names(ray_target)
 
 
-def test_who_is_killed_leaves_nobody_at_work(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
-    """Else another command would find the deployment changing below its hands."""
-    options = replace(SMALL, num_replicas=2, ray_actor_options={"num_cpus": 3}, timeout_s=500)  # never ready
-    ship, run = target.plan("create", "cut", models[1], options, None)
-    params = filled(run.params, {"ship": target.do(ship.action, ship.params)})
-    command = [sys.executable, "-c", WIDE, cluster.address, json.dumps(params)]
-    with subprocess.Popen(command) as asker:
-        while names(target) != ["cut"]:
-            assert asker.poll() is None
-        agents = children(asker.pid)
+RUN = "import json, sys; from likewise.targets.ray.target import RayTarget; "
+RUN += "RayTarget('ray-serve').do('run', json.load(sys.stdin))"
+
+
+def test_a_killed_command_leaves_no_process(ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> None:
+    """Else another command would find the deployment changing under its hands."""
+    params = shipped(ray_target, "cut", ray_models[1], NEVER_READY)
+    with subprocess.Popen([sys.executable, "-c", RUN], stdin=subprocess.PIPE, text=True) as command:
+        assert command.stdin is not None
+        json.dump(params, command.stdin)
+        command.stdin.close()
+        until(lambda: "cut" in names(ray_target) or command.poll() is not None)
+        agents = children(command.pid, "likewise.targets.ray.agent")
         assert agents
-        asker.kill()
-    deadline = time.monotonic() + 60
-    while any("likewise.targets.ray.agent" in command_of(pid) for pid in agents):
-        assert time.monotonic() < deadline, "the agent goes on"
-        time.sleep(0.1)
+        command.kill()
+    until(lambda: not any(map(alive, agents)))
+    delete(ray_target, "cut")
 
 
-def test_options_that_ray_refuses_are_wrong_usage(target: RayTarget, models: dict[int, Model]) -> None:
+def test_options_that_ray_refuses_are_wrong_usage(ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> None:
     with pytest.raises(WrongUsage, match="has no 'min_replica'") as raised:
-        put(target, "odd", models[1], replace(SMALL, autoscaling_config={"min_replica": 1}))
+        put(ray_target, "odd", ray_models[1], replace(SMALL, autoscaling_config={"min_replica": 1}))
     assert "did you mean 'min_replicas'?" in raised.value.remedy
     with pytest.raises(WrongUsage, match="Ray refuses the options"):
-        put(target, "odd", models[1], replace(SMALL, ray_actor_options={"num_cpu": 1}))
+        put(ray_target, "odd", ray_models[1], replace(SMALL, ray_actor_options={"num_cpu": 1}))
 
 
-def test_a_broken_model_is_named_and_taken_back(target: RayTarget, tmp_path: Path) -> None:
-    broken = versioned(tmp_path, 3, "load")
-    options = replace(SMALL, max_constructor_retry_count=1)
-    ship, run = target.plan("create", "broken", broken, options, None)
-    params = filled(run.params, {"ship": target.do(ship.action, ship.params)})
+def test_a_broken_model_is_named_and_taken_back(ray_target: RayTarget, tmp_path: Path) -> None:
+    ship, _ = ray_target.plan("create", "broken", model := broken(tmp_path), ONE_TRY, None)
+    run = shipped(ray_target, "broken", model, ONE_TRY)
     with pytest.raises(DeployFailed, match="these weights are broken"):
-        target.do(run.action, params)
+        ray_target.do("run", run)
     for _ in range(2):
-        target.undo(run.action, params)
-        target.undo(ship.action, ship.params)
-    assert target.found() == []
+        ray_target.undo("run", run)
+        ray_target.undo("ship", ship.params)
+    assert "broken" not in names(ray_target)
 
 
-def test_over_the_client_port(target: RayTarget, models: dict[int, Model], cluster: RayCluster) -> None:
-    remote = RayTarget(f"ray-serve://{cluster.client}")
-    receipt = put(remote, "far", models[1])
-    assert receipt.output("url") == f"{cluster.url}/far"
-    assert version_of(httpx.post(f"{cluster.url}/far", json={"inputs": ["a"]})) == 1
-    assert names(target) == names(remote) == ["far"]
-    [again] = target.found()
-    assert (again.model, again.output("url")) == (models[1], f"{cluster.url}/far")
-
-
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1500)
-def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, Model]) -> None:
-    receipt = put(target, "moving", models[1])
-    with callers(receipt.output("url")) as asking:
+def test_many_updates_under_load_fail_nobody(ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> None:
+    with deployed(ray_target, "moving", ray_models[1]) as receipt, callers(receipt.output("url")) as asking:
         asking.wait_for(1)
         for number in range(5):
             version = 2 - number % 2
-            receipt = put(target, "moving", models[version], current=receipt)
+            receipt = put(ray_target, "moving", ray_models[version], current=receipt)
             asking.wait_for(version)
             assert asking.failures == []
 
 
-def test_a_broken_update_is_seen_by_nobody(target: RayTarget, models: dict[int, Model], tmp_path: Path) -> None:
-    broken = versioned(tmp_path, 4, "load")
-    receipt = put(target, "steady", models[1])
-    with callers(receipt.output("url")) as asking:
-        options = replace(SMALL, max_constructor_retry_count=1)
-        ship, run = target.plan("update", "steady", broken, options, receipt)
-        params = filled(run.params, {"ship": target.do(ship.action, ship.params)})
-        with pytest.raises(DeployFailed, match="these weights are broken"):
-            target.do(run.action, params)
-        asking.wait_for(1)
-        target.undo(run.action, params)
-        asking.wait_for(1)
-    assert asking.failures == []
-    status = target.status(receipt)
-    assert (status.state, status.details["bundle"]) == ("ready", models[1].digest)
-
-
-def test_a_killed_replica_costs_what_it_held(target: RayTarget, tmp_path: Path) -> None:
-    """And comes back from what the cluster keeps: neither the driver nor the bundle's folder is there any more."""
-    model = versioned(tmp_path, 5)
-    receipt = put(target, "hit", model, replace(SMALL, num_replicas=2))
-    shutil.rmtree(model.folder)
-    with callers(receipt.output("url"), 8) as asking:
-        asking.wait_for(5)
-        victim, other = pids(target, receipt)
-        os.kill(victim, signal.SIGKILL)
-        asking.wait_for(5, 50)
-        while len(now := pids(target, receipt)) < 2 or victim in now:
-            time.sleep(0.1)
-        asking.wait_for(5, 50)
-    assert other in now
-    assert len(asking.failures) <= asking.count
+@pytest.mark.long
+def test_a_broken_update_is_seen_by_nobody(
+    ray_target: RayTarget, ray_models: dict[int, ModelSpec], tmp_path: Path
+) -> None:
+    with deployed(ray_target, "steady", ray_models[1]) as receipt:
+        with callers(receipt.output("url")) as asking:
+            run = shipped(ray_target, "steady", broken(tmp_path), ONE_TRY, receipt)
+            with pytest.raises(DeployFailed, match="these weights are broken"):
+                ray_target.do("run", run)
+            asking.wait_for(1)
+            ray_target.undo("run", run)
+            asking.wait_for(1)
+        assert asking.failures == []
+        status = ray_target.status(receipt)
+        assert (status.state, status.details["bundle"]) == ("ready", ray_models[1].digest)

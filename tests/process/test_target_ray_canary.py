@@ -16,7 +16,8 @@ from tests.process.ray_cluster import RayCluster, ray_cluster
 from tests.process.ray_room import SMALL, Callers, callers, delete, filled, put, versioned
 
 from likewise.core.errors import DeployFailed
-from likewise.targets.base import Model, Receipt, Status
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Receipt, Status
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
@@ -55,16 +56,16 @@ def cluster() -> Iterator[RayCluster]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, Model]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, ModelSpec]:
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ray_room, "PYFUNC", FAULTY)
-        good: dict[int | str, Model] = {version: versioned(folder, version) for version in (OLD, GOOD)}
+        good: dict[int | str, ModelSpec] = {version: versioned(folder, version) for version in (OLD, GOOD)}
         bad = {fault: versioned(folder, 3, fault) for fault in ("raises", "slow", "stuck", "hangs")}
     return good | bad
 
 
-def run_of(target: RayTarget, name: str, model: Model, options: RayOptions, receipt: Receipt) -> dict[str, Any]:
+def run_of(target: RayTarget, name: str, model: ModelSpec, options: RayOptions, receipt: Receipt) -> dict[str, Any]:
     """The params of an update's last step, its bundle sent."""
     ship, run = target.plan("update", name, model, options, receipt)
     return filled(run.params, {"ship": target.do(ship.action, ship.params)})
@@ -83,7 +84,7 @@ def awaited(target: RayTarget, receipt: Receipt, word: str) -> Status:
     return seen
 
 
-def require_old(asking: Callers, target: RayTarget, receipt: Receipt, old: Model) -> None:
+def require_old(asking: Callers, target: RayTarget, receipt: Receipt, old: ModelSpec) -> None:
     """The old version answers all, in the replicas that it had, and nothing tells of a canary."""
     before = asking.versions[3]
     asking.wait_for(OLD, 30)
@@ -94,7 +95,7 @@ def require_old(asking: Callers, target: RayTarget, receipt: Receipt, old: Model
     assert asking.failures == []
 
 
-def test_a_good_version_is_promoted(target: RayTarget, models: dict[int | str, Model]) -> None:
+def test_a_good_version_is_promoted(target: RayTarget, models: dict[int | str, ModelSpec]) -> None:
     receipt = put(target, "tried", models[OLD])
     with callers(receipt.output("url"), 2) as asking:
         asking.wait_for(OLD, 20)
@@ -121,7 +122,7 @@ def test_a_good_version_is_promoted(target: RayTarget, models: dict[int | str, M
     ],
 )
 def test_a_bad_version_is_rolled_back(
-    target: RayTarget, models: dict[int | str, Model], fault: str, why: str, most: int
+    target: RayTarget, models: dict[int | str, ModelSpec], fault: str, why: str, most: int
 ) -> None:
     """most: answers of it that callers may have got; none of them failed."""
     receipt = put(target, "tried", models[OLD])
@@ -138,7 +139,7 @@ def test_a_bad_version_is_rolled_back(
     assert pids(target, receipt) == before
 
 
-def test_one_that_is_never_ready_gets_no_request(target: RayTarget, models: dict[int | str, Model]) -> None:
+def test_one_that_is_never_ready_gets_no_request(target: RayTarget, models: dict[int | str, ModelSpec]) -> None:
     receipt = put(target, "tried", models[OLD])
     with callers(receipt.output("url"), 2) as asking:
         params = run_of(target, "tried", models["hangs"], replace(TRIED, canary_timeout_s=8), receipt)
@@ -149,14 +150,16 @@ def test_one_that_is_never_ready_gets_no_request(target: RayTarget, models: dict
         assert asking.versions[3] == 0
 
 
-def test_without_a_request_it_is_promoted_and_says_so(target: RayTarget, models: dict[int | str, Model]) -> None:
+def test_without_a_request_it_is_promoted_and_says_so(target: RayTarget, models: dict[int | str, ModelSpec]) -> None:
     receipt = put(target, "idle", models[OLD])
     seen = put(target, "idle", models[GOOD], replace(TRIED, canary_s=2), receipt).output("canary")
     assert seen["why"].startswith("no request reached it in ")
     assert (seen["outcome"], seen["new"]["requests"]) == ("promoted", 0)
 
 
-def test_a_killed_update_is_finished_by_itself_or_taken_away(target: RayTarget, models: dict[int | str, Model]) -> None:
+def test_a_killed_update_is_finished_by_itself_or_taken_away(
+    target: RayTarget, models: dict[int | str, ModelSpec]
+) -> None:
     receipt = put(target, "cut", models[OLD])
     with callers(receipt.output("url"), 2) as asking:
         params = run_of(target, "cut", models[GOOD], replace(TRIED, canary_requests=10_000), receipt)
@@ -196,7 +199,9 @@ def settled(asking: Callers) -> None:
         asking.wait_for(OLD, 100)
 
 
-def test_options_that_serve_changes_in_place_restart_nothing(target: RayTarget, models: dict[int | str, Model]) -> None:
+def test_options_that_serve_changes_in_place_restart_nothing(
+    target: RayTarget, models: dict[int | str, ModelSpec]
+) -> None:
     receipt = put(target, "kept", models[OLD])
     before = pids(target, receipt)
     with callers(receipt.output("url"), 2) as asking:

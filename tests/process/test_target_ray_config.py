@@ -22,7 +22,7 @@ from tests.process.ray_room import SMALL, version_of, versioned
 from tests.support.s3 import s3_server
 
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 from likewise.targets.ray.options import OWN, SERVER, RayOptions
 from likewise.targets.ray.serve_config import written
 from likewise.targets.ray.stored import application, fetched
@@ -37,7 +37,7 @@ FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # how long to wait has 
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     return versioned(tmp_path_factory.mktemp("models"), 1)
 
 
@@ -46,7 +46,7 @@ def document(text: str) -> dict[str, Any]:
     return dict(application)
 
 
-def test_every_option_has_its_place(model: Model) -> None:
+def test_every_option_has_its_place(model: ModelSpec) -> None:
     given: dict[str, Any] = {
         "num_replicas": 3,
         "ray_actor_options": {"num_cpus": 0.5, "resources": {"lamp": 1}, "runtime_env": {"env_vars": {"A": "b"}}},
@@ -88,7 +88,7 @@ def test_every_option_has_its_place(model: Model) -> None:
     assert "num_replicas" not in made
 
 
-def test_what_would_be_lost_is_refused(model: Model) -> None:
+def test_what_would_be_lost_is_refused(model: ModelSpec) -> None:
     for options, cause in (
         (RayOptions(timeout_s=5), "no place for timeout_s"),
         (RayOptions(canary=10), "no place for canary"),
@@ -114,7 +114,7 @@ def run(folder: Path, *words: str) -> tuple[int, str, str]:
 
 
 def test_the_command_writes_the_file_and_reaches_no_cluster(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     file = tmp_path / "serve.yaml"
@@ -139,7 +139,7 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
     ],
 )
 def test_a_file_that_cannot_be_meant_is_wrong_usage(
-    model: Model, tmp_path: Path, words: tuple[str, ...], cause: str
+    model: ModelSpec, tmp_path: Path, words: tuple[str, ...], cause: str
 ) -> None:
     code, _, err = run(tmp_path, "deploy", str(model.folder), "--name", "book", *words)
     assert code == 2
@@ -147,7 +147,7 @@ def test_a_file_that_cannot_be_meant_is_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_in_s3_comes_once_a_node(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_in_s3_comes_once_a_node(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server(tmp_path / "s3.log") as url:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "LIKEWISE_CACHE_HOME": str(tmp_path / "cache")}.items():
             monkeypatch.setenv(name, value)
@@ -236,7 +236,7 @@ def dashed() -> Iterator[Dashed]:
 
 
 @pytest.mark.slow
-def test_serve_deploys_the_file(dashed: Dashed, model: Model, tmp_path: Path) -> None:
+def test_serve_deploys_the_file(dashed: Dashed, model: ModelSpec, tmp_path: Path) -> None:
     text = written("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
     dashed.deploy(text)
     dashed.await_status("filed", "RUNNING")
@@ -247,7 +247,7 @@ def test_serve_deploys_the_file(dashed: Dashed, model: Model, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_another_bundle_at_the_place_is_not_served(dashed: Dashed, model: Model, tmp_path: Path) -> None:
+def test_another_bundle_at_the_place_is_not_served(dashed: Dashed, model: ModelSpec, tmp_path: Path) -> None:
     other = versioned(tmp_path, 2)
     dashed.deploy(written("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder)))
     said = dashed.await_status("other", "DEPLOY_FAILED", "UNHEALTHY")
@@ -255,7 +255,7 @@ def test_another_bundle_at_the_place_is_not_served(dashed: Dashed, model: Model,
 
 
 @pytest.mark.slow
-def test_the_faster_ingress_is_offered(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_faster_ingress_is_offered(model: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     with ray_cluster() as cluster:
         for name in ("RAY_AUTH_MODE", "LIKEWISE_CACHE_HOME"):
             monkeypatch.setenv(name, cluster.env[name])

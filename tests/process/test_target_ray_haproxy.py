@@ -18,7 +18,7 @@ import pytest
 from tests.process.ray_cluster import RayCluster, free_ports, ray_cluster
 from tests.process.ray_room import SMALL, callers, delete, put, versioned
 
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 from likewise.targets.ray.needs import room_for
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
@@ -52,13 +52,13 @@ def cluster() -> Iterator[RayCluster]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Model]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ModelSpec]:
     folder = tmp_path_factory.mktemp("models")
     return {version: versioned(folder, version) for version in (1, 2)}
 
 
 def test_the_check_sees_what_the_proxies_are(
-    target: RayTarget, models: dict[int, Model], cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
+    target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for uri in ("ray-serve", f"ray-serve://{cluster.client}"):
         seen = RayTarget(uri)._ask("look", {})
@@ -68,7 +68,7 @@ def test_the_check_sees_what_the_proxies_are(
 
 
 def test_the_server_answers_through_it_as_it_does_alone(
-    target: RayTarget, models: dict[int, Model], cluster: RayCluster
+    target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster
 ) -> None:
     url = put(target, "fast", models[1]).output("url")
     assert url == f"{cluster.url}/fast"
@@ -90,7 +90,7 @@ def test_the_server_answers_through_it_as_it_does_alone(
     assert httpx.post(url, json={"inputs": ["poison"]}).status_code == 422
 
 
-def test_large_bodies_pass_whole_or_are_refused_in_our_words(target: RayTarget, models: dict[int, Model]) -> None:
+def test_large_bodies_pass_whole_or_are_refused_in_our_words(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     url = put(target, "large", models[1], replace(SMALL, body_limit_bytes=6_000_000)).output("url")
     long = "x" * 5_000_000
     assert httpx.post(url, json={"inputs": [long]}).json()["predictions"][0]["text"] == long.upper()
@@ -99,7 +99,7 @@ def test_large_bodies_pass_whole_or_are_refused_in_our_words(target: RayTarget, 
 
 
 def test_a_deletion_waits_for_what_is_being_answered(
-    target: RayTarget, models: dict[int, Model], cluster: RayCluster
+    target: RayTarget, models: dict[int, ModelSpec], cluster: RayCluster
 ) -> None:
     put(target, "ending", models[1])
     body = json.dumps({"inputs": [f"sleep{DRAIN_S + 3}"]}).encode()
@@ -115,7 +115,7 @@ def test_a_deletion_waits_for_what_is_being_answered(
 
 
 @pytest.mark.slow
-def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, Model]) -> None:
+def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     receipt = put(target, "moving", models[1])
     with callers(receipt.output("url")) as asking:
         asking.wait_for(1)
@@ -125,7 +125,7 @@ def test_updates_under_load_fail_nobody(target: RayTarget, models: dict[int, Mod
     assert asking.failures == []
 
 
-def test_a_killed_replica_costs_what_it_held(target: RayTarget, models: dict[int, Model]) -> None:
+def test_a_killed_replica_costs_what_it_held(target: RayTarget, models: dict[int, ModelSpec]) -> None:
     receipt = put(target, "hit", models[1], replace(SMALL, num_replicas=2))
     with callers(receipt.output("url"), 8) as asking:
         asking.wait_for(1, 50)

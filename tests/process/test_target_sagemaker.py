@@ -11,9 +11,9 @@ from tests.process.sagemaker_room import ONE, TWO, answers, carried_out, deploye
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
 from likewise.core.options import coerce
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.base import Model
 from likewise.targets.sagemaker.emulator.faults import Fault
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of
@@ -193,7 +193,7 @@ def test_the_plan_holds_every_request_and_no_secret(account: AwsAccount) -> None
     assert planned(account, "create", "open", ONE, env='{"A": "$(rm -rf /)"}')[0].key == plan.key
 
 
-def test_an_image_that_cannot_be_made_leaves_no_repository(account: AwsAccount, bundle: Model) -> None:
+def test_an_image_that_cannot_be_made_leaves_no_repository(account: AwsAccount, bundle: ModelSpec) -> None:
     with pytest.raises(LikewiseError) as failed:
         deployed(account, "unmade", bundle, image_url=None, base_image="/nowhere/base.tar")
     assert failed.value.remedy
@@ -219,7 +219,7 @@ def test_an_image_that_is_in_ecr_is_neither_made_nor_sent(account: AwsAccount) -
     ecr.delete_repository(repositoryName="likewise", force=True)
 
 
-def test_a_bundle_in_s3_is_put_there_once_and_removed(account: AwsAccount, bundle: Model) -> None:
+def test_a_bundle_in_s3_is_put_there_once_and_removed(account: AwsAccount, bundle: ModelSpec) -> None:
     receipt = deployed(account, "archived", bundle, bundle_in="s3")
     (key,) = account.objects()
     assert key == f"likewise/archived/{bundle.digest.removeprefix('sha256:')}/model.tar.gz"
@@ -231,7 +231,7 @@ def test_a_bundle_in_s3_is_put_there_once_and_removed(account: AwsAccount, bundl
     assert account.left() == []
 
 
-def test_a_bundle_whose_deployment_fails_is_not_left_in_s3(account: AwsAccount, bundle: Model) -> None:
+def test_a_bundle_whose_deployment_fails_is_not_left_in_s3(account: AwsAccount, bundle: ModelSpec) -> None:
     with pytest.raises(DeployFailed):
         deployed(account, "unsent", bundle, bundle_in="s3", env='{"HOW": "exits"}')
     assert account.objects() == []

@@ -7,8 +7,9 @@ from tests.process.sagemaker_account import REGION, AwsAccount
 from tests.process.sagemaker_room import ONE, TWO, answers, carried_out, deployed, failure_of
 
 from likewise.core.errors import DeployFailed, TargetUnavailable
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
-from likewise.targets.base import Model, Receipt, Verb
+from likewise.targets.base import Receipt, Verb
 from likewise.targets.sagemaker.emulator.faults import Call, Fault, Kind
 from likewise.targets.sagemaker.target import SageMakerTarget
 
@@ -52,7 +53,9 @@ def test_an_update_that_fails_leaves_the_endpoint_as_it_was(account: AwsAccount)
     assert (account.left(), answers(account, receipt)) == (before, "/one:1")
 
 
-def calls_of(account: AwsAccount, verb: Verb, name: str, model: Model | None, current: Receipt | None) -> list[Call]:
+def calls_of(
+    account: AwsAccount, verb: Verb, name: str, model: ModelSpec | None, current: Receipt | None
+) -> list[Call]:
     """All that a plan and its steps ask, each operation of a service once."""
     account.emulator.faults.clear()
     carried_out(account, verb, name, model, current)

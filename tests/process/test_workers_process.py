@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from tests.process import worker_engines
-from tests.process.worker_engines import PATIENCE, Tricks, wait_for
+from tests.process.worker_engines import Tricks
+from tests.support.processes import PATIENCE, alive, until
 
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import (
@@ -73,14 +74,6 @@ def error(engine: Engine, text: object) -> LikewiseError:
     return result.error
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def exists(pid: int) -> bool:
     """Whether anything is left of the process, a zombie included."""
     return Path(f"/proc/{pid}").exists()
@@ -88,7 +81,7 @@ def exists(pid: int) -> bool:
 
 def marked(folder: Path, count: int = 1) -> list[int]:
     """The processes that have left their mark in `folder`, once they are so many."""
-    wait_for(lambda: len(list(folder.iterdir())) >= count)
+    until(lambda: len(list(folder.iterdir())) >= count)
     return [int(path.name) for path in folder.iterdir()]
 
 
@@ -221,7 +214,7 @@ def test_a_kill_in_a_run_fails_this_call_alone(tmp_path: Path) -> None:
             assert "killed by SIGKILL while it ran" in result.error.cause
         (second / "go").touch()
         assert living.result(PATIENCE) == [Ok("let go")]
-        wait_for(lambda: len(opened.pids) == 2)
+        until(lambda: len(opened.pids) == 2)
         assert victim not in opened.pids
         assert opened.restarts == 1
 
@@ -243,9 +236,9 @@ def test_it_answers_again_after_all_were_killed_idle() -> None:
         before = opened.pids
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not set(before) & set(opened.pids))
+        until(lambda: not set(before) & set(opened.pids))
         assert value(opened, "again") == "again"
-        wait_for(lambda: len(opened.pids) == 2)
+        until(lambda: len(opened.pids) == 2)
         assert opened.restarts == 2
         assert not any(exists(pid) for pid in before)
 
@@ -255,7 +248,7 @@ def test_what_a_worker_started_ends_with_it() -> None:
         left = value(opened, "leave")
         assert isinstance(left, int)
         assert isinstance(error(opened, "die 3"), WorkerDied)
-        wait_for(lambda: not alive(left))
+        until(lambda: not alive(left))
 
 
 def test_a_crash_is_noticed_though_a_process_that_it_left_holds_the_sockets() -> None:
@@ -279,7 +272,7 @@ def test_a_replacement_that_never_loads_is_an_error_and_not_a_wait(tmp_path: Pat
         assert isinstance(hopeless, WorkerDied)
         assert "ended with code 9" in hopeless.cause
         flag.unlink()
-        wait_for(lambda: bool(opened.pids))  # it has gone on trying
+        until(lambda: bool(opened.pids))  # it has gone on trying
         assert value(opened, "again") == "again"
 
 
@@ -293,7 +286,7 @@ def test_a_replacement_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         late = error(opened, "waits")
         assert "did not load the model within 3 s" in late.cause
         (loading,) = marked(folder)[:1]
-        wait_for(lambda: not exists(loading))
+        until(lambda: not exists(loading))
 
 
 # --- opening and closing ---------------------------------------------------------------------------------------------
@@ -418,7 +411,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         marked(tmp_path)
         assert all(alive(pid) for pid in pids)
         process.kill()
-        wait_for(lambda: not any(alive(pid) for pid in pids))
+        until(lambda: not any(alive(pid) for pid in pids))
 
 
 def test_a_signal_is_the_parent_s_to_answer(tmp_path: Path) -> None:

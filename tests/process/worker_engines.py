@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import PATIENCE, until
+
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 
 SPEC = EngineSpec("tricks", "none", row_wise=True, thread_safe=False, pure=False, budget=64, digest="sha256:7")
-PATIENCE = 60  # seconds, after which a test has failed
 
 
 class Strange:
@@ -67,15 +68,6 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-def wait_for(done: Callable[[], bool]) -> None:
-    """Until `done()` is true."""
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.005)
-
-
 def mark(folder: str) -> None:
     """Say, by a file, that this process has come so far."""
     (Path(folder) / str(os.getpid())).touch()
@@ -95,14 +87,14 @@ def die(code: str) -> None:
 def meet(folder: str) -> str:
     """Answers once two processes are here."""
     mark(folder)
-    wait_for(lambda: len(list(Path(folder).iterdir())) >= 2)
+    until(lambda: len(list(Path(folder).iterdir())) >= 2)
     return "met"
 
 
 def hold(folder: str) -> str:
     """Answers once there is a file `go`."""
     mark(folder)
-    wait_for((Path(folder) / "go").exists)
+    until((Path(folder) / "go").exists)
     return "let go"
 
 
@@ -120,7 +112,7 @@ def leave_a_child(session: str) -> int:
             os.setsid()
         time.sleep(PATIENCE)
         os._exit(0)
-    wait_for(lambda: session != "own" or os.getsid(child) == child)
+    until(lambda: session != "own" or os.getsid(child) == child)
     return child
 
 

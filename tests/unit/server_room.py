@@ -14,7 +14,8 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
-from likewise.server import ServedModel, ServerOptions, create_app
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
 
 TEXT = Signature.parse({"inputs": json.dumps([{"type": "string", "name": "text", "required": True}])})
 

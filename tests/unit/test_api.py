@@ -9,63 +9,39 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import pytest
-from tiny_classifier import TEXTS, make_classifier
+from tests.support.classifier import TEXTS, classifier_bundle
+from tests.support.models import save_code, seal
 
 from likewise import api
-from likewise.bundles.format import EngineEntry, Manifest, Reference
-from likewise.bundles.write import write_manifest
-from likewise.core.digests import sha256_json
 from likewise.core.engine import Engine
 from likewise.core.errors import CodeNotTrusted
-from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond
-from likewise.pipeline.mlmodel import read_model
+from likewise.pipeline import Pipeline
 from likewise.pipeline.model import PipelineModel
 
-MODEL = "runs:/0123/model"
-SIGNATURE = {"inputs": '[{"type": "string", "name": "text"}]', "outputs": '[{"type": "string", "name": "text"}]'}
+CODE = """
+import mlflow
 
+class Echo(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return list(model_input["x"])
 
-def make(folder: Path, *, seed: int = 1) -> Path:
-    """A bundle of a declared pipeline over a tiny classifier."""
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
-    make_classifier(folder / "references" / "0" / "model", seed=seed)
-    declaration = Pipeline(DetectLanguage(), Classify(MODEL), Respond(), uri="runs:/4567/pipeline").declaration()
-    write_manifest(
-        folder,
-        Manifest(
-            files={},
-            references=(Reference(MODEL, "references/0/model", "declared"),),
-            signature_raw=SIGNATURE,
-            row_wise=True,
-            pipeline=declaration,
-            engines=(EngineEntry("torch", "fp32", runs_code=False, digest=sha256_json(declaration)),),
-        ),
-    )
-    return folder
+mlflow.models.set_model(Echo())
+"""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("api") / "bundle")
+    return classifier_bundle(tmp_path_factory.mktemp("api") / "bundle")
 
 
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that only its own code can run."""
-    folder = tmp_path_factory.mktemp("code")
-    (folder / "m.py").write_text(
-        "import mlflow\nclass M(mlflow.pyfunc.PythonModel):\n"
-        "    def predict(self, context, model_input, params=None): return list(model_input['x'])\n"
-        "mlflow.models.set_model(M())\n"
-    )
-    bundle = folder / "bundle"
-    mlflow.pyfunc.save_model(bundle / "model", python_model=str(folder / "m.py"), pip_requirements=["mlflow"])
-    write_manifest(bundle, Manifest({}, row_wise=True, engines=read_model(bundle / "model").engines()))
-    return bundle
+    bundle = tmp_path_factory.mktemp("code") / "bundle"
+    save_code(bundle / "model", CODE)
+    return seal(bundle).path
 
 
 def test_a_trusted_call_opens_no_door_for_another(code: Path) -> None:
@@ -140,7 +116,7 @@ def test_no_rows_of_a_model_that_names_no_outputs_are_a_list(code: Path) -> None
 
 def test_an_engines_digest_is_of_its_weights_too(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "same")
-    make(tmp_path / "other", seed=2)
+    classifier_bundle(tmp_path / "other", seed=2)
     one, same, other = (api.open_bundle(path) for path in (folder, tmp_path / "same", tmp_path / "other"))
     assert one.manifest.engines == other.manifest.engines
     digests = [bundle.engine().spec.digest for bundle in (one, same, other)]

@@ -25,7 +25,7 @@ from tests.support.batch.scoring import (
     write,
 )
 
-from likewise.batch import ScoreOptions, Shipped, local, score
+from likewise.batch import ScoreOptions, local, score
 from likewise.batch.job import Job
 from likewise.batch.options import parse_columns, parse_conf
 from likewise.batch.place import refused
@@ -41,6 +41,7 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.core.items import Row
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine
 
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
@@ -350,11 +351,11 @@ def test_a_runner_gets_the_job_and_never_the_engine(tmp_path: Path, monkeypatch:
     seen: list[Job] = []
     monkeypatch.setitem(RUNNERS, "spy", f"{__name__}:spy")
     monkeypatch.setattr(f"{__name__}.spy", seen.append, raising=False)
-    shipped = Shipped(tmp_path, "torch", "fp32", trust=True)
+    model = ModelSpec("sha256:b", tmp_path, engine="torch", precision="fp32", trust=True)
     options = ScoreOptions(runner="spy", master="local[2]", runner_conf={"a": "b"})
-    score(LazyEngine(lambda: pytest.fail("loaded")), "sha256:b", TEXT, "table:sales", "out", options, shipped=shipped)
+    score(LazyEngine(lambda: pytest.fail("loaded")), "sha256:b", TEXT, "table:sales", "out", options, model=model)
     (job,) = seen
-    assert (job.source, job.output, job.shipped, job.options) == ("table:sales", Path("out"), shipped, options)
+    assert (job.source, job.output, job.model, job.options) == ("table:sales", Path("out"), model, options)
 
 
 @pytest.mark.parametrize("options", [{"master": "local[*]"}, {"runner_conf": {"spark.x": "1"}}])

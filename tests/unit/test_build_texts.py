@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_classifier import make_classifier
+from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.docs.generated import compare
+from tests.support.cli import call
+from tests.support.processes import LIKEWISE, run
 
 from likewise.cli import app
 from likewise.cli.images import image
@@ -18,17 +20,20 @@ COMMANDS = [command.__name__.rstrip("_") for command in app.COMMANDS]
 COMMANDS += [f"image {command.callback.__name__}" for command in image.registered_commands if command.callback]
 
 
-def likewise(*argv: str, cwd: Path, columns: int = 100) -> subprocess.CompletedProcess[str]:
-    environment = {
+def environment(folder: Path) -> dict[str, str]:
+    """That of a user who has nothing yet, at a terminal of 100 columns that shows no colours."""
+    return {
         **os.environ,
-        "LIKEWISE_CONFIG_HOME": str(cwd / "config"),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{cwd / 'mlflow.db'}",
-        "COLUMNS": str(columns),
+        "LIKEWISE_CONFIG_HOME": str(folder / "config"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "COLUMNS": "100",
         "NO_COLOR": "1",
         "TERM": "dumb",
     }
-    argv = (sys.executable, "-m", "likewise.cli", *argv)
-    return subprocess.run(argv, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120)
+
+
+def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return call(*argv, cwd=cwd, env=environment(cwd))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +92,8 @@ def test_doctor_tells_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> N
 
 def test_version_and_module_are_the_same_program(tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "likewise"
-    by_script = subprocess.run([str(script), "--version"], capture_output=True, text=True, check=True)
-    assert by_script.stdout == likewise("--version", cwd=tmp_path).stdout
+    by_script = run([script, "--version"])
+    assert by_script.stdout == run([*LIKEWISE, "--version"]).stdout == likewise("--version", cwd=tmp_path).stdout
     assert by_script.stdout[0].isdigit()
 
 

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 from likewise.core.windows import windows
 
 
@@ -176,6 +178,22 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", STORE)
     monkeypatch.delenv("MLFLOW_REGISTRY_URI", raising=False)
     return tmp_path
+
+
+def test_a_model_is_what_receipts_and_other_machines_have() -> None:
+    stored = {
+        "digest": "sha256:ab",
+        "folder": "/bundle",
+        "source": "models:/m/1",
+        "engine": "torch",
+        "precision": "fp32",
+        "trust": True,
+    }
+    spec = ModelSpec.from_dict(stored)
+    assert spec == ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1", "torch", "fp32", trust=True)
+    assert spec.as_dict() == stored
+    assert spec.portable() == {name: value for name, value in stored.items() if name not in ("folder", "source")}
+    assert ModelSpec.from_dict(spec.portable()) == replace(spec, folder=Path(), source="")
 
 
 def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:

@@ -11,13 +11,13 @@ import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
-from likewise.cli.options import asked_precision
+from likewise.cli.options import Choice
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine import kinds, load, rates
 from likewise.engine.kinds import EngineKind
 from likewise.engine.load import open_engine, why_unmeasured
@@ -28,7 +28,6 @@ FAST = EngineEntry("openvino", "bf16+fp32", False, "sha256:1")
 EXACT = EngineEntry("openvino", "fp32", False, "sha256:2")
 TORCH = EngineEntry("torch", "fp32", False, "sha256:3")
 CODE = EngineEntry("pyfunc", "native", True, "sha256:4")
-NOBODY = Trust(allow=False, entries=())
 
 
 class Opened:
@@ -77,8 +76,8 @@ def bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
     return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), measured=measured))
 
 
-def opened(held: Bundle, name: str | None = None, precision: str | None = None, trust: Trust = NOBODY) -> str:
-    engine: Engine = open_engine(held, EngineOptions(name, precision), trust=trust)
+def opened(held: Bundle, name: str | None = None, precision: str | None = None, *, trust: bool = False) -> str:
+    engine: Engine = open_engine(held, ModelSpec(held.digest, held.path, engine=name, precision=precision, trust=trust))
     return engine.spec.label
 
 
@@ -154,15 +153,15 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_exact_is_fp32() -> None:
-    assert [asked_precision(None, True), asked_precision("bf16", False)] == ["fp32", "bf16"]
-    assert asked_precision(None, False) is None
+    assert [Choice(exact=True).precision, Choice(precision="bf16").precision] == ["fp32", "bf16"]
+    assert Choice().precision is None
     with pytest.raises(WrongUsage, match="--exact is fp32, and --precision is bf16"):
-        asked_precision("bf16", True)
+        Choice(precision="bf16", exact=True)
 
 
 def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:
     held = bundle(tmp_path / "b", CODE)
-    assert opened(held, None, "fp32", Trust(allow=True, entries=())) == "pyfunc/native"
+    assert opened(held, None, "fp32", trust=True) == "pyfunc/native"
 
 
 def test_what_cannot_run_here_gives_way_unless_it_was_named(tmp_path: Path, machine: dict[str, Exception]) -> None:
@@ -192,3 +191,9 @@ def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
     arm = "processor : 0\nFeatures\t: fp asimd sve bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
     assert describe_cpu(arm, 2) == "0x41/0xd40 asimd sve bf16 x2"
     assert describe_cpu("", 2).endswith(" x2")
+
+
+def test_a_manifest_that_denies_that_its_engine_runs_code_is_not_believed(tmp_path: Path) -> None:
+    forged = bundle(tmp_path / "b", EngineEntry("pyfunc", "native", runs_code=False, digest="sha256:4"))
+    with pytest.raises(CodeNotTrusted):
+        opened(forged)

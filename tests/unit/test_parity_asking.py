@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from likewise.core.errors import DeployFailed, InputInvalid, RowRefused, WrongUsage
 from likewise.core.items import Table
 from likewise.core.signature import Signature
-from likewise.parity.asking import ROWS, Reply, by_request
+from likewise.parity.asking import ROWS, by_request
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden, golden_rows, logged_example
+from likewise.targets.base import Answer
 from likewise.wire import decode
 
 KINDS = ("string", "long", "double", "boolean", "datetime", "binary")
@@ -35,12 +36,14 @@ class Service:
         self.bad, self.asked = bad, []
         self._answer = answer or (lambda rows: [row.upper() for row in rows])
 
-    def __call__(self, body: bytes) -> Reply:
+    def __call__(self, body: bytes) -> Answer:
         rows = [row[0] for row in json.loads(body)["dataframe_split"]["data"]]
         self.asked.append(len(rows))
         if self.bad in rows:
-            return Reply(500 if len(rows) == 1 else 422, b'{"error_code": "ROW_REFUSED", "message": "no"}')
-        return Reply(200, json.dumps({"predictions": self._answer(rows)}).encode())
+            return Answer(
+                500 if len(rows) == 1 else 422, "application/json", b'{"error_code": "ROW_REFUSED", "message": "no"}'
+            )
+        return Answer(200, "application/json", json.dumps({"predictions": self._answer(rows)}).encode())
 
 
 def test_rows_are_asked_some_at_a_time() -> None:
@@ -68,8 +71,15 @@ def test_a_number_that_is_none_is_null() -> None:
     assert by_request(texts(2), service, "there", row_wise=True) == [None, None]
 
 
-@pytest.mark.parametrize("reply", [Reply(503, b'{"error_code": "OVERLOADED"}'), Reply(200, b"<html>"), Reply(404, b"")])
-def test_a_place_that_has_failed_is_an_error_and_no_difference(reply: Reply) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Answer(503, "application/json", b'{"error_code": "OVERLOADED"}'),
+        Answer(200, "application/json", b"<html>"),
+        Answer(404, "application/json", b""),
+    ],
+)
+def test_a_place_that_has_failed_is_an_error_and_no_difference(reply: Answer) -> None:
     with pytest.raises(DeployFailed, match=f"there answered {reply.status}"):
         by_request(texts(2), lambda _: reply, "there", row_wise=True)
 

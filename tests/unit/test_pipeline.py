@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tiny_classifier import TEXTS, make_classifier
+from tests.support.classifier import TEXTS, make_classifier
 
 from likewise.core.errors import CodeNotTrusted, ModelInvalid, RowRefused, WrongUsage
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond, Rows, Step

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_classifier import TEXTS, make_classifier
+from tests.support.classifier import TEXTS, make_classifier
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import CodeNotTrusted, RowRefused

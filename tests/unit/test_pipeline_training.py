@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_classifier import make_classifier
+from tests.support.classifier import make_classifier
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from likewise.core.errors import InputInvalid, ModelNotFound

@@ -20,41 +20,35 @@ from hypothesis import strategies as st
 from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from tests.support.models import TEXT, save_code, seal
 
-from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
-from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.plain import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
-from likewise.pipeline.mlmodel import read_model
 
-TEXT = Schema([ColSpec("string", "text")])
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])
 
 
 def make(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
     """A bundle of a model whose `predict(model_input, params)` has the body `predict`."""
-    code = folder / "code.py"
-    code.write_text(
+    code = (
         "import mlflow, numpy as np, pandas as pd\n"
         "class M(mlflow.pyfunc.PythonModel):\n"
         f"    calls = []\n    def predict(self, context, model_input{hint}, params=None):\n"
         + "".join(f"        {line}\n" for line in dedent(predict).strip().splitlines())
         + "mlflow.models.set_model(M())\n"
     )
-    bundle = folder / "bundle"
-    mlflow.pyfunc.save_model(bundle / "model", python_model=str(code), signature=signature, pip_requirements=["mlflow"])
-    facts = read_model(bundle / "model")
-    return write_manifest(bundle, Manifest({}, signature_raw=facts.signature_raw, engines=facts.engines()))
+    save_code(folder / "bundle" / "model", code, signature=signature)
+    return seal(folder / "bundle", row_wise=False)
 
 
 def load(bundle: Bundle) -> PyfuncEngine:
-    engine = open_engine(bundle, trust=Trust(allow=True, entries=()))
+    engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
     assert isinstance(engine, PyfuncEngine)
     return engine
 
@@ -236,8 +230,7 @@ def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.25, 0.0]})
     model = LinearRegression().fit(frame, [1.0, 2.0, 4.0])
     mlflow.sklearn.save_model(model, tmp_path / "b" / "model", signature=infer_signature(frame), pip_requirements=[])
-    facts = read_model(tmp_path / "b" / "model")
-    bundle = write_manifest(tmp_path / "b", Manifest({}, signature_raw=facts.signature_raw, engines=facts.engines()))
+    bundle = seal(tmp_path / "b", row_wise=False)
     table = Table(("a", "b"), list(frame.itertuples(index=False, name=None)))
     assert values(ask(load(bundle), list(table.split()))) == pytest.approx(model.predict(frame).tolist())
 
@@ -245,7 +238,7 @@ def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
 def test_opening_needs_trust_and_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
     bundle = make(tmp_path, "return model_input['text'].tolist()")
     with pytest.raises(CodeNotTrusted):
-        open_engine(open_bundle(bundle.path), trust=Trust(allow=False, entries=()))
+        open_engine(open_bundle(bundle.path), ModelSpec(bundle.digest))
     engine = load(open_bundle(bundle.path))
     assert values(ask(engine, texts("a"))) == ["a"]
     engine.close()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from likewise.core.errors import WrongUsage
 from likewise.core.options import as_json, coerce, described
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker import requests
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.checking import check, option_of
@@ -26,7 +26,7 @@ from likewise.targets.sagemaker.patterns import compiled
 from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.transform_options import split
 
-MODEL = Model("sha256:" + "a" * 64, Path("/b"), "models:/m/1")
+MODEL = ModelSpec("sha256:" + "a" * 64, Path("/b"), "models:/m/1")
 ROLE = "arn:aws:iam::123456789012:role/serving"
 MLFLOW = """
     execution_role_arn assume_role_arn bucket image_url region_name instance_type instance_count vpc_config
@@ -137,7 +137,7 @@ def test_a_name_that_sagemaker_does_not_take_is_refused(name: str) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=400), st.sampled_from([None, "torch"]))
 def test_tags_are_always_of_the_form_that_aws_takes(source: str, engine: str | None) -> None:
-    tags = tags_of("name", Model(MODEL.digest, MODEL.folder, source, engine), {"team": "a b"})
+    tags = tags_of("name", ModelSpec(MODEL.digest, MODEL.folder, source, engine), {"team": "a b"})
     check("sagemaker", "CreateEndpoint", requests.create_request("name", "config", tags), {})
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from likewise.core.signature import Signature
-from likewise.server import ServedModel, curl_line
+from likewise.server import ServedModel
 from likewise.server.description.openapi import describe
+from likewise.server.pages import curl_line
 from likewise.server.pages.docs_page import docs_page
 from likewise.server.pages.page import CSP, landing_page
 from likewise.wire import Form, decode

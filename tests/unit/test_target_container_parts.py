@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from likewise.core.errors import DeployFailed, NotDeployed, PortTaken, TargetUnavailable, WrongUsage
 from likewise.core.options import as_json, coerce, described
+from likewise.core.spec import ModelSpec
 from likewise.images.containers import Engine
-from likewise.targets.base import Live, Model
+from likewise.targets.base import Live
 from likewise.targets.container import look
 from likewise.targets.container.door import Door
 from likewise.targets.container.inside import _listener
@@ -29,7 +30,7 @@ from likewise.targets.container.running import version_command
 from likewise.targets.container.target import ContainerTarget
 from likewise.targets.container.telling import receipt_of, status_of
 
-MODEL = Model("sha256:" + "a" * 64, Path("/nowhere"), "models:/m/1", "openvino", "bf16", False)
+MODEL = ModelSpec("sha256:" + "a" * 64, Path("/nowhere"), "models:/m/1", "openvino", "bf16", False)
 ENGINE = """#!{python}
 import json, sys
 arguments = sys.argv[1:]

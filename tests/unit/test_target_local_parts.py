@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import open_bundle
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import BundleTampered, ModelNotFound, NotDeployed, WrongUsage
 from likewise.core.options import as_json, coerce, described
+from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.server.run import HAND_OVER
-from likewise.targets.base import Live, Model, Receipt, Target
+from likewise.targets.base import Live, Receipt, Target
 from likewise.targets.local import service
-from likewise.targets.local.backoff import FIRST_S, HEALTHY_S, LONGEST_S, Backoff
 from likewise.targets.local.control import Gone, ask, open_control
 from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
@@ -29,7 +28,7 @@ from likewise.targets.local.place import keep_only, place
 from likewise.targets.local.supervisor import trim
 from likewise.targets.local.target import LocalTarget
 
-ASKED = Asked("sha256:ab", None, None, True, as_json(LocalOptions()))
+ASKED = Asked(ModelSpec("sha256:ab", trust=True), as_json(LocalOptions()))
 
 
 def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:
@@ -44,15 +43,6 @@ def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
     return Home(tmp_path / "data" / "local" / "one")
-
-
-@given(st.lists(st.floats(0, 3 * HEALTHY_S)))
-def test_pauses_double_until_one_was_healthy(lives: list[float]) -> None:
-    backoff, expected = Backoff(), FIRST_S
-    for lived in lives:
-        expected = FIRST_S if lived >= HEALTHY_S else expected
-        assert backoff.pause_s(lived) == expected
-        expected = min(LONGEST_S, 2 * expected)
 
 
 def test_the_options_are_the_servers_and_come_back_from_json() -> None:
@@ -87,6 +77,22 @@ def test_the_deployments_file_is_written_whole_and_read_back(home: Home) -> None
     assert home.folder.stat().st_mode & 0o077 == 0
     home.clear()
     assert not home.folder.exists()
+
+
+def test_a_deployment_of_an_earlier_version_is_read(home: Home) -> None:
+    home.make()
+    asked = {
+        "digest": "sha256:ab",
+        "engine": None,
+        "precision": None,
+        "trust": True,
+        "options": as_json(LocalOptions()),
+    }
+    written = {"asked": asked, "host": "127.0.0.1", "port": 1, "url": "http://127.0.0.1:1", "before": None}
+    (home.folder / "deployment.json").write_text(json.dumps(written))
+    deployment = home.read()
+    assert deployment == Deployment(ASKED, "127.0.0.1", 1, "http://127.0.0.1:1")
+    assert deployment.as_dict() == written
 
 
 def test_the_lock_is_waited_for(home: Home) -> None:
@@ -190,18 +196,18 @@ def test_nobody_at_the_control_socket_is_told_as_gone(home: Home) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-a", "a b", "x" * 64, "ü", "a\n"])
 def test_names_that_are_no_folder_of_ours_are_refused(home: Home, name: str) -> None:
     with pytest.raises(WrongUsage, match="name"):
-        LocalTarget("local").plan("create", name, Model("sha256:ab", home.folder, "x"), LocalOptions(), None)
+        LocalTarget("local").plan("create", name, ModelSpec("sha256:ab", home.folder, "x"), LocalOptions(), None)
 
 
 def test_a_model_that_needs_trust_is_found_before_anything_is_done(home: Home, tmp_path: Path) -> None:
     digest, safe = bundle(tmp_path / "code"), bundle(tmp_path / "safe", engine="torch")
     target, options = LocalTarget("local"), LocalOptions()
-    (finding,) = target.check(Model(digest, tmp_path / "code", "x"), options)
+    (finding,) = target.check(ModelSpec(digest, tmp_path / "code", "x"), options)
     assert finding.fatal
     assert "--trust" in finding.remedy
-    assert target.check(Model(digest, tmp_path / "code", "x", trust=True), options) == []
-    assert target.check(Model(safe, tmp_path / "safe", "x"), options) == []
-    assert target.check(Model(digest, tmp_path / "gone", "x"), options) == []
+    assert target.check(ModelSpec(digest, tmp_path / "code", "x", trust=True), options) == []
+    assert target.check(ModelSpec(safe, tmp_path / "safe", "x"), options) == []
+    assert target.check(ModelSpec(digest, tmp_path / "gone", "x"), options) == []
 
 
 def test_undoing_what_was_never_done_does_nothing(home: Home, tmp_path: Path) -> None:
@@ -217,19 +223,19 @@ def test_undoing_leaves_alone_what_another_plan_has_made(home: Home) -> None:
     home.make()
     deployment = Deployment(ASKED, "127.0.0.1", 1, "http://127.0.0.1:1")
     home.write(deployment)
-    home.bundle(ASKED.digest).mkdir(parents=True)
+    home.bundle(ASKED.model.digest).mkdir(parents=True)
     other = {**ASKED.as_dict(), "digest": "sha256:cd"}
     target = LocalTarget("local")
     target.undo("start", {"name": "one", "asked": other})
     target.undo("switch", {"name": "one", "asked": other, "before": ASKED.as_dict()})
     target.undo("place", {"name": "one", "digest": "sha256:cd"})
     assert home.read() == deployment
-    assert home.bundle(ASKED.digest).is_dir()
-    assert [(each.name, each.model.digest) for each in target.found()] == [("one", ASKED.digest)]
+    assert home.bundle(ASKED.model.digest).is_dir()
+    assert [(each.name, each.model.digest) for each in target.found()] == [("one", ASKED.model.digest)]
 
 
 def test_what_is_not_there_is_told(home: Home) -> None:
-    model = Model("sha256:ab", home.folder, "x")
+    model = ModelSpec("sha256:ab", home.folder, "x")
     receipt = Receipt("local", "one", model, {}, {}, "", "")
     target = LocalTarget("local")
     assert target.status(receipt).state == "gone"
@@ -244,7 +250,7 @@ def test_what_is_not_there_is_told(home: Home) -> None:
 def test_a_deployment_without_processes_is_failing_with_a_remedy(home: Home) -> None:
     home.make()
     home.write(Deployment(ASKED, "127.0.0.1", 1, "http://127.0.0.1:1"))
-    receipt = Receipt("local", "one", Model("sha256:ab", home.folder, "x"), {}, {}, "", "")
+    receipt = Receipt("local", "one", ModelSpec("sha256:ab", home.folder, "x"), {}, {}, "", "")
     status = LocalTarget("local").status(receipt)
     assert (status.state, status.url) == ("failing", "http://127.0.0.1:1")
     assert "likewise update one" in status.about

@@ -22,9 +22,10 @@ from starlette.routing import Route
 
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.options import as_json, coerce
+from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.shipping.unpack import unpacked
-from likewise.targets.base import Model, Receipt, output_of
+from likewise.targets.base import Receipt, output_of
 from likewise.targets.ray.application import version_of
 from likewise.targets.ray.look import url_of
 from likewise.targets.ray.needs import room_for
@@ -33,7 +34,7 @@ from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import Door
 from likewise.targets.ray.target import RayTarget
 
-MODEL = Model("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
+MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
 PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1}
 SEEN = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": HTTP, "ingress": PYTHON_PROXY}
@@ -102,7 +103,7 @@ def test_a_canary_is_a_share_of_the_replicas() -> None:
 
 
 def test_what_a_replica_is_made_of_decides_whether_it_restarts() -> None:
-    def made(options: RayOptions, model: Model = MODEL, key: str = "1") -> str:
+    def made(options: RayOptions, model: ModelSpec = MODEL, key: str = "1") -> str:
         shipment = {"bundle": {"key": key, "parts": 1}}
         return version_of({"model": model.as_dict(), "options": as_json(options), "shipment": shipment})
 

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likewise.core.errors import Busy, DeployFailed, OutputRefused
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply, take_back
-from likewise.targets.base import Finding, Model, Plan, Receipt, Step, Verb, output_of
+from likewise.targets.base import Finding, Plan, Receipt, Step, Verb, output_of
 
-MODEL = Model("sha256:ab", Path("/bundle"), "models:/m/1")
+MODEL = ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1")
 
 
 class Killed(BaseException):
@@ -42,10 +43,12 @@ class World:
     error: BaseException | None = None
     after: bool = False
 
-    def check(self, model: Model, options: Any) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: Any) -> Sequence[Finding]:
         return ()
 
-    def plan(self, verb: Verb, name: str, model: Model | None, options: Any, current: Receipt | None) -> Sequence[Step]:
+    def plan(
+        self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
+    ) -> Sequence[Step]:
         return ()
 
     def do(self, action: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -62,7 +65,7 @@ class World:
         self.things.discard(action)
 
 
-def plan_of(*actions: str, verb: Verb = "create", model: Model | None = MODEL) -> Plan:
+def plan_of(*actions: str, verb: Verb = "create", model: ModelSpec | None = MODEL) -> Plan:
     """A chain: each step takes what the one before it gave."""
     steps = [
         Step(a, a, f"makes {a}", {"of": output_of(before, "made")} if before else {})
@@ -156,7 +159,7 @@ def test_what_was_begun_can_be_taken_back_alone(tmp_path: Path) -> None:
 def test_an_update_remembers_what_was_before_and_a_failed_one_changes_no_receipt(tmp_path: Path) -> None:
     receipts, world = Receipts(tmp_path / "r.db"), World()
     first = apply(plan_of("a"), world, receipts)
-    other = Model("sha256:cd", Path("/other"), "models:/m/2")
+    other = ModelSpec("sha256:cd", Path("/other"), "models:/m/2")
     second = apply(plan_of("a", "b", verb="update", model=other), world, receipts)
     assert first is not None
     assert second is not None

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny_classifier import POSITIONS, TEXTS, as_mlflow_flavour, make_classifier
+from tests.support.classifier import POSITIONS, TEXTS, as_mlflow_flavour, make_classifier
 from transformers import AutoModelForSequenceClassification
 
 from likewise.core.errors import ModelInvalid

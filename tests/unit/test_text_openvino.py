@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_classifier import POSITIONS, TEXTS, make_classifier
+from tests.support.classifier import POSITIONS, TEXTS, make_classifier
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from likewise.core.errors import EngineUnavailable

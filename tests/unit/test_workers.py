@@ -24,9 +24,9 @@ from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied
 from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
 from likewise.workers import WorkerPool
-from likewise.workers.backoff import LONGEST_S, STEADY_S, Backoff
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
 from likewise.workers.open import THREAD_VARIABLES, worker_environment
+from likewise.workers.pool import STEADY_S
 from likewise.workers.worker import Worker
 
 SPEC = EngineSpec("fake", "none", row_wise=True, thread_safe=True, pure=True, budget=8, digest="sha256:1", slots=1)
@@ -105,32 +105,6 @@ def test_each_entry_that_cannot_be_sent_says_why() -> None:
 
 
 # --- when to start again ---------------------------------------------------------------------------------------------
-
-
-def test_the_first_is_replaced_at_once_and_the_next_ones_ever_later() -> None:
-    backoff = Backoff()
-    delays = [backoff.ended(1, worked=True) for _ in range(10)]
-    assert delays == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_S, LONGEST_S])
-    assert backoff.failures == 0
-
-
-def test_one_that_was_steady_is_replaced_at_once_again() -> None:
-    backoff = Backoff()
-    for _ in range(5):
-        backoff.failed()
-    assert backoff.ended(STEADY_S, worked=False) == 0
-    assert backoff.failures == 0
-    assert backoff.ended(STEADY_S - 1, worked=True) == pytest.approx(0.1)
-
-
-@given(st.lists(st.booleans()))
-def test_failures_are_those_since_one_has_worked(endings: list[bool]) -> None:
-    backoff = Backoff()
-    for worked in endings:
-        delay = backoff.ended(1, worked=worked)
-        assert 0 <= delay <= LONGEST_S
-    since = endings[::-1].index(True) if True in endings else len(endings)
-    assert backoff.failures == since
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from likewise.batch.options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,13 @@ class Report:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Shipped:
-    """The model as a runner carries it to other machines, where it is opened again.
-
-    bundle: its folder. engine, precision: the choice of engine, None for the fastest there. trust: its code may run.
-    """
-
-    bundle: Path
-    engine: str | None
-    precision: str | None
-    trust: bool
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """A model, an input, an output. `progress` is called after every forward pass.
 
     engine: loads when it is first asked, so a runner that computes elsewhere does not ask it. source: a path, a glob,
-    an `s3://` address, or what else the runner reads. shipped: None where the caller has an engine and no bundle.
+    an `s3://` address, or what else the runner reads. model: for runners that open it on other
+    machines; None where the caller has an engine and no bundle.
     """
 
     engine: Engine
@@ -81,4 +70,4 @@ class Job:
     output: Path
     options: ScoreOptions
     progress: Callable[[Progress], None]
-    shipped: Shipped | None = None
+    model: ModelSpec | None = None

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 from likewise.batch.formats import FORMATS
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option, parse_pairs
+
+parse_conf = partial(parse_pairs, "--conf", "KEY=VALUE", "spark.executor.memory=4g")
+parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", last=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreOptions:
     """Options of `score`; WrongUsage where one cannot mean anything. Each field's metadata has `help` and `metavar`."""
 
-    runner: str = field(
-        default="local",
-        metadata={"help": "What runs the job: local, spark, or one that a package adds.", "metavar": "NAME"},
+    runner: str = option("local", "What runs the job: local, spark, or one that a package adds.", "--runner NAME")
+    column: Mapping[str, str] = option(
+        dict, "Input column that feeds a column of the model; repeatable.", "--column INPUT=MODEL", parse=parse_columns
     )
-    column: Mapping[str, str] = field(
-        default_factory=dict,
-        metadata={"help": "Input column that feeds a column of the model; repeatable.", "metavar": "INPUT=MODEL"},
+    input_format: str | None = option(
+        None, "Format of INPUT: csv, jsonl or parquet; from its suffix by default.", "--input-format FORMAT"
     )
-    input_format: str | None = field(
-        default=None,
-        metadata={"help": "Format of INPUT: csv, jsonl or parquet; from its suffix by default.", "metavar": "FORMAT"},
+    format: str | None = option(
+        None, "Format of OUTPUT: csv, jsonl or parquet; the input's by default.", "--format FORMAT"
     )
-    format: str | None = field(
-        default=None,
-        metadata={"help": "Format of OUTPUT: csv, jsonl or parquet; the input's by default.", "metavar": "FORMAT"},
+    restart: bool = option(
+        False, "Start anew: replace an OUTPUT that exists, drop what a stopped job has.", "--restart"
     )
-    restart: bool = field(
-        default=False,
-        metadata={"help": "Start anew: replace an OUTPUT that exists, drop what a stopped job has.", "metavar": None},
+    fail_on_quarantine: float | None = option(
+        None, "Fail when more than this share of the rows was quarantined.", "--fail-on-quarantine PERCENT"
     )
-    fail_on_quarantine: float | None = field(
-        default=None,
-        metadata={"help": "Fail when more than this share of the rows was quarantined.", "metavar": "PERCENT"},
+    budget: int | None = option(None, "Tokens a forward pass; the engine's own by default.", "--budget TOKENS")
+    window: int = option(4096, "Rows that are read and sorted by length together.", "--window ROWS")
+    master: str | None = option(
+        None,
+        "Spark: address of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
+        "all cores of this machine by default.",
+        "--master URL",
     )
-    budget: int | None = field(
-        default=None, metadata={"help": "Tokens a forward pass; the engine's own by default.", "metavar": "TOKENS"}
-    )
-    window: int = field(
-        default=4096,
-        metadata={"help": "Rows that are read and sorted by length together.", "metavar": "ROWS"},
-    )
-    master: str | None = field(
-        default=None,
-        metadata={
-            "help": "Spark: address of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
-            "all cores of this machine by default.",
-            "metavar": "URL",
-        },
-    )
-    runner_conf: Mapping[str, str] = field(
-        default_factory=dict,
-        metadata={"help": "Passed to the runner, for Spark its configuration; repeatable.", "metavar": "KEY=VALUE"},
+    runner_conf: Mapping[str, str] = option(
+        dict, "Passed to the runner, for Spark its configuration; repeatable.", "--conf KEY=VALUE", parse=parse_conf
     )
 
     def __post_init__(self) -> None:
@@ -68,29 +57,3 @@ class ScoreOptions:
         for name, number in (("budget", self.budget), ("window", self.window)):
             if number is not None and number < 1:
                 raise WrongUsage(f"{name} is {number}", remedy="a number of at least 1")
-
-
-def parse_conf(pairs: Iterable[str]) -> dict[str, str]:
-    """`["spark.executor.memory=4g"]` as a mapping; WrongUsage for anything else."""
-    mapping: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not (key and sign) or key in mapping:
-            raise WrongUsage(
-                f"--conf {pair!r} is not KEY=VALUE, or names KEY twice", remedy="--conf spark.executor.memory=4g"
-            )
-        mapping[key] = value
-    return mapping
-
-
-def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """`["review=text"]` as `{"review": "text"}`: the input's column first. WrongUsage for anything else."""
-    mapping: dict[str, str] = {}
-    for pair in pairs:
-        name, sign, model_name = pair.rpartition("=")
-        if not (name and sign and model_name) or name in mapping:
-            raise WrongUsage(
-                f"--column {pair!r} is not INPUT=MODEL, or names INPUT twice", remedy="--column review=text"
-            )
-        mapping[name] = model_name
-    return mapping

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from likewise.batch.job import Job, Progress, Report, Shipped
+from likewise.batch.job import Job, Progress, Report
 from likewise.batch.options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 
 Runner = Callable[[Job], Report]
 
@@ -28,18 +29,18 @@ def score(
     output: str | Path,
     options: ScoreOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
-    shipped: Shipped | None = None,
+    model: ModelSpec | None = None,
 ) -> Report:
     """Score the rows of `source` into `output`, which appears under its name only when it is whole.
 
-    source: a file, a folder, a glob, or the like at `s3://`.  shipped: for runners that open the model elsewhere.
+    source: a file, a folder, a glob, or the like at `s3://`.  model: for runners that open it elsewhere.
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra;
     the same call goes on where chunks of the job are done.  TooManyQuarantined is raised once everything is written.
     """
     options = options or ScoreOptions()
     run = runner(options.runner)
     place = _folder_or_file(str(output))
-    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, shipped))
+    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, model))
 
 
 def names() -> tuple[str, ...]:

@@ -19,14 +19,14 @@ from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
-from likewise.bundles.format import MANIFEST, FileEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundles.format import MANIFEST, EngineEntry, FileEntry, Manifest, Reference, Source, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
 from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import Trust
 from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
-from likewise.engine.kinds import CalibrationTexts, CompileRequest
+from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
 from likewise.pipeline.mlmodel import read_model
@@ -65,7 +65,8 @@ def build_bundle(
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent, options, given)
         draft.fill()
         sealed = draft.seal()
-        if is_bundle(target) and (held := open_bundle(target)).digest == sealed.digest:
+        if is_bundle(target):
+            held = _same_or_refused(target, sealed.digest)
             draft.report("this very bundle is there already, and stays as it is; to compile it anew, remove it")
             return draft.asked_for(held)
         draft.compile(sealed)
@@ -137,13 +138,13 @@ class _Draft:
         self.origins += self.source.origins
         self.facts = read_model(self.folder / "model")
         self.code = _trusted(self.trust, self.uri, self.source.resolved)
-        if not self.facts.pipeline and not self.code:
+        if self.facts.needs_code and not self.code:
             self.trust.require(uri=_typed(self.uri), what=f"the model {self.uri}")
         for uri, via in self._declared():
             if via == "declared" and not self.code:
                 _refuse_elsewhere(uri, self.uri)
             self._vendor(uri, via)
-        if not self.facts.pipeline and not self._traced_before(known):
+        if self.code and not self.facts.pipeline and not self._traced_before(known):
             self._trace()
 
     def seal(self) -> Bundle:
@@ -160,13 +161,18 @@ class _Draft:
             pipeline=self.facts.pipeline,
             source=Source(self.uri, self.source.resolved),
             environment=self.facts.environment,
-            engines=self.facts.engines(),
+            engines=self._engines(),
         )
         return write_manifest(self.folder, self.manifest)
 
+    def _engines(self) -> tuple[EngineEntry, ...]:
+        """Those that run the model as it was logged; what its own code opens is known of a traced or declared model."""
+        known = self.code or self.facts.pipeline
+        return tuple(entry for entry in self.facts.engines() if known or not runs_code(entry))
+
     def compile(self, sealed: Bundle) -> None:
         """Add the engines that can be compiled here; the digest stays."""
-        request = CompileRequest(self.compiling, self.texts, self.stage / "compile", self.report)
+        request = CompileRequest(self.compiling, self.texts, self.facts, self.stage / "compile", self.report)
         made = compile_engines(sealed, request)
         self.timed_on = made.texts
         self.manifest = replace(self.manifest, engines=(*made.entries, *self.manifest.engines))
@@ -356,15 +362,20 @@ def _refuse_occupied(target: Path, uri: str) -> None:
 def _place(folder: Path, target: Path, digest: str) -> Bundle:
     try:
         folder.rename(target)
-    except OSError as error:
+    except OSError:
         if not target.exists():
             raise
-        if is_bundle(target) and (held := open_bundle(target)).digest == digest:
-            return held  # another process has made the same one meanwhile
-        raise OutputRefused(
-            f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
-        ) from error
+        return _same_or_refused(target, digest)  # another process has made one meanwhile
     return open_bundle(target)
+
+
+def _same_or_refused(target: Path, digest: str) -> Bundle:
+    """The bundle at `target`, where that has this digest; OutputRefused else."""
+    if is_bundle(target) and (held := open_bundle(target)).digest == digest:
+        return held
+    raise OutputRefused(
+        f"{target} exists and is another bundle", remedy="name a folder that does not exist, or remove that one"
+    )
 
 
 def _silent(line: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.engine.kinds import CompiledEngines, CompileRequest, kinds
+from likewise.engine.kinds import CompiledEngines, CompileRequest
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
@@ -16,7 +16,7 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
     Raises a kind's `failure`, and what the first one raised where the options ask for bf16 and then none offers it.
     """
     made, refused = [], list[LikewiseError]()
-    for kind in kinds():
+    for kind in request.model.kinds():
         try:
             made.append(kind.compile(bundle, replace(request, work=request.work / kind.name)))
         except LikewiseError as raised:

@@ -22,7 +22,7 @@ from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
 from likewise.engine.rates import label
 from likewise.engine.text.compiled import TOKENIZER, place
-from likewise.pipeline.engine import classifiers
+from likewise.pipeline.pipeline import classifiers
 from likewise.pipeline.texts import made_texts, sample
 
 TIMEOUT = 300.0  # seconds

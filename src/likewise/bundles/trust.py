@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_config_path
 
+from likewise.bundles.open import Bundle
 from likewise.bundles.store import asked_store, needs_store
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
@@ -124,6 +125,17 @@ class Trust:
                 f"{what} can only be loaded by running its own Python code, which nobody has allowed",
                 remedy=f"if you trust its maker: add --trust, or once and for all: likewise trust {name}",
             )
+
+    def allows_bundle(self, bundle: Bundle) -> bool:
+        """Whether code of `bundle` may run, by its folder or its digest.
+
+        Never by the manifest's own `source`: a stranger's bundle may claim any.
+        """
+        return self.allows(uri=str(bundle.path.resolve()), digest=bundle.digest)
+
+    def require_bundle(self, bundle: Bundle) -> None:
+        """CodeNotTrusted unless `allows_bundle`."""
+        self.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
 
 
 def _covers(prefix: str, uri: str) -> bool:

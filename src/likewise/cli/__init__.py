@@ -1,4 +1,4 @@
-"""The command line: the only room that prints, asks or exits."""
+"""The command line: the only package that prints, prompts or exits."""
 
 from likewise.cli.app import main
 

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from likewise.cli import deploying, images, jobs, machine, models, proof, running
+from likewise.cli.flags import with_flags
 from likewise.cli.screen import failure
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 
@@ -32,7 +33,7 @@ COMMANDS = (
     *(machine.demo, machine.doctor, models.trust),
 )
 for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(command)
+    app.command(command.__name__.rstrip("_"))(with_flags(command))
 app.add_typer(images.image)
 
 

@@ -14,60 +14,53 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import argument, flag
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.core.options import coerce, described, parse_config
+from likewise.core.spec import ModelSpec
 from likewise.deployments import Planned
 from likewise.targets import base
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import names, open_target
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="What the deployment is called.")]
-To = Annotated[str | None, typer.Option("--to", "-t", metavar="TARGET", help="Where it stands, if that is not clear.")]
-Config = Annotated[
-    list[str] | None,
-    typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the target; nested ones as JSON."),
-]
-PlanFlag = Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")]
+Name = Annotated[str, argument("NAME", "What the deployment is called.")]
+To = Annotated[str | None, flag("--to -t TARGET", "Where it stands, if that is not clear.")]
+Config = Annotated[list[str] | None, flag("--config -C KEY=VALUE", "An option of the target; nested ones as JSON.")]
+PlanFlag = Annotated[bool, flag("--plan", "Show what would be done, and do nothing.")]
 KNOWN = ("url", "log", "costs")
 """Of what steps gave: what people want to read."""
 
 
 def deploy(
     model: Model,
-    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="local, ray-serve, ray-serve://host:port, …")],
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it will be called.")] = None,
+    to: Annotated[str, flag("--to -t TARGET", "local, ray-serve, ray-serve://host:port, …")],
+    name: Annotated[str | None, flag("--name NAME", "What it will be called.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="With --plan: write it for the target's own tools (ray)."),
+        Path | None, flag("--output -o FILE", "With --plan: write it for the target's own tools (ray).")
     ] = None,
     bundle_at: Annotated[
-        str | None,
-        typer.Option("--bundle-at", metavar="PLACE", help="With -o: where nodes read the bundle, a folder or s3://…"),
+        str | None, flag("--bundle-at PLACE", "With -o: where nodes read the bundle, a folder or s3://…")
     ] = None,
     rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Carry the plan out on this machine, ask the model's example, delete it.")
+        bool, flag("--rehearse", "Carry the plan out on this machine, ask the model's example, delete it.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="With --rehearse: until Ctrl-C, for tools of your own.")] = False,
-    options: Annotated[bool, typer.Option("--options", help="Show the target's options, and do nothing.")] = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    keep: Annotated[bool, flag("--keep", "With --rehearse: until Ctrl-C, for tools of your own.")] = False,
+    options: Annotated[bool, flag("--options", "Show the target's options, and do nothing.")] = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Deploy MODEL to TARGET. Cut off and run again, it is gone on with; where a step fails, all is taken back."""
-    screen = Screen(json)
     if options:
         return screen.options(f"Options of {to}, of {', '.join(names())}", described(open_target(to).Options))
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="--name NAME")
     writer = _writer(to, output, bundle_at, plan)  # what is wrong is told before the model is bundled
-    wanted = deployments.model_of(model, engine, asked_precision(precision, exact), trust)
+    wanted = choice.find(model).spec()
     given = parse_config(config or [])
     if writer is not None and output is not None:
         text = writer(name, wanted, coerce(open_target(to).Options, given), bundle_at)
@@ -80,23 +73,19 @@ def deploy(
 
 def update(
     name: Name,
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="Another model; its own if left out.")] = None,
+    model: Annotated[str | None, argument("[MODEL]", "Another model; its own if left out.")] = None,
     to: To = None,
     config: Config = None,
-    to_previous: Annotated[bool, typer.Option("--to-previous", help="Back to what was before the last plan.")] = False,
+    to_previous: Annotated[bool, flag("--to-previous", "Back to what was before the last plan.")] = False,
     plan: PlanFlag = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Give a deployment another model, other options, or both; what is not named stays as it is."""
-    screen = Screen(json)
-    asked = asked_precision(precision, exact)
-    if model is None and (engine or asked):
+    if model is None and choice.pinned:
         raise WrongUsage("an engine is chosen for a model", remedy=f"likewise update {name} MODEL")
-    wanted = None if model is None else deployments.model_of(model, engine, asked, trust)
+    wanted = None if model is None else choice.find(model).spec()
     planned = deployments.plan(
         "update",
         name,
@@ -109,23 +98,20 @@ def update(
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
-def delete(name: Name, to: To = None, plan: PlanFlag = False, json: Json = False) -> None:
+def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
     """Take a deployment down, with all that it holds."""
-    screen = Screen(json)
     planned = deployments.plan("delete", name, to=to, settle=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
 def list_(
-    to: Annotated[
-        str | None,
-        typer.Option("--to", "-t", metavar="TARGET", help="On this target, with what others have deployed there."),
-    ] = None,
-    json: Json = False,
+    to: Annotated[str | None, flag("--to -t TARGET", "On this target, with what others have deployed there.")] = None,
+    *,
+    screen: Screen,
 ) -> None:
     """What has been deployed from here, on every target, and what costs money for as long as it stands."""
-    screen, receipts = Screen(json), deployments.deployments(to)
-    if json:
+    receipts = deployments.deployments(to)
+    if screen.as_json:
         screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
         return
     if not receipts:
@@ -137,27 +123,22 @@ def list_(
     screen.table("Deployments", ("name", "target", "model", "bundle", "since", "costs"), rows)
 
 
-def status(name: Name, to: To = None, json: Json = False) -> None:
+def status(name: Name, to: To = None, *, screen: Screen) -> None:
     """How a deployment is now, as its place says; exit code 1 where it does not answer."""
     receipt, now = deployments.status(name, to=to)
-    Screen(json).result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
+    screen.result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
     if now.state in ("failing", "gone"):
         raise typer.Exit(1)
 
 
 def predict(
     name: Name,
-    source: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A request: a .json or .csv file, - for stdin, or JSON itself.")
-    ],
+    source: Annotated[str, argument("INPUT", "A request: a .json or .csv file, - for stdin, or JSON itself.")],
     to: To = None,
-    later: Annotated[
-        bool, typer.Option("--async", help="By way of the place's queue, for an endpoint that answers later.")
-    ] = False,
-    timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", help="With --async: to wait for the answer.", min=0.001)
-    ] = 900.0,
-    json: Json = False,  # noqa: ARG001  the answer is JSON in any case
+    later: Annotated[bool, flag("--async", "By way of the place's queue, for an endpoint that answers later.")] = False,
+    timeout: Annotated[float, flag("--timeout SECONDS", "With --async: to wait for the answer.", min=0.001)] = 900.0,
+    *,
+    screen: Screen,  # noqa: ARG001  the answer is JSON in any case
 ) -> None:
     """Ask a deployment, in any form that its `/invocations` takes."""
     body, kind = _request(source)
@@ -186,7 +167,7 @@ def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> 
     return target.written
 
 
-def _write(output: Path, text: str, name: str, model: base.Model, screen: Screen) -> None:
+def _write(output: Path, text: str, name: str, model: ModelSpec, screen: Screen) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -209,7 +190,7 @@ def _request(source: str) -> tuple[bytes, str]:
         raise InputNotFound(f"{source}: {error.strerror}", remedy="name a .json or .csv file, - or JSON") from error
 
 
-def _rehearse(model: base.Model, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
+def _rehearse(model: ModelSpec, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
     """What was deployed, and what it answered to the model's own example."""
     began = time.monotonic()
 

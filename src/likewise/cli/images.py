@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likewise import api
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision, described
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import argument, flag, with_flags
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
-from likewise.engine.options import EngineOptions
 from likewise.images.build import Built, ImageOptions, Parts, build_image
 from likewise.images.containers import Running, find_engine, load, start
 from likewise.images.dockerfile import write_dockerfile
@@ -25,59 +24,37 @@ from likewise.images.store import Store
 LOOK_S = 1.0  # how often to look whether a container still runs
 image = typer.Typer(name="image", help="Container images, assembled without a daemon.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME:TAG", help="An image that was built here.")]
-Base = Annotated[str, typer.Option(metavar="IMAGE", help=described(ImageOptions, "base"))]
-Wheels = Annotated[list[Path] | None, typer.Option("--wheels", metavar="DIR", help=described(ImageOptions, "wheels"))]
-Lock = Annotated[Path | None, typer.Option("--lock", metavar="FILE", help=described(ImageOptions, "lock"))]
-Fresh = Annotated[bool, typer.Option("--pull", help=described(ImageOptions, "fresh"))]
-With = Annotated[str | None, typer.Option("--with", metavar="PROGRAM", help="docker or podman; what answers first.")]
-_DEFAULTS = ImageOptions()
-_platform = described(ImageOptions, "platforms")
+Name = Annotated[str, argument("NAME:TAG", "An image that was built here.")]
+With = Annotated[str | None, flag("--with PROGRAM", "docker or podman; what answers first.")]
 
 
-@image.command()
 def build(
     model: Model,
-    tag: Annotated[str, typer.Option("--tag", "-t", metavar="NAME:TAG", help="What it is called here.")],
-    platform: Annotated[list[str] | None, typer.Option(metavar="PLATFORM", help=_platform)] = None,
-    base: Base = _DEFAULTS.base,
-    oci: Annotated[
-        Path | None,
-        typer.Option("--oci", metavar="DIR", help="Write it as an OCI image layout too, into a new folder."),
-    ] = None,
-    wheels: Wheels = None,
-    lock: Lock = None,
-    pull: Fresh = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    tag: Annotated[str, flag("--tag -t NAME:TAG", "What it is called here.")],
+    oci: Annotated[Path | None, flag("--oci DIR", "Write it as an OCI image layout too, into a new folder.")] = None,
+    *,
+    options: ImageOptions,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Assemble an image of MODEL: base, locked environment, bundle. The same inputs give the same digest."""
-    screen = Screen(json)
-    found = api.find(model, trust=trust, report=screen.note)
-    choice = EngineOptions(engine, asked_precision(precision, exact))
-    options = _options(platform, base, wheels, lock, pull, choice, _trusted(found))
-    built = build_image(found, tag, options, report=screen.note)
+    found = choice.find(model, screen.note)
+    built = build_image(found, tag, found.spec(), replace(options, created=_epoch()), report=screen.note)
     if oci is not None:
         write_layout(Store(), built.name, oci)
     screen.result(_document(built, oci), "Image", _facts(built, oci))
 
 
-@image.command()
 def push(
     name: Name,
     to: Annotated[
-        str,
-        typer.Argument(
-            metavar="REGISTRY/NAME[:TAG]", help="Or ecr:/REGION/NAME[:TAG]. Without a tag, it is the bundle's digest."
-        ),
+        str, argument("REGISTRY/NAME[:TAG]", "Or ecr:/REGION/NAME[:TAG]. Without a tag, it is the bundle's digest.")
     ],
-    json: Json = False,
+    *,
+    screen: Screen,
 ) -> None:
     """Send an image to a registry; layers that it has already are not sent, a cut is gone on from."""
-    screen, begun = Screen(json), time.perf_counter()
+    begun = time.perf_counter()
     if to.startswith("ecr:"):
         from likewise.targets.sagemaker.ecr import push as push_to_ecr  # the extra `aws`
 
@@ -93,23 +70,20 @@ def push(
     screen.result({**document, "pinned": pushed.pinned, "seconds": seconds}, "Pushed", facts)
 
 
-@image.command()
 def run(
     name: Name,
-    port: Annotated[int, typer.Option("--port", "-p", min=1, max=65535, help="Port of this machine.")] = 5000,
+    port: Annotated[int, flag("--port -p", "Port of this machine.", min=1, max=65535)] = 5000,
     program: With = None,
     network: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="host, where containers can have no network of their own."),
+        str | None, flag("--network NAME", "host, where containers can have no network of their own.")
     ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", metavar="OPTION", help="More for its run: --memory=2g. Repeatable.")
-    ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
-    json: Json = False,
+    option: Annotated[list[str] | None, flag("--option OPTION", "More for its run: --memory=2g. Repeatable.")] = None,
+    detach: Annotated[bool, flag("--detach -d", "Leave it running.")] = False,
+    *,
+    screen: Screen,
 ) -> None:
     """Run an image with Docker or Podman, on a read-only disk, until Ctrl-C or SIGTERM."""
-    screen, engine, store = Screen(json), find_engine(program), Store()
+    engine, store = find_engine(program), Store()
     loaded = load(store, name, engine)
     screen.note(f"{loaded} with {engine.program} {engine.version}")
     running = start(engine, loaded, port, network=network, more=option or ())
@@ -120,53 +94,25 @@ def run(
         _until_stopped(running)
 
 
-@image.command()
 def dockerfile(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
-    platform: Annotated[str, typer.Option(metavar="PLATFORM", help="linux/amd64 or linux/arm64.")] = "linux/amd64",
-    base: Base = _DEFAULTS.base,
-    wheels: Wheels = None,
-    lock: Lock = None,
-    pull: Fresh = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
+    options_platforms: Annotated[str, flag("--platform PLATFORM", "linux/amd64 or linux/arm64.")] = "linux/amd64",
+    *,
+    options: ImageOptions,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Write a Dockerfile and the layers that it adds, for those who build with Docker or Podman."""
-    screen = Screen(json)
-    found = api.find(model, trust=trust, report=screen.note)
-    choice = EngineOptions(engine, asked_precision(precision, exact))
-    options = _options([platform], base, wheels, lock, pull, choice, _trusted(found))
-    parts = write_dockerfile(found, output, options, report=screen.note)
+    found = choice.find(model, screen.note)
+    options = replace(options, platforms=(platform_named(options_platforms),), created=_epoch())
+    parts = write_dockerfile(found, output, found.spec(), options, report=screen.note)
     lines = [("folder", str(output)), ("then", f"docker build -t NAME:TAG {output}"), *_layer_facts(parts)]
     screen.result({"folder": str(output), **_parts_document(parts)}, "Dockerfile", lines)
 
 
-def _options(
-    platforms: list[str] | None,
-    base: str,
-    wheels: list[Path] | None,
-    lock: Path | None,
-    fresh: bool,
-    choice: EngineOptions,
-    trust: bool,
-) -> ImageOptions:
-    chosen = tuple(platform_named(each) for each in platforms or ()) or _DEFAULTS.platforms
-    if missing := [each for each in wheels or () if not each.is_dir()]:
-        raise WrongUsage(f"there is no folder {missing[0]}", remedy="--wheels names a folder of wheels")
-    return ImageOptions(
-        base=base,
-        platforms=chosen,
-        choice=choice,
-        trust=trust,
-        wheels=tuple(wheels or ()),
-        lock=lock,
-        fresh=fresh,
-        created=_epoch(),
-    )
+for command in (build, push, run, dockerfile):
+    image.command()(with_flags(command))
 
 
 def _epoch() -> int:
@@ -175,10 +121,6 @@ def _epoch() -> int:
     if not text.isdecimal():
         raise WrongUsage(f"SOURCE_DATE_EPOCH is {text!r}, and no number of seconds", remedy="correct or unset it")
     return int(text)
-
-
-def _trusted(found: api.Bundle) -> bool:
-    return found.trust.allows(uri=str(found.path.resolve()), digest=found.digest)
 
 
 def _until_stopped(running: Running) -> None:

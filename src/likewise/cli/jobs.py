@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import argument, flag
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.options import parse_config
 from likewise.targets.base import BATCH
@@ -20,31 +20,26 @@ from likewise.targets.base import BATCH
 
 def transform(
     model: Model,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="s3://bucket/prefix of CSV or JSON lines.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="OUTPUT", help="s3://bucket/prefix for `.out` files.")
-    ],
-    to: Annotated[str, typer.Option("--to", "-t", metavar="TARGET", help="sagemaker:/REGION")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the job's name begins with.")] = BATCH,
+    source: Annotated[str, argument("INPUT", "s3://bucket/prefix of CSV or JSON lines.")],
+    output: Annotated[str, flag("--output -o OUTPUT", "s3://bucket/prefix for `.out` files.")],
+    to: Annotated[str, flag("--to -t TARGET", "sagemaker:/REGION")],
+    name: Annotated[str, flag("--name NAME", "What the job's name begins with.")] = BATCH,
     config: Annotated[
-        list[str] | None,
-        typer.Option("--config", "-C", metavar="KEY=VALUE", help="An option of the job; nested ones as JSON."),
+        list[str] | None, flag("--config -C KEY=VALUE", "An option of the job; nested ones as JSON.")
     ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Run it again though it has completed.")] = False,
-    options: Annotated[bool, typer.Option("--options", help="Show the job's options, and do nothing.")] = False,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    restart: Annotated[bool, flag("--restart", "Run it again though it has completed.")] = False,
+    options: Annotated[bool, flag("--options", "Show the job's options, and do nothing.")] = False,
+    *,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
-    screen, target = Screen(json), deployments.jobs_of(to)  # what is wrong is told before the model is bundled
+    target = deployments.jobs_of(to)  # what is wrong is told before the model is bundled
     if options:
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
     done = deployments.job(
-        deployments.model_of(model, engine, asked_precision(precision, exact), trust),
+        choice.find(model).spec(),
         to,
         source,
         output,
@@ -59,15 +54,15 @@ def transform(
 
 
 def rehearse(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="sagemaker:/REGION")],
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND…", help="After `--`: what is run there.")],
+    target: Annotated[str, argument("TARGET", "sagemaker:/REGION")],
+    command: Annotated[list[str], argument("COMMAND…", "After `--`: what is run there.")],
 ) -> None:
     """Run COMMAND with TARGET's account on this machine in the place of the real one; its exit code.
 
     What the command deploys there is gone when it ends: `AWS_ENDPOINT_URL` and credentials of a rehearsal
     are in its environment, for AWS's own tools too.
     """
-    screen = Screen(as_json=False)
+    screen = Screen()
     with deployments.staged(target) as stage:
         for caution in stage.cautions:
             screen.note(caution)

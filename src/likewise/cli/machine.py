@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 
 from likewise.cli.chapter import Chapter
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import flag
+from likewise.cli.screen import Screen
 from likewise.doctor import examine
 
 
-def doctor(json: Json = False) -> None:
+def doctor(screen: Screen) -> None:
     """Show what this machine can do, and the remedy for what is missing. Exit code 1 only where nothing can run."""
-    screen = Screen(json)
     findings = examine()
-    if json:
+    if screen.as_json:
         screen.json({"findings": [asdict(f) for f in findings]})
     else:
         marks = {"ok": "✓", "missing": "–", "broken": "✗"}
@@ -29,20 +29,20 @@ def doctor(json: Json = False) -> None:
 
 
 def demo(
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything that the demo makes will lie.")
-    ] = Path("likewise-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="Train two layers instead of six.")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows to score.")] = 2000,
-    json: Json = False,
+    folder: Annotated[Path, flag("--output -o DIR", "Where everything that the demo makes will lie.")] = Path(
+        "likewise-demo"
+    ),
+    quick: Annotated[bool, flag("--quick", "Train two layers instead of six.")] = False,
+    rows: Annotated[int, flag("--rows", "How many rows to score.", min=1)] = 2000,
+    *,
+    screen: Screen,
 ) -> None:
     """The chapter from end to end: fine-tune, log, bundle, serve, curl, score, and Spark where Java is."""
-    screen = Screen(json)
     start = time.perf_counter()
     chapter = Chapter(folder, quick=quick, rows=rows)
     chapter.run()
     seconds = time.perf_counter() - start
-    if json:
+    if screen.as_json:
         screen.json({**chapter.facts, "seconds": seconds, "made": [asdict(m) for m in chapter.made]})
         return
     screen.out.print()

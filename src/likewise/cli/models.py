@@ -7,14 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
-from likewise.cli.options import described
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import argument, flag
+from likewise.cli.options import Model, TrustFlag
+from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
 from likewise.engine.kinds import runs_code
@@ -24,44 +23,27 @@ from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 if TYPE_CHECKING:
     from likewise.engine.text.compiled import Calibration
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help="A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
-        "a local path, s3://…",
-    ),
-]
-TrustFlag = Annotated[bool, typer.Option("--trust", help="Allow the model's own Python code to run.")]
-
 
 def bundle(
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to make.")],
+    output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
     reference: Annotated[
         list[str] | None,
-        typer.Option(help="Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
+        flag("--reference", "Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
     ] = None,
     row_wise: Annotated[
         bool | None,
-        typer.Option(help="Declare that rows are independent of each other (or not), where the model does not say."),
+        flag(
+            "--row-wise/--no-row-wise",
+            "Declare that rows are independent of each other (or not), where the model does not say.",
+        ),
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=described(CompileOptions, "calibration"))
-    ] = None,
-    calibration_column: Annotated[
-        str, typer.Option(metavar="NAME", help=described(CompileOptions, "calibration_column"))
-    ] = CompileOptions().calibration_column,
-    precision: Annotated[str | None, typer.Option(metavar="NAME", help=described(CompileOptions, "precision"))] = None,
-    measure: Annotated[bool, typer.Option(help=described(CompileOptions, "measure"))] = True,
+    *,
+    compiling: CompileOptions,
     trust: TrustFlag = False,
-    json: Json = False,
+    screen: Screen,
 ) -> None:
     """Make a self-contained bundle of MODEL, and prove that it opens with no network and no tracking server."""
-    screen = Screen(json)
-    compiling = CompileOptions(
-        calibration=calibration, calibration_column=calibration_column, precision=precision, measure=measure
-    )
     made = api.bundle(
         model,
         output,
@@ -77,13 +59,13 @@ def bundle(
 def inspect(
     model: Model,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time its engines on this machine first, and remember that here.")
+        bool, flag("--measure", "Time its engines on this machine first, and remember that here.")
     ] = False,
     trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    screen: Screen,
 ) -> None:
     """Show what MODEL's bundle holds: digest, signature, steps, references, environment, engines."""
-    screen = Screen(json)
     opened = api.find(model, trust=trust, report=screen.note)
     if measure:
         for name in api.measure(opened).differing:
@@ -93,12 +75,12 @@ def inspect(
 
 def trust(
     entry: Annotated[
-        str | None,
-        typer.Argument(metavar="PREFIX-OR-DIGEST", help="models:/NAME, a folder, or a bundle's sha256:… digest."),
+        str | None, argument("PREFIX-OR-DIGEST", "models:/NAME, a folder, or a bundle's sha256:… digest.")
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Take the entry back.")] = False,
-    list_: Annotated[bool, typer.Option("--list", help="Only show the entries.")] = False,
-    json: Json = False,
+    remove: Annotated[bool, flag("--remove", "Take the entry back.")] = False,
+    list_: Annotated[bool, flag("--list", "Only show the entries.")] = False,
+    *,
+    screen: Screen,
 ) -> None:
     """Remember that the code of these models may run; without an entry, show what is remembered."""
     if entry is None and remove:
@@ -108,7 +90,7 @@ def trust(
     else:
         entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
     shown = [(e.prefix, _trusted(e)) for e in entries] or [("nothing", "no model's code may run unasked")]
-    Screen(json).result({"trusted": [asdict(e) for e in entries]}, "Trusted", shown)
+    screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", shown)
 
 
 def _trusted(entry: trust_list.Entry) -> str:

@@ -1,30 +1,43 @@
-"""Options that several commands take, and help that is written once, where the Python API has it too."""
+"""Parameters that several commands take."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
+from likewise import api
+from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option
 from likewise.engine.options import EngineOptions
 
-
-def described(options: type, name: str) -> str:
-    """The help of the field `name` of an options dataclass."""
-    return str(next(f.metadata["help"] for f in fields(options) if f.name == name))
-
-
-EngineName = Annotated[str | None, typer.Option("--engine", metavar="NAME", help=described(EngineOptions, "name"))]
-Precision = Annotated[
-    str | None, typer.Option("--precision", metavar="NAME", help=described(EngineOptions, "precision"))
+Model = Annotated[
+    str,
+    argument(
+        "MODEL",
+        "A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
+        "a local path, s3://…",
+    ),
 ]
-Exact = Annotated[bool, typer.Option("--exact", help="The same as --precision fp32.")]
+TRUST = "Allow the model's own Python code to run."
+TrustFlag = Annotated[bool, flag("--trust", TRUST)]
 
 
-def asked_precision(precision: str | None, exact: bool) -> str | None:
-    """What `--precision` and `--exact` say together; WrongUsage where they disagree."""
-    if exact and precision not in (None, "fp32"):
-        raise WrongUsage(f"--exact is fp32, and --precision is {precision}", remedy="give one of the two")
-    return "fp32" if exact else precision
+@dataclass(frozen=True, slots=True)
+class Choice(EngineOptions):
+    """Which engine runs, and whether the model's code may; WrongUsage where the flags disagree."""
+
+    exact: bool = option(False, "The same as --precision fp32.", "--exact")
+    trust: bool = option(False, TRUST, "--trust")
+
+    def __post_init__(self) -> None:
+        if self.exact and self.precision not in (None, "fp32"):
+            raise WrongUsage(f"--exact is fp32, and --precision is {self.precision}", remedy="give one of the two")
+        if self.exact:
+            object.__setattr__(self, "precision", "fp32")
+        EngineOptions.__post_init__(self)
+
+    def find(self, model: str, report: Callable[[str], None] | None = None) -> api.Bundle:
+        """The model's bundle with this choice."""
+        return api.find(model, engine=self.name, precision=self.precision, trust=self.trust, report=report)

@@ -2,63 +2,45 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likewise.batch.options import parse_columns
-from likewise.cli.models import Model, TrustFlag
-from likewise.cli.options import EngineName, Exact, Precision, asked_precision, described
-from likewise.cli.screen import Json, Screen
+from likewise.cli.flags import flag
+from likewise.cli.options import Choice, Model
+from likewise.cli.screen import Screen
 from likewise.parity import Parity, PlaceParity, VerifyOptions
 from likewise.parity import verify as compared
 
 DIFFER = 3  # the exit code
-_DEFAULTS = VerifyOptions()
 
 
 def verify(
     model: Model,
     against: Annotated[
         list[str],
-        typer.Option(
-            metavar="WHERE",
-            help="NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
+        flag(
+            "--against WHERE",
+            "NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
             "mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
         ),
     ],
-    golden: Annotated[str | None, typer.Option(metavar="FILE", help=described(VerifyOptions, "golden"))] = None,
-    column: Annotated[
-        list[str] | None, typer.Option(metavar="INPUT=MODEL", help=described(VerifyOptions, "column"))
-    ] = None,
-    tolerance: Annotated[
-        float, typer.Option(metavar="NUMBER", min=0.0, help=described(VerifyOptions, "tolerance"))
-    ] = _DEFAULTS.tolerance,
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=described(VerifyOptions, "token_file"))
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help=described(VerifyOptions, "timeout_s"))
-    ] = _DEFAULTS.timeout_s,
-    engine: EngineName = None,
-    precision: Precision = None,
-    exact: Exact = False,
-    trust: TrustFlag = False,
-    json: Json = False,
+    *,
+    options: VerifyOptions,
+    choice: Choice,
+    screen: Screen,
 ) -> None:
     """Ask MODEL here and in other places the same rows, and compare the answers; exit code 3 where any differ."""
-    screen = Screen(json)
-    options = VerifyOptions(
-        golden=golden,
-        column=parse_columns(column or ()),
-        tolerance=tolerance,
-        token_file=token_file,
-        timeout_s=timeout,
+    found = compared(
+        model,
+        against,
+        options=options,
+        engine=choice.name,
+        precision=choice.precision,
+        trust=choice.trust,
+        report=screen.note,
     )
-    asked = asked_precision(precision, exact)
-    found = compared(model, against, options=options, engine=engine, precision=asked, trust=trust, report=screen.note)
-    if json:
+    if screen.as_json:
         screen.json(found.as_dict())
     else:
         _show(found, screen)

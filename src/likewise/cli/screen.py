@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
+from dataclasses import dataclass
 
 import orjson
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
 from likewise.core.errors import LikewiseError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+from likewise.core.options import option
 
 err = Console(stderr=True, highlight=False)
 
 
+@dataclass
 class Screen:
     """One command's output. Results go to stdout, everything that is not a result to stderr."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    as_json: bool = option(False, "Print one JSON document on stdout, and nothing else there.", "--json")
+
+    def __post_init__(self) -> None:
         self.out = Console(highlight=False)
 
     def result(self, document: Mapping[str, object], title: str, facts: Iterable[tuple[str, str]]) -> None:

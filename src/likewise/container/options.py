@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
 from likewise.container.machine import AUTO
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
-from likewise.core.options import coerce
+from likewise.core.options import coerce, option
 from likewise.server.options import ServerOptions
 
 PREFIX = "LIKEWISE_"
@@ -31,25 +31,15 @@ _MAY_BE_ZERO = frozenset({"port", "workers", "cache_bytes", "drain_linger_s", "d
 class ContainerOptions(ServerOptions):
     """Each is set by `LIKEWISE_` and its name in capitals; help texts as in `ServerOptions`."""
 
-    host: str = field(default="0.0.0.0", metadata={"help": "Address to listen on."})  # noqa: S104  its platform guards it
-    port: int = field(
-        default=8080, metadata={"help": "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT counts before it."}
-    )
-    insecure: bool = field(default=True, metadata={"help": "Answer whoever reaches it: the platform guards it."})
-    deadline_s: float = field(
-        default=55.0,
-        metadata={"help": "Seconds in which a request is answered or refused: SageMaker cuts it after 60."},
-    )
-    bundle: Path | None = field(
-        default=None, metadata={"help": "Folder of the bundle; by default the image's, else the one in model_dir."}
-    )
-    model_dir: Path = field(
-        default=Path("/opt/ml/model"),
-        metadata={"help": "Where SageMaker unpacks model.tar.gz: a bundle is looked for."},
-    )
-    trust: bool = field(default=False, metadata={"help": "Allow the model's own Python code."})
-    engine: str | None = field(default=None, metadata={"help": "Which of the bundle's engines; its best by default."})
-    precision: str | None = field(default=None, metadata={"help": "bf16 or fp32; by default what is faster here."})
+    host: str = option("0.0.0.0", "Address to listen on.")  # noqa: S104  its platform guards it
+    port: int = option(8080, "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT counts before it.")
+    insecure: bool = option(True, "Answer whoever reaches it: the platform guards it.")
+    deadline_s: float = option(55.0, "Seconds in which a request is answered or refused: SageMaker cuts it after 60.")
+    bundle: Path | None = option(None, "Folder of the bundle; by default the image's, else the one in model_dir.")
+    model_dir: Path = option(Path("/opt/ml/model"), "Where SageMaker unpacks model.tar.gz: a bundle is looked for.")
+    trust: bool = option(False, "Allow the model's own Python code.")
+    engine: str | None = option(None, "Which of the bundle's engines; its best by default.")
+    precision: str | None = option(None, "bf16 or fp32; by default what is faster here.")
 
 
 def read_options(environment: Mapping[str, str]) -> ContainerOptions:

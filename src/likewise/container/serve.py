@@ -35,7 +35,7 @@ def _serve() -> None:
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.options import read_options
-    from likewise.server import run
+    from likewise.server.run import run
 
     options = read_options(os.environ)
     bundle = find_model(options, _say)

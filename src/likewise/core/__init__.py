@@ -1,1 +1,1 @@
-"""Items, results, errors, digests, windows, isolation: what every other room speaks. Standard library only."""
+"""Items, results, errors, digests, windows, isolation: what every other package uses. Standard library only."""

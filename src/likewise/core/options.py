@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, asdict, fields
+from dataclasses import MISSING, Field, asdict, field, fields
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,21 @@ from likewise.core.errors import WrongUsage
 
 T = TypeVar("T")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
+    """A field of a dataclass of options.  text: its help, the same on the command line, in Python and in the docs.
+
+    default: `dict` or `list` for an empty one.  flag: its spellings and metavar, `--output -o DIR`; empty: it has none.
+    settings: of the flag: min, max; parse: what makes the value of its texts, where it is repeatable; unit: what
+    1 on the command line is in the field.
+    """
+    metadata = {"help": text, "flag": flag, **settings}
+    return (
+        field(default_factory=default, metadata=metadata)
+        if default in (dict, list)
+        else field(default=default, metadata=metadata)
+    )
 
 
 def coerce(kind: type[T], given: Mapping[str, object]) -> T:
@@ -50,15 +66,22 @@ def described(kind: type) -> list[tuple[str, str, str]]:
     return [(each.name, _default(each), str(each.metadata.get("help", ""))) for each in fields(kind)]
 
 
-def parse_config(pairs: list[str]) -> dict[str, str]:
-    """`["num_replicas=1"]` as a mapping; WrongUsage for anything else."""
+def parse_pairs(flag: str, form: str, example: str, pairs: Iterable[str], *, last: bool = False) -> dict[str, str]:
+    """`["a=b"]` of a repeated `flag` as a mapping; WrongUsage, by `form` and `example`, for anything else.
+
+    last: the pair is cut at its last sign, and neither part is empty; else at its first.
+    """
     mapping: dict[str, str] = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not (key and sign) or key in mapping:
-            raise WrongUsage(f"-C {pair!r} is not KEY=VALUE, or names KEY twice", remedy="-C num_replicas=2")
+        key, sign, value = pair.rpartition("=") if last else pair.partition("=")
+        if not (key and sign) or (last and not value) or key in mapping:
+            cause = f"{flag} {pair!r} is not {form}, or names {form.partition('=')[0]} twice"
+            raise WrongUsage(cause, remedy=f"{flag} {example}")
         mapping[key] = value
     return mapping
+
+
+parse_config = partial(parse_pairs, "-C", "KEY=VALUE", "num_replicas=2")
 
 
 def _default(each: Field[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The room behind every front door: admission, batching across callers, cache, isolation of poison. Knows no HTTP."""
+"""Between servers and the engine: admission, batching across callers, cache, isolation of bad items. Knows no HTTP."""
 
 from likewise.dataplane.observer import Observer, Ran
 from likewise.dataplane.plane import DataPlane, PlaneOptions

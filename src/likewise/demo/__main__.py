@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -41,18 +41,9 @@ def fine_tune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a classifier on reviews and log it as `model`."""
-    with _reported(), _progress("fine-tuning") as progress:
-        from likewise.demo import store
-        from likewise.demo.training import Recipe
-
-        recipe = Recipe(
-            backbone,
-            layers=2 if quick else None,
-            trained_layers=None if all_layers else 2,
-            epochs=epochs,
-            seed=seed,
-        )
-        uri = store.choose_store()
+    layers, trained_layers = 2 if quick else None, None if all_layers else 2
+    with _opened() as (store, uri), _progress("fine-tuning") as progress:
+        recipe = store.Recipe(backbone, layers, trained_layers, epochs, seed=seed)
         logged = store.log_fine_tuned(recipe, source, rows, progress)
     _made(asdict(logged) | {"tracking_uri": uri}, as_json)
 
@@ -63,10 +54,7 @@ def log_pipeline(
     as_json: Json = False,
 ) -> None:
     """Log the pipeline (cache, language, classifier, response) as `inference_pipeline_model`."""
-    with _reported(), err.status("logging the pipeline"):
-        from likewise.demo import store
-
-        uri = store.choose_store()
+    with _opened() as (store, uri), err.status("logging the pipeline"):
         logged = store.log_pipeline(finetuned_model_uri)
     _made(asdict(logged) | {"tracking_uri": uri}, as_json)
 
@@ -78,20 +66,20 @@ def register(
     as_json: Json = False,
 ) -> None:
     """Register a logged model: models:/NAME/VERSION."""
-    with _reported(), err.status("registering"):
-        from likewise.demo import store
-
-        uri = store.choose_store()
+    with _opened() as (store, uri), err.status("registering"):
         logged = store.register(model_uri, name)
     _made(asdict(logged) | {"tracking_uri": uri, "model_uri": f"models:/{name}/{logged.version}"}, as_json)
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def _opened() -> Iterator[tuple[Any, str]]:
+    """The module `store`, which needs torch and MLflow, and the URI of the store that it has chosen."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # before MLflow is imported
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
-        yield
+        from likewise.demo import store
+
+        yield store, store.choose_store()
     except LikewiseError as error:
         err.print(f"[red]{error.code}[/red] ", end="")
         err.print(f"{error.cause}\n  {error.remedy}", markup=False, highlight=False)

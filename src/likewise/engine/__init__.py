@@ -1,1 +1,1 @@
-"""Engines: where items become answers."""
+"""Engines, which turn items into answers, and the interface that adds another kind."""

@@ -39,8 +39,17 @@ class ModelFacts:
     environment: Environment
 
     def engines(self) -> tuple[EngineEntry, ...]:
-        """What every kind offers for this model without compiling, best first: kinds that run its code come last."""
-        return tuple(entry for kind in kinds() for entry in kind.offers(self))
+        """What runs this model without compiling, best first: engines that run its code come last."""
+        return tuple(entry for kind in self.kinds() for entry in kind.offers(self))
+
+    def kinds(self) -> list[EngineKind]:
+        """The installed kinds that take this model."""
+        return [kind for kind in kinds() if kind.takes(self)]
+
+    @property
+    def needs_code(self) -> bool:
+        """Whether no engine can run this model without its own code."""
+        return all(kind.runs_code for kind in self.kinds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +81,13 @@ class CalibrationTexts:
 class CompileRequest:
     """What `EngineKind.compile` gets beside the bundle.
 
-    texts: of the user's calibration file, or None.  work: a folder for scratch files, removed afterwards.
+    texts: of the calibration file that the user gave, or None.  model: what is compiled.  work: a scratch folder.
     report: takes a line for the user.
     """
 
     options: CompileOptions
     texts: CalibrationTexts | None
+    model: ModelFacts
     work: Path
     report: Callable[[str], None]
 
@@ -111,15 +121,19 @@ class EngineKind:
     purpose: ClassVar[str] = ""
     image: ClassVar[ImageContents] = ImageContents()
 
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether this kind can run `model`, as it was logged or compiled."""
+        raise NotImplementedError
+
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """The engines of this kind that can run `model` as it was logged; none by default."""
+        """The engines that run `model`, which this kind takes, as it was logged; none by default."""
         return ()
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-        """Compile the model into `engine/NAME/` of the unfinished `bundle`; nothing for a model that it does not take.
+        """Compile the model, which this kind takes, into `engine/NAME/` of the unfinished `bundle`; nothing by default.
 
-        Must not run the model's code unless `runs_code`.  Raises EngineUnavailable where it takes the model and cannot
-        compile it here: that is reported, and the bundle is made without it.
+        Must not run the model's code unless `runs_code`.  Raises EngineUnavailable where it cannot be compiled here:
+        that is reported, and the bundle is made without it.
         """
         return CompiledEngines()
 

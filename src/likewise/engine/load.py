@@ -12,16 +12,18 @@ from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.options import ANY, EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 
-def open_engine(bundle: Bundle, options: EngineOptions = ANY, *, trust: Trust) -> Engine:
-    """Load the engine of `bundle` that `options` names, or else the fastest that runs here.
+def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
+    """Load the engine of `bundle` that `model` names, or else the fastest that runs here.
 
     Raises EngineUnavailable (no such engine, or none that runs here), CodeNotTrusted, and what loading raises.
     """
+    options, trust = EngineOptions.of(model), Trust(allow=model.trust, entries=())
     entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
     if not entries:
         held = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
@@ -52,8 +54,7 @@ def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
     """Load this very engine; CodeNotTrusted where it runs the model's code and nobody allowed that."""
     kind = kind_of(entry.name)
     if kind.runs_code:
-        # Never by the manifest's own `source`: a stranger's bundle may claim any.
-        trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
+        trust.require_bundle(bundle)
     return kind.open(bundle, entry)
 
 

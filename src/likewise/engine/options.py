@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from likewise.bundles.format import EngineEntry
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option
+from likewise.core.spec import ModelSpec
 
 PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 """What may be asked, and the manifest's names for it. `native`: the model's own code, in whatever it computes."""
@@ -16,10 +19,11 @@ PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 class EngineOptions:
     """Nothing: the fastest that was measured on this CPU. WrongUsage for a precision that there is not."""
 
-    name: str | None = field(default=None, metadata={"help": "Which of the bundle's engines; its best one by default."})
-    precision: str | None = field(
-        default=None,
-        metadata={"help": "bf16 (near things again in fp32) or fp32; by default what is faster here. Same labels."},
+    name: str | None = option(None, "Which of the bundle's engines; its best one by default.", "--engine NAME")
+    precision: str | None = option(
+        None,
+        "bf16 (near things again in fp32) or fp32; by default what is faster here. Same labels.",
+        "--precision NAME",
     )
 
     def __post_init__(self) -> None:
@@ -27,6 +31,11 @@ class EngineOptions:
             raise WrongUsage(
                 f"there is no precision {self.precision!r}", remedy=f"name one of: {', '.join(PRECISIONS)}"
             )
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        """What `spec` says of the engine."""
+        return cls(spec.engine, spec.precision)
 
     @property
     def pinned(self) -> bool:
@@ -49,19 +58,21 @@ ANY = EngineOptions()
 class CompileOptions:
     """Options of `bundle` beside the model itself; WrongUsage where one cannot mean anything."""
 
-    calibration: Path | None = field(
-        default=None,
-        metadata={"help": "Texts such as the model will get (CSV, JSON lines or Parquet), to measure bf16's drift on."},
+    calibration: Path | None = option(
+        None,
+        "Texts such as the model will get (CSV, JSON lines or Parquet), to measure bf16's drift on.",
+        "--calibration FILE",
     )
-    calibration_column: str = field(
-        default="text", metadata={"help": "Their column; not needed where the file has only one."}
+    calibration_column: str = option(
+        "text", "Their column; not needed where the file has only one.", "--calibration-column NAME"
     )
-    precision: str | None = field(
-        default=None,
-        metadata={"help": "bf16: fail where it cannot be offered; fp32: offer no bf16. By default bf16 where right."},
+    precision: str | None = option(
+        None,
+        "bf16: fail where it cannot be offered; fp32: offer no bf16. By default bf16 where right.",
+        "--precision NAME",
     )
-    measure: bool = field(
-        default=True, metadata={"help": "Measure the engines here, so that the fastest runs on such a CPU."}
+    measure: bool = option(
+        True, "Measure the engines here, so that the fastest runs on such a CPU.", "--measure/--no-measure"
     )
 
     def __post_init__(self) -> None:

@@ -130,10 +130,12 @@ class PyfuncKind(EngineKind):
     library = "mlflow"
     purpose = "bundle models and run any pyfunc"
 
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether it was logged with that flavor."""
+        return bool(model.flavors.get(FLAVOR))
+
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
         """One engine, whose digest is that of the environment that the model's code needs."""
-        if not model.flavors.get(FLAVOR):
-            return ()
         return (EngineEntry(self.name, "native", runs_code=True, digest=model.environment.digest),)
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:

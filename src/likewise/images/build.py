@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import LEFT_OUT, Bundle
 from likewise.core.digests import canonical_json, sha256_bytes
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.core.options import option
+from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of, runs_code
-from likewise.engine.options import ANY, EngineOptions
+from likewise.engine.options import EngineOptions
 from likewise.images.base import DEFAULT, Base, open_base
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
 from likewise.images.layers import Entry, files_under, make_layer
 from likewise.images.names import local_name
-from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Layer, Platform
+from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Layer, Platform, platform_named
 from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels
-from likewise.server.description.form_schemas import forms
 from likewise.shipping.payload import engine_of, requirements_of
 
 PORT = 8080
@@ -37,26 +38,36 @@ def silent(text: str) -> None:
     """A `Report` that nobody reads."""
 
 
+def _platforms(names: Iterable[str]) -> tuple[Platform, ...]:
+    return tuple(platform_named(name) for name in names)
+
+
+def _folders(names: Iterable[str]) -> tuple[Path, ...]:
+    if missing := [name for name in names if not Path(name).is_dir()]:
+        raise WrongUsage(f"there is no folder {missing[0]}", remedy="--wheels names a folder of wheels")
+    return tuple(map(Path, names))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
     """Each field's `metadata["help"]` is its help text."""
 
-    base: str = field(
-        default=DEFAULT,
-        metadata={"help": "What it stands on: an image in a registry, or a folder or tar of one. It brings Python."},
+    base: str = option(
+        DEFAULT,
+        "What it stands on: an image in a registry, or a folder or tar of one. It brings Python.",
+        "--base IMAGE",
     )
-    platforms: tuple[Platform, ...] = field(
-        default=(PLATFORMS["linux/amd64"],), metadata={"help": "linux/amd64 or linux/arm64; repeatable."}
+    platforms: tuple[Platform, ...] = option(
+        (PLATFORMS["linux/amd64"],), "linux/amd64 or linux/arm64; repeatable.", "--platform PLATFORM", parse=_platforms
     )
-    choice: EngineOptions = ANY
-    trust: bool = False
-    wheels: tuple[Path, ...] = field(default=(), metadata={"help": "Folder of wheels that no index has. Repeatable."})
-    lock: Path | None = field(
-        default=None,
-        metadata={"help": "Requirements file with hashes of all that goes in; without it, what is installed here."},
+    wheels: tuple[Path, ...] = option(
+        (), "Folder of wheels that no index has. Repeatable.", "--wheels DIR", parse=_folders
     )
-    fresh: bool = field(default=False, metadata={"help": "Look the base up again, though one of this name is here."})
-    created: int = field(default=0, metadata={"help": "Seconds since 1970 that the image says it was made at."})
+    lock: Path | None = option(
+        None, "Requirements file with hashes of all that goes in; without it, what is installed here.", "--lock FILE"
+    )
+    fresh: bool = option(False, "Look the base up again, though one of this name is here.", "--pull")
+    created: int = option(0, "Seconds since 1970 that the image says it was made at.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +104,13 @@ class Built:
 def build_image(
     bundle: Bundle,
     name: str,
+    model: ModelSpec,
     options: ImageOptions | None = None,
     *,
     store: Store | None = None,
     report: Report = silent,
 ) -> Built:
-    """Assemble the image called `name` of `bundle`; for several platforms, an index of one for each.
+    """Assemble the image called `name` of `bundle`, with the engine of `model`; of several platforms, an index.
 
     Raises WrongUsage, CodeNotTrusted, EngineUnavailable, MissingExtra, InputNotFound, InputInvalid, TargetUnavailable.
     """
@@ -107,18 +119,20 @@ def build_image(
     with store.used():
         made = []
         for platform in options.platforms:
-            parts = make_parts(bundle, platform, options, store, report)
+            parts = make_parts(bundle, model, platform, options, store, report)
             made.append((parts, assemble(store, parts, options.created)))
         image = made[0][1] if len(made) == 1 else _index(store, made)
         store.name(called, image)
     return Built(called, image, tuple(parts for parts, _ in made), time.perf_counter() - start)
 
 
-def make_parts(bundle: Bundle, platform: Platform, options: ImageOptions, store: Store, report: Report) -> Parts:
+def make_parts(
+    bundle: Bundle, model: ModelSpec, platform: Platform, options: ImageOptions, store: Store, report: Report
+) -> Parts:
     """The layers for one platform, made unless they are here."""
-    engine = engine_of(bundle, options.choice, trusted=options.trust)
+    engine = engine_of(bundle, EngineOptions.of(model), trusted=model.trust)
     kind = kind_of(engine.name)
-    if kind.runs_code and not options.trust:
+    if kind.runs_code and not model.trust:
         raise CodeNotTrusted(
             f"the engine {engine.name} of {bundle.path} runs the model's own code, which nobody has allowed",
             remedy="add --trust if you trust its maker",
@@ -136,7 +150,7 @@ def make_parts(bundle: Bundle, platform: Platform, options: ImageOptions, store:
         {**what, "left_out": left}, lambda: make_layer(store, _carried(bundle, left), platform, level=BUNDLE_LEVEL)
     )
     labels = _labels(bundle, base, engine)
-    return Parts(platform, base, Part(*environment), Part(*held), engine, labels, _variables(base, engine, options))
+    return Parts(platform, base, Part(*environment), Part(*held), engine, labels, _variables(base, engine, model))
 
 
 def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:
@@ -148,6 +162,8 @@ def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
     """What can be read of the image without starting it; no word of where the model came from."""
+    from likewise.server.description.form_schemas import forms
+
     schema = forms(bundle.signature)
     return {
         "org.opencontainers.image.title": "likewise",
@@ -161,7 +177,7 @@ def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
     }
 
 
-def _variables(base: Base, engine: EngineEntry, options: ImageOptions) -> tuple[str, ...]:
+def _variables(base: Base, engine: EngineEntry, model: ModelSpec) -> tuple[str, ...]:
     theirs = dict(entry.partition("=")[::2] for entry in base.config.get("config", {}).get("Env") or ())
     path = theirs.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     ours = {
@@ -172,7 +188,7 @@ def _variables(base: Base, engine: EngineEntry, options: ImageOptions) -> tuple[
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
         "LIKEWISE_ENGINE": engine.name,
-        **({"LIKEWISE_PRECISION": options.choice.precision} if options.choice.precision else {}),
+        **({"LIKEWISE_PRECISION": model.precision} if model.precision else {}),
         **({"LIKEWISE_TRUST": "true"} if runs_code(engine) else {}),
     }
     return tuple(f"{name}={value}" for name, value in {**theirs, **ours}.items())

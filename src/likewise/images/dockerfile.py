@@ -8,6 +8,7 @@ from pathlib import Path
 
 from likewise.bundles.open import Bundle
 from likewise.core.errors import OutputRefused, WrongUsage
+from likewise.core.spec import ModelSpec
 from likewise.images.build import PORT, USER, ImageOptions, Parts, Report, make_parts, silent
 from likewise.images.environment import ENTRYPOINT, SERVE
 from likewise.images.store import Store
@@ -16,6 +17,7 @@ from likewise.images.store import Store
 def write_dockerfile(
     bundle: Bundle,
     folder: Path,
+    model: ModelSpec,
     options: ImageOptions | None = None,
     *,
     store: Store | None = None,
@@ -32,7 +34,7 @@ def write_dockerfile(
     if folder.exists() and any(folder.iterdir()):
         raise OutputRefused(f"{folder} is not empty", remedy="name a new folder")
     with store.used():
-        parts = make_parts(bundle, options.platforms[0], options, store, report)
+        parts = make_parts(bundle, model, options.platforms[0], options, store, report)
         folder.mkdir(parents=True, exist_ok=True)
         for name, part in (("environment", parts.environment), ("bundle", parts.bundle)):
             shutil.copyfile(store.path(part.layer.blob.digest), folder / f"{name}.tar.gz")

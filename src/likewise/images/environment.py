@@ -18,10 +18,9 @@ from likewise.core.extras import need
 from likewise.images.base import Base
 from likewise.images.layers import Entry, make_layer
 from likewise.images.oci import Layer, Platform
-from likewise.images.pins import OURS
 from likewise.images.store import Store
 from likewise.images.wheels import Wheel, Wheels, lock_key, lock_text
-from likewise.shipping.environment import PACKAGE
+from likewise.shipping.environment import OURS, PACKAGE
 from likewise.shipping.unpack import package_digest, package_files
 
 LEVEL = 6  # of gzip: made once, sent to every registry

@@ -45,8 +45,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """Deploy `model_uri`; config: the target's options.  RESOURCE_ALREADY_EXISTS where the name is taken."""
-        with as_mlflow():
-            _refuse(flavor, endpoint)
+        with as_mlflow(flavor, endpoint):
             receipt = deployments.deploy(model_uri, self.target, name, config, trust=_trust())
         return _told(receipt)
 
@@ -59,8 +58,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         endpoint: str | None = None,
     ) -> dict[str, Any]:
         """Another model, other options, or both."""
-        with as_mlflow():
-            _refuse(flavor, endpoint)
+        with as_mlflow(flavor, endpoint):
             receipt = deployments.update(name, model_uri, config, to=self.target, trust=_trust())
         return _told(receipt)
 
@@ -72,8 +70,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
 
     def taken_down(self, name: str, config: Mapping[str, object] | None, endpoint: str | None) -> bool:
         """`delete_deployment`; whether there was one."""
-        with as_mlflow():
-            _refuse(None, endpoint)
+        with as_mlflow(endpoint=endpoint):
             if config:
                 raise WrongUsage("a deletion takes no options", remedy="leave config out")
             try:
@@ -84,14 +81,12 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
         """One object a deployment on this target."""
-        with as_mlflow():
-            _refuse(None, endpoint)
+        with as_mlflow(endpoint=endpoint):
             return [_told(each) for each in deployments.deployments(self.target)]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """What is known of it, and how it is now; RESOURCE_DOES_NOT_EXIST."""
-        with as_mlflow():
-            _refuse(None, endpoint)
+        with as_mlflow(endpoint=endpoint):
             return _told(*deployments.status(name, to=self.target))
 
     def predict(
@@ -108,8 +103,7 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         name, df: the same as deployment_name and inputs, as mlflow-ray-serve had them.
         Raises MlflowException with what the deployment said.
         """
-        with as_mlflow():
-            _refuse(None, endpoint)
+        with as_mlflow(endpoint=endpoint):
             body = _body(_either("inputs", inputs, "df", df))
             deployment = str(_either("deployment_name", deployment_name, "name", name))
             answer = deployments.ask(deployment, body.encode(), to=self.target)
@@ -132,8 +126,7 @@ def run_local(
     config: Mapping[str, object] | None = None,
 ) -> None:
     """Serve `model_uri` in the foreground until Ctrl-C; config: of the web service, such as port."""
-    with as_mlflow():
-        _refuse(flavor, None)
+    with as_mlflow(flavor):
         options = coerce(ServerOptions, config or {})
         api.serve(model_uri, options=options, trust=_trust(), ready=_tell)
 
@@ -144,22 +137,14 @@ def _tell(url: str) -> None:
 
 def help_of(*targets: str) -> Callable[[], str]:
     """MLflow's `target_help`, about these targets."""
-
-    def target_help() -> str:
-        return "\n\n".join(map(_help, targets))
-
-    return target_help
+    return lambda: "\n\n".join(map(_help, targets))
 
 
 def _help(target: str) -> str:
-    lines = [
-        f"  {name}: {text} {f'[{default}]' if default else ''}".rstrip() for name, default, text in _options(target)
-    ]
-    return "\n".join([f"Options of {target} (-C KEY=VALUE, nested ones as JSON):", *lines])
-
-
-def _options(target: str) -> list[tuple[str, str, str]]:
-    return described(open_target(target).Options)
+    lines = [f"Options of {target} (-C KEY=VALUE, nested ones as JSON):"]
+    for name, default, text in described(open_target(target).Options):
+        lines.append(f"  {name}: {text} {f'[{default}]' if default else ''}".rstrip())
+    return "\n".join(lines)
 
 
 def _either(one: str, first: Any, other: str, second: Any) -> Any:
@@ -182,13 +167,6 @@ def _trust() -> bool:
     return os.environ.get(TRUST) != "strict"
 
 
-def _refuse(flavor: str | None, endpoint: str | None) -> None:
-    if flavor not in (None, FLAVOR):
-        raise WrongUsage(f"flavor is {flavor!r}", remedy=f"{FLAVOR!r}, or leave it out")
-    if endpoint is not None:
-        raise WrongUsage("this target has no endpoints", remedy="leave endpoint out; a deployment's name is enough")
-
-
 def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
     """What MLflow's command line prints: it reads `name` and `flavor`."""
     url = status.url if status else next((out["url"] for out in receipt.outputs.values() if "url" in out), None)
@@ -205,9 +183,16 @@ def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def as_mlflow() -> Iterator[None]:
-    """Our errors as MLflow's: cause and remedy, and the code that MLflow's clients know."""
+def as_mlflow(flavor: str | None = None, endpoint: str | None = None) -> Iterator[None]:
+    """Our errors as MLflow's: cause and remedy, and the code that MLflow's clients know.
+
+    flavor, endpoint: what MLflow was given; another flavor than `FLAVOR`, and any endpoint, is refused.
+    """
     try:
+        if flavor not in (None, FLAVOR):
+            raise WrongUsage(f"flavor is {flavor!r}", remedy=f"{FLAVOR!r}, or leave it out")
+        if endpoint is not None:
+            raise WrongUsage("this target has no endpoints", remedy="leave endpoint out; a deployment's name is enough")
         yield
     except LikewiseError as error:
         raise MlflowException(f"{error.cause}\n{error.remedy}", error_code=_code(error.mlflow_code)) from error

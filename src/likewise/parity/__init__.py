@@ -1,4 +1,4 @@
-"""One golden set through every place where a model answers, and the answers compared."""
+"""The same rows through every backend where a model answers, and the answers compared."""
 
 from likewise.parity.check import Parity, PlaceParity, verify
 from likewise.parity.compare import Difference

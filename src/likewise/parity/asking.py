@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from likewise.core.errors import DeployFailed
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden
+from likewise.targets.base import Answer
 
 ROWS = 64  # of a request
 REFUSALS = (400, 422, 500)  # 500: a model that fails on every row of a request, which may be the only one
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What was said to a request."""
-
-    status: int
-    body: bytes
-
-
-Post = Callable[[bytes], Reply]
+Post = Callable[[bytes], Answer]
 
 
 def by_request(golden: Golden, post: Post, where: str, row_wise: bool) -> list[object]:
@@ -49,7 +41,7 @@ def in_rows(predictions: object, count: int) -> list[object]:
     return predictions if isinstance(predictions, list) and len(predictions) == count else [predictions]
 
 
-def _answer(reply: Reply, where: str) -> object:
+def _answer(reply: Answer, where: str) -> object:
     """The predictions, or that they were refused."""
     try:
         said = json.loads(reply.body, parse_constant=lambda _: None)  # MLflow writes NaN; null says the same
@@ -62,6 +54,6 @@ def _answer(reply: Reply, where: str) -> object:
     raise _not_a_model(reply, where)
 
 
-def _not_a_model(reply: Reply, where: str) -> DeployFailed:
+def _not_a_model(reply: Answer, where: str) -> DeployFailed:
     text = reply.body[:300].decode(errors="replace")
     return DeployFailed(f"{where} answered {reply.status}: {text}", remedy="see that it answers, then verify again")

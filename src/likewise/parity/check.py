@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from likewise import api
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.options import EngineOptions
 from likewise.parity.compare import Difference, Refused, distance, shown
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.parity.options import VerifyOptions
@@ -91,7 +92,7 @@ def verify(
     if not against:
         raise WrongUsage("there is nothing to compare with", remedy="--against NAME, a URL, local, spark or mlflow")
     found = model if isinstance(model, api.Bundle) else api.find(model, trust=trust, report=report)
-    chosen = api.Bundle(found.path, found.manifest, found.trust, found.chosen(engine, precision))
+    chosen = replace(found, choice=EngineOptions.of(found.spec(engine, precision)))
     golden = _golden(chosen, options)
     tell(f"{len(golden)} rows of {golden.source}")
     label, ours = here(golden, chosen)

@@ -8,13 +8,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, Self
+from typing import IO
 from urllib.parse import urlsplit
 
 from likewise import api, deployments
@@ -26,7 +25,7 @@ from likewise.core.engine import answers
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
-from likewise.parity.asking import Post, Reply, by_request, in_rows
+from likewise.parity.asking import Post, by_request, in_rows
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden
 from likewise.parity.options import VerifyOptions
@@ -61,10 +60,13 @@ def there(
     if where == MLFLOW:
         with _plain_mlflow(bundle, model) as ask:
             return None, by_request(golden, ask, where, row_wise)
-    is_url = where.startswith(("http://", "https://"))
-    place = _Address.of(where, options) if is_url else _Deployment.of(where)
-    found = by_request(golden, place.post, where, row_wise)
-    return place.bundle, found
+    if where.startswith(("http://", "https://")):
+        address = _Address(where, options)
+        found = by_request(golden, address.post, where, row_wise)
+        return address.bundle, found
+    name, _, target = where.partition("@")
+    receipt, ask = deployments.asker(name, to=target or None)
+    return receipt.model.digest, by_request(golden, ask, where, row_wise)
 
 
 def _plain(value: object) -> object:
@@ -75,55 +77,31 @@ def _plain(value: object) -> object:
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Address:
-    """A URL. bundle: as its last answer says."""
+    """A URL; with a path it is asked as it is: deployments on Ray answer at their route.
 
-    url: str
-    headers: Mapping[str, str]
-    timeout_s: float
-    bundle: str | None = None
+    bundle: as its last answer says.
+    """
 
-    @classmethod
-    def of(cls, url: str, options: VerifyOptions) -> Self:
-        """With a path it is asked as it is: deployments on Ray answer at their route."""
-        asked = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
-        headers = {"Content-Type": deployments.JSON, **authorization(options.token_file)}
-        return cls(asked, headers, options.timeout_s)
+    def __init__(self, url: str, options: VerifyOptions) -> None:
+        self._url = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
+        self._headers = {"Content-Type": deployments.JSON, **authorization(options.token_file)}
+        self._timeout_s = options.timeout_s
+        self.bundle: str | None = None
 
-    def post(self, body: bytes) -> Reply:
+    def post(self, body: bytes) -> Answer:
         """TargetUnavailable where nothing comes back."""
-        request = urllib.request.Request(self.url, body, dict(self.headers))  # noqa: S310  `there` has seen its scheme
+        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `there` has seen its scheme
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
                 self.bundle = answer.headers.get("X-Likewise-Bundle")
-                return Reply(answer.status, answer.read())
+                return Answer(answer.status, deployments.JSON, answer.read())
         except urllib.error.HTTPError as error:
-            return Reply(error.code, error.read())
+            return Answer(error.code, deployments.JSON, error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
             raise TargetUnavailable(
-                f"{self.url} gave no answer: {error}", remedy="see that it runs, and its address"
+                f"{self._url} gave no answer: {error}", remedy="see that it runs, and its address"
             ) from error
-
-
-@dataclass
-class _Deployment:
-    """A deployment by its name. bundle: as its receipt says."""
-
-    bundle: str
-    ask: Callable[[bytes], Answer]
-
-    @classmethod
-    def of(cls, where: str) -> Self:
-        """Of NAME or NAME@TARGET; NotDeployed."""
-        name, _, target = where.partition("@")
-        receipt, ask = deployments.asker(name, to=target or None)
-        return cls(receipt.model.digest, ask)
-
-    def post(self, body: bytes) -> Reply:
-        """What the target's `predict` says."""
-        answer = self.ask(body)
-        return Reply(answer.status, answer.body)
 
 
 # --- batch jobs ------------------------------------------------------------------------------------------------------
@@ -166,7 +144,7 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
                 process.kill()
 
 
-def _say(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Reply:
+def _say(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Answer:
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
     try:
@@ -178,7 +156,7 @@ def _say(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Reply
     if not line:
         raise ModelFailed(f"plain MLflow could not load it: {_last_words(log)}", remedy="mend it where MLflow runs it")
     status, text = json.loads(line)
-    return Reply(status, str(text).encode())
+    return Answer(status, deployments.JSON, str(text).encode())
 
 
 def _last_words(log: IO[bytes]) -> str:

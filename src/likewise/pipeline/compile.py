@@ -25,7 +25,7 @@ from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
 from likewise.engine.text.engine import TextEngine
 from likewise.engine.text.openvino import read_graph
-from likewise.pipeline.engine import classifiers
+from likewise.pipeline.pipeline import classifiers
 from likewise.pipeline.texts import SAMPLE, made_texts, sample
 
 TIMEOUT = 900.0  # seconds
@@ -34,14 +34,12 @@ NEEDED = ("openvino", "torch", "transformers")
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-    """Compile the classifiers of the unfinished `bundle` into it; nothing where its model declares none.
+    """Compile the classifiers of the unfinished `bundle` into it; at least one.
 
     A failure where the options ask for bf16 and it is not right here, or where labels of the given texts move outside
     the guard.  Raises EngineUnavailable where compiling cannot be done here.
     """
     models = classifiers(bundle.manifest.pipeline)
-    if not models:
-        return CompiledEngines()
     _need_libraries()
     request.report(f"compiling {', '.join(models)}")
     found = _in_child(bundle, models, request)

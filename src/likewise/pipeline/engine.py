@@ -17,8 +17,7 @@ from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.engine.text.compiled import PART, Calibration, Compiled, open_compiled, place
 from likewise.engine.text.engine import BUDGET, TextEngine
-from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, why_not_text
-from likewise.pipeline.steps import Classify
+from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, classifiers, why_not_text
 
 if TYPE_CHECKING:
     from likewise.bundles.format import EngineEntry
@@ -115,16 +114,6 @@ class PipelineEngine:
 
 def _open_compiled(bundle: Path, precision: str, uri: str, max_length: int) -> TextEngine:
     return open_compiled(bundle / place(uri), precision=precision, max_length=max_length)
-
-
-def classifiers(declaration: Mapping[str, object] | None) -> dict[str, int]:
-    """The models that a declared pipeline classifies with, and the longest text in tokens that it gives each."""
-    steps = Pipeline.from_declaration(declaration).steps if declaration else ()
-    found: dict[str, int] = {}
-    for step in steps:
-        if isinstance(step, Classify):
-            found[step.model] = max(step.max_length, found.get(step.model, 0))
-    return found
 
 
 def calibrations(bundle: Bundle) -> dict[str, Calibration]:

@@ -28,10 +28,12 @@ class TorchKind(EngineKind):
     library = "torch"
     purpose = "the reference engine"
 
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether it declares a pipeline."""
+        return bool(model.pipeline)
+
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """One engine for a declared pipeline."""
-        if not model.pipeline:
-            return ()
+        """One engine."""
         return (EngineEntry(self.name, "fp32", runs_code=False, digest=sha256_json(model.pipeline)),)
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
@@ -71,6 +73,12 @@ class OpenVINOKind(EngineKind):
             "openvino": frozenset({"openvino-telemetry"}),  # reports conversions to Intel
         },
     )
+
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether it declares a pipeline that classifies."""
+        from likewise.pipeline.pipeline import classifiers
+
+        return bool(classifiers(model.pipeline))
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         """Compile the classifiers of a declared pipeline; see `likewise.pipeline.compile`."""

@@ -26,12 +26,7 @@ def read_model(folder: Path) -> ModelFacts:
     declared = _mapping(_mapping(raw, "metadata", folder), "likewise", folder)
     pyfunc = _mapping(flavors, FLAVOR, folder)
     pipeline = _pipeline(declared.get("pipeline"), folder)
-    if not pyfunc and not pipeline:
-        raise ModelInvalid(
-            f"the model in {folder} has no python_function flavor; it has: {', '.join(flavors) or 'none'}",
-            remedy="log it with a flavor that MLflow can load as a pyfunc",
-        )
-    return ModelFacts(
+    facts = ModelFacts(
         folder=folder,
         flavors={name: _mapping(flavors, name, folder) for name in flavors},
         signature_raw=_signature(_mapping(raw, "signature", folder), folder),
@@ -40,6 +35,12 @@ def read_model(folder: Path) -> ModelFacts:
         pipeline=pipeline,
         environment=Environment(str(pyfunc.get("python_version") or platform.python_version()), _requirements(folder)),
     )
+    if not facts.kinds():
+        raise ModelInvalid(
+            f"the model in {folder} has no {FLAVOR} flavor; it has: {', '.join(flavors) or 'none'}",
+            remedy="log it with a flavor that MLflow can load as a pyfunc",
+        )
+    return facts
 
 
 def _mlmodel(folder: Path) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused, WrongU
 from likewise.core.extras import need
 from likewise.engine.text import TextEngine
 from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in, references
-from likewise.pipeline.steps import Cache, Opening, Rows, Step
+from likewise.pipeline.steps import Cache, Classify, Opening, Rows, Step
 
 
 class Pipeline:
@@ -158,3 +158,13 @@ def _download(uri: str) -> Path:
         raise
     except Exception as error:
         raise ModelInvalid(f"cannot fetch {uri}: {error}", remedy="check the URI and MLFLOW_TRACKING_URI") from error
+
+
+def classifiers(declaration: Mapping[str, object] | None) -> dict[str, int]:
+    """The models that a declared pipeline classifies with, and the longest text in tokens that it gives each."""
+    steps = Pipeline.from_declaration(declaration).steps if declaration else ()
+    found: dict[str, int] = {}
+    for step in steps:
+        if isinstance(step, Classify):
+            found[step.model] = max(step.max_length, found.get(step.model, 0))
+    return found

@@ -1,9 +1,9 @@
-"""The web service: one ASGI app for the local server, the container and the Ray replica."""
+"""The web service: one ASGI app for the local server, the container and the Ray replica.
 
-from likewise.server.app import create_app
+This package imports what a command needs that serves nothing; `app.create_app` makes the app, and `run.run` serves it.
+"""
+
 from likewise.server.model import ServedModel
 from likewise.server.options import ServerOptions
-from likewise.server.pages import curl_line
-from likewise.server.run import run
 
-__all__ = ["ServedModel", "ServerOptions", "create_app", "curl_line", "run"]
+__all__ = ["ServedModel", "ServerOptions"]

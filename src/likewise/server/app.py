@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import orjson
@@ -19,9 +19,10 @@ from likewise.dataplane import PlaneOptions
 from likewise.server.access import AccessLog
 from likewise.server.answers import on_http_error
 from likewise.server.auth import Tokens
+from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
 from likewise.server.front import Front
-from likewise.server.invocations import Invocations
+from likewise.server.invocations import Scoring
 from likewise.server.metrics import Metrics
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.options import ServerOptions
@@ -32,13 +33,21 @@ from likewise.wire import JSON
 
 
 def create_app(
-    open_engine: Callable[[], Engine], model: ServedModel, options: ServerOptions | None = None
+    open_engine: Callable[[], Engine],
+    model: ServedModel,
+    options: ServerOptions | None = None,
+    *,
+    codec: Codec | None = None,
+    routes: Sequence[Route] = (),
+    middleware: Sequence[Middleware] = (),
 ) -> Starlette:
     """The web service of one model.
 
     `open_engine` is called once, in a thread, when the app starts: `/ping` answers at once, `/ready` after a warm-up
     inference on the model's example.  `app.state.service` tells where it stands.  Raises WrongUsage for a token file
     that holds none.
+    codec: of `/invocations`, in the place of MLflow's.  routes: asked before the service's own; a path that is in both
+    is theirs.  middleware: around everything else.
     """
     options = options or ServerOptions()
     metrics = Metrics(model.digest)
@@ -47,8 +56,9 @@ def create_app(
     )
     service = Service(open_engine, model, plane, metrics)
     log = AccessLog() if options.access_log else None
-    invocations = Invocations(service, options)
-    routes = [
+    invocations = Scoring(service, options, codec or mlflow_codec(model.signature))
+    all_routes = [
+        *routes,
         Route("/invocations", invocations, methods=["POST"]),
         *V2(service, options).routes(),
         *_Pages(service, metrics, options).routes(),
@@ -74,7 +84,10 @@ def create_app(
                 await log.close()
 
     app = Starlette(
-        routes=routes, middleware=[front], exception_handlers={HTTPException: on_http_error}, lifespan=lifespan
+        routes=all_routes,
+        middleware=[*middleware, front],
+        exception_handlers={HTTPException: on_http_error},
+        lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.service, app.state.metrics = service, metrics

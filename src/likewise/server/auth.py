@@ -11,10 +11,12 @@ import os
 import stat
 import time
 from pathlib import Path
-
-from starlette.datastructures import Headers
+from typing import TYPE_CHECKING
 
 from likewise.core.errors import Unauthorized, WrongUsage
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
 
 logger = logging.getLogger("likewise.server")
 

@@ -1,4 +1,4 @@
-"""`POST /invocations`: one request in any of the forms, answered in its own."""
+"""Routes that ask the model: a codec reads the request and writes the answer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from likewise.server.body import read_body
+from likewise.server.codec import Codec, Encoded
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
-from likewise.wire import JSON, PARQUET, encode
+from likewise.wire import PARQUET
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -21,48 +22,40 @@ P = ParamSpec("P")
 OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that others are served meanwhile
 WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing that its caller has gone
 
-_JSON = JSON.encode()
 
+class Scoring:
+    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect."""
 
-class Invocations:
-    """An ASGI app that answers this one route; raises LikewiseError and ClientDisconnect."""
-
-    def __init__(self, service: Service, options: ServerOptions) -> None:
+    def __init__(self, service: Service, options: ServerOptions, codec: Codec) -> None:
         self._service = service
         self._options = options
+        self._codec = codec
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        options = self._options
-        limit, timeout_s = options.body_limit_bytes, options.read_timeout_s
-        body = await read_body(receive, headers, limit=limit, timeout_s=timeout_s)
-        decode, content_type = self._service.decode, headers.get("content-type")
-        large = len(body) > OFF_LOOP_BYTES or PARQUET in (content_type or "").lower()
-        call = await off_loop(large, decode, body, content_type)
-        results = await while_connected(receive, self._service.predict(call))
+        headers, options = Headers(scope=scope), self._options
+        body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
+        large = len(body) > OFF_LOOP_BYTES or PARQUET in headers.get("content-type", "").lower()
+        call, encode = await _off_loop(large, self._codec, body, headers)
+        results = await _while_connected(receive, self._service.predict(call))
         predictions = self._service.predictions(call, results)
-        answer = await off_loop(large, encode, call.form, predictions)
-        await send_json(send, answer)
+        await _send(send, await _off_loop(large, encode, predictions))
 
 
-async def off_loop(large: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+async def _off_loop(large: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """`function(*arguments)`, in a thread where it is `large`, so that others are served meanwhile."""
     if large:
         return await asyncio.to_thread(function, *arguments, **named)
     return function(*arguments, **named)
 
 
-async def send_json(
-    send: Send, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = (), *, media_type: bytes = _JSON
-) -> None:
-    """200, with `body`."""
-    length = str(len(body)).encode()
-    all_headers = [(b"content-type", media_type), (b"content-length", length), *headers]
-    await send({"type": "http.response.start", "status": 200, "headers": all_headers})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: Send, answer: Encoded) -> None:
+    length = str(len(answer.body)).encode()
+    headers = [(b"content-type", answer.media_type), (b"content-length", length), *answer.headers]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
-async def while_connected(receive: Receive, answer: Awaitable[T]) -> T:
+async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
     """`answer`, unless the client hangs up first: then its work is dropped, and ClientDisconnect raised.
 
     The body has been read: all that `receive` can bring is the disconnect.

@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from likewise.core.options import option
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+MB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """Each field's `metadata["help"]` is its help text; bytes and seconds as their names say."""
 
-    host: str = _option("127.0.0.1", "Address to listen on.")
-    port: int = _option(5000, "Port to listen on; 0 takes a free one.")
-    insecure: bool = _option(False, "Listen where other machines reach it without asking anybody for a token.")
-    token_file: Path | None = field(
-        default=None,
-        metadata={"help": "File of tokens, one a line, of which callers must send one; read anew when it changes."},
+    host: str = option("127.0.0.1", "Address to listen on.", "--host -h")
+    port: int = option(5000, "Port to listen on; 0 takes a free one.", "--port -p", min=0, max=65535)
+    workers: int = option(
+        0,
+        "Processes that run the model, for models that hold Python's lock; 0 runs it in the server's own.",
+        "--workers -w",
+        min=0,
     )
-    workers: int = _option(
-        0, "Processes that run the model, for models that hold Python's lock; 0 runs it in the server's own."
+    token_file: Path | None = option(
+        None,
+        "File of tokens, one a line, of which callers must send one; read anew when it changes.",
+        "--token-file FILE",
     )
-    deadline_s: float = _option(
-        60.0, "Seconds in which a request is answered, or refused at once where that cannot be."
+    insecure: bool = option(
+        False, "Listen where other machines reach it without asking anybody for a token.", "--insecure"
     )
-    queue_tokens: int = _option(4_000_000, "Tokens (rows, for a model without tokens) that may wait; more are refused.")
-    cache_bytes: int = _option(
-        64 * 1024 * 1024, "Memory for answers of a model that is pure (equal questions, equal answers); 0 keeps none."
+    deadline_s: float = option(
+        60.0,
+        "Seconds in which a request is answered, or refused at once where that cannot be.",
+        "--deadline SECONDS",
+        min=0.001,
     )
-    body_limit_bytes: int = _option(25 * 1024 * 1024, "Largest request body.")
-    header_limit_bytes: int = _option(64 * 1024, "Largest request line and headers together.")
-    header_timeout_s: float = _option(
-        10.0, "Seconds for a request's headers to arrive, from the connection or the first byte."
+    queue_tokens: int = option(
+        4_000_000, "Tokens (rows, for a model without tokens) that may wait; more are refused.", "--queue-tokens", min=1
     )
-    read_timeout_s: float = _option(30.0, "Seconds for a request's body to arrive.")
-    keep_alive_s: int = _option(65, "Seconds that an idle connection is kept open.")
-    drain_linger_s: float = _option(1.0, "Seconds that a stopping server still takes requests, with /ready at 503.")
-    drain_timeout_s: int = _option(20, "Seconds that a stopping server waits for requests in flight.")
-    access_log: bool = _option(True, "One JSON line a request on stderr, without the texts.")
+    cache_bytes: int = option(
+        64 * MB,
+        "Memory for answers of a model that is pure (equal questions, equal answers); 0 keeps none.",
+        "--cache-mb",
+        unit=MB,
+        min=0,
+    )
+    body_limit_bytes: int = option(25 * MB, "Largest request body.", "--body-limit-mb", unit=MB, min=0.001)
+    header_limit_bytes: int = option(64 * 1024, "Largest request line and headers together.")
+    header_timeout_s: float = option(
+        10.0,
+        "Seconds for a request's headers to arrive, from the connection or the first byte.",
+        "--header-timeout SECONDS",
+    )
+    read_timeout_s: float = option(30.0, "Seconds for a request's body to arrive.", "--read-timeout SECONDS")
+    keep_alive_s: int = option(65, "Seconds that an idle connection is kept open.")
+    drain_linger_s: float = option(1.0, "Seconds that a stopping server still takes requests, with /ready at 503.")
+    drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.")
+    access_log: bool = option(
+        True, "One JSON line a request on stderr, without the texts.", "--access-log/--no-access-log"
+    )

@@ -10,13 +10,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from likewise.core.errors import RouteNotFound
-from likewise.server.body import read_body
-from likewise.server.invocations import OFF_LOOP_BYTES, off_loop, send_json, while_connected
+from likewise.server.codec import Encoded, Encoder
+from likewise.server.invocations import Scoring
 from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
 from likewise.wire import JSON, Call
-from likewise.wire.oip import InferCall, decode_infer, encode_infer, model_metadata, server_metadata
+from likewise.wire.oip import decode_infer, encode_infer, model_metadata, server_metadata
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
 
@@ -30,13 +30,14 @@ class V2:
 
     def routes(self) -> list[Route]:
         """Server, health, model, infer."""
+        infer = _Infer(self, self._service, self._options)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
             for version in ("", "/versions/{version}")
             for tail, endpoint, methods in (
                 ("", self.model, ["GET"]),
                 ("/ready", self.model_ready, ["GET"]),
-                ("/infer", _Infer(self), ["POST"]),
+                ("/infer", infer, ["POST"]),
             )
         ]
         return [
@@ -74,29 +75,21 @@ class V2:
         self._service.check_ready()
         return _json({"name": self._service.model.model_name, "ready": True})
 
-    async def infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def infer_codec(self, body: bytes, headers: Headers) -> tuple[Call, Encoder]:
         """One inference, JSON or with binary tensors."""
-        self.check_name(scope["path_params"])
-        headers, options = Headers(scope=scope), self._options
-        body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
-        length, signature = headers.get(HEADER_LENGTH), self._service.model.signature
-        large = len(body) > OFF_LOOP_BYTES
-        call = await off_loop(large, decode_infer, body, length, signature)
-        asked = Call(call.table, call.params)
-        results = await while_connected(receive, self._service.predict(asked))
-        predictions = self._service.predictions(asked, results)
-        answer, json_length = await off_loop(large, self._encode, call, predictions)
-        if json_length is None:
-            await send_json(send, answer)
-        else:
-            binary = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
-            await send_json(send, answer, (binary,), media_type=b"application/octet-stream")
-
-    def _encode(self, call: InferCall, predictions: object) -> tuple[bytes, int | None]:
         model = self._service.model
-        return encode_infer(
-            call, predictions, model.signature, model_name=model.model_name, model_version=model.version or None
-        )
+        call = decode_infer(body, headers.get(HEADER_LENGTH), model.signature)
+
+        def encode(predictions: object) -> Encoded:
+            answer, json_length = encode_infer(
+                call, predictions, model.signature, model_name=model.model_name, model_version=model.version or None
+            )
+            if json_length is None:
+                return Encoded(answer)
+            length = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
+            return Encoded(answer, b"application/octet-stream", (length,))
+
+        return Call(call.table, call.params), encode
 
     def check_name(self, asked: dict[str, str]) -> None:
         """RouteNotFound for another model, or another version of it."""
@@ -114,14 +107,16 @@ class V2:
             )
 
 
-class _Infer:
-    """An ASGI app, as Starlette takes a bound coroutine for an endpoint that makes a Response."""
+class _Infer(Scoring):
+    """`/infer` of the one model that is there."""
 
-    def __init__(self, v2: V2) -> None:
+    def __init__(self, v2: V2, service: Service, options: ServerOptions) -> None:
+        super().__init__(service, options, v2.infer_codec)
         self._v2 = v2
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._v2.infer(scope, receive, send)
+        self._v2.check_name(scope["path_params"])
+        await super().__call__(scope, receive, send)
 
 
 def _json(value: object) -> Response:

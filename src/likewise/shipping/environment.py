@@ -9,11 +9,12 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from likewise.core.digests import sha256_bytes, sha256_json
@@ -22,6 +23,7 @@ from likewise.core.extras import need
 from likewise.shipping.unpack import here, package_digest, package_files
 
 OURS = "likewise"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 KEPT_S = 7 * 24 * 3600.0
 PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
 
@@ -61,8 +63,18 @@ def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environm
     return Environment(found, key, own)
 
 
-def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Distribution]:
-    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed."""
+def closure(
+    requirements: Iterable[str],
+    theirs: frozenset[str] = frozenset(),
+    *,
+    unused: Mapping[str, frozenset[str]] = NOTHING,
+    markers: Mapping[str, str] = NOTHING,
+) -> dict[str, Distribution]:
+    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed.
+
+    theirs: left out.  unused: by distribution, what it declares and nothing imports; left out unless another needs it.
+    markers: of the environment that it is for (PEP 508), this one's by default.
+    """
     utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
@@ -71,11 +83,12 @@ def closure(requirements: Iterable[str], theirs: frozenset[str]) -> dict[str, Di
         requirement, wanted_by = waiting.pop()
         name = utils.canonicalize_name(requirement.name)
         fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
-        if name in theirs or not fresh:
+        if name in theirs or name in unused.get(wanted_by, ()) or not fresh:
             continue
         seen |= fresh
-        found[name] = _installed(requirement.name, wanted_by)
-        waiting += [(parse(text), name) for text in _requires(found[name], [extra for _, extra in fresh], parse)]
+        found[name] = _installed(name, wanted_by)
+        needed = [parse(text) for text in found[name].requires or ()]
+        waiting += [(each, name) for each in needed if _applies(each.marker, markers, [extra for _, extra in fresh])]
     return found
 
 
@@ -85,16 +98,19 @@ def _installed(name: str, wanted_by: str) -> Distribution:
     except PackageNotFoundError as error:
         why = f", which {wanted_by} needs" if wanted_by else ""
         raise MissingExtra(
-            f"{name}{why} is not installed here, so it cannot be sent to the workers",
+            f"{name}{why} is not installed here, so it cannot be shipped in the version that the model was tried with",
             remedy=f"pip install {name}",
         ) from error
 
 
-def _requires(distribution: Distribution, extras: Iterable[str], parse: Any) -> Iterator[str]:
-    for text in distribution.requires or ():
-        marker = parse(text).marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
-            yield text
+def _applies(marker: Any, markers: Mapping[str, str], extras: Iterable[str]) -> bool:
+    return marker is None or any(marker.evaluate({**markers, "extra": extra}) for extra in extras)
+
+
+def installed_from_folder(distribution: Distribution) -> bool:
+    """Whether it is an editable installation, whose files no wheel has. Source: PEP 610."""
+    told = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(told.get("dir_info", {}).get("editable"))
 
 
 def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
@@ -113,9 +129,8 @@ def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str,
 
 def _record(name: str, distribution: Distribution) -> str:
     """The list of a distribution's files; of our own too, whose sources count by themselves."""
-    told = json.loads(distribution.read_text("direct_url.json") or "{}")
     record = distribution.read_text("RECORD")
-    if record is None or (name != OURS and told.get("dir_info", {}).get("editable")):
+    if record is None or (name != OURS and installed_from_folder(distribution)):
         raise WrongUsage(
             f"{name} is installed in a way that does not tell its files",
             remedy=f"install it as a wheel: pip install {name}",

@@ -8,8 +8,10 @@ from pathlib import Path
 from likewise.bundles.archive import pack
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
+from likewise.bundles.trust import Trust
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
+from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, known_rates
@@ -25,6 +27,14 @@ def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> Engin
     if not entries:
         raise EngineUnavailable(f"the bundle has no engine {options}", remedy=f"likewise inspect {bundle.path}")
     return next((entry for entry in entries if trusted or not runs_code(entry)), entries[0])
+
+
+def trusted_engine(bundle: Bundle, model: ModelSpec) -> EngineEntry:
+    """`engine_of` for `model`; CodeNotTrusted where only engines that run its code would do, and it is not trusted."""
+    entry = engine_of(bundle, EngineOptions.of(model), trusted=model.trust)
+    if runs_code(entry):
+        Trust(allow=model.trust, entries=()).require_bundle(bundle)
+    return entry
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) -> Environment:

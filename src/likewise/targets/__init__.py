@@ -1,1 +1,1 @@
-"""Places where a bundle answers; each room imports its vendor's library lazily, and only there."""
+"""Where bundles are deployed; each package imports its vendor's library lazily, and only there."""

@@ -9,42 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed
+from likewise.core.spec import ModelSpec
 
 Json = Any  # what JSON can say: a plan and a receipt are stored as such
 Outputs = Mapping[str, Json]
 Verb = Literal["create", "update", "delete"]
 State = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
 """degraded: it answers, with fewer replicas than were asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """What is deployed: a verified bundle on this machine.
-
-    source: the URI that was asked for. engine, precision: None for the fastest where it runs. trust: its own Python
-    code may run there.
-    """
-
-    digest: str
-    folder: Path
-    source: str
-    engine: str | None = None
-    precision: str | None = None
-    trust: bool = False
-
-    def as_dict(self) -> dict[str, Json]:
-        """For a plan and a receipt."""
-        return {**asdict(self), "folder": str(self.folder)}
-
-    @classmethod
-    def from_dict(cls, said: Mapping[str, Json]) -> Self:
-        """What `as_dict` gave."""
-        return cls(**{**said, "folder": Path(said["folder"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +72,7 @@ class Plan:
     target: str
     name: str
     verb: Verb
-    model: Model | None
+    model: ModelSpec | None
     options: Mapping[str, Json]
     steps: tuple[Step, ...]
 
@@ -122,7 +97,7 @@ class Plan:
     @classmethod
     def from_dict(cls, said: Mapping[str, Json]) -> Self:
         """What `as_dict` gave."""
-        model = None if said["model"] is None else Model.from_dict(said["model"])
+        model = None if said["model"] is None else ModelSpec.from_dict(said["model"])
         steps = tuple(Step(**step) for step in said["steps"])
         return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
 
@@ -137,7 +112,7 @@ class Receipt:
 
     target: str
     name: str
-    model: Model
+    model: ModelSpec
     options: Mapping[str, Json]
     outputs: Mapping[str, Outputs]
     created: str
@@ -151,7 +126,7 @@ class Receipt:
     @classmethod
     def from_dict(cls, said: Mapping[str, Json]) -> Self:
         """What `as_dict` gave."""
-        return cls(**{**said, "model": Model.from_dict(said["model"])})
+        return cls(**{**said, "model": ModelSpec.from_dict(said["model"])})
 
     def output(self, key: str) -> Json:
         """The value `key` of the last step that gave one; KeyError."""
@@ -190,11 +165,13 @@ class Target(Protocol):
     Options: ClassVar[type[Any]]
     uri: str
 
-    def check(self, model: Model, options: Any) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: Any) -> Sequence[Finding]:
         """What stands in the way, looked at without changing anything."""
         ...
 
-    def plan(self, verb: Verb, name: str, model: Model | None, options: Any, current: Receipt | None) -> Sequence[Step]:
+    def plan(
+        self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
+    ) -> Sequence[Step]:
         """The steps, without doing any of them; current: what stands there under this name, as far as is known.
 
         Raises LikewiseError where the verb cannot be done so.
@@ -263,7 +240,7 @@ class Job(Protocol):
 
     def run(
         self,
-        model: Model,
+        model: ModelSpec,
         source: str,
         output: str,
         options: Mapping[str, object],
@@ -283,7 +260,7 @@ class Job(Protocol):
 class Written(Protocol):
     """A target whose own tools deploy from a file."""
 
-    def written(self, name: str, model: Model, options: Any, bundle_at: str | None) -> str:
+    def written(self, name: str, model: ModelSpec, options: Any, bundle_at: str | None) -> str:
         """The file's text, with no need to reach the place. bundle_at: where the bundle is read; None: where it lies.
 
         Raises WrongUsage for options that such a file cannot say.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.trust import Trust
+from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import runs_code
 from likewise.engine.options import EngineOptions
-from likewise.targets.base import Model
 
 
-def needs_trust(model: Model) -> bool:
+def needs_trust(model: ModelSpec) -> bool:
     """Whether every engine that may be chosen runs code that is not trusted; False where the folder is gone."""
     manifest = model.folder / MANIFEST
     if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
         return False
-    choice = EngineOptions(model.engine, model.precision)
+    choice = EngineOptions.of(model)
     entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]
     return bool(entries) and all(runs_code(each) for each in entries)

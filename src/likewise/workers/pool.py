@@ -9,17 +9,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
+from likewise.core.backoff import Backoff
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import Draining, LikewiseError, ModelFailed, RowRefused, WorkerDied
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
-from likewise.workers.backoff import Backoff
 from likewise.workers.messages import pack, sendable, unpack
 from likewise.workers.worker import KILLED_S, Worker, end_all
 
 E = TypeVar("E")
 
 logger = logging.getLogger("likewise.workers")
+
+FIRST_S, LONGEST_S, STEADY_S = 0.1, 10.0, 30.0  # between starts in the place of a worker that ends
 
 
 class WorkerPool:
@@ -139,12 +141,12 @@ class WorkerPool:
 
     def _keep(self, worker: Worker) -> None:
         """A thread for each place in the pool: whenever its worker has ended, another."""
-        backoff = Backoff()
+        backoff = Backoff(FIRST_S, LONGEST_S, STEADY_S, at_once=True)
         replacement: Worker | None = worker
         while replacement is not None:
             loaded = self._clock()
             replacement.gone.wait()
-            delay = backoff.ended(self._clock() - loaded, worked=replacement.worked)
+            delay = backoff.pause_s(self._clock() - loaded, worked=replacement.worked)
             self._remove(replacement)
             self._lost(replacement.ending, backoff, delay)
             replacement = self._replaced(backoff, delay)
@@ -155,7 +157,7 @@ class WorkerPool:
             try:
                 worker = self._started()
             except LikewiseError as error:
-                delay = backoff.failed()
+                delay = backoff.pause_s(0.0, worked=False)
                 self._lost(error.cause, backoff, delay)
                 continue
             with self._changed:

@@ -11,7 +11,7 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
-from tests.unit.tiny_classifier import make_classifier
+from tests.support.classifier import make_classifier
 
 from likewise import api
 from likewise.bundles.format import EngineEntry, Environment, Manifest, Reference

@@ -29,7 +29,7 @@ def calibrate(fast: Logits, exact: Logits, *, factor: float, source: str) -> Cal
     return Calibration(
         source=source,
         texts=len(fast),
-        drift=round(float(drifts.max(initial=0.0)), 6),
+        drift=_written(float(drifts.max(initial=0.0))),
         factor=factor,
         guard=guard,
         share=round(float(again.mean()), 4),
@@ -50,8 +50,13 @@ def why_unequal(compiled: Logits, reference: Logits) -> str | None:
 
 
 def _guard(drifts: NDArray[np.float64], factor: float) -> float:
-    """Rounded up: what is written is not less than what was measured."""
-    return float(np.ceil(max(FLOOR, factor * float(drifts.max(initial=0.0))) * 1e6) / 1e6)
+    """Rounded up, so that it is never below `factor` times the drift, as measured or as written."""
+    largest = float(drifts.max(initial=0.0))
+    return float(np.ceil(max(FLOOR, factor * max(largest, _written(largest))) * 1e6) / 1e6)
+
+
+def _written(drift: float) -> float:
+    return round(drift, 6)
 
 
 def _unforeseen(

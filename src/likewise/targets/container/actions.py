@@ -7,7 +7,8 @@ from typing import Any
 
 from likewise.core.errors import AlreadyDeployed
 from likewise.core.options import coerce
-from likewise.targets.base import Model, Outputs
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Outputs
 from likewise.targets.container import look
 from likewise.targets.container.holding import make_door, open_door, remove_door
 from likewise.targets.container.look import version_name
@@ -22,7 +23,7 @@ Params = Mapping[str, Any]
 def image(program: Program, params: Params) -> Outputs:
     """See that the engine has the image."""
     _unclaimed(program, params)
-    return make_image(program, params["name"], Model.from_dict(params["model"]), _options(params))
+    return make_image(program, params["name"], ModelSpec.from_dict(params["model"]), _options(params))
 
 
 def undo_image(program: Program, params: Params) -> None:

@@ -46,7 +46,7 @@ def _serve(listener: socket.socket) -> None:
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.options import read_options
-    from likewise.server import run
+    from likewise.server.run import run
 
     options = read_options(os.environ)
     app = container_app(find_model(options, _say), options)

@@ -10,7 +10,8 @@ from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import WrongUsage
-from likewise.targets.base import Json, Model
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Json
 from likewise.targets.container.program import Program
 
 NAME, ROLE, CLAIM = "likewise.deployment", "likewise.role", "likewise.claim"
@@ -62,9 +63,9 @@ class Container:
         return self.status in _RUNNING
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ModelSpec:
         """What it serves."""
-        return Model.from_dict(json.loads(self.labels[MODEL]))
+        return ModelSpec.from_dict(json.loads(self.labels[MODEL]))
 
     @property
     def options(self) -> dict[str, Json]:

@@ -7,30 +7,28 @@ from typing import Any
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
-from likewise.targets.base import Model, Outputs
+from likewise.targets.base import Outputs
 from likewise.targets.container.look import BUILT, BUNDLE
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 
 
-def make_image(program: Program, name: str, model: Model, options: ContainerTargetOptions) -> Outputs:
+def make_image(program: Program, name: str, model: ModelSpec, options: ContainerTargetOptions) -> Outputs:
     """`image`: its id at the engine; raises what `build_image` and `load` do, and DeployFailed, WrongUsage."""
     if options.image is not None:
         return {"image": _taken(program, options.image, model)}
     made = ImageOptions(
         base=options.base,
         platforms=(program.platform(),),
-        choice=EngineOptions(model.engine, model.precision),
-        trust=model.trust,
         wheels=() if options.wheels is None else (options.wheels,),
         lock=options.lock,
     )
     store = Store()
-    built = build_image(open_bundle(model.folder), _called(name), made, store=store, report=lambda _: None)
+    built = build_image(open_bundle(model.folder), _called(name), model, made, store=store, report=lambda _: None)
     return {"image": _id(_seen(program, load(store, built.name, program.engine)))}
 
 
@@ -54,7 +52,7 @@ def _remove_one(program: Program, name: str, said: dict[str, Any]) -> None:
         program.do("image", "rm", "--force", _id(said), patience_s=WORK_S)
 
 
-def _taken(program: Program, image: str, model: Model) -> str:
+def _taken(program: Program, image: str, model: ModelSpec) -> str:
     """An image by its name: at the engine, in our own store, or in a registry that the engine asks."""
     if not program.inspected("image", [image]):
         try:

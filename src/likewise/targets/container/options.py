@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option
 from likewise.images.base import DEFAULT
 from likewise.images.build import USER
 
@@ -20,40 +21,30 @@ _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _OURS = {"LIKEWISE_HOST": "host", "LIKEWISE_PORT": "port", "SAGEMAKER_BIND_TO_PORT": "port"}
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerTargetOptions:
     """Seconds as their names say."""
 
-    image: str | None = _option(None, "An image of this model that is there already; without it, one is built.")
-    base: str = _option(DEFAULT, "What a built image stands on: an image in a registry, or a folder or tar of one.")
-    wheels: Path | None = field(
-        default=None, metadata={"help": "Folder of wheels that no index has, for a built image."}
-    )
-    lock: Path | None = field(
-        default=None, metadata={"help": "Requirements file with hashes of all that goes into a built image."}
-    )
-    host: str = _option("127.0.0.1", "Address of this machine to listen on.")
-    insecure: bool = _option(False, "Listen where other machines reach it, though it asks nobody who they are.")
-    port: int = _option(0, "Port of this machine; 0 finds a free one and keeps it.")
-    network: str | None = _option(
+    image: str | None = option(None, "An image of this model that is there already; without it, one is built.")
+    base: str = option(DEFAULT, "What a built image stands on: an image in a registry, or a folder or tar of one.")
+    wheels: Path | None = option(None, "Folder of wheels that no index has, for a built image.")
+    lock: Path | None = option(None, "Requirements file with hashes of all that goes into a built image.")
+    host: str = option("127.0.0.1", "Address of this machine to listen on.")
+    insecure: bool = option(False, "Listen where other machines reach it, though it asks nobody who they are.")
+    port: int = option(0, "Port of this machine; 0 finds a free one and keeps it.")
+    network: str | None = option(
         None, "Network of the containers: a name, or host where they can have none of their own."
     )
-    isolated: bool = _option(False, "The model reaches no network at all; its callers reach it all the same.")
-    memory: str | None = _option(None, "Most memory of the model's container: 2g, 512m.")
-    cpus: float | None = _option(None, "Most cores of the model's container: 1.5.")
-    env: Mapping[str, str] = field(
-        default_factory=dict, metadata={"help": "Variables, as JSON; those of LIKEWISE_ set the server's options."}
-    )
-    user: str = _option(USER, "UID:GID that runs in the containers, not root; it needs no entry in /etc/passwd.")
-    restart: Literal["unless-stopped", "on-failure", "no"] = _option(
+    isolated: bool = option(False, "The model reaches no network at all; its callers reach it all the same.")
+    memory: str | None = option(None, "Most memory of the model's container: 2g, 512m.")
+    cpus: float | None = option(None, "Most cores of the model's container: 1.5.")
+    env: Mapping[str, str] = option(dict, "Variables, as JSON; those of LIKEWISE_ set the server's options.")
+    user: str = option(USER, "UID:GID that runs in the containers, not root; it needs no entry in /etc/passwd.")
+    restart: Literal["unless-stopped", "on-failure", "no"] = option(
         "unless-stopped", "When the engine starts a container again that has ended."
     )
-    start_timeout_s: float = _option(120.0, "Seconds for the model to be loaded and warm; a longer start is a failure.")
-    stop_timeout_s: int = _option(30, "Seconds for requests in flight, before a container that stops is killed.")
+    start_timeout_s: float = option(120.0, "Seconds for the model to be loaded and warm; a longer start is a failure.")
+    stop_timeout_s: int = option(30, "Seconds for requests in flight, before a container that stops is killed.")
 
 
 def check_options(options: ContainerTargetOptions) -> None:

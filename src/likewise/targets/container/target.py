@@ -14,9 +14,10 @@ from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.options import as_json
+from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.targets.asking import invoke
-from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.container import look
 from likewise.targets.container.actions import ACTIONS, Action
 from likewise.targets.container.look import Standing
@@ -51,7 +52,7 @@ class ContainerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: Model, options: ContainerTargetOptions) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:
         """Options, trust, the bundle byte for byte, and whether an engine answers.
 
         Raises WrongUsage, TargetUnavailable, and what `open_bundle` raises.
@@ -65,7 +66,7 @@ class ContainerTarget:
         return []
 
     def plan(
-        self, verb: Verb, name: str, model: Model | None, options: ContainerTargetOptions, current: Receipt | None
+        self, verb: Verb, name: str, model: ModelSpec | None, options: ContainerTargetOptions, current: Receipt | None
     ) -> Sequence[Step]:
         """Raises WrongUsage, NotDeployed, TargetUnavailable."""
         look.check_name(name)
@@ -129,7 +130,7 @@ def _action(action: str) -> Action:
 
 
 def _serving(
-    verb: Verb, name: str, model: Model, options: ContainerTargetOptions, standing: Standing
+    verb: Verb, name: str, model: ModelSpec, options: ContainerTargetOptions, standing: Standing
 ) -> Sequence[Step]:
     said = _at_home_anywhere(as_json(options))
     claim = sha256_json([{**model.as_dict(), "folder": ""}, said])

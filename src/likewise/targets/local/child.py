@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.options import coerce
-from likewise.engine.options import EngineOptions
-from likewise.server import run
+from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.local.home import Asked
 from likewise.targets.local.options import LocalOptions
@@ -40,7 +38,7 @@ def main(handles: Sequence[str]) -> int:
     supervisor = socket.socket(fileno=channel)
     lines = supervisor.makefile("rb")
     said = json.loads(lines.readline())
-    asked = Asked(**said["asked"])
+    asked = Asked.from_dict(said["asked"])
     options = coerce(LocalOptions, asked.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     drain_s = options.drain_linger_s + options.drain_timeout_s
@@ -55,11 +53,10 @@ def main(handles: Sequence[str]) -> int:
 
 def _serve(path: Path, asked: Asked, options: LocalOptions, listener: socket.socket, supervisor: socket.socket) -> None:
     bundle = open_bundle(path)
-    if bundle.digest != asked.digest:
-        raise BundleTampered(f"{path} holds another bundle than {asked.digest}", remedy="deploy the model again")
-    choice = EngineOptions(asked.engine, asked.precision)
+    if bundle.digest != asked.model.digest:
+        raise BundleTampered(f"{path} holds another bundle than {asked.model.digest}", remedy="deploy the model again")
     run(
-        bundle_app(bundle, choice, Trust(allow=asked.trust), options),
+        bundle_app(bundle, asked.model, options),
         options,
         listener=listener,
         on_ready=lambda url: _say(supervisor, {"ready": url}),

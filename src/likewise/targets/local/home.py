@@ -7,7 +7,7 @@
     NAME/work              the processes' current folder
     NAME/lock              held by the supervisor and its services while any of them lives
 
-Standard library only: the supervisor imports it.
+The standard library and modules of it alone: the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from likewise.core.spec import ModelSpec
+
 LOCK_LOOK_S = 0.05
 TAIL_LINES = 8
 TAIL_BYTES = 16 * 1024
@@ -31,18 +33,21 @@ TAIL_BYTES = 16 * 1024
 class Asked:
     """What is to be served and how: all that tells one version of a deployment from another.
 
-    options: of LocalOptions, as JSON.
+    model: as it is portable, as each deployment has a copy. options: of LocalOptions, as JSON.
     """
 
-    digest: str
-    engine: str | None
-    precision: str | None
-    trust: bool
+    model: ModelSpec
     options: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """For the plan, the control socket and the file."""
-        return asdict(self)
+        return {**self.model.portable(), "options": dict(self.options)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        model = {name: value for name, value in document.items() if name != "options"}
+        return cls(ModelSpec.from_dict(model), document["options"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +62,17 @@ class Deployment:
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Self:
-        """What `asdict` gave."""
-        return cls(**{**said, "asked": Asked(**said["asked"])})
+        """What `as_dict` gave."""
+        return cls(**{**said, "asked": Asked.from_dict(said["asked"])})
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the file."""
+        return {**asdict(self), "asked": self.asked.as_dict()}
 
     @property
     def digests(self) -> set[str]:
         """Of the bundles that must stay."""
-        return {self.asked.digest, *([self.before] if self.before else [])}
+        return {self.asked.model.digest, *([self.before] if self.before else [])}
 
 
 class Home:
@@ -103,7 +112,7 @@ class Home:
             path.unlink(missing_ok=True)
             return
         beside = path.with_suffix(".new")
-        beside.write_text(json.dumps(asdict(deployment), indent=2) + "\n")
+        beside.write_text(json.dumps(deployment.as_dict(), indent=2) + "\n")
         beside.replace(path)
 
     def claim(self, patience_s: float) -> int | None:

@@ -46,7 +46,7 @@ def start(home: Home, asked: Asked) -> dict[str, Any]:
         said = status_of(home)
     except Gone:
         return _launch(home, asked)
-    if Asked(**said["asked"]) != asked:
+    if Asked.from_dict(said["asked"]) != asked:
         raise AlreadyDeployed(
             f"{home.folder.name!r} is deployed here already",
             remedy=f"likewise update {home.folder.name} MODEL --to local",
@@ -58,7 +58,7 @@ def switch(home: Home, asked: Asked) -> dict[str, Any]:
     """Have `asked` answer in the place of what answers; on the same address.  Raises what `start` does."""
     try:
         said = status_of(home)
-        if Asked(**said["asked"]) != asked:
+        if Asked.from_dict(said["asked"]) != asked:
             reply = ask(home.control, _patience(asked.options), "update", asked=asked.as_dict())
             _raise(error_of(reply))
         return _outputs(home, said["pid"])
@@ -105,7 +105,7 @@ def _before(former: Deployment | None, asked: Asked) -> str | None:
     """The version to keep beside `asked`."""
     if former is None:
         return None
-    return former.before if former.asked.digest == asked.digest else former.asked.digest
+    return former.before if former.asked.model.digest == asked.model.digest else former.asked.model.digest
 
 
 def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from likewise.core.options import option
 from likewise.server import ServerOptions
 
 
@@ -11,8 +12,6 @@ from likewise.server import ServerOptions
 class LocalOptions(ServerOptions):
     """Those of `likewise serve`; seconds and bytes as their names say."""
 
-    port: int = field(default=0, metadata={"help": "Port to listen on; 0 finds a free one and keeps it."})
-    access_log: bool = field(default=False, metadata={"help": "One JSON line a request in the log, without the texts."})
-    start_timeout_s: float = field(
-        default=120.0, metadata={"help": "Seconds for the model to be loaded and warm; a longer start is a failure."}
-    )
+    port: int = option(0, "Port to listen on; 0 finds a free one and keeps it.")
+    access_log: bool = option(False, "One JSON line a request in the log, without the texts.")
+    start_timeout_s: float = option(120.0, "Seconds for the model to be loaded and warm; a longer start is a failure.")

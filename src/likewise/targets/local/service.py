@@ -55,7 +55,7 @@ class Service:
             )
         self.pid = self._process.pid
         self._lines, self._writer = await asyncio.open_connection(sock=ours)
-        message = {"asked": self.asked.as_dict(), "bundle": str(self._home.bundle(self.asked.digest))}
+        message = {"asked": self.asked.as_dict(), "bundle": str(self._home.bundle(self.asked.model.digest))}
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def ready(self) -> None:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from likewise.targets.local.backoff import Backoff
+from likewise.core.backoff import Backoff
 from likewise.targets.local.home import Asked, Deployment, Home
 from likewise.targets.local.service import NotServing, Service
 
@@ -29,6 +29,7 @@ logger = logging.getLogger("likewise.local")
 
 LOG_BYTES = 32 * 1024 * 1024
 LOG_LOOK_S = 30.0
+FIRST_S, LONGEST_S, STEADY_S = 0.2, 30.0, 60.0  # between starts of a service that ends
 Reply = dict[str, Any]
 
 
@@ -93,7 +94,7 @@ class Supervisor:
             before = self._deployment
             await self._unkept()
             old, self._service = self._service, fresh
-            self._deployment = replace(before, asked=asked, before=before.asked.digest)
+            self._deployment = replace(before, asked=asked, before=before.asked.model.digest)
             self._home.write(self._deployment)
             self._keeping = asyncio.create_task(self._keep(fresh))
             if old is not None:
@@ -119,7 +120,7 @@ class Supervisor:
 
     async def _keep(self, service: Service | None) -> None:
         """Have one service up, again and again."""
-        backoff = Backoff()
+        backoff = Backoff(FIRST_S, LONGEST_S, STEADY_S)
         while True:
             try:
                 service = service or await self._started(self._deployment.asked)
@@ -191,7 +192,7 @@ class Supervisor:
             case "wait":
                 return await asyncio.shield(self._settled)
             case "update":
-                return await self.update(Asked(**said["asked"]))
+                return await self.update(Asked.from_dict(said["asked"]))
             case "stop":
                 return await self.stop()
             case other:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +12,11 @@ from typing import Any, ClassVar
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.options import as_json
+from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens
 from likewise.targets.asking import served_digest
-from likewise.targets.base import Answer, Finding, Model, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.local.control import Gone
 from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
@@ -39,7 +41,7 @@ class LocalTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: Model, options: LocalOptions) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: LocalOptions) -> Sequence[Finding]:
         """Trust and tokens, before anything is copied."""
         found = []
         if needs_trust(model):
@@ -52,7 +54,7 @@ class LocalTarget:
         return found
 
     def plan(
-        self, verb: Verb, name: str, model: Model | None, options: LocalOptions, current: Receipt | None
+        self, verb: Verb, name: str, model: ModelSpec | None, options: LocalOptions, current: Receipt | None
     ) -> Sequence[Step]:
         """Raises WrongUsage, AlreadyDeployed, NotDeployed."""
         home = _home(name)
@@ -80,9 +82,9 @@ class LocalTarget:
             case "place":
                 return {"bundle": str(place(home, params["digest"], Path(params["from"])))}
             case "start":
-                return start(home, Asked(**params["asked"]))
+                return start(home, Asked.from_dict(params["asked"]))
             case "switch":
-                return switch(home, Asked(**params["asked"]))
+                return switch(home, Asked.from_dict(params["asked"]))
             case "tidy":
                 return {"removed": keep_only(home, set(params["keep"]))}
             case "stop":
@@ -98,12 +100,12 @@ class LocalTarget:
         home = _home(params["name"])
         deployment = home.read()
         match action:
-            case "start" if deployment is None or deployment.asked == Asked(**params["asked"]):
+            case "start" if deployment is None or deployment.asked == Asked.from_dict(params["asked"]):
                 stop(home)
                 home.clear()
-            case "switch" if deployment is not None and deployment.asked == Asked(**params["asked"]):
+            case "switch" if deployment is not None and deployment.asked == Asked.from_dict(params["asked"]):
                 if params["before"] is not None:
-                    switch(home, Asked(**params["before"]))
+                    switch(home, Asked.from_dict(params["before"]))
             case "place":
                 held = deployment.digests if deployment is not None else set()
                 if params["digest"] not in held:
@@ -145,10 +147,10 @@ class LocalTarget:
 
 def _receipt(uri: str, home: Home, deployment: Deployment) -> Receipt:
     """As far as the folder tells."""
-    asked, folder = deployment.asked, home.bundle(deployment.asked.digest)
+    asked, folder = deployment.asked, home.bundle(deployment.asked.model.digest)
     manifest = folder / MANIFEST
-    source = load_manifest(manifest.read_bytes()).source.uri if manifest.is_file() else asked.digest
-    model = Model(asked.digest, folder, source, asked.engine, asked.precision, asked.trust)
+    source = load_manifest(manifest.read_bytes()).source.uri if manifest.is_file() else asked.model.digest
+    model = replace(asked.model, folder=folder, source=source)
     written = datetime.fromtimestamp((home.folder / "deployment.json").stat().st_mtime, UTC)
     since = written.isoformat(timespec="seconds")
     return Receipt(uri, home.folder.name, model, asked.options, {"start": {"url": deployment.url}}, since, since)
@@ -167,11 +169,11 @@ def _home(name: str) -> Home:
     return Home(_root() / name)
 
 
-def _asked(model: Model, options: LocalOptions) -> Asked:
+def _asked(model: ModelSpec, options: LocalOptions) -> Asked:
     said = as_json(options)
     if options.token_file is not None:
         said["token_file"] = str(options.token_file.absolute())
-    return Asked(model.digest, model.engine, model.precision, model.trust, said)
+    return Asked(ModelSpec.from_dict(model.portable()), said)
 
 
 def _require(name: str, deployment: Deployment | None, current: Receipt | None) -> None:
@@ -179,7 +181,7 @@ def _require(name: str, deployment: Deployment | None, current: Receipt | None) 
         raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
 
 
-def _placing(home: Home, model: Model) -> Step:
+def _placing(home: Home, model: ModelSpec) -> Step:
     params = {"name": home.folder.name, "digest": model.digest, "from": str(model.folder)}
     return Step("place", "place", f"puts the bundle into {home.folder}", params)
 
@@ -195,7 +197,7 @@ def _switching(name: str, asked: Asked, options: LocalOptions, deployment: Deplo
     if deployment is not None:
         _same_address(options, deployment)
     params = {**_serving(name, asked), "before": None if before is None else before.as_dict()}
-    keep = sorted({asked.digest, *([before.digest] if before else [])})
+    keep = sorted({asked.model.digest, *([before.model.digest] if before else [])})
     about = "starts it beside the one that answers, on the same address; that one drains when it is ready"
     return [
         Step("switch", "switch", about, params),

@@ -1,4 +1,4 @@
-"""The process that talks to Ray: one action on one cluster, told on stdin, answered by a line of JSON on stdout."""
+"""The process that talks to Ray: it joins one cluster, and answers requests for actions there, as JSON on a pipe."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import IO, Any
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
@@ -26,51 +30,105 @@ ACTIONS = {
     "take_back": "rollout:take_back",
     "stop": "rollout:stop",
 }
+IDLE_S = 20.0  # without a request; the cluster may be another one by then
+LEAVE_S = 1.0  # to leave the cluster
 PROBE_S = 5.0
 ASKED = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")  # of Ray; of its client port
-_HOW = "start one with `ray start --head`, or name its address: ray-serve://HOST:10001"
+HOW_TO_START = "start one with `ray start --head`, or name its address: ray-serve://HOST:10001"
 _ADMISSION = "give the cluster's token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=token"
 
 
-def main() -> None:
-    """Answer on what was stdout; whatever libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    asked = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_asker, daemon=True).start()
+def main(address: str, descriptor: int) -> None:
+    """Answer until the caller ends or is silent for IDLE_S, or the cluster is lost."""
+    caller = Caller(descriptor)
     try:
-        connect(asked["address"])
-        _say(answers, {"connected": True})
-        said = {"value": _action(asked["action"])(asked["params"])}
+        at = connect(address)
+        caller.answer(value=None)
+        while request := caller.next_request():
+            _probe(at, address)
+            try:
+                caller.answer(value=perform(request["action"], request["params"]))
+            except LikewiseError as error:
+                caller.refuse(error)
+        sys.modules["ray"].shutdown()
     except LikewiseError as error:
-        said = {"error": {"kind": type(error).__name__, "cause": error.cause, "remedy": error.remedy}}
+        caller.refuse(error)
     except Exception as error:
-        cause = f"Ray refused: {_last_line(error)}"
-        said = {"error": {"kind": DeployFailed.__name__, "cause": cause, "remedy": "mend what Ray says"}}
-        logging.getLogger(__name__).exception("asked for %s", asked["action"])
-    _say(answers, said)
+        logging.getLogger(__name__).exception("the agent ends")
+        caller.refuse(DeployFailed(f"Ray refused: {_last_line(error)}", remedy="mend what Ray says"))
+    os._exit(0)
 
 
-def _end_with_the_asker() -> None:
-    """Whoever asked holds the other end of stdin; once it is killed, another may be at the same deployment."""
-    os.read(0, 1)  # not by sys.stdin, whose lock would be held when the interpreter ends
-    os._exit(1)
+class Caller:
+    """Whoever holds the other end of the pipe; the process ends with it, in the midst of an action too.
+
+    Another caller may be at the same deployment once this one has been killed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._pipe = Connection(descriptor)
+        self._requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._waits = False
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def next_request(self) -> dict[str, Any] | None:
+        """None where there is none for IDLE_S, or will be none."""
+        self._waits = True
+        try:
+            return self._requests.get(timeout=IDLE_S)
+        except Empty:
+            return None
+        finally:
+            self._waits = False
+
+    def answer(self, **said: Any) -> None:
+        """Send it."""
+        self._pipe.send_bytes(json.dumps(said).encode())
+
+    def refuse(self, error: LikewiseError) -> None:
+        """Send it."""
+        self.answer(error={"kind": type(error).__name__, "cause": error.cause, "remedy": error.remedy})
+
+    def _read(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._requests.put(json.loads(self._pipe.recv_bytes()))
+        if self._waits:
+            self._requests.put(None)
+            time.sleep(LEAVE_S)
+        os._exit(1)
 
 
-def connect(address: str) -> None:
-    """Be a driver of the cluster; TargetUnavailable, Unauthorized, MissingExtra."""
-    _probe(address)
+def perform(action: str, params: Mapping[str, Any]) -> Any:
+    """What the action gives."""
+    importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been started anew
+    module, _, function = ACTIONS[action].partition(":")
+    return getattr(importlib.import_module(f"likewise.targets.ray.{module}"), function)(params)
+
+
+def connect(address: str) -> str:
+    """Be a driver of the cluster, and return the HOST:PORT that answers; TargetUnavailable, Unauthorized, MissingExtra.
+
+    The order is that of the time that each takes.
+    """
+    _probe(address.removeprefix("ray://"), address)
     ray = need("ray", extra="ray")
-    need("ray.serve", extra="ray")
     try:
-        _show_token(address)
+        services = importlib.import_module("ray._private.services")
+        named = "://" in address
+        at: str = address.removeprefix("ray://") if named else services.canonicalize_bootstrap_address_or_die(address)
+        _show_token(at, address)
+        need("ray.serve", extra="ray")
         _join(ray, address)
     except ray.exceptions.AuthenticationError as error:
         raise Unauthorized(f"Ray at {address} asks for a token: {_last_line(error)}", remedy=_ADMISSION) from error
     except LikewiseError:
         raise
     except Exception as error:
-        raise TargetUnavailable(f"Ray at {address} cannot be joined: {_last_line(error)}", remedy=_HOW) from error
+        raise TargetUnavailable(
+            f"Ray at {address} cannot be joined: {_last_line(error)}", remedy=HOW_TO_START
+        ) from error
+    return at
 
 
 def _join(ray: Any, address: str) -> None:
@@ -85,14 +143,12 @@ def _join(ray: Any, address: str) -> None:
             ray.shutdown()
 
 
-def _show_token(address: str) -> None:
+def _show_token(at: str, address: str) -> None:
     """Send the user's token, unless RAY_AUTH_MODE says not to, where the cluster asks for one; Unauthorized.
 
     Ray itself tries for half a minute, and then says that nothing answers.
     """
-    services = importlib.import_module("ray._private.services")
-    at = address.removeprefix("ray://") if "://" in address else services.canonicalize_bootstrap_address(address)
-    if at is None or not _refuses(at):
+    if not _refuses(at):
         return
     setup = importlib.import_module("ray._private.authentication.authentication_token_setup")
     if not setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
@@ -117,23 +173,17 @@ def _refuses(at: str) -> bool:
     return False
 
 
-def _probe(address: str) -> None:
-    """TargetUnavailable where nothing listens."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+def _probe(at: str, address: str) -> None:
+    """TargetUnavailable where nothing listens at HOST:PORT."""
+    host, _, port = at.rpartition(":")
     if not port.isdecimal():
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
     except OSError as error:
-        raise TargetUnavailable(f"nothing answers at {address}: {error.strerror or error}", remedy=_HOW) from error
-
-
-def _action(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    module, _, function = ACTIONS[name].partition(":")
-    action: Callable[[Mapping[str, Any]], Any] = getattr(
-        importlib.import_module(f"likewise.targets.ray.{module}"), function
-    )
-    return action
+        raise TargetUnavailable(
+            f"nothing answers at {address}: {error.strerror or error}", remedy=HOW_TO_START
+        ) from error
 
 
 def _last_line(error: Exception) -> str:
@@ -142,10 +192,5 @@ def _last_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(named or lines or [''])[-1]}"[:600]
 
 
-def _say(stream: IO[str], what: Mapping[str, Any]) -> None:
-    stream.write(json.dumps(what) + "\n")
-    stream.flush()
-
-
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], int(sys.argv[2]))

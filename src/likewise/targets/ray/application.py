@@ -11,14 +11,15 @@ from typing import Any
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed, WrongUsage
 from likewise.core.options import coerce
+from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
 from likewise.targets.ray.look import DEPLOYMENT, serve_details, status
 from likewise.targets.ray.options import RayOptions
 
 POLL_S = 0.1
+GONE_S = 60.0
 FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
 HOW = "mend what it says; the replica's log is in Ray's session folder, logs/serve"
-_MODEL = ("digest", "engine", "precision", "trust")
 
 
 def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str | None) -> None:
@@ -40,7 +41,7 @@ def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str
         made = made.options(version=version, _internal=True)  # else each deployment is a new one, and all restart
     except (ValueError, TypeError) as error:  # pydantic's are ValueErrors
         raise WrongUsage(f"Ray refuses the options: {error}", remedy="see docs/ray.md for what Ray takes") from error
-    bound = made.bind(params["shipment"], _served(params["model"]), options.server())
+    bound = made.bind(params["shipment"], ModelSpec.from_dict(params["model"]).portable(), options.server())
     api.run_many([api.RunTarget(bound, app, prefix)], wait_for_applications_running=False)
 
 
@@ -50,12 +51,8 @@ def version_of(said: Mapping[str, Any]) -> str:
     said: model (as a dict), options, shipment.
     """
     server = coerce(RayOptions, said["options"]).server()
-    made = {"model": _served(said["model"]), "shipment": said["shipment"], "server": server}
+    made = {"model": ModelSpec.from_dict(said["model"]).portable(), "shipment": said["shipment"], "server": server}
     return sha256_json(made).removeprefix("sha256:")[:32]
-
-
-def _served(model: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: model[name] for name in _MODEL}
 
 
 def await_running(name: str, options: RayOptions, deadline: float, given_s: float) -> None:
@@ -68,6 +65,15 @@ def await_running(name: str, options: RayOptions, deadline: float, given_s: floa
                 f"{name!r} was not ready on Ray after {given_s:.0f} s; {_room(seen, options)}; {_said(seen)}",
                 remedy="free what it lacks, ask for less by ray_actor_options, or raise timeout_s",
             )
+        time.sleep(POLL_S)
+
+
+def await_gone(app: str) -> None:
+    """Until Serve has deleted it, replicas and all; DeployFailed."""
+    deadline = time.monotonic() + GONE_S
+    while app in applications():
+        if time.monotonic() > deadline:
+            raise DeployFailed(f"Serve does not delete {app!r}", remedy="look at it with `serve status`")
         time.sleep(POLL_S)
 
 

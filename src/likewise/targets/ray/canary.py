@@ -14,7 +14,7 @@ from typing import Any
 
 from likewise.core.errors import DeployFailed
 from likewise.targets.ray import store
-from likewise.targets.ray.application import POLL_S, applications, await_running, deploy, version_of
+from likewise.targets.ray.application import applications, await_gone, await_running, deploy, version_of
 from likewise.targets.ray.look import APP, DEPLOYMENT
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.tally import Side
@@ -24,7 +24,6 @@ MARK = "~canary"  # after the name: no deployment's name may hold it
 BEAT_S = 0.5
 LEASE_S = 5.0
 SILENT_S = 20.0  # without a word of any replica of the old version
-GONE_S = 60.0
 
 _MEND = "the old version answers as before; mend the new one, or allow more by canary_errors, canary_slower, …"
 
@@ -75,7 +74,7 @@ def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
     left = store.canary(app)
     if left is None or left["key"] != key or app + MARK not in applications():
         drop(app)
-        _await_gone(app + MARK)
+        await_gone(app + MARK)
         said = {"key": key, "model": params["model"], "shipment": params["shipment"], "share": options.canary}
         store.note_canary(app, {**said, "seen": None, "at": time.time()})
         deploy(app + MARK, params, kind, None)
@@ -85,14 +84,6 @@ def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
     except DeployFailed as error:
         cause = f"the canary of {params['name']!r} was rolled back, and got no request: {error.cause}"
         raise DeployFailed(cause, remedy=f"{error.remedy}; canary_timeout_s is the time for its start") from error
-
-
-def _await_gone(app: str) -> None:
-    deadline = time.monotonic() + GONE_S
-    while app in applications():
-        if time.monotonic() > deadline:
-            raise DeployFailed(f"Serve does not delete {app!r}", remedy="look at it with `serve status`")
-        time.sleep(POLL_S)
 
 
 class Watch:

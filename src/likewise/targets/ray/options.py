@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option
 
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
 OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
@@ -17,72 +18,53 @@ _PREFIX = re.compile(r"/|/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayOptions:
     """Each field's `metadata["help"]` is its help text; None leaves it to Ray. Seconds and bytes as their names say."""
 
-    num_replicas: int | str = field(
-        default=1, metadata={"help": 'Replicas, or "auto" for as many as the load asks for.'}
+    num_replicas: int | str = option(1, 'Replicas, or "auto" for as many as the load asks for.')
+    autoscaling_config: dict[str, Any] | None = option(
+        None, "Ray's AutoscalingConfig as JSON, in place of num_replicas."
     )
-    autoscaling_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Ray's AutoscalingConfig as JSON, in place of num_replicas."}
+    ray_actor_options: dict[str, Any] | None = option(
+        None, 'Of each replica, as JSON: {"num_cpus": 0.5, "num_gpus": 0.25, "memory": …, "resources": {…}, …}.'
     )
-    ray_actor_options: dict[str, Any] | None = field(
-        default=None,
-        metadata={
-            "help": 'Of each replica, as JSON: {"num_cpus": 0.5, "num_gpus": 0.25, "memory": …, "resources": {…}, …}.'
-        },
-    )
-    max_ongoing_requests: int = _option(
+    max_ongoing_requests: int = option(
         1000, "Requests that a replica is handed at once: it makes windows of them, and refuses what it cannot answer."
     )
-    max_queued_requests: int = _option(-1, "Requests that may wait in each proxy beyond those; -1 sets no limit.")
-    max_replicas_per_node: int | None = field(default=None, metadata={"help": "Replicas on one node at most."})
-    placement_group_bundles: list[dict[str, float]] | None = field(
-        default=None, metadata={"help": "Resources of each replica's group, as JSON."}
-    )
-    placement_group_strategy: str | None = field(
-        default=None, metadata={"help": "PACK, SPREAD, STRICT_PACK or STRICT_SPREAD."}
-    )
-    health_check_period_s: float = _option(1.0, "Seconds between two looks at a replica.")
-    health_check_timeout_s: float = _option(30.0, "Seconds after which a look has failed.")
-    graceful_shutdown_wait_loop_s: float = _option(
+    max_queued_requests: int = option(-1, "Requests that may wait in each proxy beyond those; -1 sets no limit.")
+    max_replicas_per_node: int | None = option(None, "Replicas on one node at most.")
+    placement_group_bundles: list[dict[str, float]] | None = option(None, "Resources of each replica's group, as JSON.")
+    placement_group_strategy: str | None = option(None, "PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.")
+    health_check_period_s: float = option(1.0, "Seconds between two looks at a replica.")
+    health_check_timeout_s: float = option(30.0, "Seconds after which a look has failed.")
+    graceful_shutdown_wait_loop_s: float = option(
         1.0, "Seconds that a replica which stops waits for requests on their way to it."
     )
-    graceful_shutdown_timeout_s: float = _option(30.0, "Seconds for what a replica which stops still answers.")
-    max_constructor_retry_count: int = _option(3, "Starts of a replica that fail before the deployment has failed.")
-    max_surge_percent: int = _option(
+    graceful_shutdown_timeout_s: float = option(30.0, "Seconds for what a replica which stops still answers.")
+    max_constructor_retry_count: int = option(3, "Starts of a replica that fail before the deployment has failed.")
+    max_surge_percent: int = option(
         25, "Replicas that an update may add, in percent, rounded up; 0 stops an old one before a new one starts."
     )
-    rolling_update_percentage: float | None = field(
-        default=None, metadata={"help": "Share of the replicas that are replaced at a time."}
-    )
-    logging_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "Ray Serve's LoggingConfig of the replicas, as JSON."}
-    )
-    route_prefix: str | None = field(
-        default=None, metadata={"help": "Where it answers; /NAME by default, / for all that no other has."}
-    )
-    timeout_s: float = _option(300.0, "Seconds for all replicas to be ready; then it is taken back.")
-    wait_for_capacity: bool = _option(
+    rolling_update_percentage: float | None = option(None, "Share of the replicas that are replaced at a time.")
+    logging_config: dict[str, Any] | None = option(None, "Ray Serve's LoggingConfig of the replicas, as JSON.")
+    route_prefix: str | None = option(None, "Where it answers; /NAME by default, / for all that no other has.")
+    timeout_s: float = option(300.0, "Seconds for all replicas to be ready; then it is taken back.")
+    wait_for_capacity: bool = option(
         False, "The cluster grows by itself: wait for what it lacks instead of refusing at once."
     )
-    canary: float = _option(
+    canary: float = option(
         0.0, "Percent of the requests that an update's new version gets at first, 50 at most; 0 updates at once."
     )
-    canary_s: float = _option(30.0, "Seconds that it is watched at most.")
-    canary_requests: int = _option(500, "Requests of the new version that are enough to end that sooner.")
-    canary_errors: float = _option(1.0, "Percent of its requests that it may fail where the old version answers them.")
-    canary_slower: float = _option(2.0, "Times the old version's median and 95th percentile that it may take.")
-    canary_timeout_s: float = _option(35.0, "Seconds for its replicas to be ready; then it is taken back.")
-    deadline_s: float = _option(60.0, "Seconds in which a request is answered, or refused at once.")
-    queue_tokens: int = _option(4_000_000, "Tokens that may wait in a replica; more are refused.")
-    cache_bytes: int = _option(64 * 1024 * 1024, "Memory of a replica for answers of a pure model; 0 keeps none.")
-    body_limit_bytes: int = _option(25 * 1024 * 1024, "Largest request body.")
+    canary_s: float = option(30.0, "Seconds that it is watched at most.")
+    canary_requests: int = option(500, "Requests of the new version that are enough to end that sooner.")
+    canary_errors: float = option(1.0, "Percent of its requests that it may fail where the old version answers them.")
+    canary_slower: float = option(2.0, "Times the old version's median and 95th percentile that it may take.")
+    canary_timeout_s: float = option(35.0, "Seconds for its replicas to be ready; then it is taken back.")
+    deadline_s: float = option(60.0, "Seconds in which a request is answered, or refused at once.")
+    queue_tokens: int = option(4_000_000, "Tokens that may wait in a replica; more are refused.")
+    cache_bytes: int = option(64 * 1024 * 1024, "Memory of a replica for answers of a pure model; 0 keeps none.")
+    body_limit_bytes: int = option(25 * 1024 * 1024, "Largest request body.")
 
     def __post_init__(self) -> None:
         if isinstance(self.num_replicas, str) and self.num_replicas != "auto":

@@ -71,7 +71,7 @@ def _fetch(archive: dict[str, Any], stream: BinaryIO) -> None:
 class Replica:
     """One replica: our server, with engine and data plane, as the ASGI app that Serve hands requests to.
 
-    model: engine, precision, trust, digest. server: fields of ServerOptions.
+    model: as `ModelSpec.portable` gives it. server: fields of ServerOptions.
     """
 
     def __init__(self, shipment: Shipment, model: dict[str, Any], server: dict[str, Any]) -> None:

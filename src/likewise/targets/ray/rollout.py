@@ -14,7 +14,7 @@ from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.core.options import coerce
 from likewise.targets.ray import canary, store
-from likewise.targets.ray.application import HOW, POLL_S, applications, await_running, deploy
+from likewise.targets.ray.application import HOW, POLL_S, applications, await_gone, await_running, deploy
 from likewise.targets.ray.look import APP, http_options, url_of
 from likewise.targets.ray.options import RayOptions
 
@@ -83,7 +83,8 @@ def stop(params: Mapping[str, Any]) -> None:
     app = APP + params["name"]
     canary.drop(app)
     if app in applications():
-        importlib.import_module("ray.serve").delete(app)
+        importlib.import_module("ray.serve").delete(app, _blocking=False)  # which would look once a second
+        await_gone(app)
     store.forget(app)
     store.collect()
 

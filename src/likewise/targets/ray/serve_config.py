@@ -10,13 +10,11 @@ from typing import Any
 
 from likewise.batch.s3 import SCHEME
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
+from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of
-from likewise.engine.options import EngineOptions
-from likewise.shipping.payload import engine_of, manifest_key
-from likewise.targets.base import Model
+from likewise.shipping.payload import manifest_key, trusted_engine
 from likewise.targets.ray.application import require_known
 from likewise.targets.ray.look import APP, DEPLOYMENT
 from likewise.targets.ray.options import OWN, RayOptions
@@ -34,7 +32,7 @@ HEADER = """\
 """
 
 
-def written(name: str, model: Model, options: RayOptions, place: str | None = None) -> str:
+def written(name: str, model: ModelSpec, options: RayOptions, place: str | None = None) -> str:
     """The file's text, YAML with comments; no cluster is asked.
 
     place: where the nodes read the bundle, a folder or `s3://BUCKET/PREFIX`; None: where it lies here.
@@ -50,16 +48,15 @@ def written(name: str, model: Model, options: RayOptions, place: str | None = No
     return header + str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
-def _document(name: str, model: Model, options: RayOptions, bundle: Mapping[str, str]) -> dict[str, Any]:
+def _document(name: str, model: ModelSpec, options: RayOptions, bundle: Mapping[str, str]) -> dict[str, Any]:
     """As Ray's ServeDeploySchema has it; what its deployments lack goes to the builder."""
     _require_in_file(options)
     schema, given = need("ray.serve.schema", extra="ray"), options.deployment()
     require_known("autoscaling_config", options.autoscaling_config, schema.AutoscalingConfig)
     require_known("logging_config", options.logging_config, schema.LoggingConfig)
     in_place = {key: value for key, value in given.items() if key in schema.DeploymentSchema.model_fields}
-    served = {key: getattr(model, key) for key in ("digest", "engine", "precision", "trust")}
     rest = {key: value for key, value in given.items() if key not in in_place}
-    args = {**bundle, "model": served, "server": options.server(), "deployment": rest}
+    args = {**bundle, "model": model.portable(), "server": options.server(), "deployment": rest}
     application = {
         "name": APP + name,
         "route_prefix": options.prefix(name),
@@ -96,15 +93,13 @@ def _place(place: str) -> str:
     )
 
 
-def _installs(bundle: Bundle, model: Model, place: str) -> str:
+def _installs(bundle: Bundle, model: ModelSpec, place: str) -> str:
     """What a node lacks, as arguments of pip; CodeNotTrusted."""
-    entry = engine_of(bundle, EngineOptions(model.engine, model.precision), trusted=model.trust)
-    kind, own = kind_of(entry.name), "likewise["
+    kind, own = kind_of(trusted_engine(bundle, model).name), "likewise["
     extras = [each.removeprefix(own).rstrip("]") for each in kind.requirements if each.startswith(own)]
     extras = ["ray", *extras, *(["batch"] * place.startswith(SCHEME))]
     others = [each for each in kind.requirements if not each.startswith(own)]
     wanted = " ".join(f"'{each}'" for each in (f"{own}{','.join(extras)}]=={version('likewise')}", *others))
     if not kind.runs_code:
         return wanted
-    Trust(allow=model.trust).require(digest=bundle.digest, what=f"the bundle {bundle.path}")
     return f"{wanted} -r {bundle.model_path / 'requirements.txt'}"

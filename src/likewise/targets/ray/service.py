@@ -10,9 +10,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import BundleTampered
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.serving import bundle_app
 from likewise.targets.ray.split import Reply, Split, answered, asks
@@ -21,20 +20,19 @@ POLL_S = 0.02
 
 
 class ReplicaService:
-    """The app of the bundle in `folder`. model: digest, engine, precision, trust; server: fields of ServerOptions.
+    """The app of the bundle in `folder`. model: as `ModelSpec.portable` gives it; server: fields of ServerOptions.
 
     Raises BundleTampered for another bundle than the one that was deployed, and what `open_bundle` raises.
     """
 
     def __init__(self, folder: Path, model: Mapping[str, Any], server: Mapping[str, Any]) -> None:
-        bundle = open_bundle(folder)
-        if bundle.digest != model["digest"]:
+        bundle, spec = open_bundle(folder), ModelSpec.from_dict(model)
+        if bundle.digest != spec.digest:
             raise BundleTampered(
-                f"{bundle.digest} arrived where {model['digest']} was deployed", remedy="deploy the bundle again"
+                f"{bundle.digest} arrived where {spec.digest} was deployed", remedy="deploy the bundle again"
             )
-        choice = EngineOptions(model["engine"], model["precision"])
         options = ServerOptions(access_log=False, **server)  # Serve writes one of its own
-        app = bundle_app(bundle, choice, Trust(allow=model["trust"]), options)
+        app = bundle_app(bundle, spec, options)
         self._door = Door(app)
         self.app: ASGIApp = self._door
         self._service = app.state.service

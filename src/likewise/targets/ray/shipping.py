@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
-from likewise.engine.kinds import runs_code
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.engine.rates import cache_home
 from likewise.shipping.environment import Environment
-from likewise.shipping.payload import archive_of, engine_of, environment_of
-from likewise.targets.base import Model
+from likewise.shipping.payload import archive_of, environment_of, trusted_engine
 
 THEIRS = frozenset({"ray"})  # every node has it, in the version of its cluster
 
@@ -25,17 +22,15 @@ class Cargo:
     environment: Environment
 
 
-def cargo(model: Model) -> Cargo:
+def cargo(model: ModelSpec) -> Cargo:
     """What the replicas of `model` need.
 
     Raises MissingExtra (what the engine needs is not installed here), EngineUnavailable, CodeNotTrusted, and what
     `open_bundle` raises.
     """
     bundle = open_bundle(model.folder)
-    entry = engine_of(bundle, EngineOptions(model.engine, model.precision), trusted=model.trust)
-    if runs_code(entry):
-        Trust(allow=model.trust).require(digest=bundle.digest, what=f"the bundle {bundle.path}")
-    return Cargo(archive_of(bundle, shipments()), environment_of(bundle, entry, THEIRS))
+    environment = environment_of(bundle, trusted_engine(bundle, model), THEIRS)
+    return Cargo(archive_of(bundle, shipments()), environment)
 
 
 def shipments() -> Path:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import DeployFailed
+from likewise.core.spec import ModelSpec
 from likewise.shipping.environment import Environment
 from likewise.shipping.unpack import at_home, here
-from likewise.targets.base import Model
 from likewise.targets.ray.replica import SPACE, Shipment, part_name
 from likewise.targets.ray.shipping import cargo, shipments
 
@@ -29,7 +29,7 @@ ASK_S = 120.0
 
 def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     """Put there what the model `params["model"]` needs and is not there; `{"shipment": …}`, for a replica."""
-    load = cargo(Model.from_dict(params["model"]))
+    load = cargo(ModelSpec.from_dict(params["model"]))
     shipment: Shipment = {**here(), "package": load.environment.package, "versions": load.environment.versions}
     shipment["bundle"] = _put(load.bundle)
     lacking = nodes_without(load.environment)

@@ -21,7 +21,7 @@ ARGUMENTS = frozenset({"bundle", "key", "model", "server", "deployment"})
 class StoredReplica(Replica):
     """A replica that reads its bundle from where every node can: a folder, or `s3://BUCKET/PREFIX`.
 
-    key: digest of the bundle's manifest. model: engine, precision, trust, digest. server: fields of ServerOptions.
+    key: digest of the bundle's manifest. model: as `ModelSpec.portable` gives it. server: fields of ServerOptions.
     Raises what `fetched` does, and what `ReplicaService` raises: BundleTampered for another bundle.
     """
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from likewise.core.errors import AlreadyDeployed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.options import as_json, coerce
-from likewise.targets.base import Answer, Finding, Json, Model, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.needs import needed, room_for
 from likewise.targets.ray.options import RayOptions
@@ -54,7 +55,7 @@ class RayTarget:
         """As Ray names it."""
         return f"ray://{self._named}" if self._named else os.environ.get("RAY_ADDRESS") or "auto"
 
-    def check(self, model: Model, options: RayOptions) -> Sequence[Finding]:  # noqa: ARG002  one room a replica
+    def check(self, model: ModelSpec, options: RayOptions) -> Sequence[Finding]:  # noqa: ARG002  one room a replica
         """Whether Ray is there, of our Ray's and Python's version, with room for the replicas."""
         try:
             seen = self._ask("look", {})
@@ -63,7 +64,7 @@ class RayTarget:
         return room_for(options, seen, options.replicas())
 
     def plan(
-        self, verb: Verb, name: str, model: Model | None, options: RayOptions, current: Receipt | None
+        self, verb: Verb, name: str, model: ModelSpec | None, options: RayOptions, current: Receipt | None
     ) -> Sequence[Step]:
         """A deletion is one step; else the bundle is shipped and the application run."""
         prefix = options.prefix(name)
@@ -147,7 +148,7 @@ class RayTarget:
         """Of all deployments of ours on the cluster, as they are noted there."""
         return [_receipt(self.uri, each) for each in self._ask("found", {})]
 
-    def written(self, name: str, model: Model, options: RayOptions, bundle_at: str | None) -> str:
+    def written(self, name: str, model: ModelSpec, options: RayOptions, bundle_at: str | None) -> str:
         """A config file of Serve's; see `serve_config`."""
         return serve_config.written(name, model, options, bundle_at)
 
@@ -163,7 +164,7 @@ def _receipt(uri: str, seen: Mapping[str, Any]) -> Receipt:
     noted = seen["noted"]
     since = datetime.fromtimestamp(seen["deployed_s"], UTC).isoformat(timespec="seconds")
     outputs = {"ship": {"shipment": noted["shipment"]}, "run": {"url": seen["url"]}}
-    return Receipt(uri, seen["name"], Model.from_dict(noted["model"]), noted["options"], outputs, since, since)
+    return Receipt(uri, seen["name"], ModelSpec.from_dict(noted["model"]), noted["options"], outputs, since, since)
 
 
 def _previous(current: Receipt | None) -> dict[str, Json] | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import LikewiseError
-from likewise.targets.base import Model, Outputs
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Outputs
 from likewise.targets.sagemaker import data, jobs, registry, scaling, settle
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.look import config_there, model_there
@@ -33,7 +34,7 @@ def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
     if digest is None:
         from likewise.targets.sagemaker.image import Making, make_and_push  # who names an image needs no room for it
 
-        made = Making(Model.from_dict(params["model"]), params["platform"], params["base"], patience.tell)
+        made = Making(ModelSpec.from_dict(params["model"]), params["platform"], params["base"], patience.tell)
         digest = make_and_push(made, f"{address}:{tag}", lambda _: registry.credentials(aws))
     return {"image": f"{address}@{digest}"}
 

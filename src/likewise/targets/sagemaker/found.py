@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.options import as_json
-from likewise.targets.base import Json, Model, Receipt, State, Status
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Json, Receipt, State, Status
 from likewise.targets.sagemaker import look
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws
@@ -82,7 +83,7 @@ def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
     tags, said = found.tags, found.said
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
-    model = Model(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
+    model = ModelSpec(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
     behind = look.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
     options = SageMakerOptions(**_options(found, behind))
     outputs = {

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from likewise.bundles.open import open_bundle
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.images.base import DEFAULT
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
 from likewise.images.push import push_image
-from likewise.targets.base import Model
 
 Credentials = Callable[[str], tuple[str, str] | None]
 
@@ -20,7 +19,7 @@ Credentials = Callable[[str], tuple[str, str] | None]
 class Making:
     """What an image is made of. platform: linux/amd64 or linux/arm64. base: None for the usual one."""
 
-    model: Model
+    model: ModelSpec
     platform: str
     base: str | None
     tell: Callable[[str], None]
@@ -29,11 +28,6 @@ class Making:
 def make_and_push(made: Making, address: str, credentials: Credentials) -> str:
     """Assemble the image and push it to `address`, REGISTRY/NAME:TAG; its digest; raises what `images` does."""
     model, tag = made.model, address.rpartition(":")[2]
-    options = ImageOptions(
-        base=made.base or DEFAULT,
-        platforms=(PLATFORMS[made.platform],),
-        choice=EngineOptions(model.engine, model.precision),
-        trust=model.trust,
-    )
-    built = build_image(open_bundle(model.folder), f"likewise:{tag}", options, report=made.tell)
+    options = ImageOptions(base=made.base or DEFAULT, platforms=(PLATFORMS[made.platform],))
+    built = build_image(open_bundle(model.folder), f"likewise:{tag}", model, options, report=made.tell)
     return push_image(built.name, address, credentials=credentials, report=made.tell).digest

@@ -8,7 +8,7 @@ from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import WrongUsage
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 
 LONGEST = 63
 BUNDLE, NAME = "likewise:bundle", "likewise:name"
@@ -41,7 +41,7 @@ def is_derived(name: str, given: str) -> bool:
     return re.fullmatch(rf"{stem}-[0-9a-f]{{{HEX}}}", given) is not None
 
 
-def tags_of(name: str, model: Model, own: Mapping[str, str]) -> Tags:
+def tags_of(name: str, model: ModelSpec, own: Mapping[str, str]) -> Tags:
     """Whose it is, what it is, and the user's own."""
     said = {NAME: name, BUNDLE: model.digest, SOURCE: _value(model.source), TRUST: str(model.trust).lower()}
     chosen = {key: value for key, value in ((ENGINE, model.engine), (PRECISION, model.precision)) if value is not None}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import option
 
 # largest and smallest share of the instances that one step of a kind of update may take (AWS: "Blue/Green Deployments")
 STEPS = {"canary": (1, 50), "linear": (10, 50), "rolling": (5, 50)}
@@ -16,93 +17,75 @@ _ARM = re.compile(r"ml\.[a-z]\d+g[a-z]*\.")  # Graviton: ml.m6g, ml.c7gn, …
 _REPOSITORY = re.compile(r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*")
 
 
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SageMakerOptions:
     """Each field's `metadata["help"]` is its help text; None leaves it to AWS. Units as the names say."""
 
     # where, and as whom
-    region_name: str | None = _option(None, "AWS region, in the place of the target's.")
-    assume_role_arn: str | None = _option(None, "Role that is assumed to deploy, in the place of the target's.")
-    execution_role_arn: str | None = _option(
+    region_name: str | None = option(None, "AWS region, in the place of the target's.")
+    assume_role_arn: str | None = option(None, "Role that is assumed to deploy, in the place of the target's.")
+    execution_role_arn: str | None = option(
         None, "Role that the container has at AWS; by default the role that deploys."
     )
     # the image and the bundle
-    image_url: str | None = _option(
+    image_url: str | None = option(
         None, "Image in ECR that has the bundle, or finds it with bundle_in=s3; by default it is made and pushed."
     )
-    repository: str = _option("likewise", "Repository in ECR for images that are made; made where missing.")
-    base_image: str | None = _option(None, "Image that an image is made on, with Python.")
-    bundle_in: Literal["image", "s3"] = _option("image", "The bundle is in the image, or in S3 as model.tar.gz.")
-    bucket: str | None = _option(None, "Bucket for model.tar.gz; by default sagemaker-REGION-ACCOUNT, made if missing.")
-    env: dict[str, str] | None = field(
-        default=None, metadata={"help": "Environment of the container, as JSON; AWS shows it to its users."}
-    )
+    repository: str = option("likewise", "Repository in ECR for images that are made; made where missing.")
+    base_image: str | None = option(None, "Image that an image is made on, with Python.")
+    bundle_in: Literal["image", "s3"] = option("image", "The bundle is in the image, or in S3 as model.tar.gz.")
+    bucket: str | None = option(None, "Bucket for model.tar.gz; by default sagemaker-REGION-ACCOUNT, made if missing.")
+    env: dict[str, str] | None = option(None, "Environment of the container, as JSON; AWS shows it to its users.")
     # what it runs on
-    instance_type: str = _option("ml.m5.xlarge", "Instance type; Graviton ones get an image for arm64.")
-    instance_count: int = _option(1, "Instances at the start.")
-    serverless_config: dict[str, Any] | None = field(
-        default=None,
-        metadata={"help": 'In the place of instances, as JSON: {"MemorySizeInMB": 4096, "MaxConcurrency": 5}.'},
+    instance_type: str = option("ml.m5.xlarge", "Instance type; Graviton ones get an image for arm64.")
+    instance_count: int = option(1, "Instances at the start.")
+    serverless_config: dict[str, Any] | None = option(
+        None, 'In the place of instances, as JSON: {"MemorySizeInMB": 4096, "MaxConcurrency": 5}.'
     )
-    variant_name: str = _option("AllTraffic", "Name of the production variant.")
-    volume_size_gb: int | None = _option(None, "Disk of each instance, GB.")
-    inference_ami_version: str | None = _option(None, "Operating system image of the instances (InferenceAmiVersion).")
-    startup_timeout_s: int | None = _option(None, "Seconds in which a container must be healthy, 60 to 3600.")
-    model_download_timeout_s: int | None = _option(None, "Seconds for the download of model.tar.gz, 60 to 3600.")
-    routing_strategy: str | None = _option(None, "Which instance gets a request: LEAST_OUTSTANDING_REQUESTS, RANDOM.")
-    vpc_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'As JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.'}
-    )
-    network_isolation: bool | None = _option(None, "The container has no network at all; the bundle needs none.")
-    kms_key_id: str | None = _option(None, "Key for the disks of the instances.")
+    variant_name: str = option("AllTraffic", "Name of the production variant.")
+    volume_size_gb: int | None = option(None, "Disk of each instance, GB.")
+    inference_ami_version: str | None = option(None, "Operating system image of the instances (InferenceAmiVersion).")
+    startup_timeout_s: int | None = option(None, "Seconds in which a container must be healthy, 60 to 3600.")
+    model_download_timeout_s: int | None = option(None, "Seconds for the download of model.tar.gz, 60 to 3600.")
+    routing_strategy: str | None = option(None, "Which instance gets a request: LEAST_OUTSTANDING_REQUESTS, RANDOM.")
+    vpc_config: dict[str, Any] | None = option(None, 'As JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.')
+    network_isolation: bool | None = option(None, "The container has no network at all; the bundle needs none.")
+    kms_key_id: str | None = option(None, "Key for the disks of the instances.")
     # how it answers
-    data_capture_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "SageMaker's DataCaptureConfig, as JSON."}
+    data_capture_config: dict[str, Any] | None = option(None, "SageMaker's DataCaptureConfig, as JSON.")
+    async_inference_config: dict[str, Any] | None = option(
+        None, 'Asynchronous endpoint, as JSON: {"OutputConfig": {"S3OutputPath": "s3://…"}}.'
     )
-    async_inference_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": 'Asynchronous endpoint, as JSON: {"OutputConfig": {"S3OutputPath": "s3://…"}}.'}
-    )
-    tags: dict[str, str] | None = field(
-        default=None, metadata={"help": "Tags of the model, the configuration and the endpoint, as JSON."}
-    )
+    tags: dict[str, str] | None = option(None, "Tags of the model, the configuration and the endpoint, as JSON.")
     # autoscaling
-    max_instances: int | None = _option(None, "Autoscaling, up to so many instances.")
-    min_instances: int = _option(1, "Autoscaling, down to so many instances.")
-    invocations_per_instance: float = _option(1000.0, "Autoscaling aims at so many requests an instance and minute.")
-    scale_in_cooldown_s: int | None = _option(None, "Seconds between two steps of scaling in.")
-    scale_out_cooldown_s: int | None = _option(None, "Seconds between two steps of scaling out.")
-    scaling_policy: dict[str, Any] | None = field(
-        default=None,
-        metadata={"help": "TargetTrackingScalingPolicyConfiguration as JSON, in the place of the three above."},
+    max_instances: int | None = option(None, "Autoscaling, up to so many instances.")
+    min_instances: int = option(1, "Autoscaling, down to so many instances.")
+    invocations_per_instance: float = option(1000.0, "Autoscaling aims at so many requests an instance and minute.")
+    scale_in_cooldown_s: int | None = option(None, "Seconds between two steps of scaling in.")
+    scale_out_cooldown_s: int | None = option(None, "Seconds between two steps of scaling out.")
+    scaling_policy: dict[str, Any] | None = option(
+        None, "TargetTrackingScalingPolicyConfiguration as JSON, in the place of the three above."
     )
     # how an update goes
-    mode: Literal["create", "replace", "add"] | None = _option(
+    mode: Literal["create", "replace", "add"] | None = option(
         None, "Of an update: replace what is there, or add a variant without traffic beside it."
     )
-    variant_weights: dict[str, float] | None = field(
-        default=None, metadata={"help": "Shares of the traffic by variant, as JSON."}
-    )
-    traffic: Literal["all_at_once", "canary", "linear", "rolling"] | None = _option(
+    variant_weights: dict[str, float] | None = option(None, "Shares of the traffic by variant, as JSON.")
+    traffic: Literal["all_at_once", "canary", "linear", "rolling"] | None = option(
         None, "How an update takes the traffic over; by default all at once."
     )
-    traffic_percent: int = _option(10, "Share of the instances in the canary, or in each step.")
-    traffic_wait_s: int = _option(300, "Seconds after a step in which the alarms are watched.")
-    termination_wait_s: int | None = _option(None, "Seconds for which the old instances stay after an update.")
-    update_timeout_s: int | None = _option(None, "Seconds for an update at AWS, 600 to 28800; then it is rolled back.")
-    rollback_alarms: list[str] | None = field(
-        default=None, metadata={"help": "CloudWatch alarms that roll an update back, as JSON."}
+    traffic_percent: int = option(10, "Share of the instances in the canary, or in each step.")
+    traffic_wait_s: int = option(300, "Seconds after a step in which the alarms are watched.")
+    termination_wait_s: int | None = option(None, "Seconds for which the old instances stay after an update.")
+    update_timeout_s: int | None = option(None, "Seconds for an update at AWS, 600 to 28800; then it is rolled back.")
+    rollback_alarms: list[str] | None = option(None, "CloudWatch alarms that roll an update back, as JSON.")
+    deployment_config: dict[str, Any] | None = option(
+        None, "SageMaker's DeploymentConfig as JSON, in the place of the six above."
     )
-    deployment_config: dict[str, Any] | None = field(
-        default=None, metadata={"help": "SageMaker's DeploymentConfig as JSON, in the place of the six above."}
-    )
-    archive: bool = _option(False, "An update keeps the configuration and the model that it replaces.")
+    archive: bool = option(False, "An update keeps the configuration and the model that it replaces.")
     # waiting
-    synchronous: bool = _option(True, "Wait until the endpoint answers.")
-    timeout_seconds: int = _option(1200, "Seconds to wait; then what was begun is taken back.")
+    synchronous: bool = option(True, "Wait until the endpoint answers.")
+    timeout_seconds: int = option(1200, "Seconds to wait; then what was begun is taken back.")
 
     def __post_init__(self) -> None:
         self._check_waiting()

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
-from likewise.targets.base import Json, Model, Receipt, Step, output_of
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Json, Receipt, Step, output_of
 from likewise.targets.sagemaker import data, look, registry, requests
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
@@ -23,7 +24,7 @@ class Asked:
 
     at: At
     name: str
-    model: Model
+    model: ModelSpec
     options: SageMakerOptions
 
     @property
@@ -170,7 +171,7 @@ def data_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str | None]:
 # --- what SageMaker has ----------------------------------------------------------------------------------------------
 
 
-def container_env(model: Model, options: SageMakerOptions) -> dict[str, str]:
+def container_env(model: ModelSpec, options: SageMakerOptions) -> dict[str, str]:
     """What the container is told; see `likewise.container`."""
     told = {"LIKEWISE_ENGINE": model.engine, "LIKEWISE_PRECISION": model.precision}
     told["LIKEWISE_TRUST"] = "true" if model.trust else None

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from likewise.core.digests import sha256_json
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.names import Tags
 
 
-def tag_of(model: Model, platform: str, base: str | None, version: str) -> str:
+def tag_of(model: ModelSpec, platform: str, base: str | None, version: str) -> str:
     """The immutable tag: the bundle's digest, and what else makes the image another one."""
     how = {"platform": platform, "base": base, "version": version, "engine": model.engine, "precision": model.precision}
     return f"{model.digest.replace(':', '-')}-{sha256_json(how).removeprefix('sha256:')[:8]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likewise.targets.base import Model
+from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker import requests
 from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import tags_of
@@ -13,7 +13,7 @@ _NAME = "name"  # in the place of what is known later
 _ROLE = "arn:aws:iam::123456789012:role/name"
 
 
-def check_requests(model: Model, options: SageMakerOptions) -> None:
+def check_requests(model: ModelSpec, options: SageMakerOptions) -> None:
     """Raise WrongUsage for the first option that AWS's model of an operation does not allow."""
     tags = tags_of(_NAME, model, options.tags or {})
     role, image = options.execution_role_arn or _ROLE, options.image_url or _NAME

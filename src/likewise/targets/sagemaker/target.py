@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.options import coerce, described
-from likewise.targets.base import Answer, Done, Finding, Json, Model, Outputs, Receipt, Stage, Status, Step, Verb
+from likewise.core.spec import ModelSpec
+from likewise.targets.base import Answer, Done, Finding, Json, Outputs, Receipt, Stage, Status, Step, Verb
 from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import At
@@ -41,7 +42,7 @@ class SageMakerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: Model, options: SageMakerOptions) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: SageMakerOptions) -> Sequence[Finding]:
         """Every request against AWS's own model of it, then whether what they name is there.
 
         Raises WrongUsage for an option that AWS would refuse, TargetUnavailable where nobody is logged in, and what
@@ -58,7 +59,7 @@ class SageMakerTarget:
         return _seen(aws, options)
 
     def plan(
-        self, verb: Verb, name: str, model: Model | None, options: SageMakerOptions, current: Receipt | None
+        self, verb: Verb, name: str, model: ModelSpec | None, options: SageMakerOptions, current: Receipt | None
     ) -> Sequence[Step]:
         """Raises AlreadyDeployed, NotDeployed, WrongUsage, DeployFailed, TargetUnavailable."""
         check_name(name)
@@ -102,7 +103,7 @@ class SageMakerTarget:
 
     def run(
         self,
-        model: Model,
+        model: ModelSpec,
         source: str,
         output: str,
         options: Mapping[str, object],

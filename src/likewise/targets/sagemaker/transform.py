@@ -7,9 +7,10 @@ from typing import Any
 
 from likewise.core.errors import WrongUsage
 from likewise.core.options import as_json
+from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
-from likewise.targets.base import BATCH, Done, Model, Plan, Step, Target, unless_fatal
+from likewise.targets.base import BATCH, Done, Plan, Step, Target, unless_fatal
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
 from likewise.targets.sagemaker.address import At
@@ -39,7 +40,7 @@ ORIGINS = {
 
 def transform(
     target: Target,
-    model: Model,
+    model: ModelSpec,
     source: str,
     output: str,
     options: SageMakerOptions,

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Literal
 
-from likewise.core.options import coerce, refuse_unknown
+from likewise.core.options import coerce, option, refuse_unknown
 from likewise.targets.sagemaker.options import SageMakerOptions
-
-
-def _option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,24 +17,22 @@ class TransformOptions:
     The model, its image and its instances are of SageMakerOptions.
     """
 
-    content_type: str = _option("text/csv", "What the input is: text/csv, application/jsonlines or application/json.")
-    split_type: Literal["None", "Line"] = _option("Line", "How objects are cut into records: Line, or None for whole.")
-    batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = field(
-        default=None, metadata={"help": "Records of a request: as many as fit, or one."}
+    content_type: str = option("text/csv", "What the input is: text/csv, application/jsonlines or application/json.")
+    split_type: Literal["None", "Line"] = option("Line", "How objects are cut into records: Line, or None for whole.")
+    batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
+        None, "Records of a request: as many as fit, or one."
     )
-    assemble_with: Literal["None", "Line"] = _option("Line", "How the answers of an object are put together.")
-    accept: str | None = _option("application/jsonlines", "What the output is; with Line: lines of JSON, or text/csv.")
-    compression_type: Literal["None", "Gzip"] = _option("None", "How the input is compressed.")
-    input_data_type: Literal["S3Prefix", "ManifestFile"] = _option("S3Prefix", "What the input's address names.")
-    input_filter: str | None = _option(None, "JSONPath of what of each record the model gets.")
-    output_filter: str | None = _option(None, "JSONPath of what of each joined record is written.")
-    join_resource: Literal["Input", "None"] | None = field(
-        default=None, metadata={"help": "Input: each record with its answer."}
-    )
-    max_payload_mb: int | None = _option(None, "Largest request, MB, up to 100.")
-    max_concurrent_transforms: int | None = _option(None, "Requests at once to an instance.")
-    invocation_timeout_s: int | None = _option(None, "Seconds for a request, up to 3600.")
-    invocation_retries: int | None = _option(None, "How often a request that failed is tried again, up to 3.")
+    assemble_with: Literal["None", "Line"] = option("Line", "How the answers of an object are put together.")
+    accept: str | None = option("application/jsonlines", "What the output is; with Line: lines of JSON, or text/csv.")
+    compression_type: Literal["None", "Gzip"] = option("None", "How the input is compressed.")
+    input_data_type: Literal["S3Prefix", "ManifestFile"] = option("S3Prefix", "What the input's address names.")
+    input_filter: str | None = option(None, "JSONPath of what of each record the model gets.")
+    output_filter: str | None = option(None, "JSONPath of what of each joined record is written.")
+    join_resource: Literal["Input", "None"] | None = option(None, "Input: each record with its answer.")
+    max_payload_mb: int | None = option(None, "Largest request, MB, up to 100.")
+    max_concurrent_transforms: int | None = option(None, "Requests at once to an instance.")
+    invocation_timeout_s: int | None = option(None, "Seconds for a request, up to 3600.")
+    invocation_retries: int | None = option(None, "How often a request that failed is tried again, up to 3.")
 
 
 def split(given: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptions]:

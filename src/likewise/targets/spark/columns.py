@@ -9,9 +9,10 @@ from likewise.core.extras import need
 from likewise.core.items import Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 from likewise.targets.spark.answers import arrow_array, values_and_errors
 from likewise.targets.spark.windows import items_of, row_maker, windows
-from likewise.targets.spark.worker import Model, answered, engine_of
+from likewise.targets.spark.worker import answered, engine_of
 
 ERROR = "error"  # the column of a frame that says why a row has no prediction
 
@@ -19,7 +20,8 @@ ERROR = "error"  # the column of a frame that says why a row has no prediction
 def predict_columns(
     batches: Iterator[Any],
     folder: str | None,
-    model: Model,
+    key: str,
+    model: ModelSpec,
     signature: Signature,
     params: Params,
     kind: Any,
@@ -30,7 +32,7 @@ def predict_columns(
     batches: a `pyarrow.Array` where the UDF has one argument, else a tuple of them.
     """
     pa = need("pyarrow", extra="batch")
-    engine = engine_of(model, folder)
+    engine = engine_of(key, model, folder)
     tables = (_named(pa, given if isinstance(given, tuple) else (given,), signature) for given in batches)
     for _, results in answered(engine, _made(tables, signature, {}, params)):
         yield arrow_array(results, kind, on_error)
@@ -58,7 +60,8 @@ def _named(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
 def extend_frame(
     batches: Iterator[Any],
     folder: str | None,
-    model: Model,
+    key: str,
+    model: ModelSpec,
     signature: Signature,
     params: Params,
     kind: Any,
@@ -67,7 +70,7 @@ def extend_frame(
 ) -> Iterator[Any]:
     """Each row with the columns `name` and `error` after its own, in `mapInArrow`; rows in order."""
     pa = need("pyarrow", extra="batch")
-    engine = engine_of(model, folder)
+    engine = engine_of(key, model, folder)
     why = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
     for window, results in answered(engine, _made(batches, signature, mapping, params)):
         values, errors = values_and_errors(results, kind)

@@ -92,7 +92,7 @@ class Jobs:
 
     def _wave(self, placed: Placed, plan: Scoring, wave: Sequence[ChunkFile]) -> None:
         chosen = [(chunk.name, chunk.ahead) for chunk in wave]
-        self.numbered("tasks:score_chunks", len(wave), (placed.arguments[0], plan, chosen))
+        self.numbered("tasks:score_chunks", len(wave), (placed.key, placed.model, plan, chosen))
 
 
 def _reason(error: Exception) -> str:

@@ -19,9 +19,8 @@ from likewise.batch.place import Layout, refused
 from likewise.batch.rows import go_on, judge
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.targets.spark.inputs import Input, open_input
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.plan import ChunkFile, Staging
@@ -44,13 +43,13 @@ def run(job: Job) -> Report:
     Raises what the local runner does, MissingExtra (no pyspark, no Java), EngineUnavailable (Spark does not start, or
     its job failed), OutputRefused too where executors do not see the folder of OUTPUT.
     """
-    if job.shipped is None:
+    if job.model is None:
         raise WrongUsage("a job on Spark needs a bundle, not an engine", remedy="likewise.score(MODEL, …)")
     spark, made = session(job.options.master, job.options.runner_conf)
     try:
         if not is_connect(spark) and spark.sparkContext.uiWebUrl:
             log.info("Spark's own page of this job: %s", spark.sparkContext.uiWebUrl)
-        report = _Run(job, spark).run()
+        report = _Run(job, job.model, spark).run()
     finally:
         if made:
             spark.stop()
@@ -61,8 +60,9 @@ def run(job: Job) -> Report:
 class _Run:
     """One job in one session."""
 
-    def __init__(self, job: Job, spark: Any) -> None:
+    def __init__(self, job: Job, model: ModelSpec, spark: Any) -> None:
         self._job = job
+        self._model = model
         self._spark = spark
         self._started = time.monotonic()
         self._tally = Tally(job.progress)
@@ -79,19 +79,12 @@ class _Run:
         layout.refuse_existing(job.options.restart or staging.replaces)
         source = Given(given.name, given.format, given.textual, given.columns, given.types_for(suffix))
         RowMaker(cast(Source, source), job.signature, job.options.column)  # says now which column is missing
-        placed = self._place()
+        placed = place(self._spark, open_bundle(self._model.folder), self._model, None)
         with refused(layout.data), ExitStack() as undo:
             undo.callback(self._leave, staging)  # last of all, when the folder is free
             undo.callback(Claim(staging.folder, layout.data).release)
             resumed = staging.resume(self._fingerprint(given, placed, suffix), job.options.restart)
             return self._scored(given, source, staging, placed, layout, suffix, resumed)
-
-    def _place(self) -> Placed:
-        shipped = self._job.shipped
-        assert shipped is not None  # noqa: S101  `run` has looked
-        choice = EngineOptions(shipped.engine, shipped.precision)
-        trust = Trust(allow=shipped.trust)
-        return place(self._spark, open_bundle(shipped.bundle), choice, trust, None)
 
     def _scored(
         self,
@@ -147,11 +140,11 @@ class _Run:
 
     def _fingerprint(self, given: Input, placed: Placed, suffix: str) -> dict[str, object]:
         """What must be the same for a stopped job to go on."""
-        options, shipped = self._job.options, self._job.shipped
+        options = self._job.options
         return {
             "Likewise": importlib.metadata.version("likewise"),
             "bundle": self._job.bundle,
-            "engine": [placed.arguments[0].key, shipped and shipped.engine, shipped and shipped.precision],
+            "engine": [placed.key, self._model.engine, self._model.precision],
             "output format": suffix,
             "input format": given.format,
             "column": dict(options.column),

@@ -27,10 +27,11 @@ from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused
 from likewise.core.extras import need
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode, untold
 from likewise.targets.spark.windows import records_of
-from likewise.targets.spark.worker import Model, engine_of, task_scorer
+from likewise.targets.spark.worker import engine_of, task_scorer
 
 TOLD = "told string"  # what every task of a job answers, for Spark
 
@@ -107,7 +108,12 @@ def read_table(
 
 
 def score_chunks(
-    batches: Iterator[Any], folder: str | None, model: Model, plan: Scoring, chosen: Sequence[tuple[str, int]]
+    batches: Iterator[Any],
+    folder: str | None,
+    key: str,
+    model: ModelSpec,
+    plan: Scoring,
+    chosen: Sequence[tuple[str, int]],
 ) -> Iterator[Any]:
     """Scores those of the `chosen` chunks (name, and what is added to its row numbers) whose numbers Spark gives."""
 
@@ -116,7 +122,7 @@ def score_chunks(
         _require_folder(plan.scored)
         result = Path(plan.scored, name)
         if blob.header(result) is None:
-            engine = engine_of(model, folder)
+            engine = engine_of(key, model, folder)
             _score(engine, plan, _read_chunk(Path(plan.chunks, name), ahead), result)
         return {"chunk": name}
 

@@ -10,16 +10,16 @@ from typing import Any, Literal
 
 from likewise.batch.formats import PREDICTIONS
 from likewise.bundles.open import Bundle
-from likewise.bundles.trust import Trust
 from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
-from likewise.engine.options import EngineOptions
+from likewise.core.spec import ModelSpec
 from likewise.shipping import unpack
+from likewise.shipping.payload import manifest_key
 from likewise.targets.spark import bootstrap
 from likewise.targets.spark.columns import ERROR
 from likewise.targets.spark.result_type import arrow_type, spark_type
-from likewise.targets.spark.shipping import model_of, ship
+from likewise.targets.spark.shipping import ship
 from likewise.targets.spark.windows import row_maker
 
 OnError = Literal["raise", "null"]
@@ -27,15 +27,16 @@ OnError = Literal["raise", "null"]
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A model within the reach of a session's workers. arguments: those that every call to it begins with."""
+    """A model within the reach of a session's workers. key: digest of the bundle's manifest, engines included."""
 
+    key: str
+    model: ModelSpec
     signature: Signature
-    arguments: tuple[Any, ...]
     shipment: bootstrap.Shipment | None
 
     def task(self, call: str, *more: object) -> Callable[[Iterator[Any]], Iterator[Any]]:
         """The function that Spark runs: `call` with this model, in a worker that need not have Likewise."""
-        return portable(call, (*self.arguments, *more), self.shipment)
+        return portable(call, (self.key, self.model, self.signature, *more), self.shipment)
 
 
 def portable(
@@ -47,10 +48,10 @@ def portable(
     return bootstrap.task(call, pickle.dumps(arguments), shipment)
 
 
-def place(spark: Any, bundle: Bundle, options: EngineOptions, trust: Trust, always: bool | None) -> Placed:
-    """Bring `bundle` to the workers; raises what `model_of` and `ship` raise."""
-    model = model_of(bundle, options, trust=trust)
-    return Placed(bundle.signature, (model, bundle.signature), ship(spark, bundle, model, always))
+def place(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> Placed:
+    """Bring `bundle` to the workers; raises what `ship` raises."""
+    shipment = ship(spark, bundle, model, always)
+    return Placed(manifest_key(bundle), model, bundle.signature, shipment)
 
 
 def column_udf(placed: Placed, result_type: Any, params: Mapping[str, object], on_error: OnError) -> Callable[..., Any]:

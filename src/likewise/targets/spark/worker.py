@@ -6,33 +6,19 @@ import importlib.util
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from likewise.batch.memory import Answers
 from likewise.batch.scorer import Scorer, prepare
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, Work
 from likewise.core.extras import need
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-from likewise.engine.options import EngineOptions
 
 REMEMBERED = 16 << 20  # bytes of answers a process
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Which engine of which bundle. key: digest of the bundle's manifest, engines included."""
-
-    key: str
-    folder: str
-    engine: str | None
-    precision: str | None
-    trust: bool
 
 
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
@@ -42,23 +28,22 @@ def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
 
 
 _lock = threading.Lock()
-_engines: dict[Model, Engine] = {}  # kept for the process's life, and so are their ids
+_engines: dict[tuple[str, ModelSpec], Engine] = {}  # kept for the process's life, and so are their ids
 _memories: dict[int, Answers] = {}
 
 
-def engine_of(model: Model, folder: str | None) -> Engine:
-    """The process's engine for `model`, opened by the first task that asks; `folder`: where the bundle lies here.
+def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
+    """The process's engine for `model`, opened by the first task that asks.
 
+    key: digest of the bundle's manifest, engines included; folder: where the bundle lies here, unless in the model's.
     Raises what `open_bundle` and `open_engine` raise.
     """
     with _lock:
-        if model not in _engines:
+        if (key, model) not in _engines:
             if model.trust:
                 _keep_text_out_of_pyarrow()
-            bundle = open_bundle(Path(folder or model.folder))
-            choice = EngineOptions(model.engine, model.precision)
-            _engines[model] = open_engine(bundle, choice, trust=Trust(allow=model.trust, entries=()))
-        return _engines[model]
+            _engines[key, model] = open_engine(open_bundle(folder or model.folder), model)
+        return _engines[key, model]
 
 
 def _keep_text_out_of_pyarrow() -> None:

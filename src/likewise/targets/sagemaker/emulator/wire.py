@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from werkzeug.wrappers import Request, Response
 
-from likewise.targets.sagemaker.emulator.shapes import problems, service
+from likewise.targets.sagemaker.emulator.shapes import problems
+from likewise.targets.sagemaker.shapes import service_model
 
 CONTROL, RUNTIME = "sagemaker", "sagemaker-runtime"
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
@@ -57,7 +58,7 @@ def invalid(service_name: str, message: str) -> AwsError:
 def read_request(request: Request, region: str) -> Asked:
     """The operation and its parameters, checked.  Raises AwsError."""
     asked = _control(request, region) if "X-Amz-Target" in request.headers else _runtime(request, region)
-    shape = service(asked.service).operation_model(asked.operation).input_shape
+    shape = service_model(asked.service).operation_model(asked.operation).input_shape
     if (problem := problems(asked.params, shape)) is not None:
         raise invalid(asked.service, problem)
     return asked
@@ -65,7 +66,7 @@ def read_request(request: Request, region: str) -> Asked:
 
 def answer(asked: Asked, output: Mapping[str, Any] | None) -> Response:
     """The answer of an operation of the control plane; AssertionError where it is not as botocore's model has it."""
-    shape = service(asked.service).operation_model(asked.operation).output_shape
+    shape = service_model(asked.service).operation_model(asked.operation).output_shape
     if shape is None:
         return _json(200, None)
     said = dict(output or {})
@@ -96,7 +97,7 @@ def _seconds(value: object) -> float:
 
 def _control(request: Request, region: str) -> Asked:
     operation = request.headers["X-Amz-Target"].rpartition(".")[2]
-    if operation not in service(CONTROL).operation_names:
+    if operation not in service_model(CONTROL).operation_names:
         raise AwsError("UnknownOperationException", f"SageMaker has no operation {operation}")
     try:
         params = json.loads(request.get_data() or b"{}")
@@ -108,7 +109,7 @@ def _control(request: Request, region: str) -> Asked:
 
 
 def _runtime(request: Request, region: str) -> Asked:
-    model = service(RUNTIME)
+    model = service_model(RUNTIME)
     for name in model.operation_names:
         http = model.operation_model(name).http
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(http["requestUri"]))

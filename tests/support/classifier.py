@@ -1,4 +1,4 @@
-"""A real text classifier, small enough to be made anew in every test run: random weights, a vocabulary of letters."""
+"""A real text classifier, small enough to be made in every test run: random weights, a vocabulary of letters."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertForSequenceClassification
 
+from likewise.bundles.format import EngineEntry, Manifest, Reference
+from likewise.bundles.write import write_manifest
+from likewise.core.digests import sha256_json
+from likewise.engine.text import find_checkpoint
+from likewise.engine.text.compiled import EXACT, compile_classifier, place
+from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
+
+CLASSIFIER = "runs:/0123/model"  # as the pipeline below names it
 POSITIONS = 64
 TEXTS = [
     "This is the best movie we saw.",
@@ -54,6 +62,33 @@ def as_mlflow_flavour(plain: Path, folder: Path) -> Path:
     shutil.copy(plain / "tokenizer.json", folder / "components" / "tokenizer")
     (folder / "MLmodel").write_text(json.dumps({"flavors": {"transformers": {"model_binary": "model"}}}))
     return folder
+
+
+def classifier_bundle(folder: Path, *, seed: int = 1, compiled: bool = False) -> Path:
+    """A bundle of a declared pipeline: cache, language, the classifier, an answer. It needs no trust.
+
+    compiled: its one engine is OpenVINO in fp32; else it is torch.
+    """
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "MLmodel").write_text("flavors: {}\n")
+    reference = Reference(CLASSIFIER, "references/classifier", "declared")
+    made = make_classifier(folder / reference.path, seed=seed)
+    declared = Pipeline(Cache(), DetectLanguage(), Classify(CLASSIFIER), Respond(), uri="runs:/4567/pipeline")
+    declaration = declared.declaration()
+    if compiled:
+        compile_classifier(find_checkpoint(made), folder / place(CLASSIFIER))
+    text = json.dumps([{"type": "string", "name": "text", "required": True}])
+    manifest = Manifest(
+        {},
+        references=(reference,),
+        signature_raw={"inputs": text, "outputs": text},
+        row_wise=True,
+        pipeline=declaration,
+        engines=(
+            EngineEntry(*(("openvino", EXACT) if compiled else ("torch", "fp32")), False, sha256_json(declaration)),
+        ),
+    )
+    return write_manifest(folder, manifest).path
 
 
 def _tokenizer() -> Tokenizer:

@@ -1,7 +1,12 @@
-"""The chapter's three commands, run once a test session and small: 2 layers, trained on half of the sentences."""
+"""The demo's models in an MLflow store, and their bundle: 2 layers, trained on half of the sentences.
+
+Both are made once a run, by the fixtures `store` and `sentiment_bundle`, and shared by all workers: nobody changes,
+moves or renames what is in them.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -11,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.demo.data import reviews, split
+
 TRAIN_ROWS = "3840"
+CALIBRATION_ROWS = 300
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",
@@ -58,13 +66,6 @@ def environment() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
-def command(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What `python -m likewise.demo … --json` printed, run in `folder`."""
-    done = run([sys.executable, "-m", "likewise.demo", *arguments, "--json"], folder, env)
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
 def run(arguments: list[str], folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """A process that must succeed."""
     done = subprocess.run(
@@ -74,11 +75,36 @@ def run(arguments: list[str], folder: Path, env: Mapping[str, str] | None = None
     return done
 
 
-def make_store(base: Path) -> Store:
-    """Fine-tune, log, register, in a folder below `base`."""
-    folder = base / "sentiment"
+COMMANDS = """
+import contextlib, io, json, sys
+from likewise.demo.__main__ import app
+
+def command(*words):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        app([*words, "--json"], standalone_mode=False)
+    return json.loads(printed.getvalue())
+
+trained = command("fine-tune", "--quick", "--rows", sys.argv[1])
+logged = command("log-pipeline", "--finetuned-model-uri", trained["uri"])
+registered = command("register", "--model-uri", logged["uri"])
+json.dump({"trained": trained, "logged": logged, "registered": registered}, open(sys.argv[2], "w"))
+"""
+
+
+def make_store(folder: Path) -> dict[str, Any]:
+    """Fine-tune, log and register in the new folder `folder`: what the three commands printed."""
     folder.mkdir()
-    trained = command(folder, "fine-tune", "--quick", "--rows", TRAIN_ROWS)
-    logged = command(folder, "log-pipeline", "--finetuned-model-uri", trained["uri"])
-    registered = command(folder, "register", "--model-uri", logged["uri"])
-    return Store(folder, trained, logged, registered)
+    printed = folder / "printed.json"
+    run([sys.executable, "-c", COMMANDS, TRAIN_ROWS, str(printed)], folder)
+    return dict(json.loads(printed.read_text()))
+
+
+def make_bundle(store: Store, folder: Path) -> None:
+    """`likewise bundle`, calibrated on texts such as it will get: `bundle` in the new folder `folder`."""
+    folder.mkdir()
+    texts = folder / "texts.csv"
+    with texts.open("w", encoding="utf-8", newline="") as stream:
+        rows = split(reviews()).train[:CALIBRATION_ROWS]
+        csv.writer(stream).writerows([["text"], *([review.text] for review in rows)])
+    command = [sys.executable, "-m", "likewise.cli", "bundle", store.uri, "-o", "bundle", "--calibration", str(texts)]
+    run(command, folder, store.env | {"LIKEWISE_CACHE_HOME": str(folder / "cache")})

@@ -1,6 +1,6 @@
 """A server process around a small model in plain Python: `python model_server.py MODEL --options '{"deadline_s": 1}'`.
 
-Prints one JSON line an event; the log goes to stderr.
+Prints one JSON line an event (listening, ready, closed, error); the log goes to stderr. An error is its exit code.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
-from likewise.server import ServedModel, ServerOptions, create_app, run
+from likewise.server import ServedModel, ServerOptions
+from likewise.server.app import create_app
+from likewise.server.run import run
 
 POLL_S = 0.002
 Json = dict[str, Any]
@@ -35,7 +38,7 @@ class Model:
     example: bytes
 
 
-def signature(inputs: list[Json], outputs: list[Json], params: list[Json] | None = None) -> Signature:
+def signature(inputs: list[Json], outputs: list[Json] | None, params: list[Json] | None = None) -> Signature:
     parts = {"inputs": inputs, "outputs": outputs, "params": params}
     return Signature.parse({name: json.dumps(part) for name, part in parts.items() if part is not None})
 
@@ -51,8 +54,8 @@ def tensor(*shape: int, dtype: str = "float64") -> Json:
 computed: Counter[str] = Counter()
 
 
-def upper(row: Row) -> object:
-    """The text in capitals, and how often this process has computed it.
+def upper(row: Row) -> dict[str, object]:
+    """The text in capitals.
 
     `gate PATH` makes PATH.begun, and is answered once there is PATH; what begins with `bad` raises.
     """
@@ -64,8 +67,15 @@ def upper(row: Row) -> object:
             time.sleep(POLL_S)
     if verb == "bad":
         raise ValueError(f"{text!r} is bad")
+    return {"text": text.upper()}
+
+
+def counted(row: Row) -> object:
+    """The same, and how often this process has computed it."""
+    text = str(row.get("text"))
+    answer = upper(row)
     computed[text] += 1
-    return {"text": text.upper(), "times": computed[text]}
+    return {**answer, "times": computed[text]}
 
 
 def product(row: Row) -> object:
@@ -88,9 +98,10 @@ def echo(row: Row) -> object:
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
 ANY_OUTPUT = [{"name": "values", "type": "any"}]
 MODELS: dict[str, Model] = {
+    "upper": Model(signature([column("text", "string")], None), upper, b'{"inputs": ["warm"]}'),
     "text": Model(
         signature([column("text", "string")], [column("text", "string"), column("times", "long")]),
-        upper,
+        counted,
         b'{"inputs": ["warm"]}',
     ),
     "numbers": Model(
@@ -131,20 +142,22 @@ MODELS: dict[str, Model] = {
 
 
 class Plain:
-    """One `predict` a row; a token is a word of the row, and the model is pure."""
+    """One `predict` a row, after `delay` seconds a run; a token is a word of the row, and the model is pure."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, delay: float) -> None:
         self.spec = EngineSpec("plain", "none", True, False, True, 512, "sha256:e")
         self._predict = model.predict
+        self._delay = delay
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         return [Work(repr(item), tokens(item), item) for item in items]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
+        time.sleep(self._delay)
         return [Ok(self._answer(one.payload)) for one in work]
 
     def close(self) -> None:
-        print(json.dumps({"closed": "engine"}), flush=True)
+        tell("closed", "engine")
 
     def _answer(self, item: object) -> object:
         if isinstance(item, Request):
@@ -157,15 +170,32 @@ def tokens(item: Item) -> int:
     return len(str(item.values[0]).split()) or 1 if isinstance(item, Row) else 1
 
 
-def main() -> None:
+def tell(event: str, value: object) -> None:
+    print(json.dumps({event: value}), flush=True)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", choices=MODELS)
-    parser.add_argument("--options", type=json.loads, default={})
+    parser.add_argument("--options", type=json.loads, default={}, help="of ServerOptions")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds a run")
+    parser.add_argument("--load", type=float, default=0.0, help="seconds until the engine is open")
+    parser.add_argument("--fail", action="store_true", help="whether the engine cannot be opened")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    try:
+        serve(arguments)
+    except LikewiseError as error:
+        tell("error", error.as_dict())
+        return error.exit_code
+    return 0
+
+
+def serve(arguments: argparse.Namespace) -> None:
     options = {"port": 0, **arguments.options}
     if "token_file" in options:
         options["token_file"] = Path(options["token_file"])
+    known = ServerOptions(**options)
     model = MODELS[arguments.model]
     served = ServedModel(
         name=f"models:/{arguments.model}/3",
@@ -174,14 +204,20 @@ def main() -> None:
         signature=model.signature,
         example=model.example,
     )
-    known = ServerOptions(**options)
+
+    def open_engine() -> Plain:
+        time.sleep(arguments.load)
+        if arguments.fail:
+            raise EngineUnavailable("no such engine", remedy="name another")
+        return Plain(model, arguments.delay)
+
     run(
-        create_app(lambda: Plain(model), served, known),
+        create_app(open_engine, served, known),
         known,
-        on_listening=lambda url: print(json.dumps({"listening": url}), flush=True),
-        on_ready=lambda url: print(json.dumps({"ready": url}), flush=True),
+        on_listening=lambda url: tell("listening", url),
+        on_ready=lambda url: tell("ready", url),
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

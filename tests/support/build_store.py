@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,10 @@ from mlflow import MlflowClient
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 from sklearn.linear_model import LogisticRegression
+from tests.support.models import upper
+from tests.support.processes import run
+
+from likewise.pipeline import Pipeline, Step
 
 SIGNATURE = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("string", "answer")]))
 EXAMPLE = pd.DataFrame({"x": [1.0, -1.0]})
@@ -46,6 +49,14 @@ class Store:
             yield
         finally:
             away.rename(self.folder)
+
+    def declared(self, name: str, *steps: Step) -> str:
+        """Log and register a model of declared steps, which needs none of its code to answer; the URI of its run."""
+        likewise = {"row_wise": True, "pipeline": Pipeline(*steps).declaration()}
+        with mlflow.start_run(run_id=self.run_id):
+            mlflow.pyfunc.log_model(name=name, registered_model_name=name, metadata={"likewise": likewise}, **upper())
+        MlflowClient().set_registered_model_alias(name, "champion", "1")
+        return f"runs:/{self.run_id}/{name}"
 
     def pipeline(self, name: str, body: str, *, example: Any = EXAMPLE, **options: Any) -> str:
         """Log a pipeline from code; `body` is the inside of its class. Returns its URI."""
@@ -127,27 +138,20 @@ def store(_one_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 ASK = """
 import json, sys
 from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.items import Request, Table
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-engine = open_engine(open_bundle(sys.argv[1]), trust=Trust(allow=True))
-table = Table(("x",), [(1.0,), (-1.0,)])
-results = engine.run(engine.prepare([Request(table)]))
-print("ANSWER", json.dumps(results[0].value if hasattr(results[0], "value") else results[0].error.as_dict()))
+bundle = open_bundle(sys.argv[1])
+engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
+work = engine.prepare([Request(Table(("x",), [(float(x),)])) for x in sys.argv[2:]])
+results = [engine.run([one])[0] for one in work]
+print("ANSWER", json.dumps([r.value[0] if hasattr(r, "value") else r.error.as_dict() for r in results]))
 """
 
 
-def ask_in_a_fresh_process(bundle: Path, working_folder: Path) -> Any:
-    """What the bundle answers to x = 1 and x = -1, in a process that knows no store."""
+def ask_in_a_fresh_process(bundle: Path, working_folder: Path, xs: Sequence[float] = (1.0, -1.0)) -> list[Any]:
+    """What the bundle answers to each x alone, in a process that knows no store: its row, or the error as a dict."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, str(bundle)],
-        env=environment,
-        cwd=working_folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert lines, done.stderr
-    return json.loads(lines[0].removeprefix("ANSWER "))
+    done = run([sys.executable, "-c", ASK, bundle, *map(str, xs)], env=environment, cwd=working_folder)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("ANSWER "))
+    return list(json.loads(line.removeprefix("ANSWER ")))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,21 +15,19 @@ from mlflow.models import ModelSignature
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.utils.environment import _simulate_serving_environment
 from starlette.testclient import TestClient
+from tests.support.models import save_code, seal
+from tests.support.processes import until
 
-from likewise.bundles.format import Manifest
-from likewise.bundles.open import open_bundle
-from likewise.bundles.trust import Trust
-from likewise.bundles.write import write_manifest
 from likewise.core.engine import answers
 from likewise.core.results import Failed
+from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.pyfunc import PyfuncEngine
-from likewise.pipeline.mlmodel import read_model
-from likewise.server import ServedModel, create_app
+from likewise.server import ServedModel
+from likewise.server.app import create_app
 from likewise.wire import Decoder, encode
 
 JSON = "application/json"
-PATIENCE = 60  # seconds until our app has to be ready
 
 # The echo answers one description a row, so that it is row-wise; what is no table it describes whole.
 ECHO = """
@@ -84,29 +81,20 @@ class Pair:
     """The same model in MLflow's scoring app and in ours."""
 
     def __init__(self, folder: Path, code: str, signature: ModelSignature | None) -> None:
-        folder.mkdir()
-        source = folder / "code.py"
-        source.write_text(code)
-        bundle = folder / "bundle"
-        options: dict[str, Any] = {} if signature is None else {"signature": signature}
-        mlflow.pyfunc.save_model(bundle / "model", python_model=str(source), pip_requirements=["mlflow"], **options)
-        facts = read_model(bundle / "model")
-        write_manifest(bundle, Manifest({}, signature_raw=facts.signature_raw, engines=facts.engines()))
-        opened = open_bundle(bundle)
-        self._theirs = TestClient(scoring_server.init(mlflow.pyfunc.load_model(str(bundle / "model"))))
+        model = save_code(folder / "model", code, **({} if signature is None else {"signature": signature}))
+        opened = seal(folder, row_wise=False)
+        self._theirs = TestClient(scoring_server.init(mlflow.pyfunc.load_model(str(model))))
         os.environ.pop("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", None)  # for MLflow's side alone
-        trust = Trust(allow=True, entries=())
-        engine = open_engine(opened, trust=trust)
+        model = ModelSpec(opened.digest, trust=True)
+        engine = open_engine(opened, model)
         assert isinstance(engine, PyfuncEngine)
         self._by_row = engine
         engine._spec = replace(engine.spec, row_wise=True)
         self._decode = Decoder(opened.signature)
         served = ServedModel(name="model", digest=opened.digest, signature=opened.signature)
-        self._ours = TestClient(create_app(lambda: open_engine(opened, trust=trust), served))
+        self._ours = TestClient(create_app(lambda: open_engine(opened, model), served))
         self._ours.__enter__()
-        until = time.monotonic() + PATIENCE
-        while self._ours.get("/ready").status_code != 200:
-            assert time.monotonic() < until, self._ours.get("/ready").text
+        until(lambda: self._ours.get("/ready").status_code == 200)
 
     def close(self) -> None:
         self._ours.__exit__(None, None, None)

@@ -1,0 +1,64 @@
+"""A kind of engine from another package: it answers models of the flavor `toy`, a JSON object from text to answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.engine import EngineSpec, Work
+from likewise.core.errors import RowRefused
+from likewise.core.items import Item, Row
+from likewise.core.keys import item_key
+from likewise.core.results import Failed, Ok, Result
+from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ModelFacts
+
+COMPILED = "engine/toy/answers.json"
+
+
+class ToyKind(EngineKind):
+    """Compiles the table of answers into upper case, and needs no code of the model's."""
+
+    name = "toy"
+    runs_code = False
+    requirements = ("toy-engine",)
+    library = "toy-engine"
+    purpose = "answer toy models"
+
+    def takes(self, model: ModelFacts) -> bool:
+        return "toy" in model.flavors
+
+    def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+        table = json.loads((bundle.model_path / str(request.model.flavors["toy"]["table"])).read_text())
+        path = bundle.path / COMPILED
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({text: answer.upper() for text, answer in table.items()}))
+        request.report(f"toy: {len(table)} answers")
+        return CompiledEngines((EngineEntry(self.name, "exact", runs_code=self.runs_code, digest="sha256:toy"),))
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> ToyEngine:
+        return ToyEngine(json.loads((bundle.path / COMPILED).read_text()), entry)
+
+
+class ToyEngine:
+    """A `likewise.core.engine.Engine`."""
+
+    def __init__(self, answers: Mapping[str, str], entry: EngineEntry) -> None:
+        self._answers = answers
+        self.spec = EngineSpec(entry.name, entry.precision, True, True, True, budget=64, digest=entry.digest)
+
+    def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
+        return [Work(item_key(item).hex(), 1, item) for item in items]
+
+    def run(self, work: Sequence[Work]) -> list[Result]:
+        return [self._answer(each.payload) for each in work]
+
+    def close(self) -> None:
+        pass
+
+    def _answer(self, item: object) -> Result:
+        text = item.values[0] if isinstance(item, Row) else None
+        if text not in self._answers:
+            return Failed(RowRefused(f"nothing is known of {text!r}", remedy="send a text of the table"))
+        return Ok({"answer": self._answers[str(text)]})

@@ -1,0 +1,47 @@
+"""Fixtures of tests on Ray: one cluster a run, and the target on it; test modules name this one in `pytest_plugins`.
+
+Such a module belongs to the group `ray`, so that one worker runs them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.support.ray.cluster import RayCluster, started_cluster
+from tests.support.ray.deployments import delete, versioned
+
+from likewise.core.spec import ModelSpec
+from likewise.targets.ray.target import RayTarget
+
+
+@pytest.fixture(scope="session")
+def shared_ray_cluster() -> Iterator[RayCluster]:
+    """One cluster for all tests that leave nothing on it."""
+    with started_cluster(cpus=8, dashboard=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(shared_ray_cluster: RayCluster) -> RayCluster:
+    """The cluster of a module, which overrides this fixture where it needs another one."""
+    return shared_ray_cluster
+
+
+@pytest.fixture(scope="module")
+def ray_target(ray_cluster: RayCluster) -> Iterator[RayTarget]:
+    """The target, in an environment that names the cluster; what a module leaves deployed is taken down."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ray_cluster.caller_env.items():
+            patch.setenv(name, value)
+        target = RayTarget("ray-serve")
+        yield target
+        for each in target.found():
+            delete(target, each.name)
+
+
+@pytest.fixture(scope="session")
+def ray_models(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ModelSpec]:
+    """Versions 1 and 2 of a model."""
+    folder = tmp_path_factory.mktemp("ray-models")
+    return {version: versioned(folder, version) for version in (1, 2)}

@@ -1,0 +1,70 @@
+"""What another contract brings to the app: a codec, routes, middleware."""
+
+import asyncio
+
+from server_room import TEXT, Upper, client_of
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from likewise.core.errors import UnsupportedContentType
+from likewise.core.items import Table
+from likewise.server import ServedModel
+from likewise.server.app import create_app
+from likewise.server.codec import Encoded, Encoder
+from likewise.wire import Call
+
+
+def one_text(body: bytes, headers: Headers) -> tuple[Call, Encoder]:
+    """The body is the text, and so is the answer."""
+    if headers.get("accept") == "image/png":
+        raise UnsupportedContentType("no pictures here", remedy="accept text/plain")
+    call = Call(Table(("text",), [(body.decode(),)]))
+    return call, lambda predictions: Encoded(predictions[0]["text"].encode(), b"text/plain", ((b"x-form", b"text"),))  # type: ignore[index]
+
+
+async def pong(request: Request) -> PlainTextResponse:
+    request.app.state.service.check_ready()
+    return PlainTextResponse("pong")
+
+
+class Tagged:
+    """Gives every request an id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "headers": [*scope["headers"], (b"x-request-id", b"tagged")]}
+        await self._app(scope, receive, send)
+
+
+def test_a_codec_routes_and_middleware_are_taken_in_the_place_of_the_services_own() -> None:
+    model = ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT)
+    routes = [Route("/ping", pong), Route("/extra", pong)]
+    app = create_app(Upper, model, codec=one_text, routes=routes, middleware=[Middleware(Tagged)])
+
+    async def whole() -> None:
+        async with client_of(app) as client:
+            answer = await client.post("/invocations", content=b"a")
+            assert (answer.text, answer.headers["Content-Type"], answer.headers["X-Form"]) == (
+                "A",
+                "text/plain",
+                "text",
+            )
+            assert answer.headers["X-Request-Id"] == "tagged"
+            assert answer.headers["X-Likewise-Bundle"] == "sha256:abc"
+            large = await client.post("/invocations", content=b"a" * 100_000)
+            assert large.text == "A" * 100_000
+            refused = await client.post("/invocations", content=b"a", headers={"Accept": "image/png"})
+            assert (refused.status_code, refused.json()["remedy"]) == (415, "accept text/plain")
+            assert [(await client.get(path)).text for path in ("/ping", "/extra", "/health")] == ["pong", "pong", "\n"]
+            infer = f"/v2/models/{model.model_name}/infer"
+            tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
+            assert (await client.post(infer, json={"inputs": [tensor]})).json()["outputs"][0]["data"] == ["A"]
+
+    asyncio.run(whole())
