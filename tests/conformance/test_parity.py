@@ -28,7 +28,6 @@ from likewise.demo.data import reviews
 from likewise.demo.rows import write_rows
 
 pytest_plugins = ("tests.support.spark.fixtures",)
-pytestmark = pytest.mark.slow
 
 SIZES = [300, pytest.param(2000, marks=pytest.mark.long)]  # rows; foreign languages and repeated texts among them
 MANY = 10_000

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.slow
 LIKEWISE = [sys.executable, "-m", "likewise.cli"]
 ROWS = 3000
 WINDOW = 100

@@ -156,7 +156,6 @@ def test_a_read_only_disk(tmp_path: Path, tiny_disk: Path, start: Start) -> None
     assert "Read-only" in str(said["cause"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out", "out.parquet"])
 def test_memory_does_not_grow_with_the_input(tmp_path: Path, output: str) -> None:
     peaks = []

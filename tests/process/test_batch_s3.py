@@ -21,7 +21,7 @@ from tests.support.s3 import s3_server
 from likewise.batch.listing import list_files
 from likewise.core.errors import InputNotFound
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("s3")]
+pytestmark = [pytest.mark.xdist_group("s3")]
 KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 

@@ -16,7 +16,6 @@ from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

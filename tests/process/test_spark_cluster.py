@@ -10,15 +10,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.support.processes import children, command_of
 from tests.support.spark.bundles import predicted
-from tests.support.spark.cluster import Cluster, below, children, command_of, kill
+from tests.support.spark.cluster import Cluster, below, kill
 from tests.support.spark.job import ClusterJob, answers_of_driver, question
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.xdist_group("spark")]
 ROWS, WINDOW, SLOTS = 1600, 64, 2
 CODE_ROWS = 400
 Victims = Callable[[Cluster], list[int]]

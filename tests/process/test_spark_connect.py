@@ -19,7 +19,6 @@ from likewise.batch import ScoreOptions
 pytest_plugins = ("tests.support.spark.fixtures",)
 needed = [name for name in ("grpc_status", "zstandard") if importlib.util.find_spec(name) is None]
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.usefixtures("java"),
     pytest.mark.skipif(bool(needed), reason=f"Spark Connect needs {needed}: pip install grpcio-status zstandard"),

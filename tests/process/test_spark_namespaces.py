@@ -19,7 +19,7 @@ from likewise import api
 from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.xdist_group("spark")]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("spark")]
 ADDRESSES = ("198.18.77.1", "198.18.77.2")  # RFC 2544: of test networks
 ROWS = 800
 EVENTS = "events"

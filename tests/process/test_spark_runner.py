@@ -24,7 +24,6 @@ from likewise.core.errors import InputNotFound, ModelFailed, OutputRefused, Wron
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.usefixtures("spark"),

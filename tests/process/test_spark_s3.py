@@ -25,7 +25,6 @@ from likewise.batch.listing import list_files
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

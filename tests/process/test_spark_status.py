@@ -13,7 +13,6 @@ from likewise.batch import Progress, ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.usefixtures("spark"),

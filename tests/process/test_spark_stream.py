@@ -21,7 +21,6 @@ from tests.support.spark.cluster import ROOT, java_env
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
@@ -60,7 +59,7 @@ def query(folder: Path, bundle: Path) -> Iterator[subprocess.Popen[bytes]]:
 def begun(batch: int, driver: subprocess.Popen[bytes], folder: Path) -> None:
     """Wait until the model works on the file of this number."""
     words = {f"text {row}" for row in range(batch * ROWS, (batch + 1) * ROWS)}
-    while not words & {text.strip("'") for text in log_of(folder, ASKED)}:
+    while not words & set(log_of(folder, ASKED)):
         assert driver.poll() is None, (folder / "driver.log").read_text(errors="replace")[-3000:]
         time.sleep(0.01)
 
@@ -90,6 +89,6 @@ def test_a_driver_killed_within_a_batch_loses_and_doubles_nothing(
         poison = row["text"].startswith("poison")
         assert row["predictions"] == (None if poison else text_of(row["id"]).upper())
         assert (row["error"]["code"] if row["error"] else None) == ("MODEL_RAISED" if poison else None)
-    asked = Counter(text.strip("'") for text in log_of(tmp_path, ASKED))
+    asked = Counter(log_of(tmp_path, ASKED))
     again = {int(text.split()[1]) // ROWS for text, times in asked.items() if times > 1}
     assert again <= set(killed)  # what was done before a kill is not done again

@@ -14,7 +14,6 @@ from likewise.core.errors import InputInvalid, WrongUsage
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.xdist_group("spark"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

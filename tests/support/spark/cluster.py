@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pyspark
 from tests.support.hosts import LOOPBACK, Host
+from tests.support.processes import command_of, descendants
 
 SPARK = Path(pyspark.__file__).parent
 PATIENCE = 90.0  # seconds
@@ -176,24 +177,9 @@ def cluster(folder: Path, hosts: Sequence[Host] = (Host(),), workers: int = 2) -
         made.stop()
 
 
-def children(pid: int) -> list[int]:
-    """The processes below `pid`, nearest first."""
-    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    own = [int(line) for line in done.stdout.split()]
-    return own + [below for each in own for below in children(each)]
-
-
-def command_of(pid: int) -> str:
-    """A process's command line; empty where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
 def below(cluster: Cluster, words: Sequence[str]) -> list[int]:
     """Processes of the cluster whose command line holds every word."""
-    every = [pid for daemon in cluster.processes for pid in children(daemon.pid)]
+    every = [pid for daemon in cluster.processes for pid in descendants(daemon.pid)]
     return [pid for pid in every if all(word in command_of(pid) for word in words)]
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.spark.bundles import logging_bundle, text_bundle
+from tests.support.classifier import classifier_bundle
+from tests.support.spark.bundles import logging_bundle
 from tests.support.spark.cluster import Cluster, cluster, java_env
 
 from likewise import api
@@ -48,7 +49,7 @@ def spark_cluster(java: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture(scope="session")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
     """A compiled classifier of random weights in a pipeline."""
-    return text_bundle(tmp_path_factory.mktemp("text"))
+    return api.open_bundle(classifier_bundle(tmp_path_factory.mktemp("text") / "bundle", compiled=True))
 
 
 @pytest.fixture(scope="session")
