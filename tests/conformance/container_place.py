@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from platformdirs import user_cache_path
-from tests.conformance.target_room import Place, upper_bundle
 
 from likewise.bundles.open import open_bundle
 from likewise.core.digests import sha256_json
@@ -27,6 +26,8 @@ from likewise.images.oci import PLATFORMS
 from likewise.images.pins import pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels, lock_text
+from likewise.testing.models import upper_bundle
+from likewise.testing.targets import TargetUnderTest
 
 PATIENCE = 120  # seconds; a daemon needs two
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
@@ -115,14 +116,14 @@ def lean_lock(requirements: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def container_place(data: Path, requirements: tuple[str, ...] = (*LEAN, *TORCH)) -> Iterator[Place]:
+def container_place(data: Path, requirements: tuple[str, ...] = (*LEAN, *TORCH)) -> Iterator[TargetUnderTest]:
     """A row of the suite of targets; `data`, the user's folder, holds nothing of it but locks."""
     with docker_daemon() as daemon, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", daemon.host)
         with TemporaryDirectory() as folder:
             daemon.keep_layers(Path(folder) / "kept", requirements)
         options = {**host_options(requirements), "start_timeout_s": "120"}
-        yield Place("container:/docker", options, ("prot", "port"), daemon.left, callers=2)
+        yield TargetUnderTest("container:/docker", daemon.left, options, callers=2)
 
 
 def host_options(requirements: tuple[str, ...]) -> dict[str, str]:

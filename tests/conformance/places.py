@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.conformance.container_place import container_place
-from tests.conformance.target_room import Place
 from tests.process.ray_cluster import ray_cluster
 from tests.process.sagemaker_account import REGION, aws_account
 
+from likewise.testing.targets import TargetUnderTest
+
 
 @contextmanager
-def local_place(data: Path) -> Iterator[Place]:
+def local_place(data: Path) -> Iterator[TargetUnderTest]:
     """This machine; a deployment's processes are told by their environment, which names this test's folder."""
     options = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
-    yield Place("local", options, ("queue_token", "queue_tokens"), lambda: left_of_local(data))
+    yield TargetUnderTest("local", lambda: left_of_local(data), options)
     for pid in processes_in(data):  # of a test that failed
         os.kill(pid, signal.SIGKILL)
 
 
 @contextmanager
-def ray_place(data: Path) -> Iterator[Place]:
+def ray_place(data: Path) -> Iterator[TargetUnderTest]:
     """A Ray cluster of this test's own, with one node."""
     options = {
         "ray_actor_options": '{"num_cpus": 0.2}',
@@ -37,28 +37,19 @@ def ray_place(data: Path) -> Iterator[Place]:
     with ray_cluster() as cluster, cluster.watched() as left, pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.caller_env.items():
             patch.setenv(name, value)
-        yield Place("ray", options, ("num_replica", "num_replicas"), left, callers=1)
+        yield TargetUnderTest("ray", left, options, integer_option="num_replicas", callers=1)
 
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"
 
 
 @contextmanager
-def sagemaker_place(_: Path) -> Iterator[Place]:
+def sagemaker_place(_: Path) -> Iterator[TargetUnderTest]:
     """The emulator, whose containers are processes of ours: a bundle goes to S3 and comes from there."""
     with pytest.MonkeyPatch.context() as patch, aws_account({}, patch.setenv, every={}) as account:
         options = {**account.options("any:1"), "bundle_in": "s3"}
-        typo = ("instance_counts", "instance_count")
-        yield Place(account.uri, options, typo, account.left, callers=2, signed=SIGNED)
-
-
-PLACES: dict[str, Callable[[Path], AbstractContextManager[Place]]] = {
-    "local": local_place,
-    "ray": ray_place,
-    "container": container_place,
-    "sagemaker": sagemaker_place,
-}
-"""One row a target; each makes the place, given the folder of the user's data, and takes it down."""
+        more = {"callers": 2, "headers": {"Authorization": SIGNED}, "names_bundle": False}
+        yield TargetUnderTest(account.uri, account.left, options, integer_option="instance_count", **more)
 
 
 def left_of_local(data: Path) -> list[str]:

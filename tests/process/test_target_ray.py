@@ -255,4 +255,4 @@ def test_a_broken_update_is_seen_by_nobody(
             asking.wait_for(1)
         assert asking.failures == []
         status = ray_target.status(receipt)
-        assert (status.state, status.details["bundle"]) == ("ready", ray_models[1].digest)
+        assert (status.state, status.bundle) == ("ready", ray_models[1].digest)

@@ -89,7 +89,7 @@ def require_old(asking: Callers, target: RayTarget, receipt: Receipt, old: Model
     before = asking.versions[3]
     asking.wait_for(OLD, 30)
     seen = target.status(receipt)
-    assert (seen.state, seen.details["bundle"], "canary" in seen.details) == ("ready", old.digest, False)
+    assert (seen.state, seen.bundle, "canary" in seen.details) == ("ready", old.digest, False)
     assert [each.name for each in target.found()] == [receipt.name]
     assert asking.versions[3] == before
     assert asking.failures == []
@@ -110,7 +110,7 @@ def test_a_good_version_is_promoted(target: RayTarget, models: dict[int | str, M
         before = asking.versions[OLD]
         asking.wait_for(GOOD, 30)
         assert asking.versions[OLD] == before
-    assert target.status(again).details["bundle"] == models[GOOD].digest
+    assert target.status(again).bundle == models[GOOD].digest
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_a_deployment_is_made_of_three_things_and_says_what_it_costs(account: Aw
     tags = {each["Key"]: each["Value"] for each in sagemaker.list_tags(ResourceArn=config["EndpointConfigArn"])["Tags"]}
     assert (tags["likewise:bundle"], tags["team"]) == (ONE.digest, "text")
     status = account.target.status(receipt)
-    assert (status.state, status.url, status.details["bundle"]) == ("ready", receipt.output("url"), ONE.digest)
+    assert (status.state, status.url, status.bundle) == ("ready", receipt.output("url"), ONE.digest)
     assert status.details["costs"] == receipt.output("costs")
 
 

@@ -1,18 +1,10 @@
-"""A real text classifier, small enough to be made in every test run: random weights, a vocabulary of letters."""
+"""The small classifier of `likewise.testing`, as MLflow keeps one, and as a bundle."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import string
 from pathlib import Path
-
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForSequenceClassification
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.write import write_manifest
@@ -20,39 +12,10 @@ from likewise.core.digests import sha256_json
 from likewise.engine.text import find_checkpoint
 from likewise.engine.text.compiled import EXACT, compile_classifier, place
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
+from likewise.testing.classifier import POSITIONS, TEXTS, make_classifier
 
+__all__ = ["POSITIONS", "TEXTS", "as_mlflow_flavour", "classifier_bundle", "make_classifier"]
 CLASSIFIER = "runs:/0123/model"  # as the pipeline below names it
-POSITIONS = 64
-TEXTS = [
-    "This is the best movie we saw.",
-    "What a movie!",
-    "",
-    "a",
-    "naïve café, 这部电影 😀",
-    "the plot thickens\nand then it thins",
-    "word " * 200,
-    *(f"{'dull ' * n}and {'bright ' * (7 - n)}number {n}" for n in range(8)),
-]
-
-
-def make_classifier(folder: Path, *, labels: tuple[str, ...] = ("negative", "positive"), seed: int = 1) -> Path:
-    """A Hugging Face folder with config, safetensors and tokenizer. Its head is loud, so that texts get both labels."""
-    torch.manual_seed(seed)
-    tokenizer = _tokenizer()
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=POSITIONS,
-        initializer_range=0.3,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-    )
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def as_mlflow_flavour(plain: Path, folder: Path) -> Path:
@@ -89,16 +52,3 @@ def classifier_bundle(folder: Path, *, seed: int = 1, compiled: bool = False) ->
         ),
     )
     return write_manifest(folder, manifest).path
-
-
-def _tokenizer() -> Tokenizer:
-    letters = string.ascii_letters + string.digits + string.punctuation
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    )
-    tokenizer.enable_padding(length=128)  # as many published tokenizers do: the engine must not follow
-    return tokenizer

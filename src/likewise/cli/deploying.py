@@ -29,8 +29,6 @@ Name = Annotated[str, argument("NAME", "What the deployment is called.")]
 To = Annotated[str | None, flag("--to -t TARGET", "Where it stands, if that is not clear.")]
 Config = Annotated[list[str] | None, flag("--config -C KEY=VALUE", "An option of the target; nested ones as JSON.")]
 PlanFlag = Annotated[bool, flag("--plan", "Show what would be done, and do nothing.")]
-KNOWN = ("url", "log", "costs")
-"""Of what steps gave: what people want to read."""
 
 
 def deploy(
@@ -117,7 +115,7 @@ def list_(
     if not receipts:
         screen.note("nothing is deployed; likewise deploy MODEL --to TARGET --name NAME")
     rows = [
-        (each.name, each.target, each.model.source, each.model.digest[:19], each.updated, _costs(each))
+        (each.name, each.target, each.model.source, each.model.digest[:19], each.updated, each.shown().get("costs", ""))
         for each in receipts
     ]
     screen.table("Deployments", ("name", "target", "model", "bundle", "since", "costs"), rows)
@@ -126,7 +124,7 @@ def list_(
 def status(name: Name, to: To = None, *, screen: Screen) -> None:
     """How a deployment is now, as its place says; exit code 1 where it does not answer."""
     receipt, now = deployments.status(name, to=to)
-    screen.result({"receipt": receipt.as_dict(), "status": asdict(now)}, name, _facts(receipt, now))
+    screen.result({"receipt": receipt.as_dict(), "status": now.as_dict()}, name, _facts(receipt, now))
     if now.state in ("failing", "gone"):
         raise typer.Exit(1)
 
@@ -146,11 +144,6 @@ def predict(
     sys.stdout.write(answer.body.decode(errors="replace").rstrip("\n") + "\n")
     if answer.status >= 400:
         raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
-
-
-def _costs(receipt: Receipt) -> str:
-    """What its place takes money for, empty where that is nothing."""
-    return next((str(step["costs"]) for step in reversed(list(receipt.outputs.values())) if "costs" in step), "")
 
 
 def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
@@ -248,9 +241,10 @@ def _show(planned: Planned, screen: Screen) -> None:
 
 def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:
     """What stands there by the receipt; with `now`, what its place says in its stead."""
-    known = {key: value for step in receipt.outputs.values() for key, value in step.items() if key in KNOWN}
-    facts = {"target": receipt.target, "bundle": receipt.model.digest, "made from": receipt.model.source, **known}
+    model = receipt.model
+    facts = {"target": receipt.target, "bundle": model.digest, "made from": model.source, **receipt.shown()}
     if now is not None:
         facts = {"state": f"{now.state} {now.about}".strip(), **facts, **now.details}
+        facts |= {"bundle": now.bundle} if now.bundle else {}
     lines = [(key, str(value)) for key, value in facts.items() if value not in (None, "", [], {})]
     return [*lines, ("since", receipt.updated)]

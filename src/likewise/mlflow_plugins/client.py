@@ -169,7 +169,7 @@ def _trust() -> bool:
 
 def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
     """What MLflow's command line prints: it reads `name` and `flavor`."""
-    url = status.url if status else next((out["url"] for out in receipt.outputs.values() if "url" in out), None)
+    url = status.url if status else receipt.shown().get("url")
     told = {
         "name": receipt.name,
         "flavor": FLAVOR,
@@ -179,7 +179,9 @@ def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
         "config": dict(receipt.options),
         "updated": receipt.updated,
     }
-    return told if status is None else {**told, "state": status.state, "about": status.about, **status.details}
+    if status is None:
+        return told
+    return {**told, "state": status.state, "about": status.about, **status.details, "bundle": status.bundle}
 
 
 @contextmanager

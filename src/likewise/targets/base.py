@@ -1,7 +1,22 @@
-"""What every target is to the house: it looks, it plans, and each step of a plan is done and undone by it.
+"""The contract of a target: a place where bundles are deployed.
 
-A plan is data. What a dry run prints is what is executed: `likewise.targets.apply` walks the steps, writes down what
-each gave, and knows nothing of any target.
+Every target implements `Target`: it checks, it plans, and it does and undoes single steps.  A plan is data: what a dry
+run prints is what is executed.  `likewise.targets.apply` carries it out step by step, and knows nothing of any target.
+One whose deployments answer requests implements `Live` too; the other protocols below are optional, and callers ask for
+the protocol, never for a target by name.
+
+What the protocols cannot say in types, and `likewise.testing.targets.TargetSuite` proves:
+
+- An update fails no request: whoever asks during it gets the answer of the version before or of the new one.  A new
+  version that does not become ready leaves the one before as it was.
+- `do` may be called again with the same params after a process that did the same was killed at any moment, also in the
+  middle of it; it finds what is there and does what is missing.
+- `undo` removes what its own params have made, and nothing else: what stood there before stands there again.
+- A deployment that failed, and one that was deleted, leave nothing: no process, no file, nothing that costs.
+- The engine's own message reaches the user where a model does not load.
+- Options are refused by name before anything is changed.
+
+How to write one: architecture/targets.md.
 """
 
 from __future__ import annotations
@@ -102,12 +117,20 @@ class Plan:
         return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
 
 
+SHOWN = {
+    "url": "where the deployment answers: `/invocations` is below it, or is it",
+    "log": "where its log is, or the command that shows it",
+    "costs": "what is paid for as long as it stands",
+}
+"""Outputs of steps that every target names alike, and that people are shown; every other key is the target's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What stands where, as of the last plan that was carried out.
 
-    outputs: by step, what it gave (an address, a process, an ARN). previous: the model and the options before that
-    plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
+    outputs: by step, what it gave: keys of SHOWN, and what the target itself needs (a process, an ARN). previous: the
+    model and the options before that plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
     """
 
     target: str
@@ -135,15 +158,28 @@ class Receipt:
                 return given[key]
         raise KeyError(key)
 
+    def shown(self) -> dict[str, Json]:
+        """The outputs that SHOWN names, each of the last step that gave it."""
+        return {key: value for given in self.outputs.values() for key, value in given.items() if key in SHOWN}
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a deployment is now, as its place says. url: where it answers. about: a line; details: what else is known."""
+    """How a deployment is now, as its target reports it.
+
+    url: where it answers. about: a line for people. details: what else the target knows. bundle: the digest of the
+    bundle that answers there, None where nothing does, or where the target cannot know.
+    """
 
     state: State
     url: str | None = None
     about: str = ""
     details: Mapping[str, Json] = field(default_factory=dict)
+    bundle: str | None = None
+
+    def as_dict(self) -> dict[str, Json]:
+        """For `--json`; the bundle is in the details too, where readers of earlier versions look for it."""
+        return {**asdict(self), "details": {**self.details, "bundle": self.bundle}}
 
 
 @dataclass(frozen=True, slots=True)

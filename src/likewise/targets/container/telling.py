@@ -17,14 +17,14 @@ def status_of(program: Program, standing: Standing) -> Status:
     if door is None and current is None:
         return Status("gone", about=f"{program.name} has no container of it")
     if door is None or current is None or not door.running:
-        return Status("failing", about=f"a part of it is gone or stopped: {MEND}", details=_details(standing, None))
+        return Status("failing", about=f"a part of it is gone or stopped: {MEND}", details=_details(standing))
     url = door.labels[look.URL]
     digest = served_digest(url, "/ready")
     state, about = _state(standing, current, digest)
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
     log = f"{program.name} logs {current.name}"
-    return Status(state, url, about, {**_details(standing, digest), "engine": program.name, "log": log})
+    return Status(state, url, about, {**_details(standing), "engine": program.name, "log": log}, digest)
 
 
 def receipt_of(uri: str, name: str, standing: Standing) -> Receipt | None:
@@ -48,7 +48,7 @@ def _state(standing: Standing, current: Container, digest: str | None) -> tuple[
     return "failing", f"the container is {current.status}, last ended with {current.exit_code}{killed}"
 
 
-def _details(standing: Standing, digest: str | None) -> dict[str, Json]:
+def _details(standing: Standing) -> dict[str, Json]:
     current = standing.current
     of_current: dict[str, Json] = {}
     if current is not None:
@@ -59,4 +59,4 @@ def _details(standing: Standing, digest: str | None) -> dict[str, Json]:
             "memory_limit_bytes": current.memory or None,
             "image": current.image,
         }
-    return {"bundle": digest, "door": standing.door.status if standing.door else "gone", **of_current}
+    return {"door": standing.door.status if standing.door else "gone", **of_current}

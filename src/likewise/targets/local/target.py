@@ -130,7 +130,7 @@ class LocalTarget:
         if state == "ready" and digest is None:
             state, about = "failing", "the service is there and does not answer"
         details = {key: said[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
-        return Status(state, deployment.url, about, {**details, "bundle": digest, "log": str(home.log)})
+        return Status(state, deployment.url, about, {**details, "log": str(home.log)}, digest)
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
         """Raises NotDeployed, TargetUnavailable."""

@@ -111,7 +111,7 @@ class RayTarget:
             self._ask("take_back", params, _patience(params))
 
     def status(self, receipt: Receipt) -> Status:
-        """As Serve says; replicas, bundle and Serve's message in the details."""
+        """As Serve says; replicas and Serve's message in the details."""
         seen = self._ask("status", {"name": receipt.name})
         if seen["status"] is None:
             return Status("gone", about=f"Ray Serve knows no {receipt.name!r}")
@@ -122,13 +122,13 @@ class RayTarget:
         ready = sum(each["state"] == "RUNNING" for each in seen["replicas"])
         if seen["status"] == "UNHEALTHY" and ready:  # Serve's word for one replica that it cannot place, too
             state = "degraded"
-        details = {**{k: seen[k] for k in ("status", "message", "replicas")}, "bundle": _bundle_of(noted)}
+        details = {key: seen[key] for key in ("status", "message", "replicas")}
         about = f"{ready} of {seen['target']} replicas run"
         if canary := noted.get("canary"):
             state = "updating" if state == "ready" else state
             details["canary"] = {"bundle": _bundle_of(canary), **{k: canary[k] for k in ("share", "seen", "at")}}
             about += f"; {_canary(canary)}"
-        return Status(state, receipt.output("url"), about, details)  # type: ignore[arg-type]
+        return Status(state, receipt.output("url"), about, details, _bundle_of(noted))  # type: ignore[arg-type]
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
         """The proxy's answer; NotDeployed where nothing of ours answers."""

@@ -68,7 +68,6 @@ def status_of(aws: Aws, name: str) -> Status:
     options = SageMakerOptions(**_options(found, {}))
     details: dict[str, Json] = {
         "status": found.status,
-        "bundle": found.tags.get(BUNDLE),
         "costs": "nothing" if found.status == "Failed" else options.costs,
         "instances": running,
         "config": found.config,
@@ -76,7 +75,8 @@ def status_of(aws: Aws, name: str) -> Status:
         "arn": found.arn,
     }
     about = said.get("FailureReason") or ("" if found.status == "InService" else found.status)
-    return Status(STATES.get(found.status, "failing"), url_of(aws, name), about, details)
+    state = STATES.get(found.status, "failing")
+    return Status(state, url_of(aws, name), about, details, found.tags.get(BUNDLE))
 
 
 def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:

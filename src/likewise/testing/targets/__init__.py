@@ -1,0 +1,19 @@
+"""The conformance suite of targets; every target of Likewise passes it, and one of another package can run it too.
+
+from likewise.testing.targets import TargetSuite, TargetUnderTest
+
+class TestMine(TargetSuite):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def target(cls, data_home):
+        yield TargetUnderTest("mine", left=lambda: …)
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("likewise.testing.targets.suite")  # before its import: a failure shows its values
+
+from likewise.testing.targets.callers import Callers, until  # noqa: E402
+from likewise.testing.targets.suite import TargetSuite, TargetUnderTest  # noqa: E402
+
+__all__ = ["Callers", "TargetSuite", "TargetUnderTest", "until"]
