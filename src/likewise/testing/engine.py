@@ -24,7 +24,7 @@ class PythonFileKind(EngineKind):
     name = "testing"
 
     def takes(self, model: ModelFacts) -> bool:
-        """No model that was logged: `likewise.testing.models` makes its bundles."""
+        """No logged model: `likewise.testing.models` makes the bundles."""
         return False
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PythonFileEngine:
