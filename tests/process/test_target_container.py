@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.container_place import LEAN, Daemon, docker_daemon, host_options, inspected, until
-from tests.conformance.target_room import Load, upper_bundle
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
 from likewise.targets.base import Receipt
+from likewise.testing.models import upper_bundle
+from likewise.testing.targets import Callers
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +152,7 @@ def test_an_image_that_is_there_is_taken_and_stays(daemon: Daemon, deploy: Deplo
 def test_a_deletion_under_load_loses_nothing_that_was_accepted(daemon: Daemon, deploy: Deploy, tmp_path: Path) -> None:
     """A caller's connection is refused or answered, never cut."""
     receipt = deploy(upper_bundle(tmp_path / "slow", "1:", predicting="time.sleep(0.05)"), "loaded")
-    with Load(receipt.output("url"), 2) as load:
+    with Callers(receipt.output("url"), 2) as load:
         load.until_answered(20)
         deleting = threading.Thread(target=deployments.delete, args=("loaded",))
         deleting.start()
