@@ -71,7 +71,7 @@ def transform(
     _check(asked, request)
     unless_fatal(target.check(model, options))
     aws = Aws(asked.at)
-    steps, made = _model_steps(aws, asked)
+    steps, made = plan.model_steps(aws, asked)
     stem = derived(name, made, request)
     tried = jobs.tries(aws, stem)
     if tried and tried[-1]["TransformJobStatus"] == "Completed" and not restart:
@@ -95,14 +95,6 @@ def _check(asked: plan.Asked, request: Request) -> None:
         raise WrongUsage("a batch job has instances, and no serverless_config", remedy="leave it out")
     named = {**request, "TransformJobName": asked.name, "ModelName": asked.name}
     check("sagemaker", "CreateTransformJob", named, ORIGINS)
-
-
-def _model_steps(aws: Aws, asked: plan.Asked) -> tuple[list[Step], str]:
-    """What makes the image and the model, where they are missing, and the model's name."""
-    image, which = plan.image_steps(aws, asked)
-    archive, url = plan.data_steps(aws, asked)
-    step, made = plan.model_step(aws, asked, which, url)
-    return [*image, *archive, step], made
 
 
 def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
