@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.process.ray_cluster import ray_cluster
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.images import EMPTY
+from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetUnderTest
 
@@ -26,19 +26,19 @@ def local_place(data: Path) -> Iterator[TargetUnderTest]:
 
 
 @contextmanager
-def ray_place(data: Path) -> Iterator[TargetUnderTest]:
-    """A Ray cluster of this test's own, with one node."""
+def ray_place(cluster: RayCluster) -> Iterator[TargetUnderTest]:
+    """The Ray cluster of this run."""
     options = {
         "ray_actor_options": '{"num_cpus": 0.2}',
         "max_constructor_retry_count": "1",
         "graceful_shutdown_wait_loop_s": "0.2",
-        "health_check_period_s": "1",
+        "health_check_period_s": "0.3",
         "timeout_s": "90",
     }
-    with ray_cluster() as cluster, cluster.watched() as left, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.caller_env.items():
             patch.setenv(name, value)
-        yield TargetUnderTest("ray", left, options, integer_option="num_replicas", callers=1)
+        yield TargetUnderTest("ray", cluster.left, options, integer_option="num_replicas", callers=1)
 
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"

@@ -9,11 +9,12 @@ import pytest
 from tests.conformance.container_place import container_place
 from tests.conformance.places import local_place, ray_place, sagemaker_place
 from tests.support.aws.account import Account
+from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 
 pytestmark = pytest.mark.slow
-pytest_plugins = ("tests.support.aws.fixtures",)
+pytest_plugins = ("tests.support.aws.fixtures", "tests.support.ray.fixtures")
 
 
 class TestLocal(TargetSuite):
@@ -24,11 +25,12 @@ class TestLocal(TargetSuite):
             yield target
 
 
+@pytest.mark.xdist_group("ray")
 class TestRay(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
-        with ray_place(data_home) as target:
+    def target(cls, data_home: Path, shared_ray_cluster: RayCluster) -> Iterator[TargetUnderTest]:
+        with ray_place(shared_ray_cluster) as target:
             yield target
 
 

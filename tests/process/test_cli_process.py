@@ -24,8 +24,8 @@ SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
 
 
 @pytest.fixture
-def bundle(sentiment_bundle: Path) -> Path:
-    return sentiment_bundle
+def bundle(store: Store) -> Path:
+    return store.bundle
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_server_stands_behind_the_prefix(
         answer = httpx.post(url + path, json=body, headers={"X-Request-Id": "abc"}, timeout=60)
         assert answer.json() == {"predictions": ["1:GOOD", "1:BAD"]}
         assert answer.headers["X-Likewise-Bundle"] == ray_models[1].digest
-        assert answer.headers["X-Likewise-Engine"] == "pyfunc/native"
+        assert answer.headers["X-Likewise-Engine"] == "testing/native"
         assert answer.headers["X-Request-Id"] == "abc"
     for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", "/openapi.json", "/docs", "/", ""):
         assert httpx.get(url + path).status_code == 200, path

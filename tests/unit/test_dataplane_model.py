@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import HandThread, VirtualLoop, run
+from tests.support.virtual_time import HandThread, VirtualLoop, run
 
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import DeadlineExceeded, Draining, Overloaded

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual_time import TimedThread, VirtualLoop, run
+from tests.support.virtual_time import TimedThread, VirtualLoop, run
 
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import DeadlineExceeded, Overloaded

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from server_room import Upper, upper_app
 from starlette.applications import Starlette
 from starlette.types import Message
+from tests.support.server_app import Upper, upper_app
 
 from likewise.server import ServerOptions
 

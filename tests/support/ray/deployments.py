@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tests.support.models import upper_bundle
 
 from likewise.bundles.open import open_bundle
 from likewise.core.options import as_json
@@ -17,12 +16,15 @@ from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs, Receipt
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.target import RayTarget
+from likewise.testing.models import upper_bundle
 
 POISON = "poison"
 """A text for which a model of `versioned` raises; one that begins with `sleep`, such as `sleep0.5`, takes as long."""
 PREDICTING = f"""
-if any(text == {POISON!r} for text in texts): raise ValueError({POISON!r})
-time.sleep(sum(float(text[5:]) for text in texts if text.startswith("sleep")))
+    if text == {POISON!r}:
+        raise ValueError(text)
+    if text.startswith("sleep"):
+        time.sleep(float(text[5:]))
 """
 SMALL = RayOptions(
     ray_actor_options={"num_cpus": 0.2}, health_check_period_s=0.3, graceful_shutdown_wait_loop_s=0.2, timeout_s=90
@@ -30,7 +32,7 @@ SMALL = RayOptions(
 ONE_TRY = replace(SMALL, max_constructor_retry_count=1)
 
 
-def versioned(folder: Path, version: int | str, *, loading: str = "", predicting: str = PREDICTING) -> ModelSpec:
+def versioned(folder: Path, version: int | str, *, loading: str = "pass", predicting: str = PREDICTING) -> ModelSpec:
     """A model that answers `VERSION:` and the text in capitals. loading, predicting: statements that it runs first."""
     bundle = upper_bundle(folder / f"version-{version}", f"{version}:", loading=loading, predicting=predicting)
     return ModelSpec(open_bundle(bundle).digest, bundle, "runs:/1/model", trust=True)
