@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.images import EMPTY
+from tests.support.containers.fixtures import Containers
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetUnderTest
@@ -39,6 +40,15 @@ def ray_place(cluster: RayCluster) -> Iterator[TargetUnderTest]:
         for name, value in cluster.caller_env.items():
             patch.setenv(name, value)
         yield TargetUnderTest("ray", cluster.left, options, integer_option="num_replicas", callers=1)
+
+
+@contextmanager
+def container_place(containers: Containers) -> Iterator[TargetUnderTest]:
+    """A Docker daemon that holds the environments of the engines already: a deletion leaves their layers."""
+    with containers.used("testing", "openvino", "pyfunc") as docker:
+        options = containers.cache.options()
+        pyfunc = {"lock": str(containers.cache.lock)}
+        yield TargetUnderTest("container:/docker", docker.left, options, pyfunc_options=pyfunc, callers=2)
 
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"

@@ -54,6 +54,7 @@ class TargetUnderTest:
     integer_option: the name of an option that takes a whole number; the suite misspells it, and gives it a text.
     callers: how many callers of each kind ask during an update; fewer where the target needs the processor itself.
     headers: what they send with each request.
+    pyfunc_options: further options for the model that MLflow loads.
     names_bundle: whether its answers carry `X-Likewise-Bundle`.
     """
 
@@ -63,6 +64,7 @@ class TargetUnderTest:
     integer_option: str = "port"
     callers: int = 4
     headers: Mapping[str, str] = field(default_factory=dict)
+    pyfunc_options: Mapping[str, str] = field(default_factory=dict)
     names_bundle: bool = True
 
     def called(self, receipt: Receipt) -> Callers:
@@ -106,6 +108,12 @@ class TargetSuite:
     def two(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Another bundle."""
         return upper_bundle(tmp_path_factory.mktemp("models") / "two", "2:")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pipeline(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A bundle of a pipeline whose engine runs none of the model's code."""
+        return classifier_bundle(tmp_path_factory.mktemp("models") / "pipeline")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -224,17 +232,16 @@ class TargetSuite:
 
     # --- models --------------------------------------------------------------------------------------------------
 
-    def test_a_pipeline_answers_as_its_bundle_does_and_needs_no_trust(self, deploy: Deploy, tmp_path: Path) -> None:
+    def test_a_pipeline_answers_as_its_bundle_does_and_needs_no_trust(self, deploy: Deploy, pipeline: Path) -> None:
         from likewise.testing.classifier import TEXTS
 
-        path = classifier_bundle(tmp_path / "pipeline")
-        deploy(path, "pipeline", trust=False)
-        with likewise.open_bundle(path) as bundle:
+        deploy(pipeline, "pipeline", trust=False)
+        with likewise.open_bundle(pipeline) as bundle:
             expected = bundle.predict(pd.DataFrame({"text": TEXTS})).to_dict("records")
         assert predictions("pipeline", *TEXTS) == expected
 
-    def test_a_pyfunc_answers(self, deploy: Deploy, tmp_path: Path) -> None:
-        deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc")
+    def test_a_pyfunc_answers(self, target: TargetUnderTest, deploy: Deploy, tmp_path: Path) -> None:
+        deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc", **target.pyfunc_options)
         assert predictions("pyfunc", "a", "ü😀") == ["py:A", "py:Ü😀"]
 
     @pytest.mark.parametrize("how", ["tampered", "needs trust", "raises", "ends its process"])
