@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.images import EMPTY
-from tests.support.containers.fixtures import Containers
+from tests.support.containers.shared import Containers
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetUnderTest

@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.places import container_place, local_place, ray_place, sagemaker_place
 from tests.support.aws.account import Account
 from tests.support.classifier import classifier_bundle
-from tests.support.containers.fixtures import Containers
+from tests.support.containers.shared import Containers
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest

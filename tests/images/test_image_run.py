@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 from tests.support.cli import call
 from tests.support.containers.daemon import Docker, podman
-from tests.support.containers.fixtures import Containers
 from tests.support.containers.images import small_base
 from tests.support.containers.registry import registry
+from tests.support.containers.shared import Containers
 from tests.support.processes import free_port, likewise, run, until
 from tests.support.sentiment_store import TEXTS
 

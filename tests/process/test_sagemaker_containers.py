@@ -11,7 +11,7 @@ import pytest
 from tests.support.aws.account import Account
 from tests.support.aws.api import Api
 from tests.support.containers.daemon import podman
-from tests.support.containers.fixtures import Containers
+from tests.support.containers.shared import Containers
 from tests.support.processes import run
 
 from likewise.bundles.open import open_bundle

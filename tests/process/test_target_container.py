@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.containers.daemon import Docker
-from tests.support.containers.fixtures import Containers
+from tests.support.containers.shared import Containers
 from tests.support.processes import until
 
 from likewise import deployments
