@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.container_place import container_place
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.images import EMPTY
+from tests.support.classifier import classifier_bundle
+from tests.support.containers.shared import Containers
 from tests.support.local import left_in, processes_in
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 
-pytest_plugins = ("tests.support.aws.fixtures", "tests.support.ray.fixtures")
+pytest_plugins = ("tests.support.aws.fixtures", "tests.support.containers.fixtures", "tests.support.ray.fixtures")
 SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"
 
 
@@ -52,9 +53,18 @@ class TestRay(TargetSuite):
 class TestContainer(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
-        with container_place(data_home) as target:
-            yield target
+    def target(cls, data_home: Path, containers: Containers) -> Iterator[TargetUnderTest]:
+        """A Docker daemon that holds the environments of the engines already: a deletion leaves their layers."""
+        with containers.used("testing", "openvino", "pyfunc") as docker:
+            options = containers.cache.options()
+            pyfunc = {"lock": str(containers.cache.lock)}
+            yield TargetUnderTest("container:/docker", docker.left, options, pyfunc_options=pyfunc, callers=2)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pipeline(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """With OpenVINO, as it is what images of pipelines hold, and small."""
+        return classifier_bundle(tmp_path_factory.mktemp("models") / "pipeline", compiled=True)
 
 
 @pytest.mark.xdist_group("sagemaker")

@@ -1,4 +1,4 @@
-"""What this machine must have to see a target; where it lacks that, tests are skipped and say what was not seen."""
+"""What this machine must have so that a target can be tested; where it lacks that, tests are skipped and name it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import shutil
 from typing import NoReturn
 
 import pytest
+from tests.support.scheduling import UNSEEN
 
-SYSTEM = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
 def cannot_see(target: str, reason: str) -> NoReturn:
-    """Skip the test, as this machine cannot show what the target does; with CI=true it fails instead."""
-    text = f"cannot see {target}: {reason}"
-    if os.environ.get("CI") == "true":
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
+    """Skip the test; the run names the target and the reason at its end, and fails where CI is set."""
+    pytest.skip(f"{UNSEEN}{target}: {reason}")
 
 
 def need_program(name: str, package: str, target: str = "containers") -> str:
-    """The path of a program, by which a target is seen; package: Debian's."""
-    found = shutil.which(name, path=SYSTEM)
+    """The path of a program; package: Debian's."""
+    found = shutil.which(name, path=PATH)
     if found is None:
         cannot_see(target, f"{name} is not installed (apt-get install {package})")
     return found

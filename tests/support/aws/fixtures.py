@@ -10,32 +10,19 @@ from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.api import BUCKET, LIVE, Api
 from tests.support.aws.deployments import carried_out
 from tests.support.aws.images import Images
+from tests.support.gated import gated_bundle
 
-from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.open import Bundle
 from likewise.targets.sagemaker.emulator import Emulator, rehearsal
-from likewise.testing.models import upper_bundle
 
 STARTUP_S = 60.0  # for containers that are to become ready
-PREDICTING = """
-    if text.startswith("bad "):
-        raise ValueError(text)
-    if text.startswith("gate "):
-        path = text.removeprefix("gate ")
-        open(path + ".begun", "w").close()
-        while not os.path.exists(path):
-            time.sleep(0.002)
-""".strip()
 
 
 @pytest.fixture(scope="session")
 def upper_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
-    """Two bundles that answer in capitals after their name, `1` or `2`, and a colon.
-
-    A text `bad …` raises; a text `gate PATH` makes the file PATH.begun and is answered once there is PATH.
-    """
+    """Two bundles that answer in capitals after their name, `1` or `2`, and a colon; see `gated_bundle`."""
     folder = tmp_path_factory.mktemp("bundles")
-    made = {mark: upper_bundle(folder / mark, f"{mark}:", predicting=PREDICTING) for mark in ("1", "2")}
-    return {mark: open_bundle(path) for mark, path in made.items()}
+    return {mark: gated_bundle(folder / mark, f"{mark}:") for mark in ("1", "2")}
 
 
 @pytest.fixture(scope="session")
