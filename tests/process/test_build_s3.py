@@ -10,8 +10,8 @@ from pathlib import Path
 
 import boto3
 import pytest
-from tests.process.s3_server import s3_server
 from tests.support.processes import likewise
+from tests.support.s3 import s3_server
 from tests.support.sentiment_store import Store
 
 from likewise.bundles.open import open_bundle

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.conformance.places import local_place, processes_in
-from tests.conformance.target_room import Load, Place, deploying
+from tests.support.local import left_in, processes_in
 from tests.support.processes import LIKEWISE, alive, command_of, environment_of, resident_bytes, run, until
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, PortTaken, WrongUsage
 from likewise.targets.base import Receipt, Status
+from likewise.testing.deployer import Deployer
 from likewise.testing.models import pyfunc_bundle, upper_bundle
+from likewise.testing.targets import Callers
 
 pytestmark = pytest.mark.xdist_group("local")
 OPTIONS = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
@@ -33,11 +34,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's data folder; what a test leaves there is taken down."""
     folder = tmp_path / "data"
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(folder))
-    with local_place(folder) as place:
-        yield folder
-        for receipt in deployments.deployments():
-            deployments.delete(receipt.name)
-        assert place.left() == []
+    yield folder
+    for receipt in deployments.deployments():
+        deployments.delete(receipt.name)
+    left = left_in(folder)
+    for pid in processes_in(folder):
+        kill(pid)
+    assert left == []
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def kill(pid: int) -> None:
 
 def test_five_updates_under_load_fail_no_request(data: Path, models: dict[str, Path]) -> None:
     url = deploy(models["1"]).output("url")
-    with Load(url) as load:
+    with Callers(url) as load:
         for number in range(5):
             load.until_answered(30)
             deployments.update("one", models["2" if number % 2 == 0 else "1"], trust=True)
@@ -268,10 +271,10 @@ def test_a_data_folder_with_a_long_name(
     """The address of a Unix socket may have 108 bytes."""
     deep = tmp_path / ("n" * 100) / ("m" * 100)
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(deep))
-    with local_place(deep):
-        deploy(models["1"])
-        assert asked() == "1:A"
-        deployments.delete("one")
+    deploy(models["1"])
+    assert asked() == "1:A"
+    deployments.delete("one")
+    assert left_in(deep) == []
 
 
 def test_an_idle_kept_connection_is_closed_by_an_update_and_no_answer_is_lost(
@@ -294,8 +297,8 @@ def test_an_update_that_was_cut_off_is_taken_back_by_another_plan(
     data: Path, models: dict[str, Path], stop: str
 ) -> None:
     deploy(models["1"])
-    place = Place("local", OPTIONS, ("", ""), list)
-    assert deploying("update", models["2"], place, "one", stop).returncode == -signal.SIGKILL
+    with Deployer("local", OPTIONS) as deployer:
+        deployer.killed("update", "one", models["2"], before=stop)
     assert asked() == {"switch": "1:A", "tidy": "2:A"}[stop]
     deployments.update("one", options={"queue_tokens": "1000"})
     assert asked() == "1:A"

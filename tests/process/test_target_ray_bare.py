@@ -15,7 +15,7 @@ import httpx
 import pytest
 from tests.process.ray_cluster import RayCluster, ray_cluster
 from tests.process.ray_room import callers, put, versioned
-from tests.process.spark_cluster import OFFLINE
+from tests.support.spark.cluster import OFFLINE
 
 from likewise.shipping.environment import closure
 from likewise.targets.ray.target import RayTarget

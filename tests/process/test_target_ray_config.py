@@ -19,7 +19,7 @@ import pytest
 import yaml
 from tests.process.ray_cluster import PATIENCE, RayCluster, free_ports, ray_cluster
 from tests.process.ray_room import SMALL, version_of, versioned
-from tests.process.s3_server import s3_server
+from tests.support.s3 import s3_server
 
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec

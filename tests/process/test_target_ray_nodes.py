@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from tests.process.ray_room import versioned
-from tests.process.spark_cluster import Host, children
+from tests.support.hosts import Host
+from tests.support.processes import children
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ADDRESSES = ("198.18.79.1", "198.18.79.2")  # RFC 2544: of test networks

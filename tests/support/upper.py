@@ -23,7 +23,7 @@ class Upper(mlflow.pyfunc.PythonModel):
     """Row by row the same."""
 
     def load_context(self, context: Any) -> None:
-        self.config = dict(context.model_config)
+        self.config = dict(context.model_config or {})
         self._run("loading")
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would read the hints

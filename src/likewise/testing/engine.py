@@ -23,7 +23,7 @@ class PythonFileKind(EngineKind):
 
     name = "testing"
 
-    def takes(self, model: ModelFacts) -> bool:  # noqa: ARG002
+    def takes(self, model: ModelFacts) -> bool:
         """No logged model: `likewise.testing.models` makes the bundles."""
         return False
 

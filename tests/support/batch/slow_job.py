@@ -1,13 +1,8 @@
-"""A batch job in a process of its own: `batch_job.py SOURCE OUTPUT [SECONDS_A_ROW]`, WINDOW in the environment.
-
-Prints `rows N` after every forward pass, and at the end one JSON line: the report and the peak memory in MiB, or the
-error.
-"""
+"""A batch job with a model in plain Python, which a test runs in a process of its own; see `job`."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import sys
@@ -21,6 +16,8 @@ from likewise.core.errors import LikewiseError
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
+
+SIGNATURE = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "outputs": [{"type": "long"}]})
 
 
 class Slow:
@@ -42,13 +39,24 @@ class Slow:
         pass
 
 
-def main() -> int:
-    source, output, *seconds = sys.argv[1:]
-    signature = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "outputs": [{"type": "long"}]})
-    engine = Slow(float(seconds[0]) if seconds else 0.0)
-    options = ScoreOptions(window=int(os.environ.get("WINDOW", ScoreOptions().window)))
+def job(
+    source: Path | str,
+    output: Path | str,
+    *,
+    seconds: float = 0.0,
+    window: int = ScoreOptions().window,
+    file_limit: int | None = None,
+) -> int:
+    """Score `source`; the exit code.
+
+    Prints `rows N` after every forward pass where it takes `seconds` a row, and at the end one JSON line: the report
+    and the peak memory in MiB, or the error. file_limit: bytes that a file may have.
+    """
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    tell = _tell if seconds else None
     try:
-        report = score(engine, "sha256:b", signature, source, output, options, _tell if seconds else None)
+        report = score(Slow(seconds), "sha256:b", SIGNATURE, source, output, ScoreOptions(window=window), tell)
     except LikewiseError as error:
         print(f"\n{json.dumps(error.as_dict())}")  # Ctrl-C may have come in the middle of a line of progress
         return error.exit_code
@@ -69,4 +77,4 @@ def _tell(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(job(*sys.argv[1:]))

@@ -1,15 +1,14 @@
-"""A driver in a process of its own: `spark_driver.py MASTER BUNDLE CONF.json TEXTS.json [INPUT OUTPUT]`.
+"""A driver in a process of its own: `driver.py MASTER CONF.json QUESTIONS.json`, a session on the cluster MASTER.
 
-The bundle is trusted. With INPUT, a job in the same session scores that to OUTPUT.
-
-Prints one JSON line: each text with its UDF's answer, and what the workers run under; or the error.
+A question is `{"bundle": …, "texts": […], "job": [INPUT, OUTPUT] or null}`; its bundle is trusted. Prints one line of
+JSON: of each question the UDF's answer to each text, what the workers run under, and the job's report; or the error.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,11 @@ from likewise.targets.spark.session import session
 
 
 def main() -> int:
-    master, bundle, conf, texts, *job = sys.argv[1:]
+    master, conf, questions = sys.argv[1:]
     try:
         spark, _ = session(master, json.loads(Path(conf).read_bytes()))
         try:
-            told = _answers(spark, bundle, json.loads(Path(texts).read_bytes()))
-            if job:
-                options = ScoreOptions(runner="spark", master=master)
-                told["report"] = likewise.score(bundle, *job, options=options, trust=True).as_dict()
-            print(json.dumps(told))
+            print(json.dumps([_answer(spark, master, **each) for each in json.loads(Path(questions).read_bytes())]))
         finally:
             spark.stop()
     except LikewiseError as error:
@@ -37,12 +32,19 @@ def main() -> int:
     return 0
 
 
-def _answers(spark: Any, bundle: str, texts: list[str]) -> dict[str, Any]:
+def _answer(
+    spark: Any, master: str, *, bundle: str, texts: list[str], job: tuple[str, str] | None = None
+) -> Mapping[str, Any]:
     frame = spark.createDataFrame([(text,) for text in texts], "text string").repartition(4)
     udf = likewise.spark.udf(spark, bundle, "string", trust=True)
     found = {row[0]: row[1] for row in frame.select("text", udf("text")).collect()}
     where = frame.mapInArrow(_where, "python string, package string").distinct().collect()
-    return {"answers": found, "workers": [list(row) for row in where]}
+    options = ScoreOptions(runner="spark", master=master)
+    return {
+        "answers": found,
+        "workers": [list(row) for row in where],
+        "report": likewise.score(bundle, *job, options=options, trust=True).as_dict() if job else None,
+    }
 
 
 def _where(batches: Iterator[Any]) -> Iterator[Any]:

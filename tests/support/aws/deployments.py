@@ -1,4 +1,4 @@
-"""Deployments on an AWS account of the emulator, made without the commands."""
+"""Deployments on an account of the emulator, made as `likewise.deployments` makes them, but for the user's records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.process.sagemaker_account import AwsAccount
+from tests.support.aws.account import Account
 
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.core.options import as_json, coerce
@@ -21,14 +21,14 @@ ONE, TWO = (ModelSpec("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark
 
 
 def planned(
-    account: AwsAccount,
+    account: Account,
     verb: Verb,
     name: str,
     model: ModelSpec | None,
     current: Receipt | None = None,
     **given: str | None,
 ) -> tuple[Plan, SageMakerTarget]:
-    """As `likewise.deployments` makes a plan."""
+    """A plan; given: options that differ from those of `current`, or of a deployment of the image `one:1`."""
     target = account.target
     kept = dict(current.options) if current else account.options("one:1")
     options = coerce(SageMakerOptions, {**kept, **given})
@@ -40,34 +40,34 @@ def planned(
 
 
 def carried_out(
-    account: AwsAccount,
+    account: Account,
     verb: Verb,
     name: str,
     model: ModelSpec | None,
     current: Receipt | None = None,
     **given: str | None,
 ) -> Receipt | None:
-    """A plan, made and done."""
+    """Make a plan and carry it out."""
     plan, target = planned(account, verb, name, model, current, **given)
     return apply(plan, target, Receipts())
 
 
-def deployed(account: AwsAccount, name: str, model: ModelSpec = ONE, **given: str | None) -> Receipt:
-    """A deployment."""
+def deployed(account: Account, name: str, model: ModelSpec = ONE, **given: str | None) -> Receipt:
+    """Make a deployment."""
     receipt = carried_out(account, "create", name, model, **given)
     assert receipt is not None
     return receipt
 
 
-def answers(account: AwsAccount, receipt: Receipt) -> str:
-    """The bundle that answers."""
+def answers(account: Account, receipt: Receipt) -> str:
+    """The bundle that answers for a deployment."""
     answer = account.target.predict(receipt, b"{}", "application/json")
     assert answer.status == 200, answer
     return str(json.loads(answer.body)[0])
 
 
 def failure_of(work: Callable[[], object]) -> LikewiseError | None:
-    """How it fails, None where it does not."""
+    """How it fails; None where it does not."""
     try:
         work()
     except LikewiseError as error:

@@ -1,4 +1,4 @@
-"""Small real engines and files for the tests of the batch room."""
+"""Small real engines and files for the tests of batch jobs."""
 
 from __future__ import annotations
 

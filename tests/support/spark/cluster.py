@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
-import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
 import pyspark
+from tests.support.hosts import LOOPBACK, Host
+from tests.support.processes import command_of, descendants
 
 SPARK = Path(pyspark.__file__).parent
 PATIENCE = 90.0  # seconds
 THEIRS = ("pyspark", "py4j", "pyarrow")
-ROOT = Path(__file__).parents[2]
-DRIVER = Path(__file__).with_name("spark_driver.py")
-SPECULATION = {"spark.speculation": "true", "spark.speculation.quantile": "0.3", "spark.speculation.multiplier": "1.2"}
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # of JVMs that live for seconds
-LOOPBACK = "127.0.0.1"
-Found = TypeVar("Found")
+ROOT = Path(__file__).parents[3]
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"  # of JVMs that live for seconds
 
 # Every Python of an executor: whatever it asks of a network other than its host's own is refused.
 OFFLINE = """
@@ -42,6 +37,25 @@ def _refuse(event, arguments):
 
 sys.addaudithook(_refuse)
 """
+
+# What such a Python knows: Spark's packages, and neither ours nor a way out.
+KNOWN = """
+import socket
+import pyspark, pyarrow
+for attempt in (lambda: __import__("likewise"), lambda: socket.create_connection(("192.0.2.1", 9))):
+    try:
+        attempt()
+    except (ImportError, OSError) as error:
+        print(error)
+"""
+
+
+def java_env(folder: Path, address: str = LOOPBACK) -> dict[str, str]:
+    """Of a process that starts Spark: its JVM starts quickly, and what a killed one leaves behind lies in `folder`."""
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    options = f"{QUICK_START} -Djava.io.tmpdir={scratch}"
+    return {"SPARK_LOCAL_IP": address, "TMPDIR": str(scratch), "JAVA_TOOL_OPTIONS": options}
 
 
 def bare_python(folder: Path) -> Path:
@@ -57,21 +71,11 @@ def bare_python(folder: Path) -> Path:
     (site / "sitecustomize.py").write_text(OFFLINE)
     python = folder / "bin" / "python"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    for code, said in (
-        ("import pyspark, pyarrow; import likewise", "No module named 'likewise'"),
-        ("import socket; socket.create_connection(('192.0.2.1', 9))", "no network here"),
-    ):
-        known = subprocess.run([python, "-c", code], capture_output=True, text=True, env=env, cwd=folder)
-        assert said in known.stderr, known.stderr
+    known = subprocess.run([python, "-c", KNOWN], capture_output=True, text=True, env=env, cwd=folder)
+    assert known.stdout.splitlines() == ["No module named 'likewise'", "no network here: ('192.0.2.1', 9)"], (
+        known.stderr
+    )
     return python
-
-
-@dataclass(frozen=True)
-class Host:
-    """Where a daemon runs. address: what others reach it by; inside: the command that starts a process there."""
-
-    address: str = LOOPBACK
-    inside: tuple[str, ...] = ()
 
 
 @dataclass
@@ -109,8 +113,8 @@ class Cluster:
         """Of a process on `host`: nothing that tells Spark of another Python or address."""
         foreign = ("SPARK_", "PYSPARK_", "PYTHONPATH")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        own = {"SPARK_LOCAL_IP": host.address, "SPARK_HOME": str(SPARK), "SPARK_WORKER_DIR": str(self.folder)}
-        return kept | own | {"JAVA_TOOL_OPTIONS": QUICK_START}
+        own = {"SPARK_HOME": str(SPARK), "SPARK_WORKER_DIR": str(self.folder)}
+        return kept | own | java_env(self.folder, host.address)
 
     def start(self, name: str, host: Host, kind: str, *arguments: str) -> Path:
         """A daemon of Spark's; its log."""
@@ -173,92 +177,9 @@ def cluster(folder: Path, hosts: Sequence[Host] = (Host(),), workers: int = 2) -
         made.stop()
 
 
-def answers_of_driver(made: Cluster, bundle: Path, texts: Sequence[str], folder: Path, *job: Path) -> Any:
-    """What `spark_driver.py` prints on the cluster; its files go to `folder`."""
-    (folder / "texts").write_text(json.dumps(texts))
-    (folder / "conf").write_text(json.dumps(made.conf))
-    arguments = [made.master, str(bundle), str(folder / "conf"), str(folder / "texts"), *map(str, job)]
-    command = [*made.hosts[0].inside, sys.executable, str(DRIVER), *arguments]
-    done = subprocess.run(command, env=made.driver_env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-class ClusterJob:
-    """`likewise score … --runner spark` on the cluster, with speculation, which can be watched and killed."""
-
-    def __init__(self, made: Cluster, model: Path, source: Path, output: Path, options: Sequence[str] = ()) -> None:
-        self.output = output
-        self._scored = output.parent / f".{output.name}.likewise-staging" / "scored"
-        command = [*made.hosts[0].inside, sys.executable, "-m", "likewise.cli", "score", str(model), str(source)]
-        command += ["-o", str(output), "--json", "--runner", "spark", "--master", made.master, *options]
-        for name, value in (SPECULATION | made.conf).items():
-            command += ["--conf", f"{name}={value}"]
-        self._log = output.parent / "driver.log"
-        self._out = output.parent / "driver.out"
-        with self._out.open("wb") as out, self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=made.driver_env, stdout=out, stderr=log, start_new_session=True
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self.kill()
-
-    @property
-    def chunks(self) -> dict[str, int]:
-        """The results that are there, each with its file's number."""
-        found = {}
-        for path in self._scored.glob("*/*"):
-            with suppress(FileNotFoundError):  # the job has just ended
-                if path.suffix != ".tmp":
-                    found[f"{path.parent.name}/{path.name}"] = path.stat().st_ino
-        return found
-
-    def until(self, condition: Callable[[], Found]) -> Found:
-        """What `condition` says as soon as it is true; the job must not end before."""
-        while not (found := condition()):
-            assert self._process.poll() is None, self._log.read_text(errors="replace")[-3000:]
-            time.sleep(0.01)
-        return found
-
-    def reach(self, count: int) -> None:
-        """Wait until so many chunks are scored."""
-        self.until(lambda: len(self.chunks) >= count)
-
-    def kill(self) -> None:
-        """The driver and its JVM; executors end when they notice."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(30)
-
-    def report(self) -> dict[str, Any]:
-        """What it printed at its end."""
-        assert self._process.wait(240) == 0, self._log.read_text(errors="replace")[-3000:]
-        found: dict[str, Any] = json.loads(self._out.read_bytes())
-        return found
-
-
-def children(pid: int) -> list[int]:
-    """The processes below `pid`, nearest first."""
-    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    own = [int(line) for line in done.stdout.split()]
-    return own + [below for each in own for below in children(each)]
-
-
-def command_of(pid: int) -> str:
-    """A process's command line; empty where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
-
-
 def below(cluster: Cluster, words: Sequence[str]) -> list[int]:
     """Processes of the cluster whose command line holds every word."""
-    every = [pid for daemon in cluster.processes for pid in children(daemon.pid)]
+    every = [pid for daemon in cluster.processes for pid in descendants(daemon.pid)]
     return [pid for pid in every if all(word in command_of(pid) for word in words)]
 
 
