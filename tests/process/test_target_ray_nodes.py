@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.ray_room import versioned
-from tests.process.spark_cluster import Host, children
+from tests.process.spark_cluster import Host
+from tests.support.processes import descendants
+from tests.support.ray.deployments import versioned
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long, pytest.mark.timeout(1200)]
 ADDRESSES = ("198.18.79.1", "198.18.79.2")  # RFC 2544: of test networks
 GCS, HTTP = 6379, 8000  # each host has all ports for itself
 PATIENCE = 240.0  # seconds; Ray looks for some time before it calls a node lost
@@ -45,7 +46,7 @@ OPTIONS = {
     "health_check_period_s": "1",
     "graceful_shutdown_wait_loop_s": "0.2",
 }
-ANSWER = '{"predictions":[{"text":"A","version":1}]}'
+ANSWER = '{"predictions":["1:A"]}'
 
 
 def ip(*arguments: str) -> None:
@@ -110,7 +111,7 @@ class Nodes:
     def kill(self, number: int) -> None:
         """Every process of the host at once, as when its power goes."""
         node = self.running.pop(self.hosts[number].address)
-        for pid in (node.pid, *children(node.pid)):
+        for pid in (*descendants(node.pid), node.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         node.wait()
