@@ -10,9 +10,8 @@ from pathlib import Path
 import mlflow
 import pytest
 from hypothesis import settings
-from tests.support.models import plain_engine
 from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
-from tests.support.sentiment_store import Store, make_bundle, make_store
+from tests.support.sentiment_store import Store, make_store
 from tests.support.shared import once_a_run
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
@@ -49,23 +48,9 @@ def mlflow_settings() -> tuple[dict[str, str], bool]:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The demo's two models in an MLflow store, small, trained once a run."""
-    folder, printed = once_a_run(tmp_path_factory, "store", make_store)
-    return Store(folder, **printed)
-
-
-@pytest.fixture(scope="session")
-def sentiment_bundle(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of its pipeline with compiled engines, calibrated on 300 texts and measured, made once a run."""
-    folder, _ = once_a_run(tmp_path_factory, "sentiment", lambda folder: make_bundle(store, folder))
-    return folder / "bundle"
-
-
-@pytest.fixture(scope="module", name="plain_engine")
-def _plain_engine() -> Iterator[None]:
-    """For a file whose bundles are `upper_bundle(…, plain=True)`."""
-    with plain_engine():
-        yield
+    """The demo's models in an MLflow store, and their bundle, made once a run by `likewise demo`."""
+    folder, made = once_a_run(tmp_path_factory, "demo", make_store)
+    return Store(folder / "out", **made)
 
 
 @pytest.fixture

@@ -103,8 +103,8 @@ def deployments(to: str | None = None) -> list[Receipt]:
 
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
     """A deployment's receipt, and how it is now; NotDeployed."""
-    receipt = _current(Receipts(), name, to)
-    return receipt, _live(receipt).status(receipt)
+    receipt, target = _standing(name, to)
+    return receipt, target.status(receipt)
 
 
 def ask(
@@ -114,8 +114,7 @@ def ask(
 
     later_s: by way of the place's queue, waited for as long; WrongUsage where it has none, DeadlineExceeded.
     """
-    receipt = _current(Receipts(), name, to)
-    target = _live(receipt)
+    receipt, target = _standing(name, to)
     if later_s is None:
         return target.predict(receipt, body, content_type)
     if not isinstance(target, AnswersLater):
@@ -125,8 +124,7 @@ def ask(
 
 def asker(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Answer]]:
     """A deployment's receipt, and what asks it with JSON, for many requests; NotDeployed."""
-    receipt = _current(Receipts(), name, to)
-    target = _live(receipt)
+    receipt, target = _standing(name, to)
     return receipt, lambda body: target.predict(receipt, body, JSON)
 
 
@@ -296,11 +294,13 @@ def _listen(target: object, progress: Callable[[str], None] | None) -> None:
         target.progress = progress
 
 
-def _live(receipt: Receipt) -> Live:
+def _standing(name: str, to: str | None) -> tuple[Receipt, Live]:
+    """A deployment's receipt and its target, which answers requests."""
+    receipt = _current(Receipts(), name, to)
     target = open_target(receipt.target)
     if not isinstance(target, Live):
         raise WrongUsage(f"what is on {receipt.target} answers no requests", remedy="ask it where it runs")
-    return target
+    return receipt, target
 
 
 def _kept(receipt: Receipt | None) -> Receipt:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.support.cli import call
+from tests.support.processes import run, running
 from tests.support.sentiment_store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +24,11 @@ PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def newcomer(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with rows, and the bundle that the first command finds to be there already: compiling takes a minute."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "reviews.csv").write_text("text\nThis is the best movie we saw.\nWhat a movie!\n")
+    shutil.copytree(store.bundle, folder / "bundle", copy_function=os.link)
     return folder
 
 
@@ -66,62 +70,48 @@ def test_the_links_lead_somewhere() -> None:
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-@pytest.mark.slow
 def test_the_commands_work_as_they_stand(store: Store, newcomer: Path) -> None:
     lines = [line for line in SHELL if line.startswith("likewise")]
     assert {shlex.split(line)[1] for line in lines} >= {"bundle", "serve", "score", "deploy", "trust"}
+    env = environment(store, newcomer)
     try:
         run_all(lines, store, newcomer)
-        asked = likewise("predict", "sentiment", '{"instances": ["What a movie!"]}', store=store, folder=newcomer)
+        asked = call("predict", "sentiment", '{"instances": ["What a movie!"]}', cwd=newcomer, env=env)
         assert asked.returncode == 0, asked.stderr
         assert "prediction_label" in asked.stdout
     finally:
-        down = likewise("delete", "sentiment", store=store, folder=newcomer)
+        down = call("delete", "sentiment", cwd=newcomer, env=env)
     assert down.returncode == 0, down.stderr
     assert (newcomer / "scored.csv").read_text().count("prediction_label") == 2
 
 
-def likewise(*argv: str, store: Store, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "likewise.cli", *argv]
-    return subprocess.run(words, cwd=folder, env=environment(store, folder), capture_output=True, text=True)
-
-
 def run_all(lines: list[str], store: Store, newcomer: Path) -> None:
+    env = environment(store, newcomer)
     for number, line in enumerate(lines):
-        argv = shlex.split(real(line, store))
-        if "-o" in argv and argv[1] == "bundle" and number:
-            argv[argv.index("-o") + 1] = f"bundle-{number}"  # the README's examples are not one session
-        if argv[1] == "serve":
-            serve(argv, environment(store, newcomer), newcomer)
+        _, *words = shlex.split(real(line, store))
+        if words[0] == "bundle" and number:
+            words[words.index("-o") + 1] = f"bundle-{number}"  # the README's examples are not one session
+        if words[0] == "serve":
+            serve(words, env, newcomer)
             continue
-        done = subprocess.run(argv, cwd=newcomer, env=environment(store, newcomer), capture_output=True, text=True)
+        done = call(*words, cwd=newcomer, env=env)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
 
 
-def serve(argv: list[str], env: dict[str, str], folder: Path) -> None:
-    argv[argv.index("-p") + 1] = "0"
-    server = subprocess.Popen([*argv, "--json"], cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        document = "".join(iter(server.stdout.readline, "}\n"))
-        url = re.search(r"http://[\d.:]+", document)
-        assert url
-        assert httpx.get(f"{url[0]}/ping", timeout=60).status_code == 200
-    finally:
-        server.terminate()
-        assert server.wait(60) == 0
+def serve(words: list[str], env: dict[str, str], folder: Path) -> None:
+    words[words.index("-p") + 1] = "0"
+    with running(["likewise", *words, "--json"], folder / "log", cwd=folder, env=env) as server:
+        url = server.document()["url"]
+        assert httpx.get(f"{url}/ping", timeout=60).status_code == 200
+        assert server.stop() == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_the_python_blocks_run(store: Store, newcomer: Path, number: int) -> None:
-    script = newcomer / f"block_{number}.py"
-    # A fresh folder each: the blocks name the same outputs as the commands above do.
-    folder = newcomer / f"python-{number}"
+    folder = newcomer / f"python-{number}"  # the blocks name the same outputs as the commands above do
     folder.mkdir()
     (folder / "reviews.csv").write_bytes((newcomer / "reviews.csv").read_bytes())
+    shutil.copytree(store.bundle, folder / "bundle", copy_function=os.link)
+    script = newcomer / f"block_{number}.py"
     script.write_text(real(PYTHON[number], store))
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=folder, env=environment(store, newcomer), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run([sys.executable, script], cwd=folder, env=environment(store, newcomer))

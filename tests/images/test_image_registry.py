@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.images.image_room import AMD64, ARM64, Wire, images, likewise, pair, registry, small_image
+from tests.support.cli import call
+from tests.support.containers.images import AMD64, ARM64, pair, small_image
+from tests.support.containers.registry import Wire, registry
 
 from likewise.core.errors import AlreadyDeployed, EngineUnavailable, InputNotFound, TargetUnavailable, Unauthorized
 from likewise.images.base import choose
@@ -17,7 +19,7 @@ from likewise.images.registry import Registry
 from likewise.images.store import Store
 from likewise.images.transfer import CHUNK, pull_blob, push_blob
 
-__all__ = ["images"]
+pytest_plugins = ("tests.support.containers.fixtures",)
 BCRYPT = "$2y$05$abcdefghijklmnopqrstuuLK7U1u6pVRmL7L1BBM2aS35PSZnDXlK"  # of s3cret
 
 
@@ -205,9 +207,10 @@ def test_what_is_not_there_and_who_does_not_answer(images: Store, tmp_path: Path
     assert "again" in refused.value.remedy
 
 
-def test_the_command_pushes(tmp_path: Path) -> None:
+def test_the_command_pushes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_image(Store(tmp_path / "cache" / "images"), "demo:1", [b"x"])
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     with registry(tmp_path / "registry") as address:
-        done = likewise("image", "push", "demo:1", f"{address}/demo:1", "--json", cache=tmp_path / "cache")
+        done = call("image", "push", "demo:1", f"{address}/demo:1", "--json")
         assert done.returncode == 0, done.stderr
         assert '"sent": 2' in done.stdout

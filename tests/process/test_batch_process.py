@@ -4,61 +4,66 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
+from tests.support.batch import slow_job
+from tests.support.forked import forked
 
-JOB = Path(__file__).with_name("batch_job.py")
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
 FINAL = {"out", "out.csv", "out.jsonl", "out.parquet"}
+SLOW = 0.00005  # seconds a row
 
 
-class Start(Protocol):
-    def __call__(
-        self, source: Path, output: Path, *seconds: str, limit: int | None = None
-    ) -> subprocess.Popen[str]: ...
+class Job:
+    """`slow_job.job` in a process of its own."""
+
+    def __init__(self, log: Path, source: Path, output: Path, **options: Any) -> None:
+        self._log = log
+        self.process = forked(partial(slow_job.job, **options), source, output, out=log)
+
+    def reach(self, rows: int) -> None:
+        """Wait until it has told of so many rows."""
+        while not any(told >= rows for told in self._told()):
+            assert self.process.exitcode is None, "the job ended before it got so far"
+            time.sleep(0.002)
+
+    def outcome(self) -> dict[str, Any]:
+        """The JSON line that it ends with."""
+        self.process.join(120)
+        last: dict[str, Any] = json.loads(self._log.read_text().splitlines()[-1])
+        return last
+
+    def _told(self) -> Iterator[int]:
+        text = self._log.read_text() if self._log.exists() else ""
+        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return (int(line.split()[1]) for line in lines if line.startswith("rows "))
+
+
+Start = Callable[..., Job]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Starts a job; `limit`: bytes that a file may have. None outlives its test."""
-    with ExitStack() as stop:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a job; none outlives its test."""
+    jobs: list[Job] = []
+    logs = tmp_path_factory.mktemp("logs")
 
-        def begin(source: Path, output: Path, *seconds: str, limit: int | None = None) -> subprocess.Popen[str]:
-            def before() -> None:
-                if limit is not None:
-                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    def begin(source: Path, output: Path, **options: Any) -> Job:
+        jobs.append(Job(logs / str(len(jobs)), source, output, **options))
+        return jobs[-1]
 
-            command = [sys.executable, str(JOB), str(source), str(output), *seconds]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=before)
-            stop.enter_context(process)  # waits, and closes the pipe
-            stop.callback(process.kill)
-            return process
-
-        yield begin
-
-
-def outcome(process: subprocess.Popen[str]) -> dict[str, object]:
-    """The JSON line that a job ends with."""
-    said, _ = process.communicate(timeout=120)
-    last: dict[str, object] = json.loads(said.splitlines()[-1])
-    return last
-
-
-def wait_for_rows(process: subprocess.Popen[str], rows: int) -> None:
-    """Read the job's progress up to `rows` rows."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line.split()[1]) >= rows:
-            return
-    raise AssertionError("the job ended before it got so far")
+    yield begin
+    for job in jobs:
+        job.process.kill()
+        job.process.join()
 
 
 def make(path: Path, size: int) -> Path:
@@ -73,61 +78,59 @@ def make(path: Path, size: int) -> Path:
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_killed_job_leaves_no_output_and_the_next_is_whole(tmp_path: Path, start: Start, output: str) -> None:
-    source = make(tmp_path / "in.csv", 20_000_000)
-    job = start(source, tmp_path / output, "0.00005")
-    wait_for_rows(job, 12_000)
-    job.send_signal(signal.SIGKILL)
-    job.wait(30)
+    source = make(tmp_path / "in.csv", 10_000_000)
+    job = start(source, tmp_path / output, seconds=SLOW)
+    job.reach(6_000)
+    job.process.kill()
+    job.process.join(30)
     assert not FINAL & {entry.name for entry in tmp_path.iterdir()}
-    report = outcome(start(source, tmp_path / output))
+    report = start(source, tmp_path / output).outcome()
     assert report["rows_in"] == report["rows_ok"] == sum(1 for _ in source.open()) - 1
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
 def test_an_interrupted_job_says_what_is_done_and_goes_on(tmp_path: Path, start: Start) -> None:
-    source = make(tmp_path / "in.csv", 20_000_000)
-    job = start(source, tmp_path / "out.csv", "0.00005")
-    wait_for_rows(job, 12_000)
-    job.send_signal(signal.SIGINT)
-    said = outcome(job)
+    source = make(tmp_path / "in.csv", 10_000_000)
+    job = start(source, tmp_path / "out.csv", seconds=SLOW)
+    job.reach(6_000)
+    os.kill(job.process.pid or 0, signal.SIGINT)
+    said = job.outcome()
     assert said["code"] == "INTERRUPTED"
     assert "rows are done" in str(said["cause"])
-    assert job.returncode == 130
+    assert job.process.exitcode == 130
     assert {entry.name for entry in tmp_path.iterdir()} == {"in.csv", ".out.csv.likewise-staging"}
-    report = outcome(start(source, tmp_path / "out.csv"))
+    report = start(source, tmp_path / "out.csv").outcome()
     assert report["rows_ok"] == sum(1 for _ in source.open()) - 1
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_job_goes_on_when_the_disk_has_space_again(
-    tmp_path: Path, tiny_disk: Path, start: Start, output: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_disk: Path, start: Start, output: str
 ) -> None:
-    monkeypatch.setenv("WINDOW", "100")
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "".join(f"{os.urandom(500).hex()}\n" for _ in range(4000)))
-    said = outcome(start(source, tiny_disk / output))
+    said = start(source, tiny_disk / output, window=100).outcome()
     assert said["code"] == "OUTPUT_REFUSED"
     assert "No space left" in str(said["cause"])
     assert "rows are done" in str(said["cause"])
     assert "then run the same command again" in str(said["remedy"])
     subprocess.run(["mount", "-o", "remount,size=32m", str(tiny_disk)], check=True)
-    assert outcome(start(source, tiny_disk / output))["rows_ok"] == 4000
-    monkeypatch.delenv("WINDOW")
+    assert start(source, tiny_disk / output, window=100).outcome()["rows_ok"] == 4000
     assert not [entry for entry in tiny_disk.iterdir() if entry.name.startswith(".")]
 
 
 def test_two_processes_on_one_output(tmp_path: Path, start: Start) -> None:
-    source = make(tmp_path / "in.csv", 20_000_000)
-    first = start(source, tmp_path / "out", "0.00005")
-    wait_for_rows(first, 64)
-    assert "another job is writing" in str(outcome(start(source, tmp_path / "out"))["cause"])
-    assert outcome(first)["rows_ok"] == sum(1 for _ in source.open()) - 1
+    source = make(tmp_path / "in.csv", 10_000_000)
+    first = start(source, tmp_path / "out", seconds=SLOW)
+    first.reach(64)
+    assert "another job is writing" in str(start(source, tmp_path / "out").outcome()["cause"])
+    assert first.outcome()["rows_ok"] == sum(1 for _ in source.open()) - 1
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_limit_on_file_sizes(tmp_path: Path, start: Start, output: str) -> None:
     source = make(tmp_path / "in.csv", 3_000_000)
-    said = outcome(start(source, tmp_path / output, limit=10_000))
+    said = start(source, tmp_path / output, file_limit=10_000).outcome()
     assert said["code"] == "OUTPUT_REFUSED"
     assert "File too large" in str(said["cause"])
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.csv"]
@@ -138,7 +141,7 @@ def test_a_full_disk(tmp_path: Path, tiny_disk: Path, start: Start, output: str)
     source = tmp_path / "in.csv"
     # random text, so that Parquet cannot fold it away
     source.write_text("text\n" + "".join(f"{os.urandom(500).hex()}\n" for _ in range(4000)))
-    said = outcome(start(source, tiny_disk / output))
+    said = start(source, tiny_disk / output).outcome()
     assert said["code"] == "OUTPUT_REFUSED"
     assert "No space left" in str(said["cause"])
     assert "free some space" in str(said["remedy"])
@@ -148,20 +151,21 @@ def test_a_full_disk(tmp_path: Path, tiny_disk: Path, start: Start, output: str)
 def test_a_read_only_disk(tmp_path: Path, tiny_disk: Path, start: Start) -> None:
     source = make(tmp_path / "in.csv", 1)
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
-    said = outcome(start(source, tiny_disk / "out.csv"))
+    said = start(source, tiny_disk / "out.csv").outcome()
     assert said["code"] == "OUTPUT_REFUSED"
     assert "Read-only" in str(said["cause"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out", "out.parquet"])
-def test_memory_does_not_grow_with_the_input(tmp_path: Path, start: Start, output: str) -> None:
+def test_memory_does_not_grow_with_the_input(tmp_path: Path, output: str) -> None:
     peaks = []
     for size in (20_000_000, 200_000_000):
         source = make(tmp_path / "in.csv", size)
-        report = outcome(start(source, tmp_path / f"{size}-{output}"))
+        command = [sys.executable, slow_job.__file__, str(source), str(tmp_path / f"{size}-{output}")]
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=120, check=True)
+        report = json.loads(done.stdout.splitlines()[-1])
         assert report["rows_ok"] == report["rows_in"]
-        peaks.append(float(str(report["peak"])))
+        peaks.append(report["peak"])
     small, large = peaks
     assert large < small + 60
     assert large < 400

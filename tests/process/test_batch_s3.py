@@ -6,8 +6,6 @@ import gzip
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,14 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.process.s3_server import s3_server
+from tests.support.batch.slow_job import job as slow_job
+from tests.support.forked import forked
+from tests.support.s3 import s3_server
 
 from likewise.batch.listing import list_files
 from likewise.core.errors import InputNotFound
 
-pytestmark = pytest.mark.slow
-JOB = Path(__file__).with_name("batch_job.py")
+pytestmark = [pytest.mark.xdist_group("s3")]
 KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
@@ -69,13 +68,10 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def job(source: str, output: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(JOB), source, str(output)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    log = output.with_name("log")
+    process = forked(slow_job, source, output, out=log, env=os.environ | (env or {}))
+    process.join(60)
+    return dict(json.loads(log.read_text().splitlines()[-1]))
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,12 @@ from tests.support.sentiment_store import Store, environment
 
 from likewise.pipeline import DetectLanguage, Pipeline, Respond
 
-pytestmark = pytest.mark.slow
 SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
 
 
 @pytest.fixture
-def bundle(sentiment_bundle: Path) -> Path:
-    return sentiment_bundle
+def bundle(store: Store) -> Path:
+    return store.bundle
 
 
 @pytest.fixture

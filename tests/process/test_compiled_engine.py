@@ -30,7 +30,6 @@ from likewise.engine.text.guard import margins
 from likewise.engine.text.openvino import runtime
 from likewise.pipeline.engine import calibrations
 
-pytestmark = pytest.mark.slow
 HELD_OUT = [review.text for review in split(reviews()).held_out]
 
 
@@ -47,8 +46,19 @@ def likewise(store: Store, folder: Path, *words: str | Path, **env: str) -> subp
 
 
 @pytest.fixture(scope="module")
-def bundle(sentiment_bundle: Path) -> Iterator[api.Bundle]:
-    with api.open_bundle(sentiment_bundle) as opened:
+def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle, calibrated on texts such as it will get."""
+    base = tmp_path_factory.mktemp("compiled")
+    train = [review.text for review in split(reviews()).train[:300]]
+    texts = texts_file(base / "texts.csv", train)
+    done = likewise(store, base, "bundle", store.uri, "-o", base / "bundle", "--calibration", texts)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return base / "bundle"
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Iterator[api.Bundle]:
+    with api.open_bundle(folder) as opened:
         yield opened
 
 
@@ -130,10 +140,10 @@ print(engine.spec.label, json.dumps([r.value["text"] for r in answers(engine, [R
 
 @pytest.mark.parametrize(("precision", "label"), [("bf16", "openvino/bf16+fp32"), ("fp32", "openvino/fp32")])
 def test_it_needs_neither_torch_nor_transformers(
-    sentiment_bundle: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
+    folder: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
 ) -> None:
     texts = [*TEXTS, *HELD_OUT[:200]]
-    done = run([sys.executable, "-c", NO_TORCH, sentiment_bundle, precision, json.dumps(texts)], env=environment())
+    done = run([sys.executable, "-c", NO_TORCH, folder, precision, json.dumps(texts)], env=environment())
     name, _, answered = done.stdout.partition(" ")
     assert name == label
     assert json.loads(answered) == [reference[text] for text in texts]
@@ -149,7 +159,7 @@ def test_it_needs_neither_torch_nor_transformers(
 )
 def test_score_takes_the_engine_that_is_named(
     store: Store,
-    sentiment_bundle: Path,
+    folder: Path,
     reference: dict[str, str],
     bf16: str,
     option: list[str],
@@ -157,7 +167,7 @@ def test_score_takes_the_engine_that_is_named(
     tmp_path: Path,
 ) -> None:
     source = texts_file(tmp_path / "in.csv", HELD_OUT[:100])
-    done = likewise(store, tmp_path, "score", sentiment_bundle, source, "-o", tmp_path / "out.jsonl", "--json", *option)
+    done = likewise(store, tmp_path, "score", folder, source, "-o", tmp_path / "out.jsonl", "--json", *option)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["engine"] == label
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
@@ -165,30 +175,30 @@ def test_score_takes_the_engine_that_is_named(
 
 
 def test_where_bf16_is_switched_off_fp32_answers(
-    store: Store, sentiment_bundle: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, folder: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "avx512f" not in cpu_class():
         pytest.skip("only x86 CPUs can be told to be less than they are")
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     source = texts_file(tmp_path / "in.csv", HELD_OUT[:10])
-    score = ["score", sentiment_bundle, source, "-o", tmp_path / "out.csv", "--json"]
+    score = ["score", folder, source, "-o", tmp_path / "out.csv", "--json"]
     less = store.env | {"ONEDNN_MAX_CPU_ISA": "AVX2", "LIKEWISE_CACHE_HOME": str(tmp_path / "cache")}
     pinned = processes.likewise(*score, "--precision", "bf16", env=less, code=1)
     error = json.loads(pinned.stdout)["error"]
     assert error["code"] == "ENGINE_UNAVAILABLE"
     assert "--precision fp32" in error["remedy"]
-    remember_rates(open_bundle(sentiment_bundle).manifest, {"openvino/bf16+fp32": 900.0, "openvino/fp32": 50.0})
+    remember_rates(open_bundle(folder).manifest, {"openvino/bf16+fp32": 900.0, "openvino/fp32": 50.0})
     free = processes.likewise(*score, env=less)
     assert json.loads(free.stdout)["engine"] == "openvino/fp32"
 
 
-def test_the_digest_is_the_models_whatever_is_compiled(store: Store, sentiment_bundle: Path, tmp_path: Path) -> None:
+def test_the_digest_is_the_models_whatever_is_compiled(store: Store, folder: Path, tmp_path: Path) -> None:
     """Without bf16, with other calibration texts, unmeasured: another engine, and a line that says how to measure."""
     bundle = ["bundle", store.uri, "-o", tmp_path / "b", "--precision", "fp32", "--no-measure", "--json"]
     done = likewise(store, tmp_path, *bundle)
     assert done.returncode == 0, done.stderr[-3000:]
     document = json.loads(done.stdout)
-    held = open_bundle(sentiment_bundle).manifest
+    held = open_bundle(folder).manifest
     assert document["digest"] == held.digest
     assert [f"{e['name']}/{e['precision']}" for e in document["engines"]][:2] == ["openvino/fp32", "torch/fp32"]
     assert document["rates"] == {}
@@ -206,8 +216,8 @@ def test_the_digest_is_the_models_whatever_is_compiled(store: Store, sentiment_b
     }
 
 
-def test_inspect_shows_what_was_found(store: Store, sentiment_bundle: Path, bf16: str, tmp_path: Path) -> None:
-    shown = likewise(store, tmp_path, "inspect", sentiment_bundle).stdout
+def test_inspect_shows_what_was_found(store: Store, folder: Path, bf16: str, tmp_path: Path) -> None:
+    shown = likewise(store, tmp_path, "inspect", folder).stdout
     assert "openvino/bf16+fp32, " in shown
     assert " rows/s on this kind of CPU" in shown
     assert "guard" in shown
@@ -256,8 +266,8 @@ def test_without_openvino_a_bundle_has_the_engines_that_it_had(store: Store, tmp
 
 
 @pytest.mark.parametrize("name", ["classifier.json", "model.xml", "model.bin", "tokenizer.json"])
-def test_a_changed_byte_is_refused(sentiment_bundle: Path, tmp_path: Path, name: str) -> None:
-    copy = shutil.copytree(sentiment_bundle, tmp_path / "copy", copy_function=os.link)
+def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.link)
     [path] = (copy / "engine" / "openvino").rglob(name)
     data = path.read_bytes()
     path.unlink()

@@ -14,10 +14,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.process.container_room import PATIENCE, Running, container, plain_model, until, upper_bundle
+from tests.support.containers.service import Service, service
+from tests.support.gated import gated_bundle
+from tests.support.machine import cannot_see
+from tests.support.models import save_upper
+from tests.support.processes import PATIENCE, children, until
 
 import likewise
-from likewise.bundles.open import Bundle
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.testing.models import upper_bundle
 
 pytestmark = pytest.mark.slow
 MB = 1024 * 1024
@@ -29,26 +34,27 @@ def settings(bundle: Bundle, **more: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return upper_bundle(tmp_path_factory.mktemp("bundle") / "upper")
+    return gated_bundle(tmp_path_factory.mktemp("bundle") / "upper")
 
 
 @pytest.fixture(scope="module")
-def running(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with container(tmp_path_factory.mktemp("log") / "log", settings(bundle)) as process:
+def running(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with service(tmp_path_factory.mktemp("log") / "log", settings(bundle)) as process:
         process.ready()
         yield process
 
 
 @pytest.fixture
-def client(running: Running) -> Iterator[httpx.Client]:
+def client(running: Service) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=running.url(), timeout=PATIENCE) as asking:
         yield asking
 
 
-def gated_bundle(folder: Path) -> tuple[Bundle, Path]:
+def slow_bundle(folder: Path) -> tuple[Bundle, Path]:
     """A bundle that loads once the file is there."""
     gate = folder / "gate"
-    return upper_bundle(folder / "gated", loading=f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)"), gate
+    waiting = f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    return open_bundle(upper_bundle(folder / "gated", "", loading=waiting)), gate
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -128,8 +134,8 @@ def test_batch_transform_is_told_how(client: httpx.Client) -> None:
 
 
 def test_a_ping_is_200_when_the_model_is_warm_and_not_before(tmp_path: Path) -> None:
-    bundle, gate = gated_bundle(tmp_path)
-    with container(tmp_path / "log", settings(bundle)) as process:
+    bundle, gate = slow_bundle(tmp_path)
+    with service(tmp_path / "log", settings(bundle)) as process:
         process.line("loading the model")
         with httpx.Client(base_url=process.url(), timeout=PATIENCE) as client:
             assert client.get("/ping").status_code == 503
@@ -144,21 +150,20 @@ def first_process() -> list[str]:
     prefix = ["unshare", "--pid", "--fork", "--kill-child"]
     done = subprocess.run([*prefix, "true"], capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip(f"this machine makes no PID namespace, so nobody saw the container as PID 1: {done.stderr.strip()}")
+        cannot_see("containers", f"this machine makes no PID namespace: {done.stderr.strip()}")
     return prefix
 
 
-def terminate_inside(process: Running) -> int:
+def terminate_inside(process: Service) -> int:
     """SIGTERM to the process that `unshare` has started; the exit code."""
-    pid = process.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGTERM)
+    (first,) = children(process.pid)
+    os.kill(first, signal.SIGTERM)
     return process.process.wait(PATIENCE)
 
 
 def test_sigterm_loses_nothing_that_was_accepted_also_as_the_first_process(bundle: Bundle, tmp_path: Path) -> None:
     gate, answers = tmp_path / "gate", []
-    with container(tmp_path / "log", settings(bundle), *first_process()) as process:
+    with service(tmp_path / "log", settings(bundle), first_process()) as process:
         url = process.ready()
 
         def ask(text: str) -> None:
@@ -188,14 +193,14 @@ def waiting(url: str) -> str:
 
 
 def test_sigterm_while_it_loads_ends_the_first_process_too(tmp_path: Path) -> None:
-    bundle, _ = gated_bundle(tmp_path)
-    with container(tmp_path / "log", settings(bundle), *first_process()) as process:
+    bundle, _ = slow_bundle(tmp_path)
+    with service(tmp_path / "log", settings(bundle), first_process()) as process:
         process.line("loading the model")
         assert terminate_inside(process) == 0
 
 
 def test_worker_processes_answer(bundle: Bundle, tmp_path: Path) -> None:
-    with container(tmp_path / "log", settings(bundle, LIKEWISE_WORKERS="2")) as process:
+    with service(tmp_path / "log", settings(bundle, LIKEWISE_WORKERS="2")) as process:
         url = process.ready()
         assert httpx.post(f"{url}/invocations", json={"inputs": ["a"]}, timeout=PATIENCE).json() == {
             "predictions": ["A"]
@@ -204,15 +209,13 @@ def test_worker_processes_answer(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_mlflows_own_model_data_is_served_where_it_is_trusted(tmp_path: Path) -> None:
-    model = plain_model(tmp_path / "plain")
-    where = {"LIKEWISE_MODEL_DIR": str(model.parent / "data")}
-    (model.parent / "data").mkdir()
-    model.rename(model.parent / "data" / "model")
-    with container(tmp_path / "refused", where) as process:
+    where = {"LIKEWISE_MODEL_DIR": str(tmp_path / "data")}
+    save_upper(tmp_path / "data" / "model")
+    with service(tmp_path / "refused", where) as process:
         assert process.process.wait(PATIENCE) == 1
-        assert "CODE_NOT_TRUSTED: " in process.log
-        assert "likewise bundle" in process.log
-    with container(tmp_path / "log", {**where, "LIKEWISE_TRUST": "true"}) as process:
+        assert "CODE_NOT_TRUSTED: " in process.text()
+        assert "likewise bundle" in process.text()
+    with service(tmp_path / "log", {**where, "LIKEWISE_TRUST": "true"}) as process:
         url = process.ready()
         assert httpx.post(f"{url}/invocations", json={"inputs": ["a"]}, timeout=PATIENCE).json() == {
             "predictions": ["A"]
@@ -235,18 +238,18 @@ def test_mlflows_own_model_data_is_served_where_it_is_trusted(tmp_path: Path) ->
 def test_it_ends_with_code_cause_and_remedy(
     setting: dict[str, str], code: str, exit_code: int, bundle: Bundle, tmp_path: Path
 ) -> None:
-    with container(tmp_path / "log", {**settings(bundle), **setting}) as process:
+    with service(tmp_path / "log", {**settings(bundle), **setting}) as process:
         assert process.process.wait(PATIENCE) == exit_code
-        said = process.log
+        said = process.text()
     assert f"{code}: " in said
     assert "\nremedy: " in said
     assert "Traceback" not in said
 
 
 def test_another_command_is_refused(tmp_path: Path) -> None:
-    with container(tmp_path / "log", {}, command=(sys.executable, "-m", "likewise.container", "train")) as process:
+    with service(tmp_path / "log", {}, command=(sys.executable, "-m", "likewise.container", "train")) as process:
         assert process.process.wait(PATIENCE) == 2
-        assert "'serve'" in process.log
+        assert "'serve'" in process.text()
 
 
 # --- a strange user on a read-only disk without a network ------------------------------------------------------------
@@ -298,7 +301,7 @@ def test_it_runs_as_anybody_on_a_read_only_disk_without_home_and_network(bundle:
     namespaces = ["unshare", "--mount", "--net"]
     done = subprocess.run([*namespaces, "true"], capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip(f"this machine makes no namespaces, so nobody saw a read-only disk: {done.stderr.strip()}")
+        cannot_see("containers", f"this machine makes no namespaces: {done.stderr.strip()}")
     environment = {
         "PATH": os.environ["PATH"],
         "BASE": sys.base_prefix,

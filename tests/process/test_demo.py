@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.support.cli import call
+from tests.support.processes import LIKEWISE, PATIENCE, running
+from tests.support.sentiment_store import ROWS, Store, environment
 
 from likewise.cli.chapter import MARKER, Chapter
 from likewise.core.errors import OutputRefused
 
-ROWS = 60
-PATIENCE = 120  # seconds; none of these steps needs them
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {"HF_HUB_OFFLINE": "1"}
-DEMO = [sys.executable, "-m", "likewise.cli", "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
+DEMO = ["demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
 
 # A child of a step, with a job to clean up after; its parent gets Ctrl-C once the child has begun.
 CLEANS_UP = """
@@ -42,12 +40,9 @@ threading.Event().wait()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_chapter_from_end_to_end(tmp_path: Path) -> None:
-    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=1700)
-    assert done.returncode == 0, done.stderr[-3000:]
-    facts = json.loads(done.stdout)
+def test_the_chapter_from_end_to_end(store: Store) -> None:
+    facts, log = store.facts, store.log
     assert facts["accuracy"] > 0.75
     assert facts["score"]["rows_in"] == facts["score"]["rows_ok"] == ROWS
     assert facts["score"]["duplicates"] > 0
@@ -56,32 +51,23 @@ def test_the_chapter_from_end_to_end(tmp_path: Path) -> None:
     assert facts["answer"][0]["model_metadata"]["finetuned_model_uri"] == facts["finetuned_model_uri"]
     assert facts["spark"] == ({"rows": ROWS, "equal": ROWS} if shutil.which("java") else "not run: no Java")
     for name in ("bundle/likewise.json", "scored.csv", "scored.csv.likewise.json", "serve.log", "mlflow.db"):
-        assert (tmp_path / "out" / name).is_file()
-    assert "trained on 7,677 reviews" in done.stderr
-    assert "right on 853 held-out reviews" in done.stderr
-    assert "batches, loss" in done.stderr
-    assert "mlflow" not in "".join(line for line in done.stderr.splitlines() if "INFO" in line or "WARNING" in line)
-    assert "Successfully registered" not in done.stderr
-    assert running_in(tmp_path) == []
+        assert (store.folder / name).is_file()
+    assert "trained on 7,677 reviews" in log
+    assert "right on 853 held-out reviews" in log
+    assert "batches, loss" in log
+    assert "mlflow" not in "".join(line for line in log.splitlines() if "INFO" in line or "WARNING" in line)
+    assert "Successfully registered" not in log
+    assert running_in(store.folder) == []
 
 
-@pytest.mark.slow
 def test_a_stop_while_it_trains_leaves_nothing_running(tmp_path: Path) -> None:
-    process = subprocess.Popen(DEMO, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert process.stderr is not None
-        while line := process.stderr.readline():
-            if b"batches, loss" in line:
-                break
+    with running([*LIKEWISE, *DEMO], tmp_path / "log", cwd=tmp_path, env=environment()) as demo:
+        demo.line("batches, loss")
         assert len(running_in(tmp_path)) >= 2  # the demo and its step
-        process.terminate()
-        stdout, _ = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 130
-        assert json.loads(stdout)["error"]["code"] == "INTERRUPTED"
+        demo.process.terminate()
+        assert demo.document()["error"]["code"] == "INTERRUPTED"
+        assert demo.process.wait(PATIENCE) == 130
         assert running_in(tmp_path) == []
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_stop_lets_the_step_that_runs_clean_up(tmp_path: Path) -> None:
@@ -102,7 +88,7 @@ def test_a_step_that_does_not_stop_is_made_to(tmp_path: Path, monkeypatch: pytes
 def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out" / "bundle").mkdir(parents=True)
     (tmp_path / "out" / "bundle" / "mine").touch()
-    done = subprocess.run(DEMO, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    done = call(*DEMO, cwd=tmp_path, env=environment())
     error = json.loads(done.stdout)["error"]
     assert (done.returncode, error["code"]) == (1, "OUTPUT_REFUSED")
     assert "-o" in error["remedy"]

@@ -8,19 +8,19 @@ import pytest
 from botocore.exceptions import BotoCoreError
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.process.emulator_room import INSTANCE, LIVE, Room, refused
+from tests.support.aws.api import INSTANCE, LIVE, Api, refused
 
 from likewise.targets.sagemaker.emulator import Call, Fault
 from likewise.targets.sagemaker.emulator.shapes import problems
 from likewise.targets.sagemaker.patterns import compiled
 from likewise.targets.sagemaker.shapes import service_model
 
-pytestmark = pytest.mark.slow
-pytest_plugins = ("tests.process.emulator_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
+pytest_plugins = ("tests.support.aws.fixtures",)
 
 
-def test_requests_are_checked_as_aws_checks_them(room: Room) -> None:
-    bare = room.client("sagemaker", parameter_validation=False)
+def test_requests_are_checked_as_aws_checks_them(api: Api) -> None:
+    bare = api.client("sagemaker", parameter_validation=False)
     with refused("Value 'a_b' at 'modelName' failed to satisfy constraint: Member must satisfy regular expression"):
         bare.create_model(ModelName="a_b")
     with refused("length less than or equal to 63"):
@@ -40,7 +40,7 @@ def test_requests_are_checked_as_aws_checks_them(room: Room) -> None:
         bare.create_endpoint_config(EndpointConfigName="x", ProductionVariants=[variant])
 
 
-def test_members_and_types_that_the_model_does_not_have(room: Room) -> None:
+def test_members_and_types_that_the_model_does_not_have(api: Api) -> None:
     assert "Unknown parameter" in str(wrong("CreateModel", ModelName="a", Modell="b"))
     assert "Invalid type" in str(wrong("CreateModel", ModelName=1))
     assert wrong("CreateModel", ModelName="a") is None
@@ -91,31 +91,31 @@ def test_names_are_held_to_their_pattern(name: str) -> None:
     assert (wrong("DescribeEndpoint", EndpointName=name) is None) == good
 
 
-def test_what_is_there_twice_and_what_is_not(room: Room) -> None:
-    sagemaker = room.client("sagemaker")
+def test_what_is_there_twice_and_what_is_not(api: Api) -> None:
+    sagemaker = api.client("sagemaker")
     with refused("Cannot create already existing model"):
-        room.model(LIVE)
+        api.model(LIVE)
     with refused("Cannot create already existing endpoint configuration"):
-        room.config(LIVE)
+        api.config(LIVE)
     with refused('Cannot create already existing endpoint "'):
         sagemaker.create_endpoint(EndpointName=LIVE, EndpointConfigName=LIVE)
     with refused("Could not find endpoint configuration"):
         sagemaker.create_endpoint(EndpointName="x", EndpointConfigName="nowhere")
     with refused("Could not find model"):
-        room.config("x", "nowhere")
+        api.config("x", "nowhere")
     with refused("ResourceNotFound.*Could not find requested job"):
         sagemaker.describe_transform_job(TransformJobName="nowhere")
     with refused("UnknownOperationException.*does not know ListClusters"):
         sagemaker.list_clusters()
 
 
-def test_tags_and_lists(room: Room) -> None:
-    sagemaker = room.client("sagemaker")
+def test_tags_and_lists(api: Api) -> None:
+    sagemaker = api.client("sagemaker")
     for number in range(3):
         tags = [{"Key": "likewise:bundle", "Value": f"sha256:{number}"}]
         sagemaker.create_model(
             ModelName=f"listed-{number}",
-            ExecutionRoleArn=room.role,
+            ExecutionRoleArn=api.role,
             PrimaryContainer={"Image": "upper:1"},
             Tags=tags,
         )
@@ -136,8 +136,8 @@ def test_tags_and_lists(room: Room) -> None:
     assert LIVE in [each["EndpointConfigName"] for each in sagemaker.list_endpoint_configs()["EndpointConfigs"]]
 
 
-def test_autoscaling_is_kept(room: Room) -> None:
-    scaling = room.client("application-autoscaling")
+def test_autoscaling_is_kept(api: Api) -> None:
+    scaling = api.client("application-autoscaling")
     target = {
         "ServiceNamespace": "sagemaker",
         "ResourceId": "endpoint/dl-sentiment-model/variant/AllTraffic",
@@ -158,9 +158,9 @@ def test_autoscaling_is_kept(room: Room) -> None:
     assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
 
 
-def test_one_address_for_every_service(room: Room) -> None:
-    assert room.client("sts").get_caller_identity()["Account"] == "123456789012"
-    made = room.client("ecr").create_repository(repositoryName="team/model")["repository"]
+def test_one_address_for_every_service(api: Api) -> None:
+    assert api.client("sts").get_caller_identity()["Account"] == "123456789012"
+    made = api.client("ecr").create_repository(repositoryName="team/model")["repository"]
     assert made["repositoryUri"].endswith("/team/model")
 
 
@@ -172,9 +172,9 @@ def test_one_address_for_every_service(room: Room) -> None:
         ("quota", "ResourceLimitExceeded"),
     ],
 )
-def test_faults_as_the_service_says_them(room: Room, kind: Any, code: str) -> None:
-    room.emulator.faults.add(Fault(kind, nth=2, operation="ListModels"))
-    sagemaker = room.client("sagemaker")
+def test_faults_as_the_service_says_them(api: Api, kind: Any, code: str) -> None:
+    api.emulator.faults.add(Fault(kind, nth=2, operation="ListModels"))
+    sagemaker = api.client("sagemaker")
     sagemaker.list_models()
     with refused(code):
         sagemaker.list_models()
@@ -190,26 +190,26 @@ def test_faults_as_the_service_says_them(room: Room, kind: Any, code: str) -> No
         ("ecr", lambda client: client.describe_repositories(), ("ThrottlingException", "ExpiredTokenException")),
     ],
 )
-def test_faults_of_the_other_services(room: Room, service_name: str, ask: Any, codes: tuple[str, str]) -> None:
-    client = room.client({"monitoring": "cloudwatch"}.get(service_name, service_name))
-    room.emulator.faults.add(Fault("throttle", service=service_name))
+def test_faults_of_the_other_services(api: Api, service_name: str, ask: Any, codes: tuple[str, str]) -> None:
+    client = api.client({"monitoring": "cloudwatch"}.get(service_name, service_name))
+    api.emulator.faults.add(Fault("throttle", service=service_name))
     with refused(codes[0]):
         ask(client)
-    room.emulator.faults.add(Fault("expired-token", service=service_name, times=None))
+    api.emulator.faults.add(Fault("expired-token", service=service_name, times=None))
     for _ in range(2):
         with refused(codes[1]):
             ask(client)
 
 
-def test_a_connection_is_cut_before_or_after(room: Room) -> None:
-    sagemaker = room.client("sagemaker")
-    room.emulator.faults.clear()
+def test_a_connection_is_cut_before_or_after(api: Api) -> None:
+    sagemaker = api.client("sagemaker")
+    api.emulator.faults.clear()
     for kind, name in (("cut", "cut-before"), ("cut-after", "cut-later")):
-        room.emulator.faults.add(Fault(kind, operation="CreateModel"))  # type: ignore[arg-type]
+        api.emulator.faults.add(Fault(kind, operation="CreateModel"))  # type: ignore[arg-type]
         with pytest.raises(BotoCoreError):
-            room.model(name)
-        room.emulator.faults.clear()
+            api.model(name)
+        api.emulator.faults.clear()
     with refused("Could not find model"):
         sagemaker.describe_model(ModelName="cut-before")
     assert sagemaker.describe_model(ModelName="cut-later")["ModelName"] == "cut-later"
-    assert room.emulator.faults.calls == [Call("sagemaker", "DescribeModel"), Call("sagemaker", "DescribeModel")]
+    assert api.emulator.faults.calls == [Call("sagemaker", "DescribeModel"), Call("sagemaker", "DescribeModel")]

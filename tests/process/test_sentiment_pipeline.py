@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +15,15 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
-from tests.support.sentiment_store import TEXTS, TRAIN_ROWS, Store, environment, run
+from tests.support.cli import call
+from tests.support.processes import free_port, run, running
+from tests.support.sentiment_store import TEXTS, Store, environment
 
 from likewise.core.items import Row
+from likewise.demo.__main__ import app
 from likewise.demo.data import reviews, split
 from likewise.pipeline.engine import PipelineEngine
 
-pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "examples" / "sentiment"
 
 
@@ -42,12 +40,17 @@ def predict(model: Any, texts: list[str]) -> list[str]:
     return answers
 
 
+def run_of(uri: str) -> str:
+    """The id in `runs:/ID/model`."""
+    return uri.split("/")[1]
+
+
 def test_the_fine_tuned_model_is_logged_with_its_figures(store: Store, model: Any) -> None:
-    logged = mlflow.get_run(store.trained["run_id"])
-    assert logged.data.metrics["held_out_accuracy"] == store.trained["accuracy"]
-    assert logged.data.params["train_rows"] == TRAIN_ROWS
+    logged = mlflow.get_run(run_of(store.model_uri))
+    assert logged.data.metrics["held_out_accuracy"] == store.facts["accuracy"]
+    assert logged.data.params["train_rows"] == "7677"
     assert logged.data.params["held_out_rows"] == "853"
-    assert store.registered["model_uri"] == "models:/inference_pipeline_model/1"
+    assert store.facts["registered"] == "models:/inference_pipeline_model/1"
     folder = Path(mlflow.artifacts.download_artifacts(store.model_uri))
     assert list(folder.rglob("*.safetensors"))
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
@@ -58,8 +61,8 @@ def test_the_answer_is_the_books_byte_for_byte(store: Store, model: Any) -> None
     label = json.loads(answer)["response"]["prediction_label"][0]
     assert answer == (
         f'{{"response": {{"prediction_label": ["{label}"]}}, "metadata": {{"language_detected": "en"}}, '
-        f'"model_metadata": {{"finetuned_model_uri": "runs:/{store.trained["run_id"]}/model", '
-        f'"inference_pipeline_model_uri": "runs:/{store.logged["run_id"]}/inference_pipeline_model"}}}}'
+        f'"model_metadata": {{"finetuned_model_uri": "runs:/{run_of(store.model_uri)}/model", '
+        f'"inference_pipeline_model_uri": "runs:/{run_of(store.uri)}/inference_pipeline_model"}}}}'
     )
     assert label in ("positive", "negative")
 
@@ -95,6 +98,7 @@ def test_the_declaration_alone_answers_as_the_model(store: Store, model: Any) ->
     assert [result.value["text"] for result in results] == predict(model, texts)  # type: ignore[union-attr,index]
 
 
+@pytest.mark.long
 def test_spark_udf_answers_the_same(store: Store, model: Any, tmp_path: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
@@ -111,33 +115,41 @@ print(json.dumps([[row.text, row.predictions] for row in rows]))
 spark.stop()
 """)
     env = store.env | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    done = run([sys.executable, str(script)], tmp_path, env)
+    done = run([sys.executable, script], cwd=tmp_path, env=env)
     answers = json.loads(done.stdout.splitlines()[-1])
     assert sorted(map(tuple, answers)) == sorted(zip(TEXTS, predict(model, TEXTS), strict=True))
 
 
-def test_mlflow_models_serve_answers_the_same(store: Store, model: Any) -> None:
-    with served(Path(sys.executable), store) as url:
+NOT_INSTALLED = """
+import sys
+sys.modules["likewise"] = None
+"""
+
+
+def test_mlflow_serves_the_same_where_likewise_is_not_installed(store: Store, model: Any, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOT_INSTALLED)
+    with served(Path(sys.executable), store, tmp_path, PYTHONPATH=str(tmp_path)) as url:
         assert ask(url, TEXTS) == predict(model, TEXTS)
         refused = post(url, ["a", 3])
         assert refused.status_code == 400
 
 
+@pytest.mark.long
 def test_a_fresh_environment_without_likewise_serves_the_same(store: Store, model: Any, tmp_path: Path) -> None:
     """python3 -m venv, pip install -r the model's own requirements, and nothing else."""
-    folder = Path(mlflow.artifacts.download_artifacts(f"{store.uri}/requirements.txt"))
+    requirements = mlflow.artifacts.download_artifacts(f"{store.uri}/requirements.txt")
     python = tmp_path / "fresh" / "bin" / "python"
-    run([sys.executable, "-m", "venv", str(tmp_path / "fresh")], tmp_path)
-    run([str(python), "-m", "pip", "install", "-q", "--no-input", "-r", str(folder)], tmp_path)
-    installed = run([str(python), "-m", "pip", "list", "--format=freeze"], tmp_path).stdout
+    run([sys.executable, "-m", "venv", tmp_path / "fresh"])
+    run([python, "-m", "pip", "install", "-q", "--no-input", "-r", requirements])
+    installed = run([python, "-m", "pip", "list", "--format=freeze"]).stdout
     assert "likewise" not in installed
-    with served(python, store) as url:
+    with served(python, store, tmp_path) as url:
         assert ask(url, TEXTS) == predict(model, TEXTS)
 
 
 def test_a_pipeline_of_ones_own_in_a_dozen_lines(store: Store, model: Any, tmp_path: Path) -> None:
     script = shutil.copy(EXAMPLES / "custom_pipeline.py", tmp_path)
-    uri = run([sys.executable, script, store.model_uri], tmp_path, store.env).stdout.splitlines()[-1]
+    uri = run([sys.executable, script, store.model_uri], cwd=tmp_path, env=store.env).stdout.splitlines()[-1]
     own = mlflow.pyfunc.load_model(uri)
     labels = [json.loads(answer)["response"]["prediction_label"] for answer in predict(own, TEXTS)]
     plain = [json.loads(answer)["response"]["prediction_label"] for answer in predict(model, TEXTS)]
@@ -149,11 +161,11 @@ def test_a_pipeline_of_ones_own_in_a_dozen_lines(store: Store, model: Any, tmp_p
 def test_the_chapters_entry_points(store: Store, tmp_path: Path) -> None:
     mlflow_run = [sys.executable, "-m", "mlflow", "run", str(EXAMPLES), "--env-manager", "local", "-e"]
     env = store.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    log = [*mlflow_run, "inference_pipeline_model", "-P", f"finetuned_model_run_id={store.trained['run_id']}"]
-    logged = run(log, tmp_path, env).stdout
+    log = [*mlflow_run, "inference_pipeline_model", "-P", f"finetuned_model_run_id={run_of(store.model_uri)}"]
+    logged = run(log, cwd=tmp_path, env=env).stdout
     run_id = next(line for line in logged.splitlines() if line.startswith("run_id: ")).partition(": ")[2]
     register = ["register_model", "-P", f"mlflow_run_id={run_id}", "-P", "registered_model_name=by_project"]
-    registered = run([*mlflow_run, *register], tmp_path, env).stdout
+    registered = run([*mlflow_run, *register], cwd=tmp_path, env=env).stdout
     assert "model_uri: models:/by_project/1" in registered
 
 
@@ -165,14 +177,11 @@ def test_the_chapters_entry_points(store: Store, tmp_path: Path) -> None:
         (["fine-tune", "--backbone", "no/such-backbone"], "MODEL_NOT_FOUND"),
     ],
 )
-def test_what_is_not_there_is_named(store: Store, tmp_path: Path, arguments: list[str], code: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "likewise.demo", *arguments],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+def test_what_is_not_there_is_named(tmp_path: Path, arguments: list[str], code: str) -> None:
+    try:
+        done = call(*arguments, cwd=tmp_path, env=environment(), program=app)
+    finally:
+        mlflow.set_tracking_uri(None)
     assert done.returncode == 1
     assert code in done.stderr
     assert "Traceback" not in done.stderr
@@ -183,40 +192,14 @@ def test_what_is_not_there_is_named(store: Store, tmp_path: Path, arguments: lis
 
 
 @contextmanager
-def served(python: Path, store: Store) -> Iterator[str]:
-    """`mlflow models serve` from the environment of `python`, until it answers /ping."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = ["-m", "mlflow", "models", "serve", "-m", store.uri, "--env-manager", "local", "-p", str(port)]
-    env = store.env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    log = store.folder / f"serve-{port}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(python), *arguments],
-            env=env,
-            cwd=store.folder,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _await_ping(f"http://127.0.0.1:{port}/ping", process, log)
+def served(python: Path, store: Store, folder: Path, **env: str) -> Iterator[str]:
+    """`mlflow models serve` from the environment of `python`, once it answers /ping."""
+    port = free_port()
+    command = [python, "-m", "mlflow", "models", "serve", "-m", store.uri, "--env-manager", "local", "-p", str(port)]
+    env = store.env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"} | env
+    with running(command, folder / "serve.log", env=env, cwd=folder, group=True, pipe=False) as process:
+        process.answers(f"http://127.0.0.1:{port}/ping")
         yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def _await_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 240
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(url).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise AssertionError(f"mlflow models serve did not come up:\n{log.read_text()[-4000:]}")
 
 
 def post(url: str, texts: list[object]) -> httpx.Response:

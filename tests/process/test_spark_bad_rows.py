@@ -8,15 +8,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.process.spark_room import logging_bundle, predicted
+from tests.support.spark.bundles import predicted
 
 import likewise.spark
 from likewise import api
 from likewise.batch import ScoreOptions
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
-ROWS = 600
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+ROWS = 200
 MEGABYTE = b"x" * 1_000_000
 # by the row's number modulo 100: the text as bytes in CSV and Parquet, and as JSON writes it
 KINDS: dict[int, tuple[bytes | None, bytes]] = {
@@ -33,11 +36,6 @@ CODES = {"text_model": NO_TEXT | {3: "ROW_REFUSED"}, "code_model": NO_TEXT | {90
 SUFFIXES = ["csv", "jsonl", "parquet"]
 
 
-@pytest.fixture(scope="module")
-def code_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
-    return logging_bundle(tmp_path_factory.mktemp("model"))
-
-
 def texts() -> list[bytes | None]:
     return [KINDS[row % 100][0] if row % 100 in KINDS else b"fine %d" % row for row in range(ROWS)]
 
@@ -45,7 +43,7 @@ def texts() -> list[bytes | None]:
 def write(path: Path) -> Path:
     if path.suffix == ".parquet":
         column = pa.array(texts(), pa.binary()).view(pa.string())
-        pq.write_table(pa.table({"id": pa.array(range(ROWS), "int64"), "text": column}), path, row_group_size=150)
+        pq.write_table(pa.table({"id": pa.array(range(ROWS), "int64"), "text": column}), path, row_group_size=80)
     elif path.suffix == ".jsonl":
         cells = [KINDS[row % 100][1] if row % 100 in KINDS else b'"fine %d"' % row for row in range(ROWS)]
         path.write_bytes(b"".join(b'{"id": %d, "text": %s}\n' % (row, cell) for row, cell in enumerate(cells)))

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.process.spark_cluster import (
-    Cluster,
-    ClusterJob,
-    answers_of_driver,
-    below,
-    children,
-    cluster,
-    command_of,
-    kill,
-)
-from tests.process.spark_room import logging_bundle, predicted
+from tests.support.processes import children, command_of
+from tests.support.spark.bundles import predicted
+from tests.support.spark.cluster import Cluster, below, kill
+from tests.support.spark.job import ClusterJob, answers_of_driver, question
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [pytest.mark.xdist_group("spark")]
 ROWS, WINDOW, SLOTS = 1600, 64, 2
+CODE_ROWS = 400
 Victims = Callable[[Cluster], list[int]]
 TEXTS = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with cluster(tmp_path_factory.mktemp("cluster")) as ready:
-        yield ready
 
 
 @dataclass
@@ -73,28 +61,84 @@ def check(report: Mapping[str, Any], output: Path, rows: Rows, count: int) -> No
     assert quarantine == rows.quarantine
 
 
-def test_the_udf_answers_where_nothing_is_installed(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
-    told = answers_of_driver(made, text_model.path, TEXTS, tmp_path)
-    assert told["answers"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
-    cache = str(made.folder / "executors-cache")
-    assert told["workers"]
-    for python, package in told["workers"]:
-        assert python == str(made.python)
+@dataclass
+class Driver:
+    """What one driver on the cluster found out about the compiled model and the model of code."""
+
+    compiled: Mapping[str, Any]
+    code: Mapping[str, Any]
+    job: Rows
+    output: Path
+
+
+@pytest.fixture(scope="module")
+def driver(
+    spark_cluster: Cluster,
+    text_model: api.Bundle,
+    code_model: api.Bundle,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Driver:
+    folder = tmp_path_factory.mktemp("driver")
+    rows = local_rows(folder, code_model, "poison", CODE_ROWS)
+    output = folder / "out"
+    compiled, code = answers_of_driver(
+        spark_cluster,
+        folder,
+        question(text_model.path, TEXTS),
+        question(code_model.path, TEXTS, rows.source, output),
+    )
+    return Driver(compiled, code, rows, output)
+
+
+def test_the_udf_answers_where_nothing_is_installed(
+    spark_cluster: Cluster, driver: Driver, text_model: api.Bundle
+) -> None:
+    assert driver.compiled["answers"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
+    cache = str(spark_cluster.folder / "executors-cache")
+    assert driver.compiled["workers"]
+    for python, package in driver.compiled["workers"]:
+        assert python == str(spark_cluster.python)
         assert package == "none" or package.startswith(cache)
 
 
-def test_whatever_is_killed_at_whatever_point(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
-    """The driver at 10, 50 and 90 %; a Python worker, an executor and a Python worker soon after each of these."""
+def test_a_model_of_code_answers_without_package_and_network(spark_cluster: Cluster, driver: Driver) -> None:
+    assert driver.code["answers"] == {text: text.upper() for text in TEXTS}
+    assert {python for python, _ in driver.code["workers"]} == {str(spark_cluster.python)}
+    check(driver.code["report"], driver.output, driver.job, CODE_ROWS)
+    assert {row["code"] for row in driver.job.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}
+
+
+def executors(cluster: Cluster) -> list[int]:
+    return below(cluster, ["CoarseGrainedExecutorBackend"])
+
+
+def python_workers(cluster: Cluster) -> list[int]:
+    """The processes that run the tasks: children of a daemon of PySpark's."""
+    daemons = below(cluster, ["pyspark.daemon"])
+    forked = [pid for daemon in daemons for pid in children(daemon)]
+    return forked or [pid for pid in daemons if "pyspark.worker" in command_of(pid)]
+
+
+# of each driver: whose process is killed soon after its start, and at which share of the rows it is killed itself
+ONCE = [(executors, 0.5)]
+EVERYWHERE = [(None, 0.1), (python_workers, 0.5), (executors, 0.9)]
+
+
+@pytest.mark.parametrize("kills", [ONCE, pytest.param(EVERYWHERE, marks=pytest.mark.long)], ids=["once", "everywhere"])
+def test_whatever_is_killed_at_whatever_point(
+    spark_cluster: Cluster, text_model: api.Bundle, tmp_path: Path, kills: Sequence[tuple[Victims | None, float]]
+) -> None:
+    """Drivers are killed half way, and before that one of their executors or Python workers; of the last a worker."""
     rows = local_rows(tmp_path, text_model, "no poison", ROWS)
     done: dict[str, int] = {}
 
     def begun(find: Victims | None) -> ClusterJob:
-        job = ClusterJob(made, text_model.path, rows.source, tmp_path / "out", ["--window", str(WINDOW)])
+        job = ClusterJob(spark_cluster, text_model.path, rows.source, tmp_path / "out", ["--window", str(WINDOW)])
         if find is not None:
-            kill(job.until(lambda: find(made))[0])
+            kill(job.until(lambda: find(spark_cluster))[0])
         return job
 
-    for find, share in ((None, 0.1), (python_workers, 0.5), (executors, 0.9)):
+    for find, share in kills:
         with begun(find) as job:
             job.reach(round(share * ROWS / WINDOW))
             job.kill()
@@ -105,24 +149,3 @@ def test_whatever_is_killed_at_whatever_point(made: Cluster, text_model: api.Bun
         done = job.chunks
     with begun(python_workers) as job:
         check(job.report(), job.output, rows, ROWS)
-
-
-def executors(made: Cluster) -> list[int]:
-    return below(made, ["CoarseGrainedExecutorBackend"])
-
-
-def python_workers(made: Cluster) -> list[int]:
-    """The processes that run the tasks: children of a daemon of PySpark's."""
-    daemons = below(made, ["pyspark.daemon"])
-    forked = [pid for daemon in daemons for pid in children(daemon)]
-    return forked or [pid for pid in daemons if "pyspark.worker" in command_of(pid)]
-
-
-def test_a_model_of_code_answers_without_package_and_network(made: Cluster, tmp_path: Path) -> None:
-    model = logging_bundle(tmp_path)
-    rows = local_rows(tmp_path, model, "poison", 400)
-    told = answers_of_driver(made, model.path, TEXTS, tmp_path, rows.source, tmp_path / "out")
-    assert told["answers"] == {text: text.upper() for text in TEXTS}
-    assert {python for python, _ in told["workers"]} == {str(made.python)}
-    check(told["report"], tmp_path / "out", rows, 400)
-    assert {row["code"] for row in rows.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}

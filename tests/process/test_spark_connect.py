@@ -10,57 +10,67 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.process.spark_room import predicted
+from tests.support.spark.bundles import predicted
+from tests.support.spark.cluster import java_env
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
-pytest_plugins = ("tests.process.spark_fixtures",)
+pytest_plugins = ("tests.support.spark.fixtures",)
 needed = [name for name in ("grpc_status", "zstandard") if importlib.util.find_spec(name) is None]
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.usefixtures("java"),
     pytest.mark.skipif(bool(needed), reason=f"Spark Connect needs {needed}: pip install grpcio-status zstandard"),
 ]
 
+# In one process, first with nothing sent to the workers, then with everything sent.
 CODE = """
 import json, os, sys
+from pathlib import Path
 from pyspark.sql import SparkSession
 import likewise, likewise.spark
 from likewise.batch import ScoreOptions
 from likewise.targets.spark.session import is_connect, is_local
 
-bundle, source, output, ship = sys.argv[1:]
+bundle, source, folder, sent = sys.argv[1:]
 texts = [json.loads(line)["text"] for line in open(source)]
 os.environ["PYSPARK_PYTHON"] = sys.executable
 spark = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "false").getOrCreate()
 assert is_connect(spark) and is_local(spark)
 frame = spark.createDataFrame([(text,) for text in texts], "text string")
-udf = likewise.spark.udf(spark, bundle, "string", ship=ship == "ship")
-told = {"udf": {row[0]: row[1] for row in frame.select("text", udf("text")).collect()}}
-scored = likewise.spark.score_frame(frame, bundle, ship=ship == "ship")
-told["frame"] = {row["text"]: row["predictions"] for row in scored.collect()}
-options = ScoreOptions(runner="spark", window=32)
-told["report"] = likewise.score(bundle, source, output, options=options).as_dict()
-print(json.dumps(told))
+
+def answers(ship):
+    udf = likewise.spark.udf(spark, bundle, "string", ship=ship)
+    scored = likewise.spark.score_frame(frame, bundle, ship=ship)
+    options = ScoreOptions(runner="spark", window=32)
+    return {
+        "udf": {row[0]: row[1] for row in frame.select("text", udf("text")).collect()},
+        "frame": {row["text"]: row["predictions"] for row in scored.collect()},
+        "report": likewise.score(bundle, source, f"{folder}/out-{ship}", options=options).as_dict(),
+        "sent": Path(sent).exists(),
+    }
+
+print(json.dumps([answers(False), answers(True)]))
 spark.stop()
 """
 
 
-@pytest.mark.parametrize("ship", ["ship", "keep"])
-def test_answers_through_spark_connect(text_model: api.Bundle, tmp_path: Path, ship: str) -> None:
+def test_answers_through_spark_connect(text_model: api.Bundle, tmp_path: Path) -> None:
     texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(200)]
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     env = {name: value for name, value in os.environ.items() if not name.startswith(("SPARK_", "PYSPARK_"))}
-    env |= {"LIKEWISE_CACHE_HOME": str(tmp_path / "cache"), "SPARK_LOCAL_IP": "127.0.0.1"}
-    command = [sys.executable, "-c", CODE, str(text_model.path), str(source), str(tmp_path / "out"), ship]
+    env |= {"LIKEWISE_CACHE_HOME": str(tmp_path / "cache")} | java_env(tmp_path)
+    command = [sys.executable, "-c", CODE, str(text_model.path), str(source), str(tmp_path)]
+    command.append(str(tmp_path / "cache" / "spark"))
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
     expected = dict(zip(texts, predicted(text_model, texts), strict=True))
-    assert told["udf"] == told["frame"] == expected
-    assert told["report"]["rows_ok"] == len(texts)
     api.score(text_model, source, tmp_path / "local", options=ScoreOptions(window=32))
-    rows = [(tmp_path / name / "part-00000.jsonl").read_bytes() for name in ("out", "local")]
-    assert rows[0] == rows[1]
-    assert (tmp_path / "cache" / "spark").exists() == (ship == "ship")
+    rows = (tmp_path / "local" / "part-00000.jsonl").read_bytes()
+    for ship, found in zip((False, True), json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert found["udf"] == found["frame"] == expected
+        assert found["report"]["rows_ok"] == len(texts)
+        assert (tmp_path / f"out-{ship}" / "part-00000.jsonl").read_bytes() == rows
+        assert found["sent"] == ship

@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from tests.process.spark_cluster import Cluster, ClusterJob, Host, answers_of_driver, cluster
-from tests.process.spark_room import predicted
+from tests.support.hosts import Host, two_hosts
+from tests.support.spark.bundles import predicted
+from tests.support.spark.cluster import Cluster, cluster
+from tests.support.spark.job import ClusterJob, answers_of_driver, question
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("spark")]
 ADDRESSES = ("198.18.77.1", "198.18.77.2")  # RFC 2544: of test networks
 ROWS = 800
 EVENTS = "events"
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
-
-
-def connected(stop: ExitStack) -> list[Host]:
-    """Two namespaces with a pair of veth between them; CalledProcessError where the kernel or the user may not."""
-    names = [f"likewise-{os.getpid()}-{number}" for number in range(2)]
-    for name in names:
-        ip("netns", "add", name)
-        stop.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
-    ends = [f"lw{os.getpid()}v{number}"[-15:] for number in range(2)]
-    ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-    for name, end, address in zip(names, ends, ADDRESSES, strict=True):
-        ip("-n", name, "addr", "add", f"{address}/30", "dev", end)
-        ip("-n", name, "link", "set", end, "up")
-        ip("-n", name, "link", "set", "lo", "up")
-    return [Host(address, ("ip", "netns", "exec", name)) for name, address in zip(names, ADDRESSES, strict=True)]
-
-
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[list[Host]]:
-    if shutil.which("ip") is None:
-        pytest.skip("no `ip` here (Debian: apt-get install iproute2), so there are no two hosts for Spark")
-    with ExitStack() as stop:
-        try:
-            made = connected(stop)
-            subprocess.run([*made[0].inside, "true"], check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here, so there are no two hosts for Spark: {error.stderr.strip()}")
+def hosts(java: None) -> Iterator[list[Host]]:
+    with two_hosts("lw", ADDRESSES) as made:
         yield made
 
 
@@ -96,8 +70,8 @@ def test_there_is_no_way_out(hosts: Sequence[Host]) -> None:
 
 def test_the_udf_runs_on_both_hosts(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
     texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
-    told = answers_of_driver(made, text_model.path, texts, tmp_path)
-    assert told["answers"] == dict(zip(texts, predicted(text_model, texts), strict=True))
+    (found,) = answers_of_driver(made, tmp_path, question(text_model.path, texts))
+    assert found["answers"] == dict(zip(texts, predicted(text_model, texts), strict=True))
     assert hosts_of_tasks(made) == set(ADDRESSES)
 
 

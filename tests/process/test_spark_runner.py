@@ -15,15 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.process.spark_cluster import QUICK_START
-from tests.process.spark_room import ASKED, log_of, logging_bundle
+from tests.support.spark.bundles import ASKED, log_of, logging_bundle
+from tests.support.spark.cluster import java_env
 
 from likewise import api
 from likewise.batch import Report, ScoreOptions
 from likewise.core.errors import InputNotFound, ModelFailed, OutputRefused, WrongUsage
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.usefixtures("spark")]
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.usefixtures("spark"),
+]
 ROWS = 600
 ON_SPARK = ScoreOptions(runner="spark", window=100)
 
@@ -138,37 +142,45 @@ def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: ap
 
 
 def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
+    """In another process, with what the killed one has done."""
     rows, window = 320, 32
     bundle = logging_bundle(tmp_path, seconds=0.01)
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
     source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(rows)))
     scored = tmp_path / ".out.likewise-staging" / "scored"
-    command = [sys.executable, "-m", "likewise.cli", "score", str(bundle.path), str(source), "-o", str(output)]
-    command += ["--trust", "--json", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
-    command += ["--conf", "spark.ui.enabled=false"]
-    env = os.environ | {"JAVA_TOOL_OPTIONS": QUICK_START}
-    with (tmp_path / "log").open("wb") as log:
-        driver = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-        while not (before := results(scored)) and driver.poll() is None:
-            time.sleep(0.01)
-        os.killpg(driver.pid, signal.SIGKILL)  # the JVM and its workers too
-        driver.wait(30)
-    assert before, (tmp_path / "log").read_text()[-2000:]
+    before = killed_driver(bundle.path, source, output, window, scored)
     assert not output.exists()
     done = {name: file_number(scored / name) for name in before}
-    again = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while again.poll() is None and (now := file_number(scored / before[0])) is not None:
-        assert now == done[before[0]]
-        time.sleep(0.05)
-    out, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err[-2000:]
-    report = json.loads(out)
-    assert (report["rows_in"], report["rows_ok"]) == (rows, rows)
+    seen: list[int | None] = []
+    options = ScoreOptions(runner="spark", window=window)
+    report = api.score(
+        bundle, source, output, options=options, progress=lambda _: seen.append(file_number(scored / before[0]))
+    )
+    assert set(seen) == {done[before[0]]}
+    assert (report.rows_in, report.rows_ok) == (rows, rows)
     lines = rows_of(output).splitlines()
     assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(rows))
     asked = Counter(log_of(tmp_path, ASKED))
     assert len(asked) == rows
     assert sum(asked.values()) <= rows + 2 * window  # no more than the two chunks that were in work
+
+
+def killed_driver(bundle: Path, source: Path, output: Path, window: int, scored: Path) -> list[str]:
+    """The results that a driver has left which was killed after its first."""
+    command = [sys.executable, "-m", "likewise.cli", "score", str(bundle), str(source), "-o", str(output)]
+    command += ["--trust", "--json", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
+    command += ["--conf", "spark.ui.enabled=false"]
+    log = output.parent / "log"
+    with log.open("wb") as stream:
+        env = os.environ | java_env(output.parent)
+        driver = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
+    while not results(scored) and driver.poll() is None:
+        time.sleep(0.01)
+    os.killpg(driver.pid, signal.SIGKILL)  # the JVM too; its workers end when they notice
+    driver.wait(30)
+    left = results(scored)
+    assert left, log.read_text()[-2000:]
+    return left
 
 
 def results(scored: Path) -> list[str]:

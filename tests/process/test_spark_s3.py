@@ -8,7 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,31 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.process.s3_server import s3_server
-from tests.process.spark_room import text_bundle
+from tests.support.s3 import s3_server
+from tests.support.spark.cluster import java_env
 
 from likewise import api
+from likewise.batch import ScoreOptions
 from likewise.batch.listing import list_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 SECRETS = {"AWS_ACCESS_KEY_ID": "the-drivers-id", "AWS_SECRET_ACCESS_KEY": "the-drivers-secret"}
 NO_OTHERS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
     "AWS_CONFIG_FILE": "/nowhere",
 }
-LIKEWISE = [sys.executable, "-m", "likewise.cli"]
+# what executors would find of another endpoint and region is not asked
+EXECUTORS = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_REGION": "",
+    "AWS_ACCESS_KEY_ID": "the-executors-id",
+    "AWS_SECRET_ACCESS_KEY": "the-executors-secret",
+}
 ROWS = 300
 OPEN = """
 import pickle, sys
@@ -53,11 +64,6 @@ def bucket(endpoint: str) -> str:
     return "s3://data/in"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
-    return text_bundle(tmp_path_factory.mktemp("text"))
-
-
 def files() -> dict[str, bytes]:
     """Data files, bad rows among them, and some that are no data."""
     lines = [b'%d,"a film, %s"\n' % (row, b"good " * (row % 7)) for row in range(ROWS)]
@@ -73,27 +79,13 @@ def files() -> dict[str, bytes]:
     }
 
 
-def environment(endpoint: str, **more: str) -> dict[str, str]:
-    """A driver's: where S3 is, and who it is."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    return {**mine, **SECRETS, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "eu-central-1", **more}
-
-
-def score(
-    model: api.Bundle, source: str, output: Path, env: Mapping[str, str], *more: str
-) -> tuple[dict[str, Any], str]:
-    """What the command prints as JSON, and its log."""
-    command = [*LIKEWISE, "score", str(model.path), source, "-o", str(output), "--window", "64", "--json", *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.stdout, done.stderr[-3000:]
-    return dict(json.loads(done.stdout)), done.stderr
-
-
-def spark(**executors: str) -> list[str]:
-    """Options for two cores of this machine; `executors`: of their environment alone."""
-    confs = {"spark.ui.enabled": "false", **{f"spark.executorEnv.{name}": text for name, text in executors.items()}}
-    given = [part for name, value in confs.items() for part in ("--conf", f"{name}={value}")]
-    return ["--runner", "spark", "--master", "local[2]", *given]
+@pytest.fixture
+def driver(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process knows where S3 is, and who it is."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**SECRETS, "AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "eu-central-1"}.items():
+        monkeypatch.setenv(name, value)
 
 
 def everything(output: Path) -> dict[str, object]:
@@ -101,36 +93,48 @@ def everything(output: Path) -> dict[str, object]:
     return {**found, "bad": pq.read_table(output / "_quarantine.parquet").to_pylist()}
 
 
+@pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize(("source", "rows"), [("csv/", 2 * ROWS), ("*.jsonl", ROWS), ("table.parquet", ROWS)])
 def test_the_output_is_the_local_runners(
-    model: api.Bundle, endpoint: str, bucket: str, tmp_path: Path, source: str, rows: int
+    spark: Any,
+    text_model: api.Bundle,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: str,
+    rows: int,
 ) -> None:
-    env = environment(endpoint)
-    # what executors would find of another endpoint is not asked
-    other = spark(AWS_ENDPOINT_URL="http://127.0.0.1:9", AWS_REGION="", AWS_ACCESS_KEY_ID="the-executors")
-    on_spark, log = score(model, f"{bucket}/{source}", tmp_path / "spark", env, *other)
-    local, _ = score(model, f"{bucket}/{source}", tmp_path / "local", env)
-    assert on_spark["rows_in"] == rows, log[-3000:]
-    assert local["rows_in"] == rows
+    for name, value in EXECUTORS.items():  # as spark.executorEnv.NAME sets it
+        monkeypatch.setitem(spark.sparkContext.environment, name, value)
+    reports = {}
+    for runner in ("spark", "local"):
+        options = ScoreOptions(runner=runner, window=64)
+        reports[runner] = api.score(text_model, f"{bucket}/{source}", tmp_path / runner, options=options)
+    assert reports["spark"].rows_in == reports["local"].rows_in == rows
     assert everything(tmp_path / "spark") == everything(tmp_path / "local")
-    assert on_spark["rows_quarantined"] == local["rows_quarantined"]
+    assert reports["spark"].rows_quarantined == reports["local"].rows_quarantined
 
 
-def test_an_executor_that_may_not_read_says_so(model: api.Bundle, endpoint: str, bucket: str, tmp_path: Path) -> None:
-    nobody = spark(**dict.fromkeys(SECRETS, ""), **NO_OTHERS)  # the driver's credentials stay where they are
-    said, log = score(model, f"{bucket}/table.parquet", tmp_path / "out", environment(endpoint), *nobody)
-    assert said["error"]["code"] == "INPUT_NOT_FOUND", (said, log[-3000:])
+@pytest.mark.usefixtures("driver", "java")
+def test_an_executor_that_may_not_read_says_so(text_model: api.Bundle, bucket: str, tmp_path: Path) -> None:
+    """The driver's credentials stay where they are."""
+    command = [sys.executable, "-m", "likewise.cli", "score", str(text_model.path), f"{bucket}/table.parquet"]
+    command += ["-o", str(tmp_path / "out"), "--json", "--runner", "spark", "--master", "local[2]"]
+    confs = {f"spark.executorEnv.{name}": value for name, value in {**dict.fromkeys(SECRETS, ""), **NO_OTHERS}.items()}
+    for name, value in {"spark.ui.enabled": "false", **confs}.items():
+        command += ["--conf", f"{name}={value}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | java_env(tmp_path), check=False)
+    assert done.stdout, done.stderr[-3000:]
+    said = json.loads(done.stdout)
+    assert said["error"]["code"] == "INPUT_NOT_FOUND", (said, done.stderr[-3000:])
     assert "on an executor: s3://data/in/table.parquet" in said["error"]["cause"]
     assert "credentials" in said["error"]["remedy"]
-    assert not any(secret in json.dumps(said) + log for secret in SECRETS.values())
+    assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
 
 
+@pytest.mark.usefixtures("driver")
 def test_what_travels_is_where_and_not_who(endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in {**SECRETS, "AWS_REGION": "eu-central-1"}.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.replace("//", "//somebody:a-password@"))
     (found,) = list_files(f"{bucket}/lines.jsonl", any_suffix=False)
     found.open().close()  # a connection that is open stays here

@@ -6,13 +6,17 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.process.spark_room import logging_bundle
+from tests.support.spark.bundles import logging_bundle
 
 from likewise import api
 from likewise.batch import Progress, ScoreOptions
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning"), pytest.mark.usefixtures("spark")]
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.usefixtures("spark"),
+]
 
 
 def test_spark_tells_its_tasks_beside_the_rows(tmp_path: Path) -> None:

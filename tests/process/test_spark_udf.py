@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.spark_room import OPENED, log_of, predicted
+from tests.support.spark.bundles import OPENED, log_of, predicted
 
 import likewise.spark
 from likewise import api
 from likewise.core.errors import InputInvalid, WrongUsage
 
-pytest_plugins = ("tests.process.spark_fixtures",)
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::FutureWarning")]
+pytest_plugins = ("tests.support.spark.fixtures",)
+pytestmark = [
+    pytest.mark.xdist_group("spark"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 TEXTS = ["", "naïve café, 这部电影 😀", *(f"movie {n % 40} is {'good ' * (n % 9)}" for n in range(400))]
 
 
@@ -63,19 +66,20 @@ def test_a_struct_no_columns_and_other_names_say_the_same(spark: Any, text_model
     ],
 )
 def test_result_types_pick_columns_as_spark_udf_does(
-    spark: Any, logging_model: api.Bundle, result_type: str | None, expected: object
+    spark: Any, code_model: api.Bundle, result_type: str | None, expected: object
 ) -> None:
     import mlflow.pyfunc
 
     frame = frame_of(spark, ["good"], 1)
-    ours = likewise.spark.udf(spark, logging_model, result_type)
-    assert plain(frame.select(ours("text")).first()[0]) == expected
-    theirs = mlflow.pyfunc.spark_udf(spark, str(logging_model.model_path), result_type=result_type)
+    assert answer(frame, likewise.spark.udf(spark, code_model, result_type)) == expected
+    theirs = mlflow.pyfunc.spark_udf(spark, str(code_model.model_path), result_type=result_type)
     if result_type != "int":  # theirs takes no int64 for it
-        assert plain(frame.select(theirs("text")).first()[0]) == expected
+        assert answer(frame, theirs) == expected
 
 
-def plain(value: Any) -> object:
+def answer(frame: Any, udf: Any) -> object:
+    """Of the frame's one row; `first` would end the worker, which a later query uses again after `collect`."""
+    ((value,),) = frame.select(udf("text")).collect()
     return value.asDict() if hasattr(value, "asDict") else value
 
 

@@ -12,10 +12,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from tests.process.spark_cluster import OFFLINE
 from tests.support.ray.callers import callers
 from tests.support.ray.cluster import started_cluster
 from tests.support.ray.deployments import answer_of, pids, put
+from tests.support.spark.cluster import OFFLINE
 
 from likewise.bundles.open import open_bundle
 from likewise.core.spec import ModelSpec

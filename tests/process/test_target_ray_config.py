@@ -12,11 +12,11 @@ import boto3
 import httpx
 import pytest
 import yaml
-from tests.process.s3_server import s3_server
 from tests.support.cli import call
 from tests.support.processes import run
 from tests.support.ray.cluster import RayCluster
 from tests.support.ray.deployments import SMALL, answer_of, versioned
+from tests.support.s3 import s3_server
 from tests.support.waiting import until
 
 from likewise.bundles.open import open_bundle

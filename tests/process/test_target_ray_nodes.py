@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.spark_cluster import Host
+from tests.support.hosts import Host, two_hosts
 from tests.support.processes import descendants
 from tests.support.ray.deployments import versioned
 
@@ -47,25 +47,6 @@ OPTIONS = {
     "graceful_shutdown_wait_loop_s": "0.2",
 }
 ANSWER = '{"predictions":["1:A"]}'
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
-
-
-def connected(stop: ExitStack) -> list[Host]:
-    """Two namespaces with a pair of veth between them; CalledProcessError where the kernel or the user may not."""
-    names = [f"likewise-ray-{os.getpid()}-{number}" for number in range(2)]
-    for name in names:
-        ip("netns", "add", name)
-        stop.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
-    ends = [f"lr{os.getpid()}v{number}"[-15:] for number in range(2)]
-    ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-    for name, end, address in zip(names, ends, ADDRESSES, strict=True):
-        ip("-n", name, "addr", "add", f"{address}/30", "dev", end)
-        ip("-n", name, "link", "set", end, "up")
-        ip("-n", name, "link", "set", "lo", "up")
-    return [Host(address, ("ip", "netns", "exec", name)) for name, address in zip(names, ADDRESSES, strict=True)]
 
 
 @dataclass
@@ -165,14 +146,8 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    if shutil.which("ip") is None:
-        pytest.skip("no `ip` here (Debian: apt-get install iproute2), so there are no two hosts for Ray")
     with ExitStack() as stop:
-        try:
-            hosts = connected(stop)
-            subprocess.run([*hosts[0].inside, "true"], check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here, so there are no two hosts for Ray: {error.stderr.strip()}")
+        hosts = stop.enter_context(two_hosts("lr", ADDRESSES))
         folder = Path(tempfile.mkdtemp(prefix="lwn-", dir="/tmp"))  # a socket's path is short
         stop.callback(shutil.rmtree, folder, ignore_errors=True)
         made = Nodes(folder, hosts)

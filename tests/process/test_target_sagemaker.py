@@ -6,8 +6,8 @@ import json
 from importlib.metadata import version
 
 import pytest
-from tests.process.sagemaker_account import REGION, AwsAccount
-from tests.process.sagemaker_room import ONE, TWO, answers, carried_out, deployed, planned
+from tests.support.aws.account import REGION, Account
+from tests.support.aws.deployments import ONE, TWO, answers, carried_out, deployed, planned
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
 from likewise.core.options import coerce
@@ -18,11 +18,11 @@ from likewise.targets.sagemaker.emulator.faults import Fault
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of
 
-pytestmark = pytest.mark.slow
-pytest_plugins = ("tests.process.sagemaker_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
+pytest_plugins = ("tests.support.aws.fixtures",)
 
 
-def test_a_deployment_is_made_of_three_things_and_says_what_it_costs(account: AwsAccount) -> None:
+def test_a_deployment_is_made_of_three_things_and_says_what_it_costs(account: Account) -> None:
     receipt = deployed(account, "three", tags='{"team": "text"}', startup_timeout_s="120", volume_size_gb="20")
     assert receipt.output("costs") == "1 x ml.m5.xlarge, by the hour"
     assert answers(account, receipt) == "/one:1"
@@ -37,7 +37,7 @@ def test_a_deployment_is_made_of_three_things_and_says_what_it_costs(account: Aw
     assert status.details["costs"] == receipt.output("costs")
 
 
-def test_what_others_have_deployed_is_found_with_its_options_and_can_be_changed(account: AwsAccount) -> None:
+def test_what_others_have_deployed_is_found_with_its_options_and_can_be_changed(account: Account) -> None:
     receipt = deployed(account, "theirs", instance_count="2", instance_type="ml.c5.large", env='{"A": "b"}')
     (found,) = account.target.found()
     assert (found.name, found.model.digest, found.model.trust) == ("theirs", ONE.digest, True)
@@ -48,7 +48,7 @@ def test_what_others_have_deployed_is_found_with_its_options_and_can_be_changed(
     assert answers(account, changed) == "/two:1"
 
 
-def test_an_endpoint_that_is_not_ours_is_left_alone(account: AwsAccount) -> None:
+def test_an_endpoint_that_is_not_ours_is_left_alone(account: Account) -> None:
     sagemaker = account.client("sagemaker")
     container = {"Image": "one:1"}
     sagemaker.create_model(ModelName="foreign", PrimaryContainer=container, ExecutionRoleArn=account.role)
@@ -66,7 +66,7 @@ def test_an_endpoint_that_is_not_ours_is_left_alone(account: AwsAccount) -> None
     sagemaker.delete_model(ModelName="foreign")
 
 
-def test_nothing_is_deployed_by_this_name(account: AwsAccount) -> None:
+def test_nothing_is_deployed_by_this_name(account: Account) -> None:
     receipt = deployed(account, "short")
     carried_out(account, "delete", "short", None, receipt)
     assert account.left() == []
@@ -79,7 +79,7 @@ def test_nothing_is_deployed_by_this_name(account: AwsAccount) -> None:
     assert [step.id for step in plan.steps] == ["remove_endpoint", "remove_configs", "remove_models"]
 
 
-def test_the_deletion_removes_what_earlier_plans_have_left(account: AwsAccount) -> None:
+def test_the_deletion_removes_what_earlier_plans_have_left(account: Account) -> None:
     receipt = deployed(account, "leftover")
     account.emulator.faults.add(Fault("throttle", operation="DeleteModel"))
     changed = carried_out(account, "update", "leftover", TWO, receipt, image_url="two:1")
@@ -89,7 +89,7 @@ def test_the_deletion_removes_what_earlier_plans_have_left(account: AwsAccount) 
     assert account.left() == []
 
 
-def test_an_update_removes_what_it_replaces_unless_it_is_to_be_kept(account: AwsAccount) -> None:
+def test_an_update_removes_what_it_replaces_unless_it_is_to_be_kept(account: Account) -> None:
     first = deployed(account, "kept")
     second = carried_out(account, "update", "kept", TWO, first, image_url="two:1", archive="true")
     assert second is not None
@@ -101,7 +101,7 @@ def test_an_update_removes_what_it_replaces_unless_it_is_to_be_kept(account: Aws
     assert second.output("model") not in account.left()
 
 
-def test_another_instance_count_is_another_configuration_of_the_same_model(account: AwsAccount) -> None:
+def test_another_instance_count_is_another_configuration_of_the_same_model(account: Account) -> None:
     first = deployed(account, "wider")
     second = carried_out(account, "update", "wider", ONE, first, instance_count="3")
     assert second is not None
@@ -113,7 +113,7 @@ def test_another_instance_count_is_another_configuration_of_the_same_model(accou
     assert again.output("config") == second.output("config")
 
 
-def test_a_canary_with_alarms_is_asked_for_as_sagemaker_has_it(account: AwsAccount) -> None:
+def test_a_canary_with_alarms_is_asked_for_as_sagemaker_has_it(account: Account) -> None:
     receipt = deployed(account, "canary")
     metric = {"MetricName": "m", "Namespace": "n", "Period": 60, "Statistic": "Sum", "EvaluationPeriods": 1}
     account.client("cloudwatch").put_metric_alarm(
@@ -135,7 +135,7 @@ def test_a_canary_with_alarms_is_asked_for_as_sagemaker_has_it(account: AwsAccou
         planned(account, "update", "canary", TWO, receipt, rollback_alarms='["errors", "latency"]')
 
 
-def test_a_variant_is_added_beside_the_one_that_answers(account: AwsAccount) -> None:
+def test_a_variant_is_added_beside_the_one_that_answers(account: Account) -> None:
     first = deployed(account, "beside")
     second = carried_out(account, "update", "beside", TWO, first, mode="add", variant_name="next", image_url="two:1")
     assert second is not None
@@ -146,7 +146,7 @@ def test_a_variant_is_added_beside_the_one_that_answers(account: AwsAccount) -> 
     assert account.left() == []
 
 
-def test_autoscaling_is_made_kept_over_an_update_and_removed(account: AwsAccount) -> None:
+def test_autoscaling_is_made_kept_over_an_update_and_removed(account: Account) -> None:
     scaling = account.client("application-autoscaling")
 
     def scaled() -> list[tuple[int, int]]:
@@ -166,7 +166,7 @@ def test_autoscaling_is_made_kept_over_an_update_and_removed(account: AwsAccount
     assert scaled() == []
 
 
-def test_a_deployment_that_is_not_waited_for_is_told_to_start(account: AwsAccount) -> None:
+def test_a_deployment_that_is_not_waited_for_is_told_to_start(account: Account) -> None:
     receipt = deployed(account, "later", synchronous="false")
     assert account.target.status(receipt).state in ("starting", "ready")
     account.client("sagemaker").get_waiter("endpoint_in_service").wait(EndpointName="later", WaiterConfig={"Delay": 1})
@@ -174,7 +174,7 @@ def test_a_deployment_that_is_not_waited_for_is_told_to_start(account: AwsAccoun
         planned(account, "update", "later", TWO, receipt)
 
 
-def test_progress_is_told_while_it_waits(account: AwsAccount) -> None:
+def test_progress_is_told_while_it_waits(account: Account) -> None:
     plan, target = planned(account, "create", "told", ONE)
     lines: list[str] = []
     target.progress = lines.append
@@ -183,7 +183,7 @@ def test_progress_is_told_while_it_waits(account: AwsAccount) -> None:
     assert lines[-1].startswith("told: InService (")
 
 
-def test_the_plan_holds_every_request_and_no_secret(account: AwsAccount) -> None:
+def test_the_plan_holds_every_request_and_no_secret(account: Account) -> None:
     plan, _ = planned(account, "create", "open", ONE, env='{"A": "$(rm -rf /)"}')
     said = json.dumps(plan.as_dict())
     assert [step.id for step in plan.steps] == ["model", "config", "endpoint", "wait"]
@@ -193,14 +193,14 @@ def test_the_plan_holds_every_request_and_no_secret(account: AwsAccount) -> None
     assert planned(account, "create", "open", ONE, env='{"A": "$(rm -rf /)"}')[0].key == plan.key
 
 
-def test_an_image_that_cannot_be_made_leaves_no_repository(account: AwsAccount, bundle: ModelSpec) -> None:
+def test_an_image_that_cannot_be_made_leaves_no_repository(account: Account, bundle: ModelSpec) -> None:
     with pytest.raises(LikewiseError) as failed:
         deployed(account, "unmade", bundle, image_url=None, base_image="/nowhere/base.tar")
     assert failed.value.remedy
     assert account.client("ecr").describe_repositories()["repositories"] == []
 
 
-def test_an_image_that_is_in_ecr_is_neither_made_nor_sent(account: AwsAccount) -> None:
+def test_an_image_that_is_in_ecr_is_neither_made_nor_sent(account: Account) -> None:
     ecr = account.client("ecr")
     options = coerce(SageMakerOptions, {})
     tag = tag_of(ONE, options.platform, None, version("likewise"))
@@ -219,7 +219,7 @@ def test_an_image_that_is_in_ecr_is_neither_made_nor_sent(account: AwsAccount) -
     ecr.delete_repository(repositoryName="likewise", force=True)
 
 
-def test_a_bundle_in_s3_is_put_there_once_and_removed(account: AwsAccount, bundle: ModelSpec) -> None:
+def test_a_bundle_in_s3_is_put_there_once_and_removed(account: Account, bundle: ModelSpec) -> None:
     receipt = deployed(account, "archived", bundle, bundle_in="s3")
     (key,) = account.objects()
     assert key == f"likewise/archived/{bundle.digest.removeprefix('sha256:')}/model.tar.gz"
@@ -231,7 +231,7 @@ def test_a_bundle_in_s3_is_put_there_once_and_removed(account: AwsAccount, bundl
     assert account.left() == []
 
 
-def test_a_bundle_whose_deployment_fails_is_not_left_in_s3(account: AwsAccount, bundle: ModelSpec) -> None:
+def test_a_bundle_whose_deployment_fails_is_not_left_in_s3(account: Account, bundle: ModelSpec) -> None:
     with pytest.raises(DeployFailed):
         deployed(account, "unsent", bundle, bundle_in="s3", env='{"HOW": "exits"}')
     assert account.objects() == []

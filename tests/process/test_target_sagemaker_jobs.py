@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.process.sagemaker_account import AwsAccount
-from tests.process.sagemaker_room import ONE, deployed, failure_of
+from tests.support.aws.account import Account
+from tests.support.aws.deployments import ONE, deployed, failure_of
 
 from likewise.core.errors import DeployFailed, WrongUsage
 from likewise.core.options import coerce
@@ -16,11 +16,11 @@ from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
-pytestmark = pytest.mark.slow
-pytest_plugins = ("tests.process.sagemaker_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
+pytest_plugins = ("tests.support.aws.fixtures",)
 
 
-def test_an_asynchronous_request_is_answered_in_s3(account: AwsAccount, bucket: str) -> None:
+def test_an_asynchronous_request_is_answered_in_s3(account: Account, bucket: str) -> None:
     config = json.dumps({"OutputConfig": {"S3OutputPath": f"s3://{bucket}/out"}})
     receipt = deployed(account, "async", async_inference_config=config)
     target = account.target
@@ -31,17 +31,17 @@ def test_an_asynchronous_request_is_answered_in_s3(account: AwsAccount, bucket: 
     assert (answer.status, json.loads(answer.body)) == (200, ["/one:1", '{"inputs": ["a"]}'])
 
 
-def test_an_endpoint_that_answers_at_once_takes_no_asynchronous_request(account: AwsAccount) -> None:
+def test_an_endpoint_that_answers_at_once_takes_no_asynchronous_request(account: Account) -> None:
     receipt = deployed(account, "atonce")
     with pytest.raises(WrongUsage, match="atonce"):
         invoke_async(account.target.aws_of(receipt), "atonce", b"{}", "application/json")
 
 
-def job_options(account: AwsAccount, **given: str) -> SageMakerOptions:
+def job_options(account: Account, **given: str) -> SageMakerOptions:
     return coerce(SageMakerOptions, {**account.options("one:1"), **given})
 
 
-def test_a_batch_job_leaves_its_output_and_no_model(account: AwsAccount, bucket: str) -> None:
+def test_a_batch_job_leaves_its_output_and_no_model(account: Account, bucket: str) -> None:
     account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
     target, job = account.target, TransformOptions(accept="application/json")
     source, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
@@ -55,7 +55,7 @@ def test_a_batch_job_leaves_its_output_and_no_model(account: AwsAccount, bucket:
     assert once_more.id == f"{done.id}-2"
 
 
-def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: AwsAccount, bucket: str) -> None:
+def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: Account, bucket: str) -> None:
     account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
     asked = (ONE, f"s3://{bucket}/in", f"s3://{bucket}/failed", job_options(account, env='{"HOW": "exits"}'))
     with pytest.raises(DeployFailed, match="no such weights"):
@@ -64,7 +64,7 @@ def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: AwsAccount,
 
 
 @pytest.mark.parametrize("kind", ["cut", "cut-after"])
-def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: AwsAccount, bucket: str, kind: Kind) -> None:
+def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: Account, bucket: str, kind: Kind) -> None:
     sagemaker = account.client("sagemaker")
     account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\n")
 
@@ -92,7 +92,7 @@ def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: AwsAccount, b
     ],
 )
 def test_a_batch_job_that_cannot_be_is_refused_before_aws_is_asked(
-    account: AwsAccount, source: str, given: dict[str, str], said: str
+    account: Account, source: str, given: dict[str, str], said: str
 ) -> None:
     account.emulator.faults.clear()
     with pytest.raises(WrongUsage, match=said):

@@ -8,16 +8,22 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from likewise.cli import main
 
 
 def call(
-    *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *words: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    program: Callable[[], object] = main,
 ) -> subprocess.CompletedProcess[str]:
-    """`likewise WORDS` as a process would do it; env: all of its environment, or None for this process's own."""
+    """`likewise WORDS` as a process would do it; env: all of its environment, or None for this process's own.
+
+    program: another one, called in its place.
+    """
     command = ["likewise", *map(str, words)]
     out, err = _stream(), _stream()
     with _as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -28,7 +34,8 @@ def call(
             os.environ.clear()
             os.environ.update(env)
         try:
-            main()
+            program()
+            code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
     return subprocess.CompletedProcess(command, code, _text(out), _text(err))

@@ -1,25 +1,33 @@
-"""The demo's models in an MLflow store, and their bundle: 2 layers, trained on half of the sentences.
+"""What `likewise demo` makes, small: a fine-tuned model of 2 layers, the pipeline around it, and its bundle.
 
-Both are made once a run, by the fixtures `store` and `sentiment_bundle`, and shared by all workers: nobody changes,
-moves or renames what is in them.
+It is made once a run, by the fixture `store`, and shared by all workers: models may be added to the store, and nothing
+in the folder is moved, renamed or written over.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from likewise.demo.data import reviews, split
+from tests.support.processes import LIKEWISE
 
-TRAIN_ROWS = "3840"
-CALIBRATION_ROWS = 300
+ROWS = 60  # that it scores
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database says where files are."""
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",
@@ -36,12 +44,14 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Store:
-    """A local MLflow store with both models in it. `env`: for processes that shall find it."""
+    """The demo's folder, a local MLflow store with both models in it. facts: what the demo printed; log: its progress.
+
+    env: for processes that shall find the store.
+    """
 
     folder: Path
-    trained: Mapping[str, Any]
-    logged: Mapping[str, Any]
-    registered: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    log: str
 
     @property
     def tracking_uri(self) -> str:
@@ -53,11 +63,29 @@ class Store:
 
     @property
     def uri(self) -> str:
-        return str(self.logged["uri"])
+        """Of the pipeline."""
+        return str(self.facts["pipeline_uri"])
 
     @property
     def model_uri(self) -> str:
-        return str(self.trained["uri"])
+        """Of the fine-tuned model."""
+        return str(self.facts["finetuned_model_uri"])
+
+    @property
+    def bundle(self) -> Path:
+        """Of the pipeline, with compiled engines that are measured."""
+        return self.folder / "bundle"
+
+    def copied(self, folder: Path) -> Store:
+        """A store of the same models in the new folder `folder`, for a test that moves it or takes it away."""
+        folder.mkdir(parents=True)
+        shutil.copytree(self.folder / "mlartifacts", folder / "mlartifacts")
+        shutil.copy(self.folder / "mlflow.db", folder)
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+            for table, column in LOCATIONS:
+                moved = f"update {table} set {column} = replace({column}, ?, ?)"  # noqa: S608  names of MLflow's own
+                database.execute(moved, (self.folder.as_uri(), folder.as_uri()))
+        return replace(self, folder=folder)
 
 
 def environment() -> dict[str, str]:
@@ -66,7 +94,9 @@ def environment() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
-def run(arguments: list[str], folder: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    arguments: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """A process that must succeed."""
     done = subprocess.run(
         arguments, cwd=folder, env=dict(env or environment()), capture_output=True, text=True, timeout=900
@@ -75,36 +105,10 @@ def run(arguments: list[str], folder: Path, env: Mapping[str, str] | None = None
     return done
 
 
-COMMANDS = """
-import contextlib, io, json, sys
-from likewise.demo.__main__ import app
-
-def command(*words):
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        app([*words, "--json"], standalone_mode=False)
-    return json.loads(printed.getvalue())
-
-trained = command("fine-tune", "--quick", "--rows", sys.argv[1])
-logged = command("log-pipeline", "--finetuned-model-uri", trained["uri"])
-registered = command("register", "--model-uri", logged["uri"])
-json.dump({"trained": trained, "logged": logged, "registered": registered}, open(sys.argv[2], "w"))
-"""
-
-
 def make_store(folder: Path) -> dict[str, Any]:
-    """Fine-tune, log and register in the new folder `folder`: what the three commands printed."""
+    """`likewise demo` in the new folder `folder`, which becomes a user's own: what it printed, and its progress."""
     folder.mkdir()
-    printed = folder / "printed.json"
-    run([sys.executable, "-c", COMMANDS, TRAIN_ROWS, str(printed)], folder)
-    return dict(json.loads(printed.read_text()))
-
-
-def make_bundle(store: Store, folder: Path) -> None:
-    """`likewise bundle`, calibrated on texts such as it will get: `bundle` in the new folder `folder`."""
-    folder.mkdir()
-    texts = folder / "texts.csv"
-    with texts.open("w", encoding="utf-8", newline="") as stream:
-        rows = split(reviews()).train[:CALIBRATION_ROWS]
-        csv.writer(stream).writerows([["text"], *([review.text] for review in rows)])
-    command = [sys.executable, "-m", "likewise.cli", "bundle", store.uri, "-o", "bundle", "--calibration", str(texts)]
-    run(command, folder, store.env | {"LIKEWISE_CACHE_HOME": str(folder / "cache")})
+    homes = {f"LIKEWISE_{name}_HOME": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+    command = [*LIKEWISE, "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
+    done = run(command, folder, environment() | homes)
+    return {"facts": json.loads(done.stdout), "log": done.stderr}

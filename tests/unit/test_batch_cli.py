@@ -9,12 +9,13 @@ import pytest
 
 from likewise.batch import Report, ScoreOptions
 from likewise.cli import running
+from likewise.cli.flags import with_flags
 
 
 def test_every_option_of_a_job_is_one_of_the_command() -> None:
-    taken = inspect.signature(running.score).parameters
+    taken = inspect.signature(with_flags(running.score)).parameters
     for option in fields(ScoreOptions):
-        name = "output_format" if option.name == "format" else option.name
+        name = f"options_{option.name}"
         assert name in taken
         if option.name not in ("column", "runner_conf"):  # mappings there, pairs here
             assert taken[name].default == getattr(ScoreOptions(), option.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_room import UNSIGNED, quarantined, read, run_job, texts, upper, write
+from tests.support.batch.scoring import UNSIGNED, quarantined, read, run_job, texts, upper, write
 
 from likewise.batch.listing import _matches, list_files
 from likewise.batch.s3 import plain_errors

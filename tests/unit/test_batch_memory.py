@@ -7,9 +7,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from batch_room import FunctionEngine, read, run_job, texts, write
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.batch.scoring import FunctionEngine, read, run_job, texts, write
 
 from likewise.batch.memory import Answers, weight
 from likewise.core.results import Ok

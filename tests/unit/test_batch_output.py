@@ -12,7 +12,18 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from batch_room import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
+from tests.support.batch.scoring import (
+    TEXT,
+    UNSIGNED,
+    FunctionEngine,
+    names,
+    quarantined,
+    read,
+    run_job,
+    texts,
+    upper,
+    write,
+)
 
 from likewise.batch import ScoreOptions, local, score
 from likewise.batch.job import Job

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_room import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
+from tests.support.batch.scoring import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
 from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, TooManyQuarantined
 from likewise.core.items import Row

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from batch_room import FunctionEngine, names, read, run_job, texts, upper, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.batch.scoring import FunctionEngine, names, read, run_job, texts, upper, write
 
 from likewise.batch import Report
 from likewise.batch.sources import open_source

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from batch_room import read, run_job, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.batch.scoring import read, run_job, write
 
 SUFFIXES = ["csv", "jsonl", "parquet"]
 LETTERS = st.characters(exclude_categories=["Cs"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batch_room import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, write
+from tests.support.batch.scoring import TEXT, UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, write
 
 from likewise.batch import Progress
 from likewise.core.items import Row

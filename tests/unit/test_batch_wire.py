@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from batch_room import quarantined, run_job
+from tests.support.batch.scoring import quarantined, run_job
 
 from likewise.core.errors import BadRequest
 from likewise.core.items import Row

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.images.image_room import AMD64, ARM64, base_tar, elf, images, small_image
+from tests.support.containers.images import AMD64, ARM64, elf, small_base, small_image
 
 from likewise.core.errors import (
     BundleTampered,
@@ -40,7 +40,7 @@ from likewise.images.pins import markers, pins
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels
 
-__all__ = ["images"]
+pytest_plugins = ("tests.support.containers.fixtures",)
 NAMES = st.text(st.characters(categories=["Ll", "Lu", "Nd"]), min_size=1, max_size=60)
 CONTENTS = st.binary(max_size=3000).filter(lambda data: not data.startswith(b"\x7fELF"))
 FILES = st.dictionaries(st.lists(NAMES, min_size=1, max_size=4).map("/".join), CONTENTS, max_size=8)
@@ -211,7 +211,7 @@ def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_pa
 
 
 def test_a_base_tells_its_python_and_its_c_library(images: Store, tmp_path: Path) -> None:
-    base = open_base(images, str(base_tar(tmp_path / "b.tar", minor=12, libc="2.31")), AMD64)
+    base = open_base(images, str(small_base(tmp_path / "b.tar", minor=12, libc="2.31")), AMD64)
     assert (base.python, base.minor, base.glibc) == ("/usr/bin/python3.12", 12, (2, 31))
     with pytest.raises(EngineUnavailable, match="linux/arm64"):
         open_base(images, str(tmp_path / "b.tar"), ARM64)
@@ -227,7 +227,7 @@ def test_a_base_tells_its_python_and_its_c_library(images: Store, tmp_path: Path
 
 
 def test_a_base_comes_from_a_layout_and_from_an_archive_alike(images: Store, tmp_path: Path) -> None:
-    root = open_base(images, str(base_tar(tmp_path / "b.tar")), AMD64)
+    root = open_base(images, str(small_base(tmp_path / "b.tar")), AMD64)
     config = {**root.config, "config": {"Env": ["A=b"]}}
     from likewise.images.oci import CONFIG, MANIFEST
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from server_room import Upper, client_of, upper_app
 from starlette.applications import Starlette
+from tests.support.server_app import Upper, client_of, upper_app
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import EngineUnavailable, RowRefused, WrongUsage

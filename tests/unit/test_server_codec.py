@@ -2,13 +2,13 @@
 
 import asyncio
 
-from server_room import TEXT, Upper, client_of
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.support.server_app import TEXT, Upper, client_of
 
 from likewise.core.errors import UnsupportedContentType
 from likewise.core.items import Table

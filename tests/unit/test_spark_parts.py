@@ -13,10 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from batch_room import FunctionEngine, upper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql.types import DayTimeIntervalType
+from tests.support.batch.scoring import FunctionEngine, upper
 
 from likewise.batch.formats import Chunk
 from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage

@@ -22,7 +22,7 @@ from likewise.images.containers import Engine
 from likewise.targets.base import Live
 from likewise.targets.container import look
 from likewise.targets.container.door import Door
-from likewise.targets.container.inside import _listener
+from likewise.targets.container.inside import connect
 from likewise.targets.container.look import Container, Standing, version_name
 from likewise.targets.container.options import ContainerTargetOptions, check_options
 from likewise.targets.container.program import Program
@@ -263,8 +263,8 @@ def test_the_door_hands_one_listener_to_all_and_lets_go_of_it(tmp_path: Path) ->
     door = Door("127.0.0.1", port, path)
     thread = threading.Thread(target=door.hand_out)
     thread.start()
-    first, one = _listener(str(path), 60.0)
-    second, other = _listener(str(path), 60.0)
+    first, one = connect(str(path), 60.0)
+    second, other = connect(str(path), 60.0)
     caller = socket.create_connection(("127.0.0.1", port))
     one.close()  # whoever called stays in the queue for the other
     accepted, _ = other.accept()
@@ -286,9 +286,9 @@ def test_the_door_forgets_services_that_have_ended(tmp_path: Path) -> None:
     thread = threading.Thread(target=door.hand_out)
     thread.start()
     for _ in range(5):
-        for each in _listener(str(tmp_path / "door"), 60.0):
+        for each in connect(str(tmp_path / "door"), 60.0):
             each.close()
-    last = _listener(str(tmp_path / "door"), 60.0)
+    last = connect(str(tmp_path / "door"), 60.0)
     assert len(door._held) <= 2  # the last, and at most the one whose end came after it was looked at
     door.close()
     thread.join(60)
@@ -298,7 +298,7 @@ def test_the_door_forgets_services_that_have_ended(tmp_path: Path) -> None:
 
 def test_no_door_is_told(tmp_path: Path) -> None:
     with pytest.raises(TargetUnavailable, match="door") as told:
-        _listener(str(tmp_path / "door"), 0.0)
+        connect(str(tmp_path / "door"), 0.0)
     assert "update" in told.value.remedy
 
 

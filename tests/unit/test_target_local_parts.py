@@ -17,11 +17,8 @@ from likewise.core.errors import BundleTampered, ModelNotFound, NotDeployed, Wro
 from likewise.core.options import as_json, coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
-from likewise.server.run import HAND_OVER
 from likewise.targets.base import Live, Receipt, Target
-from likewise.targets.local import service
 from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
 from likewise.targets.local.options import LocalOptions
 from likewise.targets.local.place import keep_only, place
@@ -61,10 +58,6 @@ def test_the_target_is_what_a_target_is() -> None:
     assert isinstance(target, Live)
     with pytest.raises(WrongUsage):
         LocalTarget("local://elsewhere")
-
-
-def test_both_sides_mean_the_same_signal() -> None:
-    assert service.HAND_OVER == HAND_OVER
 
 
 def test_the_deployments_file_is_written_whole_and_read_back(home: Home) -> None:
@@ -255,4 +248,4 @@ def test_a_deployment_without_processes_is_failing_with_a_remedy(home: Home) -> 
     assert (status.state, status.url) == ("failing", "http://127.0.0.1:1")
     assert "likewise update one" in status.about
     with pytest.raises(NotDeployed):
-        invoke("http://127.0.0.1:1", ASKED.options, b"{}", "application/json")
+        LocalTarget("local").predict(receipt, b"{}", "application/json")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
-from oip_room import (
+from tests.support.oip import (
     ANY,
     DTYPES,
     LEAF,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
-from oip_room import ANY, DTYPES, ONE, UNSAID, answered, column, read, signature, spec, without_nan
+from tests.support.oip import ANY, DTYPES, ONE, UNSAID, answered, column, read, signature, spec, without_nan
 
 from likewise.core.errors import BadRequest, ModelFailed
 from likewise.wire.oip import AskedOutput, InferCall, encode_infer, model_metadata, server_metadata

@@ -5,6 +5,7 @@ One class a code; `docs/errors.md` has one row a class and a test compares the t
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 
@@ -19,6 +20,18 @@ class LikewiseError(Exception):
     mlflow_code: ClassVar[str] = "INTERNAL_ERROR"  # what MLflow's clients read in `error_code`
     exit_code: ClassVar[int] = 1
     retry_after_s: float | None = None  # when the same request may be sent again, where that can help
+
+    def __init_subclass__(
+        cls,
+        status: int | None = None,
+        mlflow_code: str | None = None,
+        exit_code: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        """The code is the class's name; what is not given is the base's."""
+        cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).upper()
+        cls.status, cls.mlflow_code = status or cls.status, mlflow_code or cls.mlflow_code
+        cls.exit_code, cls.retry_after_s = exit_code or cls.exit_code, retry_after_s or cls.retry_after_s
 
     def __init__(self, cause: str, *, remedy: str) -> None:
         self.cause = _printable(cause)
@@ -44,296 +57,166 @@ def _rebuild(kind: type[LikewiseError], cause: str, remedy: str, retry_after_s: 
     return error
 
 
-class WrongUsage(LikewiseError):
+class WrongUsage(LikewiseError, status=400, mlflow_code="INVALID_PARAMETER_VALUE", exit_code=2):
     """A command or a call that cannot mean anything."""
-
-    code = "WRONG_USAGE"
-    status = 400
-    mlflow_code = "INVALID_PARAMETER_VALUE"
-    exit_code = 2
 
 
 class MissingExtra(LikewiseError):
     """A library of an optional extra is not installed."""
 
-    code = "MISSING_EXTRA"
-
 
 # --- models, bundles -------------------------------------------------------------------------------------------------
 
 
-class ModelNotFound(LikewiseError):
+class ModelNotFound(LikewiseError, status=404, mlflow_code="RESOURCE_DOES_NOT_EXIST"):
     """A model URI that names nothing: no such run, version, alias or path."""
 
-    code = "MODEL_NOT_FOUND"
-    status = 404
-    mlflow_code = "RESOURCE_DOES_NOT_EXIST"
 
-
-class ModelInvalid(LikewiseError):
+class ModelInvalid(LikewiseError, status=400, mlflow_code="INVALID_PARAMETER_VALUE"):
     """What the URI names is not an MLflow model, or not one that can be loaded."""
 
-    code = "MODEL_INVALID"
-    status = 400
-    mlflow_code = "INVALID_PARAMETER_VALUE"
 
-
-class StoreUnreachable(LikewiseError):
+class StoreUnreachable(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE"):
     """The tracking server or artifact store does not answer, or refuses."""
 
-    code = "STORE_UNREACHABLE"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
 
-
-class CodeNotTrusted(LikewiseError):
+class CodeNotTrusted(LikewiseError, status=403, mlflow_code="PERMISSION_DENIED"):
     """The model needs its own Python code, and nobody has allowed it."""
-
-    code = "CODE_NOT_TRUSTED"
-    status = 403
-    mlflow_code = "PERMISSION_DENIED"
 
 
 class ReferenceMissing(LikewiseError):
     """The pipeline opens a model or a file that the bundle does not carry."""
 
-    code = "REFERENCE_MISSING"
-
 
 class NotSelfContained(LikewiseError):
     """The bundle was built, but does not load, or not with the same answers, away from where it was made."""
-
-    code = "NOT_SELF_CONTAINED"
 
 
 class RowWiseRefuted(LikewiseError):
     """The model says that its rows are independent, and a trial shows that they are not."""
 
-    code = "ROW_WISE_REFUTED"
-
 
 class BundleInvalid(LikewiseError):
     """Not a bundle, or one of a format that this version does not read."""
-
-    code = "BUNDLE_INVALID"
 
 
 class BundleTampered(LikewiseError):
     """A bundle whose bytes are not those that its manifest names."""
 
-    code = "BUNDLE_TAMPERED"
-
 
 class UnsafeArchive(LikewiseError):
     """An archive or a model folder with a path that escapes, a link, or a special file."""
-
-    code = "UNSAFE_ARCHIVE"
 
 
 class EngineUnavailable(LikewiseError):
     """The bundle has no such engine, or it cannot run here."""
 
-    code = "ENGINE_UNAVAILABLE"
-
 
 # --- input and output ------------------------------------------------------------------------------------------------
 
 
-class BadRequest(LikewiseError):
+class BadRequest(LikewiseError, status=400, mlflow_code="BAD_REQUEST"):
     """What the client sent is wrong; the cause names the field and the row."""
 
-    code = "BAD_REQUEST"
-    status = 400
-    mlflow_code = "BAD_REQUEST"
 
-
-class UnsupportedContentType(LikewiseError):
+class UnsupportedContentType(LikewiseError, status=415, mlflow_code="BAD_REQUEST"):
     """A content type that no front door reads."""
 
-    code = "UNSUPPORTED_CONTENT_TYPE"
-    status = 415
-    mlflow_code = "BAD_REQUEST"
 
-
-class BodyTooLarge(LikewiseError):
+class BodyTooLarge(LikewiseError, status=413, mlflow_code="REQUEST_LIMIT_EXCEEDED"):
     """A request body over the limit."""
 
-    code = "BODY_TOO_LARGE"
-    status = 413
-    mlflow_code = "REQUEST_LIMIT_EXCEEDED"
 
-
-class RowRefused(LikewiseError):
+class RowRefused(LikewiseError, status=422, mlflow_code="INVALID_PARAMETER_VALUE"):
     """The model, or its signature, refuses this row; its neighbours are not concerned."""
-
-    code = "ROW_REFUSED"
-    status = 422
-    mlflow_code = "INVALID_PARAMETER_VALUE"
 
 
 class ModelRaised(RowRefused):
     """The model raised an exception of its own on this row; its neighbours are not concerned."""
 
-    code = "MODEL_RAISED"
-
 
 class ModelFailed(LikewiseError):
     """The model fails on every distinct item: it is broken, not the input."""
 
-    code = "MODEL_FAILED"
-    status = 500
-    mlflow_code = "INTERNAL_ERROR"
 
-
-class Overloaded(LikewiseError):
+class Overloaded(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
     """More is waiting than can be answered within the deadline, or than may wait."""
 
-    code = "OVERLOADED"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
-    retry_after_s = 1.0
 
-
-class DeadlineExceeded(LikewiseError):
+class DeadlineExceeded(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED"):
     """The answer did not come within the deadline."""
 
-    code = "DEADLINE_EXCEEDED"
-    status = 504
-    mlflow_code = "DEADLINE_EXCEEDED"
 
-
-class WorkerDied(LikewiseError):
+class WorkerDied(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
     """The process that ran the model ended while it held this item; it is replaced, and the item may be sent again."""
 
-    code = "WORKER_DIED"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
-    retry_after_s = 1.0
 
-
-class BodyTimeout(LikewiseError):
+class BodyTimeout(LikewiseError, status=408, mlflow_code="BAD_REQUEST"):
     """The request's body did not arrive in time."""
 
-    code = "BODY_TIMEOUT"
-    status = 408
-    mlflow_code = "BAD_REQUEST"
 
-
-class Unauthorized(LikewiseError):
+class Unauthorized(LikewiseError, status=401, mlflow_code="UNAUTHENTICATED"):
     """The request has no token, or not one that the server knows."""
 
-    code = "UNAUTHORIZED"
-    status = 401
-    mlflow_code = "UNAUTHENTICATED"
 
-
-class Draining(LikewiseError):
+class Draining(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
     """The server is stopping and takes no new work."""
 
-    code = "DRAINING"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
-    retry_after_s = 1.0
 
-
-class NotReady(LikewiseError):
+class NotReady(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
     """The model is still being loaded, or its warm-up failed."""
 
-    code = "NOT_READY"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
-    retry_after_s = 1.0
 
-
-class RouteNotFound(LikewiseError):
+class RouteNotFound(LikewiseError, status=404, mlflow_code="ENDPOINT_NOT_FOUND"):
     """The server has nothing at this path."""
 
-    code = "ROUTE_NOT_FOUND"
-    status = 404
-    mlflow_code = "ENDPOINT_NOT_FOUND"
 
-
-class MethodNotAllowed(LikewiseError):
+class MethodNotAllowed(LikewiseError, status=405, mlflow_code="BAD_REQUEST"):
     """The path is there, but not for this HTTP method."""
-
-    code = "METHOD_NOT_ALLOWED"
-    status = 405
-    mlflow_code = "BAD_REQUEST"
 
 
 class InputNotFound(LikewiseError):
     """The input file does not exist or cannot be read."""
 
-    code = "INPUT_NOT_FOUND"
-
 
 class InputInvalid(LikewiseError):
     """The input cannot be read as what it says it is, or lacks a column that the model needs."""
-
-    code = "INPUT_INVALID"
 
 
 class OutputRefused(LikewiseError):
     """The output cannot be written: it exists, its folder does not, or the disk is full."""
 
-    code = "OUTPUT_REFUSED"
-
 
 class TooManyQuarantined(LikewiseError):
     """More rows were quarantined than the job allows."""
-
-    code = "TOO_MANY_QUARANTINED"
 
 
 class PortTaken(LikewiseError):
     """Another process listens on the address."""
 
-    code = "PORT_TAKEN"
-
 
 # --- deployments -----------------------------------------------------------------------------------------------------
 
 
-class NotDeployed(LikewiseError):
+class NotDeployed(LikewiseError, status=404, mlflow_code="RESOURCE_DOES_NOT_EXIST"):
     """No deployment of this name, or nothing answers where it should stand."""
 
-    code = "NOT_DEPLOYED"
-    status = 404
-    mlflow_code = "RESOURCE_DOES_NOT_EXIST"
 
-
-class AlreadyDeployed(LikewiseError):
+class AlreadyDeployed(LikewiseError, status=409, mlflow_code="RESOURCE_ALREADY_EXISTS"):
     """A deployment of this name stands there already."""
 
-    code = "ALREADY_DEPLOYED"
-    status = 409
-    mlflow_code = "RESOURCE_ALREADY_EXISTS"
 
-
-class TargetUnavailable(LikewiseError):
+class TargetUnavailable(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE"):
     """The place to deploy to cannot be reached, or lacks what the deployment needs."""
-
-    code = "TARGET_UNAVAILABLE"
-    status = 503
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
 
 
 class DeployFailed(LikewiseError):
     """The place refused, or what was deployed does not answer as it should; what was begun has been taken back."""
 
-    code = "DEPLOY_FAILED"
 
-
-class Busy(LikewiseError):
+class Busy(LikewiseError, status=409, mlflow_code="TEMPORARILY_UNAVAILABLE"):
     """Another process is changing the same deployment."""
 
-    code = "BUSY"
-    status = 409
-    mlflow_code = "TEMPORARILY_UNAVAILABLE"
 
-
-class Interrupted(LikewiseError):
+class Interrupted(LikewiseError, exit_code=130):
     """Stopped by the user."""
-
-    code = "INTERRUPTED"
-    exit_code = 130

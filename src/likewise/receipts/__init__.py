@@ -1,5 +1,5 @@
 """What is deployed where: one SQLite file of this user's."""
 
-from likewise.receipts.store import Receipts, Run, data_home, receipts_file
+from likewise.receipts.store import Receipts, Run, data_home
 
-__all__ = ["Receipts", "Run", "data_home", "receipts_file"]
+__all__ = ["Receipts", "Run", "data_home"]

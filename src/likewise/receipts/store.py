@@ -32,11 +32,6 @@ def data_home() -> Path:
     return Path(home) if home else user_data_path("likewise")
 
 
-def receipts_file() -> Path:
-    """`receipts.db` in the data folder."""
-    return data_home() / "receipts.db"
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """A plan that was begun and has not ended. outputs: of the steps that were begun; None where one gave none yet."""
@@ -49,7 +44,7 @@ class Receipts:
     """The store. Each call is a transaction of its own; OutputRefused where the file cannot be used."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path or receipts_file()
+        self._path = path or data_home() / "receipts.db"
 
     @property
     def folder(self) -> Path:
@@ -58,25 +53,17 @@ class Receipts:
 
     def get(self, target: str, name: str) -> dict[str, Any] | None:
         """The receipt of a deployment."""
-        with self._connected() as database:
-            row = database.execute(
-                "SELECT receipt FROM receipts WHERE target = ? AND name = ?", (target, name)
-            ).fetchone()
-        return None if row is None else dict(json.loads(row[0]))
+        rows = self._read("SELECT receipt FROM receipts WHERE target = ? AND name = ?", target, name)
+        return rows[0][0] if rows else None
 
     def all(self) -> list[dict[str, Any]]:
         """Every receipt, by name and target."""
-        with self._connected() as database:
-            rows = database.execute("SELECT receipt FROM receipts ORDER BY name, target").fetchall()
-        return [dict(json.loads(row[0])) for row in rows]
+        return [receipt for (receipt,) in self._read("SELECT receipt FROM receipts ORDER BY name, target")]
 
     def unfinished(self, target: str, name: str) -> Run | None:
         """The run that was begun for this deployment and has not ended."""
-        with self._connected() as database:
-            row = database.execute(
-                "SELECT plan, outputs FROM runs WHERE target = ? AND name = ?", (target, name)
-            ).fetchone()
-        return None if row is None else Run(json.loads(row[0]), json.loads(row[1]))
+        rows = self._read("SELECT plan, outputs FROM runs WHERE target = ? AND name = ?", target, name)
+        return Run(*rows[0]) if rows else None
 
     def note(self, target: str, name: str, run: Run) -> None:
         """How far a run is."""
@@ -93,6 +80,10 @@ class Receipts:
             database.execute("DELETE FROM receipts WHERE target = ? AND name = ?", (target, name))
             if receipt is not None:
                 database.execute("INSERT INTO receipts VALUES (?, ?, ?)", (target, name, json.dumps(receipt)))
+
+    def _read(self, query: str, *values: str) -> list[list[Any]]:
+        with self._connected() as database:
+            return [list(map(json.loads, row)) for row in database.execute(query, values)]
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:

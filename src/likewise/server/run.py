@@ -26,7 +26,6 @@ from likewise.server.service import Service, State
 OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more
 SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
 LOOK_S = 0.02  # how often to look whether the model is warm
-HAND_OVER = signal.SIGUSR1  # to a process on a shared listener: another one accepts now
 
 Announce = Callable[[str], None]
 
@@ -36,6 +35,7 @@ def run(
     options: ServerOptions | None = None,
     *,
     listener: socket.socket | None = None,
+    leave_on: signal.Signals | None = None,
     on_listening: Announce | None = None,
     on_ready: Announce | None = None,
     on_left: Announce | None = None,
@@ -45,8 +45,8 @@ def run(
     `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken and WrongUsage (an address) at once,
     and what loading the engine raised.
     listener: one that other processes share.  Then nothing is accepted before the model is warm, one that does not
-    become warm is an error, and HAND_OVER ends this process as soon as its connections are answered; `on_left` is
-    told when it accepts no more.
+    become warm is an error.  leave_on: the signal on which this process leaves such a listener to the others, of which
+    `on_left` is told, and ends as soon as its connections are answered.
     """
     options = options or ServerOptions()
     service: Service = app.state.service
@@ -55,8 +55,8 @@ def run(
     sock = listener or listen(options.host, options.port, guarded=guarded)
     config = _config(app, app if listener is None else _warm_first(app, service), options)
     server = _Server(config, service, options.drain_linger_s, on_listening, on_ready, on_left)
-    if listener is not None:
-        signal.signal(HAND_OVER, server.hand_over)
+    if leave_on is not None:
+        signal.signal(leave_on, server.hand_over)
     try:
         server.run(sockets=[sock])
     except SystemExit:  # uvicorn's, where the start was called off

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from likewise.bundles.format import MANIFEST, load_manifest
-from likewise.bundles.trust import Trust
 from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import runs_code
 from likewise.engine.options import EngineOptions
@@ -12,7 +11,7 @@ from likewise.engine.options import EngineOptions
 def needs_trust(model: ModelSpec) -> bool:
     """Whether every engine that may be chosen runs code that is not trusted; False where the folder is gone."""
     manifest = model.folder / MANIFEST
-    if model.trust or not manifest.is_file() or Trust().allows(digest=model.digest):
+    if model.trust or not manifest.is_file():
         return False
     choice = EngineOptions.of(model)
     entries = [each for each in load_manifest(manifest.read_bytes()).engines if choice.takes(each)]

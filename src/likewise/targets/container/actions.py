@@ -16,6 +16,7 @@ from likewise.targets.container.making import make_image, remove_image
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import await_ready, remove_containers, stop_version, version_command
+from likewise.targets.listener import HAND_OVER
 
 Params = Mapping[str, Any]
 
@@ -102,8 +103,8 @@ def tidy(program: Program, params: Params) -> Outputs:
 def stop(program: Program, params: Params) -> Outputs:
     """The door lets go of the port, the versions answer what they have, and end."""
     standing = look.standing(program, params["name"])
-    if standing.door is not None and standing.door.running:
-        program.try_("kill", "--signal=USR1", standing.door.name)  # one that has ended meanwhile needs none
+    if standing.door is not None and standing.door.running:  # one that has ended meanwhile needs no signal
+        program.try_("kill", f"--signal={HAND_OVER.name}", standing.door.name)
     for each in standing.versions:
         if each.running:
             stop_version(program, each.name, _options(params))

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from likewise.targets.listener import HAND_OVER, give
+
 FOLDER = "/run/likewise"
 SOCKET = f"{FOLDER}/door"
 BACKLOG = 2048
@@ -48,7 +50,7 @@ class Door:
                         service.close()
                         return
                     with suppress(OSError):  # it has ended meanwhile
-                        socket.send_fds(service, [b"."], [self._listener.fileno()])
+                        give(service, self._listener.fileno())
                         self._held.append(service)
 
     def close(self) -> None:
@@ -78,7 +80,7 @@ def _ended(service: socket.socket) -> bool:
 def main(arguments: Sequence[str]) -> int:
     """Until SIGTERM; the exit code."""
     ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGUSR1})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, HAND_OVER})
     host, port = arguments
     try:
         door = Door(host, int(port))
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     threading.Thread(target=door.hand_out, daemon=True).start()
     sys.stderr.write(f"{OPEN} at {host}:{port}\n")
-    while signal.sigwait({*ends, signal.SIGUSR1}) == signal.SIGUSR1:
+    while signal.sigwait({*ends, HAND_OVER}) == HAND_OVER:
         door.close()
     return 0
 

@@ -15,13 +15,13 @@ for _number in (signal.SIGTERM, signal.SIGUSR1):
 import logging  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
-import threading  # noqa: E402
 import time  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
 from likewise.container.machine import settle  # noqa: E402
 from likewise.core.errors import LikewiseError, TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
+from likewise.targets.listener import HAND_OVER, end_with, take  # noqa: E402
 
 WAIT_S = 60.0  # for the door, which may be starting as well
 LOOK_S = 0.05
@@ -31,50 +31,44 @@ def main() -> int:
     """Serve until told to end; the exit code."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settle(os.environ)  # before any library that counts cores is loaded
-    gone = threading.Event()
     try:
-        door, listener = _listener(SOCKET, WAIT_S)
-        threading.Thread(target=_end_with, args=(door, gone), daemon=True).start()
-        _serve(listener)
+        return _serve()
     except LikewiseError as error:
         _say(f"{error.code}: {error.cause}\nremedy: {error.remedy}")
         return error.exit_code
-    return 1 if gone.is_set() else 0
 
 
-def _serve(listener: socket.socket) -> None:
+def _serve() -> int:
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.options import read_options
     from likewise.server.run import run
 
     options = read_options(os.environ)
+    door, listener = connect(SOCKET, WAIT_S)
+    gone = end_with(door, options.drain_linger_s + options.drain_timeout_s)
     app = container_app(find_model(options, _say), options)
-    run(app, options, listener=listener, on_ready=lambda _: _say(f"{READY}, engine {app.state.service.engine_label}"))
+
+    def ready(_: str) -> None:
+        _say(f"{READY}, engine {app.state.service.engine_label}")
+
+    run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=ready)
+    return 1 if gone.is_set() else 0
 
 
-def _listener(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
-    """The connection to the door, and what it handed over; TargetUnavailable."""
+def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
+    """The connection to the door, and the listener that it gives; TargetUnavailable."""
     until = time.monotonic() + wait_s
     while True:
         door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(OSError):
             door.connect(path)
-            handles = socket.recv_fds(door, 1, 1)[1]
-            if handles:
+            if handles := take(door):
                 return door, socket.socket(fileno=handles[0])
         door.close()
         if time.monotonic() > until:
             raise TargetUnavailable(f"no door at {path}", remedy="likewise update NAME starts it again")
         time.sleep(LOOK_S)
-
-
-def _end_with(door: socket.socket, gone: threading.Event) -> None:
-    """It says nothing more: the end of the connection is the door's."""
-    with suppress(OSError):
-        door.recv(1)
-    gone.set()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(text: str) -> None:

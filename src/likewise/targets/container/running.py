@@ -16,6 +16,7 @@ from likewise.targets.container.door import FOLDER, READY
 from likewise.targets.container.look import Container, door_name
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import Program
+from likewise.targets.listener import HAND_OVER
 
 LOOK_S = 0.1
 ASK_S = 5.0
@@ -32,7 +33,8 @@ def version_command(name: str, params: Params, options: ContainerTargetOptions) 
     network = "none" if options.isolated else options.network
     return [
         *run_command(name, look.VERSION, params, options, labels),
-        "--stop-signal=SIGUSR1",  # another version, or the same one when it comes back, takes who comes from then on
+        # Another version, or the same one when it comes back, takes who comes from then on.
+        f"--stop-signal={HAND_OVER.name}",
         f"--stop-timeout={options.stop_timeout_s}",
         *([f"--network={network}"] if network else []),
         *([f"--memory={options.memory}"] if options.memory else []),

@@ -1,7 +1,8 @@
-"""The service of a local deployment: `python -m likewise.targets.local.child LISTENER CHANNEL LOCK`, inherited handles.
+"""The service of a local deployment: `python -m likewise.targets.local.child CHANNEL`, an inherited handle.
 
-The supervisor says over the channel what to serve; this process says back when it is ready, when it accepts no more, or
-why it cannot serve.  When the supervisor is gone, it answers what it has and ends.
+The supervisor gives it the listener and the lock over the channel, and says what to serve; this process says back when
+it is ready, when it accepts no more, or why it cannot serve.  When the supervisor is gone, it answers what it has and
+ends.
 """
 
 from __future__ import annotations
@@ -9,42 +10,36 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.options import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
+from likewise.targets.listener import HAND_OVER, end_with, take
 from likewise.targets.local.home import Asked
 from likewise.targets.local.options import LocalOptions
 
-FORCED_S = 5.0  # after the drain, for an orphan that does not end
 
-
-def main(handles: Sequence[str]) -> int:
+def main(channel: int) -> int:
     """Serve until told to end; the exit code."""
-    listener, channel, lock = (int(handle) for handle in handles)
-    for handle in (listener, channel, lock):
-        os.set_inheritable(handle, False)  # what the model starts holds none of them
+    os.set_inheritable(channel, False)  # what the model starts holds none of these
     supervisor = socket.socket(fileno=channel)
-    lines = supervisor.makefile("rb")
-    said = json.loads(lines.readline())
+    handles = take(supervisor, 2)
+    said = json.loads(supervisor.makefile("rb").readline() or "null")
+    if said is None:
+        return 1  # the supervisor is gone
     asked = Asked.from_dict(said["asked"])
     options = coerce(LocalOptions, asked.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    drain_s = options.drain_linger_s + options.drain_timeout_s
-    threading.Thread(target=_end_with_supervisor, args=(lines, drain_s), name="likewise-orphan", daemon=True).start()
+    end_with(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:
-        _serve(Path(said["bundle"]), asked, options, socket.socket(fileno=listener), supervisor)
+        _serve(Path(said["bundle"]), asked, options, socket.socket(fileno=handles[0]), supervisor)
     except LikewiseError as error:
         _say(supervisor, {"failed": error.as_dict()})
         return error.exit_code
@@ -59,6 +54,7 @@ def _serve(path: Path, asked: Asked, options: LocalOptions, listener: socket.soc
         bundle_app(bundle, asked.model, options),
         options,
         listener=listener,
+        leave_on=HAND_OVER,
         on_ready=lambda url: _say(supervisor, {"ready": url}),
         on_left=lambda url: _say(supervisor, {"left": url}),
     )
@@ -71,14 +67,5 @@ def _say(supervisor: socket.socket, what: Mapping[str, Any]) -> None:
         logging.getLogger(__name__).warning("the supervisor is gone")
 
 
-def _end_with_supervisor(lines: BinaryIO, drain_s: float) -> None:
-    """Nothing more is ever sent: the end of the lines is the supervisor's."""
-    with suppress(OSError):
-        lines.readline()
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(drain_s + FORCED_S)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(int(sys.argv[1])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,6 @@ def open_control(path: Path) -> socket.socket:
     path.chmod(0o600)
     sock.listen(BACKLOG)
     return sock
-
-
-def error_of(reply: Mapping[str, Any]) -> dict[str, str] | None:
-    """The failure that a reply tells of: code, cause, remedy."""
-    return reply.get("error")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.server.port import listen, url_of
-from likewise.targets.local.control import Gone, ask, error_of, open_control
+from likewise.targets.local.control import Gone, ask, open_control
 from likewise.targets.local.home import Asked, Deployment, Home
 
 STATUS_S = 10.0
@@ -59,8 +59,7 @@ def switch(home: Home, asked: Asked) -> dict[str, Any]:
     try:
         said = status_of(home)
         if Asked.from_dict(said["asked"]) != asked:
-            reply = ask(home.control, _patience(asked.options), "update", asked=asked.as_dict())
-            _raise(error_of(reply))
+            _check(ask(home.control, _patience(asked.options), "update", asked=asked.as_dict()))
         return _outputs(home, said["pid"])
     except Gone:
         return _launch(home, asked)
@@ -141,7 +140,7 @@ def _spawn(home: Home, handles: tuple[int, int, int]) -> None:
 def _await(home: Home, asked: Asked, begin: int) -> int:
     """The supervisor's process id, once its first service is ready.  Raises why it is not."""
     try:
-        _raise(error_of(ask(home.control, _patience(asked.options), "wait")))
+        _check(ask(home.control, _patience(asked.options), "wait"))
         return int(status_of(home)["pid"])
     except Gone as error:
         raise DeployFailed(
@@ -149,8 +148,9 @@ def _await(home: Home, asked: Asked, begin: int) -> int:
         ) from error
 
 
-def _raise(error: Mapping[str, str] | None) -> None:
-    if error is not None:
+def _check(reply: Mapping[str, Any]) -> None:
+    """Raise the failure that the reply tells of."""
+    if (error := reply.get("error")) is not None:
         kind = _OURS.get(error["code"], DeployFailed)
         raise kind(f"the service does not start: {error['cause']}", remedy=error["remedy"])
 

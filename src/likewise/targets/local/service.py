@@ -16,11 +16,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from likewise.targets.listener import FORCED_S, HAND_OVER, give
 from likewise.targets.local.home import Asked, Home
 
 LEAVE_S = 5.0  # for a process that was told to accept no more
-FORCED_S = 5.0  # after its drain, for a process that does not end
-HAND_OVER = signal.SIGUSR1  # as likewise.server.run has it, which is not imported here
 
 
 class NotServing(Exception):
@@ -32,7 +31,7 @@ class NotServing(Exception):
 
 
 class Service:
-    """A process that serves `asked`; `handles` are the listener and the lock, which it inherits."""
+    """A process that serves `asked`."""
 
     def __init__(self, home: Home, asked: Asked) -> None:
         self.asked = asked
@@ -42,15 +41,14 @@ class Service:
         self.ready_since = 0.0  # time.monotonic()
 
     async def start(self, handles: Sequence[int]) -> None:
-        """The process, which begins to load."""
+        """The process, which begins to load; `handles`: the listener and the lock, which it holds from now on."""
         ours, theirs = socket.socketpair()
-        listener, lock = handles
         with theirs:
+            give(ours, *handles)
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "likewise.targets.local.child"),
-                *(str(each) for each in (listener, theirs.fileno(), lock)),
+                *(sys.executable, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(listener, theirs.fileno(), lock),
+                pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # what the model starts ends with it
             )
         self.pid = self._process.pid

@@ -14,11 +14,10 @@ from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.options import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
-from likewise.server.auth import Tokens
-from likewise.targets.asking import served_digest
+from likewise.server.auth import Tokens, authorization
+from likewise.targets.asking import invoke, served_digest
 from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.local.control import Gone
-from likewise.targets.local.door import invoke
 from likewise.targets.local.home import Asked, Deployment, Home
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.options import LocalOptions
@@ -137,7 +136,9 @@ class LocalTarget:
         deployment = _home(receipt.name).read()
         if deployment is None:
             raise NotDeployed(f"nothing is deployed as {receipt.name!r}", remedy="likewise list shows what is")
-        return invoke(deployment.url, deployment.asked.options, body, content_type)
+        options = deployment.asked.options
+        headers = {"Content-Type": content_type, **authorization(options["token_file"])}
+        return invoke(deployment.url, headers, body, deadline_s=options["deadline_s"])
 
     def found(self) -> Sequence[Receipt]:
         """Of every folder with a deployment's file."""

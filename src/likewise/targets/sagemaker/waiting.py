@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SHORTEST_S, LONGEST_S, GROWTH = 0.2, 15.0, 1.4
+SHORTEST_S, LONGEST_S, GROWTH = 0.05, 15.0, 1.4
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class TargetUnderTest:
     integer_option: the name of an option that takes a whole number; the suite misspells it, and gives it a text.
     callers: how many callers of each kind ask during an update; fewer where the target needs the processor itself.
     headers: what they send with each request.
+    pyfunc_options: further options for the model that MLflow loads.
     names_bundle: whether its answers carry `X-Likewise-Bundle`.
     """
 
@@ -63,6 +64,7 @@ class TargetUnderTest:
     integer_option: str = "port"
     callers: int = 4
     headers: Mapping[str, str] = field(default_factory=dict)
+    pyfunc_options: Mapping[str, str] = field(default_factory=dict)
     names_bundle: bool = True
 
     def called(self, receipt: Receipt) -> Callers:
@@ -109,11 +111,18 @@ class TargetSuite:
 
     @pytest.fixture(scope="class")
     @classmethod
+    def pipeline(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A bundle of a pipeline whose engine runs none of the model's code."""
+        return classifier_bundle(tmp_path_factory.mktemp("models") / "pipeline")
+
+    @pytest.fixture(scope="class")
+    @classmethod
     def standing(cls, target: TargetUnderTest, one: Path) -> Iterator[Receipt]:
         """A deployment of `one`; every test leaves it as it was."""
+        before = target.left()
         yield deployments.deploy(one, target.uri, STANDING, target.options, trust=True)
         deployments.delete(STANDING)
-        assert target.left() == []
+        assert target.left() == before
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -157,8 +166,8 @@ class TargetSuite:
         assert [each.name for each in deployments.deployments()] == [standing.name]
         place = open_target(target.uri)
         assert isinstance(place, Live)
-        (found,) = place.found()
-        assert (found.name, found.target, found.model.digest) == (standing.name, standing.target, digest_of(one))
+        found = {each.name: each for each in place.found()}[standing.name]
+        assert (found.target, found.model.digest) == (standing.target, digest_of(one))
         assert found.output("url") == standing.output("url")
         status = deployments.status(standing.name)[1]
         assert (status.state, status.url, status.bundle) == ("ready", standing.output("url"), digest_of(one))
@@ -224,17 +233,16 @@ class TargetSuite:
 
     # --- models --------------------------------------------------------------------------------------------------
 
-    def test_a_pipeline_answers_as_its_bundle_does_and_needs_no_trust(self, deploy: Deploy, tmp_path: Path) -> None:
+    def test_a_pipeline_answers_as_its_bundle_does_and_needs_no_trust(self, deploy: Deploy, pipeline: Path) -> None:
         from likewise.testing.classifier import TEXTS
 
-        path = classifier_bundle(tmp_path / "pipeline")
-        deploy(path, "pipeline", trust=False)
-        with likewise.open_bundle(path) as bundle:
+        deploy(pipeline, "pipeline", trust=False)
+        with likewise.open_bundle(pipeline) as bundle:
             expected = bundle.predict(pd.DataFrame({"text": TEXTS})).to_dict("records")
         assert predictions("pipeline", *TEXTS) == expected
 
-    def test_a_pyfunc_answers(self, deploy: Deploy, tmp_path: Path) -> None:
-        deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc")
+    def test_a_pyfunc_answers(self, target: TargetUnderTest, deploy: Deploy, tmp_path: Path) -> None:
+        deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc", **target.pyfunc_options)
         assert predictions("pyfunc", "a", "ü😀") == ["py:A", "py:Ü😀"]
 
     @pytest.mark.parametrize("how", ["tampered", "needs trust", "raises", "ends its process"])

@@ -45,6 +45,8 @@ class Account:
         self._url = url
         self._lock = threading.Lock()
         self._followed: list[_Followed] = []
+        self._clients: dict[str, Any] = {}
+        self._creating = threading.Lock()
 
     def arn(self, kind: str, name: str) -> str:
         """Of one of SageMaker's resources."""
@@ -168,10 +170,14 @@ class Account:
         return need("botocore.exceptions", extra="aws")
 
     def _client(self, service: str) -> Any:
-        config = need("botocore.config", extra="aws").Config(
-            user_agent_extra=AGENT, s3={"addressing_style": "path"}, retries={"max_attempts": 0}
-        )
-        return self._session.client(service, endpoint_url=self._url, config=config)
+        """Its client, which several threads may use, though only one may make it."""
+        with self._creating:
+            if service not in self._clients:
+                config = need("botocore.config", extra="aws").Config(
+                    user_agent_extra=AGENT, s3={"addressing_style": "path"}, retries={"max_attempts": 0}
+                )
+                self._clients[service] = self._session.client(service, endpoint_url=self._url, config=config)
+            return self._clients[service]
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from likewise.targets.sagemaker.emulator.account import Account, Unreadable
 from likewise.targets.sagemaker.emulator.runner import Container, ImageNotFound, Launch, NotStarted, Reply, Runner, ask
 
 PING_S = 2.0
-LOOK_S = 0.2
+LOOK_S = 0.02
 GRACE_S = 30.0  # between SIGTERM and SIGKILL
 REASON = 1024  # characters of a FailureReason
 LINES = 8  # of a container's log

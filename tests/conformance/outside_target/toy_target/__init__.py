@@ -1,0 +1,1 @@
+"""A target for Likewise: each deployment is a process of this machine (Linux)."""

@@ -1,0 +1,40 @@
+"""A target of another package, found by its entry point, passes the suite that ships with Likewise."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+OUTSIDE = Path(__file__).with_name("outside_target")
+
+
+def test_a_target_of_another_package_passes_the_suite(tmp_path: Path) -> None:
+    package = shutil.copytree(OUTSIDE, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
+    site = install(package, tmp_path / "site")
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "tests", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 't'}"]
+    done = subprocess.run(
+        command, cwd=package, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert re.search(r"^18 passed\b(?!.*(skipped|deselected))", done.stdout, re.MULTILINE), done.stdout[-2000:]
+
+
+def install(package: Path, site: Path) -> Path:
+    """What an installer makes of the package, as its pyproject.toml says: its modules, its name and entry points."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    info = site / f"toy_target-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    shutil.move(package / "toy_target", site)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    points = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(points))
+    return site

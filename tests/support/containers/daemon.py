@@ -1,0 +1,112 @@
+"""A container engine of the tests' own: Docker's daemon, which leaves nothing behind, and Podman."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.support.machine import cannot_see, need_program
+
+PATIENCE = 120.0  # seconds; a daemon needs two
+LOOK_S = 0.05
+KEPT = "layers"
+"""The tag of images that stay in the daemon as long as it runs, so that their layers are loaded once."""
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A daemon at `host`."""
+
+    host: str
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """Its command."""
+        return ("docker", "-H", self.host)
+
+    def __call__(self, *arguments: str, given: str | None = None) -> str:
+        """What the command writes; it must not fail."""
+        done = subprocess.run([*self.program, *arguments], input=given, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.strip()
+
+    def inspected(self, container: str) -> dict[str, Any]:
+        """All that it knows of a container."""
+        found: dict[str, Any] = json.loads(self("container", "inspect", container))[0]
+        return found
+
+    def left(self) -> list[str]:
+        """Containers, volumes and images of deployments."""
+        label = "label=likewise.deployment"
+        containers = self("container", "ls", "--all", "--filter", label, "--format", "container {{.Names}}")
+        volumes = self("volume", "ls", "--filter", label, "--format", "volume {{.Name}}")
+        images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "image {{.ID}} {{.Tag}}")
+        named = [line for line in images.splitlines() if not line.endswith(f" {KEPT}")]
+        return [*containers.splitlines(), *volumes.splitlines(), *named]
+
+    def remove_images(self) -> None:
+        """Remove the images that are not KEPT, and their containers."""
+        images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.Repository}}:{{.Tag}}")
+        for name in images.splitlines():
+            if not name.endswith(f":{KEPT}"):
+                self("image", "rm", "--force", name)
+
+
+@contextmanager
+def docker_daemon() -> Iterator[Docker]:
+    """A daemon without networks of its own; its processes, mounts and folders are gone afterwards."""
+    program = need_program("dockerd", "docker.io")
+    need_program("docker", "docker.io")
+    with TemporaryDirectory(prefix="lwd-") as name:  # a short one, for the sockets in it
+        docker, log = Docker(f"unix://{name}/s"), Path(name, "log")
+        command = [program, "--iptables=false", "--ip6tables=false", "--bridge=none", "-H", docker.host]
+        command += ["-p", f"{name}/pid", "--data-root", f"{name}/data", "--exec-root", f"{name}/exec"]
+        with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as daemon:
+            try:
+                _await(docker, daemon, log)
+                yield docker
+            finally:
+                daemon.terminate()
+                daemon.wait(PATIENCE)
+                _unmount(Path(name))
+
+
+def _await(docker: Docker, daemon: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while subprocess.run([*docker.program, "info"], capture_output=True, timeout=60).returncode != 0:
+        if daemon.poll() is not None:
+            cannot_see("containers", f"Docker's daemon does not start here: {log.read_text()[-500:]}")
+        assert time.monotonic() < end, log.read_text()[-2000:]
+        time.sleep(LOOK_S)
+
+
+def _unmount(folder: Path) -> None:
+    """What a daemon has left mounted, the innermost first: a folder with a mount in it cannot be removed."""
+    places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in sorted((each for each in places if each.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", place], capture_output=True)
+
+
+@contextmanager
+def podman() -> Iterator[Mapping[str, str]]:
+    """The environment in which Podman has folders of its own, and the runtime that works in more places."""
+    need_program("podman", "podman")
+    need_program("runc", "runc")
+    with TemporaryDirectory(prefix="lwp-") as name:  # a short one: Podman refuses a long one
+        engine, storage = Path(name, "containers.conf"), Path(name, "storage.conf")
+        limits = '["nofile=1024:1024", "nproc=1024:1024"]'  # where the machine allows no more itself
+        engine.write_text(f'[containers]\ndefault_ulimits = {limits}\n[engine]\nruntime = "runc"\n')
+        storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{name}/root"\nrunroot = "{name}/run"\n')
+        own = {"CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
+        try:
+            yield {**os.environ, **own}
+        finally:
+            _unmount(Path(name))

@@ -1,0 +1,34 @@
+"""Fixtures of containers: one daemon, one registry and one store of images for all tests of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.containers.cache import Cache
+from tests.support.containers.daemon import docker_daemon
+from tests.support.containers.registry import registry
+from tests.support.containers.shared import Containers
+
+from likewise.images.store import Store
+
+
+@pytest.fixture(scope="session")
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    """Of no effect until they are used."""
+    with docker_daemon() as docker:
+        yield Containers(docker, Cache(tmp_path_factory.mktemp("containers")))
+
+
+@pytest.fixture(scope="session")
+def registry_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry; each test takes repositories of its own."""
+    with registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Store:
+    """An empty store."""
+    return Store(tmp_path / "images")

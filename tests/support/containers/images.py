@@ -1,0 +1,66 @@
+"""Images and bases of next to nothing, for tests of what is done with their bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from pathlib import Path
+
+from likewise.images.layers import Entry, make_layer
+from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor
+from likewise.images.store import Store
+
+AMD64 = PLATFORMS["linux/amd64"]
+ARM64 = PLATFORMS["linux/arm64"]
+
+
+def elf(machine: int, text: bytes = b"") -> bytes:
+    """The first bytes of a little-endian 64-bit ELF file, and then `text`."""
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, machine) + text
+
+
+def small_base(path: Path, *, machine: int = 62, minor: int = 11, libc: str = "2.36") -> Path:
+    """The tar of a root file system with a Python's path and a C library's version, neither of which runs."""
+    release = f"GNU C Library (x) stable release version {libc}.".encode()
+    files = {
+        f"usr/bin/python3.{minor}": elf(machine),
+        "usr/lib/x86_64-linux-gnu/libc.so.6": elf(machine, release),
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o755
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def small_image(store: Store, name: str, parts: list[bytes], bundle: str = "sha256:" + "ab" * 32) -> Descriptor:
+    """An image in the store, whose layers hold one file each."""
+    made = [make_layer(store, [Entry.of(f"data/{n}", part)], AMD64, level=0) for n, part in enumerate(parts)]
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [m.diff_id for m in made]},
+    }
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": store.put(CONFIG, {**config, "config": {}}).document,
+        "layers": [m.blob.document for m in made],
+        "annotations": {"likewise.bundle": bundle},
+    }
+    image = store.put(MANIFEST, manifest)
+    store.name(name, image)
+    return image
+
+
+def pair(store: Store, name: str, one: Descriptor, other: Descriptor) -> Descriptor:
+    """An index of two images."""
+    entries = [
+        {**one.document, "platform": AMD64.document},
+        {**other.document, "platform": ARM64.document},
+    ]
+    image = store.put(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+    store.name(name, image)
+    return image

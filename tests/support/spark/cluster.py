@@ -1,0 +1,189 @@
+"""A standalone Spark cluster whose Python knows PySpark and PyArrow, nothing of Likewise, and no foreign network."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sysconfig
+import time
+import venv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pyspark
+from tests.support.hosts import LOOPBACK, Host
+from tests.support.processes import command_of, descendants
+
+SPARK = Path(pyspark.__file__).parent
+PATIENCE = 90.0  # seconds
+THEIRS = ("pyspark", "py4j", "pyarrow")
+ROOT = Path(__file__).parents[3]
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"  # of JVMs that live for seconds
+
+# Every Python of an executor: whatever it asks of a network other than its host's own is refused.
+OFFLINE = """
+import sys
+
+def _refuse(event, arguments):
+    if event == "socket.getaddrinfo" and arguments[0] not in ("localhost", "127.0.0.1", "::1", None):
+        raise OSError(f"no network here: {arguments[0]}")
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in ("127.0.0.1", "::1"):
+        raise OSError(f"no network here: {arguments[1]}")
+
+sys.addaudithook(_refuse)
+"""
+
+# What such a Python knows: Spark's packages, and neither ours nor a way out.
+KNOWN = """
+import socket
+import pyspark, pyarrow
+for attempt in (lambda: __import__("likewise"), lambda: socket.create_connection(("192.0.2.1", 9))):
+    try:
+        attempt()
+    except (ImportError, OSError) as error:
+        print(error)
+"""
+
+
+def java_env(folder: Path, address: str = LOOPBACK) -> dict[str, str]:
+    """Of a process that starts Spark: its JVM starts quickly, and what a killed one leaves behind lies in `folder`."""
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    options = f"{QUICK_START} -Djava.io.tmpdir={scratch}"
+    return {"SPARK_LOCAL_IP": address, "TMPDIR": str(scratch), "JAVA_TOOL_OPTIONS": options}
+
+
+def bare_python(folder: Path) -> Path:
+    """The interpreter of a virtual environment that holds what Spark itself needs."""
+    venv.create(folder, with_pip=False)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
+    for name in THEIRS:
+        files = distribution(name).files or []
+        for top in {file.parts[0] for file in files if ".." not in file.parts}:
+            source = Path(str(distribution(name).locate_file(top)))
+            if source.exists():
+                (site / top).symlink_to(source)
+    (site / "sitecustomize.py").write_text(OFFLINE)
+    python = folder / "bin" / "python"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    known = subprocess.run([python, "-c", KNOWN], capture_output=True, text=True, env=env, cwd=folder)
+    assert known.stdout.splitlines() == ["No module named 'likewise'", "no network here: ('192.0.2.1', 9)"], (
+        known.stderr
+    )
+    return python
+
+
+@dataclass
+class Cluster:
+    """A master and its workers. python: what executors run under; hosts: the first is the master's and the driver's."""
+
+    folder: Path
+    python: Path
+    hosts: Sequence[Host] = (Host(),)
+    master: str = ""
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    more_conf: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def conf(self) -> dict[str, str]:
+        """What a session on this cluster is made with."""
+        return {
+            "spark.pyspark.python": str(self.python),
+            "spark.executorEnv.LIKEWISE_CACHE_HOME": str(self.folder / "executors-cache"),
+            "spark.executor.memory": "512m",
+            "spark.executor.cores": "1",
+            "spark.driver.host": self.hosts[0].address,
+            "spark.ui.enabled": "false",
+            "spark.sql.shuffle.partitions": "1",
+            **self.more_conf,
+        }
+
+    @property
+    def driver_env(self) -> dict[str, str]:
+        """Of a driver: one cache of what was packed, and modules of the tests."""
+        own = {"LIKEWISE_CACHE_HOME": str(self.folder / "driver-cache"), "PYTHONPATH": str(ROOT)}
+        return self.env_on(self.hosts[0]) | own
+
+    def env_on(self, host: Host) -> dict[str, str]:
+        """Of a process on `host`: nothing that tells Spark of another Python or address."""
+        foreign = ("SPARK_", "PYSPARK_", "PYTHONPATH")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        own = {"SPARK_HOME": str(SPARK), "SPARK_WORKER_DIR": str(self.folder)}
+        return kept | own | java_env(self.folder, host.address)
+
+    def start(self, name: str, host: Host, kind: str, *arguments: str) -> Path:
+        """A daemon of Spark's; its log."""
+        log = self.folder / f"{name}.log"
+        place = ["--host", host.address, "--port", "0", "--webui-port", "0"]
+        command = [*host.inside, str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *place]
+        with log.open("wb") as stream:
+            daemon = subprocess.Popen(
+                [*command, *arguments],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=self.env_on(host),
+                start_new_session=True,
+            )
+        self.processes.append(daemon)
+        return log
+
+    def start_workers(self, count: int) -> None:
+        """Workers of one core each, on the hosts in turn; ready when this returns."""
+        logs = []
+        for number in range(count):
+            host = self.hosts[number % len(self.hosts)]
+            folder = ["-d", str(self.folder / f"work{number}"), "--cores", "1", "--memory", "1g"]
+            logs.append(self.start(f"worker{number}", host, "worker.Worker", *folder, self.master))
+        for log in logs:
+            awaited(log, r"Successfully registered with master")
+
+    def stop(self) -> None:
+        for daemon in reversed(self.processes):
+            if daemon.poll() is None:
+                daemon.terminate()
+        for daemon in self.processes:
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait(10)
+
+
+def awaited(log: Path, pattern: str) -> str:
+    """The first group of `pattern`, once it stands in the log."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := re.search(pattern, log.read_text(errors="replace")):
+            return found[found.re.groups]
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern!r} in {log}:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+@contextmanager
+def cluster(folder: Path, hosts: Sequence[Host] = (Host(),), workers: int = 2) -> Iterator[Cluster]:
+    """A cluster that is ready; stopped at the end."""
+    made = Cluster(folder, bare_python(folder / "bare"), hosts)
+    try:
+        log = made.start("master", hosts[0], "master.Master")
+        made.master = awaited(log, r"Starting Spark master at (spark://\S+)")
+        made.start_workers(workers)
+        yield made
+    finally:
+        made.stop()
+
+
+def below(cluster: Cluster, words: Sequence[str]) -> list[int]:
+    """Processes of the cluster whose command line holds every word."""
+    every = [pid for daemon in cluster.processes for pid in descendants(daemon.pid)]
+    return [pid for pid in every if all(word in command_of(pid) for word in words)]
+
+
+def kill(pid: int) -> None:
+    """`kill -9`, also where it has just ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,118 @@
+"""Commands whose flags are the fields of dataclasses: what is typed becomes the fields, what is not has its default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from likewise.cli.flags import argument, flag, with_flags
+from likewise.core.errors import WrongUsage
+from likewise.core.options import option, parse_pairs
+
+
+def numbers(texts: list[str]) -> tuple[int, ...]:
+    return tuple(map(int, texts))
+
+
+@dataclass(frozen=True)
+class Options:
+    count: int = option(3, "How many.", "--count -c N", min=1)
+    size_bytes: int = option(2048, "How large.", "--size-kb", unit=1024)
+    loud: bool = option(False, "Loud.", "--loud")
+    near: bool = option(True, "Near.", "--near/--far")
+    name: str | None = option(None, "A name.", "--name NAME")
+    column: Mapping[str, str] = option(
+        dict, "Pairs.", "--column A=B", parse=partial(parse_pairs, "--column", "A=B", "x=y")
+    )
+    rows: tuple[int, ...] = option((7,), "Rows.", "--row N", parse=numbers)
+    hidden: int = option(5, "Has no flag.")
+
+
+@dataclass(frozen=True)
+class Other:
+    count: int = option(1, "Another.", "--other")
+
+
+def asked(*argv: str) -> tuple[object, ...]:
+    """What the command gets: its own parameters, and the options."""
+    got: list[tuple[object, ...]] = []
+
+    def command(
+        word: Annotated[str, argument("WORD", "A word.")],
+        name: Annotated[str, flag("--title TITLE", "Not the field `name`.")] = "none",
+        *,
+        options: Options,
+        other: Other,
+    ) -> None:
+        got.append((word, name, options, other))
+
+    ran = run(command, *argv)
+    assert ran.exit_code == 0, ran.output
+    return got[0]
+
+
+def run(command: Callable[..., None], *argv: str) -> typer.testing.Result:  # type: ignore[name-defined]
+    app = typer.Typer()
+    app.command()(with_flags(command))
+    return CliRunner().invoke(app, argv)
+
+
+def test_what_is_not_typed_has_its_default() -> None:
+    assert asked("w") == ("w", "none", Options(), Other())
+
+
+def test_what_is_typed_becomes_the_fields() -> None:
+    argv = ["w", "--title", "t", "-c", "4", "--size-kb", "0.5", "--loud", "--far", "--name", "n", "--other", "9"]
+    argv += ["--column", "a=b", "--column", "c=d=e", "--row", "1", "--row", "2"]
+    options = Options(4, 512, True, False, "n", {"a": "b", "c": "d=e"}, (1, 2))
+    assert asked(*argv) == ("w", "t", options, Other(9))
+
+
+def test_a_limit_holds_and_the_help_is_the_fields() -> None:
+    def command(options: Options) -> None: ...
+
+    assert run(command, "--count", "0").exit_code == 2
+    told = run(command, "--help").output
+    assert "How many." in told
+    assert "Has no flag." not in told
+
+
+def test_a_command_may_declare_a_flag_anew() -> None:
+    got: list[object] = []
+
+    def command(
+        options_rows: Annotated[str, flag("--row ONE", "Only one.")] = "0",
+        *,
+        options: Options,
+    ) -> None:
+        got.extend((options_rows, options.rows))
+
+    assert run(command, "--row", "8").exit_code == 0
+    assert got == ["8", (7,)]
+
+
+def test_what_is_no_value_is_refused() -> None:
+    def command(options: Options) -> None: ...
+
+    refused = run(command, "--column", "ab").exception
+    assert isinstance(refused, WrongUsage)
+    assert refused.cause == "--column 'ab' is not A=B, or names A twice"
+
+
+@pytest.mark.parametrize("pairs", [["=b"], ["a"], ["a=1", "a=2"]])
+def test_pairs_that_are_none_are_refused(pairs: list[str]) -> None:
+    with pytest.raises(WrongUsage, match=r"--p .* is not A=B"):
+        parse_pairs("--p", "A=B", "x=y", pairs)
+
+
+def test_pairs_are_cut_at_the_first_sign_or_the_last() -> None:
+    assert parse_pairs("--p", "A=B", "x=y", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+    assert parse_pairs("--p", "A=B", "x=y", ["a=b=c"], last=True) == {"a=b": "c"}
+    with pytest.raises(WrongUsage):
+        parse_pairs("--p", "A=B", "x=y", ["d="], last=True)
