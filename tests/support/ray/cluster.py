@@ -92,7 +92,7 @@ class RayCluster:
             self.dashboard = f"http://127.0.0.1:{dashboard_port}"
             until(lambda: self._listens(dashboard_port), START_S)
         if serve:
-            self._start_serve()
+            self.start_serve()
 
     def stop(self) -> None:
         """End every process of the cluster."""
@@ -115,7 +115,8 @@ class RayCluster:
         found: list[str] = json.loads(self.observer.stdout.readline())
         return found or self._replicas()
 
-    def _start_serve(self) -> None:
+    def start_serve(self) -> None:
+        """Start Serve, in a process that is asked by `left` from then on."""
         command = [str(self.python), "-c", OBSERVER, self.address, str(self.http)]
         with (self.folder / "observer.log").open("w") as log:
             self.observer = subprocess.Popen(
