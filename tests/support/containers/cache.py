@@ -63,8 +63,11 @@ class Cache:
         return name
 
     def options(self) -> dict[str, str]:
-        """Of a deployment on the network of this machine."""
-        return {"base": str(self.base), "network": "host"}
+        """Of a deployment on the network of this machine.
+
+        A container that is stopped before it handles signals, as where a plan is cut off, takes all of its time.
+        """
+        return {"base": str(self.base), "network": "host", "stop_timeout_s": "3"}
 
 
 def _base() -> Path:

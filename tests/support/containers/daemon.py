@@ -48,9 +48,9 @@ class Docker:
         label = "label=likewise.deployment"
         containers = self("container", "ls", "--all", "--filter", label, "--format", "container {{.Names}}")
         volumes = self("volume", "ls", "--filter", label, "--format", "volume {{.Name}}")
-        images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "image {{.ID}} {{.Tag}}")
-        named = [line for line in images.splitlines() if not line.endswith(f" {KEPT}")]
-        return [*containers.splitlines(), *volumes.splitlines(), *named]
+        images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.ID}} {{.Tag}}")
+        found = dict.fromkeys(line.split()[0] for line in images.splitlines() if not line.endswith(f" {KEPT}"))
+        return [*containers.splitlines(), *volumes.splitlines(), *(f"image {each}" for each in found)]
 
     def remove_images(self) -> None:
         """Remove the images that are not KEPT, and their containers."""
