@@ -255,7 +255,7 @@ def test_the_chapters_line(api: Api, tmp_path: Path) -> None:
     command = [aws_cli(), "sagemaker-runtime", "invoke-endpoint", "--endpoint-name", LIVE]
     command += ["--content-type", "application/json; format=pandas-split", "--body", body, "response.json"]
     command += ["--endpoint-url", api.emulator.url]
-    environment = {**os.environ, **ENVIRONMENT, "AWS_REGION": api.account.region}
+    environment = {**os.environ, **ENVIRONMENT, "AWS_DEFAULT_REGION": api.account.region}
     done = run(command, cwd=tmp_path, env=environment)
     assert json.loads(done.stdout)["InvokedProductionVariant"] == "AllTraffic"
     answer = json.loads((tmp_path / "response.json").read_text())

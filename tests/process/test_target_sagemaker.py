@@ -9,6 +9,7 @@ import pytest
 from tests.support.aws.account import REGION, Account
 from tests.support.aws.deployments import ONE, TWO, answers, carried_out, deployed, planned
 
+from likewise.bundles.open import open_bundle
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
 from likewise.core.options import coerce
 from likewise.core.spec import ModelSpec
@@ -17,9 +18,17 @@ from likewise.targets.apply import apply
 from likewise.targets.sagemaker.emulator.faults import Fault
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of
+from likewise.testing.models import upper_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
 pytest_plugins = ("tests.support.aws.fixtures",)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    """A model whose bundle there is, to be put into an image or into S3."""
+    made = open_bundle(upper_bundle(tmp_path_factory.mktemp("models") / "one", "1:"))
+    return ModelSpec(made.digest, made.path, "models:/m/1", trust=True)
 
 
 def test_a_deployment_is_made_of_three_things_and_says_what_it_costs(account: Account) -> None:
