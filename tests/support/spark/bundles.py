@@ -17,6 +17,7 @@ PYFUNC_PREDICTING = """
 if any("poison" in text for text in texts):
     raise ValueError("poison")
 log({asked!r}, *texts)
+time.sleep({seconds} * len(texts))
 """
 QUICK_PREDICTING = """
     if "poison" in text:
@@ -27,8 +28,8 @@ QUICK_PREDICTING = """
 """
 
 
-def logging_bundle(folder: Path) -> api.Bundle:
-    """A pyfunc that answers each text in capitals and its length, and raises on `poison`.
+def logging_bundle(folder: Path, *, seconds: float = 0.0) -> api.Bundle:
+    """A pyfunc that answers each text in capitals and its length in `seconds`, and raises on `poison`.
 
     It writes its process into `folder`/opened.txt when it loads, and each text into `folder`/asked.txt.
     """
@@ -36,7 +37,7 @@ def logging_bundle(folder: Path) -> api.Bundle:
         folder / "logging-bundle",
         lengths=True,
         loading=f"log({str(folder / OPENED)!r}, os.getpid())",
-        predicting=PYFUNC_PREDICTING.format(asked=str(folder / ASKED)),
+        predicting=PYFUNC_PREDICTING.format(asked=str(folder / ASKED), seconds=seconds),
     )
     return api.open_bundle(bundle, trust=True)
 
