@@ -157,7 +157,7 @@ class Plain:
         return [Ok(self._answer(one.payload)) for one in work]
 
     def close(self) -> None:
-        tell("closed", "engine")
+        announce("closed", "engine")
 
     def _answer(self, item: object) -> object:
         if isinstance(item, Request):
@@ -170,7 +170,7 @@ def tokens(item: Item) -> int:
     return len(str(item.values[0]).split()) or 1 if isinstance(item, Row) else 1
 
 
-def tell(event: str, value: object) -> None:
+def announce(event: str, value: object) -> None:
     print(json.dumps({event: value}), flush=True)
 
 
@@ -186,7 +186,7 @@ def main() -> int:
     try:
         serve(arguments)
     except LikewiseError as error:
-        tell("error", error.as_dict())
+        announce("error", error.as_dict())
         return error.exit_code
     return 0
 
@@ -214,8 +214,8 @@ def serve(arguments: argparse.Namespace) -> None:
     run(
         create_app(open_engine, served, known),
         known,
-        on_listening=lambda url: tell("listening", url),
-        on_ready=lambda url: tell("ready", url),
+        on_listening=lambda url: announce("listening", url),
+        on_ready=lambda url: announce("ready", url),
     )
 
 

@@ -8,26 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.processes import LIKEWISE
 
 ROWS = 60  # that it scores
-LOCATIONS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-)
-"""Where MLflow's database says where files are."""
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",
@@ -75,17 +64,6 @@ class Store:
     def bundle(self) -> Path:
         """Of the pipeline, with compiled engines that are measured."""
         return self.folder / "bundle"
-
-    def copied(self, folder: Path) -> Store:
-        """A store of the same models in the new folder `folder`, for a test that moves it or takes it away."""
-        folder.mkdir(parents=True)
-        shutil.copytree(self.folder / "mlartifacts", folder / "mlartifacts")
-        shutil.copy(self.folder / "mlflow.db", folder)
-        with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-            for table, column in LOCATIONS:
-                moved = f"update {table} set {column} = replace({column}, ?, ?)"  # noqa: S608  names of MLflow's own
-                database.execute(moved, (self.folder.as_uri(), folder.as_uri()))
-        return replace(self, folder=folder)
 
 
 def environment() -> dict[str, str]:
