@@ -10,7 +10,6 @@ from pathlib import Path
 import mlflow
 import pytest
 from hypothesis import settings
-from tests.support.models import plain_engine
 from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
 from tests.support.sentiment_store import Store, make_store
 from tests.support.shared import once_a_run
@@ -52,13 +51,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The demo's models in an MLflow store, and their bundle, made once a run by `likewise demo`."""
     folder, made = once_a_run(tmp_path_factory, "demo", make_store)
     return Store(folder / "out", **made)
-
-
-@pytest.fixture(scope="module", name="plain_engine")
-def _plain_engine() -> Iterator[None]:
-    """For a file whose bundles are `upper_bundle(…, plain=True)`."""
-    with plain_engine():
-        yield
 
 
 @pytest.fixture

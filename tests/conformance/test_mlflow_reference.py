@@ -212,11 +212,13 @@ def render(form: str, names: list[str], rows: list[list[Any]], *, named: bool, n
     return {form: [dict(zip(names, row, strict=True)) for row in rows]}
 
 
-@pytest.mark.slow
-def test_a_generated_request_gets_the_same_answer(pair_of: PairOf) -> None:
+@pytest.mark.parametrize("examples", [150, pytest.param(1_000, marks=pytest.mark.long)])
+def test_a_generated_request_gets_the_same_answer(pair_of: PairOf, examples: int) -> None:
     answered: list[str] = []
 
-    @settings(max_examples=500, deadline=None, derandomize=True)  # MLflow takes odd things: surprises are for a person
+    @settings(
+        max_examples=examples, deadline=None, derandomize=True
+    )  # MLflow takes odd things: surprises are for a person
     @given(requests())
     def check(request: tuple[str, bytes]) -> None:
         name, raw = request

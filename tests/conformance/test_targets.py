@@ -1,38 +1,52 @@
-"""Every target of ours passes the suite that other packages run too: a class a target."""
+"""Every target of Likewise passes the suite that other packages run for theirs."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.conformance.places import container_place, local_place, ray_place, sagemaker_place
-from tests.support.aws.account import Account
+from tests.support.aws.account import REGION, Account, logged_in
+from tests.support.aws.images import EMPTY
 from tests.support.classifier import classifier_bundle
 from tests.support.containers.shared import Containers
+from tests.support.local import left_in, processes_in
 from tests.support.ray.cluster import RayCluster
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 
-pytestmark = pytest.mark.slow
 pytest_plugins = ("tests.support.aws.fixtures", "tests.support.containers.fixtures", "tests.support.ray.fixtures")
+SIGNED = f"AWS4-HMAC-SHA256 Credential=a/20260101/{REGION}/sagemaker/aws4_request, SignedHeaders=host, Signature=b"
 
 
+@pytest.mark.xdist_group("local")
 class TestLocal(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
-        with local_place(data_home) as target:
-            yield target
+        yield TargetUnderTest("local", lambda: left_in(data_home), {"drain_linger_s": "0.2"})
+        for pid in processes_in(data_home):  # of a test that failed
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.xdist_group("ray")
 class TestRay(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path, shared_ray_cluster: RayCluster) -> Iterator[TargetUnderTest]:
-        with ray_place(shared_ray_cluster) as target:
-            yield target
+    def target(cls, shared_ray_cluster: RayCluster) -> Iterator[TargetUnderTest]:
+        options = {
+            "ray_actor_options": '{"num_cpus": 0.2}',
+            "max_constructor_retry_count": "1",
+            "graceful_shutdown_wait_loop_s": "0.2",
+            "health_check_period_s": "1",
+            "timeout_s": "90",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in shared_ray_cluster.caller_env.items():
+                patch.setenv(name, value)
+            yield TargetUnderTest("ray", shared_ray_cluster.left, options, integer_option="num_replicas", callers=1)
 
 
 @pytest.mark.xdist_group("containers")
@@ -40,8 +54,11 @@ class TestContainer(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, data_home: Path, containers: Containers) -> Iterator[TargetUnderTest]:
-        with container_place(containers) as target:
-            yield target
+        """A Docker daemon that holds the environments of the engines already: a deletion leaves their layers."""
+        with containers.used("testing", "openvino", "pyfunc") as docker:
+            options = containers.cache.options()
+            pyfunc = {"lock": str(containers.cache.lock)}
+            yield TargetUnderTest("container:/docker", docker.left, options, pyfunc_options=pyfunc, callers=2)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -52,8 +69,19 @@ class TestContainer(TargetSuite):
 
 @pytest.mark.xdist_group("sagemaker")
 class TestSageMaker(TargetSuite):
+    """The emulator, whose containers are processes; a bundle goes to S3 and comes from there."""
+
     @pytest.fixture(scope="class")
     @classmethod
-    def target(cls, data_home: Path, shared_account: Account) -> Iterator[TargetUnderTest]:
-        with sagemaker_place(shared_account) as target:
-            yield target
+    def target(cls, shared_account: Account) -> Iterator[TargetUnderTest]:
+        options = {**shared_account.options(EMPTY), "bundle_in": "s3"}
+        with logged_in():
+            yield TargetUnderTest(
+                shared_account.uri,
+                shared_account.left,
+                options,
+                integer_option="instance_count",
+                callers=2,
+                headers={"Authorization": SIGNED},
+                names_bundle=False,
+            )

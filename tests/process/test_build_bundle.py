@@ -31,7 +31,6 @@ from likewise.core.errors import (
 from likewise.pipeline import DetectLanguage, Respond
 
 __all__ = ["_one_store", "store"]
-pytestmark = pytest.mark.slow
 TRUSTED = Trust(allow=True, entries=())
 NOBODY = Trust(allow=False, entries=())
 LIGHT = DetectLanguage(), Respond()  # needs neither trust nor torch

@@ -19,7 +19,6 @@ from tests.support.sentiment_store import Store, environment
 
 from likewise.pipeline import DetectLanguage, Pipeline, Respond
 
-pytestmark = pytest.mark.slow
 SCORE = ["score", "BUNDLE", "rows.csv", "--column", "review=text"]
 
 

@@ -30,7 +30,6 @@ from likewise.engine.text.guard import margins
 from likewise.engine.text.openvino import runtime
 from likewise.pipeline.engine import calibrations
 
-pytestmark = pytest.mark.slow
 HELD_OUT = [review.text for review in split(reviews()).held_out]
 
 

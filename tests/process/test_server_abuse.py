@@ -47,7 +47,7 @@ def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     log = tmp_path_factory.mktemp("log") / "strict.log"
-    with surviving(log, header_timeout_s=2, read_timeout_s=2) as running:
+    with surviving(log, header_timeout_s=1, read_timeout_s=1) as running:
         yield running
 
 
@@ -85,7 +85,7 @@ def test_connections_that_dribble_headers_are_closed_and_hold_nobody_up(strict: 
             attacker.join(PATIENCE)
     assert len(answers) == 200
     for answer in answers:
-        check_refusal(answer, 408, "did not arrive within 2 s")
+        check_refusal(answer, 408, "did not arrive within 1 s")
 
 
 def test_a_connection_that_sends_nothing_is_closed_without_a_word(strict: Service) -> None:
@@ -105,7 +105,7 @@ def test_a_body_that_stops_is_a_timeout(strict: Service, sent: bytes) -> None:
     with others_are_served(strict):
         ((status, headers, body),) = parsed(exchange(strict, head("Content-Length: 50"), sent))
     assert (status, json.loads(body)["error_code"]) == (408, "BAD_REQUEST")
-    assert f"{len(sent)} bytes arrived within 2 s" in json.loads(body)["message"]
+    assert f"{len(sent)} bytes arrived within 1 s" in json.loads(body)["message"]
     assert headers["x-request-id"]
 
 

@@ -23,6 +23,18 @@ def text(logs: Path) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
+def numbers(logs: Path) -> Iterator[InferenceServerClient]:
+    with served(logs / "numbers.log", "numbers") as running, InferenceServerClient(running.authority) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def tensors(logs: Path) -> Iterator[InferenceServerClient]:
+    with served(logs / "tensor.log", "tensor") as running, InferenceServerClient(running.authority) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
 def client(text: Service) -> Iterator[InferenceServerClient]:
     with InferenceServerClient(text.authority) as one:
         yield one
@@ -129,34 +141,32 @@ def test_what_is_wrong_is_said(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_columns_of_numbers(logs: Path, binary: bool) -> None:
+def test_columns_of_numbers(numbers: InferenceServerClient, binary: bool) -> None:
     xs, ns = [0.1, -1e300, 0.0, 2.5], [2**62 + 1, 3, -(2**63), 2]
     inputs = [tensor("x", xs, "FP64", binary=binary), tensor("n", ns, "INT64", binary=binary)]
-    with served(logs / "numbers.log", "numbers") as running, InferenceServerClient(running.authority) as client:
-        for outputs in (None, [InferRequestedOutput(name, binary_data=binary) for name in ("product", "n", "exact")]):
-            result = client.infer("numbers", inputs, outputs=outputs)
-            assert result.as_numpy("product").tolist() == [x * n for x, n in zip(xs, ns, strict=True)]
-            assert result.as_numpy("n").tolist() == ns
-            assert result.as_numpy("exact").tolist() == [True] * 4
-        with pytest.raises(InferenceServerException, match="'n' has 1 rows, and input 'x' has 4"):
-            client.infer("numbers", [inputs[0], tensor("n", [1], "INT64", binary=binary)])
-        described = {one["name"]: one["datatype"] for one in client.get_model_metadata("numbers")["inputs"]}
-        assert described == {"x": "FP64", "n": "INT64"}
+    for outputs in (None, [InferRequestedOutput(name, binary_data=binary) for name in ("product", "n", "exact")]):
+        result = numbers.infer("numbers", inputs, outputs=outputs)
+        assert result.as_numpy("product").tolist() == [x * n for x, n in zip(xs, ns, strict=True)]
+        assert result.as_numpy("n").tolist() == ns
+        assert result.as_numpy("exact").tolist() == [True] * 4
+    with pytest.raises(InferenceServerException, match="'n' has 1 rows, and input 'x' has 4"):
+        numbers.infer("numbers", [inputs[0], tensor("n", [1], "INT64", binary=binary)])
+    described = {one["name"]: one["datatype"] for one in numbers.get_model_metadata("numbers")["inputs"]}
+    assert described == {"x": "FP64", "n": "INT64"}
 
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("rows", [1, 5, 20_000])
-def test_a_tensor(logs: Path, binary: bool, rows: int) -> None:
+def test_a_tensor(tensors: InferenceServerClient, binary: bool, rows: int) -> None:
     sent = np.arange(rows * 3, dtype=np.float64).reshape(rows, 3) / 7
     asked = InferInput("whatever", list(sent.shape), "FP64")
     asked.set_data_from_numpy(sent, binary_data=binary)
-    with served(logs / "tensor.log", "tensor") as running, InferenceServerClient(running.authority) as client:
-        (output,) = client.get_model_metadata("tensor")["outputs"]
-        assert (output["datatype"], output["shape"]) == ("FP64", [-1, 3])
-        result = client.infer("tensor", [asked], outputs=[InferRequestedOutput(output["name"], binary_data=binary)])
-        assert np.array_equal(result.as_numpy(output["name"]), sent[:, ::-1])
-        wrong = InferInput("whatever", [rows * 3], "FP64")
-        wrong.set_data_from_numpy(sent.reshape(-1), binary_data=binary)
-        with pytest.raises(InferenceServerException, match="row 0") as caught:
-            client.infer("tensor", [wrong])
-        assert caught.value.status() == "400"
+    (output,) = tensors.get_model_metadata("tensor")["outputs"]
+    assert (output["datatype"], output["shape"]) == ("FP64", [-1, 3])
+    result = tensors.infer("tensor", [asked], outputs=[InferRequestedOutput(output["name"], binary_data=binary)])
+    assert np.array_equal(result.as_numpy(output["name"]), sent[:, ::-1])
+    wrong = InferInput("whatever", [rows * 3], "FP64")
+    wrong.set_data_from_numpy(sent.reshape(-1), binary_data=binary)
+    with pytest.raises(InferenceServerException, match="row 0") as caught:
+        tensors.infer("tensor", [wrong])
+    assert caught.value.status() == "400"

@@ -8,19 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
-from tests.support.models import save_upper
 from tests.support.processes import LIKEWISE, PATIENCE, alive, children, running, until, until_async
 from tests.support.service import Service
 
-pytestmark = pytest.mark.slow
+from likewise.testing.models import upper_bundle
+
 CALLERS = 12
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Service]:
-    """The command, on a model that was saved a moment ago."""
-    model = save_upper(folder / "model", predicting="time.sleep(0.03)")
+    """The command, on a model that starts at once."""
+    model = upper_bundle(folder / "bundle", "", predicting="time.sleep(0.03)")
     home = {"LIKEWISE_CONFIG_HOME": str(folder / "config"), "LIKEWISE_CACHE_HOME": str(folder / "cache")}
     command = [*LIKEWISE, "serve", model, "-p", "0", "--trust", "--json", "--workers", "2"]
     with running(command, folder / "server.log", env=os.environ | home) as process:

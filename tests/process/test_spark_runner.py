@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.spark.bundles import ASKED, log_of, logging_bundle
+from tests.support.spark.bundles import ASKED, log_of, quick_bundle
 from tests.support.spark.cluster import java_env
 
 from likewise import api
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: ap
 def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
     """In another process, with what the killed one has done."""
     rows, window = 320, 32
-    bundle = logging_bundle(tmp_path, seconds=0.01)
+    bundle = quick_bundle(tmp_path, 0.01)
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
     source.write_text("".join(json.dumps({"text": f"text {row}"}) + "\n" for row in range(rows)))
     scored = tmp_path / ".out.likewise-staging" / "scored"

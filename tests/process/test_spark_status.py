@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.support.spark.bundles import logging_bundle
+from tests.support.spark.bundles import quick_bundle
 
 from likewise import api
 from likewise.batch import Progress, ScoreOptions
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def test_spark_tells_its_tasks_beside_the_rows(tmp_path: Path) -> None:
-    model = logging_bundle(tmp_path, seconds=0.002)
+    model = quick_bundle(tmp_path, 0.002)
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "".join(f"text {row}\n" for row in range(600)))
     told: list[Progress] = []

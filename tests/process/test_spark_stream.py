@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.support.spark import stream
-from tests.support.spark.bundles import ASKED, log_of, logging_bundle
+from tests.support.spark.bundles import ASKED, log_of, quick_bundle
 from tests.support.spark.cluster import ROOT, java_env
 
 pytest_plugins = ("tests.support.spark.fixtures",)
@@ -76,7 +76,7 @@ def test_a_driver_killed_within_a_batch_loses_and_doubles_nothing(
     spark: Any, tmp_path: Path, files: int, killed: Sequence[int]
 ) -> None:
     write(tmp_path / "in", files)
-    bundle = logging_bundle(tmp_path, seconds=SECONDS).path
+    bundle = quick_bundle(tmp_path, SECONDS).path
     for batch in killed:
         with query(tmp_path, bundle) as driver:
             begun(batch, driver, tmp_path)

@@ -19,7 +19,7 @@ from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
 from likewise.targets.base import Receipt
 from likewise.testing.models import upper_bundle
-from likewise.testing.targets.callers import Callers
+from likewise.testing.targets import Callers
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
 pytest_plugins = ("tests.support.containers.fixtures",)

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.conformance.places import local_place, processes_in
-from tests.conformance.target_room import Load, Place, deploying
-from tests.support.models import upper_bundle
+from tests.support.local import left_in, processes_in
 from tests.support.processes import LIKEWISE, alive, command_of, environment_of, resident_bytes, run, until
 
 from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, PortTaken, WrongUsage
 from likewise.targets.base import Receipt, Status
+from likewise.testing.deployer import Deployer
+from likewise.testing.models import pyfunc_bundle, upper_bundle
+from likewise.testing.targets import Callers
 
-pytestmark = [pytest.mark.xdist_group("local"), pytest.mark.usefixtures("plain_engine")]
+pytestmark = pytest.mark.xdist_group("local")
 OPTIONS = {"start_timeout_s": "60", "drain_linger_s": "0.2"}
 
 
@@ -33,18 +34,20 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's data folder; what a test leaves there is taken down."""
     folder = tmp_path / "data"
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(folder))
-    with local_place(folder) as place:
-        yield folder
-        for receipt in deployments.deployments():
-            deployments.delete(receipt.name)
-        assert place.left() == []
+    yield folder
+    for receipt in deployments.deployments():
+        deployments.delete(receipt.name)
+    left = left_in(folder)
+    for pid in processes_in(folder):
+        kill(pid)
+    assert left == []
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
-    made = {mark: upper_bundle(folder / mark, f"{mark}:", plain=True) for mark in ("1", "2")}
-    return made | {"pyfunc": upper_bundle(folder / "pyfunc", "p:")}
+    made = {mark: upper_bundle(folder / mark, f"{mark}:") for mark in ("1", "2")}
+    return made | {"pyfunc": pyfunc_bundle(folder / "pyfunc", "p:")}
 
 
 def deploy(model: Path, **options: str) -> Receipt:
@@ -67,7 +70,7 @@ def kill(pid: int) -> None:
 
 def test_five_updates_under_load_fail_no_request(data: Path, models: dict[str, Path]) -> None:
     url = deploy(models["1"]).output("url")
-    with Load(url) as load:
+    with Callers(url) as load:
         for number in range(5):
             load.until_answered(30)
             deployments.update("one", models["2" if number % 2 == 0 else "1"], trust=True)
@@ -98,18 +101,23 @@ def test_ready_says_yes_all_through_an_update(data: Path, models: dict[str, Path
 def test_a_request_in_flight_is_answered_by_the_version_that_it_asked(
     data: Path, models: dict[str, Path], tmp_path: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    deploy(models["1"])
+    begun, gate = tmp_path / "begun", tmp_path / "gate"
+    waits = f"""
+    if text == "wait":
+        open({str(begun)!r}, "w").close()
+        while not os.path.exists({str(gate)!r}):
+            time.sleep(0.01)"""
+    deploy(upper_bundle(tmp_path / "slow", "slow:", predicting=waits))
     answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(asked(f"gate {gate}")))
+    asking = threading.Thread(target=lambda: answers.append(asked("wait")))
     asking.start()
-    until(Path(f"{gate}.begun").exists)
+    until(begun.exists)
     deployments.update("one", models["2"], trust=True)
     assert asked() == "2:A"
     assert answers == []
     gate.touch()
     asking.join()
-    assert answers == [f"1:GATE {gate}".upper()]
+    assert answers == ["slow:WAIT"]
 
 
 def test_a_killed_service_is_started_again_while_its_callers_wait(data: Path, models: dict[str, Path]) -> None:
@@ -126,7 +134,7 @@ def test_a_killed_service_is_started_again_while_its_callers_wait(data: Path, mo
 def test_a_service_that_does_not_come_back_is_told_and_tried_again(data: Path, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     needs = f"assert not os.path.exists({str(flag)!r}), 'the flag is there'"
-    deploy(upper_bundle(tmp_path / "flagged", "f:", plain=True, loading=needs))
+    deploy(upper_bundle(tmp_path / "flagged", "f:", loading=needs))
     flag.touch()
     kill(status().details["service_pid"])
     until(lambda: "the flag is there" in status().about)
@@ -188,7 +196,7 @@ def test_a_version_that_is_never_ready_is_given_up(
     data: Path, models: dict[str, Path], tmp_path: Path, verb: str
 ) -> None:
     loading = "print('loading', flush=True); time.sleep(600)"
-    endless = upper_bundle(tmp_path / "endless", "e:", plain=True, loading=loading)
+    endless = upper_bundle(tmp_path / "endless", "e:", loading=loading)
     if verb == "update":
         deploy(models["1"])
     change = deploy if verb == "create" else partial(deployments.update, "one", trust=True)
@@ -243,7 +251,9 @@ def test_worker_processes_end_with_a_killed_supervisor(data: Path, models: dict[
 def test_killed_while_it_waits_for_the_service_and_run_again(data: Path, tmp_path: Path) -> None:
     """The supervisor goes on by itself; the second run finds it, and starts no other."""
     gate = tmp_path / "gate"
-    bundle = upper_bundle(tmp_path / "gated", "g:", plain=True, loading=f"wait_for({str(gate)!r})")
+    bundle = upper_bundle(
+        tmp_path / "gated", "g:", loading=f"while not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    )
     command = [*LIKEWISE, "deploy", bundle, "--to", "local", "--name", "one", "--trust"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until(lambda: len(processes_in(data)) == 2)
@@ -261,10 +271,10 @@ def test_a_data_folder_with_a_long_name(
     """The address of a Unix socket may have 108 bytes."""
     deep = tmp_path / ("n" * 100) / ("m" * 100)
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(deep))
-    with local_place(deep):
-        deploy(models["1"])
-        assert asked() == "1:A"
-        deployments.delete("one")
+    deploy(models["1"])
+    assert asked() == "1:A"
+    deployments.delete("one")
+    assert left_in(deep) == []
 
 
 def test_an_idle_kept_connection_is_closed_by_an_update_and_no_answer_is_lost(
@@ -287,8 +297,8 @@ def test_an_update_that_was_cut_off_is_taken_back_by_another_plan(
     data: Path, models: dict[str, Path], stop: str
 ) -> None:
     deploy(models["1"])
-    place = Place("local", OPTIONS, ("", ""), list)
-    assert deploying("update", models["2"], place, "one", stop).returncode == -signal.SIGKILL
+    with Deployer("local", OPTIONS) as deployer:
+        deployer.killed("update", "one", models["2"], before=stop)
     assert asked() == {"switch": "1:A", "tidy": "2:A"}[stop]
     deployments.update("one", options={"queue_tokens": "1000"})
     assert asked() == "1:A"

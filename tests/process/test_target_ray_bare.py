@@ -11,14 +11,19 @@ import venv
 from importlib.metadata import distribution
 from pathlib import Path
 
-import httpx
 import pytest
-from tests.process.ray_cluster import RayCluster, ray_cluster
-from tests.process.ray_room import callers, put, versioned
+from tests.support.ray.callers import callers
+from tests.support.ray.cluster import started_cluster
+from tests.support.ray.deployments import answer_of, pids, put
 from tests.support.spark.cluster import OFFLINE
 
+from likewise.bundles.open import open_bundle
+from likewise.core.spec import ModelSpec
 from likewise.shipping.environment import closure
 from likewise.targets.ray.target import RayTarget
+from likewise.testing.models import pyfunc_bundle
+
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long]
 
 
 def bare_python(folder: Path) -> Path:
@@ -42,31 +47,23 @@ def bare_python(folder: Path) -> Path:
     return python
 
 
-def replica_pid(target: RayTarget, name: str, cluster: RayCluster) -> int:
-    from likewise.targets.ray.session import ask
-
-    (replica,) = ask(cluster.address, "status", {"name": name})["replicas"]
-    pid: int = replica["pid"]
-    return pid
-
-
-@pytest.mark.slow
 def test_bundle_and_environment_travel_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ray_cluster(python=bare_python(tmp_path / "bare")) as cluster:
+    folder = pyfunc_bundle(tmp_path / "pyfunc", "7:")  # its environment holds MLflow
+    model = ModelSpec(open_bundle(folder).digest, folder, "runs:/1/model", trust=True)
+    with started_cluster(python=bare_python(tmp_path / "bare")) as cluster:
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "driver-cache"))
-        target, model = RayTarget("ray"), versioned(tmp_path, 7)
+        target = RayTarget("ray")
         receipt = put(target, "traveller", model)
         url = receipt.output("url")
-        assert httpx.post(url, json={"inputs": ["a"]}, timeout=60).json()["predictions"] == [
-            {"text": "A", "version": 7}
-        ]
+        assert answer_of(url, "a") == ["7:A"]
         kept = cluster.folder / "nodes-cache" / "ray"
         assert len([path for path in kept.iterdir() if path.is_dir()]) == 2  # the environment and the bundle, once each
         shutil.rmtree(model.folder)
         shutil.rmtree(tmp_path / "driver-cache")
         shutil.rmtree(kept)  # as on another node
-        os.kill(replica_pid(target, "traveller", cluster), signal.SIGKILL)
+        (replica,) = pids(target, receipt)
+        os.kill(replica, signal.SIGKILL)
         with callers(url, 1) as asking:
             asking.wait_for(7)

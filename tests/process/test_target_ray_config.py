@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,28 +12,34 @@ import boto3
 import httpx
 import pytest
 import yaml
-from tests.process.ray_cluster import PATIENCE, RayCluster, free_ports, ray_cluster
-from tests.process.ray_room import SMALL, version_of, versioned
+from tests.support.cli import call
+from tests.support.processes import run
+from tests.support.ray.cluster import RayCluster
+from tests.support.ray.deployments import SMALL, answer_of, versioned
 from tests.support.s3 import s3_server
+from tests.support.waiting import until
 
+from likewise.bundles.open import open_bundle
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
+from likewise.targets.ray.look import APP
 from likewise.targets.ray.options import OWN, SERVER, RayOptions
 from likewise.targets.ray.serve_config import written
 from likewise.targets.ray.stored import application, fetched
-from likewise.targets.ray.target import RayTarget
+from likewise.testing.models import pyfunc_bundle
+
+pytest_plugins = ("tests.support.ray.fixtures",)
+pytestmark = pytest.mark.xdist_group("ray")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "eu-west-1"}
 DEPLOY = ("-c", "from ray.serve.scripts import cli; cli()", "deploy")
-TELL = "import ray, json, sys; from ray import serve; ray.init(sys.argv[1], logging_level='ERROR'); "
-TELL += "a = serve.status().applications[sys.argv[2]]; "
-TELL += "print(json.dumps([a.status, a.message, [d.message for d in a.deployments.values()]]))"
 FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # how long to wait has no place in a file
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    return versioned(tmp_path_factory.mktemp("models"), 1)
+    bundle = open_bundle(pyfunc_bundle(tmp_path_factory.mktemp("models") / "pyfunc", "1:"))
+    return ModelSpec(bundle.digest, bundle.path, "runs:/1/model", trust=True)
 
 
 def document(text: str) -> dict[str, Any]:
@@ -107,9 +108,8 @@ def test_what_would_be_lost_is_refused(model: ModelSpec) -> None:
         application({"bundle": "/x"})
 
 
-def run(folder: Path, *words: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "likewise.cli", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+def likewise(folder: Path, *words: str) -> tuple[int, str, str]:
+    done = call(*words, cwd=folder)
     return done.returncode, done.stdout, " ".join(done.stderr.split())
 
 
@@ -119,14 +119,14 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     file = tmp_path / "serve.yaml"
     command = ("deploy", str(model.folder), "--to", "ray", "--name", "book", "--trust")
-    code, out, err = run(tmp_path, *command, "--plan", "-o", str(file), "-C", "num_replicas=2", "--json")
+    code, out, err = likewise(tmp_path, *command, "--plan", "-o", str(file), "-C", "num_replicas=2", "--json")
     assert (code, json.loads(out)["file"]) == (0, str(file)), err
     said = document(file.read_text())
     assert said["args"]["bundle"] == str(model.folder)
     assert said["deployments"][0]["num_replicas"] == 2
     assert "Every node needs Likewise" in file.read_text()
     assert "likewise[ray,mlflow]" in file.read_text()
-    code, _, err = run(tmp_path, *command, "--plan", "-o", str(tmp_path / "no" / "file"))
+    code, _, err = likewise(tmp_path, *command, "--plan", "-o", str(tmp_path / "no" / "file"))
     assert (code, "OUTPUT_REFUSED" in err) == (1, True)
 
 
@@ -141,7 +141,7 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
 def test_a_file_that_cannot_be_meant_is_wrong_usage(
     model: ModelSpec, tmp_path: Path, words: tuple[str, ...], cause: str
 ) -> None:
-    code, _, err = run(tmp_path, "deploy", str(model.folder), "--name", "book", *words)
+    code, _, err = likewise(tmp_path, "deploy", str(model.folder), "--name", "book", *words)
     assert code == 2
     assert cause in err
     assert list(tmp_path.iterdir()) == []
@@ -171,94 +171,33 @@ def upload(folder: Path, bucket: str, prefix: str) -> None:
             client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
 
 
-class Dashed(RayCluster):
-    """A head with the dashboard, which `serve deploy` talks to; Serve does not run yet."""
-
-    dashboard = ""
-
-    def start(self) -> None:
-        gcs, self.http, dashboard, agent = free_ports(4)
-        command = [str(self.python), "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={gcs}"]
-        command += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--num-cpus={self.cpus}"]
-        command += [f"--dashboard-agent-listen-port={agent}", f"--temp-dir={self.folder / 'ray'}"]
-        command += ["--object-store-memory=100000000", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-        with (self.folder / "head.log").open("wb") as log:
-            self.head = subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True)
-        self.address, self.dashboard = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers(f"{self.dashboard}/api/serve/applications/"):
-            assert time.monotonic() < deadline, (self.folder / "head.log").read_text()[-3000:]
-            time.sleep(0.2)
-
-    def _answers(self, url: str) -> bool:
-        try:
-            return httpx.get(url, timeout=30).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def deploy(self, text: str) -> None:
-        """What a user does, with the address of this cluster's proxies put into the file."""
-        file = self.folder / "serve.yaml"
-        file.write_text(f"{text}http_options:\n  host: 127.0.0.1\n  port: {self.http}\n")
-        done = subprocess.run(
-            [str(self.python), *DEPLOY, str(file), "--address", self.dashboard],
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    def await_status(self, name: str, *wanted: str) -> str:
-        """Until Serve says so of the application; all that it says then."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            told = [str(self.python), "-c", TELL, self.address, f"likewise-{name}"]
-            done = subprocess.run(told, env=self.env, capture_output=True, text=True, timeout=PATIENCE)
-            said = done.stdout.splitlines()[-1:] or [done.stderr[-500:]]
-            if done.returncode == 0 and json.loads(said[0])[0] in wanted:
-                return said[0]
-            assert time.monotonic() < deadline, said
-            time.sleep(0.5)
+def applications(cluster: RayCluster) -> dict[str, Any]:
+    """What Serve says of all applications, by name."""
+    response = httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=30)
+    assert response.status_code == 200, response.text
+    return dict(response.json()["applications"])
 
 
-@pytest.fixture(scope="module")
-def dashed() -> Iterator[Dashed]:
-    folder = Path(os.path.realpath("/tmp")) / f"lwd-{os.getpid()}"
-    folder.mkdir()
-    made = Dashed(folder, Path(sys.executable), 4, {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"})
-    try:
-        made.start()
-        yield made
-    finally:
-        made.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+def serve_deploys(cluster: RayCluster, text: str) -> None:
+    """What a user does, with the address of this cluster's proxies put into the file."""
+    file = cluster.folder / "serve.yaml"
+    file.write_text(f"{text}http_options:\n  host: 127.0.0.1\n  port: {cluster.http}\n")
+    run([cluster.python, *DEPLOY, file, "--address", cluster.dashboard], env=cluster.env)
 
 
-@pytest.mark.slow
-def test_serve_deploys_the_file(dashed: Dashed, model: ModelSpec, tmp_path: Path) -> None:
-    text = written("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
-    dashed.deploy(text)
-    dashed.await_status("filed", "RUNNING")
-    answer = httpx.post(f"{dashed.url}/filed", json={"inputs": ["good"]}, timeout=60)
-    assert version_of(answer) == 1
-    assert answer.headers["X-Likewise-Bundle"] == model.digest
-    assert httpx.get(f"{dashed.url}/filed/ready").status_code == 200
-
-
-@pytest.mark.slow
-def test_another_bundle_at_the_place_is_not_served(dashed: Dashed, model: ModelSpec, tmp_path: Path) -> None:
+def test_serve_deploys_the_file_and_serves_no_other_bundle(
+    ray_cluster: RayCluster, model: ModelSpec, tmp_path: Path
+) -> None:
     other = versioned(tmp_path, 2)
-    dashed.deploy(written("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder)))
-    said = dashed.await_status("other", "DEPLOY_FAILED", "UNHEALTHY")
-    assert f"arrived where {model.digest} was deployed" in said
-
-
-@pytest.mark.slow
-def test_the_faster_ingress_is_offered(model: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ray_cluster() as cluster:
-        for name in ("RAY_AUTH_MODE", "LIKEWISE_CACHE_HOME"):
-            monkeypatch.setenv(name, cluster.env[name])
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        (offer,) = RayTarget("ray").check(model, SMALL)
-    assert ("Python proxy" in offer.cause, offer.fatal) == (True, False)
+    text = written("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
+    more = written("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder))
+    serve_deploys(ray_cluster, text + more.partition("applications:\n")[2])
+    until(lambda: applications(ray_cluster)[f"{APP}filed"]["status"] == "RUNNING")
+    assert answer_of(f"{ray_cluster.url}/filed", "good") == ["1:GOOD"]
+    ready = httpx.get(f"{ray_cluster.url}/filed/ready")
+    assert (ready.status_code, ready.headers["X-Likewise-Bundle"]) == (200, model.digest)
+    until(lambda: applications(ray_cluster)[f"{APP}other"]["status"] in ("DEPLOY_FAILED", "UNHEALTHY"))
+    failed = json.dumps(applications(ray_cluster)[f"{APP}other"])
+    assert f"arrived where {model.digest} was deployed" in failed
+    serve_deploys(ray_cluster, "applications: []\n")
+    until(lambda: applications(ray_cluster) == {})

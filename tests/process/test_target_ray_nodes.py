@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.process.ray_room import versioned
-from tests.support.hosts import Host
-from tests.support.processes import children
+from tests.support.hosts import Host, two_hosts
+from tests.support.processes import descendants
+from tests.support.ray.deployments import versioned
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long, pytest.mark.timeout(1200)]
 ADDRESSES = ("198.18.79.1", "198.18.79.2")  # RFC 2544: of test networks
 GCS, HTTP = 6379, 8000  # each host has all ports for itself
 PATIENCE = 240.0  # seconds; Ray looks for some time before it calls a node lost
@@ -46,26 +46,7 @@ OPTIONS = {
     "health_check_period_s": "1",
     "graceful_shutdown_wait_loop_s": "0.2",
 }
-ANSWER = '{"predictions":[{"text":"A","version":1}]}'
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
-
-
-def connected(stop: ExitStack) -> list[Host]:
-    """Two namespaces with a pair of veth between them; CalledProcessError where the kernel or the user may not."""
-    names = [f"likewise-ray-{os.getpid()}-{number}" for number in range(2)]
-    for name in names:
-        ip("netns", "add", name)
-        stop.callback(subprocess.run, ["ip", "netns", "del", name], check=False)
-    ends = [f"lr{os.getpid()}v{number}"[-15:] for number in range(2)]
-    ip("link", "add", ends[0], "netns", names[0], "type", "veth", "peer", "name", ends[1], "netns", names[1])
-    for name, end, address in zip(names, ends, ADDRESSES, strict=True):
-        ip("-n", name, "addr", "add", f"{address}/30", "dev", end)
-        ip("-n", name, "link", "set", end, "up")
-        ip("-n", name, "link", "set", "lo", "up")
-    return [Host(address, ("ip", "netns", "exec", name)) for name, address in zip(names, ADDRESSES, strict=True)]
+ANSWER = '{"predictions":["1:A"]}'
 
 
 @dataclass
@@ -111,7 +92,7 @@ class Nodes:
     def kill(self, number: int) -> None:
         """Every process of the host at once, as when its power goes."""
         node = self.running.pop(self.hosts[number].address)
-        for pid in (node.pid, *children(node.pid)):
+        for pid in (*descendants(node.pid), node.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         node.wait()
@@ -165,14 +146,8 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    if shutil.which("ip") is None:
-        pytest.skip("no `ip` here (Debian: apt-get install iproute2), so there are no two hosts for Ray")
     with ExitStack() as stop:
-        try:
-            hosts = connected(stop)
-            subprocess.run([*hosts[0].inside, "true"], check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here, so there are no two hosts for Ray: {error.stderr.strip()}")
+        hosts = stop.enter_context(two_hosts("lr", ADDRESSES))
         folder = Path(tempfile.mkdtemp(prefix="lwn-", dir="/tmp"))  # a socket's path is short
         stop.callback(shutil.rmtree, folder, ignore_errors=True)
         made = Nodes(folder, hosts)

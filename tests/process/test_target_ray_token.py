@@ -1,4 +1,4 @@
-"""A cluster that asks for Ray's token: with it everything works, without it the reader is told so at once."""
+"""A cluster that asks for Ray's token: with it everything works, without it the user is told so at once."""
 
 from __future__ import annotations
 
@@ -6,49 +6,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.process.ray_cluster import RayCluster, ray_cluster
-from tests.process.ray_room import delete, put, versioned
+from tests.support.ray.cluster import RayCluster, started_cluster
+from tests.support.ray.deployments import deployed, names
 
 from likewise.core.errors import Unauthorized
+from likewise.core.spec import ModelSpec
 from likewise.targets.ray import session
 from likewise.targets.ray.target import RayTarget
 
-pytestmark = pytest.mark.slow
+pytest_plugins = ("tests.support.ray.fixtures",)
+pytestmark = pytest.mark.xdist_group("ray")
 
 TOKEN = "0123456789abcdef" * 4
 BOUND_S = 20.0  # for an answer to have begun: Ray itself tries for half a minute and more
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
-    with ray_cluster(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as made:
+def guarded() -> Iterator[RayCluster]:
+    """A cluster of its own; Serve does not run on it yet."""
+    with started_cluster(serve=False, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as made:
         yield made
 
 
 @pytest.fixture(params=["Ray's own port", "the client port"])
 def target(
-    request: pytest.FixtureRequest, cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, guarded: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RayTarget:
     """Reached by a user who has no token anywhere yet."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # ~/.ray/auth_token
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    monkeypatch.setenv("LIKEWISE_CACHE_HOME", cluster.env["LIKEWISE_CACHE_HOME"])
-    return RayTarget("ray" if request.param == "Ray's own port" else f"ray-serve://{cluster.client}")
-
-
-def test_with_the_token_all_verbs_work(target: RayTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    model = versioned(tmp_path, 1)
-    assert [each for each in target.check(model, RayTarget.Options()) if each.fatal] == []
-    receipt = put(target, "guarded", model)
-    assert target.status(receipt).state == "ready"
-    assert [each.name for each in target.found()] == ["guarded"]
-    answer = target.predict(receipt, b'{"inputs": ["x"]}', "application/json")
-    assert (answer.status, answer.body) == (200, b'{"predictions":[{"text":"X","version":1}]}')
-    delete(target, "guarded")
-    assert target.found() == []
+    monkeypatch.setenv("RAY_ADDRESS", guarded.address)
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", guarded.env["LIKEWISE_CACHE_HOME"])
+    return RayTarget("ray" if request.param == "Ray's own port" else f"ray-serve://{guarded.client}")
 
 
 @pytest.mark.parametrize("at_home", [True, False])
@@ -64,7 +54,7 @@ def test_a_token_file_is_found_as_ray_finds_it(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "cause"),
     [
         ({}, "there is none here"),
         ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is 'disabled'"),
@@ -72,17 +62,32 @@ def test_a_token_file_is_found_as_ray_finds_it(
         ({"RAY_AUTH_TOKEN": "f" * 64}, "does not know the token"),
     ],
 )
-def test_without_it_the_reader_is_told_so(
-    target: RayTarget, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], said: str
+def test_without_it_the_user_is_told_so_before_anything_begins(
+    target: RayTarget,
+    ray_models: dict[int, ModelSpec],
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, str],
+    cause: str,
 ) -> None:
     monkeypatch.setattr(session, "CONNECT_S", BOUND_S)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(Unauthorized, match=said) as refused:
-        target.found()
+    with pytest.raises(Unauthorized, match=cause) as refused:
+        target.check(ray_models[1], RayTarget.Options())
     assert "RAY_AUTH_TOKEN" in refused.value.remedy
 
 
-def test_a_deployment_without_it_begins_nothing(target: RayTarget, tmp_path: Path) -> None:
-    with pytest.raises(Unauthorized):
-        target.check(versioned(tmp_path, 1), RayTarget.Options())
+@pytest.mark.long
+def test_with_the_token_all_verbs_work(
+    target: RayTarget, ray_models: dict[int, ModelSpec], guarded: RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if guarded.observer is None:
+        guarded.start_serve()
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    assert [each for each in target.check(ray_models[1], RayTarget.Options()) if each.fatal] == []
+    with deployed(target, "guarded", ray_models[1]) as receipt:
+        assert target.status(receipt).state == "ready"
+        assert names(target) == ["guarded"]
+        answer = target.predict(receipt, b'{"inputs": ["x"]}', "application/json")
+        assert (answer.status, answer.body) == (200, b'{"predictions":["1:X"]}')
+    assert names(target) == []

@@ -1,44 +1,50 @@
 """The example models of the tests, as folders of MLflow's, as logged models, and as bundles.
 
-`Upper` (see upper.py) is the one pyfunc: what a test needs it to do is an option of `upper`.
+`Upper` (see upper.py) is the one pyfunc: what a test needs it to do is an option of `upper`. Where no pyfunc is the
+point, the bundles of `likewise.testing.models` start in a quarter of the time.
 The classifier, which needs torch to be made, is in `tests.support.classifier`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import mlflow
-import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from likewise.bundles.format import EngineEntry, Manifest
+from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.write import write_manifest
 from likewise.pipeline.mlmodel import read_model
 
 UPPER = Path(__file__).with_name("upper.py")
-PLAIN_ENGINE = Path(__file__).with_name("plain_engine")
 TEXT = Schema([ColSpec("string", "text")])
 
 
 def upper(
-    mark: str = "", *, version: int | None = None, lengths: bool = False, loading: str = "", predicting: str = ""
+    mark: str = "",
+    *,
+    version: int | None = None,
+    lengths: bool = False,
+    loading: str = "",
+    predicting: str = "",
+    **more: Any,
 ) -> dict[str, Any]:
-    """The model `Upper`, as options of `mlflow.pyfunc.save_model` and `log_model`; its configuration: see upper.py."""
+    """The model `Upper`, as options of `mlflow.pyfunc.save_model` and `log_model`; its configuration: see upper.py.
+
+    more: further options of theirs.
+    """
     config = {"mark": mark, "version": version, "lengths": lengths, "loading": loading, "predicting": predicting}
-    more = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
+    beside = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
     return {
         "python_model": str(UPPER),
         "model_config": {name: value for name, value in config.items() if value not in ("", None, False)},
-        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *more])),
+        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *beside])),
         "pip_requirements": ["mlflow"],
+        **more,
     }
 
 
@@ -48,22 +54,10 @@ def save_upper(folder: Path, mark: str = "", **options: Any) -> Path:
     return folder
 
 
-def upper_bundle(folder: Path, mark: str = "", *, plain: bool = False, **options: Any) -> Path:
-    """A bundle of the model `Upper`, as the folder `folder`; it needs trust. Options: see `upper`.
-
-    plain: its engine is the one of `plain_engine`, whose processes start without MLflow, instead of pyfunc.
-    """
+def upper_bundle(folder: Path, mark: str = "", **options: Any) -> Path:
+    """A bundle of the model `Upper`, as the folder `folder`; it needs trust. Options: see `upper`."""
     save_upper(folder / "model", mark, **options)
-    return seal(folder, plain=plain).path
-
-
-@contextmanager
-def plain_engine() -> Iterator[None]:
-    """The engine `plain` can be found by this process, and by those that it starts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PLAIN_ENGINE)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(PLAIN_ENGINE), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        yield
+    return seal(folder).path
 
 
 def save_code(folder: Path, code: str, **options: Any) -> Path:
@@ -76,7 +70,7 @@ def save_code(folder: Path, code: str, **options: Any) -> Path:
     return folder
 
 
-def seal(folder: Path, *, row_wise: bool = True, plain: bool = False) -> Bundle:
+def seal(folder: Path, *, row_wise: bool = True) -> Bundle:
     """Make a bundle of a folder in which a model lies as `model`, without proving or compiling anything."""
     facts = read_model(folder / "model")
     manifest = Manifest(
@@ -84,6 +78,6 @@ def seal(folder: Path, *, row_wise: bool = True, plain: bool = False) -> Bundle:
         signature_raw=facts.signature_raw,
         row_wise=row_wise,
         environment=facts.environment,
-        engines=(EngineEntry("plain", "native", True, facts.environment.digest),) if plain else facts.engines(),
+        engines=facts.engines(),
     )
     return write_manifest(folder, manifest)

@@ -58,7 +58,7 @@ def others_are_served(service: Service) -> Iterator[None]:
                     wrong.append(repr(error))
                 answered += 1
                 most = max(most, resident_bytes(service.pid))
-                over.wait(0.005)
+                over.wait(0.02)
 
     asking = threading.Thread(target=ordinary)
     asking.start()

@@ -16,14 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "plain":  # run by the engine of that name (plain_engine.py), which knows no MLflow
-    PythonModel: Any = object
-else:
-    from mlflow.models import set_model
-    from mlflow.pyfunc import PythonModel
+import mlflow
 
 
-class Upper(PythonModel):
+class Upper(mlflow.pyfunc.PythonModel):
     """Row by row the same."""
 
     def load_context(self, context: Any) -> None:
@@ -92,5 +88,4 @@ def isolated() -> None:
         raise ValueError("this process is not isolated")
 
 
-if __name__ != "plain":
-    set_model(Upper())
+mlflow.models.set_model(Upper())

@@ -87,6 +87,7 @@ def test_an_environment_is_found_by_its_stamp_and_made_anew_for_other_requiremen
     assert not (tmp_path / "some" / "old").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_installation_is_told_and_leaves_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "ENVIRONMENTS", tmp_path)
     with pytest.raises(SystemExit, match="nothing-of-this-name"):

@@ -159,6 +159,7 @@ def test_an_unreachable_server_is_named_within_seconds(tmp_path: Path, monkeypat
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_and_breaks_off_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.virtual_time import HandThread, VirtualLoop, run
@@ -150,6 +151,7 @@ SPECS = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(STEPS, SPECS, st.sampled_from([10, 10_000]))
 def test_in_any_order(steps: list[tuple[str, Any]], spec: EngineSpec, queue_tokens: int) -> None:

@@ -45,6 +45,7 @@ def test_a_window_holds_the_oldest_and_fits_the_budget(costs: list[int], budget:
 ARRIVALS = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_size=40)
 
 
+@pytest.mark.slow
 @given(ARRIVALS, st.integers(1, 200), st.data())
 def test_little_goes_before_an_entry_that_came_later(
     arrivals: list[list[int]], budget: int, data: st.DataObject
@@ -220,6 +221,7 @@ async def flood(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slots", "overlaps"), [(1, True), (2, True), (1, False)])
 def test_three_times_too_much_is_refused_at_once_and_the_rest_answered_in_time(slots: int, overlaps: bool) -> None:
     async def scenario(loop: VirtualLoop) -> None:

@@ -73,6 +73,7 @@ def test_rows_answer_the_same_in_any_company(both: tuple[Logits, Logits], guard:
         assert asked[0].shape[1] == max(lengths[row] for row in rows)
 
 
+@pytest.mark.slow
 @given(passes())
 def test_a_guard_above_the_largest_drift_holds_every_label(both: tuple[Logits, Logits]) -> None:
     fast, exact = both

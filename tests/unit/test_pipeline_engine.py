@@ -111,6 +111,7 @@ def test_code_in_a_declaration_is_never_run(folder: Path) -> None:
     assert "antigravity" not in sys.modules
 
 
+@pytest.mark.slow
 def test_it_answers_where_mlflow_and_pandas_cannot_be_imported(folder: Path, pipeline: Pipeline) -> None:
     code = f"""
 import sys

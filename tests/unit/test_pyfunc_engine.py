@@ -224,6 +224,7 @@ def test_a_type_hint_gets_a_plain_list(tmp_path: Path) -> None:
     assert values(ask(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
 
 
+@pytest.mark.slow
 def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
     from sklearn.linear_model import LinearRegression
 

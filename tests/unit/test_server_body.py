@@ -133,6 +133,7 @@ def test_a_body_that_inflates_to_exactly_the_limit_is_read() -> None:
         read(Client([gzip.compress(body)]), limit=len(body) - 1, content_encoding="gzip")
 
 
+@pytest.mark.slow
 def test_tiny_parts_take_no_more_memory_than_their_bytes() -> None:
     size = 200_000
     client = Client([b"x"] * size)

@@ -140,6 +140,7 @@ def test_its_example_of_infer_is_a_request(signature: Signature) -> None:
         Draft202012Validator(whole(document_of(signature), media["schema"])).validate(example["value"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signature", [pytest.param(held, id=name) for name, held in SIGNATURES.items() if "huge" not in name]
 )

@@ -164,6 +164,38 @@ def test_room_is_what_is_free_and_what_one_node_has(replicas: int, cpus: float) 
     assert [each.fatal for each in room_for(options, SEEN, replicas)] == ([] if fits else [True])
 
 
+def look(**changed: Any) -> dict[str, Any]:
+    """What `look` gives of a cluster with room behind HAProxy."""
+    http = {"host": "0.0.0.0", "port": 8000, "scheme": "http", "root_path": ""}
+    ingress = {"haproxy": True, "installed": True, "nodes": 1}
+    return {"free": {"CPU": 4.0}, "largest": {"CPU": 4.0}, "serve": http, "ingress": ingress, **changed}
+
+
+def causes(cluster: dict[str, Any], **options: Any) -> list[str]:
+    wanted = RayOptions(**options)
+    return [each.cause for each in room_for(wanted, cluster, wanted.replicas())]
+
+
+def test_the_faster_ingress_is_offered_where_it_can_be_had() -> None:
+    slow = {"haproxy": False, "installed": True, "nodes": 1}
+    (offer,) = room_for(RayOptions(), look(ingress=slow), 1)
+    assert "Python proxy" in offer.cause
+    assert "RAY_SERVE_ENABLE_HA_PROXY=1" in offer.remedy
+    assert not offer.fatal
+    assert causes(look(ingress={**slow, "installed": False})) == []
+    (lacking,) = causes(look(ingress=slow), num_replicas=9)  # first things first
+    assert "9 CPU" in lacking
+
+
+def test_where_haproxy_listens_is_told_where_it_may_surprise() -> None:
+    (open_to_all,) = causes(look())
+    assert "every address" in open_to_all
+    here = {"host": "127.0.0.1", "port": 8000}
+    assert causes(look(serve=here)) == []
+    (cut_off,) = causes(look(serve=here, ingress={"haproxy": True, "installed": True, "nodes": 2}))
+    assert "does not reach replicas on another" in cut_off
+
+
 def test_where_it_answers() -> None:
     assert url_of("auto", HTTP, "/one") == "http://127.0.0.1:8000/one"
     assert url_of("ray://head:10001", {**HTTP, "host": "0.0.0.0"}, "/one") == "http://head:8000/one"

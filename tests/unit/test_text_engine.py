@@ -51,6 +51,7 @@ def test_an_mlflow_transformers_folder_answers_as_the_plain_one(
     assert other.run(other.prepare(TEXTS)) == engine.run(engine.prepare(TEXTS))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)), budget=st.integers(1, 5000))
 def test_neither_company_nor_order_nor_budget_changes_an_answer(

@@ -143,6 +143,7 @@ convert(find_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     convert(find_checkpoint(checkpoint), tmp_path / "again")
     subprocess.run([sys.executable, "-c", CONVERT, checkpoint, tmp_path / "elsewhere"], check=True)
@@ -212,6 +213,7 @@ def test_a_model_that_openvino_answers_otherwise_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_trimming_that_changes_answers_is_left_out(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

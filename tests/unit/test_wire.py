@@ -474,6 +474,7 @@ def test_arbitrary_bytes_never_break_it(body: bytes, content_type: str | None, o
     check_never_breaks(body, content_type, of)
 
 
+@pytest.mark.slow
 @settings(max_examples=800, deadline=None)
 @given(BODIES, CONTENT_TYPES, SIGNATURES, st.booleans())
 def test_arbitrary_json_never_breaks_it(body: object, content_type: str | None, of: Signature, quoted: bool) -> None:

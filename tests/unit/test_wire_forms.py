@@ -166,6 +166,7 @@ def test_a_parquet_bomb_is_refused(bomb: str) -> None:
         decode(raw, PARQUET, UNSAID)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds no mappings elsewhere")
 def test_a_parquet_file_that_lies_about_its_size_cannot_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "LIMIT_BYTES", 2**60)  # as a footer that says nothing would pass

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 from likewise import deployments
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.base import Live, Step, Verb
+from likewise.targets.base import Step, Verb
 from likewise.targets.registry import open_target
 
 RECEIPT = "the receipt"
@@ -89,9 +89,7 @@ class Deployer:
 
 def main(uri: str) -> None:
     """For each task, a line of JSON, a child process: its id and, when it has ended, its exit code."""
-    target = open_target(uri)
-    if isinstance(target, Live):
-        target.found()  # so that its modules are imported here, once
+    open_target(uri)  # imports it, and reaches nothing: children would share its connections
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -23,15 +23,18 @@ START_S = 120.0
 LEAVING_S = 10.0  # for the process of a replica that Serve has stopped
 REPLICA = "ray::ServeReplica:"
 OBSERVER = """
-import json, sys, ray
+import json, os, sys
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # for what Ray prints of its workers
+import ray
 from ray import serve
 from ray.experimental.internal_kv import _internal_kv_list
 ray.init(address=sys.argv[1], namespace="likewise", log_to_driver=False, logging_level="ERROR")
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
-print("started", flush=True)
+print("started", file=answers, flush=True)
 for _ in sys.stdin:
     notes = [key.decode() for key in _internal_kv_list("app/", namespace="likewise")]
-    print(json.dumps([*serve.status().applications, *notes]), flush=True)
+    print(json.dumps([*serve.status().applications, *notes]), file=answers, flush=True)
 """
 
 
@@ -89,7 +92,7 @@ class RayCluster:
             self.dashboard = f"http://127.0.0.1:{dashboard_port}"
             until(lambda: self._listens(dashboard_port), START_S)
         if serve:
-            self._start_serve()
+            self.start_serve()
 
     def stop(self) -> None:
         """End every process of the cluster."""
@@ -112,7 +115,8 @@ class RayCluster:
         found: list[str] = json.loads(self.observer.stdout.readline())
         return found or self._replicas()
 
-    def _start_serve(self) -> None:
+    def start_serve(self) -> None:
+        """Start Serve, in a process that is asked by `left` from then on."""
         command = [str(self.python), "-c", OBSERVER, self.address, str(self.http)]
         with (self.folder / "observer.log").open("w") as log:
             self.observer = subprocess.Popen(

@@ -11,7 +11,6 @@ from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker import data, jobs, registry, scaling, settle
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.look import config_there, model_there
 from likewise.targets.sagemaker.waiting import Patience
 
 Params = Mapping[str, Any]
@@ -19,13 +18,66 @@ Do = Callable[[Aws, Patience, Params], Outputs | None]
 Undo = Callable[[Aws, Patience, Params], None]
 
 
+def remove_model(aws: Aws, name: str) -> None:
+    """Delete it, where it is there."""
+    aws.find("sagemaker", "delete_model", ModelName=name)
+
+
+def remove_config(aws: Aws, name: str) -> None:
+    """Delete it, where it is there."""
+    aws.find("sagemaker", "delete_endpoint_config", EndpointConfigName=name)
+
+
+def url_of(aws: Aws, name: str) -> str:
+    """Where the endpoint answers, to requests that are signed."""
+    return f"{aws.url('sagemaker-runtime')}/endpoints/{name}/invocations"
+
+
+# --- kinds of actions ------------------------------------------------------------------------------------------------
+
+
+def _call(function: Callable[..., Any], *names: str) -> Callable[[Aws, Patience, Params], Any]:
+    """`function`, with AWS and these of the step's parameters."""
+    return lambda aws, _, params: function(aws, *(params[name] for name in names))
+
+
+def _wait(function: Callable[..., None], *names: str) -> Undo:
+    """The same, of a function that waits."""
+    return lambda aws, patience, params: function(aws, patience, *(params[name] for name in names))
+
+
+def _each(name: str, function: Callable[[Aws, str], None]) -> Do:
+    """`function`, with AWS and each member of this parameter."""
+
+    def do(aws: Aws, _: Patience, params: Params) -> None:
+        for each in params[name]:
+            function(aws, each)
+
+    return do
+
+
+def _unless_existed(undo: Undo) -> Undo:
+    """`undo`, where the step has made what it takes back."""
+    return lambda aws, patience, params: None if params["existed"] else undo(aws, patience, params)
+
+
+def _create(kind: str, key: str, output: str) -> Do:
+    """Send the step's request, unless what it names is there; the output is its name."""
+
+    def do(aws: Aws, _: Patience, params: Params) -> Outputs:
+        name = params["request"][key]
+        if aws.find("sagemaker", f"describe_{kind}", **{key: name}) is None:
+            aws.make("sagemaker", f"create_{kind}", **params["request"])
+        return {output: name}
+
+    return do
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
 def _repository(aws: Aws, _: Patience, params: Params) -> Outputs:
     return {"repository": registry.make_repository(aws, params["name"], params["tags"])}
-
-
-def _drop_repository(aws: Aws, _: Patience, params: Params) -> None:
-    if not params["existed"]:
-        registry.remove_repository(aws, params["name"])
 
 
 def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
@@ -39,54 +91,30 @@ def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
     return {"image": f"{address}@{digest}"}
 
 
-def _drop_image(aws: Aws, _: Patience, params: Params) -> None:
-    registry.remove_image(aws, params["name"], params["tag"])
-
-
-def _bucket(aws: Aws, _: Patience, params: Params) -> None:
-    data.make_bucket(aws, params["bucket"])
-
-
-def _drop_bucket(aws: Aws, _: Patience, params: Params) -> None:
-    data.remove_bucket(aws, params["bucket"])
-
-
 def _data(aws: Aws, _: Patience, params: Params) -> Outputs:
     return {"data": data.send(aws, params["bucket"], params["key"], Path(params["folder"]), params["digest"])}
 
 
 def _drop_data(aws: Aws, _: Patience, params: Params) -> None:
-    if not params["existed"]:
-        data.remove(aws, f"s3://{params['bucket']}/{params['key']}")
-
-
-def _model(aws: Aws, _: Patience, params: Params) -> Outputs:
-    name = params["request"]["ModelName"]
-    if model_there(aws, name) is None:
-        aws.make("sagemaker", "create_model", **params["request"])
-    return {"model": name}
+    data.remove(aws, f"s3://{params['bucket']}/{params['key']}")
 
 
 def _drop_model(aws: Aws, _: Patience, params: Params) -> None:
-    if not params["existed"]:
-        remove_model(aws, params["request"]["ModelName"])
-
-
-def _config(aws: Aws, _: Patience, params: Params) -> Outputs:
-    name = params["request"]["EndpointConfigName"]
-    if not config_there(aws, name):
-        aws.make("sagemaker", "create_endpoint_config", **params["request"])
-    return {"config": name}
+    remove_model(aws, params["request"]["ModelName"])
 
 
 def _drop_config(aws: Aws, _: Patience, params: Params) -> None:
-    if not params["existed"]:
-        remove_config(aws, params["request"]["EndpointConfigName"])
+    remove_config(aws, params["request"]["EndpointConfigName"])
 
 
-def _endpoint(aws: Aws, _: Patience, params: Params) -> Outputs:
-    made = settle.create(aws, params["request"])
-    return {**made, "url": url_of(aws, params["request"]["EndpointName"]), "costs": params["costs"]}
+def _settle(change: Callable[[Aws, Params], Outputs]) -> Do:
+    """CreateEndpoint or UpdateEndpoint."""
+
+    def do(aws: Aws, _: Patience, params: Params) -> Outputs:
+        made = change(aws, params["request"])
+        return {**made, "url": url_of(aws, params["request"]["EndpointName"]), "costs": params["costs"]}
+
+    return do
 
 
 def _drop_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
@@ -95,27 +123,6 @@ def _drop_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
     said = settle.describe(aws, request["EndpointName"])
     if said is not None and said["EndpointConfigName"] == request["EndpointConfigName"]:
         settle.remove(aws, patience, request["EndpointName"], params["timeout_s"])
-
-
-def _update(aws: Aws, _: Patience, params: Params) -> Outputs:
-    made = settle.update(aws, params["request"])
-    return {**made, "url": url_of(aws, params["request"]["EndpointName"]), "costs": params["costs"]}
-
-
-def _update_back(aws: Aws, patience: Patience, params: Params) -> None:
-    settle.back(aws, patience, params["request"], params["before"], params["timeout_s"])
-
-
-def _wait(aws: Aws, patience: Patience, params: Params) -> None:
-    settle.wait(aws, patience, params["name"], params["config"], params["timeout_s"])
-
-
-def _scale(aws: Aws, _: Patience, params: Params) -> None:
-    scaling.scale(aws, params["target"], params["policies"])
-
-
-def _drop_scale(aws: Aws, _: Patience, params: Params) -> None:
-    scaling.unscale(aws, params["target"])
 
 
 def _unscale(aws: Aws, _: Patience, params: Params) -> None:
@@ -147,61 +154,27 @@ def _tidy(aws: Aws, patience: Patience, params: Params) -> Outputs:
     return {"left": left}
 
 
-def _remove_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
-    settle.remove(aws, patience, params["name"], params["timeout_s"])
-
-
-def _remove_configs(aws: Aws, _: Patience, params: Params) -> None:
-    for name in params["names"]:
-        remove_config(aws, name)
-
-
-def _remove_models(aws: Aws, _: Patience, params: Params) -> None:
-    for name in params["names"]:
-        remove_model(aws, name)
-
-
-def _remove_data(aws: Aws, _: Patience, params: Params) -> None:
-    for url in params["urls"]:
-        data.remove(aws, url)
-
-
 def _stays(aws: Aws, patience: Patience, params: Params) -> None:
     """Nothing to take back: it has made nothing, or is a removal, which is only ever gone on with."""
 
 
 ACTIONS: dict[str, tuple[Do, Undo]] = {
-    "repository": (_repository, _drop_repository),
-    "image": (_image, _drop_image),
-    "bucket": (_bucket, _drop_bucket),
-    "data": (_data, _drop_data),
-    "model": (_model, _drop_model),
-    "config": (_config, _drop_config),
-    "endpoint": (_endpoint, _drop_endpoint),
+    "repository": (_repository, _unless_existed(_call(registry.remove_repository, "name"))),
+    "image": (_image, _call(registry.remove_image, "name", "tag")),
+    "bucket": (_call(data.make_bucket, "bucket"), _call(data.remove_bucket, "bucket")),
+    "data": (_data, _unless_existed(_drop_data)),
+    "model": (_create("model", "ModelName", "model"), _unless_existed(_drop_model)),
+    "config": (_create("endpoint_config", "EndpointConfigName", "config"), _unless_existed(_drop_config)),
+    "endpoint": (_settle(settle.create), _drop_endpoint),
     "unscale": (_unscale, _scale_again),
-    "update": (_update, _update_back),
-    "wait": (_wait, _stays),
-    "scale": (_scale, _drop_scale),
+    "update": (_settle(settle.update), _wait(settle.back, "request", "before", "timeout_s")),
+    "wait": (_wait(settle.wait, "name", "config", "timeout_s"), _stays),
+    "scale": (_call(scaling.scale, "target", "policies"), _call(scaling.unscale, "target")),
     "tidy": (_tidy, _stays),
-    "remove_endpoint": (_remove_endpoint, _stays),
-    "remove_configs": (_remove_configs, _stays),
-    "remove_models": (_remove_models, _stays),
-    "remove_data": (_remove_data, _stays),
+    "remove_endpoint": (_wait(settle.remove, "name", "timeout_s"), _stays),
+    "remove_configs": (_each("names", remove_config), _stays),
+    "remove_models": (_each("names", remove_model), _stays),
+    "remove_data": (_each("urls", data.remove), _stays),
     "transform": (jobs.make, jobs.stop),
     "job": (jobs.wait, _stays),
 }
-
-
-def remove_model(aws: Aws, name: str) -> None:
-    """Delete it, where it is there."""
-    aws.find("sagemaker", "delete_model", ModelName=name)
-
-
-def remove_config(aws: Aws, name: str) -> None:
-    """Delete it, where it is there."""
-    aws.find("sagemaker", "delete_endpoint_config", EndpointConfigName=name)
-
-
-def url_of(aws: Aws, name: str) -> str:
-    """Where the endpoint answers, to requests that are signed."""
-    return f"{aws.url('sagemaker-runtime')}/endpoints/{name}/invocations"

@@ -16,6 +16,7 @@ from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.look import Endpoint
 from likewise.targets.sagemaker.names import BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
 from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.requests import CONFIG, MODEL, VARIANT
 
 STATES: dict[str, State] = {
     "InService": "ready",
@@ -27,26 +28,6 @@ STATES: dict[str, State] = {
     "Failed": "failing",
     "OutOfService": "failing",
     "UpdateRollbackFailed": "failing",
-}
-_OF_VARIANT = {
-    "InstanceType": "instance_type",
-    "InitialInstanceCount": "instance_count",
-    "ServerlessConfig": "serverless_config",
-    "VolumeSizeInGB": "volume_size_gb",
-    "ModelDataDownloadTimeoutInSeconds": "model_download_timeout_s",
-    "ContainerStartupHealthCheckTimeoutInSeconds": "startup_timeout_s",
-    "InferenceAmiVersion": "inference_ami_version",
-    "VariantName": "variant_name",
-}
-_OF_CONFIG = {
-    "DataCaptureConfig": "data_capture_config",
-    "AsyncInferenceConfig": "async_inference_config",
-    "KmsKeyId": "kms_key_id",
-}
-_OF_MODEL = {
-    "ExecutionRoleArn": "execution_role_arn",
-    "VpcConfig": "vpc_config",
-    "EnableNetworkIsolation": "network_isolation",
 }
 _OURS = ("LIKEWISE_ENGINE", "LIKEWISE_PRECISION", "LIKEWISE_TRUST")
 
@@ -103,12 +84,20 @@ def _own(found: Endpoint) -> Mapping[str, Any]:
 def _options(found: Endpoint, behind: Mapping[str, Any]) -> dict[str, Any]:
     """As far as AWS tells them."""
     said: dict[str, Any] = {}
-    for names, of in ((_OF_VARIANT, _own(found)), (_OF_CONFIG, found.configured), (_OF_MODEL, behind)):
-        said.update({option: of[name] for name, option in names.items() if of.get(name) is not None})
+    for paths, of in ((VARIANT, _own(found)), (CONFIG, found.configured), (MODEL, behind)):
+        there = {option: _at(of, path) for path, option in paths.items()}
+        said.update({option: value for option, value in there.items() if value is not None})
     container = behind.get("PrimaryContainer") or {}
     env = {key: value for key, value in container.get("Environment", {}).items() if key not in _OURS}
     if env:
         said["env"] = env
+    return said
+
+
+def _at(said: Any, path: str) -> Any:
+    """What stands at the path, None for nothing."""
+    for name in path.split("."):
+        said = (said or {}).get(name)
     return said
 
 

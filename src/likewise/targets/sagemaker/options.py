@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -163,11 +162,3 @@ class SageMakerOptions:
         if self.max_instances is not None:
             count = f"{self.min_instances} to {self.max_instances}"
         return f"{count} x {self.instance_type}, by the hour"
-
-
-def unwrapped(config: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
-    """A configuration without the name of itself around it, as MLflow's documentation shows it."""
-    if config is None:
-        return None
-    inner = config.get(name)
-    return dict(inner) if set(config) == {name} and isinstance(inner, dict) else dict(config)

@@ -32,9 +32,19 @@ class Asked:
         """Of all that is made for it."""
         return tags_of(self.name, self.model, self.options.tags or {})
 
+    @property
+    def timeout_s(self) -> int:
+        """Seconds to wait."""
+        return self.options.timeout_seconds
+
     def step(self, action: str, about: str, **params: Json) -> Step:
-        """A step of this plan; its id is its action."""
-        return Step(action, action, about, {"at": self.at.as_dict(), **params})
+        """A step of this plan."""
+        return step(self.at, action, about, **params)
+
+
+def step(at: At, action: str, about: str, **params: Json) -> Step:
+    """A step of a plan; its id is its action."""
+    return Step(action, action, about, {"at": at.as_dict(), **params})
 
 
 def create_steps(aws: Aws, asked: Asked) -> list[Step]:
@@ -48,15 +58,13 @@ def create_steps(aws: Aws, asked: Asked) -> list[Step]:
         )
     if asked.options.mode in ("add", "replace"):
         raise WrongUsage(f"mode={asked.options.mode} is of an update", remedy=f"likewise update {asked.name} MODEL")
-    image, which = image_steps(aws, asked)
-    archive, url = data_steps(aws, asked)
-    model, model_name = model_step(aws, asked, which, url)
+    made, model_name = model_steps(aws, asked)
     config, config_name, _ = _config(aws, asked, model_name, ())
     request = requests.create_request(asked.name, config_name, asked.tags)
     kind = "serverless" if asked.options.serverless_config is not None else asked.options.costs
     about = f"makes the endpoint {asked.name} ({kind}): it costs from here on until it is deleted"
-    endpoint = asked.step("endpoint", about, request=request, costs=asked.options.costs, timeout_s=_timeout(asked))
-    return [*image, *archive, model, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
+    endpoint = asked.step("endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.timeout_s)
+    return [*made, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
 
 
 def update_steps(aws: Aws, asked: Asked) -> list[Step]:
@@ -67,16 +75,14 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
         raise WrongUsage(
             "an update that is not waited for cannot remove what it replaces", remedy="-C archive=true, or wait for it"
         )
-    image, which = image_steps(aws, asked)
-    archive, url = data_steps(aws, asked)
-    model, model_name = model_step(aws, asked, which, url)
+    made, model_name = model_steps(aws, asked)
     stays = standing.variants if options.mode == "add" else ()
     config, config_name, among = _config(aws, asked, model_name, stays)
     names = sorted({each["VariantName"] for each in (*standing.variants, *among)})
     scaled = look.scalings(aws, asked.name, names, needed=options.max_instances is not None)
     moved = [*_unscaling(asked, scaled), _updating(asked, standing, config_name, scaled=bool(scaled))]
     tidied = _tidying(aws, asked, standing, config_name, among)
-    return [*image, *archive, model, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
+    return [*made, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
 
 
 def delete_steps(aws: Aws, at: At, name: str, options: SageMakerOptions, current: Receipt | None) -> list[Step]:
@@ -91,26 +97,15 @@ def delete_steps(aws: Aws, at: At, name: str, options: SageMakerOptions, current
     variants = [each["VariantName"] for each in standing.variants] if standing else [options.variant_name]
     scaled = look.scalings(aws, name, variants, needed=options.max_instances is not None)
     archives = _archives(aws, name, models)
-    at_ = {"at": at.as_dict()}
+    removed = f"removes the endpoint {name}: it costs nothing from here on"
     steps = [
-        Step("unscale", "unscale", f"takes autoscaling from {name}", {**at_, "before": scaled}),
-        Step(
-            "remove_endpoint",
-            "remove_endpoint",
-            f"removes the endpoint {name}: it costs nothing from here on",
-            {**at_, "name": name, "timeout_s": options.timeout_seconds},
-        ),
-        Step(
-            "remove_configs",
-            "remove_configs",
-            f"removes its configuration: {_listed(configs)}",
-            {**at_, "names": configs},
-        ),
-        Step("remove_models", "remove_models", f"removes its model: {_listed(models)}", {**at_, "names": models}),
-        Step("remove_data", "remove_data", f"removes its archive: {_listed(archives)}", {**at_, "urls": archives}),
+        step(at, "unscale", f"takes autoscaling from {name}", before=scaled) if scaled else None,
+        step(at, "remove_endpoint", removed, name=name, timeout_s=options.timeout_seconds),
+        step(at, "remove_configs", f"removes its configuration: {_listed(configs)}", names=configs),
+        step(at, "remove_models", f"removes its model: {_listed(models)}", names=models),
+        step(at, "remove_data", f"removes its archive: {_listed(archives)}", urls=archives) if archives else None,
     ]
-    unneeded = {name for name, there in (("unscale", scaled), ("remove_data", archives)) if not there}
-    return [step for step in steps if step.id not in unneeded]
+    return [each for each in steps if each is not None]
 
 
 # --- the image and the bundle ----------------------------------------------------------------------------------------
@@ -178,15 +173,17 @@ def container_env(model: ModelSpec, options: SageMakerOptions) -> dict[str, str]
     return {**{name: value for name, value in told.items() if value is not None}, **(options.env or {})}
 
 
-def model_step(aws: Aws, asked: Asked, image: Image, url: str | None) -> tuple[Step, str]:
-    """The step that makes the model, and its name."""
+def model_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str]:
+    """The steps that make the model, and what it is made of, where it is missing; the model's name."""
+    image, made = image_steps(aws, asked)
+    archive, url = data_steps(aws, asked)
     role = look.execution_role(aws, asked.options.execution_role_arn)
     env = container_env(asked.model, asked.options)
-    request = requests.model_request(asked.options, "", role, image.reference, url, env, asked.tags)
-    name = derived(asked.name, requests.model_request(asked.options, "", role, image.which, url, env, asked.tags))
+    request = requests.model_request(asked.options, "", role, made.reference, url, env, asked.tags)
+    name = derived(asked.name, requests.model_request(asked.options, "", role, made.which, url, env, asked.tags))
     request["ModelName"] = name
     existed = look.model_there(aws, name) is not None
-    return asked.step("model", f"makes the model {name}", request=request, existed=existed), name
+    return [*image, *archive, asked.step("model", f"makes the model {name}", request=request, existed=existed)], name
 
 
 def _config(
@@ -210,7 +207,7 @@ def _updating(asked: Asked, standing: Endpoint, config: str, *, scaled: bool) ->
         request=requests.update_request(options, asked.name, config, scaled=scaled),
         before=standing.config,
         costs=options.costs,
-        timeout_s=_timeout(asked),
+        timeout_s=asked.timeout_s,
     )
 
 
@@ -218,7 +215,7 @@ def _waiting(asked: Asked, config: str) -> list[Step]:
     if not asked.options.synchronous:
         return []
     about = f"waits until {asked.name} answers, up to {asked.options.timeout_seconds} s"
-    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=_timeout(asked))]
+    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.timeout_s)]
 
 
 def _scaling(asked: Asked) -> list[Step]:
@@ -268,10 +265,6 @@ def _settled(aws: Aws, name: str) -> Endpoint:
             f"the endpoint {name!r} is being changed ({standing.status})", remedy="wait until AWS is done with it"
         )
     return standing
-
-
-def _timeout(asked: Asked) -> int:
-    return asked.options.timeout_seconds
 
 
 def _listed(names: Sequence[str]) -> str:

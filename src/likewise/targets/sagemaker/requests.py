@@ -1,6 +1,6 @@
 """What AWS is asked for, as data: each operation's parameters from the options, and which option each came from.
 
-A path into a request, without list positions, is the option's name or begins with it.
+A path into a request is `A.B` for the member B of A, without list positions; its option's name holds for all below it.
 """
 
 from __future__ import annotations
@@ -10,66 +10,83 @@ from typing import Any
 
 from likewise.targets.base import Json
 from likewise.targets.sagemaker.names import Tags
-from likewise.targets.sagemaker.options import SageMakerOptions, unwrapped
+from likewise.targets.sagemaker.options import SageMakerOptions
 
 Request = dict[str, Any]
+Paths = Mapping[str, str]
+"""Paths into a request, or into what AWS tells, and the option that each has its value from."""
 
 SCALED = {"ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
 POLICY = "likewise"
 
-_DEPLOYMENT = {
-    "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration.WaitIntervalInSeconds": "traffic_wait_s",
-    "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration": "traffic_percent",
-    "DeploymentConfig.BlueGreenUpdatePolicy.TerminationWaitInSeconds": "termination_wait_s",
-    "DeploymentConfig.BlueGreenUpdatePolicy.MaximumExecutionTimeoutInSeconds": "update_timeout_s",
-    "DeploymentConfig.RollingUpdatePolicy.WaitIntervalInSeconds": "traffic_wait_s",
-    "DeploymentConfig.RollingUpdatePolicy.MaximumBatchSize": "traffic_percent",
-    "DeploymentConfig.RollingUpdatePolicy.MaximumExecutionTimeoutInSeconds": "update_timeout_s",
-    "DeploymentConfig.AutoRollbackConfiguration": "rollback_alarms",
+MODEL: Paths = {
+    "ExecutionRoleArn": "execution_role_arn",
+    "VpcConfig": "vpc_config",
+    "EnableNetworkIsolation": "network_isolation",
 }
-ORIGINS: dict[str, dict[str, str]] = {
+VARIANT: Paths = {
+    "VariantName": "variant_name",
+    "InstanceType": "instance_type",
+    "InitialInstanceCount": "instance_count",
+    "ServerlessConfig": "serverless_config",
+    "VolumeSizeInGB": "volume_size_gb",
+    "ModelDataDownloadTimeoutInSeconds": "model_download_timeout_s",
+    "ContainerStartupHealthCheckTimeoutInSeconds": "startup_timeout_s",
+    "InferenceAmiVersion": "inference_ami_version",
+    "RoutingConfig.RoutingStrategy": "routing_strategy",
+}
+CONFIG: Paths = {
+    "DataCaptureConfig": "data_capture_config",
+    "AsyncInferenceConfig": "async_inference_config",
+    "KmsKeyId": "kms_key_id",
+}
+_ROLLING, _BLUE_GREEN = "RollingUpdatePolicy", "BlueGreenUpdatePolicy"
+_ROUTING = f"{_BLUE_GREEN}.TrafficRoutingConfiguration"
+_DEPLOYMENT: Paths = {
+    f"{_ROUTING}.WaitIntervalInSeconds": "traffic_wait_s",
+    _ROUTING: "traffic_percent",
+    f"{_BLUE_GREEN}.TerminationWaitInSeconds": "termination_wait_s",
+    f"{_BLUE_GREEN}.MaximumExecutionTimeoutInSeconds": "update_timeout_s",
+    f"{_ROLLING}.WaitIntervalInSeconds": "traffic_wait_s",
+    f"{_ROLLING}.MaximumBatchSize": "traffic_percent",
+    f"{_ROLLING}.MaximumExecutionTimeoutInSeconds": "update_timeout_s",
+    "AutoRollbackConfiguration": "rollback_alarms",
+}
+_METRIC = "SageMakerVariantInvocationsPerInstance"
+_TRACKING = "TargetTrackingScalingPolicyConfiguration"
+_SCALING: Paths = {
+    f"{_TRACKING}.TargetValue": "invocations_per_instance",
+    f"{_TRACKING}.ScaleInCooldown": "scale_in_cooldown_s",
+    f"{_TRACKING}.ScaleOutCooldown": "scale_out_cooldown_s",
+}
+ORIGINS: dict[str, Paths] = {
     "CreateModel": {
-        "ExecutionRoleArn": "execution_role_arn",
+        **MODEL,
         "PrimaryContainer.Image": "image_url",
         "PrimaryContainer.ModelDataUrl": "bucket",
         "PrimaryContainer.Environment": "env",
-        "VpcConfig": "vpc_config",
-        "EnableNetworkIsolation": "network_isolation",
         "Tags": "tags",
     },
     "CreateEndpointConfig": {
-        "ProductionVariants.VariantName": "variant_name",
-        "ProductionVariants.InstanceType": "instance_type",
-        "ProductionVariants.InitialInstanceCount": "instance_count",
+        **{f"ProductionVariants.{path}": option for path, option in VARIANT.items()},
         "ProductionVariants.InitialVariantWeight": "variant_weights",
-        "ProductionVariants.ServerlessConfig": "serverless_config",
-        "ProductionVariants.VolumeSizeInGB": "volume_size_gb",
-        "ProductionVariants.ModelDataDownloadTimeoutInSeconds": "model_download_timeout_s",
-        "ProductionVariants.ContainerStartupHealthCheckTimeoutInSeconds": "startup_timeout_s",
-        "ProductionVariants.InferenceAmiVersion": "inference_ami_version",
-        "ProductionVariants.RoutingConfig.RoutingStrategy": "routing_strategy",
-        "DataCaptureConfig": "data_capture_config",
-        "AsyncInferenceConfig": "async_inference_config",
-        "KmsKeyId": "kms_key_id",
+        **CONFIG,
         "Tags": "tags",
     },
     "CreateEndpoint": {"EndpointName": "NAME", "Tags": "tags"},
-    "UpdateEndpoint": {"EndpointName": "NAME", **_DEPLOYMENT, "DeploymentConfig": "deployment_config"},
-    "RegisterScalableTarget": {"MinCapacity": "min_instances", "MaxCapacity": "max_instances"},
-    "PutScalingPolicy": {
-        "TargetTrackingScalingPolicyConfiguration.TargetValue": "invocations_per_instance",
-        "TargetTrackingScalingPolicyConfiguration.ScaleInCooldown": "scale_in_cooldown_s",
-        "TargetTrackingScalingPolicyConfiguration.ScaleOutCooldown": "scale_out_cooldown_s",
-        "TargetTrackingScalingPolicyConfiguration": "scaling_policy",
+    "UpdateEndpoint": {
+        "EndpointName": "NAME",
+        **{f"DeploymentConfig.{path}": option for path, option in _DEPLOYMENT.items()},
+        "DeploymentConfig": "deployment_config",
     },
+    "RegisterScalableTarget": {"MinCapacity": "min_instances", "MaxCapacity": "max_instances"},
+    "PutScalingPolicy": {**_SCALING, _TRACKING: "scaling_policy"},
 }
-
-
 _WHOLE = {"UpdateEndpoint": "deployment_config", "PutScalingPolicy": "scaling_policy"}
 """Options that hold a part of a request as AWS has it, in the place of others."""
 
 
-def origins(options: SageMakerOptions, operation: str) -> dict[str, str]:
+def origins(options: SageMakerOptions, operation: str) -> Paths:
     """The option of each path into the operation's request."""
     known, whole = ORIGINS[operation], _WHOLE.get(operation)
     if whole is None or getattr(options, whole) is None:
@@ -77,41 +94,39 @@ def origins(options: SageMakerOptions, operation: str) -> dict[str, str]:
     return {path: option for path, option in known.items() if "." not in path}
 
 
+def built(values: Mapping[str, Any]) -> Request:
+    """The request with these values at these paths; what is None is left out."""
+    request: Request = {}
+    for path, value in values.items():
+        *outer, last = path.split(".")
+        if value is not None:
+            holder = request
+            for name in outer:
+                holder = holder.setdefault(name, {})
+            holder[last] = value
+    return request
+
+
+def chosen(options: object, paths: Paths) -> dict[str, Any]:
+    """What the options have for each path."""
+    return {path: _unwrapped(getattr(options, option), path) for path, option in paths.items()}
+
+
 def model_request(
     options: SageMakerOptions, name: str, role: str, image: Json, data: Json, env: Mapping[str, str], tags: Tags
 ) -> Request:
     """CreateModel's. image: as AWS takes it, or a reference to an earlier step's output. data: None for none."""
     container = {"Image": image, "ModelDataUrl": data, "Environment": dict(env)}
-    return _said(
-        ModelName=name,
-        ExecutionRoleArn=role,
-        PrimaryContainer=_said(**container),
-        VpcConfig=options.vpc_config,
-        EnableNetworkIsolation=options.network_isolation,
-        Tags=tags,
-    )
+    asked = {"ModelName": name, **chosen(options, MODEL), "ExecutionRoleArn": role, "Tags": tags}
+    return built({**asked, "PrimaryContainer": built(container)})
 
 
 def variant(options: SageMakerOptions, model: str, weight: float) -> Request:
     """The production variant that the options describe."""
-    serverless = unwrapped(options.serverless_config, "ServerlessConfig")
-    if serverless is not None:
-        return _said(
-            VariantName=options.variant_name, ModelName=model, InitialVariantWeight=weight, ServerlessConfig=serverless
-        )
-    routing = options.routing_strategy
-    return _said(
-        VariantName=options.variant_name,
-        ModelName=model,
-        InitialVariantWeight=weight,
-        InstanceType=options.instance_type,
-        InitialInstanceCount=options.instance_count,
-        VolumeSizeInGB=options.volume_size_gb,
-        ModelDataDownloadTimeoutInSeconds=options.model_download_timeout_s,
-        ContainerStartupHealthCheckTimeoutInSeconds=options.startup_timeout_s,
-        InferenceAmiVersion=options.inference_ami_version,
-        RoutingConfig=None if routing is None else {"RoutingStrategy": routing},
-    )
+    paths = VARIANT
+    if options.serverless_config is not None:
+        paths = {path: VARIANT[path] for path in ("VariantName", "ServerlessConfig")}
+    return built({"ModelName": model, "InitialVariantWeight": weight, **chosen(options, paths)})
 
 
 def variants(options: SageMakerOptions, model: str, standing: Sequence[Mapping[str, Any]]) -> list[Request]:
@@ -129,14 +144,8 @@ def variants(options: SageMakerOptions, model: str, standing: Sequence[Mapping[s
 
 def config_request(options: SageMakerOptions, name: str, among: Sequence[Request], tags: Tags) -> Request:
     """CreateEndpointConfig's."""
-    return _said(
-        EndpointConfigName=name,
-        ProductionVariants=list(among),
-        DataCaptureConfig=unwrapped(options.data_capture_config, "DataCaptureConfig"),
-        AsyncInferenceConfig=unwrapped(options.async_inference_config, "AsyncInferenceConfig"),
-        KmsKeyId=options.kms_key_id,
-        Tags=tags,
-    )
+    own = {"EndpointConfigName": name, "ProductionVariants": list(among), "Tags": tags}
+    return built({**own, **chosen(options, CONFIG)})
 
 
 def create_request(name: str, config: str, tags: Tags) -> Request:
@@ -150,30 +159,41 @@ def update_request(options: SageMakerOptions, name: str, config: str, *, scaled:
     if scaled and options.max_instances is not None:
         not_kept = [{"VariantPropertyType": each} for each in ("DesiredWeight", "DataCaptureConfig")]
         kept = {"RetainAllVariantProperties": True, "ExcludeRetainedVariantProperties": not_kept}
-    return _said(EndpointName=name, EndpointConfigName=config, **kept, DeploymentConfig=deployment_config(options))
+    names = {"EndpointName": name, "EndpointConfigName": config}
+    return built({**names, **kept, "DeploymentConfig": deployment_config(options)})
 
 
 def deployment_config(options: SageMakerOptions) -> Request | None:
     """How the traffic moves, None where it is left to AWS."""
     if options.deployment_config is not None:
-        return unwrapped(options.deployment_config, "DeploymentConfig")
-    alarms = options.rollback_alarms
-    rollback = None if not alarms else {"Alarms": [{"AlarmName": each} for each in alarms]}
-    if (
-        options.traffic is None
-        and rollback is None
-        and options.termination_wait_s is None
-        and options.update_timeout_s is None
-    ):
+        return dict(_unwrapped(options.deployment_config, "DeploymentConfig"))
+    waits = (options.termination_wait_s, options.update_timeout_s)
+    if not options.traffic and not options.rollback_alarms and waits == (None, None):
         return None
+    share = {"Type": "CAPACITY_PERCENT", "Value": options.traffic_percent}
+    alarms = [{"AlarmName": each} for each in options.rollback_alarms or ()]
+    rollback = {"AutoRollbackConfiguration.Alarms": alarms or None}
     if options.traffic == "rolling":
-        rolling = _said(
-            MaximumBatchSize=_share(options),
-            WaitIntervalInSeconds=options.traffic_wait_s,
-            MaximumExecutionTimeoutInSeconds=options.update_timeout_s,
+        return built(
+            {
+                f"{_ROLLING}.MaximumBatchSize": share,
+                f"{_ROLLING}.WaitIntervalInSeconds": options.traffic_wait_s,
+                f"{_ROLLING}.MaximumExecutionTimeoutInSeconds": options.update_timeout_s,
+                **rollback,
+            }
         )
-        return _said(RollingUpdatePolicy=rolling, AutoRollbackConfiguration=rollback)
-    return _said(BlueGreenUpdatePolicy=_blue_green(options), AutoRollbackConfiguration=rollback)
+    kind = options.traffic or "all_at_once"
+    return built(
+        {
+            f"{_ROUTING}.Type": kind.upper(),
+            f"{_ROUTING}.WaitIntervalInSeconds": 0 if kind == "all_at_once" else options.traffic_wait_s,
+            f"{_ROUTING}.CanarySize": share if kind == "canary" else None,
+            f"{_ROUTING}.LinearStepSize": share if kind == "linear" else None,
+            f"{_BLUE_GREEN}.TerminationWaitInSeconds": options.termination_wait_s,
+            f"{_BLUE_GREEN}.MaximumExecutionTimeoutInSeconds": options.update_timeout_s,
+            **rollback,
+        }
+    )
 
 
 def scaling_requests(options: SageMakerOptions, name: str) -> tuple[Request, Request] | None:
@@ -181,16 +201,11 @@ def scaling_requests(options: SageMakerOptions, name: str) -> tuple[Request, Req
     if options.max_instances is None:
         return None
     resource = {**SCALED, "ResourceId": resource_id(name, options.variant_name)}
-    capacity = {"MinCapacity": options.min_instances, "MaxCapacity": options.max_instances}
-    metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-    policy = options.scaling_policy or _said(
-        TargetValue=options.invocations_per_instance,
-        PredefinedMetricSpecification=metric,
-        ScaleInCooldown=options.scale_in_cooldown_s,
-        ScaleOutCooldown=options.scale_out_cooldown_s,
-    )
-    about = {"PolicyName": POLICY, "PolicyType": "TargetTrackingScaling"}
-    return {**resource, **capacity}, {**about, **resource, "TargetTrackingScalingPolicyConfiguration": policy}
+    own = {"PolicyName": POLICY, "PolicyType": "TargetTrackingScaling", **resource, _TRACKING: options.scaling_policy}
+    if not options.scaling_policy:
+        metric = {f"{_TRACKING}.PredefinedMetricSpecification.PredefinedMetricType": _METRIC}
+        own = {**own, **metric, **chosen(options, _SCALING)}
+    return {**resource, **chosen(options, ORIGINS["RegisterScalableTarget"])}, built(own)
 
 
 def resource_id(name: str, variant_name: str) -> str:
@@ -198,25 +213,8 @@ def resource_id(name: str, variant_name: str) -> str:
     return f"endpoint/{name}/variant/{variant_name}"
 
 
-def _blue_green(options: SageMakerOptions) -> Request:
-    kind = options.traffic or "all_at_once"
-    waits = 0 if kind == "all_at_once" else options.traffic_wait_s
-    routing = _said(
-        Type=kind.upper(),
-        WaitIntervalInSeconds=waits,
-        CanarySize=_share(options) if kind == "canary" else None,
-        LinearStepSize=_share(options) if kind == "linear" else None,
-    )
-    return _said(
-        TrafficRoutingConfiguration=routing,
-        TerminationWaitInSeconds=options.termination_wait_s,
-        MaximumExecutionTimeoutInSeconds=options.update_timeout_s,
-    )
-
-
-def _share(options: SageMakerOptions) -> Request:
-    return {"Type": "CAPACITY_PERCENT", "Value": options.traffic_percent}
-
-
-def _said(**members: Any) -> Request:
-    return {name: value for name, value in members.items() if value is not None}
+def _unwrapped(value: Any, path: str) -> Any:
+    """A part of a request without the name of itself around it, as MLflow's documentation shows it."""
+    name = path.rpartition(".")[2]
+    inner = value[name] if isinstance(value, Mapping) and set(value) == {name} else None
+    return inner if isinstance(inner, dict) else value

@@ -18,24 +18,32 @@ from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.options import SageMakerOptions
-from likewise.targets.sagemaker.requests import Request
+from likewise.targets.sagemaker.requests import Paths, Request, built, chosen
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
-ORIGINS = {
-    "TransformInput.DataSource.S3DataSource.S3Uri": "the input",
-    "TransformOutput.S3OutputPath": "the output",
+_SOURCE, _OUTPUT = "TransformInput.DataSource.S3DataSource.S3Uri", "TransformOutput.S3OutputPath"
+_OF_JOB: Paths = {
+    "TransformInput.DataSource.S3DataSource.S3DataType": "input_data_type",
     "TransformInput.ContentType": "content_type",
+    "TransformInput.SplitType": "split_type",
+    "TransformInput.CompressionType": "compression_type",
     "TransformOutput.Accept": "accept",
-    "TransformResources.InstanceType": "instance_type",
-    "TransformResources.InstanceCount": "instance_count",
-    "DataProcessing.InputFilter": "input_filter",
-    "DataProcessing.OutputFilter": "output_filter",
-    "ModelClientConfig.InvocationsTimeoutInSeconds": "invocation_timeout_s",
-    "ModelClientConfig.InvocationsMaxRetries": "invocation_retries",
+    "TransformOutput.AssembleWith": "assemble_with",
+    "BatchStrategy": "batch_strategy",
     "MaxPayloadInMB": "max_payload_mb",
     "MaxConcurrentTransforms": "max_concurrent_transforms",
+    "ModelClientConfig.InvocationsTimeoutInSeconds": "invocation_timeout_s",
+    "ModelClientConfig.InvocationsMaxRetries": "invocation_retries",
+    "DataProcessing.InputFilter": "input_filter",
+    "DataProcessing.OutputFilter": "output_filter",
+    "DataProcessing.JoinSource": "join_resource",
+}
+_OF_MODEL: Paths = {
+    "TransformResources.InstanceType": "instance_type",
+    "TransformResources.InstanceCount": "instance_count",
     "Tags": "tags",
 }
+ORIGINS: Paths = {**_OF_JOB, **_OF_MODEL, _SOURCE: "the input", _OUTPUT: "the output"}
 
 
 def transform(
@@ -63,7 +71,7 @@ def transform(
     _check(asked, request)
     unless_fatal(target.check(model, options))
     aws = Aws(asked.at)
-    steps, made = _model_steps(aws, asked)
+    steps, made = plan.model_steps(aws, asked)
     stem = derived(name, made, request)
     tried = jobs.tries(aws, stem)
     if tried and tried[-1]["TransformJobStatus"] == "Completed" and not restart:
@@ -89,14 +97,6 @@ def _check(asked: plan.Asked, request: Request) -> None:
     check("sagemaker", "CreateTransformJob", named, ORIGINS)
 
 
-def _model_steps(aws: Aws, asked: plan.Asked) -> tuple[list[Step], str]:
-    """What makes the image and the model, where they are missing, and the model's name."""
-    image, which = plan.image_steps(aws, asked)
-    archive, url = plan.data_steps(aws, asked)
-    step, made = plan.model_step(aws, asked, which, url)
-    return [*image, *archive, step], made
-
-
 def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
     options, job = asked.options, request["TransformJobName"]
     costs = f"{options.instance_count} x {options.instance_type}, until it ends"
@@ -114,26 +114,8 @@ def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
 
 def _request(asked: plan.Asked, job: TransformOptions, source: str, output: str) -> Request:
     """CreateTransformJob's, without the names of the job and the model."""
-    options = asked.options
-    where = {"S3DataSource": {"S3DataType": job.input_data_type, "S3Uri": source}}
-    client = _said(InvocationsTimeoutInSeconds=job.invocation_timeout_s, InvocationsMaxRetries=job.invocation_retries)
-    processing = _said(InputFilter=job.input_filter, OutputFilter=job.output_filter, JoinSource=job.join_resource)
-    content = {"ContentType": job.content_type, "SplitType": job.split_type, "CompressionType": job.compression_type}
-    return _said(
-        TransformInput={"DataSource": where, **content},
-        TransformOutput=_said(S3OutputPath=output, Accept=job.accept, AssembleWith=job.assemble_with),
-        TransformResources={"InstanceType": options.instance_type, "InstanceCount": options.instance_count},
-        BatchStrategy=job.batch_strategy,
-        MaxPayloadInMB=job.max_payload_mb,
-        MaxConcurrentTransforms=job.max_concurrent_transforms,
-        ModelClientConfig=client or None,
-        DataProcessing=processing or None,
-        Tags=asked.tags,
-    )
-
-
-def _said(**members: Any) -> Request:
-    return {name: value for name, value in members.items() if value is not None}
+    said = {**chosen(job, _OF_JOB), **chosen(asked.options, _OF_MODEL), _SOURCE: source, _OUTPUT: output}
+    return built({**said, "Tags": asked.tags})
 
 
 def _told(said: Mapping[str, Any], output: str) -> Done:
