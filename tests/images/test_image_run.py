@@ -89,8 +89,10 @@ def demo(docker: Docker, base: str, sentiment_bundle: Path) -> Path:
 def upper(docker: Docker, base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that answers in capitals, of which the image `upper:1` is made, the same that Docker has."""
     bundle = upper_bundle(tmp_path_factory.mktemp("bundles") / "upper", "")
+    with open_bundle(bundle, trust=True) as opened:
+        manifest = opened.manifest
     (bundle / "model" / "serving_input_example.json").write_text(json.dumps(EXAMPLE))
-    write_manifest(bundle, open_bundle(bundle, trust=True).manifest)
+    write_manifest(bundle, manifest)
     good("image", "build", bundle, "-t", "upper:1", "--base", base, "--trust")
     with running(docker, "upper:1"):
         pass
