@@ -27,6 +27,7 @@ from tests.support.containers.registry import registry
 from tests.support.containers.shared import Containers
 from tests.support.processes import free_port, likewise, run, until
 from tests.support.sentiment_store import TEXTS
+from tests.support.sentiment_store import Store as Demo
 
 from likewise import open_bundle
 from likewise.bundles.write import write_manifest
@@ -79,10 +80,10 @@ def base(containers: Containers) -> str:
 
 
 @pytest.fixture(scope="module")
-def demo(docker: Docker, base: str, sentiment_bundle: Path) -> Path:
+def demo(docker: Docker, base: str, store: Demo) -> Path:
     """The bundle of the chapter's pipeline, of which the image `demo:1` is made."""
-    good("image", "build", sentiment_bundle, "-t", "demo:1", "--base", base)
-    return sentiment_bundle
+    good("image", "build", store.bundle, "-t", "demo:1", "--base", base)
+    return store.bundle
 
 
 @pytest.fixture(scope="module")

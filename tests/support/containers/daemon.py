@@ -49,7 +49,7 @@ class Docker:
         containers = self("container", "ls", "--all", "--filter", label, "--format", "container {{.Names}}")
         volumes = self("volume", "ls", "--filter", label, "--format", "volume {{.Name}}")
         images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.ID}} {{.Tag}}")
-        found = dict.fromkeys(line.split()[0] for line in images.splitlines() if not line.endswith(f" {KEPT}"))
+        found = sorted({line.split()[0] for line in images.splitlines() if not line.endswith(f" {KEPT}")})
         return [*containers.splitlines(), *volumes.splitlines(), *(f"image {each}" for each in found)]
 
     def remove_images(self) -> None:
