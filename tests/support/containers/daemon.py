@@ -53,11 +53,15 @@ class Docker:
         return [*containers.splitlines(), *volumes.splitlines(), *(f"image {each}" for each in found)]
 
     def remove_images(self) -> None:
-        """Remove the images that are not KEPT, and their containers."""
-        images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.Repository}}:{{.Tag}}")
-        for name in images.splitlines():
-            if not name.endswith(f":{KEPT}"):
-                self("image", "rm", "--force", name)
+        """Remove the images that are not KEPT, and other names of those that are."""
+        listed = self(
+            "image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"
+        )
+        images = [line.split(" ", 1) for line in listed.splitlines()]
+        kept = {image for image, name in images if name.endswith(f":{KEPT}")}
+        others = {name for image, name in images if image in kept and not name.endswith((f":{KEPT}", ":<none>"))}
+        for each in sorted({image for image, _ in images if image not in kept} | others):
+            self("image", "rm", "--force", each)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
 from likewise.targets.base import Outputs
-from likewise.targets.container.look import BUILT, BUNDLE
+from likewise.targets.container.look import BUILT, BUNDLE, NAME
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 
@@ -50,6 +50,15 @@ def _remove_one(program: Program, name: str, said: dict[str, Any]) -> None:
             program.do("image", "rm", tag, patience_s=WORK_S)
     elif _is_built(said) and not _users(program, _id(said)):
         program.do("image", "rm", "--force", _id(said), patience_s=WORK_S)
+    elif not _users(program, _id(said), "--filter", f"label={NAME}={name}"):
+        for tag in ours:  # the last name of an image that another deployment runs, and removes with itself
+            _untag(program, tag)
+
+
+def _untag(program: Program, tag: str) -> None:
+    """Podman would remove the containers too; Docker has no other command, and leaves what runs."""
+    words = ("untag", tag, tag) if program.name == "podman" else ("image", "rm", "--force", tag)
+    program.do(*words, patience_s=WORK_S)
 
 
 def _taken(program: Program, image: str, model: ModelSpec) -> str:
@@ -86,8 +95,8 @@ def _is_built(said: dict[str, Any]) -> bool:
     return BUNDLE in ((said.get("Config") or {}).get("Labels") or {})
 
 
-def _users(program: Program, image: str) -> list[str]:
-    return program.listed("container", "ls", "--all", "--quiet", "--filter", f"ancestor={image}")
+def _users(program: Program, image: str, *more: str) -> list[str]:
+    return program.listed("container", "ls", "--all", "--quiet", "--filter", f"ancestor={image}", *more)
 
 
 def _called(name: str) -> str:
