@@ -24,7 +24,7 @@ from typing import Any
 from likewise.core.errors import AlreadyDeployed, DeployFailed, WrongUsage
 from likewise.receipts import data_home
 from likewise.server.port import listen
-from likewise.server.run import HAND_OVER
+from likewise.targets.listener import HAND_OVER
 
 Json = dict[str, Any]
 

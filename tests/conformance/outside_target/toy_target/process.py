@@ -13,8 +13,9 @@ from threading import Thread
 from likewise.bundles.open import open_bundle
 from likewise.core.options import coerce
 from likewise.core.spec import ModelSpec
-from likewise.server import run
+from likewise.server.run import run
 from likewise.serving import bundle_app
+from likewise.targets.listener import HAND_OVER
 from toy_target.deployment import Deployment, lend
 from toy_target.target import ToyOptions
 
@@ -34,7 +35,8 @@ def main(folder: str, handle: str, lock: str) -> None:
         Deployment(Path(folder).name).write({"wanted": wanted, "url": url, "pid": os.getpid(), "since": since})
         os.close(int(lock))
 
-    run(bundle_app(open_bundle(model.folder), model, options), options, listener=listener, on_ready=stands)
+    app = bundle_app(open_bundle(model.folder), model, options)
+    run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=stands)
 
 
 if __name__ == "__main__":
