@@ -18,6 +18,7 @@ NAME, ROLE, CLAIM = "likewise.deployment", "likewise.role", "likewise.claim"
 BUNDLE, MODEL, OPTIONS, URL = "likewise.bundle", "likewise.model", "likewise.options", "likewise.url"
 DOOR, VERSION = "door", "version"
 BUILT = "likewise-deployed"  # the repository of the images that deployments build for themselves
+HELD = "likewise-held"  # of those whose own deployment has gone, while containers of another use them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RUNNING = ("running", "restarting", "paused")
 

@@ -12,7 +12,7 @@ from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
 from likewise.targets.base import Outputs
-from likewise.targets.container.look import BUILT, BUNDLE, NAME
+from likewise.targets.container.look import BUILT, BUNDLE, HELD, NAME
 from likewise.targets.container.options import ContainerTargetOptions
 from likewise.targets.container.program import WORK_S, Program
 
@@ -43,22 +43,22 @@ def remove_image(program: Program, name: str, also: Sequence[str] = ()) -> None:
 
 
 def _remove_one(program: Program, name: str, said: dict[str, Any]) -> None:
-    tags = [str(tag) for tag in said.get("RepoTags") or ()]
+    image, every = _id(said), [str(tag) for tag in said.get("RepoTags") or ()]
+    tags = [tag for tag in every if not tag.removeprefix("localhost/").startswith(f"{HELD}:")]
     ours = [tag for tag in tags if tag.removeprefix("localhost/") == _called(name)]
-    if len(ours) < len(tags):
-        for tag in ours:  # somebody else's name keeps the image
-            program.do("image", "rm", tag, patience_s=WORK_S)
-    elif _is_built(said) and not _users(program, _id(said)):
-        program.do("image", "rm", "--force", _id(said), patience_s=WORK_S)
-    elif not _users(program, _id(said), "--filter", f"label={NAME}={name}"):
-        for tag in ours:  # the last name of an image that another deployment runs, and removes with itself
-            _untag(program, tag)
+    if len(ours) < len(tags):  # somebody else's name keeps the image
+        _untag(program, ours)
+    elif _is_built(said) and not _users(program, image):
+        program.do("image", "rm", "--force", image, patience_s=WORK_S)
+    elif ours and not _users(program, image, "--filter", f"label={NAME}={name}"):  # another deployment's containers do
+        program.do("image", "tag", image, f"{HELD}:{image[:12]}")
+        _untag(program, ours)
 
 
-def _untag(program: Program, tag: str) -> None:
-    """Podman would remove the containers too; Docker has no other command, and leaves what runs."""
-    words = ("untag", tag, tag) if program.name == "podman" else ("image", "rm", "--force", tag)
-    program.do(*words, patience_s=WORK_S)
+def _untag(program: Program, tags: Sequence[str]) -> None:
+    """Take names from an image that has others."""
+    for tag in tags:
+        program.do("image", "rm", tag, patience_s=WORK_S)
 
 
 def _taken(program: Program, image: str, model: ModelSpec) -> str:
