@@ -11,8 +11,9 @@ import pytest
 from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
+from likewise.bundles.format import Environment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
-from likewise.engine.kinds import CalibrationTexts, CompileRequest
+from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
 from likewise.engine.options import CompileOptions
 from likewise.pipeline import texts as module
 from likewise.pipeline.compile import _offers_bf16
@@ -115,7 +116,8 @@ def test_labels_that_move_fail_a_build_on_texts_of_the_users(
     found = {"classifiers": [{"refused": "1 labels moved though …", "said": "not offered: …", "outside": 1}]}
     told: list[str] = []
     texts = CalibrationTexts(("a fine film",), "the user's", 1.5) if given else None
-    request = CompileRequest(CompileOptions(precision=precision), texts, tmp_path, told.append)
+    model = ModelFacts(tmp_path, {}, None, None, (), None, Environment())
+    request = CompileRequest(CompileOptions(precision=precision), texts, model, tmp_path, told.append)
     if not fails:
         assert not _offers_bf16(found, {"models:/a/1": 256}, request)
         assert told == ["bf16 for models:/a/1: 1 labels moved though …"]
