@@ -82,8 +82,14 @@ def likewise_command(store: Store) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def url(store: Store, folder: Path, likewise_command: list[str]) -> Iterator[str]:
-    argv = [*likewise_command, "serve", str(store.bundle), "-p", "0", "--json"]
+def bundle(store: Store, folder: Path) -> Path:
+    """Away from the store, which is hidden."""
+    return shutil.copytree(store.bundle, folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, folder: Path, likewise_command: list[str]) -> Iterator[str]:
+    argv = [*likewise_command, "serve", str(bundle), "-p", "0", "--json"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
     with (folder / "serve.log").open("w") as log:
         server = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=folder)
@@ -110,8 +116,8 @@ def test_the_answers_name_both_models(store: Store, expected: list[str]) -> None
     assert {"en", "fr", "de", "es", "zh"} <= {json.loads(a)["metadata"]["language_detected"] for a in expected}
 
 
-def test_the_bundle_from_python(store: Store, rows: pd.DataFrame, expected: list[str]) -> None:
-    with likewise.open_bundle(store.bundle) as opened:
+def test_the_bundle_from_python(bundle: Path, rows: pd.DataFrame, expected: list[str]) -> None:
+    with likewise.open_bundle(bundle) as opened:
         assert list(opened.predict(rows[["text"]])["text"]) == expected
 
 
@@ -128,11 +134,11 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 
 
 @pytest.fixture(scope="module")
-def score(store: Store, likewise_command: list[str]) -> Score:
+def score(bundle: Path, likewise_command: list[str]) -> Score:
     """Runs `likewise score INPUT -o OUTPUT OPTIONS`."""
 
     def run_job(source: Path, output: Path, *options: str) -> None:
-        command = [*likewise_command, "score", str(store.bundle), str(source), "-o", str(output), *options]
+        command = [*likewise_command, "score", str(bundle), str(source), "-o", str(output), *options]
         run(command, output.parent, environment() | java_env(output.parent))
 
     return run_job
