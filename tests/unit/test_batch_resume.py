@@ -20,6 +20,8 @@ from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, OutputRefused
 from likewise.core.items import Row
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = ["csv", "jsonl", "parquet"]
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
 ROWS = 400

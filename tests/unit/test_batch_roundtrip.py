@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.batch.scoring import read, run_job, write
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = ["csv", "jsonl", "parquet"]
 LETTERS = st.characters(exclude_categories=["Cs"])
 EDGES = st.sampled_from(

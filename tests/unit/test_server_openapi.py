@@ -16,6 +16,8 @@ from likewise.server.description.openapi import describe
 from likewise.wire import Form, decode
 from likewise.wire.oip import decode_infer
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")

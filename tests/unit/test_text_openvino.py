@@ -22,6 +22,8 @@ from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torc
 from likewise.engine.text import openvino as room
 from likewise.engine.text.openvino import convert, open_openvino, read_graph, runtime
 
+pytestmark = pytest.mark.slow
+
 BF16 = "BF16" in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 PRECISIONS = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="this CPU has no bf16"))]
 

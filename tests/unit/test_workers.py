@@ -29,6 +29,8 @@ from likewise.workers.open import THREAD_VARIABLES, worker_environment
 from likewise.workers.pool import STEADY_S
 from likewise.workers.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 SPEC = EngineSpec("fake", "none", row_wise=True, thread_safe=True, pure=True, budget=8, digest="sha256:1", slots=1)
 PATIENCE = 20  # seconds; none of these tests needs them
 
