@@ -6,6 +6,7 @@ that another package adds an engine as this one adds its own.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -154,7 +155,7 @@ def kinds() -> list[EngineKind]:
 
     Raises EngineUnavailable for an entry point that does not load.
     """
-    found = {point.name: point for point in (*entry_points(group=GROUP), *_own())}
+    found = {point.name: point for point in (*_installed(tuple(sys.path)), *_own())}
     return sorted(map(_load, found.values()), key=lambda kind: (kind.runs_code, kind.name))
 
 
@@ -180,7 +181,12 @@ def runs_code(entry: EngineEntry) -> bool:
 def _candidates() -> Iterator[EntryPoint]:
     """Ours first: reading every distribution's metadata takes a tenth of a second, and none may replace ours."""
     yield from _own()
-    yield from entry_points(group=GROUP)
+    yield from _installed(tuple(sys.path))
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001  read once a path
+    return tuple(entry_points(group=GROUP))
 
 
 @cache
