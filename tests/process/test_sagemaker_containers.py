@@ -13,6 +13,7 @@ from tests.support.aws.api import Api
 from tests.support.containers.daemon import podman
 from tests.support.containers.shared import Containers
 from tests.support.processes import run
+from tests.support.waiting import until
 
 from likewise.bundles.open import open_bundle
 from likewise.core.spec import ModelSpec
@@ -91,6 +92,7 @@ def test_a_container_is_pulled_started_cut_off_and_answers(api: Api, image: str)
         assert json.loads(api.ask("real")["Body"]) == {"predictions": ["c:A"]}
         if os.geteuid() == 0:
             assert api.emulator.caution is None
+        until(lambda: any("ready at" in line for line in api.log("real")))  # it logs that a moment after it answers
         api.delete("real")
         assert any("ready at" in line for line in api.log("real"))
 

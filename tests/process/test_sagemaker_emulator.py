@@ -21,6 +21,7 @@ from tests.support.aws.api import LIVE, Api, refused
 from tests.support.aws.images import EMPTY, Images, containers
 from tests.support.machine import cannot_see
 from tests.support.processes import run
+from tests.support.waiting import until
 
 from likewise.bundles.archive import pack
 from likewise.bundles.open import Bundle
@@ -146,6 +147,7 @@ def test_a_deleted_endpoint_leaves_no_process_and_keeps_its_log(api: Api) -> Non
     api.model("short")
     api.config("short")
     api.endpoint("short")
+    until(lambda: any("ready at" in line for line in api.log("short")))  # it logs that a moment after it answers
     before = containers()
     api.delete("short")
     assert containers() == before - 1
