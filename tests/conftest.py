@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import mlflow
 import pytest
 from hypothesis import settings
-from tests.support.scheduling import fail_where_all_must_run, group_and_order, summarize
+from tests.support.scheduling import ends_group, fail_where_all_must_run, group_and_order, summarize
 from tests.support.sentiment_store import Store, make_store
 from tests.support.shared import once_a_run
 
@@ -22,6 +23,22 @@ settings.load_profile("house")
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     group_and_order(items)
+
+
+GROUP = pytest.StashKey[ExitStack]()
+
+
+@pytest.fixture(scope="session")
+def while_group_runs(pytestconfig: pytest.Config) -> Iterator[ExitStack]:
+    """Where a cluster or a daemon is entered, so that it does not run on, and take CPU time, beside other groups."""
+    with pytestconfig.stash.setdefault(GROUP, ExitStack()) as stack:
+        yield stack
+
+
+@pytest.hookimpl(trylast=True)  # after what the test itself has set up is torn down
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if ends_group(item, nextitem) and (stack := item.config.stash.get(GROUP, None)) is not None:
+        stack.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

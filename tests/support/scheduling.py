@@ -1,4 +1,4 @@
-"""In which group and order tests run on several workers, and which targets this machine could not show."""
+"""In which group and order tests run on several workers, what ends with a group, and which targets were not seen."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ def group_and_order(items: list[pytest.Item]) -> None:
 
 
 def _rank(item: pytest.Item) -> tuple[int, int]:
-    mark = item.get_closest_marker("xdist_group")
-    name = mark.args[0] if mark is not None and mark.args else ""
+    name = _group(item)
     if name in FIRST:
         return 0, FIRST.index(name)
     return (2 if "/unit/" in item.location[0] else 1), 0
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark is not None and mark.args else ""
+
+
+def ends_group(item: pytest.Item, following: pytest.Item | None) -> bool:
+    """Whether `item` is the last test of its group on this worker."""
+    return following is None or _group(following) != _group(item)
 
 
 def unseen(reports: Iterable[pytest.TestReport]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from likewise.images.store import Store
 
 
 @pytest.fixture(scope="session")
-def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+def containers(tmp_path_factory: pytest.TempPathFactory, while_group_runs: ExitStack) -> Containers:
     """Of no effect until they are used."""
-    with docker_daemon() as docker:
-        yield Containers(docker, Cache(tmp_path_factory.mktemp("containers")))
+    docker = while_group_runs.enter_context(docker_daemon())
+    return Containers(docker, Cache(tmp_path_factory.mktemp("containers")))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ Such a module belongs to the group `ray`, so that one worker runs them all.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from tests.support.ray.cluster import RayCluster, started_cluster
@@ -16,10 +17,9 @@ from likewise.targets.ray.target import RayTarget
 
 
 @pytest.fixture(scope="session")
-def shared_ray_cluster() -> Iterator[RayCluster]:
+def shared_ray_cluster(while_group_runs: ExitStack) -> RayCluster:
     """One cluster for all tests that leave nothing on it."""
-    with started_cluster(cpus=8, dashboard=True) as cluster:
-        yield cluster
+    return while_group_runs.enter_context(started_cluster(cpus=8, dashboard=True))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +28,21 @@ def java() -> None:
 
 
 @pytest.fixture(scope="session")
-def spark(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def spark(java: None, tmp_path_factory: pytest.TempPathFactory, while_group_runs: ExitStack) -> Any:
     """A session on two cores of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in java_env(tmp_path_factory.mktemp("spark")).items():
             patch.setenv(name, value)
         made, _ = session("local[2]", CONF)
     made.sparkContext.setLogLevel("ERROR")
-    yield made
-    made.stop()
+    while_group_runs.callback(made.stop)
+    return made
 
 
 @pytest.fixture(scope="session")
-def spark_cluster(java: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def spark_cluster(java: None, tmp_path_factory: pytest.TempPathFactory, while_group_runs: ExitStack) -> Cluster:
     """A master and two workers of one core each."""
-    with cluster(tmp_path_factory.mktemp("cluster")) as ready:
-        yield ready
+    return while_group_runs.enter_context(cluster(tmp_path_factory.mktemp("cluster")))
 
 
 @pytest.fixture(scope="session")
