@@ -16,6 +16,7 @@ from tests.support.sentiment_store import Store, make_store
 from tests.support.shared import once_a_run
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: a model that is missing is not retried
 settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
 settings.load_profile("house")
 

@@ -43,7 +43,7 @@ threading.Event().wait()
 @pytest.mark.timeout(1800)
 def test_the_chapter_from_end_to_end(store: Store) -> None:
     facts, log = store.facts, store.log
-    assert facts["accuracy"] > 0.75
+    assert facts["accuracy"] > 0.65
     assert facts["score"]["rows_in"] == facts["score"]["rows_ok"] == ROWS
     assert facts["score"]["duplicates"] > 0
     assert {"en", "fr", "de", "es", "zh"} <= facts["languages"].keys()
@@ -52,7 +52,7 @@ def test_the_chapter_from_end_to_end(store: Store) -> None:
     assert facts["spark"] == ({"rows": ROWS, "equal": ROWS} if shutil.which("java") else "not run: no Java")
     for name in ("bundle/likewise.json", "scored.csv", "scored.csv.likewise.json", "serve.log", "mlflow.db"):
         assert (store.folder / name).is_file()
-    assert "trained on 7,677 reviews" in log
+    assert "trained on 2,560 reviews" in log
     assert "right on 853 held-out reviews" in log
     assert "batches, loss" in log
     assert "mlflow" not in "".join(line for line in log.splitlines() if "INFO" in line or "WARNING" in line)

@@ -32,7 +32,7 @@ def demo(
     folder: Annotated[Path, flag("--output -o DIR", "Where everything that the demo makes will lie.")] = Path(
         "likewise-demo"
     ),
-    quick: Annotated[bool, flag("--quick", "Train two layers instead of six.")] = False,
+    quick: Annotated[bool, flag("--quick", "Train two layers instead of six, on a third of the reviews.")] = False,
     rows: Annotated[int, flag("--rows", "How many rows to score.", min=1)] = 2000,
     *,
     screen: Screen,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from platformdirs import user_cache_path
 from tests.support.containers.daemon import KEPT
 from tests.support.machine import need_program
@@ -20,6 +21,7 @@ from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.write import write_manifest
 from likewise.core.spec import ModelSpec
+from likewise.images import archives, environment
 from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
@@ -32,6 +34,7 @@ SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc
 AMD64 = PLATFORMS["linux/amd64"]
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
 """What a pyfunc of the tests imports; all that MLflow requires would take minutes to pack."""
+QUICKEST = 1  # of gzip's levels: these layers go no further than this machine
 ENGINES = ("testing", "openvino", "pyfunc")
 
 
@@ -57,7 +60,10 @@ class Cache:
                 bundle = _empty_bundle(Path(folder), engine)
                 options = ImageOptions(base=str(self.base), lock=self.lock if engine == "pyfunc" else None)
                 model = ModelSpec(bundle.digest, bundle.path, trust=True)
-                image = build_image(bundle, name, model, options, store=kept).image
+                with pytest.MonkeyPatch.context() as patch:
+                    for module in (environment, archives):
+                        patch.setattr(module, "LEVEL", QUICKEST)
+                    image = build_image(bundle, name, model, options, store=kept).image
             _link(kept.folder, self.store.folder)
         self.store.name(name, image)
         return name

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyspark
 from tests.support.hosts import LOOPBACK, Host
 from tests.support.processes import command_of, descendants
+from tests.support.spark.classes import class_archive
 
 SPARK = Path(pyspark.__file__).parent
 PATIENCE = 90.0  # seconds
@@ -54,7 +55,8 @@ def java_env(folder: Path, address: str = LOOPBACK) -> dict[str, str]:
     """Of a process that starts Spark: its JVM starts quickly, and what a killed one leaves behind lies in `folder`."""
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
-    options = f"{QUICK_START} -Djava.io.tmpdir={scratch}"
+    archive = class_archive(QUICK_START)
+    options = f"{QUICK_START} -XX:SharedArchiveFile={archive} -Xlog:disable -Djava.io.tmpdir={scratch}"
     return {"SPARK_LOCAL_IP": address, "TMPDIR": str(scratch), "JAVA_TOOL_OPTIONS": options}
 
 
