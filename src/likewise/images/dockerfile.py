@@ -44,8 +44,7 @@ def write_dockerfile(
 
 def _text(parts: Parts) -> str:
     """ADD unpacks an archive with owners, modes and times as they stand in it."""
-    is_file = Path(parts.base.name).exists()
-    base = "base" if is_file else parts.base.name
+    base = "base" if Path(parts.base.name).exists() else parts.base.name
     lines = [
         f"# Needs nothing but the base, which must have Python 3.{parts.base.minor} as {parts.base.python}.",
         f"ARG BASE={base}",

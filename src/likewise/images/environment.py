@@ -19,7 +19,7 @@ from likewise.images.base import Base
 from likewise.images.layers import Entry, make_layer
 from likewise.images.oci import Layer, Platform
 from likewise.images.store import Store
-from likewise.images.wheels import Wheel, Wheels, lock_key, lock_text
+from likewise.images.wheels import Wheel, Wheels, lock_text
 from likewise.shipping.environment import OURS, PACKAGE
 from likewise.shipping.unpack import package_digest, package_files
 
@@ -53,7 +53,7 @@ def environment_layer(
     """
     what: dict[str, object] = {
         "format": FORMAT,
-        "wheels": lock_key(locked),
+        "wheels": sha256_bytes(lock_text(locked).encode()),
         "ours": package_digest(PACKAGE),
         "version": importlib.metadata.version(OURS),
         "platform": str(platform),
@@ -115,9 +115,8 @@ def _place(name: str, data: str, minor: int) -> str:
     if not name.startswith(f"{data}/"):
         return f"{site(minor)}/{name}"
     key, _, rest = name.removeprefix(f"{data}/").partition("/")
-    return {"purelib": f"{site(minor)}/{rest}", "platlib": f"{site(minor)}/{rest}", "data": f"{PREFIX}/{rest}"}.get(
-        key, ""
-    )
+    place = {"purelib": site(minor), "platlib": site(minor), "data": PREFIX}.get(key)
+    return f"{place}/{rest}" if place else ""
 
 
 def _ours(where: str) -> Iterator[Entry]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from likewise.core.digests import PREFIX, canonical_json
+from likewise.core.digests import PREFIX
 from likewise.core.errors import WrongUsage
 
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -16,7 +15,6 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 INDEXES = (INDEX, DOCKER_LIST)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
 NAME = "org.opencontainers.image.ref.name"  # annotation of an entry in a layout's index
@@ -95,9 +93,3 @@ def is_digest(text: str) -> bool:
     """Whether it is `sha256:` and 64 hex digits, and so safe as a file's name."""
     digits = text.removeprefix(PREFIX)
     return text.startswith(PREFIX) and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
-
-
-def describe(media_type: str, document: Mapping[str, object]) -> tuple[Descriptor, bytes]:
-    """The one form of a JSON document, and its descriptor."""
-    data = canonical_json(document)
-    return Descriptor(media_type, PREFIX + hashlib.sha256(data).hexdigest(), len(data)), data

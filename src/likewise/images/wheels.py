@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from likewise.core.digests import PREFIX, sha256_bytes, sha256_file
+from likewise.core.digests import PREFIX, sha256_file
 from likewise.core.errors import BundleTampered, EngineUnavailable, InputNotFound, TargetUnavailable
 from likewise.core.extras import need
 from likewise.images.oci import Platform
@@ -84,14 +84,7 @@ class Wheels:
         need("pip", extra="images")
         # indexes, mirrors and their passwords are pip's own business: its configuration holds for us too
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
-        command += [
-            "--disable-pip-version-check",
-            "--progress-bar=off",
-            "--dest",
-            str(into),
-            "--requirement",
-            str(asked),
-        ]
+        command += ["--disable-pip-version-check", "--progress-bar=off", f"--dest={into}", f"--requirement={asked}"]
         command += ["--implementation=cp", f"--python-version=3.{self._minor}"]
         command += [f"--platform={tag}" for tag in self._tags()]
         command += [f"--find-links={folder}" for folder in links]
@@ -131,11 +124,6 @@ class Wheels:
 def lock_text(wheels: Iterable[Wheel]) -> str:
     """A requirements file with hashes, as `--lock` takes it."""
     return "".join(f"{wheel.pin}\n" for wheel in wheels)
-
-
-def lock_key(wheels: Iterable[Wheel]) -> str:
-    """The digest of which wheels they are."""
-    return sha256_bytes(lock_text(wheels).encode())
 
 
 def _lines(lock: Path) -> list[str]:
