@@ -72,7 +72,7 @@ def carry_out(work: Callable[[Task, Path], Mapping[str, object]], asked: str, an
 
 def _failure(error: Exception) -> dict[str, object]:
     """A result that `run_child` raises again: as the same error where it is one of ours."""
-    known = error if isinstance(error, LikewiseError) else named_cause(error) or _unforeseen(error)
+    known = named_cause(error) or _unforeseen(error)
     raised = {"kind": type(known).__name__, "cause": known.cause, "remedy": known.remedy}
     return {"error": raised, "log": "".join(traceback.format_exception(error))}
 
@@ -93,13 +93,9 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     except subprocess.TimeoutExpired:
         return True
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # the session's other processes too
-    process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # the session's other processes too
+        process.wait()
 
 
 def _result(answered: Path, printed: Path, timed_out: bool, code: int, timeout: float) -> dict[str, Any]:

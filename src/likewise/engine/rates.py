@@ -42,7 +42,8 @@ def cpu_class() -> str:
 
 def describe_cpu(cpuinfo: str, cores: int) -> str:
     """The class of the CPU that `cpuinfo`, as Linux writes it, tells of."""
-    found = {name.strip(): value.strip() for name, _, value in map(_parts, reversed(cpuinfo.splitlines()))}
+    parts = (line.partition(":") for line in reversed(cpuinfo.splitlines()))
+    found = {name.strip(): value.strip() for name, _, value in parts}
     names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
     who = "/".join(found[name] for name in names if found.get(name)) or platform.processor() or platform.machine()
     held = set(re.split(r"\s+", found.get("flags") or found.get("Features") or ""))
@@ -90,10 +91,6 @@ def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list
 def label(entry: EngineEntry) -> str:
     """`name/precision`."""
     return f"{entry.name}/{entry.precision}"
-
-
-def _parts(line: str) -> tuple[str, str, str]:
-    return line.partition(":")
 
 
 def _read(path: Path) -> object:

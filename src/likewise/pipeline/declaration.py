@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -144,8 +144,3 @@ def _file(kind: type) -> Path:
             f"the step {kind.__name__} was typed in, and lies in no file", remedy="define it in a module, import it"
         )
     return Path(file)
-
-
-def references(steps: Sequence[Step]) -> tuple[str, ...]:
-    """Every URI that the steps open, once each, in order."""
-    return tuple(dict.fromkeys(uri for step in steps for uri in step.references()))

@@ -88,7 +88,11 @@ class TextEngine:
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
         """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
-        return self._predictions(self.logits(encodings, budget=budget))
+        logits = self.logits(encodings, budget=budget)
+        odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+        scores = odds.max(axis=1) / odds.sum(axis=1)
+        best = logits.argmax(axis=1)
+        return [Prediction(self.labels[label], float(score)) for label, score in zip(best, scores, strict=True)]
 
     def logits(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> NDArray[np.float32]:
         """What `run` predicts from, [encodings, labels]: for whoever compares two runtimes."""
@@ -104,12 +108,6 @@ class TextEngine:
             ids[row, : each.tokens] = each.ids
             mask[row, : each.tokens] = 1
         return ids, mask
-
-    def _predictions(self, logits: NDArray[np.float32]) -> list[Prediction]:
-        odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        scores = odds.max(axis=1) / odds.sum(axis=1)
-        best = logits.argmax(axis=1)
-        return [Prediction(self.labels[label], float(score)) for label, score in zip(best, scores, strict=True)]
 
 
 def _read(path: Path) -> Tokenizer:

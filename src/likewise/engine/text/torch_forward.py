@@ -21,8 +21,12 @@ def open_torch(checkpoint: Checkpoint) -> Forward:
     Raises ModelInvalid where transformers refuses them or weights are missing (a backbone that nobody fine-tuned),
     MissingExtra without torch or transformers.
     """
+    return torch_pass(load_torch(checkpoint))
+
+
+def torch_pass(model: Any) -> Forward:
+    """The forward pass of a module that `load_torch` has loaded."""
     torch = need("torch", extra="torch")
-    model = load_torch(checkpoint)
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():
