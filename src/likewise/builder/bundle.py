@@ -17,6 +17,7 @@ from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
 from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
+from likewise.builder.texts import given_texts
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, EngineEntry, FileEntry, Manifest, Reference, Source, load_manifest
@@ -30,7 +31,6 @@ from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
 from likewise.pipeline.mlmodel import read_model
-from likewise.pipeline.texts import given_texts
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
