@@ -21,10 +21,9 @@ from likewise.builder.texts import given_texts
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import MANIFEST, EngineEntry, FileEntry, Manifest, Reference, Source, load_manifest
-from likewise.bundles.open import Bundle, is_bundle, open_bundle
+from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import Trust
-from likewise.bundles.write import write_manifest
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code

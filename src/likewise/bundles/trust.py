@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_config_path
 
 from likewise.bundles.open import Bundle
-from likewise.bundles.store import asked_store, needs_store
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+
+STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes that mean another thing in another store
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,7 +67,7 @@ def remember(prefix: str) -> tuple[Entry, ...]:
     A prefix that names no store is trusted in the one that is asked now.
     """
     _check(prefix)
-    entry = Entry(_normal(prefix), asked_store() if needs_store(prefix) else None)
+    entry = Entry(_normal(prefix), asked_store() if urlsplit(prefix).scheme in STORELESS else None)
     return _save({*remembered(), entry})
 
 
@@ -159,3 +160,35 @@ def _normal(uri: str) -> str:
 
 def _climbs(uri: str) -> bool:
     return ".." in unquote(uri).replace("\\", "/").split("/")
+
+
+# --- the store ---------------------------------------------------------------------------------------------------------
+
+
+def asked_store() -> str:
+    """The store that MLflow would ask for a URI that names none, in one spelling, without a password.
+
+    Both, where registry and runs lie in different ones. Told from the environment, without MLflow, whose
+    `set_tracking_uri` and `set_registry_uri` set the same variables.
+    """
+    tracking = _spelled(os.environ.get("MLFLOW_TRACKING_URI") or _default())
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if not registry or _spelled(registry) == tracking:
+        return tracking
+    return f"{_spelled(registry)} with runs in {tracking}"
+
+
+def _default() -> str:
+    """Of MLflow 3: the folder `mlruns` where it holds experiments, else a database in the current folder."""
+    return "mlruns" if any(Path("mlruns").glob("[0-9]*/meta.yaml")) else "sqlite:///mlflow.db"
+
+
+def _spelled(store: str) -> str:
+    if store in ("databricks", "databricks-uc", "uc"):  # names, and no paths
+        return store
+    parts = urlsplit(store)
+    if parts.scheme in ("", "file"):
+        return str(Path(unquote(parts.path)).resolve())
+    if parts.scheme.partition("+")[0] == "sqlite":
+        return f"sqlite:///{Path(parts.path[1:]).resolve()}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

@@ -1,9 +1,8 @@
-"""What the threads do: the engine's two stages, apart or in one go, with poison isolated."""
+"""What the threads do: the engine's two stages, with poison isolated."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
@@ -13,14 +12,8 @@ from likewise.core.results import Failed, Result
 
 W = TypeVar("W")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One entry an item: what it was made ready to, where this stage did that, and what came out of it."""
-
-    prepared: Sequence[Work | Failed]
-    results: Sequence[Result]
+Prepared = Sequence[Work | Failed]
+"""One entry an item: it as the engine wants it, or why that cannot be."""
 
 
 def prepare(engine: Engine, items: Sequence[Item]) -> list[Work | Failed]:
@@ -28,16 +21,10 @@ def prepare(engine: Engine, items: Sequence[Item]) -> list[Work | Failed]:
     return _contained(engine.prepare, items)
 
 
-def run(engine: Engine, work: Sequence[Work]) -> list[Result]:
-    """One result a work."""
-    return _contained(engine.run, work)
-
-
-def both(engine: Engine, items: Sequence[Item]) -> Outcome:
-    """`prepare`, then `run` of what could be prepared."""
-    prepared = prepare(engine, items)
-    ran = iter(run(engine, [one for one in prepared if isinstance(one, Work)]))
-    return Outcome(prepared, [one if isinstance(one, Failed) else next(ran) for one in prepared])
+def run(engine: Engine, prepared: Prepared) -> list[Result]:
+    """One result an item, in order: what could be prepared is run."""
+    ran = iter(_contained(engine.run, [one for one in prepared if isinstance(one, Work)]))
+    return [one if isinstance(one, Failed) else next(ran) for one in prepared]
 
 
 def _contained(function: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:

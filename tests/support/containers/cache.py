@@ -17,8 +17,7 @@ from tests.support.containers.daemon import KEPT
 from tests.support.machine import need_program
 
 from likewise.bundles.format import EngineEntry, Manifest
-from likewise.bundles.open import Bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import Bundle, write_manifest
 from likewise.core.spec import ModelSpec
 from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
