@@ -127,7 +127,8 @@ class Manifest:
             "engines": [asdict(entry) for entry in self.engines],
             "measured": dict(self.measured),
         }
-        return _pretty({**body, "seal": sha256_json(body)})
+        sealed = {**body, "seal": sha256_json(body)}
+        return json.dumps(sealed, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
     def with_measured(self, **figures: object) -> Manifest:
         """The same bundle with more measurements; the digest stays."""
@@ -190,10 +191,6 @@ def _parse(body: Mapping[str, dict]) -> Manifest:  # type: ignore[type-arg]
         engines=tuple(EngineEntry(**entry) for entry in body["engines"]),
         measured=body["measured"],
     )
-
-
-def _pretty(body: object) -> bytes:
-    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _tampered(what: str) -> BundleTampered:

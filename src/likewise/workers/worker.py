@@ -74,7 +74,10 @@ class Worker:
             raise self.death("loaded the model") from None
         if reply is None:
             self.kill()
-            raise _too_slow(self._recipe.start_timeout_s)
+            raise WorkerDied(
+                f"a worker did not load the model within {self._recipe.start_timeout_s:g} s",
+                remedy="allow it more time, or start fewer workers",
+            )
         spec = cast("EngineSpec | LikewiseError", unpack(reply))
         if isinstance(spec, LikewiseError):
             raise spec
@@ -169,12 +172,6 @@ def _no_process(error: Exception) -> WorkerDied:
     return WorkerDied(
         f"no worker process could be started: {error}",
         remedy="look at the machine's memory and at its limits of processes, threads and open files",
-    )
-
-
-def _too_slow(seconds: float) -> WorkerDied:
-    return WorkerDied(
-        f"a worker did not load the model within {seconds:g} s", remedy="allow it more time, or start fewer workers"
     )
 
 

@@ -139,7 +139,7 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
 
 def text_engine(folder: Path, facts: Compiled, forward: Forward, max_length: int) -> TextEngine:
     """The text engine around `forward`, with the tokenizer in `folder`."""
-    return TextEngine.of(facts.checkpoint(folder), lambda _: forward, max_length=max_length, budget=WHOLE)
+    return TextEngine.of(facts.checkpoint(folder), forward, max_length=max_length, budget=WHOLE)
 
 
 def open_pass(graph: Graph, precision: str, *, threads: int | None = None) -> Forward:
