@@ -12,8 +12,7 @@ from tests.support.containers.registry import Wire, registry
 
 from likewise.core.errors import AlreadyDeployed, EngineUnavailable, InputNotFound, TargetUnavailable, Unauthorized
 from likewise.images.base import choose
-from likewise.images.names import parse_name
-from likewise.images.oci import MANIFESTS, Descriptor
+from likewise.images.oci import MANIFESTS, Descriptor, parse_name
 from likewise.images.push import push_image
 from likewise.images.registry import Registry
 from likewise.images.store import Store

@@ -19,8 +19,8 @@ from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
 from likewise.builder.texts import given_texts
 from likewise.builder.trace import outermost, trace
-from likewise.bundles.folder import inventory
-from likewise.bundles.format import MANIFEST, EngineEntry, FileEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundles.folder import FileEntry, inventory
+from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, Reference, Source, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import STORELESS, Trust

@@ -6,13 +6,32 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from likewise.bundles.format import FileEntry
-from likewise.bundles.paths import safe_relative
 from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_file
 from likewise.core.errors import UnsafeArchive
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file: bytes and sha256."""
+
+    size: int
+    sha256: str
+
+
+def safe_relative(name: str) -> str:
+    """`name` itself where it stays inside its folder; UnsafeArchive where it is absolute, climbs or hides a control."""
+    parts = PurePosixPath(name).parts
+    clean = "/".join(parts)
+    if not parts or name != clean or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
+        raise UnsafeArchive(
+            f"the path {name!r} does not stay inside its folder, or is not a plain path",
+            remedy="do not use this archive; ask its maker for one made with `likewise bundle`",
+        )
+    return name
 
 
 def regular_files(root: Path) -> Iterator[tuple[str, Path]]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from likewise.bundles.paths import safe_relative
+from likewise.bundles.folder import FileEntry, safe_relative
 from likewise.core.digests import sha256_json
 from likewise.core.errors import BundleInvalid, BundleTampered, UnsafeArchive
 
@@ -20,14 +20,6 @@ FORMAT = 1
 MANIFEST = "likewise.json"
 CONTENT_FOLDERS = ("model", "references")
 OTHER_FOLDERS = ("engine", "wheels")
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: bytes and sha256."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

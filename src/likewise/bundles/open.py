@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from likewise.bundles.folder import inventory
-from likewise.bundles.format import MANIFEST, FileEntry, Manifest, load_manifest
+from likewise.bundles.folder import FileEntry, inventory
+from likewise.bundles.format import MANIFEST, Manifest, load_manifest
 from likewise.bundles.references import lookup
 from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
 from likewise.core.signature import Signature

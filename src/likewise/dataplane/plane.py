@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
+from likewise.core.isolate import broken_off, isolate
 from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -21,8 +23,12 @@ from likewise.dataplane.admission import Admission
 from likewise.dataplane.cache import AnswerCache
 from likewise.dataplane.calls import Call, Entry, Waiting
 from likewise.dataplane.observer import Observer, Ran
-from likewise.dataplane.stages import Prepared, prepare, run
 from likewise.dataplane.thread import DaemonThread, Thread
+
+W = TypeVar("W")
+R = TypeVar("R")
+Prepared = Sequence[Work | Failed]
+"""One entry an item: it as the engine wants it, or why that cannot be."""
 
 PREPARE_AT_ONCE = 256  # items; a long request then overlaps its own tokenization
 KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that others are served meanwhile
@@ -183,13 +189,10 @@ class DataPlane:
 
     def _abandon(self, call: Call) -> None:
         """Its caller waits no more: what nobody else waits for, and nobody computes yet, goes."""
-        dropped = 0
         for entry in call.entries:
             if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
                 self._land(entry)
-                dropped += 1
-        if dropped:
-            self._observer.dropped(dropped)
+                self._observer.dropped(1)
 
     def _expire(self, done: asyncio.Future[list[Result]]) -> None:
         if not done.done():
@@ -230,12 +233,12 @@ class DataPlane:
     # --- on the threads ----------------------------------------------------------------------------------------------
 
     def _prepare(self, items: list[Item]) -> None:
-        self._tell(self._prepared, prepare(self._engine, items))
+        self._tell(self._prepared, _contained(self._engine.prepare, items))
 
     def _run(self, thread: Thread, entries: list[Entry]) -> None:
         ready: Prepared = [entry.work for entry in entries if entry.work is not None]
-        prepared = ready or prepare(self._engine, [entry.item for entry in entries])
-        self._tell(self._ran, thread, entries, prepared, run(self._engine, prepared))
+        prepared = ready or _contained(self._engine.prepare, [entry.item for entry in entries])
+        self._tell(self._ran, thread, entries, prepared, _results(self._engine, prepared))
 
     def _close_engine(self, closed: asyncio.Future[None]) -> None:
         try:
@@ -253,7 +256,6 @@ class DataPlane:
         entries, self._preparing = self._preparing, []
         self._busy -= 1
         self._cost(entries, prepared)
-        dropped = 0
         for entry, one in zip(entries, prepared, strict=True):
             if isinstance(one, Failed):
                 self._settle(entry, one)
@@ -261,9 +263,7 @@ class DataPlane:
                 self._ready.add(entry)
             else:
                 self._land(entry)
-                dropped += 1
-        if dropped:
-            self._observer.dropped(dropped)
+                self._observer.dropped(1)
         self._turn()
         self._rest()
 
@@ -302,6 +302,20 @@ class DataPlane:
         """Wake `close` once nothing is left."""
         if self._quiet is not None and not self._quiet.done() and not (self._calls or self._busy):
             self._quiet.set_result(None)
+
+
+def _results(engine: Engine, prepared: Prepared) -> list[Result]:
+    """One an item, in order: what could be prepared is run."""
+    ran = iter(_contained(engine.run, [one for one in prepared if isinstance(one, Work)]))
+    return [one if isinstance(one, Failed) else next(ran) for one in prepared]
+
+
+def _contained(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:
+    """One result an entry; what a model does to its thread (`sys.exit()` included) ends here, never in the server."""
+    try:
+        return isolate(stage, batch)
+    except BaseException as error:  # noqa: BLE001
+        return [Failed(broken_off(error)) for _ in batch]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

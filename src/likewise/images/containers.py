@@ -19,7 +19,7 @@ from typing import IO
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, WrongUsage
 from likewise.images.build import PORT
 from likewise.images.export import for_platform, write_archive
-from likewise.images.oci import Descriptor, platform_named
+from likewise.images.oci import Descriptor, local_name, platform_named
 from likewise.images.store import Store
 
 PROGRAMS = ("docker", "podman")
@@ -199,8 +199,6 @@ def _machine(engine: Engine) -> str:
 
 def _called(name: str, engine: Engine) -> str:
     """Podman puts a registry before a name that has none; `localhost` is its own for what comes from nowhere."""
-    from likewise.images.names import local_name
-
     parsed = local_name(name)
     return str(parsed) if parsed.registry or engine.program != "podman" else f"localhost/{parsed}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import Unauthorized
-from likewise.images.names import HUB
+from likewise.images.oci import HUB
 
 Credentials = Callable[[str], tuple[str, str] | None]
 """User and password for a registry's host, or None for nobody in particular. Asked once a host, when it refuses."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from likewise.bundles.paths import safe_relative
+from likewise.bundles.folder import safe_relative
 from likewise.core.cores import usable_cores
 from likewise.core.digests import PREFIX
 from likewise.core.errors import EngineUnavailable

@@ -15,8 +15,7 @@ from likewise.core.digests import sha256_bytes
 from likewise.core.errors import InputNotFound, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
 from likewise.images.credentials import Credentials, docker_credentials
-from likewise.images.names import HUB, HUB_API, ImageName
-from likewise.images.oci import INDEXES, MANIFESTS, Descriptor, is_digest
+from likewise.images.oci import HUB, HUB_API, INDEXES, MANIFESTS, Descriptor, ImageName, is_digest
 
 httpx = need("httpx", extra="images")
 tenacity = need("tenacity", extra="images")

@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,15 @@ from typing import Any
 from likewise.core.digests import PREFIX, canonical_json, sha256_bytes, sha256_json
 from likewise.core.errors import BundleTampered, InputNotFound
 from likewise.engine.rates import cache_home
-from likewise.images.names import local_name
-from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Layer
+from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Layer, local_name
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of our layers, and whether it had to be made now."""
+
+    layer: Layer
+    made: bool
 
 
 class Store:
@@ -87,16 +95,16 @@ class Store:
         finally:
             Path(stage).unlink(missing_ok=True)
 
-    def layer(self, what: Mapping[str, object], make: Callable[[], Layer]) -> tuple[Layer, bool]:
-        """The layer that is made of `what`, and whether it had to be made now."""
+    def layer(self, what: Mapping[str, object], make: Callable[[], Layer]) -> Part:
+        """The layer that is made of `what`."""
         found = self.recall("layer", what)
         if found is not None:
             layer = Layer.parse(found)
             if self.has(layer.blob):
-                return layer, False
+                return Part(layer, made=False)
         layer = make()
         self.remember("layer", what, layer.document)
-        return layer, True
+        return Part(layer, made=True)
 
     def recall(self, kind: str, what: Mapping[str, object]) -> Any:
         """What was remembered of `what`, or None."""

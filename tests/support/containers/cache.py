@@ -22,9 +22,8 @@ from likewise.core.spec import ModelSpec
 from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
-from likewise.images.pins import pins
 from likewise.images.store import Store
-from likewise.images.wheels import Wheels, lock_text
+from likewise.images.wheels import Wheels, lock_text, pins
 
 CACHE = user_cache_path("likewise-tests")
 SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc++6", "python3")

@@ -20,8 +20,8 @@ from likewise.core.cores import usable_threads
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.forward import Forward
 from likewise.engine.text.guard import guarded, later
+from likewise.engine.text.torch_forward import Forward
 
 if TYPE_CHECKING:
     from likewise.engine.text.openvino import Graph

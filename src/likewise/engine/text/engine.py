@@ -13,8 +13,7 @@ from tokenizers import Tokenizer
 from likewise.core.errors import ModelInvalid
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint, find_checkpoint
-from likewise.engine.text.forward import Forward
-from likewise.engine.text.torch_forward import open_torch
+from likewise.engine.text.torch_forward import Forward, open_torch
 
 BUDGET = 1024
 """Padded tokens in one forward pass."""

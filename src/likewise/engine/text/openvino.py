@@ -22,8 +22,7 @@ from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
-from likewise.engine.text.forward import Forward
-from likewise.engine.text.torch_forward import load_torch, torch_pass
+from likewise.engine.text.torch_forward import Forward, load_torch, torch_pass
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
 """What OpenVINO calls each precision."""
