@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,14 @@ def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str,
     with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves Python's lock, and a start waits for it
         entries = list(pool.map(_entry, (path for _, path in found)))
     return {name: entry for (name, _), entry in zip(found, entries, strict=True)}
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """A second name for a file that is never written again; a copy where the disk is another."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _entry(path: Path) -> FileEntry:

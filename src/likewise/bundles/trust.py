@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_config_path
 
 from likewise.bundles.open import Bundle
+from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
 
@@ -150,12 +151,8 @@ def _covers(prefix: str, uri: str) -> bool:
 
 def _normal(uri: str) -> str:
     """A local path as the disk has it, absolute and through its links; another URI as it is."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        uri = unquote(parts.path)
-    elif parts.scheme:
-        return uri
-    return str(Path(uri).resolve()) + ("/" if uri.endswith("/") else "")
+    path = local_path(uri)
+    return uri if path is None else str(path.resolve()) + ("/" if uri.endswith("/") else "")
 
 
 def _climbs(uri: str) -> bool:

@@ -60,10 +60,7 @@ def make_layer(store: Store, entries: Iterable[Entry], platform: Platform, *, le
     """
     with store.staged() as (stream, keep):
         zipped = GzipParts(stream, level)
-        with (
-            zipped,
-            tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT, bufsize=tarfile.RECORDSIZE) as tar,
-        ):
+        with zipped, tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             folders: set[str] = set()
             for entry in entries:
                 _add_parents(tar, entry.name, folders)
