@@ -73,12 +73,12 @@ def build_bundle(
 
 
 def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
-    """The bundle of `uri` from the user's cache, built where it is not there yet; raises what `build_bundle` does.
+    """The bundle of `uri` from `bundles` in the cache, built where it is not there yet; raises what `build_bundle` does.
 
     The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
     digest is not proved again, and a model of the same bytes, which opens the same bytes, not traced again.
     """
-    cache = cache_folder()
+    cache = cache_home() / "bundles"
     with _staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, report or _silent)
         draft.fill(known=_cached_manifests(cache))
@@ -102,11 +102,6 @@ def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     is a claim of whoever made it.
     """
     return trust.allows(digest=bundle.digest) or _trusted(trust, uri, bundle.manifest.source.resolved)
-
-
-def cache_folder() -> Path:
-    """Where bundles made from URIs lie: `bundles` in `LIKEWISE_CACHE_HOME`, or in the user's cache folder."""
-    return cache_home() / "bundles"
 
 
 @dataclass

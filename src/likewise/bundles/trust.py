@@ -40,8 +40,7 @@ class Entry:
 
 def trust_file() -> Path:
     """Where remembered trust lies: `trust.json` in the user's configuration folder, or in `LIKEWISE_CONFIG_HOME`."""
-    home = os.environ.get("LIKEWISE_CONFIG_HOME")
-    return (Path(home) if home else user_config_path("likewise")) / "trust.json"
+    return Path(os.environ.get("LIKEWISE_CONFIG_HOME") or user_config_path("likewise"), "trust.json")
 
 
 def remembered() -> tuple[Entry, ...]:

@@ -23,8 +23,7 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16"
 
 def cache_home() -> Path:
     """Where what can be made again lies: `LIKEWISE_CACHE_HOME`, or the user's cache folder."""
-    home = os.environ.get("LIKEWISE_CACHE_HOME")
-    return (Path(home) if home else user_cache_path("likewise")).absolute()
+    return Path(os.environ.get("LIKEWISE_CACHE_HOME") or user_cache_path("likewise")).absolute()
 
 
 @cache

@@ -26,8 +26,7 @@ def docker_credentials(host: str) -> tuple[str, str] | None:
     Source: Docker's description of `docker login` (credential stores and helpers). Raises Unauthorized where the file
     or the helper cannot be used.
     """
-    folder = os.environ.get("DOCKER_CONFIG")
-    path = Path(folder) / "config.json" if folder else Path.home() / ".docker" / "config.json"
+    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -83,7 +83,7 @@ def not_json(value: object) -> str | None:
 def _out_of_range(step: str, key: object, value: object) -> str | None:
     if allowed := _RANGES.get((step, str(key))):
         kind, least, most = allowed
-        if not isinstance(value, int | kind) or isinstance(value, bool) or not least <= value <= most:
+        if not isinstance(value, (int, kind)) or isinstance(value, bool) or not least <= value <= most:
             whole = ", whole" if kind is int else ""
             return f"must be a number from {least} to {most}{whole}, got {value!r}"
     if (step, key) in _TEXTS and not (isinstance(value, str) and value):
