@@ -73,7 +73,7 @@ def build_bundle(
 
 
 def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
-    """The bundle of `uri` from `bundles` in the cache, built where it is not there yet; raises what `build_bundle` does.
+    """The bundle of `uri` from the cache, built where it is not there yet; raises what `build_bundle` does.
 
     The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
     digest is not proved again, and a model of the same bytes, which opens the same bytes, not traced again.
