@@ -18,8 +18,7 @@ from urllib.request import Request, urlopen
 from bench.environments import versions
 from bench.model import FOLDER, body, subject
 from bench.options import Options
-from likewise.bundles.open import open_bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import open_bundle, write_manifest
 from likewise.core.spec import ModelSpec
 from likewise.images.base import DEFAULT
 from likewise.images.build import Built, ImageOptions, build_image

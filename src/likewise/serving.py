@@ -32,7 +32,9 @@ def bundle_app(
     """The ASGI app, which loads the engine of `model` when its lifespan starts; see `server.app.create_app`."""
     load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
-        load = partial(_pool_of, partial(_worker_engine, bundle.path, model), options.workers)
+        from likewise.workers import open_pool
+
+        load = partial(open_pool, partial(_worker_engine, bundle.path, model), options.workers)
     return create_app(load, served_model(bundle), options, codec=codec, routes=routes, middleware=middleware)
 
 
@@ -52,12 +54,6 @@ def _registered_version(uri: str) -> str:
     """The version in `models:/NAME/VERSION`, else none."""
     found = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
     return found[1] if found else ""
-
-
-def _pool_of(opener: Callable[[], Engine], count: int) -> Engine:
-    from likewise.workers import open_pool
-
-    return open_pool(opener, count)
 
 
 def _worker_engine(path: Path, model: ModelSpec) -> Engine:

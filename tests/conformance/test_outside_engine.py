@@ -17,7 +17,7 @@ from likewise.core.errors import CodeNotTrusted, EngineUnavailable
 from likewise.engine import kinds
 from likewise.engine.kinds import EngineKind, kind_of
 from likewise.images.oci import PLATFORMS
-from likewise.images.pins import pins
+from likewise.images.wheels import pins
 from likewise.shipping.payload import environment_of, requirements_of
 
 PACKAGE = Path(__file__).with_name("outside_engine")

@@ -24,8 +24,7 @@ from tests.support.sentiment_store import Store, environment, run
 from tests.support.spark.cluster import java_env
 
 import likewise
-from likewise.demo.data import reviews
-from likewise.demo.rows import write_rows
+from likewise.demo.data import reviews, write_rows
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 

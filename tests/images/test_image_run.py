@@ -30,7 +30,7 @@ from tests.support.sentiment_store import TEXTS
 from tests.support.sentiment_store import Store as Demo
 
 from likewise import open_bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import write_manifest
 from likewise.core.errors import TargetUnavailable
 from likewise.demo.data import reviews
 from likewise.images.containers import find_engine

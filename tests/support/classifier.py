@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import write_manifest
 from likewise.core.digests import sha256_json
 from likewise.engine.text import find_checkpoint
 from likewise.engine.text.compiled import EXACT, compile_classifier, place

@@ -16,8 +16,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
 from likewise.bundles.format import Manifest
-from likewise.bundles.open import Bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import Bundle, write_manifest
 from likewise.pipeline.mlmodel import read_model
 
 UPPER = Path(__file__).with_name("upper.py")

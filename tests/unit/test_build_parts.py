@@ -22,9 +22,8 @@ from likewise.builder.bundle import _place, _staging, trusts
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, Source
-from likewise.bundles.open import Bundle
+from likewise.bundles.open import Bundle, write_manifest
 from likewise.bundles.trust import Trust
-from likewise.bundles.write import write_manifest
 from likewise.core.errors import ModelInvalid, OutputRefused, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Row, Table
 from likewise.core.results import Failed, Ok, Result

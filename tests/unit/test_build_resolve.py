@@ -67,12 +67,13 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ],
 )
 def test_every_uri_of_a_store_gives_the_same_clean_copy(run_id: str, tmp_path: Path, uri: str, resolved: str) -> None:
-    found = resolve(uri.format(run=run_id), tmp_path / "copy")
+    copy = tmp_path / "copy"
+    found = resolve(uri.format(run=run_id), copy)
     assert found.resolved == resolved.format(run=run_id)
-    names = {p.relative_to(found.path).as_posix() for p in found.path.rglob("*") if p.is_file()}
+    names = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
     assert names == {"MLmodel", "requirements.txt", "code/a.py"}
     assert [origin.name for origin in found.origins] == ["model"]
-    assert list(tmp_path.iterdir()) == [found.path]
+    assert list(tmp_path.iterdir()) == [copy]
 
 
 def test_paths_files_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +84,9 @@ def test_paths_files_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: py
     relative = resolve("model", tmp_path / "3")
     assert by_path.resolved == by_file.resolved == relative.resolved == str(model)
     assert (model / "registered_model_meta").exists()  # the original is not touched
-    assert (resolve(f"runs:/{run_id}/notes.txt", tmp_path / "4").path).read_text() == "hello"
-    assert (resolve(f"runs:/{run_id}", tmp_path / "5").path / "notes.txt").read_text() == "hello"
+    resolve(f"runs:/{run_id}/notes.txt", tmp_path / "4")
+    resolve(f"runs:/{run_id}", tmp_path / "5")
+    assert (tmp_path / "4").read_text() == (tmp_path / "5" / "notes.txt").read_text() == "hello"
 
 
 @pytest.mark.parametrize(

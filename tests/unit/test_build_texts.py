@@ -11,13 +11,13 @@ import pytest
 from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
+from likewise.builder.texts import MOST, given_texts
 from likewise.bundles.format import Environment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
 from likewise.engine.options import CompileOptions
-from likewise.pipeline import texts as module
 from likewise.pipeline.compile import _offers_bf16
-from likewise.pipeline.texts import given_texts, made_texts
+from likewise.pipeline.texts import MADE_UP, made_texts
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 
@@ -55,22 +55,22 @@ def test_the_only_column_needs_no_name(tmp_path: Path) -> None:
 
 def test_a_long_file_is_sampled_evenly(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
-    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * module.MOST)), encoding="utf-8")
+    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * MOST)), encoding="utf-8")
     found = given_texts(path, "text").values
-    assert len(found) == module.MOST
+    assert len(found) == MOST
     assert found[:2] == ("number 0", "number 3")
-    assert found[-1] == f"number {3 * module.MOST - 3}"
+    assert found[-1] == f"number {3 * MOST - 3}"
 
 
 @pytest.mark.parametrize(
     ("name", "data", "error", "why"),
     [
-        ("gone.csv", None, InputNotFound, "cannot be read"),
+        ("gone.csv", None, InputNotFound, "No such file"),
         ("texts.txt", b"text", InputInvalid, "not a format"),
         ("texts.csv", b"text\n", InputInvalid, "no text in its column"),
-        ("texts.csv", b"", InputInvalid, "no column 'text', but: none"),
-        ("texts.csv", b"text\n\xff\xfe\n", InputInvalid, "utf-8"),
-        ("texts.jsonl", b"[1]\n", InputInvalid, "line 1 is not a JSON object"),
+        ("texts.csv", b"", InputInvalid, "there is no header"),
+        ("texts.csv", b"text\n\xff\xfe\n", InputInvalid, "not valid Unicode"),
+        ("texts.jsonl", b"[1]\n", InputInvalid, "line 1 is a JSON list, not an object"),
         ("texts.jsonl", b"{", InputInvalid, "texts.jsonl"),
         ("texts.jsonl", b'{"text": 3}\n', InputInvalid, "no text in its column"),
         ("texts.parquet", b"PAR1", InputInvalid, "texts.parquet"),
@@ -93,7 +93,7 @@ def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> 
     tokenizer = folder / "tokenizer.json"
     found = made_texts(tmp_path / "model", tokenizer, 64)
     assert found == made_texts(tmp_path / "model", tokenizer, 64)
-    assert (len(found.values), found.factor) == (module.MADE_UP, 3.0)
+    assert (len(found.values), found.factor) == (MADE_UP, 3.0)
     reader = Tokenizer.from_file(str(tokenizer))
     reader.no_padding()
     reader.no_truncation()

@@ -189,9 +189,8 @@ def _wrap(error: Exception) -> None:
 
 def test_byte_code_stays_off_until_the_last_thread_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    first, second = no_bytecode(), no_bytecode()
-    with first:
-        second.__enter__()  # another thread comes in before this one leaves
+    with no_bytecode:
+        no_bytecode.__enter__()  # another thread comes in before this one leaves
     assert sys.dont_write_bytecode
-    second.__exit__(None, None, None)
+    no_bytecode.__exit__(None, None, None)
     assert not sys.dont_write_bytecode

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 
 from likewise.bundles.archive import pack, unpack
 from likewise.bundles.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
-from likewise.bundles.open import LEFT_OUT, Bundle, open_bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import LEFT_OUT, Bundle, open_bundle, write_manifest
 from likewise.core.errors import (
     BundleInvalid,
     BundleTampered,

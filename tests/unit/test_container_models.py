@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import write_manifest
 from likewise.container.models import PlainModel, find_model
 from likewise.container.options import ContainerOptions
 from likewise.core.errors import BundleTampered, CodeNotTrusted, ModelNotFound, WrongUsage

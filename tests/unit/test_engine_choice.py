@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
-from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import Bundle, open_bundle, write_manifest
 from likewise.cli.options import Choice
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage

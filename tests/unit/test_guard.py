@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from likewise.engine.text.calibration import FLOOR, calibrate, why_unequal
-from likewise.engine.text.forward import Forward
 from likewise.engine.text.guard import Logits, drift, guarded, later, margins, within
+from likewise.engine.text.torch_forward import Forward
 
 Ids = NDArray[np.int64]
 

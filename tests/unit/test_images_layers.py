@@ -34,11 +34,9 @@ from likewise.images.credentials import docker_credentials
 from likewise.images.environment import byte_code, once, with_byte_code
 from likewise.images.export import for_platform, write_archive, write_layout
 from likewise.images.layers import PART, Entry, make_layer, zip_layer
-from likewise.images.names import local_name, parse_name
-from likewise.images.oci import Descriptor, platform_named
-from likewise.images.pins import markers, pins
+from likewise.images.oci import Descriptor, local_name, parse_name, platform_named
 from likewise.images.store import Store
-from likewise.images.wheels import Wheels
+from likewise.images.wheels import Wheels, markers, pins
 
 pytest_plugins = ("tests.support.containers.fixtures",)
 NAMES = st.text(st.characters(categories=["Ll", "Lu", "Nd"]), min_size=1, max_size=60)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest
-from likewise.bundles.open import open_bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import open_bundle, write_manifest
 from likewise.core.errors import BundleTampered, ModelNotFound, NotDeployed, WrongUsage
 from likewise.core.options import as_json, coerce, described
 from likewise.core.spec import ModelSpec

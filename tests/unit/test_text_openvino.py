@@ -208,8 +208,8 @@ def _roberta(folder: Path) -> Path:
 def test_a_model_that_openvino_answers_otherwise_is_refused(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = room._torch_logits
-    monkeypatch.setattr(room, "_torch_logits", lambda *inputs: answer(*inputs) + 1)
+    reference = room.torch_pass
+    monkeypatch.setattr(room, "torch_pass", lambda model: lambda *inputs: reference(model)(*inputs) + 1)
     with pytest.raises(EngineUnavailable, match="torch's answers"):
         convert(find_checkpoint(checkpoint), tmp_path / "out")
     assert not (tmp_path / "out").exists()

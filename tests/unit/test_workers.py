@@ -25,8 +25,7 @@ from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
 from likewise.workers import WorkerPool
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
-from likewise.workers.open import THREAD_VARIABLES, worker_environment
-from likewise.workers.pool import STEADY_S
+from likewise.workers.pool import STEADY_S, THREAD_VARIABLES, worker_environment
 from likewise.workers.worker import Worker
 
 pytestmark = pytest.mark.slow

@@ -17,24 +17,22 @@ from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
 from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
+from likewise.builder.texts import given_texts
 from likewise.builder.trace import outermost, trace
-from likewise.bundles.folder import inventory
-from likewise.bundles.format import MANIFEST, EngineEntry, FileEntry, Manifest, Reference, Source, load_manifest
-from likewise.bundles.open import Bundle, is_bundle, open_bundle
+from likewise.bundles.folder import FileEntry, inventory
+from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, normal
-from likewise.bundles.trust import Trust
-from likewise.bundles.write import write_manifest
+from likewise.bundles.trust import STORELESS, Trust
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
 from likewise.pipeline.mlmodel import read_model
-from likewise.pipeline.texts import given_texts
 
 Report = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
-STORE_SCHEMES = ("runs", "models", "mlflow-artifacts")  # what lies in the user's own tracking store
 
 
 def build_bundle(
@@ -75,12 +73,12 @@ def build_bundle(
 
 
 def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
-    """The bundle of `uri` from the user's cache, built where it is not there yet; raises what `build_bundle` does.
+    """The bundle of `uri` from the cache, built where it is not there yet; raises what `build_bundle` does.
 
     The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
     digest is not proved again, and a model of the same bytes, which opens the same bytes, not traced again.
     """
-    cache = cache_folder()
+    cache = cache_home() / "bundles"
     with _staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, report or _silent)
         draft.fill(known=_cached_manifests(cache))
@@ -104,11 +102,6 @@ def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     is a claim of whoever made it.
     """
     return trust.allows(digest=bundle.digest) or _trusted(trust, uri, bundle.manifest.source.resolved)
-
-
-def cache_folder() -> Path:
-    """Where bundles made from URIs lie: `bundles` in `LIKEWISE_CACHE_HOME`, or in the user's cache folder."""
-    return cache_home() / "bundles"
 
 
 @dataclass
@@ -140,7 +133,9 @@ class _Draft:
         self.code = _trusted(self.trust, self.uri, self.source.resolved)
         if self.facts.needs_code and not self.code:
             self.trust.require(uri=_typed(self.uri), what=f"the model {self.uri}")
-        for uri, via in self._declared():
+        wanted = dict.fromkeys(map(normal, self.facts.references), "declared")
+        wanted |= dict.fromkeys(map(normal, self.given), "given")
+        for uri, via in wanted.items():
             if via == "declared" and not self.code:
                 _refuse_elsewhere(uri, self.uri)
             self._vendor(uri, via)
@@ -157,7 +152,7 @@ class _Draft:
             files={},
             references=tuple(references[uri] for uri in kept),
             signature_raw=self.facts.signature_raw,
-            row_wise=_first(self.row_wise, self.facts.row_wise),
+            row_wise=bool(self.facts.row_wise if self.row_wise is None else self.row_wise),
             pipeline=self.facts.pipeline,
             source=Source(self.uri, self.source.resolved),
             environment=self.facts.environment,
@@ -208,10 +203,6 @@ class _Draft:
         """`bundle`, which may have been made by another URI, as what this call asked for."""
         return Bundle(bundle.path, replace(bundle.manifest, source=self.manifest.source))
 
-    def _declared(self) -> Iterator[tuple[str, str]]:
-        via = {normal(u): "declared" for u in self.facts.references} | {normal(uri): "given" for uri in self.given}
-        yield from via.items()
-
     def _vendor(self, uri: str, via: str) -> None:
         self.report(f"vendoring {uri}")
         path = _place_for(uri)
@@ -254,10 +245,6 @@ class _Draft:
             self.references.append(Reference(uri, path, "traced"))
 
 
-def _first(*values: bool | None) -> bool:
-    return next((value for value in values if value is not None), False)
-
-
 def _typed(uri: str) -> str:
     """The URI as the user typed it; a path made absolute, as no trust rests on the folder that one stands in."""
     path = local_path(uri)
@@ -271,7 +258,7 @@ def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
 def _refuse_elsewhere(reference: str, model: str) -> None:
     """CodeNotTrusted for a reference that would fetch a file of this machine, or from a host, that a stranger named."""
     parts = urlparse(reference)
-    if parts.scheme not in STORE_SCHEMES or parts.netloc:
+    if parts.scheme not in STORELESS or parts.netloc:  # not in the user's own tracking store
         raise CodeNotTrusted(
             f"the model {model} declares the reference {reference}, which lies outside the tracking store, and nobody "
             "has allowed that it is copied into the bundle",

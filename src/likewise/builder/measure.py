@@ -16,7 +16,6 @@ from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, answers
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
-from likewise.core.results import Result
 from likewise.engine.child import Task, carry_out, run_child
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
@@ -66,7 +65,7 @@ def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     engines = _engines(bundle)
     said = {name: answers(engine, items) for name, engine in engines.items()}  # the first pass is a warm-up too
     exact = said.get("torch/fp32") or next(iter(said[name] for name in said if name.endswith("/fp32")), [])
-    differing = [name for name, results in said.items() if not _equal(results, exact)]
+    differing = [name for name, results in said.items() if not all(map(same, results, exact))]
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, engine in engines.items():
@@ -84,10 +83,6 @@ def _engines(bundle: Bundle) -> dict[str, Engine]:
             except (MissingExtra, EngineUnavailable):  # one that cannot run here has no speed here
                 continue
     return found
-
-
-def _equal(one: Sequence[Result], other: Sequence[Result]) -> bool:
-    return all(map(same, one, other))
 
 
 def _seconds(engine: Engine, items: Sequence[Item]) -> float:

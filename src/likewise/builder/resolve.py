@@ -17,12 +17,13 @@ from urllib.request import getproxies
 from likewise.builder.failures import mapped
 from likewise.bundles.folder import regular_files
 from likewise.bundles.references import local_path
+from likewise.bundles.trust import STORELESS
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
 from likewise.core.extras import need
 from likewise.engine.vendored import mlflows_own
 
 PROBE_SECONDS = 5.0
-STORED_BY_MLFLOW = ("registered_model_meta",)
+STORED_BY_MLFLOW = "registered_model_meta"
 MANNERS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -35,13 +36,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "
 class Resolved:
     """A downloaded model.
 
-    uri: as it was asked for.  resolved: with an alias, stage or `latest` turned to a version, a path made absolute.
-    path: the copy.  origins: folders on this machine that it was copied from.
+    resolved: its URI, with an alias, stage or `latest` turned to a version, a path made absolute.
+    origins: folders on this machine that it was copied from.
     """
 
-    uri: str
     resolved: str
-    path: Path
     origins: tuple[Path, ...]
 
 
@@ -59,7 +58,7 @@ def resolve(uri: str, folder: Path) -> Resolved:
         open_repository = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
         repository = open_repository.get_artifact_repository(root)
         origins = fetch(repository, inner, folder)
-        return Resolved(uri, _resolved(uri, repository), folder, origins)
+        return Resolved(_resolved(uri, repository), origins)
 
 
 def fetch(repository: Any, inner: str, target: Path) -> tuple[Path, ...]:
@@ -91,8 +90,7 @@ def clean(folder: Path) -> None:
     """Remove what MLflow and Python leave in a model's folder, and what no digest may depend on."""
     if not folder.is_dir():
         return
-    for name in STORED_BY_MLFLOW:
-        (folder / name).unlink(missing_ok=True)
+    (folder / STORED_BY_MLFLOW).unlink(missing_ok=True)
     for cache in list(folder.rglob("__pycache__")):
         shutil.rmtree(cache)
 
@@ -114,7 +112,7 @@ def probe(uri: str) -> None:
     parts = urlparse(uri)
     if parts.scheme in ("http", "https") or (parts.scheme == "mlflow-artifacts" and parts.netloc):
         _probe_server(uri if parts.scheme != "mlflow-artifacts" else f"http://{parts.netloc}")
-    if parts.scheme not in ("runs", "models", "mlflow-artifacts"):
+    if parts.scheme not in STORELESS:
         return
     mlflow = need("mlflow", extra="mlflow")
     for store in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/var/lib", "/System", "/Library")
 # In the home folder, dotted folders are configuration; these hold models and data, which a bundle has to carry.
@@ -128,11 +128,8 @@ def _strings(value: object) -> list[str]:
     """An argument, or a list of them, as an audit event has them."""
     if isinstance(value, (str, bytes, os.PathLike)):
         return [os.fsdecode(value)]
-    return [os.fsdecode(v) for v in value if isinstance(v, (str, bytes, os.PathLike))] if _listed(value) else []
-
-
-def _listed(value: object) -> TypeGuard[Iterable[object]]:
-    return isinstance(value, (list, tuple))
+    listed = value if isinstance(value, (list, tuple)) else ()
+    return [os.fsdecode(v) for v in listed if isinstance(v, (str, bytes, os.PathLike))]
 
 
 def _words(command: Iterable[str]) -> Iterator[str]:

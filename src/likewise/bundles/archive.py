@@ -9,9 +9,8 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from likewise.bundles.folder import regular_files
+from likewise.bundles.folder import regular_files, safe_relative
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.paths import safe_relative
 from likewise.core.errors import BundleInvalid, InputNotFound, OutputRefused, UnsafeArchive
 
 

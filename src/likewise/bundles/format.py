@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from likewise.bundles.paths import safe_relative
+from likewise.bundles.folder import FileEntry, safe_relative
 from likewise.core.digests import sha256_json
 from likewise.core.errors import BundleInvalid, BundleTampered, UnsafeArchive
 
@@ -20,14 +20,6 @@ FORMAT = 1
 MANIFEST = "likewise.json"
 CONTENT_FOLDERS = ("model", "references")
 OTHER_FOLDERS = ("engine", "wheels")
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file: bytes and sha256."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +119,8 @@ class Manifest:
             "engines": [asdict(entry) for entry in self.engines],
             "measured": dict(self.measured),
         }
-        return _pretty({**body, "seal": sha256_json(body)})
+        sealed = {**body, "seal": sha256_json(body)}
+        return json.dumps(sealed, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
     def with_measured(self, **figures: object) -> Manifest:
         """The same bundle with more measurements; the digest stays."""
@@ -190,10 +183,6 @@ def _parse(body: Mapping[str, dict]) -> Manifest:  # type: ignore[type-arg]
         engines=tuple(EngineEntry(**entry) for entry in body["engines"]),
         measured=body["measured"],
     )
-
-
-def _pretty(body: object) -> bytes:
-    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 def _tampered(what: str) -> BundleTampered:

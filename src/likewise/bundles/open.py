@@ -1,14 +1,14 @@
-"""Opening a bundle: every byte is checked before anything in it is used."""
+"""Opening a bundle, whose every byte is checked before anything in it is used; and sealing one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from likewise.bundles.folder import inventory
-from likewise.bundles.format import MANIFEST, FileEntry, Manifest, load_manifest
+from likewise.bundles.folder import FileEntry, inventory
+from likewise.bundles.format import MANIFEST, Manifest, load_manifest
 from likewise.bundles.references import lookup
 from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
 from likewise.core.signature import Signature
@@ -83,6 +83,13 @@ def open_bundle(path: str | Path) -> Bundle:
                 remedy="bundle the model again: likewise bundle MODEL -o DIR",
             )
     return Bundle(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
+    """Take stock of `folder` and write `likewise.json` over it; `manifest.files` is taken from the disk."""
+    sealed = replace(manifest, files=inventory(folder, without=frozenset({MANIFEST})))
+    (folder / MANIFEST).write_bytes(sealed.dump())
+    return Bundle(folder, sealed)
 
 
 def _left_out(folder: Path) -> frozenset[str]:

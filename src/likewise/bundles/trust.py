@@ -15,9 +15,11 @@ from urllib.parse import unquote, urlsplit
 from platformdirs import user_config_path
 
 from likewise.bundles.open import Bundle
-from likewise.bundles.store import asked_store, needs_store
+from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+
+STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes that mean another thing in another store
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,8 +40,7 @@ class Entry:
 
 def trust_file() -> Path:
     """Where remembered trust lies: `trust.json` in the user's configuration folder, or in `LIKEWISE_CONFIG_HOME`."""
-    home = os.environ.get("LIKEWISE_CONFIG_HOME")
-    return (Path(home) if home else user_config_path("likewise")) / "trust.json"
+    return Path(os.environ.get("LIKEWISE_CONFIG_HOME") or user_config_path("likewise"), "trust.json")
 
 
 def remembered() -> tuple[Entry, ...]:
@@ -66,7 +67,7 @@ def remember(prefix: str) -> tuple[Entry, ...]:
     A prefix that names no store is trusted in the one that is asked now.
     """
     _check(prefix)
-    entry = Entry(_normal(prefix), asked_store() if needs_store(prefix) else None)
+    entry = Entry(_normal(prefix), asked_store() if urlsplit(prefix).scheme in STORELESS else None)
     return _save({*remembered(), entry})
 
 
@@ -149,13 +150,41 @@ def _covers(prefix: str, uri: str) -> bool:
 
 def _normal(uri: str) -> str:
     """A local path as the disk has it, absolute and through its links; another URI as it is."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        uri = unquote(parts.path)
-    elif parts.scheme:
-        return uri
-    return str(Path(uri).resolve()) + ("/" if uri.endswith("/") else "")
+    path = local_path(uri)
+    return uri if path is None else str(path.resolve()) + ("/" if uri.endswith("/") else "")
 
 
 def _climbs(uri: str) -> bool:
     return ".." in unquote(uri).replace("\\", "/").split("/")
+
+
+# --- the store -----------------------------------------------------------------------------------------------------
+
+
+def asked_store() -> str:
+    """The store that MLflow would ask for a URI that names none, in one spelling, without a password.
+
+    Both, where registry and runs lie in different ones. Told from the environment, without MLflow, whose
+    `set_tracking_uri` and `set_registry_uri` set the same variables.
+    """
+    tracking = _spelled(os.environ.get("MLFLOW_TRACKING_URI") or _default())
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    if not registry or _spelled(registry) == tracking:
+        return tracking
+    return f"{_spelled(registry)} with runs in {tracking}"
+
+
+def _default() -> str:
+    """Of MLflow 3: the folder `mlruns` where it holds experiments, else a database in the current folder."""
+    return "mlruns" if any(Path("mlruns").glob("[0-9]*/meta.yaml")) else "sqlite:///mlflow.db"
+
+
+def _spelled(store: str) -> str:
+    if store in ("databricks", "databricks-uc", "uc"):  # names, and no paths
+        return store
+    parts = urlsplit(store)
+    if parts.scheme in ("", "file"):
+        return str(Path(unquote(parts.path)).resolve())
+    if parts.scheme.partition("+")[0] == "sqlite":
+        return f"sqlite:///{Path(parts.path[1:]).resolve()}"
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")

@@ -148,7 +148,7 @@ class Chapter:
             done("; ".join(f"{s!r} {label}" for s, label in zip(SENTENCES, labels, strict=True)), "")
 
     def _score(self, bundle: Path, rows: Path) -> Path:
-        from likewise.demo.rows import write_rows
+        from likewise.demo.data import write_rows
 
         output = self.folder / "scored.csv"
         with self._doing(f"Score {self.rows:,} rows with the local runner", "predictions") as done:

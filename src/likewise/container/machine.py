@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, MutableMapping
 
 from likewise.core.cores import usable_cores
-from likewise.workers.open import worker_environment
+from likewise.workers.pool import worker_environment
 
 AUTO = "auto"
 SHARED = "/dev/shm"  # noqa: S108  each file in it is made by `tempfile`

@@ -59,6 +59,7 @@ def cast_for(spec: Mapping[str, object], *, nullable: bool, binary: Cast) -> Cas
     The cast raises Mismatch.  Source: mlflow/types/schema.py, `ColSpec.to_dict`.
     """
     kind = str(spec.get("type"))
+    nullable = nullable or kind == "any"
     scalars = {**_SCALARS, "binary": binary}
     cast = _NESTED[kind](spec, binary) if kind in _NESTED else scalars.get(kind, _any)
 
@@ -77,7 +78,7 @@ def integer_within(low: int, high: int) -> Cast:
 
     def cast(value: object) -> int:
         if isinstance(value, str):
-            value = to_whole(value) if is_whole(value) else to_double(value)
+            value = int(value) if _WHOLE.fullmatch(value) else to_double(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or not low <= value <= high:
@@ -87,14 +88,9 @@ def integer_within(low: int, high: int) -> Cast:
     return cast
 
 
-def is_whole(text: str) -> bool:
-    """Whether a text is a whole number in ASCII digits."""
-    return _WHOLE.fullmatch(text) is not None
-
-
 def to_whole(text: str) -> int:
-    """The whole number that a text is."""
-    if is_whole(text):
+    """The whole number that a text is, in ASCII digits."""
+    if _WHOLE.fullmatch(text):
         return int(text)
     raise Mismatch("a whole number")
 
@@ -179,8 +175,7 @@ def _any(value: object) -> object:
 
 
 def _array(spec: Mapping[str, object], binary: Cast) -> Cast:
-    items = _mapping(spec.get("items"))
-    cast = cast_for(items, nullable=items.get("type") == "any", binary=binary)
+    cast = cast_for(_mapping(spec.get("items")), nullable=False, binary=binary)
 
     def elements(value: object) -> object:
         if not isinstance(value, list):
@@ -192,11 +187,8 @@ def _array(spec: Mapping[str, object], binary: Cast) -> Cast:
 
 def _object(spec: Mapping[str, object], binary: Cast) -> Cast:
     properties = {str(name): _mapping(p) for name, p in _mapping(spec.get("properties")).items()}
-    casts = {
-        name: cast_for(p, nullable=not p.get("required", True) or p.get("type") == "any", binary=binary)
-        for name, p in properties.items()
-    }
     required = [name for name, p in properties.items() if p.get("required", True)]
+    casts = {name: cast_for(p, nullable=name not in required, binary=binary) for name, p in properties.items()}
 
     def members(value: object) -> object:
         if not isinstance(value, dict):
@@ -211,8 +203,7 @@ def _object(spec: Mapping[str, object], binary: Cast) -> Cast:
 
 
 def _map(spec: Mapping[str, object], binary: Cast) -> Cast:
-    values = _mapping(spec.get("values"))
-    cast = cast_for(values, nullable=values.get("type") == "any", binary=binary)
+    cast = cast_for(_mapping(spec.get("values")), nullable=False, binary=binary)
 
     def members(value: object) -> object:
         if not isinstance(value, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from io import BufferedIOBase
 from pathlib import Path
 
 PREFIX = "sha256:"
@@ -26,6 +27,12 @@ def sha256_json(value: object) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """The digest of a file's bytes, read in pieces."""
+    """The digest of a file's bytes."""
     with path.open("rb") as stream:
-        return PREFIX + hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_stream(stream)
+
+
+def sha256_stream(stream: BufferedIOBase) -> str:
+    """The digest of all that can be read of `stream`, from its beginning, read in pieces."""
+    stream.seek(0)
+    return PREFIX + hashlib.file_digest(stream, "sha256").hexdigest()

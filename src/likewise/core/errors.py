@@ -6,6 +6,7 @@ One class a code; `docs/errors.md` has one row a class and a test compares the t
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import ClassVar
 
 
@@ -39,7 +40,7 @@ class LikewiseError(Exception):
         super().__init__(self.cause)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.cause, self.remedy, self.retry_after_s))
+        return partial(type(self), remedy=self.remedy), (self.cause,), {"retry_after_s": self.retry_after_s}
 
     def as_dict(self) -> dict[str, str]:
         """`{"code", "cause", "remedy"}`, as `--json` prints it."""
@@ -49,12 +50,6 @@ class LikewiseError(Exception):
 def _printable(text: str) -> str:
     """Lone surrogates (from a path that is not UTF-8, or from a model) escaped: no JSON or terminal takes them."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _rebuild(kind: type[LikewiseError], cause: str, remedy: str, retry_after_s: float | None) -> LikewiseError:
-    error = kind(cause, remedy=remedy)
-    error.retry_after_s = retry_after_s
-    return error
 
 
 class WrongUsage(LikewiseError, status=400, mlflow_code="INVALID_PARAMETER_VALUE", exit_code=2):

@@ -24,12 +24,8 @@ def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
     settings: of the flag: min, max; parse: what makes the value of its texts, where it is repeatable; unit: what
     1 on the command line is in the field.
     """
-    metadata = {"help": text, "flag": flag, **settings}
-    return (
-        field(default_factory=default, metadata=metadata)
-        if default in (dict, list)
-        else field(default=default, metadata=metadata)
-    )
+    made: dict[str, Any] = {"default_factory" if default in (dict, list) else "default": default}
+    return field(**made, metadata={"help": text, "flag": flag, **settings})
 
 
 def coerce(kind: type[T], given: Mapping[str, object]) -> T:

@@ -43,10 +43,11 @@ class Admission:
         """A run of so many tokens began."""
         self._running[run] = now, self.model.seconds(tokens, 1)
 
-    def ended(self, run: object, tokens: int, now: float) -> None:
-        """It ended."""
+    def ended(self, run: object, tokens: int, now: float) -> float:
+        """It ended; returns when it began."""
         began, _ = self._running.pop(run)
         self.model.learn(tokens, now - began)
+        return began
 
     def predict(self, tokens: float, items: int, now: float) -> float:
         """Seconds until so many tokens of so many items are answered, after what runs now.

@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
+from likewise.core.isolate import broken_off, isolate
 from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -21,8 +23,12 @@ from likewise.dataplane.admission import Admission
 from likewise.dataplane.cache import AnswerCache
 from likewise.dataplane.calls import Call, Entry, Waiting
 from likewise.dataplane.observer import Observer, Ran
-from likewise.dataplane.stages import Outcome, both, prepare, run
 from likewise.dataplane.thread import DaemonThread, Thread
+
+W = TypeVar("W")
+R = TypeVar("R")
+Prepared = Sequence[Work | Failed]
+"""One entry an item: it as the engine wants it, or why that cannot be."""
 
 PREPARE_AT_ONCE = 256  # items; a long request then overlaps its own tokenization
 KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that others are served meanwhile
@@ -183,13 +189,10 @@ class DataPlane:
 
     def _abandon(self, call: Call) -> None:
         """Its caller waits no more: what nobody else waits for, and nobody computes yet, goes."""
-        dropped = 0
         for entry in call.entries:
             if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
                 self._land(entry)
-                dropped += 1
-        if dropped:
-            self._observer.dropped(dropped)
+                self._observer.dropped(1)
 
     def _expire(self, done: asyncio.Future[list[Result]]) -> None:
         if not done.done():
@@ -208,10 +211,7 @@ class DataPlane:
         """Give each free thread what it may do."""
         self._turning = False
         while self._free and (self._ready or self._raw):
-            if self._ready:
-                self._start(self._window(), prepared=True)
-            else:
-                self._start(self._raw_window(), prepared=False)
+            self._start(self._window())
         if self._raw and self._preparer is not None and not self._preparing:
             self._preparing = self._raw.take(PREPARE_AT_ONCE)
             self._busy += 1
@@ -219,33 +219,26 @@ class DataPlane:
             self._preparer.post(partial(self._prepare, items))
 
     def _window(self) -> list[Entry]:
-        return self._ready.take_window(self._budget) if self._spec.row_wise else self._ready.take(1)
+        """What goes next; where nothing is ready, what is not tokenized yet: a guess of what fits."""
+        if not self._spec.row_wise:
+            return (self._ready or self._raw).take(1)
+        return self._ready.take_window(self._budget) if self._ready else self._raw.take(self._budget, self._budget)
 
-    def _raw_window(self) -> list[Entry]:
-        """What is not tokenized yet, where nothing else is to be run: a guess of what fits."""
-        return self._raw.take(self._budget, self._budget) if self._spec.row_wise else self._raw.take(1)
-
-    def _start(self, entries: list[Entry], *, prepared: bool) -> None:
+    def _start(self, entries: list[Entry]) -> None:
         thread = self._free.pop()
         self._busy += 1
-        began = self._loop.time()
-        self._admission.began(thread, sum(entry.cost for entry in entries), began)
-        if prepared:
-            batch = [entry.work for entry in entries if entry.work is not None]
-            thread.post(partial(self._run, thread, entries, batch, began))
-        else:
-            thread.post(partial(self._both, thread, entries, [entry.item for entry in entries], began))
+        self._admission.began(thread, sum(entry.cost for entry in entries), self._loop.time())
+        thread.post(partial(self._run, thread, entries))
 
     # --- on the threads ----------------------------------------------------------------------------------------------
 
     def _prepare(self, items: list[Item]) -> None:
-        self._tell(self._prepared, prepare(self._engine, items))
+        self._tell(self._prepared, _contained(self._engine.prepare, items))
 
-    def _run(self, thread: Thread, entries: list[Entry], work: list[Work], began: float) -> None:
-        self._tell(self._ran, thread, entries, Outcome(work, run(self._engine, work)), began)
-
-    def _both(self, thread: Thread, entries: list[Entry], items: list[Item], began: float) -> None:
-        self._tell(self._ran, thread, entries, both(self._engine, items), began)
+    def _run(self, thread: Thread, entries: list[Entry]) -> None:
+        ready: Prepared = [entry.work for entry in entries if entry.work is not None]
+        prepared = ready or _contained(self._engine.prepare, [entry.item for entry in entries])
+        self._tell(self._ran, thread, entries, prepared, _results(self._engine, prepared))
 
     def _close_engine(self, closed: asyncio.Future[None]) -> None:
         try:
@@ -259,11 +252,10 @@ class DataPlane:
 
     # --- back on the loop --------------------------------------------------------------------------------------------
 
-    def _prepared(self, prepared: Sequence[Work | Failed]) -> None:
+    def _prepared(self, prepared: Prepared) -> None:
         entries, self._preparing = self._preparing, []
         self._busy -= 1
         self._cost(entries, prepared)
-        dropped = 0
         for entry, one in zip(entries, prepared, strict=True):
             if isinstance(one, Failed):
                 self._settle(entry, one)
@@ -271,25 +263,23 @@ class DataPlane:
                 self._ready.add(entry)
             else:
                 self._land(entry)
-                dropped += 1
-        if dropped:
-            self._observer.dropped(dropped)
+                self._observer.dropped(1)
         self._turn()
         self._rest()
 
-    def _ran(self, thread: Thread, entries: list[Entry], outcome: Outcome, began: float) -> None:
+    def _ran(self, thread: Thread, entries: list[Entry], prepared: Prepared, results: Sequence[Result]) -> None:
         now = self._loop.time()
         self._busy -= 1
         self._free.append(thread)
-        self._cost(entries, outcome.prepared)
-        self._admission.ended(thread, sum(entry.cost for entry in entries), now)
+        self._cost(entries, prepared)
+        began = self._admission.ended(thread, sum(entry.cost for entry in entries), now)
         self._turn()  # the engine first, then the answers
-        self._observer.ran(_report(entries, outcome.results, began, now))
-        for entry, result in zip(entries, outcome.results, strict=True):
+        self._observer.ran(_report(entries, results, began, now))
+        for entry, result in zip(entries, results, strict=True):
             self._settle(entry, result)
         self._rest()
 
-    def _cost(self, entries: Sequence[Entry], prepared: Sequence[Work | Failed]) -> None:
+    def _cost(self, entries: Sequence[Entry], prepared: Prepared) -> None:
         """What was a guess is known now."""
         for entry, one in zip(entries, prepared, strict=True):
             if isinstance(one, Work):
@@ -312,6 +302,20 @@ class DataPlane:
         """Wake `close` once nothing is left."""
         if self._quiet is not None and not self._quiet.done() and not (self._calls or self._busy):
             self._quiet.set_result(None)
+
+
+def _results(engine: Engine, prepared: Prepared) -> list[Result]:
+    """One an item, in order: what could be prepared is run."""
+    ran = iter(_contained(engine.run, [one for one in prepared if isinstance(one, Work)]))
+    return [one if isinstance(one, Failed) else next(ran) for one in prepared]
+
+
+def _contained(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:
+    """One result an entry; what a model does to its thread (`sys.exit()` included) ends here, never in the server."""
+    try:
+        return isolate(stage, batch)
+    except BaseException as error:  # noqa: BLE001
+        return [Failed(broken_off(error)) for _ in batch]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -105,11 +105,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int, float], None]]:
 
 
 def _made(facts: dict[str, object], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        typer.echo(f"{name}: {value}")
+    typer.echo(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reviews and backbone of the example, from two small packages, checked byte for byte."""
+"""Reviews and backbone of the example, from two small packages, checked byte for byte; and the rows that it scores."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ BUNDLED = "all-MiniLM-L6-v2"
 REVIEWS_SHA256 = "sha256:d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 WEIGHTS_SHA256 = "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 HELD_OUT = 0.1
+FOREIGN = (
+    "Ce film est une merveille, les acteurs sont excellents du début à la fin.",
+    "Der Film war langweilig, und die Geschichte ergibt überhaupt keinen Sinn.",
+    "Una película preciosa que recomiendo a todo el mundo sin ninguna duda.",
+    "这部电影非常精彩，演员的表演令人难忘。",
+)
+REPEATED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,18 @@ def split(rows: Sequence[Review], seed: int = 8) -> Split:
     shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311  no secret
     held = round(len(rows) * HELD_OUT)
     return Split(train=shuffled[held:], held_out=shuffled[:held])
+
+
+def write_rows(path: Path, count: int) -> None:
+    """A CSV with the columns `row` (0, 1, …) and `text`: held-out reviews first, then others, then the odd ones."""
+    parts = split(reviews())
+    texts = [review.text for review in (*parts.held_out, *parts.train)]
+    odd = [*FOREIGN, *texts[:REPEATED]][: max(0, count - 1)]
+    chosen = [*texts[: count - len(odd)], *odd]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["row", "text"])
+        writer.writerows(enumerate(chosen))
 
 
 def backbone(name: str = BUNDLED) -> str:

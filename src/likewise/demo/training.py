@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from likewise.demo.data import BUNDLED, LABELS, Review, Split, backbone
 
 Progress = Callable[[int, int, float], None]
 """(batches done, batches in all, loss of the last one)."""
+
+Tensors = Callable[[Iterable[Sequence[Review]]], Iterator[tuple[Any, Any]]]
+"""(inputs, labels) of each batch of reviews."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def fine_tune(recipe: Recipe, rows: Split, progress: Progress = lambda *_: None)
     """Train on `rows.train`, measure on `rows.held_out`. Raises ModelNotFound where the backbone cannot be loaded."""
     torch.manual_seed(recipe.seed)
     model, tokenizer = _load(recipe)
-    tensors = _Tensors(tokenizer, recipe.tokens)
+    tensors = partial(_tensors, tokenizer, recipe.tokens)
     _train(model, tensors, rows.train, recipe, progress)
     return FineTuned(model, tokenizer, _accuracy(model, tensors, rows.held_out))
 
@@ -73,27 +77,21 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         ) from error
 
 
-class _Tensors:
-    """Batches of reviews as tensors."""
-
-    def __init__(self, tokenizer: Any, tokens: int) -> None:
-        self._tokenizer, self._tokens = tokenizer, tokens
-
-    def of(self, batches: Iterable[Sequence[Review]]) -> Iterator[tuple[Any, Any]]:
-        """(inputs, labels) a batch, padded to its longest text."""
-        for batch in batches:
-            texts = [row.text for row in batch]
-            inputs = self._tokenizer(texts, truncation=True, max_length=self._tokens, padding=True, return_tensors="pt")
-            yield inputs, torch.tensor([row.label for row in batch])
+def _tensors(tokenizer: Any, tokens: int, batches: Iterable[Sequence[Review]]) -> Iterator[tuple[Any, Any]]:
+    """(inputs, labels) a batch of reviews, padded to its longest text."""
+    for batch in batches:
+        texts = [row.text for row in batch]
+        inputs = tokenizer(texts, truncation=True, max_length=tokens, padding=True, return_tensors="pt")
+        yield inputs, torch.tensor([row.label for row in batch])
 
 
-def _train(model: Any, tensors: _Tensors, rows: Sequence[Review], recipe: Recipe, progress: Progress) -> None:
+def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe, progress: Progress) -> None:
     optimizer = torch.optim.AdamW(_parameters(model, recipe))
     rng = random.Random(recipe.seed)  # noqa: S311  no secret
     batches = [batch for _ in range(recipe.epochs) for batch in _shuffled(rows, recipe.batch_rows, rng)]
     model.train()
     _without_dropout_where_frozen(model)
-    for done, (inputs, labels) in enumerate(tensors.of(batches), start=1):
+    for done, (inputs, labels) in enumerate(tensors(batches), start=1):
         with _half_precision():
             loss = model(**inputs, labels=labels).loss
         optimizer.zero_grad()
@@ -158,12 +156,11 @@ def _layers(model: Any) -> Any:
     return found
 
 
-def _accuracy(model: Any, tensors: _Tensors, rows: Sequence[Review]) -> float:
+def _accuracy(model: Any, tensors: Tensors, rows: Sequence[Review]) -> float:
     model.eval()
     with torch.inference_mode():
         hits = (
-            model(**inputs).logits.argmax(dim=1) == labels
-            for inputs, labels in tensors.of(_chunks(_by_length(rows), 32))
+            model(**inputs).logits.argmax(dim=1) == labels for inputs, labels in tensors(_chunks(_by_length(rows), 32))
         )
         right = sum(int(hit.sum()) for hit in hits)
     return right / len(rows)

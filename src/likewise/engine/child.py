@@ -21,6 +21,7 @@ from likewise.engine.vendored import named_cause
 TAIL = 300  # characters of a dead child's last line, or of an exception that nobody foresaw
 DEBUG = "LIKEWISE_DEBUG"  # set: the child's whole traceback or output comes along, as a note of the exception
 Task = Mapping[str, Any]
+_TRY = "load it with mlflow.pyfunc.load_model here first, and mend what that reports"
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -72,18 +73,10 @@ def carry_out(work: Callable[[Task, Path], Mapping[str, object]], asked: str, an
 
 def _failure(error: Exception) -> dict[str, object]:
     """A result that `run_child` raises again: as the same error where it is one of ours."""
-    known = error if isinstance(error, LikewiseError) else named_cause(error) or _unforeseen(error)
+    unforeseen = f"loading the model in a process of its own failed: {type(error).__name__}: {str(error)[:TAIL]}"
+    known = named_cause(error) or ModelInvalid(unforeseen, remedy=_TRY)
     raised = {"kind": type(known).__name__, "cause": known.cause, "remedy": known.remedy}
     return {"error": raised, "log": "".join(traceback.format_exception(error))}
-
-
-def _unforeseen(error: Exception) -> ModelInvalid:
-    return ModelInvalid(
-        f"loading the model in a process of its own failed: {type(error).__name__}: {str(error)[:TAIL]}", remedy=_TRY
-    )
-
-
-_TRY = "load it with mlflow.pyfunc.load_model here first, and mend what that reports"
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -93,13 +86,9 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
     except subprocess.TimeoutExpired:
         return True
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # the session's other processes too
-    process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # the session's other processes too
+        process.wait()
 
 
 def _result(answered: Path, printed: Path, timed_out: bool, code: int, timeout: float) -> dict[str, Any]:

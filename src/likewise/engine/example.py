@@ -56,9 +56,8 @@ def _mapping(value: Mapping[str, Any]) -> Table:
     """Arrays of one length are columns; anything else is one row."""
     cells = {str(k): plain(v) for k, v in value.items()}
     arrays = all(hasattr(v, "__array__") and getattr(v, "ndim", 0) for v in value.values())
-    lengths = {len(c) for c in cells.values() if isinstance(c, list)}
-    if arrays and len(lengths) == 1:
-        lists = [c for c in cells.values() if isinstance(c, list)]
+    lists = [c for c in cells.values() if isinstance(c, list)]
+    if arrays and len(set(map(len, lists))) == 1:
         return Table(tuple(cells), list(zip(*lists, strict=True)))
     return Table(tuple(cells), [tuple(cells.values())])
 

@@ -6,13 +6,11 @@ import base64
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.digests import canonical_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
@@ -27,8 +25,6 @@ from likewise.engine.vendored import Vendored, inside, install, named_cause, uni
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows; pyfunc knows no tokens
-
-Predict = Callable[[Any, Any], Any]
 
 
 class PyfuncEngine:
@@ -45,30 +41,6 @@ class PyfuncEngine:
         self._vendored = vendored
         self._one_at_a_time = threading.Lock()
 
-    @classmethod
-    def load(cls, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
-        """Load the bundle's model; what it opens comes from the bundle. Runs the model's own code.
-
-        Raises ModelInvalid (it does not load, with the reason), ReferenceMissing, MissingExtra.
-        """
-        vendored = Vendored(bundle.reference_paths(), own=(bundle.path,))
-        install(vendored)
-        try:
-            model = load_pyfunc(bundle.model_path, vendored)
-        except BaseException:
-            uninstall(vendored)
-            raise
-        spec = EngineSpec(
-            name=entry.name,
-            precision=entry.precision,
-            row_wise=bundle.manifest.row_wise,
-            thread_safe=False,
-            pure=False,
-            budget=BUDGET,
-            digest=entry.digest,
-        )
-        return cls(model, spec, bundle.signature, vendored)
-
     @property
     def spec(self) -> EngineSpec:
         return self._spec
@@ -80,7 +52,7 @@ class PyfuncEngine:
     def run(self, work: Sequence[Work]) -> list[Result]:
         """One result a work, in order."""
         results: dict[int, Result] = {}
-        with self._one_at_a_time, inside(self._vendored), no_bytecode():
+        with self._one_at_a_time, inside(self._vendored), no_bytecode:
             for group in _groups(work):
                 found = isolate(self._predict, [work[i].payload for i in group])
                 results.update(zip(group, found, strict=True))
@@ -91,7 +63,7 @@ class PyfuncEngine:
         self._model = None
 
     def _prepare(self, item: Item) -> Work | Failed:
-        table = item.table if isinstance(item, Request) else _one(item)
+        table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
         if table.columns is not None and table.sent is None and (lacking := self._lacking(table.columns)):
             return Failed(_lacks(lacking, table.columns))
         return Work(item_key(item).hex(), max(1, len(table)), item)
@@ -139,14 +111,33 @@ class PyfuncKind(EngineKind):
         return (EngineEntry(self.name, "native", runs_code=True, digest=model.environment.digest),)
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
-        """See `PyfuncEngine.load`."""
-        return PyfuncEngine.load(bundle, entry)
+        """Load the bundle's model; what it opens comes from the bundle. Runs the model's own code.
+
+        Raises ModelInvalid (it does not load, with the reason), ReferenceMissing, MissingExtra.
+        """
+        vendored = Vendored(bundle.reference_paths(), own=(bundle.path,))
+        install(vendored)
+        try:
+            model = load_pyfunc(bundle.model_path, vendored)
+        except BaseException:
+            uninstall(vendored)
+            raise
+        spec = EngineSpec(
+            name=entry.name,
+            precision=entry.precision,
+            row_wise=bundle.manifest.row_wise,
+            thread_safe=False,
+            pure=False,
+            budget=BUDGET,
+            digest=entry.digest,
+        )
+        return PyfuncEngine(model, spec, bundle.signature, vendored)
 
 
 def load_pyfunc(path: os.PathLike[str], vendored: Vendored) -> Any:
     """`mlflow.pyfunc.load_model` on the folder `path`, its references answered by `vendored`."""
     mlflow = need("mlflow.pyfunc", extra="mlflow")
-    with inside(vendored), no_bytecode():
+    with inside(vendored), no_bytecode:
         try:
             return mlflow.load_model(os.fspath(path), suppress_warnings=True)
         except Exception as error:
@@ -181,38 +172,31 @@ def model_input(metadata: Any, table: Table) -> Any:
     return convert.dataframe_from_parsed_json(split, pandas_orient="split", schema=schema)
 
 
-@contextmanager
-def no_bytecode() -> Iterator[None]:
-    """Python writes no `__pycache__` beside the model's code, which would change the bundle."""
-    _bytecode.enter()
-    try:
-        yield
-    finally:
-        _bytecode.leave()
+class _NoBytecode:
+    """A context in which Python writes no `__pycache__` beside the model's code, which would change the bundle.
 
-
-class _Bytecode:
-    """The flag is the process's: the first thread that comes in sets it, the last that leaves puts it back."""
+    The flag is the process's: the first thread that comes in sets it, the last that leaves puts it back.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._before = False
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
             self._inside += 1
 
-    def leave(self) -> None:
+    def __exit__(self, *raised: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
                 sys.dont_write_bytecode = self._before
 
 
-_bytecode = _Bytecode()
+no_bytecode = _NoBytecode()
 
 
 def _records(table: Table) -> list[Any]:
@@ -226,25 +210,14 @@ def _as_json(value: object) -> object:
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
 
 
-def _one(row: Row) -> Table:
-    return Table(row.columns, [row.values])
-
-
 def _groups(work: Sequence[Work]) -> list[list[int]]:
     """Indices of rows that may share a frame; a request stands alone."""
     groups: dict[object, list[int]] = {}
     for index, entry in enumerate(work):
         item = entry.payload
-        alike = (item.columns, _text(item.params)) if isinstance(item, Row) else index
+        alike = item_key(Row(item.columns, (), item.params)) if isinstance(item, Row) else index
         groups.setdefault(alike, []).append(index)
     return list(groups.values())
-
-
-def _text(value: object) -> bytes:
-    try:
-        return canonical_json(value if not isinstance(value, Mapping) else dict(value))
-    except (TypeError, ValueError):  # dates, bytes, NaN
-        return repr(value).encode()
 
 
 def _lacks(lacking: Sequence[str], columns: Sequence[str]) -> RowRefused:

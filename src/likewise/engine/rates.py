@@ -23,8 +23,7 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16"
 
 def cache_home() -> Path:
     """Where what can be made again lies: `LIKEWISE_CACHE_HOME`, or the user's cache folder."""
-    home = os.environ.get("LIKEWISE_CACHE_HOME")
-    return (Path(home) if home else user_cache_path("likewise")).absolute()
+    return Path(os.environ.get("LIKEWISE_CACHE_HOME") or user_cache_path("likewise")).absolute()
 
 
 @cache
@@ -42,7 +41,8 @@ def cpu_class() -> str:
 
 def describe_cpu(cpuinfo: str, cores: int) -> str:
     """The class of the CPU that `cpuinfo`, as Linux writes it, tells of."""
-    found = {name.strip(): value.strip() for name, _, value in map(_parts, reversed(cpuinfo.splitlines()))}
+    parts = (line.partition(":") for line in reversed(cpuinfo.splitlines()))
+    found = {name.strip(): value.strip() for name, _, value in parts}
     names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
     who = "/".join(found[name] for name in names if found.get(name)) or platform.processor() or platform.machine()
     held = set(re.split(r"\s+", found.get("flags") or found.get("Features") or ""))
@@ -90,10 +90,6 @@ def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list
 def label(entry: EngineEntry) -> str:
     """`name/precision`."""
     return f"{entry.name}/{entry.precision}"
-
-
-def _parts(line: str) -> tuple[str, str, str]:
-    return line.partition(":")
 
 
 def _read(path: Path) -> object:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
-from likewise.core.digests import PREFIX, sha256_file, sha256_json
+from likewise.core.digests import PREFIX, sha256_file, sha256_json, sha256_stream
 from likewise.core.errors import EngineUnavailable, InputInvalid
 from likewise.images.layers import zip_layer
 from likewise.images.oci import INDEXES, Descriptor, Layer, Platform
@@ -137,11 +137,8 @@ def _blob(opened: Open, digest: str) -> IO[bytes]:
 
 def _copy(store: Store, blob: Descriptor, source: IO[bytes], name: str) -> None:
     with source, store.staged() as (stream, keep):
-        digest = hashlib.sha256()
-        while data := source.read(1 << 20):
-            digest.update(data)
-            stream.write(data)
-        if PREFIX + digest.hexdigest() != blob.digest:
+        shutil.copyfileobj(source, stream)
+        if sha256_stream(stream) != blob.digest:
             raise InputInvalid(f"{name} has other bytes than {blob.digest} names", remedy="copy it again")
         keep(blob.digest)
 

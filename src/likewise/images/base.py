@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from likewise.core.digests import sha256_file
 from likewise.core.errors import EngineUnavailable, InputInvalid, TargetUnavailable, WrongUsage
 from likewise.images.archives import Imported, import_archive, import_layout
 from likewise.images.layers import machine_of
-from likewise.images.names import parse_name
-from likewise.images.oci import CONFIG, INDEXES, Descriptor, Layer, Platform
+from likewise.images.oci import CONFIG, INDEXES, Descriptor, Layer, Platform, parse_name
 from likewise.images.store import Store
 
 DEFAULT = "python:3.11-slim"
@@ -138,7 +137,8 @@ def _look(store: Store, name: str, layers: tuple[Layer, ...], platform: Platform
                         _check_machine(_part(tar, member), name, platform)
                         pythons[found[1]] = int(found[2])
                     elif member.isreg() and _LIBC.fullmatch(member.name):
-                        glibc = _release(_part(tar, member)) or glibc
+                        release = _RELEASE.search(_part(tar, member))
+                        glibc = (int(release[1]), int(release[2])) if release else glibc
         except (tarfile.TarError, zlib.error, EOFError) as error:
             raise InputInvalid(
                 f"a layer of {name} cannot be read ({layer.blob.media_type}): {error}",
@@ -152,9 +152,7 @@ def _look(store: Store, name: str, layers: tuple[Layer, ...], platform: Platform
 
 
 def _part(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream: IO[bytes] | None = tar.extractfile(member)
-    assert stream is not None  # noqa: S101  it is a regular file
-    return stream.read()
+    return cast("IO[bytes]", tar.extractfile(member)).read()  # it is a regular file
 
 
 def _check_machine(data: bytes, name: str, platform: Platform) -> None:
@@ -163,8 +161,3 @@ def _check_machine(data: bytes, name: str, platform: Platform) -> None:
             f"the base {name} is not for {platform}: its Python is compiled for another CPU",
             remedy="name another --base, or another --platform",
         )
-
-
-def _release(data: bytes) -> tuple[int, int] | None:
-    found = _RELEASE.search(data)
-    return (int(found[1]), int(found[2])) if found else None

@@ -21,11 +21,9 @@ from likewise.engine.options import EngineOptions
 from likewise.images.base import DEFAULT, Base, open_base
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
 from likewise.images.layers import Entry, files_under, make_layer
-from likewise.images.names import local_name
-from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Layer, Platform, platform_named
-from likewise.images.pins import pins
-from likewise.images.store import Store
-from likewise.images.wheels import Wheels
+from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Platform, local_name, platform_named
+from likewise.images.store import Part, Store
+from likewise.images.wheels import Wheels, pins
 from likewise.shipping.payload import engine_of, requirements_of
 
 PORT = 8080
@@ -68,14 +66,6 @@ class ImageOptions:
     )
     fresh: bool = option(False, "Look the base up again, though one of this name is here.", "--pull")
     created: int = option(0, "Seconds since 1970 that the image says it was made at.")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One of our layers, and whether it had to be made now."""
-
-    layer: Layer
-    made: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +133,14 @@ def make_parts(
     report(f"{platform}: {len(pinned)} distributions for the engine {engine.name}, Python 3.{base.minor}")
     links = [*options.wheels, *([own] if (own := bundle.path / "wheels").is_dir() else [])]
     locked = wheels.locked(pinned, links, options.lock)
-    environment = environment_layer(store, base, platform, wheels, locked, left_out=kind.image.files)
+    environment = environment_layer(base, wheels, locked, left_out=kind.image.files)
     what = {"bundle": sha256_bytes(bundle.manifest.dump()), "platform": str(platform), "level": BUNDLE_LEVEL}
     left = list(kind.unread(bundle))
     held = store.layer(
         {**what, "left_out": left}, lambda: make_layer(store, _carried(bundle, left), platform, level=BUNDLE_LEVEL)
     )
     labels = _labels(bundle, base, engine)
-    return Parts(platform, base, Part(*environment), Part(*held), engine, labels, _variables(base, engine, model))
+    return Parts(platform, base, environment, held, engine, labels, _variables(base, engine, model))
 
 
 def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import IO
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, WrongUsage
 from likewise.images.build import PORT
 from likewise.images.export import for_platform, write_archive
-from likewise.images.oci import Descriptor, platform_named
+from likewise.images.oci import Descriptor, local_name, platform_named
 from likewise.images.store import Store
 
 PROGRAMS = ("docker", "podman")
@@ -172,7 +171,7 @@ def start(
 
 
 def _await_ready(running: Running, until: float) -> None:
-    while not _ready(running.url):
+    while not is_ready(running.url, PATIENCE_S):
         if not running.alive():
             raise _failed(running, "ended")
         if time.perf_counter() > until:
@@ -184,11 +183,12 @@ def _failed(running: Running, how: str) -> LikewiseError:
     return DeployFailed(f"the container {how}; its last lines: {running.log()[-2000:]}", remedy="they say why")
 
 
-def _ready(url: str) -> bool:
+def is_ready(url: str, patience_s: float) -> bool:
+    """Whether the service at `url`, of this machine, says that it is ready."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=PATIENCE_S) as answer:  # noqa: S310  our own loopback
+        with urllib.request.urlopen(f"{url}/ready", timeout=patience_s) as answer:  # noqa: S310  our own loopback
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
 
 
@@ -199,8 +199,6 @@ def _machine(engine: Engine) -> str:
 
 def _called(name: str, engine: Engine) -> str:
     """Podman puts a registry before a name that has none; `localhost` is its own for what comes from nowhere."""
-    from likewise.images.names import local_name
-
     parsed = local_name(name)
     return str(parsed) if parsed.registry or engine.program != "podman" else f"localhost/{parsed}"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import Unauthorized
-from likewise.images.names import HUB
+from likewise.images.oci import HUB
 
 Credentials = Callable[[str], tuple[str, str] | None]
 """User and password for a registry's host, or None for nobody in particular. Asked once a host, when it refuses."""
@@ -26,8 +26,7 @@ def docker_credentials(host: str) -> tuple[str, str] | None:
     Source: Docker's description of `docker login` (credential stores and helpers). Raises Unauthorized where the file
     or the helper cannot be used.
     """
-    folder = os.environ.get("DOCKER_CONFIG")
-    path = Path(folder) / "config.json" if folder else Path.home() / ".docker" / "config.json"
+    path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -44,15 +44,15 @@ def write_dockerfile(
 
 def _text(parts: Parts) -> str:
     """ADD unpacks an archive with owners, modes and times as they stand in it."""
-    is_file = Path(parts.base.name).exists()
-    base = "base" if is_file else parts.base.name
+    theirs = (parts.base.config.get("config") or {}).get("Env") or ()
+    base = "base" if Path(parts.base.name).exists() else parts.base.name
     lines = [
         f"# Needs nothing but the base, which must have Python 3.{parts.base.minor} as {parts.base.python}.",
         f"ARG BASE={base}",
         f"FROM --platform={parts.platform} ${{BASE}}",
         "ADD environment.tar.gz /",
         "ADD bundle.tar.gz /",
-        *(f"ENV {_quoted(*each.partition('=')[::2])}" for each in _own(parts)),
+        *(f"ENV {_quoted(*each.partition('=')[::2])}" for each in parts.variables if each not in theirs),
         *(f"LABEL {_quoted(name, value)}" for name, value in sorted(parts.labels.items())),
         f"USER {USER}",
         "WORKDIR /",
@@ -62,11 +62,6 @@ def _text(parts: Parts) -> str:
         f"CMD {json.dumps([SERVE])}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _own(parts: Parts) -> list[str]:
-    theirs = set((parts.base.config.get("config") or {}).get("Env") or ())
-    return [each for each in parts.variables if each not in theirs]
 
 
 def _quoted(name: str, value: str) -> str:

@@ -17,9 +17,8 @@ from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
 from likewise.images.base import Base
 from likewise.images.layers import Entry, make_layer
-from likewise.images.oci import Layer, Platform
-from likewise.images.store import Store
-from likewise.images.wheels import Wheel, Wheels, lock_key, lock_text
+from likewise.images.store import Part
+from likewise.images.wheels import Wheel, Wheels, lock_text
 from likewise.shipping.environment import OURS, PACKAGE
 from likewise.shipping.unpack import package_digest, package_files
 
@@ -38,31 +37,25 @@ def site(minor: int) -> str:
 
 
 def environment_layer(
-    store: Store,
-    base: Base,
-    platform: Platform,
-    wheels: Wheels,
-    locked: Sequence[Wheel],
-    *,
-    left_out: Mapping[str, Sequence[str]],
-) -> tuple[Layer, bool]:
-    """The layer, and whether it had to be made; the same for every model that needs the same wheels.
+    base: Base, wheels: Wheels, locked: Sequence[Wheel], *, left_out: Mapping[str, Sequence[str]]
+) -> Part:
+    """The layer; the same for every model that needs the same wheels.
 
     left_out: by distribution, patterns of files that are not needed.
     Raises EngineUnavailable (a wheel that cannot be read, or is for another CPU), UnsafeArchive.
     """
     what: dict[str, object] = {
         "format": FORMAT,
-        "wheels": lock_key(locked),
+        "wheels": sha256_bytes(lock_text(locked).encode()),
         "ours": package_digest(PACKAGE),
         "version": importlib.metadata.version(OURS),
-        "platform": str(platform),
+        "platform": str(wheels.platform),
         "python": [base.python, base.minor],
         "left_out": sorted(left_out.items()),
         "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _compiles(base.minor) else "",
     }
     entries = once(_entries(base, wheels, locked, left_out))
-    return store.layer(what, lambda: make_layer(store, entries, platform, level=LEVEL))
+    return wheels.store.layer(what, lambda: make_layer(wheels.store, entries, wheels.platform, level=LEVEL))
 
 
 def _entries(
@@ -115,9 +108,8 @@ def _place(name: str, data: str, minor: int) -> str:
     if not name.startswith(f"{data}/"):
         return f"{site(minor)}/{name}"
     key, _, rest = name.removeprefix(f"{data}/").partition("/")
-    return {"purelib": f"{site(minor)}/{rest}", "platlib": f"{site(minor)}/{rest}", "data": f"{PREFIX}/{rest}"}.get(
-        key, ""
-    )
+    place = {"purelib": site(minor), "platlib": site(minor), "data": PREFIX}.get(key)
+    return f"{place}/{rest}" if place else ""
 
 
 def _ours(where: str) -> Iterator[Entry]:

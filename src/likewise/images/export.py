@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
 import tarfile
 from pathlib import Path
 from typing import IO
 
+from likewise.bundles.folder import link_or_copy
 from likewise.core.digests import PREFIX
 from likewise.core.errors import EngineUnavailable, OutputRefused
 from likewise.images.oci import INDEX, INDEXES, NAME, PLATFORMS, Descriptor
@@ -26,7 +25,7 @@ def write_layout(store: Store, name: str, folder: Path) -> Descriptor:
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for blob in dict.fromkeys(store.reachable(image)):
-        _link(store.path(blob.digest), blobs / blob.digest.removeprefix(PREFIX))
+        link_or_copy(store.path(blob.digest), blobs / blob.digest.removeprefix(PREFIX))
     (folder / "oci-layout").write_bytes(_LAYOUT)
     (folder / "index.json").write_bytes(_index(image, name))
     return image
@@ -80,11 +79,3 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A blob is never written again, so one file can have both names; a copy where the disk is another."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

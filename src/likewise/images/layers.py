@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
-from likewise.bundles.paths import safe_relative
+from likewise.bundles.folder import safe_relative
 from likewise.core.cores import usable_cores
 from likewise.core.digests import PREFIX
 from likewise.core.errors import EngineUnavailable
@@ -29,7 +29,10 @@ _ELF_LITTLE = b"\x7fELF\x02\x01"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file (its bytes are read once, when its turn comes) or a link to `target`. name: relative, with slashes."""
+    """A file, whose `stream` can seek and is read when its turn comes, or a link to `target`.
+
+    name: relative, with slashes.
+    """
 
     name: str
     stream: BinaryIO = field(default_factory=io.BytesIO)
@@ -57,10 +60,7 @@ def make_layer(store: Store, entries: Iterable[Entry], platform: Platform, *, le
     """
     with store.staged() as (stream, keep):
         zipped = GzipParts(stream, level)
-        with (
-            zipped,
-            tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT, bufsize=tarfile.RECORDSIZE) as tar,
-        ):
+        with zipped, tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             folders: set[str] = set()
             for entry in entries:
                 _add_parents(tar, entry.name, folders)
@@ -96,30 +96,20 @@ def _add(tar: tarfile.TarFile, entry: Entry, platform: Platform) -> None:
         member.type, member.linkname, member.mode = tarfile.SYMTYPE, entry.target, 0o777
         tar.addfile(member)
         return
-    head = entry.stream.read(20)
-    if (machine := machine_of(head)) not in (None, platform.elf):
+    machine = machine_of(entry.stream.read(20))
+    entry.stream.seek(0)
+    if machine not in (None, platform.elf):
         raise EngineUnavailable(
             f"{entry.name} is compiled for another CPU than {platform} (ELF machine {machine})",
             remedy="the model or a wheel of it brings compiled files: build the image for the CPU that they are for",
         )
     member.size = entry.size
-    tar.addfile(member, _Joined(head, entry.stream))
+    tar.addfile(member, entry.stream)
 
 
 def machine_of(head: bytes) -> int | None:
     """The CPU of a compiled file by its first 20 bytes; None for any other file."""
     return int.from_bytes(head[18:20], "little") if head.startswith(_ELF_LITTLE) and len(head) >= 20 else None
-
-
-class _Joined(io.RawIOBase):
-    """What was read already, and then the rest."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest = head, rest
-
-    def read(self, size: int = -1) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._rest.read(size - len(head) if size >= 0 else -1)
 
 
 class GzipParts(io.RawIOBase):
@@ -144,9 +134,6 @@ class GzipParts(io.RawIOBase):
     def diff_id(self) -> str:
         """Of what was written in."""
         return PREFIX + self._inner.hexdigest()
-
-    def writable(self) -> Literal[True]:
-        return True
 
     def write(self, data: object) -> int:
         view = memoryview(data)  # type: ignore[arg-type]

@@ -8,8 +8,7 @@ from likewise.core.digests import PREFIX
 from likewise.core.errors import AlreadyDeployed, InputInvalid, WrongUsage
 from likewise.images.build import Report, silent
 from likewise.images.credentials import Credentials
-from likewise.images.names import ImageName, parse_name
-from likewise.images.oci import INDEXES, MANIFESTS, Descriptor
+from likewise.images.oci import INDEXES, MANIFESTS, Descriptor, ImageName, parse_name
 from likewise.images.registry import Registry, push_scope
 from likewise.images.store import Store
 from likewise.images.transfer import push_blob

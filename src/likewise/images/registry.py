@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from likewise.core.digests import PREFIX
-from likewise.core.errors import InputNotFound, LikewiseError, TargetUnavailable, Unauthorized
+from likewise.core.digests import sha256_bytes
+from likewise.core.errors import InputNotFound, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
 from likewise.images.credentials import Credentials, docker_credentials
-from likewise.images.names import HUB, HUB_API, ImageName
-from likewise.images.oci import INDEXES, MANIFESTS, Descriptor, is_digest
+from likewise.images.oci import HUB, HUB_API, INDEXES, MANIFESTS, Descriptor, ImageName, is_digest
 
 httpx = need("httpx", extra="images")
 tenacity = need("tenacity", extra="images")
@@ -26,6 +23,7 @@ tenacity = need("tenacity", extra="images")
 TRIES = 6
 TIMEOUT_S = 60.0  # without a byte
 LARGEST_DOCUMENT = 4 << 20  # bytes of a manifest, as the specification advises
+ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
@@ -78,15 +76,19 @@ class Registry:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    def ask(self, method: str, where: str, scope: str, *, passing: bool = True, **more: Any) -> Any:
-        """One answer, signed in where that is asked for; tried again while it may pass, unless `passing` is False.
+    def ask(self, method: str, where: str, scope: str, **more: Any) -> Any:
+        """One answer, signed in where that is asked for; tried again while it may pass.
 
         where: a path, or a URL that the registry gave. Raises TargetUnavailable, Unauthorized.
         """
-        with self._explained(where):
-            if not passing:
-                return self.once(method, where, scope, **more)
+        try:
             return retrying(self.wait_s)(self.once, method, where, scope, **more)
+        except (httpx.HTTPError, httpx.InvalidURL, Passing) as error:
+            raise TargetUnavailable(
+                f"the registry {self.host} does not answer as it should at {urlsplit(where).path}: "
+                f"{error or type(error).__name__}",
+                remedy="check its address and the network, and run the same command again: what was sent stays",
+            ) from error
 
     def once(self, method: str, where: str, scope: str, **more: Any) -> Any:
         """The same without another try; raises httpx.TransportError and Passing for what may pass."""
@@ -135,30 +137,18 @@ class Registry:
         found = answer.json()
         return str(found.get("token") or found.get("access_token"))
 
-    @contextmanager
-    def _explained(self, where: str) -> Iterator[None]:
-        try:
-            yield
-        except (httpx.HTTPError, httpx.InvalidURL, Passing) as error:
-            raise TargetUnavailable(
-                f"the registry {self.host} does not answer as it should at {urlsplit(where).path}: "
-                f"{error or type(error).__name__}",
-                remedy="check its address and the network, and run the same command again: what was sent stays",
-            ) from error
-
     # --- what it has -------------------------------------------------------------------------------------------------
 
     def manifest(self, name: ImageName) -> Manifest:
         """What `name` is there; InputNotFound where it is nothing, TargetUnavailable where it is no manifest."""
-        headers = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
         where = f"/v2/{name.repository}/manifests/{name.at}"
-        answer = self.ask("GET", where, pull_scope(name.repository), headers=headers)
+        answer = self.ask("GET", where, pull_scope(name.repository), headers=ACCEPT)
         if answer.status_code == 404:
             raise InputNotFound(
                 f"the registry {self.host} has no {name.repository}:{name.at}", remedy="check the name and the tag"
             )
         data = self.good(answer, where).content[: LARGEST_DOCUMENT + 1]
-        digest = PREFIX + hashlib.sha256(data).hexdigest()
+        digest = sha256_bytes(data)
         kind = answer.headers.get("content-type", "").partition(";")[0]
         if kind not in (*INDEXES, *MANIFESTS) or (is_digest(name.at) and digest != name.at):
             raise TargetUnavailable(f"{name} is no image that can be read: {kind or 'no type'}", remedy="name another")
@@ -166,15 +156,17 @@ class Registry:
 
     def has(self, repository: str, digest: str, kind: str = "blobs") -> bool:
         """Whether it has that blob (or, with kind `manifests`, that manifest)."""
-        headers = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
         where = f"/v2/{repository}/{kind}/{digest}"
-        answer = self.ask("HEAD", where, pull_scope(repository), headers=headers)
+        answer = self.ask("HEAD", where, pull_scope(repository), headers=ACCEPT)
         return bool(answer.status_code == 200)
 
     def good(self, answer: Any, where: str) -> Any:
         """The answer itself where it is a success."""
         if answer.status_code >= 300:
-            raise _refused(self.host, where, answer)
+            raise TargetUnavailable(
+                f"the registry {self.host} refuses {answer.request.method} {urlsplit(where).path}: {_said(answer)}",
+                remedy="its words say why; check the name, the rights and the quota there",
+            )
         return answer
 
 
@@ -186,13 +178,6 @@ def pull_scope(repository: str) -> str:
 def push_scope(repository: str) -> str:
     """What a token must allow for writing."""
     return f"repository:{repository}:pull,push"
-
-
-def _refused(host: str, where: str, answer: Any) -> LikewiseError:
-    return TargetUnavailable(
-        f"the registry {host} refuses {answer.request.method} {urlsplit(where).path}: {_said(answer)}",
-        remedy="its words say why; check the name, the rights and the quota there",
-    )
 
 
 def _said(answer: Any) -> str:

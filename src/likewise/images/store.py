@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from likewise.core.digests import PREFIX, sha256_json
+from likewise.core.digests import PREFIX, canonical_json, sha256_bytes, sha256_json
 from likewise.core.errors import BundleTampered, InputNotFound
 from likewise.engine.rates import cache_home
-from likewise.images.names import local_name
-from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Layer, describe
+from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Layer, local_name
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of our layers, and whether it had to be made now."""
+
+    layer: Layer
+    made: bool
 
 
 class Store:
@@ -52,7 +60,7 @@ class Store:
             data = self.path(blob.digest).read_bytes()
         except FileNotFoundError as error:
             raise InputNotFound(f"{self.folder} lacks {blob.digest}", remedy="build the image again") from error
-        if PREFIX + hashlib.sha256(data).hexdigest() != blob.digest:
+        if sha256_bytes(data) != blob.digest:
             raise BundleTampered(
                 f"{self.path(blob.digest)} was changed after it was made", remedy="delete it, and build again"
             )
@@ -64,25 +72,22 @@ class Store:
         return found
 
     def put(self, media_type: str, document: Mapping[str, object]) -> Descriptor:
-        """Keep a JSON document."""
-        blob, data = describe(media_type, document)
-        self.put_bytes(blob, data)
-        return blob
-
-    def put_bytes(self, blob: Descriptor, data: bytes) -> None:
-        """Keep bytes whose digest is known."""
+        """Keep a JSON document in its one form."""
+        data = canonical_json(document)
+        blob = Descriptor(media_type, sha256_bytes(data), len(data))
         if not self.has(blob):
             with self.staged() as (stream, keep):
                 stream.write(data)
                 keep(blob.digest)
+        return blob
 
     @contextlib.contextmanager
-    def staged(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
+    def staged(self) -> Iterator[tuple[BufferedRandom, Callable[[str], None]]]:
         """A file to write a blob into, and what gives it its name when it is whole; gone where that was not called."""
         handle, stage = tempfile.mkstemp(prefix="stage.", dir=self.folder / "blobs")
         kept: list[str] = []
         try:
-            with os.fdopen(handle, "wb") as stream:
+            with os.fdopen(handle, "w+b") as stream:
                 yield stream, kept.append
             if kept:
                 Path(stage).chmod(0o644)
@@ -90,16 +95,16 @@ class Store:
         finally:
             Path(stage).unlink(missing_ok=True)
 
-    def layer(self, what: Mapping[str, object], make: Callable[[], Layer]) -> tuple[Layer, bool]:
-        """The layer that is made of `what`, and whether it had to be made now."""
+    def layer(self, what: Mapping[str, object], make: Callable[[], Layer]) -> Part:
+        """The layer that is made of `what`."""
         found = self.recall("layer", what)
         if found is not None:
             layer = Layer.parse(found)
             if self.has(layer.blob):
-                return layer, False
+                return Part(layer, made=False)
         layer = make()
         self.remember("layer", what, layer.document)
-        return layer, True
+        return Part(layer, made=True)
 
     def recall(self, kind: str, what: Mapping[str, object]) -> Any:
         """What was remembered of `what`, or None."""

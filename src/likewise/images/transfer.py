@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urljoin
 
-from likewise.core.digests import PREFIX
+from likewise.core.digests import sha256_stream
 from likewise.core.errors import InputNotFound, TargetUnavailable
 from likewise.core.extras import need
 from likewise.images.oci import Descriptor
@@ -18,7 +16,6 @@ from likewise.images.store import Store
 httpx = need("httpx", extra="images")
 
 CHUNK = 16 << 20  # bytes a request; a registry may ask for more at a time
-Sent = Callable[[int], None]
 
 
 def pull_blob(registry: Registry, repository: str, blob: Descriptor, store: Store) -> None:
@@ -29,13 +26,12 @@ def pull_blob(registry: Registry, repository: str, blob: Descriptor, store: Stor
     if store.has(blob):
         return
     with store.staged() as (stream, keep):
-        state = _Fetched(stream)
         where = f"/v2/{repository}/blobs/{blob.digest}"
         try:
-            retrying(registry.wait_s)(_fetch, registry, where, pull_scope(repository), state)
+            retrying(registry.wait_s)(_fetch, registry, where, pull_scope(repository), stream)
         except (httpx.HTTPError, Passing) as error:
             raise _cut(registry, blob, error) from error
-        if PREFIX + state.digest.hexdigest() != blob.digest:
+        if sha256_stream(stream) != blob.digest:
             raise TargetUnavailable(
                 f"{registry.host} sent other bytes than {blob.digest} names", remedy="try again, or use another base"
             )
@@ -43,49 +39,34 @@ def pull_blob(registry: Registry, repository: str, blob: Descriptor, store: Stor
     held_at(store, registry, repository, blob)
 
 
-class _Fetched:
-    """What came so far."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream, self.size, self.digest = stream, 0, hashlib.sha256()
-
-    def add(self, data: bytes) -> None:
-        self.stream.write(data)
-        self.digest.update(data)
-        self.size += len(data)
-
-    def restart(self) -> None:
-        self.stream.seek(0)
-        self.stream.truncate()
-        self.size, self.digest = 0, hashlib.sha256()
-
-
-def _fetch(registry: Registry, where: str, scope: str, state: _Fetched) -> None:
-    headers = {"Range": f"bytes={state.size}-"} if state.size else {}
+def _fetch(registry: Registry, where: str, scope: str, stream: BinaryIO) -> None:
+    """Add what is missing to `stream`."""
+    headers = {"Range": f"bytes={stream.tell()}-"} if stream.tell() else {}
     answer = registry.once("GET", where, scope, headers=headers, stream=True)
     try:
         if answer.status_code == 404:
             raise InputNotFound(
                 f"{registry.host} lacks {where}", remedy="check the name, or push the image there again"
             )
-        if answer.status_code != 206 and state.size:
-            state.restart()
+        if answer.status_code != 206:  # all of it comes again
+            stream.seek(0)
+            stream.truncate()
         registry.good(answer, where)
         for data in answer.iter_raw():
-            state.add(data)
+            stream.write(data)
     finally:
         answer.close()
 
 
-def push_blob(registry: Registry, repository: str, blob: Descriptor, store: Store, sent: Sent | None = None) -> str:
+def push_blob(registry: Registry, repository: str, blob: Descriptor, store: Store) -> str:
     """See that the registry has the blob: `there`, `mounted` (from another repository of it) or `sent`.
 
-    sent: told how many bytes went out. Raises TargetUnavailable, Unauthorized.
+    Raises TargetUnavailable, Unauthorized.
     """
     if registry.has(repository, blob.digest):
         return "there"
-    upload = _Upload(registry, repository, blob, store, sent or (lambda _: None))
-    done = upload.go_on() or upload.begin()
+    upload = _Upload(registry, repository, blob, store)
+    done = "" if upload.begun else upload.begin()
     if not done:
         try:
             retrying(registry.wait_s)(upload.run)
@@ -103,24 +84,16 @@ def held_at(store: Store, registry: Registry, repository: str, blob: Descriptor)
 class _Upload:
     """One blob on its way. The place that the registry gave for it is remembered, for a process that comes after."""
 
-    def __init__(self, registry: Registry, repository: str, blob: Descriptor, store: Store, sent: Sent) -> None:
-        self._registry, self._repository, self._blob, self._store, self._sent = registry, repository, blob, store, sent
+    def __init__(self, registry: Registry, repository: str, blob: Descriptor, store: Store) -> None:
+        self._registry, self._repository, self._blob, self._store = registry, repository, blob, store
         self._scope = push_scope(repository)
         self._key = {"registry": registry.host, "repository": repository, "digest": blob.digest}
-        self._where = ""
+        self._where = store.recall("upload", self._key) or ""
         self._offset = 0
-        self._unsure = False
-
-    def go_on(self) -> str:
-        """Take up what an earlier process left; always empty, as nothing is done by that."""
-        self._where = self._store.recall("upload", self._key) or ""
-        self._unsure = bool(self._where)
-        return ""
+        self.begun = self._unsure = bool(self._where)  # by an earlier process
 
     def begin(self) -> str:
         """Ask for a place, or for the blob of another repository: `mounted` where that did it."""
-        if self._where:
-            return ""
         other = self._store.recall("held", {"registry": self._registry.host, "digest": self._blob.digest})
         params = {"mount": self._blob.digest, "from": other} if other and other != self._repository else {}
         path = f"/v2/{self._repository}/blobs/uploads/"
@@ -145,7 +118,6 @@ class _Upload:
         answer = self._registry.once("GET", self._where, self._scope)
         found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("range", ""))
         if answer.status_code not in (202, 204) or found is None:
-            self._where = ""
             self.begin()
         else:
             self._offset = int(found[1]) + 1 if found[1] != "0" else 0
@@ -166,7 +138,6 @@ class _Upload:
         self._unsure = False
         self._offset += len(data)
         self._move(answer)
-        self._sent(len(data))
 
     def _finish(self) -> None:
         self._unsure = True
@@ -177,10 +148,10 @@ class _Upload:
         self._registry.good(answer, where)
         self._store.forget("upload", self._key)
 
-    def _move(self, answer: object) -> None:
+    def _move(self, answer: Any) -> None:
         """Where the next part goes: each answer says."""
-        location = answer.headers.get("location", "")  # type: ignore[attr-defined]
-        self._where = urljoin(str(answer.url), location) if location else self._where  # type: ignore[attr-defined]
+        location = answer.headers.get("location", "")
+        self._where = urljoin(str(answer.url), location) if location else self._where
         self._store.remember("upload", self._key, self._where)
 
 

@@ -1,4 +1,4 @@
-"""Wheels for the image's platform and Python: fetched by pip, known by their hashes, kept."""
+"""Wheels for the image's platform and Python: pinned to what was tried here, fetched by pip, known by hash, kept."""
 
 from __future__ import annotations
 
@@ -6,18 +6,56 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from likewise.core.digests import PREFIX, sha256_bytes, sha256_file
-from likewise.core.errors import BundleTampered, EngineUnavailable, InputNotFound, TargetUnavailable
+from likewise.core.digests import PREFIX, sha256_file
+from likewise.core.errors import BundleTampered, EngineUnavailable, InputNotFound, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.images.oci import Platform
 from likewise.images.store import Store
+from likewise.shipping.environment import OURS, closure, installed_from_folder
 
 OLDEST = 17  # minor version of the glibc that the first of these tags stands for
 _NOTHING = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
+UNUSED = {OURS: frozenset({"rich", "typer"})}
+"""By distribution, what it declares and a service never imports: here the command line's."""
+
+
+def markers(platform: Platform, minor: int) -> dict[str, str]:
+    """What requirements are asked against: CPython 3.`minor` on `platform`. Source: PEP 508."""
+    return {
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+        "os_name": "posix",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": platform.machine,
+        "platform_release": "",
+        "platform_version": "",
+        "python_version": f"3.{minor}",
+        "python_full_version": f"3.{minor}.0",
+        "implementation_version": f"3.{minor}.0",
+    }
+
+
+def pins(
+    requirements: Iterable[str], platform: Platform, minor: int, *, unused: Mapping[str, frozenset[str]]
+) -> list[str]:
+    """`name==version`, sorted, of all that `requirements` (`likewise[openvino]`) need, but for us.
+
+    unused: by distribution, what it declares and nothing imports; left out where nothing else needs it.
+    Versions are those that are installed here, as the bundle was proved with them.
+    Raises MissingExtra (something is not installed here), WrongUsage (it is installed from a working copy).
+    """
+    found = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor))
+    for name, each in found.items():
+        if name != OURS and installed_from_folder(each):
+            raise WrongUsage(
+                f"{name} is installed from a working copy", remedy=f"build a wheel of it: pip install {name}"
+            )
+    return sorted(f"{name}=={each.version}" for name, each in found.items() if name != OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +76,7 @@ class Wheels:
     """The wheels that lie in the cache, by hash."""
 
     def __init__(self, store: Store, platform: Platform, minor: int, glibc: tuple[int, int]) -> None:
-        self._store, self._platform, self._minor, self._glibc = store, platform, minor, glibc
+        self.store, self.platform, self._minor, self._glibc = store, platform, minor, glibc
         self.folder = store.folder / "wheels"
 
     def locked(self, pins: Sequence[str], links: Iterable[Path] = (), lock: Path | None = None) -> list[Wheel]:
@@ -51,11 +89,11 @@ class Wheels:
         folders = sorted(str(folder.resolve()) for folder in links)
         offered = sorted({f"{path.name} {sha256_file(path)}" for each in folders for path in Path(each).glob("*.whl")})
         key = {"lines": lines, "tags": self._tags(), "python": self._minor, "links": offered}
-        known = self._store.recall("lock", key)
+        known = self.store.recall("lock", key)
         wheels = [Wheel(**entry) for entry in known or ()]
         if known is None or not all(self.path(wheel).is_file() for wheel in wheels):
             wheels = self._fetched(lines, folders, hashed=lock is not None)
-            self._store.remember("lock", key, [asdict(wheel) for wheel in wheels])
+            self.store.remember("lock", key, [asdict(wheel) for wheel in wheels])
         return wheels
 
     def path(self, wheel: Wheel) -> Path:
@@ -84,14 +122,7 @@ class Wheels:
         need("pip", extra="images")
         # indexes, mirrors and their passwords are pip's own business: its configuration holds for us too
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
-        command += [
-            "--disable-pip-version-check",
-            "--progress-bar=off",
-            "--dest",
-            str(into),
-            "--requirement",
-            str(asked),
-        ]
+        command += ["--disable-pip-version-check", "--progress-bar=off", f"--dest={into}", f"--requirement={asked}"]
         command += ["--implementation=cp", f"--python-version=3.{self._minor}"]
         command += [f"--platform={tag}" for tag in self._tags()]
         command += [f"--find-links={folder}" for folder in links]
@@ -107,7 +138,7 @@ class Wheels:
         told = (errors[-1] if errors else said.strip()[-300:]) or "it says nothing"
         if any(word in said for word in _NOTHING) and "Connection" not in said:
             return EngineUnavailable(
-                f"pip finds no wheel for {self._platform} and Python 3.{self._minor}: {told}",
+                f"pip finds no wheel for {self.platform} and Python 3.{self._minor}: {told}",
                 remedy="give a folder that has it: --wheels DIR; or choose another --platform, --base or --engine",
             )
         return TargetUnavailable(f"pip cannot fetch the wheels: {told}", remedy="check the network and pip's settings")
@@ -122,20 +153,15 @@ class Wheels:
     def _tags(self) -> list[str]:
         """Of wheels that run on the base's C library, the newest first. Source: PEP 600, PEP 599."""
         newest = self._glibc[1] if self._glibc[0] == 2 else OLDEST
-        return [f"manylinux_2_{n}_{self._platform.machine}" for n in range(newest, OLDEST - 1, -1)] + [
-            f"manylinux2014_{self._platform.machine}",
-            f"linux_{self._platform.machine}",
+        return [f"manylinux_2_{n}_{self.platform.machine}" for n in range(newest, OLDEST - 1, -1)] + [
+            f"manylinux2014_{self.platform.machine}",
+            f"linux_{self.platform.machine}",
         ]
 
 
 def lock_text(wheels: Iterable[Wheel]) -> str:
     """A requirements file with hashes, as `--lock` takes it."""
     return "".join(f"{wheel.pin}\n" for wheel in wheels)
-
-
-def lock_key(wheels: Iterable[Wheel]) -> str:
-    """The digest of which wheels they are."""
-    return sha256_bytes(lock_text(wheels).encode())
 
 
 def _lines(lock: Path) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,26 +23,10 @@ BUILT_IN: Mapping[str, type[Step]] = {
 _NAMES = {kind: name for name, kind in BUILT_IN.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
-    """What a number may be, both ends included."""
-
-    kind: type
-    least: float
-    most: float
-
-    def takes(self, value: object) -> bool:
-        number = isinstance(value, int | self.kind) and not isinstance(value, bool)
-        return number and self.least <= cast(float, value) <= self.most
-
-    def __str__(self) -> str:
-        return f"a number from {self.least} to {self.most}" + (", whole" if self.kind is int else "")
-
-
-_RANGES: Mapping[tuple[str, str], _Range] = {
-    ("cache", "size"): _Range(int, 0, 1_000_000_000),
-    ("detect_language", "least"): _Range(float, 0, 1),
-    ("classify", "max_length"): _Range(int, 2, 1_000_000),  # tokens: the two that frame a text need room
+_RANGES: Mapping[tuple[str, str], tuple[type[float], float, float]] = {  # what a number may be, both ends included
+    ("cache", "size"): (int, 0, 1_000_000_000),
+    ("detect_language", "least"): (float, 0, 1),
+    ("classify", "max_length"): (int, 2, 1_000_000),  # tokens: the two that frame a text need room
 }
 _TEXTS = (("detect_language", "default"), ("classify", "model"))
 
@@ -97,9 +81,11 @@ def not_json(value: object) -> str | None:
 
 
 def _out_of_range(step: str, key: object, value: object) -> str | None:
-    allowed = _RANGES.get((step, str(key)))
-    if allowed is not None and not allowed.takes(value):
-        return f"must be {allowed}, got {value!r}"
+    if allowed := _RANGES.get((step, str(key))):
+        kind, least, most = allowed
+        if not isinstance(value, (int, kind)) or isinstance(value, bool) or not least <= value <= most:
+            whole = ", whole" if kind is int else ""
+            return f"must be a number from {least} to {most}{whole}, got {value!r}"
     if (step, key) in _TEXTS and not (isinstance(value, str) and value):
         return f"must be a text, got {value!r}"
     return None
@@ -144,8 +130,3 @@ def _file(kind: type) -> Path:
             f"the step {kind.__name__} was typed in, and lies in no file", remedy="define it in a module, import it"
         )
     return Path(file)
-
-
-def references(steps: Sequence[Step]) -> tuple[str, ...]:
-    """Every URI that the steps open, once each, in order."""
-    return tuple(dict.fromkeys(uri for step in steps for uri in step.references()))

@@ -62,8 +62,8 @@ class PipelineEngine:
         )
 
     @classmethod
-    def load(cls, bundle: Bundle, entry: EngineEntry, *, compiled: bool = False) -> PipelineEngine:
-        """The engine of `bundle` in the precision of `entry`; compiled: with the classifiers in `engine/openvino`.
+    def load(cls, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
+        """The engine `entry` of `bundle`: the classifiers as they were logged, in torch, or compiled, in OpenVINO.
 
         Raises EngineUnavailable where the manifest declares no pipeline or this CPU cannot run it, MissingExtra.
         """
@@ -73,11 +73,15 @@ class PipelineEngine:
                 f"the bundle {bundle.path} declares no pipeline", remedy="use its engine 'pyfunc', with --trust"
             )
         digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
-        make = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=entry.name)
-        if not compiled:
-            return make(precision=entry.precision)
-        open_text = partial(_open_compiled, bundle.path, entry.precision)
-        return make(precision=entry.precision, open_text=open_text, budget=PART, lanes=usable_threads())
+        name, precision = entry.name, entry.precision
+        make = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=name, precision=precision)
+        if name != "openvino":
+            return make()
+
+        def open_text(uri: str, max_length: int) -> TextEngine:
+            return open_compiled(bundle.path / place(uri), precision=precision, max_length=max_length)
+
+        return make(open_text=open_text, budget=PART, lanes=usable_threads())
 
     @property
     def spec(self) -> EngineSpec:
@@ -110,10 +114,6 @@ class PipelineEngine:
         payloads = [cast("dict[str, Any]", each.payload) for each in work]
         rows = {column: [payload[column] for payload in payloads] for column in payloads[0]}
         return [Ok({"text": answer}) for answer in self._pipeline.run(rows)]
-
-
-def _open_compiled(bundle: Path, precision: str, uri: str, max_length: int) -> TextEngine:
-    return open_compiled(bundle / place(uri), precision=precision, max_length=max_length)
 
 
 def calibrations(bundle: Bundle) -> dict[str, Calibration]:

@@ -19,11 +19,22 @@ _DEVICES = ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")
 _FORMATS = ("onnx", "tensorflow", "tensorflow_lite", "pytorch", "paddle", "jax", "gguf")
 
 
-class TorchKind(EngineKind):
+class DeclaredKind(EngineKind):
+    """A declared pipeline by its steps, none of which is the model's own code."""
+
+    runs_code = False
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
+        """See `PipelineEngine.load`."""
+        from likewise.pipeline.engine import PipelineEngine
+
+        return PipelineEngine.load(bundle, entry)
+
+
+class TorchKind(DeclaredKind):
     """A declared pipeline in fp32 by torch."""
 
     name = "torch"
-    runs_code = False
     requirements = ("likewise[torch]",)
     library = "torch"
     purpose = "the reference engine"
@@ -36,18 +47,11 @@ class TorchKind(EngineKind):
         """One engine."""
         return (EngineEntry(self.name, "fp32", runs_code=False, digest=sha256_json(model.pipeline)),)
 
-    def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
-        """The pipeline with its classifiers in torch; raises what `PipelineEngine.load` does."""
-        from likewise.pipeline.engine import PipelineEngine
 
-        return PipelineEngine.load(bundle, entry)
-
-
-class OpenVINOKind(EngineKind):
+class OpenVINOKind(DeclaredKind):
     """A declared pipeline whose classifiers were compiled, in fp32 or in bf16 with near labels computed again."""
 
     name = "openvino"
-    runs_code = False
     requirements = ("likewise[openvino]",)
     library = "openvino"
     purpose = "the fast engine: OpenVINO in bf16 with a guard, or in fp32"
@@ -85,12 +89,6 @@ class OpenVINOKind(EngineKind):
         from likewise.pipeline.compile import compile_engines
 
         return compile_engines(bundle, request)
-
-    def open(self, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
-        """The pipeline with its compiled classifiers; raises what `PipelineEngine.load` does."""
-        from likewise.pipeline.engine import PipelineEngine
-
-        return PipelineEngine.load(bundle, entry, compiled=True)
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
         """The weights that the classifiers were compiled from."""

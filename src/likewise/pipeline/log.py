@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from likewise.core.extras import need
@@ -40,28 +39,19 @@ def log_model(
     """
     mlflow = need("mlflow", extra="mlflow")
     pyfunc = need("mlflow.pyfunc", extra="mlflow")
-    with _run(mlflow) as run_id:
-        pipeline.uri = f"runs:/{run_id}/{name}"
+    active = mlflow.active_run()
+    with nullcontext(active) if active else mlflow.start_run() as run:
+        pipeline.uri = f"runs:/{run.info.run_id}/{name}"
         arguments = _arguments(pipeline, extra_pip_requirements)
         info = pyfunc.log_model(name=name, registered_model_name=registered_model_name, **arguments)
         number = info.registered_model_version
-        return Logged(run_id, pipeline.uri, None if number is None else int(number))
+        return Logged(str(run.info.run_id), pipeline.uri, None if number is None else int(number))
 
 
 def save_model(pipeline: Pipeline, path: Path, *, extra_pip_requirements: Sequence[str] = ()) -> None:
     """As `log_model`, into a folder that does not exist yet; the answers name `pipeline.uri` as it is."""
     pyfunc = need("mlflow.pyfunc", extra="mlflow")
     pyfunc.save_model(path=str(path), **_arguments(pipeline, extra_pip_requirements))
-
-
-@contextmanager
-def _run(mlflow: ModuleType) -> Iterator[str]:
-    """The id of the active run, or of one that lasts as long as this."""
-    if active := mlflow.active_run():
-        yield str(active.info.run_id)
-        return
-    with mlflow.start_run() as run:
-        yield str(run.info.run_id)
 
 
 def _arguments(pipeline: Pipeline, extra_pip_requirements: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import cast
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused, WrongUsage
 from likewise.core.extras import need
 from likewise.engine.text import TextEngine
-from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in, references
+from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in
 from likewise.pipeline.steps import Cache, Classify, Opening, Rows, Step
 
 
@@ -57,8 +57,8 @@ class Pipeline:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The URIs that the pipeline opens."""
-        return references(self.steps)
+        """The URIs that the pipeline opens, once each, in order."""
+        return tuple(dict.fromkeys(uri for step in self.steps for uri in step.references()))
 
     @property
     def built_in(self) -> bool:

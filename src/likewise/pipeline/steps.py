@@ -4,7 +4,7 @@ Columns that the built-in steps know:
 
     text       str       what was asked; a step may replace it (a translation)
     language   str       ISO 639 code, from DetectLanguage
-    encoding   Encoding  token ids, from Classify
+    encoding   array     token ids, from Classify
     tokens     int       what the row costs the model, from Classify
     label      str       from Classify
     score      float     the label's probability, from Classify
@@ -157,7 +157,7 @@ class Classify(Step):
 
     def prepare(self, rows: Rows) -> Rows:
         encodings = self._engine.prepare(rows["text"])
-        return {"encoding": encodings, "tokens": [each.tokens for each in encodings]}
+        return {"encoding": encodings, "tokens": list(map(len, encodings))}
 
     def run(self, rows: Rows) -> Rows:
         said = self._engine.run(rows["encoding"])

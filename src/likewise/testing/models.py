@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import write_manifest
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.extras import need
 from likewise.pipeline.mlmodel import read_model

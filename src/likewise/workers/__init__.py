@@ -1,6 +1,5 @@
 """Engines in processes of their own, together one `core.engine.Engine`; the model's lock and its crashes stay there."""
 
-from likewise.workers.open import open_pool
-from likewise.workers.pool import WorkerPool
+from likewise.workers.pool import WorkerPool, open_pool
 
 __all__ = ["WorkerPool", "open_pool"]

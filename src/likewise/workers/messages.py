@@ -52,16 +52,12 @@ def unpack(message: bytes) -> Any:
 
 def sendable(entries: Sequence[E], refuse: Callable[[str], LikewiseError]) -> list[E | Failed]:
     """`entries`, those that cannot be packed replaced by `Failed(refuse(why))`."""
-    checked: list[E | Failed] = []
-    for entry in entries:
-        why = _obstacle(entry)
-        checked.append(entry if why is None else Failed(refuse(why)))
-    return checked
 
+    def checked(entry: E) -> E | Failed:
+        try:
+            pack(entry)
+        except Exception as error:  # noqa: BLE001  a value's own pickling may raise anything
+            return Failed(refuse(f"{type(error).__name__}: {str(error)[:300]}"))
+        return entry
 
-def _obstacle(entry: object) -> str | None:
-    try:
-        pack(entry)
-    except Exception as error:  # noqa: BLE001  a value's own pickling may raise anything
-        return f"{type(error).__name__}: {str(error)[:300]}"
-    return None
+    return list(map(checked, entries))

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from typing import cast
 
 from likewise.core.engine import EngineSpec
@@ -24,35 +23,24 @@ CLOSE_S = 5.0  # for the engine's `close`
 KILLED_S = 10.0  # a killed process that is still there after that hangs in the kernel
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How every worker of a pool is started.
-
-    opener: the first message, from `likewise.workers.open`. start_timeout_s: from the process's start to its engine.
-    """
-
-    opener: bytes
-    start_timeout_s: float
-    environment: dict[str, str] = field(repr=False)
-
-
 class Worker:
     """A process with an engine in it; it begins to load when this is created.
 
     gone: set when the process has ended and nothing of it is left. worked: it was given work, for whoever sets it.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, opener: bytes, start_timeout_s: float, environment: dict[str, str]) -> None:
+        """opener: the first message. start_timeout_s: from the process's start to its engine."""
         self.gone = threading.Event()
         self.worked = False
-        self._recipe = recipe
+        self._start_timeout_s = start_timeout_s
         self._born = time.monotonic()
         try:
-            self._start()
+            self._start(environment)
         except OSError as error:
             raise _no_process(error) from error
         self.pid = self._process.pid
-        self._run.say(recipe.opener)
+        self._run.say(opener)
         try:
             threading.Thread(target=self._watch, name=f"likewise-watch-{self.pid}", daemon=True).start()
         except RuntimeError as error:  # no more threads
@@ -67,14 +55,17 @@ class Worker:
 
     def load(self) -> EngineSpec:
         """Wait for the engine. Raises what loading it raised, or WorkerDied; the process ends then."""
-        left = self._born + self._recipe.start_timeout_s - time.monotonic()
+        left = self._born + self._start_timeout_s - time.monotonic()
         try:
             reply = self._run.hear(max(0.0, left))
         except GONE:
             raise self.death("loaded the model") from None
         if reply is None:
             self.kill()
-            raise _too_slow(self._recipe.start_timeout_s)
+            raise WorkerDied(
+                f"a worker did not load the model within {self._start_timeout_s:g} s",
+                remedy="allow it more time, or start fewer workers",
+            )
         spec = cast("EngineSpec | LikewiseError", unpack(reply))
         if isinstance(spec, LikewiseError):
             raise spec
@@ -113,7 +104,7 @@ class Worker:
         except GONE:
             raise self.death(doing) from None
 
-    def _start(self) -> None:
+    def _start(self, environment: dict[str, str]) -> None:
         with ExitStack() as opened:
             pairs = [socket.socketpair() for _ in range(2)]
             for one in (end for pair in pairs for end in pair):
@@ -121,21 +112,12 @@ class Worker:
             theirs, self._lifeline = os.pipe()
             opened.callback(os.close, self._lifeline)
             with os.fdopen(theirs, "rb") as lifeline:
-                self._process = self._spawn([pairs[0][1].fileno(), pairs[1][1].fileno(), lifeline.fileno()])
+                handles = [pairs[0][1].fileno(), pairs[1][1].fileno(), lifeline.fileno()]
+                self._process = _spawned(handles, environment)
             opened.pop_all()
         for _, end in pairs:
             end.close()
         self._run, self._prepare = (Channel(mine) for mine, _ in pairs)
-
-    def _spawn(self, handles: Sequence[int]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "likewise.workers.child", *map(str, handles)],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # what a model prints must not mix with what the command prints
-            pass_fds=handles,
-            env=self._recipe.environment,
-            start_new_session=True,  # a Ctrl-C in the terminal is the server's alone
-        )
 
     def _watch(self) -> None:
         self._process.wait()
@@ -145,6 +127,17 @@ class Worker:
             channel.cut()
         os.close(self._lifeline)
         self.gone.set()
+
+
+def _spawned(handles: Sequence[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "likewise.workers.child", *map(str, handles)],
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # what a model prints must not mix with what the command prints
+        pass_fds=handles,
+        env=environment,
+        start_new_session=True,  # a Ctrl-C in the terminal is the server's alone
+    )
 
 
 def end_all(workers: Sequence[Worker]) -> None:
@@ -169,12 +162,6 @@ def _no_process(error: Exception) -> WorkerDied:
     return WorkerDied(
         f"no worker process could be started: {error}",
         remedy="look at the machine's memory and at its limits of processes, threads and open files",
-    )
-
-
-def _too_slow(seconds: float) -> WorkerDied:
-    return WorkerDied(
-        f"a worker did not load the model within {seconds:g} s", remedy="allow it more time, or start fewer workers"
     )
 
 

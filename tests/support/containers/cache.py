@@ -18,16 +18,14 @@ from tests.support.containers.daemon import KEPT
 from tests.support.machine import need_program
 
 from likewise.bundles.format import EngineEntry, Manifest
-from likewise.bundles.open import Bundle
-from likewise.bundles.write import write_manifest
+from likewise.bundles.open import Bundle, write_manifest
 from likewise.core.spec import ModelSpec
 from likewise.images import archives, environment
 from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
-from likewise.images.pins import pins
 from likewise.images.store import Store
-from likewise.images.wheels import Wheels, lock_text
+from likewise.images.wheels import Wheels, lock_text, pins
 
 CACHE = user_cache_path("likewise-tests")
 SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc++6", "python3")

@@ -6,7 +6,6 @@ Only the forward pass differs between precisions and runtimes, so it alone is ex
 
 from likewise.engine.text.checkpoint import Checkpoint, find_checkpoint
 from likewise.engine.text.engine import Encoding, Prediction, TextEngine
-from likewise.engine.text.forward import Forward
-from likewise.engine.text.torch_forward import open_torch
+from likewise.engine.text.torch_forward import Forward, open_torch
 
 __all__ = ["Checkpoint", "Encoding", "Forward", "Prediction", "TextEngine", "find_checkpoint", "open_torch"]

@@ -20,8 +20,8 @@ from likewise.core.cores import usable_threads
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.forward import Forward
 from likewise.engine.text.guard import guarded, later
+from likewise.engine.text.torch_forward import Forward
 
 if TYPE_CHECKING:
     from likewise.engine.text.openvino import Graph
@@ -101,10 +101,6 @@ class Compiled:
                 remedy="bundle the model again with this version: likewise bundle MODEL -o DIR",
             ) from error
 
-    def checkpoint(self, folder: Path) -> Checkpoint:
-        """As the text engine takes it."""
-        return Checkpoint(folder, folder / TOKENIZER, self.labels, self.pad_id, self.max_tokens)
-
 
 def compile_classifier(checkpoint: Checkpoint, folder: Path) -> Compiled:
     """Convert `checkpoint` into the new folder `folder`; needs torch and openvino, else MissingExtra."""
@@ -139,7 +135,8 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
 
 def text_engine(folder: Path, facts: Compiled, forward: Forward, max_length: int) -> TextEngine:
     """The text engine around `forward`, with the tokenizer in `folder`."""
-    return TextEngine.of(facts.checkpoint(folder), lambda _: forward, max_length=max_length, budget=WHOLE)
+    checkpoint = Checkpoint(folder, folder / TOKENIZER, facts.labels, facts.pad_id, facts.max_tokens)
+    return TextEngine.of(checkpoint, forward, max_length=max_length, budget=WHOLE)
 
 
 def open_pass(graph: Graph, precision: str, *, threads: int | None = None) -> Forward:

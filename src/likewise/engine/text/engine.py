@@ -13,8 +13,7 @@ from tokenizers import Tokenizer
 from likewise.core.errors import ModelInvalid
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint, find_checkpoint
-from likewise.engine.text.forward import Forward
-from likewise.engine.text.torch_forward import open_torch
+from likewise.engine.text.torch_forward import Forward, open_torch
 
 BUDGET = 1024
 """Padded tokens in one forward pass."""
@@ -23,16 +22,8 @@ TOGETHER = 256
 """Texts that are tokenized at once: enough for all cores; the tokenizer's own encodings take far more than the ids."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoding:
-    """One text as token ids, special tokens included, truncated, not padded; 4 bytes a token: a job holds thousands."""
-
-    ids: NDArray[np.int32]
-
-    @property
-    def tokens(self) -> int:
-        """What the text costs, at least 1."""
-        return len(self.ids)
+Encoding = NDArray[np.int32]
+"""One text as token ids, at least one, special tokens included, truncated, not padded; small: a job holds thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,53 +54,45 @@ class TextEngine:
 
         Raises ModelInvalid where the folder holds no such model.
         """
-        return cls.of(find_checkpoint(folder), open_forward, max_length=max_length)
+        checkpoint = find_checkpoint(folder)
+        return cls.of(checkpoint, open_forward(checkpoint), max_length=max_length)
 
     @classmethod
-    def of(
-        cls,
-        checkpoint: Checkpoint,
-        open_forward: Callable[[Checkpoint], Forward],
-        *,
-        max_length: int,
-        budget: int = BUDGET,
-    ) -> TextEngine:
-        """The classifier whose files are known; raises what `open` does."""
+    def of(cls, checkpoint: Checkpoint, forward: Forward, *, max_length: int, budget: int = BUDGET) -> TextEngine:
+        """The classifier whose files and forward pass are known; raises what `open` does."""
         tokenizer = _read(checkpoint.tokenizer)
         tokenizer.no_padding()  # the file may say otherwise; padding is done a window
         tokenizer.enable_truncation(min(max_length, checkpoint.max_tokens))
-        return cls(tokenizer, open_forward(checkpoint), checkpoint.labels, pad_id=checkpoint.pad_id, budget=budget)
+        return cls(tokenizer, forward, checkpoint.labels, pad_id=checkpoint.pad_id, budget=budget)
 
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
         """One encoding a text. Texts must be encodable as UTF-8."""
         parts = (list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER))
         encoded = (each for part in parts for each in self._tokenizer.encode_batch_fast(part))
-        return [Encoding(np.array(each.ids or [self._pad_id], dtype=np.int32)) for each in encoded]
+        return [np.array(each.ids or [self._pad_id], dtype=np.int32) for each in encoded]
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
         """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
-        return self._predictions(self.logits(encodings, budget=budget))
-
-    def logits(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> NDArray[np.float32]:
-        """What `run` predicts from, [encodings, labels]: for whoever compares two runtimes."""
-        logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
-        for window in windows([each.tokens for each in encodings], budget or self._budget):
-            logits[window] = self._forward(*self._pad([encodings[index] for index in window]))
-        return logits
-
-    def _pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        shape = (len(encodings), max(each.tokens for each in encodings))
-        ids, mask = np.full(shape, self._pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, each in enumerate(encodings):
-            ids[row, : each.tokens] = each.ids
-            mask[row, : each.tokens] = 1
-        return ids, mask
-
-    def _predictions(self, logits: NDArray[np.float32]) -> list[Prediction]:
+        logits = self.logits(encodings, budget=budget)
         odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
         scores = odds.max(axis=1) / odds.sum(axis=1)
         best = logits.argmax(axis=1)
         return [Prediction(self.labels[label], float(score)) for label, score in zip(best, scores, strict=True)]
+
+    def logits(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> NDArray[np.float32]:
+        """What `run` predicts from, [encodings, labels]: for whoever compares two runtimes."""
+        logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
+        for window in windows(list(map(len, encodings)), budget or self._budget):
+            logits[window] = self._forward(*self._pad([encodings[index] for index in window]))
+        return logits
+
+    def _pad(self, encodings: Sequence[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        shape = (len(encodings), max(map(len, encodings)))
+        ids, mask = np.full(shape, self._pad_id, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for row, each in enumerate(encodings):
+            ids[row, : len(each)] = each
+            mask[row, : len(each)] = 1
+        return ids, mask
 
 
 def _read(path: Path) -> Tokenizer:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from likewise.engine.text.forward import Forward
+from likewise.engine.text.torch_forward import Forward
 
 Logits = NDArray[np.float32]
 

@@ -22,8 +22,7 @@ from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
-from likewise.engine.text.forward import Forward
-from likewise.engine.text.torch_forward import load_torch
+from likewise.engine.text.torch_forward import Forward, load_torch, torch_pass
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
 """What OpenVINO calls each precision."""
@@ -68,7 +67,8 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
     ov = need("openvino", extra="openvino")
     model = load_torch(checkpoint)
     probes = _probes(checkpoint, int(model.config.vocab_size))
-    expected = [_torch_logits(model, *probe) for probe in probes]
+    reference = torch_pass(model)
+    expected = [reference(*probe) for probe in probes]
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch, "model.xml")
         ov.save_model(_traced(model, probes[0]), traced, compress_to_fp16=False)  # saving settles how shapes are said
@@ -224,19 +224,7 @@ def _traced(model: Any, probe: Probe) -> Any:
         raise EngineUnavailable(f"OpenVINO cannot convert {type(model).__name__}: {error}", remedy=TORCH) from error
 
 
-def _torch_logits(model: Any, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-    torch = need("torch", extra="torch")
-    with torch.inference_mode():
-        logits = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits
-    values: NDArray[np.float32] = logits.numpy()
-    return values
-
-
-def _agrees(
-    graph: Any,
-    probes: list[Probe],
-    expected: list[NDArray[np.float32]],
-) -> bool:
+def _agrees(graph: Any, probes: list[Probe], expected: list[NDArray[np.float32]]) -> bool:
     compiled = runtime().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     said = [compiled(list(probe))[0] for probe in probes]
     return all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from likewise.core.errors import ModelInvalid
 from likewise.core.extras import need
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint
-from likewise.engine.text.forward import Forward
+
+Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""The one function that a runtime brings: (ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels].
+
+Thread safe; no row depends on another.
+"""
 
 
 def open_torch(checkpoint: Checkpoint) -> Forward:
@@ -21,8 +26,12 @@ def open_torch(checkpoint: Checkpoint) -> Forward:
     Raises ModelInvalid where transformers refuses them or weights are missing (a backbone that nobody fine-tuned),
     MissingExtra without torch or transformers.
     """
+    return torch_pass(load_torch(checkpoint))
+
+
+def torch_pass(model: Any) -> Forward:
+    """The forward pass of a module that `load_torch` has loaded."""
     torch = need("torch", extra="torch")
-    model = load_torch(checkpoint)
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():

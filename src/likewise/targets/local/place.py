@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
+from likewise.bundles.folder import link_or_copy
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, OutputRefused
 from likewise.engine.rates import cache_home
@@ -30,7 +30,7 @@ def place(home: Home, digest: str, source: Path) -> Path:
         home.bundles.mkdir(exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         linked = source.resolve().is_relative_to(cache_home().resolve())
-        shutil.copytree(source, staging, symlinks=True, copy_function=_link if linked else shutil.copyfile)
+        shutil.copytree(source, staging, symlinks=True, copy_function=link_or_copy if linked else shutil.copyfile)
     except OSError as error:  # shutil.Error is one
         shutil.rmtree(staging, ignore_errors=True)
         home.drop_if_empty()
@@ -64,11 +64,3 @@ def _check(staging: Path, digest: str, source: Path) -> None:
     except LikewiseError:
         shutil.rmtree(staging)
         raise
-
-
-def _link(source: str, target: str) -> None:
-    """The same file once more, as files in the cache are never written again; a copy where the disks differ."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

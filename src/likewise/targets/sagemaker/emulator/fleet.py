@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from likewise.bundles.paths import safe_relative
+from likewise.bundles.folder import safe_relative
 from likewise.core.errors import UnsafeArchive
 from likewise.targets.sagemaker.emulator.account import Account, Unreadable
 from likewise.targets.sagemaker.emulator.runner import Container, ImageNotFound, Launch, NotStarted, Reply, Runner, ask
