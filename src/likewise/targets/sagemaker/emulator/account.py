@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from likewise.core.extras import need
-from likewise.targets.sagemaker.emulator.runner import Container
+from likewise.targets.sagemaker.emulator.containers import Container
 
 ID = "123456789012"  # moto's
 AGENT = "likewise-rehearsal"
