@@ -43,7 +43,7 @@ class ContainerRunner:
     def pull(self, image: str) -> None:
         """From its registry; ImageNotFound."""
         command = ["pull", *self._plain_http(image), "--", image]
-        done = self._run(command, PULL_S)
+        done = run([*self._program, *command], PULL_S)
         if done.returncode != 0:
             raise ImageNotFound(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason is given")
 
@@ -57,7 +57,7 @@ class ContainerRunner:
             command += ["--env", f"{name}={value}"]
         if model_dir is not None:
             command += ["--volume", f"{model_dir}:/opt/ml/model:ro"]
-        done = self._run([*command, "--", image, "serve"], PATIENCE_S)
+        done = run([*self._program, *command, "--", image, "serve"], PATIENCE_S)
         if done.returncode != 0:
             raise NotStarted(done.stderr.strip()[-500:])
         return Container(self._program, done.stdout.strip().splitlines()[-1], cut=self._cut)
@@ -69,9 +69,6 @@ class ContainerRunner:
         """Docker speaks plain HTTP to loopback by itself, Podman where it is told."""
         loopback = image.startswith(("127.0.0.1:", "localhost:"))
         return ["--tls-verify=false"] if loopback and Path(self._program[0]).name == "podman" else []
-
-    def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-        return run([*self._program, *command], timeout_s)
 
 
 class Container:
