@@ -32,11 +32,6 @@ class Asked:
         """Of all that is made for it."""
         return tags_of(self.name, self.model, self.options.tags or {})
 
-    @property
-    def timeout_s(self) -> int:
-        """Seconds to wait."""
-        return self.options.timeout_seconds
-
     def step(self, action: str, about: str, **params: Json) -> Step:
         """A step of this plan."""
         return step(self.at, action, about, **params)
@@ -63,7 +58,9 @@ def create_steps(aws: Aws, asked: Asked) -> list[Step]:
     request = requests.create_request(asked.name, config_name, asked.tags)
     kind = "serverless" if asked.options.serverless_config is not None else asked.options.costs
     about = f"makes the endpoint {asked.name} ({kind}): it costs from here on until it is deleted"
-    endpoint = asked.step("endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.timeout_s)
+    endpoint = asked.step(
+        "endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.options.timeout_seconds
+    )
     return [*made, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
 
 
@@ -207,7 +204,7 @@ def _updating(asked: Asked, standing: Endpoint, config: str, *, scaled: bool) ->
         request=requests.update_request(options, asked.name, config, scaled=scaled),
         before=standing.config,
         costs=options.costs,
-        timeout_s=asked.timeout_s,
+        timeout_s=asked.options.timeout_seconds,
     )
 
 
@@ -215,7 +212,7 @@ def _waiting(asked: Asked, config: str) -> list[Step]:
     if not asked.options.synchronous:
         return []
     about = f"waits until {asked.name} answers, up to {asked.options.timeout_seconds} s"
-    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.timeout_s)]
+    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.options.timeout_seconds)]
 
 
 def _scaling(asked: Asked) -> list[Step]:
