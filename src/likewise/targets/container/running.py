@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
+from likewise.targets.asking import served_digest
 from likewise.targets.container import look
 from likewise.targets.container.door import FOLDER, READY
 from likewise.targets.container.look import Container, door_name
@@ -19,7 +18,6 @@ from likewise.targets.container.program import Program
 from likewise.targets.listener import HAND_OVER
 
 LOOK_S = 0.1
-ASK_S = 5.0
 Params = Mapping[str, Any]
 
 
@@ -73,7 +71,7 @@ def await_ready(program: Program, name: str, url: str, wait_s: float) -> None:
         there = look.container(program, name)
         if there is None or not there.running or there.restarts or there.status == "restarting":
             raise _failed(program, name, "has ended" if there else "is gone", there)
-        if READY in program.log(name, there.started) and _is_ready(url):
+        if READY in program.log(name, there.started) and served_digest(url, "/ready") is not None:
             return
         if time.monotonic() > until:
             raise _failed(program, name, f"is not ready after {wait_s:.0f} s", there)
@@ -86,14 +84,6 @@ def _failed(program: Program, name: str, how: str, there: Container | None) -> L
         return DeployFailed(f"{name} was killed for want of memory: {said}", remedy="give it more: -C memory=4g")
     code = f" with {there.exit_code}" if there is not None and not there.running else ""
     return DeployFailed(f"the container {name} {how}{code}; its last lines: {said}", remedy="they say why")
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=ASK_S) as answer:  # noqa: S310  made by `make_door`
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def stop_version(program: Program, name: str, options: ContainerTargetOptions) -> None:

@@ -77,7 +77,8 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
     config, config_name, among = _config(aws, asked, model_name, stays)
     names = sorted({each["VariantName"] for each in (*standing.variants, *among)})
     scaled = look.scalings(aws, asked.name, names, needed=options.max_instances is not None)
-    moved = [*_unscaling(asked, scaled), _updating(asked, standing, config_name, scaled=bool(scaled))]
+    unscale = [asked.step("unscale", "takes autoscaling away while it is changed", before=scaled)] if scaled else []
+    moved = [*unscale, _updating(asked, standing, config_name, scaled=bool(scaled))]
     tidied = _tidying(aws, asked, standing, config_name, among)
     return [*made, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
 
@@ -222,11 +223,6 @@ def _scaling(asked: Asked) -> list[Step]:
     target, policy = made
     about = f"lets it scale from {target['MinCapacity']} to {target['MaxCapacity']} instances"
     return [asked.step("scale", about, target=target, policies=[policy])]
-
-
-def _unscaling(asked: Asked, scaled: list[dict[str, Any]]) -> list[Step]:
-    about = "takes autoscaling away while it is changed"
-    return [asked.step("unscale", about, before=scaled)] if scaled else []
 
 
 def _tidying(aws: Aws, asked: Asked, standing: Endpoint, config: str, among: Sequence[Mapping[str, Any]]) -> list[Step]:
