@@ -191,7 +191,7 @@ def _config(
     request = requests.config_request(asked.options, "", among, asked.tags)
     name = derived(asked.name, request)
     request["EndpointConfigName"] = name
-    existed = look.config_there(aws, name)
+    existed = aws.find("sagemaker", "describe_endpoint_config", EndpointConfigName=name) is not None
     about = f"makes the configuration {name}: {asked.options.costs}"
     return asked.step("config", about, request=request, existed=existed), name, among
 

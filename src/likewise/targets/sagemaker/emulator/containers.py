@@ -38,7 +38,7 @@ class ContainerRunner:
     def __init__(self, program: Sequence[str]) -> None:
         self._program = tuple(program)
         self._cut = _may_enter()
-        self.cautions = () if self._cut else (_OPEN,)
+        self.cautions: tuple[str, ...] = () if self._cut else (_OPEN,)
 
     def pull(self, image: str) -> None:
         """From its registry; ImageNotFound."""

@@ -38,7 +38,7 @@ SLOW = (
 class Runtime:
     """One region's.  Methods named as SageMaker's operations take what those do, and give the answer."""
 
-    def __init__(self, account: Account, endpoints: Endpoints, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, account: Account, endpoints: Endpoints, answer_s: float) -> None:
         self._account = account
         self._endpoints = endpoints
         self._answer_s = answer_s

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 logger = logging.getLogger(__name__)
+_running: list[Emulator] = []
+_changing = threading.Lock()
 
 
 class Region:
@@ -107,7 +109,7 @@ class Emulator:
 
     def _sagemaker(self, request: Request, region: str) -> Response:
         try:
-            asked = read_request(request, region)
+            asked = read_request(request)
             return self._region(region).do(asked)
         except AwsError as error:
             return error_answer(error)
@@ -122,8 +124,11 @@ class Emulator:
             return self._regions[name]
 
 
-_running: list[Emulator] = []
-_changing = threading.Lock()
+class _Quiet(MotoRequestHandler):  # type: ignore[misc]
+    """Without a line a request on stderr."""
+
+    def log(self, *_: object) -> None:
+        """Nothing."""
 
 
 @contextmanager
@@ -149,10 +154,3 @@ def rehearsal(emulator: Emulator) -> Iterator[Emulator]:
             _running.remove(emulator)
             if not _running:
                 moto_api_backend.reset()
-
-
-class _Quiet(MotoRequestHandler):  # type: ignore[misc]
-    """Without a line a request on stderr."""
-
-    def log(self, *_: object) -> None:
-        """Nothing."""
