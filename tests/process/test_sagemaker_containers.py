@@ -19,7 +19,7 @@ from likewise.bundles.open import open_bundle
 from likewise.core.spec import ModelSpec
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.push import push_image
-from likewise.targets.sagemaker.emulator import ContainerRunner, rehearsal
+from likewise.targets.sagemaker.emulator import ContainerRunner, Emulator, rehearsal
 from likewise.testing.models import upper_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
@@ -68,7 +68,9 @@ def image(containers: Containers, registry_address: str, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def api(program: tuple[str, ...], image: str, registry_address: str) -> Iterator[Api]:
-    with rehearsal(ContainerRunner(program), registry=registry_address) as emulator:
+    runner = ContainerRunner(program)
+    assert (runner.cautions == ()) == (os.geteuid() == 0)
+    with rehearsal(Emulator(runner, registry_address)) as emulator:
         yield Api(Account(emulator, "us-east-1"))
     assert run([*program, "ps", "--all", "--quiet"]).stdout == ""
 
@@ -90,8 +92,6 @@ def test_a_container_is_pulled_started_cut_off_and_answers(api: Api, image: str)
         description = api.endpoint("real")
         assert description["EndpointStatus"] == "InService", description["FailureReason"]
         assert json.loads(api.ask("real")["Body"]) == {"predictions": ["c:A"]}
-        if os.geteuid() == 0:
-            assert api.emulator.caution is None
         until(lambda: any("ready at" in line for line in api.log("real")))  # it logs that a moment after it answers
         api.delete("real")
         assert any("ready at" in line for line in api.log("real"))

@@ -19,28 +19,24 @@ from botocore.exceptions import ClientError
 from tests.support.aws.account import ENVIRONMENT, Account
 from tests.support.aws.api import LIVE, Api, refused
 from tests.support.aws.images import EMPTY, Images, containers
+from tests.support.aws.processes import ProcessRunner
 from tests.support.machine import cannot_see
 from tests.support.processes import run
 from tests.support.waiting import until
 
 from likewise.bundles.archive import pack
 from likewise.bundles.open import Bundle
-from likewise.targets.sagemaker.emulator import ProcessRunner, Runner, rehearsal
+from likewise.targets.sagemaker.emulator import Emulator, rehearsal
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
 pytest_plugins = ("tests.support.aws.fixtures",)
 
 
 @contextmanager
-def another(runner: Runner, **waits: float) -> Iterator[Api]:
+def another(runner: Any, **waits: float) -> Iterator[Api]:
     """An emulator of the test's own; waits: how long it waits for containers."""
-    with rehearsal(runner, **waits) as emulator:  # type: ignore[arg-type]
+    with rehearsal(Emulator(runner, **waits)) as emulator:  # type: ignore[arg-type]
         yield Api(Account(emulator, "us-east-1"))
-
-
-def test_it_says_loudly_that_no_container_runs(api: Api) -> None:
-    assert api.emulator.caution is not None
-    assert "no container is run" in api.emulator.caution
 
 
 def test_a_request_goes_to_the_container_and_back(api: Api) -> None:

@@ -9,8 +9,8 @@ from botocore.exceptions import BotoCoreError
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.aws.api import INSTANCE, LIVE, Api, refused
+from tests.support.aws.faults import Call, Fault
 
-from likewise.targets.sagemaker.emulator import Call, Fault
 from likewise.targets.sagemaker.emulator.shapes import problems
 from likewise.targets.sagemaker.patterns import compiled
 from likewise.targets.sagemaker.shapes import service_model

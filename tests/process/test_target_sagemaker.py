@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 from tests.support.aws.account import REGION, Account
 from tests.support.aws.deployments import ONE, TWO, answers, carried_out, deployed, planned
+from tests.support.aws.faults import Fault
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
@@ -15,7 +16,6 @@ from likewise.core.options import coerce
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.sagemaker.emulator.faults import Fault
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of
 from likewise.testing.models import upper_bundle

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.deployments import ONE, TWO, answers, carried_out, deployed, failure_of
+from tests.support.aws.faults import Call, Fault, Kind
 from tests.support.aws.images import Images
 
 from likewise.core.errors import DeployFailed, TargetUnavailable
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.base import Receipt, Verb
-from likewise.targets.sagemaker.emulator import rehearsal
-from likewise.targets.sagemaker.emulator.faults import Call, Fault, Kind
+from likewise.targets.sagemaker.emulator import Emulator, rehearsal
 from likewise.targets.sagemaker.target import SageMakerTarget
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
@@ -26,7 +26,7 @@ pytest_plugins = ("tests.support.aws.fixtures",)
 def impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """An account where a container must be ready within two seconds, whatever its endpoint allows it."""
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(tmp_path / "data"))
-    with rehearsal(Images({}), most_wait_s=2) as emulator, logged_in():
+    with rehearsal(Emulator(Images({}), most_wait_s=2)) as emulator, logged_in():
         yield Account(emulator, REGION)
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from tests.support.aws.account import Account
 from tests.support.aws.deployments import ONE, deployed, failure_of
+from tests.support.aws.faults import Fault, Kind
 
 from likewise.core.errors import DeployFailed, WrongUsage
 from likewise.core.options import coerce
-from likewise.targets.sagemaker.emulator.faults import Fault, Kind
 from likewise.targets.sagemaker.invoking import answer_of, invoke_async
 from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform

@@ -9,11 +9,12 @@ import pytest
 from tests.support.aws.account import REGION, Account, logged_in
 from tests.support.aws.api import BUCKET, LIVE, Api
 from tests.support.aws.deployments import carried_out
+from tests.support.aws.faults import FaultyEmulator
 from tests.support.aws.images import Images
 from tests.support.gated import gated_bundle
 
 from likewise.bundles.open import Bundle
-from likewise.targets.sagemaker.emulator import Emulator, rehearsal
+from likewise.targets.sagemaker.emulator import rehearsal
 
 STARTUP_S = 60.0  # for containers that are to become ready
 
@@ -26,16 +27,17 @@ def upper_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]
 
 
 @pytest.fixture(scope="session")
-def emulator(upper_bundles: dict[str, Bundle]) -> Iterator[Emulator]:
+def emulator(upper_bundles: dict[str, Bundle]) -> Iterator[FaultyEmulator]:
     """It has the images `upper:1` and `upper:2` of those bundles, and those of `tests.support.aws.images`."""
     trusted = {"LIKEWISE_TRUST": "true"}
     images = {f"upper:{mark}": {"LIKEWISE_BUNDLE": str(each.path), **trusted} for mark, each in upper_bundles.items()}
-    with rehearsal(Images(images), most_wait_s=STARTUP_S) as running:
+    running = FaultyEmulator(Images(images), most_wait_s=STARTUP_S)
+    with rehearsal(running):
         yield running
 
 
 @pytest.fixture(scope="session")
-def _api(emulator: Emulator) -> Api:
+def _api(emulator: FaultyEmulator) -> Api:
     api = Api(Account(emulator, "us-east-1"))
     api.account.make_bucket(BUCKET)
     api.model(LIVE)
@@ -53,7 +55,7 @@ def api(_api: Api) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="session")
-def shared_account(emulator: Emulator) -> Account:
+def shared_account(emulator: FaultyEmulator) -> Account:
     """eu-west-1, where every test leaves nothing."""
     return Account(emulator, REGION)
 

@@ -7,11 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.aws.processes import ProcessContainer, ProcessRunner
 from tests.support.processes import children
-
-from likewise.targets.sagemaker.emulator import ProcessRunner
-from likewise.targets.sagemaker.emulator.processes import CAUTION, ProcessContainer
-from likewise.targets.sagemaker.emulator.runner import Launch
 
 EMPTY = "empty:1"
 """An image of the service without a bundle: it serves what is at /opt/ml/model."""
@@ -28,8 +25,6 @@ def containers() -> int:
 class Images:
     """What the emulator runs: the service with the environment of `images` and of EMPTY, and QUICK; no other image."""
 
-    caution: str | None = CAUTION
-
     def __init__(self, images: Mapping[str, Mapping[str, str]]) -> None:
         self._service = ProcessRunner({**images, EMPTY: {}})
         self._quick = ProcessRunner({name: {"LIKEWISE_BUNDLE": f"/{name}"} for name in QUICK}, COMMAND)
@@ -37,8 +32,8 @@ class Images:
     def pull(self, image: str) -> None:
         self._runner(image).pull(image)
 
-    def start(self, launch: Launch) -> ProcessContainer:
-        return self._runner(launch.image).start(launch)
+    def start(self, image: str, environment: Mapping[str, str], model_dir: Path | None) -> ProcessContainer:
+        return self._runner(image).start(image, environment, model_dir)
 
     def _runner(self, image: str) -> ProcessRunner:
         return self._quick if image in QUICK else self._service

@@ -12,14 +12,13 @@ import signal
 for _number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(_number, lambda *_: os._exit(0))
 
-import logging  # noqa: E402
 import socket  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
-from likewise.container.machine import settle  # noqa: E402
-from likewise.core.errors import LikewiseError, TargetUnavailable  # noqa: E402
+from likewise.container.serve import ended, say  # noqa: E402
+from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
 from likewise.targets.listener import HAND_OVER, end_with, take  # noqa: E402
 
@@ -27,18 +26,8 @@ WAIT_S = 60.0  # for the door, which may be starting as well
 LOOK_S = 0.05
 
 
-def main() -> int:
-    """Serve until told to end; the exit code."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    settle(os.environ)  # before any library that counts cores is loaded
-    try:
-        return _serve()
-    except LikewiseError as error:
-        _say(f"{error.code}: {error.cause}\nremedy: {error.remedy}")
-        return error.exit_code
-
-
-def _serve() -> int:
+def serve() -> int:
+    """Until told to end; the exit code."""
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.options import read_options
@@ -47,10 +36,10 @@ def _serve() -> int:
     options = read_options(os.environ)
     door, listener = connect(SOCKET, WAIT_S)
     gone = end_with(door, options.drain_linger_s + options.drain_timeout_s)
-    app = container_app(find_model(options, _say), options)
+    app = container_app(find_model(options, say), options)
 
     def ready(_: str) -> None:
-        _say(f"{READY}, engine {app.state.service.engine_label}")
+        say(f"{READY}, engine {app.state.service.engine_label}")
 
     run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=ready)
     return 1 if gone.is_set() else 0
@@ -71,10 +60,5 @@ def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
         time.sleep(LOOK_S)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(serve))

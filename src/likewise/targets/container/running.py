@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.images.containers import is_ready
+from likewise.targets.asking import served_digest
 from likewise.targets.container import look
 from likewise.targets.container.door import FOLDER, READY
 from likewise.targets.container.look import Container, door_name
@@ -18,7 +18,6 @@ from likewise.targets.container.program import Program
 from likewise.targets.listener import HAND_OVER
 
 LOOK_S = 0.1
-ASK_S = 5.0
 Params = Mapping[str, Any]
 
 
@@ -72,7 +71,7 @@ def await_ready(program: Program, name: str, url: str, wait_s: float) -> None:
         there = look.container(program, name)
         if there is None or not there.running or there.restarts or there.status == "restarting":
             raise _failed(program, name, "has ended" if there else "is gone", there)
-        if READY in program.log(name, there.started) and is_ready(url, ASK_S):
+        if READY in program.log(name, there.started) and served_digest(url, "/ready") is not None:
             return
         if time.monotonic() > until:
             raise _failed(program, name, f"is not ready after {wait_s:.0f} s", there)

@@ -147,9 +147,10 @@ def _serving(
     if verb == "create":
         return steps
     after = {**common, "url": output_of("door", "url"), "container": output_of("start", "container")}
+    retiring = {**after, "stood": serving["stood"]}
     return [
         *steps,
-        Step("retire", "retire", "the version before answers who is connected, and ends", {**after, **_stood(serving)}),
+        Step("retire", "retire", "the version before answers who is connected, and ends", retiring),
         Step("tidy", "tidy", "removes versions older than the one before", after),
     ]
 
@@ -158,10 +159,6 @@ def _at_home_anywhere(said: dict[str, Any]) -> dict[str, Any]:
     """The same with absolute paths: a plan that was cut off may be gone on with from another folder."""
     paths = {key: said[key] for key in ("base", "wheels", "lock") if said[key] and Path(said[key]).exists()}
     return {**said, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
-
-
-def _stood(serving: Mapping[str, Any]) -> dict[str, Any]:
-    return {"stood": serving["stood"]}
 
 
 def _deleting(name: str, options: ContainerTargetOptions) -> Sequence[Step]:

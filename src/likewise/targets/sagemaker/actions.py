@@ -84,10 +84,10 @@ def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
     address, name, tag = params["repository"], params["name"], params["tag"]
     digest = registry.find_image(aws, name, tag)
     if digest is None:
-        from likewise.targets.sagemaker.image import Making, make_and_push  # who names an image needs no room for it
+        from likewise.targets.sagemaker.image import make_and_push  # who names an image needs no room for it
 
-        made = Making(ModelSpec.from_dict(params["model"]), params["platform"], params["base"], patience.tell)
-        digest = make_and_push(made, f"{address}:{tag}", lambda _: registry.credentials(aws))
+        model, platform, base = ModelSpec.from_dict(params["model"]), params["platform"], params["base"]
+        digest = make_and_push(aws, model, platform, base, f"{address}:{tag}", patience.tell)
     return {"image": f"{address}@{digest}"}
 
 

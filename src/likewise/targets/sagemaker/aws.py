@@ -32,7 +32,7 @@ class Aws:
 
     def call(self, service: str, operation: str, **params: Any) -> dict[str, Any]:
         """The answer of `operation`, as boto3 names it; the error of ours where there is none."""
-        answer: dict[str, Any] = self._asked(service, operation, lambda client: getattr(client, operation)(**params))
+        answer: dict[str, Any] = self.run(service, operation, lambda client: getattr(client, operation)(**params))
         return answer
 
     def find(self, service: str, operation: str, **params: Any) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ class Aws:
                     return None
                 raise
 
-        answer: dict[str, Any] | None = self._asked(service, operation, ask)
+        answer: dict[str, Any] | None = self.run(service, operation, ask)
         return answer
 
     def pages(self, service: str, operation: str, key: str, **params: Any) -> list[Any]:
@@ -64,16 +64,12 @@ class Aws:
             pages = client.get_paginator(operation).paginate(**params)
             return [each for page in pages for each in page.get(key, [])]
 
-        found: list[Any] = self._asked(service, operation, collect)
+        found: list[Any] = self.run(service, operation, collect)
         return found
-
-    def run(self, service: str, what: str, work: Callable[[Any], Any]) -> Any:
-        """What `work` makes of the service's client, for what is more than one operation; what: its name."""
-        return self._asked(service, what, work)
 
     def url(self, service: str) -> str:
         """Where the service answers."""
-        return str(self._asked(service, "endpoint", lambda client: client.meta.endpoint_url))
+        return str(self.run(service, "endpoint", lambda client: client.meta.endpoint_url))
 
     def scrubbed(self, text: str) -> str:
         """Without credentials, and of bounded length."""
@@ -81,13 +77,14 @@ class Aws:
             text = text.replace(secret, "…")
         return _SECRETS.sub("…", text)[:MESSAGE]
 
-    def _asked(self, service: str, operation: str, work: Callable[[Any], Any]) -> Any:
+    def run(self, service: str, what: str, work: Callable[[Any], Any]) -> Any:
+        """What `work` makes of the service's client; what: how its errors name it."""
         try:
             return work(self._client(service))
         except LikewiseError:
             raise
         except _vendors() as error:
-            raise told(kind_of(error), self.scrubbed(f"{service}, {operation}: {error}")) from error
+            raise told(kind_of(error), self.scrubbed(f"{service}, {what}: {error}")) from error
 
     def _client(self, service: str) -> Any:
         if self._session is None or (self.at.role and time.monotonic() - self._since > ASSUMED_S):

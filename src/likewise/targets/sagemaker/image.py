@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from likewise.bundles.open import open_bundle
 from likewise.core.spec import ModelSpec
@@ -11,23 +10,18 @@ from likewise.images.base import DEFAULT
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
 from likewise.images.push import push_image
-
-Credentials = Callable[[str], tuple[str, str] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What an image is made of. platform: linux/amd64 or linux/arm64. base: None for the usual one."""
-
-    model: ModelSpec
-    platform: str
-    base: str | None
-    tell: Callable[[str], None]
+from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.registry import credentials
 
 
-def make_and_push(made: Making, address: str, credentials: Credentials) -> str:
-    """Assemble the image and push it to `address`, REGISTRY/NAME:TAG; its digest; raises what `images` does."""
-    model, tag = made.model, address.rpartition(":")[2]
-    options = ImageOptions(base=made.base or DEFAULT, platforms=(PLATFORMS[made.platform],))
-    built = build_image(open_bundle(model.folder), f"likewise:{tag}", model, options, report=made.tell)
-    return push_image(built.name, address, credentials=credentials, report=made.tell).digest
+def make_and_push(
+    aws: Aws, model: ModelSpec, platform: str, base: str | None, address: str, tell: Callable[[str], None]
+) -> str:
+    """Assemble the image and push it to `address`, REGISTRY/NAME:TAG in ECR; its digest; raises what `images` does.
+
+    platform: linux/amd64 or linux/arm64.  base: None for the usual one.
+    """
+    options = ImageOptions(base=base or DEFAULT, platforms=(PLATFORMS[platform],))
+    name = f"likewise:{address.rpartition(':')[2]}"
+    built = build_image(open_bundle(model.folder), name, model, options, report=tell)
+    return push_image(built.name, address, credentials=lambda _: credentials(aws), report=tell).digest

@@ -46,21 +46,13 @@ def invoke(aws: Aws, name: str, body: bytes, content_type: str) -> Answer:
     return answer
 
 
-def invoke_async(aws: Aws, name: str, source: bytes | str, content_type: str, ttl_s: int | None = None) -> Later:
-    """Ask an asynchronous endpoint. source: the request, or its `s3://` address; ttl_s: seconds that it may wait.
+def invoke_async(aws: Aws, name: str, body: bytes, content_type: str) -> Later:
+    """Ask an asynchronous endpoint.
 
     Raises WrongUsage where the endpoint is none, NotDeployed, TargetUnavailable.
     """
-    if isinstance(source, bytes):
-        source = _put(aws, name, source)
-    elif not source.startswith("s3://"):
-        raise WrongUsage(
-            f"{source!r} is no address in S3", remedy="s3://bucket/key of one request, or the request itself"
-        )
-    limits = {} if ttl_s is None else {"RequestTTLSeconds": ttl_s}
-    said = aws.call(
-        RUNTIME, "invoke_endpoint_async", EndpointName=name, InputLocation=source, ContentType=content_type, **limits
-    )
+    source = _put(aws, name, body)
+    said = aws.call(RUNTIME, "invoke_endpoint_async", EndpointName=name, InputLocation=source, ContentType=content_type)
     return Later(said["InferenceId"], said["OutputLocation"], said.get("FailureLocation"))
 
 

@@ -58,11 +58,6 @@ def tags_at(aws: Aws, arn: str) -> dict[str, str]:
     return as_mapping(aws.pages("sagemaker", "list_tags", "Tags", ResourceArn=arn))
 
 
-def config_there(aws: Aws, name: str) -> bool:
-    """Whether there is an endpoint configuration of this name."""
-    return aws.find("sagemaker", "describe_endpoint_config", EndpointConfigName=name) is not None
-
-
 def model_there(aws: Aws, name: str) -> dict[str, Any] | None:
     """The model of this name."""
     return aws.find("sagemaker", "describe_model", ModelName=name)

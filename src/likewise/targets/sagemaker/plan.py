@@ -32,11 +32,6 @@ class Asked:
         """Of all that is made for it."""
         return tags_of(self.name, self.model, self.options.tags or {})
 
-    @property
-    def timeout_s(self) -> int:
-        """Seconds to wait."""
-        return self.options.timeout_seconds
-
     def step(self, action: str, about: str, **params: Json) -> Step:
         """A step of this plan."""
         return step(self.at, action, about, **params)
@@ -63,7 +58,9 @@ def create_steps(aws: Aws, asked: Asked) -> list[Step]:
     request = requests.create_request(asked.name, config_name, asked.tags)
     kind = "serverless" if asked.options.serverless_config is not None else asked.options.costs
     about = f"makes the endpoint {asked.name} ({kind}): it costs from here on until it is deleted"
-    endpoint = asked.step("endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.timeout_s)
+    endpoint = asked.step(
+        "endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.options.timeout_seconds
+    )
     return [*made, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
 
 
@@ -80,7 +77,8 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
     config, config_name, among = _config(aws, asked, model_name, stays)
     names = sorted({each["VariantName"] for each in (*standing.variants, *among)})
     scaled = look.scalings(aws, asked.name, names, needed=options.max_instances is not None)
-    moved = [*_unscaling(asked, scaled), _updating(asked, standing, config_name, scaled=bool(scaled))]
+    unscale = [asked.step("unscale", "takes autoscaling away while it is changed", before=scaled)] if scaled else []
+    moved = [*unscale, _updating(asked, standing, config_name, scaled=bool(scaled))]
     tidied = _tidying(aws, asked, standing, config_name, among)
     return [*made, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
 
@@ -193,7 +191,7 @@ def _config(
     request = requests.config_request(asked.options, "", among, asked.tags)
     name = derived(asked.name, request)
     request["EndpointConfigName"] = name
-    existed = look.config_there(aws, name)
+    existed = aws.find("sagemaker", "describe_endpoint_config", EndpointConfigName=name) is not None
     about = f"makes the configuration {name}: {asked.options.costs}"
     return asked.step("config", about, request=request, existed=existed), name, among
 
@@ -207,7 +205,7 @@ def _updating(asked: Asked, standing: Endpoint, config: str, *, scaled: bool) ->
         request=requests.update_request(options, asked.name, config, scaled=scaled),
         before=standing.config,
         costs=options.costs,
-        timeout_s=asked.timeout_s,
+        timeout_s=asked.options.timeout_seconds,
     )
 
 
@@ -215,7 +213,7 @@ def _waiting(asked: Asked, config: str) -> list[Step]:
     if not asked.options.synchronous:
         return []
     about = f"waits until {asked.name} answers, up to {asked.options.timeout_seconds} s"
-    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.timeout_s)]
+    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.options.timeout_seconds)]
 
 
 def _scaling(asked: Asked) -> list[Step]:
@@ -225,11 +223,6 @@ def _scaling(asked: Asked) -> list[Step]:
     target, policy = made
     about = f"lets it scale from {target['MinCapacity']} to {target['MaxCapacity']} instances"
     return [asked.step("scale", about, target=target, policies=[policy])]
-
-
-def _unscaling(asked: Asked, scaled: list[dict[str, Any]]) -> list[Step]:
-    about = "takes autoscaling away while it is changed"
-    return [asked.step("unscale", about, before=scaled)] if scaled else []
 
 
 def _tidying(aws: Aws, asked: Asked, standing: Endpoint, config: str, among: Sequence[Mapping[str, Any]]) -> list[Step]:

@@ -37,27 +37,21 @@ def stage(at: At) -> Iterator[Stage]:
 
     Raises TargetUnavailable (no container engine, no registry), MissingExtra.
     """
-    from likewise.targets.sagemaker.emulator import found_runner, rehearsal  # the extra `rehearsal`
+    from likewise.images.containers import find_engine
+    from likewise.targets.sagemaker.emulator import ContainerRunner, Emulator, rehearsal  # the extra `rehearsal`
 
-    runner = found_runner()
-    if runner is None:
-        cause = "neither Docker nor Podman answers here, so no container can be started as SageMaker does"
-        raise TargetUnavailable(cause, remedy="likewise doctor says why")
-    with _registry() as registry, rehearsal(runner, registry=registry) as emulator:
+    runner = ContainerRunner([find_engine().program])
+    with _registry() as registry, rehearsal(Emulator(runner, registry)) as emulator:
         own = At(at.region or REGION, endpoint=emulator.url)
         policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUSTED]})
-        made = Aws(own).run(
-            "iam", "CreateRole", lambda iam: iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=policy)
-        )
+        made = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)
         role = made["Role"]["Arn"]
-        cautions = () if emulator.caution is None else (emulator.caution,)
-        yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), cautions)
+        yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), runner.cautions)
 
 
 def _environment(own: At, role: str) -> dict[str, str]:
     """For the tools of whoever is logged in as the role, as which the containers run too where nothing else is said."""
-    asked = Aws(own).run("sts", "AssumeRole", lambda sts: sts.assume_role(RoleArn=role, RoleSessionName=ROLE))
-    given = asked["Credentials"]
+    given = Aws(own).call("sts", "assume_role", RoleArn=role, RoleSessionName=ROLE)["Credentials"]
     return {
         ENDPOINT: str(own.endpoint),
         "AWS_ACCESS_KEY_ID": given["AccessKeyId"],

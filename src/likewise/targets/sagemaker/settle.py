@@ -10,11 +10,12 @@ from likewise.targets.base import Outputs
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.failures import KINDS, kind_of_message, told
 from likewise.targets.sagemaker.logs import ENDPOINTS, last_lines
+from likewise.targets.sagemaker.look import SETTLED
 from likewise.targets.sagemaker.waiting import Patience
 
 GRACE_S = 20.0  # in which an update that AWS has taken may not show yet
 BACK_S = 1800.0  # at least, for taking back: AWS deletes nothing that it is still making
-READY, FAILED = "InService", ("Failed", "OutOfService", "UpdateRollbackFailed")
+READY = "InService"
 BUSY_REMEDY = KINDS["busy"].remedy
 
 
@@ -47,17 +48,7 @@ def update(aws: Aws, request: Mapping[str, Any]) -> Outputs:
 
 def wait(aws: Aws, patience: Patience, name: str, config: str, timeout_s: float) -> None:
     """Until it answers, standing on `config`; DeployFailed with its log, TargetUnavailable."""
-    begun, moved = patience.now(), False
-
-    def look() -> tuple[dict[str, Any] | None, str]:
-        nonlocal moved
-        said = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
-        state, stands = said["EndpointStatus"], said["EndpointConfigName"] == config
-        moved = moved or state not in (READY, *FAILED)
-        over = stands or moved or patience.now() - begun > GRACE_S
-        return (said if state in (READY, *FAILED) and over else None), f"{name}: {state}"
-
-    said = patience.until(look, timeout_s)
+    said = _settled(aws, patience, name, timeout_s, config)
     if said is None:
         raise DeployFailed(
             f"the endpoint {name!r} was not ready after {timeout_s:g} seconds; {_log(aws, name)}",
@@ -84,20 +75,33 @@ def remove(aws: Aws, patience: Patience, name: str, timeout_s: float) -> None:
 
 def back(aws: Aws, patience: Patience, request: Mapping[str, Any], before: str, timeout_s: float) -> None:
     """An update taken back: AWS has rolled it back itself, or the endpoint is told to stand on `before` again."""
-    name = request["EndpointName"]
-
-    def look() -> tuple[dict[str, Any] | None, str]:
-        said = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
-        state = said["EndpointStatus"]
-        return (said if state in (READY, *FAILED) else None), f"{name}: {state}"
-
-    timeout_s = max(timeout_s, BACK_S)
-    said = patience.until(look, timeout_s)
+    name, timeout_s = request["EndpointName"], max(timeout_s, BACK_S)
+    said = _settled(aws, patience, name, timeout_s)
     if said is None:
         raise TargetUnavailable(f"the endpoint {name!r} is still being changed", remedy=BUSY_REMEDY)
     if said["EndpointConfigName"] == request["EndpointConfigName"] != before:  # another's update is left alone
         aws.call("sagemaker", "update_endpoint", EndpointName=name, EndpointConfigName=before)
         wait(aws, patience, name, before, timeout_s)
+
+
+def _settled(
+    aws: Aws, patience: Patience, name: str, timeout_s: float, config: str | None = None
+) -> dict[str, Any] | None:
+    """The endpoint when nothing changes it any more, None where that does not come in time.
+
+    config: what it was told to stand on; until that shows, or GRACE_S have passed, it may not have begun to move.
+    """
+    begun, moved = patience.now(), config is None
+
+    def look() -> tuple[dict[str, Any] | None, str]:
+        nonlocal moved
+        said = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
+        state, stands = said["EndpointStatus"], said["EndpointConfigName"] == config
+        moved = moved or state not in SETTLED
+        over = stands or moved or patience.now() - begun > GRACE_S
+        return (said if state in SETTLED and over else None), f"{name}: {state}"
+
+    return patience.until(look, timeout_s)
 
 
 def _goes_to(said: Mapping[str, Any]) -> str | None:

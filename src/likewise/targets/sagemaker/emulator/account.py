@@ -1,28 +1,29 @@
 """The account that is rehearsed in: moto's S3, IAM and CloudWatch Logs, asked over their own wire.
 
-What the emulator asks for itself is told by its user agent, and is neither counted nor failed.
+What the emulator asks for itself is told by its user agent.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from likewise.core.extras import need
-from likewise.targets.sagemaker.emulator.runner import Container
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from likewise.targets.sagemaker.emulator.containers import Container
 
 ID = "123456789012"  # moto's
 AGENT = "likewise-rehearsal"
 PRINCIPAL = "sagemaker.amazonaws.com"
 ENDPOINTS, JOBS = "/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"
 MOST_EVENTS = 1000  # a call
-_KNOWN = frozenset({"ImageAlreadyExistsException", "ImageTagAlreadyExistsException", "RepositoryNotFoundException"})
 
 
 class Unreadable(Exception):
@@ -46,6 +47,7 @@ class Account:
         self._lock = threading.Lock()
         self._followed: list[_Followed] = []
         self._clients: dict[str, Any] = {}
+        self._session = boto3.Session("rehearsal", "rehearsal", region_name=region)
         self._creating = threading.Lock()
 
     def arn(self, kind: str, name: str) -> str:
@@ -58,7 +60,7 @@ class Account:
         """Why SageMaker cannot be the role, as it says it."""
         try:
             role = self._client("iam").get_role(RoleName=arn.rpartition("/")[2])["Role"]
-        except self._errors.ClientError:
+        except ClientError:
             role = None
         if role is not None and role["Arn"] == arn and _trusts(role["AssumeRolePolicyDocument"]):
             return None
@@ -71,67 +73,55 @@ class Account:
 
     def read(self, uri: str) -> bytes:
         """The object; Unreadable."""
-        bucket, key = split_uri(uri)
-        try:
-            self._in_this_region(bucket)
-            return bytes(self._client("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
-        except self._errors.ClientError as error:
-            raise Unreadable(f"{uri}: {error.response['Error']['Message']}") from error
+        with self._objects(uri) as (s3, bucket, key):
+            return bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
     def require(self, uri: str) -> None:
         """Unreadable, unless the object is there."""
-        bucket, key = split_uri(uri)
-        try:
-            self._in_this_region(bucket)
-            self._client("s3").head_object(Bucket=bucket, Key=key)
-        except self._errors.ClientError as error:
-            raise Unreadable(f"{uri}: {error.response['Error']['Message']}") from error
+        with self._objects(uri) as (s3, bucket, key):
+            s3.head_object(Bucket=bucket, Key=key)
 
     def write(self, uri: str, body: bytes) -> None:
         """Unreadable where the bucket is not there."""
-        bucket, key = split_uri(uri)
-        try:
-            self._in_this_region(bucket)
-            self._client("s3").put_object(Bucket=bucket, Key=key, Body=body)
-        except self._errors.ClientError as error:
-            raise Unreadable(f"{uri}: {error.response['Error']['Message']}") from error
+        with self._objects(uri) as (s3, bucket, key):
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str) -> list[str]:
         """The keys of all objects below a prefix, folders' own apart; Unreadable."""
-        bucket, key = split_uri(prefix)
-        try:
-            self._in_this_region(bucket)
-            for page in self._client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-                yield from (each["Key"] for each in page.get("Contents", []) if not each["Key"].endswith("/"))
-        except self._errors.ClientError as error:
-            raise Unreadable(f"{prefix}: {error.response['Error']['Message']}") from error
+        with self._objects(prefix) as (s3, bucket, key):
+            pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+            found = [each["Key"] for page in pages for each in page.get("Contents", [])]
+        return [each for each in found if not each.endswith("/")]
 
-    def _in_this_region(self, bucket: str) -> None:
-        there = self._client("s3").get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
-        if there != self.region:
-            raise Unreadable(f"the bucket {bucket} is in {there}")
+    @contextmanager
+    def _objects(self, uri: str) -> Iterator[tuple[Any, str, str]]:
+        """S3's client, the bucket and the key; what S3 refuses meanwhile is Unreadable."""
+        s3, (bucket, key) = self._client("s3"), split_uri(uri)
+        try:
+            there = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
+            if there != self.region:
+                raise Unreadable(f"the bucket {bucket} is in {there}")
+            yield s3, bucket, key
+        except ClientError as error:
+            raise Unreadable(f"{uri}: {error.response['Error']['Message']}") from error
 
     # --- repositories ------------------------------------------------------------------------------------------------
 
-    def know_image(self, repository: str, tag: str, manifest: str, media_type: str, digest: str) -> None:
-        """ECR tells of an image that is in the registry; of one that it knows, nothing changes."""
-        client = self._client("ecr")
-        try:
-            client.put_image(
-                repositoryName=repository,
-                imageTag=tag,
-                imageManifest=manifest,
-                imageManifestMediaType=media_type,
-                imageDigest=digest,
-            )
-        except self._errors.ClientError as error:  # it knows it, or has no such repository
-            if error.response["Error"]["Code"] not in _KNOWN:
-                raise
+    def know_image(self, **image: str) -> None:
+        """ECR tells of an image (as PutImage has it) that is in the registry; of one that it knows, nothing changes."""
+        ecr = self._client("ecr")
+        known = ecr.exceptions.ImageAlreadyExistsException, ecr.exceptions.ImageTagAlreadyExistsException
+        with suppress(*known, ecr.exceptions.RepositoryNotFoundException):
+            ecr.put_image(**image)
 
     # --- logs --------------------------------------------------------------------------------------------------------
 
     def follow(self, group: str, stream: str, container: Container) -> None:
-        """What the container writes, and has written, is in this stream whenever somebody reads logs."""
+        """What the container writes, and has written, is in this new stream whenever somebody reads logs."""
+        logs = self._client("logs")
+        with suppress(logs.exceptions.ResourceAlreadyExistsException):
+            logs.create_log_group(logGroupName=group)
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
         with self._lock:
             self._followed.append(_Followed(group, stream, container))
             self._flush(self._followed[-1])
@@ -143,39 +133,21 @@ class Account:
                 self._flush(followed)
 
     def _flush(self, followed: _Followed) -> None:
-        lines = [line for line in followed.container.log().splitlines()[followed.lines :] if line.strip()]
-        where = {"logGroupName": followed.group, "logStreamName": followed.stream}
-        if followed.lines == 0:
-            self._make_stream(where)
+        lines = [line for line in followed.container.log().splitlines() if line.strip()][followed.lines :]
         followed.lines += len(lines)
         now = int(time.time() * 1000)
         for at in range(0, len(lines), MOST_EVENTS):
             events = [{"timestamp": now, "message": line} for line in lines[at : at + MOST_EVENTS]]
-            self._client("logs").put_log_events(**where, logEvents=events)
-
-    def _make_stream(self, where: dict[str, str]) -> None:
-        logs = self._client("logs")
-        for make, wanted in ((logs.create_log_group, ("logGroupName",)), (logs.create_log_stream, tuple(where))):
-            try:
-                make(**{name: where[name] for name in wanted})
-            except logs.exceptions.ResourceAlreadyExistsException:
-                continue
-
-    @cached_property
-    def _session(self) -> Any:
-        return need("boto3", extra="aws").Session("rehearsal", "rehearsal", region_name=self.region)
-
-    @property
-    def _errors(self) -> Any:
-        return need("botocore.exceptions", extra="aws")
+            self._client("logs").put_log_events(
+                logGroupName=followed.group, logStreamName=followed.stream, logEvents=events
+            )
 
     def _client(self, service: str) -> Any:
         """Its client, which several threads may use, though only one may make it."""
         with self._creating:
             if service not in self._clients:
-                config = need("botocore.config", extra="aws").Config(
-                    user_agent_extra=AGENT, s3={"addressing_style": "path"}, retries={"max_attempts": 0}
-                )
+                s3 = {"addressing_style": "path"}
+                config = Config(user_agent_extra=AGENT, s3=s3, retries={"max_attempts": 0})
                 self._clients[service] = self._session.client(service, endpoint_url=self._url, config=config)
             return self._clients[service]
 
@@ -188,8 +160,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def _trusts(policy: Any) -> bool:
     """Whether a role's trust policy names SageMaker."""
-    document = json.loads(policy) if isinstance(policy, str) else policy
-    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
     for statement in statements:
         named = statement.get("Principal", {})
         services = named.get("Service", []) if isinstance(named, dict) else named

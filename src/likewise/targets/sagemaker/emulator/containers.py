@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from likewise.targets.sagemaker.emulator.runner import PORT, ImageNotFound, Launch, NotStarted
-
+PORT = 8080
 PATIENCE_S = 30.0
 PULL_S = 900.0
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -26,31 +24,43 @@ _OPEN = (
 )
 
 
-class ContainerRunner:
-    """program: `docker` or `podman` and its global options; options: more of `run`, such as limits."""
+class ImageNotFound(Exception):
+    """The registry has no such image, or does not give it; the text says why."""
 
-    def __init__(self, program: Sequence[str], options: Sequence[str] = ()) -> None:
+
+class NotStarted(Exception):
+    """The container could not be started; the text says why."""
+
+
+class ContainerRunner:
+    """program: `docker` or `podman` and its global options.  cautions: what a rehearsal with it does not show."""
+
+    def __init__(self, program: Sequence[str]) -> None:
         self._program = tuple(program)
-        self._options = tuple(options)
         self._cut = _may_enter()
-        self.caution: str | None = None if self._cut else _OPEN
+        self.cautions: tuple[str, ...] = () if self._cut else (_OPEN,)
 
     def pull(self, image: str) -> None:
+        """From its registry; ImageNotFound."""
         command = ["pull", *self._plain_http(image), "--", image]
-        done = self._run(command, PULL_S)
+        done = run([*self._program, *command], PULL_S)
         if done.returncode != 0:
             raise ImageNotFound(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no reason is given")
 
-    def start(self, launch: Launch) -> RunningContainer:
-        command = ["run", "--detach", "--read-only", "--tmpfs", "/tmp", *self._network(), *self._options]  # noqa: S108
-        for name, value in launch.environment.items():
+    def start(self, image: str, environment: Mapping[str, str], model_dir: Path | None) -> Container:
+        """`serve` in a new container of a pulled image; NotStarted.
+
+        model_dir: what stands at /opt/ml/model, read-only; None for nothing.
+        """
+        command = ["run", "--detach", "--read-only", "--tmpfs", "/tmp", *self._network()]  # noqa: S108
+        for name, value in environment.items():
             command += ["--env", f"{name}={value}"]
-        if launch.model_dir is not None:
-            command += ["--volume", f"{launch.model_dir}:/opt/ml/model:ro"]
-        done = self._run([*command, "--", launch.image, "serve"], PATIENCE_S)
+        if model_dir is not None:
+            command += ["--volume", f"{model_dir}:/opt/ml/model:ro"]
+        done = run([*self._program, *command, "--", image, "serve"], PATIENCE_S)
         if done.returncode != 0:
             raise NotStarted(done.stderr.strip()[-500:])
-        return RunningContainer(self._program, done.stdout.strip().splitlines()[-1], cut=self._cut)
+        return Container(self._program, done.stdout.strip().splitlines()[-1], cut=self._cut)
 
     def _network(self) -> list[str]:
         return ["--network", "none"] if self._cut else ["--publish", f"127.0.0.1::{PORT}"]
@@ -60,12 +70,9 @@ class ContainerRunner:
         loopback = image.startswith(("127.0.0.1:", "localhost:"))
         return ["--tls-verify=false"] if loopback and Path(self._program[0]).name == "podman" else []
 
-    def _run(self, command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-        return run([*self._program, *command], timeout_s)
 
-
-class RunningContainer:
-    """By its id."""
+class Container:
+    """One that was started, by its id."""
 
     def __init__(self, program: Sequence[str], name: str, *, cut: bool) -> None:
         self._program = tuple(program)
@@ -74,22 +81,26 @@ class RunningContainer:
         self._last: str | None = None
 
     def connect(self, timeout_s: float) -> socket.socket:
+        """A connection to its port; OSError."""
         if not self._cut:
             return socket.create_connection(self._published, timeout_s)
         with _network_of(self._pid):
             return socket.create_connection(("127.0.0.1", PORT), timeout_s)
 
     def exit_code(self) -> int | None:
+        """None while it runs."""
         running, code = self._inspected("{{.State.Running}} {{.State.ExitCode}}").split()
         return None if running == "true" else int(code)
 
     def log(self) -> str:
+        """All that it wrote, also after `stop`."""
         if self._last is not None:
             return self._last
         done = run([*self._program, "logs", self._name], PATIENCE_S)
         return done.stdout + done.stderr
 
     def stop(self, grace_s: float) -> None:
+        """SIGTERM, and after `grace_s` seconds SIGKILL; nothing of it is left."""
         if self._last is None:
             run([*self._program, "stop", "--time", str(round(grace_s)), self._name], grace_s + PATIENCE_S)
             self._last = self.log()
@@ -122,14 +133,6 @@ def run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
-
-
-def found_runner(options: Sequence[str] = ()) -> ContainerRunner | None:
-    """Docker or Podman, whichever answers first; None where neither does."""
-    for program in ("docker", "podman"):
-        if shutil.which(program) and run([program, "info"], PATIENCE_S).returncode == 0:
-            return ContainerRunner([program], options)
-    return None
 
 
 def _may_enter() -> bool:

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.wrappers import Request, Response
@@ -46,21 +47,24 @@ class Ecr:
         return response(environ, start_response)
 
     def _know(self, repository: str) -> None:
-        status, _, body = self._ask(f"/v2/{repository}/tags/list")
-        for tag in (json.loads(body).get("tags") or []) if status == 200 else []:
-            status, headers, manifest = self._ask(f"/v2/{repository}/manifests/{tag}")
-            if status == 200:
-                said = headers.get("content-type", MANIFESTS[0]), headers.get("docker-content-digest", "")
-                self._account.know_image(repository, tag, manifest.decode(), *said)
+        listed = self._found(f"/v2/{repository}/tags/list")
+        for tag in (json.loads(listed[1]).get("tags") or []) if listed else []:
+            if found := self._found(f"/v2/{repository}/manifests/{tag}"):
+                headers, manifest = found
+                self._account.know_image(
+                    repositoryName=repository,
+                    imageTag=tag,
+                    imageManifest=manifest.decode(),
+                    imageManifestMediaType=headers.get("Content-Type", MANIFESTS[0]),
+                    imageDigest=headers.get("Docker-Content-Digest", ""),
+                )
 
-    def _ask(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers (names in lower case) and body; 0 where nothing answers."""
-        connection = http.client.HTTPConnection(self._registry, timeout=PATIENCE_S)
-        try:
-            connection.request("GET", path, headers={"Accept": ", ".join(MANIFESTS)})
-            response = connection.getresponse()
-            return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-        except (OSError, http.client.HTTPException):
-            return 0, {}, b""
-        finally:
-            connection.close()
+    def _found(self, path: str) -> tuple[http.client.HTTPMessage, bytes] | None:
+        """Headers and body; None where the registry does not give it."""
+        with closing(http.client.HTTPConnection(self._registry, timeout=PATIENCE_S)) as connection:
+            try:
+                connection.request("GET", path, headers={"Accept": ", ".join(MANIFESTS)})
+                response = connection.getresponse()
+                return (response.headers, response.read()) if response.status == 200 else None
+            except (OSError, http.client.HTTPException):
+                return None

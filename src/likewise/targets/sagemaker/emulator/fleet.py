@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from likewise.bundles.folder import safe_relative
-from likewise.core.errors import UnsafeArchive
 from likewise.targets.sagemaker.emulator.account import Account, Unreadable
-from likewise.targets.sagemaker.emulator.runner import Container, ImageNotFound, Launch, NotStarted, Reply, Runner, ask
+from likewise.targets.sagemaker.emulator.containers import PORT, Container, ContainerRunner, ImageNotFound, NotStarted
 
 PING_S = 2.0
 LOOK_S = 0.02
@@ -32,6 +30,15 @@ class Unfit(Exception):
     """A container that does not come up; the text is the FailureReason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """status, headers (names in lower case) and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 @dataclass
 class Running:
     """A container that answers, and the folder that stands at /opt/ml/model in it."""
@@ -42,8 +49,16 @@ class Running:
     _model_dir: Path | None
 
     def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float) -> Reply:
-        """One request to it; OSError, HTTPException."""
-        return ask(self.container, method, path, body, headers, timeout_s=timeout_s)
+        """One request on a connection of its own.  OSError (TimeoutError where it takes longer), HTTPException."""
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout_s)
+        try:
+            connection.sock = self.container.connect(timeout_s)
+            connection.request(method, path, body, dict(headers))
+            response = connection.getresponse()
+            said = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, said, response.read())
+        finally:
+            connection.close()
 
     def stop(self) -> None:
         """What it has accepted is answered first."""
@@ -55,7 +70,7 @@ class Running:
 class Fleet:
     """Starts containers, and knows those that run.  Thread-safe."""
 
-    def __init__(self, account: Account, runner: Runner, most_wait_s: float | None) -> None:
+    def __init__(self, account: Account, runner: ContainerRunner, most_wait_s: float | None) -> None:
         self._account = account
         self._runner = runner
         self._most_wait_s = most_wait_s
@@ -78,7 +93,7 @@ class Fleet:
         folder = self._unpacked(held.get("ModelDataUrl"))
         environment = {**held.get("Environment", {}), **extra}
         try:
-            container = self._runner.start(Launch(held["Image"], environment, folder))
+            container = self._runner.start(held["Image"], environment, folder)
         except NotStarted as error:
             raise Unfit(f"CannotStartContainerError. The {what} could not be started: {error}"[:REASON]) from error
         running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", held["Image"], folder)
@@ -124,8 +139,8 @@ class Fleet:
         folder = Path(tempfile.mkdtemp(prefix="likewise-rehearsal-model-"))
         try:
             with tarfile.open(fileobj=io.BytesIO(self._account.read(url)), mode="r:gz") as archive:
-                _extract(archive, folder)
-        except (Unreadable, UnsafeArchive, tarfile.TarError, zlib.error, OSError, EOFError) as error:
+                archive.extractall(folder, filter=_readable)  # noqa: S202  it is `data_filter`
+        except (Unreadable, tarfile.TarError, zlib.error, OSError, EOFError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise Unfit(f"Failed to download model data from {url}: {error}"[:REASON]) from error
         folder.chmod(0o755)  # whichever user the container has
@@ -145,18 +160,9 @@ class Fleet:
         raise Unfit(_unready(what, "It answered no /ping with 200 in time.", running))
 
 
-def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Regular files alone, and none outside; readable for whichever user the container has."""
-    for member in archive:
-        if member.isdir():
-            continue
-        stream = archive.extractfile(member) if member.isreg() else None
-        target = folder / safe_relative(member.name.removeprefix("./"))
-        if stream is None:
-            raise tarfile.TarError(f"{member.name} is a link or a special file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with stream, target.open("wb") as out:
-            shutil.copyfileobj(stream, out)
+def _readable(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Nothing outside the folder; readable for whichever user the container has."""
+    return tarfile.data_filter(member.replace(mode=0o644, deep=False), folder)
 
 
 def _unready(what: str, why: str, running: Running) -> str:

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from likewise.targets.sagemaker.emulator.account import ENDPOINTS, ID, Account, Unreadable
 from likewise.targets.sagemaker.emulator.catalog import Params
 from likewise.targets.sagemaker.emulator.endpoints import Endpoints, Variant
-from likewise.targets.sagemaker.emulator.runner import Reply
+from likewise.targets.sagemaker.emulator.fleet import Reply
 from likewise.targets.sagemaker.emulator.wire import RUNTIME, AwsError, invalid
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 60.0
 ASYNC_S = 900.0  # where InvocationTimeoutSeconds does not say
 ASYNC_WORKERS = 4
-NOT_FOR_THE_CONTAINER = frozenset({"Body", "EndpointName", "TargetVariant", "ContentType", "Accept"})
 _HEADERS = {
     "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
     "InferenceId": "X-Amzn-SageMaker-Inference-Id",
@@ -39,7 +38,7 @@ SLOW = (
 class Runtime:
     """One region's.  Methods named as SageMaker's operations take what those do, and give the answer."""
 
-    def __init__(self, account: Account, endpoints: Endpoints, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, account: Account, endpoints: Endpoints, answer_s: float) -> None:
         self._account = account
         self._endpoints = endpoints
         self._answer_s = answer_s

@@ -168,7 +168,7 @@ class Transforms:
 
     def _keys(self, job: Job) -> list[str]:
         source = _source(job)
-        if keys := list(self._account.keys(source)):
+        if keys := self._account.keys(source):
             return keys
         raise JobFailed(f"No S3 objects found under S3 URL {source}")
 

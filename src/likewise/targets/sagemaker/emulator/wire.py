@@ -40,7 +40,6 @@ class Asked:
 
     service: str
     operation: str
-    region: str
     params: Mapping[str, Any]
 
 
@@ -55,9 +54,9 @@ def invalid(service_name: str, message: str) -> AwsError:
     return AwsError("ValidationError" if service_name == RUNTIME else "ValidationException", message)
 
 
-def read_request(request: Request, region: str) -> Asked:
+def read_request(request: Request) -> Asked:
     """The operation and its parameters, checked.  Raises AwsError."""
-    asked = _control(request, region) if "X-Amz-Target" in request.headers else _runtime(request, region)
+    asked = _control(request) if "X-Amz-Target" in request.headers else _runtime(request)
     shape = service_model(asked.service).operation_model(asked.operation).input_shape
     if (problem := problems(asked.params, shape)) is not None:
         raise invalid(asked.service, problem)
@@ -95,7 +94,7 @@ def _seconds(value: object) -> float:
     return value.timestamp()
 
 
-def _control(request: Request, region: str) -> Asked:
+def _control(request: Request) -> Asked:
     operation = request.headers["X-Amz-Target"].rpartition(".")[2]
     if operation not in service_model(CONTROL).operation_names:
         raise AwsError("UnknownOperationException", f"SageMaker has no operation {operation}")
@@ -105,10 +104,10 @@ def _control(request: Request, region: str) -> Asked:
         raise AwsError("SerializationException", f"the body is no JSON: {error}") from error
     if not isinstance(params, dict):
         raise AwsError("SerializationException", "the body is no JSON object")
-    return Asked(CONTROL, operation, region, params)
+    return Asked(CONTROL, operation, params)
 
 
-def _runtime(request: Request, region: str) -> Asked:
+def _runtime(request: Request) -> Asked:
     model = service_model(RUNTIME)
     for name in model.operation_names:
         http = model.operation_model(name).http
@@ -116,7 +115,7 @@ def _runtime(request: Request, region: str) -> Asked:
         found = re.fullmatch(pattern, request.path)
         if found and request.method == http["method"]:
             shape = model.operation_model(name).input_shape
-            return Asked(RUNTIME, name, region, _from_rest(request, shape, found.groupdict()))
+            return Asked(RUNTIME, name, _from_rest(request, shape, found.groupdict()))
     raise AwsError("UnknownOperationException", f"SageMaker has nothing at {request.method} {request.path}", status=404)
 
 

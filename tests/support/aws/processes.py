@@ -1,4 +1,4 @@
-"""Plain processes in the place of containers, where no container runtime is: the same command, no isolation."""
+"""Plain processes in the place of containers: the same command, and none of the isolation."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from likewise.targets.sagemaker.emulator.runner import ImageNotFound, Launch, NotStarted
+from tests.support.processes import free_port
 
-CAUTION = (
-    "no container is run: a process of this Python stands in for the image, so nothing is rehearsed of the image "
-    "itself, of its file system, its user or its network"
-)
+from likewise.targets.sagemaker.emulator.containers import ImageNotFound, NotStarted
+
 SERVE = (sys.executable, "-m", "likewise.container", "serve")
 
 
 class ProcessContainer:
-    """A process with the environment of the container, and not that of this process."""
+    """In a container's place: a process with the environment of the container, and not that of this process."""
 
     def __init__(self, command: tuple[str, ...], environment: Mapping[str, str], port: int) -> None:
         self._address = ("127.0.0.1", port)
@@ -57,47 +55,24 @@ class ProcessContainer:
 
 
 class ProcessRunner:
-    """images: the environment of each image that is there, such as `{"name:tag": {"LIKEWISE_BUNDLE": "/bundle"}}`.
+    """images: the environment of each image that is there, such as `{"name:tag": {"LIKEWISE_BUNDLE": "/bundle"}}`."""
 
-    every: that of any other image; None where there is no other.
-    """
-
-    caution: str | None = CAUTION
-
-    def __init__(
-        self,
-        images: Mapping[str, Mapping[str, str]],
-        command: tuple[str, ...] = SERVE,
-        *,
-        every: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, images: Mapping[str, Mapping[str, str]], command: tuple[str, ...] = SERVE) -> None:
         self._images = images
         self._command = command
-        self._every = every
 
     def pull(self, image: str) -> None:
-        self._environment_of(image)
+        if image not in self._images:
+            raise ImageNotFound("no process stands in for it")
 
-    def start(self, launch: Launch) -> ProcessContainer:
-        port = _free_port()
-        environment = {
+    def start(self, image: str, environment: Mapping[str, str], model_dir: Path | None) -> ProcessContainer:
+        port = free_port()
+        whole = {
             "PATH": os.environ.get("PATH", os.defpath),
-            **self._environment_of(launch.image),
-            **launch.environment,
+            **self._images[image],
+            **environment,
             "LIKEWISE_HOST": "127.0.0.1",
-            "LIKEWISE_MODEL_DIR": str(launch.model_dir or "/nonexistent"),
+            "LIKEWISE_MODEL_DIR": str(model_dir or "/nonexistent"),
             "SAGEMAKER_BIND_TO_PORT": str(port),
         }
-        return ProcessContainer(self._command, environment, port)
-
-    def _environment_of(self, image: str) -> Mapping[str, str]:
-        environment = self._images.get(image, self._every)
-        if environment is None:
-            raise ImageNotFound("no process stands in for it")
-        return environment
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        return ProcessContainer(self._command, whole, port)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
-from likewise.targets.sagemaker.emulator.wire import AwsError, error_answer
+from likewise.targets.sagemaker.emulator import Emulator
+from likewise.targets.sagemaker.emulator.account import AGENT
+from likewise.targets.sagemaker.emulator.wire import AwsError, error_answer, scope
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 Kind = Literal["throttle", "expired-token", "quota", "cut", "cut-after"]
 
@@ -103,3 +112,42 @@ def fault_answer(kind: Kind, call: Call) -> Response:
     error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     body = error if service else f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
     return Response(body, status, content_type="text/xml")
+
+
+class FaultyEmulator(Emulator):
+    """An emulator on whose wire things go wrong.  What it asks for itself is neither counted nor failed."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.faults = Faults()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ, populate_request=False)
+        if AGENT in request.headers.get("User-Agent", ""):
+            return super().__call__(environ, start_response)
+        service, _ = scope(request)
+        call = Call(service, _operation(request, service))
+        kind = self.faults.met_by(call)
+        if kind is None:
+            return super().__call__(environ, start_response)
+        if kind not in ("cut", "cut-after"):
+            return fault_answer(kind, call)(environ, start_response)
+        if kind == "cut-after":
+            list(super().__call__(environ, lambda *_: lambda _: None))
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # the caller reads no answer, but the end of it
+        return []
+
+
+def _operation(request: Request, service: str) -> str:
+    """Its name where the protocol says it; for S3 the HTTP method."""
+    if target := request.headers.get("X-Amz-Target"):
+        return target.rpartition(".")[2]
+    if service == "sagemaker":
+        return {"invocations": "InvokeEndpoint", "async-invocations": "InvokeEndpointAsync"}.get(
+            request.path.rpartition("/")[2], request.path
+        )
+    if service in ("sts", "iam"):
+        body = request.get_data()
+        request.environ["wsgi.input"] = io.BytesIO(body)  # for whoever reads it next
+        return parse_qs(body.decode(errors="replace")).get("Action", [request.method])[0]
+    return request.method
