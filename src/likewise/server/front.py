@@ -154,5 +154,7 @@ def _route(path: str) -> str:
     """The path as the metrics name it: a caller cannot make new names."""
     if path in _STATIC:
         return path
+    if path.startswith("/docs/"):
+        return "/docs/{file}"
     found = _MODEL.fullmatch(path)
     return f"/v2/models/{{model}}{'/versions/{version}' if found[1] else ''}{found[2] or ''}" if found else "other"

@@ -1,4 +1,4 @@
-"""What the pages share: style, frame, and the policy that keeps everything else out of them."""
+"""What the pages are made of: files, frame, and the policies that keep everything else out of them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-_ASSETS = Path(__file__).with_name("assets")
-_STYLE = (_ASSETS / "style.css").read_text()
-_SCRIPT = (_ASSETS / "page.js").read_text()
+ASSETS = Path(__file__).with_name("assets")
+DOCS = (ASSETS / "docs.html").read_text()
+"""The page at `/docs`, the same for every model: Swagger UI, which reads `/openapi.json`."""
+
+_STYLE = (ASSETS / "style.css").read_text()
+_SCRIPT = (ASSETS / "page.js").read_text()
+
+
+def _policy(script: str, style: str) -> str:
+    """A Content-Security-Policy: what it names, and requests to this server."""
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
 
 
 def _allowed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        f"script-src {_allowed(_SCRIPT)}",
-        f"style-src {_allowed(_STYLE)}",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'self'",
-    )
-)
-"""Content-Security-Policy of the pages: their own style and script, and requests to this server."""
+CSP = _policy(_allowed(_SCRIPT), _allowed(_STYLE))
+"""The header Content-Security-Policy of `/`: its own script and style alone."""
+
+DOCS_CSP = _policy("'self'", "'self' 'unsafe-inline'")
+"""That of `/docs`: the files below it; Swagger UI writes styles into its elements."""
 
 
-def framed(title: str, body: str, *, script: bool = False) -> str:
+def framed(title: str, body: str) -> str:
     """A whole HTML document; `body` is HTML, `title` plain text."""
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{_STYLE}</style>\n'
-        f"<body>\n{body}\n{f'<script>{_SCRIPT}</script>' if script else ''}\n</body>\n</html>\n"
+        f"<body>\n{body}\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 

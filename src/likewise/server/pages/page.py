@@ -11,11 +11,8 @@ from typing import Any
 from likewise.core.signature import Field
 from likewise.server.description.examples import Example, example_of
 from likewise.server.model import ServedModel
-from likewise.server.pages.look import POLICY, code, framed, table
+from likewise.server.pages.look import code, framed, table
 from likewise.wire.tensor import shape_of
-
-CSP = POLICY
-"""The header Content-Security-Policy that the pages are to be sent with."""
 
 _EXAMPLE_SHOWN = 2000
 _SHELL_BREAK = " \\\n  "
@@ -48,7 +45,7 @@ def landing_page(model: ServedModel, *, engine: str, state: str, url: str, auth:
         f"<h2>From a shell</h2>{_shell(model, example, url, auth=auth)}</main>",
         f"<footer>{links}</footer>",
     )
-    return framed(model.model_name, "\n".join(parts), script=True)
+    return framed(model.model_name, "\n".join(parts))
 
 
 def curl_line(model: ServedModel, url: str) -> str:
