@@ -16,9 +16,7 @@ from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
 from likewise.wire import JSON, Call
-from likewise.wire.oip import decode_infer, encode_infer, model_metadata, server_metadata
-
-HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
+from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata, server_metadata
 
 
 class V2:

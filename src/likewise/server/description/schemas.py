@@ -16,6 +16,7 @@ from likewise.wire.tensor import shape_of
 Json = dict[str, Any]
 
 NULL: Json = {"type": "null"}
+TEXT: Json = {"type": "string"}
 _LARGEST = 1.7976931348623157e308
 _DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
 _DECIMAL = r"^[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?$"
@@ -27,6 +28,22 @@ _ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 def ref(name: str) -> Json:
     """A reference to a schema of the document's components."""
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def object_of(needed: Json, optional: Json | None = None, **more: object) -> Json:
+    """An object that has all of `needed`, and may have `optional`."""
+    required = {"required": list(needed)} if needed else {}
+    return {**more, "type": "object", "properties": {**needed, **(optional or {})}, **required}
+
+
+def array_of(items: Json, **more: object) -> Json:
+    """A list, each element of which is one of `items`."""
+    return {**more, "type": "array", "items": items}
+
+
+def as_json(schema: Json) -> Json:
+    """The content of a body in JSON."""
+    return {"application/json": {"schema": schema}}
 
 
 def whole_number(low: int, high: int) -> Json:

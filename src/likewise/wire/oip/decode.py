@@ -13,7 +13,7 @@ from likewise.wire.oip.columns import to_frame
 from likewise.wire.oip.inputs import SHOWN, Tail, check_distinct, name_of, parameters_of, read_inputs
 from likewise.wire.params import fit_params
 
-_HEADER = "Inference-Header-Content-Length"
+HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
 
 
 def decode_infer(body: bytes, header_length: str | None, signature: Signature) -> InferCall:
@@ -44,12 +44,12 @@ def _length(header: str | None, whole: int) -> int:
     text = header.strip()
     if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > whole:
         raise BadRequest(
-            f"{_HEADER} is {header[:SHOWN]!r}, and the body has {whole} bytes",
-            remedy=f"send the length in bytes of the JSON that the body begins with as {_HEADER}",
+            f"{HEADER_LENGTH} is {header[:SHOWN]!r}, and the body has {whole} bytes",
+            remedy=f"send the length in bytes of the JSON that the body begins with as {HEADER_LENGTH}",
         )
     if int(text) == 0:
         raise BadRequest(
-            f"{_HEADER} is 0: a body of raw bytes alone is not read here",
+            f"{HEADER_LENGTH} is 0: a body of raw bytes alone is not read here",
             remedy="send the JSON that describes the inputs before their bytes",
         )
     return int(text)
