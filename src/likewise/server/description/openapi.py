@@ -11,15 +11,7 @@ from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from likewise.core.signature import Field, Signature
-from likewise.server.description.common import (
-    ERROR_SCHEMA,
-    PARAMETERS,
-    TAGS,
-    ask_for_token,
-    components,
-    operation,
-    read_operations,
-)
+from likewise.server.description import common
 from likewise.server.description.examples import Example, example_of
 from likewise.server.description.form_schemas import forms, params_schema
 from likewise.server.description.openapi_v2 import infer_operation, v2_schemas
@@ -29,7 +21,6 @@ from likewise.wire.content import CSV, JSON, PARQUET
 from likewise.wire.document import KEYS
 from likewise.wire.mlflow import FORMS
 
-_COMPONENT = re.compile(r'"#/components/schemas/([^"]+)"')
 _BARE = re.compile(r"[^\",\r\n]+")  # a CSV's field without quotes
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # in a pattern
 _OUTPUTS: dict[str, Json] = {
@@ -46,35 +37,40 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
     auth: whether a token is asked for; body_limit: bytes of a request's body.
     """
     bodies = _bodies(model.signature)
-    schemas = {
-        **TYPES,
-        "Error": ERROR_SCHEMA,
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": _info(model, body_limit, auth=auth),
+        "servers": [{"url": url.rstrip("/") or "/"}],
+        "tags": [{"name": name, "description": text} for name, text in common.TAGS.items()],
+        "paths": _paths(model, bodies),
+        "components": common.components(model.digest),
+    }
+    if auth:
+        common.ask_for_token(document)
+    else:
+        del document["components"]["responses"]["Unauthorized"]
+    document["components"]["schemas"] = _schemas(model, bodies)
+    return document
+
+
+def _schemas(model: ServedModel, bodies: Json) -> Json:
+    """Those of the model, and the types that they refer to."""
+    own = {
+        "Error": common.ERROR_SCHEMA,
         "Answer": _answer(model.signature.outputs),
         "Params": params_schema(model.signature),
         **bodies,
         **v2_schemas(model),
     }
-    document: Json = {
-        "openapi": "3.1.0",
-        "info": _info(model, body_limit, auth=auth),
-        "servers": [{"url": url.rstrip("/") or "/"}],
-        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
-        "paths": _paths(model, bodies),
-        "components": components(model.digest),
-    }
-    if auth:
-        ask_for_token(document)
-    else:
-        del document["components"]["responses"]["Unauthorized"]
-    document["components"]["schemas"] = _used(document, schemas)
-    return document
+    text = json.dumps(own)
+    return {name: schema for name, schema in TYPES.items() if f'"{ref(name)["$ref"]}"' in text} | own
 
 
 def _paths(model: ServedModel, bodies: Json) -> Json:
     example = example_of(model)
     operations = {
         "/invocations": _invocations(bodies, example),
-        **read_operations(),
+        **common.read_operations(),
         "/v2/models/{model}/infer": infer_operation(example),
     }
     if model.version:  # else there are no such paths
@@ -114,7 +110,7 @@ def _info(model: ServedModel, body_limit: int, *, auth: bool) -> Json:
 
 
 def _invocations(bodies: Json, example: Example | None) -> Json:
-    return operation(
+    return common.operation(
         "invocations",
         "predictions",
         "Predictions for rows.",
@@ -126,7 +122,7 @@ def _invocations(bodies: Json, example: Example | None) -> Json:
             "the forms of MLflow 1. Columns may come in any order; those that the model does not know are dropped. A "
             "missing Content-Type is read as JSON. A row that the model refuses makes the request a 422 that names it."
         ),
-        parameters=PARAMETERS,
+        parameters=common.PARAMETERS,
         requestBody={"required": True, "content": _contents(bodies, example)},
     )
 
@@ -224,13 +220,3 @@ def _predictions(outputs: Iterable[Field] | None) -> Json:
     record = {"type": "object", "properties": members}
     one = {"anyOf": [record, next(iter(members.values()))]} if len(fields) == 1 else record
     return {"anyOf": [array_of(one), {"type": "object"}]}
-
-
-def _used(document: Json, schemas: dict[str, Json]) -> dict[str, Json]:
-    """Those schemas that the document refers to, also through others, in their order."""
-    used: set[str] = set()
-    found = set(_COMPONENT.findall(json.dumps(document)))
-    while new := found - used:
-        used |= new
-        found = {name for one in new for name in _COMPONENT.findall(json.dumps(schemas[one]))}
-    return {name: schema for name, schema in schemas.items() if name in used}
