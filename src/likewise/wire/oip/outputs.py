@@ -66,7 +66,7 @@ def _columns(predictions: object, signature: Signature) -> dict[str, list[Any]]:
 
 
 def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
-    shape, leaves = _rectangle(values)
+    shape, leaves = rectangle(values)
     declared = None if field is None else datatype_of(field)
     present = [leaf for leaf in leaves if not _missing(leaf)]
     types = frozenset(map(type, present))
@@ -78,7 +78,7 @@ def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
     return OutputTensor(name, declared, shape, _plain(declared, leaves))
 
 
-def _rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
+def rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
     """The shape of nested lists and their elements; an element is a list where they are ragged or too deep."""
     shape, level = [len(values)], values
     while level and len(shape) < MAX_RANK and all(type(part) is list for part in level):
