@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
-from likewise.server.access import AccessLog, Line, now, trace_of
+from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.answers import error_answer
 from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.metrics import Metrics
@@ -97,19 +97,18 @@ class Front:
         self._metrics.answered(route, exchange.status, seconds)
         if self._log is None:
             return
-        trace = trace_of(exchange.headers.get("traceparent"))
         self._log.add(
-            Line(
-                time=now(),
-                request_id=exchange.request_id,
-                method=scope["method"],
-                route=route,
-                status=exchange.status,
-                seconds=round(seconds, 6),
-                bytes_out=exchange.bytes_out,
-                client=scope["client"][0] if scope.get("client") else None,
-                trace_id=trace[0] if trace else None,
-            )
+            {
+                "time": now(),
+                "request_id": exchange.request_id,
+                "method": scope["method"],
+                "route": route,
+                "status": exchange.status,
+                "seconds": round(seconds, 6),  # to the answer's last byte
+                "bytes_out": exchange.bytes_out,
+                "client": scope["client"][0] if scope.get("client") else None,
+                "trace_id": trace_of(exchange.headers.get("traceparent")),
+            }
         )
 
 
@@ -146,8 +145,7 @@ def _request_id(headers: Headers) -> str:
     sent = headers.get("x-request-id")
     if sent is not None and _SANE_ID.fullmatch(sent):
         return sent
-    trace = trace_of(headers.get("traceparent"))
-    return trace[0] if trace else secrets.token_hex(16)
+    return trace_of(headers.get("traceparent")) or secrets.token_hex(16)
 
 
 def _route(path: str) -> str:

@@ -87,7 +87,7 @@ class V2:
             length = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
             return Encoded(answer, b"application/octet-stream", (length,))
 
-        return Call(call.table, call.params), encode
+        return call, encode
 
     def check_name(self, asked: dict[str, str]) -> None:
         """RouteNotFound for another model, or another version of it."""

@@ -18,11 +18,6 @@ _ACCEPTS: dict[str, tuple[type, ...]] = {
 }
 
 
-def fit_params(value: object, signature: Signature) -> Params:
-    """`ParamsFitter(signature)(value)`, for a single request."""
-    return ParamsFitter(signature)(value)
-
-
 class ParamsFitter:
     """A request's `params` to the signature's types.  Thread-safe."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +13,7 @@ import orjson
 
 from likewise.core.errors import ModelFailed
 from likewise.core.signature import Field, Signature
+from likewise.wire.encode import plain
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS, integer_bounds
 from likewise.wire.oip.declared import OUTPUT, datatype_of, named, only_output
 from likewise.wire.oip.inputs import MAX_RANK
@@ -143,12 +143,6 @@ def _json_text(value: object) -> str | None:
     if _missing(value):
         return None
     try:
-        return orjson.dumps(value, default=_base64, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
-
-
-def _base64(value: object) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"a value of type {type(value).__name__}")
