@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ from likewise.core.errors import LikewiseError
 from likewise.core.signature import Field, Signature
 from likewise.server.model import ServedModel
 from likewise.wire import decode
+from likewise.wire.encode import plain
 from likewise.wire.oip.declared import INPUT, datatype_of
 from likewise.wire.oip.outputs import rectangle
 from likewise.wire.tensor import shape_of
@@ -163,7 +163,7 @@ def _made_up(model: ServedModel) -> Example | None:
 def _example(
     signature: Signature, columns: tuple[str, ...] | None, rows: Sequence[object], params: Mapping[str, object]
 ) -> Example:
-    return Example(signature, columns, _plain(rows, _base64), _plain(rows, _ascii), _plain(params, _ascii))
+    return Example(signature, columns, _plain(rows, plain), _plain(rows, _ascii), _plain(params, _ascii))
 
 
 def _sample(spec: Mapping[str, Any]) -> object:
@@ -188,13 +188,9 @@ def _sample_tensor(spec: Mapping[str, Any]) -> object:
     return np.full(sizes, value, object).tolist()
 
 
-def _plain(value: object, write_bytes: Callable[[bytes], str]) -> Any:
-    """As JSON has it: dates as ISO 8601, what is not finite as null."""
-    return orjson.loads(orjson.dumps(value, default=write_bytes, option=orjson.OPT_NON_STR_KEYS))
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
+def _plain(value: object, otherwise: Callable[[Any], str]) -> Any:
+    """As JSON has it: what is not finite is null; `otherwise` writes what JSON has no type for."""
+    return orjson.loads(orjson.dumps(value, default=otherwise, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _ascii(value: bytes) -> str:

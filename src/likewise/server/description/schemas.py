@@ -11,7 +11,7 @@ from typing import Any
 
 from likewise.core.casts import INTEGERS, NULLABLE
 from likewise.core.signature import Field
-from likewise.wire.tensor import shape_of
+from likewise.wire.tensor import dtype_of, shape_of
 
 Json = dict[str, Any]
 
@@ -142,7 +142,7 @@ def tensor_row(field: Field) -> Json:
 
 def tensor_leaf(field: Field) -> Json:
     """One element of a tensor."""
-    dtype = str(mapping(field.raw.get("tensor-spec")).get("dtype"))
+    dtype = dtype_of(field)
     if dtype == "bool":
         return ref("boolean")
     if dtype.startswith("float"):

@@ -112,7 +112,9 @@ def _form(model: ServedModel, example: Example | None) -> str:
         columns = "".join(_control(field, values.get(str(field.name)), "columns") for field in fields)
         inner = f'<div class="{"" if len(fields) == 1 else "pair"}">{columns}</div>{_params_form(model)}'
     else:
-        inner = f'<div><label for="raw">Body<span>JSON</span></label>{_area("raw", "json", _raw(example))}</div>'
+        text = _dumped({"inputs": example.inputs}) if example else ""
+        area = f'<textarea id="raw" data-kind="json" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
+        inner = f'<div><label for="raw">Body<span>JSON</span></label>{area}</div>'
     return (
         "<noscript><p>The form needs JavaScript; the curl lines below do without it.</p></noscript>"
         f'<form id="try" hidden autocomplete="off">{inner}<button>Ask</button></form>'
@@ -158,14 +160,6 @@ def _choice(held: str, value: str, *, optional: bool) -> str:
     options = [*([""] if optional else []), "true", "false"]
     shown = "".join(f"<option{' selected' if option == value else ''}>{option}" for option in options)
     return f"<select {held}>{shown}</select>"
-
-
-def _area(identity: str, kind: str, text: str) -> str:
-    return f'<textarea id="{identity}" data-kind="{kind}" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
-
-
-def _raw(example: Example | None) -> str:
-    return "" if example is None else json.dumps({"inputs": example.inputs}, ensure_ascii=False)
 
 
 def _shell(model: ServedModel, example: Example | None, url: str, *, auth: bool) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from likewise.core.signature import Field, Signature
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS
-from likewise.wire.tensor import shape_of
+from likewise.wire.tensor import dtype_of, shape_of
 
 INPUT = "input"  # an unnamed input's name in the metadata; a request may give it any
 OUTPUT = "predict"
@@ -40,8 +40,7 @@ def only_output(signature: Signature) -> str:
 def datatype_of(field: Field) -> str | None:
     """The datatype of the field's elements; None where any may come, and where a row is an object."""
     if field.kind == "tensor":
-        spec = field.raw.get("tensor-spec")
-        return _of_dtype(str(spec.get("dtype"))) if isinstance(spec, Mapping) else None
+        return _of_dtype(dtype_of(field))
     return _COLUMNS.get(str(array_leaf(field)[0].get("type")))
 
 
