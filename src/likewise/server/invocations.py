@@ -62,15 +62,15 @@ async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101  a request is a task
-    watching: asyncio.Task[Message] | None = None
+    watching: asyncio.Future[Message] | None = None
 
-    def hung_up(watched: asyncio.Task[Message]) -> None:
+    def hung_up(watched: asyncio.Future[Message]) -> None:
         if not watched.cancelled():  # as it is, with all else, when the server stops at once
             task.cancel()
 
     def watch() -> None:
         nonlocal watching
-        watching = loop.create_task(_next(receive))
+        watching = asyncio.ensure_future(receive())
         watching.add_done_callback(hung_up)
 
     timer = loop.call_later(WATCH_AFTER_S, watch)
@@ -85,7 +85,3 @@ async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
         if watching is not None:
             watching.remove_done_callback(hung_up)
             watching.cancel()
-
-
-async def _next(receive: Receive) -> Message:
-    return await receive()

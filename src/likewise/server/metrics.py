@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -21,12 +24,10 @@ class Metrics(Observer):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._bundle = bundle
-        self._requests = self._counter("requests", "Requests answered.", "route", "status")
-        self._latency = self._histogram(
-            "request_seconds", "From the request's headers to its answer.", SECONDS, "route"
-        )
-        self._answered: dict[tuple[str, int], Counter] = {}
-        self._took: dict[str, Histogram] = {}
+        requests = self._counter("requests", "Requests answered.", "route", "status")
+        self._requests: Callable[[str, int], Counter] = cache(partial(requests.labels, bundle))
+        latency = self._histogram("request_seconds", "From the request's headers to its answer.", SECONDS, "route")
+        self._latency: Callable[[str], Histogram] = cache(partial(latency.labels, bundle))
         one = {"bundle": bundle}
         self._batch_items = self._histogram("batch_items", "Items in one run of the engine.", ITEMS).labels(**one)
         self._batch_tokens = self._histogram("batch_tokens", "Tokens in one run.", TOKENS).labels(**one)
@@ -81,15 +82,8 @@ class Metrics(Observer):
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        counter = self._answered.get((route, status))
-        if counter is None:
-            counter = self._requests.labels(bundle=self._bundle, route=route, status=status)
-            self._answered[route, status] = counter
-        counter.inc()
-        took = self._took.get(route)
-        if took is None:
-            took = self._took[route] = self._latency.labels(bundle=self._bundle, route=route)
-        took.observe(seconds)
+        self._requests(route, status).inc()
+        self._latency(route).observe(seconds)
 
     def exposition(self, accept: str, **gauges: float) -> tuple[bytes, str]:
         """The page in the form that `accept` asks for, and its content type."""

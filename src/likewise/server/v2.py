@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -15,7 +14,7 @@ from likewise.server.invocations import Scoring
 from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
-from likewise.wire import JSON, Call
+from likewise.wire import Call
 from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata, server_metadata
 
 
@@ -47,16 +46,16 @@ class V2:
 
     async def server(self, _: Request) -> Response:
         """Who answers, and which extensions it knows."""
-        return _json(server_metadata(name="likewise", version=likewise_version()))
+        return JSONResponse(server_metadata(name="likewise", version=likewise_version()))
 
     async def live(self, _: Request) -> Response:
         """Alive."""
-        return _json({"live": True})
+        return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
         """Warm, and not stopping."""
         self._service.check_ready()
-        return _json({"ready": True})
+        return JSONResponse({"ready": True})
 
     async def model(self, request: Request) -> Response:
         """Its inputs and outputs."""
@@ -65,13 +64,13 @@ class V2:
         said = model_metadata(
             model.signature, name=model.model_name, version=model.version or None, platform=self._service.engine_label
         )
-        return _json(said)
+        return JSONResponse(said)
 
     async def model_ready(self, request: Request) -> Response:
         """As the server's."""
         self.check_name(request.path_params)
         self._service.check_ready()
-        return _json({"name": self._service.model.model_name, "ready": True})
+        return JSONResponse({"name": self._service.model.model_name, "ready": True})
 
     def infer_codec(self, body: bytes, headers: Headers) -> tuple[Call, Encoder]:
         """One inference, JSON or with binary tensors."""
@@ -115,7 +114,3 @@ class _Infer(Scoring):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._v2.check_name(scope["path_params"])
         await super().__call__(scope, receive, send)
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type=JSON)

@@ -7,12 +7,12 @@ from likewise.core.errors import LikewiseError
 from likewise.server.auth import OPEN_PATHS
 from likewise.server.description.schemas import TEXT, Json, as_json, object_of, ref
 
-TAGS = {
-    "predictions": "MLflow's scoring protocol.",
-    "health": "For load balancers and people.",
-    "v2": "Open Inference Protocol v2.",
-    "pages": "What describes the service.",
-}
+TAGS = [
+    {"name": "predictions", "description": "MLflow's scoring protocol."},
+    {"name": "health", "description": "For load balancers and people."},
+    {"name": "v2", "description": "Open Inference Protocol v2."},
+    {"name": "pages", "description": "What describes the service."},
+]
 
 _YES = "Yes. The body is a line break."
 _VERSION = "The version, bare, as MLflow's own server prints it."
@@ -87,22 +87,17 @@ ERROR_SCHEMA = object_of(
 )
 """The one form of every error."""
 
-PARAMETERS: list[Json] = [
-    {
-        "name": "X-Request-Id",
-        "in": "header",
-        "description": "Comes back in the answer and stands in the log; 1 to 128 of A-Z a-z 0-9 . _ : -, any other is "
-        "replaced.",
-        "schema": TEXT,
-    },
-    {
-        "name": "traceparent",
-        "in": "header",
-        "description": "W3C Trace Context: its trace id stands in the log.",
-        "schema": TEXT,
-    },
+
+def header(name: str, description: str) -> Json:
+    """A header that a request may send along."""
+    return {"name": name, "in": "header", "description": description, "schema": TEXT}
+
+
+_REQUEST_ID = "Comes back in the answer and stands in the log; 1 to 128 of A-Z a-z 0-9 . _ : -, any other is replaced."
+PARAMETERS = [
+    header("X-Request-Id", _REQUEST_ID),
+    header("traceparent", "W3C Trace Context: its trace id stands in the log."),
 ]
-"""What a request may send along."""
 
 
 def operation(name: str, tag: str, summary: str, ok: str, content: Json, failures: str, **more: object) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from likewise.core.casts import INTEGERS, NESTED, NULLABLE
 from likewise.core.signature import Field, Signature
@@ -53,15 +53,10 @@ class Forms:
     split: Json | None
     records: Json | None
     inputs: Json
-    document: Json | None = None
 
 
 def forms(signature: Signature) -> Forms:
-    """The forms of `POST /invocations` for the model's signature."""
-    return replace(_tables(signature), document=_document(signature))
-
-
-def _tables(signature: Signature) -> Forms:
+    """The tables of `POST /invocations` for the model's signature."""
     fields = signature.inputs
     if not fields:
         return _free()
@@ -70,7 +65,7 @@ def _tables(signature: Signature) -> Forms:
     return _unnamed_tensor(fields[0]) if signature.is_tensor else _unnamed_columns(fields)
 
 
-def _document(signature: Signature) -> Json | None:
+def document_schema(signature: Signature) -> Json | None:
     """The body of a chat or completion model; None where the model has columns, and none of its keys is among them."""
     fields = signature.inputs or ()
     if fields and not any(field.name in KEYS for field in fields):

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from likewise.core.signature import Field, Signature
 from likewise.server.description import common
 from likewise.server.description.examples import Example, example_of
-from likewise.server.description.form_schemas import forms, params_schema
+from likewise.server.description.form_schemas import document_schema, forms, params_schema
 from likewise.server.description.openapi_v2 import infer_operation, v2_schemas
 from likewise.server.description.schemas import TYPES, Json, array_of, as_json, nullable, object_of, ref
 from likewise.server.model import ServedModel, mlflow_version
@@ -41,7 +41,7 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
         "openapi": "3.1.0",
         "info": _info(model, body_limit, auth=auth),
         "servers": [{"url": url.rstrip("/") or "/"}],
-        "tags": [{"name": name, "description": text} for name, text in common.TAGS.items()],
+        "tags": common.TAGS,
         "paths": _paths(model, bodies),
         "components": common.components(model.digest),
     }
@@ -159,7 +159,7 @@ def _bodies(signature: Signature) -> dict[str, Json]:
         "DataframeRecords": _body("dataframe_records", held.records, f"MLflow 2 and 3: {_RECORDS}"),
         "Instances": _body("instances", held.inputs, "Records, or plain values where the model takes one column."),
         "Inputs": _body("inputs", held.inputs, "As `instances`; or columns of values, all of one length."),
-        "Document": held.document,
+        "Document": document_schema(signature),
         "Split": held.split and {"description": f"MLflow 1: {_SPLIT}", **held.split},
         "Records": held.records and {"description": f"MLflow 1: {_RECORDS}", **held.records},
         "Csv": _csv(signature),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from likewise.core.signature import Field
-from likewise.server.description.common import PARAMETERS, operation
+from likewise.server.description.common import PARAMETERS, header, operation
 from likewise.server.description.examples import Example
 from likewise.server.description.schemas import TEXT, Json, array_of, as_json, object_of, ref
 from likewise.server.model import ServedModel
@@ -23,12 +23,7 @@ _DECLARED = array_of(object_of({"name": TEXT, "datatype": _DATATYPE, "shape": ar
 _OUTPUT = object_of(
     {"name": TEXT, "shape": _SHAPE, "datatype": _DATATYPE}, {"data": _DATA, "parameters": {"type": "object"}}
 )
-_LENGTH: Json = {
-    "name": HEADER_LENGTH,
-    "in": "header",
-    "description": "Bytes of the JSON before the binary tensors; left out where there are none.",
-    "schema": TEXT,
-}
+_LENGTH = header(HEADER_LENGTH, "Bytes of the JSON before the binary tensors; left out where there are none.")
 _INFER = (
     "An input a column of the model, of the shape [rows] or [rows, 1]; or its tensors. Inputs have one first "
     f"dimension, and `data` as many elements as `shape` says. Tensors may stand behind the JSON: {HEADER_LENGTH} is "
@@ -38,7 +33,9 @@ _INFER = (
 
 def infer_operation(example: Example | None) -> Json:
     """`POST /v2/models/{model}/infer`."""
-    shown = {"examples": {"rows": {"value": example.infer}}} if example and example.infer else {}
+    body: Json = {"schema": ref("InferenceRequest")}
+    if example and example.infer:
+        body["examples"] = {"rows": {"value": example.infer}}
     held = operation(
         "v2_infer",
         "v2",
@@ -48,10 +45,7 @@ def infer_operation(example: Example | None) -> Json:
         "400 404 405 408 413 415 422 500 503 504",
         description=_INFER,
         parameters=[*PARAMETERS, _LENGTH],
-        requestBody={
-            "required": True,
-            "content": {"application/json": {"schema": ref("InferenceRequest"), **shown}},
-        },
+        requestBody={"required": True, "content": {"application/json": body}},
     )
     text = "The JSON's bytes, where binary tensors follow it."
     length = {"description": text, "schema": {"type": "integer", "minimum": 0}}
