@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as stn
 from tests.support.oip import ANY, DTYPES, ONE, UNSAID, answered, column, read, signature, spec, without_nan
 
 from likewise.core.errors import BadRequest, ModelFailed
-from likewise.wire.oip import InferCall, encode_infer, model_metadata, server_metadata
+from likewise.wire.oip import InferCall, encode_infer, model_metadata
 
 # --- what comes out --------------------------------------------------------------------------------------------------
 
@@ -245,8 +245,3 @@ def test_unnamed_inputs_have_names_in_the_metadata_that_a_request_may_use() -> N
     assert isinstance(listed, list)
     sent = [entry | {"shape": [1], "data": [value]} for entry, value in zip(listed, ["a", 1], strict=True)]
     assert list(read(*sent, of=of).table.rows) == [("a", 1)]
-
-
-def test_the_server_says_that_it_reads_binary_tensors() -> None:
-    held = server_metadata(name="likewise", version="0.1.0")
-    assert held == {"name": "likewise", "version": "0.1.0", "extensions": ["binary_tensor_data"]}

@@ -24,14 +24,22 @@ WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing t
 
 
 class Scoring:
-    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect."""
+    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect.
 
-    def __init__(self, service: Service, options: ServerOptions, codec: Codec) -> None:
+    check: raises for a request that is refused whatever its body.
+    """
+
+    def __init__(
+        self, service: Service, options: ServerOptions, codec: Codec, check: Callable[[Scope], None] | None = None
+    ) -> None:
         self._service = service
         self._options = options
         self._codec = codec
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._check is not None:
+            self._check(scope)
         headers, options = Headers(scope=scope), self._options
         body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
         large = len(body) > OFF_LOOP_BYTES or PARQUET in headers.get("content-type", "").lower()

@@ -6,7 +6,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from likewise.core.errors import RouteNotFound
 from likewise.server.codec import Encoded, Encoder
@@ -15,7 +15,9 @@ from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
 from likewise.wire import Call
-from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata, server_metadata
+from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata
+
+EXTENSIONS = ["binary_tensor_data"]
 
 
 class V2:
@@ -27,7 +29,7 @@ class V2:
 
     def routes(self) -> list[Route]:
         """Server, health, model, infer."""
-        infer = _Infer(self, self._service, self._options)
+        infer = Scoring(self._service, self._options, self.infer_codec, self.check_name)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
             for version in ("", "/versions/{version}")
@@ -46,7 +48,7 @@ class V2:
 
     async def server(self, _: Request) -> Response:
         """Who answers, and which extensions it knows."""
-        return JSONResponse(server_metadata(name="likewise", version=likewise_version()))
+        return JSONResponse({"name": "likewise", "version": likewise_version(), "extensions": EXTENSIONS})
 
     async def live(self, _: Request) -> Response:
         """Alive."""
@@ -59,7 +61,7 @@ class V2:
 
     async def model(self, request: Request) -> Response:
         """Its inputs and outputs."""
-        self.check_name(request.path_params)
+        self.check_name(request.scope)
         model = self._service.model
         said = model_metadata(
             model.signature, name=model.model_name, version=model.version or None, platform=self._service.engine_label
@@ -68,7 +70,7 @@ class V2:
 
     async def model_ready(self, request: Request) -> Response:
         """As the server's."""
-        self.check_name(request.path_params)
+        self.check_name(request.scope)
         self._service.check_ready()
         return JSONResponse({"name": self._service.model.model_name, "ready": True})
 
@@ -88,9 +90,9 @@ class V2:
 
         return call, encode
 
-    def check_name(self, asked: dict[str, str]) -> None:
+    def check_name(self, scope: Scope) -> None:
         """RouteNotFound for another model, or another version of it."""
-        model = self._service.model
+        model, asked = self._service.model, scope["path_params"]
         if asked["model"] != model.model_name:
             raise RouteNotFound(
                 f"there is no model {asked['model']!r} here", remedy=f"ask /v2/models/{model.model_name}"
@@ -102,15 +104,3 @@ class V2:
                 f"there is no version {version!r} of {model.model_name} here: {held}",
                 remedy=f"ask /v2/models/{model.model_name}",
             )
-
-
-class _Infer(Scoring):
-    """`/infer` of the one model that is there."""
-
-    def __init__(self, v2: V2, service: Service, options: ServerOptions) -> None:
-        super().__init__(service, options, v2.infer_codec)
-        self._v2 = v2
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._v2.check_name(scope["path_params"])
-        await super().__call__(scope, receive, send)

@@ -13,7 +13,6 @@ import orjson
 from likewise.core.errors import ModelFailed
 from likewise.wire.call import Form
 
-JSON = "application/json"
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 
 

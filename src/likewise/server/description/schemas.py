@@ -53,23 +53,17 @@ def whole_number(low: int, high: int) -> Json:
     return {"anyOf": [*parts, {"type": "boolean"}]}
 
 
-def _floating(text: str) -> Json:
-    return {
-        "description": text,
-        "anyOf": [
-            {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
-            {"type": "string", "pattern": _DECIMAL},
-            {"type": "boolean"},
-        ],
-    }
-
-
+_NUMBER: Json = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_FLOATING: Json = {
+    "description": "A number; taken as text too.",
+    "anyOf": [_NUMBER, {"type": "string", "pattern": _DECIMAL}, {"type": "boolean"}],
+}
 TYPES: Mapping[str, Json] = {
     "string": {"description": "Text.", "type": "string"},
     "integer": {"description": "A whole number of 32 bits; taken as text too.", **whole_number(*INTEGERS["integer"])},
     "long": {"description": "A whole number of 64 bits; taken as text too.", **whole_number(*INTEGERS["long"])},
-    "float": _floating("A number; taken as text too."),
-    "double": _floating("A number; taken as text too."),
+    "float": _FLOATING,
+    "double": _FLOATING,
     "boolean": {
         "description": "true or false; 1 and 0, and the words as text, are taken too.",
         "anyOf": [
@@ -164,8 +158,8 @@ def param_schema(field: Field) -> Json:
     strict: dict[str, Json] = {
         "string": {"type": "string"},
         "boolean": {"type": "boolean"},
-        "double": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
-        "float": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        "double": _NUMBER,
+        "float": _NUMBER,
         **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
     }
     one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))

@@ -1,4 +1,4 @@
-"""What the signature declares of a field, in the protocol's terms."""
+"""What the signature declares, in the protocol's terms."""
 
 from __future__ import annotations
 
@@ -22,6 +22,27 @@ _COLUMNS = {
     "float": "FP32",
     "double": "FP64",
 }
+
+
+def model_metadata(signature: Signature, *, name: str, version: str | None, platform: str) -> dict[str, object]:
+    """The model's inputs and outputs as its signature declares them; none where it does not.
+
+    -1 is a dimension that varies; a column is [-1], and BYTES where its values may be of any type.
+    """
+    return {
+        "name": name,
+        "versions": [] if version is None else [version],
+        "platform": platform,
+        "inputs": _tensors(signature.inputs, INPUT),
+        "outputs": _tensors(signature.outputs, OUTPUT),
+    }
+
+
+def _tensors(fields: Sequence[Field] | None, alone: str) -> list[dict[str, object]]:
+    return [
+        {"name": name, "datatype": datatype_of(field) or "BYTES", "shape": shape_in_metadata(field)}
+        for name, field in named(fields, alone).items()
+    ]
 
 
 def named(fields: Sequence[Field] | None, alone: str) -> dict[str, Field]:
