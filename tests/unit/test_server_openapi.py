@@ -281,6 +281,13 @@ def test_an_example_that_is_none_or_too_long_is_made_up(example: bytes) -> None:
     assert value == {"dataframe_records": [{"v": "some text"}]}
 
 
+def test_an_example_with_none_of_the_columns_is_made_up() -> None:
+    body = {"dataframe_split": {"columns": ["other"], "data": [[1]]}}
+    document = document_of(SIGNATURES["all optional"], example=json.dumps(body).encode())
+    examples = content_of(document)["application/json"]["examples"]
+    assert examples["dataframe_records"]["value"] == {"dataframe_records": [{"n": 1}]}
+
+
 ROUTES = {
     *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics", "/openapi.json", "/docs", "/", "/v2"),
     *("/v2/health/live", "/v2/health/ready", "/v2/models/{model}", "/v2/models/{model}/ready"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import orjson
 from starlette.applications import Starlette
@@ -95,14 +96,16 @@ def create_app(
     return app
 
 
+_ASSETS = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may link a package's files
+
+
+@dataclass(eq=False)
 class _Pages:
     """What is only read."""
 
-    def __init__(self, service: Service, metrics: Metrics, options: ServerOptions) -> None:
-        self._service = service
-        self._metrics = metrics
-        self._options = options
-        self._assets = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may link a package's files
+    service: Service
+    counted: Metrics
+    options: ServerOptions
 
     def routes(self) -> list[Route]:
         return [
@@ -123,7 +126,7 @@ class _Pages:
 
     async def ready(self, _: Request) -> Response:
         """Warm, and not stopping."""
-        self._service.check_ready()
+        self.service.check_ready()
         return Response("\n", media_type=JSON)
 
     async def version(self, _: Request) -> Response:
@@ -132,16 +135,16 @@ class _Pages:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
-        page, content_type = self._metrics.exposition(request.headers.get("accept", ""), **self._service.gauges)
+        page, content_type = self.counted.exposition(request.headers.get("accept", ""), **self.service.gauges)
         return Response(page, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:
         """The described API."""
         document = describe(
-            self._service.model,
+            self.service.model,
             url=str(request.base_url),
-            auth=self._options.token_file is not None,
-            body_limit=self._options.body_limit_bytes,
+            auth=self.options.token_file is not None,
+            body_limit=self.options.body_limit_bytes,
         )
         return Response(orjson.dumps(document), media_type=JSON)
 
@@ -151,18 +154,18 @@ class _Pages:
 
     async def asset(self, request: Request) -> Response:
         """A file of `/docs`; a browser keeps it, and asks each time whether it is still the same."""
-        answer = await self._assets.get_response(f"docs/{request.path_params['file']}", request.scope)
+        answer = await _ASSETS.get_response(f"docs/{request.path_params['file']}", request.scope)
         answer.headers["Cache-Control"] = "no-cache"
         return answer
 
     async def page(self, request: Request) -> Response:
         """The model, and how to ask it."""
-        service = self._service
+        service = self.service
         text = landing_page(
             service.model,
             engine=service.engine_label,
             state=service.state.value,
             url=str(request.base_url),
-            auth=self._options.token_file is not None,
+            auth=self.options.token_file is not None,
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": CSP})

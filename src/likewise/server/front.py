@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -34,37 +35,28 @@ _STATIC = frozenset(
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
 
 
+@dataclass(eq=False)
 class Front:
     """Wraps the app. `hot` are handlers by path that go past the app's own routing, because they are asked most."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        service: Service,
-        metrics: Metrics,
-        hot: Mapping[str, ASGIApp],
-        tokens: Tokens | None,
-        log: AccessLog | None,
-    ) -> None:
-        self._app = app
-        self._service = service
-        self._metrics = metrics
-        self._hot = hot
-        self._tokens = tokens
-        self._log = log
+    app: ASGIApp
+    service: Service
+    metrics: Metrics
+    hot: Mapping[str, ASGIApp]
+    tokens: Tokens | None
+    log: AccessLog | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        exchange = _Exchange(scope, send, self._service)
+        exchange = _Exchange(scope, send, self.service)
         try:
-            if self._tokens is not None and path not in OPEN_PATHS:
-                self._tokens.check(exchange.headers)
-            handler = self._hot.get(path) if scope["method"] == "POST" else None
-            await (handler or self._app)(scope, receive, exchange.send)
+            if self.tokens is not None and path not in OPEN_PATHS:
+                self.tokens.check(exchange.headers)
+            handler = self.hot.get(path) if scope["method"] == "POST" else None
+            await (handler or self.app)(scope, receive, exchange.send)
         except ClientDisconnect:
             exchange.status = HUNG_UP
         except BaseException as error:  # noqa: BLE001  raised again where there is no answer to it
@@ -79,7 +71,7 @@ class Front:
         if exchange.status:
             raise error
         if isinstance(error, asyncio.CancelledError):  # the server stops, and waits no longer for this answer
-            if self._service.state is not State.DRAINING:
+            if self.service.state is not State.DRAINING:
                 raise error
             error = Draining("the server stopped before the model had answered", remedy="send it to another server")
         if not isinstance(error, Exception):
@@ -94,10 +86,10 @@ class Front:
 
     def _note(self, exchange: _Exchange, path: str, scope: Scope) -> None:
         route, seconds = _route(path), time.perf_counter() - exchange.began
-        self._metrics.answered(route, exchange.status, seconds)
-        if self._log is None:
+        self.metrics.answered(route, exchange.status, seconds)
+        if self.log is None:
             return
-        self._log.add(
+        self.log.add(
             {
                 "time": now(),
                 "request_id": exchange.request_id,

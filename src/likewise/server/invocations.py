@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from starlette.datastructures import Headers
@@ -23,29 +24,27 @@ OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that 
 WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing that its caller has gone
 
 
+@dataclass(eq=False)
 class Scoring:
     """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect.
 
     check: raises for a request that is refused whatever its body.
     """
 
-    def __init__(
-        self, service: Service, options: ServerOptions, codec: Codec, check: Callable[[Scope], None] | None = None
-    ) -> None:
-        self._service = service
-        self._options = options
-        self._codec = codec
-        self._check = check
+    service: Service
+    options: ServerOptions
+    codec: Codec
+    check: Callable[[Scope], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._check is not None:
-            self._check(scope)
-        headers, options = Headers(scope=scope), self._options
+        if self.check is not None:
+            self.check(scope)
+        headers, options = Headers(scope=scope), self.options
         body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
         large = len(body) > OFF_LOOP_BYTES or PARQUET in headers.get("content-type", "").lower()
-        call, encode = await _off_loop(large, self._codec, body, headers)
-        results = await _while_connected(receive, self._service.predict(call))
-        predictions = self._service.predictions(call, results)
+        call, encode = await _off_loop(large, self.codec, body, headers)
+        results = await _while_connected(receive, self.service.predict(call))
+        predictions = self.service.predictions(call, results)
         await _send(send, await _off_loop(large, encode, predictions))
 
 

@@ -17,8 +17,6 @@ from likewise.server.service import Service
 from likewise.wire import Call
 from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata
 
-EXTENSIONS = ["binary_tensor_data"]
-
 
 class V2:
     """One model, under its short name, with or without its version."""
@@ -48,7 +46,7 @@ class V2:
 
     async def server(self, _: Request) -> Response:
         """Who answers, and which extensions it knows."""
-        return JSONResponse({"name": "likewise", "version": likewise_version(), "extensions": EXTENSIONS})
+        return JSONResponse({"name": "likewise", "version": likewise_version(), "extensions": ["binary_tensor_data"]})
 
     async def live(self, _: Request) -> Response:
         """Alive."""

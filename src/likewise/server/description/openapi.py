@@ -15,7 +15,7 @@ from likewise.server.description import common
 from likewise.server.description.examples import Example, example_of
 from likewise.server.description.form_schemas import document_schema, forms, params_schema
 from likewise.server.description.openapi_v2 import infer_operation, v2_schemas
-from likewise.server.description.schemas import TYPES, Json, array_of, as_json, nullable, object_of, ref
+from likewise.server.description.schemas import TEXT, TYPES, Json, array_of, as_json, nullable, object_of, ref
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.wire.content import CSV, JSON, PARQUET
 from likewise.wire.document import KEYS
@@ -24,7 +24,7 @@ from likewise.wire.mlflow import FORMS
 _BARE = re.compile(r"[^\",\r\n]+")  # a CSV's field without quotes
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # in a pattern
 _OUTPUTS: dict[str, Json] = {
-    "string": {"type": "string"},
+    "string": TEXT,
     "boolean": {"type": ["boolean", "integer"]},
     **{kind: {"type": "integer"} for kind in ("integer", "long")},
     **{kind: {"type": "number"} for kind in ("float", "double")},
@@ -73,15 +73,10 @@ def _paths(model: ServedModel, bodies: Json) -> Json:
         **common.read_operations(),
         "/v2/models/{model}/infer": infer_operation(example),
     }
-    if model.version:  # else there are no such paths
-        operations |= {
-            path.replace("{model}", "{model}/versions/{version}"): {
-                **held,
-                "operationId": f"{held['operationId']}_version",
-            }
-            for path, held in operations.items()
-            if "{model}" in path
-        }
+    for path, held in list(operations.items()) if model.version else ():  # without one there are no such paths
+        if "{model}" in path:
+            versioned = path.replace("{model}", "{model}/versions/{version}")
+            operations[versioned] = {**held, "operationId": f"{held['operationId']}_version"}
     names = {"model": model.model_name, "version": model.version}
     return {path: _item(path, held, names) for path, held in operations.items()}
 
@@ -177,8 +172,7 @@ _CELLS = {
     "string": '("([^"]|"")*"|[^",\\r\\n]+)',
     "long": "[+-]?[0-9]{1,18}",
     "integer": "[+-]?[0-9]{1,9}",
-    "double": "[+-]?[0-9]{1,40}(\\.[0-9]{0,40})?",
-    "float": "[+-]?[0-9]{1,40}(\\.[0-9]{0,40})?",
+    **dict.fromkeys(("double", "float"), "[+-]?[0-9]{1,40}(\\.[0-9]{0,40})?"),
     "boolean": "([Tt]rue|[Ff]alse)",
 }
 

@@ -1,6 +1,5 @@
 """What the service says of itself to people: the page at `/`, and `/docs`."""
 
-from likewise.server.pages.look import ASSETS, CSP, DOCS, DOCS_CSP
-from likewise.server.pages.page import curl_line, landing_page
+from likewise.server.pages.page import ASSETS, CSP, DOCS, DOCS_CSP, curl_line, landing_page
 
 __all__ = ["ASSETS", "CSP", "DOCS", "DOCS_CSP", "curl_line", "landing_page"]
