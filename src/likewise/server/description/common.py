@@ -25,7 +25,7 @@ _MODEL_READY = as_json({"type": "object", "properties": {"name": TEXT, "ready": 
 _HTML: Json = {"text/html": {"schema": TEXT}}
 _EXPOSITION: Json = {"text/plain": {}, "application/openmetrics-text": {}}
 
-_READ: dict[str, tuple[str, str, str, str, Json, str]] = {
+READ: dict[str, tuple[str, str, str, str, Json, str]] = {
     "/ping": ("ping", "health", "Whether the process lives.", _YES, {}, "405"),
     "/health": ("health", "health", "As /ping.", _YES, {}, "405"),
     "/ready": ("ready", "health", "Whether the model is warm and the server is not stopping.", _YES, {}, "405 503"),
@@ -40,7 +40,7 @@ _READ: dict[str, tuple[str, str, str, str, Json, str]] = {
     "/docs": ("docs", "pages", "This description, to be read.", "The page.", _HTML, "405"),
     "/openapi.json": ("openapi", "pages", "This description.", "The page.", as_json({"type": "object"}), "405"),
 }
-"""By path: the arguments of `operation`."""
+"""By path, the arguments of `operation` for what is asked without a body."""
 
 _ERRORS: dict[str, tuple[type[LikewiseError], str, str]] = {
     "400": (errors.BadRequest, "BadRequest", "What was sent is wrong; the message names the column and the row."),
@@ -105,11 +105,6 @@ def operation(name: str, tag: str, summary: str, ok: str, content: Json, failure
     answer = {"description": ok, "headers": {**_HEADERS}, **({"content": content} if content else {})}
     failed = {status: {"$ref": f"#/components/responses/{_ERRORS[status][1]}"} for status in failures.split()}
     return {"tags": [tag], "operationId": name, "summary": summary, **more, "responses": {"200": answer, **failed}}
-
-
-def read_operations() -> dict[str, Json]:
-    """By path, the operations that send no body."""
-    return {path: operation(*arguments) for path, arguments in _READ.items()}
 
 
 def components(digest: str) -> Json:

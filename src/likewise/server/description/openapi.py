@@ -70,7 +70,7 @@ def _paths(model: ServedModel, bodies: Json) -> Json:
     example = example_of(model)
     operations = {
         "/invocations": _invocations(bodies, example),
-        **common.read_operations(),
+        **{path: common.operation(*arguments) for path, arguments in common.READ.items()},
         "/v2/models/{model}/infer": infer_operation(example),
     }
     for path, held in list(operations.items()) if model.version else ():  # without one there are no such paths

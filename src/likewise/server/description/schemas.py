@@ -169,13 +169,10 @@ def param_schema(field: Field) -> Json:
 
 def _object(properties: Mapping[str, object], binary: str) -> Json:
     specs = {str(name): mapping(spec) for name, spec in properties.items()}
-    needed = [name for name, spec in specs.items() if spec.get("required", True)]
-    held = {
-        name: value_schema(spec, binary) if name in needed else nullable(value_schema(spec, binary))
-        for name, spec in specs.items()
-    }
-    required = {"required": needed} if needed else {}
-    return {"type": "object", "properties": held, **required, "additionalProperties": False}
+    held = {name: value_schema(spec, binary) for name, spec in specs.items()}
+    needed = {name: schema for name, schema in held.items() if specs[name].get("required", True)}
+    optional = {name: nullable(schema) for name, schema in held.items() if name not in needed}
+    return object_of(needed, optional, additionalProperties=False)
 
 
 def exactly(size: int) -> Json:
