@@ -89,7 +89,7 @@ def test_the_policy_allows_files_of_this_server_and_no_script_within_the_page() 
         assert policy == {
             "default-src": "'none'",
             "script-src": "'self'",
-            "style-src": "'self' 'unsafe-inline'",
+            "style-src": "'self'",
             "connect-src": "'self'",
             "img-src": "data:",
             "base-uri": "'none'",

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 Json = dict[str, Any]
 
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
-NOT_TOLD = ("differ in length", ".index", "lists of one length", "values for ")  # what no schema can say
+NOT_TOLD = ("differ in length", ".index", "lists of one length", "values for ", "-02-29")  # what no schema can say
 
 
 def signature_of(inputs: list[Json] | None, params: list[Json] | None = None) -> Signature:

@@ -40,8 +40,8 @@ def _allowed(text: str) -> str:
 CSP = _policy(_allowed(_SCRIPT), _allowed(_STYLE))
 """The header Content-Security-Policy of `/`: its own script and style alone."""
 
-DOCS_CSP = _policy("'self'", "'self' 'unsafe-inline'")
-"""That of `/docs`: the files below it; Swagger UI writes styles into its elements."""
+DOCS_CSP = _policy("'self'", "'self'")
+"""That of `/docs`: the files below it."""
 
 _EXAMPLE_SHOWN = 2000
 _SHELL_BREAK = " \\\n  "
