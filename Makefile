@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all test-fast check format lint types imports bench lock clean
+.PHONY: demo test test-all test-fast check format lint types imports bench lock vendor clean
 
 demo: $(READY)
 	$(BIN)/likewise demo
@@ -50,6 +50,18 @@ bench: $(READY)
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-package likewise pyproject.toml -o requirements.lock
+
+# The page /docs is Swagger UI, kept here as npm has it: so nobody's browser needs another host.
+SWAGGER_UI := 5.35.0
+DOCS := src/likewise/server/pages/assets/docs
+PACKED := build/vendor
+
+vendor:
+	mkdir -p $(PACKED)
+	npm pack --pack-destination $(PACKED) swagger-ui-dist@$(SWAGGER_UI)
+	tar -xzf $(PACKED)/swagger-ui-dist-$(SWAGGER_UI).tgz -C $(PACKED)
+	cp $(addprefix $(PACKED)/package/,swagger-ui-bundle.js swagger-ui.css LICENSE) $(DOCS)
+	cat $(addprefix $(PACKED)/package/,NOTICE swagger-ui-bundle.js.LICENSE.txt) > $(DOCS)/NOTICE
 
 $(READY): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "Likewise needs Python 3.11, 3.12 or 3.13 (set PYTHON=/path/to/python)"; exit 2; }

@@ -10,7 +10,8 @@ from tests.support.processes import until_async
 from tests.support.service import Service, asking, check_error, client_of, served
 
 OPEN = ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
-CLOSED = ("/", "/version", "/metrics", "/openapi.json", "/docs", "/v2", "/v2/models/text", "/v2/models/text/ready")
+PAGES = ("/", "/openapi.json", "/docs", "/docs/start.js")
+CLOSED = (*PAGES, "/version", "/metrics", "/v2", "/v2/models/text", "/v2/models/text/ready")
 
 
 def bearer(token: str) -> dict[str, str]:

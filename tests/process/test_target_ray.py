@@ -72,7 +72,8 @@ def test_the_server_stands_behind_the_prefix(
         assert answer.headers["X-Likewise-Bundle"] == ray_models[1].digest
         assert answer.headers["X-Likewise-Engine"] == "testing/native"
         assert answer.headers["X-Request-Id"] == "abc"
-    for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", "/openapi.json", "/docs", "/", ""):
+    pages = ("/openapi.json", "/docs", "/docs/start.js", "/", "")
+    for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", *pages):
         assert httpx.get(url + path).status_code == 200, path
     assert f"{url}/invocations" in httpx.get(url).text
     assert httpx.get(url + "/nothing").json()["error_code"] == "ENDPOINT_NOT_FOUND"

@@ -78,7 +78,8 @@ def test_the_server_answers_through_it_as_it_does_alone(
             assert answer.headers.get_list("X-Request-Id") == ["abc"]
         (made_up,) = httpx.post(url, json=body).headers.get_list("X-Request-Id")
         assert made_up
-        for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", "/openapi.json", "/docs", "/", ""):
+        pages = ("/openapi.json", "/docs", "/docs/start.js", "/", "")
+        for path in ("/ready", "/ping", "/version", "/metrics", "/v2/health/ready", *pages):
             assert httpx.get(url + path).status_code == 200, path
         assert f"{url}/invocations" in httpx.get(url).text
         unknown = httpx.get(url + "/nothing")

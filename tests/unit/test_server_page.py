@@ -1,4 +1,4 @@
-"""The pages: all that is served is said, escaped, asks no other host, and stands under any prefix."""
+"""The page at `/`: all that is served is said, escaped, asks no other host, and stands under any prefix."""
 
 import base64
 import hashlib
@@ -12,10 +12,7 @@ import pytest
 
 from likewise.core.signature import Signature
 from likewise.server import ServedModel
-from likewise.server.description.openapi import describe
-from likewise.server.pages import curl_line
-from likewise.server.pages.docs_page import docs_page
-from likewise.server.pages.page import CSP, landing_page
+from likewise.server.pages import CSP, curl_line, landing_page
 from likewise.wire import Form, decode
 from likewise.wire.oip import decode_infer
 
@@ -84,12 +81,6 @@ def landing(of: Signature, *, auth: bool = False, example: object = None, url: s
     return Read(landing_page(served, engine=f"text/{EVIL}", state="ready", url=url, auth=auth))
 
 
-def docs(of: Signature, *, auth: bool = False) -> Read:
-    served = model(of)
-    return Read(docs_page(describe(served, url="http://test/", auth=auth, body_limit=1000)))
-
-
-every_page = pytest.mark.parametrize("page", [landing, docs])
 every_signature = pytest.mark.parametrize("of", [TYPED, TENSOR, ROWS, TEXT, Signature()])
 
 
@@ -101,18 +92,16 @@ def asked(words: list[str]) -> tuple[str, list[str], str]:
     return words[1], headers, body
 
 
-@every_page
 @every_signature
-def test_nothing_of_the_model_becomes_markup(page: Any, of: Signature) -> None:
-    read = page(of)
+def test_nothing_of_the_model_becomes_markup(of: Signature) -> None:
+    read = landing(of)
     assert EVIL in "".join(text for texts in read.texts.values() for text in texts)
-    assert len(read.all("script")) == (1 if page is landing else 0)
+    assert len(read.all("script")) == 1
     assert not any(name.startswith("on") or name == "style" for _, held in read.tags for name in held)
 
 
-@every_page
-def test_the_policy_allows_just_the_style_and_the_script_that_are_there(page: Any) -> None:
-    read = page(TYPED)
+def test_the_policy_allows_just_the_style_and_the_script_that_are_there() -> None:
+    read = landing(TYPED)
     for tag in ("style", "script"):
         for text in read.texts.get(tag, []):
             digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -121,9 +110,8 @@ def test_the_policy_allows_just_the_style_and_the_script_that_are_there(page: An
     assert "unsafe" not in CSP
 
 
-@every_page
-def test_links_are_relative_and_lead_to_no_other_host(page: Any) -> None:
-    read = page(TYPED)
+def test_links_are_relative_and_lead_to_no_other_host() -> None:
+    read = landing(TYPED)
     targets = [held[name] for _, held in read.tags for name in ("href", "src", "action") if name in held]
     assert targets
     assert not [target for target in targets if re.match(r"/|[a-z]+:(?!,)", target) and target != "data:,"]
@@ -131,9 +119,8 @@ def test_links_are_relative_and_lead_to_no_other_host(page: Any) -> None:
     assert "@import" not in read.texts["style"][0]
 
 
-@every_page
-def test_each_label_and_each_anchor_has_what_it_names(page: Any) -> None:
-    read = page(TYPED)
+def test_each_label_and_each_anchor_has_what_it_names() -> None:
+    read = landing(TYPED)
     identities = [held["id"] for _, held in read.tags if "id" in held]
     assert len(identities) == len(set(identities))
     assert {held["for"] for held in read.all("label")} <= set(identities)
@@ -188,18 +175,6 @@ def test_each_curl_line_is_a_request_that_is_taken(of: Signature, auth: bool) ->
             assert url == "http://test/NAME/invocations"
             forms.append(decode(body.encode(), "application/json", of).form)
     assert forms == [Form.MLFLOW, Form.LEGACY]
-
-
-def test_the_docs_show_a_command_a_route() -> None:
-    read = docs(TEXT, auth=True)
-    commands = {
-        url: headers for url, headers, _ in (asked(shlex.split(t)) for t in read.texts["pre"] if t[:5] == "curl ")
-    }
-    assert len(commands) == 18
-    assert {url for url, headers in commands.items() if not headers} == {
-        f"http://test{path}" for path in ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
-    }
-    assert not any("{" in url for url in commands)
 
 
 def test_the_command_on_the_terminal_is_one_line_with_the_models_own_example() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import orjson
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import StaticFiles
 
 from likewise.core.engine import Engine
 from likewise.dataplane import PlaneOptions
@@ -26,7 +28,7 @@ from likewise.server.invocations import Scoring
 from likewise.server.metrics import Metrics
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.options import ServerOptions
-from likewise.server.pages import CSP, docs_page, landing_page
+from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
 from likewise.server.service import Service
 from likewise.server.v2 import V2
 from likewise.wire import JSON
@@ -94,13 +96,16 @@ def create_app(
     return app
 
 
+_ASSETS = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may link a package's files
+
+
+@dataclass(eq=False)
 class _Pages:
     """What is only read."""
 
-    def __init__(self, service: Service, metrics: Metrics, options: ServerOptions) -> None:
-        self._service = service
-        self._metrics = metrics
-        self._options = options
+    service: Service
+    counted: Metrics
+    options: ServerOptions
 
     def routes(self) -> list[Route]:
         return [
@@ -111,6 +116,7 @@ class _Pages:
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
             Route("/docs", self.docs),
+            Route("/docs/{file}", self.asset),
             Route("/", self.page),
         ]
 
@@ -120,7 +126,7 @@ class _Pages:
 
     async def ready(self, _: Request) -> Response:
         """Warm, and not stopping."""
-        self._service.check_ready()
+        self.service.check_ready()
         return Response("\n", media_type=JSON)
 
     async def version(self, _: Request) -> Response:
@@ -129,33 +135,37 @@ class _Pages:
 
     async def metrics(self, request: Request) -> Response:
         """For Prometheus."""
-        page, content_type = self._metrics.exposition(request.headers.get("accept", ""), **self._service.gauges)
+        page, content_type = self.counted.exposition(request.headers.get("accept", ""), **self.service.gauges)
         return Response(page, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:
         """The described API."""
-        return Response(orjson.dumps(self._described(request)), media_type=JSON)
+        document = describe(
+            self.service.model,
+            url=str(request.base_url),
+            auth=self.options.token_file is not None,
+            body_limit=self.options.body_limit_bytes,
+        )
+        return Response(orjson.dumps(document), media_type=JSON)
 
-    async def docs(self, request: Request) -> Response:
-        """The same, to be read."""
-        return HTMLResponse(docs_page(self._described(request)), headers={"Content-Security-Policy": CSP})
+    async def docs(self, _: Request) -> Response:
+        """The same, to be read and tried."""
+        return HTMLResponse(DOCS, headers={"Content-Security-Policy": DOCS_CSP})
+
+    async def asset(self, request: Request) -> Response:
+        """A file of `/docs`; a browser keeps it, and asks each time whether it is still the same."""
+        answer = await _ASSETS.get_response(f"docs/{request.path_params['file']}", request.scope)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
     async def page(self, request: Request) -> Response:
         """The model, and how to ask it."""
-        service = self._service
+        service = self.service
         text = landing_page(
             service.model,
             engine=service.engine_label,
             state=service.state.value,
             url=str(request.base_url),
-            auth=self._options.token_file is not None,
+            auth=self.options.token_file is not None,
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": CSP})
-
-    def _described(self, request: Request) -> dict[str, object]:
-        return describe(
-            self._service.model,
-            url=str(request.base_url),
-            auth=self._options.token_file is not None,
-            body_limit=self._options.body_limit_bytes,
-        )

@@ -8,13 +8,14 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
-from likewise.server.access import AccessLog, Line, now, trace_of
+from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.answers import error_answer
 from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.metrics import Metrics
@@ -34,37 +35,28 @@ _STATIC = frozenset(
 _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
 
 
+@dataclass(eq=False)
 class Front:
     """Wraps the app. `hot` are handlers by path that go past the app's own routing, because they are asked most."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        service: Service,
-        metrics: Metrics,
-        hot: Mapping[str, ASGIApp],
-        tokens: Tokens | None,
-        log: AccessLog | None,
-    ) -> None:
-        self._app = app
-        self._service = service
-        self._metrics = metrics
-        self._hot = hot
-        self._tokens = tokens
-        self._log = log
+    app: ASGIApp
+    service: Service
+    metrics: Metrics
+    hot: Mapping[str, ASGIApp]
+    tokens: Tokens | None
+    log: AccessLog | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
-        exchange = _Exchange(scope, send, self._service)
+        exchange = _Exchange(scope, send, self.service)
         try:
-            if self._tokens is not None and path not in OPEN_PATHS:
-                self._tokens.check(exchange.headers)
-            handler = self._hot.get(path) if scope["method"] == "POST" else None
-            await (handler or self._app)(scope, receive, exchange.send)
+            if self.tokens is not None and path not in OPEN_PATHS:
+                self.tokens.check(exchange.headers)
+            handler = self.hot.get(path) if scope["method"] == "POST" else None
+            await (handler or self.app)(scope, receive, exchange.send)
         except ClientDisconnect:
             exchange.status = HUNG_UP
         except BaseException as error:  # noqa: BLE001  raised again where there is no answer to it
@@ -79,7 +71,7 @@ class Front:
         if exchange.status:
             raise error
         if isinstance(error, asyncio.CancelledError):  # the server stops, and waits no longer for this answer
-            if self._service.state is not State.DRAINING:
+            if self.service.state is not State.DRAINING:
                 raise error
             error = Draining("the server stopped before the model had answered", remedy="send it to another server")
         if not isinstance(error, Exception):
@@ -94,22 +86,21 @@ class Front:
 
     def _note(self, exchange: _Exchange, path: str, scope: Scope) -> None:
         route, seconds = _route(path), time.perf_counter() - exchange.began
-        self._metrics.answered(route, exchange.status, seconds)
-        if self._log is None:
+        self.metrics.answered(route, exchange.status, seconds)
+        if self.log is None:
             return
-        trace = trace_of(exchange.headers.get("traceparent"))
-        self._log.add(
-            Line(
-                time=now(),
-                request_id=exchange.request_id,
-                method=scope["method"],
-                route=route,
-                status=exchange.status,
-                seconds=round(seconds, 6),
-                bytes_out=exchange.bytes_out,
-                client=scope["client"][0] if scope.get("client") else None,
-                trace_id=trace[0] if trace else None,
-            )
+        self.log.add(
+            {
+                "time": now(),
+                "request_id": exchange.request_id,
+                "method": scope["method"],
+                "route": route,
+                "status": exchange.status,
+                "seconds": round(seconds, 6),  # to the answer's last byte
+                "bytes_out": exchange.bytes_out,
+                "client": scope["client"][0] if scope.get("client") else None,
+                "trace_id": trace_of(exchange.headers.get("traceparent")),
+            }
         )
 
 
@@ -146,13 +137,14 @@ def _request_id(headers: Headers) -> str:
     sent = headers.get("x-request-id")
     if sent is not None and _SANE_ID.fullmatch(sent):
         return sent
-    trace = trace_of(headers.get("traceparent"))
-    return trace[0] if trace else secrets.token_hex(16)
+    return trace_of(headers.get("traceparent")) or secrets.token_hex(16)
 
 
 def _route(path: str) -> str:
     """The path as the metrics name it: a caller cannot make new names."""
     if path in _STATIC:
         return path
+    if path.startswith("/docs/"):
+        return "/docs/{file}"
     found = _MODEL.fullmatch(path)
     return f"/v2/models/{{model}}{'/versions/{version}' if found[1] else ''}{found[2] or ''}" if found else "other"

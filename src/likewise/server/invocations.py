@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from starlette.datastructures import Headers
@@ -23,21 +24,27 @@ OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that 
 WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing that its caller has gone
 
 
+@dataclass(eq=False)
 class Scoring:
-    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect."""
+    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect.
 
-    def __init__(self, service: Service, options: ServerOptions, codec: Codec) -> None:
-        self._service = service
-        self._options = options
-        self._codec = codec
+    check: raises for a request that is refused whatever its body.
+    """
+
+    service: Service
+    options: ServerOptions
+    codec: Codec
+    check: Callable[[Scope], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers, options = Headers(scope=scope), self._options
+        if self.check is not None:
+            self.check(scope)
+        headers, options = Headers(scope=scope), self.options
         body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
         large = len(body) > OFF_LOOP_BYTES or PARQUET in headers.get("content-type", "").lower()
-        call, encode = await _off_loop(large, self._codec, body, headers)
-        results = await _while_connected(receive, self._service.predict(call))
-        predictions = self._service.predictions(call, results)
+        call, encode = await _off_loop(large, self.codec, body, headers)
+        results = await _while_connected(receive, self.service.predict(call))
+        predictions = self.service.predictions(call, results)
         await _send(send, await _off_loop(large, encode, predictions))
 
 
@@ -62,15 +69,15 @@ async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None  # noqa: S101  a request is a task
-    watching: asyncio.Task[Message] | None = None
+    watching: asyncio.Future[Message] | None = None
 
-    def hung_up(watched: asyncio.Task[Message]) -> None:
+    def hung_up(watched: asyncio.Future[Message]) -> None:
         if not watched.cancelled():  # as it is, with all else, when the server stops at once
             task.cancel()
 
     def watch() -> None:
         nonlocal watching
-        watching = loop.create_task(_next(receive))
+        watching = asyncio.ensure_future(receive())
         watching.add_done_callback(hung_up)
 
     timer = loop.call_later(WATCH_AFTER_S, watch)
@@ -85,7 +92,3 @@ async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
         if watching is not None:
             watching.remove_done_callback(hung_up)
             watching.cancel()
-
-
-async def _next(receive: Receive) -> Message:
-    return await receive()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -38,17 +39,17 @@ class ServedModel:
 
 def mlflow_version() -> str:
     """What MLflow's own `/version` prints: the version of MLflow here; Likewise's own where there is none."""
-    for package in ("mlflow", "mlflow-skinny", "likewise"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "unknown"
+    return _version("mlflow", "mlflow-skinny", "likewise")
 
 
 def likewise_version() -> str:
     """Ours."""
-    try:
-        return version("likewise")
-    except PackageNotFoundError:
-        return "unknown"
+    return _version("likewise")
+
+
+def _version(*packages: str) -> str:
+    """Of the first that is installed."""
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return "unknown"

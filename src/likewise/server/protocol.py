@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -27,33 +25,20 @@ LINGER_S = 2.0  # a refused client may still be sending, and would lose the answ
 Identity = Callable[[], list[tuple[bytes, bytes]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """identity: the headers of answers that no app has seen; refused: told of each such answer's status.
-
-    header_s: for a request's headers to arrive; stall_s: for the rest of a body whose request is answered already,
-    and for a client that takes nothing of its answer; both in seconds.
-    """
-
-    identity: Identity
-    refused: Callable[[int], None]
-    header_s: float
-    stall_s: float
-
-
 def limited_protocol(
     options: ServerOptions, identity: Identity, refused: Callable[[int], None]
 ) -> type[LimitedProtocol]:
-    """The class for `uvicorn.Config(http=...)`; for the two functions see Settings."""
+    """The class for `uvicorn.Config(http=...)`, within the limits of `options`.
+
+    identity: the headers of answers that no app has seen.  refused: told of each such answer's status.
+    """
 
     class Protocol(LimitedProtocol):
         header_bytes = options.header_limit_bytes
-        settings = Settings(
-            identity=identity,
-            refused=refused,
-            header_s=options.header_timeout_s,
-            stall_s=options.read_timeout_s,
-        )
+        header_s = options.header_timeout_s
+        stall_s = options.read_timeout_s
+        identify = staticmethod(identity)
+        tell_refused = staticmethod(refused)
 
     return Protocol
 
@@ -65,7 +50,10 @@ class LimitedProtocol(LimitedHead):
     receiving the rest of a body that nobody reads (limited in seconds), idle (`timeout_keep_alive`) or refused.
     """
 
-    settings: ClassVar[Settings]
+    header_s: float  # for a request's headers to arrive
+    stall_s: float  # for the rest of a body whose request is answered already, and for a client that takes no answer
+    identify: Identity
+    tell_refused: Callable[[int], None]
 
     _clock: asyncio.TimerHandle | None = None
     _late: Callable[[], None] | None = None  # what `_clock` will call
@@ -142,7 +130,7 @@ class LimitedProtocol(LimitedHead):
     def refuse(self, refused: Refused) -> None:
         """Take nothing more; answer `refused`, after the requests that came before it, and close."""
         logger.info("refused a request from %s: %s", self.client, refused)
-        self.settings.refused(refused.status)
+        self.tell_refused(refused.status)
         self.ended, self._refusal = True, refused
         self._arm(0, None)
         if self.in_body:
@@ -164,7 +152,7 @@ class LimitedProtocol(LimitedHead):
         body = error_body(refused.error)
         headers = [
             *self.server_state.default_headers,
-            *self.settings.identity(),
+            *self.identify(),
             (b"content-type", JSON.encode()),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
@@ -189,9 +177,9 @@ class LimitedProtocol(LimitedHead):
         if self._answering():
             self._arm(0, None)
         elif self.in_head:
-            self._arm(self.settings.header_s, self._head_late)
+            self._arm(self.header_s, self._head_late)
         elif self.in_body:
-            self._arm(self.settings.stall_s, self._close)
+            self._arm(self.stall_s, self._close)
         else:
             self._arm(0, None)
             if self.timeout_keep_alive_task is None:
@@ -214,7 +202,7 @@ class LimitedProtocol(LimitedHead):
             return
         self.refuse(
             Refused(
-                f"the request's headers did not arrive within {self.settings.header_s:g} s",
+                f"the request's headers did not arrive within {self.header_s:g} s",
                 remedy="send them at once",
                 status=408,
             )
@@ -239,7 +227,7 @@ class LimitedProtocol(LimitedHead):
         self._unsent = self.transport.get_write_buffer_size()
         if self._write_clock is not None:
             self._write_clock.cancel()
-        self._write_clock = self.loop.call_later(self.settings.stall_s, self._check_writes) if self._unsent else None
+        self._write_clock = self.loop.call_later(self.stall_s, self._check_writes) if self._unsent else None
 
     def _check_writes(self) -> None:
         if self.transport.get_write_buffer_size() >= self._unsent:

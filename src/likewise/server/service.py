@@ -45,7 +45,7 @@ class Service:
         self.failure: LikewiseError | None = None
         self.problem: LikewiseError | None = None
         self.engine_label = "loading"
-        self._state = State.LOADING
+        self.state = State.LOADING
         self._open_engine = open_engine
         self._options = options
         self._observer = observer
@@ -53,11 +53,6 @@ class Service:
         self._plane: DataPlane | None = None
         self._row_wise = False
         self.headers = self._headers()
-
-    @property
-    def state(self) -> State:
-        """Where it stands."""
-        return self._state
 
     @property
     def gauges(self) -> dict[str, float]:
@@ -84,13 +79,13 @@ class Service:
         self.engine_label = engine.spec.label
         self._plane = DataPlane(engine, self._options, observer=self._observer)
         self.problem = await self._warm_up()
-        if self.problem is None and self._state is State.LOADING:
-            self._state = State.READY
+        if self.problem is None and self.state is State.LOADING:
+            self.state = State.READY
         self.headers = self._headers()
 
     def drain(self) -> None:
         """Not ready from now on; requests are answered until `stop`."""
-        self._state = State.DRAINING
+        self.state = State.DRAINING
         self.headers = self._headers()
 
     async def stop(self) -> None:
@@ -160,7 +155,7 @@ class Service:
         none is closed under a request just sent.
         """
         said = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
-        if self._state is State.DRAINING:
+        if self.state is State.DRAINING:
             said.append(("connection", "close"))
         return [(name.encode(), value.encode("latin-1", "replace")) for name, value in said]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Scope
 
 from likewise.core.errors import RouteNotFound
 from likewise.server.codec import Encoded, Encoder
@@ -15,10 +14,8 @@ from likewise.server.invocations import Scoring
 from likewise.server.model import likewise_version
 from likewise.server.options import ServerOptions
 from likewise.server.service import Service
-from likewise.wire import JSON, Call
-from likewise.wire.oip import decode_infer, encode_infer, model_metadata, server_metadata
-
-HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
+from likewise.wire import Call
+from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata
 
 
 class V2:
@@ -30,7 +27,7 @@ class V2:
 
     def routes(self) -> list[Route]:
         """Server, health, model, infer."""
-        infer = _Infer(self, self._service, self._options)
+        infer = Scoring(self._service, self._options, self.infer_codec, self.check_name)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
             for version in ("", "/versions/{version}")
@@ -49,31 +46,31 @@ class V2:
 
     async def server(self, _: Request) -> Response:
         """Who answers, and which extensions it knows."""
-        return _json(server_metadata(name="likewise", version=likewise_version()))
+        return JSONResponse({"name": "likewise", "version": likewise_version(), "extensions": ["binary_tensor_data"]})
 
     async def live(self, _: Request) -> Response:
         """Alive."""
-        return _json({"live": True})
+        return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
         """Warm, and not stopping."""
         self._service.check_ready()
-        return _json({"ready": True})
+        return JSONResponse({"ready": True})
 
     async def model(self, request: Request) -> Response:
         """Its inputs and outputs."""
-        self.check_name(request.path_params)
+        self.check_name(request.scope)
         model = self._service.model
         said = model_metadata(
             model.signature, name=model.model_name, version=model.version or None, platform=self._service.engine_label
         )
-        return _json(said)
+        return JSONResponse(said)
 
     async def model_ready(self, request: Request) -> Response:
         """As the server's."""
-        self.check_name(request.path_params)
+        self.check_name(request.scope)
         self._service.check_ready()
-        return _json({"name": self._service.model.model_name, "ready": True})
+        return JSONResponse({"name": self._service.model.model_name, "ready": True})
 
     def infer_codec(self, body: bytes, headers: Headers) -> tuple[Call, Encoder]:
         """One inference, JSON or with binary tensors."""
@@ -89,11 +86,11 @@ class V2:
             length = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
             return Encoded(answer, b"application/octet-stream", (length,))
 
-        return Call(call.table, call.params), encode
+        return call, encode
 
-    def check_name(self, asked: dict[str, str]) -> None:
+    def check_name(self, scope: Scope) -> None:
         """RouteNotFound for another model, or another version of it."""
-        model = self._service.model
+        model, asked = self._service.model, scope["path_params"]
         if asked["model"] != model.model_name:
             raise RouteNotFound(
                 f"there is no model {asked['model']!r} here", remedy=f"ask /v2/models/{model.model_name}"
@@ -105,19 +102,3 @@ class V2:
                 f"there is no version {version!r} of {model.model_name} here: {held}",
                 remedy=f"ask /v2/models/{model.model_name}",
             )
-
-
-class _Infer(Scoring):
-    """`/infer` of the one model that is there."""
-
-    def __init__(self, v2: V2, service: Service, options: ServerOptions) -> None:
-        super().__init__(service, options, v2.infer_codec)
-        self._v2 = v2
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._v2.check_name(scope["path_params"])
-        await super().__call__(scope, receive, send)
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type=JSON)

@@ -30,7 +30,7 @@ def parse_csv(text: str, signature: Signature) -> Frame:
                 remedy="quote a field that holds a comma, a quote or a line break; rows count from 0, the header apart",
             )
     fields = {field.name: field for field in signature.inputs or ()}
-    by_column = [_column([row[at] for row in data], fields.get(name)) for at, name in enumerate(names)]
+    by_column = [_typed([row[at] for row in data], fields.get(name)) for at, name in enumerate(names)]
     return Frame(names, list(zip(*by_column, strict=True)), "the CSV")
 
 
@@ -45,12 +45,10 @@ def _rows(text: str) -> list[list[str]]:
         ) from error
 
 
-def _column(values: Sequence[str], field: Field | None) -> Sequence[object]:
-    return _guessed(values) if field is None else [from_cell(value, field) for value in values]
-
-
-def _guessed(values: Sequence[str]) -> Sequence[object]:
-    """As pandas.read_csv would type the column: booleans, integers, floats, else text."""
+def _typed(values: Sequence[str], field: Field | None) -> Sequence[object]:
+    """For the signature's cast; without a field as pandas.read_csv would: booleans, integers, floats, else text."""
+    if field is not None:
+        return [from_cell(value, field) for value in values]
     sparse = [None if value.strip().lower() in ABSENT else value for value in values]
     present = [value for value in sparse if value is not None]
     for cast in (_true_or_false, to_whole, to_double):

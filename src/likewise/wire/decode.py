@@ -42,19 +42,19 @@ class Decoder:
         """
         content = parse_content_type(content_type)
         if content.media == CSV:
-            return self._without_params(parse_csv(content.text(body), self._signature))
+            return self._without_params(parse_csv(content.text(body), self._signature), Form.MLFLOW)
         if content.media == PARQUET:
-            return self._without_params(parse_parquet(body, self._signature))
+            return self._without_params(parse_parquet(body, self._signature), Form.MLFLOW)
         value = parse_json(body if content.charset == "utf-8" else content.text(body))
         if content.format == "pandas-split":
-            return self._legacy(parse_split(value, _BODY))
+            return self._without_params(parse_split(value, _BODY))
         if content.format == "pandas-records":
-            return self._legacy(parse_records(value, _BODY))
+            return self._without_params(parse_records(value, _BODY))
         return self._quoted(value) if isinstance(value, str) else self._plain(value)
 
     def _plain(self, value: object) -> Call:
         if isinstance(value, list):
-            return self._legacy(parse_records(value, _BODY))
+            return self._without_params(parse_records(value, _BODY))
         if not isinstance(value, dict):
             raise BadRequest(
                 f"the body is {shown(value)}, and no table can be read from that",
@@ -63,7 +63,7 @@ class Decoder:
         if not KEYS.isdisjoint(value):
             return parse_document(value, self._fit, self._fit_params)
         if "data" in value and not any(form in value for form in FORMS):
-            return self._legacy(parse_split(value, _BODY))
+            return self._without_params(parse_split(value, _BODY))
         return parse_call(value, self._fit, self._fit_params)
 
     def _quoted(self, text: str) -> Call:
@@ -77,11 +77,8 @@ class Decoder:
             ) from error
         labelled = isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values())
         if isinstance(value, dict) and labelled and not any(form in value for form in FORMS):
-            return self._legacy(parse_by_label(value, self._signature))
+            return self._without_params(parse_by_label(value, self._signature))
         return self._plain(value)
 
-    def _legacy(self, frame: Frame) -> Call:
-        return Call(self._fit(frame), self._fit_params(None), Form.LEGACY)
-
-    def _without_params(self, frame: Frame) -> Call:
-        return Call(self._fit(frame), self._fit_params(None))
+    def _without_params(self, frame: Frame, form: Form = Form.LEGACY) -> Call:
+        return Call(self._fit(frame), self._fit_params(None), form)

@@ -13,7 +13,6 @@ import orjson
 from likewise.core.errors import ModelFailed
 from likewise.wire.call import Form
 
-JSON = "application/json"
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
@@ -24,7 +23,7 @@ def encode(form: Form, predictions: object) -> bytes:
     """
     answer = {"predictions": predictions} if form is Form.MLFLOW else predictions
     try:
-        return orjson.dumps(answer, default=_default, option=_OPTIONS)
+        return orjson.dumps(answer, default=plain, option=_OPTIONS)
     except TypeError:  # orjson's JSONEncodeError is one
         return _dumped(answer)
 
@@ -32,7 +31,7 @@ def encode(form: Form, predictions: object) -> bytes:
 def _dumped(answer: object) -> bytes:
     """The same by the standard library, which writes integers wider than 64 bits and deeper lists, as MLflow does."""
     try:
-        return json.dumps(_finite(answer), ensure_ascii=False, separators=(",", ":"), default=_default).encode()
+        return json.dumps(_finite(answer), ensure_ascii=False, separators=(",", ":"), default=plain).encode()
     except UnicodeEncodeError as error:
         cause = f"a text holds the lone surrogate U+{ord(error.object[error.start]):04X}, which is no character"
         raise _unwritable(cause, "let the model return text in valid Unicode") from error
@@ -52,7 +51,8 @@ def _finite(value: object) -> object:
     return value
 
 
-def _default(value: object) -> str:
+def plain(value: object) -> str:
+    """What JSON has no type for: bytes as base64, dates as ISO 8601; TypeError for anything else."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, date):  # a datetime is one; orjson writes them itself

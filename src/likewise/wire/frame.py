@@ -50,11 +50,6 @@ class _Plan:
     tensors: Sequence[Field]
 
 
-def fit(frame: Frame, signature: Signature) -> Table:
-    """`Fitter(signature)(frame)`, for a single frame."""
-    return Fitter(signature)(frame)
-
-
 class Fitter:
     """Frames to tables of one signature; what depends on the signature alone is made once.  Thread-safe."""
 

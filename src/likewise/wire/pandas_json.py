@@ -61,13 +61,9 @@ def parse_by_label(value: dict[str, dict[str, object]], signature: Signature) ->
     inner = {key for member in value.values() for key in member}
     if wanted and wanted <= inner and not wanted & value.keys():
         return parse_records(list(value.values()), "the quoted document")
-    rows = [{name: column.get(label) for name, column in value.items()} for label in _labels(value)]
-    names = tuple(value)
-    return Frame(names, [[row[name] for name in names] for row in rows], "the quoted document")
-
-
-def _labels(value: dict[str, dict[str, object]]) -> list[str]:
-    return list(dict.fromkeys(label for column in value.values() for label in column))
+    labels = dict.fromkeys(label for column in value.values() for label in column)
+    rows = [[column.get(label) for column in value.values()] for label in labels]
+    return Frame(tuple(value), rows, "the quoted document")
 
 
 def _names(columns: object, data: list[object], where: str) -> tuple[str, ...]:

@@ -18,11 +18,6 @@ _ACCEPTS: dict[str, tuple[type, ...]] = {
 }
 
 
-def fit_params(value: object, signature: Signature) -> Params:
-    """`ParamsFitter(signature)(value)`, for a single request."""
-    return ParamsFitter(signature)(value)
-
-
 class ParamsFitter:
     """A request's `params` to the signature's types.  Thread-safe."""
 
@@ -66,9 +61,7 @@ def _fit(field: Field, sent: dict[str, object]) -> object:
 def _one(field: Field, value: object) -> object:
     """Stricter than a column: no text becomes a number, no boolean an integer."""
     accepted = _ACCEPTS.get(field.kind)
-    if value is not None and accepted is not None:
-        wrong_bool = isinstance(value, bool) and bool not in accepted
-        if wrong_bool or not isinstance(value, accepted):
-            raise Mismatch(f"a value of type {field.kind}")
+    if value is not None and accepted is not None and type(value) not in accepted:
+        raise Mismatch(f"a value of type {field.kind}")
     cast: Cast = cast_for(field.raw, nullable=field.kind not in INTEGERS or value is None, binary=from_ascii)
     return cast(value)

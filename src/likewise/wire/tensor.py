@@ -16,13 +16,18 @@ def shape_of(field: Field) -> tuple[int, ...]:
     return tuple(typed(Sequence[int], _spec(field).get("shape") or (-1,)))
 
 
+def dtype_of(field: Field) -> str:
+    """The declared dtype, by numpy's name."""
+    return str(_spec(field).get("dtype", "object"))
+
+
 def row_cast(field: Field) -> Cast:
     """The cast of one row's values: dtype, and the shape without its first dimension.
 
     A flat list is folded to a shape of several fixed dimensions, as MLflow does for frames.  Raises Mismatch.
     """
     dims = shape_of(field)[1:]
-    leaf = _leaf(str(_spec(field).get("dtype")))
+    leaf = _leaf(dtype_of(field))
     if leaf is None:
         return lambda value: value
 
@@ -39,7 +44,12 @@ def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
         return leaf(value)
     if not isinstance(value, list):
         value = [value]
-    if len(dims) > 1 and -1 not in dims and len(value) == math.prod(dims) and not any(map(_is_list, value)):
+    if (
+        len(dims) > 1
+        and -1 not in dims
+        and len(value) == math.prod(dims)
+        and not any(isinstance(part, list) for part in value)
+    ):
         step = math.prod(dims[1:])
         value = [value[i : i + step] for i in range(0, len(value), step)]
     if dims[0] not in (-1, len(value)):
@@ -48,10 +58,6 @@ def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
     if len(dims) > 1 and len({len(typed(list[object], part)) for part in parts}) > 1:
         raise Mismatch("lists of one length")
     return parts
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)
 
 
 def _leaf(dtype: str) -> Cast | None:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
+import numpy as np
+import orjson
+
 from likewise.core.errors import LikewiseError
-from likewise.core.items import Table
 from likewise.core.signature import Field, Signature
 from likewise.server.model import ServedModel
 from likewise.wire import decode
+from likewise.wire.encode import plain
 from likewise.wire.oip.declared import INPUT, datatype_of
+from likewise.wire.oip.outputs import rectangle
 from likewise.wire.tensor import shape_of
 
 Json = dict[str, Any]
 
 LARGEST = 4000  # characters of an example that is shown
 _ROWS = 2
+_NESTED = ("array", "object", "map")
 _SAMPLES: dict[str, object] = {
     "string": "some text",
     "integer": 1,
@@ -38,76 +42,74 @@ _SAMPLES: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A table with one to two rows, and params; the properties write it in the forms of `POST /invocations`."""
+    """A table with one to two rows, and params; the properties write it in the forms of `POST /invocations`.
+
+    rows: as JSON has them, bytes as base64.  ascii_rows: bytes as ASCII text, as `inputs` and `instances` take them.
+    """
 
     signature: Signature
-    table: Table
-    params: Mapping[str, object]
+    columns: tuple[str, ...] | None
+    rows: list[list[Any]]
+    ascii_rows: list[list[Any]]
+    params: Json
 
     @property
     def records(self) -> list[Json] | None:
         """A record a row; None where the columns have no names."""
-        names = self.table.columns
-        return None if names is None else [dict(zip(names, _row(row), strict=True)) for row in self.table.rows]
+        return None if self.columns is None else [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property
     def split(self) -> Json | None:
         """pandas' split orient; None for a tensor of no fixed width."""
-        rows = [_row(row) for row in self.table.rows]
-        if self.table.columns is not None:
-            return {"columns": list(self.table.columns), "data": rows}
+        if self.columns is not None:
+            return {"columns": list(self.columns), "data": self.rows}
         fields = self.signature.inputs or ()
         if self.signature.is_tensor:
             fixed = -1 not in shape_of(fields[0])[1:]
-            return {"data": [_flat(row[0]) for row in rows]} if fixed else None
-        return {"data": [row[0] if len(fields) > 1 else row for row in rows]}
+            return {"data": [rectangle(row)[1] for row in self.rows]} if fixed else None
+        return {"data": [row[0] for row in self.rows] if len(fields) > 1 else self.rows}
 
     @property
     def instances(self) -> object:
         """Records; or values without names where there is one column of plain values."""
         fields = self.signature.inputs or ()
-        values = [_row(row, ascii_bytes=True) for row in self.table.rows]
-        names = self.table.columns
         bare = len(fields) == 1 and fields[0].kind not in ("object", "map", "any")
-        if names is None or bare:
-            return [row[0] for row in values]
-        return [dict(zip(names, row, strict=True)) for row in values]
+        if self.columns is None or bare:
+            return [row[0] for row in self.ascii_rows]
+        return [dict(zip(self.columns, row, strict=True)) for row in self.ascii_rows]
 
     @property
     def inputs(self) -> object:
         """Columns of values; one row's values where a cell is itself a list or an object."""
-        names = self.table.columns
-        if names is None:
+        if self.columns is None:
             return self.instances
-        rows = [_row(row, ascii_bytes=True) for row in self.table.rows]
-        if any(field.kind in ("array", "object", "map") for field in self.signature.inputs or ()):
-            return dict(zip(names, rows[0], strict=True))
-        return {name: [row[at] for row in rows] for at, name in enumerate(names)}
+        if any(field.kind in _NESTED for field in self.signature.inputs or ()):
+            return dict(zip(self.columns, self.ascii_rows[0], strict=True))
+        return {name: [row[at] for row in self.ascii_rows] for at, name in enumerate(self.columns)}
 
     @property
     def csv(self) -> str | None:
         """A header and a line a row; None where the columns have no names."""
-        if self.table.columns is None:
+        if self.columns is None:
             return None
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.table.columns)
-        writer.writerows([_field(value) for value in _row(row)] for row in self.table.rows)
+        writer.writerow(self.columns)
+        writer.writerows([_field(value) for value in row] for row in self.rows)
         return text.getvalue()
 
     @property
     def infer(self) -> Json | None:
         """A body of the Open Inference Protocol; None for a model without a signature."""
         fields = self.signature.inputs
-        if not fields or (self.table.columns is None and len(fields) > 1):
+        if not fields or (self.columns is None and len(fields) > 1):
             return None
-        held = self.table.columns or (None,)
         known = {field.name: field for field in fields}
         tensors = [
-            _tensor(known.get(name, fields[0]), name, [row[at] for row in self.table.rows])
-            for at, name in enumerate(held)
+            _tensor(known.get(name, fields[0]), name, [row[at] for row in self.rows])
+            for at, name in enumerate(self.columns or (None,))
         ]
-        return {"inputs": tensors, **({"parameters": _named(self.params)} if self.params else {})}
+        return {"inputs": tensors, **({"parameters": self.params} if self.params else {})}
 
     def bodies(self) -> dict[str, Json]:
         """MLflow's forms by name, each a whole body; `params` where the model takes any."""
@@ -117,7 +119,7 @@ class Example:
             "instances": self.instances,
             "inputs": self.inputs,
         }
-        params = {"params": _named(self.params)} if self.params else {}
+        params = {"params": self.params} if self.params else {}
         return {form: {form: value, **params} for form, value in held.items() if value is not None}
 
 
@@ -139,15 +141,15 @@ def _logged(model: ServedModel) -> Example | None:
         return None
     fixed = any(f.kind == "tensor" and shape_of(f)[0] != -1 for f in model.signature.inputs or ())
     rows = list(call.table.rows)[: None if fixed else _ROWS]
-    plain = call.table.sent is None and rows
-    return Example(model.signature, Table(call.table.columns, rows), call.params) if plain else None
+    plain = call.table.sent is None and any(rows)
+    return _example(model.signature, call.table.columns, rows, call.params) if plain else None
 
 
 def _made_up(model: ServedModel) -> Example | None:
     fields = model.signature.inputs or ()
     params = {str(field.name): field.raw.get("default") for field in model.signature.params or ()}
     if not fields:
-        return Example(model.signature, Table(("column",), [("some text",)]), params)
+        return _example(model.signature, ("column",), [("some text",)], params)
     if any(math.prod(map(abs, shape_of(field))) > LARGEST for field in fields if field.kind == "tensor"):
         return None
     count = max((shape_of(field)[0] for field in fields if field.kind == "tensor"), default=1)
@@ -155,7 +157,13 @@ def _made_up(model: ServedModel) -> Example | None:
     columns = model.signature.columns
     if columns is None:
         row = row if len(row) == 1 else (list(row),)
-    return Example(model.signature, Table(columns, [row] * max(1, count)), params)
+    return _example(model.signature, columns, [row] * max(1, count), params)
+
+
+def _example(
+    signature: Signature, columns: tuple[str, ...] | None, rows: Sequence[object], params: Mapping[str, object]
+) -> Example:
+    return Example(signature, columns, _plain(rows, plain), _plain(rows, _ascii), _plain(params, _ascii))
 
 
 def _sample(spec: Mapping[str, Any]) -> object:
@@ -176,34 +184,17 @@ def _sample_tensor(spec: Mapping[str, Any]) -> object:
     held = spec.get("tensor-spec") or {}
     dtype = str(held.get("dtype"))
     value: object = True if dtype == "bool" else 1 if "int" in dtype else 1.5 if dtype.startswith("float") else "a"
-    for size in reversed((held.get("shape") or (-1,))[1:]):
-        value = [value] * (2 if size == -1 else size)
-    return value
+    sizes = [2 if size == -1 else size for size in (held.get("shape") or (-1,))[1:]]
+    return np.full(sizes, value, object).tolist()
 
 
-def _row(values: Sequence[object], *, ascii_bytes: bool = False) -> list[Any]:
-    return [_plain(value, ascii_bytes) for value in values]
-
-
-def _plain(value: object, ascii_bytes: bool = False) -> Any:
-    """As JSON has it: bytes as base64, or as ASCII text where the form wants that, dates as ISO 8601."""
-    if isinstance(value, bytes):
-        return _ascii(value) if ascii_bytes else base64.b64encode(value).decode()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(member, ascii_bytes) for key, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(element, ascii_bytes) for element in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(value: object, otherwise: Callable[[Any], str]) -> Any:
+    """As JSON has it: what is not finite is null; `otherwise` writes what JSON has no type for."""
+    return orjson.loads(orjson.dumps(value, default=otherwise, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _ascii(value: bytes) -> str:
     return value.decode("ascii") if value.isascii() else "bytes"
-
-
-def _flat(value: object) -> list[Any]:
-    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, list) else [value]
 
 
 def _field(value: object) -> object:
@@ -212,24 +203,15 @@ def _field(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else "" if value is None else value
 
 
-def _named(params: Mapping[str, object]) -> Json:
-    return {name: _plain(value, ascii_bytes=True) for name, value in params.items()}
-
-
 def _tensor(field: Field, name: str | None, values: Sequence[object]) -> Json:
     """An input of the protocol: arrays, objects and maps of a column are JSON text."""
-    nested = field.kind in ("array", "object", "map")
-    rows = [json.dumps(_plain(value)) if nested else _plain(value) for value in values]
-    shape, level = [len(rows)], rows[0]
-    while isinstance(level, list):
-        shape.append(len(level))
-        level = level[0] if level else None
-    datatype = "BYTES" if nested else datatype_of(field) or "BYTES"
+    nested = field.kind in _NESTED
+    shape, leaves = rectangle([json.dumps(value) if nested else value for value in values])
     base64_text = {"parameters": {"content_type": "base64"}} if field.kind == "binary" else {}
     return {
         "name": name or field.name or INPUT,
-        "shape": shape,
-        "datatype": datatype,
+        "shape": list(shape),
+        "datatype": "BYTES" if nested else datatype_of(field) or "BYTES",
         **base64_text,
-        "data": _flat(rows),
+        "data": leaves,
     }

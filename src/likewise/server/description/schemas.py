@@ -11,11 +11,12 @@ from typing import Any
 
 from likewise.core.casts import INTEGERS, NULLABLE
 from likewise.core.signature import Field
-from likewise.wire.tensor import shape_of
+from likewise.wire.tensor import dtype_of, shape_of
 
 Json = dict[str, Any]
 
 NULL: Json = {"type": "null"}
+TEXT: Json = {"type": "string"}
 _LARGEST = 1.7976931348623157e308
 _DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
 _DECIMAL = r"^[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?$"
@@ -29,6 +30,22 @@ def ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def object_of(needed: Json, optional: Json | None = None, **more: object) -> Json:
+    """An object that has all of `needed`, and may have `optional`."""
+    required = {"required": list(needed)} if needed else {}
+    return {**more, "type": "object", "properties": {**needed, **(optional or {})}, **required}
+
+
+def array_of(items: Json, **more: object) -> Json:
+    """A list, each element of which is one of `items`."""
+    return {**more, "type": "array", "items": items}
+
+
+def as_json(schema: Json) -> Json:
+    """The content of a body in JSON."""
+    return {"application/json": {"schema": schema}}
+
+
 def whole_number(low: int, high: int) -> Json:
     """An integer from `low` to `high`; as text too, and true and false as 1 and 0."""
     text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
@@ -36,23 +53,17 @@ def whole_number(low: int, high: int) -> Json:
     return {"anyOf": [*parts, {"type": "boolean"}]}
 
 
-def _floating(text: str) -> Json:
-    return {
-        "description": text,
-        "anyOf": [
-            {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
-            {"type": "string", "pattern": _DECIMAL},
-            {"type": "boolean"},
-        ],
-    }
-
-
+_NUMBER: Json = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_FLOATING: Json = {
+    "description": "A number; taken as text too.",
+    "anyOf": [_NUMBER, {"type": "string", "pattern": _DECIMAL}, {"type": "boolean"}],
+}
 TYPES: Mapping[str, Json] = {
     "string": {"description": "Text.", "type": "string"},
     "integer": {"description": "A whole number of 32 bits; taken as text too.", **whole_number(*INTEGERS["integer"])},
     "long": {"description": "A whole number of 64 bits; taken as text too.", **whole_number(*INTEGERS["long"])},
-    "float": _floating("A number; taken as text too."),
-    "double": _floating("A number; taken as text too."),
+    "float": _FLOATING,
+    "double": _FLOATING,
     "boolean": {
         "description": "true or false; 1 and 0, and the words as text, are taken too.",
         "anyOf": [
@@ -125,7 +136,7 @@ def tensor_row(field: Field) -> Json:
 
 def tensor_leaf(field: Field) -> Json:
     """One element of a tensor."""
-    dtype = str(mapping(field.raw.get("tensor-spec")).get("dtype"))
+    dtype = dtype_of(field)
     if dtype == "bool":
         return ref("boolean")
     if dtype.startswith("float"):
@@ -147,8 +158,8 @@ def param_schema(field: Field) -> Json:
     strict: dict[str, Json] = {
         "string": {"type": "string"},
         "boolean": {"type": "boolean"},
-        "double": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
-        "float": {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST},
+        "double": _NUMBER,
+        "float": _NUMBER,
         **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
     }
     one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))
@@ -158,13 +169,10 @@ def param_schema(field: Field) -> Json:
 
 def _object(properties: Mapping[str, object], binary: str) -> Json:
     specs = {str(name): mapping(spec) for name, spec in properties.items()}
-    needed = [name for name, spec in specs.items() if spec.get("required", True)]
-    held = {
-        name: value_schema(spec, binary) if name in needed else nullable(value_schema(spec, binary))
-        for name, spec in specs.items()
-    }
-    required = {"required": needed} if needed else {}
-    return {"type": "object", "properties": held, **required, "additionalProperties": False}
+    held = {name: value_schema(spec, binary) for name, spec in specs.items()}
+    needed = {name: schema for name, schema in held.items() if specs[name].get("required", True)}
+    optional = {name: nullable(schema) for name, schema in held.items() if name not in needed}
+    return object_of(needed, optional, additionalProperties=False)
 
 
 def exactly(size: int) -> Json:

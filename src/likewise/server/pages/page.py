@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from likewise.core.signature import Field
 from likewise.server.description.examples import Example, example_of
 from likewise.server.model import ServedModel
-from likewise.server.pages.look import POLICY, code, framed, table
 from likewise.wire.tensor import shape_of
 
-CSP = POLICY
-"""The header Content-Security-Policy that the pages are to be sent with."""
+ASSETS = Path(__file__).with_name("assets")
+DOCS = (ASSETS / "docs.html").read_text()
+"""The page at `/docs`, the same for every model: Swagger UI, which reads `/openapi.json`."""
+
+_STYLE = (ASSETS / "style.css").read_text()
+_SCRIPT = (ASSETS / "page.js").read_text()
+
+
+def _policy(script: str, style: str) -> str:
+    """A Content-Security-Policy: what it names, and requests to this server."""
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+
+
+def _allowed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+CSP = _policy(_allowed(_SCRIPT), _allowed(_STYLE))
+"""The header Content-Security-Policy of `/`: its own script and style alone."""
+
+DOCS_CSP = _policy("'self'", "'self'")
+"""That of `/docs`: the files below it."""
 
 _EXAMPLE_SHOWN = 2000
 _SHELL_BREAK = " \\\n  "
@@ -48,7 +74,7 @@ def landing_page(model: ServedModel, *, engine: str, state: str, url: str, auth:
         f"<h2>From a shell</h2>{_shell(model, example, url, auth=auth)}</main>",
         f"<footer>{links}</footer>",
     )
-    return framed(model.model_name, "\n".join(parts), script=True)
+    return _framed(model.model_name, "\n".join(parts))
 
 
 def curl_line(model: ServedModel, url: str) -> str:
@@ -60,10 +86,10 @@ def _facts(model: ServedModel, engine: str, state: str) -> str:
     kind, words = _STATES.get(state, ("warn", state))
     facts = [
         ("State", f'<strong class="{kind}">{escape(words)}</strong>'),
-        ("Model", code(model.name)),
-        *([("Version", code(model.version))] if model.version else []),
-        ("Bundle", code(model.digest)),
-        ("Engine", code(engine)),
+        ("Model", _code(model.name)),
+        *([("Version", _code(model.version))] if model.version else []),
+        ("Bundle", _code(model.digest)),
+        ("Engine", _code(engine)),
     ]
     return f'<dl class="facts">{"".join(f"<dt>{name}<dd>{value}" for name, value in facts)}</dl>'
 
@@ -71,24 +97,21 @@ def _facts(model: ServedModel, engine: str, state: str) -> str:
 def _signature(model: ServedModel) -> str:
     signature = model.signature
     params = [
-        (code(field.name), escape(_type(field.raw)), code(_shown(field.raw.get("default"))))
+        (_code(field.name), escape(_type(field.raw)), _code(_shown(field.raw.get("default"))))
         for field in signature.params or ()
     ]
-    held = f"<h3>Parameters</h3>{table(('Name', 'Type', 'Default'), params)}" if params else ""
-    return (
-        f"<h3>Input</h3>{_fields(signature.inputs, 'Column')}{held}"
-        f"<h3>Output</h3>{_fields(signature.outputs, 'Column')}"
-    )
+    held = f"<h3>Parameters</h3>{_table(('Name', 'Type', 'Default'), params)}" if params else ""
+    return f"<h3>Input</h3>{_fields(signature.inputs)}{held}<h3>Output</h3>{_fields(signature.outputs)}"
 
 
-def _fields(fields: Sequence[Field] | None, head: str) -> str:
+def _fields(fields: Sequence[Field] | None) -> str:
     if not fields:
         return '<p class="faint">The model does not say.</p>'
     rows = [
         (escape(field.name or "unnamed"), escape(_type(field.raw)), "" if field.required else "optional")
         for field in fields
     ]
-    return table((head, "Type", ""), rows)
+    return _table(("Column", "Type", ""), rows)
 
 
 def _type(spec: Mapping[str, Any]) -> str:
@@ -115,7 +138,9 @@ def _form(model: ServedModel, example: Example | None) -> str:
         columns = "".join(_control(field, values.get(str(field.name)), "columns") for field in fields)
         inner = f'<div class="{"" if len(fields) == 1 else "pair"}">{columns}</div>{_params_form(model)}'
     else:
-        inner = f'<div><label for="raw">Body<span>JSON</span></label>{_area("raw", "json", _raw(example))}</div>'
+        text = _dumped({"inputs": example.inputs}) if example else ""
+        area = f'<textarea id="raw" data-kind="json" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
+        inner = f'<div><label for="raw">Body<span>JSON</span></label>{area}</div>'
     return (
         "<noscript><p>The form needs JavaScript; the curl lines below do without it.</p></noscript>"
         f'<form id="try" hidden autocomplete="off">{inner}<button>Ask</button></form>'
@@ -163,14 +188,6 @@ def _choice(held: str, value: str, *, optional: bool) -> str:
     return f"<select {held}>{shown}</select>"
 
 
-def _area(identity: str, kind: str, text: str) -> str:
-    return f'<textarea id="{identity}" data-kind="{kind}" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
-
-
-def _raw(example: Example | None) -> str:
-    return "" if example is None else json.dumps({"inputs": example.inputs}, ensure_ascii=False)
-
-
 def _shell(model: ServedModel, example: Example | None, url: str, *, auth: bool) -> str:
     asks = [("MLflow 2 and 3", "invocations", _own_example(model))]
     if example is not None:
@@ -188,22 +205,16 @@ def _shell(model: ServedModel, example: Example | None, url: str, *, auth: bool)
 
 def _curl(url: str, path: str, body: str, *, auth: bool) -> list[str]:
     """The parts of a command, quoted for a shell: to be joined on one line, or broken between them."""
-    parts = [
-        ["curl", f"{url.rstrip('/')}/{path}"],
-        *([["-H", _BEARER]] if auth else []),
-        ["-H", _JSON_TYPE],
-        ["-d", body],
-    ]
+    token = [["-H", _BEARER]] if auth else []
+    parts = [["curl", f"{url.rstrip('/')}/{path}"], *token, ["-H", _JSON_TYPE], ["-d", body]]
     return [shlex.join(part) for part in parts]
 
 
 def _own_example(model: ServedModel) -> str:
     """The model's own example where it is short, else one that is made of it or of the types."""
-    try:
+    with suppress(ValueError):
         if model.example and len(model.example) <= _EXAMPLE_SHOWN:
             return _dumped(json.loads(model.example))
-    except ValueError:
-        pass
     example = example_of(model)
     return _dumped({"dataframe_records": [{}]} if example is None else next(iter(example.bodies().values())))
 
@@ -214,3 +225,25 @@ def _dumped(value: object) -> str:
 
 def _shown(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _framed(title: str, body: str) -> str:
+    """A whole HTML document; `body` is HTML, `title` plain text."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n<style>{_STYLE}</style>\n'
+        f"<body>\n{body}\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of HTML cells under plain heads."""
+    head = "".join(f"<th scope=col>{escape(name)}" for name in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
+    return f'<div class="wide"><table><tr>{head}{body}</table></div>'
+
+
+def _code(text: object) -> str:
+    """Escaped, in the font of code."""
+    return f"<code>{escape(str(text))}</code>"

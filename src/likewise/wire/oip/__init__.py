@@ -1,8 +1,8 @@
 """Open Inference Protocol v2 over HTTP: `infer` bodies and answers, binary tensors among them, and metadata."""
 
-from likewise.wire.oip.call import AskedOutput, InferCall
-from likewise.wire.oip.decode import decode_infer
+from likewise.wire.oip.call import InferCall
+from likewise.wire.oip.declared import model_metadata
+from likewise.wire.oip.decode import HEADER_LENGTH, decode_infer
 from likewise.wire.oip.encode import encode_infer
-from likewise.wire.oip.metadata import model_metadata, server_metadata
 
-__all__ = ["AskedOutput", "InferCall", "decode_infer", "encode_infer", "model_metadata", "server_metadata"]
+__all__ = ["HEADER_LENGTH", "InferCall", "decode_infer", "encode_infer", "model_metadata"]

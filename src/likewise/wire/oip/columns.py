@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +13,7 @@ from likewise.wire.frame import Frame
 from likewise.wire.jsontext import parse_json
 from likewise.wire.oip.declared import array_leaf
 from likewise.wire.oip.inputs import SHOWN, InputTensor
+from likewise.wire.tensor import dtype_of
 
 _WHERE = "inputs"
 _AS_JSON = frozenset({"array", "object", "map"})  # one BYTES element a row holds such a value as JSON text
@@ -100,8 +101,7 @@ def _leaf(field: Field | None) -> str:
     if field is None:
         return "any"
     if field.kind == "tensor":
-        spec = field.raw.get("tensor-spec")
-        dtype = str(spec.get("dtype")) if isinstance(spec, Mapping) else "object"
+        dtype = dtype_of(field)
         return "bytes" if dtype.startswith(("bytes", "S", "|S")) else "any" if dtype == "object" else "text"
     return str(array_leaf(field)[0].get("type"))
 

@@ -19,12 +19,8 @@ INTEGERS: dict[str, Dtype] = {
     f"{sign}INT{bits}": np.dtype(f"<{sign.lower() or 'i'}{bits // 8}") for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
 FLOATS: dict[str, Dtype] = {"FP16": np.dtype("<f2"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
-FIXED: dict[str, Dtype] = {
-    "BOOL": np.dtype("u1"),
-    **INTEGERS,
-    **FLOATS,
-    "BF16": np.dtype("<u2"),
-}  # numpy has no bfloat16: its bits
+_BF16_BITS = np.dtype("<u2")  # numpy has no bfloat16
+FIXED: dict[str, Dtype] = {"BOOL": np.dtype("u1"), **INTEGERS, **FLOATS, "BF16": _BF16_BITS}
 DATATYPES = (*FIXED, "BYTES")
 
 _LENGTH = struct.Struct("<I")

@@ -1,4 +1,4 @@
-"""What the signature declares of a field, in the protocol's terms."""
+"""What the signature declares, in the protocol's terms."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from likewise.core.signature import Field, Signature
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS
-from likewise.wire.tensor import shape_of
+from likewise.wire.tensor import dtype_of, shape_of
 
 INPUT = "input"  # an unnamed input's name in the metadata; a request may give it any
 OUTPUT = "predict"
@@ -22,6 +22,27 @@ _COLUMNS = {
     "float": "FP32",
     "double": "FP64",
 }
+
+
+def model_metadata(signature: Signature, *, name: str, version: str | None, platform: str) -> dict[str, object]:
+    """The model's inputs and outputs as its signature declares them; none where it does not.
+
+    -1 is a dimension that varies; a column is [-1], and BYTES where its values may be of any type.
+    """
+    return {
+        "name": name,
+        "versions": [] if version is None else [version],
+        "platform": platform,
+        "inputs": _tensors(signature.inputs, INPUT),
+        "outputs": _tensors(signature.outputs, OUTPUT),
+    }
+
+
+def _tensors(fields: Sequence[Field] | None, alone: str) -> list[dict[str, object]]:
+    return [
+        {"name": name, "datatype": datatype_of(field) or "BYTES", "shape": shape_in_metadata(field)}
+        for name, field in named(fields, alone).items()
+    ]
 
 
 def named(fields: Sequence[Field] | None, alone: str) -> dict[str, Field]:
@@ -40,8 +61,7 @@ def only_output(signature: Signature) -> str:
 def datatype_of(field: Field) -> str | None:
     """The datatype of the field's elements; None where any may come, and where a row is an object."""
     if field.kind == "tensor":
-        spec = field.raw.get("tensor-spec")
-        return _of_dtype(str(spec.get("dtype"))) if isinstance(spec, Mapping) else None
+        return _of_dtype(dtype_of(field))
     return _COLUMNS.get(str(array_leaf(field)[0].get("type")))
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
-from likewise.wire.frame import fit
+from likewise.wire.frame import Fitter
 from likewise.wire.jsontext import parse_json, shown
-from likewise.wire.oip.call import AskedOutput, InferCall
+from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.columns import to_frame
 from likewise.wire.oip.inputs import SHOWN, Tail, check_distinct, name_of, parameters_of, read_inputs
-from likewise.wire.params import fit_params
+from likewise.wire.params import ParamsFitter
 
-_HEADER = "Inference-Header-Content-Length"
+HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
 
 
 def decode_infer(body: bytes, header_length: str | None, signature: Signature) -> InferCall:
@@ -30,8 +30,8 @@ def decode_infer(body: bytes, header_length: str | None, signature: Signature) -
     parameters = parameters_of(request, "the request")
     tensors = read_inputs(request.get("inputs"), Tail(memoryview(body)[length:]))
     return InferCall(
-        table=fit(to_frame(tensors, signature), signature),
-        params=fit_params(parameters, signature),
+        table=Fitter(signature)(to_frame(tensors, signature)),
+        params=ParamsFitter(signature)(parameters),
         id=_id(request.get("id")),
         outputs=_outputs(request.get("outputs")),
         binary_output=_flag(parameters, "binary_data_output", "the request") or False,
@@ -44,12 +44,12 @@ def _length(header: str | None, whole: int) -> int:
     text = header.strip()
     if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > whole:
         raise BadRequest(
-            f"{_HEADER} is {header[:SHOWN]!r}, and the body has {whole} bytes",
-            remedy=f"send the length in bytes of the JSON that the body begins with as {_HEADER}",
+            f"{HEADER_LENGTH} is {header[:SHOWN]!r}, and the body has {whole} bytes",
+            remedy=f"send the length in bytes of the JSON that the body begins with as {HEADER_LENGTH}",
         )
     if int(text) == 0:
         raise BadRequest(
-            f"{_HEADER} is 0: a body of raw bytes alone is not read here",
+            f"{HEADER_LENGTH} is 0: a body of raw bytes alone is not read here",
             remedy="send the JSON that describes the inputs before their bytes",
         )
     return int(text)
@@ -61,17 +61,18 @@ def _id(value: object) -> str | None:
     raise BadRequest(f"id: expected a string, got {shown(value)}", remedy="send the id as a string, or leave it out")
 
 
-def _outputs(value: object) -> tuple[AskedOutput, ...]:
+def _outputs(value: object) -> dict[str, bool | None]:
+    """Whether each is to be binary, by name."""
     if value is None:
-        return ()
+        return {}
     if not isinstance(value, list):
         raise BadRequest(f"outputs: expected a list, got {shown(value)}", remedy='send "outputs": [{"name": …}]')
-    asked = tuple(_output(entry, index) for index, entry in enumerate(value))
-    check_distinct([output.name for output in asked], "outputs")
-    return asked
+    asked = [_output(entry, index) for index, entry in enumerate(value)]
+    check_distinct([name for name, _ in asked], "outputs")
+    return dict(asked)
 
 
-def _output(entry: object, index: int) -> AskedOutput:
+def _output(entry: object, index: int) -> tuple[str, bool | None]:
     held, name = name_of(entry, f"outputs, entry {index}")
     where = f"output {name[:SHOWN]!r}"
     parameters = parameters_of(held, where)
@@ -80,7 +81,7 @@ def _output(entry: object, index: int) -> AskedOutput:
             f"{where}: the classification extension is not supported here",
             remedy="leave parameters.classification out, and take the highest values of the output itself",
         )
-    return AskedOutput(name, _flag(parameters, "binary_data", where))
+    return name, _flag(parameters, "binary_data", where)
 
 
 def _flag(parameters: dict[str, Any], name: str, where: str) -> bool | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -11,6 +10,7 @@ import orjson
 
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
+from likewise.wire.encode import plain
 from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.datatypes import to_binary
 from likewise.wire.oip.inputs import SHOWN
@@ -34,7 +34,7 @@ def encode_infer(
             tail.append(data)
     answer = {"model_name": model_name, "model_version": model_version, "id": call.id, "outputs": outputs}
     try:
-        header = orjson.dumps({key: value for key, value in answer.items() if value is not None})
+        header = orjson.dumps({key: value for key, value in answer.items() if value is not None}, default=plain)
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
     return b"".join([header, *tail]), len(header) if tail else None
@@ -45,14 +45,14 @@ def _chosen(call: InferCall, tensors: Sequence[OutputTensor]) -> list[tuple[Outp
     if not call.outputs:
         return [(tensor, call.binary_output) for tensor in tensors]
     held = {tensor.name: tensor for tensor in tensors}
-    for asked in call.outputs:
-        if asked.name not in held:
-            near = get_close_matches(asked.name, held, n=1)
+    for name in call.outputs:
+        if name not in held:
+            near = get_close_matches(name, held, n=1)
             raise BadRequest(
-                f"outputs: the model has no output {asked.name[:SHOWN]!r}; it has: {', '.join(map(repr, held))}",
+                f"outputs: the model has no output {name[:SHOWN]!r}; it has: {', '.join(map(repr, held))}",
                 remedy=f"ask for {near[0]!r}" if near else "leave outputs out: all come then",
             )
-    return [(held[asked.name], call.binary_output if asked.binary is None else asked.binary) for asked in call.outputs]
+    return [(held[name], call.binary_output if binary is None else binary) for name, binary in call.outputs.items()]
 
 
 def _described(tensor: OutputTensor, data: bytes | None) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _described(tensor: OutputTensor, data: bytes | None) -> dict[str, Any]:
         return entry | {"parameters": {"binary_data_size": len(data)}}
     if raw:
         entry["parameters"] = {"content_type": "base64"}
-    return entry | {"data": [_in_base64(value) for value in tensor.values] if raw else tensor.values}
+    return entry | {"data": tensor.values}
 
 
 def _tail(tensor: OutputTensor) -> bytes:
@@ -70,7 +70,3 @@ def _tail(tensor: OutputTensor) -> bytes:
         return to_binary(tensor.datatype, tensor.values)
     except UnicodeEncodeError as error:
         raise unwritable(error) from error
-
-
-def _in_base64(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value).decode("ascii")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +13,7 @@ import orjson
 
 from likewise.core.errors import ModelFailed
 from likewise.core.signature import Field, Signature
+from likewise.wire.encode import plain
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS, integer_bounds
 from likewise.wire.oip.declared import OUTPUT, datatype_of, named, only_output
 from likewise.wire.oip.inputs import MAX_RANK
@@ -66,7 +66,7 @@ def _columns(predictions: object, signature: Signature) -> dict[str, list[Any]]:
 
 
 def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
-    shape, leaves = _rectangle(values)
+    shape, leaves = rectangle(values)
     declared = None if field is None else datatype_of(field)
     present = [leaf for leaf in leaves if not _missing(leaf)]
     types = frozenset(map(type, present))
@@ -78,7 +78,7 @@ def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
     return OutputTensor(name, declared, shape, _plain(declared, leaves))
 
 
-def _rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
+def rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
     """The shape of nested lists and their elements; an element is a list where they are ragged or too deep."""
     shape, level = [len(values)], values
     while level and len(shape) < MAX_RANK and all(type(part) is list for part in level):
@@ -143,12 +143,6 @@ def _json_text(value: object) -> str | None:
     if _missing(value):
         return None
     try:
-        return orjson.dumps(value, default=_base64, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=plain, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
-
-
-def _base64(value: object) -> str:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"a value of type {type(value).__name__}")
