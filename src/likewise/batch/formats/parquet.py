@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any, BinaryIO
 
@@ -43,7 +43,7 @@ HELD: dict[str, tuple[type, ...]] = {
 
 
 class ParquetSource(OneFile):
-    """A Parquet file, read in slices of bounded rows and bytes."""
+    """A Parquet file, read in slices of bounded rows and bytes; InputInvalid where it cannot be read."""
 
     format = "parquet"
     textual = False
@@ -60,14 +60,13 @@ class ParquetSource(OneFile):
             twice = next(name for name in self.columns if self.columns.count(name) > 1)
             raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each its own name")
 
-    def schema(self) -> Any:
+    def schema(self, *_: Any) -> Any:
         return self._schema
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first = 1
         with self._open() as file:
-            batches = file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes)))
-            while (batch := self._next(batches)) is not None:
+            for batch in file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes))):
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
                 if past > 0:
                     yield counted(self.file.short, first, len(batch), offset)
@@ -77,23 +76,14 @@ class ParquetSource(OneFile):
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        pq = need("pyarrow.parquet", extra="batch")
-        with ExitStack() as stack:
-            stream = stack.enter_context(self.file.open())
+        pa, pq = need("pyarrow", extra="batch"), need("pyarrow.parquet", extra="batch")
+        with self.file.open() as stream:
             try:  # in pieces, as a column of a row group may be larger than memory
-                file = pq.ParquetFile(stream, buffer_size=BUFFER)
-            except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
-                raise self._broken(error) from error
-            yield stack.enter_context(file)
-
-    def _next(self, batches: Iterator[Any]) -> Any:
-        try:
-            return next(batches, None)
-        except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: Exception) -> InputInvalid:
-        return InputInvalid(f"{self.name} cannot be read as Parquet: {error}", remedy="write the file again")
+                with pq.ParquetFile(stream, buffer_size=BUFFER) as file:
+                    yield file
+            except (pa.ArrowException, OSError) as error:
+                cause = f"{self.name} cannot be read as Parquet: {error}"
+                raise InputInvalid(cause, remedy="write the file again") from error
 
 
 def _chunk(file: str, first: int, batch: Any, offset: int) -> Chunk:
@@ -222,16 +212,4 @@ def _text(value: object) -> str | None:
     return None if value is None else as_cell(value)
 
 
-def open_source(file: InputFile) -> ParquetSource:
-    """A Parquet file; InputInvalid where its footer cannot be read."""
-    return ParquetSource(file)
-
-
-def schema_of(sources: Sequence[Source]) -> Any:
-    """That of each: their columns have equal types."""
-    return sources[0].schema()
-
-
-def open_writer(source: Source, outputs: Outputs) -> ParquetWriter:
-    """A Parquet writer; `outputs` as the model's signature declares them."""
-    return ParquetWriter(source, outputs)
+open_source, open_writer = ParquetSource, ParquetWriter
