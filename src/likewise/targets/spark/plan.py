@@ -33,6 +33,7 @@ class Staging:
         self.chunks = folder / "chunks"
         self.scored = folder / "scored"
         self.output = folder / "output"
+        self.quarantine = folder / "quarantine.jsonl"
 
     def resume(self, fingerprint: Mapping[str, object], restart: bool) -> bool:
         """Whether a job with this fingerprint was stopped here; OutputRefused where another one was.

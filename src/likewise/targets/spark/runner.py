@@ -17,6 +17,7 @@ from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
 from likewise.batch.place import Layout, refused
 from likewise.batch.rows import go_on, judge
+from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
@@ -25,7 +26,7 @@ from likewise.targets.spark.inputs import Input, open_input
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
-from likewise.targets.spark.publish import publish, put_together
+from likewise.targets.spark.publish import put_together
 from likewise.targets.spark.session import is_connect, session
 from likewise.targets.spark.tasks import Given, Scoring
 from likewise.targets.spark.udf import Placed, place
@@ -123,7 +124,7 @@ class _Run:
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
         parts, counted = put_together(staging, chunks, source, job.signature, layout, suffix)
         report = self._report(counted, staging)
-        publish(staging, layout, parts, report)
+        publish(layout, staging.output, parts.name(0), staging.quarantine, report.as_dict())
         self._kept = False
         return report
 
