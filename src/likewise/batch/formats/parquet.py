@@ -71,7 +71,7 @@ class ParquetSource(OneFile):
                 if past > 0:
                     yield counted(self.file.short, first, len(batch), offset)
                 else:
-                    yield _chunk(self.file.short, first, batch, offset)
+                    yield Chunk(self.file.short, first, *records_of(batch, first), None, batch, offset)
                 first, past = first + len(batch), past - 1
 
     @contextmanager
@@ -86,14 +86,15 @@ class ParquetSource(OneFile):
                 raise InputInvalid(cause, remedy="write the file again") from error
 
 
-def _chunk(file: str, first: int, batch: Any, offset: int) -> Chunk:
+def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, object]], dict[int, LikewiseError]]:
+    """The rows as Python has them, and by index what is wrong with some; first: the number of the first, for that."""
     try:
         batch.validate(full=True)  # text is checked for UTF-8 only here
-        return Chunk(file, first, batch.to_pylist(), {}, None, batch, offset)
+        return batch.to_pylist(), {}
     except (ValueError, OverflowError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
-        rows = [_row(batch.slice(index, 1), f"row {first + index}") for index in range(len(batch))]
-    faults = {index: fault for index, (_, fault) in enumerate(rows) if fault}
-    return Chunk(file, first, [record for record, _ in rows], faults, None, batch, offset)
+        wheres = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
+        rows = [_row(batch.slice(index, 1), where) for index, where in enumerate(wheres)]
+    return [record for record, _ in rows], {index: fault for index, (_, fault) in enumerate(rows) if fault}
 
 
 def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | None]:

@@ -1,10 +1,15 @@
-"""What a job reads: files by our own readers, one a task, or a table by Spark."""
+"""What a job reads: files by our own readers, one a task, or a table by Spark.
+
+identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on: rows
+are counted over all parts and not in each. types_for: the columns as a `pyarrow.Schema` where the output's format needs
+them. cut: into chunk files of at most `rows` rows in `folder`; what the tasks say of each part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
@@ -14,40 +19,6 @@ from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
 
 TABLE = "table:"
-
-
-class Input(Protocol):
-    """One input.
-
-    identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on:
-    rows are counted over all parts and not in each.
-    """
-
-    name: str
-    format: str
-    textual: bool
-    columns: tuple[str, ...]
-    size: int | None
-    numbered_on: bool
-
-    @property
-    def identity(self) -> object: ...
-
-    @property
-    def files(self) -> Sequence[InputFile]: ...
-
-    def types_for(self, output: str) -> Any:
-        """The columns as a `pyarrow.Schema` where the format `output` needs them."""
-
-    def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        """Cut into chunk files of at most `rows` rows in `folder`; what the tasks say of each part."""
-
-
-def open_input(spark: Any, source: str, format_name: str | None) -> Input:
-    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
-    if source.startswith(TABLE):
-        return TableInput(spark, source.removeprefix(TABLE))
-    return FilesInput(open_source(source, format_name))
 
 
 class FilesInput:
@@ -62,7 +33,7 @@ class FilesInput:
         self._source = source
         self.name, self.format, self.textual = source.name, source.format, source.textual
         self.columns = source.columns
-        self.size: int | None = source.size
+        self.size = source.size
 
     @property
     def files(self) -> Sequence[InputFile]:
@@ -93,7 +64,7 @@ class TableInput:
 
     format = "parquet"
     textual = False
-    size: int | None = None
+    size = None
     numbered_on = True
     files: Sequence[InputFile] = ()
 
@@ -121,6 +92,16 @@ class TableInput:
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return jobs.over(self._frame, "tasks:read_table", (self.name, self._types, rows, folder))
+
+
+Input = FilesInput | TableInput
+
+
+def open_input(spark: Any, source: str, format_name: str | None) -> Input:
+    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
+    if source.startswith(TABLE):
+        return TableInput(spark, source.removeprefix(TABLE))
+    return FilesInput(open_source(source, format_name))
 
 
 def _absolute(file: InputFile) -> InputFile:

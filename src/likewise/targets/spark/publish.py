@@ -14,7 +14,7 @@ from likewise.core.errors import OutputRefused
 from likewise.core.signature import Signature
 from likewise.targets.spark import blob
 from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.tasks import Given
+from likewise.targets.spark.windows import Given
 
 
 class Parts:

@@ -28,8 +28,9 @@ from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
 from likewise.targets.spark.publish import put_together
 from likewise.targets.spark.session import is_connect, session
-from likewise.targets.spark.tasks import Given, Scoring
+from likewise.targets.spark.tasks import Scoring
 from likewise.targets.spark.udf import Placed, place
+from likewise.targets.spark.windows import Given
 
 log = logging.getLogger("likewise.spark")
 CHUNK_ROWS = 2000  # most rows of a chunk: what a lost executor costs at most, per slot
@@ -78,7 +79,7 @@ class _Run:
         layout.refuse_loss(file.path for file in given.files if file.path)
         staging = Staging(layout.staging)
         layout.refuse_existing(job.options.restart or staging.replaces)
-        source = Given(given.name, given.format, given.textual, given.columns, given.types_for(suffix))
+        source = Given(given.columns, given.name, given.format, given.textual, given.types_for(suffix))
         RowMaker(cast(Source, source), job.signature, job.options.column)  # says now which column is missing
         placed = place(self._spark, open_bundle(self._model.folder), self._model, None)
         with refused(layout.data), ExitStack() as undo:
