@@ -87,7 +87,7 @@ class Caller:
 
     def refuse(self, error: LikewiseError) -> None:
         """Send it."""
-        self.answer(error={"kind": type(error).__name__, "cause": error.cause, "remedy": error.remedy})
+        self.answer(error=error.as_dict())
 
     def _read(self) -> None:
         with suppress(EOFError, OSError):

@@ -39,7 +39,7 @@ def decode(header: Mapping[str, Any], body: bytes, arrow: bytes) -> Chunk:
         file=found["file"],
         first=header["first"],
         records=[faulty[index] if index in faulty else next(good) for index in range(header["rows"])],
-        faults={int(index): untold(error) for index, error in found["faults"].items()},
+        faults={int(index): LikewiseError.from_dict(error) for index, error in found["faults"].items()},
         lines=found["lines"],
         native=found["native"] if batch is None else batch,
         offset=found["offset"],
@@ -72,18 +72,6 @@ def _ipc(pa: Any, batch: Any) -> bytes:
         stream.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def untold(error: Mapping[str, str]) -> LikewiseError:
-    """What `LikewiseError.as_dict` gave, as an error of the class that its code names."""
-    kinds = {kind.code: kind for kind in _subclasses(LikewiseError)}
-    return kinds.get(error["code"], LikewiseError)(error["cause"], remedy=error["remedy"])
-
-
-def _subclasses(kind: type[LikewiseError]) -> Iterator[type[LikewiseError]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
 
 
 def _ascii(text: str) -> str:

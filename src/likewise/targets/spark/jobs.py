@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.targets.spark.chunks import untold
 from likewise.targets.spark.plan import ChunkFile
 from likewise.targets.spark.progress import Tally, status_of
 from likewise.targets.spark.session import slots
@@ -55,7 +54,7 @@ class Jobs:
         answers = [json.loads(row[0]) for row in rows]
         for answer in answers:
             if "error" in answer:
-                raise untold(answer["error"])
+                raise LikewiseError.from_dict(answer["error"])
         return answers
 
     def score(self, placed: Placed, plan: Scoring, missing: Sequence[ChunkFile], tally: Tally) -> None:
