@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
+from likewise.batch.journal import Counts
 from likewise.batch.options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
@@ -48,6 +50,20 @@ class Report:
     engine: str
     seconds: float
     tokens: int
+
+    @classmethod
+    def of(cls, bundle: str, engine: str, counts: Counts) -> Self:
+        """Of what was counted."""
+        return cls(
+            bundle=bundle,
+            rows_in=counts.rows,
+            rows_ok=counts.ok,
+            rows_quarantined=counts.rows - counts.ok,
+            duplicates=counts.duplicates,
+            engine=engine,
+            seconds=round(counts.seconds, 3),
+            tokens=counts.tokens,
+        )
 
     def as_dict(self) -> dict[str, object]:
         """The manifest's JSON object."""

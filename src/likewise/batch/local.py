@@ -139,17 +139,7 @@ class Scoring:
 
     def report(self) -> Report:
         """The counts so far."""
-        counts = self._counts()
-        return Report(
-            bundle=self._job.bundle,
-            rows_in=counts.rows,
-            rows_ok=counts.ok,
-            rows_quarantined=counts.rows - counts.ok,
-            duplicates=counts.duplicates,
-            engine=self._job.engine.spec.label,
-            seconds=round(counts.seconds, 3),
-            tokens=counts.tokens,
-        )
+        return Report.of(self._job.bundle, self._job.engine.spec.label, self._counts())
 
     def _counts(self) -> Counts:
         scorer = self._scorer

@@ -98,16 +98,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Json]:
         """As `--plan --json` prints it."""
+        said = {name: getattr(self, name) for name in self.__slots__}
         model = None if self.model is None else self.model.as_dict()
-        steps = [asdict(step) for step in self.steps]
-        return {
-            "target": self.target,
-            "name": self.name,
-            "verb": self.verb,
-            "model": model,
-            "options": dict(self.options),
-            "steps": steps,
-        }
+        return {**said, "model": model, "options": dict(self.options), "steps": [asdict(step) for step in self.steps]}
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Json]) -> Self:

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import socket
 import sys
 import threading
@@ -102,8 +103,7 @@ class Caller:
 def perform(action: str, params: Mapping[str, Any]) -> Any:
     """What the action gives."""
     importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been started anew
-    module, _, function = ACTIONS[action].partition(":")
-    return getattr(importlib.import_module(f"likewise.targets.ray.{module}"), function)(params)
+    return pkgutil.resolve_name(f"likewise.targets.ray.{ACTIONS[action]}")(params)
 
 
 def connect(address: str) -> str:

@@ -5,9 +5,9 @@ Sent by value, together with `likewise.shipping.unpack`: it imports the standard
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
+import pkgutil
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,8 +32,7 @@ def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[It
         folder = None if shipment is None else arrive(shipment)
         # the tokenizer's threads: what Spark gave to the task, and not every core of the host
         os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        module, _, name = call.partition(":")
-        function = getattr(importlib.import_module(f"likewise.targets.spark.{module}"), name)
+        function = pkgutil.resolve_name(f"likewise.targets.spark.{call}")
         result: Iterator[Any] = function(batches, folder, *pickle.loads(arguments))  # noqa: S301  Spark's own channel
         return result
 

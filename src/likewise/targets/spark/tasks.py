@@ -19,7 +19,7 @@ from typing import Any, cast
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, readable, why_changed
-from likewise.batch.formats import CHUNK_BYTES, Chunk, Source, Writer, load
+from likewise.batch.formats import Chunk, Source, Writer, load
 from likewise.batch.formats.parquet import records_of
 from likewise.batch.rows import items_of, settled
 from likewise.batch.scorer import prepare
@@ -32,7 +32,8 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode
-from likewise.targets.spark.windows import Given
+from likewise.targets.spark.plan import Staging
+from likewise.targets.spark.windows import Given, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
 
 TOLD = "told string"  # what every task of a job answers, for Spark
@@ -40,10 +41,9 @@ TOLD = "told string"  # what every task of a job answers, for Spark
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """What scoring a chunk needs beside the engine. chunks, scored: folders; output: the format of the rows."""
+    """What scoring a chunk needs beside the engine. output: the format of the rows."""
 
-    chunks: str
-    scored: str
+    staging: Staging
     source: Given
     signature: Signature
     column: Mapping[str, str]
@@ -101,11 +101,11 @@ def score_chunks(
 
     def score(number: int) -> dict[str, object]:
         name, ahead = chosen[number]
-        _require_folder(plan.scored)
-        result = Path(plan.scored, name)
+        _require_folder(str(plan.staging.scored))
+        result = plan.staging.scored / name
         if blob.header(result) is None:
             engine = engine_of(key, model, folder)
-            _score(engine, plan, _read_chunk(Path(plan.chunks, name), ahead), result)
+            _score(engine, plan, _read_chunk(plan.staging.chunks / name, ahead), result)
         return {"chunk": name}
 
     return _answers(batches, score)
@@ -150,19 +150,13 @@ def _require_folder(folder: str) -> None:
 def _of_table(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iterator[Chunk]:
     first = 1
     gathered: list[Any] = []
-    for piece in _slices(batches, rows):
+    for piece in (piece for batch in batches for piece in pieces(batch, rows)):
         if gathered and sum(len(each) for each in gathered) + len(piece) > rows:
             yield _chunk(name, first, gathered, schema)
             first, gathered = first + sum(len(each) for each in gathered), []
         gathered.append(piece)
     if gathered:
         yield _chunk(name, first, gathered, schema)
-
-
-def _slices(batches: Iterator[Any], rows: int) -> Iterator[Any]:
-    for batch in batches:
-        step = max(1, min(rows, batch.num_rows * CHUNK_BYTES // max(1, batch.nbytes)))
-        yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
 
 
 def _chunk(name: str, first: int, pieces: Sequence[Any], schema: Any) -> Chunk:

@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.formats import Source
+from likewise.batch.formats import CHUNK_BYTES, Source
 from likewise.batch.formats.parquet import records_of
 from likewise.core.items import NO_PARAMS, Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
 
 WINDOW_ROWS = 4096
-WINDOW_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,9 @@ def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str
     return RowMaker(cast(Source, Given(tuple(columns))), signature, mapping)
 
 
-def pieces(batch: Any) -> Iterator[Any]:
+def pieces(batch: Any, most: int = WINDOW_ROWS) -> Iterator[Any]:
     """Slices of bounded rows and bytes of a batch of any size."""
-    rows = max(1, min(WINDOW_ROWS, batch.num_rows * WINDOW_BYTES // max(1, batch.nbytes)))
+    rows = max(1, min(most, batch.num_rows * CHUNK_BYTES // max(1, batch.nbytes)))
     return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
@@ -59,7 +58,7 @@ def windows(batches: Iterator[Any]) -> Iterator[list[Any]]:
         for piece in pieces(batch):
             gathered.append(piece)
             rows, size = rows + piece.num_rows, size + piece.nbytes
-            if rows >= WINDOW_ROWS or size >= WINDOW_BYTES:
+            if rows >= WINDOW_ROWS or size >= CHUNK_BYTES:
                 yield gathered
                 gathered, rows, size = [], 0, 0
     if gathered:
