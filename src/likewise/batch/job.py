@@ -54,16 +54,8 @@ class Report:
     @classmethod
     def of(cls, bundle: str, engine: str, counts: Counts) -> Self:
         """Of what was counted."""
-        return cls(
-            bundle=bundle,
-            rows_in=counts.rows,
-            rows_ok=counts.ok,
-            rows_quarantined=counts.rows - counts.ok,
-            duplicates=counts.duplicates,
-            engine=engine,
-            seconds=round(counts.seconds, 3),
-            tokens=counts.tokens,
-        )
+        bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
+        return cls(bundle, counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens)
 
     def as_dict(self) -> dict[str, object]:
         """The manifest's JSON object."""

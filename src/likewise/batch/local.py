@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile
@@ -50,8 +49,8 @@ def _scored(job: Job, source: Files, rows: RowMaker, output: Output) -> Report:
     try:
         scoring = Scoring(job, source, output)  # the first to ask the engine: it loads once input and output are fine
         with closing(_ahead(_prepared(source, rows, job, scoring.state))) as chunks:
-            for ready in chunks:
-                scoring.write(ready)
+            for chunk, work in chunks:
+                scoring.write(chunk, work)
         report = scoring.report()
         if changed := source.changed():
             raise InputInvalid(changed, remedy=STILL)
@@ -100,12 +99,8 @@ def _full_name(file: InputFile) -> str:
     return str(file.path.resolve()) if file.path else file.name
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A chunk with the engine's work, or the reason why there is none, for each row."""
-
-    chunk: Chunk
-    work: Sequence[Work | Failed]
+Ready = tuple[Chunk, Sequence[Work | Failed]]
+"""A chunk with the engine's work, or the reason why there is none, for each row."""
 
 
 class Scoring:
@@ -126,16 +121,16 @@ class Scoring:
         self._offset = 0
         self._started = time.monotonic()
 
-    def write(self, ready: Ready) -> None:
+    def write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
         """Answer a chunk and write it."""
         before = self._scorer.rows
-        results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self._scorer.rows - before))
+        results = self._scorer.answer(work, lambda: self._tell(chunk, self._scorer.rows - before))
         kept, errors = self._output.settled(results)
         self._rows_ok += len(kept)
-        self._output.write(ready.chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
+        self._output.write(chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
         self._lines.clear()
-        self._offset = ready.chunk.offset
-        self._tell(ready.chunk, 0)
+        self._offset = chunk.offset
+        self._tell(chunk, 0)
 
     def report(self) -> Report:
         """The counts so far."""
@@ -166,7 +161,7 @@ def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator
     past = 0
     for number, chunk in enumerate(source.chunks(job.options.window, past=state.chunks)):
         if number >= state.chunks:
-            yield Ready(chunk, prepare(job.engine, items_of(chunk, rows)))
+            yield chunk, prepare(job.engine, items_of(chunk, rows))
             continue
         past += len(chunk)
         if number + 1 == state.chunks and past != state.rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
@@ -19,26 +19,16 @@ from likewise.core.signature import Field
 
 Outputs = tuple[Field, ...] | None
 
-# MLflow's type names as Arrow's
-KINDS = {
-    "string": "string",
-    "long": "int64",
-    "integer": "int32",
-    "double": "float64",
-    "float": "float32",
-    "boolean": "bool",
-    "binary": "binary",
-    "datetime": "timestamp[us]",
-}
-# and what they hold without a loss
-HELD: dict[str, tuple[type, ...]] = {
-    "long": (int,),
-    "integer": (int,),
-    "double": (float,),
-    "float": (float,),
-    "boolean": (bool,),
-    "binary": (bytes,),
-    "datetime": (datetime, date),
+# MLflow's type names: Arrow's, and what that holds without a loss
+KINDS: dict[str, tuple[str, type]] = {
+    "string": ("string", str),
+    "long": ("int64", int),
+    "integer": ("int32", int),
+    "double": ("float64", float),
+    "float": ("float32", float),
+    "boolean": ("bool", bool),
+    "binary": ("binary", bytes),
+    "datetime": ("timestamp[us]", date),  # of which datetime is a kind
 }
 
 
@@ -179,7 +169,7 @@ def _declared(outputs: Outputs) -> tuple[Field, ...]:
 
 
 def _arrow_type(pa: Any, outputs: tuple[Field, ...]) -> Any:
-    types = [(field.name, pa.type_for_alias(KINDS[field.kind])) for field in outputs]
+    types = [(field.name, pa.type_for_alias(KINDS[field.kind][0])) for field in outputs]
     if not types:
         return pa.string()
     return types[0][1] if len(types) == 1 else pa.struct(types)
@@ -204,7 +194,7 @@ def _scalar(value: object, kind: str) -> object:
         value = float(value)
     if kind == "float" and isinstance(value, float):
         struct.pack("<f", value)  # OverflowError, where Arrow would write infinity
-    if not isinstance(value, HELD[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not isinstance(value, KINDS[kind][1]) or (isinstance(value, bool) and kind != "boolean"):
         raise TypeError(f"expected a {kind}, got {str(value)[:100]} ({type(value).__name__})")
     return value
 

@@ -111,10 +111,8 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
     guarded = bool(options["insecure"] or options["token_file"])
     try:
         if port == 0 and former is not None:
-            try:
+            with suppress(PortTaken):
                 return listen(host, former.port, guarded=guarded)
-            except PortTaken:
-                pass
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
         raise PortTaken(error.cause, remedy="choose another: -C port=N; without it a free one is found") from error

@@ -26,7 +26,7 @@ ACTIONS = {
     "found": "look:found",
     "others": "look:others",
     "ship": "store:ship",
-    "unship": "store:unship",
+    "unship": "store:collect",
     "run": "rollout:run",
     "take_back": "rollout:take_back",
     "stop": "rollout:stop",

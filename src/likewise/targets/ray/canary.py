@@ -40,10 +40,8 @@ def tried(params: Mapping[str, Any], options: RayOptions, key: str) -> dict[str,
         _start(params, options, key)
         start_s = round(time.monotonic() - began, 1)
         verdict, watch = _watched(app, options)
-    except Exception:
+    finally:
         drop(app)
-        raise
-    drop(app)
     told = watch.told()
     if verdict.kind == "roll_back":
         cause = (

@@ -46,11 +46,6 @@ def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"shipment": shipment}
 
 
-def unship(params: Mapping[str, Any]) -> None:  # noqa: ARG001  an action gets them
-    """Drop what no deployment needs."""
-    collect()
-
-
 def on_each_node(work: Callable[..., Any], *arguments: Any, timeout_s: float) -> list[Any]:
     """What it answers in a worker of each node."""
     ray = importlib.import_module("ray")
@@ -91,7 +86,7 @@ def noted(app: str) -> dict[str, Any] | None:
     return found if found is None or running is None else {**found, "canary": running}
 
 
-def collect() -> None:
+def collect(params: Mapping[str, Any] | None = None) -> None:  # noqa: ARG001  an action gets them
     """Drop archives that are not fresh, and that no deployment, as it is or was before its update, needs."""
     used = set(_used())
     for name in _kv()._internal_kv_list("meta/", namespace=SPACE):

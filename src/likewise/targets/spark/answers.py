@@ -28,22 +28,22 @@ def arrow_array(results: Sequence[Result], kind: Any, on_error: str) -> Any:
 
     A row without an answer is null where `on_error` is `null`, else its error is raised.
     """
-    pa = need("pyarrow", extra="batch")
-    convert = converter(kind)
-    values: list[object] = []
-    for result in results:
-        value, error = _value(result, convert, kind)
-        if error is not None and on_error != "null":
-            raise error
-        values.append(value)
-    return pa.array(values, kind)
+    pairs = _pairs(results, kind)
+    refused = next((error for _, error in pairs if error is not None), None)
+    if refused is not None and on_error != "null":
+        raise refused
+    return need("pyarrow", extra="batch").array([value for value, _ in pairs], kind)
 
 
 def values_and_errors(results: Sequence[Result], kind: Any) -> tuple[list[object], list[dict[str, str] | None]]:
     """One value and one error a result; one of the two is None (both, for a prediction that is null)."""
-    convert = converter(kind)
-    pairs = [_value(result, convert, kind) for result in results]
+    pairs = _pairs(results, kind)
     return [value for value, _ in pairs], [None if error is None else error.as_dict() for _, error in pairs]
+
+
+def _pairs(results: Sequence[Result], kind: Any) -> list[tuple[object, LikewiseError | None]]:
+    convert = converter(kind)
+    return [_value(result, convert, kind) for result in results]
 
 
 def _value(result: Result, convert: Convert, kind: Any) -> tuple[object, LikewiseError | None]:

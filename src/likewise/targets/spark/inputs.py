@@ -1,8 +1,8 @@
 """What a job reads: files by our own readers, one a task, or a table by Spark.
 
 identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on: rows
-are counted over all parts and not in each. types_for: the columns as a `pyarrow.Schema` where the output's format needs
-them. cut: into chunk files of at most `rows` rows in `folder`; what the tasks say of each part.
+are counted over all parts and not in each. given: the columns, with their types where the output's format needs them.
+cut: into chunk files of at most `rows` rows in `folder`; what the tasks say of each part.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from likewise.batch.sources import Files, open_source, predictions_taken
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.windows import Given
 
 TABLE = "table:"
 
@@ -31,9 +32,7 @@ class FilesInput:
 
     def __init__(self, source: Files) -> None:
         self._source = source
-        self.name, self.format, self.textual = source.name, source.format, source.textual
-        self.columns = source.columns
-        self.size = source.size
+        self.format, self.size = source.format, source.size
 
     @property
     def files(self) -> Sequence[InputFile]:
@@ -43,8 +42,10 @@ class FilesInput:
     def identity(self) -> object:
         return {file.name: file.identity for file in self.files}
 
-    def types_for(self, output: str) -> Any:
-        return None if output == "jsonl" else self._source.schema()
+    def given(self, output: str) -> Given:
+        source = self._source
+        types = None if output == "jsonl" else source.schema()
+        return Given(source.columns, source.name, source.format, source.textual, types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
@@ -63,7 +64,6 @@ class TableInput:
     """A table or view that Spark knows. Its rows have no names of their own: they are counted as they are read."""
 
     format = "parquet"
-    textual = False
     size = None
     numbered_on = True
     files: Sequence[InputFile] = ()
@@ -77,21 +77,20 @@ class TableInput:
             raise InputNotFound(
                 f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
             ) from error
-        self.name = TABLE + table
-        self.columns = tuple(self._frame.columns)
+        self._name = TABLE + table
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
-        if PREDICTIONS in self.columns:
-            raise predictions_taken(self.name)
+        if PREDICTIONS in self._types.names:
+            raise predictions_taken(self._name)
 
     @property
     def identity(self) -> object:
-        return {self.name: str(self._types)}
+        return {self._name: str(self._types)}
 
-    def types_for(self, output: str) -> Any:  # noqa: ARG002
-        return self._types
+    def given(self, output: str) -> Given:  # noqa: ARG002
+        return Given(tuple(self._types.names), self._name, types=self._types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        return jobs.over(self._frame, "tasks:read_table", (self.name, self._types, rows, folder))
+        return jobs.over(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
 
 
 Input = FilesInput | TableInput

@@ -66,14 +66,12 @@ class Staging:
     @property
     def replaces(self) -> bool:
         """Whether the job that was stopped here was told to replace an output."""
-        before = _json(self.folder / FINGERPRINT)
-        return before is not None and bool(before["replaces"])
+        return bool((_json(self.folder / FINGERPRINT) or {}).get("replaces"))
 
     @property
     def seconds(self) -> float:
         """What earlier runs took."""
-        before = _json(self.folder / FINGERPRINT)
-        return float(before["seconds"]) if before else 0.0
+        return float((_json(self.folder / FINGERPRINT) or {}).get("seconds", 0.0))
 
     def add_seconds(self, seconds: float) -> None:
         """Remember what this run took."""

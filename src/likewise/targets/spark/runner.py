@@ -31,7 +31,6 @@ from likewise.targets.spark.publish import put_together
 from likewise.targets.spark.session import is_connect, session
 from likewise.targets.spark.tasks import Scoring
 from likewise.targets.spark.udf import Placed, place
-from likewise.targets.spark.windows import Given
 
 log = logging.getLogger("likewise.spark")
 CHUNK_ROWS = 2000  # most rows of a chunk: what a lost executor costs at most, per slot
@@ -76,8 +75,7 @@ class _Run:
         self._staging = Staging(self._layout.staging.absolute())
         self._layout.refuse_loss(file.path for file in given.files if file.path)
         self._layout.refuse_existing(job.options.restart or self._staging.replaces)
-        types = given.types_for(self._suffix)
-        self._source = Given(given.columns, given.name, given.format, given.textual, types)
+        self._source = given.given(self._suffix)
 
     def run(self) -> Report:
         """The whole job."""
