@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.files import InputFile
 from likewise.batch.formats import Chunk
 from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
@@ -91,12 +90,8 @@ def fingerprint(job: Job, source: Files, output: Output) -> dict[str, object]:
         "column": dict(options.column),
         "window": options.window,
         "budget": options.budget,
-        "input": {_full_name(file): file.identity for file in source.files},
+        "input": {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files},
     }
-
-
-def _full_name(file: InputFile) -> str:
-    return str(file.path.resolve()) if file.path else file.name
 
 
 Ready = tuple[Chunk, Sequence[Work | Failed]]

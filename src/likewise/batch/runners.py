@@ -40,7 +40,7 @@ def score(
     options = options or ScoreOptions()
     run = runner(options.runner)
     place = _folder_or_file(str(output))
-    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, model))
+    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or (lambda _: None), model))
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +71,3 @@ def _folder_or_file(output: str) -> Path:
             remedy="name a local OUTPUT, and copy it when it is done, for example with: aws s3 cp --recursive",
         )
     return Path(output)
-
-
-def _silent(_: Progress) -> None:
-    pass
