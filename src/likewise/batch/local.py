@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
 from likewise.batch.memory import Answers
 from likewise.batch.options import ScoreOptions
-from likewise.batch.rows import go_on, items_of, judge
+from likewise.batch.rows import fingerprint, go_on, items_of, judge
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import STILL, Files, open_source
@@ -77,23 +76,6 @@ def _refuse_options(options: ScoreOptions) -> None:
             raise WrongUsage(f"{name} says nothing to the local runner", remedy=f"add --runner spark, or drop {name}")
 
 
-def fingerprint(job: Job, source: Files, output: Output) -> dict[str, object]:
-    """What must be the same for a stopped job to go on."""
-    options, spec = job.options, job.engine.spec
-    return {
-        "likewise": importlib.metadata.version("likewise"),
-        "bundle": job.bundle,
-        "engine": spec.label,
-        "engine_digest": spec.digest,
-        "format": output.format,
-        "input_format": source.format,
-        "column": dict(options.column),
-        "window": options.window,
-        "budget": options.budget,
-        "input": {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files},
-    }
-
-
 Ready = tuple[Chunk, Sequence[Work | Failed]]
 """A chunk with the engine's work, or the reason why there is none, for each row."""
 
@@ -108,7 +90,9 @@ class Scoring:
         self._lines: list[bytes] = []
         answers = Answers(log=self._lines.append)
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, answers=answers)  # loads the engine
-        self.state = state = output.resume(fingerprint(job, source, output))
+        engine = {"engine": job.engine.spec.label, "engine_digest": job.engine.spec.digest}
+        files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
+        self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files))
         answers.replay(output.remembered())
         scorer.rows, scorer.answered = state.rows, state.answered
         scorer.duplicates, scorer.tokens = state.duplicates, state.tokens

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.batch.journal import refuse_other
 from likewise.batch.place import remove
 from likewise.core.errors import OutputRefused
 from likewise.targets.spark import blob
@@ -40,16 +41,9 @@ class Staging:
 
         With `restart`, or where nothing was, everything in the folder is made anew.
         """
-        told = json.loads(json.dumps(fingerprint))
         before = _json(self.folder / FINGERPRINT)
         if before is not None and not restart:
-            for name, value in told.items():
-                if before["job"].get(name) != value:
-                    raise OutputRefused(
-                        f"a job was stopped here whose {name} was {_short(before['job'].get(name))}, "
-                        f"and is {_short(value)} now",
-                        remedy="--restart, or run it again as it was",
-                    )
+            refuse_other(before["job"], fingerprint)
             return True
         if not restart and any(self.folder.iterdir()):
             raise OutputRefused(
@@ -60,7 +54,7 @@ class Staging:
             remove(entry)
         for folder in (self.chunks, self.scored):
             folder.mkdir()
-        _write(self.folder / FINGERPRINT, {"job": told, "replaces": restart, "seconds": 0.0})
+        _write(self.folder / FINGERPRINT, {"job": fingerprint, "replaces": restart, "seconds": 0.0})
         return False
 
     @property
@@ -116,7 +110,3 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(value))
     fresh.replace(path)
-
-
-def _short(value: object) -> str:
-    return json.dumps(value)[:200]

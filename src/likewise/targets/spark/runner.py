@@ -5,7 +5,6 @@ See `architecture/spark.md`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
 from likewise.batch.journal import Counts
 from likewise.batch.place import Layout, refused
-from likewise.batch.rows import go_on, judge
+from likewise.batch.rows import fingerprint, go_on, judge
 from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
@@ -85,7 +84,9 @@ class _Run:
         with refused(layout.data), ExitStack() as undo:
             undo.callback(self._leave)  # last of all, when the folder is free
             undo.callback(Claim(staging.folder, layout.data).release)
-            resumed = staging.resume(self._fingerprint(placed), job.options.restart)
+            engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
+            said = fingerprint(job, engine, self._suffix, self._given.format, self._given.identity)
+            resumed = staging.resume(said, job.options.restart)
             return self._scored(placed, resumed)
 
     def _scored(self, placed: Placed, resumed: bool) -> Report:
@@ -123,21 +124,6 @@ class _Run:
         chunks = staging.snapshot()
         assert chunks is not None  # noqa: S101  it was written just now
         return chunks
-
-    def _fingerprint(self, placed: Placed) -> dict[str, object]:
-        """What must be the same for a stopped job to go on."""
-        options = self._job.options
-        return {
-            "Likewise": importlib.metadata.version("likewise"),
-            "bundle": self._job.bundle,
-            "engine": [placed.key, self._model.engine, self._model.precision],
-            "output format": self._suffix,
-            "input format": self._given.format,
-            "column": dict(options.column),
-            "window": options.window,
-            "budget": options.budget,
-            "input": self._given.identity,
-        }
 
     def _report(self, counted: Sequence[Mapping[str, Any]]) -> Report:
         names = ("rows", "ok", "duplicates", "tokens", "answered")
