@@ -82,8 +82,8 @@ def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, 
         batch.validate(full=True)  # text is checked for UTF-8 only here
         return batch.to_pylist(), {}
     except (ValueError, OverflowError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
-        wheres = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
-        rows = [_row(batch.slice(index, 1), where) for index, where in enumerate(wheres)]
+        names = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
+        rows = [_row(batch.slice(index, 1), where) for index, where in enumerate(names)]
     return [record for record, _ in rows], {index: fault for index, (_, fault) in enumerate(rows) if fault}
 
 
