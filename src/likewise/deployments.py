@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from likewise.api import Bundle, bundle_of
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
@@ -179,8 +178,10 @@ def plan(
     wanted, given = _asked(verb, current, model, options or {}, previous)
     typed = coerce(target.Options, given)
     begun = receipts.unfinished(target.uri, name)
-    if begun is not None and _same(cut := Plan.from_dict(begun.plan), verb, wanted, as_json(typed)):
-        return Planned(cut, target, ())
+    if begun is not None:
+        cut = Plan.from_dict(begun.plan)
+        if (cut.verb, cut.model, cut.options) == (verb, wanted, as_json(typed)):  # what is asked for now
+            return Planned(cut, target, ())
     findings = unless_fatal(target.check(wanted, typed)) if wanted is not None else ()
     if begun is not None and settle:
         take_back(target, name, receipts)
@@ -281,11 +282,6 @@ def _asked(
     if model is not None:
         raise WrongUsage("a model and the previous one are asked for at once", remedy="give one of the two")
     return ModelSpec.from_dict(current.previous["model"]), {**current.previous["options"], **options}
-
-
-def _same(cut: Plan, verb: Verb, model: ModelSpec | None, options: Mapping[str, Any]) -> bool:
-    """Whether a plan that was cut off is what is asked for now."""
-    return (cut.verb, cut.model, dict(cut.options)) == (verb, model, dict(options))
 
 
 def _listen(target: object, progress: Callable[[str], None] | None) -> None:

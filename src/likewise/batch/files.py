@@ -1,4 +1,9 @@
-"""Input files wherever they lie: their names, sizes and identities, and their bytes."""
+"""Input files wherever they lie: their names, sizes and identities, and their bytes.
+
+name: as messages give it. short: as the quarantine gives it. size: bytes. identity: another one for other content.
+path: None where it is not on this machine. open: a binary file that can seek, which `pyarrow` reads too. now: the
+identity as it is now. Both raise OSError where the file has gone.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
+from likewise.batch.s3 import S3File
 from likewise.core.errors import InputInvalid, InputNotFound
 
 BUFFER = 1 << 20  # bytes a read
 COMPRESSED = ".gz"
-
-
-class InputFile(Protocol):
-    """One file of the input.
-
-    name: as messages give it. short: as the quarantine gives it. size: bytes. identity: another one for other content.
-    path: None where it is not on this machine.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def short(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def identity(self) -> str: ...
-    @property
-    def path(self) -> Path | None: ...
-
-    def open(self) -> Any:
-        """A binary file that can seek, which `pyarrow` reads too; OSError where it cannot be opened."""
-
-    def now(self) -> str:
-        """The identity as it is now; OSError where the file has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +49,9 @@ class LocalFile:
     def now(self) -> str:
         """The identity as it is now."""
         return _identity(self.path)
+
+
+InputFile = LocalFile | S3File
 
 
 def _identity(path: Path) -> str:

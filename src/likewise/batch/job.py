@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
+from likewise.batch.journal import Counts
 from likewise.batch.options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
@@ -48,6 +50,12 @@ class Report:
     engine: str
     seconds: float
     tokens: int
+
+    @classmethod
+    def of(cls, bundle: str, engine: str, counts: Counts) -> Self:
+        """Of what was counted."""
+        bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
+        return cls(bundle, counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens)
 
     def as_dict(self) -> dict[str, object]:
         """The manifest's JSON object."""

@@ -71,11 +71,7 @@ class Journal:
         lines, end = _read(self._path)
         if not lines:
             return False
-        if other := _difference(lines[0].get("fingerprint") or {}, fingerprint):
-            raise OutputRefused(
-                f"the job that was stopped is another one: {other}",
-                remedy="--restart to drop what it has done, or the same model, input and options as before to go on",
-            )
+        refuse_other(lines[0].get("fingerprint") or {}, fingerprint)
         if len(lines) > 1:
             self.state = State(**lines[-1])
         self._stream = self._path.open("r+b")
@@ -140,6 +136,15 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
                 found = found or [entry]
                 end += len(line)
     return found, end
+
+
+def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """OutputRefused unless the job that was stopped is the one that runs now, by their fingerprints."""
+    if other := _difference(before, now):
+        raise OutputRefused(
+            f"the job that was stopped is another one: {other}",
+            remedy="--restart to drop what it has done, or the same model, input and options as before to go on",
+        )
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

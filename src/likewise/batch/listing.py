@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from likewise.batch.files import InputFile, LocalFile
@@ -100,12 +101,7 @@ def _data(names: Iterable[str], any_suffix: bool, asked: str = "") -> list[str]:
 
 def _fixed(parts: Iterable[str]) -> list[str]:
     """The parts before the first with a wildcard."""
-    fixed: list[str] = []
-    for part in parts:
-        if MAGIC.search(part):
-            break
-        fixed.append(part)
-    return fixed
+    return list(takewhile(lambda part: not MAGIC.search(part), parts))
 
 
 def _matches(key: Sequence[str], pattern: Sequence[str]) -> bool:

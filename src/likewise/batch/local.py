@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.files import InputFile
 from likewise.batch.formats import Chunk
 from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
 from likewise.batch.memory import Answers
 from likewise.batch.options import ScoreOptions
-from likewise.batch.rows import go_on, items_of, judge
+from likewise.batch.rows import fingerprint, go_on, items_of, judge
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import STILL, Files, open_source
@@ -50,8 +47,8 @@ def _scored(job: Job, source: Files, rows: RowMaker, output: Output) -> Report:
     try:
         scoring = Scoring(job, source, output)  # the first to ask the engine: it loads once input and output are fine
         with closing(_ahead(_prepared(source, rows, job, scoring.state))) as chunks:
-            for ready in chunks:
-                scoring.write(ready)
+            for chunk, work in chunks:
+                scoring.write(chunk, work)
         report = scoring.report()
         if changed := source.changed():
             raise InputInvalid(changed, remedy=STILL)
@@ -79,33 +76,8 @@ def _refuse_options(options: ScoreOptions) -> None:
             raise WrongUsage(f"{name} says nothing to the local runner", remedy=f"add --runner spark, or drop {name}")
 
 
-def fingerprint(job: Job, source: Files, output: Output) -> dict[str, object]:
-    """What must be the same for a stopped job to go on."""
-    options, spec = job.options, job.engine.spec
-    return {
-        "likewise": importlib.metadata.version("likewise"),
-        "bundle": job.bundle,
-        "engine": spec.label,
-        "engine_digest": spec.digest,
-        "format": output.format,
-        "input_format": source.format,
-        "column": dict(options.column),
-        "window": options.window,
-        "budget": options.budget,
-        "input": {_full_name(file): file.identity for file in source.files},
-    }
-
-
-def _full_name(file: InputFile) -> str:
-    return str(file.path.resolve()) if file.path else file.name
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A chunk with the engine's work, or the reason why there is none, for each row."""
-
-    chunk: Chunk
-    work: Sequence[Work | Failed]
+Ready = tuple[Chunk, Sequence[Work | Failed]]
+"""A chunk with the engine's work, or the reason why there is none, for each row."""
 
 
 class Scoring:
@@ -118,7 +90,9 @@ class Scoring:
         self._lines: list[bytes] = []
         answers = Answers(log=self._lines.append)
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, answers=answers)  # loads the engine
-        self.state = state = output.resume(fingerprint(job, source, output))
+        engine = {"engine": job.engine.spec.label, "engine_digest": job.engine.spec.digest}
+        files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
+        self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files))
         answers.replay(output.remembered())
         scorer.rows, scorer.answered = state.rows, state.answered
         scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
@@ -126,30 +100,20 @@ class Scoring:
         self._offset = 0
         self._started = time.monotonic()
 
-    def write(self, ready: Ready) -> None:
+    def write(self, chunk: Chunk, work: Sequence[Work | Failed]) -> None:
         """Answer a chunk and write it."""
         before = self._scorer.rows
-        results = self._scorer.answer(ready.work, lambda: self._tell(ready.chunk, self._scorer.rows - before))
+        results = self._scorer.answer(work, lambda: self._tell(chunk, self._scorer.rows - before))
         kept, errors = self._output.settled(results)
         self._rows_ok += len(kept)
-        self._output.write(ready.chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
+        self._output.write(chunk, list(kept), list(kept.values()), errors, self._lines, self._counts())
         self._lines.clear()
-        self._offset = ready.chunk.offset
-        self._tell(ready.chunk, 0)
+        self._offset = chunk.offset
+        self._tell(chunk, 0)
 
     def report(self) -> Report:
         """The counts so far."""
-        counts = self._counts()
-        return Report(
-            bundle=self._job.bundle,
-            rows_in=counts.rows,
-            rows_ok=counts.ok,
-            rows_quarantined=counts.rows - counts.ok,
-            duplicates=counts.duplicates,
-            engine=self._job.engine.spec.label,
-            seconds=round(counts.seconds, 3),
-            tokens=counts.tokens,
-        )
+        return Report.of(self._job.bundle, self._job.engine.spec.label, self._counts())
 
     def _counts(self) -> Counts:
         scorer = self._scorer
@@ -176,7 +140,7 @@ def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator
     past = 0
     for number, chunk in enumerate(source.chunks(job.options.window, past=state.chunks)):
         if number >= state.chunks:
-            yield Ready(chunk, prepare(job.engine, items_of(chunk, rows)))
+            yield chunk, prepare(job.engine, items_of(chunk, rows))
             continue
         past += len(chunk)
         if number + 1 == state.chunks and past != state.rows:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.metadata
+from collections.abc import Mapping, Sequence
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
@@ -32,6 +33,24 @@ def settled(
     kept = {index: result.value for index, result in enumerate(final) if isinstance(result, Ok)}
     errors = {index: result.error for index, result in enumerate(final) if isinstance(result, Failed)}
     return kept, errors
+
+
+def fingerprint(
+    job: Job, engine: Mapping[str, object], output_format: str, input_format: str, files: object
+) -> dict[str, object]:
+    """What must be the same for a stopped job to go on; engine: what tells its answers from another's."""
+    options = job.options
+    return {
+        "likewise": importlib.metadata.version("likewise"),
+        "bundle": job.bundle,
+        **engine,
+        "format": output_format,
+        "input_format": input_format,
+        "column": dict(options.column),
+        "window": options.window,
+        "budget": options.budget,
+        "input": files,
+    }
 
 
 def go_on(options: ScoreOptions) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 
 from likewise.batch.job import Job, Progress, Report
 from likewise.batch.options import ScoreOptions
@@ -40,25 +40,27 @@ def score(
     options = options or ScoreOptions()
     run = runner(options.runner)
     place = _folder_or_file(str(output))
-    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or _silent, model))
+    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or (lambda _: None), model))
 
 
 def names() -> tuple[str, ...]:
     """Every runner's name, the built-in ones first."""
-    return (*RUNNERS, *sorted(entry.name for entry in entry_points(group=GROUP)))
+    return tuple(_known())
+
+
+def _known() -> dict[str, str]:
+    """By name, where its function is; the built-in ones first, which nobody replaces."""
+    added = {entry.name: entry.value for entry in sorted(entry_points(group=GROUP))}
+    return RUNNERS | added | RUNNERS
 
 
 def runner(name: str) -> Runner:
     """The runner's function; WrongUsage for an unknown name."""
-    if name in RUNNERS:
-        module, _, attribute = RUNNERS[name].partition(":")
-        run: Runner = getattr(importlib.import_module(module), attribute)
-        return run
-    added = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in added:
-        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {', '.join(names())}")
-    loaded: Runner = added[name].load()
-    return loaded
+    known = _known()
+    if name not in known:
+        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {', '.join(known)}")
+    run: Runner = resolve_name(known[name])
+    return run
 
 
 def _folder_or_file(output: str) -> Path:
@@ -69,7 +71,3 @@ def _folder_or_file(output: str) -> Path:
             remedy="name a local OUTPUT, and copy it when it is done, for example with: aws s3 cp --recursive",
         )
     return Path(output)
-
-
-def _silent(_: Progress) -> None:
-    pass

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 from likewise.batch import quarantine
 from likewise.batch.formats import Chunk, SealedWriter, Source, Writer, load
@@ -113,14 +114,7 @@ class Output:
             if self._journal.state.part < 0:
                 self._part = self._begin_part()
             self._end_part()
-            with (self._folder / QUARANTINE).open("wb") as stream:
-                quarantine.write_parquet(self._quarantine.path, stream)
-                sync(stream)
-            with (self._folder / MANIFEST).open("wb") as stream:
-                stream.write(json.dumps(report, indent=2).encode() + b"\n")
-                sync(stream)
-            sync_folder(self._folder)
-            self.layout.publish(self._folder, self._part_path(0).name)
+            publish(self.layout, self._folder, self._part_path(0).name, self._quarantine.path, report)
         self._void = True  # nothing in the staging folder is needed any more
 
     def void(self) -> None:
@@ -184,12 +178,8 @@ class Output:
         part.close()
         self._part = None
         if isinstance(self._writer, SealedWriter):
-            path = self._part_path(_number(part.path))
-            fresh = path.with_suffix(".new")
-            with part.path.open("rb") as pieces, fresh.open("wb") as stream:
-                self._writer.seal(pieces, stream)
-                sync(stream)
-            fresh.replace(path)
+            with part.path.open("rb") as pieces:
+                seal(self._writer, pieces, self._part_path(_number(part.path)))
             sync_folder(self._folder)
             remove(part.path)
 
@@ -198,6 +188,30 @@ class Output:
 
     def _growing_path(self, number: int) -> Path:
         return self._staging / f"part-{number:05d}.pieces" if self._sealed else self._part_path(number)
+
+
+def seal(writer: SealedWriter, pieces: BinaryIO, path: Path) -> None:
+    """The part file of `pieces`, under its name only when whole."""
+    fresh = path.with_suffix(".new")
+    with fresh.open("wb") as stream:
+        writer.seal(pieces, stream)
+        sync(stream)
+    fresh.replace(path)
+
+
+def publish(layout: Layout, folder: Path, part: str, lines: Path, report: Mapping[str, object]) -> None:
+    """The parts in `folder` and what belongs to them, under their final names.
+
+    part: the name of the first. lines: of the quarantine. report: what the manifest says.
+    """
+    with (folder / QUARANTINE).open("wb") as stream:
+        quarantine.write_parquet(lines, stream)
+        sync(stream)
+    with (folder / MANIFEST).open("wb") as stream:
+        stream.write(json.dumps(report, indent=2).encode() + b"\n")
+        sync(stream)
+    sync_folder(folder)
+    layout.publish(folder, part)
 
 
 def _number(path: Path) -> int:

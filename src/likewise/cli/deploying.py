@@ -165,11 +165,8 @@ def _write(output: Path, text: str, name: str, model: ModelSpec, screen: Screen)
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputRefused(f"{output}: {error.strerror}", remedy="name a file in a folder that is there") from error
-    screen.result(
-        {"name": name, "file": str(output), "bundle": model.digest},
-        name,
-        [("file", str(output)), ("bundle", model.digest)],
-    )
+    facts = {"file": str(output), "bundle": model.digest}
+    screen.result({"name": name, **facts}, name, facts.items())
 
 
 def _request(source: str) -> tuple[bytes, str]:

@@ -15,7 +15,7 @@ from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.images.build import Built, ImageOptions, Parts, build_image
-from likewise.images.containers import Running, find_engine, load, start
+from likewise.images.containers import find_engine, load, start
 from likewise.images.dockerfile import write_dockerfile
 from likewise.images.export import write_layout
 from likewise.images.oci import platform_named
@@ -90,8 +90,13 @@ def run(
     facts = [("url", running.url), ("container", running.name), ("ready after", f"{running.seconds:.2f} s")]
     document = {"url": running.url, "container": running.name, "seconds": running.seconds}
     screen.result(document, "Running", [*facts, *([("stop", running.stop_line)] if detach else [])])
-    if not detach:
-        _until_stopped(running)
+    if detach:
+        return
+    try:
+        while running.alive():
+            time.sleep(LOOK_S)
+    finally:
+        running.stop()
 
 
 def dockerfile(
@@ -121,14 +126,6 @@ def _epoch() -> int:
     if not text.isdecimal():
         raise WrongUsage(f"SOURCE_DATE_EPOCH is {text!r}, and no number of seconds", remedy="correct or unset it")
     return int(text)
-
-
-def _until_stopped(running: Running) -> None:
-    try:
-        while running.alive():
-            time.sleep(LOOK_S)
-    finally:
-        running.stop()
 
 
 def _document(built: Built, oci: Path | None) -> dict[str, object]:

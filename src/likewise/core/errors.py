@@ -6,6 +6,7 @@ One class a code; `docs/errors.md` has one row a class and a test compares the t
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ class LikewiseError(Exception):
     mlflow_code: ClassVar[str] = "INTERNAL_ERROR"  # what MLflow's clients read in `error_code`
     exit_code: ClassVar[int] = 1
     retry_after_s: float | None = None  # when the same request may be sent again, where that can help
+    kinds: ClassVar[dict[str, type[LikewiseError]]] = {}  # by code
 
     def __init_subclass__(
         cls,
@@ -33,6 +35,7 @@ class LikewiseError(Exception):
         cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).upper()
         cls.status, cls.mlflow_code = status or cls.status, mlflow_code or cls.mlflow_code
         cls.exit_code, cls.retry_after_s = exit_code or cls.exit_code, retry_after_s or cls.retry_after_s
+        cls.kinds[cls.code] = cls
 
     def __init__(self, cause: str, *, remedy: str) -> None:
         self.cause = _printable(cause)
@@ -45,6 +48,11 @@ class LikewiseError(Exception):
     def as_dict(self) -> dict[str, str]:
         """`{"code", "cause", "remedy"}`, as `--json` prints it."""
         return {"code": self.code, "cause": self.cause, "remedy": self.remedy}
+
+    @staticmethod
+    def from_dict(said: Mapping[str, str]) -> LikewiseError:
+        """What `as_dict` gave, as an error of the class that its code names."""
+        return LikewiseError.kinds.get(said["code"], LikewiseError)(said["cause"], remedy=said["remedy"])
 
 
 def _printable(text: str) -> str:

@@ -47,9 +47,14 @@ def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
     """WrongUsage for the first name that is not `known`, with the nearest one."""
     for key in given:
         if key not in known:
-            near = get_close_matches(key, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise WrongUsage(f"there is no option {key!r}", remedy=f"{meant}options: {', '.join(sorted(known))}")
+            remedy = f"{nearest(key, known)}options: {', '.join(sorted(known))}"
+            raise WrongUsage(f"there is no option {key!r}", remedy=remedy)
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The beginning of a remedy: which of the `known` was meant; empty where none is like it."""
+    near = get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def as_json(options: Any) -> dict[str, Any]:

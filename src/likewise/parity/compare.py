@@ -87,10 +87,6 @@ def _document(text: str) -> object:
 
 
 def _largest(pairs: Sequence[tuple[object, object]], tolerance: float) -> float | None:
-    largest = 0.0
-    for here, there in pairs:
-        apart = distance(here, there, tolerance)
-        if apart is None:
-            return None
-        largest = max(largest, apart)
-    return largest
+    apart = [distance(*pair, tolerance) for pair in pairs]
+    close = [found for found in apart if found is not None]
+    return max(close, default=0.0) if len(close) == len(apart) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -33,6 +34,20 @@ def here() -> dict[str, str]:
         "python": f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}",
         "platform": " ".join(part for part in (sysconfig.get_platform(), libc) if part),
     }
+
+
+def require_like(made: Mapping[str, str], place: str, remedy: str) -> None:
+    """RuntimeError where this Python or platform is not that of `made`, which `here` gave elsewhere."""
+    for kind, mine in here().items():
+        if mine != made[kind]:
+            raise RuntimeError(f"the environment is for {made[kind]}, and this {place} runs {mine}; {remedy}")
+
+
+def make_importable(environment: str) -> None:
+    """The packages in that folder, before all others."""
+    if environment not in sys.path:
+        sys.path.insert(0, environment)
+        importlib.invalidate_caches()
 
 
 def at_home(package: str, versions: Mapping[str, str]) -> bool:

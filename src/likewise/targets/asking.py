@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Mapping
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from likewise.core.errors import NotDeployed, TargetUnavailable
@@ -43,10 +44,7 @@ def _exchange(
     url: str, timeout_s: float, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
-    try:
+    with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)) as connection:
         connection.request(method, path, body, dict(headers))
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()

@@ -201,9 +201,9 @@ class Target(Protocol):
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
     ) -> Sequence[Step]:
-        """The steps, without doing any of them; current: what stands there under this name, as far as is known.
+        """The steps, without doing any of them; current: what is to be updated or deleted, None for a creation.
 
-        Raises LikewiseError where the verb cannot be done so.
+        Raises LikewiseError where the verb cannot be done so, AlreadyDeployed where the place holds another one.
         """
         ...
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 
 from likewise.core.errors import WrongUsage
+from likewise.core.options import nearest
 from likewise.targets.base import Target
 
 GROUP = "likewise.targets"  # entry points: a scheme, and a class that is made with a target's URI
@@ -25,15 +24,10 @@ def open_target(uri: str) -> Target:
     Raises WrongUsage for one that there is not, MissingExtra.
     """
     found = _URI.fullmatch(uri)
-    entry = _entry(found["scheme"]) if found else None
+    scheme = found["scheme"] if found else uri
+    entry = next((entry for entry in entry_points(group=GROUP) if entry.name == scheme), None)
     if entry is None:
-        near = get_close_matches(found["scheme"] if found else uri, names(), 1)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise WrongUsage(f"there is no target {uri!r}", remedy=f"{meant}targets: {', '.join(names())}")
-    module, _, attribute = entry.value.partition(":")
-    target: Target = getattr(importlib.import_module(module), attribute)(uri)
+        remedy = f"{nearest(scheme, names())}targets: {', '.join(names())}"
+        raise WrongUsage(f"there is no target {uri!r}", remedy=remedy)
+    target: Target = entry.load()(uri)
     return target
-
-
-def _entry(scheme: str) -> EntryPoint | None:
-    return next((entry for entry in entry_points(group=GROUP) if entry.name == scheme), None)

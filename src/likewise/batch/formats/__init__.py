@@ -81,8 +81,8 @@ class Source(Protocol):
         The first `past` chunks are only counted: their rows hold nothing, which costs less.
         """
 
-    def schema(self) -> Any:
-        """All columns with their types as a `pyarrow.Schema`; JSON lines are read through for it."""
+    def schema(self, *others: Any) -> Any:
+        """All columns with their types as a `pyarrow.Schema`; JSON lines, `others` too, are read through for it."""
 
 
 class OneFile:
@@ -127,7 +127,7 @@ class SealedWriter(Writer, Protocol):
 
 
 def load(name: str) -> ModuleType:
-    """The format's module, with `open_source(file)`, `schema_of(sources)` and `open_writer(source, outputs)`."""
+    """The format's module, with `open_source(file)` and `open_writer(source, outputs)`."""
     return importlib.import_module(FORMATS[name])
 
 

@@ -20,7 +20,7 @@ FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else ta
 
 
 class CsvSource(OneFile):
-    """A CSV file with a header. Empty lines are no rows, as pandas, pyarrow and Spark have it.
+    """A CSV file with a header; InputInvalid where that cannot be used. Empty lines are no rows, as pandas has it.
 
     A row that is not CSV costs its first physical line, which its record holds under the empty name; the line after it
     begins the next row.
@@ -35,7 +35,7 @@ class CsvSource(OneFile):
         with self._open() as reader:
             self.columns = self._header(reader)
 
-    def schema(self) -> Any:
+    def schema(self, *_: Any) -> Any:
         pa = need("pyarrow", extra="batch")
         return pa.schema([(name, pa.string()) for name in self.columns])
 
@@ -111,13 +111,17 @@ class CsvSource(OneFile):
         return unicode_fault("".join(fields), f"line {line}")
 
 
-class _Reader:
-    """Rows with the line that each begins on, and their text."""
+class _Reader(Iterator[str]):
+    """Rows with the line that each begins on, and their text.
+
+    It is the iterator of lines that `csv.reader` takes: unlike a generator, it goes on after its end when lines have
+    been put back.
+    """
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._stream = io.TextIOWrapper(reading.stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._rows = csv.reader(_Takes(self), strict=True)
+        self._rows = csv.reader(self, strict=True)
         self._taken: list[str] = []  # lines of the row that is being read
         self._again: deque[str] = deque()  # lines that a broken row had taken
         self.line = 1
@@ -149,11 +153,10 @@ class _Reader:
         """The row as it stands in the file; of a broken one, its first line."""
         return "".join(self._taken).rstrip("\r\n")
 
-    def take(self) -> str:
-        """The next line, empty at the end."""
-        line = self._again.popleft() if self._again else self._stream.readline()
-        if line:
-            self._taken.append(line)
+    def __next__(self) -> str:
+        if not (line := self._again.popleft() if self._again else self._stream.readline()):
+            raise StopIteration
+        self._taken.append(line)
         return line
 
 
@@ -174,25 +177,10 @@ def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
             return
 
 
-class _Takes:
-    """A reader's lines; unlike a generator, it goes on after its end when lines have been put back."""
-
-    def __init__(self, reader: _Reader) -> None:
-        self._reader = reader
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        if line := self._reader.take():
-            return line
-        raise StopIteration
-
-
 class CsvWriter:
     """The rows as text, the predictions as text or JSON, one line feed a row."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, outputs: object) -> None:  # noqa: ARG002  CSV has no types to declare
         self._columns: list[str] = list(source.schema().names)
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
@@ -228,16 +216,4 @@ def _cell(value: object) -> Result:
     return Failed(fault) if fault else Ok(cell)
 
 
-def open_source(file: InputFile) -> CsvSource:
-    """A CSV file; InputInvalid where its header cannot be used."""
-    return CsvSource(file)
-
-
-def schema_of(sources: Sequence[Source]) -> Any:
-    """That of each: their columns are equal."""
-    return sources[0].schema()
-
-
-def open_writer(source: Source, outputs: object) -> CsvWriter:  # noqa: ARG001  CSV has no types to declare
-    """A CSV writer for the rows of `source`."""
-    return CsvWriter(source)
+open_source, open_writer = CsvSource, CsvWriter

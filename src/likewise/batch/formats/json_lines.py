@@ -23,7 +23,7 @@ EXACT = 1 << 53  # integers up to here are exact as double
 
 
 class JsonLinesSource(OneFile):
-    """One JSON object a line. Empty lines are no rows."""
+    """One JSON object a line; InputInvalid for one JSON document over many. Empty lines are no rows."""
 
     format = "jsonl"
     textual = False
@@ -34,17 +34,16 @@ class JsonLinesSource(OneFile):
         head = next(self.chunks(FIRST_ROWS), None)
         self.columns = tuple(dict.fromkeys(name for record in _sound(head) for name in record) if head else ())
 
-    def schema(self) -> Any:
-        return schema_of([self])
-
-    def kinds(self) -> dict[str, set[str]]:
-        """What each column's values are; the file is read through."""
+    def schema(self, *others: JsonLinesSource) -> Any:
+        """One type a column where all its values have one; else text, with values that are no strings as JSON."""
+        pa = need("pyarrow", extra="batch")
         kinds: dict[str, set[str]] = {}
-        for chunk in self.chunks(FIRST_ROWS):
+        for chunk in (chunk for source in (self, *others) for chunk in source.chunks(FIRST_ROWS)):
             for record in _sound(chunk):
                 for name, value in record.items():
                     kinds.setdefault(name, set()).add(_kind(value))
-        return kinds
+        kinds.pop(PREDICTIONS, None)  # rows that have it are refused
+        return pa.schema([(name, pa.type_for_alias(_alias(found - {"null"}))) for name, found in kinds.items()])
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first, number = 1, 0
@@ -114,6 +113,9 @@ def _parse(text: str, where: str) -> tuple[Mapping[str, object], LikewiseError |
 class JsonLinesWriter:
     """Lines of JSON lines as they were read; rows of other formats as objects."""
 
+    def __init__(self, source: Source, outputs: object) -> None:
+        """JSON has no types to declare."""
+
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         return [_text(value) for value in predictions]
 
@@ -153,22 +155,4 @@ def _alias(kinds: set[str]) -> str:
     return "float64" if kinds and kinds <= {"small", "float"} else "string"
 
 
-def open_source(file: InputFile) -> JsonLinesSource:
-    """A JSON lines file; InputInvalid for one JSON document over many lines."""
-    return JsonLinesSource(file)
-
-
-def schema_of(sources: Sequence[JsonLinesSource]) -> Any:
-    """One type a column where all its values have one; else text, with values that are no strings as JSON."""
-    pa = need("pyarrow", extra="batch")
-    kinds: dict[str, set[str]] = {}
-    for source in sources:
-        for name, found in source.kinds().items():
-            kinds.setdefault(name, set()).update(found)
-    kinds.pop(PREDICTIONS, None)  # rows that have it are refused
-    return pa.schema([(name, pa.type_for_alias(_alias(found - {"null"}))) for name, found in kinds.items()])
-
-
-def open_writer(source: Source, outputs: object) -> JsonLinesWriter:  # noqa: ARG001  JSON has no types to declare
-    """A JSON lines writer."""
-    return JsonLinesWriter()
+open_source, open_writer = JsonLinesSource, JsonLinesWriter

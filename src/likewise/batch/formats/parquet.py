@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import date, datetime
+from contextlib import contextmanager
+from datetime import date
 from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
@@ -19,31 +19,21 @@ from likewise.core.signature import Field
 
 Outputs = tuple[Field, ...] | None
 
-# MLflow's type names as Arrow's
-KINDS = {
-    "string": "string",
-    "long": "int64",
-    "integer": "int32",
-    "double": "float64",
-    "float": "float32",
-    "boolean": "bool",
-    "binary": "binary",
-    "datetime": "timestamp[us]",
-}
-# and what they hold without a loss
-HELD: dict[str, tuple[type, ...]] = {
-    "long": (int,),
-    "integer": (int,),
-    "double": (float,),
-    "float": (float,),
-    "boolean": (bool,),
-    "binary": (bytes,),
-    "datetime": (datetime, date),
+# MLflow's type names: Arrow's, and what that holds without a loss
+KINDS: dict[str, tuple[str, type]] = {
+    "string": ("string", str),
+    "long": ("int64", int),
+    "integer": ("int32", int),
+    "double": ("float64", float),
+    "float": ("float32", float),
+    "boolean": ("bool", bool),
+    "binary": ("binary", bytes),
+    "datetime": ("timestamp[us]", date),  # of which datetime is a kind
 }
 
 
 class ParquetSource(OneFile):
-    """A Parquet file, read in slices of bounded rows and bytes."""
+    """A Parquet file, read in slices of bounded rows and bytes; InputInvalid where it cannot be read."""
 
     format = "parquet"
     textual = False
@@ -60,50 +50,41 @@ class ParquetSource(OneFile):
             twice = next(name for name in self.columns if self.columns.count(name) > 1)
             raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each its own name")
 
-    def schema(self) -> Any:
+    def schema(self, *_: Any) -> Any:
         return self._schema
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first = 1
         with self._open() as file:
-            batches = file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes)))
-            while (batch := self._next(batches)) is not None:
+            for batch in file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes))):
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
                 if past > 0:
                     yield counted(self.file.short, first, len(batch), offset)
                 else:
-                    yield _chunk(self.file.short, first, batch, offset)
+                    yield Chunk(self.file.short, first, *records_of(batch, first), None, batch, offset)
                 first, past = first + len(batch), past - 1
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        pq = need("pyarrow.parquet", extra="batch")
-        with ExitStack() as stack:
-            stream = stack.enter_context(self.file.open())
+        pa, pq = need("pyarrow", extra="batch"), need("pyarrow.parquet", extra="batch")
+        with self.file.open() as stream:
             try:  # in pieces, as a column of a row group may be larger than memory
-                file = pq.ParquetFile(stream, buffer_size=BUFFER)
-            except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
-                raise self._broken(error) from error
-            yield stack.enter_context(file)
-
-    def _next(self, batches: Iterator[Any]) -> Any:
-        try:
-            return next(batches, None)
-        except (need("pyarrow", extra="batch").ArrowException, OSError) as error:
-            raise self._broken(error) from error
-
-    def _broken(self, error: Exception) -> InputInvalid:
-        return InputInvalid(f"{self.name} cannot be read as Parquet: {error}", remedy="write the file again")
+                with pq.ParquetFile(stream, buffer_size=BUFFER) as file:
+                    yield file
+            except (pa.ArrowException, OSError) as error:
+                cause = f"{self.name} cannot be read as Parquet: {error}"
+                raise InputInvalid(cause, remedy="write the file again") from error
 
 
-def _chunk(file: str, first: int, batch: Any, offset: int) -> Chunk:
+def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, object]], dict[int, LikewiseError]]:
+    """The rows as Python has them, and by index what is wrong with some; first: the number of the first, for that."""
     try:
         batch.validate(full=True)  # text is checked for UTF-8 only here
-        return Chunk(file, first, batch.to_pylist(), {}, None, batch, offset)
+        return batch.to_pylist(), {}
     except (ValueError, OverflowError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
-        rows = [_row(batch.slice(index, 1), f"row {first + index}") for index in range(len(batch))]
-    faults = {index: fault for index, (_, fault) in enumerate(rows) if fault}
-    return Chunk(file, first, [record for record, _ in rows], faults, None, batch, offset)
+        names = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
+        rows = [_row(batch.slice(index, 1), where) for index, where in enumerate(names)]
+    return [record for record, _ in rows], {index: fault for index, (_, fault) in enumerate(rows) if fault}
 
 
 def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | None]:
@@ -188,7 +169,7 @@ def _declared(outputs: Outputs) -> tuple[Field, ...]:
 
 
 def _arrow_type(pa: Any, outputs: tuple[Field, ...]) -> Any:
-    types = [(field.name, pa.type_for_alias(KINDS[field.kind])) for field in outputs]
+    types = [(field.name, pa.type_for_alias(KINDS[field.kind][0])) for field in outputs]
     if not types:
         return pa.string()
     return types[0][1] if len(types) == 1 else pa.struct(types)
@@ -213,7 +194,7 @@ def _scalar(value: object, kind: str) -> object:
         value = float(value)
     if kind == "float" and isinstance(value, float):
         struct.pack("<f", value)  # OverflowError, where Arrow would write infinity
-    if not isinstance(value, HELD[kind]) or (isinstance(value, bool) and kind != "boolean"):
+    if not isinstance(value, KINDS[kind][1]) or (isinstance(value, bool) and kind != "boolean"):
         raise TypeError(f"expected a {kind}, got {str(value)[:100]} ({type(value).__name__})")
     return value
 
@@ -222,16 +203,4 @@ def _text(value: object) -> str | None:
     return None if value is None else as_cell(value)
 
 
-def open_source(file: InputFile) -> ParquetSource:
-    """A Parquet file; InputInvalid where its footer cannot be read."""
-    return ParquetSource(file)
-
-
-def schema_of(sources: Sequence[Source]) -> Any:
-    """That of each: their columns have equal types."""
-    return sources[0].schema()
-
-
-def open_writer(source: Source, outputs: Outputs) -> ParquetWriter:
-    """A Parquet writer; `outputs` as the model's signature declares them."""
-    return ParquetWriter(source, outputs)
+open_source, open_writer = ParquetSource, ParquetWriter

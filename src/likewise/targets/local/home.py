@@ -83,11 +83,7 @@ class Home:
         self.log = folder / "log"
         self.control = folder / "control"
         self.work = folder / "work"
-
-    @property
-    def bundles(self) -> Path:
-        """Where the bundles lie."""
-        return self.folder / "bundles"
+        self.bundles = folder / "bundles"
 
     def bundle(self, digest: str) -> Path:
         """Where the bundle of this digest lies, or would."""

@@ -26,9 +26,7 @@ from likewise.targets.local.home import Asked, Deployment, Home
 STATUS_S = 10.0
 SLACK_S = 30.0  # over what the service itself may take
 GUARD = "-C token_file=FILE, or -C insecure=true where something in front guards it, or -C host=127.0.0.1"
-_OURS: dict[str, type[LikewiseError]] = {
-    each.code: each for each in (CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage)
-}
+TOLD = (CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage)  # as they are; all else is a failed deployment
 
 
 def status_of(home: Home) -> dict[str, Any]:
@@ -113,10 +111,8 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
     guarded = bool(options["insecure"] or options["token_file"])
     try:
         if port == 0 and former is not None:
-            try:
+            with suppress(PortTaken):
                 return listen(host, former.port, guarded=guarded)
-            except PortTaken:
-                pass
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
         raise PortTaken(error.cause, remedy="choose another: -C port=N; without it a free one is found") from error
@@ -150,9 +146,10 @@ def _await(home: Home, asked: Asked, begin: int) -> int:
 
 def _check(reply: Mapping[str, Any]) -> None:
     """Raise the failure that the reply tells of."""
-    if (error := reply.get("error")) is not None:
-        kind = _OURS.get(error["code"], DeployFailed)
-        raise kind(f"the service does not start: {error['cause']}", remedy=error["remedy"])
+    if "error" in reply:
+        error = LikewiseError.from_dict(reply["error"])
+        kind = type(error) if isinstance(error, TOLD) else DeployFailed
+        raise kind(f"the service does not start: {error.cause}", remedy=error.remedy)
 
 
 def _claimed(home: Home, patience_s: float) -> int:

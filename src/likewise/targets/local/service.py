@@ -1,6 +1,6 @@
 """One service process, seen from its supervisor: started, ready, asked to leave, ended.
 
-Standard library only.
+The standard library and modules of it alone: the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -12,22 +12,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.targets.listener import FORCED_S, HAND_OVER, give
 from likewise.targets.local.home import Asked, Home
 
 LEAVE_S = 5.0  # for a process that was told to accept no more
-
-
-class NotServing(Exception):
-    """It did not become ready; `error` has code, cause, remedy."""
-
-    def __init__(self, error: Mapping[str, str]) -> None:
-        super().__init__(error["cause"])
-        self.error = dict(error)
 
 
 class Service:
@@ -57,16 +50,21 @@ class Service:
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def ready(self) -> None:
-        """Until it answers; NotServing, with the process ended, where it does not get there."""
+        """Until it answers; why it does not get there, with the process ended, as a LikewiseError."""
         seconds = float(self.asked.options["start_timeout_s"])
         try:
             async with asyncio.timeout(seconds):
                 said = await self._said()
         except TimeoutError:
-            raise NotServing(await self._late(seconds)) from None
+            await self.kill()
+            cause, remedy = f"the model was not ready within {seconds:g} s", "allow more: -C start_timeout_s=SECONDS"
+            raise self._failure(cause, remedy) from None
         if "ready" not in said:
             await self.kill()
-            raise NotServing(said.get("failed") or self._crash())
+            if "failed" in said:
+                raise LikewiseError.from_dict(said["failed"])
+            cause = f"the service {_ending(self._process.returncode)} before it was ready"
+            raise self._failure(cause, "read the log's lines above")
         self.ready_since = time.monotonic()
 
     async def ended(self) -> str:
@@ -103,17 +101,8 @@ class Service:
         line = await self._lines.readline()
         return dict(json.loads(line)) if line.endswith(b"\n") else {}
 
-    async def _late(self, seconds: float) -> dict[str, str]:
-        await self.kill()
-        return self._failure(f"the model was not ready within {seconds:g} s", "allow more: -C start_timeout_s=SECONDS")
-
-    def _crash(self) -> dict[str, str]:
-        ending = _ending(self._process.returncode)
-        return self._failure(f"the service {ending} before it was ready", "read the log's lines above")
-
-    def _failure(self, cause: str, remedy: str) -> dict[str, str]:
-        said = f"{cause}; its last lines:\n{self._home.tail(self._log_begin)}"
-        return {"code": "DEPLOY_FAILED", "cause": said, "remedy": remedy}
+    def _failure(self, cause: str, remedy: str) -> DeployFailed:
+        return DeployFailed(f"{cause}; its last lines:\n{self._home.tail(self._log_begin)}", remedy=remedy)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):

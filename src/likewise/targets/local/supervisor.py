@@ -1,7 +1,7 @@
 """The process that keeps a local deployment alive; `__main__` starts it.
 
 It owns the listening socket, so that callers wait while the service is started again, and accepts nothing itself.
-Standard library only, so that it takes little memory.
+The standard library and modules of it alone, so that it takes little memory.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.backoff import Backoff
+from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.targets.local.home import Asked, Deployment, Home
-from likewise.targets.local.service import NotServing, Service
+from likewise.targets.local.service import Service
 
 logger = logging.getLogger("likewise.local")
 
@@ -72,7 +73,8 @@ class Supervisor:
         async with self._changing:
             await self._unkept()
             if not self._settled.done():
-                self._settled.set_result({"error": _stopped()})
+                stopped = DeployFailed("it was stopped before it was ready", remedy="deploy it again")
+                self._settled.set_result({"error": stopped.as_dict()})
             self._listener.close()
             leaving = [*self._leaving]
             if self._service is not None:
@@ -87,8 +89,8 @@ class Supervisor:
             self._updating = True
             try:
                 fresh = await self._started(asked)
-            except NotServing as failure:
-                return {"error": failure.error}
+            except LikewiseError as failure:
+                return {"error": failure.as_dict()}
             finally:
                 self._updating = False
             before = self._deployment
@@ -124,7 +126,7 @@ class Supervisor:
         while True:
             try:
                 service = service or await self._started(self._deployment.asked)
-            except NotServing as failure:
+            except LikewiseError as failure:
                 if not self._settled.done():
                     self._give_up(failure)
                     return
@@ -145,20 +147,23 @@ class Supervisor:
         self._problem = f"the service {await service.ended()}"
         return time.monotonic() - service.ready_since
 
-    def _give_up(self, failure: NotServing) -> None:
+    def _give_up(self, failure: LikewiseError) -> None:
         """A version that never was ready is told to whoever waits, and not tried again."""
-        self._settled.set_result({"error": failure.error})
+        self._settled.set_result({"error": failure.as_dict()})
         self._state, self._problem = "failing", str(failure)
         self._over.set()
 
     async def _started(self, asked: Asked) -> Service:
-        """A service that is ready.  Raises NotServing."""
+        """A service that is ready.  Raises why it is not."""
         service = Service(self._home, asked)
         try:
             await service.start((self._listener.fileno(), self._lock))
             await service.ready()
         except OSError as error:
-            raise NotServing(_no_process(error)) from error
+            raise DeployFailed(
+                f"no process could be started for the service: {error}",
+                remedy="look at the machine's memory and at its limits of processes and open files",
+            ) from error
         except asyncio.CancelledError:
             await service.kill()
             raise
@@ -209,18 +214,6 @@ def trim(log: Path, limit: int) -> None:
     if log.exists() and log.stat().st_size > limit:
         shutil.copyfile(log, log.with_name("log.1"))
         os.truncate(log, 0)
-
-
-def _stopped() -> dict[str, str]:
-    return {"code": "DEPLOY_FAILED", "cause": "it was stopped before it was ready", "remedy": "deploy it again"}
-
-
-def _no_process(error: OSError) -> dict[str, str]:
-    return {
-        "code": "DEPLOY_FAILED",
-        "cause": f"no process could be started for the service: {error}",
-        "remedy": "look at the machine's memory and at its limits of processes and open files",
-    }
 
 
 async def _supervise(folder: Path, handles: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import pkgutil
 import socket
 import sys
 import threading
@@ -25,7 +26,7 @@ ACTIONS = {
     "found": "look:found",
     "others": "look:others",
     "ship": "store:ship",
-    "unship": "store:unship",
+    "unship": "store:collect",
     "run": "rollout:run",
     "take_back": "rollout:take_back",
     "stop": "rollout:stop",
@@ -87,7 +88,7 @@ class Caller:
 
     def refuse(self, error: LikewiseError) -> None:
         """Send it."""
-        self.answer(error={"kind": type(error).__name__, "cause": error.cause, "remedy": error.remedy})
+        self.answer(error=error.as_dict())
 
     def _read(self) -> None:
         with suppress(EOFError, OSError):
@@ -102,8 +103,7 @@ class Caller:
 def perform(action: str, params: Mapping[str, Any]) -> Any:
     """What the action gives."""
     importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been started anew
-    module, _, function = ACTIONS[action].partition(":")
-    return getattr(importlib.import_module(f"likewise.targets.ray.{module}"), function)(params)
+    return pkgutil.resolve_name(f"likewise.targets.ray.{ACTIONS[action]}")(params)
 
 
 def connect(address: str) -> str:

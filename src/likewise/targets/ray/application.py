@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed, WrongUsage
-from likewise.core.options import coerce
+from likewise.core.extras import need
+from likewise.core.options import coerce, nearest
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
-from likewise.targets.ray.look import DEPLOYMENT, serve_details, status
+from likewise.targets.ray.look import DEPLOYMENT, applications, status
 from likewise.targets.ray.options import RayOptions
 
 POLL_S = 0.1
@@ -29,10 +29,7 @@ def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str
     """
     serve = importlib.import_module("ray.serve")
     api = importlib.import_module("ray.serve.api")
-    config = importlib.import_module("ray.serve.config").AutoscalingConfig
-    require_known("autoscaling_config", options.autoscaling_config, config)
-    logs = importlib.import_module("ray.serve.schema").LoggingConfig
-    require_known("logging_config", options.logging_config, logs)
+    require_known(options)
     store.by_value()
     replica = importlib.import_module("likewise.targets.ray.replica").Replica
     version = version_of(params)
@@ -77,11 +74,6 @@ def await_gone(app: str) -> None:
         time.sleep(POLL_S)
 
 
-def applications() -> dict[str, Any]:
-    """All that Serve runs, by name."""
-    return dict((serve_details() or {}).get("applications", {}))
-
-
 def _room(seen: Mapping[str, Any], options: RayOptions) -> str:
     """What the replicas wait for, in a line."""
     states = ", ".join(f"{each['state']} {each['node'] or ''}".strip() for each in seen.get("replicas", []))
@@ -90,14 +82,16 @@ def _room(seen: Mapping[str, Any], options: RayOptions) -> str:
     return f"its replicas: {states or 'none'}; each needs {each}, and {have} are free"
 
 
-def require_known(option: str, given: Mapping[str, Any] | None, kind: Any) -> None:
+def require_known(options: RayOptions) -> None:
     """WrongUsage for a key that Ray would pass over in silence."""
-    known = list(kind.model_fields)
-    for key in given or {}:
-        if key not in known:
-            near = get_close_matches(key, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise WrongUsage(f"{option} has no {key!r} in Ray", remedy=f"{meant}it has: {', '.join(sorted(known))}")
+    schema = need("ray.serve.schema", extra="ray")
+    kinds = {"autoscaling_config": schema.AutoscalingConfig, "logging_config": schema.LoggingConfig}
+    for option, kind in kinds.items():
+        known = sorted(kind.model_fields)
+        for key in getattr(options, option) or {}:
+            if key not in known:
+                remedy = f"{nearest(key, known)}it has: {', '.join(known)}"
+                raise WrongUsage(f"{option} has no {key!r} in Ray", remedy=remedy)
 
 
 def _said(seen: Mapping[str, Any]) -> str:

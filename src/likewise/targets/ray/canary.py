@@ -14,8 +14,8 @@ from typing import Any
 
 from likewise.core.errors import DeployFailed
 from likewise.targets.ray import store
-from likewise.targets.ray.application import applications, await_gone, await_running, deploy, version_of
-from likewise.targets.ray.look import APP, DEPLOYMENT
+from likewise.targets.ray.application import await_gone, await_running, deploy, version_of
+from likewise.targets.ray.look import APP, DEPLOYMENT, applications
 from likewise.targets.ray.options import RayOptions
 from likewise.targets.ray.tally import Side
 from likewise.targets.ray.verdict import Rules, Verdict, decide
@@ -40,10 +40,8 @@ def tried(params: Mapping[str, Any], options: RayOptions, key: str) -> dict[str,
         _start(params, options, key)
         start_s = round(time.monotonic() - began, 1)
         verdict, watch = _watched(app, options)
-    except Exception:
+    finally:
         drop(app)
-        raise
-    drop(app)
     told = watch.told()
     if verdict.kind == "roll_back":
         cause = (
@@ -61,22 +59,22 @@ def wanted(options: RayOptions, params: Mapping[str, Any], noted: Mapping[str, A
 
 def drop(app: str) -> None:
     """Nothing of a canary beside `app` is left; nothing where none is.  Its replicas may still be stopping."""
-    if store.canary(app) is None and app + MARK not in applications():
+    if store.get(f"canary/{app}") is None and app + MARK not in applications():
         return
     if app + MARK in applications():
         importlib.import_module("ray.serve").delete(app + MARK, _blocking=False)
-    store.forget_canary(app)
+    store.drop(f"canary/{app}")
 
 
 def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
     """The canary runs and is ready; DeployFailed."""
     app, kind = APP + params["name"], options.as_canary()
-    left = store.canary(app)
+    left = store.get(f"canary/{app}")
     if left is None or left["key"] != key or app + MARK not in applications():
         drop(app)
         await_gone(app + MARK)
         said = {"key": key, "model": params["model"], "shipment": params["shipment"], "share": options.canary}
-        store.note_canary(app, {**said, "seen": None, "at": time.time()})
+        store.put(f"canary/{app}", {**said, "seen": None, "at": time.time()})
         deploy(app + MARK, params, kind, None)
     given = min(options.canary_timeout_s, options.timeout_s)
     try:
@@ -147,11 +145,11 @@ class Watch:
 
 def _watched(app: str, options: RayOptions) -> tuple[Verdict, Watch]:
     rules = Rules(options.canary_s, options.canary_requests, options.canary_errors / 100, options.canary_slower)
-    watch, noted = Watch(app, options), store.canary(app) or {}
+    watch, noted = Watch(app, options), store.get(f"canary/{app}") or {}
     while (verdict := decide(*watch.sides(), watch.seconds, rules)).kind == "wait":
         time.sleep(BEAT_S)
         watch.beat()
-        store.note_canary(app, {**noted, "seen": watch.told(), "at": time.time()})
+        store.put(f"canary/{app}", {**noted, "seen": watch.told(), "at": time.time()})
     watch.end()
     return verdict, watch
 

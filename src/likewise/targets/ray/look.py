@@ -26,15 +26,12 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  an actio
         "free": {name: n for name, n in ray.available_resources().items() if ":" not in name},
         "largest": _largest([node["Resources"] for node in nodes]),
         "serve": http_options() if running else None,
-        "ingress": _ingress([node["NodeID"] for node in nodes], running=running),
+        "ingress": _ingress(running=running),
     }
 
 
 def found(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name, what is noted of it, URL, and since when, of each deployment of ours."""
-    details = serve_details()
-    apps = details.get("applications", {}) if details else {}
-    ours = {name: app for name, app in sorted(apps.items()) if name.startswith(APP)}
     return [
         {
             "name": name.removeprefix(APP),
@@ -42,16 +39,14 @@ def found(params: Mapping[str, Any]) -> list[dict[str, Any]]:
             "url": url_of(params["address"], http_options(), app["route_prefix"]),
             "deployed_s": app["last_deployed_time_s"],
         }
-        for name, app in ours.items()
-        if (noted := store.noted(name)) is not None
+        for name, app in sorted(applications().items())
+        if name.startswith(APP) and (noted := store.noted(name)) is not None
     ]
 
 
 def others(params: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Name and URL (None without a route) of each application that is not ours."""
-    details = serve_details()
-    apps = details.get("applications", {}) if details else {}
-    routes = {name: app["route_prefix"] for name, app in sorted(apps.items()) if not name.startswith(APP)}
+    routes = {name: app["route_prefix"] for name, app in sorted(applications().items()) if not name.startswith(APP)}
     return [
         {"name": name, "url": route and url_of(params["address"], http_options(), route)}
         for name, route in routes.items()
@@ -61,7 +56,7 @@ def others(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 def status(params: Mapping[str, Any]) -> dict[str, Any]:
     """Of the deployment `params["name"]`: Serve's word for it, its message, its replicas; `{"status": None}`: none."""
     app = APP + params["name"]
-    details = (serve_details() or {}).get("applications", {}).get(app)
+    details = applications().get(app)
     noted = store.noted(app)
     if details is None:
         return {"status": None, "noted": noted}
@@ -85,6 +80,11 @@ def serve_details() -> dict[str, Any] | None:
     return None if client is None else dict(client.get_serve_details())
 
 
+def applications() -> dict[str, Any]:
+    """All that Serve runs, by name."""
+    return dict((serve_details() or {}).get("applications", {}))
+
+
 def http_options() -> dict[str, Any]:
     """host, port, scheme and root path of the proxies."""
     config = _client().http_config
@@ -106,16 +106,12 @@ def url_of(address: str, http: Mapping[str, Any], prefix: str) -> str:
     return f"{http['scheme']}://{host}:{http['port']}{http['root_path'].rstrip('/')}{prefix.rstrip('/')}"
 
 
-def _ingress(nodes: list[str], *, running: bool) -> dict[str, Any]:
+def _ingress(*, running: bool) -> dict[str, Any]:
     """Whether the proxies are HAProxy, or would be if Serve were started, whether every node has it, and the nodes."""
-    ray = importlib.import_module("ray")
-    by_node = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     importlib.import_module("ray.cloudpickle").register_pickle_by_value(importlib.import_module(__name__))
-    probe = ray.remote(num_cpus=0, max_retries=0)(_haproxy_here)
-    asked = [probe.options(scheduling_strategy=by_node(node, soft=False)).remote() for node in nodes]
-    told = ray.get(asked, timeout=PROBE_S)
+    told = store.on_each_node(_haproxy_here, timeout_s=PROBE_S)
     used = any(each["runs"] for each in told) if running else any(each["wanted"] for each in told)
-    return {"haproxy": used, "installed": all(each["installed"] for each in told), "nodes": len(nodes)}
+    return {"haproxy": used, "installed": all(each["installed"] for each in told), "nodes": len(told)}
 
 
 def _haproxy_here() -> dict[str, bool]:

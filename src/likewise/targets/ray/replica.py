@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import at_home, cache_folder, here, unpacked
+from likewise.shipping.unpack import at_home, cache_folder, make_importable, require_like, unpacked
 
 SPACE = "likewise"  # in the cluster's key-value store
 
@@ -28,22 +27,13 @@ def arrive(shipment: Shipment) -> Path:
 
     Raises RuntimeError where this Python or platform is not the one that the environment was made on.
     """
-    mine = here()
-    for kind in ("python", "platform"):
-        if mine[kind] != shipment[kind]:
-            raise RuntimeError(
-                f"the environment was made for {shipment[kind]}, and this node runs {mine[kind]}; "
-                "deploy from a machine like the cluster's nodes"
-            )
+    require_like(shipment, "node", "deploy from a machine like the cluster's nodes")
     cache = cache_folder("ray")
     if shipment["environment"] is None:
         if importlib.util.find_spec("likewise") is None:
             raise RuntimeError("this node lacks Likewise, which all nodes had at the deployment; deploy again")
     elif not at_home(shipment["package"], shipment["versions"]):
-        environment = str(_unpacked(cache, shipment["environment"]))
-        if environment not in sys.path:
-            sys.path.insert(0, environment)
-            importlib.invalidate_caches()
+        make_importable(str(_unpacked(cache, shipment["environment"])))
     return _unpacked(cache, shipment["bundle"])
 
 

@@ -14,38 +14,20 @@ from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.core.options import coerce
 from likewise.targets.ray import canary, store
-from likewise.targets.ray.application import HOW, POLL_S, applications, await_gone, await_running, deploy
-from likewise.targets.ray.look import APP, http_options, url_of
+from likewise.targets.ray.application import HOW, POLL_S, await_gone, await_running, deploy
+from likewise.targets.ray.look import APP, applications, http_options, url_of
 from likewise.targets.ray.options import RayOptions
 
 UNREACHED_S = 10.0  # after which a proxy that this machine cannot reach is left to those who can
 
 
-def run(params: Mapping[str, Any]) -> dict[str, Any]:
+def run(params: Mapping[str, Any], *, careful: bool = True) -> dict[str, Any]:
     """Deploy or update `name` and wait until every replica is ready; where it answers, and what a canary has shown.
 
-    params: name, address, model (as a dict), options, shipment, create.  Raises AlreadyDeployed (create, and something
-    else stands there), DeployFailed with Serve's own words or for a canary that was rolled back, WrongUsage for options
-    that Ray refuses.
+    params: name, address, model (as a dict), options, shipment, create.  careful: a canary first, where one is asked
+    for.  Raises AlreadyDeployed (create, and something else stands there), DeployFailed with Serve's own words or for a
+    canary that was rolled back, WrongUsage for options that Ray refuses.
     """
-    return _run(params, careful=True)
-
-
-def take_back(params: Mapping[str, Any]) -> None:
-    """What `run` with the same params has begun: the version before it is deployed again, or nothing is left."""
-    app = APP + params["name"]
-    canary.drop(app)
-    noted = store.noted(app)
-    if noted is None or noted["key"] != _key(params):
-        return
-    if params.get("previous") is None:
-        stop(params)
-        return
-    _run({**params, **params["previous"], "create": False}, careful=False)
-
-
-def _run(params: Mapping[str, Any], *, careful: bool) -> dict[str, Any]:
-    """careful: a canary first, where one is asked for."""
     app, key = APP + params["name"], _key(params)
     options = coerce(RayOptions, params["options"])
     noted, there = store.noted(app), applications()
@@ -63,9 +45,22 @@ def _run(params: Mapping[str, Any], *, careful: bool) -> dict[str, Any]:
     await_running(params["name"], options, deadline, options.timeout_s)
     url = url_of(params["address"], http_options(), options.prefix(params["name"]))
     reached = _await_ready(url, params["model"]["digest"], deadline)
-    store.note(app, {"state": "done", "key": key, **_told(params)})
+    store.put(f"app/{app}", {"state": "done", "key": key, **_told(params)})
     store.collect()
     return {"url": url, "application": app, "reached": reached, **seen}
+
+
+def take_back(params: Mapping[str, Any]) -> None:
+    """What `run` with the same params has begun: the version before it is deployed again, or nothing is left."""
+    app = APP + params["name"]
+    canary.drop(app)
+    noted = store.noted(app)
+    if noted is None or noted["key"] != _key(params):
+        return
+    if params.get("previous") is None:
+        stop(params)
+        return
+    run({**params, **params["previous"], "create": False}, careful=False)
 
 
 def _hand_over(app: str, params: Mapping[str, Any], options: RayOptions, noted: Mapping[str, Any] | None) -> None:
@@ -73,9 +68,9 @@ def _hand_over(app: str, params: Mapping[str, Any], options: RayOptions, noted: 
     passing = ("before", "canary")
     before = None if noted is None else {name: value for name, value in noted.items() if name not in passing}
     told = {"key": _key(params), "before": before, **_told(params)}
-    store.note(app, {"state": "begun", **told})
+    store.put(f"app/{app}", {"state": "begun", **told})
     deploy(app, params, options, options.prefix(params["name"]))
-    store.note(app, {"state": "deployed", **told})
+    store.put(f"app/{app}", {"state": "deployed", **told})
 
 
 def stop(params: Mapping[str, Any]) -> None:
@@ -85,7 +80,7 @@ def stop(params: Mapping[str, Any]) -> None:
     if app in applications():
         importlib.import_module("ray.serve").delete(app, _blocking=False)  # which would look once a second
         await_gone(app)
-    store.forget(app)
+    store.drop(f"app/{app}")
     store.collect()
 
 

@@ -52,8 +52,7 @@ def _document(name: str, model: ModelSpec, options: RayOptions, bundle: Mapping[
     """As Ray's ServeDeploySchema has it; what its deployments lack goes to the builder."""
     _require_in_file(options)
     schema, given = need("ray.serve.schema", extra="ray"), options.deployment()
-    require_known("autoscaling_config", options.autoscaling_config, schema.AutoscalingConfig)
-    require_known("logging_config", options.logging_config, schema.LoggingConfig)
+    require_known(options)
     in_place = {key: value for key, value in given.items() if key in schema.DeploymentSchema.model_fields}
     rest = {key: value for key, value in given.items() if key not in in_place}
     args = {**bundle, "model": model.portable(), "server": options.server(), "deployment": rest}

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from multiprocessing import Pipe
 from typing import Any
 
-from likewise.core import errors
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.ray.agent import HOW_TO_START, IDLE_S, LEAVE_S
 
@@ -48,7 +47,7 @@ def ask(address: str, action: str, params: Mapping[str, Any], *, timeout_s: floa
     with _lock:
         _unused.append(agent)
     if "error" in answer:
-        raise _error(answer)
+        raise LikewiseError.from_dict(answer["error"])
     return answer["value"]
 
 
@@ -107,7 +106,7 @@ class _Agent:
             raise self.unreachable() from None
         if "error" in answer:
             self.end()
-            raise _error(answer)
+            raise LikewiseError.from_dict(answer["error"])
 
     def receive(self, timeout_s: float, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Its answer to `request`, or to the start.  Raises TimeoutError, EOFError or ConnectionError; it has ended."""
@@ -138,12 +137,6 @@ class _Agent:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-
-
-def _error(answer: Mapping[str, Any]) -> LikewiseError:
-    error = answer["error"]
-    made: LikewiseError = getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
-    return made
 
 
 @atexit.register

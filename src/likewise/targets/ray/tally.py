@@ -60,20 +60,14 @@ class Side:
         return {"good": self.good, "failed": self.failed, "late": self.late, "times": times}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave."""
-        times = Counter({int(each): count for each, count in said["times"].items()})
-        return cls(said["good"], said["failed"], said["late"], times)
-
-    @classmethod
     def sum(cls, sides: Iterable[Mapping[str, Any]]) -> Self:
         """All of them, as `as_dict` gives them, together."""
         total = cls()
-        for each in map(cls.from_dict, sides):
-            total.good += each.good
-            total.failed += each.failed
-            total.late += each.late
-            total.times += each.times
+        for each in sides:
+            total.good += each["good"]
+            total.failed += each["failed"]
+            total.late += each["late"]
+            total.times.update({int(at): count for at, count in each["times"].items()})
         return total
 
     def told(self) -> dict[str, Any]:

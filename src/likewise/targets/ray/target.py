@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from likewise.core.errors import AlreadyDeployed, NotDeployed, TargetUnavailable, WrongUsage
+from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.options import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
@@ -70,12 +70,7 @@ class RayTarget:
         prefix = options.prefix(name)
         if verb == "delete":
             return [Step("stop", "stop", f"delete {name} from Ray Serve", {"name": name})]
-        if verb == "create" and current is not None:
-            raise AlreadyDeployed(f"{name!r} is deployed on {self.uri}", remedy="update it, or delete it first")
-        if verb == "update" and current is None:
-            raise NotDeployed(f"{name!r} is not deployed on {self.uri}", remedy="create it first")
-        if model is None:
-            raise WrongUsage(f"there is no model to {verb}", remedy="name one")
+        assert model is not None  # noqa: S101  only a deletion has none
         said = model.as_dict()
         ran = {
             "name": name,
@@ -94,14 +89,10 @@ class RayTarget:
 
     def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
         """Do one step; see `Target.do`."""
-        if action == "ship":
-            return self._outputs("ship", params, SHIP_S)
-        if action == "run":
-            return self._outputs("run", params, _patience(params))
-        if action == "stop":
-            self._ask("stop", params, SHIP_S)
-            return {}
-        raise WrongUsage(f"Ray knows no step {action!r}", remedy="make the plan again with this version")
+        if action not in ("ship", "run", "stop"):
+            raise WrongUsage(f"Ray knows no step {action!r}", remedy="make the plan again with this version")
+        given: Outputs | None = self._ask(action, params, _patience(params) if action == "run" else SHIP_S)
+        return given or {}
 
     def undo(self, action: str, params: Mapping[str, Json]) -> None:
         """Take back a step; a deletion is not taken back."""
@@ -151,10 +142,6 @@ class RayTarget:
     def written(self, name: str, model: ModelSpec, options: RayOptions, bundle_at: str | None) -> str:
         """A config file of Serve's; see `serve_config`."""
         return serve_config.written(name, model, options, bundle_at)
-
-    def _outputs(self, action: str, params: Mapping[str, Json], timeout_s: float) -> Outputs:
-        given: Outputs = self._ask(action, params, timeout_s)
-        return given
 
     def _ask(self, action: str, params: Mapping[str, Json], timeout_s: float = 60.0) -> Any:
         return ask(self.address, action, {**params, "address": self.address}, timeout_s=timeout_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from likewise.batch.values import as_cell
@@ -16,7 +17,6 @@ from likewise.core.extras import need
 from likewise.core.results import Failed, Result
 
 Convert = Callable[[object], object]
-Fits = Callable[[object], bool]
 
 
 class Unfit(ValueError):
@@ -28,22 +28,22 @@ def arrow_array(results: Sequence[Result], kind: Any, on_error: str) -> Any:
 
     A row without an answer is null where `on_error` is `null`, else its error is raised.
     """
-    pa = need("pyarrow", extra="batch")
-    convert = converter(kind)
-    values: list[object] = []
-    for result in results:
-        value, error = _value(result, convert, kind)
-        if error is not None and on_error != "null":
-            raise error
-        values.append(value)
-    return pa.array(values, kind)
+    pairs = _pairs(results, kind)
+    refused = next((error for _, error in pairs if error is not None), None)
+    if refused is not None and on_error != "null":
+        raise refused
+    return need("pyarrow", extra="batch").array([value for value, _ in pairs], kind)
 
 
 def values_and_errors(results: Sequence[Result], kind: Any) -> tuple[list[object], list[dict[str, str] | None]]:
     """One value and one error a result; one of the two is None (both, for a prediction that is null)."""
-    convert = converter(kind)
-    pairs = [_value(result, convert, kind) for result in results]
+    pairs = _pairs(results, kind)
     return [value for value, _ in pairs], [None if error is None else error.as_dict() for _, error in pairs]
+
+
+def _pairs(results: Sequence[Result], kind: Any) -> list[tuple[object, LikewiseError | None]]:
+    convert = converter(kind)
+    return [_value(result, convert, kind) for result in results]
 
 
 def _value(result: Result, convert: Convert, kind: Any) -> tuple[object, LikewiseError | None]:
@@ -61,46 +61,34 @@ def _value(result: Result, convert: Convert, kind: Any) -> tuple[object, Likewis
 def converter(kind: Any) -> Convert:
     """From a row's whole prediction, a record or a plain value, to the type `kind`."""
     types = need("pyarrow", extra="batch").types
-    if types.is_struct(kind) or types.is_map(kind):
-        return _cast(kind)
     if types.is_list(kind) and not types.is_nested(kind.value_type):
-        return _all_that_fit(kind.value_type)
-    return _cast(kind) if types.is_list(kind) else _leftmost(kind)
+        return partial(_all_that_fit, _cast(kind.value_type))
+    if types.is_struct(kind) or types.is_map(kind) or types.is_list(kind):
+        return _cast(kind)
+    return partial(_leftmost, _cast(kind), types.is_string(kind) or types.is_large_string(kind))
 
 
-def _leftmost(kind: Any) -> Convert:
+def _leftmost(cast: Convert, textual: bool, value: object) -> object:
     """The leftmost column that has the type, as text the leftmost one."""
-    types = need("pyarrow", extra="batch").types
-    cast, fits = _cast(kind), _fits(kind)
-    textual = types.is_string(kind) or types.is_large_string(kind)
-
-    def pick(value: object) -> object:
-        members = _members(value)
-        if members is None:
-            return cast(value)
-        if textual and members:
-            return cast(members[0])
-        found = next((member for member in members if member is not None and fits(member)), None)
-        if found is None and None not in members:
-            raise Unfit(f"it has no value of that type: {_short(value)}")
-        return None if found is None else cast(found)
-
-    return pick
+    members = _members(value)
+    if members is None:
+        return cast(value)
+    if textual and members:
+        return cast(members[0])
+    found = next((member for member in members if member is not None and _fits(cast, member)), None)
+    if found is None and None not in members:
+        raise Unfit(f"it has no value of that type: {_short(value)}")
+    return cast(found)
 
 
-def _all_that_fit(kind: Any) -> Convert:
-    cast, fits = _cast(kind), _fits(kind)
-
-    def pick(value: object) -> object:
-        if value is None:
-            return None
-        members = _members(value)
-        kept = [m for m in ([value] if members is None else members) if m is None or fits(m)]
-        if members and not kept:
-            raise Unfit(f"it has no value of that type: {_short(value)}")
-        return [cast(member) for member in kept]
-
-    return pick
+def _all_that_fit(cast: Convert, value: object) -> object:
+    if value is None:
+        return None
+    members = _members(value)
+    kept = [m for m in ([value] if members is None else members) if m is None or _fits(cast, m)]
+    if members and not kept:
+        raise Unfit(f"it has no value of that type: {_short(value)}")
+    return [cast(member) for member in kept]
 
 
 def _members(value: object) -> list[object] | None:
@@ -109,67 +97,57 @@ def _members(value: object) -> list[object] | None:
     return list(value) if isinstance(value, (list, tuple)) else None
 
 
-def _fits(kind: Any) -> Fits:
-    cast = _cast(kind)
-
-    def fits(value: object) -> bool:
-        try:
-            cast(value)
-        except (Unfit, OverflowError):
-            return False
-        return True
-
-    return fits
+def _fits(cast: Convert, value: object) -> bool:
+    try:
+        cast(value)
+    except (Unfit, OverflowError):
+        return False
+    return True
 
 
 def _cast(kind: Any) -> Convert:
     """One value of exactly this type, null stays null; Unfit for another."""
+    return partial(_nulled, _exact(kind))
+
+
+def _nulled(convert: Convert, value: object) -> object:
+    return None if value is None else convert(value)
+
+
+def _exact(kind: Any) -> Convert:
     types = need("pyarrow", extra="batch").types
     if types.is_struct(kind):
-        return _nulled(_record({field.name: _cast(field.type) for field in kind}))
+        return partial(_record, {field.name: _cast(field.type) for field in kind})
     if types.is_map(kind):
-        return _nulled(_entries(_cast(kind.item_type)))
+        return partial(_entries, _cast(kind.item_type))
     if types.is_list(kind) or types.is_large_list(kind):
-        return _nulled(_elements(_cast(kind.value_type)))
+        return partial(_elements, _cast(kind.value_type))
     if types.is_integer(kind):
-        return _nulled(_integer(kind.bit_width))
+        return partial(_integer, kind.bit_width)
     for is_kind, scalar in _SCALARS.items():
         if getattr(types, is_kind)(kind):
-            return _nulled(scalar)
+            return scalar
     raise RowRefused(f"a prediction cannot be of type {kind}", remedy="ask for another result_type")
 
 
-def _nulled(convert: Convert) -> Convert:
-    return lambda value: None if value is None else convert(value)
+def _record(casts: Mapping[str, Convert], value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise Unfit(f"expected a record of {', '.join(casts)}, got {_short(value)}")
+    if lacking := [name for name in casts if name not in value]:
+        raise Unfit(f"it has no `{lacking[0]}`: {_short(value)}")
+    return {name: cast(value[name]) for name, cast in casts.items()}
 
 
-def _record(casts: Mapping[str, Convert]) -> Convert:
-    def record(value: object) -> object:
-        if not isinstance(value, Mapping):
-            raise Unfit(f"expected a record of {', '.join(casts)}, got {_short(value)}")
-        if lacking := [name for name in casts if name not in value]:
-            raise Unfit(f"it has no `{lacking[0]}`: {_short(value)}")
-        return {name: cast(value[name]) for name, cast in casts.items()}
-
-    return record
+def _entries(cast: Convert, value: object) -> object:
+    if not isinstance(value, Mapping):
+        raise Unfit(f"expected a mapping, got {_short(value)}")
+    return [(str(key), cast(member)) for key, member in value.items()]
 
 
-def _entries(cast: Convert) -> Convert:
-    def entries(value: object) -> object:
-        if not isinstance(value, Mapping):
-            raise Unfit(f"expected a mapping, got {_short(value)}")
-        return [(str(key), cast(member)) for key, member in value.items()]
-
-    return entries
-
-
-def _elements(cast: Convert) -> Convert:
-    def elements(value: object) -> object:
-        if not isinstance(value, (list, tuple)):
-            raise Unfit(f"expected a list, got {_short(value)}")
-        return [cast(member) for member in value]
-
-    return elements
+def _elements(cast: Convert, value: object) -> object:
+    if not isinstance(value, (list, tuple)):
+        raise Unfit(f"expected a list, got {_short(value)}")
+    return [cast(member) for member in value]
 
 
 def text_of(value: object) -> str:
@@ -182,15 +160,11 @@ def text_of(value: object) -> str:
     return text
 
 
-def _integer(bits: int) -> Convert:
+def _integer(bits: int, value: object) -> int:
     limit = 1 << (bits - 1)
-
-    def integer(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
-            raise Unfit(f"{_short(value)} is no whole number of {bits} bits")
-        return value
-
-    return integer
+    if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
+        raise Unfit(f"{_short(value)} is no whole number of {bits} bits")
+    return value
 
 
 def _number(value: object) -> float:
@@ -199,13 +173,10 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _of(kind: type) -> Convert:
-    def convert(value: object) -> object:
-        if not isinstance(value, kind):
-            raise Unfit(f"{_short(value)} is a {type(value).__name__}")
-        return value
-
-    return convert
+def _of(kind: type, value: object) -> object:
+    if not isinstance(value, kind):
+        raise Unfit(f"{_short(value)} is a {type(value).__name__}")
+    return value
 
 
 def _short(value: object) -> str:
@@ -217,8 +188,8 @@ _SCALARS: dict[str, Convert] = {
     "is_string": text_of,
     "is_large_string": text_of,
     "is_floating": _number,
-    "is_boolean": _of(bool),
-    "is_binary": _of(bytes),
-    "is_timestamp": _of(datetime),
-    "is_date": _of(date),
+    "is_boolean": partial(_of, bool),
+    "is_binary": partial(_of, bytes),
+    "is_timestamp": partial(_of, datetime),
+    "is_date": partial(_of, date),
 }

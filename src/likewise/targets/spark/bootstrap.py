@@ -5,16 +5,15 @@ Sent by value, together with `likewise.shipping.unpack`: it imports the standard
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
+import pkgutil
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import at_home, cache_folder, here
+from likewise.shipping.unpack import at_home, cache_folder, make_importable, require_like
 from likewise.shipping.unpack import unpacked as unpacked_once
 
 # A plain dict, as a class of ours could not be unpickled before the environment is there:
@@ -33,8 +32,7 @@ def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[It
         folder = None if shipment is None else arrive(shipment)
         # the tokenizer's threads: what Spark gave to the task, and not every core of the host
         os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-        module, _, name = call.partition(":")
-        function = getattr(importlib.import_module(f"likewise.targets.spark.{module}"), name)
+        function = pkgutil.resolve_name(f"likewise.targets.spark.{call}")
         result: Iterator[Any] = function(batches, folder, *pickle.loads(arguments))  # noqa: S301  Spark's own channel
         return result
 
@@ -46,18 +44,10 @@ def arrive(shipment: Shipment) -> str:
 
     Raises RuntimeError where this Python or platform is not the one that the environment was made on.
     """
-    mine = here()
-    for kind in ("python", "platform"):
-        if mine[kind] != shipment[kind]:
-            raise RuntimeError(
-                f"the driver's environment is for {shipment[kind]}, and this executor runs {mine[kind]}; "
-                "run the driver and the executors on one Python minor version and platform (spark.pyspark.python)"
-            )
+    remedy = "run the driver and the executors on one Python minor version and platform (spark.pyspark.python)"
+    require_like(shipment, "executor", remedy)
     if not at_home(shipment["package"], shipment["versions"]):
-        folder = unpacked(shipment["environment"], shipment["environment_key"])
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-            importlib.invalidate_caches()
+        make_importable(unpacked(shipment["environment"], shipment["environment_key"]))
     return unpacked(shipment["model"], shipment["model_key"])
 
 

@@ -24,8 +24,7 @@ def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
         "offset": chunk.offset,
         **({} if arrow is not None or chunk.native is not None else _values(chunk)),
     }
-    header = {"file": _ascii(chunk.file), "first": chunk.first, "rows": len(chunk)}
-    body["file"] = chunk.file
+    header = {"file": chunk.file, "first": chunk.first, "rows": len(chunk)}
     return header, json.dumps(body).encode(), b"" if arrow is None else _ipc(pa, arrow)
 
 
@@ -36,10 +35,10 @@ def decode(header: Mapping[str, Any], body: bytes, arrow: bytes) -> Chunk:
     batch = need("pyarrow", extra="batch").ipc.open_stream(arrow).read_next_batch() if arrow else None
     good = iter(_records(found, batch, faulty, header["rows"]))
     return Chunk(
-        file=found["file"],
+        file=header["file"],
         first=header["first"],
         records=[faulty[index] if index in faulty else next(good) for index in range(header["rows"])],
-        faults={int(index): untold(error) for index, error in found["faults"].items()},
+        faults={int(index): LikewiseError.from_dict(error) for index, error in found["faults"].items()},
         lines=found["lines"],
         native=found["native"] if batch is None else batch,
         offset=found["offset"],
@@ -72,19 +71,3 @@ def _ipc(pa: Any, batch: Any) -> bytes:
         stream.write_batch(batch)
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def untold(error: Mapping[str, str]) -> LikewiseError:
-    """What `LikewiseError.as_dict` gave, as an error of the class that its code names."""
-    kinds = {kind.code: kind for kind in _subclasses(LikewiseError)}
-    return kinds.get(error["code"], LikewiseError)(error["cause"], remedy=error["remedy"])
-
-
-def _subclasses(kind: type[LikewiseError]) -> Iterator[type[LikewiseError]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from _subclasses(each)
-
-
-def _ascii(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

@@ -1,10 +1,15 @@
-"""What a job reads: files by our own readers, one a task, or a table by Spark."""
+"""What a job reads: files by our own readers, one a task, or a table by Spark.
+
+identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on: rows
+are counted over all parts and not in each. given: the columns, with their types where the output's format needs them.
+cut: into chunk files of at most `rows` rows in `folder`; what the tasks say of each part.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
@@ -12,42 +17,9 @@ from likewise.batch.sources import Files, open_source, predictions_taken
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.windows import Given
 
 TABLE = "table:"
-
-
-class Input(Protocol):
-    """One input.
-
-    identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on:
-    rows are counted over all parts and not in each.
-    """
-
-    name: str
-    format: str
-    textual: bool
-    columns: tuple[str, ...]
-    size: int | None
-    numbered_on: bool
-
-    @property
-    def identity(self) -> object: ...
-
-    @property
-    def files(self) -> Sequence[InputFile]: ...
-
-    def types_for(self, output: str) -> Any:
-        """The columns as a `pyarrow.Schema` where the format `output` needs them."""
-
-    def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        """Cut into chunk files of at most `rows` rows in `folder`; what the tasks say of each part."""
-
-
-def open_input(spark: Any, source: str, format_name: str | None) -> Input:
-    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
-    if source.startswith(TABLE):
-        return TableInput(spark, source.removeprefix(TABLE))
-    return FilesInput(open_source(source, format_name))
 
 
 class FilesInput:
@@ -60,9 +32,7 @@ class FilesInput:
 
     def __init__(self, source: Files) -> None:
         self._source = source
-        self.name, self.format, self.textual = source.name, source.format, source.textual
-        self.columns = source.columns
-        self.size: int | None = source.size
+        self.format, self.size = source.format, source.size
 
     @property
     def files(self) -> Sequence[InputFile]:
@@ -72,8 +42,10 @@ class FilesInput:
     def identity(self) -> object:
         return {file.name: file.identity for file in self.files}
 
-    def types_for(self, output: str) -> Any:
-        return None if output == "jsonl" else self._source.schema()
+    def given(self, output: str) -> Given:
+        source = self._source
+        types = None if output == "jsonl" else source.schema()
+        return Given(source.columns, source.name, source.format, source.textual, types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
@@ -92,8 +64,7 @@ class TableInput:
     """A table or view that Spark knows. Its rows have no names of their own: they are counted as they are read."""
 
     format = "parquet"
-    textual = False
-    size: int | None = None
+    size = None
     numbered_on = True
     files: Sequence[InputFile] = ()
 
@@ -106,21 +77,30 @@ class TableInput:
             raise InputNotFound(
                 f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
             ) from error
-        self.name = TABLE + table
-        self.columns = tuple(self._frame.columns)
+        self._name = TABLE + table
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
-        if PREDICTIONS in self.columns:
-            raise predictions_taken(self.name)
+        if PREDICTIONS in self._types.names:
+            raise predictions_taken(self._name)
 
     @property
     def identity(self) -> object:
-        return {self.name: str(self._types)}
+        return {self._name: str(self._types)}
 
-    def types_for(self, output: str) -> Any:  # noqa: ARG002
-        return self._types
+    def given(self, output: str) -> Given:  # noqa: ARG002
+        return Given(tuple(self._types.names), self._name, types=self._types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        return jobs.over(self._frame, "tasks:read_table", (self.name, self._types, rows, folder))
+        return jobs.over(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
+
+
+Input = FilesInput | TableInput
+
+
+def open_input(spark: Any, source: str, format_name: str | None) -> Input:
+    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
+    if source.startswith(TABLE):
+        return TableInput(spark, source.removeprefix(TABLE))
+    return FilesInput(open_source(source, format_name))
 
 
 def _absolute(file: InputFile) -> InputFile:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.targets.spark.plan import ChunkFile
 from likewise.targets.spark.progress import Tally, status_of
 from likewise.targets.spark.session import slots
-from likewise.targets.spark.tasks import TOLD, Scoring, error_of
+from likewise.targets.spark.tasks import TOLD, Scoring
 from likewise.targets.spark.udf import Placed, portable
 
 WAVES = 2  # in flight: while the last tasks of one run, the other's take the free slots
@@ -52,8 +52,9 @@ class Jobs:
                 f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs"
             ) from error
         answers = [json.loads(row[0]) for row in rows]
-        for refusal in filter(None, map(error_of, answers)):
-            raise refusal
+        for answer in answers:
+            if "error" in answer:
+                raise LikewiseError.from_dict(answer["error"])
         return answers
 
     def score(self, placed: Placed, plan: Scoring, missing: Sequence[ChunkFile], tally: Tally) -> None:
@@ -61,9 +62,17 @@ class Jobs:
         size = min(LARGEST, CHUNKS_A_SLOT * self.slots)
         waves = (missing[start : start + size] for start in range(0, len(missing), size))
         with ThreadPoolExecutor(WAVES, thread_name_prefix="likewise-wave") as pool:
+            running = {pool.submit(self._wave, placed, plan, wave): wave for wave in waves}
             try:
-                self._all(lambda wave: pool.submit(self._wave, placed, plan, wave), waves, tally)
+                while running:
+                    done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
+                    begun = [wave for future, wave in running.items() if future in done or future.running()]
+                    tally.look([chunk for wave in begun for chunk in wave], status_of(self._spark))
+                    for future in done:
+                        del running[future]
+                        future.result()
             except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
                 self.cancel()  # else the pool would wait for it to end
                 raise
 
@@ -71,24 +80,6 @@ class Jobs:
         """Stop what runs."""
         with suppress(Exception):  # the connection may be what failed
             self._spark.interruptTag(self._tag)
-
-    def _all(
-        self,
-        start: Callable[[Sequence[ChunkFile]], Future[None]],
-        waves: Iterator[Sequence[ChunkFile]],
-        tally: Tally,
-    ) -> None:
-        running: dict[Future[None], Sequence[ChunkFile]] = {}
-        while True:
-            while len(running) < WAVES and (wave := next(waves, None)) is not None:
-                running[start(wave)] = wave
-            if not running:
-                return
-            done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
-            tally.look([chunk for wave in running.values() for chunk in wave], status_of(self._spark))
-            for future in done:
-                del running[future]
-                future.result()
 
     def _wave(self, placed: Placed, plan: Scoring, wave: Sequence[ChunkFile]) -> None:
         chosen = [(chunk.name, chunk.ahead) for chunk in wave]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.batch.journal import refuse_other
 from likewise.batch.place import remove
 from likewise.core.errors import OutputRefused
 from likewise.targets.spark import blob
@@ -33,22 +34,16 @@ class Staging:
         self.chunks = folder / "chunks"
         self.scored = folder / "scored"
         self.output = folder / "output"
+        self.quarantine = folder / "quarantine.jsonl"
 
     def resume(self, fingerprint: Mapping[str, object], restart: bool) -> bool:
         """Whether a job with this fingerprint was stopped here; OutputRefused where another one was.
 
         With `restart`, or where nothing was, everything in the folder is made anew.
         """
-        told = json.loads(json.dumps(fingerprint))
         before = _json(self.folder / FINGERPRINT)
         if before is not None and not restart:
-            for name, value in told.items():
-                if before["job"].get(name) != value:
-                    raise OutputRefused(
-                        f"a job was stopped here whose {name} was {_short(before['job'].get(name))}, "
-                        f"and is {_short(value)} now",
-                        remedy="--restart, or run it again as it was",
-                    )
+            refuse_other(before["job"], fingerprint)
             return True
         if not restart and any(self.folder.iterdir()):
             raise OutputRefused(
@@ -59,20 +54,18 @@ class Staging:
             remove(entry)
         for folder in (self.chunks, self.scored):
             folder.mkdir()
-        _write(self.folder / FINGERPRINT, {"job": told, "replaces": restart, "seconds": 0.0})
+        _write(self.folder / FINGERPRINT, {"job": fingerprint, "replaces": restart, "seconds": 0.0})
         return False
 
     @property
     def replaces(self) -> bool:
         """Whether the job that was stopped here was told to replace an output."""
-        before = _json(self.folder / FINGERPRINT)
-        return before is not None and bool(before["replaces"])
+        return bool((_json(self.folder / FINGERPRINT) or {}).get("replaces"))
 
     @property
     def seconds(self) -> float:
         """What earlier runs took."""
-        before = _json(self.folder / FINGERPRINT)
-        return float(before["seconds"]) if before else 0.0
+        return float((_json(self.folder / FINGERPRINT) or {}).get("seconds", 0.0))
 
     def add_seconds(self, seconds: float) -> None:
         """Remember what this run took."""
@@ -117,7 +110,3 @@ def _write(path: Path, value: Mapping[str, object]) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(value))
     fresh.replace(path)
-
-
-def _short(value: object) -> str:
-    return json.dumps(value)[:200]

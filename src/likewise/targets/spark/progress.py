@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from likewise.batch.job import Progress
 from likewise.batch.scorer import BROKEN_AFTER, broken
-from likewise.targets.spark.chunks import untold
+from likewise.core.errors import LikewiseError
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.session import is_connect
 
+COUNTED = ("rows", "tokens", "duplicates", "answered", "refused")  # in each chunk
+
 
 class Tally:
-    """Counts of the chunks that are scored. rows: of them."""
+    """Counts of the chunks that are scored."""
 
     def __init__(self, tell: Callable[[Progress], None]) -> None:
         self._tell = tell
         self._started = time.monotonic()
         self._staging: Staging | None = None
         self._seen: set[str] = set()
-        self._total = self._resumed = self._answered = self._refused = 0
+        self._total = self._resumed = 0
+        self._counts: Counter[str] = Counter()
         self._first: Mapping[str, str] | None = None
-        self.rows = self._tokens = self._duplicates = 0
         self._status = ""
+
+    @property
+    def rows(self) -> int:
+        """Of the chunks that are scored."""
+        return self._counts["rows"]
 
     def begin(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
         """The input is known; what earlier runs have scored counts from now on."""
@@ -44,8 +52,9 @@ class Tally:
         told, self._status = self._status, status
         if self._count(chunks) or status != told:
             self._say()
-        if self._refused >= BROKEN_AFTER and not self._answered and self._first is not None:
-            raise broken(self._refused, untold(self._first))
+        refused = self._counts["refused"]
+        if refused >= BROKEN_AFTER and not self._counts["answered"] and self._first is not None:
+            raise broken(refused, LikewiseError.from_dict(self._first))
 
     def _count(self, chunks: Sequence[ChunkFile]) -> bool:
         assert self._staging is not None  # noqa: S101  `begin` comes first
@@ -53,22 +62,15 @@ class Tally:
         for chunk in chunks:
             if chunk.name not in self._seen and (counts := self._staging.result(chunk)) is not None:
                 self._seen.add(chunk.name)
-                self._add(counts)
+                self._counts.update({name: counts[name] for name in COUNTED})
+                self._first = self._first or counts["first_refused"]
                 found = True
         return found
-
-    def _add(self, counts: Mapping[str, Any]) -> None:
-        self.rows += counts["rows"]
-        self._tokens += counts["tokens"]
-        self._duplicates += counts["duplicates"]
-        self._answered += counts["answered"]
-        self._refused += counts["refused"]
-        self._first = self._first or counts["first_refused"]
 
     def _say(self) -> None:
         seconds = time.monotonic() - self._started
         share = self.rows / max(1, self._total)
-        counts = (self._tokens, seconds, self._duplicates, self._resumed, self._status)
+        counts = (self._counts["tokens"], seconds, self._counts["duplicates"], self._resumed, self._status)
         self._tell(Progress(self.rows, self._total, share, *counts))
 
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from likewise.batch import quarantine
 from likewise.batch.formats import SealedWriter, Source, Writer, load
-from likewise.batch.job import Report
 from likewise.batch.journal import sync
-from likewise.batch.place import MANIFEST, QUARANTINE, Layout, remove, sync_folder
-from likewise.batch.sinks import PART_BYTES
+from likewise.batch.place import Layout, remove
+from likewise.batch.sinks import PART_BYTES, seal
 from likewise.core.errors import OutputRefused
 from likewise.core.signature import Signature
 from likewise.targets.spark import blob
 from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.tasks import Given
+from likewise.targets.spark.windows import Given
 
 
 class Parts:
@@ -61,10 +58,7 @@ class Parts:
             return
         path = self._folder / self.name(self.count - 1)
         if isinstance(self._writer, SealedWriter):
-            with path.with_suffix(".new").open("wb") as sealed:
-                self._writer.seal(stream, sealed)
-                sync(sealed)
-            path.with_suffix(".new").replace(path)
+            seal(self._writer, stream, path)
         else:
             sync(stream)
         stream.close()
@@ -74,7 +68,7 @@ class Parts:
 def put_together(
     staging: Staging, chunks: Sequence[ChunkFile], source: Given, signature: Signature, layout: Layout, suffix: str
 ) -> tuple[Parts, list[Mapping[str, Any]]]:
-    """The part files and the quarantine in `staging.output`, and what was counted in each chunk.
+    """The part files in `staging.output`, the quarantine's lines, and what was counted in each chunk.
 
     OutputRefused where rows are missing: more or less than the input had.
     """
@@ -83,8 +77,7 @@ def put_together(
     writer: Writer = load(suffix).open_writer(cast(Source, source), signature.outputs)
     parts = Parts(staging.output, writer, suffix, layout.single)
     counted: list[Mapping[str, Any]] = []
-    lines = staging.folder / "quarantine.jsonl"
-    with lines.open("wb") as refused:
+    with staging.quarantine.open("wb") as refused:
         for chunk in chunks:
             counts, (rows, bad) = blob.read(staging.scored / chunk.name)
             _require_whole(chunk, counts, bad)
@@ -92,19 +85,7 @@ def put_together(
             refused.write(bad)
             counted.append(counts)
     parts.close()
-    with (staging.output / QUARANTINE).open("wb") as stream:
-        quarantine.write_parquet(lines, stream)
-        sync(stream)
     return parts, counted
-
-
-def publish(staging: Staging, layout: Layout, parts: Parts, report: Report) -> None:
-    """The manifest last, then everything under its final name."""
-    with (staging.output / MANIFEST).open("wb") as stream:
-        stream.write(json.dumps(report.as_dict(), indent=2).encode() + b"\n")
-        sync(stream)
-    sync_folder(staging.output)
-    layout.publish(staging.output, parts.name(0))
 
 
 def _require_whole(chunk: ChunkFile, counts: Mapping[str, Any], bad: bytes) -> None:

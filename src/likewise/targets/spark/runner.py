@@ -5,7 +5,6 @@ See `architecture/spark.md`.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -15,19 +14,21 @@ from typing import Any, cast
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
+from likewise.batch.journal import Counts
 from likewise.batch.place import Layout, refused
-from likewise.batch.rows import go_on, judge
+from likewise.batch.rows import fingerprint, go_on, judge
+from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.targets.spark.inputs import Input, open_input
+from likewise.targets.spark.inputs import open_input
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
-from likewise.targets.spark.publish import publish, put_together
+from likewise.targets.spark.publish import put_together
 from likewise.targets.spark.session import is_connect, session
-from likewise.targets.spark.tasks import Given, Scoring
+from likewise.targets.spark.tasks import Scoring
 from likewise.targets.spark.udf import Placed, place
 
 log = logging.getLogger("likewise.spark")
@@ -67,47 +68,33 @@ class _Run:
         self._started = time.monotonic()
         self._tally = Tally(job.progress)
         self._kept = False  # whether a next run finds something to go on with
+        self._given = given = open_input(spark, job.source, job.options.input_format)
+        self._layout = Layout.of(job.output)
+        self._suffix = self._layout.format(given.format, job.options.format)
+        self._staging = Staging(self._layout.staging.absolute())
+        self._layout.refuse_loss(file.path for file in given.files if file.path)
+        self._layout.refuse_existing(job.options.restart or self._staging.replaces)
+        self._source = given.given(self._suffix)
 
     def run(self) -> Report:
         """The whole job."""
-        job = self._job
-        given = open_input(self._spark, job.source, job.options.input_format)
-        layout = Layout.of(job.output)
-        suffix = layout.format(given.format, job.options.format)
-        layout.refuse_loss(file.path for file in given.files if file.path)
-        staging = Staging(layout.staging)
-        layout.refuse_existing(job.options.restart or staging.replaces)
-        source = Given(given.name, given.format, given.textual, given.columns, given.types_for(suffix))
-        RowMaker(cast(Source, source), job.signature, job.options.column)  # says now which column is missing
+        job, layout, staging = self._job, self._layout, self._staging
+        RowMaker(cast(Source, self._source), job.signature, job.options.column)  # says now which column is missing
         placed = place(self._spark, open_bundle(self._model.folder), self._model, None)
         with refused(layout.data), ExitStack() as undo:
-            undo.callback(self._leave, staging)  # last of all, when the folder is free
+            undo.callback(self._leave)  # last of all, when the folder is free
             undo.callback(Claim(staging.folder, layout.data).release)
-            resumed = staging.resume(self._fingerprint(given, placed, suffix), job.options.restart)
-            return self._scored(given, source, staging, placed, layout, suffix, resumed)
+            engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
+            said = fingerprint(job, engine, self._suffix, self._given.format, self._given.identity)
+            resumed = staging.resume(said, job.options.restart)
+            return self._scored(placed, resumed)
 
-    def _scored(
-        self,
-        given: Input,
-        source: Given,
-        staging: Staging,
-        placed: Placed,
-        layout: Layout,
-        suffix: str,
-        resumed: bool,
-    ) -> Report:
-        job, jobs = self._job, Jobs(self._spark, placed)
+    def _scored(self, placed: Placed, resumed: bool) -> Report:
+        job, staging, jobs = self._job, self._staging, Jobs(self._spark, placed)
         try:
-            chunks = self._snapshot(given, staging, jobs)
-            plan = Scoring(
-                str(staging.chunks.absolute()),
-                str(staging.scored.absolute()),
-                source,
-                job.signature,
-                job.options.column,
-                suffix,
-                job.options.budget,
-            )
+            chunks = self._snapshot(jobs)
+            options = job.options
+            plan = Scoring(staging, self._source, job.signature, options.column, self._suffix, options.budget)
             self._tally.begin(chunks, staging, resumed=resumed)
             self._kept = True
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
@@ -121,55 +108,32 @@ class _Run:
                 raise
             remedy = f"{error.remedy}; then {go_on(job.options)}"
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
-        parts, counted = put_together(staging, chunks, source, job.signature, layout, suffix)
-        report = self._report(counted, staging)
-        publish(staging, layout, parts, report)
+        parts, counted = put_together(staging, chunks, self._source, job.signature, self._layout, self._suffix)
+        report = self._report(counted)
+        publish(self._layout, staging.output, parts.name(0), staging.quarantine, report.as_dict())
         self._kept = False
         return report
 
-    def _snapshot(self, given: Input, staging: Staging, jobs: Jobs) -> list[ChunkFile]:
+    def _snapshot(self, jobs: Jobs) -> list[ChunkFile]:
         """The input's chunks, cut by an earlier run or now."""
+        given, staging = self._given, self._staging
         if staging.snapshot() is None:
             size = CHUNK_ROWS if given.size is None else given.size // ROW_BYTES // (CHUNKS_A_SLOT * jobs.slots)
             rows = min(self._job.options.window, max(LEAST_ROWS, min(CHUNK_ROWS, size)))
-            parts = given.cut(jobs, rows, str(staging.chunks.absolute()))
-            staging.keep_snapshot(parts, numbered_on=given.numbered_on)
+            staging.keep_snapshot(given.cut(jobs, rows, str(staging.chunks)), numbered_on=given.numbered_on)
         chunks = staging.snapshot()
         assert chunks is not None  # noqa: S101  it was written just now
         return chunks
 
-    def _fingerprint(self, given: Input, placed: Placed, suffix: str) -> dict[str, object]:
-        """What must be the same for a stopped job to go on."""
-        options = self._job.options
-        return {
-            "Likewise": importlib.metadata.version("likewise"),
-            "bundle": self._job.bundle,
-            "engine": [placed.key, self._model.engine, self._model.precision],
-            "output format": suffix,
-            "input format": given.format,
-            "column": dict(options.column),
-            "window": options.window,
-            "budget": options.budget,
-            "input": given.identity,
-        }
+    def _report(self, counted: Sequence[Mapping[str, Any]]) -> Report:
+        names = ("rows", "ok", "duplicates", "tokens", "answered")
+        totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
+        engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
+        seconds = self._staging.seconds + time.monotonic() - self._started
+        return Report.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
 
-    def _report(self, counted: Sequence[Mapping[str, Any]], staging: Staging) -> Report:
-        def total(name: str) -> int:
-            return sum(int(counts[name]) for counts in counted)
-
-        return Report(
-            bundle=self._job.bundle,
-            rows_in=total("rows"),
-            rows_ok=total("ok"),
-            rows_quarantined=total("rows") - total("ok"),
-            duplicates=total("duplicates"),
-            engine=", ".join(sorted({str(counts["engine"]) for counts in counted})),
-            seconds=round(staging.seconds + time.monotonic() - self._started, 3),
-            tokens=total("tokens"),
-        )
-
-    def _leave(self, staging: Staging) -> None:
+    def _leave(self) -> None:
         if self._kept:
-            staging.add_seconds(round(time.monotonic() - self._started, 3))
+            self._staging.add_seconds(round(time.monotonic() - self._started, 3))
         else:
-            drop(staging.folder)
+            drop(self._staging.folder)

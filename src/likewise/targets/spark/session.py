@@ -50,16 +50,13 @@ def _workers_python(asked: str | None, master: str) -> Iterator[None]:
     before = os.environ.get("PYSPARK_PYTHON")
     # on this machine this very Python, else whatever `python3` is on the PATH would run
     chosen = asked or before or (sys.executable if _LOCAL.match(master) else None)
-    if chosen is None:
-        yield
-        return
-    os.environ["PYSPARK_PYTHON"] = chosen
+    if chosen is not None:
+        os.environ["PYSPARK_PYTHON"] = chosen
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYSPARK_PYTHON"]
-        else:
+        os.environ.pop("PYSPARK_PYTHON", None)
+        if before is not None:
             os.environ["PYSPARK_PYTHON"] = before
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from likewise.bundles.open import Bundle
@@ -31,7 +30,7 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     made = environment_of(bundle, entry, THEIRS)
     environment, archive = made.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
-        _send(spark, path)
+        spark.addArtifacts(str(path), file=True)
     return {
         **here(),
         "model": archive.name,
@@ -41,7 +40,3 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
         "package": made.package,
         "versions": made.versions,
     }
-
-
-def _send(spark: Any, path: Path) -> None:
-    spark.addArtifacts(str(path), file=True)

@@ -12,13 +12,15 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, readable, why_changed
-from likewise.batch.formats import CHUNK_BYTES, Chunk, Source, Writer, load
+from likewise.batch.formats import Chunk, Source, Writer, load
+from likewise.batch.formats.parquet import records_of
 from likewise.batch.rows import items_of, settled
 from likewise.batch.scorer import prepare
 from likewise.batch.sources import STILL
@@ -29,39 +31,19 @@ from likewise.core.results import Failed
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
-from likewise.targets.spark.chunks import decode, encode, untold
-from likewise.targets.spark.windows import records_of
+from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.plan import Staging
+from likewise.targets.spark.windows import Given, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
 
 TOLD = "told string"  # what every task of a job answers, for Spark
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The part of a `Source` that tells a row maker and a writer what the input's columns are."""
-
-    name: str
-    format: str
-    textual: bool
-    columns: tuple[str, ...]
-    types: Any  # pyarrow.Schema; None where the output needs none
-
-    @property
-    def parts(self) -> tuple[Given, ...]:
-        """Itself: the driver has compared the files."""
-        return (self,)
-
-    def schema(self) -> Any:
-        """All columns with their types."""
-        return self.types
-
-
-@dataclass(frozen=True, slots=True)
 class Scoring:
-    """What scoring a chunk needs beside the engine. chunks, scored: folders; output: the format of the rows."""
+    """What scoring a chunk needs beside the engine. output: the format of the rows."""
 
-    chunks: str
-    scored: str
+    staging: Staging
     source: Given
     signature: Signature
     column: Mapping[str, str]
@@ -104,7 +86,7 @@ def read_table(
 
     context = TaskContext.get()
     number = context.partitionId() if context else 0
-    yield _told([_guarded(lambda: _stored(_of_table(batches, name, schema, rows), number, chunks))])
+    yield _told(lambda: _stored(_of_table(batches, name, schema, rows), number, chunks))
 
 
 def score_chunks(
@@ -119,11 +101,11 @@ def score_chunks(
 
     def score(number: int) -> dict[str, object]:
         name, ahead = chosen[number]
-        _require_folder(plan.scored)
-        result = Path(plan.scored, name)
+        _require_folder(str(plan.staging.scored))
+        result = plan.staging.scored / name
         if blob.header(result) is None:
             engine = engine_of(key, model, folder)
-            _score(engine, plan, _read_chunk(Path(plan.chunks, name), ahead), result)
+            _score(engine, plan, _read_chunk(plan.staging.chunks / name, ahead), result)
         return {"chunk": name}
 
     return _answers(batches, score)
@@ -132,19 +114,16 @@ def score_chunks(
 def _answers(batches: Iterator[Any], work: Callable[[int], dict[str, object]]) -> Iterator[Any]:
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            yield _told([_guarded(lambda number=number: work(number))])  # type: ignore[misc]
+            yield _told(partial(work, number))
 
 
-def _guarded(work: Callable[[], dict[str, object]]) -> dict[str, object]:
+def _told(work: Callable[[], dict[str, object]]) -> Any:
+    """What the work gives, or has against it, as Spark takes it."""
     try:
-        return work()
+        answer = work()
     except LikewiseError as error:
-        return {"error": error.as_dict()}
-
-
-def _told(answers: Sequence[Mapping[str, object]]) -> Any:
-    pa = need("pyarrow", extra="batch")
-    return pa.RecordBatch.from_arrays([pa.array([json.dumps(each) for each in answers])], names=["told"])
+        answer = {"error": error.as_dict()}
+    return need("pyarrow", extra="batch").RecordBatch.from_pydict({"told": [json.dumps(answer)]})
 
 
 def _stored(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str, object]:
@@ -169,30 +148,22 @@ def _require_folder(folder: str) -> None:
 
 
 def _of_table(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iterator[Chunk]:
-    pa = need("pyarrow", extra="batch")
     first = 1
     gathered: list[Any] = []
-    for piece in _slices(batches, rows):
+    for piece in (piece for batch in batches for piece in pieces(batch, rows)):
         if gathered and sum(len(each) for each in gathered) + len(piece) > rows:
-            yield _chunk(pa, name, first, gathered, schema)
+            yield _chunk(name, first, gathered, schema)
             first, gathered = first + sum(len(each) for each in gathered), []
         gathered.append(piece)
     if gathered:
-        yield _chunk(pa, name, first, gathered, schema)
+        yield _chunk(name, first, gathered, schema)
 
 
-def _slices(batches: Iterator[Any], rows: int) -> Iterator[Any]:
-    for batch in batches:
-        step = max(1, min(rows, batch.num_rows * CHUNK_BYTES // max(1, batch.nbytes)))
-        yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
-
-
-def _chunk(pa: Any, name: str, first: int, pieces: Sequence[Any], schema: Any) -> Chunk:
-    batch = pa.Table.from_batches(pieces).cast(schema).combine_chunks().to_batches()[0]
-    records = records_of(batch)
-    faults = {index: record for index, record in enumerate(records) if isinstance(record, LikewiseError)}
-    rows = [{} if isinstance(record, LikewiseError) else record for record in records]
-    return Chunk(name, first, rows, faults, None, batch, 0)
+def _chunk(name: str, first: int, pieces: Sequence[Any], schema: Any) -> Chunk:
+    """Its rows have no numbers yet that could be told: they are counted over all partitions."""
+    table = need("pyarrow", extra="batch").Table.from_batches(pieces).cast(schema)
+    batch = table.combine_chunks().to_batches()[0]
+    return Chunk(name, first, *records_of(batch), None, batch, 0)
 
 
 def _read_chunk(path: Path, ahead: int) -> Chunk:
@@ -225,8 +196,3 @@ def _score(engine: Engine, plan: Scoring, chunk: Chunk, path: Path) -> None:
     }
     path.parent.mkdir(exist_ok=True)
     blob.write(path, counts, rows.getvalue(), b"".join(quarantine.lines(chunk, errors)))
-
-
-def error_of(answer: Mapping[str, Any]) -> LikewiseError | None:
-    """What a task has against its work, if anything."""
-    return untold(answer["error"]) if "error" in answer else None

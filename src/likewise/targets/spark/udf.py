@@ -95,11 +95,9 @@ def extended(
 ) -> Any:
     """`frame` with the columns `name` and `error`; see `likewise.spark.score_frame`."""
     sql = need("pyspark.sql.types", extra="spark")
-    for taken in (name, ERROR):
+    for taken in (name, ERROR, PREDICTIONS):
         if taken in frame.columns:
             raise InputInvalid(f"the frame already has a column `{taken}`", remedy="rename or drop that column")
-    if name != PREDICTIONS and PREDICTIONS in frame.columns:
-        raise InputInvalid(f"the frame already has a column `{PREDICTIONS}`", remedy="rename or drop that column")
     row_maker(frame.columns, placed.signature, mapping)  # says now which column is missing
     kind = spark_type(result_type, placed.signature)
     why = sql.StructType([sql.StructField(part, sql.StringType()) for part in ("code", "cause", "remedy")])
