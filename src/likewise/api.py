@@ -20,15 +20,15 @@ from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
-from likewise.engine.options import ANY, EngineOptions
 from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from likewise.builder.measure import Measurement
-    from likewise.engine.options import CompileOptions
+    from likewise.engine.engine_options import CompileOptions
 
 Report = Callable[[str], None]
 

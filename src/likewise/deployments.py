@@ -9,7 +9,7 @@ from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
-from likewise.core.options import as_json, coerce
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import Tell, apply, take_back

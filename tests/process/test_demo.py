@@ -12,7 +12,7 @@ from tests.support.cli import call
 from tests.support.processes import LIKEWISE, PATIENCE, running
 from tests.support.sentiment_store import ROWS, Store, environment
 
-from likewise.cli.chapter import MARKER, Chapter
+from likewise.cli.demo import MARKER, Chapter
 from likewise.core.errors import OutputRefused
 
 DEMO = ["demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
@@ -79,7 +79,7 @@ def test_a_stop_lets_the_step_that_runs_clean_up(tmp_path: Path) -> None:
 
 
 def test_a_step_that_does_not_stop_is_made_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likewise.cli.chapter.STOPPING", 0.1)
+    monkeypatch.setattr("likewise.cli.demo.STOPPING", 0.1)
     with pytest.raises(KeyboardInterrupt):
         Chapter(tmp_path, quick=True, rows=1)._run(sys.executable, "-c", STUBBORN)
     assert running_in(tmp_path) == []

@@ -33,10 +33,10 @@ from tests.support.ray.deployments import (
 from tests.support.waiting import until
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Receipt
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
 pytest_plugins = ("tests.support.ray.fixtures",)

@@ -17,7 +17,7 @@ from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Receipt, Status
 from likewise.targets.ray.canary import MARK
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
 pytest_plugins = ("tests.support.ray.fixtures",)

@@ -22,8 +22,8 @@ from tests.support.waiting import until
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.targets.ray.look import APP
-from likewise.targets.ray.options import OWN, SERVER, RayOptions
+from likewise.targets.ray.inspection import APP
+from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.serve_config import written
 from likewise.targets.ray.stored import application, fetched
 from likewise.testing.models import pyfunc_bundle

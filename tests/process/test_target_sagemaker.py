@@ -12,12 +12,12 @@ from tests.support.aws.faults import Fault
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, NotDeployed, WrongUsage
-from likewise.core.options import coerce
+from likewise.core.option_fields import coerce
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.registry import tag_of
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.testing.models import upper_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]

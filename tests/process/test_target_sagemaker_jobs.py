@@ -10,9 +10,9 @@ from tests.support.aws.deployments import ONE, deployed, failure_of
 from tests.support.aws.faults import Fault, Kind
 
 from likewise.core.errors import DeployFailed, WrongUsage
-from likewise.core.options import coerce
-from likewise.targets.sagemaker.invoking import answer_of, invoke_async
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.core.option_fields import coerce
+from likewise.targets.sagemaker.invocation import answer_of, invoke_async
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
 from likewise.targets.sagemaker.transform_options import TransformOptions
 

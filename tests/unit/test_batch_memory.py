@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.batch.scoring import FunctionEngine, read, run_job, texts, write
 
-from likewise.batch.memory import Answers, weight
+from likewise.batch.result_cache import Answers, weight
 from likewise.core.results import Ok
 
 JSON = st.recursive(

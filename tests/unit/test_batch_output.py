@@ -27,9 +27,9 @@ from tests.support.batch.scoring import (
 
 from likewise.batch import ScoreOptions, local, score
 from likewise.batch.job import Job
-from likewise.batch.options import parse_columns, parse_conf
-from likewise.batch.place import refused
+from likewise.batch.layout import refused
 from likewise.batch.runners import GROUP, RUNNERS, runner
+from likewise.batch.score_options import parse_columns, parse_conf
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import (
     InputInvalid,

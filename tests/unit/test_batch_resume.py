@@ -88,7 +88,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_bytes_whatever_the_stops(inputs: Path, suffix: str, output: str) -> None:
     small = pytest.MonkeyPatch()
     small.setattr("likewise.batch.sinks.PART_BYTES", 1500)
-    small.setattr("likewise.batch.memory.LIMIT", 60 * 215)  # less than the distinct rows: some are forgotten
+    small.setattr("likewise.batch.result_cache.LIMIT", 60 * 215)  # less than the distinct rows: some are forgotten
 
     @settings(max_examples=5, deadline=None)
     @given(stops=st.lists(st.integers(0, 120), min_size=1, max_size=4))

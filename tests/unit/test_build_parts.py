@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.builder.alike import alike
 from likewise.builder.bundle import _place, _staging, trusts
+from likewise.builder.equality import alike
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, Source
@@ -96,7 +96,7 @@ CHILD = """
 import json, socket, sqlite3, sys
 from pathlib import Path
 from likewise.builder.isolation import isolate_process
-from likewise.builder.watch import Watch
+from likewise.builder.audit import Watch
 task = json.loads(sys.argv[1])
 hidden = [Path(p) for p in task["hidden"]]
 kept = [Path(p) for p in task["kept"]]
@@ -277,7 +277,7 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
 PROGRAMS = """
 import json, os, subprocess, sys
 from pathlib import Path
-from likewise.builder.watch import Watch
+from likewise.builder.audit import Watch
 seen, started = [], []
 own = Path(sys.argv[1])
 Watch(seen.append, own=[own], everywhere=True, started=started.append).start()

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from likewise.builder.texts import MOST, given_texts
 from likewise.bundles.format import Environment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
-from likewise.engine.options import CompileOptions
 from likewise.pipeline.compile import _offers_bf16
 from likewise.pipeline.texts import MADE_UP, made_texts
 

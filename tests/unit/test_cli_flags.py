@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from likewise.cli.flags import argument, flag, with_flags
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option, parse_pairs
+from likewise.core.option_fields import option, parse_pairs
 
 
 def numbers(texts: list[str]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import write_manifest
 from likewise.container.models import PlainModel, find_model
-from likewise.container.options import ContainerOptions
+from likewise.container.settings import ContainerOptions
 from likewise.core.errors import BundleTampered, CodeNotTrusted, ModelNotFound, WrongUsage
 
 MLMODEL = """

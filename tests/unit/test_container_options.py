@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.container.machine import settle, workers_asked
-from likewise.container.options import OF_THE_HOUSE, ContainerOptions, read_options
+from likewise.container.settings import OF_THE_HOUSE, ContainerOptions, read_options
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions

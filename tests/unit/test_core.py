@@ -21,7 +21,7 @@ from likewise.bundles import trust
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
 from likewise.core.extras import need
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from likewise.core.pages import hand_back
+from likewise.core.memory import hand_back
 
 SIZE = 8 << 20
 
@@ -57,7 +57,7 @@ def test_a_file_that_is_not_mapped_is_no_matter(tmp_path: Path) -> None:
 def test_free_pages_of_the_heap_are_given_to_the_system() -> None:
     """In a process of its own: many small blocks are freed below one that stays, so that the heap cannot shrink."""
     code = """
-from likewise.core.pages import trim
+from likewise.core.memory import trim
 
 def resident():
     with open("/proc/self/statm") as stream:

@@ -11,16 +11,16 @@ import pytest
 
 from likewise.bundles.format import EngineEntry, Manifest, load_manifest
 from likewise.bundles.open import Bundle, open_bundle, write_manifest
-from likewise.cli.options import Choice
+from likewise.cli.arguments import Choice
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
 from likewise.engine import kinds, load, rates
+from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import EngineKind
 from likewise.engine.load import open_engine, why_unmeasured
-from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, describe_cpu, known_rates, rates_file, remember_rates
 
 FAST = EngineEntry("openvino", "bf16+fp32", False, "sha256:1")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from likewise.core.errors import DeployFailed, InputInvalid, RowRefused, WrongUsage
 from likewise.core.items import Table
 from likewise.core.signature import Signature
-from likewise.parity.asking import ROWS, by_request
+from likewise.parity.client import ROWS, by_request
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.targets.base import Answer

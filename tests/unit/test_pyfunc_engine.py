@@ -28,7 +28,7 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
-from likewise.engine.plain import per_row, plain
+from likewise.engine.plain_values import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
 
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])

@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from likewise.targets.ray import split as split_module
+from likewise.targets.ray import traffic_split as split_module
 from likewise.targets.ray.service import Door
-from likewise.targets.ray.split import FIRST, Split, answered, asks
-from likewise.targets.ray.tally import Side
+from likewise.targets.ray.traffic_split import FIRST, Split, answered, asks
 from likewise.targets.ray.verdict import ALPHA, ENOUGH, Rules, at_least, at_most, decide
+from likewise.targets.ray.version_stats import Side
 
 RULES = Rules(seconds=30, requests=500, errors=0.01, slower=2.0)
 SECONDS = st.floats(1e-4, 100)

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import as_json, coerce, described
+from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker import requests
 from likewise.targets.sagemaker.address import At
-from likewise.targets.sagemaker.checking import check, option_of
 from likewise.targets.sagemaker.names import LONGEST, check_name, derived, is_derived, tags_of
-from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.patterns import compiled
+from likewise.targets.sagemaker.request_validation import check, option_of
 from likewise.targets.sagemaker.requirements import check_requests
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform_options import split
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/b"), "models:/m/1")

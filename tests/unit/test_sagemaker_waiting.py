@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.targets.sagemaker.waiting import LONGEST_S, Patience
+from likewise.targets.sagemaker.polling import LONGEST_S, Patience
 
 
 class Clock:

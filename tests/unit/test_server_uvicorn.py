@@ -8,8 +8,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http import httptools_impl
 
-from likewise.server.head import LimitedHead
 from likewise.server.protocol import LimitedProtocol
+from likewise.server.request_head import LimitedHead
 from likewise.server.run import _Server
 
 OVERRIDDEN = {

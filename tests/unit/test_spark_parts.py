@@ -27,9 +27,9 @@ from likewise.core.signature import Signature
 from likewise.shipping import unpack
 from likewise.shipping.environment import closure, environment, kept
 from likewise.targets.spark import blob, bootstrap
-from likewise.targets.spark.answers import arrow_array, values_and_errors
 from likewise.targets.spark.chunks import decode, encode
 from likewise.targets.spark.plan import ChunkFile, Staging
+from likewise.targets.spark.predictions import arrow_array, values_and_errors
 from likewise.targets.spark.result_type import arrow_type, declared_ddl
 from likewise.targets.spark.session import require_java
 from likewise.targets.spark.shipping import THEIRS

@@ -16,19 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.core.errors import DeployFailed, NotDeployed, PortTaken, TargetUnavailable, WrongUsage
-from likewise.core.options import as_json, coerce, described
+from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.images.containers import Engine
 from likewise.targets.base import Live
-from likewise.targets.container import look
+from likewise.targets.container import inspection
+from likewise.targets.container.container_options import ContainerTargetOptions, check_options
 from likewise.targets.container.door import Door
 from likewise.targets.container.inside import connect
-from likewise.targets.container.look import Container, Standing, version_name
-from likewise.targets.container.options import ContainerTargetOptions, check_options
+from likewise.targets.container.inspection import Container, Standing, version_name
 from likewise.targets.container.program import Program
 from likewise.targets.container.running import version_command
+from likewise.targets.container.status import receipt_of, status_of
 from likewise.targets.container.target import ContainerTarget
-from likewise.targets.container.telling import receipt_of, status_of
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/nowhere"), "models:/m/1", "openvino", "bf16", False)
 ENGINE = """#!{python}
@@ -169,7 +169,7 @@ def test_plans(engine: FakeEngine) -> None:
 @pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "a;b", "x" * 64])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(WrongUsage, match="name"):
-        look.check_name(name)
+        inspection.check_name(name)
 
 
 def test_an_update_keeps_its_address(engine: FakeEngine) -> None:
@@ -222,7 +222,7 @@ def test_an_engine_that_fails_is_told_in_its_own_words(engine: FakeEngine) -> No
         program.do("run", "x")
     engine.answers(container=(1, "", "Cannot connect to the daemon"))
     with pytest.raises(TargetUnavailable, match="Cannot connect") as told:
-        look.standing(program, "n")
+        inspection.standing(program, "n")
     assert "doctor" in told.value.remedy
 
 
@@ -337,12 +337,16 @@ def _container(role: str, *, name: str = "n", status: str = "running", restarts:
 
 def _said(role: str, name: str, status: str, restarts: int, port: int) -> dict[str, object]:
     labels = {
-        look.NAME: "n",
-        look.ROLE: role,
-        look.CLAIM: "c",
-        look.OPTIONS: json.dumps(as_json(ContainerTargetOptions())),
+        inspection.NAME: "n",
+        inspection.ROLE: role,
+        inspection.CLAIM: "c",
+        inspection.OPTIONS: json.dumps(as_json(ContainerTargetOptions())),
     }
-    more = {look.URL: f"http://127.0.0.1:{port}"} if role == "door" else {look.MODEL: json.dumps(MODEL.as_dict())}
+    more = (
+        {inspection.URL: f"http://127.0.0.1:{port}"}
+        if role == "door"
+        else {inspection.MODEL: json.dumps(MODEL.as_dict())}
+    )
     return {
         "Name": f"/{name}",
         "Config": {"Labels": {**labels, **more}},

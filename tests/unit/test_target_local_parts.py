@@ -13,14 +13,14 @@ import pytest
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import open_bundle, write_manifest
 from likewise.core.errors import BundleTampered, ModelNotFound, NotDeployed, WrongUsage
-from likewise.core.options import as_json, coerce, described
+from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.targets.base import Live, Receipt, Target
 from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.home import Asked, Deployment, Home
-from likewise.targets.local.options import LocalOptions
-from likewise.targets.local.place import keep_only, place
+from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.installation import keep_only, place
+from likewise.targets.local.local_options import LocalOptions
 from likewise.targets.local.supervisor import trim
 from likewise.targets.local.target import LocalTarget
 

@@ -21,15 +21,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import as_json, coerce
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.shipping.unpack import unpacked
 from likewise.targets.base import Receipt, output_of
 from likewise.targets.ray.application import version_of
-from likewise.targets.ray.look import url_of
-from likewise.targets.ray.needs import room_for
-from likewise.targets.ray.options import OWN, SERVER, RayOptions
+from likewise.targets.ray.inspection import url_of
+from likewise.targets.ray.preflight import room_for
+from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import Door
 from likewise.targets.ray.target import RayTarget

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import as_json, coerce, described, parse_config
+from likewise.core.option_fields import as_json, coerce, described, parse_config
 from likewise.targets.registry import names, open_target
 
 

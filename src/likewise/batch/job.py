@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from likewise.batch.journal import Counts
-from likewise.batch.options import ScoreOptions
+from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec

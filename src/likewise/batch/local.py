@@ -11,9 +11,9 @@ from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
 from likewise.batch.job import Job, Progress, Report
 from likewise.batch.journal import Counts, State
-from likewise.batch.memory import Answers
-from likewise.batch.options import ScoreOptions
+from likewise.batch.result_cache import Answers
 from likewise.batch.rows import fingerprint, go_on, items_of, judge
+from likewise.batch.score_options import ScoreOptions
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
 from likewise.batch.sources import STILL, Files, open_source

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
 from likewise.batch.job import Job, Report
-from likewise.batch.options import ScoreOptions
+from likewise.batch.score_options import ScoreOptions
 from likewise.core.errors import LikewiseError, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result

@@ -9,7 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from likewise.batch.job import Job, Progress, Report
-from likewise.batch.options import ScoreOptions
+from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.signature import Signature

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from likewise.batch.memory import Answers
+from likewise.batch.result_cache import Answers
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import LikewiseError, ModelFailed
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.items import Item
-from likewise.core.pages import trim
+from likewise.core.memory import trim
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.windows import windows
 

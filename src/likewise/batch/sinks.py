@@ -12,7 +12,7 @@ from typing import BinaryIO
 from likewise.batch import quarantine
 from likewise.batch.formats import Chunk, SealedWriter, Source, Writer, load
 from likewise.batch.journal import Counts, Journal, State, replaces, rows_done, sync
-from likewise.batch.place import MANIFEST, QUARANTINE, Layout, refused, remove, sync_folder
+from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, refused, remove, sync_folder
 from likewise.batch.rows import settled
 from likewise.batch.staging import AnswerLog, Claim, Growing, drop
 from likewise.core.errors import LikewiseError, OutputRefused

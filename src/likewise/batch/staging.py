@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from likewise.batch import memory
+from likewise.batch import result_cache
 from likewise.batch.journal import State, sync
-from likewise.batch.place import remove, sync_folder
+from likewise.batch.layout import remove, sync_folder
 from likewise.core.errors import OutputRefused
 
 HEAD = 33  # bytes of a line of answers before the answer
@@ -57,7 +57,7 @@ class AnswerLog:
         self._folder = folder
         self.generation = state.generation
         self._file = Growing(self._path(self.generation), state.answers)
-        self._weight = sum(memory.weight(line[HEAD:-1]) for line in self._lines(self.generation))
+        self._weight = sum(result_cache.weight(line[HEAD:-1]) for line in self._lines(self.generation))
 
     def lines(self) -> Iterator[bytes]:
         """All that were written and may still be remembered, oldest first."""
@@ -66,14 +66,14 @@ class AnswerLog:
 
     def append(self, lines: list[bytes]) -> None:
         """Write them; a full generation makes room for the next."""
-        if self._weight >= memory.LIMIT:
+        if self._weight >= result_cache.LIMIT:
             self._file.close()
             remove(self._path(self.generation - 1))
             self.generation += 1
             self._file = Growing(self._path(self.generation))
             self._weight = 0
         self._file.stream.writelines(lines)
-        self._weight += sum(memory.weight(line[HEAD:-1]) for line in lines)
+        self._weight += sum(result_cache.weight(line[HEAD:-1]) for line in lines)
 
     def commit(self) -> int:
         """As `Growing.commit`."""

@@ -26,8 +26,8 @@ from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import STORELESS, Trust
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
 from likewise.core.extras import need
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
-from likewise.engine.options import CompileOptions
 from likewise.engine.rates import cache_home, cpu_class
 from likewise.pipeline.mlmodel import read_model
 

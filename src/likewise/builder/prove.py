@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from likewise.builder.alike import same, shown
+from likewise.builder.audit import Watch
+from likewise.builder.equality import same, shown
 from likewise.builder.isolation import isolate_process
-from likewise.builder.watch import Watch
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust

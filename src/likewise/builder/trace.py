@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.builder.audit import Watch
 from likewise.builder.failures import mapped
 from likewise.builder.resolve import MANNERS, fetch, plain_name
-from likewise.builder.watch import Watch
 from likewise.bundles.folder import inventory
 from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained

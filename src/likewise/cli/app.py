@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import deploying, images, jobs, machine, models, proof, running
+from likewise.cli import deployments, images, jobs, machine, models, serving, verify
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import failure
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
@@ -27,9 +27,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help"]},
 )
 COMMANDS = (
-    *(models.bundle, models.inspect, running.serve, running.score),
-    *(deploying.deploy, deploying.list_, deploying.status, deploying.predict, deploying.update, deploying.delete),
-    *(jobs.transform, jobs.rehearse, proof.verify),
+    *(models.bundle, models.inspect, serving.serve, serving.score),
+    *(
+        deployments.deploy,
+        deployments.list_,
+        deployments.status,
+        deployments.predict,
+        deployments.update,
+        deployments.delete,
+    ),
+    *(jobs.transform, jobs.rehearse, verify.verify),
     *(machine.demo, machine.doctor, models.trust),
 )
 for command in COMMANDS:

@@ -28,8 +28,8 @@ def argument(metavar: str, text: str) -> Any:
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """`command` for typer: instead of each parameter that is a dataclass, the flags that its fields have.
 
-    See `likewise.core.options.option`.  A field has its default where it has no flag, and where the command declares
-    the flag anew, as a parameter GROUP_FIELD.
+    See `likewise.core.option_fields.option`.  A field has its default where it has no flag, and where the command
+    declares the flag anew, as a parameter GROUP_FIELD.
     """
     hints = get_type_hints(command, include_extras=True)
     own = inspect.signature(command).parameters

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from likewise.cli.arguments import Choice, Model
 from likewise.cli.flags import argument, flag, with_flags
-from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.images.build import Built, ImageOptions, Parts, build_image

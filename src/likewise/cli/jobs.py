@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
+from likewise.cli.arguments import Choice, Model
 from likewise.cli.flags import argument, flag
-from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
-from likewise.core.options import parse_config
+from likewise.core.option_fields import parse_config
 from likewise.targets.base import BATCH
 
 

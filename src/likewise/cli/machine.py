@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli.chapter import Chapter
+from likewise.cli.demo import Chapter
 from likewise.cli.flags import flag
 from likewise.cli.screen import Screen
 from likewise.doctor import examine

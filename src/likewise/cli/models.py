@@ -11,13 +11,13 @@ from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
+from likewise.cli.arguments import Model, TrustFlag
 from likewise.cli.flags import argument, flag
-from likewise.cli.options import Model, TrustFlag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import runs_code
-from likewise.engine.options import CompileOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 if TYPE_CHECKING:

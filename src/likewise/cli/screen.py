@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from likewise.core.errors import LikewiseError
-from likewise.core.options import option
+from likewise.core.option_fields import option
 
 err = Console(stderr=True, highlight=False)
 

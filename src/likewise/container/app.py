@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likewise.bundles.open import Bundle
 from likewise.container.forms import LineDecoder, wanted, written
-from likewise.container.options import ContainerOptions
+from likewise.container.settings import ContainerOptions
 from likewise.core.cores import usable_cores
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec

@@ -9,7 +9,7 @@ from pathlib import Path
 from likewise.bundles.folder import inventory
 from likewise.bundles.format import Manifest, Source
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
-from likewise.container.options import ContainerOptions
+from likewise.container.settings import ContainerOptions
 from likewise.core.errors import CodeNotTrusted, ModelNotFound, WrongUsage
 from likewise.engine.kinds import runs_code
 from likewise.pipeline.mlmodel import read_model

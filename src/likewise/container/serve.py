@@ -39,7 +39,7 @@ def _serve(arguments: list[str]) -> int:
         raise WrongUsage(f"the container's command is 'serve', and not {' '.join(arguments)!r}", remedy=_TRIED)
     from likewise.container.app import container_app
     from likewise.container.models import find_model
-    from likewise.container.options import read_options
+    from likewise.container.settings import read_options
     from likewise.server.run import run
 
     options = read_options(os.environ)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
-from likewise.core.isolate import broken_off, isolate
+from likewise.core.isolation import broken_off, isolate
 from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result

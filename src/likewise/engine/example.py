@@ -10,7 +10,7 @@ from typing import Any
 from likewise.core.errors import ModelInvalid
 from likewise.core.extras import need
 from likewise.core.items import Params, Table
-from likewise.engine.plain import plain
+from likewise.engine.plain_values import plain
 
 
 @dataclass(frozen=True)

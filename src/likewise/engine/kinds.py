@@ -18,7 +18,7 @@ from likewise.bundles.format import EngineEntry, Environment
 from likewise.bundles.open import Bundle
 from likewise.core.engine import Engine
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.engine.options import CompileOptions
+from likewise.engine.engine_options import CompileOptions
 
 GROUP = "likewise.engines"
 

@@ -13,8 +13,8 @@ from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
-from likewise.engine.options import ANY, EngineOptions
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 

@@ -14,13 +14,13 @@ from likewise.bundles.open import Bundle
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.engine.kinds import EngineKind, ModelFacts
-from likewise.engine.plain import per_row, plain
+from likewise.engine.plain_values import per_row, plain
 from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
 
 FLAVOR = "python_function"

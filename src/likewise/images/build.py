@@ -14,10 +14,10 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import LEFT_OUT, Bundle
 from likewise.core.digests import canonical_json, sha256_bytes
 from likewise.core.errors import CodeNotTrusted, WrongUsage
-from likewise.core.options import option
+from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
-from likewise.engine.options import EngineOptions
 from likewise.images.base import DEFAULT, Base, open_base
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
 from likewise.images.layers import Entry, files_under, make_layer

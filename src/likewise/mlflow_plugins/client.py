@@ -18,7 +18,7 @@ from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
-from likewise.core.options import coerce, described
+from likewise.core.option_fields import coerce, described
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import open_target

@@ -2,6 +2,6 @@
 
 from likewise.parity.check import Parity, PlaceParity, verify
 from likewise.parity.compare import Difference
-from likewise.parity.options import VerifyOptions
+from likewise.parity.verify_options import VerifyOptions
 
 __all__ = ["Difference", "Parity", "PlaceParity", "VerifyOptions", "verify"]

@@ -10,11 +10,11 @@ from pathlib import Path
 from likewise import api
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
-from likewise.engine.options import EngineOptions
+from likewise.engine.engine_options import EngineOptions
+from likewise.parity.backends import here, there
 from likewise.parity.compare import Difference, Refused, distance, shown
 from likewise.parity.golden import Golden, golden_rows, logged_example
-from likewise.parity.options import VerifyOptions
-from likewise.parity.places import here, there
+from likewise.parity.verify_options import VerifyOptions
 
 MOST_SHOWN = 5  # differing rows of a place
 

@@ -12,7 +12,7 @@ from likewise.core.cores import usable_threads
 from likewise.core.digests import sha256_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, RowRefused
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.engine.text.compiled import PART, Calibration, Compiled, open_compiled, place

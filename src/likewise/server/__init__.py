@@ -4,6 +4,6 @@ This package imports what a command needs that serves nothing; `app.create_app` 
 """
 
 from likewise.server.model import ServedModel
-from likewise.server.options import ServerOptions
+from likewise.server.server_options import ServerOptions
 
 __all__ = ["ServedModel", "ServerOptions"]

@@ -19,16 +19,16 @@ from starlette.staticfiles import StaticFiles
 from likewise.core.engine import Engine
 from likewise.dataplane import PlaneOptions
 from likewise.server.access import AccessLog
-from likewise.server.answers import on_http_error
 from likewise.server.auth import Tokens
 from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
-from likewise.server.front import Front
+from likewise.server.error_responses import on_http_error
 from likewise.server.invocations import Scoring
 from likewise.server.metrics import Metrics
+from likewise.server.middleware import Front
 from likewise.server.model import ServedModel, mlflow_version
-from likewise.server.options import ServerOptions
 from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
+from likewise.server.server_options import ServerOptions
 from likewise.server.service import Service
 from likewise.server.v2 import V2
 from likewise.wire import JSON

@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from likewise.server.body import read_body
 from likewise.server.codec import Codec, Encoded
-from likewise.server.options import ServerOptions
+from likewise.server.server_options import ServerOptions
 from likewise.server.service import Service
 from likewise.wire import PARQUET
 

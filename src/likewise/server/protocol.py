@@ -12,9 +12,9 @@ from collections.abc import Callable
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from likewise.server.answers import error_body
-from likewise.server.head import SLICE_BYTES, LimitedHead, Refused
-from likewise.server.options import ServerOptions
+from likewise.server.error_responses import error_body
+from likewise.server.request_head import SLICE_BYTES, LimitedHead, Refused
+from likewise.server.server_options import ServerOptions
 from likewise.wire import JSON
 
 logger = logging.getLogger("likewise.server")

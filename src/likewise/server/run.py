@@ -18,9 +18,9 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.server.metrics import Metrics
-from likewise.server.options import ServerOptions
 from likewise.server.port import listen, url_of
 from likewise.server.protocol import limited_protocol
+from likewise.server.server_options import ServerOptions
 from likewise.server.service import Service, State
 
 OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more

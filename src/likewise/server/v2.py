@@ -12,7 +12,7 @@ from likewise.core.errors import RouteNotFound
 from likewise.server.codec import Encoded, Encoder
 from likewise.server.invocations import Scoring
 from likewise.server.model import likewise_version
-from likewise.server.options import ServerOptions
+from likewise.server.server_options import ServerOptions
 from likewise.server.service import Service
 from likewise.wire import Call
 from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata

@@ -12,8 +12,8 @@ from likewise.bundles.trust import Trust
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
-from likewise.engine.options import EngineOptions
 from likewise.engine.rates import by_speed, known_rates
 from likewise.shipping.environment import Environment, environment, kept
 

@@ -188,7 +188,7 @@ class Target(Protocol):
     """A place where bundles are deployed. Opening one reaches nothing yet; every method may be called from any process.
 
     Options: a frozen dataclass whose fields have `metadata["help"]`; values of `-C` are coerced to the fields' types
-    by `likewise.core.options`.  uri: as the user may write it again.
+    by `likewise.core.option_fields`.  uri: as the user may write it again.
     """
 
     Options: ClassVar[type[Any]]

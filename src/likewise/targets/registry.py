@@ -6,7 +6,7 @@ import re
 from importlib.metadata import entry_points
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import nearest
+from likewise.core.option_fields import nearest
 from likewise.targets.base import Target
 
 GROUP = "likewise.targets"  # entry points: a scheme, and a class that is made with a target's URI

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.core.spec import ModelSpec
+from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import runs_code
-from likewise.engine.options import EngineOptions
 
 
 def needs_trust(model: ModelSpec) -> bool:

@@ -9,7 +9,7 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import ModelInvalid
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.items import Item, Row
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
-from likewise.core.isolate import broken_off, isolate
+from likewise.core.isolation import broken_off, isolate
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.workers.messages import CLOSE, PROTOCOL, pack, sendable, unpack

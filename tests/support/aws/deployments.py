@@ -9,12 +9,12 @@ from pathlib import Path
 from tests.support.aws.account import Account
 
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.core.options import as_json, coerce
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
 from likewise.targets.base import Plan, Receipt, Verb
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.target import SageMakerTarget
 
 ONE, TWO = (ModelSpec("sha256:" + mark * 64, Path("/nowhere"), f"models:/m/{mark}", trust=True) for mark in "12")

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 
 from likewise.bundles.open import open_bundle
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs, Receipt
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
 from likewise.testing.models import upper_bundle
 

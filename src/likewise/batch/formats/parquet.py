@@ -13,7 +13,7 @@ from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Sou
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolate import isolate
+from likewise.core.isolation import isolate
 from likewise.core.results import Ok, Result
 from likewise.core.signature import Field
 

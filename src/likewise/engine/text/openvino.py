@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from likewise.core.cores import usable_threads
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
-from likewise.core.pages import hand_back, trim
+from likewise.core.memory import hand_back, trim
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from likewise.core.errors import AlreadyDeployed
-from likewise.core.options import coerce
+from likewise.core.option_fields import coerce
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs
-from likewise.targets.container import look
-from likewise.targets.container.holding import make_door, open_door, remove_door
-from likewise.targets.container.look import version_name
-from likewise.targets.container.making import make_image, remove_image
-from likewise.targets.container.options import ContainerTargetOptions
+from likewise.targets.container import inspection
+from likewise.targets.container.container_options import ContainerTargetOptions
+from likewise.targets.container.image import make_image, remove_image
+from likewise.targets.container.inspection import version_name
+from likewise.targets.container.listener import make_door, open_door, remove_door
 from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import await_ready, remove_containers, stop_version, version_command
 from likewise.targets.listener import HAND_OVER
@@ -36,18 +36,18 @@ def door(program: Program, params: Params) -> Outputs:
     """See that something holds the port."""
     _unclaimed(program, params)
     name, options = params["name"], _options(params)
-    there = look.standing(program, name).door
+    there = inspection.standing(program, name).door
     if there is None:
         make_door(program, params, options)
     elif not there.running:
         program.do("start", there.name)
     held = open_door(program, name)
-    return {"url": held.labels[look.URL], "door": held.name}
+    return {"url": held.labels[inspection.URL], "door": held.name}
 
 
 def undo_door(program: Program, params: Params) -> None:
     """Remove it where no version is left."""
-    standing = look.standing(program, params["name"])
+    standing = inspection.standing(program, params["name"])
     if not standing.versions and standing.claims <= {params["claim"]}:
         remove_door(program, params["name"])
 
@@ -56,7 +56,7 @@ def start(program: Program, params: Params) -> Outputs:
     """See that the version answers: it accepts beside the one before."""
     _unclaimed(program, params)
     options, name = _options(params), version_name(params["name"], params["claim"], params["image"])
-    there = look.container(program, name)
+    there = inspection.container(program, name)
     if there is None:
         program.do(*version_command(name, params, options), patience_s=WORK_S)
     elif not there.running:
@@ -68,14 +68,14 @@ def start(program: Program, params: Params) -> Outputs:
 def undo_start(program: Program, params: Params) -> None:
     """Remove the version, unless it was there before."""
     name = version_name(params["name"], params["claim"], params["image"])
-    if name not in params["stood"] and look.container(program, name) is not None:
+    if name not in params["stood"] and inspection.container(program, name) is not None:
         stop_version(program, name, _options(params))
         remove_containers(program, [name])
 
 
 def retire(program: Program, params: Params) -> Outputs:
     """The others leave the port, answer who is connected, and end."""
-    others = [each for each in look.standing(program, params["name"]).running if each != params["container"]]
+    others = [each for each in inspection.standing(program, params["name"]).running if each != params["container"]]
     for each in others:
         stop_version(program, each, _options(params))
     return {"stopped": others}
@@ -84,7 +84,7 @@ def retire(program: Program, params: Params) -> Outputs:
 def undo_retire(program: Program, params: Params) -> None:
     """Those that ran before run again, and answer, before the new one goes."""
     for name in params["stood"]:
-        there = look.container(program, name)
+        there = inspection.container(program, name)
         if there is not None and not there.running:
             program.do("start", name)
             await_ready(program, name, params["url"], _options(params).start_timeout_s)
@@ -92,7 +92,7 @@ def undo_retire(program: Program, params: Params) -> None:
 
 def tidy(program: Program, params: Params) -> Outputs:
     """Only the version that answers and the one before it are kept."""
-    versions = look.standing(program, params["name"]).versions
+    versions = inspection.standing(program, params["name"]).versions
     before = next((each.name for each in versions if each.name != params["container"]), None)
     gone = [each.name for each in versions if each.name not in (params["container"], before)]
     remove_containers(program, gone)
@@ -102,7 +102,7 @@ def tidy(program: Program, params: Params) -> Outputs:
 
 def stop(program: Program, params: Params) -> Outputs:
     """The door lets go of the port, the versions answer what they have, and end."""
-    standing = look.standing(program, params["name"])
+    standing = inspection.standing(program, params["name"])
     if standing.door is not None and standing.door.running:  # one that has ended meanwhile needs no signal
         program.try_("kill", f"--signal={HAND_OVER.name}", standing.door.name)
     for each in standing.versions:
@@ -113,7 +113,7 @@ def stop(program: Program, params: Params) -> Outputs:
 
 def remove(program: Program, params: Params) -> Outputs:
     """Containers, volume, and the images that were built for them."""
-    standing = look.standing(program, params["name"])
+    standing = inspection.standing(program, params["name"])
     held = [each.image for each in (*standing.versions, *([standing.door] if standing.door else []))]
     remove_containers(program, [each.name for each in standing.versions])
     remove_door(program, params["name"])
@@ -143,7 +143,7 @@ ACTIONS: dict[str, Action] = {
 def _unclaimed(program: Program, params: Params) -> None:
     """A new deployment takes no name that another one has."""
     if params["verb"] == "create":
-        others = look.standing(program, params["name"]).claims - {params["claim"]}
+        others = inspection.standing(program, params["name"]).claims - {params["claim"]}
         if others:
             raise AlreadyDeployed(
                 f"{params['name']!r} is deployed there already, as {program.name} tells",

@@ -30,7 +30,7 @@ def serve() -> int:
     """Until told to end; the exit code."""
     from likewise.container.app import container_app
     from likewise.container.models import find_model
-    from likewise.container.options import read_options
+    from likewise.container.settings import read_options
     from likewise.server.run import run
 
     options = read_options(os.environ)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.targets.asking import served_digest
-from likewise.targets.container import look
+from likewise.targets.container import inspection
+from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.door import FOLDER, READY
-from likewise.targets.container.look import Container, door_name
-from likewise.targets.container.options import ContainerTargetOptions
+from likewise.targets.container.inspection import Container, door_name
 from likewise.targets.container.program import Program
+from likewise.targets.http_client import served_digest
 from likewise.targets.listener import HAND_OVER
 
 LOOK_S = 0.1
@@ -24,13 +24,13 @@ Params = Mapping[str, Any]
 def version_command(name: str, params: Params, options: ContainerTargetOptions) -> list[str]:
     model = params["model"]
     labels = {
-        look.BUNDLE: model["digest"],
-        look.MODEL: json.dumps(model),
-        look.OPTIONS: json.dumps(params["options"]),
+        inspection.BUNDLE: model["digest"],
+        inspection.MODEL: json.dumps(model),
+        inspection.OPTIONS: json.dumps(params["options"]),
     }
     network = "none" if options.isolated else options.network
     return [
-        *run_command(name, look.VERSION, params, options, labels),
+        *run_command(name, inspection.VERSION, params, options, labels),
         # Another version, or the same one when it comes back, takes who comes from then on.
         f"--stop-signal={HAND_OVER.name}",
         f"--stop-timeout={options.stop_timeout_s}",
@@ -49,7 +49,7 @@ def run_command(
     name: str, role: str, params: Params, options: ContainerTargetOptions, labels: Mapping[str, str]
 ) -> list[str]:
     """What both kinds have in common: no rights, nothing to write on but memory."""
-    said = {look.NAME: params["name"], look.ROLE: role, look.CLAIM: params["claim"], **labels}
+    said = {inspection.NAME: params["name"], inspection.ROLE: role, inspection.CLAIM: params["claim"], **labels}
     return [
         "run",
         "--detach",
@@ -68,7 +68,7 @@ def await_ready(program: Program, name: str, url: str, wait_s: float) -> None:
     """Until it has said that it is warm, and /ready answers 200; DeployFailed with its last lines."""
     until = time.monotonic() + wait_s
     while True:
-        there = look.container(program, name)
+        there = inspection.container(program, name)
         if there is None or not there.running or there.restarts or there.status == "restarting":
             raise _failed(program, name, "has ended" if there else "is gone", there)
         if READY in program.log(name, there.started) and served_digest(url, "/ready") is not None:
@@ -96,5 +96,5 @@ def remove_containers(program: Program, names: Sequence[str]) -> None:
     for name in names:
         with contextlib.suppress(DeployFailed):  # that it is gone is what counts, and is looked at
             program.do("rm", "--force", name)
-        if look.container(program, name) is not None:
+        if inspection.container(program, name) is not None:
             raise DeployFailed(f"{program.name} does not remove {name}", remedy=f"{program.name} rm --force {name}")

@@ -13,17 +13,17 @@ from typing import Any, ClassVar
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
-from likewise.targets.asking import invoke
 from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
-from likewise.targets.container import look
+from likewise.targets.container import inspection
 from likewise.targets.container.actions import ACTIONS, Action
-from likewise.targets.container.look import Standing
-from likewise.targets.container.options import ContainerTargetOptions, check_options
+from likewise.targets.container.container_options import ContainerTargetOptions, check_options
+from likewise.targets.container.inspection import Standing
 from likewise.targets.container.program import Program
-from likewise.targets.container.telling import receipt_of, status_of
+from likewise.targets.container.status import receipt_of, status_of
+from likewise.targets.http_client import invoke
 from likewise.targets.trust import needs_trust
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
@@ -69,8 +69,8 @@ class ContainerTarget:
         self, verb: Verb, name: str, model: ModelSpec | None, options: ContainerTargetOptions, current: Receipt | None
     ) -> Sequence[Step]:
         """Raises WrongUsage, NotDeployed, TargetUnavailable."""
-        look.check_name(name)
-        standing = look.standing(self.program, name)
+        inspection.check_name(name)
+        standing = inspection.standing(self.program, name)
         if verb != "create" and current is None and not (standing.versions or standing.door):
             raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
         if model is None:
@@ -95,20 +95,20 @@ class ContainerTarget:
 
     def status(self, receipt: Receipt) -> Status:
         """As the engine says, and as HTTP answers; TargetUnavailable."""
-        return status_of(self.program, look.standing(self.program, receipt.name))
+        return status_of(self.program, inspection.standing(self.program, receipt.name))
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
         """Raises NotDeployed, TargetUnavailable."""
-        standing = look.standing(self.program, receipt.name)
+        standing = inspection.standing(self.program, receipt.name)
         if standing.door is None:
             raise NotDeployed(f"nothing is deployed as {receipt.name!r}", remedy="likewise list shows what is")
         env = {} if standing.current is None else standing.current.options["env"]
         deadline_s = float(env.get("LIKEWISE_DEADLINE_S") or DEADLINE_S)
-        return invoke(standing.door.labels[look.URL], {"Content-Type": content_type}, body, deadline_s=deadline_s)
+        return invoke(standing.door.labels[inspection.URL], {"Content-Type": content_type}, body, deadline_s=deadline_s)
 
     def found(self) -> Sequence[Receipt]:
         """Of every deployment whose containers stand there."""
-        there = look.all_standing(self.program)
+        there = inspection.all_standing(self.program)
         made = [receipt_of(self.uri, name, standing) for name, standing in there.items()]
         return [receipt for receipt in made if receipt is not None]
 
@@ -175,7 +175,7 @@ def _same_door(options: ContainerTargetOptions, standing: Standing) -> None:
     held = standing.door.options
     for key in _OF_DOOR:
         wanted = getattr(options, key)
-        url = standing.door.labels[look.URL]
+        url = standing.door.labels[inspection.URL]
         if wanted != held[key] and not (key == "port" and url.endswith(f":{wanted}")):
             raise WrongUsage(
                 f"the deployment has {key}={held[key]} at {url}, which an update keeps",

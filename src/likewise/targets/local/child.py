@@ -18,12 +18,12 @@ from typing import Any
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError
-from likewise.core.options import coerce
+from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.listener import HAND_OVER, end_with, take
-from likewise.targets.local.home import Asked
-from likewise.targets.local.options import LocalOptions
+from likewise.targets.local.deployment_folder import Asked
+from likewise.targets.local.local_options import LocalOptions
 
 
 def main(channel: int) -> int:

@@ -21,7 +21,7 @@ from likewise.core.errors import (
 )
 from likewise.server.port import listen, url_of
 from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.home import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Asked, Deployment, Home
 
 STATUS_S = 10.0
 SLACK_S = 30.0  # over what the service itself may take

@@ -18,7 +18,7 @@ from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.targets.listener import FORCED_S, HAND_OVER, give
-from likewise.targets.local.home import Asked, Home
+from likewise.targets.local.deployment_folder import Asked, Home
 
 LEAVE_S = 5.0  # for a process that was told to accept no more
 

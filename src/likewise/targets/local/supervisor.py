@@ -23,7 +23,7 @@ from typing import Any
 
 from likewise.core.backoff import Backoff
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.targets.local.home import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Asked, Deployment, Home
 from likewise.targets.local.service import Service
 
 logger = logging.getLogger("likewise.local")

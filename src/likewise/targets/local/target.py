@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
-from likewise.targets.asking import invoke, served_digest
 from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.http_client import invoke, served_digest
 from likewise.targets.local.control import Gone
-from likewise.targets.local.home import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.installation import keep_only, place
 from likewise.targets.local.launch import start, status_of, stop, switch
-from likewise.targets.local.options import LocalOptions
-from likewise.targets.local.place import keep_only, place
+from likewise.targets.local.local_options import LocalOptions
 from likewise.targets.trust import needs_trust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

@@ -10,11 +10,11 @@ from typing import Any
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed, WrongUsage
 from likewise.core.extras import need
-from likewise.core.options import coerce, nearest
+from likewise.core.option_fields import coerce, nearest
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
-from likewise.targets.ray.look import DEPLOYMENT, applications, status
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.inspection import DEPLOYMENT, applications, status
+from likewise.targets.ray.ray_options import RayOptions
 
 POLL_S = 0.1
 GONE_S = 60.0

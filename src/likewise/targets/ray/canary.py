@@ -15,10 +15,10 @@ from typing import Any
 from likewise.core.errors import DeployFailed
 from likewise.targets.ray import store
 from likewise.targets.ray.application import await_gone, await_running, deploy, version_of
-from likewise.targets.ray.look import APP, DEPLOYMENT, applications
-from likewise.targets.ray.options import RayOptions
-from likewise.targets.ray.tally import Side
+from likewise.targets.ray.inspection import APP, DEPLOYMENT, applications
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.verdict import Rules, Verdict, decide
+from likewise.targets.ray.version_stats import Side
 
 MARK = "~canary"  # after the name: no deployment's name may hold it
 BEAT_S = 0.5

@@ -12,11 +12,11 @@ from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
-from likewise.core.options import coerce
+from likewise.core.option_fields import coerce
 from likewise.targets.ray import canary, store
 from likewise.targets.ray.application import HOW, POLL_S, await_gone, await_running, deploy
-from likewise.targets.ray.look import APP, applications, http_options, url_of
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.inspection import APP, applications, http_options, url_of
+from likewise.targets.ray.ray_options import RayOptions
 
 UNREACHED_S = 10.0  # after which a proxy that this machine cannot reach is left to those who can
 

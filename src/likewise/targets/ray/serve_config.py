@@ -16,8 +16,8 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of
 from likewise.shipping.payload import manifest_key, trusted_engine
 from likewise.targets.ray.application import require_known
-from likewise.targets.ray.look import APP, DEPLOYMENT
-from likewise.targets.ray.options import OWN, RayOptions
+from likewise.targets.ray.inspection import APP, DEPLOYMENT
+from likewise.targets.ray.ray_options import OWN, RayOptions
 
 BUILDER = "likewise.targets.ray.stored:application"
 HEADER = """\

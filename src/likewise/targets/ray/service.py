@@ -14,7 +14,7 @@ from likewise.core.errors import BundleTampered
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.serving import bundle_app
-from likewise.targets.ray.split import Reply, Split, answered, asks
+from likewise.targets.ray.traffic_split import Reply, Split, answered, asks
 
 POLL_S = 0.02
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from likewise.batch.s3 import SCHEME, Bucket, told
 from likewise.core.errors import InputNotFound, WrongUsage
 from likewise.shipping.unpack import cache_folder, unpacked
-from likewise.targets.ray.look import DEPLOYMENT
+from likewise.targets.ray.inspection import DEPLOYMENT
 from likewise.targets.ray.replica import Replica
 
 ARGUMENTS = frozenset({"bundle", "key", "model", "server", "deployment"})

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
-from likewise.core.options import as_json, coerce
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
 from likewise.targets.ray import serve_config
-from likewise.targets.ray.needs import needed, room_for
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.preflight import needed, room_for
+from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.session import ask
 
 SHIP_S = 540.0

@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from likewise.targets.ray.tally import Side
+from likewise.targets.ray.version_stats import Side
 
 ALPHA = 0.01
 ENOUGH = 20  # answers of the old version, before its times are a measure

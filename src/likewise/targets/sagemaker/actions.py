@@ -9,9 +9,9 @@ from typing import Any
 from likewise.core.errors import LikewiseError
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs
-from likewise.targets.sagemaker import data, jobs, registry, scaling, settle
+from likewise.targets.sagemaker import data, endpoint_operations, jobs, registry, scaling
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.waiting import Patience
+from likewise.targets.sagemaker.polling import Patience
 
 Params = Mapping[str, Any]
 Do = Callable[[Aws, Patience, Params], Outputs | None]
@@ -120,9 +120,9 @@ def _settle(change: Callable[[Aws, Params], Outputs]) -> Do:
 def _drop_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
     """Only the one that stands on this plan's configuration: another has a name that was taken."""
     request = params["request"]
-    said = settle.describe(aws, request["EndpointName"])
+    said = endpoint_operations.describe(aws, request["EndpointName"])
     if said is not None and said["EndpointConfigName"] == request["EndpointConfigName"]:
-        settle.remove(aws, patience, request["EndpointName"], params["timeout_s"])
+        endpoint_operations.remove(aws, patience, request["EndpointName"], params["timeout_s"])
 
 
 def _unscale(aws: Aws, _: Patience, params: Params) -> None:
@@ -165,13 +165,13 @@ ACTIONS: dict[str, tuple[Do, Undo]] = {
     "data": (_data, _unless_existed(_drop_data)),
     "model": (_create("model", "ModelName", "model"), _unless_existed(_drop_model)),
     "config": (_create("endpoint_config", "EndpointConfigName", "config"), _unless_existed(_drop_config)),
-    "endpoint": (_settle(settle.create), _drop_endpoint),
+    "endpoint": (_settle(endpoint_operations.create), _drop_endpoint),
     "unscale": (_unscale, _scale_again),
-    "update": (_settle(settle.update), _wait(settle.back, "request", "before", "timeout_s")),
-    "wait": (_wait(settle.wait, "name", "config", "timeout_s"), _stays),
+    "update": (_settle(endpoint_operations.update), _wait(endpoint_operations.back, "request", "before", "timeout_s")),
+    "wait": (_wait(endpoint_operations.wait, "name", "config", "timeout_s"), _stays),
     "scale": (_call(scaling.scale, "target", "policies"), _call(scaling.unscale, "target")),
     "tidy": (_tidy, _stays),
-    "remove_endpoint": (_wait(settle.remove, "name", "timeout_s"), _stays),
+    "remove_endpoint": (_wait(endpoint_operations.remove, "name", "timeout_s"), _stays),
     "remove_configs": (_each("names", remove_config), _stays),
     "remove_models": (_each("names", remove_model), _stays),
     "remove_data": (_each("urls", data.remove), _stays),

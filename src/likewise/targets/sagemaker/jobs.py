@@ -9,7 +9,7 @@ from likewise.core.errors import DeployFailed, TargetUnavailable
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.logs import JOBS, last_lines
-from likewise.targets.sagemaker.waiting import Patience
+from likewise.targets.sagemaker.polling import Patience
 
 ENDED = ("Completed", "Failed", "Stopped")
 STOP_S = 600.0

@@ -10,12 +10,12 @@ from typing import Any
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Json, Receipt, Step, output_of
-from likewise.targets.sagemaker import data, look, registry, requests
+from likewise.targets.sagemaker import data, inspection, registry, requests
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.look import Endpoint
+from likewise.targets.sagemaker.inspection import Endpoint
 from likewise.targets.sagemaker.names import derived, tags_of
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def step(at: At, action: str, about: str, **params: Json) -> Step:
 
 def create_steps(aws: Aws, asked: Asked) -> list[Step]:
     """Raises AlreadyDeployed, WrongUsage, and what looking at AWS raises."""
-    standing = look.endpoint(aws, asked.name)
+    standing = inspection.endpoint(aws, asked.name)
     if standing is not None:
         way = "delete it first" if standing.status == "Failed" else f"likewise update {asked.name} MODEL"
         raise AlreadyDeployed(
@@ -76,7 +76,7 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
     stays = standing.variants if options.mode == "add" else ()
     config, config_name, among = _config(aws, asked, model_name, stays)
     names = sorted({each["VariantName"] for each in (*standing.variants, *among)})
-    scaled = look.scalings(aws, asked.name, names, needed=options.max_instances is not None)
+    scaled = inspection.scalings(aws, asked.name, names, needed=options.max_instances is not None)
     unscale = [asked.step("unscale", "takes autoscaling away while it is changed", before=scaled)] if scaled else []
     moved = [*unscale, _updating(asked, standing, config_name, scaled=bool(scaled))]
     tidied = _tidying(aws, asked, standing, config_name, among)
@@ -85,15 +85,15 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
 
 def delete_steps(aws: Aws, at: At, name: str, options: SageMakerOptions, current: Receipt | None) -> list[Step]:
     """The endpoint, its configurations and models, what autoscaling knows and the archives; NotDeployed."""
-    standing = look.endpoint(aws, name)
-    configs, models = look.ours(aws, name)
+    standing = inspection.endpoint(aws, name)
+    configs, models = inspection.ours(aws, name)
     if standing is None and current is None and not (configs or models):
         raise NotDeployed(f"SageMaker has no endpoint {name!r} in {at.region}", remedy="likewise list shows what is")
     if options.archive and standing is not None:  # what earlier updates were told to keep
         configs = [each for each in configs if each == standing.config]
         models = [each for each in models if each in standing.models]
     variants = [each["VariantName"] for each in standing.variants] if standing else [options.variant_name]
-    scaled = look.scalings(aws, name, variants, needed=options.max_instances is not None)
+    scaled = inspection.scalings(aws, name, variants, needed=options.max_instances is not None)
     archives = _archives(aws, name, models)
     removed = f"removes the endpoint {name}: it costs nothing from here on"
     steps = [
@@ -121,7 +121,7 @@ def image_steps(aws: Aws, asked: Asked) -> tuple[list[Step], Image]:
     """The steps that make it, where it is not there."""
     options, model = asked.options, asked.model
     if options.image_url is not None:
-        pinned = look.pinned(aws, options.image_url)
+        pinned = inspection.pinned(aws, options.image_url)
         return [], Image(pinned, pinned)
     name, tag = options.repository, registry.tag_of(model, options.platform, options.base_image, version("likewise"))
     which = f"{name}:{tag}"
@@ -150,7 +150,7 @@ def data_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str | None]:
     options, name, digest = asked.options, asked.name, asked.model.digest
     if options.bundle_in == "image":
         return [], None
-    bucket = options.bucket or data.default_bucket(asked.at.named_region, look.account(aws))
+    bucket = options.bucket or data.default_bucket(asked.at.named_region, inspection.account(aws))
     key = data.key_of(name, digest)
     there = options.bucket is not None or aws.find("s3", "head_bucket", Bucket=bucket) is not None
     held = there and aws.find("s3", "head_object", Bucket=bucket, Key=key) is not None
@@ -175,12 +175,12 @@ def model_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str]:
     """The steps that make the model, and what it is made of, where it is missing; the model's name."""
     image, made = image_steps(aws, asked)
     archive, url = data_steps(aws, asked)
-    role = look.execution_role(aws, asked.options.execution_role_arn)
+    role = inspection.execution_role(aws, asked.options.execution_role_arn)
     env = container_env(asked.model, asked.options)
     request = requests.model_request(asked.options, "", role, made.reference, url, env, asked.tags)
     name = derived(asked.name, requests.model_request(asked.options, "", role, made.which, url, env, asked.tags))
     request["ModelName"] = name
-    existed = look.model_there(aws, name) is not None
+    existed = inspection.model_there(aws, name) is not None
     return [*image, *archive, asked.step("model", f"makes the model {name}", request=request, existed=existed)], name
 
 
@@ -240,20 +240,20 @@ def _tidying(aws: Aws, asked: Asked, standing: Endpoint, config: str, among: Seq
 
 def _archives(aws: Aws, name: str, models: Sequence[str]) -> list[str]:
     """The data of these models that this deployment has put into S3."""
-    said = [look.model_there(aws, each) or {} for each in models]
+    said = [inspection.model_there(aws, each) or {} for each in models]
     urls = {(each.get("PrimaryContainer") or {}).get("ModelDataUrl", "") for each in said}
     return sorted(url for url in urls if data.is_ours(url, name))
 
 
 def _settled(aws: Aws, name: str) -> Endpoint:
     """The endpoint, in a state in which it can be changed."""
-    standing = look.required(aws, name)
+    standing = inspection.required(aws, name)
     if standing.status == "Failed":
         raise DeployFailed(
             f"the endpoint {name!r} has failed: {standing.said.get('FailureReason', 'AWS gives no reason')}",
             remedy=f"likewise delete {name}, then deploy it again: SageMaker changes no endpoint that has failed",
         )
-    if standing.status not in look.SETTLED:
+    if standing.status not in inspection.SETTLED:
         raise TargetUnavailable(
             f"the endpoint {name!r} is being changed ({standing.status})", remedy="wait until AWS is done with it"
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from likewise.targets.base import Json
 from likewise.targets.sagemaker.names import Tags
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 Request = dict[str, Any]
 Paths = Mapping[str, str]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker import requests
-from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import tags_of
-from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.plan import container_env
+from likewise.targets.sagemaker.request_validation import check
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 _NAME = "name"  # in the place of what is known later
 _ROLE = "arn:aws:iam::123456789012:role/name"

@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
-from likewise.core.options import coerce, described
+from likewise.core.option_fields import coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Answer, Done, Finding, Json, Outputs, Receipt, Stage, Status, Step, Verb
-from likewise.targets.sagemaker import found, invoking, look, plan, rehearse
+from likewise.targets.sagemaker import discovery, inspection, invocation, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.names import check_name
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.polling import Patience
 from likewise.targets.sagemaker.requirements import check_requests
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
 from likewise.targets.sagemaker.transform_options import TransformOptions, split
-from likewise.targets.sagemaker.waiting import Patience
 from likewise.targets.trust import needs_trust
 
 
@@ -55,7 +55,7 @@ class SageMakerTarget:
         if needs_trust(model):
             return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
         aws = self._aws(at)
-        look.account(aws)
+        inspection.account(aws)
         return _seen(aws, options)
 
     def plan(
@@ -85,17 +85,17 @@ class SageMakerTarget:
 
     def status(self, receipt: Receipt) -> Status:
         """As SageMaker says."""
-        return found.status_of(self.aws_of(receipt), receipt.name)
+        return discovery.status_of(self.aws_of(receipt), receipt.name)
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
         """What the container says, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
-        return invoking.invoke(self.aws_of(receipt), receipt.name, body, content_type)
+        return invocation.invoke(self.aws_of(receipt), receipt.name, body, content_type)
 
     def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
         """By InvokeEndpointAsync and S3; DeadlineExceeded, WrongUsage, NotDeployed, TargetUnavailable."""
         aws = self.aws_of(receipt)
-        later = invoking.invoke_async(aws, receipt.name, body, content_type)
-        return invoking.answer_of(aws, later, self.patience, timeout_s)
+        later = invocation.invoke_async(aws, receipt.name, body, content_type)
+        return invocation.answer_of(aws, later, self.patience, timeout_s)
 
     def job_options(self) -> Sequence[tuple[str, str, str]]:
         """Those of the job, then those of the model and its instances."""
@@ -117,7 +117,7 @@ class SageMakerTarget:
 
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""
-        return found.receipts(self._aws(self.at), self.uri)
+        return discovery.receipts(self._aws(self.at), self.uri)
 
     def stage(self) -> AbstractContextManager[Stage]:
         """The emulator, with real containers from a real registry."""
@@ -149,11 +149,11 @@ class SageMakerTarget:
 def _seen(aws: Aws, options: SageMakerOptions) -> list[Finding]:
     """What the options name and AWS does not have."""
     kinds = (
-        ("image", options.image_url and look.image_problem(aws, options.image_url)),
-        ("data", options.bucket and look.bucket_problem(aws, options.bucket)),
+        ("image", options.image_url and inspection.image_problem(aws, options.image_url)),
+        ("data", options.bucket and inspection.bucket_problem(aws, options.bucket)),
     )
     seen = [Finding(problem, KINDS[kind].remedy) for kind, problem in kinds if problem]
-    missing = options.rollback_alarms and look.alarm_problem(aws, options.rollback_alarms)
+    missing = options.rollback_alarms and inspection.alarm_problem(aws, options.rollback_alarms)
     if missing:
         seen.append(Finding(missing, "-C rollback_alarms='[\"NAME\"]' of alarms in the endpoint's region"))
     return seen

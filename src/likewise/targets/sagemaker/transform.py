@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
@@ -15,10 +15,10 @@ from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
 from likewise.targets.sagemaker.address import At
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.checking import check
 from likewise.targets.sagemaker.names import check_name, derived
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.targets.sagemaker.request_validation import check
 from likewise.targets.sagemaker.requests import Paths, Request, built, chosen
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
 _SOURCE, _OUTPUT = "TransformInput.DataSource.S3DataSource.S3Uri", "TransformOutput.S3OutputPath"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from likewise.core.options import coerce, option, refuse_unknown
-from likewise.targets.sagemaker.options import SageMakerOptions
+from likewise.core.option_fields import coerce, option, refuse_unknown
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from likewise.core.items import Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
-from likewise.targets.spark.answers import arrow_array, values_and_errors
+from likewise.targets.spark.predictions import arrow_array, values_and_errors
 from likewise.targets.spark.windows import items_of, row_maker, windows
 from likewise.targets.spark.worker import answered, engine_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.batch.journal import refuse_other
-from likewise.batch.place import remove
+from likewise.batch.layout import remove
 from likewise.core.errors import OutputRefused
 from likewise.targets.spark import blob
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from likewise.batch.formats import SealedWriter, Source, Writer, load
 from likewise.batch.journal import sync
-from likewise.batch.place import Layout, remove
+from likewise.batch.layout import Layout, remove
 from likewise.batch.sinks import PART_BYTES, seal
 from likewise.core.errors import OutputRefused
 from likewise.core.signature import Signature

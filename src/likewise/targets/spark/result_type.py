@@ -42,7 +42,7 @@ def spark_type(result_type: Any, signature: Signature) -> Any:
 
 def arrow_type(kind: Any) -> Any:
     """The `pyarrow.DataType` that Spark expects for its type `kind`; WrongUsage where predictions cannot have it."""
-    from likewise.targets.spark.answers import converter
+    from likewise.targets.spark.predictions import converter
 
     convert = need("pyspark.sql.pandas.types", extra="spark")
     try:

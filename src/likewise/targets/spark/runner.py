@@ -15,7 +15,7 @@ from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Source
 from likewise.batch.job import Job, Report
 from likewise.batch.journal import Counts
-from likewise.batch.place import Layout, refused
+from likewise.batch.layout import Layout, refused
 from likewise.batch.rows import fingerprint, go_on, judge
 from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop

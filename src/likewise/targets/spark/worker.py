@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from likewise.batch.memory import Answers
+from likewise.batch.result_cache import Answers
 from likewise.batch.scorer import Scorer, prepare
 from likewise.bundles.open import open_bundle
 from likewise.core.engine import Engine, Work

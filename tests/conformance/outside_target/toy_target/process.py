@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 from likewise.bundles.open import open_bundle
-from likewise.core.options import coerce
+from likewise.core.option_fields import coerce
 from likewise.core.spec import ModelSpec
 from likewise.server.run import run
 from likewise.serving import bundle_app

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
-from likewise.targets.asking import invoke, served_digest
 from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb
+from likewise.targets.http_client import invoke, served_digest
 from likewise.targets.trust import needs_trust
 from toy_target.deployment import Deployment
 

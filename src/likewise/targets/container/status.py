@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from likewise.targets.asking import served_digest
 from likewise.targets.base import Json, Receipt, State, Status
-from likewise.targets.container import look
-from likewise.targets.container.look import Container, Standing
+from likewise.targets.container import inspection
+from likewise.targets.container.inspection import Container, Standing
 from likewise.targets.container.program import Program
+from likewise.targets.http_client import served_digest
 
 MEND = "likewise update NAME starts it again with its last model and options"
 
@@ -18,7 +18,7 @@ def status_of(program: Program, standing: Standing) -> Status:
         return Status("gone", about=f"{program.name} has no container of it")
     if door is None or current is None or not door.running:
         return Status("failing", about=f"a part of it is gone or stopped: {MEND}", details=_details(standing))
-    url = door.labels[look.URL]
+    url = door.labels[inspection.URL]
     digest = served_digest(url, "/ready")
     state, about = _state(standing, current, digest)
     if state == "failing":
@@ -32,7 +32,7 @@ def receipt_of(uri: str, name: str, standing: Standing) -> Receipt | None:
     current = standing.current
     if current is None:
         return None
-    url = standing.door.labels[look.URL] if standing.door else None
+    url = standing.door.labels[inspection.URL] if standing.door else None
     outputs = {"start": {"container": current.name, "url": url}}
     return Receipt(uri, name, current.model, current.options, outputs, current.created, current.started)
 

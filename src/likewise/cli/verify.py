@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from likewise.cli.arguments import Choice, Model
 from likewise.cli.flags import flag
-from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.parity import Parity, PlaceParity, VerifyOptions
 from likewise.parity import verify as compared

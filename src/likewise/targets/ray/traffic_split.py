@@ -17,7 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from likewise.targets.ray.tally import Side
+from likewise.targets.ray.version_stats import Side
 
 FIRST = 5  # answers of its own before a replica sends any away: they say how long to wait for the canary
 PATIENCE = 5.0  # times the old version's p95; whoever waits longer is answered by the old version

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option
+from likewise.core.option_fields import option
 from likewise.images.base import DEFAULT
 from likewise.images.build import USER
 
@@ -81,7 +81,7 @@ def check_options(options: ContainerTargetOptions) -> None:
 
 
 def _check_variables(env: Mapping[str, Any]) -> None:
-    from likewise.container.options import read_options  # loads the server's options, which no plan else needs
+    from likewise.container.settings import read_options  # loads the server's options, which no plan else needs
 
     for name, value in env.items():
         if not _VARIABLE.fullmatch(name) or not isinstance(value, str) or "\0" in value:

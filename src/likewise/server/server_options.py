@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.core.options import option
+from likewise.core.option_fields import option
 
 MB = 1024 * 1024
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.batch.options import parse_columns
-from likewise.core.options import option
+from likewise.batch.score_options import parse_columns
+from likewise.core.option_fields import option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

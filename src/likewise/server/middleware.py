@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import AccessLog, now, trace_of
-from likewise.server.answers import error_answer
 from likewise.server.auth import OPEN_PATHS, Tokens
+from likewise.server.error_responses import error_answer
 from likewise.server.metrics import Metrics
 from likewise.server.service import Service, State
 

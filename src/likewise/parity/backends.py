@@ -25,10 +25,10 @@ from likewise.core.engine import answers
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
-from likewise.parity.asking import Post, by_request, in_rows
+from likewise.parity.client import Post, by_request, in_rows
 from likewise.parity.compare import Refused
 from likewise.parity.golden import Golden
-from likewise.parity.options import VerifyOptions
+from likewise.parity.verify_options import VerifyOptions
 from likewise.server.auth import authorization
 from likewise.targets.base import Answer
 from likewise.wire import Form, decode, encode
@@ -136,7 +136,7 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
     bundle.trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest)
     uri = str(bundle.model_path) if is_bundle(Path(model)) else model
     with TemporaryFile() as log:
-        command = [sys.executable, "-m", "likewise.parity.plain", uri]
+        command = [sys.executable, "-m", "likewise.parity.mlflow_process", uri]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process:
             try:
                 yield partial(_say, process, log)

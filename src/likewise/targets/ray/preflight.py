@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from likewise.targets.base import Finding
-from likewise.targets.ray.options import RayOptions
+from likewise.targets.ray.ray_options import RayOptions
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = (None, "", "0.0.0.0", "::")  # noqa: S104  compared, not bound

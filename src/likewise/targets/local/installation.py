@@ -9,7 +9,7 @@ from likewise.bundles.folder import link_or_copy
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, OutputRefused
 from likewise.engine.rates import cache_home
-from likewise.targets.local.home import Home
+from likewise.targets.local.deployment_folder import Home
 
 NEW = ".new"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from likewise.core.options import option
+from likewise.core.option_fields import option
 from likewise.server import ServerOptions
 
 

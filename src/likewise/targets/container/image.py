@@ -12,8 +12,8 @@ from likewise.images.build import ImageOptions, build_image
 from likewise.images.containers import load
 from likewise.images.store import Store
 from likewise.targets.base import Outputs
-from likewise.targets.container.look import BUILT, BUNDLE, HELD, NAME
-from likewise.targets.container.options import ContainerTargetOptions
+from likewise.targets.container.container_options import ContainerTargetOptions
+from likewise.targets.container.inspection import BUILT, BUNDLE, HELD, NAME
 from likewise.targets.container.program import WORK_S, Program
 
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from likewise import api
 from likewise.batch import Report, ScoreOptions
+from likewise.cli.arguments import Choice, Model
 from likewise.cli.flags import argument, flag
-from likewise.cli.options import Choice, Model
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage

@@ -9,9 +9,9 @@ from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, T
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.failures import KINDS, kind_of_message, told
+from likewise.targets.sagemaker.inspection import SETTLED
 from likewise.targets.sagemaker.logs import ENDPOINTS, last_lines
-from likewise.targets.sagemaker.look import SETTLED
-from likewise.targets.sagemaker.waiting import Patience
+from likewise.targets.sagemaker.polling import Patience
 
 GRACE_S = 20.0  # in which an update that AWS has taken may not show yet
 BACK_S = 1800.0  # at least, for taking back: AWS deletes nothing that it is still making

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option
+from likewise.core.option_fields import option
 
 # largest and smallest share of the instances that one step of a kind of update may take (AWS: "Blue/Green Deployments")
 STEPS = {"canary": (1, 50), "linear": (10, 50), "rolling": (5, 50)}

@@ -8,7 +8,7 @@ from typing import Self
 
 from likewise.bundles.format import EngineEntry
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option
+from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
 
 PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}

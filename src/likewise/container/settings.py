@@ -14,8 +14,8 @@ from pathlib import Path
 from likewise.container.machine import AUTO
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
-from likewise.core.options import coerce, option
-from likewise.server.options import ServerOptions
+from likewise.core.option_fields import coerce, option
+from likewise.server.server_options import ServerOptions
 
 PREFIX = "LIKEWISE_"
 MB = 1024 * 1024

@@ -8,7 +8,7 @@ from functools import partial
 
 from likewise.batch.formats import FORMATS
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option, parse_pairs
+from likewise.core.option_fields import option, parse_pairs
 
 parse_conf = partial(parse_pairs, "--conf", "KEY=VALUE", "spark.executor.memory=4g")
 parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", last=True)

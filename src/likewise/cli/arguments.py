@@ -9,8 +9,8 @@ from typing import Annotated
 from likewise import api
 from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
-from likewise.core.options import option
-from likewise.engine.options import EngineOptions
+from likewise.core.option_fields import option
+from likewise.engine.engine_options import EngineOptions
 
 Model = Annotated[
     str,

@@ -8,10 +8,10 @@ import time
 
 from likewise.core.errors import DeployFailed
 from likewise.images.build import PORT
-from likewise.targets.container import look
+from likewise.targets.container import inspection
+from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.door import OPEN
-from likewise.targets.container.look import Container, door_name
-from likewise.targets.container.options import ContainerTargetOptions
+from likewise.targets.container.inspection import Container, door_name
 from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import LOOK_S, Params, remove_containers, run_command
 
@@ -21,17 +21,17 @@ ANY = "0.0.0.0"  # noqa: S104  `check_options` lets it through only where the us
 
 def make_door(program: Program, params: Params, options: ContainerTargetOptions) -> None:
     name = door_name(params["name"])
-    if not look.has_volume(program, params["name"]):
+    if not inspection.has_volume(program, params["name"]):
         uid, _, gid = options.user.partition(":")
         kind = [f"--opt={word}" for word in ("type=tmpfs", "device=tmpfs", f"o=mode=0700,uid={uid},gid={gid}")]
-        program.do("volume", "create", f"--label={look.NAME}={params['name']}", *kind, name)
+        program.do("volume", "create", f"--label={inspection.NAME}={params['name']}", *kind, name)
     port = options.port or _free_port(options.host)
     host = "127.0.0.1" if options.host == ANY else options.host  # where callers here ask
-    labels = {look.URL: f"http://{host}:{port}", look.OPTIONS: json.dumps(params["options"])}
+    labels = {inspection.URL: f"http://{host}:{port}", inspection.OPTIONS: json.dumps(params["options"])}
     inner = (options.host, str(port)) if options.network == "host" else (ANY, str(PORT))
     published = [] if options.network == "host" else [f"--publish={options.host}:{port}:{PORT}"]
     program.do(
-        *run_command(name, look.DOOR, params, options, labels),
+        *run_command(name, inspection.DOOR, params, options, labels),
         *([f"--network={options.network}"] if options.network else []),
         *published,
         "--entrypoint=python",
@@ -47,7 +47,7 @@ def open_door(program: Program, name: str) -> Container:
     """Once it holds the port; DeployFailed, with its last lines."""
     until = time.monotonic() + DOOR_S
     while True:
-        held = look.container(program, door_name(name))
+        held = inspection.container(program, door_name(name))
         said = "" if held is None else program.log(held.name, held.started)
         if held is not None and held.running and OPEN in said:
             return held
@@ -62,10 +62,10 @@ def open_door(program: Program, name: str) -> Container:
 
 
 def remove_door(program: Program, name: str) -> None:
-    if look.container(program, door_name(name)) is not None:
+    if inspection.container(program, door_name(name)) is not None:
         program.do("stop", "--time", "5", door_name(name))
         remove_containers(program, [door_name(name)])
-    if look.has_volume(program, name):
+    if inspection.has_volume(program, name):
         program.do("volume", "rm", door_name(name))
 
 

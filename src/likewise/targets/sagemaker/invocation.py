@@ -11,8 +11,8 @@ from likewise.core.errors import DeadlineExceeded, NotDeployed, WrongUsage
 from likewise.core.extras import need
 from likewise.targets.base import Answer
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.look import required
-from likewise.targets.sagemaker.waiting import Patience
+from likewise.targets.sagemaker.inspection import required
+from likewise.targets.sagemaker.polling import Patience
 
 RUNTIME = "sagemaker-runtime"
 

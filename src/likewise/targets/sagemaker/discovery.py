@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from likewise.core.options import as_json
+from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Json, Receipt, State, Status
-from likewise.targets.sagemaker import look
+from likewise.targets.sagemaker import inspection
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.look import Endpoint
+from likewise.targets.sagemaker.inspection import Endpoint
 from likewise.targets.sagemaker.names import BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
-from likewise.targets.sagemaker.options import SageMakerOptions
 from likewise.targets.sagemaker.requests import CONFIG, MODEL, VARIANT
+from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 STATES: dict[str, State] = {
     "InService": "ready",
@@ -35,13 +35,13 @@ _OURS = ("LIKEWISE_ENGINE", "LIKEWISE_PRECISION", "LIKEWISE_TRUST")
 def receipts(aws: Aws, uri: str) -> list[Receipt]:
     """Of every endpoint that carries our tags."""
     names = [each["EndpointName"] for each in aws.pages("sagemaker", "list_endpoints", "Endpoints")]
-    there = [found for name in names if (found := look.endpoint(aws, name)) is not None]
+    there = [found for name in names if (found := inspection.endpoint(aws, name)) is not None]
     return [_receipt(aws, uri, each) for each in there if each.tags.get(NAME) == each.name and BUNDLE in each.tags]
 
 
 def status_of(aws: Aws, name: str) -> Status:
     """As SageMaker says; what stands there, what it costs and why it fails in the details."""
-    found = look.endpoint(aws, name)
+    found = inspection.endpoint(aws, name)
     if found is None:
         return Status("gone", about=f"SageMaker has no endpoint {name!r} in {aws.at.region}")
     said = found.said
@@ -65,7 +65,7 @@ def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
     model = ModelSpec(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
-    behind = look.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
+    behind = inspection.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
     options = SageMakerOptions(**_options(found, behind))
     outputs = {
         "config": {"config": found.config},

@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
+from likewise.cli.arguments import Choice, Model
 from likewise.cli.flags import argument, flag
-from likewise.cli.options import Choice, Model
 from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
-from likewise.core.options import coerce, described, parse_config
+from likewise.core.option_fields import coerce, described, parse_config
 from likewise.core.spec import ModelSpec
 from likewise.deployments import Planned
 from likewise.targets import base
