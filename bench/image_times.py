@@ -22,7 +22,7 @@ from likewise.bundles.open import open_bundle, write_manifest
 from likewise.core.spec import ModelSpec
 from likewise.images.base import DEFAULT
 from likewise.images.build import Built, ImageOptions, build_image
-from likewise.images.containers import Engine, find_engine, load, start
+from likewise.images.containers import ContainerEngine, find_engine, load, start
 from likewise.images.store import Store
 
 STARTS = 5
@@ -89,7 +89,7 @@ def _another_model(bundle: Path, copy: Path) -> Path:
     return copy
 
 
-def _start(engine: Engine, loaded: str) -> tuple[float, float]:
+def _start(engine: ContainerEngine, loaded: str) -> tuple[float, float]:
     """Seconds from `run` until it is ready, and until it has answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

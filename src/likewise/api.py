@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from likewise.batch import Progress, ScoreOptions
-from likewise.batch import Report as JobReport
+from likewise.batch import JobReport, Progress, ScoreOptions
 from likewise.batch import score as score_file
 from likewise.bundles.open import Bundle as StoredBundle
 from likewise.bundles.open import is_bundle
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from likewise.builder.measure import Measurement
     from likewise.engine.engine_options import CompileOptions
 
-Report = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def find(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Bundle:
     """The bundle that `model` names: a bundle folder is opened, any MLflow model URI is bundled into the cache first.
 
@@ -160,7 +159,7 @@ def bundle(
     row_wise: bool | None = None,
     compiling: CompileOptions | None = None,
     trust: bool = False,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Bundle:
     """Make a self-contained bundle of an MLflow model at `output`, and prove that it answers away from its store.
 
@@ -191,8 +190,8 @@ def serve(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
-    listening: Report | None = None,
-    ready: Report | None = None,
+    listening: OnProgress | None = None,
+    ready: OnProgress | None = None,
 ) -> None:
     """Answer over HTTP in the foreground until SIGTERM or Ctrl-C.
 

@@ -19,7 +19,6 @@ from likewise.targets.base import (
     AnswersLater,
     Done,
     Finding,
-    Job,
     Live,
     Plan,
     Receipt,
@@ -27,6 +26,7 @@ from likewise.targets.base import (
     Stage,
     Status,
     Target,
+    TransformJob,
     Verb,
     Waits,
     unless_fatal,
@@ -148,10 +148,10 @@ def job(
     return target.run(model, source, output, options or {}, name=name, restart=restart, tell=tell)
 
 
-def jobs_of(to: str) -> Job:
+def jobs_of(to: str) -> TransformJob:
     """The target that runs jobs; WrongUsage where it does not."""
     target = open_target(to)
-    if not isinstance(target, Job):
+    if not isinstance(target, TransformJob):
         raise WrongUsage(f"{to} runs no jobs", remedy="sagemaker does; elsewhere: likewise score")
     return target
 

@@ -33,7 +33,7 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_i
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class MachineFinding:
     """One line of the report. `broken`: Likewise cannot work so; `missing`: one thing less that it can do."""
 
     name: str
@@ -42,9 +42,9 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
+def examine() -> list[MachineFinding]:
     """Every finding, in the order of the report; asks no network but the AWS one, and that only with credentials."""
-    checks: list[Callable[[], Finding]] = [
+    checks: list[Callable[[], MachineFinding]] = [
         _python,
         _cpu,
         _memory,
@@ -59,33 +59,35 @@ def examine() -> list[Finding]:
         return [future.result() for future in [pool.submit(check) for check in checks]]
 
 
-def _python() -> Finding:
+def _python() -> MachineFinding:
     found = f"{platform.python_version()} at {sys.executable}"
     if (3, 11) <= sys.version_info < (3, 14):
-        return Finding("Python", "ok", found)
-    return Finding("Python", "broken", found, "use Python 3.11, 3.12 or 3.13")
+        return MachineFinding("Python", "ok", found)
+    return MachineFinding("Python", "broken", found, "use Python 3.11, 3.12 or 3.13")
 
 
-def _cpu() -> Finding:
+def _cpu() -> MachineFinding:
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return Finding("CPU", "ok", f"{usable_cores()} cores, {platform.machine()}")
+        return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {platform.machine()}")
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     flags = set(re.findall(r"^flags\s*:\s*(.+)$", text, re.M)[:1][0].split()) if "flags" in text else set()
     held = ", ".join(f for f in CPU_FLAGS if f in flags) or "no vector extension that we look for"
-    return Finding("CPU", "ok", f"{usable_cores()} cores, {model[1] if model else platform.machine()}: {held}")
+    return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {model[1] if model else platform.machine()}: {held}")
 
 
-def _memory() -> Finding:
+def _memory() -> MachineFinding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return Finding("Memory", "ok", f"{total:.1f} GiB")
+    return MachineFinding("Memory", "ok", f"{total:.1f} GiB")
 
 
-def _disk() -> Finding:
+def _disk() -> MachineFinding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     state: Literal["ok", "missing"] = "ok" if free > 3 else "missing"
-    return Finding("Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "bundles and images want 3 GiB free")
+    return MachineFinding(
+        "Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "bundles and images want 3 GiB free"
+    )
 
 
 def _libraries() -> dict[str, tuple[str, str]]:
@@ -93,25 +95,25 @@ def _libraries() -> dict[str, tuple[str, str]]:
     return {**engines, **LIBRARIES}
 
 
-def _library(name: str, requirement: str, purpose: str) -> Finding:
+def _library(name: str, requirement: str, purpose: str) -> MachineFinding:
     try:
-        return Finding(name, "ok", importlib.metadata.version(name))
+        return MachineFinding(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "missing", f"not installed ({purpose})", f"pip install '{requirement}'")
+        return MachineFinding(name, "missing", f"not installed ({purpose})", f"pip install '{requirement}'")
 
 
-def _java() -> Finding:
+def _java() -> MachineFinding:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
     code, text = _ask(java, "-version")
     version = re.search(r'version "(\d+)', text)
     if code == 0 and version and int(version[1]) >= 17:
-        return Finding("Java", "ok", text.splitlines()[0])
+        return MachineFinding("Java", "ok", text.splitlines()[0])
     found = text.splitlines()[0] if text else "not found"
-    return Finding("Java", "missing", f"{found} (Spark needs 17 or newer)", "install a Java 17 or newer runtime")
+    return MachineFinding("Java", "missing", f"{found} (Spark needs 17 or newer)", "install a Java 17 or newer runtime")
 
 
-def _containers() -> Finding:
+def _containers() -> MachineFinding:
     """Images are assembled without either; they are needed to run them here."""
     told: list[str] = []
     for program in ("docker", "podman"):
@@ -120,36 +122,38 @@ def _containers() -> Finding:
             continue
         code, text = _ask(program, "info", "--format", asked)
         if code == 0 and text:
-            return Finding("Containers", "ok", f"{program} {text.splitlines()[-1][:60]}")
+            return MachineFinding("Containers", "ok", f"{program} {text.splitlines()[-1][:60]}")
         said = text.splitlines()[-1][:160] if text else f"no answer in {PATIENCE:.0f} s"
         told.append(f"{program} is installed, and does not answer: {said}")
     remedy = "start the Docker service, or allow this user its socket" if told else "install Docker or Podman"
-    return Finding("Containers", "missing", "; ".join(told) or "neither Docker nor Podman", f"{remedy} to run images")
+    return MachineFinding(
+        "Containers", "missing", "; ".join(told) or "neither Docker nor Podman", f"{remedy} to run images"
+    )
 
 
-def _gpu() -> Finding:
+def _gpu() -> MachineFinding:
     code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     if code == 0 and text:
-        return Finding("GPU", "ok", text.replace("\n", "; "))
-    return Finding("GPU", "missing", "none seen", "not needed; the engines run on the CPU")
+        return MachineFinding("GPU", "ok", text.replace("\n", "; "))
+    return MachineFinding("GPU", "missing", "none seen", "not needed; the engines run on the CPU")
 
 
-def _aws() -> Finding:
+def _aws() -> MachineFinding:
     try:
         import boto3
         import botocore.config
         import botocore.exceptions
     except ModuleNotFoundError:
-        return Finding("AWS identity", "missing", "boto3 is not installed", "pip install 'likewise[aws]'")
+        return MachineFinding("AWS identity", "missing", "boto3 is not installed", "pip install 'likewise[aws]'")
     remedy = "aws configure, or set AWS_PROFILE"
     if not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"} & os.environ.keys() and not _aws_files():
-        return Finding("AWS identity", "missing", "no credentials", remedy)
+        return MachineFinding("AWS identity", "missing", "no credentials", remedy)
     config = botocore.config.Config(connect_timeout=PATIENCE, read_timeout=PATIENCE, retries={"max_attempts": 0})
     try:
         who = boto3.client("sts", config=config, region_name=os.environ.get("AWS_REGION", "us-east-1"))
-        return Finding("AWS identity", "ok", str(who.get_caller_identity()["Arn"]))
+        return MachineFinding("AWS identity", "ok", str(who.get_caller_identity()["Arn"]))
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        return Finding("AWS identity", "missing", str(error)[:200], remedy)
+        return MachineFinding("AWS identity", "missing", str(error)[:200], remedy)
 
 
 def _aws_files() -> bool:

@@ -19,7 +19,7 @@ from tests.support.spark.bundles import ASKED, log_of, quick_bundle
 from tests.support.spark.cluster import java_env
 
 from likewise import api
-from likewise.batch import Report, ScoreOptions
+from likewise.batch import JobReport, ScoreOptions
 from likewise.core.errors import InputNotFound, ModelFailed, OutputRefused, WrongUsage
 
 pytest_plugins = ("tests.support.spark.fixtures",)
@@ -82,7 +82,7 @@ def test_the_output_is_the_local_runners(
 ) -> None:
     source = tmp_path / f"in.{name}"
     INPUTS[name](source)
-    reports: list[Report] = []
+    reports: list[JobReport] = []
     for runner in ("local", "spark"):
         options = ScoreOptions(runner=runner, window=100, format=output_format)
         reports.append(api.score(text_model, source, tmp_path / runner, options=options))

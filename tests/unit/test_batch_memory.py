@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.batch.scoring import FunctionEngine, read, run_job, texts, write
 
-from likewise.batch.result_cache import Answers, weight
+from likewise.batch.result_cache import ResultCache, weight
 from likewise.core.results import Ok
 
 JSON = st.recursive(
@@ -23,7 +23,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_an_answer_comes_back_as_it_was(value: object) -> None:
-    answers = Answers()
+    answers = ResultCache()
     answers.put("k", value)
     found = answers.get("k")
     assert isinstance(found, Ok)
@@ -34,13 +34,13 @@ def test_an_answer_comes_back_as_it_was(value: object) -> None:
     "value", [b"x", date(2020, 1, 2), (1, 2), {1: 2}, [{"a": (1,)}], 10**5000], ids=lambda value: type(value).__name__
 )
 def test_what_json_would_change_is_not_kept(value: object) -> None:
-    answers = Answers()
+    answers = ResultCache()
     answers.put("k", value)
     assert answers.get("k") is None
 
 
 def test_infinity_and_nan() -> None:
-    answers = Answers()
+    answers = ResultCache()
     answers.put("k", [math.inf, -math.inf, math.nan])
     found = answers.get("k")
     assert repr(found) == "Ok(value=[inf, -inf, nan])"
@@ -49,7 +49,7 @@ def test_infinity_and_nan() -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.text(max_size=80)), max_size=60), st.integers(200, 3000))
 def test_the_oldest_go_first_and_a_replay_of_the_last_is_the_same(rows: list[tuple[int, str]], limit: int) -> None:
     log: list[bytes] = []
-    answers = Answers(limit, log.append)
+    answers = ResultCache(limit, log.append)
     kept: dict[str, str] = {}
     for key, text in rows:
         if answers.get(str(key)) is None:
@@ -65,7 +65,7 @@ def test_the_oldest_go_first_and_a_replay_of_the_last_is_the_same(rows: list[tup
     known = {str(key) for key, _ in rows if answers.get(str(key)) is not None}
     assert len(known) == len(newest)
     assert all(answers.get(key) == Ok(kept[key]) for key in known)
-    again = Answers(limit)
+    again = ResultCache(limit)
     again.replay(log)
     assert {key for key in map(str, range(31)) if again.get(key) is not None} == known
 

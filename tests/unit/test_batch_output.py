@@ -26,7 +26,7 @@ from tests.support.batch.scoring import (
 )
 
 from likewise.batch import ScoreOptions, local, score
-from likewise.batch.job import Job
+from likewise.batch.job import ScoreJob
 from likewise.batch.layout import refused
 from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.batch.score_options import parse_columns, parse_conf
@@ -348,7 +348,7 @@ def test_runners_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_runner_gets_the_job_and_never_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Job] = []
+    seen: list[ScoreJob] = []
     monkeypatch.setitem(RUNNERS, "spy", f"{__name__}:spy")
     monkeypatch.setattr(f"{__name__}.spy", seen.append, raising=False)
     model = ModelSpec("sha256:b", tmp_path, engine="torch", precision="fp32", trust=True)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.batch.scoring import FunctionEngine, names, read, run_job, texts, upper, write
 
-from likewise.batch import Report
+from likewise.batch import JobReport
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, OutputRefused
 from likewise.core.items import Row
@@ -63,7 +63,7 @@ def make(path: Path, rows: int = ROWS) -> Path:
     )
 
 
-def until_done(source: Path, output: Path, stops: Sequence[int], **more: object) -> tuple[Report, list[Stopping]]:
+def until_done(source: Path, output: Path, stops: Sequence[int], **more: object) -> tuple[JobReport, list[Stopping]]:
     """The job with one stop after another, and then to its end."""
     engines = [Stopping(at) for at in stops]
     for engine in engines:

@@ -21,7 +21,7 @@ from likewise.builder.bundle import _place, _staging, trusts
 from likewise.builder.equality import alike
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
-from likewise.bundles.format import Manifest, Source
+from likewise.bundles.format import Manifest, ModelSource
 from likewise.bundles.open import Bundle, write_manifest
 from likewise.bundles.trust import Trust
 from likewise.core.errors import ModelInvalid, OutputRefused, RowRefused, RowWiseRefuted
@@ -359,7 +359,7 @@ def test_the_same_bundle_that_another_process_has_placed_is_taken(tmp_path: Path
 @pytest.mark.parametrize("typed", ["models:/name@champion", "models:/name", "models:/name/1"])
 def test_one_decision_on_trust_by_what_was_typed_or_what_it_resolved_to(tmp_path: Path, typed: str) -> None:
     made = _sealed(tmp_path / "b", "a")
-    resolved = replace(made.manifest, source=Source("models:/name@champion", "models:/name/1"))
+    resolved = replace(made.manifest, source=ModelSource("models:/name@champion", "models:/name/1"))
     bundle = Bundle(made.path, resolved)
     assert trusts(bundle, "models:/name@champion", Trust(entries=(typed,)))
     assert trusts(bundle, "models:/name@champion", Trust(entries=(made.digest,)))

@@ -12,7 +12,7 @@ from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
 from likewise.builder.texts import MOST, given_texts
-from likewise.bundles.format import Environment
+from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
@@ -116,7 +116,7 @@ def test_labels_that_move_fail_a_build_on_texts_of_the_users(
     found = {"classifiers": [{"refused": "1 labels moved though …", "said": "not offered: …", "outside": 1}]}
     told: list[str] = []
     texts = CalibrationTexts(("a fine film",), "the user's", 1.5) if given else None
-    model = ModelFacts(tmp_path, {}, None, None, (), None, Environment())
+    model = ModelFacts(tmp_path, {}, None, None, (), None, LoggedEnvironment())
     request = CompileRequest(CompileOptions(precision=precision), texts, model, tmp_path, told.append)
     if not fails:
         assert not _offers_bf16(found, {"models:/a/1": 256}, request)

@@ -21,7 +21,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from likewise.bundles.archive import pack, unpack
-from likewise.bundles.format import MANIFEST, EngineEntry, Environment, Manifest, Reference, Source, load_manifest
+from likewise.bundles.format import (
+    MANIFEST,
+    EngineEntry,
+    LoggedEnvironment,
+    Manifest,
+    ModelSource,
+    Reference,
+    load_manifest,
+)
 from likewise.bundles.open import LEFT_OUT, Bundle, open_bundle, write_manifest
 from likewise.core.errors import (
     BundleInvalid,
@@ -38,8 +46,8 @@ MANIFEST_BEFORE = Manifest(
     references=(Reference("runs:/abc/model", "references/0-model", "traced"),),
     signature_raw={"inputs": '[{"type": "string", "name": "text"}]'},
     row_wise=True,
-    source=Source("models:/m/1", "models:/m/1"),
-    environment=Environment("3.11.7", ("numpy==2.0",)),
+    source=ModelSource("models:/m/1", "models:/m/1"),
+    environment=LoggedEnvironment("3.11.7", ("numpy==2.0",)),
     engines=(EngineEntry("pyfunc", "native", True, "sha256:" + "0" * 64),),
 )
 
@@ -67,9 +75,9 @@ def test_the_digest_is_the_content_and_not_where_it_came_from(tmp_path: Path) ->
     one = make(tmp_path / "one")
     elsewhere = replace(
         MANIFEST_BEFORE,
-        source=Source("runs:/x/y", "s3://b/y"),
+        source=ModelSource("runs:/x/y", "s3://b/y"),
         engines=(),
-        environment=Environment(),
+        environment=LoggedEnvironment(),
         measured={"s": 1},
     )
     assert make(tmp_path / "two", elsewhere).digest == one.digest

@@ -199,8 +199,8 @@ def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:
     digest = "sha256:" + "a" * 64
     trust.remember("models:/team/")
     trust.remember("models:/exact")
-    team = (trust.Entry("models:/exact", STORE), trust.Entry("models:/team/", STORE))
-    assert trust.remember(digest) == (*team, trust.Entry(digest))
+    team = (trust.TrustEntry("models:/exact", STORE), trust.TrustEntry("models:/team/", STORE))
+    assert trust.remember(digest) == (*team, trust.TrustEntry(digest))
     held = trust.Trust()
     assert held.allows(uri="models:/team/model/3")
     assert held.allows(uri="models:/exact/1")
@@ -284,7 +284,7 @@ def test_a_trusted_folder_is_that_folder_however_it_is_spelled(
     (tmp_path / "evil").mkdir()
     (tmp_path / "safe" / "way-out").symlink_to(tmp_path / "evil")
     monkeypatch.chdir(tmp_path)
-    assert trust.remember("./safe") == (trust.Entry(str(tmp_path / "safe")),)
+    assert trust.remember("./safe") == (trust.TrustEntry(str(tmp_path / "safe")),)
     held = trust.Trust()
     for uri in ("safe/m", str(tmp_path / "safe"), (tmp_path / "safe" / "m").as_uri(), "evil/../safe/m"):
         assert held.allows(uri=uri)

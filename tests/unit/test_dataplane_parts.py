@@ -19,14 +19,14 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane import DataPlane, PlaneOptions
 from likewise.dataplane.cache import OVERHEAD, AnswerCache
-from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, Entry, Waiting
+from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, QueueEntry, Waiting
 from likewise.dataplane.cost import CostModel
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
-def queue_of(costs: Sequence[int]) -> tuple[Waiting, list[Entry]]:
-    waiting, entries = Waiting(), [Entry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
+def queue_of(costs: Sequence[int]) -> tuple[Waiting, list[QueueEntry]]:
+    waiting, entries = Waiting(), [QueueEntry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
     for entry in entries:
         waiting.add(entry)
     return waiting, entries
@@ -58,7 +58,7 @@ def test_little_goes_before_an_entry_that_came_later(
     kept = []  # so that no id is used twice
     for costs in [*arrivals, *([[]] * 500)]:
         for cost in costs:
-            entry = Entry(Row(None, (0,)), None, 0.0, cost)
+            entry = QueueEntry(Row(None, (0,)), None, 0.0, cost)
             kept.append(entry)
             allowed[id(entry)] = served + waiting.tokens + LOOKAHEAD * budget
             waiting.add(entry)
@@ -187,7 +187,7 @@ class Costly:
 def duration(call: partial[None]) -> float:
     """Of a run, by the true costs of its items; preparing takes no time."""
     entries = [argument for argument in call.args if isinstance(argument, list) and argument]
-    if not entries or not isinstance(entries[0][0], Entry):
+    if not entries or not isinstance(entries[0][0], QueueEntry):
         return 0.0
     return BASE + PER_TOKEN * sum(int(str(entry.item.values[0])) for entry in entries[0])
 

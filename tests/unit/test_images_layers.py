@@ -33,7 +33,7 @@ from likewise.images.base import open_base
 from likewise.images.credentials import docker_credentials
 from likewise.images.environment import byte_code, once, with_byte_code
 from likewise.images.export import for_platform, write_archive, write_layout
-from likewise.images.layers import PART, Entry, make_layer, zip_layer
+from likewise.images.layers import PART, LayerEntry, make_layer, zip_layer
 from likewise.images.oci import Descriptor, local_name, parse_name, platform_named
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels, markers, pins
@@ -55,7 +55,7 @@ def disjoint(files: dict[str, bytes]) -> dict[str, bytes]:
 def test_a_layer_is_the_same_wherever_it_is_made(tmp_path: Path, files: dict[str, bytes], level: int) -> None:
     made = []
     for place in ("one", "another/place"):
-        entries = [Entry.of(name, data) for name, data in sorted(files.items())]
+        entries = [LayerEntry.of(name, data) for name, data in sorted(files.items())]
         made.append(make_layer(Store(tmp_path / place), entries, AMD64, level=level))
     assert made[0] == made[1]
     path = Store(tmp_path / "one").path(made[0].blob.digest)
@@ -84,15 +84,15 @@ def test_what_is_gzipped_in_parts_is_one_member(images: Store, size: int) -> Non
 
 
 def test_a_file_for_another_cpu_is_refused(images: Store) -> None:
-    make_layer(images, [Entry.of("a.so", elf(183))], ARM64, level=0)
+    make_layer(images, [LayerEntry.of("a.so", elf(183))], ARM64, level=0)
     with pytest.raises(EngineUnavailable, match=r"a\.so.*linux/arm64"):
-        make_layer(images, [Entry.of("a.so", elf(62))], ARM64, level=0)
+        make_layer(images, [LayerEntry.of("a.so", elf(62))], ARM64, level=0)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\nb"])
 def test_a_name_that_leaves_its_place_is_refused(images: Store, name: str) -> None:
     with pytest.raises(UnsafeArchive):
-        make_layer(images, [Entry.of(name, b"")], AMD64, level=0)
+        make_layer(images, [LayerEntry.of(name, b"")], AMD64, level=0)
 
 
 def test_byte_code_is_the_same_and_runs() -> None:
@@ -111,9 +111,9 @@ def test_byte_code_is_the_same_and_runs() -> None:
 def test_byte_code_stands_beside_its_module_and_only_for_this_python() -> None:
     import sys
 
-    names = [e.name for e in with_byte_code([Entry.of("p/m.py", b"x = 1")], sys.version_info[1])]
+    names = [e.name for e in with_byte_code([LayerEntry.of("p/m.py", b"x = 1")], sys.version_info[1])]
     assert names == ["p/m.py", f"p/__pycache__/m.{sys.implementation.cache_tag}.pyc"]
-    assert [e.name for e in with_byte_code([Entry.of("p/m.py", b"x = 1")], 99)] == ["p/m.py"]
+    assert [e.name for e in with_byte_code([LayerEntry.of("p/m.py", b"x = 1")], 99)] == ["p/m.py"]
 
 
 @pytest.mark.parametrize(
@@ -306,5 +306,5 @@ def test_a_wheel_that_was_changed_is_refused(images: Store, tmp_path: Path) -> N
 
 def test_a_file_of_two_distributions_is_in_the_layer_once() -> None:
     """As mlflow-skinny and mlflow-tracing have them."""
-    given = [Entry.of("a/b.py", b"1"), Entry.of("a/c.py", b"2"), Entry.of("a/b.py", b"3")]
+    given = [LayerEntry.of("a/b.py", b"1"), LayerEntry.of("a/c.py", b"2"), LayerEntry.of("a/b.py", b"3")]
     assert [(each.name, each.stream.read()) for each in once(given)] == [("a/b.py", b"1"), ("a/c.py", b"2")]

@@ -15,7 +15,7 @@ from likewise.core.errors import DeployFailed, InputInvalid, RowRefused, WrongUs
 from likewise.core.items import Table
 from likewise.core.signature import Signature
 from likewise.parity.client import ROWS, by_request
-from likewise.parity.compare import Refused
+from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.targets.base import Answer
 from likewise.wire import decode
@@ -55,8 +55,8 @@ def test_rows_are_asked_some_at_a_time() -> None:
 def test_a_refused_row_is_found_and_costs_no_other_its_answer() -> None:
     service = Service(bad="row 70")
     found = by_request(texts(130), service, "there", row_wise=True)
-    assert found[70] == Refused("ROW_REFUSED")
-    assert [each for each in found if not isinstance(each, Refused)] == [f"ROW {r}" for r in range(130) if r != 70]
+    assert found[70] == RefusedRow("ROW_REFUSED")
+    assert [each for each in found if not isinstance(each, RefusedRow)] == [f"ROW {r}" for r in range(130) if r != 70]
     assert service.asked == [ROWS, ROWS, *[1] * ROWS, 2]
 
 

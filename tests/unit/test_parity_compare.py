@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from likewise.core.signature import Field
 from likewise.parity.check import _compared, _paired
-from likewise.parity.compare import SHOWN, Difference, Refused, distance, shown
+from likewise.parity.compare import SHOWN, Difference, RefusedRow, distance, shown
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
@@ -50,7 +50,7 @@ def test_numbers_are_close_within_the_tolerance(number: float, share: float) -> 
         ([1], {"0": 1}),
         ({"a": 1}, {"b": 1}),
         ({"a": "x", "p": 0.5}, {"a": "y", "p": 0.5}),
-        (Refused("ROW_REFUSED"), "positive"),
+        (RefusedRow("ROW_REFUSED"), "positive"),
         ('{"label": "positive"}', '{"label": "negative"}'),
         ('{"label"', '{"label" '),
     ],
@@ -66,7 +66,7 @@ def test_a_document_in_a_text_is_compared_as_one() -> None:
 
 
 def test_refusals_agree_whatever_they_are_called() -> None:
-    assert distance(Refused("ROW_REFUSED"), Refused("QUARANTINED"), 0.0) == 0.0
+    assert distance(RefusedRow("ROW_REFUSED"), RefusedRow("QUARANTINED"), 0.0) == 0.0
 
 
 def test_what_is_not_a_number_is_the_same_as_itself() -> None:
@@ -77,12 +77,12 @@ def test_what_is_not_a_number_is_the_same_as_itself() -> None:
 def test_a_long_answer_is_cut_short() -> None:
     assert len(shown("a" * 1000)) == SHOWN
     assert shown({"a": 1}) == '{"a": 1}'
-    assert shown(Refused("X")) == "refused: X"
+    assert shown(RefusedRow("X")) == "refused: X"
 
 
 def test_the_rows_of_a_place_are_counted() -> None:
-    here = [{"text": "a"}, 0.5, 0.5, "d", Refused("ROW_REFUSED")]
-    there = ["a", 0.5, 0.51, "e", Refused("QUARANTINED")]
+    here = [{"text": "a"}, 0.5, 0.5, "d", RefusedRow("ROW_REFUSED")]
+    there = ["a", 0.5, 0.51, "e", RefusedRow("QUARANTINED")]
     found = _compared("there", None, _paired(here, there, (TEXT,)), CLOSE, 1.0)
     counts = (found.rows, found.same, found.close, found.differ, found.refused)
     assert counts == (5, 3, 1, 1, 1)
@@ -95,5 +95,5 @@ TEXT = Field("text", "string", required=True, raw={})
 
 
 def test_a_refusal_of_all_rows_differs_in_each() -> None:
-    found = _compared("there", None, _paired(["a", "b"], [Refused("ROW_REFUSED")], None), CLOSE, 1.0)
+    found = _compared("there", None, _paired(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
     assert (found.rows, found.differ) == (2, 2)

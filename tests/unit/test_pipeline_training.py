@@ -16,7 +16,7 @@ from likewise.core.errors import InputInvalid, ModelNotFound
 from likewise.demo import data
 from likewise.demo.training import FineTuned, Recipe, fine_tune
 
-ROWS = data.Split(
+ROWS = data.ReviewSplit(
     train=[data.Review(f"{('bad', 'good')[number % 2]} film {number}", number % 2) for number in range(160)],
     held_out=[data.Review(f"{('bad', 'good')[number % 2]} film {number}", number % 2) for number in range(160, 200)],
 )

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from likewise.targets.ray import traffic_split as split_module
-from likewise.targets.ray.service import Door
-from likewise.targets.ray.traffic_split import FIRST, Split, answered, asks
+from likewise.targets.ray.service import ReplicaApp
+from likewise.targets.ray.traffic_split import FIRST, TrafficSplit, answered, asks
 from likewise.targets.ray.verdict import ALPHA, ENOUGH, Rules, at_least, at_most, decide
 from likewise.targets.ray.version_stats import Side
 
@@ -163,12 +163,14 @@ def app_of(version: int, status: int = 200) -> Starlette:
     return Starlette(routes=[Route(path, told, methods=["POST"]) for path in ("/invocations", "/v2/models/m/infer")])
 
 
-def split_of(handle: Handle, old: Starlette, monkeypatch: pytest.MonkeyPatch, **told: Any) -> tuple[Door, Split]:
+def split_of(
+    handle: Handle, old: Starlette, monkeypatch: pytest.MonkeyPatch, **told: Any
+) -> tuple[ReplicaApp, TrafficSplit]:
     """A replica's door whose split sends everything to `handle`."""
     from ray import serve
 
     monkeypatch.setattr(serve, "get_deployment_handle", lambda deployment, app: handle)
-    door = Door(old)
+    door = ReplicaApp(old)
     asked = {
         "run": "1",
         "app": "a",
@@ -178,11 +180,11 @@ def split_of(handle: Handle, old: Starlette, monkeypatch: pytest.MonkeyPatch, **
         "body_limit_bytes": 100,
         **told,
     }
-    door.split = Split(old, asked)
+    door.split = TrafficSplit(old, asked)
     return door, door.split
 
 
-async def ask(door: Door, times: int, path: str = "", body: str = "text") -> list[httpx.Response]:
+async def ask(door: ReplicaApp, times: int, path: str = "", body: str = "text") -> list[httpx.Response]:
     transport = httpx.ASGITransport(door, root_path="/one")
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         headers = {"x-mine": "yes"}
@@ -190,7 +192,7 @@ async def ask(door: Door, times: int, path: str = "", body: str = "text") -> lis
 
 
 def test_the_canary_answers_what_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = Handle(lambda request: answered(Door(app_of(2)), request))
+    handle = Handle(lambda request: answered(ReplicaApp(app_of(2)), request))
     door, split = split_of(handle, app_of(1), monkeypatch)
     answers = asyncio.run(ask(door, FIRST + 3))
     assert [each.json() for each in answers] == [[1, "text", "q=1", "yes"]] * FIRST + [[2, "text", "q=1", "yes"]] * 3

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws, _vendors
 from likewise.targets.sagemaker.failures import CODES, EXCEPTIONS, KINDS, kind_of, kind_of_message, told
 
@@ -127,7 +127,7 @@ def test_no_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    aws = Aws(At("eu-west-1", endpoint="http://127.0.0.1:9"))  # nobody listens there
+    aws = Aws(SageMakerAddress("eu-west-1", endpoint="http://127.0.0.1:9"))  # nobody listens there
 
     def broken(_: object) -> None:
         raise refused(

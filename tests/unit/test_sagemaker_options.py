@@ -18,7 +18,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
 from likewise.targets.sagemaker import requests
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.names import LONGEST, check_name, derived, is_derived, tags_of
 from likewise.targets.sagemaker.patterns import compiled
 from likewise.targets.sagemaker.request_validation import check, option_of
@@ -63,20 +63,20 @@ def options(**given: object) -> SageMakerOptions:
 @pytest.mark.parametrize(
     ("uri", "wanted"),
     [
-        ("sagemaker", At(None)),
-        ("sagemaker:/", At(None)),
-        ("sagemaker:/eu-west-1", At("eu-west-1")),
-        ("sagemaker/eu-west-1", At("eu-west-1")),  # what likewise:/sagemaker/eu-west-1 leaves
-        ("sagemaker:/us-gov-west-1/", At("us-gov-west-1")),
-        (f"sagemaker:/eu-west-1/{ROLE}", At("eu-west-1", ROLE)),
-        (f"sagemaker:/eu-west-1///{ROLE}", At("eu-west-1", ROLE)),
-        (f"sagemaker/eu-west-1/{ROLE}", At("eu-west-1", ROLE)),
-        ("sagemaker:/?endpoint_url=http://127.0.0.1:5", At("us-east-1", None, "http://127.0.0.1:5")),
+        ("sagemaker", SageMakerAddress(None)),
+        ("sagemaker:/", SageMakerAddress(None)),
+        ("sagemaker:/eu-west-1", SageMakerAddress("eu-west-1")),
+        ("sagemaker/eu-west-1", SageMakerAddress("eu-west-1")),  # what likewise:/sagemaker/eu-west-1 leaves
+        ("sagemaker:/us-gov-west-1/", SageMakerAddress("us-gov-west-1")),
+        (f"sagemaker:/eu-west-1/{ROLE}", SageMakerAddress("eu-west-1", ROLE)),
+        (f"sagemaker:/eu-west-1///{ROLE}", SageMakerAddress("eu-west-1", ROLE)),
+        (f"sagemaker/eu-west-1/{ROLE}", SageMakerAddress("eu-west-1", ROLE)),
+        ("sagemaker:/?endpoint_url=http://127.0.0.1:5", SageMakerAddress("us-east-1", None, "http://127.0.0.1:5")),
     ],
 )
-def test_an_address_as_mlflow_writes_it_has_one_name(uri: str, wanted: At) -> None:
-    assert At.of(uri) == wanted
-    assert At.of(wanted.uri) == wanted
+def test_an_address_as_mlflow_writes_it_has_one_name(uri: str, wanted: SageMakerAddress) -> None:
+    assert SageMakerAddress.of(uri) == wanted
+    assert SageMakerAddress.of(wanted.uri) == wanted
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,23 @@ def test_an_address_as_mlflow_writes_it_has_one_name(uri: str, wanted: At) -> No
 )
 def test_what_is_no_address_is_refused_without_its_secret(uri: str) -> None:
     with pytest.raises(WrongUsage) as refused:
-        At.of(uri)
+        SageMakerAddress.of(uri)
     assert "secret" not in refused.value.cause + refused.value.remedy
 
 
 def test_settings_of_aws_name_the_region_and_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
-    assert At.of("sagemaker").uri == "sagemaker:/eu-north-1"
+    assert SageMakerAddress.of("sagemaker").uri == "sagemaker:/eu-north-1"
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:5000")
-    at = At.of("sagemaker")
+    at = SageMakerAddress.of("sagemaker")
     assert (at.region, at.endpoint, at.rehearsal) == ("eu-west-3", "http://127.0.0.1:5000", True)
-    assert At.of(at.uri) == at
+    assert SageMakerAddress.of(at.uri) == at
 
 
 def test_no_region_is_said_when_one_is_needed() -> None:
     with pytest.raises(WrongUsage, match="region"):
-        _ = At.of("sagemaker").named_region
+        _ = SageMakerAddress.of("sagemaker").named_region
 
 
 # --- names and tags --------------------------------------------------------------------------------------------------

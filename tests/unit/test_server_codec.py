@@ -15,14 +15,14 @@ from likewise.core.items import Table
 from likewise.server import ServedModel
 from likewise.server.app import create_app
 from likewise.server.codec import Encoded, Encoder
-from likewise.wire import Call
+from likewise.wire import DecodedRequest
 
 
-def one_text(body: bytes, headers: Headers) -> tuple[Call, Encoder]:
+def one_text(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
     """The body is the text, and so is the answer."""
     if headers.get("accept") == "image/png":
         raise UnsupportedContentType("no pictures here", remedy="accept text/plain")
-    call = Call(Table(("text",), [(body.decode(),)]))
+    call = DecodedRequest(Table(("text",), [(body.decode(),)]))
     return call, lambda predictions: Encoded(predictions[0]["text"].encode(), b"text/plain", ((b"x-form", b"text"),))  # type: ignore[index]
 
 

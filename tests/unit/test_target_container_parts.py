@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from likewise.core.errors import DeployFailed, NotDeployed, PortTaken, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce, described
 from likewise.core.spec import ModelSpec
-from likewise.images.containers import Engine
+from likewise.images.containers import ContainerEngine
 from likewise.targets.base import Live
 from likewise.targets.container import inspection
 from likewise.targets.container.container_options import ContainerTargetOptions, check_options
-from likewise.targets.container.door import Door
+from likewise.targets.container.door import PortHolder
 from likewise.targets.container.inside import connect
-from likewise.targets.container.inspection import Container, Standing, version_name
+from likewise.targets.container.inspection import ContainerState, Standing, version_name
 from likewise.targets.container.program import Program
 from likewise.targets.container.running import version_command
 from likewise.targets.container.status import receipt_of, status_of
@@ -200,7 +200,7 @@ def test_what_stands_is_read_of_labels(engine: FakeEngine) -> None:
 
 
 def test_states(engine: FakeEngine) -> None:
-    program = Program(Engine("docker", "1"))
+    program = Program(ContainerEngine("docker", "1"))
     assert status_of(program, Standing(None, ())).state == "gone"
     door, version = _container("door"), _container("version", status="restarting", restarts=7)
     status = status_of(program, Standing(door, (version,)))
@@ -213,7 +213,7 @@ def test_states(engine: FakeEngine) -> None:
 
 
 def test_an_engine_that_fails_is_told_in_its_own_words(engine: FakeEngine) -> None:
-    program = Program(Engine("docker", "1"))
+    program = Program(ContainerEngine("docker", "1"))
     engine.answers(run=(125, "", "no space left on device"), container=(1, "", "Cannot connect to the daemon"))
     with pytest.raises(DeployFailed, match="no space left"):
         program.do("run", "x")
@@ -239,13 +239,13 @@ def test_what_a_killed_process_began_has_ended_when_the_next_one_comes(engine: F
     from likewise.targets.container.target import _one_at_a_time
 
     gate, seen = tmp_path / "gate", []
-    with _one_at_a_time(Program(Engine("docker", "1")), "n") as program:
+    with _one_at_a_time(Program(ContainerEngine("docker", "1")), "n") as program:
         code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
         assert program.lock is not None
         left = subprocess.Popen([sys.executable, "-c", code], pass_fds=(program.lock,))
 
     def next_one() -> None:
-        with _one_at_a_time(Program(Engine("docker", "1")), "n"):
+        with _one_at_a_time(Program(ContainerEngine("docker", "1")), "n"):
             seen.append(gate.exists())
 
     thread = threading.Thread(target=next_one)
@@ -260,7 +260,7 @@ def test_what_a_killed_process_began_has_ended_when_the_next_one_comes(engine: F
 
 def test_the_door_hands_one_listener_to_all_and_lets_go_of_it(tmp_path: Path) -> None:
     port, path = _free_port(), tmp_path / "door"
-    door = Door("127.0.0.1", port, path)
+    door = PortHolder("127.0.0.1", port, path)
     thread = threading.Thread(target=door.hand_out)
     thread.start()
     first, one = connect(str(path), 60.0)
@@ -282,7 +282,7 @@ def test_the_door_hands_one_listener_to_all_and_lets_go_of_it(tmp_path: Path) ->
 
 
 def test_the_door_forgets_services_that_have_ended(tmp_path: Path) -> None:
-    door = Door("127.0.0.1", 0, tmp_path / "door")
+    door = PortHolder("127.0.0.1", 0, tmp_path / "door")
     thread = threading.Thread(target=door.hand_out)
     thread.start()
     for _ in range(5):
@@ -331,8 +331,8 @@ def _params(options: ContainerTargetOptions) -> dict[str, object]:
     return {"name": "n", "claim": "c", "options": as_json(options), "model": MODEL.as_dict(), "image": "0123"}
 
 
-def _container(role: str, *, name: str = "n", status: str = "running", restarts: int = 0) -> Container:
-    return Container.of(_said(role, name, status, restarts, 1))
+def _container(role: str, *, name: str = "n", status: str = "running", restarts: int = 0) -> ContainerState:
+    return ContainerState.of(_said(role, name, status, restarts, 1))
 
 
 def _said(role: str, name: str, status: str, restarts: int, port: int) -> dict[str, object]:

@@ -18,13 +18,13 @@ from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.targets.base import Live, Receipt, Target
 from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Deployment, Home, ServiceSpec
 from likewise.targets.local.installation import keep_only, place
 from likewise.targets.local.local_options import LocalOptions
 from likewise.targets.local.supervisor import trim
 from likewise.targets.local.target import LocalTarget
 
-ASKED = Asked(ModelSpec("sha256:ab", trust=True), as_json(LocalOptions()))
+ASKED = ServiceSpec(ModelSpec("sha256:ab", trust=True), as_json(LocalOptions()))
 
 
 def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:

@@ -31,7 +31,7 @@ from likewise.targets.ray.inspection import url_of
 from likewise.targets.ray.preflight import room_for
 from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.replica import _unpacked, part_name
-from likewise.targets.ray.service import Door
+from likewise.targets.ray.service import ReplicaApp
 from likewise.targets.ray.target import RayTarget
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
@@ -205,7 +205,7 @@ async def told(request: Request) -> JSONResponse:
 
 async def _through_the_door(prefix: str) -> None:
     inner = Starlette(routes=[Route("/invocations", told, methods=["POST"]), Route("/ready", told), Route("/", told)])
-    transport = httpx.ASGITransport(Door(inner), root_path=prefix)
+    transport = httpx.ASGITransport(ReplicaApp(inner), root_path=prefix)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/", *([""] if prefix else [])):
             posted, got = await client.post(prefix + path), await client.get(prefix + path)

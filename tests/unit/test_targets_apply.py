@@ -17,7 +17,7 @@ from likewise.core.errors import Busy, DeployFailed, OutputRefused
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply, take_back
-from likewise.targets.base import Finding, Plan, Receipt, Step, Verb, output_of
+from likewise.targets.base import Finding, Plan, PlanStep, Receipt, Verb, output_of
 
 MODEL = ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1")
 
@@ -48,7 +48,7 @@ class World:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         return ()
 
     def do(self, action: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -68,7 +68,7 @@ class World:
 def plan_of(*actions: str, verb: Verb = "create", model: ModelSpec | None = MODEL) -> Plan:
     """A chain: each step takes what the one before it gave."""
     steps = [
-        Step(a, a, f"makes {a}", {"of": output_of(before, "made")} if before else {})
+        PlanStep(a, a, f"makes {a}", {"of": output_of(before, "made")} if before else {})
         for before, a in zip(["", *actions], actions, strict=False)
     ]
     return Plan("world", "one", verb, model, {"size": 1}, tuple(steps))
@@ -189,7 +189,7 @@ def test_a_deletion_ends_the_receipt_and_a_failed_one_does_not(tmp_path: Path) -
 def test_of_two_that_change_one_deployment_one_is_told_to_wait(tmp_path: Path) -> None:
     receipts, inside, leave = Receipts(tmp_path / "r.db"), threading.Event(), threading.Event()
 
-    def hold(_: Step) -> None:
+    def hold(_: PlanStep) -> None:
         inside.set()
         assert leave.wait(30)
 

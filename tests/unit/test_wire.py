@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from likewise.core.errors import BadRequest, LikewiseError, ModelFailed, UnsupportedContentType
 from likewise.core.signature import Signature
-from likewise.wire import Call, Form, decode, encode
+from likewise.wire import DecodedRequest, Form, decode, encode
 
 
 def signature(*inputs: dict[str, object], params: list[dict[str, object]] | None = None) -> Signature:
@@ -27,7 +27,7 @@ MIXED = signature(
 UNSAID = Signature()
 
 
-def read(body: object, of: Signature = TEXT, content_type: str | None = "application/json") -> Call:
+def read(body: object, of: Signature = TEXT, content_type: str | None = "application/json") -> DecodedRequest:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return decode(raw, content_type, of)
 

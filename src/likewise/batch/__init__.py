@@ -1,7 +1,9 @@
 """Batch jobs: files in, the same rows with their predictions out. Knows the engine only by its protocol."""
 
-from likewise.batch.job import Progress, Report
+from likewise.batch.job import JobReport, Progress
 from likewise.batch.runners import score
 from likewise.batch.score_options import ScoreOptions
+from likewise.core.renamed import renamed
 
-__all__ = ["Progress", "Report", "ScoreOptions", "score"]
+__all__ = ["JobReport", "Progress", "ScoreOptions", "score"]
+__getattr__ = renamed(__name__, {"Report": "JobReport"})

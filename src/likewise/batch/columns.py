@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
-from likewise.batch.formats import PREDICTIONS, Source
+from likewise.batch.formats import PREDICTIONS, RowSource
 from likewise.batch.sources import predictions_taken
 from likewise.core.casts import Cast, Mismatch, column_cast, from_base64, from_cell
 from likewise.core.errors import InputInvalid, RowRefused
@@ -24,7 +24,7 @@ class RowMaker:
     a request meets too; a Parquet file has types of its own, and only its text is cast.
     """
 
-    def __init__(self, source: Source, signature: Signature, mapping: Mapping[str, str]) -> None:
+    def __init__(self, source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> None:
         self._textual = source.textual
         self._mapping = mapping
         for name in mapping:
@@ -80,7 +80,7 @@ def _plain(value: object) -> object:
     return value if known else str(value)
 
 
-def _bind(source: Source, signature: Signature, mapping: Mapping[str, str]) -> list[tuple[str, Field]] | None:
+def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> list[tuple[str, Field]] | None:
     """The input column of each field of the signature, None where the model declares none."""
     inputs = signature.inputs
     if not inputs:
@@ -101,7 +101,7 @@ def _bind(source: Source, signature: Signature, mapping: Mapping[str, str]) -> l
     return bound
 
 
-def _only(source: Source, given: Mapping[str, str]) -> str:
+def _only(source: RowSource, given: Mapping[str, str]) -> str:
     """The one column for a model whose input has no name; a mapping to any name picks it."""
     names = tuple(given.values()) or source.columns
     if len(names) != 1 and source.columns:
@@ -112,7 +112,7 @@ def _only(source: Source, given: Mapping[str, str]) -> str:
     return names[0] if names else ""
 
 
-def _require(name: str, source: Source, model: str) -> None:
+def _require(name: str, source: RowSource, model: str) -> None:
     lacking = next((part for part in source.parts if part.columns and name not in part.columns), None)
     if lacking is None:
         return

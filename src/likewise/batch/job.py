@@ -35,7 +35,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class JobReport:
     """What `_likewise.json` holds.
 
     bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that were answered by an equal row's answer.
@@ -63,7 +63,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ScoreJob:
     """A model, an input, an output. `progress` is called after every forward pass.
 
     engine: loads when it is first asked, so a runner that computes elsewhere does not ask it. source: a path, a glob,

@@ -40,7 +40,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class State(Counts):
+class JournalState(Counts):
     """A line of the journal.
 
     chunks: finished. part, length: the part file that is being written, and its bytes; -1 before the first.
@@ -64,7 +64,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
         self._stream: BinaryIO | None = None
-        self.state = State()
+        self.state = JournalState()
 
     def resume(self, fingerprint: Mapping[str, object]) -> bool:
         """Whether there is a job to go on with; OutputRefused where it is not the one with this fingerprint."""
@@ -73,7 +73,7 @@ class Journal:
             return False
         refuse_other(lines[0].get("fingerprint") or {}, fingerprint)
         if len(lines) > 1:
-            self.state = State(**lines[-1])
+            self.state = JournalState(**lines[-1])
         self._stream = self._path.open("r+b")
         self._stream.truncate(end)
         self._stream.seek(end)
@@ -84,7 +84,7 @@ class Journal:
         self._stream = self._path.open("wb")
         self._append({"fingerprint": fingerprint, "replaces": replaces})
 
-    def add(self, state: State) -> None:
+    def add(self, state: JournalState) -> None:
         """One more chunk is done."""
         self._append(asdict(state))
         self.state = state

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from likewise.batch.files import COMPRESSED
 from likewise.batch.formats import SUFFIXES
-from likewise.batch.job import Report
+from likewise.batch.job import JobReport
 from likewise.core.errors import OutputRefused, WrongUsage
 
 MANIFEST = "_likewise.json"
@@ -164,4 +164,4 @@ def _is_report(manifest: Path) -> bool:
         report = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(report, dict) and {field.name for field in fields(Report)} <= report.keys()
+    return isinstance(report, dict) and {field.name for field in fields(JobReport)} <= report.keys()

@@ -9,9 +9,9 @@ from contextlib import closing
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
-from likewise.batch.job import Job, Progress, Report
-from likewise.batch.journal import Counts, State
-from likewise.batch.result_cache import Answers
+from likewise.batch.job import JobReport, Progress, ScoreJob
+from likewise.batch.journal import Counts, JournalState
+from likewise.batch.result_cache import ResultCache
 from likewise.batch.rows import fingerprint, go_on, items_of, judge
 from likewise.batch.score_options import ScoreOptions
 from likewise.batch.scorer import Scorer, prepare
@@ -22,7 +22,7 @@ from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, Wrong
 from likewise.core.results import Failed
 
 
-def run(job: Job) -> Report:
+def run(job: ScoreJob) -> JobReport:
     """See `likewise.batch.score`."""
     _refuse_options(job.options)
     output: Output | None = None
@@ -43,9 +43,11 @@ def run(job: Job) -> Report:
     return report
 
 
-def _scored(job: Job, source: Files, rows: RowMaker, output: Output) -> Report:
+def _scored(job: ScoreJob, source: Files, rows: RowMaker, output: Output) -> JobReport:
     try:
-        scoring = Scoring(job, source, output)  # the first to ask the engine: it loads once input and output are fine
+        scoring = LocalScorer(
+            job, source, output
+        )  # the first to ask the engine: it loads once input and output are fine
         with closing(_ahead(_prepared(source, rows, job, scoring.state))) as chunks:
             for chunk, work in chunks:
                 scoring.write(chunk, work)
@@ -60,13 +62,13 @@ def _scored(job: Job, source: Files, rows: RowMaker, output: Output) -> Report:
     return report
 
 
-def _left(output: Output | None, job: Job) -> str:
+def _left(output: Output | None, job: ScoreJob) -> str:
     """What a stopped job leaves, for the end of a sentence."""
     done = output.done if output else 0
     return f"; {done} rows are done" if done else f" after 0 rows; nothing was written to {job.output}"
 
 
-def _again(output: Output | None, job: Job) -> str:
+def _again(output: Output | None, job: ScoreJob) -> str:
     return go_on(job.options) if output is not None and output.done else "run the same command again"
 
 
@@ -80,15 +82,15 @@ Ready = tuple[Chunk, Sequence[Work | Failed]]
 """A chunk with the engine's work, or the reason why there is none, for each row."""
 
 
-class Scoring:
+class LocalScorer:
     """The engine's part of one job, and what was counted. state: where an earlier run was stopped."""
 
-    def __init__(self, job: Job, source: Files, output: Output) -> None:
+    def __init__(self, job: ScoreJob, source: Files, output: Output) -> None:
         self._job = job
         self._source = source
         self._output = output
         self._lines: list[bytes] = []
-        answers = Answers(log=self._lines.append)
+        answers = ResultCache(log=self._lines.append)
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, answers=answers)  # loads the engine
         engine = {"engine": job.engine.spec.label, "engine_digest": job.engine.spec.digest}
         files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
@@ -111,9 +113,9 @@ class Scoring:
         self._offset = chunk.offset
         self._tell(chunk, 0)
 
-    def report(self) -> Report:
+    def report(self) -> JobReport:
         """The counts so far."""
-        return Report.of(self._job.bundle, self._job.engine.spec.label, self._counts())
+        return JobReport.of(self._job.bundle, self._job.engine.spec.label, self._counts())
 
     def _counts(self) -> Counts:
         scorer = self._scorer
@@ -135,7 +137,7 @@ class Scoring:
         return time.monotonic() - self._started
 
 
-def _prepared(source: Files, rows: RowMaker, job: Job, state: State) -> Iterator[Ready]:
+def _prepared(source: Files, rows: RowMaker, job: ScoreJob, state: JournalState) -> Iterator[Ready]:
     """The chunks that are not done yet."""
     past = 0
     for number, chunk in enumerate(source.chunks(job.options.window, past=state.chunks)):

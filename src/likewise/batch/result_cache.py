@@ -14,7 +14,7 @@ ENTRY = 220  # bytes that Python takes for an entry beside its text
 ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class Answers:
+class ResultCache:
     """Answers by `Work.key`, the oldest out first where they pass `limit` bytes.
 
     What is kept depends on the order of what was put alone, so that `replay` of the same lines brings the same state

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
-from likewise.batch.job import Job, Report
+from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.errors import LikewiseError, TooManyQuarantined
 from likewise.core.items import Item
@@ -36,7 +36,7 @@ def settled(
 
 
 def fingerprint(
-    job: Job, engine: Mapping[str, object], output_format: str, input_format: str, files: object
+    job: ScoreJob, engine: Mapping[str, object], output_format: str, input_format: str, files: object
 ) -> dict[str, object]:
     """What must be the same for a stopped job to go on; engine: what tells its answers from another's."""
     options = job.options
@@ -58,7 +58,7 @@ def go_on(options: ScoreOptions) -> str:
     return "run the same command again" + ", without --restart," * options.restart + " to go on"
 
 
-def judge(report: Report, job: Job) -> None:
+def judge(report: JobReport, job: ScoreJob) -> None:
     """TooManyQuarantined where more rows have no answer than the job allows."""
     limit = job.options.fail_on_quarantine
     share = 100 * report.rows_quarantined / max(1, report.rows_in)

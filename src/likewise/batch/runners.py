@@ -8,14 +8,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import resolve_name
 
-from likewise.batch.job import Job, Progress, Report
+from likewise.batch.job import JobReport, Progress, ScoreJob
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 
-Runner = Callable[[Job], Report]
+Runner = Callable[[ScoreJob], JobReport]
 
 RUNNERS: dict[str, str] = {"local": "likewise.batch.local:run", "spark": "likewise.targets.spark.runner:run"}
 GROUP = "likewise.runners"  # entry points of other packages: a name and a function from Job to Report
@@ -30,7 +30,7 @@ def score(
     options: ScoreOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     model: ModelSpec | None = None,
-) -> Report:
+) -> JobReport:
     """Score the rows of `source` into `output`, which appears under its name only when it is whole.
 
     source: a file, a folder, a glob, or the like at `s3://`.  model: for runners that open it elsewhere.
@@ -40,7 +40,9 @@ def score(
     options = options or ScoreOptions()
     run = runner(options.runner)
     place = _folder_or_file(str(output))
-    return run(Job(engine, bundle_digest, signature, str(source), place, options, progress or (lambda _: None), model))
+    return run(
+        ScoreJob(engine, bundle_digest, signature, str(source), place, options, progress or (lambda _: None), model)
+    )
 
 
 def names() -> tuple[str, ...]:

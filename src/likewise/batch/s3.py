@@ -27,7 +27,7 @@ CONNECT_S, REQUEST_S = 10, 60
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class S3Store:
     """Where a bucket is reached: all that another process must be told of it, and no credentials.
 
     scheme, endpoint: None at AWS. region: None where the endpoint needs none.
@@ -38,7 +38,7 @@ class Store:
     endpoint: str | None
 
     @classmethod
-    def of(cls, bucket: str) -> Store:
+    def of(cls, bucket: str) -> S3Store:
         """As the environment says; AWS is asked for the region of the bucket where nobody does."""
         endpoint = urlsplit(next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), ""))
         region = next((os.environ[name] for name in REGIONS if os.environ.get(name)), None)
@@ -54,7 +54,7 @@ class Store:
 
 
 @lru_cache(maxsize=8)
-def _connected(store: Store) -> Any:
+def _connected(store: S3Store) -> Any:
     return need("pyarrow.fs", extra="batch").S3FileSystem(
         region=store.region,
         scheme=store.scheme,
@@ -68,7 +68,7 @@ def _connected(store: Store) -> Any:
 class S3File:
     """An object; its identity is its ETag, its size and the time when it was written."""
 
-    store: Store
+    store: S3Store
     key: str  # with the bucket
     short: str
     size: int
@@ -99,7 +99,7 @@ class S3File:
 class Bucket:
     """A bucket, as the environment's credentials see it."""
 
-    store: Store
+    store: S3Store
     name: str
 
     @classmethod
@@ -112,7 +112,7 @@ class Bucket:
                 remedy="give those in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials",
             )
         with told(address):
-            return cls(Store.of(name), name), key
+            return cls(S3Store.of(name), name), key
 
     def list(self, prefix: str) -> list[str]:
         """Keys of all objects below a prefix that ends at a `/`; InputNotFound where the bucket cannot be listed."""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from likewise.batch import quarantine
-from likewise.batch.formats import Chunk, SealedWriter, Source, Writer, load
-from likewise.batch.journal import Counts, Journal, State, replaces, rows_done, sync
+from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load
+from likewise.batch.journal import Counts, Journal, JournalState, replaces, rows_done, sync
 from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, refused, remove, sync_folder
 from likewise.batch.rows import settled
 from likewise.batch.staging import AnswerLog, Claim, Growing, drop
@@ -30,7 +30,7 @@ class Output:
     """
 
     def __init__(
-        self, output: Path, source: Source, signature: Signature, format_name: str | None, restart: bool
+        self, output: Path, source: RowSource, signature: Signature, format_name: str | None, restart: bool
     ) -> None:
         self.layout = Layout.of(output)
         self.format = self.layout.format(source.format, format_name)
@@ -60,7 +60,7 @@ class Output:
             self._part.close()
         self._undo.close()
 
-    def resume(self, fingerprint: Mapping[str, object]) -> State:
+    def resume(self, fingerprint: Mapping[str, object]) -> JournalState:
         """Go on where a job with this fingerprint was stopped, or begin; OutputRefused where another one was."""
         with refused(self.layout.data):
             self._journal = Journal(self._staging)
@@ -138,10 +138,10 @@ class Output:
                 drop(self._staging)  # of a job that was killed when its output had been put in place
             raise
 
-    def _state(self, counts: Counts) -> State:
+    def _state(self, counts: Counts) -> JournalState:
         """Everything on the disk, and what to write into the journal then."""
         before = self._journal.state
-        return State(
+        return JournalState(
             **asdict(counts),
             chunks=before.chunks + 1,
             part=_number(self._part.path) if self._part else before.part,
@@ -151,7 +151,7 @@ class Output:
             generation=self._answers.generation,
         )
 
-    def _open_part(self, state: State) -> None:
+    def _open_part(self, state: JournalState) -> None:
         """The part that was being written, as the journal knows it."""
         for path in [*self._folder.iterdir(), *self._staging.glob("part-*")]:
             if path.suffix == ".new" or not path.name.startswith("part-") or _number(path) > state.part:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.batch.files import InputFile, readable, why_changed
-from likewise.batch.formats import PREDICTIONS, Chunk, Source, load, of_name
+from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, load, of_name
 from likewise.batch.listing import list_files
 from likewise.core.errors import InputInvalid
 
@@ -32,9 +32,9 @@ def open_source(source: str | Path, format_name: str | None = None) -> Files:
     return Files(str(source), parts)
 
 
-def _open(file: InputFile, name: str) -> Source:
+def _open(file: InputFile, name: str) -> RowSource:
     with readable(file):
-        source: Source = load(name).open_source(file)
+        source: RowSource = load(name).open_source(file)
     if PREDICTIONS in source.columns:
         raise predictions_taken(file.name)
     return source
@@ -51,7 +51,7 @@ def _one_format(files: Sequence[InputFile]) -> str:
     return first
 
 
-def _require_alike(first: Source, other: Source) -> None:
+def _require_alike(first: RowSource, other: RowSource) -> None:
     """InputInvalid where two files do not have the same columns; their order may differ."""
     here, there = set(first.columns), set(other.columns)
     for having, lacking, names in ((first, other, here - there), (other, first, there - here)):
@@ -74,7 +74,7 @@ def _require_alike(first: Source, other: Source) -> None:
 class Files:
     """Files of one format and the same columns as one source; see `likewise.batch.formats.Source`."""
 
-    def __init__(self, name: str, parts: Sequence[Source]) -> None:
+    def __init__(self, name: str, parts: Sequence[RowSource]) -> None:
         self.parts = parts
         self.name = name
         self.format, self.textual = parts[0].format, parts[0].textual

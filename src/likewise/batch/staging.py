@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from likewise.batch import result_cache
-from likewise.batch.journal import State, sync
+from likewise.batch.journal import JournalState, sync
 from likewise.batch.layout import remove, sync_folder
 from likewise.core.errors import OutputRefused
 
@@ -53,7 +53,7 @@ class Growing:
 class AnswerLog:
     """The lines of `Answers`, in two generations: together they hold all that is still remembered."""
 
-    def __init__(self, folder: Path, state: State) -> None:
+    def __init__(self, folder: Path, state: JournalState) -> None:
         self._folder = folder
         self.generation = state.generation
         self._file = Growing(self._path(self.generation), state.answers)

@@ -25,7 +25,7 @@ PROGRAM = 200  # characters of a command line that are told
 Seen = Callable[[str], None]
 
 
-class Watch:
+class AuditWatch:
     """Tells `seen` of every touch outside: `opens the file /path`, `connects to host:port`, `opens the database /path`,
     `starts a program on /path: command line`.
 
@@ -113,10 +113,10 @@ class Watch:
             return there(path) and not _within(os.path.realpath(path), (*self._own, *self._system))
 
 
-_HANDLERS: dict[str, Callable[[Watch, tuple[Any, ...]], str | None]] = {
-    "open": Watch._open,
-    "socket.connect": Watch._connect,
-    "sqlite3.connect": Watch._database,
+_HANDLERS: dict[str, Callable[[AuditWatch, tuple[Any, ...]], str | None]] = {
+    "open": AuditWatch._open,
+    "socket.connect": AuditWatch._connect,
+    "sqlite3.connect": AuditWatch._database,
     "subprocess.Popen": lambda watch, args: watch._program(*args[:3]),
     "os.exec": lambda watch, args: watch._program(*args[:2]),
     "os.posix_spawn": lambda watch, args: watch._program(*args[:2]),

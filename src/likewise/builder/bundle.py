@@ -20,7 +20,7 @@ from likewise.builder.resolve import plain_name, resolve, sqlite_file
 from likewise.builder.texts import given_texts
 from likewise.builder.trace import outermost, trace
 from likewise.bundles.folder import FileEntry, inventory
-from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, Reference, Source, load_manifest
+from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, Reference, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, normal
 from likewise.bundles.trust import STORELESS, Trust
@@ -31,7 +31,7 @@ from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.rates import cache_home, cpu_class
 from likewise.pipeline.mlmodel import read_model
 
-Report = Callable[[str], None]
+OnProgress = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
 
 
@@ -43,7 +43,7 @@ def build_bundle(
     references: Sequence[str] = (),
     row_wise: bool | None = None,
     compiling: CompileOptions | None = None,
-    report: Report | None = None,
+    report: OnProgress | None = None,
 ) -> Bundle:
     """Make a bundle of the model `uri` in the new folder `output`, which appears only when whole and proved.
 
@@ -72,7 +72,7 @@ def build_bundle(
         return draft.asked_for(_place(stage / "bundle", target, sealed.digest))
 
 
-def cached_bundle(uri: str, *, trust: Trust, report: Report | None = None) -> Bundle:
+def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -> Bundle:
     """The bundle of `uri` from the cache, built where it is not there yet; raises what `build_bundle` does.
 
     The model and all that it opens are fetched anew, as a version or an alias may have moved; a bundle of the same
@@ -113,7 +113,7 @@ class _Draft:
     trust: Trust
     given: tuple[str, ...]
     row_wise: bool | None
-    report: Report
+    report: OnProgress
     compiling: CompileOptions = field(default_factory=CompileOptions)
     texts: CalibrationTexts | None = None
     timed_on: tuple[str, ...] = ()
@@ -154,7 +154,7 @@ class _Draft:
             signature_raw=self.facts.signature_raw,
             row_wise=bool(self.facts.row_wise if self.row_wise is None else self.row_wise),
             pipeline=self.facts.pipeline,
-            source=Source(self.uri, self.source.resolved),
+            source=ModelSource(self.uri, self.source.resolved),
             environment=self.facts.environment,
             engines=self._engines(),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 from likewise.builder.equality import same, shown
 from likewise.builder.isolation import isolate_process
 from likewise.bundles.format import EngineEntry
@@ -75,7 +75,7 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     os.chdir(work)  # a working folder would stay open though its path is hidden
     isolated = isolate_process(hidden, kept)
     die_with_parent(task["parent"])
-    Watch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
+    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from likewise.batch.formats import SUFFIXES, Source, format_of
+from likewise.batch.formats import SUFFIXES, RowSource, format_of
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid
 from likewise.engine.kinds import CalibrationTexts
@@ -30,7 +30,7 @@ def given_texts(path: Path, column: str) -> CalibrationTexts:
     return CalibrationTexts(tuple(spread(texts, MOST)), f"{path.name}, {len(texts):,} texts", 1.5)
 
 
-def _values(source: Source, column: str) -> Iterator[object]:
+def _values(source: RowSource, column: str) -> Iterator[object]:
     for chunk in source.chunks(ROWS):
         for fault in chunk.faults.values():
             raise InputInvalid(f"{source.name}: {fault.cause}", remedy=fault.remedy)
@@ -38,7 +38,7 @@ def _values(source: Source, column: str) -> Iterator[object]:
         yield from (record.get(name) for record in chunk.records)
 
 
-def _column(source: Source, asked: str) -> str:
+def _column(source: RowSource, asked: str) -> str:
     names = source.columns
     if asked in names:
         return asked

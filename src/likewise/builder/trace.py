@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 from likewise.builder.failures import mapped
 from likewise.builder.resolve import MANNERS, fetch, plain_name
 from likewise.bundles.folder import inventory
@@ -92,7 +92,7 @@ class _Recorder:
         self.outside: list[str] = []
         self.programs: list[str] = []
         self.vendored = Vendored(held, own=own, fetch=self._fetch)
-        self.watch = Watch(self._note, own=own, everywhere=True, started=self.programs.append)
+        self.watch = AuditWatch(self._note, own=own, everywhere=True, started=self.programs.append)
         self._folder = work / "copies"
 
     def _fetch(self, uri: str, open_real: Any, inner: str) -> Path:

@@ -35,7 +35,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """The URI that was asked for and what it resolved to."""
 
     uri: str
@@ -43,7 +43,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class LoggedEnvironment:
     """What the model's own Python code needs: its Python version and requirement lines, as it was logged."""
 
     python: str | None = None
@@ -79,8 +79,8 @@ class Manifest:
     signature_raw: Mapping[str, object] | None = None
     row_wise: bool = False
     pipeline: Mapping[str, object] | None = None
-    source: Source = field(default=Source("", ""))
-    environment: Environment = field(default=Environment())
+    source: ModelSource = field(default=ModelSource("", ""))
+    environment: LoggedEnvironment = field(default=LoggedEnvironment())
     engines: tuple[EngineEntry, ...] = ()
     measured: Mapping[str, object] = field(default_factory=dict)
 
@@ -178,8 +178,8 @@ def _parse(body: Mapping[str, dict]) -> Manifest:  # type: ignore[type-arg]
         signature_raw=content["signature"],
         row_wise=content["row_wise"],
         pipeline=content["pipeline"],
-        source=Source(**body["source"]),
-        environment=Environment(environment["python"], tuple(environment["requirements"])),
+        source=ModelSource(**body["source"]),
+        environment=LoggedEnvironment(environment["python"], tuple(environment["requirements"])),
         engines=tuple(EngineEntry(**entry) for entry in body["engines"]),
         measured=body["measured"],
     )

@@ -23,7 +23,7 @@ STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes that mean another 
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Entry:
+class TrustEntry:
     """What the user trusts: a bundle's digest, or every URI that begins with `prefix`.
 
     store: the store that was asked when it was remembered, where the prefix names none (`models:/…`, `runs:/…`).
@@ -43,11 +43,11 @@ def trust_file() -> Path:
     return Path(os.environ.get("LIKEWISE_CONFIG_HOME") or user_config_path("likewise"), "trust.json")
 
 
-def remembered() -> tuple[Entry, ...]:
+def remembered() -> tuple[TrustEntry, ...]:
     """What the user trusts, of every store, sorted; nothing where the file is not there."""
     try:
         entries = json.loads(trust_file().read_bytes())
-        return tuple(sorted(Entry(str(e["prefix"]), e["store"]) for e in entries))
+        return tuple(sorted(TrustEntry(str(e["prefix"]), e["store"]) for e in entries))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError) as error:
@@ -61,17 +61,17 @@ def in_force() -> tuple[str, ...]:
     return tuple(entry.prefix for entry in remembered() if entry.counts)
 
 
-def remember(prefix: str) -> tuple[Entry, ...]:
+def remember(prefix: str) -> tuple[TrustEntry, ...]:
     """Trust a URI prefix (`models:/team-a/`, a folder) or a bundle's digest from now on.
 
     A prefix that names no store is trusted in the one that is asked now.
     """
     _check(prefix)
-    entry = Entry(_normal(prefix), asked_store() if urlsplit(prefix).scheme in STORELESS else None)
+    entry = TrustEntry(_normal(prefix), asked_store() if urlsplit(prefix).scheme in STORELESS else None)
     return _save({*remembered(), entry})
 
 
-def forget(prefix: str) -> tuple[Entry, ...]:
+def forget(prefix: str) -> tuple[TrustEntry, ...]:
     """Take an entry back, in every store; WrongUsage where it was never there."""
     kept = [entry for entry in remembered() if entry.prefix not in (prefix, _normal(prefix))]
     if len(kept) == len(remembered()):
@@ -79,7 +79,7 @@ def forget(prefix: str) -> tuple[Entry, ...]:
     return _save(kept)
 
 
-def _save(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def _save(entries: Iterable[TrustEntry]) -> tuple[TrustEntry, ...]:
     path = trust_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")

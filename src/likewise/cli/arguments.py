@@ -12,7 +12,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 from likewise.engine.engine_options import EngineOptions
 
-Model = Annotated[
+ModelArgument = Annotated[
     str,
     argument(
         "MODEL",

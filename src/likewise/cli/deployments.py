@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.arguments import Choice, Model
+from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
@@ -32,7 +32,7 @@ PlanFlag = Annotated[bool, flag("--plan", "Show what would be done, and do nothi
 
 
 def deploy(
-    model: Model,
+    model: ModelArgument,
     to: Annotated[str, flag("--to -t TARGET", "local, ray-serve, ray-serve://host:port, …")],
     name: Annotated[str | None, flag("--name NAME", "What it will be called.")] = None,
     config: Config = None,
@@ -184,7 +184,7 @@ def _rehearse(model: ModelSpec, to: str, name: str, given: Mapping[str, str], ke
     """What was deployed, and what it answered to the model's own example."""
     began = time.monotonic()
 
-    def tell(step: base.Step) -> None:
+    def tell(step: base.PlanStep) -> None:
         screen.note(f"{time.monotonic() - began:5.1f} s  {step.about}")
 
     with deployments.rehearsed(model, to, name, given, tell=tell, progress=screen.note) as (receipt, stage):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli.arguments import Choice, Model
+from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag, with_flags
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -29,7 +29,7 @@ With = Annotated[str | None, flag("--with PROGRAM", "docker or podman; what answ
 
 
 def build(
-    model: Model,
+    model: ModelArgument,
     tag: Annotated[str, flag("--tag -t NAME:TAG", "What it is called here.")],
     oci: Annotated[Path | None, flag("--oci DIR", "Write it as an OCI image layout too, into a new folder.")] = None,
     *,
@@ -100,7 +100,7 @@ def run(
 
 
 def dockerfile(
-    model: Model,
+    model: ModelArgument,
     output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
     options_platforms: Annotated[str, flag("--platform PLATFORM", "linux/amd64 or linux/arm64.")] = "linux/amd64",
     *,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from likewise import deployments
-from likewise.cli.arguments import Choice, Model
+from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -19,7 +19,7 @@ from likewise.targets.base import BATCH
 
 
 def transform(
-    model: Model,
+    model: ModelArgument,
     source: Annotated[str, argument("INPUT", "s3://bucket/prefix of CSV or JSON lines.")],
     output: Annotated[str, flag("--output -o OUTPUT", "s3://bucket/prefix for `.out` files.")],
     to: Annotated[str, flag("--to -t TARGET", "sagemaker:/REGION")],

@@ -11,7 +11,7 @@ from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
-from likewise.cli.arguments import Model, TrustFlag
+from likewise.cli.arguments import ModelArgument, TrustFlag
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def bundle(
-    model: Model,
+    model: ModelArgument,
     output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
     reference: Annotated[
         list[str] | None,
@@ -57,7 +57,7 @@ def bundle(
 
 
 def inspect(
-    model: Model,
+    model: ModelArgument,
     measure: Annotated[
         bool, flag("--measure", "Time its engines on this machine first, and remember that here.")
     ] = False,
@@ -93,7 +93,7 @@ def trust(
     screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", shown)
 
 
-def _trusted(entry: trust_list.Entry) -> str:
+def _trusted(entry: trust_list.TrustEntry) -> str:
     if entry.store is None:
         return "bundle" if entry.prefix.startswith("sha256:") else "URIs that begin so"
     return f"URIs that begin so, in {entry.store}" + ("" if entry.counts else " (not the store that is asked now)")

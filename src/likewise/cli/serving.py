@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from likewise import api
-from likewise.batch import Report, ScoreOptions
-from likewise.cli.arguments import Choice, Model
+from likewise.batch import JobReport, ScoreOptions
+from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
@@ -53,7 +53,7 @@ def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
 
 
 def score(
-    model: Model,
+    model: ModelArgument,
     source: Annotated[
         str, argument("INPUT", "CSV, JSON lines or Parquet: a file, a folder, a glob, or the like at s3://.")
     ],
@@ -73,7 +73,7 @@ def score(
     screen.result({"output": output, **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise))
 
 
-def _facts(report: Report, output: str, row_wise: bool) -> list[tuple[str, str]]:
+def _facts(report: JobReport, output: str, row_wise: bool) -> list[tuple[str, str]]:
     rate = report.rows_in / report.seconds if report.seconds else 0.0
     windowed = [("note", "rows were scored in windows, though the model does not declare them independent")]
     return [

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli.arguments import Choice, Model
+from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import flag
 from likewise.cli.screen import Screen
 from likewise.parity import Parity, PlaceParity, VerifyOptions
@@ -16,7 +16,7 @@ DIFFER = 3  # the exit code
 
 
 def verify(
-    model: Model,
+    model: ModelArgument,
     against: Annotated[
         list[str],
         flag(

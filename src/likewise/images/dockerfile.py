@@ -9,7 +9,7 @@ from pathlib import Path
 from likewise.bundles.open import Bundle
 from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.images.build import PORT, USER, ImageOptions, Parts, Report, make_parts, silent
+from likewise.images.build import PORT, USER, ImageOptions, OnProgress, Parts, make_parts, silent
 from likewise.images.environment import ENTRYPOINT, SERVE
 from likewise.images.store import Store
 
@@ -21,7 +21,7 @@ def write_dockerfile(
     options: ImageOptions | None = None,
     *,
     store: Store | None = None,
-    report: Report = silent,
+    report: OnProgress = silent,
 ) -> Parts:
     """`Dockerfile`, `environment.tar.gz` and `bundle.tar.gz` in the new or empty `folder`.
 

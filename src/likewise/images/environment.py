@@ -16,7 +16,7 @@ from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
 from likewise.images.base import Base
-from likewise.images.layers import Entry, make_layer
+from likewise.images.layers import LayerEntry, make_layer
 from likewise.images.store import Part
 from likewise.images.wheels import Wheel, Wheels, lock_text
 from likewise.shipping.environment import OURS, PACKAGE
@@ -60,17 +60,17 @@ def environment_layer(
 
 def _entries(
     base: Base, wheels: Wheels, locked: Sequence[Wheel], left_out: Mapping[str, Sequence[str]]
-) -> Iterator[Entry]:
-    yield Entry(f"{BIN}/python", target=base.python)
+) -> Iterator[LayerEntry]:
+    yield LayerEntry(f"{BIN}/python", target=base.python)
     words = " ".join((*ENTRYPOINT, SERVE))
-    yield Entry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {words}\n".encode(), executable=True)
-    yield Entry.of(f"{HOME}/environment.lock", lock_text(locked).encode())
+    yield LayerEntry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {words}\n".encode(), executable=True)
+    yield LayerEntry.of(f"{HOME}/environment.lock", lock_text(locked).encode())
     for wheel in locked:
         yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, left_out), base.minor)
     yield from with_byte_code(_ours(site(base.minor)), base.minor)
 
 
-def once(entries: Iterable[Entry]) -> Iterator[Entry]:
+def once(entries: Iterable[LayerEntry]) -> Iterator[LayerEntry]:
     """The first of each name: distributions may hold the same files, and Docker refuses a layer that has one twice."""
     seen: set[str] = set()
     for entry in entries:
@@ -79,7 +79,7 @@ def once(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield entry
 
 
-def _unpacked(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> Iterator[Entry]:
+def _unpacked(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> Iterator[LayerEntry]:
     """The files of a wheel where an installer would put them, but for scripts, headers and the list of files."""
     source = need("installer.sources", extra="images").WheelFile
     utils = need("packaging.utils", extra="images")
@@ -95,10 +95,10 @@ def _unpacked(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> 
         raise EngineUnavailable(f"the wheel {path.name} cannot be read: {error}", remedy="build it anew") from error
 
 
-def _sized(name: str, stream: BinaryIO, size: str, *, executable: bool) -> Entry:
+def _sized(name: str, stream: BinaryIO, size: str, *, executable: bool) -> LayerEntry:
     if size.isdecimal():
-        return Entry(name, stream, int(size), executable)
-    return Entry.of(name, stream.read(), executable=executable)
+        return LayerEntry(name, stream, int(size), executable)
+    return LayerEntry.of(name, stream.read(), executable=executable)
 
 
 def _place(name: str, data: str, minor: int) -> str:
@@ -112,21 +112,21 @@ def _place(name: str, data: str, minor: int) -> str:
     return f"{place}/{rest}" if place else ""
 
 
-def _ours(where: str) -> Iterator[Entry]:
+def _ours(where: str) -> Iterator[LayerEntry]:
     """Our own package as it is here, and what tells its version."""
     for path in package_files(PACKAGE):
         data = path.read_bytes()
-        yield Entry.of(f"{where}/{OURS}/{path.relative_to(PACKAGE).as_posix()}", data)
+        yield LayerEntry.of(f"{where}/{OURS}/{path.relative_to(PACKAGE).as_posix()}", data)
     held = importlib.metadata.distribution(OURS)
     for name in ("METADATA", "entry_points.txt"):
         if text := held.read_text(name):
-            yield Entry.of(f"{where}/{OURS}-{held.version}.dist-info/{name}", text.encode())
+            yield LayerEntry.of(f"{where}/{OURS}-{held.version}.dist-info/{name}", text.encode())
 
 
 # --- byte code -------------------------------------------------------------------------------------------------------
 
 
-def with_byte_code(entries: Iterable[Entry], minor: int) -> Iterator[Entry]:
+def with_byte_code(entries: Iterable[LayerEntry], minor: int) -> Iterator[LayerEntry]:
     """Each module followed by its byte code, so that a start on a read-only disk compiles nothing.
 
     Only where this is the Python that the image has: no other can write its byte code.
@@ -136,10 +136,10 @@ def with_byte_code(entries: Iterable[Entry], minor: int) -> Iterator[Entry]:
             yield entry
             continue
         data = entry.stream.read()
-        yield Entry(entry.name, io.BytesIO(data), len(data), entry.executable)
+        yield LayerEntry(entry.name, io.BytesIO(data), len(data), entry.executable)
         if (code := byte_code(data, f"/{entry.name}")) is not None:
             path = PurePosixPath(entry.name)
-            yield Entry.of(f"{path.parent}/__pycache__/{path.stem}.{sys.implementation.cache_tag}.pyc", code)
+            yield LayerEntry.of(f"{path.parent}/__pycache__/{path.stem}.{sys.implementation.cache_tag}.pyc", code)
 
 
 def byte_code(source: bytes, name: str) -> bytes | None:

@@ -28,7 +28,7 @@ _ELF_LITTLE = b"\x7fELF\x02\x01"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LayerEntry:
     """A file, whose `stream` can seek and is read when its turn comes, or a link to `target`.
 
     name: relative, with slashes.
@@ -41,19 +41,19 @@ class Entry:
     target: str = ""
 
     @classmethod
-    def of(cls, name: str, data: bytes, *, executable: bool = False) -> Entry:
+    def of(cls, name: str, data: bytes, *, executable: bool = False) -> LayerEntry:
         """A small file."""
         return cls(name, io.BytesIO(data), len(data), executable)
 
 
-def files_under(root: str, files: Iterable[tuple[str, Path]]) -> Iterator[Entry]:
+def files_under(root: str, files: Iterable[tuple[str, Path]]) -> Iterator[LayerEntry]:
     """Files of this disk, below `root` in the image, in the order that they come in."""
     for name, path in files:
         with path.open("rb") as stream:
-            yield Entry(f"{root}/{name}", stream, path.stat().st_size)
+            yield LayerEntry(f"{root}/{name}", stream, path.stat().st_size)
 
 
-def make_layer(store: Store, entries: Iterable[Entry], platform: Platform, *, level: int) -> Layer:
+def make_layer(store: Store, entries: Iterable[LayerEntry], platform: Platform, *, level: int) -> Layer:
     """Write `entries`, in their order, as a layer: owned by root, readable by all, of no time.
 
     level: of gzip; 0 stores. Raises EngineUnavailable for a compiled file of another CPU, and UnsafeArchive.
@@ -89,7 +89,7 @@ def _add_parents(tar: tarfile.TarFile, name: str, folders: set[str]) -> None:
             tar.addfile(member)
 
 
-def _add(tar: tarfile.TarFile, entry: Entry, platform: Platform) -> None:
+def _add(tar: tarfile.TarFile, entry: LayerEntry, platform: Platform) -> None:
     member = tarfile.TarInfo(entry.name)
     member.mode = 0o755 if entry.executable else 0o644
     if entry.target:

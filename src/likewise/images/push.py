@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from likewise.core.digests import PREFIX
 from likewise.core.errors import AlreadyDeployed, InputInvalid, WrongUsage
-from likewise.images.build import Report, silent
+from likewise.images.build import OnProgress, silent
 from likewise.images.credentials import Credentials
 from likewise.images.oci import INDEXES, MANIFESTS, Descriptor, ImageName, parse_name
 from likewise.images.registry import Registry, push_scope
@@ -35,7 +35,7 @@ def push_image(
     *,
     store: Store | None = None,
     credentials: Credentials | None = None,
-    report: Report = silent,
+    report: OnProgress = silent,
     wait_s: float = 0.5,
 ) -> Pushed:
     """Push the image called `name` here `to` REGISTRY/NAME[:TAG].

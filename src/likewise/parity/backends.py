@@ -26,7 +26,7 @@ from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
 from likewise.parity.client import Post, by_request, in_rows
-from likewise.parity.compare import Refused
+from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
 from likewise.parity.verify_options import VerifyOptions
 from likewise.server.auth import authorization
@@ -42,7 +42,7 @@ def here(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
     with closing(bundle.engine()) as engine:
         call = decode(golden.body(0, len(golden)), None, bundle.signature)
         results = answers(engine, call.items(engine.spec.row_wise))
-        values = [Refused(r.error.code) if isinstance(r, Failed) else _plain(r.value) for r in results]
+        values = [RefusedRow(r.error.code) if isinstance(r, Failed) else _plain(r.value) for r in results]
         by_row = call.by_row(engine.spec.row_wise)
         return engine.spec.label, values if by_row else in_rows(values[0], len(golden))
 
@@ -123,7 +123,7 @@ def _scored(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
         api.score(bundle, source, output, options=ScoreOptions(runner=runner, column=mapping))
         with output.open(encoding="utf-8") as stream:
             said = {record[ROW]: record[PREDICTIONS] for record in map(json.loads, stream)}
-    return [said.get(number, Refused("QUARANTINED")) for number in range(len(golden))]
+    return [said.get(number, RefusedRow("QUARANTINED")) for number in range(len(golden))]
 
 
 # --- plain MLflow ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
 from likewise.engine.engine_options import EngineOptions
 from likewise.parity.backends import here, there
-from likewise.parity.compare import Difference, Refused, distance, shown
+from likewise.parity.compare import Difference, RefusedRow, distance, shown
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.parity.verify_options import VerifyOptions
 
@@ -125,7 +125,7 @@ def _compared(
         same=len(pairs) - len(close) - len(differ),
         close=len(close),
         differ=len(differ),
-        refused=sum(isinstance(a, Refused) and isinstance(b, Refused) for a, b in pairs),
+        refused=sum(isinstance(a, RefusedRow) and isinstance(b, RefusedRow) for a, b in pairs),
         largest=max(close, default=0.0),
         seconds=seconds,
         first=tuple(Difference(row, shown(pairs[row][0]), shown(pairs[row][1])) for row in differ[:MOST_SHOWN]),
@@ -133,7 +133,7 @@ def _compared(
 
 
 def _alike(a: object, b: object) -> bool:
-    return a == b or (isinstance(a, Refused) and isinstance(b, Refused))
+    return a == b or (isinstance(a, RefusedRow) and isinstance(b, RefusedRow))
 
 
 def _paired(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from likewise.core.errors import DeployFailed
-from likewise.parity.compare import Refused
+from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
 from likewise.targets.base import Answer
 
@@ -50,7 +50,7 @@ def _answer(reply: Answer, where: str) -> object:
     if reply.status == 200:
         return said["predictions"] if isinstance(said, dict) and "predictions" in said else said
     if reply.status in REFUSALS and isinstance(said, dict) and "error_code" in said:
-        return Refused(str(said["error_code"]))
+        return RefusedRow(str(said["error_code"]))
     raise _not_a_model(reply, where)
 
 

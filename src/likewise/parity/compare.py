@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedRow:
     """A row that a place would not answer. code: its own word for why; refusals agree whatever their codes."""
 
     code: str
@@ -33,8 +33,8 @@ def distance(here: object, there: object, tolerance: float) -> float | None:
     Numbers are close within `tolerance`, relatively where they are larger than 1. Text that holds a JSON document is
     compared as that document where it is not the same to the letter: probabilities in it may be close.
     """
-    if isinstance(here, Refused) or isinstance(there, Refused):
-        return 0.0 if isinstance(here, Refused) and isinstance(there, Refused) else None
+    if isinstance(here, RefusedRow) or isinstance(there, RefusedRow):
+        return 0.0 if isinstance(here, RefusedRow) and isinstance(there, RefusedRow) else None
     if _is_number(here) and _is_number(there):
         return _apart(float(here), float(there), tolerance)  # type: ignore[arg-type]
     if isinstance(here, str) and isinstance(there, str):
@@ -50,7 +50,7 @@ def distance(here: object, there: object, tolerance: float) -> float | None:
 
 def shown(answer: object) -> str:
     """An answer in a line."""
-    if isinstance(answer, Refused):
+    if isinstance(answer, RefusedRow):
         return f"refused: {answer.code}"
     text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.format import Environment
+from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
@@ -33,7 +33,9 @@ def read_model(folder: Path) -> ModelFacts:
         row_wise=_row_wise(declared.get("row_wise"), folder),
         references=_references(declared, pipeline, folder),
         pipeline=pipeline,
-        environment=Environment(str(pyfunc.get("python_version") or platform.python_version()), _requirements(folder)),
+        environment=LoggedEnvironment(
+            str(pyfunc.get("python_version") or platform.python_version()), _requirements(folder)
+        ),
     )
     if not facts.kinds():
         raise ModelInvalid(

@@ -23,13 +23,13 @@ from likewise.server.auth import Tokens
 from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
 from likewise.server.error_responses import on_http_error
-from likewise.server.invocations import Scoring
+from likewise.server.invocations import InvocationHandler
 from likewise.server.metrics import Metrics
 from likewise.server.middleware import Front
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
 from likewise.server.server_options import ServerOptions
-from likewise.server.service import Service
+from likewise.server.service import ModelService
 from likewise.server.v2 import V2
 from likewise.wire import JSON
 
@@ -56,9 +56,9 @@ def create_app(
     plane = PlaneOptions(
         deadline_s=options.deadline_s, queue_tokens=options.queue_tokens, cache_bytes=options.cache_bytes
     )
-    service = Service(open_engine, model, plane, metrics)
+    service = ModelService(open_engine, model, plane, metrics)
     log = AccessLog() if options.access_log else None
-    invocations = Scoring(service, options, codec or mlflow_codec(model.signature))
+    invocations = InvocationHandler(service, options, codec or mlflow_codec(model.signature))
     all_routes = [
         *routes,
         Route("/invocations", invocations, methods=["POST"]),
@@ -103,7 +103,7 @@ _ASSETS = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may l
 class _Pages:
     """What is only read."""
 
-    service: Service
+    service: ModelService
     counted: Metrics
     options: ServerOptions
 

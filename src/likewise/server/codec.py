@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 
 from likewise.core.signature import Signature
-from likewise.wire import JSON, Call, Decoder, encode
+from likewise.wire import JSON, DecodedRequest, Decoder, encode
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -24,7 +24,7 @@ class Encoded(NamedTuple):
 Encoder = Callable[[object], Encoded]
 """From the predictions of one call to its answer."""
 
-Codec = Callable[[bytes, Headers], tuple[Call, Encoder]]
+Codec = Callable[[bytes, Headers], tuple[DecodedRequest, Encoder]]
 """From a request's body and headers to the call, and to the encoder of its answer; both may run in any thread."""
 
 
@@ -32,7 +32,7 @@ def mlflow_codec(signature: Signature) -> Codec:
     """MLflow's scoring protocol: answered as JSON, in the form of the request."""
     decode = Decoder(signature)
 
-    def read(body: bytes, headers: Headers) -> tuple[Call, Encoder]:
+    def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         call = decode(body, headers.get("content-type"))
         return call, lambda predictions: Encoded(encode(call.form, predictions))
 

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from likewise.server.body import read_body
 from likewise.server.codec import Codec, Encoded
 from likewise.server.server_options import ServerOptions
-from likewise.server.service import Service
+from likewise.server.service import ModelService
 from likewise.wire import PARQUET
 
 T = TypeVar("T")
@@ -25,13 +25,13 @@ WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing t
 
 
 @dataclass(eq=False)
-class Scoring:
+class InvocationHandler:
     """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect.
 
     check: raises for a request that is refused whatever its body.
     """
 
-    service: Service
+    service: ModelService
     options: ServerOptions
     codec: Codec
     check: Callable[[Scope], None] | None = None

@@ -19,7 +19,7 @@ from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
 from likewise.server.error_responses import error_answer
 from likewise.server.metrics import Metrics
-from likewise.server.service import Service, State
+from likewise.server.service import ModelService, ServiceState
 
 logger = logging.getLogger("likewise.server")
 
@@ -40,7 +40,7 @@ class Front:
     """Wraps the app. `hot` are handlers by path that go past the app's own routing, because they are asked most."""
 
     app: ASGIApp
-    service: Service
+    service: ModelService
     metrics: Metrics
     hot: Mapping[str, ASGIApp]
     tokens: Tokens | None
@@ -71,7 +71,7 @@ class Front:
         if exchange.status:
             raise error
         if isinstance(error, asyncio.CancelledError):  # the server stops, and waits no longer for this answer
-            if self.service.state is not State.DRAINING:
+            if self.service.state is not ServiceState.DRAINING:
                 raise error
             error = Draining("the server stopped before the model had answered", remedy="send it to another server")
         if not isinstance(error, Exception):
@@ -109,7 +109,7 @@ class _Exchange:
 
     __slots__ = ("_send", "_service", "began", "bytes_out", "headers", "request_id", "status")
 
-    def __init__(self, scope: Scope, send: Send, service: Service) -> None:
+    def __init__(self, scope: Scope, send: Send, service: ModelService) -> None:
         self.began = time.perf_counter()
         self.headers = Headers(scope=scope)
         self.request_id = _request_id(self.headers)

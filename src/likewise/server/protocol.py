@@ -13,7 +13,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from likewise.server.error_responses import error_body
-from likewise.server.request_head import SLICE_BYTES, LimitedHead, Refused
+from likewise.server.request_head import SLICE_BYTES, HeadRefused, LimitedHead
 from likewise.server.server_options import ServerOptions
 from likewise.wire import JSON
 
@@ -61,7 +61,7 @@ class LimitedProtocol(LimitedHead):
     _unsent = 0
     _running: RequestResponseCycle | None = None
     _held = b""
-    _refusal: Refused | None = None  # to be sent when the requests before it are answered
+    _refusal: HeadRefused | None = None  # to be sent when the requests before it are answered
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class LimitedProtocol(LimitedHead):
     def _answering(self) -> bool:
         return bool(self.pipeline) or (self._running is not None and not self._running.response_complete)
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: HeadRefused) -> None:
         """Take nothing more; answer `refused`, after the requests that came before it, and close."""
         logger.info("refused a request from %s: %s", self.client, refused)
         self.tell_refused(refused.status)
@@ -148,7 +148,7 @@ class LimitedProtocol(LimitedHead):
             self._hang_up(self.cycle)
             self._running = None
 
-    def _send(self, refused: Refused) -> None:
+    def _send(self, refused: HeadRefused) -> None:
         body = error_body(refused.error)
         headers = [
             *self.server_state.default_headers,
@@ -201,7 +201,7 @@ class LimitedProtocol(LimitedHead):
             self._close()
             return
         self.refuse(
-            Refused(
+            HeadRefused(
                 f"the request's headers did not arrive within {self.header_s:g} s",
                 remedy="send them at once",
                 status=408,

@@ -18,7 +18,7 @@ _REQUEST_LINE = len("  HTTP/1.1\r\n")
 _FIELD = len(": \r\n")
 
 
-class Refused(Exception):
+class HeadRefused(Exception):
     """What ends the parsing of a request: the status and the error of its answer."""
 
     def __init__(self, cause: str, *, remedy: str, status: int = BadRequest.status) -> None:
@@ -27,14 +27,16 @@ class Refused(Exception):
         self.error = BadRequest(cause, remedy=remedy)
 
 
-def malformed(cause: str) -> Refused:
+def malformed(cause: str) -> HeadRefused:
     """A 400 for what is not HTTP/1.1."""
-    return Refused(f"this is no HTTP/1.1 request: {cause}", remedy="send HTTP/1.1, unencrypted, with any HTTP library")
+    return HeadRefused(
+        f"this is no HTTP/1.1 request: {cause}", remedy="send HTTP/1.1, unencrypted, with any HTTP library"
+    )
 
 
-def _reason(error: httptools.HttpParserError) -> Refused:
+def _reason(error: httptools.HttpParserError) -> HeadRefused:
     raised = error.__context__  # by a callback
-    if isinstance(raised, Refused):
+    if isinstance(raised, HeadRefused):
         return raised
     return malformed("its address cannot be read" if raised else str(error))
 
@@ -52,7 +54,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
     _silent_bytes = 0  # parsed since then, but for its first and last slice: what headers and trailers collect
 
     @abstractmethod
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, refused: HeadRefused) -> None:
         """Take nothing more; answer, and close."""
 
     def parse(self, data: bytes) -> None:
@@ -91,7 +93,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
         if self.in_body:
             return  # a trailer must not pass for a header
         if len(self.headers) >= MAX_HEADERS:
-            raise Refused(f"the request has more than {MAX_HEADERS} headers", remedy="send fewer", status=431)
+            raise HeadRefused(f"the request has more than {MAX_HEADERS} headers", remedy="send fewer", status=431)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -130,8 +132,8 @@ class LimitedHead(HttpToolsProtocol, ABC):
         fields = sum(len(name) + len(value) + _FIELD for name, value in self.headers)
         return _REQUEST_LINE + len(self.parser.get_method()) + len(self.url) + fields
 
-    def _too_large(self) -> Refused:
-        return Refused(
+    def _too_large(self) -> HeadRefused:
+        return HeadRefused(
             f"the request line and headers have more than the {self.header_bytes:,} bytes that this server takes",
             remedy="send less in the address and headers; the rows belong in the body",
             status=431,

@@ -21,7 +21,7 @@ from likewise.server.metrics import Metrics
 from likewise.server.port import listen, url_of
 from likewise.server.protocol import limited_protocol
 from likewise.server.server_options import ServerOptions
-from likewise.server.service import Service, State
+from likewise.server.service import ModelService, ServiceState
 
 OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more
 SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
@@ -49,7 +49,7 @@ def run(
     `on_left` is told, and ends as soon as its connections are answered.
     """
     options = options or ServerOptions()
-    service: Service = app.state.service
+    service: ModelService = app.state.service
     _raise_file_limit()
     guarded = options.insecure or options.token_file is not None
     sock = listener or listen(options.host, options.port, guarded=guarded)
@@ -70,7 +70,7 @@ def run(
 
 
 def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.Config:
-    service: Service = app.state.service
+    service: ModelService = app.state.service
     metrics: Metrics = app.state.metrics
     return uvicorn.Config(
         served,
@@ -91,7 +91,7 @@ def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.
     )
 
 
-def _warm_first(app: ASGIApp, service: Service) -> ASGIApp:
+def _warm_first(app: ASGIApp, service: ModelService) -> ASGIApp:
     """`app`, whose start ends when the model is warm, or fails; the listener is opened after that."""
 
     async def warm(scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,11 +105,11 @@ def _warm_first(app: ASGIApp, service: Service) -> ASGIApp:
     return warm
 
 
-async def _is_warm(service: Service) -> bool:
+async def _is_warm(service: ModelService) -> bool:
     """Once it is decided: a failure and a signal say no."""
-    while service.state is State.LOADING and not (service.failure or service.problem):
+    while service.state is ServiceState.LOADING and not (service.failure or service.problem):
         await asyncio.sleep(LOOK_S)
-    return service.state is State.READY
+    return service.state is ServiceState.READY
 
 
 def _raise_file_limit() -> None:
@@ -136,7 +136,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        service: Service,
+        service: ModelService,
         linger_s: float,
         on_listening: Announce | None,
         on_ready: Announce | None,
@@ -176,7 +176,7 @@ class _Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if self._handing_over and self._draining_since is None:
             self._leave()
-        if not self._settled and self._service.state is State.READY:
+        if not self._settled and self._service.state is ServiceState.READY:
             self._settled = True
             _keep_what_is_loaded()
             if self._on_ready is not None:

@@ -12,14 +12,14 @@ from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotRea
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
 from likewise.server.model import ServedModel
-from likewise.wire import Call, Decoder
+from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
 RELEASE_S = 1.0  # for what still runs in the engine when the server stops: nobody waits for it any more
 
 
-class State(Enum):
+class ServiceState(Enum):
     """Where the service stands."""
 
     LOADING = "loading"
@@ -27,7 +27,7 @@ class State(Enum):
     DRAINING = "draining"
 
 
-class Service:
+class ModelService:
     """One engine, opened by `open_engine` in a thread of its own, behind a data plane.
 
     failure: why the engine did not load.  problem: why it is not ready although it did (its warm-up failed).
@@ -45,7 +45,7 @@ class Service:
         self.failure: LikewiseError | None = None
         self.problem: LikewiseError | None = None
         self.engine_label = "loading"
-        self.state = State.LOADING
+        self.state = ServiceState.LOADING
         self._open_engine = open_engine
         self._options = options
         self._observer = observer
@@ -79,13 +79,13 @@ class Service:
         self.engine_label = engine.spec.label
         self._plane = DataPlane(engine, self._options, observer=self._observer)
         self.problem = await self._warm_up()
-        if self.problem is None and self.state is State.LOADING:
-            self.state = State.READY
+        if self.problem is None and self.state is ServiceState.LOADING:
+            self.state = ServiceState.READY
         self.headers = self._headers()
 
     def drain(self) -> None:
         """Not ready from now on; requests are answered until `stop`."""
-        self.state = State.DRAINING
+        self.state = ServiceState.DRAINING
         self.headers = self._headers()
 
     async def stop(self) -> None:
@@ -100,23 +100,23 @@ class Service:
 
     def check_ready(self) -> None:
         """NotReady, with the reason, unless the service is ready."""
-        if self.state is State.READY:
+        if self.state is ServiceState.READY:
             return
-        if self.state is State.DRAINING:
+        if self.state is ServiceState.DRAINING:
             raise NotReady("the server is stopping", remedy="send requests to another server")
         known = self.failure or self.problem
         if known is not None:
             raise NotReady(f"the model cannot answer: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="ask again in a moment")
 
-    async def predict(self, call: Call) -> list[Result]:
+    async def predict(self, call: DecodedRequest) -> list[Result]:
         """One result a row where the call is answered by row, else one for the whole.  Raises NotReady."""
         if self._plane is None:
             self.check_ready()
             raise NotReady("the model is being loaded", remedy="ask again in a moment")
         return await self._plane.submit(call.items(self._row_wise))
 
-    def predictions(self, call: Call, results: list[Result]) -> object:
+    def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
         """The predictions of one call; raises the error of the first row that has none.
 
         ModelFailed where the model raises on each of several different rows, or on the whole of them where it is not
@@ -129,7 +129,7 @@ class Service:
             values.append(result.value)
         return values if call.by_row(self._row_wise) else values[0]
 
-    def _refusal(self, row: int, call: Call, results: list[Result]) -> LikewiseError:
+    def _refusal(self, row: int, call: DecodedRequest, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
@@ -140,7 +140,7 @@ class Service:
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
 
-    def _broken(self, call: Call) -> bool:
+    def _broken(self, call: DecodedRequest) -> bool:
         """Whether a model that raised on a whole call is itself at fault.
 
         Several different rows cannot all be; of a request that is one item, only one row may be, so there the model's
@@ -155,7 +155,7 @@ class Service:
         none is closed under a request just sent.
         """
         said = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
-        if self.state is State.DRAINING:
+        if self.state is ServiceState.DRAINING:
             said.append(("connection", "close"))
         return [(name.encode(), value.encode("latin-1", "replace")) for name, value in said]
 

@@ -10,24 +10,24 @@ from starlette.types import Scope
 
 from likewise.core.errors import RouteNotFound
 from likewise.server.codec import Encoded, Encoder
-from likewise.server.invocations import Scoring
+from likewise.server.invocations import InvocationHandler
 from likewise.server.model import likewise_version
 from likewise.server.server_options import ServerOptions
-from likewise.server.service import Service
-from likewise.wire import Call
+from likewise.server.service import ModelService
+from likewise.wire import DecodedRequest
 from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata
 
 
 class V2:
     """One model, under its short name, with or without its version."""
 
-    def __init__(self, service: Service, options: ServerOptions) -> None:
+    def __init__(self, service: ModelService, options: ServerOptions) -> None:
         self._service = service
         self._options = options
 
     def routes(self) -> list[Route]:
         """Server, health, model, infer."""
-        infer = Scoring(self._service, self._options, self.infer_codec, self.check_name)
+        infer = InvocationHandler(self._service, self._options, self.infer_codec, self.check_name)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
             for version in ("", "/versions/{version}")
@@ -72,7 +72,7 @@ class V2:
         self._service.check_ready()
         return JSONResponse({"name": self._service.model.model_name, "ready": True})
 
-    def infer_codec(self, body: bytes, headers: Headers) -> tuple[Call, Encoder]:
+    def infer_codec(self, body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         """One inference, JSON or with binary tensors."""
         model = self._service.model
         call = decode_infer(body, headers.get(HEADER_LENGTH), model.signature)

@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class PackedEnvironment:
     """Installed packages, for the Python and the platform that `here` tells.
 
     distributions: by canonical name. key: digest of our own sources and of every other distribution's RECORD, which
@@ -51,7 +51,7 @@ class Environment:
         return kept(path, lambda stage: pack(dict(_files(self.distributions, PACKAGE)), stage))
 
 
-def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environment:
+def environment(requirements: Iterable[str], theirs: frozenset[str]) -> PackedEnvironment:
     """`requirements` (`likewise[openvino]`) and all that they need, but for `theirs`, which every worker has.
 
     Raises MissingExtra (something is not installed here), WrongUsage (something is installed from a working copy).
@@ -60,7 +60,7 @@ def environment(requirements: Iterable[str], theirs: frozenset[str]) -> Environm
     own = package_digest(PACKAGE)
     records = {name: sha256_bytes(_record(name, each).encode()) for name, each in sorted(found.items())}
     key = sha256_json({"records": records, "package": own, **here()})[7:]
-    return Environment(found, key, own)
+    return PackedEnvironment(found, key, own)
 
 
 def closure(

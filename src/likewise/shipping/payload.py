@@ -15,7 +15,7 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.rates import by_speed, known_rates
-from likewise.shipping.environment import Environment, environment, kept
+from likewise.shipping.environment import PackedEnvironment, environment, kept
 
 
 def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> EngineEntry:
@@ -37,7 +37,7 @@ def trusted_engine(bundle: Bundle, model: ModelSpec) -> EngineEntry:
     return entry
 
 
-def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) -> Environment:
+def environment_of(bundle: Bundle, engine: EngineEntry, theirs: frozenset[str]) -> PackedEnvironment:
     """What `engine` needs, and the model's own requirements where it runs code; raises what `environment` does.
 
     theirs: packages that every worker has.

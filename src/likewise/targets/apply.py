@@ -13,9 +13,9 @@ from typing import Any
 
 from likewise.core.errors import Busy, LikewiseError
 from likewise.receipts import Receipts, Run
-from likewise.targets.base import FROM, Outputs, Plan, Receipt, Step, Target
+from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
 
-Tell = Callable[[Step], None]
+Tell = Callable[[PlanStep], None]
 
 
 def apply(plan: Plan, target: Target, receipts: Receipts, tell: Tell = lambda _: None) -> Receipt | None:

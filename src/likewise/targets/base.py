@@ -28,12 +28,16 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed
+from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
 
-Json = Any  # what JSON can say: a plan and a receipt are stored as such
-Outputs = Mapping[str, Json]
+_OLD_NAMES = {"Job": "TransformJob", "Json": "JsonValue", "State": "DeploymentState", "Step": "PlanStep"}
+__getattr__ = renamed(__name__, _OLD_NAMES)
+
+JsonValue = Any  # what JSON can say: a plan and a receipt are stored as such
+Outputs = Mapping[str, JsonValue]
 Verb = Literal["create", "update", "delete"]
-State = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
+DeploymentState = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
 """degraded: it answers, with fewer replicas than were asked for."""
 
 
@@ -55,7 +59,7 @@ def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlanStep:
     """One thing that a target does.
 
     id: unique in its plan. action: what the target calls it. about: the same for people, in a line. params: may hold
@@ -65,13 +69,13 @@ class Step:
     id: str
     action: str
     about: str
-    params: Mapping[str, Json] = field(default_factory=dict)
+    params: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 FROM = "$from"
 
 
-def output_of(step: str, key: str) -> dict[str, Json]:
+def output_of(step: str, key: str) -> dict[str, JsonValue]:
     """In a step's params: the value `key` of what the step `step` gave."""
     return {FROM: [step, key]}
 
@@ -88,25 +92,25 @@ class Plan:
     name: str
     verb: Verb
     model: ModelSpec | None
-    options: Mapping[str, Json]
-    steps: tuple[Step, ...]
+    options: Mapping[str, JsonValue]
+    steps: tuple[PlanStep, ...]
 
     @property
     def key(self) -> str:
         """The digest of all of it: two equal plans are one."""
         return sha256_json(self.as_dict())
 
-    def as_dict(self) -> dict[str, Json]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """As `--plan --json` prints it."""
         said = {name: getattr(self, name) for name in self.__slots__}
         model = None if self.model is None else self.model.as_dict()
         return {**said, "model": model, "options": dict(self.options), "steps": [asdict(step) for step in self.steps]}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Json]) -> Self:
+    def from_dict(cls, said: Mapping[str, JsonValue]) -> Self:
         """What `as_dict` gave."""
         model = None if said["model"] is None else ModelSpec.from_dict(said["model"])
-        steps = tuple(Step(**step) for step in said["steps"])
+        steps = tuple(PlanStep(**step) for step in said["steps"])
         return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
 
 
@@ -129,29 +133,29 @@ class Receipt:
     target: str
     name: str
     model: ModelSpec
-    options: Mapping[str, Json]
+    options: Mapping[str, JsonValue]
     outputs: Mapping[str, Outputs]
     created: str
     updated: str
-    previous: Mapping[str, Json] | None = None
+    previous: Mapping[str, JsonValue] | None = None
 
-    def as_dict(self) -> dict[str, Json]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """For the store and for `--json`."""
         return {**{name: getattr(self, name) for name in self.__slots__}, "model": self.model.as_dict()}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Json]) -> Self:
+    def from_dict(cls, said: Mapping[str, JsonValue]) -> Self:
         """What `as_dict` gave."""
         return cls(**{**said, "model": ModelSpec.from_dict(said["model"])})
 
-    def output(self, key: str) -> Json:
+    def output(self, key: str) -> JsonValue:
         """The value `key` of the last step that gave one; KeyError."""
         for given in reversed(list(self.outputs.values())):
             if key in given:
                 return given[key]
         raise KeyError(key)
 
-    def shown(self) -> dict[str, Json]:
+    def shown(self) -> dict[str, JsonValue]:
         """The outputs that SHOWN names, each of the last step that gave it."""
         return {key: value for given in self.outputs.values() for key, value in given.items() if key in SHOWN}
 
@@ -164,13 +168,13 @@ class Status:
     bundle that answers there, None where nothing does, or where the target cannot know.
     """
 
-    state: State
+    state: DeploymentState
     url: str | None = None
     about: str = ""
-    details: Mapping[str, Json] = field(default_factory=dict)
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
     bundle: str | None = None
 
-    def as_dict(self) -> dict[str, Json]:
+    def as_dict(self) -> dict[str, JsonValue]:
         """For `--json`; the bundle is in the details too, where readers of earlier versions look for it."""
         return {**asdict(self), "details": {**self.details, "bundle": self.bundle}}
 
@@ -200,14 +204,14 @@ class Target(Protocol):
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """The steps, without doing any of them; current: what is to be updated or deleted, None for a creation.
 
         Raises LikewiseError where the verb cannot be done so, AlreadyDeployed where the place holds another one.
         """
         ...
 
-    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+    def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
         """Do one step, and give what later steps and the receipt need.
 
         Done before, wholly or in part, by a process that was killed: it looks first, and does only what is missing.
@@ -215,7 +219,7 @@ class Target(Protocol):
         """
         ...
 
-    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+    def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
         """Take back a step that was begun, wherever it was stopped; nothing where there is nothing to take back."""
         ...
 
@@ -260,7 +264,7 @@ class Done:
 
 
 @runtime_checkable
-class Job(Protocol):
+class TransformJob(Protocol):
     """A target that runs a model over data that lies there, and leaves nothing behind but the answers."""
 
     def job_options(self) -> Sequence[tuple[str, str, str]]:
@@ -276,7 +280,7 @@ class Job(Protocol):
         *,
         name: str,
         restart: bool,
-        tell: Callable[[Step], None],
+        tell: Callable[[PlanStep], None],
     ) -> Done:
         """Run it, or go on with what the same call had begun; one that is done is told of, unless it is to `restart`.
 

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 from likewise import deployments
 from likewise.receipts import Receipts
 from likewise.targets.apply import apply
-from likewise.targets.base import Step, Verb
+from likewise.targets.base import PlanStep, Verb
 from likewise.targets.registry import open_target
 
 RECEIPT = "the receipt"
@@ -102,7 +102,7 @@ def main(uri: str) -> None:
 def _carry_out(task: Mapping[str, Any]) -> None:
     """In the child, which ends with it."""
 
-    def before_step(step: Step) -> None:
+    def before_step(step: PlanStep) -> None:
         if step.id == task["before"]:
             _die()
 

@@ -20,7 +20,7 @@ class Form(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class DecodedRequest:
     """One request, read: its rows, fitted to the model's signature; its params; the form of its answer."""
 
     table: Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
-from likewise.wire.call import Call, Form
+from likewise.wire.call import DecodedRequest, Form
 from likewise.wire.content import CSV, PARQUET, parse_content_type
 from likewise.wire.csvtext import parse_csv
 from likewise.wire.document import KEYS, parse_document
@@ -18,7 +18,7 @@ from likewise.wire.parquet import parse_parquet
 _BODY = "the body"
 
 
-def decode(body: bytes, content_type: str | None, signature: Signature) -> Call:
+def decode(body: bytes, content_type: str | None, signature: Signature) -> DecodedRequest:
     """`Decoder(signature)(body, content_type)`, for a single request."""
     return Decoder(signature)(body, content_type)
 
@@ -31,7 +31,7 @@ class Decoder:
         self._fit = Fitter(signature)
         self._fit_params = ParamsFitter(signature)
 
-    def __call__(self, body: bytes, content_type: str | None) -> Call:
+    def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
         """Read a body as `content_type` says, fitted to the model's signature.
 
         The forms are those of MLflow 3 (`dataframe_split`, `dataframe_records`, `inputs`, `instances`, documents of
@@ -52,7 +52,7 @@ class Decoder:
             return self._without_params(parse_records(value, _BODY))
         return self._quoted(value) if isinstance(value, str) else self._plain(value)
 
-    def _plain(self, value: object) -> Call:
+    def _plain(self, value: object) -> DecodedRequest:
         if isinstance(value, list):
             return self._without_params(parse_records(value, _BODY))
         if not isinstance(value, dict):
@@ -66,7 +66,7 @@ class Decoder:
             return self._without_params(parse_split(value, _BODY))
         return parse_call(value, self._fit, self._fit_params)
 
-    def _quoted(self, text: str) -> Call:
+    def _quoted(self, text: str) -> DecodedRequest:
         """A JSON string that holds a JSON document, as `requests.post(json=df.to_json())` sends it."""
         try:
             value = parse_json(text)
@@ -80,5 +80,5 @@ class Decoder:
             return self._without_params(parse_by_label(value, self._signature))
         return self._plain(value)
 
-    def _without_params(self, frame: Frame, form: Form = Form.LEGACY) -> Call:
-        return Call(self._fit(frame), self._fit_params(None), form)
+    def _without_params(self, frame: Frame, form: Form = Form.LEGACY) -> DecodedRequest:
+        return DecodedRequest(self._fit(frame), self._fit_params(None), form)

@@ -6,7 +6,7 @@ Source: mlflow/pyfunc/utils/serving_data_parser.py and mlflow/pyfunc/scoring_ser
 from __future__ import annotations
 
 from likewise.core.items import Sent, Table
-from likewise.wire.call import Call, Form
+from likewise.wire.call import DecodedRequest, Form
 from likewise.wire.frame import Fitter, Frame
 from likewise.wire.params import ParamsFitter
 
@@ -14,14 +14,14 @@ KEYS = frozenset({"messages", "prompt", "input"})  # one of them anywhere in the
 _PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
 
 
-def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> Call:
+def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> DecodedRequest:
     """The keys that the signature names as params are params; the rest is what the model gets.
 
     Raises BadRequest where the signature has a required column that is not among the keys.
     """
     data = {key: value for key, value in body.items() if key not in fit_params}
     params = fit_params({key: value for key, value in body.items() if key in fit_params})
-    return Call(_table(data, fit), params, Form.DOCUMENT)
+    return DecodedRequest(_table(data, fit), params, Form.DOCUMENT)
 
 
 def _table(data: dict[str, object], fit: Fitter) -> Table:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from likewise.core.errors import BadRequest
 from likewise.core.items import Sent, Table
 from likewise.core.signature import Signature
-from likewise.wire.call import Call
+from likewise.wire.call import DecodedRequest
 from likewise.wire.frame import Fitter, Frame
 from likewise.wire.jsontext import shown
 from likewise.wire.pandas_json import parse_columns, parse_records, parse_split
@@ -21,13 +21,13 @@ FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 _WHOLE = frozenset({"array", "object", "map"})
 
 
-def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> Call:
+def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> DecodedRequest:
     """An object with exactly one of FORMS, and perhaps `params`; other keys beside these are ignored, as by MLflow."""
     named = [form for form in FORMS if form in body]
     if len(named) != 1:
         raise _not_one(body, named)
     form = named[0]
-    return Call(_table(form, body[form], fit), fit_params(body.get("params")))
+    return DecodedRequest(_table(form, body[form], fit), fit_params(body.get("params")))
 
 
 def _table(form: str, value: object, fit: Fitter) -> Table:

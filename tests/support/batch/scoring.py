@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from likewise.batch import Report, ScoreOptions, score
+from likewise.batch import JobReport, ScoreOptions, score
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import RowRefused
 from likewise.core.items import Item, Row
@@ -54,7 +54,9 @@ def upper(row: Row) -> dict[str, object]:
     return {"text": f"<{row.get('text')}>".upper()}
 
 
-def run_job(source: Path | str, output: Path | str, answer: Callable[[Row], object] = upper, **more: object) -> Report:
+def run_job(
+    source: Path | str, output: Path | str, answer: Callable[[Row], object] = upper, **more: object
+) -> JobReport:
     """`score` on a FunctionEngine; keywords are those of ScoreOptions, and `engine`, `signature`, `progress`."""
     engine = more.pop("engine", None) or FunctionEngine(answer)
     signature = more.pop("signature", TEXT)

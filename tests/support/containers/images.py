@@ -7,7 +7,7 @@ import struct
 import tarfile
 from pathlib import Path
 
-from likewise.images.layers import Entry, make_layer
+from likewise.images.layers import LayerEntry, make_layer
 from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor
 from likewise.images.store import Store
 
@@ -37,7 +37,7 @@ def small_base(path: Path, *, machine: int = 62, minor: int = 11, libc: str = "2
 
 def small_image(store: Store, name: str, parts: list[bytes], bundle: str = "sha256:" + "ab" * 32) -> Descriptor:
     """An image in the store, whose layers hold one file each."""
-    made = [make_layer(store, [Entry.of(f"data/{n}", part)], AMD64, level=0) for n, part in enumerate(parts)]
+    made = [make_layer(store, [LayerEntry.of(f"data/{n}", part)], AMD64, level=0) for n, part in enumerate(parts)]
     config = {
         "architecture": "amd64",
         "os": "linux",

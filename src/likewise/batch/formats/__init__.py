@@ -51,7 +51,7 @@ def counted(file: str, first: int, rows: int, offset: int) -> Chunk:
     return Chunk(file, first, [{}] * rows, {}, None, None, offset)
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """One input file, or several as one; opened as often as it is iterated.
 
     name: as messages give it. columns: names, known before the rows are read (JSON lines: of the first rows). size:
@@ -68,7 +68,7 @@ class Source(Protocol):
     def name(self) -> str: ...
 
     @property
-    def parts(self) -> Sequence[Source]:
+    def parts(self) -> Sequence[RowSource]:
         """One source a file."""
 
     @property

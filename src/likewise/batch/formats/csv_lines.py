@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
@@ -180,7 +180,7 @@ def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
 class CsvWriter:
     """The rows as text, the predictions as text or JSON, one line feed a row."""
 
-    def __init__(self, source: Source, outputs: object) -> None:  # noqa: ARG002  CSV has no types to declare
+    def __init__(self, source: RowSource, outputs: object) -> None:  # noqa: ARG002  CSV has no types to declare
         self._columns: list[str] = list(source.schema().names)
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:

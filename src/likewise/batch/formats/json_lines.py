@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
 from likewise.batch.values import as_json, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -113,7 +113,7 @@ def _parse(text: str, where: str) -> tuple[Mapping[str, object], LikewiseError |
 class JsonLinesWriter:
     """Lines of JSON lines as they were read; rows of other formats as objects."""
 
-    def __init__(self, source: Source, outputs: object) -> None:
+    def __init__(self, source: RowSource, outputs: object) -> None:
         """JSON has no types to declare."""
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:

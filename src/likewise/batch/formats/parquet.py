@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, Source, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -108,7 +108,7 @@ class ParquetWriter:
     Text is what a CSV's field would hold: strings as they are, everything else as JSON.
     """
 
-    def __init__(self, source: Source, outputs: Outputs) -> None:
+    def __init__(self, source: RowSource, outputs: Outputs) -> None:
         self._pa = need("pyarrow", extra="batch")
         self._schema = source.schema()
         self._outputs = _declared(outputs)

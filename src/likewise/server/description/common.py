@@ -5,7 +5,7 @@ from __future__ import annotations
 from likewise.core import errors
 from likewise.core.errors import LikewiseError
 from likewise.server.auth import OPEN_PATHS
-from likewise.server.description.schemas import TEXT, Json, as_json, object_of, ref
+from likewise.server.description.schemas import TEXT, JsonObject, as_json, object_of, ref
 
 TAGS = [
     {"name": "predictions", "description": "MLflow's scoring protocol."},
@@ -18,14 +18,14 @@ _YES = "Yes. The body is a line break."
 _VERSION = "The version, bare, as MLflow's own server prints it."
 _METRICS = "Prometheus' text format; OpenMetrics where Accept asks for it."
 _SAID = "Its description."
-_FLAG: Json = {"type": "boolean"}
+_FLAG: JsonObject = {"type": "boolean"}
 _LIVE = as_json({"type": "object", "properties": {"live": _FLAG}})
 _READY = as_json({"type": "object", "properties": {"ready": _FLAG}})
 _MODEL_READY = as_json({"type": "object", "properties": {"name": TEXT, "ready": _FLAG}})
-_HTML: Json = {"text/html": {"schema": TEXT}}
-_EXPOSITION: Json = {"text/plain": {}, "application/openmetrics-text": {}}
+_HTML: JsonObject = {"text/html": {"schema": TEXT}}
+_EXPOSITION: JsonObject = {"text/plain": {}, "application/openmetrics-text": {}}
 
-READ: dict[str, tuple[str, str, str, str, Json, str]] = {
+READ: dict[str, tuple[str, str, str, str, JsonObject, str]] = {
     "/ping": ("ping", "health", "Whether the process lives.", _YES, {}, "405"),
     "/health": ("health", "health", "As /ping.", _YES, {}, "405"),
     "/ready": ("ready", "health", "Whether the model is warm and the server is not stopping.", _YES, {}, "405 503"),
@@ -66,16 +66,16 @@ _MESSAGES = {
     "422": ("row 0: the model raised ValueError: no such code", "correct the row; rows count from 0"),
     "503": ("the model is being loaded", "ask again in a moment"),
 }
-_EXTRA_HEADERS: dict[str, Json] = {
+_EXTRA_HEADERS: dict[str, JsonObject] = {
     "401": {"WWW-Authenticate": {"schema": TEXT}},
     "405": {"Allow": {"schema": TEXT}},
     "503": {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}},
 }
-_HEADERS: Json = {
+_HEADERS: JsonObject = {
     name: {"$ref": f"#/components/headers/{name}"}
     for name in ("X-Likewise-Bundle", "X-Likewise-Engine", "X-Request-Id")
 }
-_SOME_TEXT: Json = {"type": "string", "minLength": 1}
+_SOME_TEXT: JsonObject = {"type": "string", "minLength": 1}
 ERROR_SCHEMA = object_of(
     {
         "error_code": {**_SOME_TEXT, "description": "MLflow's code, such as BAD_REQUEST."},
@@ -88,7 +88,7 @@ ERROR_SCHEMA = object_of(
 """The one form of every error."""
 
 
-def header(name: str, description: str) -> Json:
+def header(name: str, description: str) -> JsonObject:
     """A header that a request may send along."""
     return {"name": name, "in": "header", "description": description, "schema": TEXT}
 
@@ -100,14 +100,16 @@ PARAMETERS = [
 ]
 
 
-def operation(name: str, tag: str, summary: str, ok: str, content: Json, failures: str, **more: object) -> Json:
+def operation(
+    name: str, tag: str, summary: str, ok: str, content: JsonObject, failures: str, **more: object
+) -> JsonObject:
     """A method of a path; `ok` says what its 200 is, `content` what that holds, `failures` its other statuses."""
     answer = {"description": ok, "headers": {**_HEADERS}, **({"content": content} if content else {})}
     failed = {status: {"$ref": f"#/components/responses/{_ERRORS[status][1]}"} for status in failures.split()}
     return {"tags": [tag], "operationId": name, "summary": summary, **more, "responses": {"200": answer, **failed}}
 
 
-def components(digest: str) -> Json:
+def components(digest: str) -> JsonObject:
     """The headers of every answer, and the errors; `digest` is the bundle's."""
     request_id = "The request's own id where it sent a sane one; else its trace id, or a new one."
     headers = {
@@ -118,9 +120,9 @@ def components(digest: str) -> Json:
     return {"headers": headers, "responses": {name: _error(status) for status, (_, name, _) in _ERRORS.items()}}
 
 
-def _error(status: str) -> Json:
+def _error(status: str) -> JsonObject:
     kind, _, text = _ERRORS[status]
-    media: Json = {"schema": ref("Error")}
+    media: JsonObject = {"schema": ref("Error")}
     if status in _MESSAGES:
         message, remedy = _MESSAGES[status]
         media["example"] = {"error_code": kind.mlflow_code, "message": message, "remedy": remedy}
@@ -128,7 +130,7 @@ def _error(status: str) -> Json:
     return {"description": text, "headers": headers, "content": {"application/json": media}}
 
 
-def ask_for_token(document: Json) -> None:
+def ask_for_token(document: JsonObject) -> None:
     """Say that every route but OPEN_PATHS wants one."""
     document["security"] = [{"bearer": []}, {"basic": []}]
     document["components"]["securitySchemes"] = {

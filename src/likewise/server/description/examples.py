@@ -23,7 +23,7 @@ from likewise.wire.oip.declared import INPUT, datatype_of
 from likewise.wire.oip.outputs import rectangle
 from likewise.wire.tensor import shape_of
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 LARGEST = 4000  # characters of an example that is shown
 _ROWS = 2
@@ -51,15 +51,15 @@ class Example:
     columns: tuple[str, ...] | None
     rows: list[list[Any]]
     ascii_rows: list[list[Any]]
-    params: Json
+    params: JsonObject
 
     @property
-    def records(self) -> list[Json] | None:
+    def records(self) -> list[JsonObject] | None:
         """A record a row; None where the columns have no names."""
         return None if self.columns is None else [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property
-    def split(self) -> Json | None:
+    def split(self) -> JsonObject | None:
         """pandas' split orient; None for a tensor of no fixed width."""
         if self.columns is not None:
             return {"columns": list(self.columns), "data": self.rows}
@@ -99,7 +99,7 @@ class Example:
         return text.getvalue()
 
     @property
-    def infer(self) -> Json | None:
+    def infer(self) -> JsonObject | None:
         """A body of the Open Inference Protocol; None for a model without a signature."""
         fields = self.signature.inputs
         if not fields or (self.columns is None and len(fields) > 1):
@@ -111,7 +111,7 @@ class Example:
         ]
         return {"inputs": tensors, **({"parameters": self.params} if self.params else {})}
 
-    def bodies(self) -> dict[str, Json]:
+    def bodies(self) -> dict[str, JsonObject]:
         """MLflow's forms by name, each a whole body; `params` where the model takes any."""
         held = {
             "dataframe_split": self.split,
@@ -203,7 +203,7 @@ def _field(value: object) -> object:
     return str(value).lower() if isinstance(value, bool) else "" if value is None else value
 
 
-def _tensor(field: Field, name: str | None, values: Sequence[object]) -> Json:
+def _tensor(field: Field, name: str | None, values: Sequence[object]) -> JsonObject:
     """An input of the protocol: arrays, objects and maps of a column are JSON text."""
     nested = field.kind in _NESTED
     shape, leaves = rectangle([json.dumps(value) if nested else value for value in values])

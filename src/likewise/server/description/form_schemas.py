@@ -16,7 +16,7 @@ from likewise.core.signature import Field, Signature
 from likewise.server.description.schemas import (
     TEXT,
     TYPES,
-    Json,
+    JsonObject,
     array_of,
     column_schema,
     exactly,
@@ -32,10 +32,10 @@ from likewise.wire.tensor import shape_of
 
 _PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
 _NAMES = array_of(TEXT, uniqueItems=True)
-_NOT_OBJECT: Json = {"not": {"type": "object"}}
+_NOT_OBJECT: JsonObject = {"not": {"type": "object"}}
 
 
-def params_schema(signature: Signature) -> Json:
+def params_schema(signature: Signature) -> JsonObject:
     """`params` of a request; anything where the model takes none."""
     if not signature.params:
         return {"description": "The model takes no params: whatever stands here is ignored."}
@@ -50,9 +50,9 @@ def params_schema(signature: Signature) -> Json:
 class Forms:
     """The schema of what each form holds; None where the form has none that can be told."""
 
-    split: Json | None
-    records: Json | None
-    inputs: Json
+    split: JsonObject | None
+    records: JsonObject | None
+    inputs: JsonObject
 
 
 def forms(signature: Signature) -> Forms:
@@ -65,7 +65,7 @@ def forms(signature: Signature) -> Forms:
     return _unnamed_tensor(fields[0]) if signature.is_tensor else _unnamed_columns(fields)
 
 
-def document_schema(signature: Signature) -> Json | None:
+def document_schema(signature: Signature) -> JsonObject | None:
     """The body of a chat or completion model; None where the model has columns, and none of its keys is among them."""
     fields = signature.inputs or ()
     if fields and not any(field.name in KEYS for field in fields):
@@ -82,7 +82,7 @@ def document_schema(signature: Signature) -> Json | None:
     }
 
 
-def _split(columns: Json | None, row: Json, rows: Json, width: int = -1) -> Json:
+def _split(columns: JsonObject | None, row: JsonObject, rows: JsonObject, width: int = -1) -> JsonObject:
     """pandas' split orient; `columns` may be left out, or any `width` names, where the model's have none."""
     return {
         "type": "object",
@@ -96,12 +96,12 @@ def _split(columns: Json | None, row: Json, rows: Json, width: int = -1) -> Json
     }
 
 
-def _records(fields: Sequence[Field], binary: str = "binary") -> Json:
+def _records(fields: Sequence[Field], binary: str = "binary") -> JsonObject:
     """A list of records: a column must be in one of them, and where it takes no null in each."""
     nulls = [f.name for f in fields if f.required and (f.kind in NULLABLE)]
     each = [str(f.name) for f in fields if f.required and f.name not in nulls]
     together = [f.name for f in fields if not f.required and f.kind in INTEGERS]
-    rules: list[Json] = [{"contains": {"type": "object", "required": [name]}} for name in nulls]
+    rules: list[JsonObject] = [{"contains": {"type": "object", "required": [name]}} for name in nulls]
     rules += [
         {"anyOf": [{"items": {"required": [name]}}, {"items": {"not": {"required": [name]}}}]} for name in together
     ]
@@ -110,11 +110,11 @@ def _records(fields: Sequence[Field], binary: str = "binary") -> Json:
     return array_of(_record(_cells(fields, binary), each), **size, **rule)
 
 
-def _cells(fields: Sequence[Field], binary: str = "binary") -> dict[str, Json]:
+def _cells(fields: Sequence[Field], binary: str = "binary") -> dict[str, JsonObject]:
     return {str(field.name): column_schema(field, binary) for field in fields}
 
 
-def _record(cells: Json, needed: list[str]) -> Json:
+def _record(cells: JsonObject, needed: list[str]) -> JsonObject:
     return {"type": "object", "properties": cells, **({"required": needed} if needed else {})}
 
 
@@ -133,19 +133,19 @@ def _named(fields: Sequence[Field]) -> Forms:
     return Forms({"anyOf": variants} if len(variants) > 1 else variants[0], _records(fields), {"anyOf": ways})
 
 
-def _named_split(fields: Sequence[Field]) -> Json:
+def _named_split(fields: Sequence[Field]) -> JsonObject:
     cells = _cells(fields)
     record = _record(cells, [str(field.name) for field in fields if not takes_null(field)])
     return _split({"const": list(cells)}, {"anyOf": [*_rows(fields, list(cells.values())), record]}, row_count(fields))
 
 
-def _rows(fields: Sequence[Field], cells: Sequence[Json]) -> list[Json]:
+def _rows(fields: Sequence[Field], cells: Sequence[JsonObject]) -> list[JsonObject]:
     """What a row of values may be: a list; of one plain column the value itself too."""
     listed = {"type": "array", "prefixItems": list(cells), **exactly(len(cells))}
     return [listed, cells[0]] if len(fields) == 1 and fields[0].kind in TYPES else [listed]
 
 
-def _by_column(fields: Sequence[Field]) -> Json:
+def _by_column(fields: Sequence[Field]) -> JsonObject:
     """Columns of values, of one length; one row where a cell is itself a list or an object."""
     cells = _cells(fields, "binary_ascii")
     required = [field.name for field in fields if field.required]
@@ -155,12 +155,12 @@ def _by_column(fields: Sequence[Field]) -> Json:
     return {"type": "object", "properties": columns, "required": required, "additionalProperties": False}
 
 
-def _column(field: Field, cell: Json) -> Json:
+def _column(field: Field, cell: JsonObject) -> JsonObject:
     values = array_of(cell, **row_count([field]))
     return values if field.kind == "tensor" or not cell else {"anyOf": [values, cell]}
 
 
-def _values(field: Field) -> list[Json]:
+def _values(field: Field) -> list[JsonObject]:
     """What a list of plain values, the only column's, may be."""
     value = column_schema(field, "binary_ascii")
     if field.kind in ("object", "map"):

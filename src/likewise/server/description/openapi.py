@@ -15,7 +15,7 @@ from likewise.server.description import common
 from likewise.server.description.examples import Example, example_of
 from likewise.server.description.form_schemas import document_schema, forms, params_schema
 from likewise.server.description.openapi_v2 import infer_operation, v2_schemas
-from likewise.server.description.schemas import TEXT, TYPES, Json, array_of, as_json, nullable, object_of, ref
+from likewise.server.description.schemas import TEXT, TYPES, JsonObject, array_of, as_json, nullable, object_of, ref
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.wire.content import CSV, JSON, PARQUET
 from likewise.wire.document import KEYS
@@ -23,7 +23,7 @@ from likewise.wire.mlflow import FORMS
 
 _BARE = re.compile(r"[^\",\r\n]+")  # a CSV's field without quotes
 _SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # in a pattern
-_OUTPUTS: dict[str, Json] = {
+_OUTPUTS: dict[str, JsonObject] = {
     "string": TEXT,
     "boolean": {"type": ["boolean", "integer"]},
     **{kind: {"type": "integer"} for kind in ("integer", "long")},
@@ -31,13 +31,13 @@ _OUTPUTS: dict[str, Json] = {
 }
 
 
-def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Json:
+def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> JsonObject:
     """The OpenAPI document of the service at `url`, as plain JSON values.
 
     auth: whether a token is asked for; body_limit: bytes of a request's body.
     """
     bodies = _bodies(model.signature)
-    document: Json = {
+    document: JsonObject = {
         "openapi": "3.1.0",
         "info": _info(model, body_limit, auth=auth),
         "servers": [{"url": url.rstrip("/") or "/"}],
@@ -53,7 +53,7 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
     return document
 
 
-def _schemas(model: ServedModel, bodies: Json) -> Json:
+def _schemas(model: ServedModel, bodies: JsonObject) -> JsonObject:
     """Those of the model, and the types that they refer to."""
     own = {
         "Error": common.ERROR_SCHEMA,
@@ -66,7 +66,7 @@ def _schemas(model: ServedModel, bodies: Json) -> Json:
     return {name: schema for name, schema in TYPES.items() if f'"{ref(name)["$ref"]}"' in text} | own
 
 
-def _paths(model: ServedModel, bodies: Json) -> Json:
+def _paths(model: ServedModel, bodies: JsonObject) -> JsonObject:
     example = example_of(model)
     operations = {
         "/invocations": _invocations(bodies, example),
@@ -81,7 +81,7 @@ def _paths(model: ServedModel, bodies: Json) -> Json:
     return {path: _item(path, held, names) for path, held in operations.items()}
 
 
-def _item(path: str, held: Json, names: Mapping[str, str]) -> Json:
+def _item(path: str, held: JsonObject, names: Mapping[str, str]) -> JsonObject:
     """One path; the model here is the only one that it may name."""
     asked = {name: {"type": "string", "enum": [value]} for name, value in names.items() if f"{{{name}}}" in path}
     known = [{"name": name, "in": "path", "required": True, "schema": schema} for name, schema in asked.items()]
@@ -89,7 +89,7 @@ def _item(path: str, held: Json, names: Mapping[str, str]) -> Json:
     return {**({"parameters": known} if known else {}), method: held}
 
 
-def _info(model: ServedModel, body_limit: int, *, auth: bool) -> Json:
+def _info(model: ServedModel, body_limit: int, *, auth: bool) -> JsonObject:
     who = "Every route but the health routes asks for a token. " if auth else ""
     return {
         "title": model.model_name,
@@ -104,7 +104,7 @@ def _info(model: ServedModel, body_limit: int, *, auth: bool) -> Json:
     }
 
 
-def _invocations(bodies: Json, example: Example | None) -> Json:
+def _invocations(bodies: JsonObject, example: Example | None) -> JsonObject:
     return common.operation(
         "invocations",
         "predictions",
@@ -122,7 +122,7 @@ def _invocations(bodies: Json, example: Example | None) -> Json:
     )
 
 
-def _contents(bodies: Json, example: Example | None) -> Json:
+def _contents(bodies: JsonObject, example: Example | None) -> JsonObject:
     """By content type; `bodies` are the schemas that the model has."""
     split, records, text = (example.split, example.records, example.csv) if example else (None, None, None)
     own = example.bodies() if example else {}
@@ -141,12 +141,12 @@ def _contents(bodies: Json, example: Example | None) -> Json:
     return contents
 
 
-def _media(schema: Json, examples: Json) -> Json:
+def _media(schema: JsonObject, examples: JsonObject) -> JsonObject:
     held = {name: {"value": value} for name, value in examples.items() if value is not None}
     return {"schema": schema, **({"examples": held} if held else {})}
 
 
-def _bodies(signature: Signature) -> dict[str, Json]:
+def _bodies(signature: Signature) -> dict[str, JsonObject]:
     """The schemas of what may be sent to `/invocations`, for the forms that the signature has."""
     held = forms(signature)
     bodies = {
@@ -177,11 +177,11 @@ _CELLS = {
 }
 
 
-def _csv(signature: Signature) -> Json | None:
+def _csv(signature: Signature) -> JsonObject | None:
     """With a pattern for columns in the signature's order, where each of them is of a plain type."""
     if signature.columns is None:
         return None
-    schema: Json = {"type": "string", "description": _CSV_TEXT}
+    schema: JsonObject = {"type": "string", "description": _CSV_TEXT}
     fields = signature.inputs or ()
     names = [str(field.name) for field in fields]
     if any(field.kind not in _CELLS for field in fields) or not all(map(_BARE.fullmatch, names)):
@@ -191,13 +191,13 @@ def _csv(signature: Signature) -> Json | None:
     return {**schema, "pattern": f"^{head}(\\r?\\n{line})*(\\r?\\n)?$"}
 
 
-def _body(form: str, schema: Json | None, text: str) -> Json | None:
+def _body(form: str, schema: JsonObject | None, text: str) -> JsonObject | None:
     """An object that holds `form`, perhaps params, and no key that makes it another body."""
     others = {name: False for name in (*FORMS, *sorted(KEYS)) if name != form}
     return schema and object_of({form: schema}, {"params": ref("Params"), **others}, description=text)
 
 
-def _answer(outputs: Iterable[Field] | None) -> Json:
+def _answer(outputs: Iterable[Field] | None) -> JsonObject:
     predictions = _predictions(outputs)
     return {
         "description": "The predictions: under their name, or bare for a request of MLflow 1.",
@@ -205,7 +205,7 @@ def _answer(outputs: Iterable[Field] | None) -> Json:
     }
 
 
-def _predictions(outputs: Iterable[Field] | None) -> Json:
+def _predictions(outputs: Iterable[Field] | None) -> JsonObject:
     """What the signature says of the outputs; NaN and infinity leave as null."""
     fields = list(outputs or ())
     if not fields or any(field.name is None or field.kind not in _OUTPUTS for field in fields):

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from likewise.core.signature import Field
 from likewise.server.description.common import PARAMETERS, header, operation
 from likewise.server.description.examples import Example
-from likewise.server.description.schemas import TEXT, Json, array_of, as_json, object_of, ref
+from likewise.server.description.schemas import TEXT, JsonObject, array_of, as_json, object_of, ref
 from likewise.server.model import ServedModel
 from likewise.wire.oip import HEADER_LENGTH, model_metadata
 from likewise.wire.oip.datatypes import DATATYPES
 from likewise.wire.oip.declared import INPUT, datatype_of, named
 
 _SHAPE = array_of({"type": "integer", "minimum": 0}, minItems=1)
-_DATA: Json = {"type": "array", "description": "The elements in row-major order, flat or nested as the shape is."}
-_DATATYPE: Json = {"enum": list(DATATYPES)}
+_DATA: JsonObject = {"type": "array", "description": "The elements in row-major order, flat or nested as the shape is."}
+_DATATYPE: JsonObject = {"enum": list(DATATYPES)}
 _DECLARED = array_of(object_of({"name": TEXT, "datatype": _DATATYPE, "shape": array_of({"type": "integer"})}))
 _OUTPUT = object_of(
     {"name": TEXT, "shape": _SHAPE, "datatype": _DATATYPE}, {"data": _DATA, "parameters": {"type": "object"}}
@@ -31,9 +31,9 @@ _INFER = (
 )
 
 
-def infer_operation(example: Example | None) -> Json:
+def infer_operation(example: Example | None) -> JsonObject:
     """`POST /v2/models/{model}/infer`."""
-    body: Json = {"schema": ref("InferenceRequest")}
+    body: JsonObject = {"schema": ref("InferenceRequest")}
     if example and example.infer:
         body["examples"] = {"rows": {"value": example.infer}}
     held = operation(
@@ -53,7 +53,7 @@ def infer_operation(example: Example | None) -> Json:
     return held
 
 
-def v2_schemas(model: ServedModel) -> dict[str, Json]:
+def v2_schemas(model: ServedModel) -> dict[str, JsonObject]:
     """The components of the protocol's routes."""
     shown = model_metadata(model.signature, name=model.model_name, version=model.version or None, platform="likewise")
     return {
@@ -79,7 +79,7 @@ def v2_schemas(model: ServedModel) -> dict[str, Json]:
     }
 
 
-def _input(fields: Sequence[Field] | None) -> Json:
+def _input(fields: Sequence[Field] | None) -> JsonObject:
     names = [] if any(field.name is None for field in fields or ()) else list(named(fields, INPUT))
     usual = sorted({datatype_of(field) or "BYTES" for field in fields or ()})
     text = f"Of the signature: {', '.join(usual)}. Others are taken where their values fit." if usual else ""

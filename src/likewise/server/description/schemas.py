@@ -13,10 +13,10 @@ from likewise.core.casts import INTEGERS, NULLABLE
 from likewise.core.signature import Field
 from likewise.wire.tensor import dtype_of, shape_of
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
-NULL: Json = {"type": "null"}
-TEXT: Json = {"type": "string"}
+NULL: JsonObject = {"type": "null"}
+TEXT: JsonObject = {"type": "string"}
 _LARGEST = 1.7976931348623157e308
 _DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
 _DECIMAL = r"^[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?$"
@@ -25,40 +25,40 @@ _TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
 _ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 
 
-def ref(name: str) -> Json:
+def ref(name: str) -> JsonObject:
     """A reference to a schema of the document's components."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def object_of(needed: Json, optional: Json | None = None, **more: object) -> Json:
+def object_of(needed: JsonObject, optional: JsonObject | None = None, **more: object) -> JsonObject:
     """An object that has all of `needed`, and may have `optional`."""
     required = {"required": list(needed)} if needed else {}
     return {**more, "type": "object", "properties": {**needed, **(optional or {})}, **required}
 
 
-def array_of(items: Json, **more: object) -> Json:
+def array_of(items: JsonObject, **more: object) -> JsonObject:
     """A list, each element of which is one of `items`."""
     return {**more, "type": "array", "items": items}
 
 
-def as_json(schema: Json) -> Json:
+def as_json(schema: JsonObject) -> JsonObject:
     """The content of a body in JSON."""
     return {"application/json": {"schema": schema}}
 
 
-def whole_number(low: int, high: int) -> Json:
+def whole_number(low: int, high: int) -> JsonObject:
     """An integer from `low` to `high`; as text too, and true and false as 1 and 0."""
     text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
-    parts: list[Json] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
+    parts: list[JsonObject] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
     return {"anyOf": [*parts, {"type": "boolean"}]}
 
 
-_NUMBER: Json = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
-_FLOATING: Json = {
+_NUMBER: JsonObject = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
+_FLOATING: JsonObject = {
     "description": "A number; taken as text too.",
     "anyOf": [_NUMBER, {"type": "string", "pattern": _DECIMAL}, {"type": "boolean"}],
 }
-TYPES: Mapping[str, Json] = {
+TYPES: Mapping[str, JsonObject] = {
     "string": {"description": "Text.", "type": "string"},
     "integer": {"description": "A whole number of 32 bits; taken as text too.", **whole_number(*INTEGERS["integer"])},
     "long": {"description": "A whole number of 64 bits; taken as text too.", **whole_number(*INTEGERS["long"])},
@@ -94,12 +94,12 @@ TYPES: Mapping[str, Json] = {
 }
 
 
-def nullable(schema: Json) -> Json:
+def nullable(schema: JsonObject) -> JsonObject:
     """`schema`, or null."""
     return {"anyOf": [schema, NULL]} if schema else schema
 
 
-def value_schema(spec: Mapping[str, object], binary: str = "binary") -> Json:
+def value_schema(spec: Mapping[str, object], binary: str = "binary") -> JsonObject:
     """A value of a column, property or element that is there; `spec` as the signature has it."""
     kind = str(spec.get("type"))
     if kind in TYPES:
@@ -118,7 +118,7 @@ def takes_null(field: Field) -> bool:
     return field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS and field.kind != "tensor")
 
 
-def column_schema(field: Field, binary: str = "binary") -> Json:
+def column_schema(field: Field, binary: str = "binary") -> JsonObject:
     """A value of a column of the signature, one row of it."""
     if field.kind == "tensor":
         return tensor_row(field)
@@ -126,7 +126,7 @@ def column_schema(field: Field, binary: str = "binary") -> Json:
     return nullable(value) if takes_null(field) else value
 
 
-def tensor_row(field: Field) -> Json:
+def tensor_row(field: Field) -> JsonObject:
     """One row of a tensor: its shape without the first dimension, as nested lists."""
     schema = tensor_leaf(field)
     for size in reversed(shape_of(field)[1:]):
@@ -134,7 +134,7 @@ def tensor_row(field: Field) -> Json:
     return schema
 
 
-def tensor_leaf(field: Field) -> Json:
+def tensor_leaf(field: Field) -> JsonObject:
     """One element of a tensor."""
     dtype = dtype_of(field)
     if dtype == "bool":
@@ -147,15 +147,15 @@ def tensor_leaf(field: Field) -> Json:
     return ref("string") if dtype.startswith(("str", "<U", "U")) else {}
 
 
-def row_count(fields: Sequence[Field]) -> Json:
+def row_count(fields: Sequence[Field]) -> JsonObject:
     """How many rows a request must have: what a tensor's fixed first dimension says."""
     fixed = [shape_of(field)[0] for field in fields if field.kind == "tensor" and shape_of(field)[0] != -1]
     return exactly(fixed[0]) if fixed else {}
 
 
-def param_schema(field: Field) -> Json:
+def param_schema(field: Field) -> JsonObject:
     """A param: stricter than a column, no text is a number there."""
-    strict: dict[str, Json] = {
+    strict: dict[str, JsonObject] = {
         "string": {"type": "string"},
         "boolean": {"type": "boolean"},
         "double": _NUMBER,
@@ -163,11 +163,11 @@ def param_schema(field: Field) -> Json:
         **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
     }
     one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))
-    schema: Json = {"type": "array", "items": one} if field.raw.get("shape") else dict(one)
+    schema: JsonObject = {"type": "array", "items": one} if field.raw.get("shape") else dict(one)
     return {**schema, "default": field.raw["default"]} if "default" in field.raw else schema
 
 
-def _object(properties: Mapping[str, object], binary: str) -> Json:
+def _object(properties: Mapping[str, object], binary: str) -> JsonObject:
     specs = {str(name): mapping(spec) for name, spec in properties.items()}
     held = {name: value_schema(spec, binary) for name, spec in specs.items()}
     needed = {name: schema for name, schema in held.items() if specs[name].get("required", True)}
@@ -175,7 +175,7 @@ def _object(properties: Mapping[str, object], binary: str) -> Json:
     return object_of(needed, optional, additionalProperties=False)
 
 
-def exactly(size: int) -> Json:
+def exactly(size: int) -> JsonObject:
     """A list of `size` elements; of any number for -1."""
     return {} if size == -1 else {"minItems": size, "maxItems": size}
 

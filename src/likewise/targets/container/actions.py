@@ -18,21 +18,21 @@ from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import await_ready, remove_containers, stop_version, version_command
 from likewise.targets.listener import HAND_OVER
 
-Params = Mapping[str, Any]
+StepParams = Mapping[str, Any]
 
 
-def image(program: Program, params: Params) -> Outputs:
+def image(program: Program, params: StepParams) -> Outputs:
     """See that the engine has the image."""
     _unclaimed(program, params)
     return make_image(program, params["name"], ModelSpec.from_dict(params["model"]), _options(params))
 
 
-def undo_image(program: Program, params: Params) -> None:
+def undo_image(program: Program, params: StepParams) -> None:
     """Remove it where it was built and nothing runs it."""
     remove_image(program, params["name"])
 
 
-def door(program: Program, params: Params) -> Outputs:
+def door(program: Program, params: StepParams) -> Outputs:
     """See that something holds the port."""
     _unclaimed(program, params)
     name, options = params["name"], _options(params)
@@ -45,14 +45,14 @@ def door(program: Program, params: Params) -> Outputs:
     return {"url": held.labels[inspection.URL], "door": held.name}
 
 
-def undo_door(program: Program, params: Params) -> None:
+def undo_door(program: Program, params: StepParams) -> None:
     """Remove it where no version is left."""
     standing = inspection.standing(program, params["name"])
     if not standing.versions and standing.claims <= {params["claim"]}:
         remove_door(program, params["name"])
 
 
-def start(program: Program, params: Params) -> Outputs:
+def start(program: Program, params: StepParams) -> Outputs:
     """See that the version answers: it accepts beside the one before."""
     _unclaimed(program, params)
     options, name = _options(params), version_name(params["name"], params["claim"], params["image"])
@@ -65,7 +65,7 @@ def start(program: Program, params: Params) -> Outputs:
     return {"container": name, "url": params["url"]}
 
 
-def undo_start(program: Program, params: Params) -> None:
+def undo_start(program: Program, params: StepParams) -> None:
     """Remove the version, unless it was there before."""
     name = version_name(params["name"], params["claim"], params["image"])
     if name not in params["stood"] and inspection.container(program, name) is not None:
@@ -73,7 +73,7 @@ def undo_start(program: Program, params: Params) -> None:
         remove_containers(program, [name])
 
 
-def retire(program: Program, params: Params) -> Outputs:
+def retire(program: Program, params: StepParams) -> Outputs:
     """The others leave the port, answer who is connected, and end."""
     others = [each for each in inspection.standing(program, params["name"]).running if each != params["container"]]
     for each in others:
@@ -81,7 +81,7 @@ def retire(program: Program, params: Params) -> Outputs:
     return {"stopped": others}
 
 
-def undo_retire(program: Program, params: Params) -> None:
+def undo_retire(program: Program, params: StepParams) -> None:
     """Those that ran before run again, and answer, before the new one goes."""
     for name in params["stood"]:
         there = inspection.container(program, name)
@@ -90,7 +90,7 @@ def undo_retire(program: Program, params: Params) -> None:
             await_ready(program, name, params["url"], _options(params).start_timeout_s)
 
 
-def tidy(program: Program, params: Params) -> Outputs:
+def tidy(program: Program, params: StepParams) -> Outputs:
     """Only the version that answers and the one before it are kept."""
     versions = inspection.standing(program, params["name"]).versions
     before = next((each.name for each in versions if each.name != params["container"]), None)
@@ -100,7 +100,7 @@ def tidy(program: Program, params: Params) -> Outputs:
     return {"removed": gone}
 
 
-def stop(program: Program, params: Params) -> Outputs:
+def stop(program: Program, params: StepParams) -> Outputs:
     """The door lets go of the port, the versions answer what they have, and end."""
     standing = inspection.standing(program, params["name"])
     if standing.door is not None and standing.door.running:  # one that has ended meanwhile needs no signal
@@ -111,7 +111,7 @@ def stop(program: Program, params: Params) -> Outputs:
     return {}
 
 
-def remove(program: Program, params: Params) -> Outputs:
+def remove(program: Program, params: StepParams) -> Outputs:
     """Containers, volume, and the images that were built for them."""
     standing = inspection.standing(program, params["name"])
     held = [each.image for each in (*standing.versions, *([standing.door] if standing.door else []))]
@@ -121,11 +121,11 @@ def remove(program: Program, params: Params) -> Outputs:
     return {}
 
 
-def nothing(_program: Program, _params: Params) -> None:
+def nothing(_program: Program, _params: StepParams) -> None:
     """There is nothing to take back."""
 
 
-Action = tuple[Callable[[Program, Params], Outputs], Callable[[Program, Params], None]]
+Action = tuple[Callable[[Program, StepParams], Outputs], Callable[[Program, StepParams], None]]
 ACTIONS: dict[str, Action] = {
     "image": (image, undo_image),
     "door": (door, undo_door),
@@ -140,7 +140,7 @@ ACTIONS: dict[str, Action] = {
 # --- whose it is -----------------------------------------------------------------------------------------------------
 
 
-def _unclaimed(program: Program, params: Params) -> None:
+def _unclaimed(program: Program, params: StepParams) -> None:
     """A new deployment takes no name that another one has."""
     if params["verb"] == "create":
         others = inspection.standing(program, params["name"]).claims - {params["claim"]}
@@ -151,5 +151,5 @@ def _unclaimed(program: Program, params: Params) -> None:
             )
 
 
-def _options(params: Params) -> ContainerTargetOptions:
+def _options(params: StepParams) -> ContainerTargetOptions:
     return coerce(ContainerTargetOptions, params["options"])

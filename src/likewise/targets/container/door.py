@@ -25,7 +25,7 @@ OPEN = "the door is open"
 READY = "ready to answer"  # what a service writes when it does
 
 
-class Door:
+class PortHolder:
     """The listener, and who has it."""
 
     def __init__(self, host: str, port: int, path: Path = Path(SOCKET)) -> None:
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, HAND_OVER})
     host, port = arguments
     try:
-        door = Door(host, int(port))
+        door = PortHolder(host, int(port))
     except OSError as error:
         sys.stderr.write(f"{host}:{port}: {error.strerror}\n")
         return 1

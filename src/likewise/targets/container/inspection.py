@@ -11,7 +11,7 @@ from typing import Any
 from likewise.core.digests import sha256_json
 from likewise.core.errors import WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Json
+from likewise.targets.base import JsonValue
 from likewise.targets.container.program import Program
 
 NAME, ROLE, CLAIM = "likewise.deployment", "likewise.role", "likewise.claim"
@@ -24,7 +24,7 @@ _RUNNING = ("running", "restarting", "paused")
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerState:
     """One of ours. status: the engine's word. memory: bytes, 0 for no limit. created, started: RFC 3339.
 
     image: its id. restarts: by the engine, since it was started by us.
@@ -42,7 +42,7 @@ class Container:
     started: str
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Container:
+    def of(cls, said: Mapping[str, Any]) -> ContainerState:
         """Of what `container inspect` says."""
         state = said["State"]
         return cls(
@@ -69,9 +69,9 @@ class Container:
         return ModelSpec.from_dict(json.loads(self.labels[MODEL]))
 
     @property
-    def options(self) -> dict[str, Json]:
+    def options(self) -> dict[str, JsonValue]:
         """As it was deployed with."""
-        said: dict[str, Json] = json.loads(self.labels[OPTIONS])
+        said: dict[str, JsonValue] = json.loads(self.labels[OPTIONS])
         return said
 
 
@@ -79,11 +79,11 @@ class Container:
 class Standing:
     """All that stands of a deployment. versions: the one that answers, or should, first."""
 
-    door: Container | None
-    versions: tuple[Container, ...]
+    door: ContainerState | None
+    versions: tuple[ContainerState, ...]
 
     @property
-    def current(self) -> Container | None:
+    def current(self) -> ContainerState | None:
         """The version that answers, or did last."""
         return self.versions[0] if self.versions else None
 
@@ -106,16 +106,16 @@ def standing(program: Program, name: str) -> Standing:
 
 def all_standing(program: Program) -> dict[str, Standing]:
     """Every deployment, by its name."""
-    found: dict[str, list[Container]] = {}
+    found: dict[str, list[ContainerState]] = {}
     for each in _containers(program, NAME):
         found.setdefault(each.labels[NAME], []).append(each)
     return {name: _together(found[name]) for name in sorted(found)}
 
 
-def container(program: Program, name: str) -> Container | None:
+def container(program: Program, name: str) -> ContainerState | None:
     """The one called `name`."""
     said = program.inspected("container", [name])
-    return Container.of(said[0]) if said else None
+    return ContainerState.of(said[0]) if said else None
 
 
 def has_volume(program: Program, name: str) -> bool:
@@ -123,12 +123,12 @@ def has_volume(program: Program, name: str) -> bool:
     return bool(program.inspected("volume", [door_name(name)]))
 
 
-def _containers(program: Program, label: str) -> list[Container]:
+def _containers(program: Program, label: str) -> list[ContainerState]:
     names = program.listed("container", "ls", "--all", "--quiet", "--filter", f"label={label}")
-    return [Container.of(said) for said in program.inspected("container", names)]
+    return [ContainerState.of(said) for said in program.inspected("container", names)]
 
 
-def _together(containers: Sequence[Container]) -> Standing:
+def _together(containers: Sequence[ContainerState]) -> Standing:
     doors = [each for each in containers if each.labels.get(ROLE) == DOOR]
     versions = [each for each in containers if each.labels.get(ROLE) == VERSION]
     versions.sort(key=lambda each: (each.running, each.started), reverse=True)

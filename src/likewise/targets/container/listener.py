@@ -11,15 +11,15 @@ from likewise.images.build import PORT
 from likewise.targets.container import inspection
 from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.door import OPEN
-from likewise.targets.container.inspection import Container, door_name
+from likewise.targets.container.inspection import ContainerState, door_name
 from likewise.targets.container.program import WORK_S, Program
-from likewise.targets.container.running import LOOK_S, Params, remove_containers, run_command
+from likewise.targets.container.running import LOOK_S, StepParams, remove_containers, run_command
 
 DOOR_S = 60.0  # for a process without a model to start
 ANY = "0.0.0.0"  # noqa: S104  `check_options` lets it through only where the user says so
 
 
-def make_door(program: Program, params: Params, options: ContainerTargetOptions) -> None:
+def make_door(program: Program, params: StepParams, options: ContainerTargetOptions) -> None:
     name = door_name(params["name"])
     if not inspection.has_volume(program, params["name"]):
         uid, _, gid = options.user.partition(":")
@@ -43,7 +43,7 @@ def make_door(program: Program, params: Params, options: ContainerTargetOptions)
     )
 
 
-def open_door(program: Program, name: str) -> Container:
+def open_door(program: Program, name: str) -> ContainerState:
     """Once it holds the port; DeployFailed, with its last lines."""
     until = time.monotonic() + DOOR_S
     while True:

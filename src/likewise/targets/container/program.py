@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from likewise.core.errors import DeployFailed, PortTaken, TargetUnavailable
-from likewise.images.containers import Engine, find_engine
+from likewise.images.containers import ContainerEngine, find_engine
 from likewise.images.oci import Platform, platform_named
 
 PATIENCE_S = 60.0  # for a question
@@ -25,7 +25,7 @@ Said = subprocess.CompletedProcess[str]
 class Program:
     """One that answered. lock: a handle that its processes hold too, so that what a killed process began is seen."""
 
-    engine: Engine
+    engine: ContainerEngine
     lock: int | None = None
 
     @classmethod

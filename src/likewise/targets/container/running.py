@@ -12,16 +12,16 @@ from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.targets.container import inspection
 from likewise.targets.container.container_options import ContainerTargetOptions
 from likewise.targets.container.door import FOLDER, READY
-from likewise.targets.container.inspection import Container, door_name
+from likewise.targets.container.inspection import ContainerState, door_name
 from likewise.targets.container.program import Program
 from likewise.targets.http_client import served_digest
 from likewise.targets.listener import HAND_OVER
 
 LOOK_S = 0.1
-Params = Mapping[str, Any]
+StepParams = Mapping[str, Any]
 
 
-def version_command(name: str, params: Params, options: ContainerTargetOptions) -> list[str]:
+def version_command(name: str, params: StepParams, options: ContainerTargetOptions) -> list[str]:
     model = params["model"]
     labels = {
         inspection.BUNDLE: model["digest"],
@@ -46,7 +46,7 @@ def version_command(name: str, params: Params, options: ContainerTargetOptions) 
 
 
 def run_command(
-    name: str, role: str, params: Params, options: ContainerTargetOptions, labels: Mapping[str, str]
+    name: str, role: str, params: StepParams, options: ContainerTargetOptions, labels: Mapping[str, str]
 ) -> list[str]:
     """What both kinds have in common: no rights, nothing to write on but memory."""
     said = {inspection.NAME: params["name"], inspection.ROLE: role, inspection.CLAIM: params["claim"], **labels}
@@ -78,7 +78,7 @@ def await_ready(program: Program, name: str, url: str, wait_s: float) -> None:
         time.sleep(LOOK_S)
 
 
-def _failed(program: Program, name: str, how: str, there: Container | None) -> LikewiseError:
+def _failed(program: Program, name: str, how: str, there: ContainerState | None) -> LikewiseError:
     said = program.log(name)[-2000:]
     if there is not None and there.killed_for_memory:
         return DeployFailed(f"{name} was killed for want of memory: {said}", remedy="give it more: -C memory=4g")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from likewise.targets.base import Json, Receipt, State, Status
+from likewise.targets.base import DeploymentState, JsonValue, Receipt, Status
 from likewise.targets.container import inspection
-from likewise.targets.container.inspection import Container, Standing
+from likewise.targets.container.inspection import ContainerState, Standing
 from likewise.targets.container.program import Program
 from likewise.targets.http_client import served_digest
 
@@ -37,7 +37,7 @@ def receipt_of(uri: str, name: str, standing: Standing) -> Receipt | None:
     return Receipt(uri, name, current.model, current.options, outputs, current.created, current.started)
 
 
-def _state(standing: Standing, current: Container, digest: str | None) -> tuple[State, str]:
+def _state(standing: Standing, current: ContainerState, digest: str | None) -> tuple[DeploymentState, str]:
     if len(standing.running) > 1:
         return "updating", f"{len(standing.running)} versions answer"
     if digest is not None:
@@ -48,9 +48,9 @@ def _state(standing: Standing, current: Container, digest: str | None) -> tuple[
     return "failing", f"the container is {current.status}, last ended with {current.exit_code}{killed}"
 
 
-def _details(standing: Standing) -> dict[str, Json]:
+def _details(standing: Standing) -> dict[str, JsonValue]:
     current = standing.current
-    of_current: dict[str, Json] = {}
+    of_current: dict[str, JsonValue] = {}
     if current is not None:
         of_current = {
             "container": current.name,

@@ -16,7 +16,7 @@ from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
-from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.base import Answer, Finding, JsonValue, Outputs, PlanStep, Receipt, Status, Verb, output_of
 from likewise.targets.container import inspection
 from likewise.targets.container.actions import ACTIONS, Action
 from likewise.targets.container.container_options import ContainerTargetOptions, check_options
@@ -67,7 +67,7 @@ class ContainerTarget:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: ContainerTargetOptions, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """Raises WrongUsage, NotDeployed, TargetUnavailable."""
         inspection.check_name(name)
         standing = inspection.standing(self.program, name)
@@ -79,13 +79,13 @@ class ContainerTarget:
             _same_door(options, standing)
         return _serving(verb, name, model, options, standing)
 
-    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+    def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
         """Do one step; see `actions`."""
         done, _ = _action(action)
         with _one_at_a_time(self.program, params["name"]) as program:
             return done(program, params)
 
-    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+    def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
         """Take back what this very step has made; what was there before it stays."""
         _, undone = _action(action)
         with _one_at_a_time(self.program, params["name"]) as program:
@@ -131,7 +131,7 @@ def _action(action: str) -> Action:
 
 def _serving(
     verb: Verb, name: str, model: ModelSpec, options: ContainerTargetOptions, standing: Standing
-) -> Sequence[Step]:
+) -> Sequence[PlanStep]:
     said = _at_home_anywhere(as_json(options))
     claim = sha256_json([{**model.as_dict(), "folder": ""}, said])
     common = {"verb": verb, "name": name, "claim": claim, "options": said, "model": model.as_dict()}
@@ -140,9 +140,9 @@ def _serving(
     where = f"{options.host}:{options.port}" if options.port else f"a free port of {options.host}"
     about = f"takes the image {options.image}" if options.image else "builds the image, and loads it"
     steps = [
-        Step("image", "image", about, common),
-        Step("door", "door", f"keeps {where} for all versions", with_image),
-        Step("start", "start", "starts the container and waits until it is ready", serving),
+        PlanStep("image", "image", about, common),
+        PlanStep("door", "door", f"keeps {where} for all versions", with_image),
+        PlanStep("start", "start", "starts the container and waits until it is ready", serving),
     ]
     if verb == "create":
         return steps
@@ -150,8 +150,8 @@ def _serving(
     retiring = {**after, "stood": serving["stood"]}
     return [
         *steps,
-        Step("retire", "retire", "the version before answers who is connected, and ends", retiring),
-        Step("tidy", "tidy", "removes versions older than the one before", after),
+        PlanStep("retire", "retire", "the version before answers who is connected, and ends", retiring),
+        PlanStep("tidy", "tidy", "removes versions older than the one before", after),
     ]
 
 
@@ -161,11 +161,11 @@ def _at_home_anywhere(said: dict[str, Any]) -> dict[str, Any]:
     return {**said, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 
-def _deleting(name: str, options: ContainerTargetOptions) -> Sequence[Step]:
+def _deleting(name: str, options: ContainerTargetOptions) -> Sequence[PlanStep]:
     params = {"name": name, "options": as_json(options)}
     return [
-        Step("stop", "stop", "answers what is in flight, and ends", params),
-        Step("remove", "remove", "removes containers and volume, and the images built for them", params),
+        PlanStep("stop", "stop", "answers what is in flight, and ends", params),
+        PlanStep("remove", "remove", "removes containers and volume, and the images built for them", params),
     ]
 
 

@@ -22,7 +22,7 @@ from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.listener import HAND_OVER, end_with, take
-from likewise.targets.local.deployment_folder import Asked
+from likewise.targets.local.deployment_folder import ServiceSpec
 from likewise.targets.local.local_options import LocalOptions
 
 
@@ -34,7 +34,7 @@ def main(channel: int) -> int:
     said = json.loads(supervisor.makefile("rb").readline() or "null")
     if said is None:
         return 1  # the supervisor is gone
-    asked = Asked.from_dict(said["asked"])
+    asked = ServiceSpec.from_dict(said["asked"])
     options = coerce(LocalOptions, asked.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     end_with(supervisor, options.drain_linger_s + options.drain_timeout_s)
@@ -46,7 +46,9 @@ def main(channel: int) -> int:
     return 0
 
 
-def _serve(path: Path, asked: Asked, options: LocalOptions, listener: socket.socket, supervisor: socket.socket) -> None:
+def _serve(
+    path: Path, asked: ServiceSpec, options: LocalOptions, listener: socket.socket, supervisor: socket.socket
+) -> None:
     bundle = open_bundle(path)
     if bundle.digest != asked.model.digest:
         raise BundleTampered(f"{path} holds another bundle than {asked.model.digest}", remedy="deploy the model again")

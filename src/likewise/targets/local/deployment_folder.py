@@ -30,7 +30,7 @@ TAIL_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ServiceSpec:
     """What is to be served and how: all that tells one version of a deployment from another.
 
     model: as it is portable, as each deployment has a copy. options: of LocalOptions, as JSON.
@@ -54,7 +54,7 @@ class Asked:
 class Deployment:
     """The file `deployment.json`. port, url: the real ones; before: the digest of the version before this one."""
 
-    asked: Asked
+    asked: ServiceSpec
     host: str
     port: int
     url: str
@@ -63,7 +63,7 @@ class Deployment:
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Self:
         """What `as_dict` gave."""
-        return cls(**{**said, "asked": Asked.from_dict(said["asked"])})
+        return cls(**{**said, "asked": ServiceSpec.from_dict(said["asked"])})
 
     def as_dict(self) -> dict[str, Any]:
         """For the file."""

@@ -21,7 +21,7 @@ from likewise.core.errors import (
 )
 from likewise.server.port import listen, url_of
 from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Deployment, Home, ServiceSpec
 
 STATUS_S = 10.0
 SLACK_S = 30.0  # over what the service itself may take
@@ -34,7 +34,7 @@ def status_of(home: Home) -> dict[str, Any]:
     return ask(home.control, STATUS_S, "status")
 
 
-def start(home: Home, asked: Asked) -> dict[str, Any]:
+def start(home: Home, asked: ServiceSpec) -> dict[str, Any]:
     """Have `asked` answer: a supervisor is started where there is none.  Returns the step's outputs.
 
     Raises AlreadyDeployed where another version is served here, DeployFailed, PortTaken, WrongUsage, CodeNotTrusted,
@@ -44,7 +44,7 @@ def start(home: Home, asked: Asked) -> dict[str, Any]:
         said = status_of(home)
     except Gone:
         return _launch(home, asked)
-    if Asked.from_dict(said["asked"]) != asked:
+    if ServiceSpec.from_dict(said["asked"]) != asked:
         raise AlreadyDeployed(
             f"{home.folder.name!r} is deployed here already",
             remedy=f"likewise update {home.folder.name} MODEL --to local",
@@ -52,11 +52,11 @@ def start(home: Home, asked: Asked) -> dict[str, Any]:
     return _outputs(home, _await(home, asked, home.log_size()))
 
 
-def switch(home: Home, asked: Asked) -> dict[str, Any]:
+def switch(home: Home, asked: ServiceSpec) -> dict[str, Any]:
     """Have `asked` answer in the place of what answers; on the same address.  Raises what `start` does."""
     try:
         said = status_of(home)
-        if Asked.from_dict(said["asked"]) != asked:
+        if ServiceSpec.from_dict(said["asked"]) != asked:
             _check(ask(home.control, _patience(asked.options), "update", asked=asked.as_dict()))
         return _outputs(home, said["pid"])
     except Gone:
@@ -74,7 +74,7 @@ def stop(home: Home) -> None:
     os.close(_claimed(home, patience_s))
 
 
-def _launch(home: Home, asked: Asked) -> dict[str, Any]:
+def _launch(home: Home, asked: ServiceSpec) -> dict[str, Any]:
     former = home.read()
     home.make()
     with ExitStack() as opened:
@@ -98,7 +98,7 @@ def _launch(home: Home, asked: Asked) -> dict[str, Any]:
         raise
 
 
-def _before(former: Deployment | None, asked: Asked) -> str | None:
+def _before(former: Deployment | None, asked: ServiceSpec) -> str | None:
     """The version to keep beside `asked`."""
     if former is None:
         return None
@@ -133,7 +133,7 @@ def _spawn(home: Home, handles: tuple[int, int, int]) -> None:
         ) from error
 
 
-def _await(home: Home, asked: Asked, begin: int) -> int:
+def _await(home: Home, asked: ServiceSpec, begin: int) -> int:
     """The supervisor's process id, once its first service is ready.  Raises why it is not."""
     try:
         _check(ask(home.control, _patience(asked.options), "wait"))

@@ -18,7 +18,7 @@ from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.targets.listener import FORCED_S, HAND_OVER, give
-from likewise.targets.local.deployment_folder import Asked, Home
+from likewise.targets.local.deployment_folder import Home, ServiceSpec
 
 LEAVE_S = 5.0  # for a process that was told to accept no more
 
@@ -26,7 +26,7 @@ LEAVE_S = 5.0  # for a process that was told to accept no more
 class Service:
     """A process that serves `asked`."""
 
-    def __init__(self, home: Home, asked: Asked) -> None:
+    def __init__(self, home: Home, asked: ServiceSpec) -> None:
         self.asked = asked
         self._home = home
         self._log_begin = home.log_size()

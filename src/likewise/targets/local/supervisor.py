@@ -23,7 +23,7 @@ from typing import Any
 
 from likewise.core.backoff import Backoff
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Deployment, Home, ServiceSpec
 from likewise.targets.local.service import Service
 
 logger = logging.getLogger("likewise.local")
@@ -31,7 +31,7 @@ logger = logging.getLogger("likewise.local")
 LOG_BYTES = 32 * 1024 * 1024
 LOG_LOOK_S = 30.0
 FIRST_S, LONGEST_S, STEADY_S = 0.2, 30.0, 60.0  # between starts of a service that ends
-Reply = dict[str, Any]
+ControlReply = dict[str, Any]
 
 
 class Supervisor:
@@ -49,7 +49,7 @@ class Supervisor:
         self._restarts = 0
         self._began = time.monotonic()
         self._changing = asyncio.Lock()
-        self._settled: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._settled: asyncio.Future[ControlReply] = asyncio.get_running_loop().create_future()
         self._leaving: set[asyncio.Task[None]] = set()
         self._answering: set[asyncio.Task[Any]] = set()
         self._over = asyncio.Event()
@@ -58,7 +58,7 @@ class Supervisor:
     async def run(self, control: socket.socket) -> None:
         """Until it is stopped, or its first service did not become ready."""
         loop = asyncio.get_running_loop()
-        stopping: set[asyncio.Task[Reply]] = set()
+        stopping: set[asyncio.Task[ControlReply]] = set()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: stopping.add(asyncio.create_task(self.stop())))
         server = await asyncio.start_unix_server(self._answer, sock=control)
@@ -68,7 +68,7 @@ class Supervisor:
         server.close()
         await asyncio.gather(*self._answering)
 
-    async def stop(self) -> Reply:
+    async def stop(self) -> ControlReply:
         """Drain and end; who comes after the drain is refused."""
         async with self._changing:
             await self._unkept()
@@ -83,7 +83,7 @@ class Supervisor:
         self._over.set()
         return {}
 
-    async def update(self, asked: Asked) -> Reply:
+    async def update(self, asked: ServiceSpec) -> ControlReply:
         """Another version on the same socket; the one before it serves until this is ready, and on where it is not."""
         async with self._changing:
             self._updating = True
@@ -106,7 +106,7 @@ class Supervisor:
                 task.add_done_callback(self._leaving.discard)
             return {}
 
-    def status(self) -> Reply:
+    def status(self) -> ControlReply:
         """How it is now. uptime_s: of the service that answers, else 0."""
         service = self._service
         return {
@@ -153,7 +153,7 @@ class Supervisor:
         self._state, self._problem = "failing", str(failure)
         self._over.set()
 
-    async def _started(self, asked: Asked) -> Service:
+    async def _started(self, asked: ServiceSpec) -> Service:
         """A service that is ready.  Raises why it is not."""
         service = Service(self._home, asked)
         try:
@@ -189,7 +189,7 @@ class Supervisor:
             writer.close()
             self._answering.discard(task)
 
-    async def do(self, said: dict[str, Any]) -> Reply:
+    async def do(self, said: dict[str, Any]) -> ControlReply:
         """The reply to one question."""
         match said["do"]:
             case "status":
@@ -197,7 +197,7 @@ class Supervisor:
             case "wait":
                 return await asyncio.shield(self._settled)
             case "update":
-                return await self.update(Asked.from_dict(said["asked"]))
+                return await self.update(ServiceSpec.from_dict(said["asked"]))
             case "stop":
                 return await self.stop()
             case other:

@@ -15,10 +15,10 @@ from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
-from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.base import Answer, Finding, Outputs, PlanStep, Receipt, Status, Verb, output_of
 from likewise.targets.http_client import invoke, served_digest
 from likewise.targets.local.control import Gone
-from likewise.targets.local.deployment_folder import Asked, Deployment, Home
+from likewise.targets.local.deployment_folder import Deployment, Home, ServiceSpec
 from likewise.targets.local.installation import keep_only, place
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.local_options import LocalOptions
@@ -54,7 +54,7 @@ class LocalTarget:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: LocalOptions, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """Raises WrongUsage, AlreadyDeployed, NotDeployed."""
         home = _home(name)
         deployment = home.read()
@@ -62,8 +62,8 @@ class LocalTarget:
             _require(name, deployment, current)
             about = "answers what is in flight, and ends the service and its supervisor"
             return [
-                Step("stop", "stop", about, {"name": name}),
-                Step("remove", "remove", f"removes {home.folder}", {"name": name}),
+                PlanStep("stop", "stop", about, {"name": name}),
+                PlanStep("remove", "remove", f"removes {home.folder}", {"name": name}),
             ]
         assert model is not None  # noqa: S101  only a deletion has none
         asked = _asked(model, options)
@@ -81,9 +81,9 @@ class LocalTarget:
             case "place":
                 return {"bundle": str(place(home, params["digest"], Path(params["from"])))}
             case "start":
-                return start(home, Asked.from_dict(params["asked"]))
+                return start(home, ServiceSpec.from_dict(params["asked"]))
             case "switch":
-                return switch(home, Asked.from_dict(params["asked"]))
+                return switch(home, ServiceSpec.from_dict(params["asked"]))
             case "tidy":
                 return {"removed": keep_only(home, set(params["keep"]))}
             case "stop":
@@ -99,12 +99,12 @@ class LocalTarget:
         home = _home(params["name"])
         deployment = home.read()
         match action:
-            case "start" if deployment is None or deployment.asked == Asked.from_dict(params["asked"]):
+            case "start" if deployment is None or deployment.asked == ServiceSpec.from_dict(params["asked"]):
                 stop(home)
                 home.clear()
-            case "switch" if deployment is not None and deployment.asked == Asked.from_dict(params["asked"]):
+            case "switch" if deployment is not None and deployment.asked == ServiceSpec.from_dict(params["asked"]):
                 if params["before"] is not None:
-                    switch(home, Asked.from_dict(params["before"]))
+                    switch(home, ServiceSpec.from_dict(params["before"]))
             case "place":
                 held = deployment.digests if deployment is not None else set()
                 if params["digest"] not in held:
@@ -170,11 +170,11 @@ def _home(name: str) -> Home:
     return Home(_root() / name)
 
 
-def _asked(model: ModelSpec, options: LocalOptions) -> Asked:
+def _asked(model: ModelSpec, options: LocalOptions) -> ServiceSpec:
     said = as_json(options)
     if options.token_file is not None:
         said["token_file"] = str(options.token_file.absolute())
-    return Asked(ModelSpec.from_dict(model.portable()), said)
+    return ServiceSpec(ModelSpec.from_dict(model.portable()), said)
 
 
 def _require(name: str, deployment: Deployment | None, current: Receipt | None) -> None:
@@ -182,18 +182,18 @@ def _require(name: str, deployment: Deployment | None, current: Receipt | None) 
         raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
 
 
-def _placing(home: Home, model: ModelSpec) -> Step:
+def _placing(home: Home, model: ModelSpec) -> PlanStep:
     params = {"name": home.folder.name, "digest": model.digest, "from": str(model.folder)}
-    return Step("place", "place", f"puts the bundle into {home.folder}", params)
+    return PlanStep("place", "place", f"puts the bundle into {home.folder}", params)
 
 
-def _starting(name: str, asked: Asked, options: LocalOptions) -> Step:
+def _starting(name: str, asked: ServiceSpec, options: LocalOptions) -> PlanStep:
     where = f"{options.host}:{options.port}" if options.port else f"a free port of {options.host}"
     about = f"starts a supervisor and the service on {where}, and waits until it is ready"
-    return Step("start", "start", about, _serving(name, asked))
+    return PlanStep("start", "start", about, _serving(name, asked))
 
 
-def _switching(name: str, asked: Asked, options: LocalOptions, deployment: Deployment | None) -> list[Step]:
+def _switching(name: str, asked: ServiceSpec, options: LocalOptions, deployment: Deployment | None) -> list[PlanStep]:
     before = None if deployment is None else deployment.asked
     if deployment is not None:
         _same_address(options, deployment)
@@ -201,12 +201,12 @@ def _switching(name: str, asked: Asked, options: LocalOptions, deployment: Deplo
     keep = sorted({asked.model.digest, *([before.model.digest] if before else [])})
     about = "starts it beside the one that answers, on the same address; that one drains when it is ready"
     return [
-        Step("switch", "switch", about, params),
-        Step("tidy", "tidy", "removes bundles older than the one before", {"name": name, "keep": keep}),
+        PlanStep("switch", "switch", about, params),
+        PlanStep("tidy", "tidy", "removes bundles older than the one before", {"name": name, "keep": keep}),
     ]
 
 
-def _serving(name: str, asked: Asked) -> dict[str, Any]:
+def _serving(name: str, asked: ServiceSpec) -> dict[str, Any]:
     return {"name": name, "asked": asked.as_dict(), "bundle": output_of("place", "bundle")}
 
 

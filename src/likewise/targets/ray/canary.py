@@ -84,7 +84,7 @@ def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
         raise DeployFailed(cause, remedy=f"{error.remedy}; canary_timeout_s is the time for its start") from error
 
 
-class Watch:
+class CanaryWatch:
     """What the replicas of the old version tell. seconds: in which they were heard."""
 
     def __init__(self, app: str, options: RayOptions) -> None:
@@ -143,9 +143,9 @@ class Watch:
         return bool(answers)
 
 
-def _watched(app: str, options: RayOptions) -> tuple[Verdict, Watch]:
+def _watched(app: str, options: RayOptions) -> tuple[Verdict, CanaryWatch]:
     rules = Rules(options.canary_s, options.canary_requests, options.canary_errors / 100, options.canary_slower)
-    watch, noted = Watch(app, options), store.get(f"canary/{app}") or {}
+    watch, noted = CanaryWatch(app, options), store.get(f"canary/{app}") or {}
     while (verdict := decide(*watch.sides(), watch.seconds, rules)).kind == "wait":
         time.sleep(BEAT_S)
         watch.beat()

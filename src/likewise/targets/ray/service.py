@@ -14,7 +14,7 @@ from likewise.core.errors import BundleTampered
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.serving import bundle_app
-from likewise.targets.ray.traffic_split import Reply, Split, answered, asks
+from likewise.targets.ray.traffic_split import CanaryResponse, TrafficSplit, answered, asks
 
 POLL_S = 0.02
 
@@ -33,7 +33,7 @@ class ReplicaService:
             )
         options = ServerOptions(access_log=False, **server)  # Serve writes one of its own
         app = bundle_app(bundle, spec, options)
-        self._door = Door(app)
+        self._door = ReplicaApp(app)
         self.app: ASGIApp = self._door
         self._service = app.state.service
         self._lease: asyncio.TimerHandle | None = None
@@ -52,7 +52,7 @@ class ReplicaService:
         """
         split = self._door.split
         if split is None or split.run != told["run"]:  # made in a thread: Serve's handle asks the controller
-            split = self._door.split = await asyncio.to_thread(Split, self._door.inner, told)
+            split = self._door.split = await asyncio.to_thread(TrafficSplit, self._door.inner, told)
         self._release()
         self._lease = asyncio.get_running_loop().call_later(told["lease_s"], self._end)
         return split.figures()
@@ -66,7 +66,7 @@ class ReplicaService:
         self._end()
         return split.figures()
 
-    async def answer(self, request: Mapping[str, Any]) -> Reply:
+    async def answer(self, request: Mapping[str, Any]) -> CanaryResponse:
         """As a canary: the answer to a request that came to a replica of the old version."""
         return await answered(self.app, request)
 
@@ -78,7 +78,7 @@ class ReplicaService:
         self._door.split = None
 
 
-class Door:
+class ReplicaApp:
     """The app behind the route prefix: a POST to the prefix itself is one to `/invocations`, a GET gets the page.
 
     Ray puts `X-Request-Id` into every request that has none, and into every answer: ours would be a second one.
@@ -87,7 +87,7 @@ class Door:
 
     def __init__(self, app: ASGIApp) -> None:
         self.inner = app
-        self.split: Split | None = None
+        self.split: TrafficSplit | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

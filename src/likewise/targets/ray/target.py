@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Answer, Finding, Json, Outputs, Receipt, Status, Step, Verb, output_of
+from likewise.targets.base import Answer, Finding, JsonValue, Outputs, PlanStep, Receipt, Status, Verb, output_of
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import needed, room_for
 from likewise.targets.ray.ray_options import RayOptions
@@ -65,11 +65,11 @@ class RayTarget:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: RayOptions, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """A deletion is one step; else the bundle is shipped and the application run."""
         prefix = options.prefix(name)
         if verb == "delete":
-            return [Step("stop", "stop", f"delete {name} from Ray Serve", {"name": name})]
+            return [PlanStep("stop", "stop", f"delete {name} from Ray Serve", {"name": name})]
         assert model is not None  # noqa: S101  only a deletion has none
         said = model.as_dict()
         ran = {
@@ -83,18 +83,18 @@ class RayTarget:
         how = needed(options)
         first = f"try it on {options.canary:g} % of the requests, then " if options.canary and verb == "update" else ""
         return [
-            Step("ship", "ship", f"send the bundle {model.digest[:19]} to the cluster", {"model": said}),
-            Step("run", "run", f"{first}run {how} at {prefix} and wait until all are ready", ran),
+            PlanStep("ship", "ship", f"send the bundle {model.digest[:19]} to the cluster", {"model": said}),
+            PlanStep("run", "run", f"{first}run {how} at {prefix} and wait until all are ready", ran),
         ]
 
-    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+    def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
         """Do one step; see `Target.do`."""
         if action not in ("ship", "run", "stop"):
             raise WrongUsage(f"Ray knows no step {action!r}", remedy="make the plan again with this version")
         given: Outputs | None = self._ask(action, params, _patience(params) if action == "run" else SHIP_S)
         return given or {}
 
-    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+    def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
         """Take back a step; a deletion is not taken back."""
         if action == "ship":
             self._ask("unship", params)
@@ -143,7 +143,7 @@ class RayTarget:
         """A config file of Serve's; see `serve_config`."""
         return serve_config.written(name, model, options, bundle_at)
 
-    def _ask(self, action: str, params: Mapping[str, Json], timeout_s: float = 60.0) -> Any:
+    def _ask(self, action: str, params: Mapping[str, JsonValue], timeout_s: float = 60.0) -> Any:
         return ask(self.address, action, {**params, "address": self.address}, timeout_s=timeout_s)
 
 
@@ -154,14 +154,14 @@ def _receipt(uri: str, seen: Mapping[str, Any]) -> Receipt:
     return Receipt(uri, seen["name"], ModelSpec.from_dict(noted["model"]), noted["options"], outputs, since, since)
 
 
-def _previous(current: Receipt | None) -> dict[str, Json] | None:
+def _previous(current: Receipt | None) -> dict[str, JsonValue] | None:
     if current is None:
         return None
     told = {"model": current.model.as_dict(), "options": dict(current.options)}
     return {**told, "shipment": current.output("shipment")}
 
 
-def _patience(params: Mapping[str, Json]) -> float:
+def _patience(params: Mapping[str, JsonValue]) -> float:
     options = coerce(RayOptions, params["options"])
     before = (params.get("previous") or {}).get("options", {}).get("timeout_s", 0.0)
     watched = options.canary_timeout_s + options.canary_s if options.canary else 0.0

@@ -26,7 +26,9 @@ HALF = 0.5  # of what the canary was given: an old version that needs more says 
 SAID = 300  # characters
 
 Fields = list[tuple[bytes, bytes]]
-Reply = tuple[int, Fields, bytes, float]  # status, headers, body, seconds in the canary: plain, as versions may differ
+CanaryResponse = tuple[
+    int, Fields, bytes, float
+]  # status, headers, body, seconds in the canary: plain, as versions may differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Miss:
     waited: float | None = None
 
 
-class Split:
+class TrafficSplit:
     """The app of one replica while a canary runs; see `likewise.targets.ray.canary` for who tells it so.
 
     told: run, app and deployment (of the canary), share (percent), deadline_s, body_limit_bytes.
@@ -94,13 +96,13 @@ class Split:
         elif 200 <= status < 400:
             self._old.add(seconds)
 
-    async def _asked(self, request: dict[str, Any]) -> Reply | Miss:
+    async def _asked(self, request: dict[str, Any]) -> CanaryResponse | Miss:
         """The canary's good answer, or why there is none."""
         patience = min(max(PATIENCE_S, PATIENCE * self._old.quantile(0.95)), self._told["deadline_s"])
         response = self._canary.answer.remote(request)
         try:
             async with asyncio.timeout(patience):
-                reply: Reply = await response
+                reply: CanaryResponse = await response
         except TimeoutError:
             response.cancel()
             return Miss(f"no answer in {patience:.1f} s", patience)
@@ -124,7 +126,7 @@ def asks(scope: Scope) -> bool:
     return scope["method"] == "POST" and (infer or path == "/invocations")
 
 
-async def answered(app: ASGIApp, request: Mapping[str, Any]) -> Reply:
+async def answered(app: ASGIApp, request: Mapping[str, Any]) -> CanaryResponse:
     """In the canary: the answer of `app` to what `_request` made in another replica."""
     status, headers, parts, began = 500, list[tuple[bytes, bytes]](), list[bytes](), time.perf_counter()
     body = iter([{"type": "http.request", "body": request["body"], "more_body": False}])
@@ -174,7 +176,7 @@ async def _read(receive: Receive, limit: int) -> tuple[bytes | None, Receive]:
     return b"".join(parts) if whole and size <= limit else None, again
 
 
-async def _send(reply: Reply, send: Send) -> None:
+async def _send(reply: CanaryResponse, send: Send) -> None:
     status, headers, content, _ = reply
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -13,9 +13,9 @@ from likewise.targets.sagemaker import data, endpoint_operations, jobs, registry
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.polling import Patience
 
-Params = Mapping[str, Any]
-Do = Callable[[Aws, Patience, Params], Outputs | None]
-Undo = Callable[[Aws, Patience, Params], None]
+StepParams = Mapping[str, Any]
+Do = Callable[[Aws, Patience, StepParams], Outputs | None]
+Undo = Callable[[Aws, Patience, StepParams], None]
 
 
 def remove_model(aws: Aws, name: str) -> None:
@@ -36,7 +36,7 @@ def url_of(aws: Aws, name: str) -> str:
 # --- kinds of actions ------------------------------------------------------------------------------------------------
 
 
-def _call(function: Callable[..., Any], *names: str) -> Callable[[Aws, Patience, Params], Any]:
+def _call(function: Callable[..., Any], *names: str) -> Callable[[Aws, Patience, StepParams], Any]:
     """`function`, with AWS and these of the step's parameters."""
     return lambda aws, _, params: function(aws, *(params[name] for name in names))
 
@@ -49,7 +49,7 @@ def _wait(function: Callable[..., None], *names: str) -> Undo:
 def _each(name: str, function: Callable[[Aws, str], None]) -> Do:
     """`function`, with AWS and each member of this parameter."""
 
-    def do(aws: Aws, _: Patience, params: Params) -> None:
+    def do(aws: Aws, _: Patience, params: StepParams) -> None:
         for each in params[name]:
             function(aws, each)
 
@@ -64,7 +64,7 @@ def _unless_existed(undo: Undo) -> Undo:
 def _create(kind: str, key: str, output: str) -> Do:
     """Send the step's request, unless what it names is there; the output is its name."""
 
-    def do(aws: Aws, _: Patience, params: Params) -> Outputs:
+    def do(aws: Aws, _: Patience, params: StepParams) -> Outputs:
         name = params["request"][key]
         if aws.find("sagemaker", f"describe_{kind}", **{key: name}) is None:
             aws.make("sagemaker", f"create_{kind}", **params["request"])
@@ -76,11 +76,11 @@ def _create(kind: str, key: str, output: str) -> Do:
 # --- actions ---------------------------------------------------------------------------------------------------------
 
 
-def _repository(aws: Aws, _: Patience, params: Params) -> Outputs:
+def _repository(aws: Aws, _: Patience, params: StepParams) -> Outputs:
     return {"repository": registry.make_repository(aws, params["name"], params["tags"])}
 
 
-def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
+def _image(aws: Aws, patience: Patience, params: StepParams) -> Outputs:
     address, name, tag = params["repository"], params["name"], params["tag"]
     digest = registry.find_image(aws, name, tag)
     if digest is None:
@@ -91,33 +91,33 @@ def _image(aws: Aws, patience: Patience, params: Params) -> Outputs:
     return {"image": f"{address}@{digest}"}
 
 
-def _data(aws: Aws, _: Patience, params: Params) -> Outputs:
+def _data(aws: Aws, _: Patience, params: StepParams) -> Outputs:
     return {"data": data.send(aws, params["bucket"], params["key"], Path(params["folder"]), params["digest"])}
 
 
-def _drop_data(aws: Aws, _: Patience, params: Params) -> None:
+def _drop_data(aws: Aws, _: Patience, params: StepParams) -> None:
     data.remove(aws, f"s3://{params['bucket']}/{params['key']}")
 
 
-def _drop_model(aws: Aws, _: Patience, params: Params) -> None:
+def _drop_model(aws: Aws, _: Patience, params: StepParams) -> None:
     remove_model(aws, params["request"]["ModelName"])
 
 
-def _drop_config(aws: Aws, _: Patience, params: Params) -> None:
+def _drop_config(aws: Aws, _: Patience, params: StepParams) -> None:
     remove_config(aws, params["request"]["EndpointConfigName"])
 
 
-def _settle(change: Callable[[Aws, Params], Outputs]) -> Do:
+def _settle(change: Callable[[Aws, StepParams], Outputs]) -> Do:
     """CreateEndpoint or UpdateEndpoint."""
 
-    def do(aws: Aws, _: Patience, params: Params) -> Outputs:
+    def do(aws: Aws, _: Patience, params: StepParams) -> Outputs:
         made = change(aws, params["request"])
         return {**made, "url": url_of(aws, params["request"]["EndpointName"]), "costs": params["costs"]}
 
     return do
 
 
-def _drop_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
+def _drop_endpoint(aws: Aws, patience: Patience, params: StepParams) -> None:
     """Only the one that stands on this plan's configuration: another has a name that was taken."""
     request = params["request"]
     said = endpoint_operations.describe(aws, request["EndpointName"])
@@ -125,17 +125,17 @@ def _drop_endpoint(aws: Aws, patience: Patience, params: Params) -> None:
         endpoint_operations.remove(aws, patience, request["EndpointName"], params["timeout_s"])
 
 
-def _unscale(aws: Aws, _: Patience, params: Params) -> None:
+def _unscale(aws: Aws, _: Patience, params: StepParams) -> None:
     for each in params["before"]:
         scaling.unscale(aws, each["target"])
 
 
-def _scale_again(aws: Aws, _: Patience, params: Params) -> None:
+def _scale_again(aws: Aws, _: Patience, params: StepParams) -> None:
     for each in params["before"]:
         scaling.scale(aws, each["target"], each["policies"])
 
 
-def _tidy(aws: Aws, patience: Patience, params: Params) -> Outputs:
+def _tidy(aws: Aws, patience: Patience, params: StepParams) -> Outputs:
     """What cannot be removed is told and left to the deletion, which looks for it: the update itself stands."""
     left = []
     tagged = params["tagged"]
@@ -154,7 +154,7 @@ def _tidy(aws: Aws, patience: Patience, params: Params) -> Outputs:
     return {"left": left}
 
 
-def _stays(aws: Aws, patience: Patience, params: Params) -> None:
+def _stays(aws: Aws, patience: Patience, params: StepParams) -> None:
     """Nothing to take back: it has made nothing, or is a removal, which is only ever gone on with."""
 
 

@@ -19,7 +19,7 @@ FORMS = "sagemaker, sagemaker:/REGION or sagemaker:/REGION/ROLE_ARN"
 
 
 @dataclass(frozen=True, slots=True)
-class At:
+class SageMakerAddress:
     """All that a step must be told to reach AWS, and no credentials.
 
     region: None where nobody has named one. role: ARN of the role that is assumed first. endpoint: of all services, in
@@ -31,7 +31,7 @@ class At:
     endpoint: str | None = None
 
     @classmethod
-    def of(cls, uri: str) -> At:
+    def of(cls, uri: str) -> SageMakerAddress:
         """What the URI says; the region and the endpoint, where it says none, as AWS's own tools find them.
 
         Raises WrongUsage, MissingExtra.
@@ -68,7 +68,7 @@ class At:
             )
         return self.region
 
-    def with_options(self, region: str | None, role: str | None) -> At:
+    def with_options(self, region: str | None, role: str | None) -> SageMakerAddress:
         """With a region and a role in the place of its own, where they are given; WrongUsage for what is none."""
         if region is not None and not REGION.fullmatch(region):
             meant = "a region comes before the role; " if region.startswith("arn:") else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.failures import kind_of, told
 
 CONNECT_S, READ_S = 10, 70  # SageMaker gives a model 60 seconds to answer
@@ -23,7 +23,7 @@ _SECRETS = re.compile(r"(x-amz-security-token:|\b(?:AKIA|ASIA)[A-Z0-9]{12})\S*",
 class Aws:
     """AWS at a region, as whoever is logged in, or as a role that is assumed."""
 
-    def __init__(self, at: At) -> None:
+    def __init__(self, at: SageMakerAddress) -> None:
         self.at = at
         self._clients: dict[str, Any] = {}
         self._secrets: list[str] = []

@@ -9,16 +9,16 @@ from typing import Any
 
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Json, Receipt, State, Status
+from likewise.targets.base import DeploymentState, JsonValue, Receipt, Status
 from likewise.targets.sagemaker import inspection
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.inspection import Endpoint
+from likewise.targets.sagemaker.inspection import EndpointDescription
 from likewise.targets.sagemaker.names import BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
 from likewise.targets.sagemaker.requests import CONFIG, MODEL, VARIANT
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
-STATES: dict[str, State] = {
+STATES: dict[str, DeploymentState] = {
     "InService": "ready",
     "Creating": "starting",
     "Updating": "updating",
@@ -47,7 +47,7 @@ def status_of(aws: Aws, name: str) -> Status:
     said = found.said
     running = {each["VariantName"]: each.get("CurrentInstanceCount") for each in said.get("ProductionVariants", ())}
     options = SageMakerOptions(**_options(found, {}))
-    details: dict[str, Json] = {
+    details: dict[str, JsonValue] = {
         "status": found.status,
         "costs": "nothing" if found.status == "Failed" else options.costs,
         "instances": running,
@@ -60,7 +60,7 @@ def status_of(aws: Aws, name: str) -> Status:
     return Status(state, url_of(aws, name), about, details, found.tags.get(BUNDLE))
 
 
-def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
+def _receipt(aws: Aws, uri: str, found: EndpointDescription) -> Receipt:
     tags, said = found.tags, found.said
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
@@ -76,12 +76,12 @@ def _receipt(aws: Aws, uri: str, found: Endpoint) -> Receipt:
     )
 
 
-def _own(found: Endpoint) -> Mapping[str, Any]:
+def _own(found: EndpointDescription) -> Mapping[str, Any]:
     """The variant that was deployed last: the one that others were kept beside."""
     return found.variants[-1] if found.variants else {}
 
 
-def _options(found: Endpoint, behind: Mapping[str, Any]) -> dict[str, Any]:
+def _options(found: EndpointDescription, behind: Mapping[str, Any]) -> dict[str, Any]:
     """As far as AWS tells them."""
     said: dict[str, Any] = {}
     for paths, of in ((VARIANT, _own(found)), (CONFIG, found.configured), (MODEL, behind)):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from likewise.core.errors import WrongUsage
 from likewise.images.push import Pushed, push_image
 from likewise.targets.sagemaker import registry
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 
 FORM = "ecr:/REGION/REPOSITORY or ecr:/REGION/REPOSITORY:TAG, such as ecr:/eu-west-1/reviews"
@@ -25,7 +25,7 @@ def push(name: str, to: str, report: Callable[[str], None]) -> Pushed:
     found = _ADDRESS.fullmatch(to)
     if found is None:
         raise WrongUsage(f"{to!r} is no address in ECR", remedy=FORM)
-    aws = Aws(At.of(f"sagemaker:/{found['region']}"))
+    aws = Aws(SageMakerAddress.of(f"sagemaker:/{found['region']}"))
     address = registry.make_repository(aws, found["repository"], [])
     tag = f":{found['tag']}" if found["tag"] else ""
     return push_image(name, address + tag, credentials=lambda _: registry.credentials(aws), report=report)

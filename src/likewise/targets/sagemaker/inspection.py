@@ -23,7 +23,7 @@ _ECR = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class EndpointDescription:
     """An endpoint as it is. config, models: what it stands on; scalings: what autoscaling knows of its variants."""
 
     name: str
@@ -41,7 +41,7 @@ class Endpoint:
         return sorted({each["ModelName"] for each in self.variants if "ModelName" in each})
 
 
-def endpoint(aws: Aws, name: str) -> Endpoint | None:
+def endpoint(aws: Aws, name: str) -> EndpointDescription | None:
     """The endpoint, None where there is none."""
     said = aws.find("sagemaker", "describe_endpoint", EndpointName=name)
     if said is None:
@@ -50,7 +50,9 @@ def endpoint(aws: Aws, name: str) -> Endpoint | None:
     configured = aws.find("sagemaker", "describe_endpoint_config", EndpointConfigName=config) or {}
     tags = tags_at(aws, configured["EndpointConfigArn"]) if configured else {}
     variants = tuple(configured.get("ProductionVariants", ()))
-    return Endpoint(name, said["EndpointStatus"], said["EndpointArn"], config, variants, tags, said, configured)
+    return EndpointDescription(
+        name, said["EndpointStatus"], said["EndpointArn"], config, variants, tags, said, configured
+    )
 
 
 def tags_at(aws: Aws, arn: str) -> dict[str, str]:
@@ -192,7 +194,7 @@ def alarm_problem(aws: Aws, alarms: list[str]) -> str | None:
     return f"CloudWatch has no alarm {missing[0]!r}" if missing else None
 
 
-def required(aws: Aws, name: str) -> Endpoint:
+def required(aws: Aws, name: str) -> EndpointDescription:
     """The endpoint; NotDeployed."""
     found = endpoint(aws, name)
     if found is None:

@@ -9,20 +9,20 @@ from typing import Any
 
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Json, Receipt, Step, output_of
+from likewise.targets.base import JsonValue, PlanStep, Receipt, output_of
 from likewise.targets.sagemaker import data, inspection, registry, requests
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.inspection import Endpoint
+from likewise.targets.sagemaker.inspection import EndpointDescription
 from likewise.targets.sagemaker.names import derived, tags_of
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EndpointSpec:
     """A deployment as it is to stand there."""
 
-    at: At
+    at: SageMakerAddress
     name: str
     model: ModelSpec
     options: SageMakerOptions
@@ -32,17 +32,17 @@ class Asked:
         """Of all that is made for it."""
         return tags_of(self.name, self.model, self.options.tags or {})
 
-    def step(self, action: str, about: str, **params: Json) -> Step:
+    def step(self, action: str, about: str, **params: JsonValue) -> PlanStep:
         """A step of this plan."""
         return step(self.at, action, about, **params)
 
 
-def step(at: At, action: str, about: str, **params: Json) -> Step:
+def step(at: SageMakerAddress, action: str, about: str, **params: JsonValue) -> PlanStep:
     """A step of a plan; its id is its action."""
-    return Step(action, action, about, {"at": at.as_dict(), **params})
+    return PlanStep(action, action, about, {"at": at.as_dict(), **params})
 
 
-def create_steps(aws: Aws, asked: Asked) -> list[Step]:
+def create_steps(aws: Aws, asked: EndpointSpec) -> list[PlanStep]:
     """Raises AlreadyDeployed, WrongUsage, and what looking at AWS raises."""
     standing = inspection.endpoint(aws, asked.name)
     if standing is not None:
@@ -64,7 +64,7 @@ def create_steps(aws: Aws, asked: Asked) -> list[Step]:
     return [*made, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
 
 
-def update_steps(aws: Aws, asked: Asked) -> list[Step]:
+def update_steps(aws: Aws, asked: EndpointSpec) -> list[PlanStep]:
     """Raises NotDeployed, DeployFailed, TargetUnavailable, WrongUsage."""
     standing = _settled(aws, asked.name)
     options = asked.options
@@ -83,7 +83,9 @@ def update_steps(aws: Aws, asked: Asked) -> list[Step]:
     return [*made, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
 
 
-def delete_steps(aws: Aws, at: At, name: str, options: SageMakerOptions, current: Receipt | None) -> list[Step]:
+def delete_steps(
+    aws: Aws, at: SageMakerAddress, name: str, options: SageMakerOptions, current: Receipt | None
+) -> list[PlanStep]:
     """The endpoint, its configurations and models, what autoscaling knows and the archives; NotDeployed."""
     standing = inspection.endpoint(aws, name)
     configs, models = inspection.ours(aws, name)
@@ -113,11 +115,11 @@ def delete_steps(aws: Aws, at: At, name: str, options: SageMakerOptions, current
 class Image:
     """What a model names. reference: as AWS takes it, or that of an earlier step; which: the same for a second run."""
 
-    reference: Json
+    reference: JsonValue
     which: str
 
 
-def image_steps(aws: Aws, asked: Asked) -> tuple[list[Step], Image]:
+def image_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], Image]:
     """The steps that make it, where it is not there."""
     options, model = asked.options, asked.model
     if options.image_url is not None:
@@ -145,7 +147,7 @@ def image_steps(aws: Aws, asked: Asked) -> tuple[list[Step], Image]:
     return [repository, image], Image(output_of("image", "image"), which)
 
 
-def data_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str | None]:
+def data_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], str | None]:
     """The steps that put the bundle into S3, and its URL; none where it is in the image."""
     options, name, digest = asked.options, asked.name, asked.model.digest
     if options.bundle_in == "image":
@@ -171,7 +173,7 @@ def container_env(model: ModelSpec, options: SageMakerOptions) -> dict[str, str]
     return {**{name: value for name, value in told.items() if value is not None}, **(options.env or {})}
 
 
-def model_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str]:
+def model_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], str]:
     """The steps that make the model, and what it is made of, where it is missing; the model's name."""
     image, made = image_steps(aws, asked)
     archive, url = data_steps(aws, asked)
@@ -185,8 +187,8 @@ def model_steps(aws: Aws, asked: Asked) -> tuple[list[Step], str]:
 
 
 def _config(
-    aws: Aws, asked: Asked, model: str, stays: Sequence[Mapping[str, Any]]
-) -> tuple[Step, str, list[dict[str, Any]]]:
+    aws: Aws, asked: EndpointSpec, model: str, stays: Sequence[Mapping[str, Any]]
+) -> tuple[PlanStep, str, list[dict[str, Any]]]:
     among = requests.variants(asked.options, model, stays)
     request = requests.config_request(asked.options, "", among, asked.tags)
     name = derived(asked.name, request)
@@ -196,7 +198,7 @@ def _config(
     return asked.step("config", about, request=request, existed=existed), name, among
 
 
-def _updating(asked: Asked, standing: Endpoint, config: str, *, scaled: bool) -> Step:
+def _updating(asked: EndpointSpec, standing: EndpointDescription, config: str, *, scaled: bool) -> PlanStep:
     options, by_steps = asked.options, asked.options.traffic in ("canary", "linear", "rolling")
     how = f", {options.traffic} by {options.traffic_percent} %" if by_steps else ""
     return asked.step(
@@ -209,14 +211,14 @@ def _updating(asked: Asked, standing: Endpoint, config: str, *, scaled: bool) ->
     )
 
 
-def _waiting(asked: Asked, config: str) -> list[Step]:
+def _waiting(asked: EndpointSpec, config: str) -> list[PlanStep]:
     if not asked.options.synchronous:
         return []
     about = f"waits until {asked.name} answers, up to {asked.options.timeout_seconds} s"
     return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.options.timeout_seconds)]
 
 
-def _scaling(asked: Asked) -> list[Step]:
+def _scaling(asked: EndpointSpec) -> list[PlanStep]:
     made = requests.scaling_requests(asked.options, asked.name)
     if made is None:
         return []
@@ -225,7 +227,9 @@ def _scaling(asked: Asked) -> list[Step]:
     return [asked.step("scale", about, target=target, policies=[policy])]
 
 
-def _tidying(aws: Aws, asked: Asked, standing: Endpoint, config: str, among: Sequence[Mapping[str, Any]]) -> list[Step]:
+def _tidying(
+    aws: Aws, asked: EndpointSpec, standing: EndpointDescription, config: str, among: Sequence[Mapping[str, Any]]
+) -> list[PlanStep]:
     if asked.options.archive or not asked.options.synchronous:
         return []
     stays = {each.get("ModelName") for each in among}
@@ -245,7 +249,7 @@ def _archives(aws: Aws, name: str, models: Sequence[str]) -> list[str]:
     return sorted(url for url in urls if data.is_ours(url, name))
 
 
-def _settled(aws: Aws, name: str) -> Endpoint:
+def _settled(aws: Aws, name: str) -> EndpointDescription:
     """The endpoint, in a state in which it can be changed."""
     standing = inspection.required(aws, name)
     if standing.status == "Failed":

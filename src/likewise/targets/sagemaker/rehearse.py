@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 from likewise.core.errors import TargetUnavailable
 from likewise.targets.base import Stage
-from likewise.targets.sagemaker.address import ENDPOINT, At
+from likewise.targets.sagemaker.address import ENDPOINT, SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 
 REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
@@ -32,7 +32,7 @@ _TRUSTED = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com
 
 
 @contextmanager
-def stage(at: At) -> Iterator[Stage]:
+def stage(at: SageMakerAddress) -> Iterator[Stage]:
     """Until the end of `with`; no container, registry or account is left then.
 
     Raises TargetUnavailable (no container engine, no registry), MissingExtra.
@@ -42,14 +42,14 @@ def stage(at: At) -> Iterator[Stage]:
 
     runner = ContainerRunner([find_engine().program])
     with _registry() as registry, rehearsal(Emulator(runner, registry)) as emulator:
-        own = At(at.region or REGION, endpoint=emulator.url)
+        own = SageMakerAddress(at.region or REGION, endpoint=emulator.url)
         policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUSTED]})
         made = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)
         role = made["Role"]["Arn"]
         yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), runner.cautions)
 
 
-def _environment(own: At, role: str) -> dict[str, str]:
+def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
     """For the tools of whoever is logged in as the role, as which the containers run too where nothing else is said."""
     given = Aws(own).call("sts", "assume_role", RoleArn=role, RoleSessionName=ROLE)["Credentials"]
     return {

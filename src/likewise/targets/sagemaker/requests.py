@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from likewise.targets.base import Json
+from likewise.targets.base import JsonValue
 from likewise.targets.sagemaker.names import Tags
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
@@ -113,7 +113,13 @@ def chosen(options: object, paths: Paths) -> dict[str, Any]:
 
 
 def model_request(
-    options: SageMakerOptions, name: str, role: str, image: Json, data: Json, env: Mapping[str, str], tags: Tags
+    options: SageMakerOptions,
+    name: str,
+    role: str,
+    image: JsonValue,
+    data: JsonValue,
+    env: Mapping[str, str],
+    tags: Tags,
 ) -> Request:
     """CreateModel's. image: as AWS takes it, or a reference to an earlier step's output. data: None for none."""
     container = {"Image": image, "ModelDataUrl": data, "Environment": dict(env)}

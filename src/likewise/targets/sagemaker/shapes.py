@@ -18,7 +18,7 @@ SIZED = ("string", "list", "map", "blob")
 NUMBERS = ("integer", "long", "float", "double")
 
 
-class At(NamedTuple):
+class ShapePath(NamedTuple):
     """One step on the way into a value: a structure's member, a list's item, a map's key, or the value of a key."""
 
     kind: Literal["member", "item", "key", "value"]
@@ -28,7 +28,7 @@ class At(NamedTuple):
 class Broken(NamedTuple):
     """A rule of the model that a part of a value breaks; `limit` as the model has it."""
 
-    path: tuple[At, ...]
+    path: tuple[ShapePath, ...]
     value: Any
     shape: Shape
     rule: Literal["required", "min", "max", "enum", "pattern"]
@@ -47,7 +47,7 @@ def library_report(value: object, shape: Shape) -> str:
     return str(report.generate_report()) if report.has_errors() else ""
 
 
-def broken(value: Any, shape: Shape, path: tuple[At, ...] = ()) -> Iterator[Broken]:
+def broken(value: Any, shape: Shape, path: tuple[ShapePath, ...] = ()) -> Iterator[Broken]:
     """Every rule that `value` breaks, from the outside in; what has another type than the model's is passed over."""
     for rule, limit in _rules(value, shape):
         yield Broken(path, value, shape, rule, limit)
@@ -56,20 +56,20 @@ def broken(value: Any, shape: Shape, path: tuple[At, ...] = ()) -> Iterator[Brok
         yield from _broken_members(value, shape, path)
     elif kind == "list" and isinstance(value, list):
         for number, item in enumerate(value):
-            yield from broken(item, shape.member, (*path, At("item", number)))
+            yield from broken(item, shape.member, (*path, ShapePath("item", number)))
     elif kind == "map" and isinstance(value, Mapping):
         for key, held in value.items():
-            yield from broken(key, shape.key, (*path, At("key", key)))
-            yield from broken(held, shape.value, (*path, At("value", key)))
+            yield from broken(key, shape.key, (*path, ShapePath("key", key)))
+            yield from broken(held, shape.value, (*path, ShapePath("value", key)))
 
 
-def _broken_members(value: Mapping[str, Any], shape: Shape, path: tuple[At, ...]) -> Iterator[Broken]:
+def _broken_members(value: Mapping[str, Any], shape: Shape, path: tuple[ShapePath, ...]) -> Iterator[Broken]:
     for name in shape.required_members:
         if value.get(name) is None:
-            yield Broken((*path, At("member", name)), None, shape, "required")
+            yield Broken((*path, ShapePath("member", name)), None, shape, "required")
     for name, member in value.items():
         if name in shape.members and member is not None:
-            yield from broken(member, shape.members[name], (*path, At("member", name)))
+            yield from broken(member, shape.members[name], (*path, ShapePath("member", name)))
 
 
 def _rules(value: Any, shape: Shape) -> Iterator[tuple[Any, Any]]:

@@ -11,10 +11,10 @@ from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, described
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Answer, Done, Finding, Json, Outputs, Receipt, Stage, Status, Step, Verb
+from likewise.targets.base import Answer, Done, Finding, JsonValue, Outputs, PlanStep, Receipt, Stage, Status, Verb
 from likewise.targets.sagemaker import discovery, inspection, invocation, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.names import check_name
@@ -35,10 +35,10 @@ class SageMakerTarget:
     Options: ClassVar[type[SageMakerOptions]] = SageMakerOptions
 
     def __init__(self, uri: str) -> None:
-        self.at = At.of(uri)
+        self.at = SageMakerAddress.of(uri)
         self.uri = self.at.uri
         self.progress: Callable[[str], None] = lambda _: None
-        self._asked: dict[At, Aws] = {}
+        self._asked: dict[SageMakerAddress, Aws] = {}
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class SageMakerTarget:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: SageMakerOptions, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """Raises AlreadyDeployed, NotDeployed, WrongUsage, DeployFailed, TargetUnavailable."""
         check_name(name)
         at = self._at(options)
@@ -68,18 +68,18 @@ class SageMakerTarget:
         if verb == "delete":
             return plan.delete_steps(aws, at, name, options, current)
         assert model is not None  # noqa: S101  only a deletion has none
-        asked = plan.Asked(at, name, model, options)
+        asked = plan.EndpointSpec(at, name, model, options)
         return plan.create_steps(aws, asked) if verb == "create" else plan.update_steps(aws, asked)
 
-    def do(self, action: str, params: Mapping[str, Json]) -> Outputs:
+    def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
         """Do one step; see `actions`."""
         done, _ = self._action(action)
-        return done(self._aws(At(**params["at"])), self.patience, params) or {}
+        return done(self._aws(SageMakerAddress(**params["at"])), self.patience, params) or {}
 
-    def undo(self, action: str, params: Mapping[str, Json]) -> None:
+    def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
         """Take back what this very step has made; what was there before it stays."""
         _, undone = self._action(action)
-        undone(self._aws(At(**params["at"])), self.patience, params)
+        undone(self._aws(SageMakerAddress(**params["at"])), self.patience, params)
 
     # --- what stands -------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class SageMakerTarget:
         *,
         name: str,
         restart: bool,
-        tell: Callable[[Step], None],
+        tell: Callable[[PlanStep], None],
     ) -> Done:
         """A batch transform job; see `transform`."""
         return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
@@ -134,10 +134,10 @@ class SageMakerTarget:
         """How this target waits."""
         return Patience(lambda line: self.progress(line))
 
-    def _at(self, options: SageMakerOptions) -> At:
+    def _at(self, options: SageMakerOptions) -> SageMakerAddress:
         return self.at.with_options(options.region_name, options.assume_role_arn)
 
-    def _aws(self, at: At) -> Aws:
+    def _aws(self, at: SageMakerAddress) -> Aws:
         return self._asked.setdefault(at, Aws(at))
 
     def _action(self, action: str) -> tuple[Any, Any]:

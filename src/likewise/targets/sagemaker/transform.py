@@ -10,10 +10,10 @@ from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import Tell, apply
-from likewise.targets.base import BATCH, Done, Plan, Step, Target, unless_fatal
+from likewise.targets.base import BATCH, Done, Plan, PlanStep, Target, unless_fatal
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
-from likewise.targets.sagemaker.address import At
+from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.request_validation import check
@@ -64,8 +64,8 @@ def transform(
     unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
     Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
     """
-    asked = plan.Asked(
-        At.of(target.uri).with_options(options.region_name, options.assume_role_arn), name, model, options
+    asked = plan.EndpointSpec(
+        SageMakerAddress.of(target.uri).with_options(options.region_name, options.assume_role_arn), name, model, options
     )
     request = _request(asked, job or TransformOptions(), source, output)
     _check(asked, request)
@@ -88,7 +88,7 @@ def transform(
     return _told(jobs.find(aws, called) or {"TransformJobName": called, "TransformJobStatus": "Unknown"}, output)
 
 
-def _check(asked: plan.Asked, request: Request) -> None:
+def _check(asked: plan.EndpointSpec, request: Request) -> None:
     """WrongUsage, before anything is asked."""
     check_name(asked.name)
     if asked.options.serverless_config is not None:
@@ -97,7 +97,7 @@ def _check(asked: plan.Asked, request: Request) -> None:
     check("sagemaker", "CreateTransformJob", named, ORIGINS)
 
 
-def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
+def _job_steps(asked: plan.EndpointSpec, request: Request, model: str) -> list[PlanStep]:
     options, job = asked.options, request["TransformJobName"]
     costs = f"{options.instance_count} x {options.instance_type}, until it ends"
     steps = [
@@ -112,7 +112,7 @@ def _job_steps(asked: plan.Asked, request: Request, model: str) -> list[Step]:
     return steps
 
 
-def _request(asked: plan.Asked, job: TransformOptions, source: str, output: str) -> Request:
+def _request(asked: plan.EndpointSpec, job: TransformOptions, source: str, output: str) -> Request:
     """CreateTransformJob's, without the names of the job and the model."""
     said = {**chosen(job, _OF_JOB), **chosen(asked.options, _OF_MODEL), _SOURCE: source, _OUTPUT: output}
     return built({**said, "Tags": asked.tags})

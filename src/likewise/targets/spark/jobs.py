@@ -14,7 +14,7 @@ from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.targets.spark.plan import ChunkFile
 from likewise.targets.spark.progress import Tally, status_of
 from likewise.targets.spark.session import slots
-from likewise.targets.spark.tasks import TOLD, Scoring
+from likewise.targets.spark.tasks import TOLD, TaskScorer
 from likewise.targets.spark.udf import Placed, portable
 
 WAVES = 2  # in flight: while the last tasks of one run, the other's take the free slots
@@ -57,7 +57,7 @@ class Jobs:
                 raise LikewiseError.from_dict(answer["error"])
         return answers
 
-    def score(self, placed: Placed, plan: Scoring, missing: Sequence[ChunkFile], tally: Tally) -> None:
+    def score(self, placed: Placed, plan: TaskScorer, missing: Sequence[ChunkFile], tally: Tally) -> None:
         """Score the chunks, two waves at a time; `tally` is kept up to date. Raises what went wrong first."""
         size = min(LARGEST, CHUNKS_A_SLOT * self.slots)
         waves = (missing[start : start + size] for start in range(0, len(missing), size))
@@ -81,7 +81,7 @@ class Jobs:
         with suppress(Exception):  # the connection may be what failed
             self._spark.interruptTag(self._tag)
 
-    def _wave(self, placed: Placed, plan: Scoring, wave: Sequence[ChunkFile]) -> None:
+    def _wave(self, placed: Placed, plan: TaskScorer, wave: Sequence[ChunkFile]) -> None:
         chosen = [(chunk.name, chunk.ahead) for chunk in wave]
         self.numbered("tasks:score_chunks", len(wave), (placed.key, placed.model, plan, chosen))
 

@@ -19,7 +19,7 @@ from likewise.core.results import Failed, Result
 Convert = Callable[[object], object]
 
 
-class Unfit(ValueError):
+class WrongResultType(ValueError):
     """A prediction that its declared type does not hold."""
 
 
@@ -51,7 +51,7 @@ def _value(result: Result, convert: Convert, kind: Any) -> tuple[object, Likewis
         return None, result.error
     try:
         return convert(result.value), None
-    except (Unfit, OverflowError) as error:
+    except (WrongResultType, OverflowError) as error:
         return None, RowRefused(
             f"the prediction does not fit the result type {kind}: {error}",
             remedy="ask for another result_type; 'string' holds every prediction",
@@ -77,7 +77,7 @@ def _leftmost(cast: Convert, textual: bool, value: object) -> object:
         return cast(members[0])
     found = next((member for member in members if member is not None and _fits(cast, member)), None)
     if found is None and None not in members:
-        raise Unfit(f"it has no value of that type: {_short(value)}")
+        raise WrongResultType(f"it has no value of that type: {_short(value)}")
     return cast(found)
 
 
@@ -87,7 +87,7 @@ def _all_that_fit(cast: Convert, value: object) -> object:
     members = _members(value)
     kept = [m for m in ([value] if members is None else members) if m is None or _fits(cast, m)]
     if members and not kept:
-        raise Unfit(f"it has no value of that type: {_short(value)}")
+        raise WrongResultType(f"it has no value of that type: {_short(value)}")
     return [cast(member) for member in kept]
 
 
@@ -100,7 +100,7 @@ def _members(value: object) -> list[object] | None:
 def _fits(cast: Convert, value: object) -> bool:
     try:
         cast(value)
-    except (Unfit, OverflowError):
+    except (WrongResultType, OverflowError):
         return False
     return True
 
@@ -132,21 +132,21 @@ def _exact(kind: Any) -> Convert:
 
 def _record(casts: Mapping[str, Convert], value: object) -> object:
     if not isinstance(value, Mapping):
-        raise Unfit(f"expected a record of {', '.join(casts)}, got {_short(value)}")
+        raise WrongResultType(f"expected a record of {', '.join(casts)}, got {_short(value)}")
     if lacking := [name for name in casts if name not in value]:
-        raise Unfit(f"it has no `{lacking[0]}`: {_short(value)}")
+        raise WrongResultType(f"it has no `{lacking[0]}`: {_short(value)}")
     return {name: cast(value[name]) for name, cast in casts.items()}
 
 
 def _entries(cast: Convert, value: object) -> object:
     if not isinstance(value, Mapping):
-        raise Unfit(f"expected a mapping, got {_short(value)}")
+        raise WrongResultType(f"expected a mapping, got {_short(value)}")
     return [(str(key), cast(member)) for key, member in value.items()]
 
 
 def _elements(cast: Convert, value: object) -> object:
     if not isinstance(value, (list, tuple)):
-        raise Unfit(f"expected a list, got {_short(value)}")
+        raise WrongResultType(f"expected a list, got {_short(value)}")
     return [cast(member) for member in value]
 
 
@@ -156,26 +156,26 @@ def text_of(value: object) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise Unfit(f"it is not valid Unicode: {json.dumps(text)[:100]}") from error
+        raise WrongResultType(f"it is not valid Unicode: {json.dumps(text)[:100]}") from error
     return text
 
 
 def _integer(bits: int, value: object) -> int:
     limit = 1 << (bits - 1)
     if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
-        raise Unfit(f"{_short(value)} is no whole number of {bits} bits")
+        raise WrongResultType(f"{_short(value)} is no whole number of {bits} bits")
     return value
 
 
 def _number(value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise Unfit(f"{_short(value)} is no number")
+        raise WrongResultType(f"{_short(value)} is no number")
     return float(value)
 
 
 def _of(kind: type, value: object) -> object:
     if not isinstance(value, kind):
-        raise Unfit(f"{_short(value)} is a {type(value).__name__}")
+        raise WrongResultType(f"{_short(value)} is a {type(value).__name__}")
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from likewise.batch.formats import SealedWriter, Source, Writer, load
+from likewise.batch.formats import RowSource, SealedWriter, Writer, load
 from likewise.batch.journal import sync
 from likewise.batch.layout import Layout, remove
 from likewise.batch.sinks import PART_BYTES, seal
@@ -74,7 +74,7 @@ def put_together(
     """
     remove(staging.output)
     staging.output.mkdir()
-    writer: Writer = load(suffix).open_writer(cast(Source, source), signature.outputs)
+    writer: Writer = load(suffix).open_writer(cast(RowSource, source), signature.outputs)
     parts = Parts(staging.output, writer, suffix, layout.single)
     counted: list[Mapping[str, Any]] = []
     with staging.quarantine.open("wb") as refused:

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.formats import Source
-from likewise.batch.job import Job, Report
+from likewise.batch.formats import RowSource
+from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.journal import Counts
 from likewise.batch.layout import Layout, refused
 from likewise.batch.rows import fingerprint, go_on, judge
@@ -28,7 +28,7 @@ from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
 from likewise.targets.spark.publish import put_together
 from likewise.targets.spark.session import is_connect, session
-from likewise.targets.spark.tasks import Scoring
+from likewise.targets.spark.tasks import TaskScorer
 from likewise.targets.spark.udf import Placed, place
 
 log = logging.getLogger("likewise.spark")
@@ -38,7 +38,7 @@ CHUNKS_A_SLOT = 4  # at least, where the input is small
 ROW_BYTES = 200  # of text, taken for the size of a row where a format does not say how many there are
 
 
-def run(job: Job) -> Report:
+def run(job: ScoreJob) -> JobReport:
     """Score `job.source` on Spark; see `likewise.batch.score`.
 
     Raises what the local runner does, MissingExtra (no pyspark, no Java), EngineUnavailable (Spark does not start, or
@@ -61,7 +61,7 @@ def run(job: Job) -> Report:
 class _Run:
     """One job in one session."""
 
-    def __init__(self, job: Job, model: ModelSpec, spark: Any) -> None:
+    def __init__(self, job: ScoreJob, model: ModelSpec, spark: Any) -> None:
         self._job = job
         self._model = model
         self._spark = spark
@@ -76,10 +76,10 @@ class _Run:
         self._layout.refuse_existing(job.options.restart or self._staging.replaces)
         self._source = given.given(self._suffix)
 
-    def run(self) -> Report:
+    def run(self) -> JobReport:
         """The whole job."""
         job, layout, staging = self._job, self._layout, self._staging
-        RowMaker(cast(Source, self._source), job.signature, job.options.column)  # says now which column is missing
+        RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # says now which column is missing
         placed = place(self._spark, open_bundle(self._model.folder), self._model, None)
         with refused(layout.data), ExitStack() as undo:
             undo.callback(self._leave)  # last of all, when the folder is free
@@ -89,12 +89,12 @@ class _Run:
             resumed = staging.resume(said, job.options.restart)
             return self._scored(placed, resumed)
 
-    def _scored(self, placed: Placed, resumed: bool) -> Report:
+    def _scored(self, placed: Placed, resumed: bool) -> JobReport:
         job, staging, jobs = self._job, self._staging, Jobs(self._spark, placed)
         try:
             chunks = self._snapshot(jobs)
             options = job.options
-            plan = Scoring(staging, self._source, job.signature, options.column, self._suffix, options.budget)
+            plan = TaskScorer(staging, self._source, job.signature, options.column, self._suffix, options.budget)
             self._tally.begin(chunks, staging, resumed=resumed)
             self._kept = True
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
@@ -125,12 +125,12 @@ class _Run:
         assert chunks is not None  # noqa: S101  it was written just now
         return chunks
 
-    def _report(self, counted: Sequence[Mapping[str, Any]]) -> Report:
+    def _report(self, counted: Sequence[Mapping[str, Any]]) -> JobReport:
         names = ("rows", "ok", "duplicates", "tokens", "answered")
         totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
         engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
         seconds = self._staging.seconds + time.monotonic() - self._started
-        return Report.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
+        return JobReport.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
 
     def _leave(self) -> None:
         if self._kept:

@@ -19,7 +19,7 @@ from typing import Any, cast
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, readable, why_changed
-from likewise.batch.formats import Chunk, Source, Writer, load
+from likewise.batch.formats import Chunk, RowSource, Writer, load
 from likewise.batch.formats.parquet import records_of
 from likewise.batch.rows import items_of, settled
 from likewise.batch.scorer import prepare
@@ -40,7 +40,7 @@ TOLD = "told string"  # what every task of a job answers, for Spark
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class TaskScorer:
     """What scoring a chunk needs beside the engine. output: the format of the rows."""
 
     staging: Staging
@@ -64,7 +64,7 @@ def read_files(
     def cut(number: int) -> dict[str, object]:
         file = files[number]
         with readable(file):
-            source: Source = load(format_name).open_source(file)
+            source: RowSource = load(format_name).open_source(file)
             done = _stored(source.chunks(rows), number, chunks)
             if changed := why_changed(file):
                 raise InputInvalid(changed, remedy=STILL)
@@ -94,7 +94,7 @@ def score_chunks(
     folder: str | None,
     key: str,
     model: ModelSpec,
-    plan: Scoring,
+    plan: TaskScorer,
     chosen: Sequence[tuple[str, int]],
 ) -> Iterator[Any]:
     """Scores those of the `chosen` chunks (name, and what is added to its row numbers) whose numbers Spark gives."""
@@ -172,14 +172,14 @@ def _read_chunk(path: Path, ahead: int) -> Chunk:
     return replace(chunk, first=chunk.first + ahead)
 
 
-def _score(engine: Engine, plan: Scoring, chunk: Chunk, path: Path) -> None:
+def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     """Answer a chunk and write what becomes of its rows."""
     scorer = task_scorer(engine, budget=plan.budget)
-    maker = RowMaker(cast(Source, plan.source), plan.signature, plan.column)
+    maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column)
     work = prepare(engine, items_of(chunk, maker))
     results = scorer.answer(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
-    writer: Writer = load(plan.output).open_writer(cast(Source, plan.source), plan.signature.outputs)
+    writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
     kept, errors = settled(results, writer, plan.signature.outputs)
     rows = io.BytesIO()
     if kept:

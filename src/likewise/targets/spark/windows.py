@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
-from likewise.batch.formats import CHUNK_BYTES, Source
+from likewise.batch.formats import CHUNK_BYTES, RowSource
 from likewise.batch.formats.parquet import records_of
 from likewise.core.items import NO_PARAMS, Item, Params
 from likewise.core.results import Failed
@@ -41,7 +41,7 @@ class Given:
 
 def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str, str]) -> RowMaker:
     """Makes the model's rows of a frame's; InputInvalid where a column is missing."""
-    return RowMaker(cast(Source, Given(tuple(columns))), signature, mapping)
+    return RowMaker(cast(RowSource, Given(tuple(columns))), signature, mapping)
 
 
 def pieces(batch: Any, most: int = WINDOW_ROWS) -> Iterator[Any]:

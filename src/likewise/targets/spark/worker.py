@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from likewise.batch.result_cache import Answers
+from likewise.batch.result_cache import ResultCache
 from likewise.batch.scorer import Scorer, prepare
 from likewise.bundles.open import open_bundle
 from likewise.core.engine import Engine, Work
@@ -23,13 +23,13 @@ REMEMBERED = 16 << 20  # bytes of answers a process
 
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     """A scorer of one task, which knows the answers of the process's earlier tasks."""
-    answers = _memories.setdefault(id(engine), Answers(REMEMBERED))
+    answers = _memories.setdefault(id(engine), ResultCache(REMEMBERED))
     return Scorer(engine, budget=budget, answers=answers, whole=False)
 
 
 _lock = threading.Lock()
 _engines: dict[tuple[str, ModelSpec], Engine] = {}  # kept for the process's life, and so are their ids
-_memories: dict[int, Answers] = {}
+_memories: dict[int, ResultCache] = {}
 
 
 def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:

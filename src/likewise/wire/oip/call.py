@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from likewise.wire.call import Call
+from likewise.wire.call import DecodedRequest
 
 
 @dataclass(frozen=True, slots=True)
-class InferCall(Call):
+class InferCall(DecodedRequest):
     """One request, read: its rows, fitted to the model's signature, and how its asker wants the answer.
 
     params: of the request's `parameters`, those that the model takes.

@@ -11,7 +11,7 @@ from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
-from likewise.targets.base import Answer, Finding, Outputs, Receipt, Status, Step, Verb
+from likewise.targets.base import Answer, Finding, Outputs, PlanStep, Receipt, Status, Verb
 from likewise.targets.http_client import invoke, served_digest
 from likewise.targets.trust import needs_trust
 from toy_target.deployment import Deployment
@@ -44,7 +44,7 @@ class ToyTarget:
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: ToyOptions, current: Receipt | None
-    ) -> Sequence[Step]:
+    ) -> Sequence[PlanStep]:
         """A new version takes over the port, and only then the one before ends."""
         before = Deployment(name).version()
         if verb == "create" and before is not None:
@@ -52,10 +52,10 @@ class ToyTarget:
         if verb != "create" and before is None and current is None:
             raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
         if model is None:
-            return [Step("remove", "remove", "ends its process and removes its folder", {"name": name})]
+            return [PlanStep("remove", "remove", "ends its process and removes its folder", {"name": name})]
         params = {"name": name, "wanted": {"model": model.as_dict(), "options": as_json(options)}, "before": before}
-        serve = Step("serve", "serve", "starts a process and waits until it is ready", params)
-        retire = Step("retire", "retire", "ends the process of the version before", params)
+        serve = PlanStep("serve", "serve", "starts a process and waits until it is ready", params)
+        retire = PlanStep("retire", "retire", "ends the process of the version before", params)
         return [serve] if before is None else [serve, retire]
 
     def do(self, action: str, params: Mapping[str, Any]) -> Outputs:

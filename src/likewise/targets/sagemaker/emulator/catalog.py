@@ -12,7 +12,7 @@ from typing import Any
 from likewise.targets.sagemaker.emulator.account import Account, Unreadable
 from likewise.targets.sagemaker.emulator.wire import CONTROL, AwsError, invalid
 
-Params = Mapping[str, Any]
+RequestParams = Mapping[str, Any]
 
 
 def now() -> datetime:
@@ -30,7 +30,7 @@ class Record:
     """A resource as it was created."""
 
     arn: str
-    asked: Params
+    asked: RequestParams
     created: datetime = field(default_factory=now)
 
 
@@ -46,28 +46,28 @@ class Catalog:
 
     # --- models ------------------------------------------------------------------------------------------------------
 
-    def create_model(self, asked: Params) -> Params:
+    def create_model(self, asked: RequestParams) -> RequestParams:
         self._check_model(asked)
         return {"ModelArn": self._keep(self.models, "model", asked["ModelName"], asked)}
 
-    def describe_model(self, asked: Params) -> Params:
+    def describe_model(self, asked: RequestParams) -> RequestParams:
         record = self.model(asked["ModelName"])
         said = {name: value for name, value in record.asked.items() if name != "Tags"}
         return {**said, "ModelArn": record.arn, "CreationTime": record.created}
 
-    def delete_model(self, asked: Params) -> None:
+    def delete_model(self, asked: RequestParams) -> None:
         record = self.model(asked["ModelName"])
         with self.lock:
             self._forget(self.models, asked["ModelName"], record.arn)
 
-    def list_models(self, asked: Params) -> Params:
+    def list_models(self, asked: RequestParams) -> RequestParams:
         return listed("Models", "Model", self.models.items(), asked)
 
     def model(self, name: str) -> Record:
         """AwsError where there is none."""
         return self._found(self.models, "model", "model", name)
 
-    def _check_model(self, asked: Params) -> None:
+    def _check_model(self, asked: RequestParams) -> None:
         held = asked.get("PrimaryContainer")
         if held is None or not held.get("Image"):
             raise refusal("Rehearsed is a model of one PrimaryContainer with an Image.")
@@ -87,7 +87,7 @@ class Catalog:
 
     # --- endpoint configurations -------------------------------------------------------------------------------------
 
-    def create_endpoint_config(self, asked: Params) -> Params:
+    def create_endpoint_config(self, asked: RequestParams) -> RequestParams:
         for variant in asked["ProductionVariants"]:
             if "ModelName" not in variant:
                 raise refusal("Rehearsed are variants of a model, and not of inference components.")
@@ -96,17 +96,17 @@ class Catalog:
                 raise refusal("A variant needs either an InstanceType or a ServerlessConfig.")
         return {"EndpointConfigArn": self._keep(self.configs, "endpoint-config", asked["EndpointConfigName"], asked)}
 
-    def describe_endpoint_config(self, asked: Params) -> Params:
+    def describe_endpoint_config(self, asked: RequestParams) -> RequestParams:
         record = self.config(asked["EndpointConfigName"])
         said = {name: value for name, value in record.asked.items() if name != "Tags"}
         return {**said, "EndpointConfigArn": record.arn, "CreationTime": record.created}
 
-    def delete_endpoint_config(self, asked: Params) -> None:
+    def delete_endpoint_config(self, asked: RequestParams) -> None:
         record = self.config(asked["EndpointConfigName"])
         with self.lock:
             self._forget(self.configs, asked["EndpointConfigName"], record.arn)
 
-    def list_endpoint_configs(self, asked: Params) -> Params:
+    def list_endpoint_configs(self, asked: RequestParams) -> RequestParams:
         return listed("EndpointConfigs", "EndpointConfig", self.configs.items(), asked)
 
     def config(self, name: str) -> Record:
@@ -115,20 +115,20 @@ class Catalog:
 
     # --- tags --------------------------------------------------------------------------------------------------------
 
-    def add_tags(self, asked: Params) -> Params:
+    def add_tags(self, asked: RequestParams) -> RequestParams:
         with self.lock:
             held = self._tags_of(asked["ResourceArn"])
             held.update({tag["Key"]: tag["Value"] for tag in asked["Tags"]})
             return {"Tags": _tag_list(held)}
 
-    def delete_tags(self, asked: Params) -> Params:
+    def delete_tags(self, asked: RequestParams) -> RequestParams:
         with self.lock:
             held = self._tags_of(asked["ResourceArn"])
             for key in asked["TagKeys"]:
                 held.pop(key, None)
         return {}
 
-    def list_tags(self, asked: Params) -> Params:
+    def list_tags(self, asked: RequestParams) -> RequestParams:
         with self.lock:
             return {"Tags": _tag_list(self._tags_of(asked["ResourceArn"]))}
 
@@ -137,7 +137,7 @@ class Catalog:
             raise refusal(f'Could not find resource "{arn}".')
         return self.tags[arn]
 
-    def know(self, arn: str, asked: Params) -> None:
+    def know(self, arn: str, asked: RequestParams) -> None:
         """A resource is there, with its tags."""
         self.tags[arn] = {tag["Key"]: tag["Value"] for tag in asked.get("Tags", [])}
 
@@ -145,7 +145,7 @@ class Catalog:
         """It is gone."""
         self.tags.pop(arn, None)
 
-    def _keep(self, kind: dict[str, Record], path: str, name: str, asked: Params) -> str:
+    def _keep(self, kind: dict[str, Record], path: str, name: str, asked: RequestParams) -> str:
         arn = self.account.arn(path, name)
         with self.lock:
             if name in kind:
@@ -169,8 +169,8 @@ def listed(
     key: str,
     kind: str,
     records: Iterable[tuple[str, Any]],
-    asked: Params,
-    more: Callable[[Any], Params] = lambda _: {},
+    asked: RequestParams,
+    more: Callable[[Any], RequestParams] = lambda _: {},
     status: str | None = None,
 ) -> dict[str, Any]:
     """A page of a List operation; more: what a summary has besides name, ARN and time.  status: its member's name."""
@@ -188,7 +188,7 @@ def listed(
     return {**page, "NextToken": str(end)} if end < len(rows) else page
 
 
-def _wanted(row: Params, asked: Params, status: str | None) -> bool:
+def _wanted(row: RequestParams, asked: RequestParams, status: str | None) -> bool:
     if status is not None and asked.get("StatusEquals") not in (None, row[status]):
         return False
     for time in ("CreationTime", "LastModifiedTime"):

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from likewise.targets.sagemaker.emulator.account import ENDPOINTS
-from likewise.targets.sagemaker.emulator.catalog import Catalog, Params, listed, now, refusal
+from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, listed, now, refusal
 from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, Unfit
 
 logger = logging.getLogger(__name__)
@@ -59,16 +59,16 @@ class Variant:
 
 
 @dataclass
-class Endpoint:
+class EmulatedEndpoint:
     """One, as it stands."""
 
     name: str
     arn: str
     config_name: str
-    config: Params
+    config: RequestParams
     status: str = "Creating"
     failure: str | None = None
-    deployment: Params | None = None
+    deployment: RequestParams | None = None
     variants: tuple[Variant, ...] = ()
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
@@ -85,24 +85,24 @@ class Endpoints:
         self._catalog = catalog
         self._fleet = fleet
         self._lock = catalog.lock
-        self._endpoints: dict[str, Endpoint] = {}
+        self._endpoints: dict[str, EmulatedEndpoint] = {}
         self._threads: list[threading.Thread] = []
 
-    def create_endpoint(self, asked: Params) -> Params:
+    def create_endpoint(self, asked: RequestParams) -> RequestParams:
         name = asked["EndpointName"]
         config = self._catalog.config(asked["EndpointConfigName"]).asked
         arn = self._catalog.account.arn("endpoint", name)
         with self._lock:
             if name in self._endpoints:
                 raise refusal(f'Cannot create already existing endpoint "{arn}".')
-            endpoint = Endpoint(name, arn, asked["EndpointConfigName"], config)
+            endpoint = EmulatedEndpoint(name, arn, asked["EndpointConfigName"], config)
             endpoint.deployment = asked.get("DeploymentConfig")
             self._endpoints[name] = endpoint
             self._catalog.know(arn, asked)
         self._in_thread(self._bring_up, endpoint, endpoint.config_name, config)
         return {"EndpointArn": arn}
 
-    def update_endpoint(self, asked: Params) -> Params:
+    def update_endpoint(self, asked: RequestParams) -> RequestParams:
         config = self._catalog.config(asked["EndpointConfigName"]).asked
         with self._lock:
             endpoint = self._changeable(asked["EndpointName"])
@@ -115,13 +115,13 @@ class Endpoints:
         self._in_thread(self._bring_up, endpoint, asked["EndpointConfigName"], config)
         return {"EndpointArn": endpoint.arn}
 
-    def delete_endpoint(self, asked: Params) -> None:
+    def delete_endpoint(self, asked: RequestParams) -> None:
         with self._lock:
             endpoint = self._changeable(asked["EndpointName"])
             endpoint.become("Deleting")
         self._in_thread(self._take_down, endpoint)
 
-    def describe_endpoint(self, asked: Params) -> Params:
+    def describe_endpoint(self, asked: RequestParams) -> RequestParams:
         with self._lock:
             endpoint = self._found(asked["EndpointName"])
             said = {
@@ -139,14 +139,14 @@ class Endpoints:
             }
             return {name: value for name, value in said.items() if value is not None}
 
-    def list_endpoints(self, asked: Params) -> Params:
-        def more(endpoint: Endpoint) -> Params:
+    def list_endpoints(self, asked: RequestParams) -> RequestParams:
+        def more(endpoint: EmulatedEndpoint) -> RequestParams:
             return {"EndpointStatus": endpoint.status, "LastModifiedTime": endpoint.modified}
 
         with self._lock:
             return listed("Endpoints", "Endpoint", self._endpoints.items(), asked, more, "EndpointStatus")
 
-    def answering(self, name: str, variant: str | None) -> tuple[Variant, Params]:
+    def answering(self, name: str, variant: str | None) -> tuple[Variant, RequestParams]:
         """A variant of the endpoint, by its weight unless it is named, and the configuration; AwsError."""
         with self._lock:
             endpoint = self._found(name)
@@ -162,7 +162,7 @@ class Endpoints:
         for thread in self._threads:
             thread.join()
 
-    def _bring_up(self, endpoint: Endpoint, config_name: str, config: Params) -> None:
+    def _bring_up(self, endpoint: EmulatedEndpoint, config_name: str, config: RequestParams) -> None:
         """The new fleet beside the old one; whoever asks is answered by the old one until all of the new is ready."""
         old = endpoint.variants
         try:
@@ -178,7 +178,7 @@ class Endpoints:
         with self._lock:
             endpoint.become("InService")
 
-    def _all_started(self, endpoint: Endpoint, config: Params) -> tuple[Variant, ...]:
+    def _all_started(self, endpoint: EmulatedEndpoint, config: RequestParams) -> tuple[Variant, ...]:
         """A container for each variant; Unfit, with none left."""
         new: list[Variant] = []
         try:
@@ -193,7 +193,7 @@ class Endpoints:
             raise Unfit(f"{BROKE} ({type(error).__name__})") from error
         return tuple(new)
 
-    def _started(self, endpoint: Endpoint, asked: Params) -> Variant:
+    def _started(self, endpoint: EmulatedEndpoint, asked: RequestParams) -> Variant:
         name = asked["VariantName"]
         model = self._catalog.models.get(asked["ModelName"])
         if model is None:
@@ -208,19 +208,19 @@ class Endpoints:
         )
         return Variant(asked, running)
 
-    def _take_down(self, endpoint: Endpoint) -> None:
+    def _take_down(self, endpoint: EmulatedEndpoint) -> None:
         for variant in endpoint.variants:
             self._fleet.stop(variant.running)
         with self._lock:
             del self._endpoints[endpoint.name]
             self._catalog.forget(endpoint.arn)
 
-    def _found(self, name: str) -> Endpoint:
+    def _found(self, name: str) -> EmulatedEndpoint:
         if name not in self._endpoints:
             raise refusal(f'Could not find endpoint "{self._catalog.account.arn("endpoint", name)}".')
         return self._endpoints[name]
 
-    def _changeable(self, name: str) -> Endpoint:
+    def _changeable(self, name: str) -> EmulatedEndpoint:
         endpoint = self._found(name)
         if endpoint.status in IN_PROGRESS:
             raise refusal(f'Cannot update in-progress endpoint "{endpoint.arn}".')
@@ -232,7 +232,7 @@ class Endpoints:
         thread.start()
 
 
-def _capture(asked: Params | None) -> Params | None:
+def _capture(asked: RequestParams | None) -> RequestParams | None:
     """As DescribeEndpoint has the data capture that was asked for: recorded, nothing is captured here."""
     if asked is None:
         return None

@@ -31,7 +31,7 @@ class Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ContainerResponse:
     """status, headers (names in lower case) and body."""
 
     status: int
@@ -48,7 +48,9 @@ class Running:
     image: str
     _model_dir: Path | None
 
-    def ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float) -> Reply:
+    def ask(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float
+    ) -> ContainerResponse:
         """One request on a connection of its own.  OSError (TimeoutError where it takes longer), HTTPException."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout_s)
         try:
@@ -56,7 +58,7 @@ class Running:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
             said = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, said, response.read())
+            return ContainerResponse(response.status, said, response.read())
         finally:
             connection.close()
 

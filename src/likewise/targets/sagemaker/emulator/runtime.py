@@ -13,9 +13,9 @@ from uuid import uuid4
 from werkzeug.wrappers import Response
 
 from likewise.targets.sagemaker.emulator.account import ENDPOINTS, ID, Account, Unreadable
-from likewise.targets.sagemaker.emulator.catalog import Params
+from likewise.targets.sagemaker.emulator.catalog import RequestParams
 from likewise.targets.sagemaker.emulator.endpoints import Endpoints, Variant
-from likewise.targets.sagemaker.emulator.fleet import Reply
+from likewise.targets.sagemaker.emulator.fleet import ContainerResponse
 from likewise.targets.sagemaker.emulator.wire import RUNTIME, AwsError, invalid
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Runtime:
         """What is queued is dropped."""
         self._queue.shutdown(wait=True, cancel_futures=True)
 
-    def invoke_endpoint(self, asked: Params) -> Response:
+    def invoke_endpoint(self, asked: RequestParams) -> Response:
         variant, config = self._variant(asked)
         if "AsyncInferenceConfig" in config:
             raise _invalid(f"Endpoint {asked['EndpointName']} is asynchronous: use InvokeEndpointAsync.")
@@ -62,7 +62,7 @@ class Runtime:
             response.headers[_HEADERS["CustomAttributes"]] = kept
         return response
 
-    def invoke_endpoint_async(self, asked: Params) -> Response:
+    def invoke_endpoint_async(self, asked: RequestParams) -> Response:
         variant, config = self._variant(asked)
         if "AsyncInferenceConfig" not in config:
             raise _invalid(f"Endpoint {asked['EndpointName']} has no AsyncInferenceConfig.")
@@ -79,12 +79,12 @@ class Runtime:
         response.headers["X-Amzn-SageMaker-FailureLocation"] = bad
         return response
 
-    def _answer_later(self, variant: Variant, asked: Params, good: str, bad: str) -> None:
+    def _answer_later(self, variant: Variant, asked: RequestParams, good: str, bad: str) -> None:
         try:
             body = self._account.read(asked["InputLocation"]) if "InputLocation" in asked else asked["Body"]
             reply = _asked_of(variant, asked, body, asked.get("InvocationTimeoutSeconds", ASYNC_S))
         except Unreadable as error:
-            reply = Reply(400, {}, f"Unable to download the request payload: {error}".encode())
+            reply = ContainerResponse(400, {}, f"Unable to download the request payload: {error}".encode())
         try:
             if reply.status // 100 == 2:
                 self._account.write(good, reply.body)
@@ -94,7 +94,7 @@ class Runtime:
         except Unreadable as error:
             logger.warning("an asynchronous answer is lost: %s", error)
 
-    def _variant(self, asked: Params) -> tuple[Variant, Params]:
+    def _variant(self, asked: RequestParams) -> tuple[Variant, RequestParams]:
         name = asked["EndpointName"]
         try:
             return self._endpoints.answering(name, asked.get("TargetVariant"))
@@ -102,7 +102,7 @@ class Runtime:
             missing = error.message.startswith("Could not find")
             raise _invalid(f"Endpoint {name} of account {ID} not found." if missing else error.message) from error
 
-    def _model_error(self, name: str, reply: Reply) -> AwsError:
+    def _model_error(self, name: str, reply: ContainerResponse) -> AwsError:
         said = reply.body.decode(errors="replace")
         side, region, group = (
             "client" if reply.status // 100 == 4 else "server",
@@ -121,7 +121,7 @@ class Runtime:
         )
 
 
-def _asked_of(variant: Variant, asked: Mapping[str, Any], body: bytes, timeout_s: float) -> Reply:
+def _asked_of(variant: Variant, asked: Mapping[str, Any], body: bytes, timeout_s: float) -> ContainerResponse:
     """The container's answer; one that comes too late, or not at all, has the status 0, as SageMaker says it."""
     headers = {
         "Content-Type": asked.get("ContentType", "application/octet-stream"),
@@ -131,9 +131,9 @@ def _asked_of(variant: Variant, asked: Mapping[str, Any], body: bytes, timeout_s
     try:
         return variant.running.ask("POST", "/invocations", body, headers, timeout_s=timeout_s)
     except TimeoutError:
-        return Reply(0, {}, SLOW.encode())
+        return ContainerResponse(0, {}, SLOW.encode())
     except (OSError, http.client.HTTPException) as error:
-        return Reply(0, {}, f"The container closed the connection: {error}".encode())
+        return ContainerResponse(0, {}, f"The container closed the connection: {error}".encode())
 
 
 def _below(path: str, extension: str, name: str) -> str:

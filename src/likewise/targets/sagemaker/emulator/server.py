@@ -22,7 +22,15 @@ from likewise.targets.sagemaker.emulator.endpoints import Endpoints
 from likewise.targets.sagemaker.emulator.fleet import Fleet
 from likewise.targets.sagemaker.emulator.runtime import ANSWER_S, Runtime
 from likewise.targets.sagemaker.emulator.transforms import Transforms
-from likewise.targets.sagemaker.emulator.wire import RUNTIME, Asked, AwsError, answer, error_answer, read_request, scope
+from likewise.targets.sagemaker.emulator.wire import (
+    RUNTIME,
+    AwsError,
+    AwsRequest,
+    answer,
+    error_answer,
+    read_request,
+    scope,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -45,7 +53,7 @@ class Region:
         self._runtime = Runtime(self.account, endpoints, answer_s)
         self._control = (catalog, endpoints, Transforms(catalog, self.fleet))
 
-    def do(self, asked: Asked) -> Response:
+    def do(self, asked: AwsRequest) -> Response:
         """The operation's answer; AwsError."""
         name = xform_name(asked.operation)
         rooms = (self._runtime,) if asked.service == RUNTIME else self._control

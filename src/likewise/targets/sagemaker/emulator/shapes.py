@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from likewise.targets.sagemaker.shapes import NUMBERS, At, Broken, Shape, broken, library_report
+from likewise.targets.sagemaker.shapes import NUMBERS, Broken, Shape, ShapePath, broken, library_report
 
 _MUST = {
     "required": "not be null",
@@ -33,7 +33,7 @@ def _said(each: Broken) -> str:
     return f"Value {shown}at '{where}' failed to satisfy constraint: Member must {must}"
 
 
-def _step(at: At) -> str:
+def _step(at: ShapePath) -> str:
     if at.kind == "key":
         return "key"
     if at.kind == "member":

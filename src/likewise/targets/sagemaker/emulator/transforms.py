@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from likewise.targets.sagemaker.emulator.account import JOBS, Account, Unreadable, split_uri
-from likewise.targets.sagemaker.emulator.catalog import Catalog, Params, listed, now, refusal
+from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, listed, now, refusal
 from likewise.targets.sagemaker.emulator.endpoints import BROKE, STARTUP_S
 from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, Unfit
 from likewise.targets.sagemaker.emulator.wire import AwsError
@@ -38,12 +38,12 @@ class JobFailed(Exception):
 
 
 @dataclass
-class Job:
+class TransformJob:
     """One, as it stands."""
 
     name: str
     arn: str
-    asked: Params
+    asked: RequestParams
     status: str = "InProgress"
     failure: str | None = None
     started: datetime | None = None
@@ -72,10 +72,10 @@ class Transforms:
         self._catalog = catalog
         self._account: Account = catalog.account
         self._fleet = fleet
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, TransformJob] = {}
         self._threads: list[threading.Thread] = []
 
-    def create_transform_job(self, asked: Params) -> Params:
+    def create_transform_job(self, asked: RequestParams) -> RequestParams:
         name = asked["TransformJobName"]
         arn = self._account.arn("transform-job", name)
         self._catalog.model(asked["ModelName"])
@@ -87,14 +87,14 @@ class Transforms:
                     "Job name must be unique within an AWS account and region, and a job with this name already "
                     f"exists ({arn})",
                 )
-            job = self._jobs[name] = Job(name, arn, asked)
+            job = self._jobs[name] = TransformJob(name, arn, asked)
             self._catalog.know(arn, asked)
         thread = threading.Thread(target=self._run, args=(job,), name="likewise-rehearsal-job", daemon=True)
         self._threads.append(thread)
         thread.start()
         return {"TransformJobArn": arn}
 
-    def describe_transform_job(self, asked: Params) -> Params:
+    def describe_transform_job(self, asked: RequestParams) -> RequestParams:
         job = self._found(asked["TransformJobName"])
         said = {
             **{name: value for name, value in job.asked.items() if name != "Tags"},
@@ -107,7 +107,7 @@ class Transforms:
         }
         return {name: value for name, value in said.items() if value is not None}
 
-    def stop_transform_job(self, asked: Params) -> None:
+    def stop_transform_job(self, asked: RequestParams) -> None:
         job = self._found(asked["TransformJobName"])
         with self._catalog.lock:
             if job.status != "InProgress":
@@ -115,8 +115,8 @@ class Transforms:
             job.status = "Stopping"
         job.stopping.set()
 
-    def list_transform_jobs(self, asked: Params) -> Params:
-        def more(job: Job) -> Params:
+    def list_transform_jobs(self, asked: RequestParams) -> RequestParams:
+        def more(job: TransformJob) -> RequestParams:
             return {"TransformJobStatus": job.status, "LastModifiedTime": job.ended or job.created}
 
         return listed("TransformJobSummaries", "TransformJob", self._jobs.items(), asked, more, "TransformJobStatus")
@@ -128,13 +128,13 @@ class Transforms:
         for thread in self._threads:
             thread.join()
 
-    def _found(self, name: str) -> Job:
+    def _found(self, name: str) -> TransformJob:
         with self._catalog.lock:
             if name not in self._jobs:
                 raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
             return self._jobs[name]
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: TransformJob) -> None:
         try:
             keys = self._keys(job)
             running = self._started(job)
@@ -155,7 +155,7 @@ class Transforms:
         finally:
             self._fleet.stop(running)
 
-    def _started(self, job: Job) -> Running:
+    def _started(self, job: TransformJob) -> Running:
         asked = job.asked
         extra = {
             **asked.get("Environment", {}),
@@ -166,13 +166,13 @@ class Transforms:
         what = f"container of transform job {job.name}"
         return self._fleet.start(model, what=what, group=JOBS, stream=job.name, extra=extra, wait_s=STARTUP_S)
 
-    def _keys(self, job: Job) -> list[str]:
+    def _keys(self, job: TransformJob) -> list[str]:
         source = _source(job)
         if keys := self._account.keys(source):
             return keys
         raise JobFailed(f"No S3 objects found under S3 URL {source}")
 
-    def _all_objects(self, job: Job, running: Running, keys: Sequence[str]) -> None:
+    def _all_objects(self, job: TransformJob, running: Running, keys: Sequence[str]) -> None:
         bucket, prefix = split_uri(_source(job))
         pace, output = _pace(job.asked, running), job.asked["TransformOutput"]["S3OutputPath"].rstrip("/")
         folder = prefix if prefix.endswith("/") or not prefix else prefix.rpartition("/")[0] + "/"
@@ -190,11 +190,11 @@ class Transforms:
             raise JobFailed("; ".join(failed))
 
 
-def _source(job: Job) -> str:
+def _source(job: TransformJob) -> str:
     return str(job.asked["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
 
 
-def _rehearsable(asked: Params) -> None:
+def _rehearsable(asked: RequestParams) -> None:
     """Refuse what the rehearsal would answer otherwise than SageMaker."""
     filters = asked.get("DataProcessing", {})
     if filters.get("JoinSource", "None") != "None" or {"InputFilter", "OutputFilter"} & filters.keys():
@@ -204,7 +204,7 @@ def _rehearsable(asked: Params) -> None:
         raise refusal("The rehearsal reads S3Prefix, split by Line or not at all.")
 
 
-def _pace(asked: Params, running: Running) -> Pace:
+def _pace(asked: RequestParams, running: Running) -> Pace:
     told: dict[str, Any] = {}
     try:
         reply = running.ask("GET", "/execution-parameters", None, {}, timeout_s=10)
@@ -217,7 +217,7 @@ def _pace(asked: Params, running: Running) -> Pace:
     return Pace(strategy, size * MB, int(chosen["MaxConcurrentTransforms"]) or DEFAULTS["MaxConcurrentTransforms"])
 
 
-def _transformed(job: Job, running: Running, body: bytes, pace: Pace) -> bytes:
+def _transformed(job: TransformJob, running: Running, body: bytes, pace: Pace) -> bytes:
     asked = job.asked
     if asked["TransformInput"].get("CompressionType") == "Gzip":
         body = gzip.decompress(body)
@@ -247,7 +247,7 @@ def _pieces(body: bytes, split: str, pace: Pace) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def _answer(job: Job, running: Running, piece: bytes) -> bytes:
+def _answer(job: TransformJob, running: Running, piece: bytes) -> bytes:
     """The container's answer; JobFailed after as many tries as the job allows."""
     asked, client = job.asked, job.asked.get("ModelClientConfig", {})
     headers = {

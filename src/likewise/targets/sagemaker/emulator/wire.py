@@ -35,7 +35,7 @@ class AwsError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class AwsRequest:
     """One request to SageMaker, by botocore's model."""
 
     service: str
@@ -54,7 +54,7 @@ def invalid(service_name: str, message: str) -> AwsError:
     return AwsError("ValidationError" if service_name == RUNTIME else "ValidationException", message)
 
 
-def read_request(request: Request) -> Asked:
+def read_request(request: Request) -> AwsRequest:
     """The operation and its parameters, checked.  Raises AwsError."""
     asked = _control(request) if "X-Amz-Target" in request.headers else _runtime(request)
     shape = service_model(asked.service).operation_model(asked.operation).input_shape
@@ -63,7 +63,7 @@ def read_request(request: Request) -> Asked:
     return asked
 
 
-def answer(asked: Asked, output: Mapping[str, Any] | None) -> Response:
+def answer(asked: AwsRequest, output: Mapping[str, Any] | None) -> Response:
     """The answer of an operation of the control plane; AssertionError where it is not as botocore's model has it."""
     shape = service_model(asked.service).operation_model(asked.operation).output_shape
     if shape is None:
@@ -94,7 +94,7 @@ def _seconds(value: object) -> float:
     return value.timestamp()
 
 
-def _control(request: Request) -> Asked:
+def _control(request: Request) -> AwsRequest:
     operation = request.headers["X-Amz-Target"].rpartition(".")[2]
     if operation not in service_model(CONTROL).operation_names:
         raise AwsError("UnknownOperationException", f"SageMaker has no operation {operation}")
@@ -104,10 +104,10 @@ def _control(request: Request) -> Asked:
         raise AwsError("SerializationException", f"the body is no JSON: {error}") from error
     if not isinstance(params, dict):
         raise AwsError("SerializationException", "the body is no JSON object")
-    return Asked(CONTROL, operation, params)
+    return AwsRequest(CONTROL, operation, params)
 
 
-def _runtime(request: Request) -> Asked:
+def _runtime(request: Request) -> AwsRequest:
     model = service_model(RUNTIME)
     for name in model.operation_names:
         http = model.operation_model(name).http
@@ -115,7 +115,7 @@ def _runtime(request: Request) -> Asked:
         found = re.fullmatch(pattern, request.path)
         if found and request.method == http["method"]:
             shape = model.operation_model(name).input_shape
-            return Asked(RUNTIME, name, _from_rest(request, shape, found.groupdict()))
+            return AwsRequest(RUNTIME, name, _from_rest(request, shape, found.groupdict()))
     raise AwsError("UnknownOperationException", f"SageMaker has nothing at {request.method} {request.path}", status=404)
 
 
