@@ -21,6 +21,7 @@ import httpx
 import pandas as pd
 import pytest
 from tests.support.cli import call
+from tests.support.containers.cache import quickly_zipped
 from tests.support.containers.daemon import Docker, podman
 from tests.support.containers.images import small_base
 from tests.support.containers.registry import registry
@@ -307,10 +308,11 @@ def another_home(containers: Containers, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The images in it, which commands use."""
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(another_home))
-    return Store()
+    with quickly_zipped():
+        yield Store()
 
 
 def test_the_same_inputs_give_the_same_digest(

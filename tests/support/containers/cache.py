@@ -36,6 +36,15 @@ QUICKEST = 1  # of gzip's levels: these layers go no further than this machine
 ENGINES = ("testing", "openvino", "pyfunc")
 
 
+@contextmanager
+def quickly_zipped() -> Iterator[None]:
+    """Layers that this process makes are zipped at QUICKEST: the digests are others, the files in them the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (environment, archives):
+            patch.setattr(module, "LEVEL", QUICKEST)
+        yield
+
+
 class Cache:
     """The user's `LIKEWISE_CACHE_HOME` during a run; it begins with what earlier runs have made.
 
@@ -50,7 +59,7 @@ class Cache:
 
     def environment(self, engine: str) -> str:
         """The name of an image in `store` that holds the environment of one of ENGINES, made where it is new."""
-        name, kept = f"{engine}:{KEPT}", Store(CACHE / "images")
+        name, kept = f"{engine}:{KEPT}", Store(CACHE / f"images-{QUICKEST}")
         with _alone("images"):
             if engine == "pyfunc":
                 self.lock.write_text(_lean_lock(kept, self.base))
@@ -58,9 +67,7 @@ class Cache:
                 bundle = _empty_bundle(Path(folder), engine)
                 options = ImageOptions(base=str(self.base), lock=self.lock if engine == "pyfunc" else None)
                 model = ModelSpec(bundle.digest, bundle.path, trust=True)
-                with pytest.MonkeyPatch.context() as patch:
-                    for module in (environment, archives):
-                        patch.setattr(module, "LEVEL", QUICKEST)
+                with quickly_zipped():
                     image = build_image(bundle, name, model, options, store=kept).image
             _link(kept.folder, self.store.folder)
         self.store.name(name, image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,9 @@ class Wire:
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset: senders see it
+                each.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other way
+            each.close()
 
     def _cut(self, size: int) -> bool:
         with self._lock:
