@@ -125,7 +125,9 @@ class Transforms:
         def more(job: TransformJob) -> RequestParams:
             return {"TransformJobStatus": job.status, "LastModifiedTime": job.ended or job.created}
 
-        return list_page("TransformJobSummaries", "TransformJob", self._jobs.items(), params, more, "TransformJobStatus")
+        return list_page(
+            "TransformJobSummaries", "TransformJob", self._jobs.items(), params, more, "TransformJobStatus"
+        )
 
     def close(self) -> None:
         """Stop all jobs and wait until they have ended."""
