@@ -27,8 +27,8 @@ pytest_plugins = ("tests.support.aws.fixtures",)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     """A model with an existing bundle, for an image or for S3."""
-    made = open_bundle(upper_bundle(tmp_path_factory.mktemp("models") / "one", "1:"))
-    return ModelSpec(made.digest, made.path, "models:/m/1", trust=True)
+    opened = open_bundle(upper_bundle(tmp_path_factory.mktemp("models") / "one", "1:"))
+    return ModelSpec(opened.digest, opened.path, "models:/m/1", trust=True)
 
 
 def test_a_deployment_has_its_options_tags_and_costs(account: Account) -> None:

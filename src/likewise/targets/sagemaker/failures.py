@@ -54,7 +54,7 @@ KINDS = {
         DeployFailed, "read the log; if it only needs longer to start, set -C startup_timeout_s=SECONDS, up to 3600"
     ),
     "refused": Kind(DeployFailed, "correct the option that AWS names"),
-    "ours": Kind(WrongUsage, "correct the options; if they look correct, please report a bug in Likewise"),
+    "usage": Kind(WrongUsage, "correct the options; if they look correct, please report a bug in Likewise"),
 }
 
 MESSAGES = (
@@ -138,7 +138,7 @@ _EXCEPTIONS = {
         UnknownServiceStyle UnknownSignatureVersionError UnsupportedSignatureVersionError
         UnsupportedServiceProtocolsError UnsupportedS3ConfigurationError UnsupportedS3ControlConfigurationError
         InvalidCrtTransferConfigError UnknownAPIVersionError NoVersionFound""",
-    "ours": """
+    "usage": """
         ParamValidationError ValidationError InvalidDNSNameError InvalidExpressionError InvalidHostLabelError
         MissingParametersError OperationNotPageableError PaginationError StubResponseError
         UndefinedModelAttributeError UnknownClientMethodError UnsupportedOutpostResourceError

@@ -56,15 +56,15 @@ def create_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
         raise WrongUsage(
             f"mode={spec.options.mode} is only for updates", remedy=f"run: likewise update {spec.name} MODEL"
         )
-    made, model_name = model_steps(aws, spec)
-    config, config_name, _ = _config(aws, spec, model_name, ())
+    prepared, model_name = model_steps(aws, spec)
+    config, config_name, _ = _config_step(aws, spec, model_name, ())
     request = requests.create_request(spec.name, config_name, spec.tags)
     kind = "serverless" if spec.options.serverless_config is not None else spec.options.costs
     about = f"creates the endpoint {spec.name} ({kind}), which costs until it is deleted"
     endpoint = spec.step(
         "endpoint", about, request=request, costs=spec.options.costs, timeout_s=spec.options.timeout_seconds
     )
-    return [*made, config, endpoint, *_waiting(spec, config_name), *_scaling(spec)]
+    return [*prepared, config, endpoint, *_wait_steps(spec, config_name), *_scaling_steps(spec)]
 
 
 def update_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
@@ -76,15 +76,15 @@ def update_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
             "with synchronous=false, an update cannot remove what it replaces",
             remedy="set -C archive=true, or leave synchronous out",
         )
-    made, model_name = model_steps(aws, spec)
+    prepared, model_name = model_steps(aws, spec)
     retained = existing.variants if options.mode == "add" else ()
-    config, config_name, variants = _config(aws, spec, model_name, retained)
+    config, config_name, variants = _config_step(aws, spec, model_name, retained)
     names = sorted({each["VariantName"] for each in (*existing.variants, *variants)})
     scaled = inspection.autoscaling(aws, spec.name, names, needed=options.max_instances is not None)
     unscale = [spec.step("unscale", "removes autoscaling during the update", before=scaled)] if scaled else []
-    moved = [*unscale, _updating(spec, existing, config_name, scaled=bool(scaled))]
-    tidied = _tidying(aws, spec, existing, config_name, variants)
-    return [*made, config, *moved, *_waiting(spec, config_name), *_scaling(spec), *tidied]
+    update = [*unscale, _update_step(spec, existing, config_name, scaled=bool(scaled))]
+    cleanup = _cleanup_steps(aws, spec, existing, config_name, variants)
+    return [*prepared, config, *update, *_wait_steps(spec, config_name), *_scaling_steps(spec), *cleanup]
 
 
 def delete_steps(
@@ -193,7 +193,7 @@ def model_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], str]:
     return [*image, *archive, spec.step("model", f"creates the model {name}", request=request, existed=existed)], name
 
 
-def _config(
+def _config_step(
     aws: Aws, spec: EndpointSpec, model: str, retained: Sequence[Mapping[str, Any]]
 ) -> tuple[PlanStep, str, list[dict[str, Any]]]:
     """The step that creates the endpoint configuration, its name and its variants."""
@@ -206,7 +206,7 @@ def _config(
     return spec.step("config", about, request=request, existed=existed), name, variants
 
 
-def _updating(spec: EndpointSpec, existing: EndpointDescription, config: str, *, scaled: bool) -> PlanStep:
+def _update_step(spec: EndpointSpec, existing: EndpointDescription, config: str, *, scaled: bool) -> PlanStep:
     options, by_steps = spec.options, spec.options.traffic in ("canary", "linear", "rolling")
     how = f", {options.traffic} by {options.traffic_percent} %" if by_steps else ""
     return spec.step(
@@ -219,14 +219,14 @@ def _updating(spec: EndpointSpec, existing: EndpointDescription, config: str, *,
     )
 
 
-def _waiting(spec: EndpointSpec, config: str) -> list[PlanStep]:
+def _wait_steps(spec: EndpointSpec, config: str) -> list[PlanStep]:
     if not spec.options.synchronous:
         return []
     about = f"waits until {spec.name} is ready, up to {spec.options.timeout_seconds} s"
     return [spec.step("wait", about, name=spec.name, config=config, timeout_s=spec.options.timeout_seconds)]
 
 
-def _scaling(spec: EndpointSpec) -> list[PlanStep]:
+def _scaling_steps(spec: EndpointSpec) -> list[PlanStep]:
     scaling = requests.scaling_requests(spec.options, spec.name)
     if scaling is None:
         return []
@@ -235,7 +235,7 @@ def _scaling(spec: EndpointSpec) -> list[PlanStep]:
     return [spec.step("scale", about, target=target, policies=[policy])]
 
 
-def _tidying(
+def _cleanup_steps(
     aws: Aws, spec: EndpointSpec, existing: EndpointDescription, config: str, variants: Sequence[Mapping[str, Any]]
 ) -> list[PlanStep]:
     if spec.options.archive or not spec.options.synchronous:
