@@ -20,12 +20,12 @@ Undo = Callable[[Aws, Poller, StepParams], None]
 
 def remove_model(aws: Aws, name: str) -> None:
     """Delete the model if it exists."""
-    aws.find("sagemaker", "delete_model", ModelName=name)
+    aws.attempt(("missing",), "sagemaker", "delete_model", ModelName=name)
 
 
 def remove_config(aws: Aws, name: str) -> None:
     """Delete the endpoint configuration if it exists."""
-    aws.find("sagemaker", "delete_endpoint_config", EndpointConfigName=name)
+    aws.attempt(("missing",), "sagemaker", "delete_endpoint_config", EndpointConfigName=name)
 
 
 def url_of(aws: Aws, name: str) -> str:

@@ -62,4 +62,4 @@ def upload(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
 def remove(aws: Aws, url: str) -> None:
     """Delete the S3 object if it exists."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    aws.find("s3", "delete_object", Bucket=bucket, Key=key)
+    aws.attempt(("missing",), "s3", "delete_object", Bucket=bucket, Key=key)

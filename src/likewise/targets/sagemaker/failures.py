@@ -31,19 +31,13 @@ KINDS = {
         DeployFailed, "set -C execution_role_arn=ARN to an existing role that sagemaker.amazonaws.com may assume"
     ),
     "image": Kind(DeployFailed, "set -C image_url=REGISTRY/NAME:TAG to an image in ECR in the endpoint's region"),
-    "data": Kind(
-        DeployFailed, "set -C bucket=NAME to a bucket in the endpoint's region that the execution role can read"
-    ),
+    "data": Kind(DeployFailed, "set -C bucket=NAME to a bucket in the endpoint's region that the role can read"),
     "throttled": Kind(TargetUnavailable, "AWS limits the request rate: run the same command again in a minute"),
     "quota": Kind(
         TargetUnavailable, "request a higher quota in AWS Service Quotas, delete unused resources, or request fewer"
     ),
-    "capacity": Kind(
-        TargetUnavailable, "AWS has no free capacity: use another instance_type or region, or try again later"
-    ),
-    "unreachable": Kind(
-        TargetUnavailable, "check the network, the region and the endpoint; then run the same command again"
-    ),
+    "capacity": Kind(TargetUnavailable, "AWS has no capacity: use another instance_type or region, or try again later"),
+    "unreachable": Kind(TargetUnavailable, "check the network, the region and the endpoint, then run it again"),
     "trouble": Kind(TargetUnavailable, "AWS reports an internal error: run the same command again"),
     "setup": Kind(TargetUnavailable, "fix the AWS settings on this machine (~/.aws/config, AWS_…)"),
     "missing": Kind(NotDeployed, "to show existing deployments, run: likewise list"),

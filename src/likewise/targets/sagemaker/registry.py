@@ -53,7 +53,7 @@ def find_image(aws: Aws, repository: str, tag: str) -> str | None:
 
 def remove_image(aws: Aws, repository: str, tag: str) -> None:
     """Delete the image with this tag if it exists; ECR deletes layers that no other image uses."""
-    aws.find("ecr", "batch_delete_image", repositoryName=repository, imageIds=[{"imageTag": tag}])
+    aws.attempt(("missing",), "ecr", "batch_delete_image", repositoryName=repository, imageIds=[{"imageTag": tag}])
 
 
 def credentials(aws: Aws) -> tuple[str, str]:

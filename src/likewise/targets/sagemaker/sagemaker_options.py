@@ -31,9 +31,7 @@ class SageMakerOptions:
     repository: str = option("likewise", "Repository in ECR for images that are built; created if missing.")
     base_image: str | None = option(None, "Base image for building the image; must contain Python.")
     bundle_in: Literal["image", "s3"] = option("image", "Where the bundle is: in the image, or in S3 as model.tar.gz.")
-    bucket: str | None = option(
-        None, "Bucket for model.tar.gz; by default sagemaker-REGION-ACCOUNT, created if missing."
-    )
+    bucket: str | None = option(None, "Bucket for model.tar.gz; default: sagemaker-REGION-ACCOUNT, created if missing.")
     env: dict[str, str] | None = option(None, "Environment of the container, as JSON; visible in AWS, so no secrets.")
     # instances and network
     instance_type: str = option("ml.m5.xlarge", "Instance type; Graviton types get an image for arm64.")
@@ -46,9 +44,7 @@ class SageMakerOptions:
     inference_ami_version: str | None = option(None, "Operating system image of the instances (InferenceAmiVersion).")
     startup_timeout_s: int | None = option(None, "Seconds until a container must be healthy, 60 to 3600.")
     model_download_timeout_s: int | None = option(None, "Seconds for the download of model.tar.gz, 60 to 3600.")
-    routing_strategy: str | None = option(
-        None, "How requests are routed to instances: LEAST_OUTSTANDING_REQUESTS, RANDOM."
-    )
+    routing_strategy: str | None = option(None, "Routing to instances: LEAST_OUTSTANDING_REQUESTS, RANDOM.")
     vpc_config: dict[str, Any] | None = option(None, 'As JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.')
     network_isolation: bool | None = option(None, "Run the container without network access; the bundle needs none.")
     kms_key_id: str | None = option(None, "KMS key for the disks of the instances.")
@@ -125,8 +121,7 @@ class SageMakerOptions:
             raise WrongUsage("timeout_seconds is not above 0", remedy="use for example -C timeout_seconds=1200")
         if self.synchronous and self.traffic_seconds > self.timeout_seconds:
             raise WrongUsage(
-                f"shifting the traffic takes {self.traffic_seconds} seconds, and timeout_seconds is "
-                f"{self.timeout_seconds}",
+                f"the update takes {self.traffic_seconds} seconds or more, and timeout_seconds={self.timeout_seconds}",
                 remedy=f"set -C timeout_seconds={self.traffic_seconds + 1200}, or a shorter traffic_wait_s",
             )
         if not self.synchronous and self.max_instances is not None:

@@ -21,4 +21,4 @@ def scale(aws: Aws, target: Request, policies: Sequence[Request]) -> None:
 def unscale(aws: Aws, target: Mapping[str, Any]) -> None:
     """Deregister the variant, with its policies and alarms, if it is registered."""
     resource = {key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-    aws.find(SERVICE, "deregister_scalable_target", **resource)
+    aws.attempt(("missing",), SERVICE, "deregister_scalable_target", **resource)

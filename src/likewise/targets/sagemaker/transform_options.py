@@ -17,28 +17,18 @@ class TransformOptions:
     The options of the model, its image and its instances are in SageMakerOptions.
     """
 
-    content_type: str = option(
-        "text/csv", "Content type of the input: text/csv, application/jsonlines or application/json."
-    )
-    split_type: Literal["None", "Line"] = option(
-        "Line", "How objects are split into records: Line, or None for whole objects."
-    )
+    content_type: str = option("text/csv", "Input: text/csv, application/jsonlines or application/json.")
+    split_type: Literal["None", "Line"] = option("Line", "Splits objects into records: Line, or None for no splitting.")
     batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
         None, "Records per request: as many as fit, or one."
     )
     assemble_with: Literal["None", "Line"] = option("Line", "How the results for an object are joined.")
-    accept: str | None = option(
-        "application/jsonlines", "Content type of the output; with Line: application/jsonlines or text/csv."
-    )
+    accept: str | None = option("application/jsonlines", "Output; with Line: application/jsonlines or text/csv.")
     compression_type: Literal["None", "Gzip"] = option("None", "Compression of the input.")
-    input_data_type: Literal["S3Prefix", "ManifestFile"] = option(
-        "S3Prefix", "Whether the input is a prefix or a manifest file."
-    )
+    input_data_type: Literal["S3Prefix", "ManifestFile"] = option("S3Prefix", "Type of the input's URI.")
     input_filter: str | None = option(None, "JSONPath of the part of each record that is sent to the model.")
     output_filter: str | None = option(None, "JSONPath of the part of each joined record that is written.")
-    join_resource: Literal["Input", "None"] | None = option(
-        None, "Input: write each record together with its prediction."
-    )
+    join_resource: Literal["Input", "None"] | None = option(None, "Input: write each record with its prediction.")
     max_payload_mb: int | None = option(None, "Largest request in MB, up to 100.")
     max_concurrent_transforms: int | None = option(None, "Concurrent requests per instance.")
     invocation_timeout_s: int | None = option(None, "Timeout of a request in seconds, up to 3600.")
