@@ -78,7 +78,7 @@ class TestSageMaker(TargetSuite):
         with logged_in():
             yield TargetUnderTest(
                 shared_account.uri,
-                shared_account.left,
+                shared_account.resources,
                 options,
                 integer_option="instance_count",
                 callers=2,

@@ -1,4 +1,4 @@
-"""The local SageMaker with real containers: an image is pulled from a real registry and started cut off."""
+"""The emulated SageMaker with real containers: an image is pulled from a real registry and started isolated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from likewise.testing.models import upper_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
 pytest_plugins = ("tests.support.containers.fixtures",)
-CUT_OFF = """
+REQUIRE_ISOLATION = """
     import errno, socket
     for refused, act in (
         (errno.EROFS, lambda: open("/written", "w")),
@@ -36,13 +36,13 @@ CUT_OFF = """
             if error.errno != refused:
                 raise
         else:
-            raise ValueError("this container is not cut off")
+            raise ValueError("this container is not isolated")
 """.strip()
 
 
 @pytest.fixture(scope="module", params=["docker", pytest.param("podman", marks=pytest.mark.long)])
 def program(request: pytest.FixtureRequest, containers: Containers) -> Iterator[tuple[str, ...]]:
-    """The command of an engine that holds the base already, where it is Docker."""
+    """The command of a container engine; Docker has the base image already."""
     if request.param == "docker":
         with containers.used("testing") as docker:
             yield docker.program
@@ -56,13 +56,13 @@ def program(request: pytest.FixtureRequest, containers: Containers) -> Iterator[
 
 @pytest.fixture(scope="module")
 def image(containers: Containers, registry_address: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The repository of an image whose model does not load where it can write or reach a network."""
-    bundle = open_bundle(upper_bundle(tmp_path_factory.mktemp("bundle") / "upper", "c:", loading=CUT_OFF))
+    """The repository of an image whose model only loads if the container cannot write and has no network."""
+    bundle = open_bundle(upper_bundle(tmp_path_factory.mktemp("bundle") / "upper", "c:", loading=REQUIRE_ISOLATION))
     with containers.used():
         store, options = containers.cache.store, ImageOptions(base=str(containers.cache.base))
         containers.cache.environment("testing")
-        build_image(bundle, "cut-off:1", ModelSpec(bundle.digest, bundle.path, trust=True), options, store=store)
-        push_image("cut-off:1", f"{registry_address}/team/upper:1", store=store, report=lambda _: None)
+        build_image(bundle, "isolated:1", ModelSpec(bundle.digest, bundle.path, trust=True), options, store=store)
+        push_image("isolated:1", f"{registry_address}/team/upper:1", store=store, report=lambda _: None)
     return "team/upper"
 
 
@@ -77,27 +77,27 @@ def api(program: tuple[str, ...], image: str, registry_address: str) -> Iterator
 
 @contextmanager
 def repository(api: Api, name: str) -> Iterator[str]:
-    """The URI of a repository, as ECR tells it."""
-    made = api.client("ecr").create_repository(repositoryName=name)["repository"]
-    yield made["repositoryUri"]
+    """Create a repository and yield its URI in ECR."""
+    created = api.client("ecr").create_repository(repositoryName=name)["repository"]
+    yield created["repositoryUri"]
     api.client("ecr").delete_repository(repositoryName=name, force=True)
 
 
-def test_a_container_is_pulled_started_cut_off_and_answers(api: Api, image: str) -> None:
+def test_an_image_is_pulled_and_its_isolated_container_serves_requests(api: Api, image: str) -> None:
     with repository(api, image) as uri:
-        (found,) = api.client("ecr").describe_images(repositoryName=image)["imageDetails"]
-        assert found["imageTags"] == ["1"]
+        (details,) = api.client("ecr").describe_images(repositoryName=image)["imageDetails"]
+        assert details["imageTags"] == ["1"]
         api.model("real", f"{uri}:1")
         api.config("real")
         description = api.endpoint("real")
         assert description["EndpointStatus"] == "InService", description["FailureReason"]
-        assert json.loads(api.ask("real")["Body"]) == {"predictions": ["c:A"]}
-        until(lambda: any("ready at" in line for line in api.log("real")))  # it logs that a moment after it answers
+        assert json.loads(api.invoke("real")["Body"]) == {"predictions": ["c:A"]}
+        until(lambda: any("ready at" in line for line in api.log("real")))  # logged shortly after it is ready
         api.delete("real")
         assert any("ready at" in line for line in api.log("real"))
 
 
-def test_an_image_that_the_registry_does_not_have(api: Api) -> None:
+def test_a_missing_image_fails_the_endpoint(api: Api) -> None:
     with repository(api, "team/nowhere") as uri:
         api.model("nowhere", f"{uri}:1")
         api.config("nowhere")
@@ -106,7 +106,7 @@ def test_an_image_that_the_registry_does_not_have(api: Api) -> None:
         assert "cannot be pulled" in description["FailureReason"]
 
 
-def test_a_container_that_ends_tells_its_last_lines(api: Api, image: str) -> None:
+def test_the_failure_reason_contains_the_log_of_a_container_that_exits(api: Api, image: str) -> None:
     with repository(api, image) as uri:
         api.model("untrusted", f"{uri}:1", Environment={"LIKEWISE_TRUST": "false"})
         api.config("untrusted")

@@ -1,4 +1,4 @@
-"""What the local SageMaker refuses, lists and keeps, as the services say it; faults on the wire."""
+"""Validation, lists and tags of the emulated SageMaker, other services, and injected faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
 pytest_plugins = ("tests.support.aws.fixtures",)
 
 
-def test_requests_are_checked_as_aws_checks_them(api: Api) -> None:
+def test_invalid_requests_are_rejected_with_awss_messages(api: Api) -> None:
     bare = api.client("sagemaker", parameter_validation=False)
     with refused("Value 'a_b' at 'modelName' failed to satisfy constraint: Member must satisfy regular expression"):
         bare.create_model(ModelName="a_b")
@@ -40,17 +40,17 @@ def test_requests_are_checked_as_aws_checks_them(api: Api) -> None:
         bare.create_endpoint_config(EndpointConfigName="x", ProductionVariants=[variant])
 
 
-def test_members_and_types_that_the_model_does_not_have(api: Api) -> None:
-    assert "Unknown parameter" in str(wrong("CreateModel", ModelName="a", Modell="b"))
-    assert "Invalid type" in str(wrong("CreateModel", ModelName=1))
-    assert wrong("CreateModel", ModelName="a") is None
+def test_unknown_members_and_wrong_types_are_rejected(api: Api) -> None:
+    assert "Unknown parameter" in str(problem_of("CreateModel", ModelName="a", Modell="b"))
+    assert "Invalid type" in str(problem_of("CreateModel", ModelName=1))
+    assert problem_of("CreateModel", ModelName="a") is None
 
 
-def wrong(operation: str, **params: Any) -> str | None:
+def problem_of(operation: str, **params: Any) -> str | None:
     return problems(params, service_model("sagemaker").operation_model(operation).input_shape)
 
 
-def test_every_pattern_of_the_operations_that_are_rehearsed_is_held() -> None:
+def test_every_pattern_of_the_emulated_operations_can_be_compiled() -> None:
     seen: set[str] = set()
 
     def walk(shape: Any, patterns: set[str]) -> None:
@@ -63,7 +63,7 @@ def test_every_pattern_of_the_operations_that_are_rehearsed_is_held() -> None:
                 walk(part, patterns)
 
     patterns: set[str] = set()
-    for name, operations in REHEARSED.items():
+    for name, operations in EMULATED.items():
         for operation in operations:
             walk(service_model(name).operation_model(operation).input_shape, patterns)
     assert len(patterns) > 20
@@ -71,7 +71,7 @@ def test_every_pattern_of_the_operations_that_are_rehearsed_is_held() -> None:
 
 
 PARTS = ("member", "key", "value")
-REHEARSED = {
+EMULATED = {
     "sagemaker": (
         "CreateModel",
         "CreateEndpointConfig",
@@ -85,13 +85,13 @@ REHEARSED = {
 
 
 @given(st.text(max_size=70))
-def test_names_are_held_to_their_pattern(name: str) -> None:
+def test_endpoint_names_must_match_the_pattern(name: str) -> None:
     plain = all(each.isascii() and (each.isalnum() or each == "-") for each in name)
     good = 0 < len(name) <= 63 and plain and name[0] != "-" and name[-1] != "-"
-    assert (wrong("DescribeEndpoint", EndpointName=name) is None) == good
+    assert (problem_of("DescribeEndpoint", EndpointName=name) is None) == good
 
 
-def test_what_is_there_twice_and_what_is_not(api: Api) -> None:
+def test_duplicate_and_missing_resources_are_rejected(api: Api) -> None:
     sagemaker = api.client("sagemaker")
     with refused("Cannot create already existing model"):
         api.model(LIVE)
@@ -105,7 +105,7 @@ def test_what_is_there_twice_and_what_is_not(api: Api) -> None:
         api.config("x", "nowhere")
     with refused("ResourceNotFound.*Could not find requested job"):
         sagemaker.describe_transform_job(TransformJobName="nowhere")
-    with refused("UnknownOperationException.*does not know ListClusters"):
+    with refused("UnknownOperationException.*does not support ListClusters"):
         sagemaker.list_clusters()
 
 
@@ -136,7 +136,7 @@ def test_tags_and_lists(api: Api) -> None:
     assert LIVE in [each["EndpointConfigName"] for each in sagemaker.list_endpoint_configs()["EndpointConfigs"]]
 
 
-def test_autoscaling_is_kept(api: Api) -> None:
+def test_autoscaling_is_stored(api: Api) -> None:
     scaling = api.client("application-autoscaling")
     target = {
         "ServiceNamespace": "sagemaker",
@@ -151,17 +151,17 @@ def test_autoscaling_is_kept(api: Api) -> None:
         PolicyType="TargetTrackingScaling",
         TargetTrackingScalingPolicyConfiguration={"TargetValue": 70.0, "PredefinedMetricSpecification": metric},
     )
-    kept = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
-    assert [each["PolicyName"] for each in kept] == ["p"]
+    policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert [each["PolicyName"] for each in policies] == ["p"]
     scaling.delete_scaling_policy(**target, PolicyName="p")
     scaling.deregister_scalable_target(**target)
     assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
 
 
-def test_one_address_for_every_service(api: Api) -> None:
+def test_all_services_have_one_address(api: Api) -> None:
     assert api.client("sts").get_caller_identity()["Account"] == "123456789012"
-    made = api.client("ecr").create_repository(repositoryName="team/model")["repository"]
-    assert made["repositoryUri"].endswith("/team/model")
+    repository = api.client("ecr").create_repository(repositoryName="team/model")["repository"]
+    assert repository["repositoryUri"].endswith("/team/model")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_one_address_for_every_service(api: Api) -> None:
         ("quota", "ResourceLimitExceeded"),
     ],
 )
-def test_faults_as_the_service_says_them(api: Api, kind: Any, code: str) -> None:
+def test_faults_are_reported_with_the_services_error_codes(api: Api, kind: Any, code: str) -> None:
     api.emulator.faults.add(Fault(kind, nth=2, operation="ListModels"))
     sagemaker = api.client("sagemaker")
     sagemaker.list_models()
@@ -182,7 +182,7 @@ def test_faults_as_the_service_says_them(api: Api, kind: Any, code: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("service_name", "ask", "codes"),
+    ("service_name", "send", "codes"),
     [
         ("s3", lambda client: client.list_buckets(), ("SlowDown", "ExpiredToken")),
         ("sts", lambda client: client.get_caller_identity(), ("Throttling", "ExpiredToken")),
@@ -190,18 +190,18 @@ def test_faults_as_the_service_says_them(api: Api, kind: Any, code: str) -> None
         ("ecr", lambda client: client.describe_repositories(), ("ThrottlingException", "ExpiredTokenException")),
     ],
 )
-def test_faults_of_the_other_services(api: Api, service_name: str, ask: Any, codes: tuple[str, str]) -> None:
+def test_faults_of_the_other_services(api: Api, service_name: str, send: Any, codes: tuple[str, str]) -> None:
     client = api.client({"monitoring": "cloudwatch"}.get(service_name, service_name))
     api.emulator.faults.add(Fault("throttle", service=service_name))
     with refused(codes[0]):
-        ask(client)
+        send(client)
     api.emulator.faults.add(Fault("expired-token", service=service_name, times=None))
     for _ in range(2):
         with refused(codes[1]):
-            ask(client)
+            send(client)
 
 
-def test_a_connection_is_cut_before_or_after(api: Api) -> None:
+def test_a_connection_is_closed_before_or_after_the_operation(api: Api) -> None:
     sagemaker = api.client("sagemaker")
     api.emulator.faults.clear()
     for kind, name in (("cut", "cut-before"), ("cut-after", "cut-later")):

@@ -11,7 +11,7 @@ from tests.support.aws.faults import Fault, Kind
 
 from likewise.core.errors import DeployFailed, WrongUsage
 from likewise.core.option_fields import coerce
-from likewise.targets.sagemaker.invocation import answer_of, invoke_async
+from likewise.targets.sagemaker.invocation import invoke_async, wait_for_response
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
 from likewise.targets.sagemaker.transform_options import TransformOptions
@@ -20,28 +20,28 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sagemaker")]
 pytest_plugins = ("tests.support.aws.fixtures",)
 
 
-def test_an_asynchronous_request_is_answered_in_s3(account: Account, bucket: str) -> None:
+def test_the_response_to_an_asynchronous_request_is_read_from_s3(account: Account, bucket: str) -> None:
     config = json.dumps({"OutputConfig": {"S3OutputPath": f"s3://{bucket}/out"}})
     receipt = deployed(account, "async", async_inference_config=config)
     target = account.target
     aws = target.aws_of(receipt)
-    later = invoke_async(aws, "async", b'{"inputs": ["a"]}', "application/json")
-    assert later.output.startswith(f"s3://{bucket}/out")
-    answer = answer_of(aws, later, target.patience, 30)
-    assert (answer.status, json.loads(answer.body)) == (200, ["/one:1", '{"inputs": ["a"]}'])
+    pending = invoke_async(aws, "async", b'{"inputs": ["a"]}', "application/json")
+    assert pending.output.startswith(f"s3://{bucket}/out")
+    response = wait_for_response(aws, pending, target.poller, 30)
+    assert (response.status, json.loads(response.body)) == (200, ["/one:1", '{"inputs": ["a"]}'])
 
 
-def test_an_endpoint_that_answers_at_once_takes_no_asynchronous_request(account: Account) -> None:
-    receipt = deployed(account, "atonce")
-    with pytest.raises(WrongUsage, match="atonce"):
-        invoke_async(account.target.aws_of(receipt), "atonce", b"{}", "application/json")
+def test_a_synchronous_endpoint_rejects_asynchronous_requests(account: Account) -> None:
+    receipt = deployed(account, "synchronous")
+    with pytest.raises(WrongUsage, match="synchronous"):
+        invoke_async(account.target.aws_of(receipt), "synchronous", b"{}", "application/json")
 
 
 def job_options(account: Account, **given: str) -> SageMakerOptions:
     return coerce(SageMakerOptions, {**account.options("one:1"), **given})
 
 
-def test_a_batch_job_leaves_its_output_and_no_model(account: Account, bucket: str) -> None:
+def test_a_batch_job_writes_its_output_and_leaves_no_model(account: Account, bucket: str) -> None:
     account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
     target, job = account.target, TransformOptions(accept="application/json")
     source, output = f"s3://{bucket}/in", f"s3://{bucket}/out"
@@ -50,16 +50,16 @@ def test_a_batch_job_leaves_its_output_and_no_model(account: Account, bucket: st
     assert [key for key in account.objects() if key.endswith("a.csv.out")]
     assert account.client("sagemaker").list_models()["Models"] == []
     again = transform(target, ONE, source, output, job_options(account), job)
-    assert again.id == done.id  # it is done
+    assert again.id == done.id  # already completed
     once_more = transform(target, ONE, source, output, job_options(account), job, restart=True)
     assert once_more.id == f"{done.id}-2"
 
 
-def test_a_batch_job_that_fails_is_told_and_leaves_no_model(account: Account, bucket: str) -> None:
+def test_a_failed_batch_job_is_reported_and_leaves_no_model(account: Account, bucket: str) -> None:
     account.client("s3").put_object(Bucket=bucket, Key="in/a.csv", Body=b"a\nb\n")
-    asked = (ONE, f"s3://{bucket}/in", f"s3://{bucket}/failed", job_options(account, env='{"HOW": "exits"}'))
-    with pytest.raises(DeployFailed, match="no such weights"):
-        transform(account.target, *asked)
+    arguments = (ONE, f"s3://{bucket}/in", f"s3://{bucket}/failed", job_options(account, env='{"HOW": "exits"}'))
+    with pytest.raises(DeployFailed, match="the weights do not exist"):
+        transform(account.target, *arguments)
     assert account.client("sagemaker").list_models()["Models"] == []
 
 
@@ -84,17 +84,17 @@ def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: Account, buck
 
 
 @pytest.mark.parametrize(
-    ("source", "given", "said"),
+    ("source", "given", "message"),
     [
         ("/a/path", {}, "the input"),
         ("s3://b/in", {"instance_type": "ml.m5.xlrage"}, "instance_type"),
         ("s3://b/in", {"serverless_config": '{"MemorySizeInMB": 1024, "MaxConcurrency": 1}'}, "serverless_config"),
     ],
 )
-def test_a_batch_job_that_cannot_be_is_refused_before_aws_is_asked(
-    account: Account, source: str, given: dict[str, str], said: str
+def test_an_invalid_batch_job_is_rejected_before_aws_is_called(
+    account: Account, source: str, given: dict[str, str], message: str
 ) -> None:
     account.emulator.faults.clear()
-    with pytest.raises(WrongUsage, match=said):
+    with pytest.raises(WrongUsage, match=message):
         transform(account.target, ONE, source, "s3://b/out", job_options(account, **given))
     assert account.emulator.faults.calls == []

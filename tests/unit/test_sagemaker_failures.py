@@ -1,4 +1,4 @@
-"""What AWS's library raises and AWS's services answer: each is thought of, and tells no secret."""
+"""Every exception of AWS's library and every error code of its services has a kind, and no error contains a secret."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.sagemaker.address import SageMakerAddress
-from likewise.targets.sagemaker.aws import Aws, _vendors
-from likewise.targets.sagemaker.failures import CODES, EXCEPTIONS, KINDS, kind_of, kind_of_message, told
+from likewise.targets.sagemaker.aws import Aws, _library_exceptions
+from likewise.targets.sagemaker.failures import CODES, EXCEPTIONS, KINDS, error_for, kind_of, kind_of_message
 
-ASKED = {
+OPERATIONS = {
     "sagemaker": """CreateModel DescribeModel DeleteModel ListModels CreateEndpointConfig DescribeEndpointConfig
         DeleteEndpointConfig ListEndpointConfigs CreateEndpoint UpdateEndpoint DescribeEndpoint DeleteEndpoint
         ListEndpoints AddTags ListTags CreateTransformJob DescribeTransformJob StopTransformJob""",
@@ -37,19 +37,24 @@ LIBRARY = [
     for _, each in inspect.getmembers(module, inspect.isclass)
     if issubclass(each, Exception) and not issubclass(each, Warning) and each.__module__ == module.__name__
 ]
-ROOTS = {"BotoCoreError", "Boto3Error", "ClientError", "EventStreamError"}  # ClientError is told by its code
+ROOTS = {
+    "BotoCoreError",
+    "Boto3Error",
+    "ClientError",
+    "EventStreamError",
+}  # the kind of a ClientError depends on its code
 
 
 @pytest.mark.parametrize("kind", LIBRARY, ids=lambda kind: kind.__name__)
 def test_every_exception_of_the_library_is_caught_and_has_a_kind(kind: type[Exception]) -> None:
-    assert issubclass(kind, _vendors())
+    assert issubclass(kind, _library_exceptions())
     if kind.__name__ not in ROOTS:
         assert any(each.__name__ in EXCEPTIONS for each in kind.__mro__), kind
 
 
-def test_every_error_that_an_operation_of_ours_may_answer_has_a_kind() -> None:
+def test_every_error_code_of_the_operations_in_use_has_a_kind() -> None:
     session = botocore.session.get_session()
-    for service, operations in ASKED.items():
+    for service, operations in OPERATIONS.items():
         model = session.get_service_model(service)
         for operation in operations.split():
             for shape in model.operation_model(operation).error_shapes:
@@ -63,8 +68,8 @@ def test_every_kind_has_a_remedy_and_every_mapping_a_kind() -> None:
 
 
 def refused(code: str, message: str, status: int = 400) -> ClientError:
-    said = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(said, "CreateModel")  # type: ignore[arg-type]
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "CreateModel")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -85,20 +90,20 @@ def refused(code: str, message: str, status: int = 400) -> ClientError:
         ("ExpiredTokenException", "The security token included in the request is expired", "expired"),
         ("AccessDeniedException", "User: arn is not authorized to perform: sagemaker:CreateModel", "denied"),
         ("ValidationException", "1 validation error detected", "refused"),
-        ("SomethingNew", "that nobody knows", "refused"),
+        ("SomethingNew", "an unknown error", "refused"),
     ],
 )
-def test_what_aws_says_is_understood(code: str, message: str, kind: str) -> None:
+def test_errors_of_aws_get_the_expected_kind(code: str, message: str, kind: str) -> None:
     assert kind_of(refused(code, message)) == kind
 
 
-def test_a_server_that_breaks_is_no_fault_of_the_caller() -> None:
+def test_an_unknown_server_error_is_of_the_kind_trouble() -> None:
     assert kind_of(refused("SomethingNew", "x", 500)) == "trouble"
 
 
-def test_an_exception_of_nobody_is_none_and_told_all_the_same() -> None:
+def test_an_unknown_exception_has_no_kind_but_becomes_a_likewise_error() -> None:
     assert kind_of(RuntimeError("x")) is None
-    assert isinstance(told(None, "x"), LikewiseError)
+    assert isinstance(error_for(None, "x"), LikewiseError)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +119,12 @@ def test_an_exception_of_nobody_is_none_and_told_all_the_same() -> None:
     ],
 )
 def test_the_reasons_of_a_failed_endpoint_have_remedies(reason: str, error: type[LikewiseError], remedy: str) -> None:
-    said = told(kind_of_message(reason), reason)
-    assert isinstance(said, error)
-    assert remedy in said.remedy
+    raised = error_for(kind_of_message(reason), reason)
+    assert isinstance(raised, error)
+    assert remedy in raised.remedy
 
 
-def test_no_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_contain_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (
         ("ACCESS_KEY_ID", "AKIAAAAABBBBCCCCDDDD"),
         ("SECRET_ACCESS_KEY", "very/secret"),
@@ -127,20 +132,20 @@ def test_no_credential_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    aws = Aws(SageMakerAddress("eu-west-1", endpoint="http://127.0.0.1:9"))  # nobody listens there
+    aws = Aws(SageMakerAddress("eu-west-1", endpoint="http://127.0.0.1:9"))  # nothing listens there
 
     def broken(_: object) -> None:
         raise refused(
             "SignatureDoesNotMatch", "x-amz-security-token:tok very/secret AKIAAAAABBBBCCCCDDDD\nASIAXXXXYYYYZZZZ1111"
         )
 
-    with pytest.raises(TargetUnavailable) as said:
+    with pytest.raises(TargetUnavailable) as failed:
         aws.run("sagemaker", "create_model", broken)
-    text = said.value.cause + said.value.remedy
+    text = failed.value.cause + failed.value.remedy
     assert not any(secret in text for secret in ("very/secret", "AKIA", "ASIAX", "tok "))
     with pytest.raises(TargetUnavailable, match="connect"):
         aws.call("sagemaker", "list_models")
 
 
-def test_a_cut_connection_is_unreachable() -> None:
+def test_a_connection_error_is_of_the_kind_unreachable() -> None:
     assert kind_of(EndpointConnectionError(endpoint_url="http://x")) == "unreachable"

@@ -1,4 +1,4 @@
-"""What is asked of SageMaker: addresses, names, options, and the requests that are made of them."""
+"""URIs, names and options of the target `sagemaker`, and the requests that are built from them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def options(**given: object) -> SageMakerOptions:
         ("sagemaker", SageMakerAddress(None)),
         ("sagemaker:/", SageMakerAddress(None)),
         ("sagemaker:/eu-west-1", SageMakerAddress("eu-west-1")),
-        ("sagemaker/eu-west-1", SageMakerAddress("eu-west-1")),  # what likewise:/sagemaker/eu-west-1 leaves
+        ("sagemaker/eu-west-1", SageMakerAddress("eu-west-1")),  # the rest of likewise:/sagemaker/eu-west-1
         ("sagemaker:/us-gov-west-1/", SageMakerAddress("us-gov-west-1")),
         (f"sagemaker:/eu-west-1/{ROLE}", SageMakerAddress("eu-west-1", ROLE)),
         (f"sagemaker:/eu-west-1///{ROLE}", SageMakerAddress("eu-west-1", ROLE)),
@@ -74,7 +74,7 @@ def options(**given: object) -> SageMakerOptions:
         ("sagemaker:/?endpoint_url=http://127.0.0.1:5", SageMakerAddress("us-east-1", None, "http://127.0.0.1:5")),
     ],
 )
-def test_an_address_as_mlflow_writes_it_has_one_name(uri: str, wanted: SageMakerAddress) -> None:
+def test_uris_in_mlflows_form_are_parsed_and_canonical(uri: str, wanted: SageMakerAddress) -> None:
     assert SageMakerAddress.of(uri) == wanted
     assert SageMakerAddress.of(wanted.uri) == wanted
 
@@ -92,13 +92,13 @@ def test_an_address_as_mlflow_writes_it_has_one_name(uri: str, wanted: SageMaker
         "sagemaker:/eu-west-1?endpoint_url=http://me:secret@host",
     ],
 )
-def test_what_is_no_address_is_refused_without_its_secret(uri: str) -> None:
+def test_invalid_uris_are_rejected_without_showing_secrets(uri: str) -> None:
     with pytest.raises(WrongUsage) as refused:
         SageMakerAddress.of(uri)
     assert "secret" not in refused.value.cause + refused.value.remedy
 
 
-def test_settings_of_aws_name_the_region_and_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_region_and_endpoint_default_to_awss_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-north-1")
     assert SageMakerAddress.of("sagemaker").uri == "sagemaker:/eu-north-1"
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
@@ -108,7 +108,7 @@ def test_settings_of_aws_name_the_region_and_the_endpoint(monkeypatch: pytest.Mo
     assert SageMakerAddress.of(at.uri) == at
 
 
-def test_no_region_is_said_when_one_is_needed() -> None:
+def test_a_missing_region_is_reported_when_it_is_needed() -> None:
     with pytest.raises(WrongUsage, match="region"):
         _ = SageMakerAddress.of("sagemaker").named_region
 
@@ -120,23 +120,23 @@ NAMES = st.from_regex(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", fullmatch=True).filte
 
 @settings(deadline=None)
 @given(NAMES, st.text(), st.text())
-def test_derived_names_can_be_used_and_differ_where_what_they_are_of_differs(name: str, one: str, two: str) -> None:
+def test_derived_names_are_valid_and_differ_for_different_values(name: str, one: str, two: str) -> None:
     check_name(name)
-    made = derived(name, one)
-    check_name(made)
-    assert is_derived(name, made)
-    assert (derived(name, two) == made) == (one == two)
+    result = derived(name, one)
+    check_name(result)
+    assert is_derived(name, result)
+    assert (derived(name, two) == result) == (one == two)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a_b", "a.b", "a" * 64, "a;b", "$(id)", "a b", "é"])
-def test_a_name_that_sagemaker_does_not_take_is_refused(name: str) -> None:
+def test_invalid_endpoint_names_are_rejected(name: str) -> None:
     with pytest.raises(WrongUsage):
         check_name(name)
 
 
 @settings(deadline=None)
 @given(st.text(max_size=400), st.sampled_from([None, "torch"]))
-def test_tags_are_always_of_the_form_that_aws_takes(source: str, engine: str | None) -> None:
+def test_tags_are_always_valid_for_aws(source: str, engine: str | None) -> None:
     tags = tags_of("name", ModelSpec(MODEL.digest, MODEL.folder, source, engine), {"team": "a b"})
     check("sagemaker", "CreateEndpoint", requests.create_request("name", "config", tags), {})
 
@@ -144,7 +144,7 @@ def test_tags_are_always_of_the_form_that_aws_takes(source: str, engine: str | N
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_everything_that_mlflow_takes_is_taken_and_has_a_help() -> None:
+def test_all_options_of_mlflow_exist_and_have_help_texts() -> None:
     known = {name: text for name, _, text in described(SageMakerOptions)}
     assert set(MLFLOW.split()) <= set(known)
     assert all(known.values())
@@ -156,7 +156,7 @@ def test_options_survive_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_", "said", "remedy"),
+    ("given_", "problem", "remedy"),
     [
         ({"instance_type": "ml.m5.xlrage"}, "instance_type", "ml.m5.xlarge"),
         ({"inference_ami_version": "al2-ami-sagemaker-inference-gpu-9"}, "inference_ami_version", "al2-ami"),
@@ -185,10 +185,10 @@ def test_options_survive_json() -> None:
         ({"max_instances": "4", "scaling_policy": '{"TargetValue": "x"}'}, "scaling_policy", ""),
     ],
 )
-def test_what_aws_would_refuse_is_refused_before_it_is_asked(given_: dict[str, str], said: str, remedy: str) -> None:
+def test_invalid_values_are_rejected_before_aws_is_called(given_: dict[str, str], problem: str, remedy: str) -> None:
     with pytest.raises(WrongUsage) as refused:
         check_requests(MODEL, options(**given_))
-    assert said in refused.value.cause
+    assert problem in refused.value.cause
     assert remedy in refused.value.remedy
     assert refused.value.remedy
 
@@ -204,12 +204,12 @@ def test_what_aws_would_refuse_is_refused_before_it_is_asked(given_: dict[str, s
         {"traffic": "linear", "traffic_percent": "25", "traffic_wait_s": "60", "termination_wait_s": "0"},
         {"traffic": "rolling", "traffic_percent": "50", "traffic_wait_s": "60"},
         {"max_instances": "4", "scale_in_cooldown_s": "600"},
-        {"env": '{"A": "$(rm -rf /); `id` \\" && echo"}', "tags": '{"team": "a b"}'},  # to no shell, so it may be so
+        {"env": '{"A": "$(rm -rf /); `id` \\" && echo"}', "tags": '{"team": "a b"}'},  # never passed to a shell
         {"bundle_in": "s3", "image_url": "i:1", "bucket": "models"},
         {"network_isolation": "true", "volume_size_gb": "30", "model_download_timeout_s": "600"},
     ],
 )
-def test_what_aws_takes_is_let_through(given_: dict[str, str]) -> None:
+def test_valid_options_are_accepted(given_: dict[str, str]) -> None:
     check_requests(MODEL, options(**given_))
 
 
@@ -220,7 +220,7 @@ def test_what_aws_takes_is_let_through(given_: dict[str, str]) -> None:
         {"bucket": "b", "image_url": "i"},
         {"traffic": "canary", "traffic_percent": "60"},
         {"traffic": "linear", "traffic_percent": "5"},
-        {"traffic": "linear", "traffic_wait_s": "600"},  # longer than it is waited
+        {"traffic": "linear", "traffic_wait_s": "600"},  # longer than timeout_seconds
         {"traffic": "canary", "deployment_config": "{}"},
         {"max_instances": "2", "min_instances": "3"},
         {"max_instances": "2", "serverless_config": "{}"},
@@ -233,19 +233,19 @@ def test_what_aws_takes_is_let_through(given_: dict[str, str]) -> None:
         {"tags": '{"A": null}'},
     ],
 )
-def test_options_that_cannot_mean_anything_together_are_refused(given_: dict[str, str]) -> None:
+def test_contradictory_options_are_rejected(given_: dict[str, str]) -> None:
     with pytest.raises(WrongUsage):
         options(**given_)
 
 
-def test_requests_say_what_the_options_say() -> None:
-    asked = options(
+def test_requests_contain_the_values_of_the_options() -> None:
+    values = options(
         startup_timeout_s="600", volume_size_gb="30", instance_count="2", traffic="canary", rollback_alarms='["a"]'
     )
-    (variant,) = requests.variants(asked, "m", ())
+    (variant,) = requests.variants(values, "m", ())
     assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == 600
     assert (variant["VolumeSizeInGB"], variant["InitialInstanceCount"], variant["VariantName"]) == (30, 2, "AllTraffic")
-    deployment = requests.deployment_config(asked)
+    deployment = requests.deployment_config(values)
     assert deployment is not None
     routing = deployment["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert (routing["Type"], routing["CanarySize"]) == ("CANARY", {"Type": "CAPACITY_PERCENT", "Value": 10})
@@ -253,9 +253,9 @@ def test_requests_say_what_the_options_say() -> None:
     assert requests.deployment_config(options()) is None
 
 
-def test_a_variant_is_added_without_traffic_and_keeps_its_own_when_it_is_replaced() -> None:
-    standing = [{"VariantName": "AllTraffic", "ModelName": "old", "InitialVariantWeight": 1.0}]
-    added = requests.variants(options(mode="add", variant_name="next"), "new", standing)
+def test_an_added_variant_has_no_traffic_and_a_replaced_one_keeps_its_weight() -> None:
+    existing = [{"VariantName": "AllTraffic", "ModelName": "old", "InitialVariantWeight": 1.0}]
+    added = requests.variants(options(mode="add", variant_name="next"), "new", existing)
     assert [(each["ModelName"], each["InitialVariantWeight"]) for each in added] == [("old", 1.0), ("new", 0.0)]
     again = requests.variants(options(mode="add", variant_name="next"), "newer", added)
     assert [(each["ModelName"], each["InitialVariantWeight"]) for each in again] == [("old", 1.0), ("newer", 0.0)]
@@ -270,7 +270,7 @@ def instance_types() -> list[str]:
     return list(variants.member.members["InstanceType"].enum)
 
 
-def test_graviton_gets_an_image_for_arm_and_nothing_else_does() -> None:
+def test_only_graviton_instances_get_an_image_for_arm64() -> None:
     arm = {each for each in instance_types() if options(instance_type=each).platform == "linux/arm64"}
     families = {each.split(".")[1] for each in arm}
     assert {"m6g", "c7g", "c6gn", "r8g"} <= families
@@ -280,17 +280,17 @@ def test_graviton_gets_an_image_for_arm_and_nothing_else_does() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from(instance_types()))
-def test_every_instance_type_of_aws_is_taken(kind: str) -> None:
+def test_every_instance_type_of_aws_is_accepted(kind: str) -> None:
     check_requests(MODEL, options(instance_type=kind))
 
 
-def test_what_it_costs() -> None:
+def test_costs_are_described() -> None:
     assert options(instance_count="2").costs == "2 x ml.m5.xlarge, by the hour"
     assert "1 to 4 x" in options(max_instances="4").costs
     assert "by the request" in options(serverless_config='{"MemorySizeInMB": 1024, "MaxConcurrency": 1}').costs
 
 
-def test_options_of_a_job_are_told_from_those_of_its_model() -> None:
+def test_options_of_a_job_and_of_its_model_are_separated() -> None:
     model, job = split({"instance_type": "ml.m5.large", "content_type": "application/jsonlines"})
     assert (model.instance_type, job.content_type) == ("ml.m5.large", "application/jsonlines")
     with pytest.raises(WrongUsage, match="contenttype") as caught:
@@ -316,13 +316,13 @@ def shapes(shape: Any, seen: set[str]) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
-def test_every_pattern_of_an_operation_can_be_read(service: str, operation: str) -> None:
+def test_every_pattern_of_an_operation_can_be_compiled(service: str, operation: str) -> None:
     model = botocore.session.get_session().get_service_model(service).operation_model(operation)
-    found = [each for each in shapes(model.input_shape, set()) if "pattern" in each.metadata]
-    assert {each.metadata["pattern"] for each in found if compiled(each.metadata["pattern"]) is None} == set()
+    patterns = [each.metadata["pattern"] for each in shapes(model.input_shape, set()) if "pattern" in each.metadata]
+    assert [each for each in patterns if compiled(each) is None] == []
 
 
-def test_every_option_that_a_request_is_made_of_is_one() -> None:
+def test_every_origin_of_a_request_is_an_option() -> None:
     known = {name for name, _, _ in described(SageMakerOptions)} | {"NAME"}
     assert {option for origins in requests.ORIGINS.values() for option in origins.values()} <= known
     assert option_of(

@@ -1,4 +1,4 @@
-"""Deployments on an account of the emulator, made as `likewise.deployments` makes them, but for the user's records."""
+"""Deployments in an emulated account, as by `likewise.deployments` but without its records."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def planned(
     current: Receipt | None = None,
     **given: str | None,
 ) -> tuple[Plan, SageMakerTarget]:
-    """A plan; given: options that differ from those of `current`, or of a deployment of the image `one:1`."""
+    """A plan and its target; given: options that override those of `current`, or of the image `one:1`."""
     target = account.target
-    kept = dict(current.options) if current else account.options("one:1")
-    options = coerce(SageMakerOptions, {**kept, **given})
+    base = dict(current.options) if current else account.options("one:1")
+    options = coerce(SageMakerOptions, {**base, **given})
     findings = target.check(model, options) if model else ()
     for finding in findings:
         raise DeployFailed(finding.cause, remedy=finding.remedy)
@@ -39,7 +39,7 @@ def planned(
     return Plan(target.uri, name, verb, model, as_json(options), steps), target
 
 
-def carried_out(
+def run_plan(
     account: Account,
     verb: Verb,
     name: str,
@@ -47,27 +47,27 @@ def carried_out(
     current: Receipt | None = None,
     **given: str | None,
 ) -> Receipt | None:
-    """Make a plan and carry it out."""
+    """Make a plan and execute it; the receipt, None for a deletion."""
     plan, target = planned(account, verb, name, model, current, **given)
     return apply(plan, target, Receipts())
 
 
 def deployed(account: Account, name: str, model: ModelSpec = ONE, **given: str | None) -> Receipt:
-    """Make a deployment."""
-    receipt = carried_out(account, "create", name, model, **given)
+    """Create a deployment and return its receipt."""
+    receipt = run_plan(account, "create", name, model, **given)
     assert receipt is not None
     return receipt
 
 
-def answers(account: Account, receipt: Receipt) -> str:
-    """The bundle that answers for a deployment."""
-    answer = account.target.predict(receipt, b"{}", "application/json")
-    assert answer.status == 200, answer
-    return str(json.loads(answer.body)[0])
+def serving_bundle(account: Account, receipt: Receipt) -> str:
+    """The bundle that serves a deployment, as its container reports it."""
+    response = account.target.predict(receipt, b"{}", "application/json")
+    assert response.status == 200, response
+    return str(json.loads(response.body)[0])
 
 
 def failure_of(work: Callable[[], object]) -> LikewiseError | None:
-    """How it fails; None where it does not."""
+    """The error that `work` raises, None if it succeeds."""
     try:
         work()
     except LikewiseError as error:

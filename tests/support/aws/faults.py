@@ -1,4 +1,4 @@
-"""What may go wrong on the way, on purpose: at the nth call, throttled, with a token that has expired, or cut off."""
+"""Fault injection: the nth call is throttled, rejected (expired token, quota), or its connection is closed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from werkzeug.wrappers import Request, Response
 
 from likewise.targets.sagemaker.emulator import Emulator
 from likewise.targets.sagemaker.emulator.account import AGENT
-from likewise.targets.sagemaker.emulator.wire import AwsError, error_answer, scope
+from likewise.targets.sagemaker.emulator.wire import AwsError, error_response, scope
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -26,12 +26,12 @@ _QUOTA = (
     "The account-level service limit 'ml.m5.xlarge for endpoint usage' is 0 Instances, with current utilization of 0 "
     "Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota."
 )
-_SAID = {
+_ERRORS = {
     "throttle": ("ThrottlingException", "Rate exceeded"),
     "expired-token": ("ExpiredTokenException", "The security token included in the request is expired"),
     "quota": ("ResourceLimitExceeded", _QUOTA),
 }
-_IN_XML = {
+_XML_ERRORS = {
     ("s3", "throttle"): (503, "SlowDown"),
     ("s3", "expired-token"): (400, "ExpiredToken"),
     ("", "throttle"): (400, "Throttling"),
@@ -41,7 +41,7 @@ _IN_XML = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """service: as it is signed for; operation: its name, or the HTTP method of a call to S3."""
+    """A recorded call. service: the one it is signed for; operation: its name, or the HTTP method for S3."""
 
     service: str
     operation: str
@@ -49,10 +49,10 @@ class Call:
 
 @dataclass(slots=True)
 class Fault:
-    """From the `nth` call on (1 is the next), `times` calls fail; None: all of them.
+    """From the `nth` matching call on (1 is the next), `times` calls fail; None: all of them.
 
-    kind: `cut` loses the request, `cut-after` the answer of one that was carried out.
-    service, operation: of which calls; None for any.
+    kind: `cut` closes the connection before the request is executed, `cut-after` after that, without a response.
+    service, operation: of the calls to match; None for any.
     """
 
     kind: Kind
@@ -60,18 +60,18 @@ class Fault:
     operation: str | None = None
     service: str | None = None
     times: int | None = 1
-    met: int = 0
+    matched: int = 0
 
-    def strikes(self, call: Call) -> bool:
-        """Whether this call, which is counted, fails."""
+    def applies_to(self, call: Call) -> bool:
+        """Count the call if it matches; whether it fails."""
         if self.operation not in (None, call.operation) or self.service not in (None, call.service):
             return False
-        self.met += 1
-        return self.met >= self.nth and (self.times is None or self.met < self.nth + self.times)
+        self.matched += 1
+        return self.matched >= self.nth and (self.times is None or self.matched < self.nth + self.times)
 
 
 class Faults:
-    """The calls that came, and the faults that are asked for.  Thread-safe."""
+    """The recorded calls and the active faults.  Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,42 +80,42 @@ class Faults:
 
     @property
     def calls(self) -> list[Call]:
-        """All of them, in order."""
+        """All recorded calls, in order."""
         with self._lock:
             return list(self._calls)
 
     def add(self, fault: Fault) -> None:
-        """From now on."""
+        """Activate a fault."""
         with self._lock:
             self._faults.append(fault)
 
     def clear(self) -> None:
-        """No faults any more, and no calls known."""
+        """Remove all faults and recorded calls."""
         with self._lock:
             self._faults, self._calls = [], []
 
-    def met_by(self, call: Call) -> Kind | None:
-        """Note the call; what happens to it."""
+    def record(self, call: Call) -> Kind | None:
+        """Record the call, and return the fault that applies to it, None if there is none."""
         with self._lock:
             self._calls.append(call)
-            struck = [fault.kind for fault in self._faults if fault.strikes(call)]
-            return struck[0] if struck else None
+            kinds = [fault.kind for fault in self._faults if fault.applies_to(call)]
+            return kinds[0] if kinds else None
 
 
-def fault_answer(kind: Kind, call: Call) -> Response:
-    """The service's own answer, in its protocol."""
-    code, message = _SAID[kind]
+def fault_response(kind: Kind, call: Call) -> Response:
+    """The service's error response, in its protocol."""
+    code, message = _ERRORS[kind]
     service = "s3" if call.service == "s3" else ""
     if call.service not in ("s3", "sts", "iam"):
-        return error_answer(AwsError(code, message))
-    status, code = _IN_XML.get((service, kind), (400, code))
+        return error_response(AwsError(code, message))
+    status, code = _XML_ERRORS.get((service, kind), (400, code))
     error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
     body = error if service else f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>"
     return Response(body, status, content_type="text/xml")
 
 
 class FaultyEmulator(Emulator):
-    """An emulator on whose wire things go wrong.  What it asks for itself is neither counted nor failed."""
+    """An emulator with fault injection.  Its own internal calls are neither recorded nor failed."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -127,19 +127,19 @@ class FaultyEmulator(Emulator):
             return super().__call__(environ, start_response)
         service, _ = scope(request)
         call = Call(service, _operation(request, service))
-        kind = self.faults.met_by(call)
+        kind = self.faults.record(call)
         if kind is None:
             return super().__call__(environ, start_response)
         if kind not in ("cut", "cut-after"):
-            return fault_answer(kind, call)(environ, start_response)
+            return fault_response(kind, call)(environ, start_response)
         if kind == "cut-after":
             list(super().__call__(environ, lambda *_: lambda _: None))
-        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # the caller reads no answer, but the end of it
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # the client sees a closed connection
         return []
 
 
 def _operation(request: Request, service: str) -> str:
-    """Its name where the protocol says it; for S3 the HTTP method."""
+    """The operation's name; for protocols that do not contain it, such as S3, the HTTP method."""
     if target := request.headers.get("X-Amz-Target"):
         return target.rpartition(".")[2]
     if service == "sagemaker":
@@ -148,6 +148,6 @@ def _operation(request: Request, service: str) -> str:
         )
     if service in ("sts", "iam"):
         body = request.get_data()
-        request.environ["wsgi.input"] = io.BytesIO(body)  # for whoever reads it next
+        request.environ["wsgi.input"] = io.BytesIO(body)  # so that it can be read again
         return parse_qs(body.decode(errors="replace")).get("Action", [request.method])[0]
     return request.method

@@ -1,4 +1,4 @@
-"""Processes in the place of container images, by the images' names."""
+"""Container images that are replaced by processes, by name."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tests.support.aws.processes import ProcessContainer, ProcessRunner
 from tests.support.processes import children
 
 EMPTY = "empty:1"
-"""An image of the service without a bundle: it serves what is at /opt/ml/model."""
+"""An image of the model server without a bundle: it serves the bundle at /opt/ml/model."""
 QUICK = ("one:1", "two:1")
-"""Images of `service.py`."""
+"""Images that run `service.py`, which needs no model."""
 COMMAND = (sys.executable, "-S", str(Path(__file__).with_name("service.py")))
 
 
 def containers() -> int:
-    """How many processes stand in for containers of the service."""
+    """The number of running processes that replace containers of the model server."""
     return len(children(os.getpid(), "likewise.container"))
 
 
 class Images:
-    """What the emulator runs: the service with the environment of `images` and of EMPTY, and QUICK; no other image."""
+    """A runner for the emulator. images: the model server's environment by image; EMPTY and QUICK are added."""
 
     def __init__(self, images: Mapping[str, Mapping[str, str]]) -> None:
         self._service = ProcessRunner({**images, EMPTY: {}})

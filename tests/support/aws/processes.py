@@ -1,4 +1,4 @@
-"""Plain processes in the place of containers: the same command, and none of the isolation."""
+"""Processes that replace containers: the same command, without isolation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVE = (sys.executable, "-m", "likewise.container", "serve")
 
 
 class ProcessContainer:
-    """In a container's place: a process with the environment of the container, and not that of this process."""
+    """A process that replaces a container; it has the container's environment, not that of this process."""
 
     def __init__(self, command: tuple[str, ...], environment: Mapping[str, str], port: int) -> None:
         self._address = ("127.0.0.1", port)
@@ -31,7 +31,7 @@ class ProcessContainer:
             except OSError as error:
                 self._log.unlink()
                 raise NotStarted(str(error)) from error
-        self._last: str | None = None
+        self._final_log: str | None = None
 
     def connect(self, timeout_s: float) -> socket.socket:
         return socket.create_connection(self._address, timeout_s)
@@ -40,7 +40,7 @@ class ProcessContainer:
         return self._process.poll()
 
     def log(self) -> str:
-        return self._last if self._last is not None else self._log.read_text(errors="replace")
+        return self._final_log if self._final_log is not None else self._log.read_text(errors="replace")
 
     def stop(self, grace_s: float) -> None:
         self._process.terminate()
@@ -49,13 +49,13 @@ class ProcessContainer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._last is None:
-            self._last = self._log.read_text(errors="replace")
+        if self._final_log is None:
+            self._final_log = self._log.read_text(errors="replace")
             self._log.unlink()
 
 
 class ProcessRunner:
-    """images: the environment of each image that is there, such as `{"name:tag": {"LIKEWISE_BUNDLE": "/bundle"}}`."""
+    """Runs processes. images: the environment of each image, such as `{"name:tag": {"LIKEWISE_BUNDLE": "/bundle"}}`."""
 
     def __init__(self, images: Mapping[str, Mapping[str, str]], command: tuple[str, ...] = SERVE) -> None:
         self._images = images
@@ -63,11 +63,11 @@ class ProcessRunner:
 
     def pull(self, image: str) -> None:
         if image not in self._images:
-            raise ImageNotFound("no process stands in for it")
+            raise ImageNotFound("no process is defined for this image")
 
     def start(self, image: str, environment: Mapping[str, str], model_dir: Path | None) -> ProcessContainer:
         port = free_port()
-        whole = {
+        full_environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             **self._images[image],
             **environment,
@@ -75,4 +75,4 @@ class ProcessRunner:
             "LIKEWISE_MODEL_DIR": str(model_dir or "/nonexistent"),
             "SAGEMAKER_BIND_TO_PORT": str(port),
         }
-        return ProcessContainer(self._command, whole, port)
+        return ProcessContainer(self._command, full_environment, port)

@@ -1,7 +1,7 @@
-"""A service without a model in the place of a container, `python service.py`: it starts at once.
+"""A service without a model that replaces a container, `python service.py`: it starts quickly.
 
-It answers a POST with the name of its bundle and the body.  The environment variable HOW sets how it goes: `well`,
-`exits`, `is never ready`, `never answers`.
+The response to a POST is the name of its bundle and the request body.  The environment variable HOW sets its behavior:
+`well`, `exits`, `never ready`, `never responds`.
 """
 
 import json
@@ -15,15 +15,15 @@ HOW = os.environ.get("HOW", "well")
 
 class Service(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.answer(503 if HOW == "is never ready" else 200, b"")
+        self.respond(503 if HOW == "never ready" else 200, b"")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if HOW == "never answers":
+        if HOW == "never responds":
             threading.Event().wait()
-        self.answer(200, json.dumps([os.environ["LIKEWISE_BUNDLE"], body.decode()]).encode())
+        self.respond(200, json.dumps([os.environ["LIKEWISE_BUNDLE"], body.decode()]).encode())
 
-    def answer(self, status: int, body: bytes) -> None:
+    def respond(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -31,11 +31,11 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Write no line a request."""
+        """Do not log requests."""
 
 
 if __name__ == "__main__":
-    print("starting; this one", HOW, flush=True)
+    print("starting with HOW =", HOW, flush=True)
     if HOW == "exits":
-        sys.exit("there are no such weights")
+        sys.exit("the weights do not exist")
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Service).serve_forever()

@@ -1,1 +1,1 @@
-"""The target `sagemaker`: a bundle behind an endpoint of Amazon SageMaker, or through a batch transform job."""
+"""The target `sagemaker`: serves a bundle from an Amazon SageMaker endpoint or runs it as a batch transform job."""

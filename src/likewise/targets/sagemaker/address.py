@@ -1,4 +1,4 @@
-"""Where a deployment stands: `sagemaker`, `sagemaker:/REGION`, `sagemaker:/REGION/ROLE_ARN`, as MLflow writes them."""
+"""Target URIs in MLflow's form: `sagemaker`, `sagemaker:/REGION`, `sagemaker:/REGION/ROLE_ARN`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ FORMS = "sagemaker, sagemaker:/REGION or sagemaker:/REGION/ROLE_ARN"
 
 @dataclass(frozen=True, slots=True)
 class SageMakerAddress:
-    """All that a step must be told to reach AWS, and no credentials.
+    """What a step needs to connect to AWS, except credentials.
 
-    region: None where nobody has named one. role: ARN of the role that is assumed first. endpoint: of all services, in
-    AWS's stead.
+    region: None if it is not configured. role: ARN of the role to assume first. endpoint: URL that replaces the AWS
+    endpoint of every service.
     """
 
     region: str | None
@@ -32,25 +32,27 @@ class SageMakerAddress:
 
     @classmethod
     def of(cls, uri: str) -> SageMakerAddress:
-        """What the URI says; the region and the endpoint, where it says none, as AWS's own tools find them.
+        """Parse a URI; a region or endpoint that it does not contain is looked up as the AWS CLI does.
 
         Raises WrongUsage, MissingExtra.
         """
-        found = _URI.fullmatch(uri)
-        if found is None:
-            raise WrongUsage(f"{uri!r} is no address on SageMaker", remedy=FORMS)
-        query = parse_qs(found["query"] or "", strict_parsing=bool(found["query"]))
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise WrongUsage(f"{uri!r} is not a valid SageMaker URI", remedy=f"use {FORMS}")
+        query = parse_qs(match["query"] or "", strict_parsing=bool(match["query"]))
         endpoint = query.get("endpoint_url", [os.environ.get(ENDPOINT) or None])[0]
         if set(query) - {"endpoint_url"}:
-            raise WrongUsage(f"{uri!r} is no address on SageMaker", remedy=f"{FORMS}, ?endpoint_url=URL")
+            raise WrongUsage(
+                f"{uri!r} has a query parameter other than endpoint_url", remedy=f"use {FORMS}, with ?endpoint_url=URL"
+            )
         if endpoint is not None:
             _check_endpoint(endpoint)
-        region = found["region"] or configured_region() or ("us-east-1" if endpoint else None)
-        return cls(None, endpoint=endpoint).with_options(region, found["role"])
+        region = match["region"] or configured_region() or ("us-east-1" if endpoint else None)
+        return cls(None, endpoint=endpoint).with_options(region, match["role"])
 
     @property
     def uri(self) -> str:
-        """As the user may write it again: one name for one place."""
+        """The canonical URI: equal addresses have equal URIs."""
         text = "sagemaker"
         if self.region:
             text += f":/{self.region}" + (f"/{self.role}" if self.role else "")
@@ -60,37 +62,37 @@ class SageMakerAddress:
 
     @property
     def named_region(self) -> str:
-        """The region; WrongUsage where nobody has named one."""
+        """The region; WrongUsage if it is not configured."""
         if self.region is None:
             raise WrongUsage(
-                "no AWS region is named",
-                remedy="--to sagemaker:/eu-west-1, or set AWS_REGION, or: aws configure set region eu-west-1",
+                "no AWS region is configured",
+                remedy="use --to sagemaker:/eu-west-1, or set AWS_REGION, or run: aws configure set region eu-west-1",
             )
         return self.region
 
     def with_options(self, region: str | None, role: str | None) -> SageMakerAddress:
-        """With a region and a role in the place of its own, where they are given; WrongUsage for what is none."""
+        """A copy with another region and role; None leaves the value as it is.  WrongUsage if one is not valid."""
         if region is not None and not REGION.fullmatch(region):
-            meant = "a region comes before the role; " if region.startswith("arn:") else ""
-            raise WrongUsage(f"{region!r} is no AWS region", remedy=f"{meant}for example: sagemaker:/eu-west-1")
+            hint = "put a region before the role" if region.startswith("arn:") else "use a region name"
+            raise WrongUsage(f"{region!r} is not an AWS region", remedy=f"{hint}, for example sagemaker:/eu-west-1")
         if role is not None and not ROLE.fullmatch(role):
-            raise WrongUsage(f"{role!r} is no role's ARN", remedy="arn:aws:iam::123456789012:role/NAME")
+            raise WrongUsage(f"{role!r} is not a valid role ARN", remedy="use arn:aws:iam::123456789012:role/NAME")
         return replace(self, region=region or self.region, role=role or self.role)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a step's parameters."""
+        """All fields, as JSON for a step's parameters."""
         return asdict(self)
 
     @property
     def rehearsal(self) -> bool:
-        """Whether what stands there is an emulator on this very machine."""
+        """Whether the endpoint is an emulator on this machine."""
         host = urlsplit(self.endpoint or "").hostname or ""
         return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def configured_region() -> str | None:
-    """AWS_REGION, AWS_DEFAULT_REGION, or that of the profile."""
-    if os.environ.get("AWS_REGION"):  # the newer name, which botocore reads in some of its versions only
+    """The region from AWS_REGION, AWS_DEFAULT_REGION or the AWS profile."""
+    if os.environ.get("AWS_REGION"):  # the newer name; only some versions of botocore read it
         return os.environ["AWS_REGION"]
     session = need("botocore.session", extra="aws").get_session()
     region: str | None = session.get_config_variable("region")
@@ -101,6 +103,6 @@ def _check_endpoint(endpoint: str) -> None:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
         raise WrongUsage(
-            f"the endpoint {parts._replace(netloc=parts.hostname or '').geturl()!r} is no URL without credentials",
-            remedy=f"{ENDPOINT}=http://127.0.0.1:5000",
+            f"the endpoint {parts._replace(netloc=parts.hostname or '').geturl()!r} is not a valid HTTP(S) URL",
+            remedy=f"use a URL without credentials or a query, for example {ENDPOINT}=http://127.0.0.1:5000",
         )

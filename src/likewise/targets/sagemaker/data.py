@@ -1,4 +1,4 @@
-"""The bundle as `model.tar.gz` in S3, for an image that finds it there."""
+"""The bundle as `model.tar.gz` in S3, for an image that does not contain it."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from likewise.core.errors import BundleTampered
 from likewise.targets.sagemaker.aws import Aws
 
 ARCHIVE = "model.tar.gz"
-_DIGEST = "likewise-bundle"  # of the object's own metadata
-_HOME = "us-east-1"  # the one region that may not be named when a bucket is made
+_DIGEST = "likewise-bundle"  # key in the S3 object's metadata
+_DEFAULT_REGION = "us-east-1"  # the one region that CreateBucket does not accept as a LocationConstraint
 
 
 def default_bucket(region: str, account: str) -> str:
-    """The bucket that SageMaker's own tools take, which its managed policies allow roles to read."""
+    """The bucket that the SageMaker SDK uses by default; AWS's managed policies let roles read it."""
     return f"sagemaker-{region}-{account}"
 
 
 def key_of(name: str, digest: str) -> str:
-    """Where a deployment's archive lies in its bucket."""
+    """The S3 key of a deployment's archive."""
     return f"likewise/{name}/{digest.removeprefix('sha256:')}/{ARCHIVE}"
 
 
-def is_ours(url: str, name: str) -> bool:
-    """Whether a model's data lies where this deployment puts it."""
+def is_archive_of(url: str, name: str) -> bool:
+    """Whether the URL of a model's data is one that this deployment uploads to."""
     return url.startswith("s3://") and f"/likewise/{name}/" in url and url.endswith(ARCHIVE)
 
 
-def make_bucket(aws: Aws, bucket: str) -> None:
-    """Make it, closed to the public, where it is missing."""
+def create_bucket(aws: Aws, bucket: str) -> None:
+    """Create the bucket if it does not exist, and block public access to it."""
     if aws.find("s3", "head_bucket", Bucket=bucket) is None:
         region = aws.at.named_region
-        where = {} if region == _HOME else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        aws.make("s3", "create_bucket", Bucket=bucket, **where)
+        location = {} if region == _DEFAULT_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        aws.create("s3", "create_bucket", Bucket=bucket, **location)
     closed = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
     aws.call("s3", "put_public_access_block", Bucket=bucket, PublicAccessBlockConfiguration=closed)
 
 
 def remove_bucket(aws: Aws, bucket: str) -> None:
-    """Remove it where it is empty."""
+    """Remove the bucket if it is empty."""
     aws.attempt(("missing", "busy"), "s3", "delete_bucket", Bucket=bucket)
 
 
-def send(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
-    """Put the bundle there, unless it is; its URL.  Raises BundleTampered for another bundle than was planned."""
-    said = aws.find("s3", "head_object", Bucket=bucket, Key=key)
-    if said is None or said["Metadata"].get(_DIGEST) != digest:
+def upload(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
+    """Upload the bundle if it is missing, and return its URL.  BundleTampered if its digest is not the planned one."""
+    head = aws.find("s3", "head_object", Bucket=bucket, Key=key)
+    if head is None or head["Metadata"].get(_DIGEST) != digest:
         bundle = open_bundle(folder)
         if bundle.digest != digest:
-            raise BundleTampered(f"{folder} holds {bundle.digest}, not {digest}", remedy="deploy the bundle again")
+            raise BundleTampered(f"{folder} contains {bundle.digest}, not {digest}", remedy="deploy the bundle again")
         with tempfile.TemporaryDirectory(prefix="likewise-") as scratch:
             archive = pack(bundle, Path(scratch, ARCHIVE))
             extra = {"Metadata": {_DIGEST: digest}}
@@ -60,6 +60,6 @@ def send(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
 
 
 def remove(aws: Aws, url: str) -> None:
-    """Delete the object, where it is there."""
+    """Delete the S3 object if it exists."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
-    aws.find("s3", "delete_object", Bucket=bucket, Key=key)
+    aws.attempt(("missing",), "s3", "delete_object", Bucket=bucket, Key=key)

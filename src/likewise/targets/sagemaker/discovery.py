@@ -1,4 +1,4 @@
-"""What stands at AWS as it tells itself, whoever has deployed it."""
+"""Reads deployments back from AWS as receipts and statuses, including those of other users."""
 
 from __future__ import annotations
 
@@ -29,78 +29,79 @@ STATES: dict[str, DeploymentState] = {
     "OutOfService": "failing",
     "UpdateRollbackFailed": "failing",
 }
-_OURS = ("LIKEWISE_ENGINE", "LIKEWISE_PRECISION", "LIKEWISE_TRUST")
+_LIKEWISE_ENV = ("LIKEWISE_ENGINE", "LIKEWISE_PRECISION", "LIKEWISE_TRUST")
 
 
 def receipts(aws: Aws, uri: str) -> list[Receipt]:
-    """Of every endpoint that carries our tags."""
+    """A receipt for every endpoint that has Likewise's tags."""
     names = [each["EndpointName"] for each in aws.pages("sagemaker", "list_endpoints", "Endpoints")]
-    there = [found for name in names if (found := inspection.endpoint(aws, name)) is not None]
-    return [_receipt(aws, uri, each) for each in there if each.tags.get(NAME) == each.name and BUNDLE in each.tags]
+    endpoints = [each for name in names if (each := inspection.endpoint(aws, name)) is not None]
+    return [_receipt(aws, uri, each) for each in endpoints if each.tags.get(NAME) == each.name and BUNDLE in each.tags]
 
 
 def status_of(aws: Aws, name: str) -> Status:
-    """As SageMaker says; what stands there, what it costs and why it fails in the details."""
-    found = inspection.endpoint(aws, name)
-    if found is None:
+    """The endpoint's status by SageMaker; details: its instances, configuration, models and costs."""
+    endpoint = inspection.endpoint(aws, name)
+    if endpoint is None:
         return Status("gone", about=f"SageMaker has no endpoint {name!r} in {aws.at.region}")
-    said = found.said
-    running = {each["VariantName"]: each.get("CurrentInstanceCount") for each in said.get("ProductionVariants", ())}
-    options = SageMakerOptions(**_options(found, {}))
+    described = endpoint.description
+    variants = described.get("ProductionVariants", ())
+    options = SageMakerOptions(**_options(endpoint, {}))
     details: dict[str, JsonValue] = {
-        "status": found.status,
-        "costs": "nothing" if found.status == "Failed" else options.costs,
-        "instances": running,
-        "config": found.config,
-        "models": found.models,
-        "arn": found.arn,
+        "status": endpoint.status,
+        "costs": "nothing" if endpoint.status == "Failed" else options.costs,
+        "instances": {each["VariantName"]: each.get("CurrentInstanceCount") for each in variants},
+        "config": endpoint.config,
+        "models": endpoint.models,
+        "arn": endpoint.arn,
     }
-    about = said.get("FailureReason") or ("" if found.status == "InService" else found.status)
-    state = STATES.get(found.status, "failing")
-    return Status(state, url_of(aws, name), about, details, found.tags.get(BUNDLE))
+    about = described.get("FailureReason") or ("" if endpoint.status == "InService" else endpoint.status)
+    state = STATES.get(endpoint.status, "failing")
+    return Status(state, url_of(aws, name), about, details, endpoint.tags.get(BUNDLE))
 
 
-def _receipt(aws: Aws, uri: str, found: EndpointDescription) -> Receipt:
-    tags, said = found.tags, found.said
+def _receipt(aws: Aws, uri: str, endpoint: EndpointDescription) -> Receipt:
+    tags, described = endpoint.tags, endpoint.description
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
     model = ModelSpec(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
-    behind = inspection.model_there(aws, _own(found)["ModelName"]) or {} if "ModelName" in _own(found) else {}
-    options = SageMakerOptions(**_options(found, behind))
+    variant = _latest_variant(endpoint)
+    described_model = inspection.model(aws, variant["ModelName"]) or {} if "ModelName" in variant else {}
+    options = SageMakerOptions(**_options(endpoint, described_model))
     outputs = {
-        "config": {"config": found.config},
-        "endpoint": {"arn": found.arn, "url": url_of(aws, found.name), "costs": options.costs},
+        "config": {"config": endpoint.config},
+        "endpoint": {"arn": endpoint.arn, "url": url_of(aws, endpoint.name), "costs": options.costs},
     }
-    return Receipt(
-        uri, found.name, model, as_json(options), outputs, _time(said, "Creation"), _time(said, "LastModified")
-    )
+    created, updated = _time(described, "Creation"), _time(described, "LastModified")
+    return Receipt(uri, endpoint.name, model, as_json(options), outputs, created, updated)
 
 
-def _own(found: EndpointDescription) -> Mapping[str, Any]:
-    """The variant that was deployed last: the one that others were kept beside."""
-    return found.variants[-1] if found.variants else {}
+def _latest_variant(endpoint: EndpointDescription) -> Mapping[str, Any]:
+    """The variant that was deployed last: `mode=add` appends it to the existing ones."""
+    return endpoint.variants[-1] if endpoint.variants else {}
 
 
-def _options(found: EndpointDescription, behind: Mapping[str, Any]) -> dict[str, Any]:
-    """As far as AWS tells them."""
-    said: dict[str, Any] = {}
-    for paths, of in ((VARIANT, _own(found)), (CONFIG, found.configured), (MODEL, behind)):
-        there = {option: _at(of, path) for path, option in paths.items()}
-        said.update({option: value for option, value in there.items() if value is not None})
-    container = behind.get("PrimaryContainer") or {}
-    env = {key: value for key, value in container.get("Environment", {}).items() if key not in _OURS}
+def _options(endpoint: EndpointDescription, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that AWS's descriptions of the endpoint and the model contain."""
+    options: dict[str, Any] = {}
+    sources = ((VARIANT, _latest_variant(endpoint)), (CONFIG, endpoint.config_description), (MODEL, model))
+    for paths, description in sources:
+        values = {option: _at(description, path) for path, option in paths.items()}
+        options.update({option: value for option, value in values.items() if value is not None})
+    container = model.get("PrimaryContainer") or {}
+    env = {key: value for key, value in container.get("Environment", {}).items() if key not in _LIKEWISE_ENV}
     if env:
-        said["env"] = env
-    return said
+        options["env"] = env
+    return options
 
 
-def _at(said: Any, path: str) -> Any:
-    """What stands at the path, None for nothing."""
+def _at(value: Any, path: str) -> Any:
+    """The value at a dotted path, None if there is none."""
     for name in path.split("."):
-        said = (said or {}).get(name)
-    return said
+        value = (value or {}).get(name)
+    return value
 
 
-def _time(said: Mapping[str, Any], which: str) -> str:
-    when: datetime = said[f"{which}Time"]
+def _time(described: Mapping[str, Any], which: str) -> str:
+    when: datetime = described[f"{which}Time"]
     return when.astimezone(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Images to ECR by name, `ecr:/REGION/REPOSITORY[:TAG]`: the repository and the password are found, or made."""
+"""Push an image to `ecr:/REGION/REPOSITORY[:TAG]`: creates the repository and obtains the password."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _ADDRESS = re.compile(rf"ecr:/+(?P<region>[^/:]+)/(?P<repository>{_REPOSITORY})(
 
 
 def push(name: str, to: str, report: Callable[[str], None]) -> Pushed:
-    """Push the image called `name` here; the repository is made where it is missing, with tags that never move.
+    """Push the local image `name`; a missing repository is created, with immutable tags.
 
-    Without a tag it gets its bundle's digest as one.  Raises WrongUsage, TargetUnavailable, and what `push_image` does.
+    The default tag is the bundle's digest.  Raises WrongUsage, TargetUnavailable, and the errors of `push_image`.
     """
-    found = _ADDRESS.fullmatch(to)
-    if found is None:
-        raise WrongUsage(f"{to!r} is no address in ECR", remedy=FORM)
-    aws = Aws(SageMakerAddress.of(f"sagemaker:/{found['region']}"))
-    address = registry.make_repository(aws, found["repository"], [])
-    tag = f":{found['tag']}" if found["tag"] else ""
+    match = _ADDRESS.fullmatch(to)
+    if match is None:
+        raise WrongUsage(f"{to!r} is not a valid ECR address", remedy=f"use {FORM}")
+    aws = Aws(SageMakerAddress.of(f"sagemaker:/{match['region']}"))
+    address = registry.ensure_repository(aws, match["repository"], [])
+    tag = f":{match['tag']}" if match["tag"] else ""
     return push_image(name, address + tag, credentials=lambda _: registry.credentials(aws), report=report)

@@ -1,4 +1,4 @@
-"""An endpoint made, changed, waited for and removed."""
+"""Create, update, wait for and delete an endpoint."""
 
 from __future__ import annotations
 
@@ -8,112 +8,111 @@ from typing import Any
 from likewise.core.errors import AlreadyDeployed, DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.failures import KINDS, kind_of_message, told
+from likewise.targets.sagemaker.failures import KINDS, error_for, kind_of_message
 from likewise.targets.sagemaker.inspection import SETTLED
 from likewise.targets.sagemaker.logs import ENDPOINTS, last_lines
-from likewise.targets.sagemaker.polling import Patience
+from likewise.targets.sagemaker.polling import Poller
 
-GRACE_S = 20.0  # in which an update that AWS has taken may not show yet
-BACK_S = 1800.0  # at least, for taking back: AWS deletes nothing that it is still making
+GRACE_S = 20.0  # an accepted update may take this long to show in DescribeEndpoint
+MIN_ROLLBACK_S = 1800.0  # AWS does not delete an endpoint that it is still creating
 READY = "InService"
 BUSY_REMEDY = KINDS["busy"].remedy
 
 
 def describe(aws: Aws, name: str) -> dict[str, Any] | None:
-    """The endpoint as SageMaker tells it, None where there is none."""
+    """SageMaker's description of the endpoint, None if it does not exist."""
     return aws.find("sagemaker", "describe_endpoint", EndpointName=name)
 
 
 def create(aws: Aws, request: Mapping[str, Any]) -> Outputs:
-    """CreateEndpoint, where it is not there; AlreadyDeployed where another one has the name."""
+    """CreateEndpoint if it does not exist; AlreadyDeployed if another endpoint has the name."""
     name = request["EndpointName"]
-    said = describe(aws, name)
-    if said is None:
-        aws.make("sagemaker", "create_endpoint", **request)
-        said = describe(aws, name) or {}
-    if said.get("EndpointConfigName") != request["EndpointConfigName"]:
+    endpoint = describe(aws, name)
+    if endpoint is None:
+        aws.create("sagemaker", "create_endpoint", **request)
+        endpoint = describe(aws, name) or {}
+    if endpoint.get("EndpointConfigName") != request["EndpointConfigName"]:
         raise AlreadyDeployed(
-            f"SageMaker has an endpoint {name!r} already", remedy=f"likewise update {name} MODEL, or take another name"
+            f"SageMaker already has an endpoint {name!r}",
+            remedy=f"run: likewise update {name} MODEL, or choose another name",
         )
-    return {"arn": said["EndpointArn"]}
+    return {"arn": endpoint["EndpointArn"]}
 
 
 def update(aws: Aws, request: Mapping[str, Any]) -> Outputs:
-    """UpdateEndpoint, unless that is what it stands on or goes to already; what AWS is busy with is waited for."""
-    said = aws.call("sagemaker", "describe_endpoint", EndpointName=request["EndpointName"])
-    if request["EndpointConfigName"] not in (said["EndpointConfigName"], _goes_to(said)):
+    """UpdateEndpoint, unless the endpoint has this configuration already or is moving to it."""
+    endpoint = aws.call("sagemaker", "describe_endpoint", EndpointName=request["EndpointName"])
+    if request["EndpointConfigName"] not in (endpoint["EndpointConfigName"], _pending_config(endpoint)):
         aws.attempt(("busy",), "sagemaker", "update_endpoint", **request)
-    return {"arn": said["EndpointArn"]}
+    return {"arn": endpoint["EndpointArn"]}
 
 
-def wait(aws: Aws, patience: Patience, name: str, config: str, timeout_s: float) -> None:
-    """Until it answers, standing on `config`; DeployFailed with its log, TargetUnavailable."""
-    said = _settled(aws, patience, name, timeout_s, config)
-    if said is None:
+def wait(aws: Aws, poller: Poller, name: str, config: str, timeout_s: float) -> None:
+    """Wait until the endpoint is in service with `config`; DeployFailed with its log, TargetUnavailable."""
+    endpoint = _settled(aws, poller, name, timeout_s, config)
+    if endpoint is None:
         raise DeployFailed(
             f"the endpoint {name!r} was not ready after {timeout_s:g} seconds; {_log(aws, name)}",
-            remedy="give it longer: -C timeout_seconds=3600",
+            remedy="allow more time, for example -C timeout_seconds=3600",
         )
-    if said["EndpointStatus"] != READY or said["EndpointConfigName"] != config:
-        raise _failed(aws, name, said)
+    if endpoint["EndpointStatus"] != READY or endpoint["EndpointConfigName"] != config:
+        raise _failed(aws, name, endpoint)
 
 
-def remove(aws: Aws, patience: Patience, name: str, timeout_s: float) -> None:
-    """DeleteEndpoint, and wait until it is gone; one that AWS is busy with is waited for first."""
+def remove(aws: Aws, poller: Poller, name: str, timeout_s: float) -> None:
+    """DeleteEndpoint, and wait until it is gone; if AWS is changing the endpoint, wait for that first."""
 
-    def look() -> tuple[bool | None, str]:
-        said = describe(aws, name)
-        if said is None:
+    def check() -> tuple[bool | None, str]:
+        endpoint = describe(aws, name)
+        if endpoint is None:
             return True, f"{name}: gone"
-        if said["EndpointStatus"] != "Deleting":
+        if endpoint["EndpointStatus"] != "Deleting":
             aws.attempt(("missing", "busy"), "sagemaker", "delete_endpoint", EndpointName=name)
-        return None, f"{name}: {said['EndpointStatus']}"
+        return None, f"{name}: {endpoint['EndpointStatus']}"
 
-    if patience.until(look, max(timeout_s, BACK_S)) is None:
-        raise TargetUnavailable(f"the endpoint {name!r} is still there, though it was to go", remedy=BUSY_REMEDY)
+    if poller.until(check, max(timeout_s, MIN_ROLLBACK_S)) is None:
+        raise TargetUnavailable(f"the endpoint {name!r} is not deleted yet", remedy=BUSY_REMEDY)
 
 
-def back(aws: Aws, patience: Patience, request: Mapping[str, Any], before: str, timeout_s: float) -> None:
-    """An update taken back: AWS has rolled it back itself, or the endpoint is told to stand on `before` again."""
-    name, timeout_s = request["EndpointName"], max(timeout_s, BACK_S)
-    said = _settled(aws, patience, name, timeout_s)
-    if said is None:
+def roll_back(aws: Aws, poller: Poller, request: Mapping[str, Any], before: str, timeout_s: float) -> None:
+    """Undo an update: move the endpoint back to the configuration `before`, unless AWS has done so itself."""
+    name, timeout_s = request["EndpointName"], max(timeout_s, MIN_ROLLBACK_S)
+    endpoint = _settled(aws, poller, name, timeout_s)
+    if endpoint is None:
         raise TargetUnavailable(f"the endpoint {name!r} is still being changed", remedy=BUSY_REMEDY)
-    if said["EndpointConfigName"] == request["EndpointConfigName"] != before:  # another's update is left alone
+    if endpoint["EndpointConfigName"] == request["EndpointConfigName"] != before:  # leave another client's update alone
         aws.call("sagemaker", "update_endpoint", EndpointName=name, EndpointConfigName=before)
-        wait(aws, patience, name, before, timeout_s)
+        wait(aws, poller, name, before, timeout_s)
 
 
-def _settled(
-    aws: Aws, patience: Patience, name: str, timeout_s: float, config: str | None = None
-) -> dict[str, Any] | None:
-    """The endpoint when nothing changes it any more, None where that does not come in time.
+def _settled(aws: Aws, poller: Poller, name: str, timeout_s: float, config: str | None = None) -> dict[str, Any] | None:
+    """The endpoint when no change is in progress, None after `timeout_s` seconds.
 
-    config: what it was told to stand on; until that shows, or GRACE_S have passed, it may not have begun to move.
+    config: the requested configuration.  Until it is reported, or GRACE_S have passed, the update may not have started.
     """
-    begun, moved = patience.now(), config is None
+    started, moved = poller.now(), config is None
 
-    def look() -> tuple[dict[str, Any] | None, str]:
+    def check() -> tuple[dict[str, Any] | None, str]:
         nonlocal moved
-        said = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
-        state, stands = said["EndpointStatus"], said["EndpointConfigName"] == config
+        endpoint = aws.call("sagemaker", "describe_endpoint", EndpointName=name)
+        state, has_config = endpoint["EndpointStatus"], endpoint["EndpointConfigName"] == config
         moved = moved or state not in SETTLED
-        over = stands or moved or patience.now() - begun > GRACE_S
-        return (said if state in SETTLED and over else None), f"{name}: {state}"
+        over = has_config or moved or poller.now() - started > GRACE_S
+        return (endpoint if state in SETTLED and over else None), f"{name}: {state}"
 
-    return patience.until(look, timeout_s)
+    return poller.until(check, timeout_s)
 
 
-def _goes_to(said: Mapping[str, Any]) -> str | None:
-    pending = said.get("PendingDeploymentSummary") or {}
+def _pending_config(endpoint: Mapping[str, Any]) -> str | None:
+    pending = endpoint.get("PendingDeploymentSummary") or {}
     return pending.get("EndpointConfigName")
 
 
-def _failed(aws: Aws, name: str, said: Mapping[str, Any]) -> LikewiseError:
-    reason = said.get("FailureReason") or "AWS gives no reason"
-    if said["EndpointStatus"] == READY:
+def _failed(aws: Aws, name: str, endpoint: Mapping[str, Any]) -> LikewiseError:
+    reason = endpoint.get("FailureReason") or "AWS gives no reason"
+    if endpoint["EndpointStatus"] == READY:
         reason = f"AWS has rolled the update back: {reason}"
-    error = told(kind_of_message(reason) or "health", f"the endpoint {name!r} failed: {reason}; {_log(aws, name)}")
+    error = error_for(kind_of_message(reason) or "health", f"the endpoint {name!r} failed: {reason}; {_log(aws, name)}")
     return error if isinstance(error, DeployFailed) else DeployFailed(error.cause, remedy=error.remedy)
 
 

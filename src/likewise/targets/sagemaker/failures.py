@@ -1,7 +1,7 @@
-"""What AWS and its library say when something fails, in our words: a kind, and what to do about it.
+"""Maps failures of AWS and its Python library to kinds, each with an error class and a remedy.
 
-Source: the error shapes in botocore's service models, AWS's "Common Errors", and the texts of SageMaker's
-ValidationException, which carries most of its failures.
+Source: the error shapes in botocore's service models, AWS's "Common Errors", and the messages of SageMaker's
+ValidationException, which is the code of most of its failures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from likewise.core.errors import BodyTooLarge, DeployFailed, LikewiseError, NotD
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Failures with one remedy."""
+    """A class of failures that share an error class and a remedy."""
 
     error: type[LikewiseError]
     remedy: str
@@ -23,32 +23,32 @@ class Kind:
 
 KINDS = {
     "credentials": Kind(
-        TargetUnavailable, "log in to AWS (aws sso login, or AWS_PROFILE), check with: aws sts get-caller-identity"
+        TargetUnavailable, "log in to AWS (aws sso login, or AWS_PROFILE) and check with: aws sts get-caller-identity"
     ),
-    "expired": Kind(TargetUnavailable, "the credentials have run out: log in to AWS again, then run the same command"),
-    "denied": Kind(TargetUnavailable, "allow this action to who asks, or ask as another role: -C assume_role_arn=ARN"),
+    "expired": Kind(TargetUnavailable, "the credentials have expired: log in to AWS again, then run the same command"),
+    "denied": Kind(TargetUnavailable, "allow this action in IAM, or use another role: -C assume_role_arn=ARN"),
     "role": Kind(
-        DeployFailed, "-C execution_role_arn=ARN of a role that exists and that sagemaker.amazonaws.com may assume"
+        DeployFailed, "set -C execution_role_arn=ARN to an existing role that sagemaker.amazonaws.com may assume"
     ),
-    "image": Kind(DeployFailed, "-C image_url=REGISTRY/NAME:TAG of an image that is in ECR in the endpoint's region"),
-    "data": Kind(DeployFailed, "-C bucket=NAME of a bucket in the endpoint's region that the execution role can read"),
-    "throttled": Kind(TargetUnavailable, "AWS limits how often it is asked: run the same command again in a minute"),
+    "image": Kind(DeployFailed, "set -C image_url=REGISTRY/NAME:TAG to an image in ECR in the endpoint's region"),
+    "data": Kind(DeployFailed, "set -C bucket=NAME to a bucket in the endpoint's region that the role can read"),
+    "throttled": Kind(TargetUnavailable, "AWS limits the request rate: run the same command again in a minute"),
     "quota": Kind(
-        TargetUnavailable, "ask for a higher quota in AWS's Service Quotas, delete what is not needed, or ask for less"
+        TargetUnavailable, "request a higher quota in AWS Service Quotas, delete unused resources, or request fewer"
     ),
-    "capacity": Kind(TargetUnavailable, "AWS has none free: take another instance_type or region, or try again later"),
-    "unreachable": Kind(TargetUnavailable, "check the network, the region and the endpoint; then run it again"),
-    "trouble": Kind(TargetUnavailable, "the trouble is at AWS: run the same command again"),
-    "setup": Kind(TargetUnavailable, "mend AWS's settings on this machine (~/.aws/config, AWS_…)"),
-    "missing": Kind(NotDeployed, "likewise list shows what is there"),
-    "taken": Kind(DeployFailed, "take another name, or delete what has it"),
-    "busy": Kind(TargetUnavailable, "wait until AWS is done with it, then run the same command again"),
-    "size": Kind(BodyTooLarge, "send fewer rows at once, or an asynchronous request"),
+    "capacity": Kind(TargetUnavailable, "AWS has no capacity: use another instance_type or region, or try again later"),
+    "unreachable": Kind(TargetUnavailable, "check the network, the region and the endpoint, then run it again"),
+    "trouble": Kind(TargetUnavailable, "AWS reports an internal error: run the same command again"),
+    "setup": Kind(TargetUnavailable, "fix the AWS settings on this machine (~/.aws/config, AWS_…)"),
+    "missing": Kind(NotDeployed, "to show existing deployments, run: likewise list"),
+    "taken": Kind(DeployFailed, "choose another name, or delete the resource that has it"),
+    "busy": Kind(TargetUnavailable, "wait until AWS has finished the change, then run the same command again"),
+    "size": Kind(BodyTooLarge, "send fewer rows per request, or an asynchronous request"),
     "health": Kind(
-        DeployFailed, "its log says why; where it only needs longer to start: -C startup_timeout_s=SECONDS, up to 3600"
+        DeployFailed, "read the log; if it only needs longer to start, set -C startup_timeout_s=SECONDS, up to 3600"
     ),
-    "refused": Kind(DeployFailed, "change the option that AWS names"),
-    "ours": Kind(WrongUsage, "change what was asked for; if it looks right, this is a defect of Likewise"),
+    "refused": Kind(DeployFailed, "correct the option that AWS names"),
+    "usage": Kind(WrongUsage, "correct the options; if they look correct, please report a bug in Likewise"),
 }
 
 MESSAGES = (
@@ -132,7 +132,7 @@ _EXCEPTIONS = {
         UnknownServiceStyle UnknownSignatureVersionError UnsupportedSignatureVersionError
         UnsupportedServiceProtocolsError UnsupportedS3ConfigurationError UnsupportedS3ControlConfigurationError
         InvalidCrtTransferConfigError UnknownAPIVersionError NoVersionFound""",
-    "ours": """
+    "usage": """
         ParamValidationError ValidationError InvalidDNSNameError InvalidExpressionError InvalidHostLabelError
         MissingParametersError OperationNotPageableError PaginationError StubResponseError
         UndefinedModelAttributeError UnknownClientMethodError UnsupportedOutpostResourceError
@@ -144,33 +144,33 @@ EXCEPTIONS = {each: kind for kind, names in _EXCEPTIONS.items() for each in name
 
 
 def kind_of_message(text: str) -> str | None:
-    """The kind that AWS's words tell, None where they tell none."""
+    """The kind of a failure by AWS's message, None if no pattern of MESSAGES matches."""
     return next((kind for pattern, kind in MESSAGES if re.search(pattern, text, re.IGNORECASE | re.DOTALL)), None)
 
 
 def kind_of(error: BaseException) -> str | None:
-    """The kind of an exception of AWS's library, None for one that nobody has thought of."""
-    said = getattr(error, "response", None)
-    if isinstance(said, dict) and "Error" in said:
-        return _kind_of_answer(said)
+    """The kind of an exception of boto3 or botocore, None if it is unknown."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return _kind_of_response(response)
     if type(error).__name__.startswith("S3") and (cause := error.__context__) is not None:
-        return kind_of(cause) or "unreachable"  # boto3's transfer wraps what the service said
+        return kind_of(cause) or "unreachable"  # boto3's transfer wraps the service's error
     return next((EXCEPTIONS[each.__name__] for each in type(error).__mro__ if each.__name__ in EXCEPTIONS), None)
 
 
-def _kind_of_answer(said: dict[str, Any]) -> str | None:
-    code, message = str(said["Error"].get("Code", "")), str(said["Error"].get("Message", ""))
+def _kind_of_response(response: dict[str, Any]) -> str | None:
+    code, message = str(response["Error"].get("Code", "")), str(response["Error"].get("Message", ""))
     kind = CODES.get(code)
     if kind in (None, "refused"):
         kind = kind_of_message(message) or kind
     if kind is None:
-        status = said.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         kind = "refused" if 400 <= status < 500 else "trouble" if status >= 500 else None
     return kind
 
 
-def told(kind: str | None, cause: str) -> LikewiseError:
-    """The error of a kind; one without a kind is told as it is."""
+def error_for(kind: str | None, cause: str) -> LikewiseError:
+    """The LikewiseError for a failure; kind: a key of KINDS, None if it is unknown."""
     known = KINDS[kind or "setup"]
-    remedy = known.remedy if kind else "read what AWS says; run the same command again where it may pass"
+    remedy = known.remedy if kind else "read AWS's message; if the problem may be temporary, run the same command again"
     return known.error(cause, remedy=remedy)

@@ -1,4 +1,4 @@
-"""The one place that knows how an image is made and pushed: the room `images` does both."""
+"""Builds an image and pushes it to ECR, by the package `likewise.images`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.registry import credentials
 
 
-def make_and_push(
-    aws: Aws, model: ModelSpec, platform: str, base: str | None, address: str, tell: Callable[[str], None]
+def build_and_push(
+    aws: Aws, model: ModelSpec, platform: str, base: str | None, address: str, report: Callable[[str], None]
 ) -> str:
-    """Assemble the image and push it to `address`, REGISTRY/NAME:TAG in ECR; its digest; raises what `images` does.
+    """Build the image, push it to `address` (REGISTRY/NAME:TAG in ECR) and return its digest.
 
-    platform: linux/amd64 or linux/arm64.  base: None for the usual one.
+    platform: linux/amd64 or linux/arm64.  base: None for the default.  Raises the errors of `likewise.images`.
     """
     options = ImageOptions(base=base or DEFAULT, platforms=(PLATFORMS[platform],))
     name = f"likewise:{address.rpartition(':')[2]}"
-    built = build_image(open_bundle(model.folder), name, model, options, report=tell)
-    return push_image(built.name, address, credentials=lambda _: credentials(aws), report=tell).digest
+    built = build_image(open_bundle(model.folder), name, model, options, report=report)
+    return push_image(built.name, address, credentials=lambda _: credentials(aws), report=report).digest

@@ -1,4 +1,4 @@
-"""Requests to an endpoint: answered at once, or later by way of S3."""
+"""Synchronous requests to an endpoint, and asynchronous ones whose responses are stored in S3."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from likewise.core.errors import DeadlineExceeded, NotDeployed, WrongUsage
 from likewise.core.extras import need
 from likewise.targets.base import Answer
 from likewise.targets.sagemaker.aws import Aws
-from likewise.targets.sagemaker.inspection import required
-from likewise.targets.sagemaker.polling import Patience
+from likewise.targets.sagemaker.inspection import require_endpoint
+from likewise.targets.sagemaker.polling import Poller
 
 RUNTIME = "sagemaker-runtime"
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """A request that is answered in S3. output, failure: where its answer, or the reason for none, will lie."""
+class AsyncInvocation:
+    """An asynchronous request. output, failure: the S3 URLs of its response and of the error in case it fails."""
 
     id: str
     output: str
@@ -27,62 +27,64 @@ class Later:
 
 
 def invoke(aws: Aws, name: str, body: bytes, content_type: str) -> Answer:
-    """The container's answer, whatever its status.
+    """Send a request and return the container's response, whatever its status.
 
-    Raises NotDeployed, TargetUnavailable, BodyTooLarge (as SageMaker limits it), DeployFailed.
+    Raises NotDeployed, TargetUnavailable, BodyTooLarge (SageMaker's limit), DeployFailed.
     """
 
-    def ask(runtime: Any) -> Answer:
+    def send(runtime: Any) -> Answer:
         try:
-            said = runtime.invoke_endpoint(EndpointName=name, ContentType=content_type, Body=body)
+            response = runtime.invoke_endpoint(EndpointName=name, ContentType=content_type, Body=body)
         except need("botocore.exceptions", extra="aws").ClientError as error:
             if error.response["Error"]["Code"] != "ModelError":
                 raise
             status = int(error.response.get("OriginalStatusCode", 500))
             return Answer(status, "application/json", str(error.response.get("OriginalMessage", "")).encode())
-        return Answer(200, said.get("ContentType", ""), said["Body"].read())
+        return Answer(200, response.get("ContentType", ""), response["Body"].read())
 
-    answer: Answer = aws.run(RUNTIME, "invoke_endpoint", ask)
-    return answer
+    response: Answer = aws.run(RUNTIME, "invoke_endpoint", send)
+    return response
 
 
-def invoke_async(aws: Aws, name: str, body: bytes, content_type: str) -> Later:
-    """Ask an asynchronous endpoint.
+def invoke_async(aws: Aws, name: str, body: bytes, content_type: str) -> AsyncInvocation:
+    """Send a request to an asynchronous endpoint.
 
-    Raises WrongUsage where the endpoint is none, NotDeployed, TargetUnavailable.
+    Raises WrongUsage if the endpoint is not asynchronous, NotDeployed, TargetUnavailable.
     """
-    source = _put(aws, name, body)
-    said = aws.call(RUNTIME, "invoke_endpoint_async", EndpointName=name, InputLocation=source, ContentType=content_type)
-    return Later(said["InferenceId"], said["OutputLocation"], said.get("FailureLocation"))
+    source = _upload(aws, name, body)
+    response = aws.call(
+        RUNTIME, "invoke_endpoint_async", EndpointName=name, InputLocation=source, ContentType=content_type
+    )
+    return AsyncInvocation(response["InferenceId"], response["OutputLocation"], response.get("FailureLocation"))
 
 
-def answer_of(aws: Aws, later: Later, patience: Patience, timeout_s: float) -> Answer:
-    """Wait for the answer: the status is 200, or 500 with the reason; DeadlineExceeded where neither comes in time."""
+def wait_for_response(aws: Aws, invocation: AsyncInvocation, poller: Poller, timeout_s: float) -> Answer:
+    """Wait for the response: status 200, or 500 with the reason; DeadlineExceeded after `timeout_s` seconds."""
 
-    def look() -> tuple[Answer | None, str]:
-        for url, status in ((later.output, 200), (later.failure, 500)):
-            said = None if url is None else _object(aws, url)
-            if said is not None:
-                return Answer(status, said.get("ContentType", ""), said["Body"]), f"{later.id}: {url}"
-        return None, f"{later.id}: waiting for {later.output}"
+    def check() -> tuple[Answer | None, str]:
+        for url, status in ((invocation.output, 200), (invocation.failure, 500)):
+            stored = None if url is None else _download(aws, url)
+            if stored is not None:
+                return Answer(status, stored.get("ContentType", ""), stored["Body"]), f"{invocation.id}: {url}"
+        return None, f"{invocation.id}: waiting for {invocation.output}"
 
-    answer = patience.until(look, timeout_s)
-    if answer is None:
+    response = poller.until(check, timeout_s)
+    if response is None:
         raise DeadlineExceeded(
-            f"no answer lies at {later.output} after {timeout_s:g} seconds",
-            remedy="look again later: it may still come",
+            f"there is no response at {invocation.output} after {timeout_s:g} seconds",
+            remedy="check that location later: the request may still complete",
         )
-    return answer
+    return response
 
 
-def _put(aws: Aws, name: str, body: bytes) -> str:
-    """The request in S3, beside where its answers go."""
-    config = required(aws, name).configured.get("AsyncInferenceConfig") or {}
+def _upload(aws: Aws, name: str, body: bytes) -> str:
+    """Store the request in S3, in the prefix of the endpoint's responses, and return its URL."""
+    config = require_endpoint(aws, name).config_description.get("AsyncInferenceConfig") or {}
     output = (config.get("OutputConfig") or {}).get("S3OutputPath")
     if not output:
         raise WrongUsage(
-            f"the endpoint {name!r} answers at once and takes no asynchronous request",
-            remedy=f"likewise predict {name} INPUT, or deploy it with -C async_inference_config=JSON",
+            f"the endpoint {name!r} is synchronous and does not accept asynchronous requests",
+            remedy=f"run: likewise predict {name} INPUT, or deploy it with -C async_inference_config=JSON",
         )
     bucket, _, prefix = output.removeprefix("s3://").partition("/")
     key = "/".join(part for part in (prefix.strip("/"), "requests", hashlib.sha256(body).hexdigest()) if part)
@@ -90,15 +92,16 @@ def _put(aws: Aws, name: str, body: bytes) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def _object(aws: Aws, url: str) -> Mapping[str, Any] | None:
+def _download(aws: Aws, url: str) -> Mapping[str, Any] | None:
+    """ContentType and Body of an S3 object, None if it does not exist."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
 
     def get(s3: Any) -> Mapping[str, Any]:
-        said = s3.get_object(Bucket=bucket, Key=key)
-        return {"ContentType": said.get("ContentType", ""), "Body": said["Body"].read()}
+        response = s3.get_object(Bucket=bucket, Key=key)
+        return {"ContentType": response.get("ContentType", ""), "Body": response["Body"].read()}
 
     try:
-        answer: Mapping[str, Any] = aws.run("s3", "get_object", get)
-    except NotDeployed:  # how an object that is not there is told
+        stored: Mapping[str, Any] = aws.run("s3", "get_object", get)
+    except NotDeployed:  # the error of the kind "missing"
         return None
-    return answer
+    return stored

@@ -1,4 +1,4 @@
-"""A batch transform job made, waited for and stopped."""
+"""Create, wait for and stop a batch transform job."""
 
 from __future__ import annotations
 
@@ -9,75 +9,77 @@ from likewise.core.errors import DeployFailed, TargetUnavailable
 from likewise.targets.base import Outputs
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.logs import JOBS, last_lines
-from likewise.targets.sagemaker.polling import Patience
+from likewise.targets.sagemaker.polling import Poller
 
 ENDED = ("Completed", "Failed", "Stopped")
 STOP_S = 600.0
-MOST_TRIES = 100  # of one job, each with a name of its own: SageMaker never forgets one
+MAX_ATTEMPTS = 100  # at one job, each with its own name, because SageMaker never frees a job's name
 
 
-def find(aws: Aws, job: str) -> dict[str, Any] | None:
-    """The job as SageMaker tells it, None where there never was one."""
+def describe(aws: Aws, job: str) -> dict[str, Any] | None:
+    """SageMaker's description of the job, None if it never existed."""
     return aws.find("sagemaker", "describe_transform_job", TransformJobName=job)
 
 
-def tries(aws: Aws, stem: str) -> list[dict[str, Any]]:
-    """All jobs of this stem, the one that was started last at the end."""
-    found: list[dict[str, Any]] = []
-    while len(found) < MOST_TRIES and (said := find(aws, name_of(stem, len(found)))) is not None:
-        found.append(said)
-    return found
+def attempts(aws: Aws, stem: str) -> list[dict[str, Any]]:
+    """Descriptions of all jobs whose names were derived from `stem`, in the order in which they were started."""
+    jobs: list[dict[str, Any]] = []
+    while len(jobs) < MAX_ATTEMPTS and (job := describe(aws, name_of(stem, len(jobs)))) is not None:
+        jobs.append(job)
+    return jobs
 
 
 def name_of(stem: str, earlier: int) -> str:
-    """The name of a job that was tried so often before."""
+    """The name of the next attempt after `earlier` attempts."""
     return f"{stem}-{earlier + 1}" if earlier else stem
 
 
-def make(aws: Aws, _: Patience, params: Mapping[str, Any]) -> Outputs:
-    """CreateTransformJob, unless it is there."""
+def create(aws: Aws, _: Poller, params: Mapping[str, Any]) -> Outputs:
+    """CreateTransformJob, unless the job exists."""
     job = params["request"]["TransformJobName"]
-    if find(aws, job) is None:
+    if describe(aws, job) is None:
         aws.attempt(("busy",), "sagemaker", "create_transform_job", **params["request"])
     return {"job": job}
 
 
-def stop(aws: Aws, patience: Patience, params: Mapping[str, Any]) -> None:
-    """Stop it where it runs, and wait until nothing is paid for it any more."""
+def stop(aws: Aws, poller: Poller, params: Mapping[str, Any]) -> None:
+    """Stop the job if it is running, and wait until it has ended and costs nothing more."""
     job = params["request"]["TransformJobName"]
-    if find(aws, job) is not None:
+    if describe(aws, job) is not None:
         aws.attempt(("refused", "busy"), "sagemaker", "stop_transform_job", TransformJobName=job)
-        _ended(aws, patience, job, STOP_S)
+        _ended(aws, poller, job, STOP_S)
 
 
-def wait(aws: Aws, patience: Patience, params: Mapping[str, Any]) -> Outputs:
-    """Until it has completed: how long it ran. DeployFailed with the container's last lines, TargetUnavailable."""
+def wait(aws: Aws, poller: Poller, params: Mapping[str, Any]) -> Outputs:
+    """Wait until the job has completed; output: its run time.  DeployFailed with the log, TargetUnavailable."""
     job = params["job"]
-    said = _ended(aws, patience, job, params["timeout_s"])
-    if said is None:
+    described = _ended(aws, poller, job, params["timeout_s"])
+    if described is None:
         raise TargetUnavailable(
             f"the job {job} has not ended after {params['timeout_s']} seconds",
-            remedy="give it longer: -C timeout_seconds=SECONDS, or more instances: -C instance_count=4",
+            remedy="allow more time: -C timeout_seconds=SECONDS, or use more instances: -C instance_count=4",
         )
-    if said["TransformJobStatus"] != "Completed":
-        why = said.get("FailureReason", "AWS gives no reason")
+    if described["TransformJobStatus"] != "Completed":
+        why = described.get("FailureReason", "AWS gives no reason")
         raise DeployFailed(
-            f"the job {job} is {said['TransformJobStatus']}: {why}; {last_lines(aws, JOBS, job)}",
-            remedy="its log says why; the same call starts it again",
+            f"the job {job} is {described['TransformJobStatus']}: {why}; {last_lines(aws, JOBS, job)}",
+            remedy="fix the cause that the log shows, then run the same command to start the job again",
         )
-    return {"seconds": seconds(said)}
+    return {"seconds": seconds(described)}
 
 
-def seconds(said: Mapping[str, Any]) -> float:
-    """How long a job ran, 0 for one that has not ended."""
-    begun, ended = said.get("TransformStartTime"), said.get("TransformEndTime")
-    return float((ended - begun).total_seconds()) if begun and ended else 0.0
+def seconds(described: Mapping[str, Any]) -> float:
+    """How long a job ran, 0 if it has not ended."""
+    started, ended = described.get("TransformStartTime"), described.get("TransformEndTime")
+    return float((ended - started).total_seconds()) if started and ended else 0.0
 
 
-def _ended(aws: Aws, patience: Patience, job: str, timeout_s: float) -> dict[str, Any] | None:
-    def look() -> tuple[dict[str, Any] | None, str]:
-        said = aws.call("sagemaker", "describe_transform_job", TransformJobName=job)
-        state = said["TransformJobStatus"]
-        return (said if state in ENDED else None), f"{job}: {state}"
+def _ended(aws: Aws, poller: Poller, job: str, timeout_s: float) -> dict[str, Any] | None:
+    """The job's description when it has ended, None after `timeout_s` seconds."""
 
-    return patience.until(look, timeout_s)
+    def check() -> tuple[dict[str, Any] | None, str]:
+        described = aws.call("sagemaker", "describe_transform_job", TransformJobName=job)
+        state = described["TransformJobStatus"]
+        return (described if state in ENDED else None), f"{job}: {state}"
+
+    return poller.until(check, timeout_s)

@@ -1,11 +1,11 @@
-"""AWS's patterns, which are Java's, as Python reads them."""
+"""AWS's patterns, which are Java regular expressions, compiled by Python."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 
-# Java's classes, some a little wider, as Python's module `re` has no names for them.
+# Java's character classes, some a little wider, because Python's `re` has no names for them.
 _CLASSES = {
     "ASCII": r"\x00-\x7f",
     "Print": r"\x20-\x7e",
@@ -17,29 +17,29 @@ _CLASSES = {
     "P": r"!-/:-@\[-`{-~\u00a1-\u2bff",
     "S": r"!-/:-@\[-`{-~\u00a1-\u2bff",
 }
-_OTHER = {r"\z": r"\Z", r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff"}  # UTF-16 has these in two halves
+_OTHER = {r"\z": r"\Z", r"\uD800\uDC00-\uDBFF\uDFFF": "\U00010000-\U0010ffff"}  # surrogate pairs in UTF-16
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether the whole of `text` is a `pattern` of Java's; one that Python cannot read is not held against it."""
-    found = compiled(pattern)
-    return found is None or found.fullmatch(text) is not None
+    """Whether all of `text` matches the Java pattern; True if Python cannot compile the pattern."""
+    regex = compiled(pattern)
+    return regex is None or regex.fullmatch(text) is not None
 
 
 @cache
 def compiled(pattern: str) -> re.Pattern[str] | None:
-    """One of Java's as Python reads it; None for one that Python cannot read."""
+    """The Java pattern compiled by Python; None if that is not possible."""
 
-    def named(found: re.Match[str]) -> str:
-        before = pattern[: found.start()]
+    def expanded(match: re.Match[str]) -> str:
+        before = pattern[: match.start()]
         inside = before.count("[") - before.count("\\[") > before.count("]") - before.count("\\]")
-        known = _CLASSES.get(found[1], "")
+        known = _CLASSES.get(match[1], "")
         return known if inside else f"[{known}]"
 
-    read = re.sub(r"\\p\{(\w+)\}", named, pattern)
+    translated = re.sub(r"\\p\{(\w+)\}", expanded, pattern)
     for java, python in _OTHER.items():
-        read = read.replace(java, python)
+        translated = translated.replace(java, python)
     try:
-        return re.compile(read)
+        return re.compile(translated)
     except re.error:
         return None

@@ -1,4 +1,4 @@
-"""What a deployment, an update or a deletion does, as steps: each request to AWS as it will be sent."""
+"""Plans of deployments, updates and deletions: steps with each request exactly as it will be sent to AWS."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from likewise.targets.base import JsonValue, PlanStep, Receipt, output_of
 from likewise.targets.sagemaker import data, inspection, registry, requests
 from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
+from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.inspection import EndpointDescription
 from likewise.targets.sagemaker.names import derived, tags_of
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
@@ -20,7 +21,7 @@ from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """A deployment as it is to stand there."""
+    """The desired deployment."""
 
     at: SageMakerAddress
     name: str
@@ -29,7 +30,7 @@ class EndpointSpec:
 
     @property
     def tags(self) -> list[dict[str, str]]:
-        """Of all that is made for it."""
+        """The tags of all resources created for it."""
         return tags_of(self.name, self.model, self.options.tags or {})
 
     def step(self, action: str, about: str, **params: JsonValue) -> PlanStep:
@@ -42,65 +43,68 @@ def step(at: SageMakerAddress, action: str, about: str, **params: JsonValue) -> 
     return PlanStep(action, action, about, {"at": at.as_dict(), **params})
 
 
-def create_steps(aws: Aws, asked: EndpointSpec) -> list[PlanStep]:
-    """Raises AlreadyDeployed, WrongUsage, and what looking at AWS raises."""
-    standing = inspection.endpoint(aws, asked.name)
-    if standing is not None:
-        way = "delete it first" if standing.status == "Failed" else f"likewise update {asked.name} MODEL"
+def create_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
+    """The steps of a deployment.  Raises AlreadyDeployed, WrongUsage, and the errors of `inspection`."""
+    existing = inspection.endpoint(aws, spec.name)
+    if existing is not None:
+        remedy = "delete it first" if existing.status == "Failed" else f"run: likewise update {spec.name} MODEL"
         raise AlreadyDeployed(
-            f"SageMaker has an endpoint {asked.name!r} in {asked.at.region} already ({standing.status})",
-            remedy=f"{way}, or take another name",
+            f"SageMaker already has an endpoint {spec.name!r} in {spec.at.region} ({existing.status})",
+            remedy=f"{remedy}, or choose another name",
         )
-    if asked.options.mode in ("add", "replace"):
-        raise WrongUsage(f"mode={asked.options.mode} is of an update", remedy=f"likewise update {asked.name} MODEL")
-    made, model_name = model_steps(aws, asked)
-    config, config_name, _ = _config(aws, asked, model_name, ())
-    request = requests.create_request(asked.name, config_name, asked.tags)
-    kind = "serverless" if asked.options.serverless_config is not None else asked.options.costs
-    about = f"makes the endpoint {asked.name} ({kind}): it costs from here on until it is deleted"
-    endpoint = asked.step(
-        "endpoint", about, request=request, costs=asked.options.costs, timeout_s=asked.options.timeout_seconds
+    if spec.options.mode in ("add", "replace"):
+        raise WrongUsage(
+            f"mode={spec.options.mode} is only for updates", remedy=f"run: likewise update {spec.name} MODEL"
+        )
+    prepared, model_name = model_steps(aws, spec)
+    config, config_name, _ = _config_step(aws, spec, model_name, ())
+    request = requests.create_request(spec.name, config_name, spec.tags)
+    kind = "serverless" if spec.options.serverless_config is not None else spec.options.costs
+    about = f"creates the endpoint {spec.name} ({kind}), which costs until it is deleted"
+    endpoint = spec.step(
+        "endpoint", about, request=request, costs=spec.options.costs, timeout_s=spec.options.timeout_seconds
     )
-    return [*made, config, endpoint, *_waiting(asked, config_name), *_scaling(asked)]
+    return [*prepared, config, endpoint, *_wait_steps(spec, config_name), *_scaling_steps(spec)]
 
 
-def update_steps(aws: Aws, asked: EndpointSpec) -> list[PlanStep]:
-    """Raises NotDeployed, DeployFailed, TargetUnavailable, WrongUsage."""
-    standing = _settled(aws, asked.name)
-    options = asked.options
+def update_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
+    """The steps of an update.  Raises NotDeployed, DeployFailed, TargetUnavailable, WrongUsage."""
+    existing = _settled(aws, spec.name)
+    options = spec.options
     if not (options.synchronous or options.archive):
         raise WrongUsage(
-            "an update that is not waited for cannot remove what it replaces", remedy="-C archive=true, or wait for it"
+            "with synchronous=false, an update cannot remove what it replaces",
+            remedy="set -C archive=true, or leave synchronous out",
         )
-    made, model_name = model_steps(aws, asked)
-    stays = standing.variants if options.mode == "add" else ()
-    config, config_name, among = _config(aws, asked, model_name, stays)
-    names = sorted({each["VariantName"] for each in (*standing.variants, *among)})
-    scaled = inspection.scalings(aws, asked.name, names, needed=options.max_instances is not None)
-    unscale = [asked.step("unscale", "takes autoscaling away while it is changed", before=scaled)] if scaled else []
-    moved = [*unscale, _updating(asked, standing, config_name, scaled=bool(scaled))]
-    tidied = _tidying(aws, asked, standing, config_name, among)
-    return [*made, config, *moved, *_waiting(asked, config_name), *_scaling(asked), *tidied]
+    prepared, model_name = model_steps(aws, spec)
+    retained = existing.variants if options.mode == "add" else ()
+    config, config_name, variants = _config_step(aws, spec, model_name, retained)
+    names = sorted({each["VariantName"] for each in (*existing.variants, *variants)})
+    scaled = inspection.autoscaling(aws, spec.name, names, needed=options.max_instances is not None)
+    unscale = [spec.step("unscale", "removes autoscaling during the update", before=scaled)] if scaled else []
+    update = [*unscale, _update_step(spec, existing, config_name, scaled=bool(scaled))]
+    cleanup = _cleanup_steps(aws, spec, existing, config_name, variants)
+    return [*prepared, config, *update, *_wait_steps(spec, config_name), *_scaling_steps(spec), *cleanup]
 
 
 def delete_steps(
     aws: Aws, at: SageMakerAddress, name: str, options: SageMakerOptions, current: Receipt | None
 ) -> list[PlanStep]:
-    """The endpoint, its configurations and models, what autoscaling knows and the archives; NotDeployed."""
-    standing = inspection.endpoint(aws, name)
-    configs, models = inspection.ours(aws, name)
-    if standing is None and current is None and not (configs or models):
-        raise NotDeployed(f"SageMaker has no endpoint {name!r} in {at.region}", remedy="likewise list shows what is")
-    if options.archive and standing is not None:  # what earlier updates were told to keep
-        configs = [each for each in configs if each == standing.config]
-        models = [each for each in models if each in standing.models]
-    variants = [each["VariantName"] for each in standing.variants] if standing else [options.variant_name]
-    scaled = inspection.scalings(aws, name, variants, needed=options.max_instances is not None)
+    """The steps that remove the endpoint, its configurations, models, autoscaling and archives; NotDeployed."""
+    existing = inspection.endpoint(aws, name)
+    configs, models = inspection.resources_of(aws, name)
+    if existing is None and current is None and not (configs or models):
+        raise NotDeployed(f"SageMaker has no endpoint {name!r} in {at.region}", remedy=KINDS["missing"].remedy)
+    if options.archive and existing is not None:  # keep what earlier updates archived
+        configs = [each for each in configs if each == existing.config]
+        models = [each for each in models if each in existing.models]
+    variants = [each["VariantName"] for each in existing.variants] if existing else [options.variant_name]
+    scaled = inspection.autoscaling(aws, name, variants, needed=options.max_instances is not None)
     archives = _archives(aws, name, models)
-    removed = f"removes the endpoint {name}: it costs nothing from here on"
+    about = f"removes the endpoint {name}, which costs nothing afterwards"
     steps = [
-        step(at, "unscale", f"takes autoscaling from {name}", before=scaled) if scaled else None,
-        step(at, "remove_endpoint", removed, name=name, timeout_s=options.timeout_seconds),
+        step(at, "unscale", f"removes autoscaling from {name}", before=scaled) if scaled else None,
+        step(at, "remove_endpoint", about, name=name, timeout_s=options.timeout_seconds),
         step(at, "remove_configs", f"removes its configuration: {_listed(configs)}", names=configs),
         step(at, "remove_models", f"removes its model: {_listed(models)}", names=models),
         step(at, "remove_data", f"removes its archive: {_listed(archives)}", urls=archives) if archives else None,
@@ -113,30 +117,33 @@ def delete_steps(
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a model names. reference: as AWS takes it, or that of an earlier step; which: the same for a second run."""
+    """The image of a model.
+
+    reference: its address, or a reference to an earlier step's output. identity: the same in every run for one image.
+    """
 
     reference: JsonValue
-    which: str
+    identity: str
 
 
-def image_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], Image]:
-    """The steps that make it, where it is not there."""
-    options, model = asked.options, asked.model
+def image_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], Image]:
+    """The steps that build and push the image if it is missing, and the image."""
+    options, model = spec.options, spec.model
     if options.image_url is not None:
         pinned = inspection.pinned(aws, options.image_url)
         return [], Image(pinned, pinned)
     name, tag = options.repository, registry.tag_of(model, options.platform, options.base_image, version("likewise"))
-    which = f"{name}:{tag}"
+    identity = f"{name}:{tag}"
     address = registry.find_repository(aws, name)
     digest = registry.find_image(aws, name, tag) if address else None
     if address and digest:
-        return [], Image(f"{address}@{digest}", which)
-    about = f"makes the repository {name} in ECR" if address is None else f"finds {address}"
+        return [], Image(f"{address}@{digest}", identity)
+    about = f"creates the repository {name} in ECR" if address is None else f"uses the repository {address}"
     tags = [{"Key": key, "Value": value} for key, value in (options.tags or {}).items()]
-    repository = asked.step("repository", about, name=name, tags=tags, existed=address is not None)
-    image = asked.step(
+    repository = spec.step("repository", about, name=name, tags=tags, existed=address is not None)
+    image = spec.step(
         "image",
-        f"makes the image for {options.platform} and pushes it as {name}:{tag[:19]}…",
+        f"builds the image for {options.platform} and pushes it as {name}:{tag[:19]}…",
         repository=output_of("repository", "repository"),
         name=name,
         tag=tag,
@@ -144,124 +151,125 @@ def image_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], Image]:
         base=options.base_image,
         model=model.as_dict(),
     )
-    return [repository, image], Image(output_of("image", "image"), which)
+    return [repository, image], Image(output_of("image", "image"), identity)
 
 
-def data_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], str | None]:
-    """The steps that put the bundle into S3, and its URL; none where it is in the image."""
-    options, name, digest = asked.options, asked.name, asked.model.digest
+def data_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], str | None]:
+    """The steps that upload the bundle to S3, and its URL; no steps and None if the bundle is in the image."""
+    options, name, digest = spec.options, spec.name, spec.model.digest
     if options.bundle_in == "image":
         return [], None
-    bucket = options.bucket or data.default_bucket(asked.at.named_region, inspection.account(aws))
+    bucket = options.bucket or data.default_bucket(spec.at.named_region, inspection.account(aws))
     key = data.key_of(name, digest)
-    there = options.bucket is not None or aws.find("s3", "head_bucket", Bucket=bucket) is not None
-    held = there and aws.find("s3", "head_object", Bucket=bucket, Key=key) is not None
-    steps = [] if there else [asked.step("bucket", f"makes the bucket {bucket}", bucket=bucket)]
-    folder = str(asked.model.folder)
-    about = f"puts the bundle at s3://{bucket}/{key}"
-    sent = asked.step("data", about, bucket=bucket, key=key, digest=digest, folder=folder, existed=held)
-    return [*steps, sent], f"s3://{bucket}/{key}"
+    bucket_exists = options.bucket is not None or aws.find("s3", "head_bucket", Bucket=bucket) is not None
+    existed = bucket_exists and aws.find("s3", "head_object", Bucket=bucket, Key=key) is not None
+    steps = [] if bucket_exists else [spec.step("bucket", f"creates the bucket {bucket}", bucket=bucket)]
+    folder = str(spec.model.folder)
+    about = f"uploads the bundle to s3://{bucket}/{key}"
+    upload = spec.step("data", about, bucket=bucket, key=key, digest=digest, folder=folder, existed=existed)
+    return [*steps, upload], f"s3://{bucket}/{key}"
 
 
-# --- what SageMaker has ----------------------------------------------------------------------------------------------
+# --- SageMaker's resources -------------------------------------------------------------------------------------------
 
 
 def container_env(model: ModelSpec, options: SageMakerOptions) -> dict[str, str]:
-    """What the container is told; see `likewise.container`."""
-    told = {"LIKEWISE_ENGINE": model.engine, "LIKEWISE_PRECISION": model.precision}
-    told["LIKEWISE_TRUST"] = "true" if model.trust else None
-    return {**{name: value for name, value in told.items() if value is not None}, **(options.env or {})}
+    """The container's environment variables; see `likewise.container`."""
+    own = {"LIKEWISE_ENGINE": model.engine, "LIKEWISE_PRECISION": model.precision}
+    own["LIKEWISE_TRUST"] = "true" if model.trust else None
+    return {**{name: value for name, value in own.items() if value is not None}, **(options.env or {})}
 
 
-def model_steps(aws: Aws, asked: EndpointSpec) -> tuple[list[PlanStep], str]:
-    """The steps that make the model, and what it is made of, where it is missing; the model's name."""
-    image, made = image_steps(aws, asked)
-    archive, url = data_steps(aws, asked)
-    role = inspection.execution_role(aws, asked.options.execution_role_arn)
-    env = container_env(asked.model, asked.options)
-    request = requests.model_request(asked.options, "", role, made.reference, url, env, asked.tags)
-    name = derived(asked.name, requests.model_request(asked.options, "", role, made.which, url, env, asked.tags))
+def model_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], str]:
+    """The steps that create the model, its image and its archive where they are missing, and the model's name."""
+    image, built = image_steps(aws, spec)
+    archive, url = data_steps(aws, spec)
+    role = inspection.execution_role(aws, spec.options.execution_role_arn)
+    env = container_env(spec.model, spec.options)
+    request = requests.model_request(spec.options, "", role, built.reference, url, env, spec.tags)
+    name = derived(spec.name, requests.model_request(spec.options, "", role, built.identity, url, env, spec.tags))
     request["ModelName"] = name
-    existed = inspection.model_there(aws, name) is not None
-    return [*image, *archive, asked.step("model", f"makes the model {name}", request=request, existed=existed)], name
+    existed = inspection.model(aws, name) is not None
+    return [*image, *archive, spec.step("model", f"creates the model {name}", request=request, existed=existed)], name
 
 
-def _config(
-    aws: Aws, asked: EndpointSpec, model: str, stays: Sequence[Mapping[str, Any]]
+def _config_step(
+    aws: Aws, spec: EndpointSpec, model: str, retained: Sequence[Mapping[str, Any]]
 ) -> tuple[PlanStep, str, list[dict[str, Any]]]:
-    among = requests.variants(asked.options, model, stays)
-    request = requests.config_request(asked.options, "", among, asked.tags)
-    name = derived(asked.name, request)
+    """The step that creates the endpoint configuration, its name and its variants."""
+    variants = requests.variants(spec.options, model, retained)
+    request = requests.config_request(spec.options, "", variants, spec.tags)
+    name = derived(spec.name, request)
     request["EndpointConfigName"] = name
     existed = aws.find("sagemaker", "describe_endpoint_config", EndpointConfigName=name) is not None
-    about = f"makes the configuration {name}: {asked.options.costs}"
-    return asked.step("config", about, request=request, existed=existed), name, among
+    about = f"creates the configuration {name}: {spec.options.costs}"
+    return spec.step("config", about, request=request, existed=existed), name, variants
 
 
-def _updating(asked: EndpointSpec, standing: EndpointDescription, config: str, *, scaled: bool) -> PlanStep:
-    options, by_steps = asked.options, asked.options.traffic in ("canary", "linear", "rolling")
+def _update_step(spec: EndpointSpec, existing: EndpointDescription, config: str, *, scaled: bool) -> PlanStep:
+    options, by_steps = spec.options, spec.options.traffic in ("canary", "linear", "rolling")
     how = f", {options.traffic} by {options.traffic_percent} %" if by_steps else ""
-    return asked.step(
+    return spec.step(
         "update",
-        f"moves the endpoint {asked.name} to it{how}; what answers now goes on until then",
-        request=requests.update_request(options, asked.name, config, scaled=scaled),
-        before=standing.config,
+        f"updates the endpoint {spec.name} to it{how}; the current version serves until it is ready",
+        request=requests.update_request(options, spec.name, config, scaled=scaled),
+        before=existing.config,
         costs=options.costs,
-        timeout_s=asked.options.timeout_seconds,
+        timeout_s=spec.options.timeout_seconds,
     )
 
 
-def _waiting(asked: EndpointSpec, config: str) -> list[PlanStep]:
-    if not asked.options.synchronous:
+def _wait_steps(spec: EndpointSpec, config: str) -> list[PlanStep]:
+    if not spec.options.synchronous:
         return []
-    about = f"waits until {asked.name} answers, up to {asked.options.timeout_seconds} s"
-    return [asked.step("wait", about, name=asked.name, config=config, timeout_s=asked.options.timeout_seconds)]
+    about = f"waits until {spec.name} is ready, up to {spec.options.timeout_seconds} s"
+    return [spec.step("wait", about, name=spec.name, config=config, timeout_s=spec.options.timeout_seconds)]
 
 
-def _scaling(asked: EndpointSpec) -> list[PlanStep]:
-    made = requests.scaling_requests(asked.options, asked.name)
-    if made is None:
+def _scaling_steps(spec: EndpointSpec) -> list[PlanStep]:
+    scaling = requests.scaling_requests(spec.options, spec.name)
+    if scaling is None:
         return []
-    target, policy = made
-    about = f"lets it scale from {target['MinCapacity']} to {target['MaxCapacity']} instances"
-    return [asked.step("scale", about, target=target, policies=[policy])]
+    target, policy = scaling
+    about = f"configures autoscaling from {target['MinCapacity']} to {target['MaxCapacity']} instances"
+    return [spec.step("scale", about, target=target, policies=[policy])]
 
 
-def _tidying(
-    aws: Aws, asked: EndpointSpec, standing: EndpointDescription, config: str, among: Sequence[Mapping[str, Any]]
+def _cleanup_steps(
+    aws: Aws, spec: EndpointSpec, existing: EndpointDescription, config: str, variants: Sequence[Mapping[str, Any]]
 ) -> list[PlanStep]:
-    if asked.options.archive or not asked.options.synchronous:
+    if spec.options.archive or not spec.options.synchronous:
         return []
-    stays = {each.get("ModelName") for each in among}
-    configs = [standing.config] if standing.config != config else []
-    models = [name for name in standing.models if name not in stays]
-    kept = data.key_of(asked.name, asked.model.digest)
-    archives = [url for url in _archives(aws, asked.name, models) if not url.endswith(kept)]
-    about = f"removes what stood there before: {_listed([*configs, *models, *archives])}"
-    tagged = {"arn": standing.arn, "tags": asked.tags}
-    return [asked.step("tidy", about, configs=configs, models=models, urls=archives, tagged=tagged)]
+    in_use = {each.get("ModelName") for each in variants}
+    configs = [existing.config] if existing.config != config else []
+    models = [name for name in existing.models if name not in in_use]
+    new_key = data.key_of(spec.name, spec.model.digest)
+    archives = [url for url in _archives(aws, spec.name, models) if not url.endswith(new_key)]
+    about = f"removes the previous version: {_listed([*configs, *models, *archives])}"
+    tagged = {"arn": existing.arn, "tags": spec.tags}
+    return [spec.step("tidy", about, configs=configs, models=models, urls=archives, tagged=tagged)]
 
 
 def _archives(aws: Aws, name: str, models: Sequence[str]) -> list[str]:
-    """The data of these models that this deployment has put into S3."""
-    said = [inspection.model_there(aws, each) or {} for each in models]
-    urls = {(each.get("PrimaryContainer") or {}).get("ModelDataUrl", "") for each in said}
-    return sorted(url for url in urls if data.is_ours(url, name))
+    """URLs of the archives of these models that this deployment has uploaded to S3, sorted."""
+    descriptions = [inspection.model(aws, each) or {} for each in models]
+    urls = {(each.get("PrimaryContainer") or {}).get("ModelDataUrl", "") for each in descriptions}
+    return sorted(url for url in urls if data.is_archive_of(url, name))
 
 
 def _settled(aws: Aws, name: str) -> EndpointDescription:
-    """The endpoint, in a state in which it can be changed."""
-    standing = inspection.required(aws, name)
-    if standing.status == "Failed":
+    """The endpoint; raises an error if its state does not allow an update."""
+    existing = inspection.require_endpoint(aws, name)
+    if existing.status == "Failed":
         raise DeployFailed(
-            f"the endpoint {name!r} has failed: {standing.said.get('FailureReason', 'AWS gives no reason')}",
-            remedy=f"likewise delete {name}, then deploy it again: SageMaker changes no endpoint that has failed",
+            f"the endpoint {name!r} has failed: {existing.description.get('FailureReason', 'AWS gives no reason')}",
+            remedy=f"run: likewise delete {name}, then deploy it again; SageMaker cannot update a failed endpoint",
         )
-    if standing.status not in inspection.SETTLED:
+    if existing.status not in inspection.SETTLED:
         raise TargetUnavailable(
-            f"the endpoint {name!r} is being changed ({standing.status})", remedy="wait until AWS is done with it"
+            f"the endpoint {name!r} is being changed ({existing.status})", remedy=KINDS["busy"].remedy
         )
-    return standing
+    return existing
 
 
 def _listed(names: Sequence[str]) -> str:

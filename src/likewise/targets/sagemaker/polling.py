@@ -1,4 +1,4 @@
-"""Waiting for SageMaker: asked again and again, with what it says as progress, up to a time."""
+"""Polls SageMaker until a condition holds or the time is over, and reports progress."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ SHORTEST_S, LONGEST_S, GROWTH = 0.05, 15.0, 1.4
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How to wait. tell: gets a line when something has changed; sleep, now: seconds, of the monotonic clock."""
+class Poller:
+    """How to poll. report: called with a line when the state changes; sleep, now: in seconds, monotonic clock."""
 
-    tell: Callable[[str], None] = lambda _: None
+    report: Callable[[str], None] = lambda _: None
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
 
-    def until(self, look: Callable[[], tuple[T | None, str]], timeout_s: float) -> T | None:
-        """What `look` gives first that is not None; None where that does not come in time.
+    def until(self, check: Callable[[], tuple[T | None, str]], timeout_s: float) -> T | None:
+        """Call `check` until its result is not None, and return that; None after `timeout_s` seconds.
 
-        look: gives also how it stands, in words, which is told when it changes.
+        check: returns the result and the state in words, which is reported when it changes.
         """
-        begun, pause, before = self.now(), SHORTEST_S, ""
+        started, pause, before = self.now(), SHORTEST_S, ""
         while True:
-            found, about = look()
-            if about != before:
-                self.tell(f"{about} ({self.now() - begun:.0f} s)")
-                before = about
-            if found is not None:
-                return found
-            if self.now() - begun >= timeout_s:
+            result, state = check()
+            if state != before:
+                self.report(f"{state} ({self.now() - started:.0f} s)")
+                before = state
+            if result is not None:
+                return result
+            if self.now() - started >= timeout_s:
                 return None
-            self.sleep(min(pause, max(0.0, timeout_s - (self.now() - begun))))
+            self.sleep(min(pause, max(0.0, timeout_s - (self.now() - started))))
             pause = min(LONGEST_S, pause * GROWTH)

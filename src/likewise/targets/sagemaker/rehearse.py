@@ -1,4 +1,4 @@
-"""Where a deployment is rehearsed: the emulator for AWS, a real registry for ECR, a role that may be assumed."""
+"""The environment of a rehearsal: the emulator for AWS, a real registry for ECR, and an execution role."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ REGISTRY = "LIKEWISE_REHEARSAL_REGISTRY"
 REGION = "us-east-1"
 ROLE = "likewise-rehearsal"
 START_S = 30.0
-_SETTINGS = """
+_CONFIG = """
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 log: {{level: error, accesslog: {{disabled: true}}}}
 """
-_TRUSTED = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+_TRUST_STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
 
 
 @contextmanager
 def stage(at: SageMakerAddress) -> Iterator[Stage]:
-    """Until the end of `with`; no container, registry or account is left then.
+    """Start the environment; at the end of `with`, all containers, the registry and the account are removed.
 
     Raises TargetUnavailable (no container engine, no registry), MissingExtra.
     """
@@ -43,20 +43,19 @@ def stage(at: SageMakerAddress) -> Iterator[Stage]:
     runner = ContainerRunner([find_engine().program])
     with _registry() as registry, rehearsal(Emulator(runner, registry)) as emulator:
         own = SageMakerAddress(at.region or REGION, endpoint=emulator.url)
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUSTED]})
-        made = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)
-        role = made["Role"]["Arn"]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUST_STATEMENT]})
+        role = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)["Role"]["Arn"]
         yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), runner.cautions)
 
 
 def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
-    """For the tools of whoever is logged in as the role, as which the containers run too where nothing else is said."""
-    given = Aws(own).call("sts", "assume_role", RoleArn=role, RoleSessionName=ROLE)["Credentials"]
+    """Environment variables that point AWS tools to the emulator, with credentials of the role."""
+    keys = Aws(own).call("sts", "assume_role", RoleArn=role, RoleSessionName=ROLE)["Credentials"]
     return {
         ENDPOINT: str(own.endpoint),
-        "AWS_ACCESS_KEY_ID": given["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": given["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": given["SessionToken"],
+        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": keys["SessionToken"],
         "AWS_REGION": own.named_region,
         "AWS_DEFAULT_REGION": own.named_region,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -65,38 +64,38 @@ def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
 
 @contextmanager
 def _registry() -> Iterator[str]:
-    """HOST:PORT of the one that is named, or of one that runs meanwhile."""
-    if named := os.environ.get(REGISTRY):
-        yield named
+    """HOST:PORT of the user's registry, or of a temporary one that is started."""
+    if configured := os.environ.get(REGISTRY):
+        yield configured
         return
     program = shutil.which("docker-registry")
     if program is None:
         raise TargetUnavailable(
-            "no registry is here that could stand for ECR",
-            remedy=f"apt-get install docker-registry, or run one and set {REGISTRY}=127.0.0.1:PORT",
+            "there is no container registry that can take the place of ECR",
+            remedy=f"run: apt-get install docker-registry, or start one and set {REGISTRY}=127.0.0.1:PORT",
         )
     with socket.socket() as probe, TemporaryDirectory(prefix="likewise-registry-") as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        settings = Path(folder, "config.yml")
-        settings.write_text(_SETTINGS.format(folder=Path(folder, "data"), port=port))
+        config = Path(folder, "config.yml")
+        config.write_text(_CONFIG.format(folder=Path(folder, "data"), port=port))
         log = Path(folder, "log")
-        with log.open("wb") as stream, subprocess.Popen([program, "serve", str(settings)], stderr=stream) as process:
+        with log.open("wb") as stream, subprocess.Popen([program, "serve", str(config)], stderr=stream) as process:
             try:
-                _await(port, process, log)
+                _wait_for(port, process, log)
                 yield f"127.0.0.1:{port}"
             finally:
                 process.terminate()
 
 
-def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_S
     while True:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         if process.poll() is not None or time.monotonic() > deadline:
-            said = log.read_text(errors="replace").strip()[-300:]
-            raise TargetUnavailable(f"docker-registry does not start: {said}", remedy=f"mend it, or set {REGISTRY}")
+            output = log.read_text(errors="replace").strip()[-300:]
+            raise TargetUnavailable(f"docker-registry does not start: {output}", remedy=f"fix it, or set {REGISTRY}")
         time.sleep(0.02)

@@ -1,6 +1,6 @@
-"""What AWS is asked for, as data: each operation's parameters from the options, and which option each came from.
+"""Builds the parameters of each AWS operation from the options, and records which option each value came from.
 
-A path into a request is `A.B` for the member B of A, without list positions; its option's name holds for all below it.
+A path in a request is `A.B` for the member B of A, without list positions; an option covers everything below its path.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 Request = dict[str, Any]
 Paths = Mapping[str, str]
-"""Paths into a request, or into what AWS tells, and the option that each has its value from."""
+"""Paths in a request or a response of AWS, and the option for the value at each path."""
 
 SCALED = {"ServiceNamespace": "sagemaker", "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}
 POLICY = "likewise"
@@ -83,32 +83,32 @@ ORIGINS: dict[str, Paths] = {
     "PutScalingPolicy": {**_SCALING, _TRACKING: "scaling_policy"},
 }
 _WHOLE = {"UpdateEndpoint": "deployment_config", "PutScalingPolicy": "scaling_policy"}
-"""Options that hold a part of a request as AWS has it, in the place of others."""
+"""By operation: the option that replaces several others with a part of the request in AWS's own format."""
 
 
 def origins(options: SageMakerOptions, operation: str) -> Paths:
-    """The option of each path into the operation's request."""
+    """The option for each path in the operation's request."""
     known, whole = ORIGINS[operation], _WHOLE.get(operation)
     if whole is None or getattr(options, whole) is None:
         return known
     return {path: option for path, option in known.items() if "." not in path}
 
 
-def built(values: Mapping[str, Any]) -> Request:
-    """The request with these values at these paths; what is None is left out."""
+def build(values: Mapping[str, Any]) -> Request:
+    """A nested request from the values by path; None is left out."""
     request: Request = {}
     for path, value in values.items():
         *outer, last = path.split(".")
         if value is not None:
-            holder = request
+            parent = request
             for name in outer:
-                holder = holder.setdefault(name, {})
-            holder[last] = value
+                parent = parent.setdefault(name, {})
+            parent[last] = value
     return request
 
 
-def chosen(options: object, paths: Paths) -> dict[str, Any]:
-    """What the options have for each path."""
+def option_values(options: object, paths: Paths) -> dict[str, Any]:
+    """The option's value for each path."""
     return {path: _unwrapped(getattr(options, option), path) for path, option in paths.items()}
 
 
@@ -121,80 +121,82 @@ def model_request(
     env: Mapping[str, str],
     tags: Tags,
 ) -> Request:
-    """CreateModel's. image: as AWS takes it, or a reference to an earlier step's output. data: None for none."""
+    """The parameters of CreateModel.
+
+    image: its address, or a reference to an earlier step's output. data: URL of the archive, None if there is none.
+    """
     container = {"Image": image, "ModelDataUrl": data, "Environment": dict(env)}
-    asked = {"ModelName": name, **chosen(options, MODEL), "ExecutionRoleArn": role, "Tags": tags}
-    return built({**asked, "PrimaryContainer": built(container)})
+    params = {"ModelName": name, **option_values(options, MODEL), "ExecutionRoleArn": role, "Tags": tags}
+    return build({**params, "PrimaryContainer": build(container)})
 
 
 def variant(options: SageMakerOptions, model: str, weight: float) -> Request:
-    """The production variant that the options describe."""
+    """The production variant with these options."""
     paths = VARIANT
     if options.serverless_config is not None:
         paths = {path: VARIANT[path] for path in ("VariantName", "ServerlessConfig")}
-    return built({"ModelName": model, "InitialVariantWeight": weight, **chosen(options, paths)})
+    return build({"ModelName": model, "InitialVariantWeight": weight, **option_values(options, paths)})
 
 
-def variants(options: SageMakerOptions, model: str, standing: Sequence[Mapping[str, Any]]) -> list[Request]:
-    """All of them after the plan. standing: those that are there and stay, which `mode=add` is told of."""
-    same = next((each for each in standing if each["VariantName"] == options.variant_name), None)
-    weight = same.get("InitialVariantWeight", 1.0) if same else 0.0 if standing else 1.0
-    others = [dict(each) for each in standing if each is not same]
+def variants(options: SageMakerOptions, model: str, retained: Sequence[Mapping[str, Any]]) -> list[Request]:
+    """All production variants after the plan. retained: existing variants that remain, with `mode=add`."""
+    same = next((each for each in retained if each["VariantName"] == options.variant_name), None)
+    weight = same.get("InitialVariantWeight", 1.0) if same else 0.0 if retained else 1.0
+    others = [dict(each) for each in retained if each is not same]
     weights = options.variant_weights or {}
-    found = [*others, variant(options, model, weight)]
     return [
         {**each, "InitialVariantWeight": weights.get(each["VariantName"], each["InitialVariantWeight"])}
-        for each in found
+        for each in [*others, variant(options, model, weight)]
     ]
 
 
-def config_request(options: SageMakerOptions, name: str, among: Sequence[Request], tags: Tags) -> Request:
-    """CreateEndpointConfig's."""
-    own = {"EndpointConfigName": name, "ProductionVariants": list(among), "Tags": tags}
-    return built({**own, **chosen(options, CONFIG)})
+def config_request(options: SageMakerOptions, name: str, production: Sequence[Request], tags: Tags) -> Request:
+    """The parameters of CreateEndpointConfig. production: the production variants."""
+    own = {"EndpointConfigName": name, "ProductionVariants": list(production), "Tags": tags}
+    return build({**own, **option_values(options, CONFIG)})
 
 
 def create_request(name: str, config: str, tags: Tags) -> Request:
-    """CreateEndpoint's."""
+    """The parameters of CreateEndpoint."""
     return {"EndpointName": name, "EndpointConfigName": config, "Tags": tags}
 
 
 def update_request(options: SageMakerOptions, name: str, config: str, *, scaled: bool) -> Request:
-    """UpdateEndpoint's. scaled: its instances are as many as autoscaling has made them, and stay so."""
-    kept: Request = {}
+    """The parameters of UpdateEndpoint. scaled: autoscaling has set the number of instances, which is retained."""
+    retained: Request = {}
     if scaled and options.max_instances is not None:
-        not_kept = [{"VariantPropertyType": each} for each in ("DesiredWeight", "DataCaptureConfig")]
-        kept = {"RetainAllVariantProperties": True, "ExcludeRetainedVariantProperties": not_kept}
+        excluded = [{"VariantPropertyType": each} for each in ("DesiredWeight", "DataCaptureConfig")]
+        retained = {"RetainAllVariantProperties": True, "ExcludeRetainedVariantProperties": excluded}
     names = {"EndpointName": name, "EndpointConfigName": config}
-    return built({**names, **kept, "DeploymentConfig": deployment_config(options)})
+    return build({**names, **retained, "DeploymentConfig": deployment_config(options)})
 
 
 def deployment_config(options: SageMakerOptions) -> Request | None:
-    """How the traffic moves, None where it is left to AWS."""
+    """The DeploymentConfig, None to use AWS's default."""
     if options.deployment_config is not None:
         return dict(_unwrapped(options.deployment_config, "DeploymentConfig"))
     waits = (options.termination_wait_s, options.update_timeout_s)
     if not options.traffic and not options.rollback_alarms and waits == (None, None):
         return None
-    share = {"Type": "CAPACITY_PERCENT", "Value": options.traffic_percent}
+    step_size = {"Type": "CAPACITY_PERCENT", "Value": options.traffic_percent}
     alarms = [{"AlarmName": each} for each in options.rollback_alarms or ()]
     rollback = {"AutoRollbackConfiguration.Alarms": alarms or None}
     if options.traffic == "rolling":
-        return built(
+        return build(
             {
-                f"{_ROLLING}.MaximumBatchSize": share,
+                f"{_ROLLING}.MaximumBatchSize": step_size,
                 f"{_ROLLING}.WaitIntervalInSeconds": options.traffic_wait_s,
                 f"{_ROLLING}.MaximumExecutionTimeoutInSeconds": options.update_timeout_s,
                 **rollback,
             }
         )
     kind = options.traffic or "all_at_once"
-    return built(
+    return build(
         {
             f"{_ROUTING}.Type": kind.upper(),
             f"{_ROUTING}.WaitIntervalInSeconds": 0 if kind == "all_at_once" else options.traffic_wait_s,
-            f"{_ROUTING}.CanarySize": share if kind == "canary" else None,
-            f"{_ROUTING}.LinearStepSize": share if kind == "linear" else None,
+            f"{_ROUTING}.CanarySize": step_size if kind == "canary" else None,
+            f"{_ROUTING}.LinearStepSize": step_size if kind == "linear" else None,
             f"{_BLUE_GREEN}.TerminationWaitInSeconds": options.termination_wait_s,
             f"{_BLUE_GREEN}.MaximumExecutionTimeoutInSeconds": options.update_timeout_s,
             **rollback,
@@ -203,24 +205,24 @@ def deployment_config(options: SageMakerOptions) -> Request | None:
 
 
 def scaling_requests(options: SageMakerOptions, name: str) -> tuple[Request, Request] | None:
-    """RegisterScalableTarget's and PutScalingPolicy's; None without autoscaling."""
+    """The parameters of RegisterScalableTarget and of PutScalingPolicy; None without autoscaling."""
     if options.max_instances is None:
         return None
     resource = {**SCALED, "ResourceId": resource_id(name, options.variant_name)}
     own = {"PolicyName": POLICY, "PolicyType": "TargetTrackingScaling", **resource, _TRACKING: options.scaling_policy}
     if not options.scaling_policy:
         metric = {f"{_TRACKING}.PredefinedMetricSpecification.PredefinedMetricType": _METRIC}
-        own = {**own, **metric, **chosen(options, _SCALING)}
-    return {**resource, **chosen(options, ORIGINS["RegisterScalableTarget"])}, built(own)
+        own = {**own, **metric, **option_values(options, _SCALING)}
+    return {**resource, **option_values(options, ORIGINS["RegisterScalableTarget"])}, build(own)
 
 
 def resource_id(name: str, variant_name: str) -> str:
-    """What autoscaling calls a variant."""
+    """A variant's ResourceId in Application Auto Scaling."""
     return f"endpoint/{name}/variant/{variant_name}"
 
 
 def _unwrapped(value: Any, path: str) -> Any:
-    """A part of a request without the name of itself around it, as MLflow's documentation shows it."""
+    """`value` without an outer member named like itself, as in MLflow's documentation: `{"VpcConfig": {…}}`."""
     name = path.rpartition(".")[2]
     inner = value[name] if isinstance(value, Mapping) and set(value) == {name} else None
     return inner if isinstance(inner, dict) else value

@@ -1,4 +1,4 @@
-"""Autoscaling of a variant: registered, given a policy, taken away, put back."""
+"""Registers and deregisters the autoscaling of a variant."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SERVICE = "application-autoscaling"
 
 
 def scale(aws: Aws, target: Request, policies: Sequence[Request]) -> None:
-    """Register the variant and put its policies; the same again changes nothing."""
+    """Register the variant and put its policies; idempotent."""
     aws.call(SERVICE, "register_scalable_target", **target)
     for policy in policies:
         aws.call(SERVICE, "put_scaling_policy", **policy)
 
 
 def unscale(aws: Aws, target: Mapping[str, Any]) -> None:
-    """Deregister it, with its policies and alarms, where it is registered."""
+    """Deregister the variant, with its policies and alarms, if it is registered."""
     resource = {key: target[key] for key in ("ServiceNamespace", "ResourceId", "ScalableDimension")}
-    aws.find(SERVICE, "deregister_scalable_target", **resource)
+    aws.attempt(("missing",), SERVICE, "deregister_scalable_target", **resource)

@@ -1,7 +1,7 @@
-"""A value against botocore's own model of it.
+"""Validates a value against its shape in botocore's service model.
 
-botocore's validator knows types, members and lower bounds; upper bounds, patterns and enumerations are in its models,
-and only the service looks at them.
+botocore's validator checks types, members and lower bounds; its models also contain upper bounds, patterns and
+enumerations, which only the service checks.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ NUMBERS = ("integer", "long", "float", "double")
 
 
 class ShapePath(NamedTuple):
-    """One step on the way into a value: a structure's member, a list's item, a map's key, or the value of a key."""
+    """One element of a path in a value: a structure's member, a list's item, a map's key, or the value of a key."""
 
     kind: Literal["member", "item", "key", "value"]
     name: Any
 
 
-class Broken(NamedTuple):
-    """A rule of the model that a part of a value breaks; `limit` as the model has it."""
+class Violation(NamedTuple):
+    """A rule of the model that the value at `path` violates; `limit` as in the model."""
 
     path: tuple[ShapePath, ...]
     value: Any
@@ -37,54 +37,54 @@ class Broken(NamedTuple):
 
 @cache
 def service_model(name: str) -> Any:
-    """botocore's model of a service; seconds, for SageMaker's."""
+    """botocore's model of a service; loading SageMaker's takes seconds."""
     return need("botocore.session", extra="aws").get_session().get_service_model(name)
 
 
-def library_report(value: object, shape: Shape) -> str:
-    """What botocore's validator finds, a line each; empty for nothing."""
+def botocore_report(value: object, shape: Shape) -> str:
+    """The errors of botocore's validator, one per line; empty if there are none."""
     report = need("botocore.validate", extra="aws").ParamValidator().validate(value, shape)
     return str(report.generate_report()) if report.has_errors() else ""
 
 
-def broken(value: Any, shape: Shape, path: tuple[ShapePath, ...] = ()) -> Iterator[Broken]:
-    """Every rule that `value` breaks, from the outside in; what has another type than the model's is passed over."""
+def violations(value: Any, shape: Shape, path: tuple[ShapePath, ...] = ()) -> Iterator[Violation]:
+    """All violations in `value`, from the outside in; values of a wrong type are skipped."""
     for rule, limit in _rules(value, shape):
-        yield Broken(path, value, shape, rule, limit)
+        yield Violation(path, value, shape, rule, limit)
     kind = shape.type_name
     if kind == "structure" and isinstance(value, Mapping):
-        yield from _broken_members(value, shape, path)
+        yield from _member_violations(value, shape, path)
     elif kind == "list" and isinstance(value, list):
         for number, item in enumerate(value):
-            yield from broken(item, shape.member, (*path, ShapePath("item", number)))
+            yield from violations(item, shape.member, (*path, ShapePath("item", number)))
     elif kind == "map" and isinstance(value, Mapping):
-        for key, held in value.items():
-            yield from broken(key, shape.key, (*path, ShapePath("key", key)))
-            yield from broken(held, shape.value, (*path, ShapePath("value", key)))
+        for key, item in value.items():
+            yield from violations(key, shape.key, (*path, ShapePath("key", key)))
+            yield from violations(item, shape.value, (*path, ShapePath("value", key)))
 
 
-def _broken_members(value: Mapping[str, Any], shape: Shape, path: tuple[ShapePath, ...]) -> Iterator[Broken]:
+def _member_violations(value: Mapping[str, Any], shape: Shape, path: tuple[ShapePath, ...]) -> Iterator[Violation]:
     for name in shape.required_members:
         if value.get(name) is None:
-            yield Broken((*path, ShapePath("member", name)), None, shape, "required")
+            yield Violation((*path, ShapePath("member", name)), None, shape, "required")
     for name, member in value.items():
         if name in shape.members and member is not None:
-            yield from broken(member, shape.members[name], (*path, ShapePath("member", name)))
+            yield from violations(member, shape.members[name], (*path, ShapePath("member", name)))
 
 
 def _rules(value: Any, shape: Shape) -> Iterator[tuple[Any, Any]]:
-    """The names and limits of what is wrong with the value itself."""
-    said: Mapping[str, Any] = shape.metadata
+    """The names and limits of the rules that the value itself violates."""
+    limits: Mapping[str, Any] = shape.metadata
     size: float | None = None
     if shape.type_name in SIZED and isinstance(value, str | bytes | list | Mapping):
         size = len(value)
     elif shape.type_name in NUMBERS and isinstance(value, int | float):
         size = value
-    if size is not None and size < said.get("min", size):
-        yield "min", said["min"]
-    if size is not None and size > said.get("max", size):
-        yield "max", said["max"]
-    if isinstance(value, str) and said.get("enum") and value not in said["enum"]:
-        yield "enum", said["enum"]
-    if isinstance(value, str) and said.get("pattern") and not matches(said["pattern"], value):
-        yield "pattern", said["pattern"]
+    if size is not None and size < limits.get("min", size):
+        yield "min", limits["min"]
+    if size is not None and size > limits.get("max", size):
+        yield "max", limits["max"]
+    if isinstance(value, str) and limits.get("enum") and value not in limits["enum"]:
+        yield "enum", limits["enum"]
+    if isinstance(value, str) and limits.get("pattern") and not matches(limits["pattern"], value):
+        yield "pattern", limits["pattern"]

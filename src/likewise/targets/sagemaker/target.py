@@ -18,7 +18,7 @@ from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.failures import KINDS
 from likewise.targets.sagemaker.names import check_name
-from likewise.targets.sagemaker.polling import Patience
+from likewise.targets.sagemaker.polling import Poller
 from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
@@ -27,9 +27,9 @@ from likewise.targets.trust import needs_trust
 
 
 class SageMakerTarget:
-    """SageMaker in the region of the URI, or in that which AWS's own settings name.
+    """SageMaker in the region of the URI, or in the region of AWS's own settings.
 
-    progress: gets a line whenever what is waited for has changed.
+    progress: called with a line when the state of a pending operation changes.
     """
 
     Options: ClassVar[type[SageMakerOptions]] = SageMakerOptions
@@ -38,67 +38,70 @@ class SageMakerTarget:
         self.at = SageMakerAddress.of(uri)
         self.uri = self.at.uri
         self.progress: Callable[[str], None] = lambda _: None
-        self._asked: dict[SageMakerAddress, Aws] = {}
+        self._accounts: dict[SageMakerAddress, Aws] = {}
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
     def check(self, model: ModelSpec, options: SageMakerOptions) -> Sequence[Finding]:
-        """Every request against AWS's own model of it, then whether what they name is there.
+        """Validate every request against AWS's model of it, then check that the resources in the options exist.
 
-        Raises WrongUsage for an option that AWS would refuse, TargetUnavailable where nobody is logged in, and what
-        `open_bundle` raises.
+        Raises WrongUsage for an option that AWS would reject, TargetUnavailable without valid credentials, and the
+        errors of `open_bundle`.
         """
         at = self._at(options)
         check_requests(model, options)
         if is_bundle(model.folder):
-            open_bundle(model.folder)  # byte for byte, as its digest is what the tags will say
+            open_bundle(model.folder)  # verifies every byte, because the tags will contain the digest
         if needs_trust(model):
-            return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
+            return [Finding("the model runs its own Python code, which is not allowed by default", "add --trust")]
         aws = self._aws(at)
         inspection.account(aws)
-        return _seen(aws, options)
+        return _missing_resources(aws, options)
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: SageMakerOptions, current: Receipt | None
     ) -> Sequence[PlanStep]:
-        """Raises AlreadyDeployed, NotDeployed, WrongUsage, DeployFailed, TargetUnavailable."""
+        """The steps of the plan.  Raises AlreadyDeployed, NotDeployed, WrongUsage, DeployFailed, TargetUnavailable."""
         check_name(name)
         at = self._at(options)
         aws = self._aws(at)
         if verb == "delete":
             return plan.delete_steps(aws, at, name, options, current)
-        assert model is not None  # noqa: S101  only a deletion has none
-        asked = plan.EndpointSpec(at, name, model, options)
-        return plan.create_steps(aws, asked) if verb == "create" else plan.update_steps(aws, asked)
+        assert model is not None  # noqa: S101  only a deletion has no model
+        spec = plan.EndpointSpec(at, name, model, options)
+        return plan.create_steps(aws, spec) if verb == "create" else plan.update_steps(aws, spec)
 
     def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
-        """Do one step; see `actions`."""
-        done, _ = self._action(action)
-        return done(self._aws(SageMakerAddress(**params["at"])), self.patience, params) or {}
+        """Execute one step; see `actions`."""
+        do, _ = self._action(action)
+        return do(self._aws(SageMakerAddress(**params["at"])), self.poller, params) or {}
 
     def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
-        """Take back what this very step has made; what was there before it stays."""
-        _, undone = self._action(action)
-        undone(self._aws(SageMakerAddress(**params["at"])), self.patience, params)
+        """Undo one step: remove what it created; resources that existed before remain."""
+        _, undo = self._action(action)
+        undo(self._aws(SageMakerAddress(**params["at"])), self.poller, params)
 
-    # --- what stands -------------------------------------------------------------------------------------------------
+    # --- deployments -------------------------------------------------------------------------------------------------
 
     def status(self, receipt: Receipt) -> Status:
-        """As SageMaker says."""
+        """The deployment's status, as SageMaker reports it."""
         return discovery.status_of(self.aws_of(receipt), receipt.name)
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
-        """What the container says, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
+        """The container's response, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
         return invocation.invoke(self.aws_of(receipt), receipt.name, body, content_type)
 
     def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
-        """By InvokeEndpointAsync and S3; DeadlineExceeded, WrongUsage, NotDeployed, TargetUnavailable."""
+        """Invoke by InvokeEndpointAsync and wait for the response in S3.
+
+        Raises DeadlineExceeded, WrongUsage, NotDeployed, TargetUnavailable.
+        """
         aws = self.aws_of(receipt)
-        later = invocation.invoke_async(aws, receipt.name, body, content_type)
-        return invocation.answer_of(aws, later, self.patience, timeout_s)
+        pending = invocation.invoke_async(aws, receipt.name, body, content_type)
+        return invocation.wait_for_response(aws, pending, self.poller, timeout_s)
 
     def job_options(self) -> Sequence[tuple[str, str, str]]:
-        """Those of the job, then those of the model and its instances."""
+        """Name, default and help of each option: those of the job, then those of the model and its instances."""
         return [*described(TransformOptions), *described(SageMakerOptions)]
 
     def run(
@@ -112,48 +115,48 @@ class SageMakerTarget:
         restart: bool,
         tell: Callable[[PlanStep], None],
     ) -> Done:
-        """A batch transform job; see `transform`."""
+        """Run a batch transform job; see `transform.transform`."""
         return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
 
     def found(self) -> Sequence[Receipt]:
-        """Of every endpoint in the region that carries our tags."""
+        """A receipt for every endpoint in the region that has Likewise's tags."""
         return discovery.receipts(self._aws(self.at), self.uri)
 
     def stage(self) -> AbstractContextManager[Stage]:
-        """The emulator, with real containers from a real registry."""
+        """Start the emulator, with real containers from a real registry."""
         return rehearse.stage(self.at)
 
     # --- AWS ---------------------------------------------------------------------------------------------------------
 
     def aws_of(self, receipt: Receipt) -> Aws:
-        """AWS as it was asked for this deployment."""
+        """AWS with the region and role of this deployment."""
         return self._aws(self._at(coerce(SageMakerOptions, receipt.options)))
 
     @cached_property
-    def patience(self) -> Patience:
-        """How this target waits."""
-        return Patience(lambda line: self.progress(line))
+    def poller(self) -> Poller:
+        """Polls AWS, and reports to `progress`."""
+        return Poller(lambda line: self.progress(line))
 
     def _at(self, options: SageMakerOptions) -> SageMakerAddress:
         return self.at.with_options(options.region_name, options.assume_role_arn)
 
     def _aws(self, at: SageMakerAddress) -> Aws:
-        return self._asked.setdefault(at, Aws(at))
+        return self._accounts.setdefault(at, Aws(at))
 
     def _action(self, action: str) -> tuple[Any, Any]:
         if action not in ACTIONS:
-            raise WrongUsage(f"the target sagemaker has no action {action!r}", remedy="plan it anew")
+            raise WrongUsage(f"the target sagemaker has no action {action!r}", remedy="create a new plan")
         return ACTIONS[action]
 
 
-def _seen(aws: Aws, options: SageMakerOptions) -> list[Finding]:
-    """What the options name and AWS does not have."""
+def _missing_resources(aws: Aws, options: SageMakerOptions) -> list[Finding]:
+    """A finding for each resource in the options that does not exist or cannot be used."""
     kinds = (
         ("image", options.image_url and inspection.image_problem(aws, options.image_url)),
         ("data", options.bucket and inspection.bucket_problem(aws, options.bucket)),
     )
-    seen = [Finding(problem, KINDS[kind].remedy) for kind, problem in kinds if problem]
+    findings = [Finding(problem, KINDS[kind].remedy) for kind, problem in kinds if problem]
     missing = options.rollback_alarms and inspection.alarm_problem(aws, options.rollback_alarms)
     if missing:
-        seen.append(Finding(missing, "-C rollback_alarms='[\"NAME\"]' of alarms in the endpoint's region"))
-    return seen
+        findings.append(Finding(missing, "set -C rollback_alarms='[\"NAME\"]' to alarms in the endpoint's region"))
+    return findings

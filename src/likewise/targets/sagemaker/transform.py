@@ -1,4 +1,4 @@
-"""Batch transform: objects in S3 through the model, `.out` beside each name, and nothing left that costs."""
+"""Batch transform: scores objects in S3 into `NAME.out`, and removes everything that costs afterwards."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.request_validation import check
-from likewise.targets.sagemaker.requests import Paths, Request, built, chosen
+from likewise.targets.sagemaker.requests import Paths, Request, build, option_values
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform_options import TransformOptions
 
 _SOURCE, _OUTPUT = "TransformInput.DataSource.S3DataSource.S3Uri", "TransformOutput.S3OutputPath"
-_OF_JOB: Paths = {
+_JOB_PATHS: Paths = {
     "TransformInput.DataSource.S3DataSource.S3DataType": "input_data_type",
     "TransformInput.ContentType": "content_type",
     "TransformInput.SplitType": "split_type",
@@ -38,12 +38,12 @@ _OF_JOB: Paths = {
     "DataProcessing.OutputFilter": "output_filter",
     "DataProcessing.JoinSource": "join_resource",
 }
-_OF_MODEL: Paths = {
+_MODEL_PATHS: Paths = {
     "TransformResources.InstanceType": "instance_type",
     "TransformResources.InstanceCount": "instance_count",
     "Tags": "tags",
 }
-ORIGINS: Paths = {**_OF_JOB, **_OF_MODEL, _SOURCE: "the input", _OUTPUT: "the output"}
+ORIGINS: Paths = {**_JOB_PATHS, **_MODEL_PATHS, _SOURCE: "the input", _OUTPUT: "the output"}
 
 
 def transform(
@@ -60,63 +60,64 @@ def transform(
 ) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
-    The same call again goes on with what was cut off, waits for a job that runs, and tells of one that has completed,
-    unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
-    Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
+    Calling it again resumes an interrupted call, waits for a running job, and returns the result of a completed one,
+    unless `restart` is set.  If the call is interrupted, the job continues at AWS.  tell: called before each step.
+    Raises WrongUsage, DeployFailed with the last lines of the container's log, TargetUnavailable, Busy.
     """
-    asked = plan.EndpointSpec(
+    spec = plan.EndpointSpec(
         SageMakerAddress.of(target.uri).with_options(options.region_name, options.assume_role_arn), name, model, options
     )
-    request = _request(asked, job or TransformOptions(), source, output)
-    _check(asked, request)
+    request = _request(spec, job or TransformOptions(), source, output)
+    _check(spec, request)
     unless_fatal(target.check(model, options))
-    aws = Aws(asked.at)
-    steps, made = plan.model_steps(aws, asked)
-    stem = derived(name, made, request)
-    tried = jobs.tries(aws, stem)
-    if tried and tried[-1]["TransformJobStatus"] == "Completed" and not restart:
+    aws = Aws(spec.at)
+    steps, model_name = plan.model_steps(aws, spec)
+    stem = derived(name, model_name, request)
+    attempts = jobs.attempts(aws, stem)
+    if attempts and attempts[-1]["TransformJobStatus"] == "Completed" and not restart:
         if not options.archive:
-            remove_model(aws, made)
-        return _told(tried[-1], output)
-    runs = bool(tried) and tried[-1]["TransformJobStatus"] not in jobs.ENDED
-    called = tried[-1]["TransformJobName"] if runs else jobs.name_of(stem, len(tried))
-    steps += _job_steps(asked, {**request, "ModelName": made, "TransformJobName": called}, made)
+            remove_model(aws, model_name)
+        return _result(attempts[-1], output)
+    running = bool(attempts) and attempts[-1]["TransformJobStatus"] not in jobs.ENDED
+    job_name = attempts[-1]["TransformJobName"] if running else jobs.name_of(stem, len(attempts))
+    steps += _job_steps(spec, {**request, "ModelName": model_name, "TransformJobName": job_name}, model_name)
     receipts = Receipts(data_home() / "jobs.db")
-    begun = receipts.unfinished(target.uri, stem)
+    unfinished = receipts.unfinished(target.uri, stem)
     fresh = Plan(target.uri, stem, "create", model, as_json(options), tuple(steps))
-    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, tell)
-    return _told(jobs.find(aws, called) or {"TransformJobName": called, "TransformJobStatus": "Unknown"}, output)
+    apply(fresh if unfinished is None else Plan.from_dict(unfinished.plan), target, receipts, tell)
+    described = jobs.describe(aws, job_name) or {"TransformJobName": job_name, "TransformJobStatus": "Unknown"}
+    return _result(described, output)
 
 
-def _check(asked: plan.EndpointSpec, request: Request) -> None:
-    """WrongUsage, before anything is asked."""
-    check_name(asked.name)
-    if asked.options.serverless_config is not None:
-        raise WrongUsage("a batch job has instances, and no serverless_config", remedy="leave it out")
-    named = {**request, "TransformJobName": asked.name, "ModelName": asked.name}
-    check("sagemaker", "CreateTransformJob", named, ORIGINS)
+def _check(spec: plan.EndpointSpec, request: Request) -> None:
+    """Raise WrongUsage if the job is not valid; sends nothing to AWS."""
+    check_name(spec.name)
+    if spec.options.serverless_config is not None:
+        raise WrongUsage("a batch job cannot be serverless", remedy="leave serverless_config out")
+    complete = {**request, "TransformJobName": spec.name, "ModelName": spec.name}
+    check("sagemaker", "CreateTransformJob", complete, ORIGINS)
 
 
-def _job_steps(asked: plan.EndpointSpec, request: Request, model: str) -> list[PlanStep]:
-    options, job = asked.options, request["TransformJobName"]
+def _job_steps(spec: plan.EndpointSpec, request: Request, model: str) -> list[PlanStep]:
+    options, job = spec.options, request["TransformJobName"]
     costs = f"{options.instance_count} x {options.instance_type}, until it ends"
     steps = [
-        asked.step("transform", f"starts the job {job}: {costs}", request=request, timeout_s=options.timeout_seconds)
+        spec.step("transform", f"starts the job {job}: {costs}", request=request, timeout_s=options.timeout_seconds)
     ]
     if not options.synchronous:
         return steps
     about = f"waits until {job} has ended, up to {options.timeout_seconds} s"
-    steps.append(asked.step("job", about, job=job, timeout_s=options.timeout_seconds))
+    steps.append(spec.step("job", about, job=job, timeout_s=options.timeout_seconds))
     if not options.archive:
-        steps.append(asked.step("remove_models", f"removes its model {model}", names=[model]))
+        steps.append(spec.step("remove_models", f"removes its model {model}", names=[model]))
     return steps
 
 
-def _request(asked: plan.EndpointSpec, job: TransformOptions, source: str, output: str) -> Request:
-    """CreateTransformJob's, without the names of the job and the model."""
-    said = {**chosen(job, _OF_JOB), **chosen(asked.options, _OF_MODEL), _SOURCE: source, _OUTPUT: output}
-    return built({**said, "Tags": asked.tags})
+def _request(spec: plan.EndpointSpec, job: TransformOptions, source: str, output: str) -> Request:
+    """The parameters of CreateTransformJob without the names of the job and the model."""
+    values = {**option_values(job, _JOB_PATHS), **option_values(spec.options, _MODEL_PATHS)}
+    return build({**values, _SOURCE: source, _OUTPUT: output, "Tags": spec.tags})
 
 
-def _told(said: Mapping[str, Any], output: str) -> Done:
-    return Done(said["TransformJobName"], said["TransformJobStatus"], output, jobs.seconds(said))
+def _result(described: Mapping[str, Any], output: str) -> Done:
+    return Done(described["TransformJobName"], described["TransformJobStatus"], output, jobs.seconds(described))

@@ -1,4 +1,4 @@
-"""What can be set of a batch transform job, by MLflow's names where it has one."""
+"""Options of a batch transform job, with MLflow's names where MLflow has the option."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformOptions:
-    """Each field's `metadata["help"]` is its help text; None leaves it to AWS, or to the container where that says it.
+    """Each field's `metadata["help"]` is its help text; None uses the container's setting, or AWS's default.
 
-    The model, its image and its instances are of SageMakerOptions.
+    The options of the model, its image and its instances are in SageMakerOptions.
     """
 
-    content_type: str = option("text/csv", "What the input is: text/csv, application/jsonlines or application/json.")
-    split_type: Literal["None", "Line"] = option("Line", "How objects are cut into records: Line, or None for whole.")
+    content_type: str = option("text/csv", "Input: text/csv, application/jsonlines or application/json.")
+    split_type: Literal["None", "Line"] = option("Line", "Splits objects into records: Line, or None for no splitting.")
     batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
-        None, "Records of a request: as many as fit, or one."
+        None, "Records per request: as many as fit, or one."
     )
-    assemble_with: Literal["None", "Line"] = option("Line", "How the answers of an object are put together.")
-    accept: str | None = option("application/jsonlines", "What the output is; with Line: lines of JSON, or text/csv.")
-    compression_type: Literal["None", "Gzip"] = option("None", "How the input is compressed.")
-    input_data_type: Literal["S3Prefix", "ManifestFile"] = option("S3Prefix", "What the input's address names.")
-    input_filter: str | None = option(None, "JSONPath of what of each record the model gets.")
-    output_filter: str | None = option(None, "JSONPath of what of each joined record is written.")
-    join_resource: Literal["Input", "None"] | None = option(None, "Input: each record with its answer.")
-    max_payload_mb: int | None = option(None, "Largest request, MB, up to 100.")
-    max_concurrent_transforms: int | None = option(None, "Requests at once to an instance.")
-    invocation_timeout_s: int | None = option(None, "Seconds for a request, up to 3600.")
-    invocation_retries: int | None = option(None, "How often a request that failed is tried again, up to 3.")
+    assemble_with: Literal["None", "Line"] = option("Line", "How the results for an object are joined.")
+    accept: str | None = option("application/jsonlines", "Output; with Line: application/jsonlines or text/csv.")
+    compression_type: Literal["None", "Gzip"] = option("None", "Compression of the input.")
+    input_data_type: Literal["S3Prefix", "ManifestFile"] = option("S3Prefix", "Type of the input's URI.")
+    input_filter: str | None = option(None, "JSONPath of the part of each record that is sent to the model.")
+    output_filter: str | None = option(None, "JSONPath of the part of each joined record that is written.")
+    join_resource: Literal["Input", "None"] | None = option(None, "Input: write each record with its prediction.")
+    max_payload_mb: int | None = option(None, "Largest request in MB, up to 100.")
+    max_concurrent_transforms: int | None = option(None, "Concurrent requests per instance.")
+    invocation_timeout_s: int | None = option(None, "Timeout of a request in seconds, up to 3600.")
+    invocation_retries: int | None = option(None, "Retries of a failed request, up to 3.")
 
 
-def split(given: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptions]:
-    """Options of both kinds, told apart by their names; WrongUsage as `coerce` raises it."""
+def split(values: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptions]:
+    """Separate the options of the two classes by name; raises WrongUsage as `coerce` does."""
     own = {each.name for each in fields(TransformOptions)}
     known = {each.name for each in fields(SageMakerOptions)}
-    refuse_unknown(given, own | known)
-    job = coerce(TransformOptions, {name: value for name, value in given.items() if name in own})
-    return coerce(SageMakerOptions, {name: value for name, value in given.items() if name in known}), job
+    refuse_unknown(values, own | known)
+    job = coerce(TransformOptions, {name: value for name, value in values.items() if name in own})
+    return coerce(SageMakerOptions, {name: value for name, value in values.items() if name in known}), job

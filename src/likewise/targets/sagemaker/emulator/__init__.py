@@ -1,4 +1,4 @@
-"""SageMaker on this machine, to rehearse a deployment before it costs: its wire, and real containers behind it."""
+"""An emulator of SageMaker on this machine for rehearsals: AWS's protocol, with real containers behind it."""
 
 # ruff: noqa: E402
 

@@ -1,6 +1,6 @@
-"""The account that is rehearsed in: moto's S3, IAM and CloudWatch Logs, asked over their own wire.
+"""The emulated AWS account: moto's S3, IAM and CloudWatch Logs, called by HTTP.
 
-What the emulator asks for itself is told by its user agent.
+The emulator's own calls are recognized by their user agent.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ from botocore.exceptions import ClientError
 
 from likewise.targets.sagemaker.emulator.containers import Container
 
-ID = "123456789012"  # moto's
+ID = "123456789012"  # moto's account number
 AGENT = "likewise-rehearsal"
 PRINCIPAL = "sagemaker.amazonaws.com"
 ENDPOINTS, JOBS = "/aws/sagemaker/Endpoints", "/aws/sagemaker/TransformJobs"
-MOST_EVENTS = 1000  # a call
+MAX_EVENTS = 1000  # per call of PutLogEvents
 
 
-class Unreadable(Exception):
-    """An object of S3 that is not there, or not in this region; the text says which."""
+class S3Unavailable(Exception):
+    """An object or bucket in S3 that does not exist or is in another region; the text says which."""
 
 
 @dataclass
-class _Followed:
+class _LogSource:
+    """A container whose output is copied to a log stream. lines: how many have been copied."""
+
     group: str
     stream: str
     container: Container
@@ -39,25 +41,25 @@ class _Followed:
 
 
 class Account:
-    """One region of it; url: of the emulator."""
+    """One region of the account; url: of the emulator."""
 
     def __init__(self, url: str, region: str) -> None:
         self.region = region
         self._url = url
         self._lock = threading.Lock()
-        self._followed: list[_Followed] = []
+        self._log_sources: list[_LogSource] = []
         self._clients: dict[str, Any] = {}
         self._session = boto3.Session("rehearsal", "rehearsal", region_name=region)
         self._creating = threading.Lock()
 
     def arn(self, kind: str, name: str) -> str:
-        """Of one of SageMaker's resources."""
+        """The ARN of a SageMaker resource."""
         return f"arn:aws:sagemaker:{self.region}:{ID}:{kind}/{name.lower()}"
 
     # --- roles -------------------------------------------------------------------------------------------------------
 
     def role_problem(self, arn: str) -> str | None:
-        """Why SageMaker cannot be the role, as it says it."""
+        """Why SageMaker cannot assume the role, in AWS's words; None if it can."""
         try:
             role = self._client("iam").get_role(RoleName=arn.rpartition("/")[2])["Role"]
         except ClientError:
@@ -72,43 +74,43 @@ class Account:
     # --- objects -----------------------------------------------------------------------------------------------------
 
     def read(self, uri: str) -> bytes:
-        """The object; Unreadable."""
+        """The object's content; raises S3Unavailable."""
         with self._objects(uri) as (s3, bucket, key):
             return bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
 
     def require(self, uri: str) -> None:
-        """Unreadable, unless the object is there."""
+        """Raise S3Unavailable if the object does not exist."""
         with self._objects(uri) as (s3, bucket, key):
             s3.head_object(Bucket=bucket, Key=key)
 
     def write(self, uri: str, body: bytes) -> None:
-        """Unreadable where the bucket is not there."""
+        """Write an object; raises S3Unavailable if the bucket does not exist."""
         with self._objects(uri) as (s3, bucket, key):
             s3.put_object(Bucket=bucket, Key=key, Body=body)
 
     def keys(self, prefix: str) -> list[str]:
-        """The keys of all objects below a prefix, folders' own apart; Unreadable."""
+        """The keys of all objects below a prefix, without those of folders; raises S3Unavailable."""
         with self._objects(prefix) as (s3, bucket, key):
             pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-            found = [each["Key"] for page in pages for each in page.get("Contents", [])]
-        return [each for each in found if not each.endswith("/")]
+            keys = [each["Key"] for page in pages for each in page.get("Contents", [])]
+        return [each for each in keys if not each.endswith("/")]
 
     @contextmanager
     def _objects(self, uri: str) -> Iterator[tuple[Any, str, str]]:
-        """S3's client, the bucket and the key; what S3 refuses meanwhile is Unreadable."""
+        """The S3 client, the bucket and the key; errors of S3 inside the block become S3Unavailable."""
         s3, (bucket, key) = self._client("s3"), split_uri(uri)
         try:
-            there = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
-            if there != self.region:
-                raise Unreadable(f"the bucket {bucket} is in {there}")
+            region = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] or "us-east-1"
+            if region != self.region:
+                raise S3Unavailable(f"the bucket {bucket} is in {region}")
             yield s3, bucket, key
         except ClientError as error:
-            raise Unreadable(f"{uri}: {error.response['Error']['Message']}") from error
+            raise S3Unavailable(f"{uri}: {error.response['Error']['Message']}") from error
 
     # --- repositories ------------------------------------------------------------------------------------------------
 
-    def know_image(self, **image: str) -> None:
-        """ECR tells of an image (as PutImage has it) that is in the registry; of one that it knows, nothing changes."""
+    def register_image(self, **image: str) -> None:
+        """Add an image in the registry to ECR; image: parameters of PutImage.  No effect if ECR has it already."""
         ecr = self._client("ecr")
         known = ecr.exceptions.ImageAlreadyExistsException, ecr.exceptions.ImageTagAlreadyExistsException
         with suppress(*known, ecr.exceptions.RepositoryNotFoundException):
@@ -117,33 +119,33 @@ class Account:
     # --- logs --------------------------------------------------------------------------------------------------------
 
     def follow(self, group: str, stream: str, container: Container) -> None:
-        """What the container writes, and has written, is in this new stream whenever somebody reads logs."""
+        """Create a log stream for the container's past and future output."""
         logs = self._client("logs")
         with suppress(logs.exceptions.ResourceAlreadyExistsException):
             logs.create_log_group(logGroupName=group)
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
         with self._lock:
-            self._followed.append(_Followed(group, stream, container))
-            self._flush(self._followed[-1])
+            self._log_sources.append(_LogSource(group, stream, container))
+            self._flush(self._log_sources[-1])
 
     def flush(self) -> None:
-        """Bring the streams up to now."""
+        """Copy the containers' new output to their streams; called before logs are read."""
         with self._lock:
-            for followed in self._followed:
-                self._flush(followed)
+            for source in self._log_sources:
+                self._flush(source)
 
-    def _flush(self, followed: _Followed) -> None:
-        lines = [line for line in followed.container.log().splitlines() if line.strip()][followed.lines :]
-        followed.lines += len(lines)
+    def _flush(self, source: _LogSource) -> None:
+        lines = [line for line in source.container.log().splitlines() if line.strip()][source.lines :]
+        source.lines += len(lines)
         now = int(time.time() * 1000)
-        for at in range(0, len(lines), MOST_EVENTS):
-            events = [{"timestamp": now, "message": line} for line in lines[at : at + MOST_EVENTS]]
+        for at in range(0, len(lines), MAX_EVENTS):
+            events = [{"timestamp": now, "message": line} for line in lines[at : at + MAX_EVENTS]]
             self._client("logs").put_log_events(
-                logGroupName=followed.group, logStreamName=followed.stream, logEvents=events
+                logGroupName=source.group, logStreamName=source.stream, logEvents=events
             )
 
     def _client(self, service: str) -> Any:
-        """Its client, which several threads may use, though only one may make it."""
+        """The service's client; clients are thread-safe, but creating one is not."""
         with self._creating:
             if service not in self._clients:
                 s3 = {"addressing_style": "path"}
@@ -162,8 +164,8 @@ def _trusts(policy: Any) -> bool:
     """Whether a role's trust policy names SageMaker."""
     statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
     for statement in statements:
-        named = statement.get("Principal", {})
-        services = named.get("Service", []) if isinstance(named, dict) else named
+        principal = statement.get("Principal", {})
+        services = principal.get("Service", []) if isinstance(principal, dict) else principal
         if statement["Effect"] == "Allow" and PRINCIPAL in ([services] if isinstance(services, str) else services):
             return True
     return False

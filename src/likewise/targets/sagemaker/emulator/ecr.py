@@ -1,4 +1,4 @@
-"""ECR's interface by moto, over a real registry: its answers name that registry, and tell of the images in it."""
+"""ECR by moto in front of a real registry: responses contain that registry's address and its images."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from likewise.targets.sagemaker.emulator.account import ID, Account
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-_OF_IMAGES = frozenset({"DescribeImages", "ListImages", "BatchGetImage", "BatchDeleteImage"})
+_IMAGE_OPERATIONS = frozenset({"DescribeImages", "ListImages", "BatchGetImage", "BatchDeleteImage"})
 
 
 class Ecr:
-    """A WSGI application; registry: HOST:PORT, by plain HTTP, as a registry on loopback speaks."""
+    """A WSGI application. registry: HOST:PORT of a registry on loopback, which uses plain HTTP."""
 
     def __init__(self, moto: Any, account: Account, registry: str) -> None:
         self._moto = moto
         self._account = account
         self._registry = registry
-        self._theirs = f"{ID}.dkr.ecr.{account.region}.amazonaws.com"
+        self._aws_host = f"{ID}.dkr.ecr.{account.region}.amazonaws.com"
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ, populate_request=False)
-        if request.headers.get("X-Amz-Target", "").rpartition(".")[2] in _OF_IMAGES:
+        if request.headers.get("X-Amz-Target", "").rpartition(".")[2] in _IMAGE_OPERATIONS:
             body = request.get_data()
             environ["wsgi.input"] = io.BytesIO(body)
-            self._know(str(json.loads(body or b"{}").get("repositoryName", "")))
+            self._register_images(str(json.loads(body or b"{}").get("repositoryName", "")))
         response = Response.from_app(self._moto, environ)
-        text = response.get_data(as_text=True).replace(f"https://{self._theirs}", f"http://{self._registry}")
-        response.set_data(text.replace(self._theirs, self._registry))
+        text = response.get_data(as_text=True).replace(f"https://{self._aws_host}", f"http://{self._registry}")
+        response.set_data(text.replace(self._aws_host, self._registry))
         return response(environ, start_response)
 
-    def _know(self, repository: str) -> None:
-        listed = self._found(f"/v2/{repository}/tags/list")
-        for tag in (json.loads(listed[1]).get("tags") or []) if listed else []:
-            if found := self._found(f"/v2/{repository}/manifests/{tag}"):
-                headers, manifest = found
-                self._account.know_image(
+    def _register_images(self, repository: str) -> None:
+        """Add the registry's images of the repository to moto."""
+        tags = self._get(f"/v2/{repository}/tags/list")
+        for tag in (json.loads(tags[1]).get("tags") or []) if tags else []:
+            if response := self._get(f"/v2/{repository}/manifests/{tag}"):
+                headers, manifest = response
+                self._account.register_image(
                     repositoryName=repository,
                     imageTag=tag,
                     imageManifest=manifest.decode(),
@@ -59,9 +60,9 @@ class Ecr:
                     imageDigest=headers.get("Docker-Content-Digest", ""),
                 )
 
-    def _found(self, path: str) -> tuple[http.client.HTTPMessage, bytes] | None:
-        """Headers and body; None where the registry does not give it."""
-        with closing(http.client.HTTPConnection(self._registry, timeout=PATIENCE_S)) as connection:
+    def _get(self, path: str) -> tuple[http.client.HTTPMessage, bytes] | None:
+        """The registry's response, headers and body; None unless its status is 200."""
+        with closing(http.client.HTTPConnection(self._registry, timeout=TIMEOUT_S)) as connection:
             try:
                 connection.request("GET", path, headers={"Accept": ", ".join(MANIFESTS)})
                 response = connection.getresponse()

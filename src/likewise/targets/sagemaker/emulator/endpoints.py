@@ -1,4 +1,4 @@
-"""Endpoints: created, updated all at once, deleted, each by a thread, with real containers behind them."""
+"""Emulated endpoints: a thread creates, updates (all at once) or deletes each one, with real containers."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ from datetime import datetime
 from typing import Any
 
 from likewise.targets.sagemaker.emulator.account import ENDPOINTS
-from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, listed, now, refusal
-from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, Unfit
+from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, list_page, now, validation_error
+from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, StartupFailed
 
 logger = logging.getLogger(__name__)
 
-BROKE = "Request to service failed: the rehearsal broke, and its log says why."
-STARTUP_S = 600.0  # where ContainerStartupHealthCheckTimeoutInSeconds does not say
+INTERNAL_ERROR = "Request to service failed: internal error of the rehearsal; see its log."
+STARTUP_S = 600.0  # default of ContainerStartupHealthCheckTimeoutInSeconds
 IN_PROGRESS = frozenset({"Creating", "Updating", "Deleting"})
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A production variant that answers: one container, however many instances were asked for."""
+    """A production variant in service: one container, whatever its number of instances.
 
-    asked: Mapping[str, Any]
+    params: the variant in the endpoint configuration.
+    """
+
+    params: Mapping[str, Any]
     running: Running
     since: datetime = field(default_factory=now)
 
     @property
     def name(self) -> str:
-        """Its VariantName."""
-        return str(self.asked["VariantName"])
+        """The variant's name."""
+        return str(self.params["VariantName"])
 
     @property
     def weight(self) -> float:
-        """Its share of the requests, of the sum of all."""
-        return float(self.asked.get("InitialVariantWeight", 1.0))
+        """The variant's weight; its fraction of the requests is this divided by the sum of all weights."""
+        return float(self.params.get("InitialVariantWeight", 1.0))
 
     def summary(self) -> dict[str, Any]:
-        """As DescribeEndpoint has it."""
+        """The variant in the response of DescribeEndpoint."""
         image = {
             "SpecifiedImage": self.running.image,
             "ResolvedImage": self.running.image,
             "ResolutionTime": self.since,
         }
-        said = {
+        summary = {
             "VariantName": self.name,
             "DeployedImages": [image],
             "CurrentWeight": self.weight,
             "DesiredWeight": self.weight,
         }
-        if "ServerlessConfig" in self.asked:
-            return {**said, "CurrentServerlessConfig": self.asked["ServerlessConfig"]}
-        count = self.asked.get("InitialInstanceCount", 1)
-        return {**said, "CurrentInstanceCount": count, "DesiredInstanceCount": count}
+        if "ServerlessConfig" in self.params:
+            return {**summary, "CurrentServerlessConfig": self.params["ServerlessConfig"]}
+        count = self.params.get("InitialInstanceCount", 1)
+        return {**summary, "CurrentInstanceCount": count, "DesiredInstanceCount": count}
 
 
 @dataclass
 class EmulatedEndpoint:
-    """One, as it stands."""
+    """The current state of an endpoint. failure: its FailureReason. deployment: its DeploymentConfig."""
 
     name: str
     arn: str
@@ -73,13 +76,16 @@ class EmulatedEndpoint:
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
 
-    def become(self, status: str, failure: str | None = None) -> None:
-        """Another status."""
+    def set_status(self, status: str, failure: str | None = None) -> None:
+        """Change the status and the modification time."""
         self.status, self.failure, self.modified = status, failure, now()
 
 
 class Endpoints:
-    """One region's.  Methods named as SageMaker's operations take and give what those do.  Thread-safe."""
+    """One region's endpoints. Methods named like SageMaker operations take their parameters and return their response.
+
+    Thread-safe.
+    """
 
     def __init__(self, catalog: Catalog, fleet: Fleet) -> None:
         self._catalog = catalog
@@ -88,43 +94,43 @@ class Endpoints:
         self._endpoints: dict[str, EmulatedEndpoint] = {}
         self._threads: list[threading.Thread] = []
 
-    def create_endpoint(self, asked: RequestParams) -> RequestParams:
-        name = asked["EndpointName"]
-        config = self._catalog.config(asked["EndpointConfigName"]).asked
+    def create_endpoint(self, params: RequestParams) -> RequestParams:
+        name = params["EndpointName"]
+        config = self._catalog.config(params["EndpointConfigName"]).params
         arn = self._catalog.account.arn("endpoint", name)
         with self._lock:
             if name in self._endpoints:
-                raise refusal(f'Cannot create already existing endpoint "{arn}".')
-            endpoint = EmulatedEndpoint(name, arn, asked["EndpointConfigName"], config)
-            endpoint.deployment = asked.get("DeploymentConfig")
+                raise validation_error(f'Cannot create already existing endpoint "{arn}".')
+            endpoint = EmulatedEndpoint(name, arn, params["EndpointConfigName"], config)
+            endpoint.deployment = params.get("DeploymentConfig")
             self._endpoints[name] = endpoint
-            self._catalog.know(arn, asked)
+            self._catalog.register(arn, params)
         self._in_thread(self._bring_up, endpoint, endpoint.config_name, config)
         return {"EndpointArn": arn}
 
-    def update_endpoint(self, asked: RequestParams) -> RequestParams:
-        config = self._catalog.config(asked["EndpointConfigName"]).asked
+    def update_endpoint(self, params: RequestParams) -> RequestParams:
+        config = self._catalog.config(params["EndpointConfigName"]).params
         with self._lock:
-            endpoint = self._changeable(asked["EndpointName"])
+            endpoint = self._changeable(params["EndpointName"])
             if endpoint.status != "InService":
-                raise refusal(f'Cannot update endpoint "{endpoint.arn}" in status {endpoint.status}.')
-            self._catalog.config(endpoint.config_name)  # SageMaker wants the one that stands there, too
-            if not asked.get("RetainDeploymentConfig"):
-                endpoint.deployment = asked.get("DeploymentConfig")
-            endpoint.become("Updating")
-        self._in_thread(self._bring_up, endpoint, asked["EndpointConfigName"], config)
+                raise validation_error(f'Cannot update endpoint "{endpoint.arn}" in status {endpoint.status}.')
+            self._catalog.config(endpoint.config_name)  # SageMaker also requires that the current one exists
+            if not params.get("RetainDeploymentConfig"):
+                endpoint.deployment = params.get("DeploymentConfig")
+            endpoint.set_status("Updating")
+        self._in_thread(self._bring_up, endpoint, params["EndpointConfigName"], config)
         return {"EndpointArn": endpoint.arn}
 
-    def delete_endpoint(self, asked: RequestParams) -> None:
+    def delete_endpoint(self, params: RequestParams) -> None:
         with self._lock:
-            endpoint = self._changeable(asked["EndpointName"])
-            endpoint.become("Deleting")
+            endpoint = self._changeable(params["EndpointName"])
+            endpoint.set_status("Deleting")
         self._in_thread(self._take_down, endpoint)
 
-    def describe_endpoint(self, asked: RequestParams) -> RequestParams:
+    def describe_endpoint(self, params: RequestParams) -> RequestParams:
         with self._lock:
-            endpoint = self._found(asked["EndpointName"])
-            said = {
+            endpoint = self._get(params["EndpointName"])
+            described = {
                 "EndpointName": endpoint.name,
                 "EndpointArn": endpoint.arn,
                 "EndpointConfigName": endpoint.config_name,
@@ -137,93 +143,98 @@ class Endpoints:
                 "AsyncInferenceConfig": endpoint.config.get("AsyncInferenceConfig"),
                 "DataCaptureConfig": _capture(endpoint.config.get("DataCaptureConfig")),
             }
-            return {name: value for name, value in said.items() if value is not None}
+            return {name: value for name, value in described.items() if value is not None}
 
-    def list_endpoints(self, asked: RequestParams) -> RequestParams:
+    def list_endpoints(self, params: RequestParams) -> RequestParams:
         def more(endpoint: EmulatedEndpoint) -> RequestParams:
             return {"EndpointStatus": endpoint.status, "LastModifiedTime": endpoint.modified}
 
         with self._lock:
-            return listed("Endpoints", "Endpoint", self._endpoints.items(), asked, more, "EndpointStatus")
+            return list_page("Endpoints", "Endpoint", self._endpoints.items(), params, more, "EndpointStatus")
 
-    def answering(self, name: str, variant: str | None) -> tuple[Variant, RequestParams]:
-        """A variant of the endpoint, by its weight unless it is named, and the configuration; AwsError."""
+    def pick_variant(self, name: str, variant: str | None) -> tuple[Variant, RequestParams]:
+        """A variant for a request, and the endpoint's configuration; raises AwsError.
+
+        variant: its name, None to choose one at random by weight.
+        """
         with self._lock:
-            endpoint = self._found(name)
+            endpoint = self._get(name)
             if not endpoint.variants or endpoint.status == "Deleting":
-                raise refusal(f"Endpoint {name} is {endpoint.status} and answers nobody.")
-            named = [each for each in endpoint.variants if variant in (None, each.name)]
-            if not named:
-                raise refusal(f"Variant {variant} was not found for endpoint {name}.")
-            return random.choices(named, [each.weight or 1e-9 for each in named])[0], endpoint.config  # noqa: S311
+                raise validation_error(f"Endpoint {name} is {endpoint.status} and does not accept requests.")
+            candidates = [each for each in endpoint.variants if variant in (None, each.name)]
+            if not candidates:
+                raise validation_error(f"Variant {variant} was not found for endpoint {name}.")
+            chosen = random.choices(candidates, [each.weight or 1e-9 for each in candidates])[0]  # noqa: S311
+
+            return chosen, endpoint.config
 
     def close(self) -> None:
-        """Wait for what is being changed; every container is stopped by whoever has the fleet."""
+        """Wait for changes in progress; the containers are stopped by the owner of the fleet."""
         for thread in self._threads:
             thread.join()
 
     def _bring_up(self, endpoint: EmulatedEndpoint, config_name: str, config: RequestParams) -> None:
-        """The new fleet beside the old one; whoever asks is answered by the old one until all of the new is ready."""
+        """Start the new containers; the old ones serve requests until all new ones are ready, and are then stopped."""
         old = endpoint.variants
         try:
             new = self._all_started(endpoint, config)
-        except Unfit as error:
+        except StartupFailed as error:
             with self._lock:
-                endpoint.become("InService" if old else "Failed", str(error))
+                endpoint.set_status("InService" if old else "Failed", str(error))
             return
         with self._lock:
             endpoint.variants, endpoint.config, endpoint.config_name = new, config, config_name
         for variant in old:
             self._fleet.stop(variant.running)
         with self._lock:
-            endpoint.become("InService")
+            endpoint.set_status("InService")
 
     def _all_started(self, endpoint: EmulatedEndpoint, config: RequestParams) -> tuple[Variant, ...]:
-        """A container for each variant; Unfit, with none left."""
+        """Start a container for each variant; raises StartupFailed after stopping all of them."""
         new: list[Variant] = []
         try:
-            for asked in config["ProductionVariants"]:
-                new.append(self._started(endpoint, asked))  # noqa: PERF401  those before one that fails must be known
+            for params in config["ProductionVariants"]:
+                new.append(self._started(endpoint, params))  # noqa: PERF401  on an error, those before must be stopped
         except Exception as error:
             for variant in new:
                 self._fleet.stop(variant.running)
-            if isinstance(error, Unfit):
+            if isinstance(error, StartupFailed):
                 raise
-            logger.exception("the rehearsal broke on the endpoint %s", endpoint.name)
-            raise Unfit(f"{BROKE} ({type(error).__name__})") from error
+            logger.exception("internal error of the rehearsal at the endpoint %s", endpoint.name)
+            raise StartupFailed(f"{INTERNAL_ERROR} ({type(error).__name__})") from error
         return tuple(new)
 
-    def _started(self, endpoint: EmulatedEndpoint, asked: RequestParams) -> Variant:
-        name = asked["VariantName"]
-        model = self._catalog.models.get(asked["ModelName"])
+    def _started(self, endpoint: EmulatedEndpoint, params: RequestParams) -> Variant:
+        name = params["VariantName"]
+        model = self._catalog.models.get(params["ModelName"])
         if model is None:
-            raise Unfit(f"The model {asked['ModelName']} of production variant {name} does not exist.")
+            raise StartupFailed(f"The model {params['ModelName']} of production variant {name} does not exist.")
         running = self._fleet.start(
-            model.asked,
+            model.params,
             what=f"primary container for production variant {name}",
             group=f"{ENDPOINTS}/{endpoint.name}",
             stream=name,
             extra={},
-            wait_s=asked.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_S),
+            wait_s=params.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_S),
         )
-        return Variant(asked, running)
+        return Variant(params, running)
 
     def _take_down(self, endpoint: EmulatedEndpoint) -> None:
         for variant in endpoint.variants:
             self._fleet.stop(variant.running)
         with self._lock:
             del self._endpoints[endpoint.name]
-            self._catalog.forget(endpoint.arn)
+            self._catalog.unregister(endpoint.arn)
 
-    def _found(self, name: str) -> EmulatedEndpoint:
+    def _get(self, name: str) -> EmulatedEndpoint:
         if name not in self._endpoints:
-            raise refusal(f'Could not find endpoint "{self._catalog.account.arn("endpoint", name)}".')
+            raise validation_error(f'Could not find endpoint "{self._catalog.account.arn("endpoint", name)}".')
         return self._endpoints[name]
 
     def _changeable(self, name: str) -> EmulatedEndpoint:
-        endpoint = self._found(name)
+        endpoint = self._get(name)
         if endpoint.status in IN_PROGRESS:
-            raise refusal(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+            raise validation_error(f'Cannot update in-progress endpoint "{endpoint.arn}".')
         return endpoint
 
     def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
@@ -232,14 +243,14 @@ class Endpoints:
         thread.start()
 
 
-def _capture(asked: RequestParams | None) -> RequestParams | None:
-    """As DescribeEndpoint has the data capture that was asked for: recorded, nothing is captured here."""
-    if asked is None:
+def _capture(params: RequestParams | None) -> RequestParams | None:
+    """The data capture in the response of DescribeEndpoint; the emulator captures nothing."""
+    if params is None:
         return None
     return {
-        "EnableCapture": asked.get("EnableCapture", False),
+        "EnableCapture": params.get("EnableCapture", False),
         "CaptureStatus": "Stopped",
-        "CurrentSamplingPercentage": asked["InitialSamplingPercentage"],
-        "DestinationS3Uri": asked["DestinationS3Uri"],
-        "KmsKeyId": asked.get("KmsKeyId", ""),
+        "CurrentSamplingPercentage": params["InitialSamplingPercentage"],
+        "DestinationS3Uri": params["DestinationS3Uri"],
+        "KmsKeyId": params.get("KmsKeyId", ""),
     }

@@ -1,4 +1,4 @@
-"""From a model to a container that answers its pings, and back to nothing."""
+"""Starts the containers of models, waits until they are ready, and stops them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from likewise.targets.sagemaker.emulator.account import Account, Unreadable
+from likewise.targets.sagemaker.emulator.account import Account, S3Unavailable
 from likewise.targets.sagemaker.emulator.containers import PORT, Container, ContainerRunner, ImageNotFound, NotStarted
 
-PING_S = 2.0
-LOOK_S = 0.02
+PING_TIMEOUT_S = 2.0
+POLL_S = 0.02
 GRACE_S = 30.0  # between SIGTERM and SIGKILL
 REASON = 1024  # characters of a FailureReason
 LINES = 8  # of a container's log
 
 
-class Unfit(Exception):
-    """A container that does not come up; the text is the FailureReason."""
+class StartupFailed(Exception):
+    """A container that does not become ready; the text is the FailureReason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerResponse:
-    """status, headers (names in lower case) and body."""
+    """A response of a container; the names of headers are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,64 +41,70 @@ class ContainerResponse:
 
 @dataclass
 class Running:
-    """A container that answers, and the folder that stands at /opt/ml/model in it."""
+    """A started container.
+
+    stream: its log stream.  _model_dir: the folder that is mounted at /opt/ml/model, None if there is none.
+    """
 
     container: Container
     stream: str
     image: str
     _model_dir: Path | None
 
-    def ask(
+    def send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float
     ) -> ContainerResponse:
-        """One request on a connection of its own.  OSError (TimeoutError where it takes longer), HTTPException."""
+        """Send one request on a new connection.  Raises OSError (TimeoutError after `timeout_s`), HTTPException."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=timeout_s)
         try:
             connection.sock = self.container.connect(timeout_s)
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
-            said = {name.lower(): value for name, value in response.getheaders()}
-            return ContainerResponse(response.status, said, response.read())
+            response_headers = {name.lower(): value for name, value in response.getheaders()}
+            return ContainerResponse(response.status, response_headers, response.read())
         finally:
             connection.close()
 
     def stop(self) -> None:
-        """What it has accepted is answered first."""
+        """Stop the container, which first completes the requests that it has accepted, and delete its folder."""
         self.container.stop(GRACE_S)
         if self._model_dir is not None:
             shutil.rmtree(self._model_dir, ignore_errors=True)
 
 
 class Fleet:
-    """Starts containers, and knows those that run.  Thread-safe."""
+    """Starts containers and keeps track of the running ones.  Thread-safe."""
 
-    def __init__(self, account: Account, runner: ContainerRunner, most_wait_s: float | None) -> None:
+    def __init__(self, account: Account, runner: ContainerRunner, max_startup_s: float | None) -> None:
         self._account = account
         self._runner = runner
-        self._most_wait_s = most_wait_s
+        self._max_startup_s = max_startup_s
         self._lock = threading.Lock()
         self._running: list[Running] = []
-        self._over = threading.Event()
+        self._aborted = threading.Event()
 
     def start(
         self, model: Mapping[str, Any], *, what: str, group: str, stream: str, extra: Mapping[str, str], wait_s: float
     ) -> Running:
-        """A container of `model` (as CreateModel has it) that answers its pings within `wait_s` seconds.
+        """Start a container of `model` and wait up to `wait_s` seconds until it is ready.
 
-        what: how a FailureReason names it.  group, stream: of its log.  Raises Unfit, with nothing left.
+        model: parameters of CreateModel.  what: the container in a FailureReason.  group, stream: of its log.
+        extra: additional environment variables.  Raises StartupFailed after removing the container.
         """
-        held = model["PrimaryContainer"]
+        definition = model["PrimaryContainer"]
         problem = self._account.role_problem(model["ExecutionRoleArn"])
         if problem is not None:
-            raise Unfit(problem)
-        self._pull(held["Image"], what)
-        folder = self._unpacked(held.get("ModelDataUrl"))
-        environment = {**held.get("Environment", {}), **extra}
+            raise StartupFailed(problem)
+        self._pull(definition["Image"], what)
+        folder = self._unpacked(definition.get("ModelDataUrl"))
+        environment = {**definition.get("Environment", {}), **extra}
         try:
-            container = self._runner.start(held["Image"], environment, folder)
+            container = self._runner.start(definition["Image"], environment, folder)
         except NotStarted as error:
-            raise Unfit(f"CannotStartContainerError. The {what} could not be started: {error}"[:REASON]) from error
-        running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", held["Image"], folder)
+            raise StartupFailed(
+                f"CannotStartContainerError. The {what} could not be started: {error}"[:REASON]
+            ) from error
+        running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", definition["Image"], folder)
         with self._lock:
             self._running.append(running)
         self._account.follow(group, running.stream, container)
@@ -110,28 +116,28 @@ class Fleet:
         return running
 
     def stop(self, running: Running) -> None:
-        """Gone, its log kept."""
+        """Stop and remove a container; its log stays available."""
         running.stop()
         with self._lock:
             if running in self._running:
                 self._running.remove(running)
 
-    def give_up(self) -> None:
-        """From now on none comes up any more."""
-        self._over.set()
+    def abort_startups(self) -> None:
+        """Make all pending and future startups fail."""
+        self._aborted.set()
 
     def stop_all(self) -> None:
-        """Whatever still runs."""
+        """Stop all running containers."""
         with self._lock:
-            left = list(self._running)
-        for running in left:
+            remaining = list(self._running)
+        for running in remaining:
             self.stop(running)
 
     def _pull(self, image: str, what: str) -> None:
         try:
             self._runner.pull(image)
         except ImageNotFound as error:
-            raise Unfit(
+            raise StartupFailed(
                 f"The image {image} of the {what} does not exist or cannot be pulled: {error}"[:REASON]
             ) from error
 
@@ -142,33 +148,33 @@ class Fleet:
         try:
             with tarfile.open(fileobj=io.BytesIO(self._account.read(url)), mode="r:gz") as archive:
                 archive.extractall(folder, filter=_readable)  # noqa: S202  it is `data_filter`
-        except (Unreadable, tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        except (S3Unavailable, tarfile.TarError, zlib.error, OSError, EOFError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise Unfit(f"Failed to download model data from {url}: {error}"[:REASON]) from error
-        folder.chmod(0o755)  # whichever user the container has
+            raise StartupFailed(f"Failed to download model data from {url}: {error}"[:REASON]) from error
+        folder.chmod(0o755)  # readable for any user of the container
         return folder
 
     def _until_ready(self, running: Running, what: str, wait_s: float) -> None:
-        until = time.monotonic() + min(wait_s, self._most_wait_s or wait_s)
-        while time.monotonic() < until and not self._over.is_set():
+        until = time.monotonic() + min(wait_s, self._max_startup_s or wait_s)
+        while time.monotonic() < until and not self._aborted.is_set():
             if (code := running.container.exit_code()) is not None:
-                raise Unfit(_unready(what, f"The container exited with code {code}.", running))
+                raise StartupFailed(_unready(what, f"The container exited with code {code}.", running))
             try:
-                if running.ask("GET", "/ping", None, {}, timeout_s=PING_S).status == 200:
+                if running.send("GET", "/ping", None, {}, timeout_s=PING_TIMEOUT_S).status == 200:
                     return
             except (OSError, http.client.HTTPException):
-                pass  # not yet
-            self._over.wait(LOOK_S)
-        raise Unfit(_unready(what, "It answered no /ping with 200 in time.", running))
+                pass  # not ready yet
+            self._aborted.wait(POLL_S)
+        raise StartupFailed(_unready(what, "It did not respond to /ping with 200 in time.", running))
 
 
 def _readable(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
-    """Nothing outside the folder; readable for whichever user the container has."""
+    """A tar filter: rejects members outside the folder, and makes files readable for any user of the container."""
     return tarfile.data_filter(member.replace(mode=0o644, deep=False), folder)
 
 
 def _unready(what: str, why: str, running: Running) -> str:
-    said = f"The {what} did not pass the ping health check. Please check CloudWatch logs for this endpoint. {why}"
+    text = f"The {what} did not pass the ping health check. Please check CloudWatch logs for this endpoint. {why}"
     lines = running.container.log().strip().splitlines()[-LINES:]
-    told = f"{said} Last lines of its log: " + " | ".join(lines) if lines else said
-    return told if len(told) <= REASON else f"{told[: len(said) + 26]}…{told[-(REASON - len(said) - 27) :]}"
+    reason = f"{text} Last lines of its log: " + " | ".join(lines) if lines else text
+    return reason if len(reason) <= REASON else f"{reason[: len(text) + 26]}…{reason[-(REASON - len(text) - 27) :]}"

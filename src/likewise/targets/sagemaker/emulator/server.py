@@ -1,4 +1,4 @@
-"""One address for all: SageMaker is answered here, any other service by moto, as a call is signed for one."""
+"""The emulator's HTTP server: handles requests signed for SageMaker, and passes those for other services to moto."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from likewise.targets.sagemaker.emulator.containers import ContainerRunner
 from likewise.targets.sagemaker.emulator.ecr import Ecr
 from likewise.targets.sagemaker.emulator.endpoints import Endpoints
 from likewise.targets.sagemaker.emulator.fleet import Fleet
-from likewise.targets.sagemaker.emulator.runtime import ANSWER_S, Runtime
+from likewise.targets.sagemaker.emulator.runtime import RESPONSE_TIMEOUT_S, Runtime
 from likewise.targets.sagemaker.emulator.transforms import Transforms
 from likewise.targets.sagemaker.emulator.wire import (
     RUNTIME,
     AwsError,
     AwsRequest,
-    answer,
-    error_answer,
+    control_response,
+    error_response,
     read_request,
     scope,
 )
@@ -41,32 +41,32 @@ _changing = threading.Lock()
 
 
 class Region:
-    """What the emulator keeps of one region."""
+    """The emulator's state of one region."""
 
     def __init__(
-        self, url: str, name: str, runner: ContainerRunner, most_wait_s: float | None, answer_s: float
+        self, url: str, name: str, runner: ContainerRunner, max_startup_s: float | None, response_timeout_s: float
     ) -> None:
         self.account = Account(url, name)
-        self.fleet = Fleet(self.account, runner, most_wait_s)
+        self.fleet = Fleet(self.account, runner, max_startup_s)
         catalog = Catalog(self.account)
         endpoints = Endpoints(catalog, self.fleet)
-        self._runtime = Runtime(self.account, endpoints, answer_s)
+        self._runtime = Runtime(self.account, endpoints, response_timeout_s)
         self._control = (catalog, endpoints, Transforms(catalog, self.fleet))
 
-    def do(self, asked: AwsRequest) -> Response:
-        """The operation's answer; AwsError."""
-        name = xform_name(asked.operation)
-        rooms = (self._runtime,) if asked.service == RUNTIME else self._control
-        room = next((each for each in rooms if hasattr(each, name)), None)
-        if room is None:
-            raise AwsError("UnknownOperationException", f"The rehearsal does not know {asked.operation}.")
-        said = getattr(room, name)(asked.params)
-        return said if isinstance(said, Response) else answer(asked, said)
+    def do(self, aws_request: AwsRequest) -> Response:
+        """Execute an operation and return its response; raises AwsError."""
+        name = xform_name(aws_request.operation)
+        services = (self._runtime,) if aws_request.service == RUNTIME else self._control
+        service = next((each for each in services if hasattr(each, name)), None)
+        if service is None:
+            raise AwsError("UnknownOperationException", f"The rehearsal does not support {aws_request.operation}.")
+        output = getattr(service, name)(aws_request.params)
+        return output if isinstance(output, Response) else control_response(aws_request, output)
 
     def close(self) -> None:
-        """No container is left."""
+        """Stop all jobs, endpoints and containers."""
         _, endpoints, transforms = self._control
-        self.fleet.give_up()
+        self.fleet.abort_startups()
         transforms.close()
         endpoints.close()
         self._runtime.close()
@@ -76,33 +76,33 @@ class Region:
 class Emulator:
     """A WSGI application, which `rehearsal` runs.  url: the `--endpoint-url` of every service.
 
-    registry: HOST:PORT of the registry that stands for ECR, so that what ECR answers names it.
-    most_wait_s: seconds in which a container must be ready at most, whatever an endpoint allows it.
-    answer_s: seconds in which a container must answer.
+    registry: HOST:PORT of the registry that takes the place of ECR; ECR's responses contain its address.
+    max_startup_s: an upper limit of the seconds until a container must be ready, in addition to the endpoint's own.
+    response_timeout_s: seconds in which a container must respond.
     """
 
     def __init__(
         self,
         runner: ContainerRunner,
         registry: str | None = None,
-        most_wait_s: float | None = None,
-        answer_s: float = ANSWER_S,
+        max_startup_s: float | None = None,
+        response_timeout_s: float = RESPONSE_TIMEOUT_S,
     ) -> None:
         self.url = ""
         self._runner = runner
         self._registry = registry
-        self._waits = most_wait_s, answer_s
+        self._timeouts = max_startup_s, response_timeout_s
         self._regions: dict[str, Region] = {}
         self._lock = threading.Lock()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ, populate_request=False)
-        answered: Iterable[bytes] = self._application(request, *scope(request))(environ, start_response)
-        return answered
+        response: Iterable[bytes] = self._application(request, *scope(request))(environ, start_response)
+        return response
 
     def close(self) -> None:
-        """No container is left."""
+        """Stop all containers of all regions."""
         for region in list(self._regions.values()):
             region.close()
 
@@ -117,33 +117,35 @@ class Emulator:
 
     def _sagemaker(self, request: Request, region: str) -> Response:
         try:
-            asked = read_request(request)
-            return self._region(region).do(asked)
+            aws_request = read_request(request)
+            return self._region(region).do(aws_request)
         except AwsError as error:
-            return error_answer(error)
+            return error_response(error)
         except Exception:
-            logger.exception("the rehearsal broke on %s", request.headers.get("X-Amz-Target", request.path))
-            return error_answer(AwsError("InternalFailure", "The rehearsal broke; its log says why.", status=500))
+            logger.exception("internal error of the rehearsal at %s", request.headers.get("X-Amz-Target", request.path))
+            return error_response(
+                AwsError("InternalFailure", "Internal error of the rehearsal; see its log.", status=500)
+            )
 
     def _region(self, name: str) -> Region:
         with self._lock:
             if name not in self._regions:
-                self._regions[name] = Region(self.url, name, self._runner, *self._waits)
+                self._regions[name] = Region(self.url, name, self._runner, *self._timeouts)
             return self._regions[name]
 
 
 class _Quiet(MotoRequestHandler):  # type: ignore[misc]
-    """Without a line a request on stderr."""
+    """A request handler that does not log requests to stderr."""
 
     def log(self, *_: object) -> None:
-        """Nothing."""
+        """Discard the line."""
 
 
 @contextmanager
 def rehearsal(emulator: Emulator) -> Iterator[Emulator]:
-    """It answers, until the end of `with`; no container is left then.
+    """Run the emulator's server until the end of `with`, and then stop all containers.
 
-    moto keeps one account a process: it is emptied when the last emulator has ended.
+    moto has one account per process: it is reset when the last emulator has stopped.
     """
     with _changing:
         _running.append(emulator)

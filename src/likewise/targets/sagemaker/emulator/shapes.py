@@ -1,12 +1,12 @@
-"""What an operation takes, by botocore's own model of the service, refused in the words that AWS uses."""
+"""Validates an operation's parameters against botocore's model of the service, with AWS's error messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from likewise.targets.sagemaker.shapes import NUMBERS, Broken, Shape, ShapePath, broken, library_report
+from likewise.targets.sagemaker.shapes import NUMBERS, Shape, ShapePath, Violation, botocore_report, violations
 
-_MUST = {
+_CONSTRAINTS = {
     "required": "not be null",
     "min": "have {what} greater than or equal to {limit}",
     "max": "have {what} less than or equal to {limit}",
@@ -16,24 +16,26 @@ _MUST = {
 
 
 def problems(params: Mapping[str, object], shape: Shape) -> str | None:
-    """What is wrong with an operation's parameters, as AWS's message has it; None where nothing is."""
-    said = [_said(each) for each in broken(params, shape)]
-    if said:
-        plural = "s" if len(said) > 1 else ""
-        return f"{len(said)} validation error{plural} detected: {'; '.join(said)}"
-    return library_report(params, shape) or None
+    """AWS's error message for the parameters, None if they are valid."""
+    messages = [_message(each) for each in violations(params, shape)]
+    if messages:
+        plural = "s" if len(messages) > 1 else ""
+        return f"{len(messages)} validation error{plural} detected: {'; '.join(messages)}"
+    return botocore_report(params, shape) or None
 
 
-def _said(each: Broken) -> str:
+def _message(each: Violation) -> str:
     hidden = each.shape.metadata.get("sensitive") or isinstance(each.value, bytes)
     shown = "null " if each.rule == "required" else "" if hidden else f"'{each.value}' "
     limit = f"[{', '.join(each.limit)}]" if each.rule == "enum" else each.limit
-    must = _MUST[each.rule].format(limit=limit, what="value" if each.shape.type_name in NUMBERS else "length")
-    where = ".".join(_step(at) for at in each.path)
-    return f"Value {shown}at '{where}' failed to satisfy constraint: Member must {must}"
+    constraint = _CONSTRAINTS[each.rule].format(
+        limit=limit, what="value" if each.shape.type_name in NUMBERS else "length"
+    )
+    where = ".".join(_path_element(at) for at in each.path)
+    return f"Value {shown}at '{where}' failed to satisfy constraint: Member must {constraint}"
 
 
-def _step(at: ShapePath) -> str:
+def _path_element(at: ShapePath) -> str:
     if at.kind == "key":
         return "key"
     if at.kind == "member":

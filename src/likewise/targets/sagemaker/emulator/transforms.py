@@ -1,4 +1,4 @@
-"""Batch transform: objects of S3 through a container of their own, `.out` beside each name.
+"""Batch transform jobs: send objects in S3 to a dedicated container and store the results as `NAME.out`.
 
 Source: AWS, "Use Batch Transform to Get Inferences", and "Custom Inference Code with Batch Transform".
 """
@@ -18,10 +18,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from likewise.targets.sagemaker.emulator.account import JOBS, Account, Unreadable, split_uri
-from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, listed, now, refusal
-from likewise.targets.sagemaker.emulator.endpoints import BROKE, STARTUP_S
-from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, Unfit
+from likewise.targets.sagemaker.emulator.account import JOBS, Account, S3Unavailable, split_uri
+from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, list_page, now, validation_error
+from likewise.targets.sagemaker.emulator.endpoints import INTERNAL_ERROR, STARTUP_S
+from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, StartupFailed
 from likewise.targets.sagemaker.emulator.wire import AwsError
 
 logger = logging.getLogger(__name__)
@@ -30,20 +30,20 @@ MB = 1024 * 1024
 DEFAULTS: dict[str, Any] = {"MaxConcurrentTransforms": 1, "MaxPayloadInMB": 6, "BatchStrategy": "MULTI_RECORD"}
 STRATEGIES = {"MULTI_RECORD": "MultiRecord", "SINGLE_RECORD": "SingleRecord"}
 TIMEOUT_S, RETRIES = 600, 3
-_WORN = frozenset({429, 500, 502, 503, 504})
+_RETRIED_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 
 class JobFailed(Exception):
-    """Why a job fails."""
+    """A job has failed; the text is the FailureReason."""
 
 
 @dataclass
 class TransformJob:
-    """One, as it stands."""
+    """The current state of a job. params: of CreateTransformJob. failure: its FailureReason."""
 
     name: str
     arn: str
-    asked: RequestParams
+    params: RequestParams
     status: str = "InProgress"
     failure: str | None = None
     started: datetime | None = None
@@ -52,21 +52,27 @@ class TransformJob:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def end(self, status: str, failure: str | None = None) -> None:
-        """Done, in one way or another."""
+        """Set the final status, the failure and the end time."""
         self.status, self.failure, self.ended = status, failure, now()
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How a job cuts and sends, from the request or from the container's `/execution-parameters`."""
+class BatchSettings:
+    """How a job batches records, by the request or the container's `/execution-parameters`.
+
+    payload_bytes: the largest request.  concurrency: the number of concurrent requests.
+    """
 
     strategy: str
     payload_bytes: int
-    at_once: int
+    concurrency: int
 
 
 class Transforms:
-    """One region's.  Methods named as SageMaker's operations take and give what those do.  Thread-safe."""
+    """One region's jobs. Methods named like SageMaker operations take their parameters and return their response.
+
+    Thread-safe.
+    """
 
     def __init__(self, catalog: Catalog, fleet: Fleet) -> None:
         self._catalog = catalog
@@ -75,11 +81,11 @@ class Transforms:
         self._jobs: dict[str, TransformJob] = {}
         self._threads: list[threading.Thread] = []
 
-    def create_transform_job(self, asked: RequestParams) -> RequestParams:
-        name = asked["TransformJobName"]
+    def create_transform_job(self, params: RequestParams) -> RequestParams:
+        name = params["TransformJobName"]
         arn = self._account.arn("transform-job", name)
-        self._catalog.model(asked["ModelName"])
-        _rehearsable(asked)
+        self._catalog.model(params["ModelName"])
+        _check_supported(params)
         with self._catalog.lock:
             if name in self._jobs:
                 raise AwsError(
@@ -87,17 +93,17 @@ class Transforms:
                     "Job name must be unique within an AWS account and region, and a job with this name already "
                     f"exists ({arn})",
                 )
-            job = self._jobs[name] = TransformJob(name, arn, asked)
-            self._catalog.know(arn, asked)
+            job = self._jobs[name] = TransformJob(name, arn, params)
+            self._catalog.register(arn, params)
         thread = threading.Thread(target=self._run, args=(job,), name="likewise-rehearsal-job", daemon=True)
         self._threads.append(thread)
         thread.start()
         return {"TransformJobArn": arn}
 
-    def describe_transform_job(self, asked: RequestParams) -> RequestParams:
-        job = self._found(asked["TransformJobName"])
-        said = {
-            **{name: value for name, value in job.asked.items() if name != "Tags"},
+    def describe_transform_job(self, params: RequestParams) -> RequestParams:
+        job = self._get(params["TransformJobName"])
+        described = {
+            **{name: value for name, value in job.params.items() if name != "Tags"},
             "TransformJobArn": job.arn,
             "TransformJobStatus": job.status,
             "FailureReason": job.failure,
@@ -105,30 +111,32 @@ class Transforms:
             "TransformStartTime": job.started,
             "TransformEndTime": job.ended,
         }
-        return {name: value for name, value in said.items() if value is not None}
+        return {name: value for name, value in described.items() if value is not None}
 
-    def stop_transform_job(self, asked: RequestParams) -> None:
-        job = self._found(asked["TransformJobName"])
+    def stop_transform_job(self, params: RequestParams) -> None:
+        job = self._get(params["TransformJobName"])
         with self._catalog.lock:
             if job.status != "InProgress":
-                raise refusal(f"The request was rejected because the transform job is in status {job.status}.")
+                raise validation_error(f"The request was rejected because the transform job is in status {job.status}.")
             job.status = "Stopping"
         job.stopping.set()
 
-    def list_transform_jobs(self, asked: RequestParams) -> RequestParams:
+    def list_transform_jobs(self, params: RequestParams) -> RequestParams:
         def more(job: TransformJob) -> RequestParams:
             return {"TransformJobStatus": job.status, "LastModifiedTime": job.ended or job.created}
 
-        return listed("TransformJobSummaries", "TransformJob", self._jobs.items(), asked, more, "TransformJobStatus")
+        return list_page(
+            "TransformJobSummaries", "TransformJob", self._jobs.items(), params, more, "TransformJobStatus"
+        )
 
     def close(self) -> None:
-        """Every job is stopped, and has ended."""
+        """Stop all jobs and wait until they have ended."""
         for job in self._jobs.values():
             job.stopping.set()
         for thread in self._threads:
             thread.join()
 
-    def _found(self, name: str) -> TransformJob:
+    def _get(self, name: str) -> TransformJob:
         with self._catalog.lock:
             if name not in self._jobs:
                 raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
@@ -138,31 +146,31 @@ class Transforms:
         try:
             keys = self._keys(job)
             running = self._started(job)
-        except (JobFailed, Unreadable, Unfit) as error:
-            kind = "AlgorithmError" if isinstance(error, Unfit) else "ClientError"
+        except (JobFailed, S3Unavailable, StartupFailed) as error:
+            kind = "AlgorithmError" if isinstance(error, StartupFailed) else "ClientError"
             job.end("Failed", f"{kind}: {error}"[:1024])
             return
         job.started = now()
         try:
             self._all_objects(job, running, keys)
-        except (JobFailed, Unreadable) as error:
+        except (JobFailed, S3Unavailable) as error:
             job.end("Failed", f"ClientError: {error}"[:1024])
         except Exception:
-            logger.exception("the rehearsal broke on the job %s", job.name)
-            job.end("Failed", f"InternalServerError: {BROKE}")
+            logger.exception("internal error of the rehearsal in the job %s", job.name)
+            job.end("Failed", f"InternalServerError: {INTERNAL_ERROR}")
         else:
             job.end("Stopped" if job.stopping.is_set() else "Completed")
         finally:
             self._fleet.stop(running)
 
     def _started(self, job: TransformJob) -> Running:
-        asked = job.asked
+        params = job.params
         extra = {
-            **asked.get("Environment", {}),
+            **params.get("Environment", {}),
             "SAGEMAKER_BATCH": "true",
-            "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(asked.get("MaxPayloadInMB", DEFAULTS["MaxPayloadInMB"])),
+            "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(params.get("MaxPayloadInMB", DEFAULTS["MaxPayloadInMB"])),
         }
-        model = self._catalog.model(asked["ModelName"]).asked
+        model = self._catalog.model(params["ModelName"]).params
         what = f"container of transform job {job.name}"
         return self._fleet.start(model, what=what, group=JOBS, stream=job.name, extra=extra, wait_s=STARTUP_S)
 
@@ -174,100 +182,102 @@ class Transforms:
 
     def _all_objects(self, job: TransformJob, running: Running, keys: Sequence[str]) -> None:
         bucket, prefix = split_uri(_source(job))
-        pace, output = _pace(job.asked, running), job.asked["TransformOutput"]["S3OutputPath"].rstrip("/")
+        settings, output = _settings(job.params, running), job.params["TransformOutput"]["S3OutputPath"].rstrip("/")
         folder = prefix if prefix.endswith("/") or not prefix else prefix.rpartition("/")[0] + "/"
         failed: list[str] = []
-        for key in keys:  # one that fails leaves the others their output
+        for key in keys:  # a failed object does not affect the output of the others
             try:
-                answer = _transformed(job, running, self._account.read(f"s3://{bucket}/{key}"), pace)
+                output_body = _transformed(job, running, self._account.read(f"s3://{bucket}/{key}"), settings)
             except JobFailed as error:
                 failed.append(f"{key}: {error}")
                 continue
             if job.stopping.is_set():
                 return
-            self._account.write(f"{output}/{key.removeprefix(folder).lstrip('/')}.out", answer)
+            self._account.write(f"{output}/{key.removeprefix(folder).lstrip('/')}.out", output_body)
         if failed:
             raise JobFailed("; ".join(failed))
 
 
 def _source(job: TransformJob) -> str:
-    return str(job.asked["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
+    return str(job.params["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
 
 
-def _rehearsable(asked: RequestParams) -> None:
-    """Refuse what the rehearsal would answer otherwise than SageMaker."""
-    filters = asked.get("DataProcessing", {})
+def _check_supported(params: RequestParams) -> None:
+    """Raise AwsError for requests that the emulator would handle differently from SageMaker."""
+    filters = params.get("DataProcessing", {})
     if filters.get("JoinSource", "None") != "None" or {"InputFilter", "OutputFilter"} & filters.keys():
-        raise refusal("The rehearsal does not join or filter records (DataProcessing).")
-    source = asked["TransformInput"]["DataSource"]["S3DataSource"]
-    if source["S3DataType"] != "S3Prefix" or asked["TransformInput"].get("SplitType", "None") not in ("None", "Line"):
-        raise refusal("The rehearsal reads S3Prefix, split by Line or not at all.")
+        raise validation_error("The rehearsal does not join or filter records (DataProcessing).")
+    source = params["TransformInput"]["DataSource"]["S3DataSource"]
+    if source["S3DataType"] != "S3Prefix" or params["TransformInput"].get("SplitType", "None") not in ("None", "Line"):
+        raise validation_error("The rehearsal reads S3Prefix, split by Line or not at all.")
 
 
-def _pace(asked: RequestParams, running: Running) -> Pace:
-    told: dict[str, Any] = {}
+def _settings(params: RequestParams, running: Running) -> BatchSettings:
+    suggested: dict[str, Any] = {}
     try:
-        reply = running.ask("GET", "/execution-parameters", None, {}, timeout_s=10)
-        told = json.loads(reply.body) if reply.status == 200 else {}
+        response = running.send("GET", "/execution-parameters", None, {}, timeout_s=10)
+        suggested = json.loads(response.body) if response.status == 200 else {}
     except (OSError, http.client.HTTPException, ValueError):
-        logger.info("the container has no execution parameters")  # it need not
-    chosen = {name: asked.get(name, told.get(name, default)) for name, default in DEFAULTS.items()}
+        logger.info("the container has no execution parameters")  # they are optional
+    chosen = {name: params.get(name, suggested.get(name, default)) for name, default in DEFAULTS.items()}
     strategy = STRATEGIES.get(chosen["BatchStrategy"], chosen["BatchStrategy"])
     size = int(chosen["MaxPayloadInMB"]) or 100
-    return Pace(strategy, size * MB, int(chosen["MaxConcurrentTransforms"]) or DEFAULTS["MaxConcurrentTransforms"])
+    concurrency = int(chosen["MaxConcurrentTransforms"]) or DEFAULTS["MaxConcurrentTransforms"]
+    return BatchSettings(strategy, size * MB, concurrency)
 
 
-def _transformed(job: TransformJob, running: Running, body: bytes, pace: Pace) -> bytes:
-    asked = job.asked
-    if asked["TransformInput"].get("CompressionType") == "Gzip":
+def _transformed(job: TransformJob, running: Running, body: bytes, settings: BatchSettings) -> bytes:
+    params = job.params
+    if params["TransformInput"].get("CompressionType") == "Gzip":
         body = gzip.decompress(body)
-    pieces = list(_pieces(body, asked["TransformInput"].get("SplitType", "None"), pace))
-    with ThreadPoolExecutor(pace.at_once) as pool:
-        answers = list(pool.map(partial(_answer, job, running), pieces))
-    line = asked["TransformOutput"].get("AssembleWith", "None") == "Line"
-    return b"".join(answer if not line or answer.endswith(b"\n") else answer + b"\n" for answer in answers)
+    payloads = list(_payloads(body, params["TransformInput"].get("SplitType", "None"), settings))
+    with ThreadPoolExecutor(settings.concurrency) as pool:
+        results = list(pool.map(partial(_invoke, job, running), payloads))
+    line = params["TransformOutput"].get("AssembleWith", "None") == "Line"
+    return b"".join(result if not line or result.endswith(b"\n") else result + b"\n" for result in results)
 
 
-def _pieces(body: bytes, split: str, pace: Pace) -> Iterator[bytes]:
-    """The requests that an object makes: the whole of it, a line, or as many lines as a payload holds."""
+def _payloads(body: bytes, split: str, settings: BatchSettings) -> Iterator[bytes]:
+    """Split an object into payloads: the entire object, one line each, or as many lines as fit."""
     records: Sequence[bytes] = (
         [body] if split == "None" else [each for each in body.splitlines(keepends=True) if each.strip()]
     )
-    held: list[bytes] = []
+    batch: list[bytes] = []
     size = 0
     for record in records:
-        if len(record) > pace.payload_bytes:
+        if len(record) > settings.payload_bytes:
             raise JobFailed(f"A record of {len(record)} bytes is larger than MaxPayloadInMB")
-        if held and (pace.strategy == "SingleRecord" or size + len(record) > pace.payload_bytes):
-            yield b"".join(held)
-            held, size = [], 0
-        held.append(record)
+        if batch and (settings.strategy == "SingleRecord" or size + len(record) > settings.payload_bytes):
+            yield b"".join(batch)
+            batch, size = [], 0
+        batch.append(record)
         size += len(record)
-    if held:
-        yield b"".join(held)
+    if batch:
+        yield b"".join(batch)
 
 
-def _answer(job: TransformJob, running: Running, piece: bytes) -> bytes:
-    """The container's answer; JobFailed after as many tries as the job allows."""
-    asked, client = job.asked, job.asked.get("ModelClientConfig", {})
+def _invoke(job: TransformJob, running: Running, payload: bytes) -> bytes:
+    """The container's response to a payload; JobFailed after as many attempts as the job allows."""
+    params, client = job.params, job.params.get("ModelClientConfig", {})
     headers = {
-        "Content-Type": asked["TransformInput"].get("ContentType", "application/octet-stream"),
-        "Accept": asked["TransformOutput"].get("Accept", "*/*"),
+        "Content-Type": params["TransformInput"].get("ContentType", "application/octet-stream"),
+        "Accept": params["TransformOutput"].get("Accept", "*/*"),
     }
-    tries, said = 1 + client.get("InvocationsMaxRetries", RETRIES), ""
-    for number in range(tries):
+    attempts, problem = 1 + client.get("InvocationsMaxRetries", RETRIES), ""
+    for number in range(attempts):
         if job.stopping.is_set():
             return b""
         try:
             timeout_s = client.get("InvocationsTimeoutInSeconds", TIMEOUT_S)
-            reply = running.ask("POST", "/invocations", piece, headers, timeout_s=timeout_s)
+            response = running.send("POST", "/invocations", payload, headers, timeout_s=timeout_s)
         except (OSError, http.client.HTTPException) as error:
-            said = str(error)
+            problem = str(error)
         else:
-            if reply.status // 100 == 2:
-                return reply.body
-            said = f"Bad HTTP status returned from invoke: {reply.status}: {reply.body.decode(errors='replace')}"
-            if reply.status not in _WORN:
+            if response.status // 100 == 2:
+                return response.body
+            text = response.body.decode(errors="replace")
+            problem = f"Bad HTTP status returned from invoke: {response.status}: {text}"
+            if response.status not in _RETRIED_STATUSES:
                 break
         time.sleep(min(1.0, 0.1 * 2**number))
-    raise JobFailed(f"See job logs for more information. {said}")
+    raise JobFailed(f"See job logs for more information. {problem}")

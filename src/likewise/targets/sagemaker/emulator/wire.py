@@ -1,4 +1,4 @@
-"""SageMaker's two wires: JSON 1.1 for the control plane, REST for the runtime; requests in, answers and errors out.
+"""SageMaker's protocols: JSON 1.1 for the control plane, REST for the runtime. Parses requests and builds responses.
 
 Source: the protocols of botocore's service models `sagemaker` (`json`, 1.1) and `sagemaker-runtime` (`rest-json`).
 """
@@ -24,7 +24,7 @@ _SCOPE = re.compile(r"Credential=[^/]+/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/
 
 
 class AwsError(Exception):
-    """An error as the service answers it; `members` are those that its shape has besides the message."""
+    """An error response of the service; `members`: members of its shape other than the message."""
 
     def __init__(self, code: str, message: str, *, status: int = 400, **members: object) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class AwsError(Exception):
 
 @dataclass(frozen=True)
 class AwsRequest:
-    """One request to SageMaker, by botocore's model."""
+    """One request to SageMaker, with the names and types of botocore's model."""
 
     service: str
     operation: str
@@ -44,38 +44,38 @@ class AwsRequest:
 
 
 def scope(request: Request) -> tuple[str, str]:
-    """(`service`, `region`) that the caller signed for; empty where nothing is signed."""
-    found = _SCOPE.search(request.headers.get("Authorization", ""))
-    return (found["service"], found["region"]) if found else ("", "")
+    """(`service`, `region`) that the request is signed for; empty strings if it is not signed."""
+    match = _SCOPE.search(request.headers.get("Authorization", ""))
+    return (match["service"], match["region"]) if match else ("", "")
 
 
 def invalid(service_name: str, message: str) -> AwsError:
-    """A request that the service refuses; the runtime has a name of its own for it."""
+    """The validation error of a service; the runtime uses another code than the control plane."""
     return AwsError("ValidationError" if service_name == RUNTIME else "ValidationException", message)
 
 
 def read_request(request: Request) -> AwsRequest:
-    """The operation and its parameters, checked.  Raises AwsError."""
-    asked = _control(request) if "X-Amz-Target" in request.headers else _runtime(request)
-    shape = service_model(asked.service).operation_model(asked.operation).input_shape
-    if (problem := problems(asked.params, shape)) is not None:
-        raise invalid(asked.service, problem)
-    return asked
+    """The operation and its validated parameters.  Raises AwsError."""
+    aws_request = _control(request) if "X-Amz-Target" in request.headers else _runtime(request)
+    shape = service_model(aws_request.service).operation_model(aws_request.operation).input_shape
+    if (problem := problems(aws_request.params, shape)) is not None:
+        raise invalid(aws_request.service, problem)
+    return aws_request
 
 
-def answer(asked: AwsRequest, output: Mapping[str, Any] | None) -> Response:
-    """The answer of an operation of the control plane; AssertionError where it is not as botocore's model has it."""
-    shape = service_model(asked.service).operation_model(asked.operation).output_shape
+def control_response(aws_request: AwsRequest, output: Mapping[str, Any] | None) -> Response:
+    """The response of a control plane operation; AssertionError if `output` does not match botocore's model."""
+    shape = service_model(aws_request.service).operation_model(aws_request.operation).output_shape
     if shape is None:
         return _json(200, None)
-    said = dict(output or {})
-    problem = problems(said, shape)
-    assert problem is None, f"{asked.operation}: {problem}"  # noqa: S101  ours to hold, not the caller's
-    return _json(200, said)
+    members = dict(output or {})
+    problem = problems(members, shape)
+    assert problem is None, f"{aws_request.operation}: {problem}"  # noqa: S101  a defect of the emulator
+    return _json(200, members)
 
 
-def error_answer(error: AwsError) -> Response:
-    """As both protocols have errors: the code in the body and in a header."""
+def error_response(error: AwsError) -> Response:
+    """An error response for both protocols: the code is in the body and in a header."""
     body = {"__type": error.code, "message": error.message, "Message": error.message, **error.members}
     response = _json(error.status, body)
     response.headers["x-amzn-errortype"] = error.code
@@ -83,14 +83,14 @@ def error_answer(error: AwsError) -> Response:
 
 
 def _json(status: int, body: object) -> Response:
-    data = b"" if body is None else json.dumps(body, default=_seconds).encode()
+    data = b"" if body is None else json.dumps(body, default=_timestamp).encode()
     response = Response(data, status, content_type="application/x-amz-json-1.1")
     response.headers["x-amzn-requestid"] = str(uuid4())
     return response
 
 
-def _seconds(value: object) -> float:
-    assert isinstance(value, datetime)  # noqa: S101  nothing else stands in an answer
+def _timestamp(value: object) -> float:
+    assert isinstance(value, datetime)  # noqa: S101  responses contain no other type that JSON lacks
     return value.timestamp()
 
 
@@ -101,9 +101,9 @@ def _control(request: Request) -> AwsRequest:
     try:
         params = json.loads(request.get_data() or b"{}")
     except ValueError as error:
-        raise AwsError("SerializationException", f"the body is no JSON: {error}") from error
+        raise AwsError("SerializationException", f"the body is not valid JSON: {error}") from error
     if not isinstance(params, dict):
-        raise AwsError("SerializationException", "the body is no JSON object")
+        raise AwsError("SerializationException", "the body is not a JSON object")
     return AwsRequest(CONTROL, operation, params)
 
 
@@ -112,21 +112,21 @@ def _runtime(request: Request) -> AwsRequest:
     for name in model.operation_names:
         http = model.operation_model(name).http
         pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(http["requestUri"]))
-        found = re.fullmatch(pattern, request.path)
-        if found and request.method == http["method"]:
+        match = re.fullmatch(pattern, request.path)
+        if match and request.method == http["method"]:
             shape = model.operation_model(name).input_shape
-            return AwsRequest(RUNTIME, name, _from_rest(request, shape, found.groupdict()))
+            return AwsRequest(RUNTIME, name, _from_rest(request, shape, match.groupdict()))
     raise AwsError("UnknownOperationException", f"SageMaker has nothing at {request.method} {request.path}", status=404)
 
 
 def _from_rest(request: Request, shape: Any, in_path: Mapping[str, str]) -> dict[str, Any]:
     params: dict[str, Any] = {}
     for name, member in shape.members.items():
-        place, wire_name = member.serialization.get("location"), member.serialization.get("name", name)
-        if place == "uri":
+        location, wire_name = member.serialization.get("location"), member.serialization.get("name", name)
+        if location == "uri":
             params[name] = unquote(in_path[wire_name])
-        elif place == "header" and (said := request.headers.get(wire_name)) is not None:
-            params[name] = int(said) if member.type_name == "integer" and said.isdecimal() else said
+        elif location == "header" and (value := request.headers.get(wire_name)) is not None:
+            params[name] = int(value) if member.type_name == "integer" and value.isdecimal() else value
         elif name == shape.serialization.get("payload"):
             params[name] = request.get_data()
     return params
