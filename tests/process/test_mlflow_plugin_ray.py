@@ -106,13 +106,13 @@ def test_commands_of_the_readme(home: Path, ray_cluster: RayCluster) -> None:
     shown = mlflow_deployments("get", *target, *name)
     assert f"url: {ray_cluster.url}/times" in shown
     assert "state: ready" in shown
-    assert "about: 1 of 1 replicas run" in shown
+    assert "about: 1 of 1 replicas are running" in shown
     body = home / "body.json"
     body.write_text(FRAME.to_json())
     predict = ("predict", *target, *name, "--input-path", str(body))
     assert json.loads(mlflow_deployments(*predict)) == {"n": {"0": 10, "1": 20}}
     assert "times is updated" in mlflow_deployments("update", *target, *name, "-C", "num_replicas=2")
-    assert "about: 2 of 2 replicas run" in mlflow_deployments("get", *target, *name)
+    assert "about: 2 of 2 replicas are running" in mlflow_deployments("get", *target, *name)
     mlflow_deployments("update", *target, *name, "-m", "models:/times/2", "-C", "num_replicas=1")
     mlflow_deployments(*predict, "--output-path", str(home / "out.json"))
     assert json.loads((home / "out.json").read_text()) == {"n": {"0": 100, "1": 200}}
@@ -133,7 +133,7 @@ def test_python_code_of_the_readme_through_the_client_port(home: Path, ray_clust
     pd.testing.assert_frame_equal(local.predict(deployment_name="times", df=np.array([1, 2])), expected)
     local.update_deployment(name="times", config={"num_replicas": 1})
     for client in (remote, local):
-        assert client.get_deployment(name="times")["about"] == "1 of 1 replicas run"
+        assert client.get_deployment(name="times")["about"] == "1 of 1 replicas are running"
         assert [each["name"] for each in client.list_deployments()] == ["times"]
         with pytest.raises(MlflowException) as conflict:
             client.create_deployment(name="times", model_uri="models:/times/1")

@@ -116,7 +116,7 @@ class RayTarget:
         if reported["status"] == "UNHEALTHY" and ready:  # Serve also reports this if it cannot place one replica
             state = "degraded"
         details = {key: reported[key] for key in ("status", "message", "replicas")}
-        about = f"{ready} of {reported['target']} replicas run"
+        about = f"{ready} of {reported['target']} replicas are running"
         if canary := record.get("canary"):
             state = "updating" if state == "ready" else state
             details["canary"] = {"bundle": _bundle_of(canary), **{k: canary[k] for k in ("share", "seen", "at")}}
