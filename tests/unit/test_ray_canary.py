@@ -26,10 +26,10 @@ SECONDS = st.floats(1e-4, 100)
 
 
 def stats(good: int, failed: int = 0, seconds: float = 0.05) -> VersionStats:
-    made = VersionStats(failed=failed)
+    result = VersionStats(failed=failed)
     for _ in range(good):
-        made.add(seconds)
-    return made
+        result.add(seconds)
+    return result
 
 
 @given(st.integers(1, 5000), st.data())
@@ -42,29 +42,31 @@ def test_bounds_enclose_the_observed_fraction(of: int, data: st.DataObject) -> N
         assert lower_bound(hits + 1, of) >= low
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.5])
-def test_bounds_checked_after_every_request_are_rarely_wrong(share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.01, 0.05, 0.5])
+def test_bounds_checked_after_every_request_are_rarely_wrong(fraction: float) -> None:
     """The true fraction leaves its bounds at any time in at most ALPHA of the runs."""
     source, wrong, runs = random.Random(7), 0, 400
     for _ in range(runs):
         hits = 0
         for of in range(1, 201):
-            hits += source.random() < share
-            if lower_bound(hits, of) > share:
+            hits += source.random() < fraction
+            if lower_bound(hits, of) > fraction:
                 wrong += 1
                 break
     assert wrong <= ALPHA * runs
 
 
 @given(st.lists(SECONDS, min_size=1, max_size=200), st.floats(0.01, 1), SECONDS)
-def test_times_are_accurate_to_ten_percent(times: list[float], share: float, limit: float) -> None:
-    made = VersionStats()
+def test_times_are_accurate_to_ten_percent(times: list[float], fraction: float, limit: float) -> None:
+    histogram = VersionStats()
     for each in times:
-        made.add(each)
-    exact = sorted(times)[max(0, -int(-share * len(times) // 1) - 1)]
-    assert exact * 0.999 <= made.quantile(share) <= exact * 1.11
+        histogram.add(each)
+    exact = sorted(times)[max(0, -int(-fraction * len(times) // 1) - 1)]
+    assert exact * 0.999 <= histogram.quantile(fraction) <= exact * 1.11
     assert (
-        sum(each > limit * 1.11 for each in times) <= made.beyond(limit) <= sum(each >= limit * 0.999 for each in times)
+        sum(each > limit * 1.11 for each in times)
+        <= histogram.beyond(limit)
+        <= sum(each >= limit * 0.999 for each in times)
     )
 
 
@@ -72,10 +74,10 @@ def test_times_are_accurate_to_ten_percent(times: list[float], share: float, lim
 def test_statistics_of_replicas_are_summed(parts: list[tuple[list[float], int, int]]) -> None:
     parts_stats = []
     for times, failed, late in parts:
-        made = VersionStats(failed=failed + late, late=late)
+        replica = VersionStats(failed=failed + late, late=late)
         for each in times:
-            made.add(each)
-        parts_stats.append(made)
+            replica.add(each)
+        parts_stats.append(replica)
     total = VersionStats.sum(each.as_dict() for each in parts_stats)
     assert total.judged == sum(each.judged for each in parts_stats)
     assert total.times == VersionStats.sum([total.as_dict()]).times

@@ -200,7 +200,7 @@ def test_url_of_a_deployment() -> None:
 
 
 async def echo(request: Request) -> JSONResponse:
-    return JSONResponse([request.method, request.url.path], headers={"X-Request-Id": "ours"})
+    return JSONResponse([request.method, request.url.path], headers={"X-Request-Id": "from-likewise"})
 
 
 async def _check_prefix(prefix: str) -> None:

@@ -22,7 +22,7 @@ def needed(options: RayOptions) -> str:
 def capacity_findings(options: RayOptions, cluster: Mapping[str, Any], replicas: int) -> list[Finding]:
     """The resources that the cluster lacks for `replicas` more replicas, and notes on the addresses of Serve's proxies.
 
-    cluster: the result of the agent's action `look`.
+    cluster: the result of the agent's action `look` (`inspection.cluster_info`).
     """
     findings = []
     for name, amount in options.resources().items():

@@ -29,9 +29,9 @@ def arrow_array(results: Sequence[Result], kind: Any, on_error: str) -> Any:
     A row without a prediction is null if `on_error` is `null`, else its error is raised.
     """
     pairs = _pairs(results, kind)
-    refused = next((error for _, error in pairs if error is not None), None)
-    if refused is not None and on_error != "null":
-        raise refused
+    first_error = next((error for _, error in pairs if error is not None), None)
+    if first_error is not None and on_error != "null":
+        raise first_error
     return need("pyarrow", extra="batch").array([value for value, _ in pairs], kind)
 
 
