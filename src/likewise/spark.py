@@ -8,7 +8,7 @@ from typing import Any
 
 from likewise.api import Bundle, bundle_of
 from likewise.core.items import NO_PARAMS
-from likewise.targets.spark.udf import OnError, Placed, column_udf, extended, place
+from likewise.targets.spark.udf import OnError, PlacedModel, column_udf, place_model, with_predictions
 
 __all__ = ["score_frame", "udf"]
 
@@ -25,17 +25,17 @@ def udf(
     on_error: OnError = "raise",
     ship: bool | None = None,
 ) -> Callable[..., Any]:
-    """A UDF in the place of `mlflow.pyfunc.spark_udf(spark, model_uri, result_type)`.
+    """A UDF that replaces `mlflow.pyfunc.spark_udf(spark, model_uri, result_type)`.
 
-    It is called with columns in the order of the model's signature, with one `struct` of columns by their names, or
-    with nothing (the signature's columns by their names), and gives one prediction a row.
+    Call it with columns in the order of the model's signature, with one `struct` whose fields are matched by name, or
+    without arguments (the signature's columns, by name).  It returns one prediction per row.
 
-    model: a bundle's folder, an open bundle, or any MLflow model URI.  result_type: a type of Spark's or its DDL, by
-    the rules of `spark_udf`: of a record the leftmost column of that type, `array<…>` all of them, `struct<…>` by
-    name; by default what the signature declares, else `string`.  on_error: a row without an answer fails the query, or
-    is null.  ship: whether bundle and environment are sent to the executors; by default unless Spark runs in this
-    machine's own processes.
-    Raises WrongUsage, MissingExtra, EngineUnavailable, CodeNotTrusted, and what `likewise.find` does.
+    model: a bundle's folder, an open bundle, or any MLflow model URI.  result_type: a Spark type or its DDL, by the
+    rules of `spark_udf`: the leftmost column of that type in a record, `array<…>` for all of them, `struct<…>` by name;
+    by default what the signature declares, else `string`.  on_error: whether a row without a prediction fails the query
+    (`raise`) or is null.  ship: whether the bundle and the environment are sent to the executors; by default unless
+    Spark runs in local processes.
+    Raises WrongUsage, MissingExtra, EngineUnavailable, CodeNotTrusted, and what `likewise.find` raises.
     """
     placed = _placed(spark, model, engine, precision, trust, ship)
     return column_udf(placed, result_type, params or NO_PARAMS, on_error)
@@ -56,16 +56,16 @@ def score_frame(
 ) -> Any:
     """`frame`, batch or streaming, with the columns `name` and `error` (code, cause, remedy) added.
 
-    One of the two is null in every row: a bad row costs nobody else's answer.  column: which of the frame's columns
-    feeds which of the model's, `{"review": "text"}`; the others as in `udf`.
-    Raises InputInvalid (a column is missing or its name is taken), and what `udf` does.
+    One of the two is null in every row: a bad row does not affect other rows.  column: maps columns of the frame to
+    columns of the model, `{"review": "text"}`; the other parameters are those of `udf`.
+    Raises InputInvalid (a column is missing or its name is taken), and what `udf` raises.
     """
     placed = _placed(frame.sparkSession, model, engine, precision, trust, ship)
-    return extended(frame, placed, result_type, params or NO_PARAMS, column or {}, name)
+    return with_predictions(frame, placed, result_type, params or NO_PARAMS, column or {}, name)
 
 
 def _placed(
     spark: Any, model: str | Path | Bundle, engine: str | None, precision: str | None, trust: bool, ship: bool | None
-) -> Placed:
-    found = bundle_of(model, trust)
-    return place(spark, found, found.spec(engine, precision), ship)
+) -> PlacedModel:
+    bundle = bundle_of(model, trust)
+    return place_model(spark, bundle, bundle.spec(engine, precision), ship)

@@ -1,4 +1,4 @@
-"""What the README of mlflow-ray-serve 0.2.0 shows, with our package in its place, on a real cluster."""
+"""The examples in the README of mlflow-ray-serve 0.2.0, run with Likewise as a replacement, on a real cluster."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
 
 MLFLOW = [sys.executable, "-m", "mlflow", "deployments"]
-THERE = ("-t", "ray-serve")
+TARGET = ("-t", "ray-serve")
 FRAME = pd.DataFrame({"n": [1, 2]})
 SMALL = {"ray_actor_options": '{"num_cpus": 0.2}', "graceful_shutdown_wait_loop_s": "0.2"}
 MODEL = """
@@ -37,20 +37,20 @@ class Times(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Times())
 """
-OTHERS = """
+OTHER_APPLICATION = """
 import sys, ray
 from ray import serve
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.1})
 class Other:
     def __call__(self):
-        return "somebody else's"
+        return "from another application"
 
-ray.init(address=sys.argv[1], namespace="theirs", logging_level="ERROR")
-serve.run(Other.bind(), name="theirs", route_prefix="/theirs")
+ray.init(address=sys.argv[1], namespace="other", logging_level="ERROR")
+serve.run(Other.bind(), name="other", route_prefix="/other")
 print("running", flush=True)
 sys.stdin.read()
-serve.delete("theirs")
+serve.delete("other")
 """
 
 
@@ -77,7 +77,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, ray_cluster: RayCluster, store: str) -> Iterator[Path]:
-    """A user of their own, whose cluster this is; what they leave deployed is taken down."""
+    """The folders of a separate user of this cluster; remaining deployments are deleted at the end."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ray_cluster.caller_env, "MLFLOW_TRACKING_URI": store}.items():
@@ -91,92 +91,92 @@ def home(tmp_path_factory: pytest.TempPathFactory, ray_cluster: RayCluster, stor
 
 
 def mlflow_deployments(*words: str) -> str:
-    """What `mlflow deployments WORDS` prints, in this process."""
+    """The output of `mlflow deployments WORDS`, run in this process."""
     done = CliRunner().invoke(commands, words, catch_exceptions=False)
     assert done.exit_code == 0, done.stderr
     return done.stdout
 
 
-def test_the_readmes_commands(home: Path, ray_cluster: RayCluster) -> None:
-    there, name = THERE, ("--name", "times")
+def test_commands_of_the_readme(home: Path, ray_cluster: RayCluster) -> None:
+    target, name = TARGET, ("--name", "times")
     options = [word for key, value in {"num_replicas": "1", **SMALL}.items() for word in ("-C", f"{key}={value}")]
-    made = run([*MLFLOW, "create", *there, "-m", "models:/times/1", *name, *options]).stdout
-    assert "python_function deployment times is created" in made
-    assert "'name': 'times'" in mlflow_deployments("list", *there)
-    shown = mlflow_deployments("get", *there, *name)
+    created = run([*MLFLOW, "create", *target, "-m", "models:/times/1", *name, *options]).stdout
+    assert "python_function deployment times is created" in created
+    assert "'name': 'times'" in mlflow_deployments("list", *target)
+    shown = mlflow_deployments("get", *target, *name)
     assert f"url: {ray_cluster.url}/times" in shown
     assert "state: ready" in shown
-    assert "about: 1 of 1 replicas run" in shown
+    assert "about: 1 of 1 replicas are running" in shown
     body = home / "body.json"
     body.write_text(FRAME.to_json())
-    predict = ("predict", *there, *name, "--input-path", str(body))
+    predict = ("predict", *target, *name, "--input-path", str(body))
     assert json.loads(mlflow_deployments(*predict)) == {"n": {"0": 10, "1": 20}}
-    assert "times is updated" in mlflow_deployments("update", *there, *name, "-C", "num_replicas=2")
-    assert "about: 2 of 2 replicas run" in mlflow_deployments("get", *there, *name)
-    mlflow_deployments("update", *there, *name, "-m", "models:/times/2", "-C", "num_replicas=1")
+    assert "times is updated" in mlflow_deployments("update", *target, *name, "-C", "num_replicas=2")
+    assert "about: 2 of 2 replicas are running" in mlflow_deployments("get", *target, *name)
+    mlflow_deployments("update", *target, *name, "-m", "models:/times/2", "-C", "num_replicas=1")
     mlflow_deployments(*predict, "--output-path", str(home / "out.json"))
     assert json.loads((home / "out.json").read_text()) == {"n": {"0": 100, "1": 200}}
-    posted = httpx.post(f"{ray_cluster.url}/times", json=FRAME.to_json())  # as its users wrote it
+    posted = httpx.post(f"{ray_cluster.url}/times", json=FRAME.to_json())  # as users of that package send it
     assert posted.json() == [{"n": 100}, {"n": 200}]
-    assert "times is deleted" in mlflow_deployments("delete", *there, *name)
-    assert "times" not in mlflow_deployments("list", *there)
-    assert "num_replicas" in mlflow_deployments("help", *there)
+    assert "times is deleted" in mlflow_deployments("delete", *target, *name)
+    assert "times" not in mlflow_deployments("list", *target)
+    assert "num_replicas" in mlflow_deployments("help", *target)
 
 
-def test_the_readmes_python_by_the_client_port(home: Path, ray_cluster: RayCluster) -> None:
-    far, near = get_deploy_client(f"ray-serve://{ray_cluster.client}"), get_deploy_client("ray-serve")
-    made = far.create_deployment(name="times", model_uri="models:/times/1", config={"num_replicas": 2, **SMALL})
-    assert (made["name"], made["flavor"], made["config"]["num_replicas"]) == ("times", "python_function", 2)
+def test_python_code_of_the_readme_through_the_client_port(home: Path, ray_cluster: RayCluster) -> None:
+    remote, local = get_deploy_client(f"ray-serve://{ray_cluster.client}"), get_deploy_client("ray-serve")
+    created = remote.create_deployment(name="times", model_uri="models:/times/1", config={"num_replicas": 2, **SMALL})
+    assert (created["name"], created["flavor"], created["config"]["num_replicas"]) == ("times", "python_function", 2)
     expected = pd.DataFrame({"n": [10, 20]})
-    for given in (FRAME, FRAME.to_json(), FRAME.to_json(orient="records"), '{"inputs": {"n": [1, 2]}}'):
-        pd.testing.assert_frame_equal(far.predict(name="times", df=given), expected)
-    pd.testing.assert_frame_equal(near.predict(deployment_name="times", df=np.array([1, 2])), expected)
-    near.update_deployment(name="times", config={"num_replicas": 1})
-    for client in (far, near):
-        assert client.get_deployment(name="times")["about"] == "1 of 1 replicas run"
+    for data in (FRAME, FRAME.to_json(), FRAME.to_json(orient="records"), '{"inputs": {"n": [1, 2]}}'):
+        pd.testing.assert_frame_equal(remote.predict(name="times", df=data), expected)
+    pd.testing.assert_frame_equal(local.predict(deployment_name="times", df=np.array([1, 2])), expected)
+    local.update_deployment(name="times", config={"num_replicas": 1})
+    for client in (remote, local):
+        assert client.get_deployment(name="times")["about"] == "1 of 1 replicas are running"
         assert [each["name"] for each in client.list_deployments()] == ["times"]
-        with pytest.raises(MlflowException) as taken:
+        with pytest.raises(MlflowException) as conflict:
             client.create_deployment(name="times", model_uri="models:/times/1")
-        assert taken.value.error_code == "RESOURCE_ALREADY_EXISTS"
-    for client in (far, near, far):
+        assert conflict.value.error_code == "RESOURCE_ALREADY_EXISTS"
+    for client in (remote, local, remote):
         client.delete_deployment(name="times")
-    with pytest.raises(MlflowException) as gone:
-        far.get_deployment(name="times")
-    assert gone.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+    with pytest.raises(MlflowException) as missing:
+        remote.get_deployment(name="times")
+    assert missing.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
-def test_what_others_run_is_listed_and_left_alone(home: Path, ray_cluster: RayCluster) -> None:
-    command, pipe = [sys.executable, "-c", OTHERS, ray_cluster.address], subprocess.PIPE
+def test_other_applications_are_listed_and_not_modified(home: Path, ray_cluster: RayCluster) -> None:
+    command, pipe = [sys.executable, "-c", OTHER_APPLICATION, ray_cluster.address], subprocess.PIPE
     plugin = get_deploy_client("ray-serve")
-    theirs = {"name": "theirs", "flavor": None, "url": f"{ray_cluster.url}/theirs"}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as others:
-        assert others.stdout is not None
-        assert others.stdout.readline() == "running\n"
-        assert plugin.list_deployments() == [theirs]
-        assert plugin.get_deployment("theirs") == theirs
-        with pytest.raises(MlflowException, match="not deployed 'theirs'") as refused:
-            plugin.delete_deployment("theirs")
-        assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
-        assert httpx.get(f"{ray_cluster.url}/theirs").text == "somebody else's"
-    assert others.returncode == 0
+    other = {"name": "other", "flavor": None, "url": f"{ray_cluster.url}/other"}
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        assert plugin.list_deployments() == [other]
+        assert plugin.get_deployment("other") == other
+        with pytest.raises(MlflowException, match="not deployed 'other'") as rejected:
+            plugin.delete_deployment("other")
+        assert rejected.value.error_code == "INVALID_PARAMETER_VALUE"
+        assert httpx.get(f"{ray_cluster.url}/other").text == "from another application"
+    assert process.returncode == 0
     assert plugin.list_deployments() == []
 
 
-def test_wrong_options_and_no_cluster_are_mlflows_errors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_options_and_missing_cluster_raise_mlflow_errors(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = get_deploy_client("ray-serve")
     with pytest.raises(MlflowException, match="num_replicas") as typo:
         plugin.create_deployment("times", "models:/times/1", config={"num_replica": 1})
     assert typo.value.error_code == "INVALID_PARAMETER_VALUE"
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
-    with pytest.raises(MlflowException, match=r"nothing answers at 127\.0\.0\.1:9"):
-        mlflow_deployments("list", *THERE)
-    with pytest.raises(MlflowException, match="ray start --head") as nobody:
+    with pytest.raises(MlflowException, match=r"nothing is listening at 127\.0\.0\.1:9"):
+        mlflow_deployments("list", *TARGET)
+    with pytest.raises(MlflowException, match="ray start --head") as unavailable:
         plugin.list_deployments()
-    assert nobody.value.error_code == "TEMPORARILY_UNAVAILABLE"
+    assert unavailable.value.error_code == "TEMPORARILY_UNAVAILABLE"
 
 
-def test_run_local_answers_in_the_foreground(home: Path) -> None:
-    command = [*MLFLOW, "run-local", *THERE, "-m", "models:/times/1", "--name", "here", "-C", "port=0"]
+def test_run_local_serves_in_the_foreground(home: Path) -> None:
+    command = [*MLFLOW, "run-local", *TARGET, "-m", "models:/times/1", "--name", "here", "-C", "port=0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as service:
         try:
             assert service.stdout is not None

@@ -1,4 +1,4 @@
-"""Bad rows of every kind, one in a hundred each: on Spark the same ones fail, with the same reasons, as locally."""
+"""Bad rows of every kind, one in a hundred each: the same rows fail on Spark as locally, with the same errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 ROWS = 200
 MEGABYTE = b"x" * 1_000_000
-# by the row's number modulo 100: the text as bytes in CSV and Parquet, and as JSON writes it
+# row number modulo 100 to the text as bytes in CSV and Parquet, and as JSON
 KINDS: dict[int, tuple[bytes | None, bytes]] = {
     3: (None, b"null"),
     17: (b"caf\xe9 \xff", b'"caf\xe9 \xff"'),
@@ -31,7 +31,7 @@ KINDS: dict[int, tuple[bytes | None, bytes]] = {
     90: (b"poison", b'"poison"'),
 }
 NO_TEXT = {17: "ROW_REFUSED", 31: "ROW_REFUSED"}
-# a compiled classifier refuses null and reads every text; the model of code answers null and raises on poison
+# a compiled classifier rejects null and accepts every text; the Python model accepts null and raises on poison
 CODES = {"text_model": NO_TEXT | {3: "ROW_REFUSED"}, "code_model": NO_TEXT | {90: "MODEL_RAISED"}}
 SUFFIXES = ["csv", "jsonl", "parquet"]
 
@@ -53,12 +53,12 @@ def write(path: Path) -> Path:
 
 
 def expected(suffix: str, model: str) -> dict[int, str]:
-    """The code of each row that fails; a CSV has no null, only empty text."""
+    """The error code of each failing row; a CSV has no null, only empty text."""
     codes = {kind: code for kind, code in CODES[model].items() if KINDS[kind][0] is not None or suffix != "csv"}
     return {row: codes[row % 100] for row in range(ROWS) if row % 100 in codes}
 
 
-def everything(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
+def output_of(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
     (part,) = folder.glob("part-*")
     rows = pq.read_table(part) if part.suffix == ".parquet" else part.read_bytes()
     return rows, pq.read_table(folder / "_quarantine.parquet").to_pylist()
@@ -67,36 +67,36 @@ def everything(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
 @pytest.mark.usefixtures("spark")
 @pytest.mark.parametrize("model", CODES)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_job_quarantines_what_the_local_runner_does(
+def test_job_quarantines_the_same_rows_as_the_local_runner(
     request: pytest.FixtureRequest, tmp_path: Path, suffix: str, model: str
 ) -> None:
     source = write(tmp_path / f"in.{suffix}")
     failed = expected(suffix, model)
-    found = {}
+    outputs = {}
     for runner in ("local", "spark"):
         options = ScoreOptions(runner=runner, window=64)
         report = api.score(request.getfixturevalue(model), source, tmp_path / runner, options=options)
         assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (ROWS, ROWS - len(failed), len(failed))
-        found[runner] = everything(tmp_path / runner)
-        assert {row["row"] - 1: row["code"] for row in found[runner][1]} == failed
-    assert found["spark"][1] == found["local"][1]
-    assert found["spark"][0] == found["local"][0]
+        outputs[runner] = output_of(tmp_path / runner)
+        assert {row["row"] - 1: row["code"] for row in outputs[runner][1]} == failed
+    assert outputs["spark"][1] == outputs["local"][1]
+    assert outputs["spark"][0] == outputs["local"][0]
 
 
 @pytest.mark.parametrize("model", CODES)
-def test_a_frame_says_of_each_row_what_the_local_runner_does(
+def test_frame_gives_the_same_result_per_row_as_the_local_runner(
     request: pytest.FixtureRequest, spark: Any, tmp_path: Path, model: str
 ) -> None:
-    """Spark's own reader of Parquet hands invalid bytes on as they are."""
+    """Spark's own Parquet reader passes invalid bytes on unchanged."""
     bundle = request.getfixturevalue(model)
     source = write(tmp_path / "in.parquet")
     scored = likewise.spark.score_frame(spark.read.parquet(str(source)), bundle, result_type="string")
-    found = {row["id"]: row for row in scored.select("id", "predictions", "error").collect()}
-    assert found.keys() == set(range(ROWS))
+    rows = {row["id"]: row for row in scored.select("id", "predictions", "error").collect()}
+    assert rows.keys() == set(range(ROWS))
     failed = expected("parquet", model)
-    assert {row: each["error"]["code"] for row, each in found.items() if each["error"]} == failed
-    sound = [row for row in range(ROWS) if row not in failed]
-    every = texts()
-    given = [every[row] for row in sound]
-    answers = predicted(bundle, [None if text is None else text.decode() for text in given])
-    assert [found[row]["predictions"] for row in sound] == answers
+    assert {row: each["error"]["code"] for row, each in rows.items() if each["error"]} == failed
+    valid = [row for row in range(ROWS) if row not in failed]
+    all_texts = texts()
+    valid_texts = [all_texts[row] for row in valid]
+    expected_predictions = predicted(bundle, [None if text is None else text.decode() for text in valid_texts])
+    assert [rows[row]["predictions"] for row in valid] == expected_predictions

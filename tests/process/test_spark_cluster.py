@@ -1,4 +1,4 @@
-"""A standalone cluster whose executors know nothing of Likewise: the same answers, whatever is killed on the way."""
+"""A standalone cluster whose executors lack Likewise: the same results, whichever processes are killed during a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.support.processes import children, command_of
 from tests.support.spark.bundles import predicted
 from tests.support.spark.cluster import Cluster, below, kill
-from tests.support.spark.job import ClusterJob, answers_of_driver, question
+from tests.support.spark.job import ClusterJob, driver_request, run_driver
 
 from likewise import api
 from likewise.batch import ScoreOptions
@@ -28,7 +28,7 @@ TEXTS = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
 
 @dataclass
 class Rows:
-    """An input with bad rows in it, and what the local runner makes of it."""
+    """An input with bad rows, and the local runner's output for it."""
 
     source: Path
     rows: bytes
@@ -37,7 +37,7 @@ class Rows:
 
 
 def local_rows(folder: Path, model: api.Bundle, poison: str, rows: int) -> Rows:
-    """Lines of JSON, one in a hundred no Unicode and one with the text `poison`."""
+    """Lines of JSON, of which one in a hundred is invalid Unicode and one has the text `poison`."""
     source = folder / "in.jsonl"
     with source.open("wb") as stream:
         for row in range(rows):
@@ -56,14 +56,14 @@ def output_of(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
 def check(report: Mapping[str, Any], output: Path, rows: Rows, count: int) -> None:
     assert (report["rows_in"], report["rows_quarantined"]) == (count, rows.bad)
     assert report["rows_ok"] == count - rows.bad
-    found, quarantine = output_of(output)
-    assert found == rows.rows
+    scored, quarantine = output_of(output)
+    assert scored == rows.rows
     assert quarantine == rows.quarantine
 
 
 @dataclass
 class Driver:
-    """What one driver on the cluster found out about the compiled model and the model of code."""
+    """The output of one driver on the cluster for the compiled model and for the Python model."""
 
     compiled: Mapping[str, Any]
     code: Mapping[str, Any]
@@ -81,19 +81,19 @@ def driver(
     folder = tmp_path_factory.mktemp("driver")
     rows = local_rows(folder, code_model, "poison", CODE_ROWS)
     output = folder / "out"
-    compiled, code = answers_of_driver(
+    compiled, code = run_driver(
         spark_cluster,
         folder,
-        question(text_model.path, TEXTS),
-        question(code_model.path, TEXTS, rows.source, output),
+        driver_request(text_model.path, TEXTS),
+        driver_request(code_model.path, TEXTS, rows.source, output),
     )
     return Driver(compiled, code, rows, output)
 
 
-def test_the_udf_answers_where_nothing_is_installed(
+def test_udf_works_without_likewise_on_the_executors(
     spark_cluster: Cluster, driver: Driver, text_model: api.Bundle
 ) -> None:
-    assert driver.compiled["answers"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
+    assert driver.compiled["predictions"] == dict(zip(TEXTS, predicted(text_model, TEXTS), strict=True))
     cache = str(spark_cluster.folder / "executors-cache")
     assert driver.compiled["workers"]
     for python, package in driver.compiled["workers"]:
@@ -101,8 +101,8 @@ def test_the_udf_answers_where_nothing_is_installed(
         assert package == "none" or package.startswith(cache)
 
 
-def test_a_model_of_code_answers_without_package_and_network(spark_cluster: Cluster, driver: Driver) -> None:
-    assert driver.code["answers"] == {text: text.upper() for text in TEXTS}
+def test_python_model_works_without_likewise_and_network(spark_cluster: Cluster, driver: Driver) -> None:
+    assert driver.code["predictions"] == {text: text.upper() for text in TEXTS}
     assert {python for python, _ in driver.code["workers"]} == {str(spark_cluster.python)}
     check(driver.code["report"], driver.output, driver.job, CODE_ROWS)
     assert {row["code"] for row in driver.job.quarantine} == {"ROW_REFUSED", "MODEL_RAISED"}
@@ -113,39 +113,39 @@ def executors(cluster: Cluster) -> list[int]:
 
 
 def python_workers(cluster: Cluster) -> list[int]:
-    """The processes that run the tasks: children of a daemon of PySpark's."""
+    """The processes that run the tasks: children of PySpark's daemon."""
     daemons = below(cluster, ["pyspark.daemon"])
     forked = [pid for daemon in daemons for pid in children(daemon)]
     return forked or [pid for pid in daemons if "pyspark.worker" in command_of(pid)]
 
 
-# of each driver: whose process is killed soon after its start, and at which share of the rows it is killed itself
+# for each driver: which process is killed soon after its start, and the fraction of rows at which the driver is killed
 ONCE = [(executors, 0.5)]
 EVERYWHERE = [(None, 0.1), (python_workers, 0.5), (executors, 0.9)]
 
 
 @pytest.mark.parametrize("kills", [ONCE, pytest.param(EVERYWHERE, marks=pytest.mark.long)], ids=["once", "everywhere"])
-def test_whatever_is_killed_at_whatever_point(
+def test_job_resumes_after_kills_at_any_point(
     spark_cluster: Cluster, text_model: api.Bundle, tmp_path: Path, kills: Sequence[tuple[Victims | None, float]]
 ) -> None:
-    """Drivers are killed half way, and before that one of their executors or Python workers; of the last a worker."""
+    """Each driver is killed, after one of its executors or Python workers was; the last one only loses a worker."""
     rows = local_rows(tmp_path, text_model, "no poison", ROWS)
     done: dict[str, int] = {}
 
-    def begun(find: Victims | None) -> ClusterJob:
+    def start(find: Victims | None) -> ClusterJob:
         job = ClusterJob(spark_cluster, text_model.path, rows.source, tmp_path / "out", ["--window", str(WINDOW)])
         if find is not None:
             kill(job.until(lambda: find(spark_cluster))[0])
         return job
 
-    for find, share in kills:
-        with begun(find) as job:
-            job.reach(round(share * ROWS / WINDOW))
+    for find, fraction in kills:
+        with start(find) as job:
+            job.reach(round(fraction * ROWS / WINDOW))
             job.kill()
         assert not job.output.exists()
-        again = {name for name, file in job.chunks.items() if done.get(name, file) != file}
-        assert len(again) <= SLOTS  # those in work when the driver died: its executors lived on for a moment
+        rewritten = {name for name, file in job.chunks.items() if done.get(name, file) != file}
+        assert len(rewritten) <= SLOTS  # in progress when the driver died: its executors ran on for a moment
         assert done.keys() <= job.chunks.keys()
         done = job.chunks
-    with begun(python_workers) as job:
+    with start(python_workers) as job:
         check(job.report(), job.output, rows, ROWS)

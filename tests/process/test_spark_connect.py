@@ -1,4 +1,4 @@
-"""Spark Connect: no JVM in the driver's process, and the same answers, for the UDF, for frames and for jobs."""
+"""Spark Connect: no JVM in the driver's process, and the same results for the UDF, for frames and for jobs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from likewise import api
 from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
-needed = [name for name in ("grpc_status", "zstandard") if importlib.util.find_spec(name) is None]
+missing = [name for name in ("grpc_status", "zstandard") if importlib.util.find_spec(name) is None]
 pytestmark = [
     pytest.mark.xdist_group("spark"),
     pytest.mark.usefixtures("java"),
-    pytest.mark.skipif(bool(needed), reason=f"Spark Connect needs {needed}: pip install grpcio-status zstandard"),
+    pytest.mark.skipif(bool(missing), reason=f"Spark Connect needs {missing}: pip install grpcio-status zstandard"),
 ]
 
-# In one process, first with nothing sent to the workers, then with everything sent.
+# In one process, first without shipping anything to the workers, then with shipping.
 CODE = """
 import json, os, sys
 from pathlib import Path
@@ -40,7 +40,7 @@ spark = SparkSession.builder.remote("local[2]").config("spark.ui.enabled", "fals
 assert is_connect(spark) and is_local(spark)
 frame = spark.createDataFrame([(text,) for text in texts], "text string")
 
-def answers(ship):
+def results(ship):
     udf = likewise.spark.udf(spark, bundle, "string", ship=ship)
     scored = likewise.spark.score_frame(frame, bundle, ship=ship)
     options = ScoreOptions(runner="spark", window=32)
@@ -51,12 +51,12 @@ def answers(ship):
         "sent": Path(sent).exists(),
     }
 
-print(json.dumps([answers(False), answers(True)]))
+print(json.dumps([results(False), results(True)]))
 spark.stop()
 """
 
 
-def test_answers_through_spark_connect(text_model: api.Bundle, tmp_path: Path) -> None:
+def test_results_through_spark_connect(text_model: api.Bundle, tmp_path: Path) -> None:
     texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(200)]
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -69,8 +69,8 @@ def test_answers_through_spark_connect(text_model: api.Bundle, tmp_path: Path) -
     expected = dict(zip(texts, predicted(text_model, texts), strict=True))
     api.score(text_model, source, tmp_path / "local", options=ScoreOptions(window=32))
     rows = (tmp_path / "local" / "part-00000.jsonl").read_bytes()
-    for ship, found in zip((False, True), json.loads(done.stdout.splitlines()[-1]), strict=True):
-        assert found["udf"] == found["frame"] == expected
-        assert found["report"]["rows_ok"] == len(texts)
+    for ship, result in zip((False, True), json.loads(done.stdout.splitlines()[-1]), strict=True):
+        assert result["udf"] == result["frame"] == expected
+        assert result["report"]["rows_ok"] == len(texts)
         assert (tmp_path / f"out-{ship}" / "part-00000.jsonl").read_bytes() == rows
-        assert found["sent"] == ship
+        assert result["sent"] == ship

@@ -1,4 +1,4 @@
-"""A standalone cluster on two hosts: network namespaces with a cable between them and no way out."""
+"""A standalone cluster on two hosts: network namespaces with a link between them and no route to the outside."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import pytest
 from tests.support.hosts import Host, two_hosts
 from tests.support.spark.bundles import predicted
 from tests.support.spark.cluster import Cluster, cluster
-from tests.support.spark.job import ClusterJob, answers_of_driver, question
+from tests.support.spark.job import ClusterJob, driver_request, run_driver
 
 from likewise import api
 from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("spark")]
-ADDRESSES = ("198.18.77.1", "198.18.77.2")  # RFC 2544: of test networks
+ADDRESSES = ("198.18.77.1", "198.18.77.2")  # RFC 2544: for test networks
 ROWS = 800
 EVENTS = "events"
 
 
 @pytest.fixture(scope="module")
 def hosts(java: None) -> Iterator[list[Host]]:
-    with two_hosts("lw", ADDRESSES) as made:
-        yield made
+    with two_hosts("lw", ADDRESSES) as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="module")
-def made(hosts: Sequence[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def two_host_cluster(hosts: Sequence[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The master, the driver and one worker on the first host, another worker on the second."""
     folder = tmp_path_factory.mktemp("hosts")
     (folder / EVENTS).mkdir()
@@ -41,47 +41,47 @@ def made(hosts: Sequence[Host], tmp_path_factory: pytest.TempPathFactory) -> Ite
             "spark.eventLog.enabled": "true",
             "spark.eventLog.dir": f"file://{folder / EVENTS}",
             "spark.eventLog.compress": "false",
-            "spark.speculation": "false",  # a host's first task is slow, and the other host would overtake it
+            "spark.speculation": "false",  # a host's first task is slow, so the other host would repeat it
             "spark.cores.max": "2",
-            "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # of these: no task before both workers are there
+            "spark.scheduler.minRegisteredResourcesRatio": "1.0",  # no task before both workers have registered
             "spark.scheduler.maxRegisteredResourcesWaitingTime": "120s",
         }
         yield ready
 
 
-def hosts_of_tasks(made: Cluster) -> set[str]:
-    """Where tasks ended well, by the log of events; what is read is gone afterwards."""
-    found = set()
-    for log in (made.folder / EVENTS).rglob("events_*"):  # beside them stand checksums, hidden
+def hosts_of_tasks(cluster: Cluster) -> set[str]:
+    """The hosts of successful tasks, from the event log, which is cleared afterwards."""
+    hosts = set()
+    for log in (cluster.folder / EVENTS).rglob("events_*"):  # hidden checksum files are next to them
         for event in filter(None, log.read_text().splitlines()):
-            told = json.loads(event)
-            if told["Event"] == "SparkListenerTaskEnd" and told["Task End Reason"]["Reason"] == "Success":
-                found.add(told["Task Info"]["Host"])
-    shutil.rmtree(made.folder / EVENTS)
-    (made.folder / EVENTS).mkdir()
-    return found
+            fields = json.loads(event)
+            if fields["Event"] == "SparkListenerTaskEnd" and fields["Task End Reason"]["Reason"] == "Success":
+                hosts.add(fields["Task Info"]["Host"])
+    shutil.rmtree(cluster.folder / EVENTS)
+    (cluster.folder / EVENTS).mkdir()
+    return hosts
 
 
-def test_there_is_no_way_out(hosts: Sequence[Host]) -> None:
+def test_hosts_have_no_route_to_the_outside(hosts: Sequence[Host]) -> None:
     for host in hosts:
         done = subprocess.run([*host.inside, "ip", "route", "get", "192.0.2.1"], capture_output=True, text=True)
         assert "unreachable" in done.stderr
 
 
-def test_the_udf_runs_on_both_hosts(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
+def test_the_udf_runs_on_both_hosts(two_host_cluster: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
     texts = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
-    (found,) = answers_of_driver(made, tmp_path, question(text_model.path, texts))
-    assert found["answers"] == dict(zip(texts, predicted(text_model, texts), strict=True))
-    assert hosts_of_tasks(made) == set(ADDRESSES)
+    (result,) = run_driver(two_host_cluster, tmp_path, driver_request(text_model.path, texts))
+    assert result["predictions"] == dict(zip(texts, predicted(text_model, texts), strict=True))
+    assert hosts_of_tasks(two_host_cluster) == set(ADDRESSES)
 
 
-def test_a_job_runs_on_both_hosts(made: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
+def test_a_job_runs_on_both_hosts(two_host_cluster: Cluster, text_model: api.Bundle, tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     with source.open("wb") as stream:
         for row in range(ROWS):
             line = json.dumps({"id": row, "text": f"{'word ' * (row % 40)} number {row}"}).encode()
             stream.write((b"broken \xff" if row % 100 == 7 else line) + b"\n")
-    with ClusterJob(made, text_model.path, source, tmp_path / "out", ["--window", "64"]) as job:
+    with ClusterJob(two_host_cluster, text_model.path, source, tmp_path / "out", ["--window", "64"]) as job:
         report = job.report()
     local = api.score(text_model, source, tmp_path / "local", options=ScoreOptions(window=64))
     assert (report["rows_in"], report["rows_ok"]) == (local.rows_in, local.rows_ok) == (ROWS, ROWS - ROWS // 100)
@@ -89,4 +89,4 @@ def test_a_job_runs_on_both_hosts(made: Cluster, text_model: api.Bundle, tmp_pat
     assert parts[0] == parts[1]
     bad = [pq.read_table(tmp_path / name / "_quarantine.parquet").to_pylist() for name in ("out", "local")]
     assert bad[0] == bad[1]
-    assert hosts_of_tasks(made) == set(ADDRESSES)
+    assert hosts_of_tasks(two_host_cluster) == set(ADDRESSES)

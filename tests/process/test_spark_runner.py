@@ -1,4 +1,4 @@
-"""Jobs on a local Spark: the local runner's output to the byte, bad rows aside, and what is done is not done again."""
+"""Jobs on a local Spark: output identical to the local runner's, bad rows in quarantine, no work repeated on resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.support.spark.bundles import ASKED, log_of, quick_bundle
+from tests.support.spark.bundles import PREDICTED, log_of, quick_bundle
 from tests.support.spark.cluster import java_env
 
 from likewise import api
@@ -50,8 +50,8 @@ def write_jsonl(path: Path) -> None:
     bad = [b'{"id": 1, "text": null}', b"not JSON", b'{"text": "\\ud800"}', b'{"id": 5}', b'{"text": "\xff"}', b"[1]"]
     with path.open("wb") as stream:
         for row in range(ROWS):
-            sound = json.dumps({"id": row, "text": text_of(row)}).encode()
-            stream.write((bad[row // 100] if row % 100 == 50 else sound) + b"\n")
+            valid = json.dumps({"id": row, "text": text_of(row)}).encode()
+            stream.write((bad[row // 100] if row % 100 == 50 else valid) + b"\n")
 
 
 def write_parquet(path: Path) -> None:
@@ -70,14 +70,14 @@ def rows_of(output: Path) -> Any:
 
 
 def quarantine(output: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pq.read_table(output / "_quarantine.parquet").to_pylist()
-    return found
+    rows: list[dict[str, Any]] = pq.read_table(output / "_quarantine.parquet").to_pylist()
+    return rows
 
 
 @pytest.mark.parametrize(
     ("name", "output_format"), [("csv", None), ("jsonl", None), ("parquet", None), ("csv", "parquet")]
 )
-def test_the_output_is_the_local_runners(
+def test_output_is_identical_to_the_local_runners(
     text_model: api.Bundle, tmp_path: Path, name: str, output_format: str | None
 ) -> None:
     source = tmp_path / f"in.{name}"
@@ -95,7 +95,7 @@ def test_the_output_is_the_local_runners(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "local", "spark"])
 
 
-def test_several_files_become_one_file(text_model: api.Bundle, tmp_path: Path) -> None:
+def test_several_input_files_with_one_output_file(text_model: api.Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a", "b"):
@@ -108,25 +108,25 @@ def test_several_files_become_one_file(text_model: api.Bundle, tmp_path: Path) -
     assert {(row["file"], row["row"]) for row in bad} >= {("a.csv", 51), ("b.csv", 51)}
 
 
-def test_a_table_of_sparks(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
+def test_table_as_input(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
     rows = [(number, "poison" if number == 7 else f"text {number}") for number in range(300)]
     spark.createDataFrame(rows, "id int, text string").repartition(3).createOrReplaceTempView("reviews")
-    told: list[Any] = []
+    reported: list[Any] = []
     output = tmp_path / "out"
-    report = api.score(logging_model, "table:reviews", output, options=ON_SPARK, progress=told.append)
+    report = api.score(logging_model, "table:reviews", output, options=ON_SPARK, progress=reported.append)
     assert (report.rows_in, report.rows_ok, report.rows_quarantined) == (300, 299, 1)
-    found = pq.read_table(next(output.glob("part-*"))).to_pylist()
-    assert {row["id"]: row["predictions"]["text"] for row in found} == {
+    scored = pq.read_table(next(output.glob("part-*"))).to_pylist()
+    assert {row["id"]: row["predictions"]["text"] for row in scored} == {
         number: text.upper() for number, text in rows if number != 7
     }
     (bad,) = quarantine(output)
     assert bad["file"] == "table:reviews"
     assert json.loads(bad["columns"]) == {"id": 7, "text": "poison"}
     assert 1 <= bad["row"] <= 300
-    assert (told[-1].rows, told[-1].total, told[-1].fraction) == (300, 300, 1.0)
+    assert (reported[-1].rows, reported[-1].total, reported[-1].fraction) == (300, 300, 1.0)
 
 
-def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
+def test_failed_jobs_are_reported_and_leave_no_output(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputNotFound, match="no table"):
         api.score(logging_model, "table:nobody", tmp_path / "out", options=ON_SPARK)
     source = tmp_path / "in.jsonl"
@@ -141,8 +141,8 @@ def test_what_cannot_be_is_said_and_leaves_nothing(spark: Any, logging_model: ap
         api.score(logging_model, source, tmp_path / "out", options=ON_SPARK)
 
 
-def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
-    """In another process, with what the killed one has done."""
+def test_job_of_a_killed_driver_is_resumed(tmp_path: Path) -> None:
+    """Another process resumes with the results of the killed one."""
     rows, window = 320, 32
     bundle = quick_bundle(tmp_path, 0.01)
     source, output = tmp_path / "in.jsonl", tmp_path / "out"
@@ -150,23 +150,23 @@ def test_a_driver_killed_half_way_goes_on(tmp_path: Path) -> None:
     scored = tmp_path / ".out.likewise-staging" / "scored"
     before = killed_driver(bundle.path, source, output, window, scored)
     assert not output.exists()
-    done = {name: file_number(scored / name) for name in before}
-    seen: list[int | None] = []
+    done = {name: inode_of(scored / name) for name in before}
+    inodes: list[int | None] = []
     options = ScoreOptions(runner="spark", window=window)
     report = api.score(
-        bundle, source, output, options=options, progress=lambda _: seen.append(file_number(scored / before[0]))
+        bundle, source, output, options=options, progress=lambda _: inodes.append(inode_of(scored / before[0]))
     )
-    assert set(seen) == {done[before[0]]}
+    assert set(inodes) == {done[before[0]]}
     assert (report.rows_in, report.rows_ok) == (rows, rows)
     lines = rows_of(output).splitlines()
     assert Counter(json.loads(line)["text"] for line in lines) == Counter(f"text {row}" for row in range(rows))
-    asked = Counter(log_of(tmp_path, ASKED))
-    assert len(asked) == rows
-    assert sum(asked.values()) <= rows + 2 * window  # no more than the two chunks that were in work
+    predictions = Counter(log_of(tmp_path, PREDICTED))
+    assert len(predictions) == rows
+    assert sum(predictions.values()) <= rows + 2 * window  # at most the two chunks in progress are repeated
 
 
 def killed_driver(bundle: Path, source: Path, output: Path, window: int, scored: Path) -> list[str]:
-    """The results that a driver has left which was killed after its first."""
+    """The results left by a driver that was killed after its first result."""
     command = [sys.executable, "-m", "likewise.cli", "score", str(bundle), str(source), "-o", str(output)]
     command += ["--trust", "--json", "--window", str(window), "--runner", "spark", "--master", "local[2]"]
     command += ["--conf", "spark.ui.enabled=false"]
@@ -176,19 +176,19 @@ def killed_driver(bundle: Path, source: Path, output: Path, window: int, scored:
         driver = subprocess.Popen(command, env=env, stdout=stream, stderr=stream, start_new_session=True)
     while not results(scored) and driver.poll() is None:
         time.sleep(0.01)
-    os.killpg(driver.pid, signal.SIGKILL)  # the JVM too; its workers end when they notice
+    os.killpg(driver.pid, signal.SIGKILL)  # the JVM too; its workers exit when they notice
     driver.wait(30)
-    left = results(scored)
-    assert left, log.read_text()[-2000:]
-    return left
+    names = results(scored)
+    assert names, log.read_text()[-2000:]
+    return names
 
 
 def results(scored: Path) -> list[str]:
     return [str(path.relative_to(scored)) for path in scored.glob("*/*") if path.suffix != ".tmp"]
 
 
-def file_number(path: Path) -> int | None:
-    """None once it is gone."""
+def inode_of(path: Path) -> int | None:
+    """The file's inode number; None if it does not exist."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:

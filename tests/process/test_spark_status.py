@@ -1,4 +1,4 @@
-"""What people see of a job on Spark while it runs: rows, and Spark's own word on its tasks."""
+"""The progress of a job on Spark: rows, and Spark's own task status."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ pytestmark = [
 ]
 
 
-def test_spark_tells_its_tasks_beside_the_rows(tmp_path: Path) -> None:
+def test_progress_includes_sparks_task_status(tmp_path: Path) -> None:
     model = quick_bundle(tmp_path, 0.002)
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "".join(f"text {row}\n" for row in range(600)))
-    told: list[Progress] = []
+    reported: list[Progress] = []
     options = ScoreOptions(runner="spark", window=60)
-    api.score(model, source, tmp_path / "out", options=options, progress=told.append)
-    seen = [re.fullmatch(r"(\d+) of (\d+) tasks", stand.status) for stand in told if stand.status]
-    assert seen
-    assert all(match and int(match[1]) <= int(match[2]) for match in seen)  # on this machine no executor but the driver
-    assert [stand.rows for stand in told] == sorted(stand.rows for stand in told)
-    assert told[-1].rows == 600
+    api.score(model, source, tmp_path / "out", options=options, progress=reported.append)
+    matches = [re.fullmatch(r"(\d+) of (\d+) tasks", each.status) for each in reported if each.status]
+    assert matches
+    assert all(
+        match and int(match[1]) <= int(match[2]) for match in matches
+    )  # locally there is no executor except the driver
+    assert [each.rows for each in reported] == sorted(each.rows for each in reported)
+    assert reported[-1].rows == 600

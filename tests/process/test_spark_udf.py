@@ -1,4 +1,4 @@
-"""The UDF in the place of MLflow's: `Bundle.predict`'s answers however Spark cuts its batches."""
+"""The UDF that replaces MLflow's: the predictions of `Bundle.predict` for any size of Spark's batches."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def frame_of(spark: Any, texts: list[Any], partitions: int = 3) -> Any:
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 10000], indirect=True)
 @pytest.mark.usefixtures("batch_rows")
-def test_answers_are_the_bundles_for_every_size_of_batch(spark: Any, text_model: api.Bundle) -> None:
+def test_predictions_match_the_bundle_for_every_batch_size(spark: Any, text_model: api.Bundle) -> None:
     udf = likewise.spark.udf(spark, text_model, "string")
-    found = frame_of(spark, TEXTS).select("id", udf("text")).collect()
-    assert dict(map(tuple, found)) == dict(enumerate(predicted(text_model, TEXTS)))
+    rows = frame_of(spark, TEXTS).select("id", udf("text")).collect()
+    assert dict(map(tuple, rows)) == dict(enumerate(predicted(text_model, TEXTS)))
 
 
-def test_a_struct_no_columns_and_other_names_say_the_same(spark: Any, text_model: api.Bundle) -> None:
+def test_struct_no_arguments_and_renamed_columns_give_the_same_predictions(spark: Any, text_model: api.Bundle) -> None:
     from pyspark.sql.functions import col, struct
     from pyspark.sql.types import StringType
 
@@ -65,58 +65,60 @@ def test_a_struct_no_columns_and_other_names_say_the_same(spark: Any, text_model
         ("length bigint", {"length": 4}),
     ],
 )
-def test_result_types_pick_columns_as_spark_udf_does(
+def test_result_types_select_columns_like_mlflows_udf(
     spark: Any, code_model: api.Bundle, result_type: str | None, expected: object
 ) -> None:
     import mlflow.pyfunc
 
     frame = frame_of(spark, ["good"], 1)
-    assert answer(frame, likewise.spark.udf(spark, code_model, result_type)) == expected
-    theirs = mlflow.pyfunc.spark_udf(spark, str(code_model.model_path), result_type=result_type)
-    if result_type != "int":  # theirs takes no int64 for it
-        assert answer(frame, theirs) == expected
+    assert value_of(frame, likewise.spark.udf(spark, code_model, result_type)) == expected
+    mlflow_udf = mlflow.pyfunc.spark_udf(spark, str(code_model.model_path), result_type=result_type)
+    if result_type != "int":  # MLflow's does not convert int64 to it
+        assert value_of(frame, mlflow_udf) == expected
 
 
-def answer(frame: Any, udf: Any) -> object:
-    """Of the frame's one row; `first` would end the worker, which a later query uses again after `collect`."""
+def value_of(frame: Any, udf: Any) -> object:
+    """The UDF's value for the single row; not with `first`, which would stop the worker that later queries use."""
     ((value,),) = frame.select(udf("text")).collect()
     return value.asDict() if hasattr(value, "asDict") else value
 
 
-def test_a_bad_row_fails_the_query_or_is_null_alone(spark: Any, logging_model: api.Bundle) -> None:
+def test_bad_row_fails_the_query_or_is_null(spark: Any, logging_model: api.Bundle) -> None:
     from pyspark.errors import PythonException
 
     frame = frame_of(spark, ["a", "poison", None, "b"], 1).orderBy("id").coalesce(1)
     lenient = likewise.spark.udf(spark, logging_model, "string", on_error="null")
-    found = [row[0] for row in frame.select(lenient("text")).collect()]
-    assert found == ["A", None, *predicted(logging_model, [None, "b"])]
+    values = [row[0] for row in frame.select(lenient("text")).collect()]
+    assert values == ["A", None, *predicted(logging_model, [None, "b"])]
     strict = likewise.spark.udf(spark, logging_model, "string")
     with pytest.raises(PythonException, match="poison"):
         frame.select(strict("text")).collect()
 
 
-def test_one_engine_a_worker_process(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
+def test_one_engine_per_worker_process(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
     udf = likewise.spark.udf(spark, logging_model, "string")
     for _ in range(3):
         frame_of(spark, TEXTS, 6).select(udf("text")).collect()
     opened = log_of(tmp_path, OPENED)
-    assert 1 <= len(opened) == len(set(opened)) < 6  # of 18 tasks; a session that others used has idle workers too
+    assert (
+        1 <= len(opened) == len(set(opened)) < 6
+    )  # for 18 tasks; the shared session may have idle workers of other tests
 
 
-def test_score_frame_keeps_the_rows_and_says_why(spark: Any, logging_model: api.Bundle) -> None:
+def test_score_frame_keeps_rows_and_reports_errors(spark: Any, logging_model: api.Bundle) -> None:
     frame = frame_of(spark, ["a", "poison", "b"], 1).withColumnRenamed("text", "review")
     scored = likewise.spark.score_frame(frame, logging_model, column={"review": "text"}, result_type="string")
-    found = {row["review"]: row for row in scored.collect()}
+    rows = {row["review"]: row for row in scored.collect()}
     assert scored.columns == ["id", "review", "predictions", "error"]
-    assert [found[text]["predictions"] for text in ("a", "b")] == ["A", "B"]
-    assert found["a"]["error"] is None
-    assert found["poison"]["predictions"] is None
-    assert found["poison"]["error"]["code"] == "MODEL_RAISED"
-    assert "poison" in found["poison"]["error"]["cause"]
+    assert [rows[text]["predictions"] for text in ("a", "b")] == ["A", "B"]
+    assert rows["a"]["error"] is None
+    assert rows["poison"]["predictions"] is None
+    assert rows["poison"]["error"]["code"] == "MODEL_RAISED"
+    assert "poison" in rows["poison"]["error"]["cause"]
 
 
-def test_what_cannot_be_is_said_before_anything_runs(spark: Any, logging_model: api.Bundle) -> None:
-    with pytest.raises(WrongUsage, match="no type of Spark's"):
+def test_invalid_arguments_are_rejected_before_anything_runs(spark: Any, logging_model: api.Bundle) -> None:
+    with pytest.raises(WrongUsage, match="is not a valid Spark type"):
         likewise.spark.udf(spark, logging_model, "wether")
     with pytest.raises(WrongUsage, match="on_error"):
         likewise.spark.udf(spark, logging_model, on_error="ignore")  # type: ignore[arg-type]
@@ -126,9 +128,7 @@ def test_what_cannot_be_is_said_before_anything_runs(spark: Any, logging_model: 
         likewise.spark.score_frame(spark.sql("select 'a' as text, 1 as error"), logging_model)
 
 
-def test_a_stream_stopped_half_way_ends_with_every_row_once(
-    spark: Any, logging_model: api.Bundle, tmp_path: Path
-) -> None:
+def test_interrupted_stream_writes_every_row_once(spark: Any, logging_model: api.Bundle, tmp_path: Path) -> None:
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
 
@@ -147,23 +147,23 @@ def test_a_stream_stopped_half_way_ends_with_every_row_once(
 
     add("one", ["a", "b"])
     add("two", ["poisonous", "c"])
-    with pytest.raises(Exception, match="stopped by the test"):  # the query dies in its second batch
-        scored().foreachBatch(_broken_at(1, output)).trigger(availableNow=True).start().awaitTermination()
+    with pytest.raises(Exception, match="stopped by the test"):  # the query fails in its second batch
+        scored().foreachBatch(_failing_at(1, output)).trigger(availableNow=True).start().awaitTermination()
     assert spark.read.parquet(str(output)).count() == 2
     add("three", ["d", "a"])
-    scored().foreachBatch(_broken_at(-1, output)).trigger(availableNow=True).start().awaitTermination()
-    found = spark.read.parquet(str(output)).collect()
-    assert sorted((row["text"], row["predictions"]) for row in found if row["error"] is None) == [
+    scored().foreachBatch(_failing_at(-1, output)).trigger(availableNow=True).start().awaitTermination()
+    rows = spark.read.parquet(str(output)).collect()
+    assert sorted((row["text"], row["predictions"]) for row in rows if row["error"] is None) == [
         ("a", "A"),
         ("a", "A"),
         ("b", "B"),
         ("c", "C"),
         ("d", "D"),
     ]
-    assert [row["text"] for row in found if row["error"]] == ["poisonous"]
+    assert [row["text"] for row in rows if row["error"]] == ["poisonous"]
 
 
-def _broken_at(number: int, output: Path) -> Any:
+def _failing_at(number: int, output: Path) -> Any:
     def keep(frame: Any, batch: int) -> None:
         if batch == number:
             raise RuntimeError("stopped by the test")

@@ -1,4 +1,4 @@
-"""Nodes whose Python has Ray and nothing of Likewise, and no network to fetch anything from."""
+"""Nodes whose Python has Ray but not Likewise, and no network access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tests.support.ray.callers import callers
 from tests.support.ray.cluster import started_cluster
-from tests.support.ray.deployments import answer_of, pids, put
+from tests.support.ray.deployments import pids, predictions_of, put
 from tests.support.spark.cluster import OFFLINE
 
 from likewise.bundles.open import open_bundle
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long]
 
 
 def bare_python(folder: Path) -> Path:
-    """The interpreter of a virtual environment that holds what `ray[serve]` needs, and reaches its own host only."""
+    """The interpreter of a virtual environment with only `ray[serve]`, and network access only to its own host."""
     venv.create(folder, with_pip=False)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
     for name in closure(["ray[serve]"], frozenset()):
@@ -37,33 +37,33 @@ def bare_python(folder: Path) -> Path:
             if source.exists() and not link.exists():
                 link.symlink_to(source)
     own = "'localhost', '127.0.0.1', '::1', None"
-    here = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
-    hosts = f"{own}, '0.0.0.0', {', '.join(map(repr, here))}"
+    addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True).stdout.split()
+    hosts = f"{own}, '0.0.0.0', {', '.join(map(repr, addresses))}"
     offline = OFFLINE.replace('"localhost", "127.0.0.1", "::1", None', hosts)
     (site / "sitecustomize.py").write_text(offline.replace('("127.0.0.1", "::1")', f"({hosts})"))
     python = folder / "bin" / "python"
-    known = subprocess.run([python, "-c", "import ray.serve, likewise"], capture_output=True, text=True, cwd=folder)
-    assert "No module named 'likewise'" in known.stderr, known.stderr
+    checked = subprocess.run([python, "-c", "import ray.serve, likewise"], capture_output=True, text=True, cwd=folder)
+    assert "No module named 'likewise'" in checked.stderr, checked.stderr
     return python
 
 
-def test_bundle_and_environment_travel_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = pyfunc_bundle(tmp_path / "pyfunc", "7:")  # its environment holds MLflow
+def test_bundle_and_environment_are_shipped_and_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pyfunc_bundle(tmp_path / "pyfunc", "7:")  # its environment contains MLflow
     model = ModelSpec(open_bundle(folder).digest, folder, "runs:/1/model", trust=True)
     with started_cluster(python=bare_python(tmp_path / "bare")) as cluster:
         monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "driver-cache"))
         target = RayTarget("ray")
-        receipt = put(target, "traveller", model)
+        receipt = put(target, "shipped", model)
         url = receipt.output("url")
-        assert answer_of(url, "a") == ["7:A"]
-        kept = cluster.folder / "nodes-cache" / "ray"
-        assert len([path for path in kept.iterdir() if path.is_dir()]) == 2  # the environment and the bundle, once each
+        assert predictions_of(url, "a") == ["7:A"]
+        cache = cluster.folder / "nodes-cache" / "ray"
+        assert len([path for path in cache.iterdir() if path.is_dir()]) == 2  # the environment and the bundle
         shutil.rmtree(model.folder)
         shutil.rmtree(tmp_path / "driver-cache")
-        shutil.rmtree(kept)  # as on another node
+        shutil.rmtree(cache)  # as on another node
         (replica,) = pids(target, receipt)
         os.kill(replica, signal.SIGKILL)
-        with callers(url, 1) as asking:
-            asking.wait_for(7)
+        with callers(url, 1) as clients:
+            clients.wait_for(7)

@@ -1,4 +1,4 @@
-"""Canary updates on a real cluster, with callers that never stop: promoted, rolled back, cut off."""
+"""Canary updates on a real cluster under continuous load: promoted, rolled back, interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Receipt, Status
-from likewise.targets.ray.canary import MARK
+from likewise.targets.ray.canary import SUFFIX
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
@@ -45,98 +45,98 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[int | str, ModelSpe
 
 @pytest.fixture(scope="module")
 def tried(ray_target: RayTarget, models: dict[int | str, ModelSpec]) -> Iterator[Receipt]:
-    """A deployment of the old version, which every test leaves as it was."""
+    """A deployment of the old version, which every test restores."""
     with deployed(ray_target, "tried", models[OLD]) as receipt:
         yield receipt
 
 
 def no_canary(target: RayTarget) -> bool:
-    """Whether none is listed as a deployment."""
-    return not any(MARK in name for name in names(target))
+    """Whether no canary is listed as a deployment."""
+    return not any(SUFFIX in name for name in names(target))
 
 
-def require_old(asking: Callers, target: RayTarget, receipt: Receipt, new: str) -> None:
-    """The old version answers all, and nothing is left of the canary."""
-    asking.wait_for(OLD, 20)  # by then what was on its way to the canary has been answered
-    before = asking.versions[new]
-    asking.wait_for(OLD, 30)
+def require_old(clients: Callers, target: RayTarget, receipt: Receipt, new: str) -> None:
+    """The old version handles all requests, and the canary is removed."""
+    clients.wait_for(OLD, 20)  # by then requests in transit to the canary have completed
+    before = clients.versions[new]
+    clients.wait_for(OLD, 30)
     status = target.status(receipt)
     old = receipt.model.digest
     assert (status.state, status.bundle, "canary" in status.details) == ("ready", old, False)
     assert no_canary(target)
-    assert asking.versions[new] == before
-    assert asking.failures == []
+    assert clients.versions[new] == before
+    assert clients.failures == []
 
 
-def test_a_good_version_is_promoted_with_requests_and_without(
+def test_good_version_is_promoted_with_and_without_requests(
     ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec]
 ) -> None:
-    with callers(tried.output("url"), 2) as asking:
-        asking.wait_for(OLD, 20)
+    with callers(tried.output("url"), 2) as clients:
+        clients.wait_for(OLD, 20)
         again = put(ray_target, "tried", models[GOOD], TRIED, tried)
-        asking.wait_for(GOOD, 30)
+        clients.wait_for(GOOD, 30)
         seen = again.output("canary")
         assert seen["outcome"] == "promoted"
         assert (seen["new"]["failed"], seen["old"]["failed"]) == (0, 0)
         assert seen["new"]["requests"] >= 20
         assert 0.02 <= seen["new"]["p50_ms"] / 1000 < 1.0
-        assert asking.failures == []
-        before = asking.versions[str(OLD)]
-        asking.wait_for(GOOD, 30)
-        assert asking.versions[str(OLD)] == before
+        assert clients.failures == []
+        before = clients.versions[str(OLD)]
+        clients.wait_for(GOOD, 30)
+        assert clients.versions[str(OLD)] == before
     assert ray_target.status(again).bundle == models[GOOD].digest
     seen = put(ray_target, "tried", models[OLD], replace(TRIED, canary_s=1), again).output("canary")
-    assert seen["why"].startswith("no request reached it in ")
+    assert seen["why"].startswith("it got no request in ")
     assert (seen["outcome"], seen["new"]["requests"]) == ("promoted", 0)
 
 
 @pytest.mark.parametrize(
-    ("fault", "why", "most"),
+    ("fault", "reason", "most"),
     [
         ("raises", r"requests failed.*this version is broken", 0),
-        pytest.param("slow", r"answers took more than 2 times as long", 60, marks=pytest.mark.long),
+        pytest.param("slow", r"responses took more than 2 times as long", 60, marks=pytest.mark.long),
         pytest.param("stuck", r"requests failed \(\d+ of them too late\)", 0, marks=pytest.mark.long),
     ],
 )
-def test_a_bad_version_is_rolled_back(
-    ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec], fault: str, why: str, most: int
+def test_bad_version_is_rolled_back(
+    ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec], fault: str, reason: str, most: int
 ) -> None:
-    """most: answers of it that callers may have got; none of them failed."""
+    """most: the maximum number of responses from the bad version that clients may get; none of them is a failure."""
     before = pids(ray_target, tried)
-    with callers(tried.output("url"), 2) as asking:
-        asking.wait_for(OLD, 20)
+    with callers(tried.output("url"), 2) as clients:
+        clients.wait_for(OLD, 20)
         run = shipped(ray_target, "tried", models[fault], TRIED, tried)
-        with pytest.raises(DeployFailed, match=f"(?s)was rolled back.*{why}"):
+        with pytest.raises(DeployFailed, match=f"(?s)was rolled back.*{reason}"):
             ray_target.do("run", run)
         ray_target.undo("run", run)
-        assert asking.versions[fault] <= most
-        assert asking.versions[str(OLD)] > 10 * asking.versions[fault] / TRIED.canary
-        require_old(asking, ray_target, tried, fault)
+        assert clients.versions[fault] <= most
+        assert clients.versions[str(OLD)] > 10 * clients.versions[fault] / TRIED.canary
+        require_old(clients, ray_target, tried, fault)
     assert pids(ray_target, tried) == before
 
 
-def test_one_that_is_never_ready_gets_no_request(
+def test_version_that_is_never_ready_gets_no_request(
     ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec]
 ) -> None:
-    with callers(tried.output("url"), 2) as asking:
+    with callers(tried.output("url"), 2) as clients:
         run = shipped(ray_target, "tried", models["hangs"], replace(TRIED, canary_timeout_s=3), tried)
-        with pytest.raises(DeployFailed, match=r"got no request: .*not ready on Ray after 3 s"):
+        with pytest.raises(DeployFailed, match=r"before it got any request: .*not ready on Ray after 3 s"):
             ray_target.do("run", run)
         ray_target.undo("run", run)
-        require_old(asking, ray_target, tried, "hangs")
-        assert asking.versions["hangs"] == 0
+        require_old(clients, ray_target, tried, "hangs")
+        assert clients.versions["hangs"] == 0
 
 
-def test_options_that_serve_changes_in_place_restart_nothing(
+def test_options_that_serve_changes_in_place_restart_no_replica(
     ray_target: RayTarget, tried: Receipt, models: dict[int | str, ModelSpec]
 ) -> None:
     before = pids(ray_target, tried)
-    with callers(tried.output("url"), 2) as asking:
-        asking.wait_for(OLD, 10)
+    with callers(tried.output("url"), 2) as clients:
+        clients.wait_for(OLD, 10)
         options = replace(TRIED, num_replicas=2, max_ongoing_requests=50)
         again = put(ray_target, "tried", models[OLD], options, tried)
-        asking.wait_for(OLD, 20)
-        assert asking.failures == []
+        clients.wait_for(OLD, 20)
+        assert clients.failures == []
     after = pids(ray_target, again)
     assert (set(before) <= set(after), len(after)) == (True, 2)
     assert "canary" not in again.outputs["run"]
@@ -144,23 +144,23 @@ def test_options_that_serve_changes_in_place_restart_nothing(
 
 
 @pytest.mark.long
-def test_a_killed_update_is_finished_by_itself_or_taken_away(
+def test_killed_update_is_resumed_or_its_canary_removed(
     ray_target: RayTarget, models: dict[int | str, ModelSpec]
 ) -> None:
-    with deployed(ray_target, "cut", models[OLD]) as receipt, callers(receipt.output("url"), 2) as asking:
+    with deployed(ray_target, "cut", models[OLD]) as receipt, callers(receipt.output("url"), 2) as clients:
         kill_while_watching(ray_target, receipt, models[GOOD], LONG)
-        wait_until_settled(asking)
-        assert asking.failures == []
+        wait_until_settled(clients)
+        assert clients.failures == []
         run = shipped(ray_target, "cut", models[GOOD], LONG, receipt)
         assert ray_target.do("run", run)["canary"]["outcome"] == "promoted"
-        asking.wait_for(GOOD, 30)
+        clients.wait_for(GOOD, 30)
         kill_while_watching(ray_target, receipt, models[OLD], LONG)
-        assert asking.failures == []
-    until(lambda: ray_target._ask("status", {"name": f"cut{MARK}"})["status"] is None)
+        assert clients.failures == []
+    until(lambda: ray_target._call("status", {"name": f"cut{SUFFIX}"})["status"] is None)
 
 
 def kill_while_watching(target: RayTarget, receipt: Receipt, model: ModelSpec, options: RayOptions) -> None:
-    """Update in a process that is killed once requests go to the canary."""
+    """Update in a process that is killed when requests go to the canary."""
     run = shipped(target, receipt.name, model, options, receipt)
     seen: list[Status] = []
 
@@ -179,12 +179,12 @@ def kill_while_watching(target: RayTarget, receipt: Receipt, model: ModelSpec, o
     assert no_canary(target)
 
 
-def wait_until_settled(asking: Callers) -> None:
-    """Return once the old version alone answers."""
+def wait_until_settled(clients: Callers) -> None:
+    """Wait until only the old version responds."""
 
     def settled() -> bool:
-        before = asking.versions[str(GOOD)]
-        asking.wait_for(OLD, 100)
-        return asking.versions[str(GOOD)] == before
+        before = clients.versions[str(GOOD)]
+        clients.wait_for(OLD, 100)
+        return clients.versions[str(GOOD)] == before
 
     until(settled)

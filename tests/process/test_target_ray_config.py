@@ -1,4 +1,4 @@
-"""Serve config files: written without a cluster, and taken by `serve deploy` on a real one."""
+"""Serve config files: generated without a cluster, and deployed with `serve deploy` on a real one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 from tests.support.cli import call
 from tests.support.processes import run
 from tests.support.ray.cluster import RayCluster
-from tests.support.ray.deployments import SMALL, answer_of, versioned
+from tests.support.ray.deployments import SMALL, predictions_of, versioned
 from tests.support.s3 import s3_server
 from tests.support.waiting import until
 
@@ -24,8 +24,8 @@ from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray.inspection import APP
 from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
-from likewise.targets.ray.serve_config import written
-from likewise.targets.ray.stored import application, fetched
+from likewise.targets.ray.serve_config import render
+from likewise.targets.ray.stored import application, bundle_folder
 from likewise.testing.models import pyfunc_bundle
 
 pytest_plugins = ("tests.support.ray.fixtures",)
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.xdist_group("ray")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "eu-west-1"}
 DEPLOY = ("-c", "from ray.serve.scripts import cli; cli()", "deploy")
-FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # how long to wait has no place in a file
+FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # a file does not support a time-out
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +47,8 @@ def document(text: str) -> dict[str, Any]:
     return dict(application)
 
 
-def test_every_option_has_its_place(model: ModelSpec) -> None:
-    given: dict[str, Any] = {
+def test_every_option_is_in_the_file(model: ModelSpec) -> None:
+    options: dict[str, Any] = {
         "num_replicas": 3,
         "ray_actor_options": {"num_cpus": 0.5, "resources": {"lamp": 1}, "runtime_env": {"env_vars": {"A": "b"}}},
         "max_ongoing_requests": 7,
@@ -69,41 +69,41 @@ def test_every_option_has_its_place(model: ModelSpec) -> None:
         "body_limit_bytes": 1000,
     }
     others = {"autoscaling_config", "placement_group_bundles", "placement_group_strategy"}  # excluded by those above
-    assert given.keys() | others | OWN == {each.name for each in fields(RayOptions)}
-    said = document(written("book", model, RayOptions(**given), "/mnt/bundles/one"))
-    (made,) = said["deployments"]
-    assert (said["name"], said["route_prefix"]) == ("likewise-book", "/books/one")
-    assert said["args"]["server"] == {name: given[name] for name in SERVER}
-    assert said["args"]["bundle"] == "/mnt/bundles/one"
-    assert said["args"]["model"] == {"digest": model.digest, "engine": None, "precision": None, "trust": True}
-    actor = made.pop("ray_actor_options")
+    assert options.keys() | others | OWN == {each.name for each in fields(RayOptions)}
+    app = document(render("book", model, RayOptions(**options), "/mnt/bundles/one"))
+    (deployment,) = app["deployments"]
+    assert (app["name"], app["route_prefix"]) == ("likewise-book", "/books/one")
+    assert app["args"]["server"] == {name: options[name] for name in SERVER}
+    assert app["args"]["bundle"] == "/mnt/bundles/one"
+    assert app["args"]["model"] == {"digest": model.digest, "engine": None, "precision": None, "trust": True}
+    actor = deployment.pop("ray_actor_options")
     assert (actor["num_cpus"], actor["resources"]) == (0.5, {"lamp": 1})
     assert actor["runtime_env"]["env_vars"] == {"A": "b", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    assert made.pop("name") == "model"
-    expected = {name: value for name, value in given.items() if name not in {*SERVER, *OWN, "ray_actor_options"}}
-    assert made | said["args"]["deployment"] == expected
+    assert deployment.pop("name") == "model"
+    expected = {name: value for name, value in options.items() if name not in {*SERVER, *OWN, "ray_actor_options"}}
+    assert deployment | app["args"]["deployment"] == expected
     scaled = RayOptions(autoscaling_config={"min_replicas": 1, "max_replicas": 4}, placement_group_bundles=[{"CPU": 1}])
-    (made,) = document(written("book", model, scaled))["deployments"]
-    assert made["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4}
-    assert made["placement_group_bundles"] == [{"CPU": 1}]
-    assert "num_replicas" not in made
+    (deployment,) = document(render("book", model, scaled))["deployments"]
+    assert deployment["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4}
+    assert deployment["placement_group_bundles"] == [{"CPU": 1}]
+    assert "num_replicas" not in deployment
 
 
-def test_what_would_be_lost_is_refused(model: ModelSpec) -> None:
+def test_unsupported_options_and_locations_are_rejected(model: ModelSpec) -> None:
     for options, cause in (
-        (RayOptions(timeout_s=5), "no place for timeout_s"),
-        (RayOptions(canary=10), "no place for canary"),
-        (RayOptions(autoscaling_config={"min_replica": 1}), "has no 'min_replica'"),
+        (RayOptions(timeout_s=5), "does not support timeout_s"),
+        (RayOptions(canary=10), "does not support canary"),
+        (RayOptions(autoscaling_config={"min_replica": 1}), "has no key 'min_replica'"),
         (RayOptions(ray_actor_options={"num_cpu": 1}), "num_cpu"),
         (RayOptions(max_ongoing_requests=-1), "max_ongoing_requests"),
     ):
         with pytest.raises(WrongUsage, match=cause):
-            written("book", model, options)
-    for place in ("mnt/one", "ftp://host/one"):
+            render("book", model, options)
+    for location in ("mnt/one", "ftp://host/one"):
         with pytest.raises(WrongUsage, match="cannot read a bundle"):
-            written("book", model, RayOptions(), place)
+            render("book", model, RayOptions(), location)
     with pytest.raises(CodeNotTrusted):
-        written("book", replace(model, trust=False), RayOptions())
+        render("book", replace(model, trust=False), RayOptions())
     with pytest.raises(WrongUsage, match="takes bundle, deployment"):
         application({"bundle": "/x"})
 
@@ -113,7 +113,7 @@ def likewise(folder: Path, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, " ".join(done.stderr.split())
 
 
-def test_the_command_writes_the_file_and_reaches_no_cluster(
+def test_command_writes_the_file_without_a_cluster(
     model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
@@ -121,9 +121,9 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
     command = ("deploy", str(model.folder), "--to", "ray", "--name", "book", "--trust")
     code, out, err = likewise(tmp_path, *command, "--plan", "-o", str(file), "-C", "num_replicas=2", "--json")
     assert (code, json.loads(out)["file"]) == (0, str(file)), err
-    said = document(file.read_text())
-    assert said["args"]["bundle"] == str(model.folder)
-    assert said["deployments"][0]["num_replicas"] == 2
+    app = document(file.read_text())
+    assert app["args"]["bundle"] == str(model.folder)
+    assert app["deployments"][0]["num_replicas"] == 2
     assert "Every node needs Likewise" in file.read_text()
     assert "likewise[ray,mlflow]" in file.read_text()
     code, _, err = likewise(tmp_path, *command, "--plan", "-o", str(tmp_path / "no" / "file"))
@@ -138,7 +138,7 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
         (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at goes with"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_wrong_usage(
+def test_invalid_use_of_file_flags_is_wrong_usage(
     model: ModelSpec, tmp_path: Path, words: tuple[str, ...], cause: str
 ) -> None:
     code, _, err = likewise(tmp_path, "deploy", str(model.folder), "--name", "book", *words)
@@ -147,20 +147,22 @@ def test_a_file_that_cannot_be_meant_is_wrong_usage(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_in_s3_comes_once_a_node(model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundle_in_s3_is_fetched_once_per_node(
+    model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with s3_server(tmp_path / "s3.log") as url:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": url, "LIKEWISE_CACHE_HOME": str(tmp_path / "cache")}.items():
             monkeypatch.setenv(name, value)
         upload(model.folder, "bundles", "one")
-        folder = fetched("s3://bundles/one", "key")
-        with pytest.raises(InputNotFound, match="nothing below s3://bundles/two"):
-            fetched("s3://bundles/two", "other")
+        folder = bundle_folder("s3://bundles/one", "key")
+        with pytest.raises(InputNotFound, match="no objects below s3://bundles/two"):
+            bundle_folder("s3://bundles/two", "other")
     files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     sent = {path.relative_to(model.folder): path.read_bytes() for path in model.folder.rglob("*") if path.is_file()}
     assert files == sent
-    assert fetched("s3://bundles/one", "key") == folder  # the store has gone
+    assert bundle_folder("s3://bundles/one", "key") == folder  # the S3 server has stopped
     with pytest.raises(InputNotFound, match="no folder /nowhere"):
-        fetched("/nowhere", "key")
+        bundle_folder("/nowhere", "key")
 
 
 def upload(folder: Path, bucket: str, prefix: str) -> None:
@@ -172,32 +174,32 @@ def upload(folder: Path, bucket: str, prefix: str) -> None:
 
 
 def applications(cluster: RayCluster) -> dict[str, Any]:
-    """What Serve says of all applications, by name."""
+    """Serve's status of all applications, by name."""
     response = httpx.get(f"{cluster.dashboard}/api/serve/applications/", timeout=30)
     assert response.status_code == 200, response.text
     return dict(response.json()["applications"])
 
 
-def serve_deploys(cluster: RayCluster, text: str) -> None:
-    """What a user does, with the address of this cluster's proxies put into the file."""
+def serve_deploy(cluster: RayCluster, text: str) -> None:
+    """Run `serve deploy` as a user does, with the address of this cluster's proxies added to the file."""
     file = cluster.folder / "serve.yaml"
     file.write_text(f"{text}http_options:\n  host: 127.0.0.1\n  port: {cluster.http}\n")
     run([cluster.python, *DEPLOY, file, "--address", cluster.dashboard], env=cluster.env)
 
 
-def test_serve_deploys_the_file_and_serves_no_other_bundle(
+def test_serve_deploys_the_file_and_rejects_another_bundle(
     ray_cluster: RayCluster, model: ModelSpec, tmp_path: Path
 ) -> None:
     other = versioned(tmp_path, 2)
-    text = written("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
-    more = written("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder))
-    serve_deploys(ray_cluster, text + more.partition("applications:\n")[2])
+    text = render("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
+    more = render("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder))
+    serve_deploy(ray_cluster, text + more.partition("applications:\n")[2])
     until(lambda: applications(ray_cluster)[f"{APP}filed"]["status"] == "RUNNING")
-    assert answer_of(f"{ray_cluster.url}/filed", "good") == ["1:GOOD"]
+    assert predictions_of(f"{ray_cluster.url}/filed", "good") == ["1:GOOD"]
     ready = httpx.get(f"{ray_cluster.url}/filed/ready")
     assert (ready.status_code, ready.headers["X-Likewise-Bundle"]) == (200, model.digest)
     until(lambda: applications(ray_cluster)[f"{APP}other"]["status"] in ("DEPLOY_FAILED", "UNHEALTHY"))
     failed = json.dumps(applications(ray_cluster)[f"{APP}other"])
-    assert f"arrived where {model.digest} was deployed" in failed
-    serve_deploys(ray_cluster, "applications: []\n")
+    assert f"but {model.digest} was deployed" in failed
+    serve_deploy(ray_cluster, "applications: []\n")
     until(lambda: applications(ray_cluster) == {})

@@ -1,4 +1,4 @@
-"""A Ray cluster on two hosts: network namespaces with a cable between them, and one of the hosts lost."""
+"""A Ray cluster on two hosts: network namespaces with a link between them, and the loss of one host."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from tests.support.processes import descendants
 from tests.support.ray.deployments import versioned
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.long, pytest.mark.timeout(1200)]
-ADDRESSES = ("198.18.79.1", "198.18.79.2")  # RFC 2544: of test networks
-GCS, HTTP = 6379, 8000  # each host has all ports for itself
-PATIENCE = 240.0  # seconds; Ray looks for some time before it calls a node lost
-SLOW_HOSTS = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # Ray's own 5 are for hosts that do nothing else
+ADDRESSES = ("198.18.79.1", "198.18.79.2")  # RFC 2544: for test networks
+GCS, HTTP = 6379, 8000  # each host has its own ports
+PATIENCE = 240.0  # seconds; it takes some time until Ray considers a node lost
+SLOW_HOSTS = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}  # Ray's default of 5 is too short for a busy host
 SERVE = "import ray; from ray import serve; ray.init(address='auto', logging_level='ERROR'); "
 SERVE += f"serve.start(http_options={{'host': '0.0.0.0', 'port': {HTTP}, 'location': 'EveryNode'}})"
-ASK = """
+POST = """
 import json, sys, httpx
-told = []
+responses = []
 for url in sys.argv[1:]:
     try:
-        said = httpx.post(url, json={"inputs": ["a"]}, timeout=60)
-        told.append([said.status_code, said.text])
+        response = httpx.post(url, json={"inputs": ["a"]}, timeout=60)
+        responses.append([response.status_code, response.text])
     except httpx.HTTPError as error:
-        told.append([0, repr(error)])
-print(json.dumps(told))
+        responses.append([0, repr(error)])
+print(json.dumps(responses))
 """
 OPTIONS = {
     "num_replicas": "2",
@@ -46,7 +46,7 @@ OPTIONS = {
     "health_check_period_s": "1",
     "graceful_shutdown_wait_loop_s": "0.2",
 }
-ANSWER = '{"predictions":["1:A"]}'
+RESPONSE = '{"predictions":["1:A"]}'
 
 
 @dataclass
@@ -58,14 +58,14 @@ class Nodes:
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def env(self, host: Host) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
         homes = {"LIKEWISE_DATA_HOME": "data", "LIKEWISE_CACHE_HOME": f"cache-{host.address}"}
         own |= {name: str(self.folder / home) for name, home in homes.items()}
-        return {**kept, **own, **SLOW_HOSTS, "RAY_ADDRESS": f"{ADDRESSES[0]}:{GCS}"}
+        return {**inherited, **own, **SLOW_HOSTS, "RAY_ADDRESS": f"{ADDRESSES[0]}:{GCS}"}
 
     def start(self, number: int) -> None:
-        """The node of a host: of the first, the head."""
+        """Start the node of a host; the first host's is the head node."""
         host = self.hosts[number]
         command = [*host.inside, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"]
         command += [f"--node-ip-address={host.address}", "--object-store-memory=100000000", "--disable-usage-stats"]
@@ -79,7 +79,7 @@ class Nodes:
         self.running[host.address] = node
 
     def join(self) -> None:
-        """Start the second host's node until it is there: Ray gives a node half a minute, busy as its host may be."""
+        """Start the second host's node, repeatedly if necessary: on a busy host it may exceed Ray's 30 seconds."""
         code = "import ray; ray.init(address='auto', logging_level='ERROR'); "
         code += "raise SystemExit(sum(node['Alive'] for node in ray.nodes()) != 2)"
         deadline = time.monotonic() + PATIENCE
@@ -90,7 +90,7 @@ class Nodes:
                 self.start(1)
 
     def kill(self, number: int) -> None:
-        """Every process of the host at once, as when its power goes."""
+        """Kill all processes of the host at once, as in a power failure."""
         node = self.running.pop(self.hosts[number].address)
         for pid in (*descendants(node.pid), node.pid):
             with suppress(ProcessLookupError):
@@ -103,11 +103,11 @@ class Nodes:
         return subprocess.run(command, env=self.env(host), capture_output=True, text=True, timeout=PATIENCE)
 
     def await_run(self, *words: str) -> str:
-        """Until it ends well; what it says."""
+        """Run the command until it succeeds; its output."""
         deadline = time.monotonic() + PATIENCE
         while (done := self.run(*words)).returncode:
             assert time.monotonic() < deadline, done.stderr[-2000:] + (self.folder / "node-0.log").read_text()[-2000:]
-            if self.running[ADDRESSES[0]].poll() is not None:  # it had half a minute to start, as in `join`
+            if self.running[ADDRESSES[0]].poll() is not None:  # its start timed out, as in `join`
                 self.start(0)
         return done.stdout
 
@@ -117,61 +117,61 @@ class Nodes:
         return dict(json.loads(done.stdout))
 
     def running_on(self) -> tuple[str, list[str]]:
-        """The deployment's state, and the hosts of the replicas that run."""
+        """The deployment's state, and the hosts of the running replicas."""
         status = self.likewise("status", "two")["status"]
-        told = status["details"]["replicas"]
-        return status["state"], sorted(each["node"] for each in told if each["state"] == "RUNNING")
+        replicas = status["details"]["replicas"]
+        return status["state"], sorted(each["node"] for each in replicas if each["state"] == "RUNNING")
 
     def await_running_on(self, *addresses: str, state: str = "ready") -> None:
         deadline = time.monotonic() + PATIENCE
-        while (found := self.running_on()) != (state, list(addresses)):
-            assert time.monotonic() < deadline, found
+        while (current := self.running_on()) != (state, list(addresses)):
+            assert time.monotonic() < deadline, current
 
-    def ask(self, *addresses: str) -> list[list[Any]]:
-        """Status and body of what the proxy of each host answers."""
+    def post(self, *addresses: str) -> list[list[Any]]:
+        """The status and body of the response of each host's proxy."""
         urls = [f"http://{address}:{HTTP}/two" for address in addresses]
-        return list(json.loads(self.run("-c", ASK, *urls).stdout))
+        return list(json.loads(self.run("-c", POST, *urls).stdout))
 
-    def processes_that_answered(self) -> set[str]:
-        """Starts of the replicas that have answered an inference, by what each tells of itself."""
-        found = set()
+    def replicas_with_requests(self) -> set[str]:
+        """The start times of the replicas that have handled inference requests, from their metrics."""
+        start_times = set()
         code = "import sys, httpx; print(httpx.get(sys.argv[1]).text)"
         for address in ADDRESSES:
             text = self.run("-c", code, f"http://{address}:{HTTP}/two/metrics").stdout
             lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
             if any("requests_total" in name and "invocations" in name for name in lines):
-                found.add(lines["process_start_time_seconds"])
-        return found
+                start_times.add(lines["process_start_time_seconds"])
+        return start_times
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     with ExitStack() as stop:
         hosts = stop.enter_context(two_hosts("lr", ADDRESSES))
-        folder = Path(tempfile.mkdtemp(prefix="lwn-", dir="/tmp"))  # a socket's path is short
+        folder = Path(tempfile.mkdtemp(prefix="lwn-", dir="/tmp"))  # the length of a socket's path is limited
         stop.callback(shutil.rmtree, folder, ignore_errors=True)
-        made = Nodes(folder, hosts)
-        stop.callback(lambda: [made.kill(number) for number in (1, 0) if hosts[number].address in made.running])
-        made.start(0)
-        made.await_run("-c", SERVE)
-        made.join()
-        yield made
+        running = Nodes(folder, hosts)
+        stop.callback(lambda: [running.kill(number) for number in (1, 0) if hosts[number].address in running.running])
+        running.start(0)
+        running.await_run("-c", SERVE)
+        running.join()
+        yield running
 
 
-def test_the_loss_of_a_node_loses_no_deployment(nodes: Nodes) -> None:
+def test_deployment_survives_the_loss_of_a_node(nodes: Nodes) -> None:
     model = versioned(nodes.folder, 1)
     options = [word for key, value in OPTIONS.items() for word in ("-C", f"{key}={value}")]
     nodes.likewise("deploy", str(model.folder), "--to", "ray", "--name", "two", "--trust", *options)
     nodes.await_running_on(*ADDRESSES)
     for _ in range(3):
-        assert nodes.ask(*ADDRESSES) == [[200, ANSWER]] * 2
-    assert len(nodes.processes_that_answered()) == 2  # each proxy prefers the replica beside it
-    shutil.rmtree(model.folder)  # what comes back comes from the cluster
+        assert nodes.post(*ADDRESSES) == [[200, RESPONSE]] * 2
+    assert len(nodes.replicas_with_requests()) == 2  # each proxy prefers the replica on its node
+    shutil.rmtree(model.folder)  # so restarted replicas must use the cluster's store
     nodes.kill(1)
     nodes.await_running_on(ADDRESSES[0], state="degraded")
     for _ in range(10):
-        assert nodes.ask(ADDRESSES[0]) == [[200, ANSWER]]
+        assert nodes.post(ADDRESSES[0]) == [[200, RESPONSE]]
     nodes.join()
     nodes.await_running_on(*ADDRESSES)
-    assert nodes.ask(ADDRESSES[0]) == [[200, ANSWER]]
+    assert nodes.post(ADDRESSES[0]) == [[200, RESPONSE]]
     nodes.likewise("delete", "two")

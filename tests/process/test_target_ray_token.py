@@ -1,4 +1,4 @@
-"""A cluster that asks for Ray's token: with it everything works, without it the user is told so at once."""
+"""A cluster that requires Ray's token: with it everything works, without it the error is reported at once."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
 
 TOKEN = "0123456789abcdef" * 4
-BOUND_S = 20.0  # for an answer to have begun: Ray itself tries for half a minute and more
+BOUND_S = 20.0  # for a connection: Ray itself would retry for more than half a minute
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[RayCluster]:
-    """A cluster of its own; Serve does not run on it yet."""
-    with started_cluster(serve=False, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as made:
-        yield made
+    """A separate cluster that requires a token, without Serve."""
+    with started_cluster(serve=False, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["Ray's own port", "the client port"])
 def target(
     request: pytest.FixtureRequest, guarded: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> RayTarget:
-    """Reached by a user who has no token anywhere yet."""
+    """The target for a user without any token."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # ~/.ray/auth_token
@@ -41,44 +41,44 @@ def target(
     return RayTarget("ray" if request.param == "Ray's own port" else f"ray-serve://{guarded.client}")
 
 
-@pytest.mark.parametrize("at_home", [True, False])
-def test_a_token_file_is_found_as_ray_finds_it(
-    target: RayTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_home: bool
+@pytest.mark.parametrize("in_home", [True, False])
+def test_token_file_is_found_as_by_ray(
+    target: RayTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_home: bool
 ) -> None:
-    file = tmp_path / ".ray" / "auth_token" if at_home else tmp_path / "token"
+    file = tmp_path / ".ray" / "auth_token" if in_home else tmp_path / "token"
     file.parent.mkdir(exist_ok=True)
     file.write_text(TOKEN)
-    if not at_home:
+    if not in_home:
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
     assert target.found() == []
 
 
 @pytest.mark.parametrize(
-    ("given", "cause"),
+    ("variables", "cause"),
     [
-        ({}, "there is none here"),
+        ({}, "no token is configured"),
         ({"RAY_AUTH_MODE": "disabled"}, "RAY_AUTH_MODE is 'disabled'"),
-        ({"RAY_AUTH_MODE": "token"}, "asks for a token"),
-        ({"RAY_AUTH_TOKEN": "f" * 64}, "does not know the token"),
+        ({"RAY_AUTH_MODE": "token"}, "requires a token"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "rejects the configured token"),
     ],
 )
-def test_without_it_the_user_is_told_so_before_anything_begins(
+def test_missing_token_is_reported_before_any_change(
     target: RayTarget,
     ray_models: dict[int, ModelSpec],
     monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, str],
+    variables: dict[str, str],
     cause: str,
 ) -> None:
     monkeypatch.setattr(session, "CONNECT_S", BOUND_S)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(Unauthorized, match=cause) as refused:
+    with pytest.raises(Unauthorized, match=cause) as rejected:
         target.check(ray_models[1], RayTarget.Options())
-    assert "RAY_AUTH_TOKEN" in refused.value.remedy
+    assert "RAY_AUTH_TOKEN" in rejected.value.remedy
 
 
 @pytest.mark.long
-def test_with_the_token_all_verbs_work(
+def test_all_commands_work_with_the_token(
     target: RayTarget, ray_models: dict[int, ModelSpec], guarded: RayCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if guarded.observer is None:
@@ -88,6 +88,6 @@ def test_with_the_token_all_verbs_work(
     with deployed(target, "guarded", ray_models[1]) as receipt:
         assert target.status(receipt).state == "ready"
         assert names(target) == ["guarded"]
-        answer = target.predict(receipt, b'{"inputs": ["x"]}', "application/json")
-        assert (answer.status, answer.body) == (200, b'{"predictions":["1:X"]}')
+        response = target.predict(receipt, b'{"inputs": ["x"]}', "application/json")
+        assert (response.status, response.body) == (200, b'{"predictions":["1:X"]}')
     assert names(target) == []

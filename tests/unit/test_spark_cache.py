@@ -1,4 +1,4 @@
-"""The executors' cache of unpacked archives: bounded, the oldest out first, and never what a living worker has."""
+"""The executors' cache of unpacked archives: bounded, evicts the oldest first, never entries of a running worker."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from likewise.shipping import unpack
 from likewise.targets.spark import bootstrap
 
 SIZE = 1000  # bytes of each entry
-# a worker: takes the entries that it is told, one a line, says where they are, and lives until its input ends;
-# it fails where one that it took is not whole any more
+# a worker: takes the entries named on its input, one per line, prints their folders, and runs until the input ends;
+# it fails if an entry that it took is no longer complete
 WORKER = """
 import os
 import sys
@@ -40,7 +40,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that uses a cache which may have `entries` entries."""
+    """A process that uses a cache limited to `entries` entries."""
 
     def __init__(self, folder: Path, entries: int) -> None:
         command = [sys.executable, "-c", WORKER, str(folder), str(entries * SIZE)]
@@ -57,7 +57,7 @@ class Worker:
         return folder
 
     def start(self, *keys: str) -> None:
-        """As `take`, without waiting for it."""
+        """Like `take`, without waiting for the result."""
         assert self._process.stdin
         self._process.stdin.write("".join(f"{key}\n" for key in keys))
         self._process.stdin.flush()
@@ -73,7 +73,7 @@ class Worker:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an archive of SIZE bytes; the cache is `cache/spark` in it."""
+    """A folder with an archive of SIZE bytes, and with the cache in `cache/spark`."""
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     make_archive(tmp_path)
     return tmp_path
@@ -92,24 +92,24 @@ def make_archive(folder: Path) -> None:
 
 
 def worker(stop: ExitStack, folder: Path, entries: int) -> Worker:
-    made = Worker(folder, entries)
-    stop.callback(made.kill)
-    return made
+    started = Worker(folder, entries)
+    stop.callback(started.kill)
+    return started
 
 
 def entries(folder: Path) -> set[str]:
-    """What a cache holds, locks apart; each entry is whole."""
-    found = {path.name for path in (folder / "cache" / "spark").iterdir() if path.suffix != ".lock"}
-    for name in found:
+    """The names of a cache's entries, without locks; each entry must be complete."""
+    names = {path.name for path in (folder / "cache" / "spark").iterdir() if path.suffix != ".lock"}
+    for name in names:
         assert (folder / "cache" / "spark" / name / "weights").stat().st_size == SIZE
-    return found
+    return names
 
 
-def test_the_oldest_go_and_what_a_worker_has_stays(home: Path, workers: ExitStack) -> None:
+def test_oldest_entries_are_evicted_unless_a_worker_uses_them(home: Path, workers: ExitStack) -> None:
     old = worker(workers, home, 2)
     assert old.take("a") == home / "cache" / "spark" / "a"
     new = worker(workers, home, 2)
-    new.take("b", "c")  # all three are in use: more than the limit, and nothing goes
+    new.take("b", "c")  # all three are in use: above the limit, but none is evicted
     assert entries(home) == {"a", "b", "c"}
     old.kill()
     new.take("d")
@@ -120,7 +120,7 @@ def test_the_oldest_go_and_what_a_worker_has_stays(home: Path, workers: ExitStac
     assert len(list((home / "cache" / "spark").glob("*.lock"))) == 2
 
 
-def test_taking_an_entry_again_makes_it_young(home: Path, workers: ExitStack) -> None:
+def test_taking_an_entry_again_refreshes_its_age(home: Path, workers: ExitStack) -> None:
     for keys in (("a",), ("b",), ("a",)):
         one = worker(workers, home, 2)
         one.take(*keys)
@@ -129,25 +129,25 @@ def test_taking_an_entry_again_makes_it_young(home: Path, workers: ExitStack) ->
     assert entries(home) == {"a", "c"}
 
 
-def test_what_killed_workers_left_half_done_goes_with_its_entry(home: Path, workers: ExitStack) -> None:
+def test_partial_folders_are_deleted_with_their_entry(home: Path, workers: ExitStack) -> None:
     first = worker(workers, home, 9)
     first.take("a", "b")
     first.kill()
-    half = home / "cache" / "spark" / "a.half"
-    half.mkdir()
-    (half / "weights").write_bytes(b"x" * SIZE)
+    partial = home / "cache" / "spark" / "a.half"
+    partial.mkdir()
+    (partial / "weights").write_bytes(b"x" * SIZE)
     worker(workers, home, 2).take("c")
     assert entries(home) == {"b", "c"}
 
 
-def test_an_entry_that_was_removed_by_hand_is_unpacked_again(home: Path, workers: ExitStack) -> None:
+def test_manually_deleted_entry_is_unpacked_again(home: Path, workers: ExitStack) -> None:
     one = worker(workers, home, 9)
     (one.take("a") / "weights").unlink()
     (home / "cache" / "spark" / "a").rmdir()
     assert (one.take("a") / "weights").exists()
 
 
-def test_many_workers_at_once_have_what_they_took(home: Path, workers: ExitStack) -> None:
+def test_concurrent_workers_keep_their_entries(home: Path, workers: ExitStack) -> None:
     crowd = [worker(workers, home, 1) for _ in range(4)]
     keys = ["a", "b", "c", "d"]
     for number, one in enumerate(crowd):
@@ -159,42 +159,42 @@ def test_many_workers_at_once_have_what_they_took(home: Path, workers: ExitStack
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=12), st.integers(1, 4))
 @settings(max_examples=50, deadline=None)
-def test_the_cache_is_what_a_list_of_the_youngest_would_be(
+def test_cache_matches_a_model_of_least_recent_use(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]], limit: int
 ) -> None:
     folder = tmp_path_factory.mktemp("home")
     make_archive(folder)
-    young: list[str] = []
+    recent: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LIKEWISE_CACHE_HOME", str(folder / "cache"))
         patch.setattr(unpack, "LIMIT", limit * SIZE)
         patch.setattr(pyspark.SparkFiles, "get", lambda name: str(folder / name))
-        patch.setitem(sys.__dict__, "_likewise_held", held := {})
+        patch.setitem(sys.__dict__, "_likewise_held", locks := {})
         for key, ends in steps:
-            mine = {path.name for path in held}
+            own = {path.name for path in locks}
             bootstrap.unpacked("x.archive", key)
-            if key not in mine:
-                fresh = key not in young
-                young = [*(name for name in young if name != key), key]
-                for name in [name for name in young if name not in mine | {key}] if fresh else []:
-                    if len(young) > limit:
-                        young.remove(name)
-            assert entries(folder) == set(young)
+            if key not in own:
+                added = key not in recent
+                recent = [*(name for name in recent if name != key), key]
+                for name in [name for name in recent if name not in own | {key}] if added else []:
+                    if len(recent) > limit:
+                        recent.remove(name)
+            assert entries(folder) == set(recent)
             if ends:
-                release(held)
-        release(held)
+                release(locks)
+        release(locks)
 
 
-def release(held: dict[Path, int]) -> None:
-    """As the end of a process does."""
-    for handle in held.values():
+def release(locks: dict[Path, int]) -> None:
+    """Close all locks, as the exit of a process does."""
+    for handle in locks.values():
         os.close(handle)
-    held.clear()
+    locks.clear()
 
 
-def test_each_task_brings_the_module_anew_and_takes_an_entry_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_entry_is_taken_once_by_modules_unpickled_in_each_task(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyspark.SparkFiles, "get", lambda name: str(home / name))
-    monkeypatch.setitem(sys.__dict__, "_likewise_held", held := {})
+    monkeypatch.setitem(sys.__dict__, "_likewise_held", locks := {})
     for module in (bootstrap, unpack):
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -204,5 +204,5 @@ def test_each_task_brings_the_module_anew_and_takes_an_entry_once(home: Path, mo
             cloudpickle.unregister_pickle_by_value(module)
     for _ in range(3):
         cloudpickle.loads(sent)("x.archive", "a")
-    assert len(held) == 1
-    release(held)
+    assert len(locks) == 1
+    release(locks)

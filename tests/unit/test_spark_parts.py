@@ -1,4 +1,4 @@
-"""The Spark room without Spark's JVM: types, windows, chunk files, the environment, what is missing."""
+"""The Spark target without Spark's JVM: types, windows, chunk files, the environment, missing requirements."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
 from likewise.shipping import unpack
-from likewise.shipping.environment import closure, environment, kept
+from likewise.shipping.environment import cached_archive, closure, environment
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.chunks import decode, encode
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.predictions import arrow_array, values_and_errors
 from likewise.targets.spark.result_type import arrow_type, declared_ddl
 from likewise.targets.spark.session import require_java
-from likewise.targets.spark.shipping import THEIRS
+from likewise.targets.spark.shipping import PREINSTALLED
 from likewise.targets.spark.windows import WINDOW_ROWS, items_of, row_maker, windows
-from likewise.targets.spark.worker import answered
+from likewise.targets.spark.worker import score_windows
 
 RECORD = {"label": "good", "score": 0.5, "count": 3}
 
@@ -56,7 +56,7 @@ RECORD = {"label": "good", "score": 0.5, "count": 3}
         ({"a": 1}, pa.map_(pa.string(), pa.int64()), [("a", 1)]),
     ],
 )
-def test_predictions_become_the_asked_type(value: object, kind: pa.DataType, expected: object) -> None:
+def test_predictions_are_converted_to_the_requested_type(value: object, kind: pa.DataType, expected: object) -> None:
     array = arrow_array([Ok(value)], kind, "raise")
     assert array.type == kind
     assert array.to_pylist() == [expected]
@@ -76,7 +76,7 @@ def test_predictions_become_the_asked_type(value: object, kind: pa.DataType, exp
         ("\ud800", pa.string()),
     ],
 )
-def test_a_prediction_that_does_not_fit_is_refused_alone(value: object, kind: pa.DataType) -> None:
+def test_a_prediction_that_does_not_fit_the_type_fails_only_its_row(value: object, kind: pa.DataType) -> None:
     with pytest.raises(RowRefused, match="does not fit"):
         arrow_array([Ok(value)], kind, "raise")
     assert arrow_array([Ok(value), Ok(None)], kind, "null").to_pylist() == [None, None]
@@ -97,45 +97,45 @@ def test_a_prediction_that_does_not_fit_is_refused_alone(value: object, kind: pa
         ([{"type": "map", "values": {"type": "boolean"}}], "map<string, boolean>"),
     ],
 )
-def test_the_signature_declares_the_default_type(outputs: Any, expected: str) -> None:
+def test_default_type_comes_from_the_signature(outputs: Any, expected: str) -> None:
     assert declared_ddl(Signature.parse({"outputs": outputs}).outputs) == expected
 
 
-def test_tensors_that_spark_lacks_need_a_type() -> None:
+def test_tensors_without_a_spark_type_are_rejected() -> None:
     outputs = Signature.parse(
         {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
     )
-    with pytest.raises(WrongUsage, match="answers tensors"):
+    with pytest.raises(WrongUsage, match="returns tensors"):
         declared_ddl(outputs.outputs)
 
 
-def test_a_type_that_predictions_cannot_have_is_refused() -> None:
+def test_unsupported_prediction_type_is_rejected() -> None:
     with pytest.raises(WrongUsage, match="cannot be of type interval"):
         arrow_type(DayTimeIntervalType())
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 3 * WINDOW_ROWS), max_size=6))
-def test_windows_hold_every_row_once_in_order_and_are_bounded(sizes: list[int]) -> None:
+def test_windows_contain_every_row_once_in_order_and_are_bounded(sizes: list[int]) -> None:
     numbers = iter(range(sum(sizes)))
     batches = [
         pa.RecordBatch.from_pydict({"n": pa.array([next(numbers) for _ in range(size)], "int64")}) for size in sizes
     ]
-    found = list(windows(iter(batches)))
-    assert [n for window in found for piece in window for n in piece.column(0).to_pylist()] == list(range(sum(sizes)))
-    counts = [sum(piece.num_rows for piece in window) for window in found]
+    result = list(windows(iter(batches)))
+    assert [n for window in result for piece in window for n in piece.column(0).to_pylist()] == list(range(sum(sizes)))
+    counts = [sum(piece.num_rows for piece in window) for window in result]
     assert all(count < 2 * WINDOW_ROWS for count in counts)
     assert all(count >= WINDOW_ROWS for count in counts[:-1])
 
 
-def test_large_texts_make_small_windows() -> None:
+def test_large_texts_result_in_small_windows() -> None:
     batch = pa.RecordBatch.from_pydict({"text": ["x" * (1 << 20)] * 40})
     counts = [sum(piece.num_rows for piece in window) for window in windows(iter([batch]))]
     assert sum(counts) == 40
     assert max(counts) <= 16
 
 
-def test_text_that_is_not_utf8_costs_its_own_row() -> None:
+def test_text_that_is_not_utf8_fails_only_its_row() -> None:
     texts = pa.array([b"good", b"bad \xff", b"fine"], pa.binary()).view(pa.string())
     batch = pa.RecordBatch.from_arrays([texts], names=["text"])
     records, faults = records_of(batch)
@@ -147,10 +147,10 @@ def test_text_that_is_not_utf8_costs_its_own_row() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=5), max_size=5), st.booleans())
-def test_each_window_gets_its_own_answers(given_windows: list[list[str]], overlaps: bool) -> None:
+def test_each_window_gets_its_own_results(given_windows: list[list[str]], overlaps: bool) -> None:
     engine = FunctionEngine(upper, overlaps=overlaps)
     tagged = ((number, [Row(("text",), (text,)) for text in texts]) for number, texts in enumerate(given_windows))
-    for (number, results), texts in zip(answered(engine, tagged), given_windows, strict=True):
+    for (number, results), texts in zip(score_windows(engine, tagged), given_windows, strict=True):
         assert given_windows[number] is texts
         assert [result.value for result in results if isinstance(result, Ok)] == [
             {"text": f"<{text}>".upper()} for text in texts
@@ -161,12 +161,12 @@ texts = st.text(st.characters(exclude_categories=[]), max_size=8)  # lone surrog
 
 
 @given(st.lists(texts, min_size=1, max_size=8), st.sets(st.integers(0, 7)), st.booleans())
-def test_a_chunk_comes_back_as_it_was(values: list[str], bad: set[int], native: bool) -> None:
+def test_chunk_round_trip(values: list[str], bad: set[int], native: bool) -> None:
     records = [{"a": value, "b": "x"} for value in values]
-    faults = {index: InputInvalid(values[index], remedy="mend") for index in bad if index < len(values)}
+    faults = {index: InputInvalid(values[index], remedy="fix") for index in bad if index < len(values)}
     lines = [json.dumps(record) for record in records] if native else None
     chunk = Chunk("in é.csv", 7, records, faults, list(range(len(values))), lines, 99)
-    back = decode(*rebuilt(chunk))
+    back = decode(*serialized(chunk))
     assert (back.file, back.first, back.lines, back.native, back.offset) == (
         chunk.file,
         chunk.first,
@@ -178,39 +178,39 @@ def test_a_chunk_comes_back_as_it_was(values: list[str], bad: set[int], native: 
     assert {i: (type(e), e.cause) for i, e in back.faults.items()} == {i: (type(e), e.cause) for i, e in faults.items()}
 
 
-def test_a_chunk_of_typed_rows_comes_back_with_its_types() -> None:
+def test_chunk_round_trip_keeps_arrow_types() -> None:
     text = pa.array([b"a", b"\xff", b"c"], pa.binary()).view(pa.string())
     batch = pa.record_batch({"n": pa.array([1, 2, 3], "int16"), "text": text})
     fault = RowRefused("no", remedy="yes")
     chunk = Chunk(
         "f", 1, [{"n": 1, "text": "a"}, {"n": 2, "text": "\udcff"}, {"n": 3, "text": "c"}], {1: fault}, None, batch, 0
     )
-    back = decode(*rebuilt(chunk))
+    back = decode(*serialized(chunk))
     assert list(back.records) == chunk.records
     assert back.native.schema == batch.schema
     assert back.native.column(1).view(pa.binary()).to_pylist() == [b"a", b"\xff", b"c"]
 
 
-def rebuilt(chunk: Chunk) -> tuple[dict[str, Any], bytes, bytes]:
+def serialized(chunk: Chunk) -> tuple[dict[str, Any], bytes, bytes]:
     header, body, arrow = encode(chunk)
     return json.loads(json.dumps(header)), body, arrow
 
 
-def test_a_torn_or_changed_blob_is_not_there(tmp_path: Path) -> None:
+def test_truncated_or_corrupt_blob_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "blob"
     assert blob.header(path) is None
     blob.write(path, {"rows": 2}, b"one", b"", b"three")
     assert blob.read(path)[1] == [b"one", b"", b"three"]
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
+    complete = path.read_bytes()
+    path.write_bytes(complete[:-1])
     assert blob.header(path) is None
-    path.write_bytes(whole[:-1] + b"E")
-    with pytest.raises(OSError, match="not those"):
+    path.write_bytes(complete[:-1] + b"E")
+    with pytest.raises(OSError, match="the file is corrupt"):
         blob.read(path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["blob"]
 
 
-def test_staging_goes_on_with_the_same_job_only(tmp_path: Path) -> None:
+def test_staging_resumes_only_the_same_job(tmp_path: Path) -> None:
     staging = Staging(tmp_path)
     assert not staging.resume({"bundle": "a", "input": {"f": "1"}}, False)
     parts = [{"part": 1, "folder": "y", "rows": [5]}, {"part": 0, "folder": "x", "rows": [10, 3]}]
@@ -228,37 +228,37 @@ def test_staging_goes_on_with_the_same_job_only(tmp_path: Path) -> None:
     assert staging.replaces
 
 
-def test_what_another_runner_has_done_is_not_cleared_away(tmp_path: Path) -> None:
+def test_partial_results_of_another_runner_are_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text("{}\n")
     with pytest.raises(OutputRefused, match="another runner"):
         Staging(tmp_path).resume({}, False)
 
 
-def test_the_environment_holds_what_is_needed_and_runs_alone(tmp_path: Path) -> None:
-    made = environment(["likewise"], THEIRS)
-    path = made.archive(tmp_path)
-    assert environment(["likewise"], THEIRS).archive(tmp_path) == path
+def test_packed_environment_is_complete_and_self_contained(tmp_path: Path) -> None:
+    packed = environment(["likewise"], PREINSTALLED)
+    path = packed.archive(tmp_path)
+    assert environment(["likewise"], PREINSTALLED).archive(tmp_path) == path
     with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "env", filter="data")
     first = f"import sys; sys.path[:0] = [{str(tmp_path / 'env')!r}]"
     code = f"{first}; import likewise.core.items, orjson; print(orjson.__file__)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith(str(tmp_path / "env")), done.stderr
-    assert not {"pyspark", "pyarrow", "torch"} & made.versions.keys()
+    assert not {"pyspark", "pyarrow", "torch"} & packed.versions.keys()
 
 
-def test_what_is_not_installed_cannot_be_sent() -> None:
+def test_missing_distribution_cannot_be_shipped() -> None:
     with pytest.raises(MissingExtra, match="no-such-package"):
         closure(["no-such-package"], frozenset())
 
 
-def test_another_python_on_the_executor_is_named(tmp_path: Path) -> None:
-    shipment = {**unpack.here(), "python": "cpython 3.8"}
+def test_different_python_on_the_executor_is_reported(tmp_path: Path) -> None:
+    shipment = {**unpack.local_runtime(), "python": "cpython 3.8"}
     with pytest.raises(RuntimeError, match=r"for cpython 3\.8, and this executor runs cpython 3\."):
-        bootstrap.arrive(shipment)
+        bootstrap.install_shipment(shipment)
 
 
-def test_an_archive_is_unpacked_once_whoever_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyspark
 
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
@@ -273,24 +273,24 @@ def test_an_archive_is_unpacked_once_whoever_comes_first(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("version", "fine"), [("21.0.1", True), ("17.0.9", True), ("11.0.2", False), ("1.8.0_392", False)]
+    ("version", "supported"), [("21.0.1", True), ("17.0.9", True), ("11.0.2", False), ("1.8.0_392", False)]
 )
-def test_java_must_be_there_and_new_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, fine: bool
+def test_java_must_be_installed_and_recent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, supported: bool
 ) -> None:
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
     java.chmod(java.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    if fine:
+    if supported:
         require_java()
     else:
         with pytest.raises(MissingExtra, match="Spark needs Java 17"):
             require_java()
 
 
-def test_no_java_at_all_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_java_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtra, match="none on the PATH") as caught:
@@ -298,23 +298,23 @@ def test_no_java_at_all_is_said_with_a_remedy(tmp_path: Path, monkeypatch: pytes
     assert "install a Java runtime" in caught.value.remedy
 
 
-def test_the_bootstrap_needs_nothing_of_ours(tmp_path: Path) -> None:
+def test_bootstrap_imports_no_other_likewise_module(tmp_path: Path) -> None:
     lines = [line for module in (bootstrap, unpack) for line in Path(module.__file__).read_text().splitlines()]
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
     assert {name for name in imported if name.startswith("likewise")} == {"likewise.shipping.unpack"}
 
 
-def test_archives_that_nobody_asks_for_are_dropped_and_a_failed_one_leaves_nothing(tmp_path: Path) -> None:
-    def made(name: str) -> Path:
-        return kept(tmp_path / name, lambda stage: stage.write_text(name))
+def test_unused_archives_are_deleted_and_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
+    def cached(name: str) -> Path:
+        return cached_archive(tmp_path / name, lambda stage: stage.write_text(name))
 
-    old, used, cut = made("old.archive"), made("used.archive"), tmp_path / "cut.archive.abc"
-    cut.write_text("of a process that was killed")
-    for path in (old, used, cut):
+    old, used, partial = cached("old.archive"), cached("used.archive"), tmp_path / "cut.archive.abc"
+    partial.write_text("left by a process that was killed")
+    for path in (old, used, partial):
         os.utime(path, (0, 0))
-    made("used.archive")
-    made("new.archive")
+    cached("used.archive")
+    cached("new.archive")
     assert {path.name for path in tmp_path.iterdir()} == {"used.archive", "new.archive"}
     with pytest.raises(ZeroDivisionError):
-        kept(tmp_path / "broken.archive", lambda stage: 1 // 0)
+        cached_archive(tmp_path / "broken.archive", lambda stage: 1 // 0)
     assert not list(tmp_path.glob("broken*"))

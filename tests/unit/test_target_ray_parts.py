@@ -1,4 +1,4 @@
-"""The target `ray` without Ray: addresses, options, plans, what a cluster must have, and the door in a replica."""
+"""The target `ray` without Ray: addresses, options, plans, requirements of a cluster, and the app in a replica."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from likewise.shipping.unpack import unpacked
 from likewise.targets.base import Receipt, output_of
 from likewise.targets.ray.application import version_of
 from likewise.targets.ray.inspection import url_of
-from likewise.targets.ray.preflight import room_for
+from likewise.targets.ray.preflight import capacity_findings
 from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import ReplicaApp
@@ -37,7 +37,7 @@ from likewise.targets.ray.target import RayTarget
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
 PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1}
-SEEN = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": HTTP, "ingress": PYTHON_PROXY}
+CLUSTER = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": HTTP, "ingress": PYTHON_PROXY}
 RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 
 
@@ -55,7 +55,7 @@ def test_addresses(uri: str, address: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert RayTarget(uri).address == address
 
 
-def test_the_cluster_of_the_environment_and_wrong_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_from_the_environment_and_invalid_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert RayTarget("ray").address == "10.0.0.1:6379"
     for uri in ("ray:head", "raylet", "ray-serve:/x"):
@@ -63,7 +63,7 @@ def test_the_cluster_of_the_environment_and_wrong_ones(monkeypatch: pytest.Monke
             RayTarget(uri)
 
 
-def test_options_from_strings_go_to_ray_by_its_names() -> None:
+def test_options_from_strings_are_passed_to_ray() -> None:
     options = coerce(
         RayOptions,
         {
@@ -73,19 +73,19 @@ def test_options_from_strings_go_to_ray_by_its_names() -> None:
             "deadline_s": "3",
         },
     )
-    said = options.deployment()
-    assert (said["num_replicas"], said["max_queued_requests"]) == (2, 9)
-    threads = said["ray_actor_options"]["runtime_env"]["env_vars"]
+    deployment = options.deployment()
+    assert (deployment["num_replicas"], deployment["max_queued_requests"]) == (2, 9)
+    threads = deployment["ray_actor_options"]["runtime_env"]["env_vars"]
     assert threads == {"OMP_NUM_THREADS": "2", "RAYON_NUM_THREADS": "7"}
     assert options.server()["deadline_s"] == 3.0
-    assert "deadline_s" not in said
+    assert "deadline_s" not in deployment
     assert coerce(RayOptions, {"num_replicas": "auto"}).deployment()["num_replicas"] == "auto"
     assert "num_replicas" not in RayOptions(autoscaling_config={"min_replicas": 3}).deployment()
     assert all(each.metadata["help"] for each in fields(RayOptions))
     assert coerce(RayOptions, as_json(options)) == options
 
 
-def test_a_canary_is_a_share_of_the_replicas() -> None:
+def test_canary_gets_a_fraction_of_the_replicas() -> None:
     options = coerce(RayOptions, {"canary": "10", "num_replicas": "25", "max_ongoing_requests": "7"})
     assert (options.canary, options.as_canary().num_replicas, options.as_canary().max_ongoing_requests) == (10.0, 3, 7)
     growing = RayOptions(canary=50, autoscaling_config={"min_replicas": 5}).as_canary()
@@ -93,33 +93,33 @@ def test_a_canary_is_a_share_of_the_replicas() -> None:
     assert replace(options, num_replicas="auto").as_canary().num_replicas == 1
     assert not [name for name in options.deployment() if name.startswith("canary")]
     for wrong in (51, -1):
-        with pytest.raises(WrongUsage, match="not from 0 to 50 percent"):
+        with pytest.raises(WrongUsage, match="not between 0 and 50 percent"):
             RayOptions(canary=wrong)
     for name in ("canary_s", "canary_requests", "canary_slower", "canary_timeout_s"):
         with pytest.raises(WrongUsage, match=f"{name} is less than 1"):
             coerce(RayOptions, {name: "0"})
-    with pytest.raises(WrongUsage, match="canary_errors is 101 percent"):
+    with pytest.raises(WrongUsage, match="canary_errors is 101"):
         RayOptions(canary_errors=101)
 
 
-def test_what_a_replica_is_made_of_decides_whether_it_restarts() -> None:
-    def made(options: RayOptions, model: ModelSpec = MODEL, key: str = "1") -> str:
+def test_version_changes_only_with_what_a_replica_depends_on() -> None:
+    def version_with(options: RayOptions, model: ModelSpec = MODEL, key: str = "1") -> str:
         shipment = {"bundle": {"key": key, "parts": 1}}
         return version_of({"model": model.as_dict(), "options": as_json(options), "shipment": shipment})
 
-    version = made(RayOptions())
-    assert made(RayOptions(num_replicas=3, canary=5, max_queued_requests=9, route_prefix="/x")) == version
-    assert made(RayOptions(), replace(MODEL, folder=Path("/elsewhere"), source="another")) == version
+    version = version_with(RayOptions())
+    assert version_with(RayOptions(num_replicas=3, canary=5, max_queued_requests=9, route_prefix="/x")) == version
+    assert version_with(RayOptions(), replace(MODEL, folder=Path("/elsewhere"), source="another")) == version
     others = [
-        made(RayOptions(deadline_s=1)),
-        made(RayOptions(), replace(MODEL, digest="sha256:" + "b" * 64)),
-        made(RayOptions(), replace(MODEL, trust=True)),
-        made(RayOptions(), key="2"),
+        version_with(RayOptions(deadline_s=1)),
+        version_with(RayOptions(), replace(MODEL, digest="sha256:" + "b" * 64)),
+        version_with(RayOptions(), replace(MODEL, trust=True)),
+        version_with(RayOptions(), key="2"),
     ]
     assert len({version, *others}) == 5
 
 
-def test_every_option_is_known_to_ray_or_to_us() -> None:
+def test_every_option_is_known_to_ray_or_likewise() -> None:
     from ray import serve
 
     known = set(signature(serve.deployment).parameters)
@@ -131,7 +131,7 @@ def test_every_option_is_known_to_ray_or_to_us() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"num_replicas": "many"}, {"num_replicas": 0}, {"route_prefix": "x"}, {"timeout_s": 0}]
 )
-def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(WrongUsage):
         RayOptions(**wrong)
 
@@ -149,62 +149,62 @@ def test_plans() -> None:
     (stop,) = target.plan("delete", "one", None, RayOptions(), RECEIPT)
     assert stop.params == {"name": "one"}
     for name in ("a/b", "", "-a", "a b", "ü"):
-        with pytest.raises(WrongUsage, match="cannot be a deployment's name"):
+        with pytest.raises(WrongUsage, match="is not a valid deployment name"):
             target.plan("create", name, MODEL, RayOptions(), None)
 
 
 @given(st.integers(1, 9), st.floats(0.1, 4))
-def test_room_is_what_is_free_and_what_one_node_has(replicas: int, cpus: float) -> None:
+def test_capacity_depends_on_free_resources_and_the_largest_node(replicas: int, cpus: float) -> None:
     options = RayOptions(num_replicas=replicas, ray_actor_options={"num_cpus": cpus})
     fits = cpus <= 2.0 and replicas * cpus <= 4.0 + 1e-6
-    assert [each.fatal for each in room_for(options, SEEN, replicas)] == ([] if fits else [True])
+    assert [each.fatal for each in capacity_findings(options, CLUSTER, replicas)] == ([] if fits else [True])
 
 
-def look(**changed: Any) -> dict[str, Any]:
-    """What `look` gives of a cluster with room behind HAProxy."""
+def cluster_info(**changed: Any) -> dict[str, Any]:
+    """The result of the action `look` for a cluster with free resources and HAProxy."""
     http = {"host": "0.0.0.0", "port": 8000, "scheme": "http", "root_path": ""}
     ingress = {"haproxy": True, "installed": True, "nodes": 1}
     return {"free": {"CPU": 4.0}, "largest": {"CPU": 4.0}, "serve": http, "ingress": ingress, **changed}
 
 
 def causes(cluster: dict[str, Any], **options: Any) -> list[str]:
-    wanted = RayOptions(**options)
-    return [each.cause for each in room_for(wanted, cluster, wanted.replicas())]
+    requested = RayOptions(**options)
+    return [each.cause for each in capacity_findings(requested, cluster, requested.replicas())]
 
 
-def test_the_faster_ingress_is_offered_where_it_can_be_had() -> None:
+def test_haproxy_is_suggested_if_installed() -> None:
     slow = {"haproxy": False, "installed": True, "nodes": 1}
-    (offer,) = room_for(RayOptions(), look(ingress=slow), 1)
+    (offer,) = capacity_findings(RayOptions(), cluster_info(ingress=slow), 1)
     assert "Python proxy" in offer.cause
     assert "RAY_SERVE_ENABLE_HA_PROXY=1" in offer.remedy
     assert not offer.fatal
-    assert causes(look(ingress={**slow, "installed": False})) == []
-    (lacking,) = causes(look(ingress=slow), num_replicas=9)  # first things first
-    assert "9 CPU" in lacking
+    assert causes(cluster_info(ingress={**slow, "installed": False})) == []
+    (missing,) = causes(cluster_info(ingress=slow), num_replicas=9)  # missing resources are reported first
+    assert "9 CPU" in missing
 
 
-def test_where_haproxy_listens_is_told_where_it_may_surprise() -> None:
-    (open_to_all,) = causes(look())
-    assert "every address" in open_to_all
-    here = {"host": "127.0.0.1", "port": 8000}
-    assert causes(look(serve=here)) == []
-    (cut_off,) = causes(look(serve=here, ingress={"haproxy": True, "installed": True, "nodes": 2}))
-    assert "does not reach replicas on another" in cut_off
+def test_unexpected_haproxy_addresses_are_reported() -> None:
+    (open_to_all,) = causes(cluster_info())
+    assert "all addresses" in open_to_all
+    local = {"host": "127.0.0.1", "port": 8000}
+    assert causes(cluster_info(serve=local)) == []
+    (unreachable,) = causes(cluster_info(serve=local, ingress={"haproxy": True, "installed": True, "nodes": 2}))
+    assert "cannot reach replicas on another" in unreachable
 
 
-def test_where_it_answers() -> None:
+def test_url_of_a_deployment() -> None:
     assert url_of("auto", HTTP, "/one") == "http://127.0.0.1:8000/one"
     assert url_of("ray://head:10001", {**HTTP, "host": "0.0.0.0"}, "/one") == "http://head:8000/one"
     assert url_of("ray://head:10001", {**HTTP, "host": "10.0.0.9"}, "/one") == "http://10.0.0.9:8000/one"
     assert url_of("ray://[::1]:10001", {**HTTP, "host": "::", "scheme": "https"}, "/a") == "https://[::1]:8000/a"
 
 
-async def told(request: Request) -> JSONResponse:
-    return JSONResponse([request.method, request.url.path], headers={"X-Request-Id": "ours"})
+async def echo(request: Request) -> JSONResponse:
+    return JSONResponse([request.method, request.url.path], headers={"X-Request-Id": "from-likewise"})
 
 
-async def _through_the_door(prefix: str) -> None:
-    inner = Starlette(routes=[Route("/invocations", told, methods=["POST"]), Route("/ready", told), Route("/", told)])
+async def _check_prefix(prefix: str) -> None:
+    inner = Starlette(routes=[Route("/invocations", echo, methods=["POST"]), Route("/ready", echo), Route("/", echo)])
     transport = httpx.ASGITransport(ReplicaApp(inner), root_path=prefix)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         for path in ("/", *([""] if prefix else [])):
@@ -217,8 +217,8 @@ async def _through_the_door(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/one", "/a/b"])
-def test_the_prefix_itself_answers(prefix: str) -> None:
-    asyncio.run(_through_the_door(prefix))
+def test_prefix_itself_serves_requests(prefix: str) -> None:
+    asyncio.run(_check_prefix(prefix))
 
 
 def archive(text: bytes) -> tuple[str, bytes]:
@@ -230,7 +230,7 @@ def archive(text: bytes) -> tuple[str, bytes]:
     return hashlib.sha256(stream.getvalue()).hexdigest(), stream.getvalue()
 
 
-def test_an_archive_is_fetched_once(tmp_path: Path) -> None:
+def test_archive_is_fetched_once(tmp_path: Path) -> None:
     key, data = archive(b"content")
     fetched = []
 
@@ -243,15 +243,15 @@ def test_an_archive_is_fetched_once(tmp_path: Path) -> None:
     assert len(fetched) == 1
 
 
-@pytest.mark.parametrize(("parts", "why"), [([b"one", b"other"], "other bytes"), ([b"one", None], "not hold")])
-def test_what_arrives_otherwise_than_it_was_sent_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[bytes | None], why: str
+@pytest.mark.parametrize(("parts", "reason"), [([b"one", b"other"], "is corrupt"), ([b"one", None], "no longer has")])
+def test_corrupt_or_missing_archive_parts_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: list[bytes | None], reason: str
 ) -> None:
     from ray.experimental import internal_kv
 
     key = hashlib.sha256(b"onetwo").hexdigest()
-    there = {part_name(key, number): part for number, part in enumerate(parts)}
-    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda name, namespace: there[name])
-    with pytest.raises(RuntimeError, match=why):
+    stored = {part_name(key, number): part for number, part in enumerate(parts)}
+    monkeypatch.setattr(internal_kv, "_internal_kv_get", lambda name, namespace: stored[name])
+    with pytest.raises(RuntimeError, match=reason):
         _unpacked(tmp_path, {"key": key, "parts": 2})
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []

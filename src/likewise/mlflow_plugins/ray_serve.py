@@ -45,9 +45,9 @@ class RayServeClient(client.DeploymentClient):
                     raise WrongUsage(f"Likewise has not deployed {name!r}", remedy="take it down as it was deployed")
 
     def _others(self) -> list[dict[str, Any]]:
-        from likewise.targets.ray.session import ask
+        from likewise.targets.ray.session import call
         from likewise.targets.ray.target import RayTarget
 
         address = RayTarget(self.target).address
         with client.as_mlflow():
-            return [{**each, "flavor": None} for each in ask(address, "others", {"address": address})]
+            return [{**each, "flavor": None} for each in call(address, "others", {"address": address})]

@@ -1,1 +1,1 @@
-"""What a bundle needs on a machine that has neither our package nor a network: archives, and how they are unpacked."""
+"""Archives of a bundle and its Python environment for machines without Likewise or a network, and their unpacking."""

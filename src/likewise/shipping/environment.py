@@ -1,4 +1,4 @@
-"""The Python environment that workers lack: what is installed here and an engine needs, as one archive."""
+"""The Python environment that an engine needs on workers: locally installed distributions, packed as one archive."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from typing import Any
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.errors import MissingExtra, WrongUsage
 from likewise.core.extras import need
-from likewise.shipping.unpack import here, package_digest, package_files
+from likewise.shipping.unpack import local_runtime, package_digest, package_files
 
-OURS = "likewise"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-KEPT_S = 7 * 24 * 3600.0
-PACKAGE = Path(__file__).parents[1]  # our own, wherever it is installed
+OURS = "likewise"  # the name of Likewise's own distribution
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+RETENTION_S = 7 * 24 * 3600.0
+PACKAGE = Path(__file__).parents[1]  # the folder of the installed `likewise` package
 
 
 @dataclass(frozen=True, slots=True)
 class PackedEnvironment:
-    """Installed packages, for the Python and the platform that `here` tells.
+    """A set of installed distributions, valid for the Python version and platform that `local_runtime` returns.
 
-    distributions: by canonical name. key: digest of our own sources and of every other distribution's RECORD, which
-    holds the hash of each of its files. package: digest of our own sources.
+    distributions: by canonical name. key: digest of Likewise's sources and of every other distribution's RECORD, which
+    contains the hash of each of its files. package: digest of Likewise's sources.
     """
 
     distributions: dict[str, Distribution]
@@ -42,63 +42,64 @@ class PackedEnvironment:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of every distribution but ours."""
+        """The version of each distribution except Likewise, by canonical name."""
         return {name: each.version for name, each in self.distributions.items() if name != OURS}
 
     def archive(self, folder: Path) -> Path:
-        """All its files as a gzipped tar in `folder`, made unless it is there."""
+        """The path of a gzipped tar of all files in `folder`, created unless it exists."""
         path = folder / f"likewise-environment-{self.key}.archive"
-        return kept(path, lambda stage: pack(dict(_files(self.distributions, PACKAGE)), stage))
+        return cached_archive(path, lambda stage: pack(dict(_files(self.distributions, PACKAGE)), stage))
 
 
-def environment(requirements: Iterable[str], theirs: frozenset[str]) -> PackedEnvironment:
-    """`requirements` (`likewise[openvino]`) and all that they need, but for `theirs`, which every worker has.
+def environment(requirements: Iterable[str], preinstalled: frozenset[str]) -> PackedEnvironment:
+    """`requirements` (`likewise[openvino]`) and their dependencies, except `preinstalled`, which every worker has.
 
-    Raises MissingExtra (something is not installed here), WrongUsage (something is installed from a working copy).
+    Raises MissingExtra (a distribution is not installed here), WrongUsage (one is installed in editable mode).
     """
-    found = closure(requirements, theirs)
+    distributions = closure(requirements, preinstalled)
     own = package_digest(PACKAGE)
-    records = {name: sha256_bytes(_record(name, each).encode()) for name, each in sorted(found.items())}
-    key = sha256_json({"records": records, "package": own, **here()})[7:]
-    return PackedEnvironment(found, key, own)
+    records = {name: sha256_bytes(_record(name, each).encode()) for name, each in sorted(distributions.items())}
+    key = sha256_json({"records": records, "package": own, **local_runtime()})[7:]
+    return PackedEnvironment(distributions, key, own)
 
 
 def closure(
     requirements: Iterable[str],
-    theirs: frozenset[str] = frozenset(),
+    preinstalled: frozenset[str] = frozenset(),
     *,
-    unused: Mapping[str, frozenset[str]] = NOTHING,
-    markers: Mapping[str, str] = NOTHING,
+    unused: Mapping[str, frozenset[str]] = EMPTY,
+    markers: Mapping[str, str] = EMPTY,
 ) -> dict[str, Distribution]:
-    """The distributions that `requirements` need, by canonical name; MissingExtra where one is not installed.
+    """The installed distributions that `requirements` need, by canonical name; MissingExtra if one is not installed.
 
-    theirs: left out.  unused: by distribution, what it declares and nothing imports; left out unless another needs it.
-    markers: of the environment that it is for (PEP 508), this one's by default.
+    preinstalled: distributions to leave out.  unused: by distribution, declared dependencies that nothing imports; left
+    out unless another distribution needs them.  markers: PEP 508 markers of the target environment, the local one by
+    default.
     """
     utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
-    found: dict[str, Distribution] = {}
+    distributions: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
-    waiting = [(parse(text), "") for text in requirements]
-    while waiting:
-        requirement, wanted_by = waiting.pop()
+    pending = [(parse(text), "") for text in requirements]
+    while pending:
+        requirement, required_by = pending.pop()
         name = utils.canonicalize_name(requirement.name)
         fresh = {(name, extra) for extra in ("", *requirement.extras)} - seen
-        if name in theirs or name in unused.get(wanted_by, ()) or not fresh:
+        if name in preinstalled or name in unused.get(required_by, ()) or not fresh:
             continue
         seen |= fresh
-        found[name] = _installed(name, wanted_by)
-        needed = [parse(text) for text in found[name].requires or ()]
-        waiting += [(each, name) for each in needed if _applies(each.marker, markers, [extra for _, extra in fresh])]
-    return found
+        distributions[name] = _installed(name, required_by)
+        needed = [parse(text) for text in distributions[name].requires or ()]
+        pending += [(each, name) for each in needed if _applies(each.marker, markers, [extra for _, extra in fresh])]
+    return distributions
 
 
-def _installed(name: str, wanted_by: str) -> Distribution:
+def _installed(name: str, required_by: str) -> Distribution:
     try:
         return importlib.metadata.distribution(name)
     except PackageNotFoundError as error:
-        why = f", which {wanted_by} needs" if wanted_by else ""
+        reason = f", which {required_by} needs" if required_by else ""
         raise MissingExtra(
-            f"{name}{why} is not installed here, so it cannot be shipped in the version that the model was tried with",
+            f"{name}{reason} is not installed here, so the version that the model was tested with cannot be shipped",
             remedy=f"pip install {name}",
         ) from error
 
@@ -108,14 +109,14 @@ def _applies(marker: Any, markers: Mapping[str, str], extras: Iterable[str]) -> 
 
 
 def installed_from_folder(distribution: Distribution) -> bool:
-    """Whether it is an editable installation, whose files no wheel has. Source: PEP 610."""
-    told = json.loads(distribution.read_text("direct_url.json") or "{}")
-    return bool(told.get("dir_info", {}).get("editable"))
+    """Whether this is an editable installation, whose files are not from a wheel. Source: PEP 610."""
+    direct_url = json.loads(distribution.read_text("direct_url.json") or "{}")
+    return bool(direct_url.get("dir_info", {}).get("editable"))
 
 
-def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
-    """Name in the archive and place on this disk of every file."""
-    for name, distribution in found.items():
+def _files(distributions: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
+    """The name in the archive and the path on this disk of every file of the distributions."""
+    for name, distribution in distributions.items():
         own = name == OURS
         if own:
             yield from ((f"{OURS}/{p.relative_to(package).as_posix()}", p) for p in package_files(package))
@@ -128,20 +129,21 @@ def _files(found: dict[str, Distribution], package: Path) -> Iterator[tuple[str,
 
 
 def _record(name: str, distribution: Distribution) -> str:
-    """The list of a distribution's files; of our own too, whose sources count by themselves."""
+    """A distribution's RECORD; WrongUsage if it has none or is editable (except Likewise, hashed by its sources)."""
     record = distribution.read_text("RECORD")
     if record is None or (name != OURS and installed_from_folder(distribution)):
         raise WrongUsage(
-            f"{name} is installed in a way that does not tell its files",
+            f"{name} is installed without a list of its files (RECORD), or in editable mode",
             remedy=f"install it as a wheel: pip install {name}",
         )
     return record
 
 
-def kept(archive: Path, make: Callable[[Path], object]) -> Path:
-    """`archive`, made unless it is there, under its name only when whole.
+def cached_archive(archive: Path, write: Callable[[Path], object]) -> Path:
+    """`archive`, created unless it exists, under its final name only when complete.
 
-    make: writes the path that it is given. Archives beside it that nobody asked for in KEPT_S are dropped.
+    write: writes the file at the path that it receives.  Archives in the folder that were not used for RETENTION_S are
+    deleted.
     """
     archive.parent.mkdir(parents=True, exist_ok=True)
     if archive.exists():
@@ -150,19 +152,19 @@ def kept(archive: Path, make: Callable[[Path], object]) -> Path:
         handle, stage = tempfile.mkstemp(prefix=f"{archive.name}.", dir=archive.parent)
         os.close(handle)
         try:
-            make(Path(stage))
+            write(Path(stage))
             Path(stage).replace(archive)
         finally:
             Path(stage).unlink(missing_ok=True)
     for old in archive.parent.glob("*.archive*"):
-        with suppress(FileNotFoundError):  # another process drops it too
-            if time.time() - old.stat().st_mtime > KEPT_S:
+        with suppress(FileNotFoundError):  # another process may delete it at the same time
+            if time.time() - old.stat().st_mtime > RETENTION_S:
                 old.unlink()
     return archive
 
 
 def pack(files: dict[str, Path], archive: Path) -> None:
-    """A gzipped tar of `files`; the same files give the same content."""
+    """Write a gzipped tar of `files`, a mapping of names in the archive to paths; equal files give equal content."""
     with tarfile.open(archive, mode="w:gz", compresslevel=1) as tar:
         for name, path in sorted(files.items()):
             tar.add(path, name, recursive=False)

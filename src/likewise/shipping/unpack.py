@@ -1,6 +1,6 @@
-"""What has come to a node: archives unpacked once, used by many processes, dropped when nobody needs them.
+"""A node's cache of unpacked archives: unpacked once, shared by many processes, evicted when no process uses them.
 
-Sent by value to workers where nothing of Likewise may be installed, so it imports the standard library only.
+Pickled by value to workers where Likewise may not be installed, so this module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-LIMIT = 16 << 30  # bytes of unpacked bundles and environments on a node
+LIMIT = 16 << 30  # bytes of unpacked bundles and environments in a node's cache
 Fetch = Callable[[BinaryIO], None]
 
 
-def here() -> dict[str, str]:
-    """What compiled libraries must agree with."""
+def local_runtime() -> dict[str, str]:
+    """The Python version and platform, which compiled libraries must match: keys `python` and `platform`."""
     libc = "-".join(part for part in platform.libc_ver()[:1] if part)
     return {
         "python": f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}",
@@ -36,35 +36,37 @@ def here() -> dict[str, str]:
     }
 
 
-def require_like(made: Mapping[str, str], place: str, remedy: str) -> None:
-    """RuntimeError where this Python or platform is not that of `made`, which `here` gave elsewhere."""
-    for kind, mine in here().items():
-        if mine != made[kind]:
-            raise RuntimeError(f"the environment is for {made[kind]}, and this {place} runs {mine}; {remedy}")
+def require_runtime(expected: Mapping[str, str], host: str, remedy: str) -> None:
+    """RuntimeError if this Python or platform differs from `expected`, the `local_runtime` of another machine."""
+    for kind, actual in local_runtime().items():
+        if actual != expected[kind]:
+            raise RuntimeError(f"the environment is for {expected[kind]}, and this {host} runs {actual}; {remedy}")
 
 
 def make_importable(environment: str) -> None:
-    """The packages in that folder, before all others."""
+    """Put the folder `environment` at the front of the import path."""
     if environment not in sys.path:
         sys.path.insert(0, environment)
         importlib.invalidate_caches()
 
 
-def at_home(package: str, versions: Mapping[str, str]) -> bool:
-    """Whether the very same Likewise, by the digest of its sources, and all that it needs is importable already."""
-    found = importlib.util.find_spec("likewise")
-    if found is None or not found.submodule_search_locations:
+def already_installed(package: str, versions: Mapping[str, str]) -> bool:
+    """Whether the same Likewise (`package`: digest of its sources) and the same `versions` of its dependencies are
+    importable already.
+    """
+    spec = importlib.util.find_spec("likewise")
+    if spec is None or not spec.submodule_search_locations:
         return False
     try:
         if any(importlib.metadata.version(name) != version for name, version in versions.items()):
             return False
     except importlib.metadata.PackageNotFoundError:
         return False
-    return package_digest(Path(next(iter(found.submodule_search_locations)))) == package
+    return package_digest(Path(next(iter(spec.submodule_search_locations)))) == package
 
 
 def package_digest(folder: Path) -> str:
-    """The digest of the files below `folder`, names included, but for byte code."""
+    """The SHA-256 digest of the names and contents of all files below `folder`, except byte code, in hex."""
     digest = hashlib.sha256()
     for path in package_files(folder):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -73,33 +75,33 @@ def package_digest(folder: Path) -> str:
 
 
 def package_files(folder: Path) -> list[Path]:
-    """All files below `folder`, sorted, but for byte code."""
+    """All files below `folder`, sorted, except byte code."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
 def unpacked(cache: Path, key: str, fetch: Fetch) -> Path:
-    """The folder of the archive `key`, fetched and unpacked by whichever process of this node came first.
+    """The folder of the archive `key`, fetched and unpacked by the first process on this node that needs it.
 
-    key: a digest of the content. fetch: writes the gzipped tar, or raises where its bytes are not those that were sent.
-    The folder is this process's as long as that lives: nobody drops it meanwhile.
+    key: a digest of the content. fetch: writes the gzipped tar to a stream, or raises if its bytes differ from those
+    that were sent.  This process holds a shared lock until it exits, so the folder is not evicted while it is in use.
     """
     folder = cache / key
-    # of the process, as a module that is sent by value may be there more than once
-    held: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
-    if folder in held and folder.is_dir():
+    # stored in `sys`: a module that is pickled by value may exist several times in one process
+    locks: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
+    if folder in locks and folder.is_dir():
         return folder
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _take(folder, held):
+    if not _acquire(folder, locks):
         with _exclusive(cache):
             if not folder.is_dir():
                 _unpack(folder, fetch)
-            _take(folder, held)
-            _drop_oldest(cache, LIMIT)
+            _acquire(folder, locks)
+            _evict_oldest(cache, LIMIT)
     return folder
 
 
 def cache_folder(kind: str) -> Path:
-    """`kind` in `LIKEWISE_CACHE_HOME` or in the user's cache, else a folder of this user's among temporary files."""
+    """The subfolder `kind` of `LIKEWISE_CACHE_HOME` or of the user's cache, else a per-user temporary folder."""
     home = os.environ.get("LIKEWISE_CACHE_HOME")
     if home:
         return Path(home) / kind
@@ -110,26 +112,26 @@ def cache_folder(kind: str) -> Path:
             return folder
     own = Path(tempfile.gettempdir()) / f"likewise-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
-    if own.stat().st_uid != os.getuid():  # another user's: it could put its own code there
+    if own.stat().st_uid != os.getuid():  # another user could put code there
         raise RuntimeError(f"{own} belongs to another user; set LIKEWISE_CACHE_HOME for the workers")
     return own / kind
 
 
-def _take(folder: Path, held: dict[Path, int]) -> bool:
-    """Whether the entry is there; its lock is shared from now on, and its age begins anew."""
-    handle = _locked(folder, fcntl.LOCK_SH)
+def _acquire(folder: Path, locks: dict[Path, int]) -> bool:
+    """Take the shared lock of a cache entry and mark it as just used; False if the entry does not exist."""
+    handle = _lock(folder, fcntl.LOCK_SH)
     if not folder.is_dir():
         os.close(handle)
         return False
-    os.utime(handle, ns=(time.time_ns(),) * 2)  # finer than the kernel's own clock of files
-    if folder in held:  # somebody had cleared the cache by hand
-        os.close(held[folder])
-    held[folder] = handle
+    os.utime(handle, ns=(time.time_ns(),) * 2)  # finer than the kernel's own file timestamps
+    if folder in locks:  # the cache was cleared by hand
+        os.close(locks[folder])
+    locks[folder] = handle
     return True
 
 
 def _unpack(folder: Path, fetch: Fetch) -> None:
-    _clear(folder)
+    _remove_partial(folder)
     stage = tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent)
     try:
         with tempfile.TemporaryFile(dir=folder.parent) as stream:
@@ -143,8 +145,8 @@ def _unpack(folder: Path, fetch: Fetch) -> None:
         raise
 
 
-def _drop_oldest(cache: Path, limit: int) -> None:
-    """Remove what was taken longest ago and no living process has, until the rest has at most `limit` bytes."""
+def _evict_oldest(cache: Path, limit: int) -> None:
+    """Remove the least recently used entries that no process has locked, until at most `limit` bytes remain."""
     locks = sorted(cache.glob("*.lock"), key=lambda path: path.stat().st_mtime_ns)
     sizes = {path: _size(path.with_suffix("")) for path in locks}
     total = sum(sizes.values())
@@ -153,27 +155,27 @@ def _drop_oldest(cache: Path, limit: int) -> None:
             return
         folder = path.with_suffix("")
         with contextlib.suppress(BlockingIOError), _exclusive(folder, fcntl.LOCK_NB):
-            if folder.is_dir():  # half of it must never stand under its name
+            if folder.is_dir():  # a partly deleted entry must never have this name
                 folder.rename(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
-            _clear(folder)
+            _remove_partial(folder)
             path.unlink()
             total -= size
 
 
-def _clear(folder: Path) -> None:
-    """Remove what processes that were killed have left half done."""
-    for left in _left(folder):
-        shutil.rmtree(left, ignore_errors=True)
+def _remove_partial(folder: Path) -> None:
+    """Remove partly unpacked or partly deleted folders that killed processes left behind."""
+    for partial in _partial_folders(folder):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _left(folder: Path) -> list[Path]:
+def _partial_folders(folder: Path) -> list[Path]:
     return [path for path in folder.parent.glob(f"{folder.name}.*") if path.is_dir()]
 
 
 def _size(folder: Path) -> int:
-    """Bytes of an entry, and of what was left half done of it."""
+    """The size of an entry and its partial folders in bytes."""
     size = 0
-    for top in (folder, *_left(folder)):
+    for top in (folder, *_partial_folders(folder)):
         for parent, _, names in os.walk(top):
             for name in names:
                 with contextlib.suppress(OSError):
@@ -182,26 +184,26 @@ def _size(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path, more: int = 0) -> Iterator[None]:
-    """The lock of a folder for this process alone; BlockingIOError where `more` is LOCK_NB and another has it."""
-    handle = _locked(folder, fcntl.LOCK_EX | more)
+def _exclusive(folder: Path, flags: int = 0) -> Iterator[None]:
+    """Hold the exclusive lock of a folder; BlockingIOError if `flags` is LOCK_NB and another process has the lock."""
+    handle = _lock(folder, fcntl.LOCK_EX | flags)
     try:
         yield
     finally:
         os.close(handle)
 
 
-def _locked(folder: Path, how: int) -> int:
-    """A handle of the lock beside `folder`, made where there is none."""
+def _lock(folder: Path, operation: int) -> int:
+    """Lock the file `FOLDER.lock` next to `folder`, created if missing; its file descriptor."""
     path = folder.with_name(f"{folder.name}.lock")
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, operation)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle), path.stat()):
                     return handle
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # it was dropped while this process waited
+        os.close(handle)  # the lock file was deleted while this process waited

@@ -1,1 +1,1 @@
-"""A Ray cluster for the tests, deployments on it, and callers of them."""
+"""A Ray cluster for the tests, deployments on it, and concurrent clients of them."""

@@ -1,4 +1,4 @@
-"""Concurrent callers of a deployment, who count the versions that answer, and note every failure."""
+"""Concurrent clients of a deployment, which count responses by version, and record every failure."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Callers:
         self._changed = threading.Condition()
         self._threads = [threading.Thread(target=self._call, daemon=True) for _ in range(count)]
 
-    def wait_for(self, version: int | str, answers: int = 5) -> None:
-        """Return once so many more answers of this version have come."""
+    def wait_for(self, version: int | str, responses: int = 5) -> None:
+        """Wait for this number of further responses of the version."""
         with self._changed:
-            expected = self.versions[str(version)] + answers
+            expected = self.versions[str(version)] + responses
             assert self._changed.wait_for(lambda: self.versions[str(version)] >= expected, PATIENCE), self.versions
 
     def start(self) -> None:
@@ -58,10 +58,10 @@ class Callers:
 
 @contextmanager
 def callers(url: str, count: int = 4) -> Iterator[Callers]:
-    """Callers that run as long as the block does."""
-    made = Callers(url, count)
-    made.start()
+    """Clients that run for the duration of the block."""
+    running = Callers(url, count)
+    running.start()
     try:
-        yield made
+        yield running
     finally:
-        made.stop()
+        running.stop()

@@ -1,4 +1,4 @@
-"""A Ray cluster of one node, with ports, a folder and processes of its own."""
+"""A Ray cluster of one node, with its own ports, folder and processes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from tests.support.processes import command_of, descendants, free_ports
 from tests.support.waiting import until
 
 START_S = 120.0
-LEAVING_S = 10.0  # for the process of a replica that Serve has stopped
+EXIT_S = 10.0  # for the process of a replica that Serve has stopped
 REPLICA = "ray::ServeReplica:"
 OBSERVER = """
 import json, os, sys
-answers = os.fdopen(os.dup(1), "w")
-os.dup2(2, 1)  # for what Ray prints of its workers
+output = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # for output of Ray's workers
 import ray
 from ray import serve
 from ray.experimental.internal_kv import _internal_kv_list
 ray.init(address=sys.argv[1], namespace="likewise", log_to_driver=False, logging_level="ERROR")
 serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
-print("started", file=answers, flush=True)
+print("started", file=output, flush=True)
 for _ in sys.stdin:
-    notes = [key.decode() for key in _internal_kv_list("app/", namespace="likewise")]
-    print(json.dumps([*serve.status().applications, *notes]), file=answers, flush=True)
+    records = [key.decode() for key in _internal_kv_list("app/", namespace="likewise")]
+    print(json.dumps([*serve.status().applications, *records]), file=output, flush=True)
 """
 
 
@@ -42,8 +42,8 @@ for _ in sys.stdin:
 class RayCluster:
     """A head node with Serve.
 
-    address: of Ray.  client: `HOST:PORT` of Ray's client server.  http: the port of Serve's proxy.  dashboard: its URL,
-    if it was asked for.  python: the interpreter of the nodes.  cpus: as Ray counts them, whatever there are.
+    address: Ray's address.  client: `HOST:PORT` of Ray's client server.  http: the port of Serve's proxy.  dashboard:
+    its URL, if enabled.  python: the nodes' interpreter.  cpus: the number that Ray assumes on any machine.
     """
 
     folder: Path
@@ -59,15 +59,15 @@ class RayCluster:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of every process of Ray's."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
+        """The environment of all Ray processes."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
         own = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
-        own["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # its own 5 are for hosts that do nothing else
-        return {**kept, **own, "LIKEWISE_CACHE_HOME": str(self.folder / "nodes-cache"), **self.more_env}
+        own["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # Ray's default of 5 is too short for a busy host
+        return {**inherited, **own, "LIKEWISE_CACHE_HOME": str(self.folder / "nodes-cache"), **self.more_env}
 
     @property
     def caller_env(self) -> dict[str, str]:
-        """Variables of a process that deploys to the cluster."""
+        """The variables of a process that deploys to the cluster."""
         names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "LIKEWISE_CACHE_HOME")
         return {"RAY_ADDRESS": self.address, **{name: self.env[name] for name in names if name in self.env}}
 
@@ -77,7 +77,7 @@ class RayCluster:
         return f"http://127.0.0.1:{self.http}"
 
     def start(self, *, dashboard: bool, serve: bool) -> None:
-        """Start the head node, and Serve; return once they are ready."""
+        """Start the head node, and Serve if requested; wait until they are ready."""
         gcs, client, dashboard_port, agent, self.http = free_ports(5)
         command = [str(self.python), "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
         command += [f"--port={gcs}", f"--ray-client-server-port={client}", f"--temp-dir={self.folder / 'ray'}"]
@@ -95,7 +95,7 @@ class RayCluster:
             self.start_serve()
 
     def stop(self) -> None:
-        """End every process of the cluster."""
+        """Kill all processes of the cluster."""
         if self.observer is not None:
             self.observer.kill()
             self.observer.communicate()
@@ -106,17 +106,17 @@ class RayCluster:
             self.head.wait()
 
     def left(self) -> list[str]:
-        """Serve's applications and what is noted of deployments; where there are none, the replicas that still run."""
+        """Serve's applications and the stored deployment records; if there are none, the replicas still running."""
         assert self.observer is not None
         assert self.observer.stdin is not None
         assert self.observer.stdout is not None
         self.observer.stdin.write("\n")
         self.observer.stdin.flush()
-        found: list[str] = json.loads(self.observer.stdout.readline())
-        return found or self._replicas()
+        names: list[str] = json.loads(self.observer.stdout.readline())
+        return names or self._replicas()
 
     def start_serve(self) -> None:
-        """Start Serve, in a process that is asked by `left` from then on."""
+        """Start Serve, in a process that `left` queries afterwards."""
         command = [str(self.python), "-c", OBSERVER, self.address, str(self.http)]
         with (self.folder / "observer.log").open("w") as log:
             self.observer = subprocess.Popen(
@@ -127,9 +127,9 @@ class RayCluster:
         assert started == "started\n", (self.folder / "observer.log").read_text()[-3000:]
 
     def _replicas(self) -> list[str]:
-        """The commands of the replicas' processes that still run after LEAVING_S."""
+        """The commands of the replicas' processes that are still running after EXIT_S."""
         assert self.head is not None
-        end = time.monotonic() + LEAVING_S
+        end = time.monotonic() + EXIT_S
         while True:
             commands = [command_of(pid) for pid in descendants(self.head.pid)]
             running = [each for each in commands if each.startswith(REPLICA)]
@@ -150,19 +150,19 @@ class RayCluster:
 def started_cluster(
     *, cpus: int = 4, python: Path | None = None, dashboard: bool = False, serve: bool = True, **more_env: str
 ) -> Iterator[RayCluster]:
-    """A cluster that is ready, stopped at the end; more_env: variables of its processes."""
-    folder = Path(tempfile.mkdtemp(prefix="lwr-", dir="/tmp"))  # a socket's path is short
-    made = RayCluster(folder, python or Path(sys.executable), cpus, more_env)
+    """A running cluster, stopped at the end; more_env: additional variables of its processes."""
+    folder = Path(tempfile.mkdtemp(prefix="lwr-", dir="/tmp"))  # the length of a socket's path is limited
+    cluster = RayCluster(folder, python or Path(sys.executable), cpus, more_env)
     try:
         for last in (False, False, True):  # Ray gives a node 30 seconds to start, which a busy machine may exceed
             try:
-                made.start(dashboard=dashboard, serve=serve)
+                cluster.start(dashboard=dashboard, serve=serve)
                 break
             except AssertionError:
-                made.stop()
+                cluster.stop()
                 if last:
                     raise
-        yield made
+        yield cluster
     finally:
-        made.stop()
+        cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Models of known versions, and deployments of them on Ray without receipts."""
+"""Models of known versions, and their deployments on Ray without stored receipts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from likewise.targets.ray.target import RayTarget
 from likewise.testing.models import upper_bundle
 
 POISON = "poison"
-"""A text for which a model of `versioned` raises; one that begins with `sleep`, such as `sleep0.5`, takes as long."""
+"""A text for which a model of `versioned` raises; one that starts with `sleep`, such as `sleep0.5`, takes that long."""
 PREDICTING = f"""
     if text == {POISON!r}:
         raise ValueError(text)
@@ -33,7 +33,7 @@ ONE_TRY = replace(SMALL, max_constructor_retry_count=1)
 
 
 def versioned(folder: Path, version: int | str, *, loading: str = "pass", predicting: str = PREDICTING) -> ModelSpec:
-    """A model that answers `VERSION:` and the text in capitals. loading, predicting: statements that it runs first."""
+    """A model that returns `VERSION:` and the upper-case text. loading, predicting: statements that it runs first."""
     bundle = upper_bundle(folder / f"version-{version}", f"{version}:", loading=loading, predicting=predicting)
     return ModelSpec(open_bundle(bundle).digest, bundle, "runs:/1/model", trust=True)
 
@@ -46,7 +46,7 @@ def broken(folder: Path) -> ModelSpec:
 def put(
     target: RayTarget, name: str, model: ModelSpec, options: RayOptions = SMALL, current: Receipt | None = None
 ) -> Receipt:
-    """Do every step of a creation, or of an update of `current`; a step that fails stays as it is."""
+    """Execute the steps of a creation, or of an update of `current`; a failed step is not rolled back."""
     outputs: dict[str, Outputs] = {}
     for step in target.plan("create" if current is None else "update", name, model, options, current):
         outputs[step.id] = target.do(step.action, _filled(step.params, outputs))
@@ -56,7 +56,7 @@ def put(
 def shipped(
     target: RayTarget, name: str, model: ModelSpec, options: RayOptions = SMALL, current: Receipt | None = None
 ) -> dict[str, Any]:
-    """The parameters of the step `run` of the same plan, after the step `ship`."""
+    """Execute the step `ship` of such a plan; the parameters of its step `run`."""
     ship, run = target.plan("create" if current is None else "update", name, model, options, current)
     return _filled(run.params, {"ship": target.do(ship.action, ship.params)})
 
@@ -66,14 +66,14 @@ def _filled(params: Mapping[str, Any], outputs: Mapping[str, Outputs]) -> dict[s
 
 
 def delete(target: RayTarget, name: str) -> None:
-    """Do every step of a deletion."""
+    """Execute the steps of a deletion."""
     for step in target.plan("delete", name, None, SMALL, None):
         target.do(step.action, step.params)
 
 
 @contextmanager
 def deployed(target: RayTarget, name: str, model: ModelSpec, options: RayOptions = SMALL) -> Iterator[Receipt]:
-    """A deployment, deleted at the end, whatever it has become."""
+    """A deployment, deleted at the end in any state."""
     try:
         yield put(target, name, model, options)
     finally:
@@ -81,17 +81,17 @@ def deployed(target: RayTarget, name: str, model: ModelSpec, options: RayOptions
 
 
 def names(target: RayTarget) -> list[str]:
-    """The deployments on the cluster."""
+    """The names of the deployments on the cluster."""
     return [each.name for each in target.found()]
 
 
 def pids(target: RayTarget, receipt: Receipt) -> list[int]:
-    """The processes of the replicas that run."""
+    """The process IDs of the running replicas."""
     return [each["pid"] for each in target.status(receipt).details["replicas"] if each["state"] == "RUNNING"]
 
 
-def answer_of(url: str, *texts: str) -> list[str]:
-    """The answers of a deployment, which must be good."""
+def predictions_of(url: str, *texts: str) -> list[str]:
+    """The predictions of a deployment; its response must be successful."""
     response = httpx.post(url, json={"inputs": list(texts)}, timeout=60)
     assert response.status_code == 200, response.text
     predictions: list[str] = response.json()["predictions"]

@@ -1,6 +1,6 @@
-"""Fixtures of tests on Ray: one cluster a run, and the target on it; test modules name this one in `pytest_plugins`.
+"""Fixtures of tests on Ray: one cluster per run, and its target; test modules list this module in `pytest_plugins`.
 
-Such a module belongs to the group `ray`, so that one worker runs them all.
+These test modules belong to the xdist group `ray`, so that one worker runs them all.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from likewise.targets.ray.target import RayTarget
 
 @pytest.fixture(scope="session")
 def shared_ray_cluster(while_group_runs: ExitStack) -> RayCluster:
-    """One cluster for all tests that leave nothing on it."""
+    """One cluster for all tests that clean up after themselves."""
     return while_group_runs.enter_context(started_cluster(cpus=8, dashboard=True))
 
 
 @pytest.fixture(scope="module")
 def ray_cluster(shared_ray_cluster: RayCluster) -> RayCluster:
-    """The cluster of a module, which overrides this fixture where it needs another one."""
+    """The cluster of a module, which overrides this fixture if it needs another one."""
     return shared_ray_cluster
 
 
 @pytest.fixture(scope="module")
 def ray_target(ray_cluster: RayCluster) -> Iterator[RayTarget]:
-    """The target, in an environment that names the cluster; what a module leaves deployed is taken down."""
+    """The target, in an environment with the cluster's address; remaining deployments are deleted at the end."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in ray_cluster.caller_env.items():
             patch.setenv(name, value)

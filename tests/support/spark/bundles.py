@@ -1,4 +1,4 @@
-"""Models of the tests of Spark that log what they are asked, and what models answer."""
+"""Models for the tests of Spark that log the texts that they predict, and reference predictions."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from tests.support.models import upper_bundle
 from likewise import api
 from likewise.testing import models
 
-ASKED = "asked.txt"
+PREDICTED = "predicted.txt"
 OPENED = "opened.txt"
 PYFUNC_PREDICTING = """
 if any("poison" in text for text in texts):
     raise ValueError("poison")
-log({asked!r}, *texts)
+log({log!r}, *texts)
 time.sleep({seconds} * len(texts))
 """
 QUICK_PREDICTING = """
     if "poison" in text:
         raise ValueError("poison")
-    with open({asked!r}, "a") as stream:
+    with open({log!r}, "a") as stream:
         stream.write(text + chr(10))
     time.sleep({seconds})
 """
 
 
 def logging_bundle(folder: Path, *, seconds: float = 0.0) -> api.Bundle:
-    """A pyfunc that answers each text in capitals and its length in `seconds`, and raises on `poison`.
+    """A pyfunc that returns each text in upper case with its length after `seconds`, and raises on `poison`.
 
-    It writes its process into `folder`/opened.txt when it loads, and each text into `folder`/asked.txt.
+    It appends its process ID to `folder`/opened.txt when it loads, and each text to `folder`/predicted.txt.
     """
     bundle = upper_bundle(
         folder / "logging-bundle",
         lengths=True,
         loading=f"log({str(folder / OPENED)!r}, os.getpid())",
-        predicting=PYFUNC_PREDICTING.format(asked=str(folder / ASKED), seconds=seconds),
+        predicting=PYFUNC_PREDICTING.format(log=str(folder / PREDICTED), seconds=seconds),
     )
     return api.open_bundle(bundle, trust=True)
 
 
 def quick_bundle(folder: Path, seconds: float) -> api.Bundle:
-    """One that takes `seconds` a row, writes each text into `folder`/asked.txt, and needs no library."""
-    predicting = QUICK_PREDICTING.format(asked=str(folder / ASKED), seconds=seconds)
+    """A model that takes `seconds` per row, appends each text to `folder`/predicted.txt, and needs no library."""
+    predicting = QUICK_PREDICTING.format(log=str(folder / PREDICTED), seconds=seconds)
     return api.open_bundle(models.upper_bundle(folder / "quick-bundle", "", predicting=predicting), trust=True)
 
 
 def log_of(folder: Path, name: str) -> list[str]:
-    """The lines of `asked.txt` or `opened.txt`."""
+    """The lines of `predicted.txt` or `opened.txt`."""
     path = folder / name
     return path.read_text().splitlines() if path.exists() else []
 
 
 def predicted(bundle: api.Bundle, texts: Sequence[str | None]) -> list[str]:
-    """What `Bundle.predict` says of each text."""
+    """The predictions of `Bundle.predict` for the texts."""
     return list(bundle.predict(pd.DataFrame({"text": texts}))["text"])

@@ -1,4 +1,4 @@
-"""Spark's classes as a JVM maps them into memory: with them it starts in half the CPU time.
+"""An archive of Spark's classes that a JVM maps into memory: with it, it starts in half the CPU time.
 
 Source: "Class Data Sharing" of the Java virtual machine guide, dynamic archives (Java 13 or newer).
 """
@@ -18,8 +18,8 @@ from platformdirs import user_cache_path
 
 CACHE = user_cache_path("likewise-tests")
 
-# What most tests do: frames through Arrow and Python, files in and out.
-USUAL_WORK = """
+# What most tests use: frames through Arrow and Python, reading and writing of files.
+TYPICAL_WORKLOAD = """
 import sys
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
@@ -37,29 +37,35 @@ gateway.proc.wait()
 
 
 def class_archive(options: str) -> Path:
-    """The archive of this Java and this Spark, made where it is new; options: of the JVMs that will use it.
+    """The archive for the installed Java and Spark, created if missing; options: those of the JVMs that will use it.
 
-    It may be missing where Java could not make it: then a JVM that is told of it starts as ever.
+    The file may be missing if Java could not create it: then a JVM with this option starts normally.
     """
     java, jars = Path(shutil.which("java") or "java").resolve(), Path(pyspark.__file__).parent / "jars"
-    made_of = " ".join(f"{path} {path.stat().st_mtime_ns}" for path in (java, jars))  # a JVM takes no other archive
-    archive = CACHE / f"spark-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.jsa"
+    sources = " ".join(
+        f"{path} {path.stat().st_mtime_ns}" for path in (java, jars)
+    )  # a JVM rejects an archive of other sources
+    archive = CACHE / f"spark-{hashlib.sha256(sources.encode()).hexdigest()[:12]}.jsa"
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "spark.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
-            _make(archive, options)
+            _create(archive, options)
     return archive
 
 
-def _make(archive: Path, options: str) -> None:
+def _create(archive: Path, options: str) -> None:
     stage, work = archive.with_suffix(".new"), archive.with_suffix(".work")
     shutil.rmtree(work, ignore_errors=True)
     stage.unlink(missing_ok=True)
     recorded = f"{options} -XX:ArchiveClassesAtExit={stage} -Xlog:disable"
     own = {"JAVA_TOOL_OPTIONS": recorded, "SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
     subprocess.run(
-        [sys.executable, "-c", USUAL_WORK, work], env=os.environ | own, capture_output=True, timeout=300, check=True
+        [sys.executable, "-c", TYPICAL_WORKLOAD, work],
+        env=os.environ | own,
+        capture_output=True,
+        timeout=300,
+        check=True,
     )
     shutil.rmtree(work, ignore_errors=True)
     if stage.exists():

@@ -1,4 +1,4 @@
-"""A standalone Spark cluster whose Python knows PySpark and PyArrow, nothing of Likewise, and no foreign network."""
+"""A standalone Spark cluster whose Python has PySpark and PyArrow, but neither Likewise nor network access."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.spark.classes import class_archive
 
 SPARK = Path(pyspark.__file__).parent
 PATIENCE = 90.0  # seconds
-THEIRS = ("pyspark", "py4j", "pyarrow")
+PREINSTALLED = ("pyspark", "py4j", "pyarrow")
 ROOT = Path(__file__).parents[3]
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"  # of JVMs that live for seconds
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"  # for JVMs that run for seconds
 
-# Every Python of an executor: whatever it asks of a network other than its host's own is refused.
+# In every executor's Python: refuses all network access except to its own host.
 OFFLINE = """
 import sys
 
@@ -39,8 +39,8 @@ def _refuse(event, arguments):
 sys.addaudithook(_refuse)
 """
 
-# What such a Python knows: Spark's packages, and neither ours nor a way out.
-KNOWN = """
+# Checks such a Python: it has Spark's packages, but neither Likewise nor network access.
+CHECK = """
 import socket
 import pyspark, pyarrow
 for attempt in (lambda: __import__("likewise"), lambda: socket.create_connection(("192.0.2.1", 9))):
@@ -52,7 +52,7 @@ for attempt in (lambda: __import__("likewise"), lambda: socket.create_connection
 
 
 def java_env(folder: Path, address: str = LOOPBACK) -> dict[str, str]:
-    """Of a process that starts Spark: its JVM starts quickly, and what a killed one leaves behind lies in `folder`."""
+    """Variables of a process that starts Spark: the JVM starts quickly, and its temporary files are in `folder`."""
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     archive = class_archive(QUICK_START)
@@ -61,10 +61,10 @@ def java_env(folder: Path, address: str = LOOPBACK) -> dict[str, str]:
 
 
 def bare_python(folder: Path) -> Path:
-    """The interpreter of a virtual environment that holds what Spark itself needs."""
+    """The Python interpreter of a virtual environment with only the packages that Spark itself needs."""
     venv.create(folder, with_pip=False)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-    for name in THEIRS:
+    for name in PREINSTALLED:
         files = distribution(name).files or []
         for top in {file.parts[0] for file in files if ".." not in file.parts}:
             source = Path(str(distribution(name).locate_file(top)))
@@ -73,14 +73,14 @@ def bare_python(folder: Path) -> Path:
     (site / "sitecustomize.py").write_text(OFFLINE)
     python = folder / "bin" / "python"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    known = subprocess.run([python, "-c", KNOWN], capture_output=True, text=True, env=env, cwd=folder)
-    assert known.stdout.splitlines() == ["No module named 'likewise'", "no network here: 192.0.2.1"], known.stderr
+    checked = subprocess.run([python, "-c", CHECK], capture_output=True, text=True, env=env, cwd=folder)
+    assert checked.stdout.splitlines() == ["No module named 'likewise'", "no network here: 192.0.2.1"], checked.stderr
     return python
 
 
 @dataclass
 class Cluster:
-    """A master and its workers. python: what executors run under; hosts: the first is the master's and the driver's."""
+    """A master and its workers. python: the executors' interpreter; hosts: the first runs the master and the driver."""
 
     folder: Path
     python: Path
@@ -91,7 +91,7 @@ class Cluster:
 
     @property
     def conf(self) -> dict[str, str]:
-        """What a session on this cluster is made with."""
+        """The Spark configuration of a session on this cluster."""
         return {
             "spark.pyspark.python": str(self.python),
             "spark.executorEnv.LIKEWISE_CACHE_HOME": str(self.folder / "executors-cache"),
@@ -105,22 +105,22 @@ class Cluster:
 
     @property
     def driver_env(self) -> dict[str, str]:
-        """Of a driver: one cache of what was packed, and modules of the tests."""
+        """The environment of a driver: with a cache for packed archives, and the tests' modules importable."""
         own = {"LIKEWISE_CACHE_HOME": str(self.folder / "driver-cache"), "PYTHONPATH": str(ROOT)}
         return self.env_on(self.hosts[0]) | own
 
     def env_on(self, host: Host) -> dict[str, str]:
-        """Of a process on `host`: nothing that tells Spark of another Python or address."""
+        """The environment of a process on `host`, without variables that set another Python or address for Spark."""
         foreign = ("SPARK_", "PYSPARK_", "PYTHONPATH")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         own = {"SPARK_HOME": str(SPARK), "SPARK_WORKER_DIR": str(self.folder)}
-        return kept | own | java_env(self.folder, host.address)
+        return inherited | own | java_env(self.folder, host.address)
 
     def start(self, name: str, host: Host, kind: str, *arguments: str) -> Path:
-        """A daemon of Spark's; its log."""
+        """Start a Spark daemon; the path of its log."""
         log = self.folder / f"{name}.log"
-        place = ["--host", host.address, "--port", "0", "--webui-port", "0"]
-        command = [*host.inside, str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *place]
+        listen = ["--host", host.address, "--port", "0", "--webui-port", "0"]
+        command = [*host.inside, str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *listen]
         with log.open("wb") as stream:
             daemon = subprocess.Popen(
                 [*command, *arguments],
@@ -133,14 +133,14 @@ class Cluster:
         return log
 
     def start_workers(self, count: int) -> None:
-        """Workers of one core each, on the hosts in turn; ready when this returns."""
+        """Start workers of one core each, on the hosts in turn, and wait until they are registered."""
         logs = []
         for number in range(count):
             host = self.hosts[number % len(self.hosts)]
             folder = ["-d", str(self.folder / f"work{number}"), "--cores", "1", "--memory", "1g"]
             logs.append(self.start(f"worker{number}", host, "worker.Worker", *folder, self.master))
         for log in logs:
-            awaited(log, r"Successfully registered with master")
+            wait_for_log(log, r"Successfully registered with master")
 
     def stop(self) -> None:
         for daemon in reversed(self.processes):
@@ -154,36 +154,36 @@ class Cluster:
                 daemon.wait(10)
 
 
-def awaited(log: Path, pattern: str) -> str:
-    """The first group of `pattern`, once it stands in the log."""
+def wait_for_log(log: Path, pattern: str) -> str:
+    """Wait until `pattern` matches in the log; its last group."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        if found := re.search(pattern, log.read_text(errors="replace")):
-            return found[found.re.groups]
+        if match := re.search(pattern, log.read_text(errors="replace")):
+            return match[match.re.groups]
         time.sleep(0.05)
     raise AssertionError(f"no {pattern!r} in {log}:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 @contextmanager
 def cluster(folder: Path, hosts: Sequence[Host] = (Host(),), workers: int = 2) -> Iterator[Cluster]:
-    """A cluster that is ready; stopped at the end."""
-    made = Cluster(folder, bare_python(folder / "bare"), hosts)
+    """A running cluster, stopped at the end."""
+    running = Cluster(folder, bare_python(folder / "bare"), hosts)
     try:
-        log = made.start("master", hosts[0], "master.Master")
-        made.master = awaited(log, r"Starting Spark master at (spark://\S+)")
-        made.start_workers(workers)
-        yield made
+        log = running.start("master", hosts[0], "master.Master")
+        running.master = wait_for_log(log, r"Starting Spark master at (spark://\S+)")
+        running.start_workers(workers)
+        yield running
     finally:
-        made.stop()
+        running.stop()
 
 
 def below(cluster: Cluster, words: Sequence[str]) -> list[int]:
-    """Processes of the cluster whose command line holds every word."""
+    """The processes of the cluster whose command line contains every word."""
     every = [pid for daemon in cluster.processes for pid in descendants(daemon.pid)]
     return [pid for pid in every if all(word in command_of(pid) for word in words)]
 
 
 def kill(pid: int) -> None:
-    """`kill -9`, also where it has just ended."""
+    """`kill -9`; ignores a process that has just exited."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

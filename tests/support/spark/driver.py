@@ -1,7 +1,7 @@
-"""A driver in a process of its own: `driver.py MASTER CONF.json QUESTIONS.json`, a session on the cluster MASTER.
+"""A driver in a separate process: `driver.py MASTER CONF.json REQUESTS.json`, with a session on the cluster MASTER.
 
-A question is `{"bundle": …, "texts": […], "job": [INPUT, OUTPUT] or null}`; its bundle is trusted. Prints one line of
-JSON: of each question the UDF's answer to each text, what the workers run under, and the job's report; or the error.
+A request is `{"bundle": …, "texts": […], "job": [INPUT, OUTPUT] or null}`; its bundle is trusted. Prints one line of
+JSON: for each request the UDF's prediction for each text, the workers' Python, and the job's report; or the error.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from likewise.targets.spark.session import session
 
 
 def main() -> int:
-    master, conf, questions = sys.argv[1:]
+    master, conf, requests = sys.argv[1:]
     try:
         spark, _ = session(master, json.loads(Path(conf).read_bytes()))
         try:
-            print(json.dumps([_answer(spark, master, **each) for each in json.loads(Path(questions).read_bytes())]))
+            print(json.dumps([_execute(spark, master, **each) for each in json.loads(Path(requests).read_bytes())]))
         finally:
             spark.stop()
     except LikewiseError as error:
@@ -32,22 +32,22 @@ def main() -> int:
     return 0
 
 
-def _answer(
+def _execute(
     spark: Any, master: str, *, bundle: str, texts: list[str], job: tuple[str, str] | None = None
 ) -> Mapping[str, Any]:
     frame = spark.createDataFrame([(text,) for text in texts], "text string").repartition(4)
     udf = likewise.spark.udf(spark, bundle, "string", trust=True)
-    found = {row[0]: row[1] for row in frame.select("text", udf("text")).collect()}
-    where = frame.mapInArrow(_where, "python string, package string").distinct().collect()
+    predictions = {row[0]: row[1] for row in frame.select("text", udf("text")).collect()}
+    workers = frame.mapInArrow(_worker_info, "python string, package string").distinct().collect()
     options = ScoreOptions(runner="spark", master=master)
     return {
-        "answers": found,
-        "workers": [list(row) for row in where],
+        "predictions": predictions,
+        "workers": [list(row) for row in workers],
         "report": likewise.score(bundle, *job, options=options, trust=True).as_dict() if job else None,
     }
 
 
-def _where(batches: Iterator[Any]) -> Iterator[Any]:
+def _worker_info(batches: Iterator[Any]) -> Iterator[Any]:
     import importlib.util
     import sys
 

@@ -1,4 +1,4 @@
-"""What the tests of Spark share, once a run: a local session, a standalone cluster, a small bundle."""
+"""Fixtures that the tests of Spark share, created once per run: a local session, a cluster, and small bundles."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ CONF = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1", "spark
 
 @pytest.fixture(scope="session")
 def java() -> None:
-    """The Java that Spark needs; without it a test is skipped."""
+    """Skips a test if the Java that Spark needs is not installed."""
     try:
         require_java()
     except MissingExtra as error:
-        pytest.skip(f"cannot see spark: it needs Java 17 or newer ({error.cause})")
+        pytest.skip(f"cannot run Spark: it needs Java 17 or newer ({error.cause})")
 
 
 @pytest.fixture(scope="session")
 def spark(java: None, tmp_path_factory: pytest.TempPathFactory, while_group_runs: ExitStack) -> Any:
-    """A session on two cores of this machine."""
+    """A local session with two cores."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in java_env(tmp_path_factory.mktemp("spark")).items():
             patch.setenv(name, value)
-        made, _ = session("local[2]", CONF)
-    made.sparkContext.setLogLevel("ERROR")
-    while_group_runs.callback(made.stop)
-    return made
+        created, _ = session("local[2]", CONF)
+    created.sparkContext.setLogLevel("ERROR")
+    while_group_runs.callback(created.stop)
+    return created
 
 
 @pytest.fixture(scope="session")
@@ -47,17 +47,17 @@ def spark_cluster(java: None, tmp_path_factory: pytest.TempPathFactory, while_gr
 
 @pytest.fixture(scope="session")
 def text_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
-    """A compiled classifier of random weights in a pipeline."""
+    """A pipeline with a compiled classifier of random weights."""
     return api.open_bundle(classifier_bundle(tmp_path_factory.mktemp("text") / "bundle", compiled=True))
 
 
 @pytest.fixture(scope="session")
 def code_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
-    """A pyfunc, for tests that do not look at its log."""
+    """A pyfunc, for tests that do not read its log."""
     return logging_bundle(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
 def logging_model(tmp_path: Path) -> api.Bundle:
-    """A pyfunc of this test's own that logs what it is asked into the test's folder."""
+    """A pyfunc that logs the texts that it predicts to the test's folder."""
     return logging_bundle(tmp_path)

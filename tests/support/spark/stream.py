@@ -1,4 +1,4 @@
-"""A streaming query, also in a process of its own: `stream.py BUNDLE FOLDER`; a file a batch."""
+"""A streaming query with one file per batch, as a function and as a process: `stream.py BUNDLE FOLDER`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from likewise.targets.spark.session import session
 
 
 def score_stream(spark: Any, bundle: Path, folder: Path) -> None:
-    """Score the files in `folder`/in that no earlier query has, to `folder`/out; it ends when there are no more."""
+    """Score the new files in `folder`/in to `folder`/out, and stop when there are no more."""
     stream = spark.readStream.schema("id int, text string").option("maxFilesPerTrigger", 1).json(str(folder / "in"))
     scored = likewise.spark.score_frame(stream, bundle, result_type="string", trust=True)
     query = scored.writeStream.format("parquet").option("checkpointLocation", str(folder / "checkpoint"))

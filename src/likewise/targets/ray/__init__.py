@@ -1,1 +1,1 @@
-"""Ray Serve: our data plane and engine in its replicas."""
+"""The target `ray`: Likewise's server, with data plane and engine, in replicas of Ray Serve."""

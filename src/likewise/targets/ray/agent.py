@@ -1,4 +1,4 @@
-"""The process that talks to Ray: it joins one cluster, and answers requests for actions there, as JSON on a pipe."""
+"""The agent process: connects to one Ray cluster and executes actions there, requested as JSON on a pipe."""
 
 from __future__ import annotations
 
@@ -20,119 +20,121 @@ from typing import Any
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
 
+# action, as it is named in requests, to the function that executes it
 ACTIONS = {
-    "look": "look:look",
-    "status": "look:status",
-    "found": "look:found",
-    "others": "look:others",
+    "look": "inspection:cluster_info",
+    "status": "inspection:status",
+    "found": "inspection:deployments",
+    "others": "inspection:other_applications",
     "ship": "store:ship",
-    "unship": "store:collect",
+    "unship": "store:collect_garbage",
     "run": "rollout:run",
-    "take_back": "rollout:take_back",
+    "take_back": "rollout:roll_back",
     "stop": "rollout:stop",
 }
-IDLE_S = 20.0  # without a request; the cluster may be another one by then
-LEAVE_S = 1.0  # to leave the cluster
+IDLE_S = 20.0  # after which an idle agent exits, as the address may belong to another cluster by then
+LEAVE_S = 1.0  # for disconnecting from the cluster
 PROBE_S = 5.0
-ASKED = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")  # of Ray; of its client port
-HOW_TO_START = "start one with `ray start --head`, or name its address: ray-serve://HOST:10001"
-_ADMISSION = "give the cluster's token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=token"
+AUTH_PROBES = ("/ray.rpc.NodeInfoGcsService/CheckAlive", "/ray.rpc.RayletDriver/ClusterInfo")  # GCS port; client port
+HOW_TO_START = "start one with `ray start --head`, or specify its address: ray-serve://HOST:10001"
+_AUTH_REMEDY = "set the cluster's token: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; RAY_AUTH_MODE=token"
 
 
 def main(address: str, descriptor: int) -> None:
-    """Answer until the caller ends or is silent for IDLE_S, or the cluster is lost."""
+    """Serve requests until the caller exits or sends none for IDLE_S, or the cluster cannot be reached any more."""
     caller = Caller(descriptor)
     try:
-        at = connect(address)
-        caller.answer(value=None)
+        endpoint = connect(address)
+        caller.respond(value=None)
         while request := caller.next_request():
-            _probe(at, address)
+            _probe(endpoint, address)
             try:
-                caller.answer(value=perform(request["action"], request["params"]))
+                caller.respond(value=perform(request["action"], request["params"]))
             except LikewiseError as error:
-                caller.refuse(error)
+                caller.respond_error(error)
         sys.modules["ray"].shutdown()
     except LikewiseError as error:
-        caller.refuse(error)
+        caller.respond_error(error)
     except Exception as error:
-        logging.getLogger(__name__).exception("the agent ends")
-        caller.refuse(DeployFailed(f"Ray refused: {_last_line(error)}", remedy="mend what Ray says"))
+        logging.getLogger(__name__).exception("the agent stops")
+        caller.respond_error(DeployFailed(f"Ray failed: {_last_line(error)}", remedy="fix what Ray reports"))
     os._exit(0)
 
 
 class Caller:
-    """Whoever holds the other end of the pipe; the process ends with it, in the midst of an action too.
+    """The process at the other end of the pipe; when it exits, the agent exits too, even during an action.
 
-    Another caller may be at the same deployment once this one has been killed.
+    After a caller was killed, another one may work on the same deployment.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._pipe = Connection(descriptor)
         self._requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-        self._waits = False
+        self._idle = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def next_request(self) -> dict[str, Any] | None:
-        """None where there is none for IDLE_S, or will be none."""
-        self._waits = True
+        """The next request; None if there is none for IDLE_S, or the pipe is closed."""
+        self._idle = True
         try:
             return self._requests.get(timeout=IDLE_S)
         except Empty:
             return None
         finally:
-            self._waits = False
+            self._idle = False
 
-    def answer(self, **said: Any) -> None:
-        """Send it."""
-        self._pipe.send_bytes(json.dumps(said).encode())
+    def respond(self, **message: Any) -> None:
+        """Send `message` as JSON: `value=…` for a result, `error=…` for an error."""
+        self._pipe.send_bytes(json.dumps(message).encode())
 
-    def refuse(self, error: LikewiseError) -> None:
-        """Send it."""
-        self.answer(error=error.as_dict())
+    def respond_error(self, error: LikewiseError) -> None:
+        """Send an error as the response."""
+        self.respond(error=error.as_dict())
 
     def _read(self) -> None:
         with suppress(EOFError, OSError):
             while True:
                 self._requests.put(json.loads(self._pipe.recv_bytes()))
-        if self._waits:
+        if self._idle:
             self._requests.put(None)
             time.sleep(LEAVE_S)
         os._exit(1)
 
 
 def perform(action: str, params: Mapping[str, Any]) -> Any:
-    """What the action gives."""
-    importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been started anew
+    """Execute the action; its JSON-compatible result."""
+    importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been restarted
     return pkgutil.resolve_name(f"likewise.targets.ray.{ACTIONS[action]}")(params)
 
 
 def connect(address: str) -> str:
-    """Be a driver of the cluster, and return the HOST:PORT that answers; TargetUnavailable, Unauthorized, MissingExtra.
+    """Connect to the cluster as a driver; the HOST:PORT that accepts connections.
 
-    The order is that of the time that each takes.
+    Raises TargetUnavailable, Unauthorized, MissingExtra.  Cheap checks come first.
     """
     _probe(address.removeprefix("ray://"), address)
     ray = need("ray", extra="ray")
     try:
         services = importlib.import_module("ray._private.services")
         named = "://" in address
-        at: str = address.removeprefix("ray://") if named else services.canonicalize_bootstrap_address_or_die(address)
-        _show_token(at, address)
+        bootstrap = services.canonicalize_bootstrap_address_or_die
+        endpoint: str = address.removeprefix("ray://") if named else bootstrap(address)
+        _authenticate(endpoint, address)
         need("ray.serve", extra="ray")
         _join(ray, address)
     except ray.exceptions.AuthenticationError as error:
-        raise Unauthorized(f"Ray at {address} asks for a token: {_last_line(error)}", remedy=_ADMISSION) from error
+        raise Unauthorized(f"Ray at {address} requires a token: {_last_line(error)}", remedy=_AUTH_REMEDY) from error
     except LikewiseError:
         raise
     except Exception as error:
         raise TargetUnavailable(
-            f"Ray at {address} cannot be joined: {_last_line(error)}", remedy=HOW_TO_START
+            f"cannot connect to Ray at {address}: {_last_line(error)}", remedy=HOW_TO_START
         ) from error
-    return at
+    return endpoint
 
 
 def _join(ray: Any, address: str) -> None:
-    """Once more where the cluster's head was too busy to start this session's server."""
+    """Call `ray.init`, once more if the head node was too busy to start this session's client server."""
     for last in (False, True):
         try:
             ray.init(address=address, namespace="likewise", log_to_driver=False, logging_level="ERROR")
@@ -143,28 +145,29 @@ def _join(ray: Any, address: str) -> None:
             ray.shutdown()
 
 
-def _show_token(at: str, address: str) -> None:
-    """Send the user's token, unless RAY_AUTH_MODE says not to, where the cluster asks for one; Unauthorized.
+def _authenticate(endpoint: str, address: str) -> None:
+    """Enable the user's token if the cluster requires one, unless RAY_AUTH_MODE disables it; Unauthorized.
 
-    Ray itself tries for half a minute, and then says that nothing answers.
+    Ray itself would retry for half a minute, and then report that nothing is listening.
     """
-    if not _refuses(at):
+    if not _rejects(endpoint):
         return
     setup = importlib.import_module("ray._private.authentication.authentication_token_setup")
     if not setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False):
         mode = os.environ.get("RAY_AUTH_MODE")
-        why = f"RAY_AUTH_MODE is {mode!r}" if mode else "there is none here"
-        raise Unauthorized(f"Ray at {address} asks for a token, and {why}", remedy=_ADMISSION)
-    if _refuses(at):
-        raise Unauthorized(f"Ray at {address} does not know the token that it is shown", remedy=_ADMISSION)
+        reason = f"RAY_AUTH_MODE is {mode!r}" if mode else "no token is configured"
+        raise Unauthorized(f"Ray at {address} requires a token, but {reason}", remedy=_AUTH_REMEDY)
+    if _rejects(endpoint):
+        raise Unauthorized(f"Ray at {address} rejects the configured token", remedy=_AUTH_REMEDY)
 
 
-def _refuses(at: str) -> bool:
-    """Whether what listens at HOST:PORT asks for a token, and is shown none that it knows."""
+def _rejects(endpoint: str) -> bool:
+    """Whether the server at HOST:PORT requires a token and rejects the current one, if any."""
     grpc = need("grpc", extra="ray")
-    channel = importlib.import_module("ray._private.grpc_utils").init_grpc_channel(at)  # shows it in token mode
+    # in token mode the channel sends the token
+    channel = importlib.import_module("ray._private.grpc_utils").init_grpc_channel(endpoint)
     with channel:
-        for method in ASKED:
+        for method in AUTH_PROBES:
             try:
                 channel.unary_unary(method)(b"", timeout=PROBE_S)
             except grpc.RpcError as error:
@@ -173,16 +176,16 @@ def _refuses(at: str) -> bool:
     return False
 
 
-def _probe(at: str, address: str) -> None:
-    """TargetUnavailable where nothing listens at HOST:PORT."""
-    host, _, port = at.rpartition(":")
+def _probe(endpoint: str, address: str) -> None:
+    """TargetUnavailable if nothing is listening at HOST:PORT."""
+    host, _, port = endpoint.rpartition(":")
     if not port.isdecimal():
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), PROBE_S).close()
     except OSError as error:
         raise TargetUnavailable(
-            f"nothing answers at {address}: {error.strerror or error}", remedy=HOW_TO_START
+            f"nothing is listening at {address}: {error.strerror or error}", remedy=HOW_TO_START
         ) from error
 
 

@@ -1,7 +1,8 @@
-"""A new version tried on a share of the requests before it replaces the old one; runs in the agent.
+"""A canary: a new version that gets a fraction of the requests before it replaces the old one; runs in the agent.
 
-It is a Serve application without a route.  The old version's replicas send it the share, and are told so anew at every
-beat: one that hears nothing any more keeps its requests, so a watcher that was killed leaves nothing that harms.
+It is a Serve application without a route.  The old version's replicas forward this fraction to it under a lease that
+the watcher renews at every heartbeat: when the lease expires, a replica handles all requests itself, so a watcher that
+was killed causes no harm.
 """
 
 from __future__ import annotations
@@ -18,81 +19,84 @@ from likewise.targets.ray.application import await_gone, await_running, deploy, 
 from likewise.targets.ray.inspection import APP, DEPLOYMENT, applications
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.verdict import Rules, Verdict, decide
-from likewise.targets.ray.version_stats import Side
+from likewise.targets.ray.version_stats import VersionStats
 
-MARK = "~canary"  # after the name: no deployment's name may hold it
-BEAT_S = 0.5
+SUFFIX = "~canary"  # of the application's name: a deployment's name cannot contain it
+HEARTBEAT_S = 0.5
 LEASE_S = 5.0
-SILENT_S = 20.0  # without a word of any replica of the old version
+SILENCE_TIMEOUT_S = 20.0  # without a response from any replica of the old version
 
-_MEND = "the old version answers as before; mend the new one, or allow more by canary_errors, canary_slower, …"
+_REMEDY = "the old version serves all requests; fix the new one, or raise canary_errors, canary_slower, …"
 
 
-def tried(params: Mapping[str, Any], options: RayOptions, key: str) -> dict[str, Any]:
-    """What was seen of the version in `params`, which is good enough to replace the old one.
+def evaluate(params: Mapping[str, Any], options: RayOptions, key: str) -> dict[str, Any]:
+    """Run the version in `params` as a canary; its figures if it is good enough to replace the old version.
 
-    outcome, why, start_s (until it was ready), seconds (of the watch), old and new: see `Side.told`.  The same canary
-    that a killed process has left is watched, not started again.  Raises DeployFailed where it is not good enough; no
-    canary is left in either case.
+    The result has outcome, why, start_s (until it was ready), seconds (of the watch), old and new (see
+    `VersionStats.summary`).  If a killed process has left the same canary, it is watched and not started again.  Raises
+    DeployFailed if it is not good enough; the canary is removed in either case.
     """
-    app, began = APP + params["name"], time.monotonic()
+    app, started = APP + params["name"], time.monotonic()
     try:
         _start(params, options, key)
-        start_s = round(time.monotonic() - began, 1)
-        verdict, watch = _watched(app, options)
+        start_s = round(time.monotonic() - started, 1)
+        verdict, watch = _watch(app, options)
     finally:
-        drop(app)
-    told = watch.told()
+        remove(app)
+    figures = watch.summary()
     if verdict.kind == "roll_back":
         cause = (
             f"the canary of {params['name']!r} was rolled back, {watch.seconds:.0f} s after it was ready: {verdict.why}"
         )
-        raise DeployFailed(f"{cause}; {_figures(told)}", remedy=_MEND)
-    return {"outcome": "promoted", "why": verdict.why, "start_s": start_s, **told}
+        raise DeployFailed(f"{cause}; {_figures_text(figures)}", remedy=_REMEDY)
+    return {"outcome": "promoted", "why": verdict.why, "start_s": start_s, **figures}
 
 
-def wanted(options: RayOptions, params: Mapping[str, Any], noted: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """Whether there is another version than what is `noted`, and an old one that answers (`old`: as Serve tells)."""
-    answers = getattr(old["status"], "value", old["status"]) == "RUNNING" and noted["state"] == "done"
-    return bool(options.canary) and answers and version_of(params) != version_of(noted)
+def applies(options: RayOptions, params: Mapping[str, Any], record: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether a canary is requested, the version differs from the one in `record`, and the old one is serving.
+
+    record: the stored deployment.  old: its application as Serve reports it.
+    """
+    serving = getattr(old["status"], "value", old["status"]) == "RUNNING" and record["state"] == "done"
+    return bool(options.canary) and serving and version_of(params) != version_of(record)
 
 
-def drop(app: str) -> None:
-    """Nothing of a canary beside `app` is left; nothing where none is.  Its replicas may still be stopping."""
-    if store.get(f"canary/{app}") is None and app + MARK not in applications():
+def remove(app: str) -> None:
+    """Delete the canary of `app`, if there is one.  Its replicas may still be stopping afterwards."""
+    if store.get(f"canary/{app}") is None and app + SUFFIX not in applications():
         return
-    if app + MARK in applications():
-        importlib.import_module("ray.serve").delete(app + MARK, _blocking=False)
+    if app + SUFFIX in applications():
+        importlib.import_module("ray.serve").delete(app + SUFFIX, _blocking=False)
     store.drop(f"canary/{app}")
 
 
 def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
-    """The canary runs and is ready; DeployFailed."""
-    app, kind = APP + params["name"], options.as_canary()
-    left = store.get(f"canary/{app}")
-    if left is None or left["key"] != key or app + MARK not in applications():
-        drop(app)
-        await_gone(app + MARK)
-        said = {"key": key, "model": params["model"], "shipment": params["shipment"], "share": options.canary}
-        store.put(f"canary/{app}", {**said, "seen": None, "at": time.time()})
-        deploy(app + MARK, params, kind, None)
-    given = min(options.canary_timeout_s, options.timeout_s)
+    """Start the canary and wait until it is ready; DeployFailed."""
+    app, canary_options = APP + params["name"], options.as_canary()
+    record = store.get(f"canary/{app}")
+    if record is None or record["key"] != key or app + SUFFIX not in applications():
+        remove(app)
+        await_gone(app + SUFFIX)
+        record = {"key": key, "model": params["model"], "shipment": params["shipment"], "share": options.canary}
+        store.put(f"canary/{app}", {**record, "seen": None, "at": time.time()})
+        deploy(app + SUFFIX, params, canary_options, None)
+    timeout_s = min(options.canary_timeout_s, options.timeout_s)
     try:
-        await_running(params["name"] + MARK, kind, time.monotonic() + given, given)
+        await_running(params["name"] + SUFFIX, canary_options, time.monotonic() + timeout_s, timeout_s)
     except DeployFailed as error:
-        cause = f"the canary of {params['name']!r} was rolled back, and got no request: {error.cause}"
-        raise DeployFailed(cause, remedy=f"{error.remedy}; canary_timeout_s is the time for its start") from error
+        cause = f"the canary of {params['name']!r} was rolled back before it got any request: {error.cause}"
+        raise DeployFailed(cause, remedy=f"{error.remedy}; canary_timeout_s limits the time for its start") from error
 
 
 class CanaryWatch:
-    """What the replicas of the old version tell. seconds: in which they were heard."""
+    """Collects statistics from the old version's replicas. seconds: time in which replicas have responded."""
 
     def __init__(self, app: str, options: RayOptions) -> None:
         self.seconds = 0.0
         self._app = app
-        self._told = {
+        self._request = {
             "run": os.urandom(8).hex(),
-            "app": app + MARK,
+            "app": app + SUFFIX,
             "deployment": DEPLOYMENT,
             "share": options.canary,
             "lease_s": LEASE_S,
@@ -104,61 +108,62 @@ class CanaryWatch:
         store.by_value()
         relay = importlib.import_module("likewise.targets.ray.replica").Relay
         self._relay = ray.remote(num_cpus=0)(relay).remote(DEPLOYMENT, app)
-        self._on = False
-        self._heard = time.monotonic()
+        self._active = False
+        self._last_response = time.monotonic()
 
-    def beat(self) -> None:
-        """Another lease for every replica; DeployFailed where none has been heard for SILENT_S."""
-        heard, now = self._tell("watch", self._told), time.monotonic()
-        if heard:
-            if self._on:
-                self.seconds += min(now - self._heard, LEASE_S)  # a watcher that was asleep did not watch
-            self._on, self._heard = True, now
-        elif now - self._heard > SILENT_S:
-            cause = f"the canary was rolled back: no replica of the old version was heard for {SILENT_S:.0f} s"
-            raise DeployFailed(cause, remedy="look at the replicas with `likewise status`, then update again")
+    def renew(self) -> None:
+        """Renew the lease of every replica; DeployFailed if none has responded for SILENCE_TIMEOUT_S."""
+        responded, now = self._broadcast("watch", self._request), time.monotonic()
+        if responded:
+            if self._active:
+                self.seconds += min(now - self._last_response, LEASE_S)  # without time in which this process slept
+            self._active, self._last_response = True, now
+        elif now - self._last_response > SILENCE_TIMEOUT_S:
+            cause = f"the canary was rolled back: no replica of the old version responded for {SILENCE_TIMEOUT_S:.0f} s"
+            raise DeployFailed(cause, remedy="check the replicas with `likewise status`, then update again")
 
     def end(self) -> None:
-        """The replicas keep their requests from now on."""
-        self._tell("unwatch", self._told["run"])
+        """End the lease: the replicas handle all requests themselves."""
+        self._broadcast("unwatch", self._request["run"])
 
-    def sides(self) -> tuple[Side, Side]:
-        """The old and the new version, over all replicas, those that have gone meanwhile included."""
-        return tuple(Side.sum(each[side] for each in self._figures.values()) for side in ("old", "new"))  # type: ignore[return-value]
+    def stats(self) -> tuple[VersionStats, VersionStats]:
+        """The old and the new version, over all replicas, including those that have stopped since."""
+        old, new = (VersionStats.sum(each[side] for each in self._figures.values()) for side in ("old", "new"))
+        return old, new
 
-    def told(self) -> dict[str, Any]:
-        """For receipts and `status`: seconds, old, new, and what the canary last said when it failed."""
-        old, new = self.sides()
-        said = next((each["said"] for each in self._figures.values() if each["said"]), "")
-        return {"seconds": round(self.seconds, 1), "old": old.told(), "new": new.told(), "said": said}
+    def summary(self) -> dict[str, Any]:
+        """For receipts and `status`: seconds, old, new, and the canary's last error message as `said`."""
+        old, new = self.stats()
+        message = next((each["said"] for each in self._figures.values() if each["said"]), "")
+        return {"seconds": round(self.seconds, 1), "old": old.summary(), "new": new.summary(), "said": message}
 
-    def _tell(self, method: str, argument: Any) -> bool:
-        """Whether anybody answered."""
+    def _broadcast(self, method: str, argument: Any) -> bool:
+        """Call `method` on all replicas and store their figures; whether any replica responded."""
         ray = importlib.import_module("ray")
         try:
-            answers = ray.get(self._relay.tell.remote(method, argument, LEASE_S), timeout=2 * LEASE_S)
-        except Exception:  # noqa: BLE001  no replica just now, or no answer in time: the next beat asks again
+            responses = ray.get(self._relay.broadcast.remote(method, argument, LEASE_S), timeout=2 * LEASE_S)
+        except Exception:  # noqa: BLE001  no replica, or no response in time: the next heartbeat retries
             return False
-        self._figures |= {each["token"]: each for each in answers}
-        return bool(answers)
+        self._figures |= {each["token"]: each for each in responses}
+        return bool(responses)
 
 
-def _watched(app: str, options: RayOptions) -> tuple[Verdict, CanaryWatch]:
+def _watch(app: str, options: RayOptions) -> tuple[Verdict, CanaryWatch]:
     rules = Rules(options.canary_s, options.canary_requests, options.canary_errors / 100, options.canary_slower)
-    watch, noted = CanaryWatch(app, options), store.get(f"canary/{app}") or {}
-    while (verdict := decide(*watch.sides(), watch.seconds, rules)).kind == "wait":
-        time.sleep(BEAT_S)
-        watch.beat()
-        store.put(f"canary/{app}", {**noted, "seen": watch.told(), "at": time.time()})
+    watch, record = CanaryWatch(app, options), store.get(f"canary/{app}") or {}
+    while (verdict := decide(*watch.stats(), watch.seconds, rules)).kind == "wait":
+        time.sleep(HEARTBEAT_S)
+        watch.renew()
+        store.put(f"canary/{app}", {**record, "seen": watch.summary(), "at": time.time()})
     watch.end()
     return verdict, watch
 
 
-def _figures(told: Mapping[str, Any]) -> str:
-    """Both versions in a line."""
+def _figures_text(figures: Mapping[str, Any]) -> str:
+    """The figures of both versions in one line."""
     sides = ", ".join(
         f"{side}: {each['requests']} requests, {each['failed']} failed, p50 {each['p50_ms']:g} ms, "
         f"p95 {each['p95_ms']:g} ms"
-        for side, each in (("old", told["old"]), ("new", told["new"]))
+        for side, each in (("old", figures["old"]), ("new", figures["new"]))
     )
-    return f"{sides}; it said: {told['said']}" if told["said"] else sides
+    return f"{sides}; last error: {figures['said']}" if figures["said"] else sides

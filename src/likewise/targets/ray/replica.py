@@ -1,6 +1,7 @@
-"""What runs first in a replica, where nothing of Likewise may be installed.
+"""The first code that runs in a replica, where Likewise may not be installed.
 
-Sent by value, together with `likewise.shipping.unpack`: it imports the standard library and `ray`, which is there.
+Pickled by value together with `likewise.shipping.unpack`: imports only the standard library, and `ray`, which every
+node has.
 """
 
 from __future__ import annotations
@@ -12,33 +13,34 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import at_home, cache_folder, make_importable, require_like, unpacked
+from likewise.shipping.unpack import already_installed, cache_folder, make_importable, require_runtime, unpacked
 
-SPACE = "likewise"  # in the cluster's key-value store
+NAMESPACE = "likewise"  # in the cluster's key-value store
 
-# A plain dict, as a class of ours could not be unpickled before the environment is there:
-# python, platform; bundle, environment: {"key": sha256 of the archive, "parts": how many}, the latter None where every
-# node had it; package, versions: as `at_home` takes them
+# A plain dict, because a class of Likewise could not be unpickled before the environment is unpacked:
+# python, platform; bundle, environment: {"key": sha256 of the archive, "parts": number of parts}, the environment None
+# if every node had it already; package, versions: arguments of `already_installed`
 Shipment = dict[str, Any]
 
 
-def arrive(shipment: Shipment) -> Path:
-    """Make Likewise importable, and return the folder of the bundle; both are unpacked once a node.
+def install_shipment(shipment: Shipment) -> Path:
+    """Make Likewise importable, and return the folder of the bundle; both are unpacked once per node.
 
-    Raises RuntimeError where this Python or platform is not the one that the environment was made on.
+    Raises RuntimeError if this Python or platform differs from the one that the environment was packed on.
     """
-    require_like(shipment, "node", "deploy from a machine like the cluster's nodes")
+    remedy = "deploy from a machine with the Python version and platform of the cluster's nodes"
+    require_runtime(shipment, "node", remedy)
     cache = cache_folder("ray")
     if shipment["environment"] is None:
         if importlib.util.find_spec("likewise") is None:
-            raise RuntimeError("this node lacks Likewise, which all nodes had at the deployment; deploy again")
-    elif not at_home(shipment["package"], shipment["versions"]):
+            raise RuntimeError("Likewise is missing on this node; all nodes had it at deployment time; deploy again")
+    elif not already_installed(shipment["package"], shipment["versions"]):
         make_importable(str(_unpacked(cache, shipment["environment"])))
     return _unpacked(cache, shipment["bundle"])
 
 
 def part_name(key: str, number: int) -> str:
-    """Of a part of an archive in the cluster's key-value store."""
+    """The key of a part of an archive in the cluster's key-value store."""
     return f"archive/{key}/{number:05d}"
 
 
@@ -49,56 +51,56 @@ def _unpacked(cache: Path, archive: dict[str, Any]) -> Path:
 def _fetch(archive: dict[str, Any], stream: BinaryIO) -> None:
     kv, digest = importlib.import_module("ray.experimental.internal_kv"), hashlib.sha256()
     for number in range(archive["parts"]):
-        part = kv._internal_kv_get(part_name(archive["key"], number), namespace=SPACE)
+        part = kv._internal_kv_get(part_name(archive["key"], number), namespace=NAMESPACE)
         if part is None:
-            raise RuntimeError(f"the cluster does not hold the archive {archive['key']} any more; deploy it again")
+            raise RuntimeError(f"the cluster's store no longer has the archive {archive['key']}; deploy again")
         digest.update(part)
         stream.write(part)
     if digest.hexdigest() != archive["key"]:
-        raise RuntimeError(f"the archive {archive['key']} arrived with other bytes than were sent")
+        raise RuntimeError(f"the archive {archive['key']} is corrupt: its SHA-256 does not match; deploy again")
 
 
 class Replica:
-    """One replica: our server, with engine and data plane, as the ASGI app that Serve hands requests to.
+    """One replica: Likewise's server, with engine and data plane, as the ASGI app to which Serve passes requests.
 
-    model: as `ModelSpec.portable` gives it. server: fields of ServerOptions.
+    model: a dict from `ModelSpec.portable`. server: fields of ServerOptions.
     """
 
     def __init__(self, shipment: Shipment, model: dict[str, Any], server: dict[str, Any]) -> None:
-        folder = arrive(shipment)
-        module = importlib.import_module("likewise.targets.ray.service")  # only now is there one
+        folder = install_shipment(shipment)
+        module = importlib.import_module("likewise.targets.ray.service")  # importable only after the installation
         self._service = module.ReplicaService(folder, model, server)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._service.app
 
     async def check_health(self) -> None:
-        """Serve calls this before the replica gets its first request, and then again and again."""
+        """Called by Serve before the replica gets its first request, and periodically afterwards."""
         await self._service.check()
 
-    async def watch(self, told: dict[str, Any]) -> Any:
-        """While a canary of another version runs: see `ReplicaService`."""
-        return await self._service.watch(told)
+    async def watch(self, request: dict[str, Any]) -> Any:
+        """Start or renew the split of requests with a canary: see `ReplicaService.watch`."""
+        return await self._service.watch(request)
 
     async def unwatch(self, run: str) -> Any:
-        """The canary's end."""
+        """End the split of requests with a canary."""
         return await self._service.unwatch(run)
 
     async def answer(self, request: dict[str, Any]) -> Any:
-        """As a canary, a request that another version's replica was sent."""
+        """As a canary, the response to a request that a replica of the old version forwarded."""
         return await self._service.answer(request)
 
 
 class Relay:
-    """An actor that calls all replicas of a deployment: a driver outside the cluster cannot.
+    """An actor that calls all replicas of a deployment, which a driver outside the cluster cannot do.
 
-    `broadcast` of Serve's handle needs the replicas' own network.
+    `broadcast` of Serve's handle needs access to the replicas' network.
     """
 
     def __init__(self, deployment: str, app: str) -> None:
         self._handle = importlib.import_module("ray.serve").get_deployment_handle(deployment, app)
 
-    def tell(self, method: str, argument: Any, timeout_s: float) -> list[Any]:
-        """What each replica answers; those that fail to are left out. Raises where there is none, or all are silent."""
-        answers = self._handle.broadcast(method, argument).results(timeout_s=timeout_s, return_exceptions=True)
-        return [answer for answer in answers if isinstance(answer, dict)]
+    def broadcast(self, method: str, argument: Any, timeout_s: float) -> list[Any]:
+        """The responses of the replicas, without failed ones. Raises if there is no replica, or none responds."""
+        responses = self._handle.broadcast(method, argument).results(timeout_s=timeout_s, return_exceptions=True)
+        return [response for response in responses if isinstance(response, dict)]

@@ -1,4 +1,4 @@
-"""One Serve application a deployment: started, updated, awaited, taken back; runs in the agent."""
+"""Deployments as Serve applications: create, update, wait, roll back, delete; runs in the agent."""
 
 from __future__ import annotations
 
@@ -14,114 +14,114 @@ from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.core.option_fields import coerce
 from likewise.targets.ray import canary, store
-from likewise.targets.ray.application import HOW, POLL_S, await_gone, await_running, deploy
+from likewise.targets.ray.application import POLL_S, REMEDY, await_gone, await_running, deploy
 from likewise.targets.ray.inspection import APP, applications, http_options, url_of
 from likewise.targets.ray.ray_options import RayOptions
 
-UNREACHED_S = 10.0  # after which a proxy that this machine cannot reach is left to those who can
+UNREACHABLE_S = 10.0  # after which a proxy is assumed to be unreachable from this machine
 
 
-def run(params: Mapping[str, Any], *, careful: bool = True) -> dict[str, Any]:
-    """Deploy or update `name` and wait until every replica is ready; where it answers, and what a canary has shown.
+def run(params: Mapping[str, Any], *, with_canary: bool = True) -> dict[str, Any]:
+    """Deploy or update `name` and wait until every replica is ready; its URL and the canary's figures.
 
-    params: name, address, model (as a dict), options, shipment, create.  careful: a canary first, where one is asked
-    for.  Raises AlreadyDeployed (create, and something else stands there), DeployFailed with Serve's own words or for a
-    canary that was rolled back, WrongUsage for options that Ray refuses.
+    params: name, address, model (as a dict), options, shipment, create.  with_canary: run a canary first if the options
+    request one.  Raises AlreadyDeployed (create, and another deployment has the name), DeployFailed with the message of
+    Serve or for a canary that was rolled back, WrongUsage for options that Ray rejects.
     """
     app, key = APP + params["name"], _key(params)
     options = coerce(RayOptions, params["options"])
-    noted, there = store.noted(app), applications()
-    same = noted is not None and noted["key"] == key and app in there
-    if params["create"] and app in there and not same:
+    record, apps = store.deployment_record(app), applications()
+    same = record is not None and record["key"] == key and app in apps
+    if params["create"] and app in apps and not same:
         raise AlreadyDeployed(f"{params['name']!r} is deployed on this Ray cluster", remedy="update it, or delete it")
-    _require_route(app, options.prefix(params["name"]), there)
-    seen: dict[str, Any] = {}
-    if careful and noted and app in there and not same and canary.wanted(options, params, noted, there[app]):
-        seen["canary"] = canary.tried(params, options, key)
-    canary.drop(app)
+    _require_route(app, options.prefix(params["name"]), apps)
+    figures: dict[str, Any] = {}
+    if with_canary and record and app in apps and not same and canary.applies(options, params, record, apps[app]):
+        figures["canary"] = canary.evaluate(params, options, key)
+    canary.remove(app)
     deadline = time.monotonic() + options.timeout_s
-    if noted is None or not same or noted["state"] == "begun":
-        _hand_over(app, params, options, noted)
+    if record is None or not same or record["state"] == "begun":
+        _submit(app, params, options, record)
     await_running(params["name"], options, deadline, options.timeout_s)
     url = url_of(params["address"], http_options(), options.prefix(params["name"]))
     reached = _await_ready(url, params["model"]["digest"], deadline)
-    store.put(f"app/{app}", {"state": "done", "key": key, **_told(params)})
-    store.collect()
-    return {"url": url, "application": app, "reached": reached, **seen}
+    store.put(f"app/{app}", {"state": "done", "key": key, **_content(params)})
+    store.collect_garbage()
+    return {"url": url, "application": app, "reached": reached, **figures}
 
 
-def take_back(params: Mapping[str, Any]) -> None:
-    """What `run` with the same params has begun: the version before it is deployed again, or nothing is left."""
+def roll_back(params: Mapping[str, Any]) -> None:
+    """Undo `run` with the same params: redeploy the previous version, or delete the deployment if there is none."""
     app = APP + params["name"]
-    canary.drop(app)
-    noted = store.noted(app)
-    if noted is None or noted["key"] != _key(params):
+    canary.remove(app)
+    record = store.deployment_record(app)
+    if record is None or record["key"] != _key(params):
         return
     if params.get("previous") is None:
         stop(params)
         return
-    run({**params, **params["previous"], "create": False}, careful=False)
+    run({**params, **params["previous"], "create": False}, with_canary=False)
 
 
-def _hand_over(app: str, params: Mapping[str, Any], options: RayOptions, noted: Mapping[str, Any] | None) -> None:
-    """To Serve, which goes on by itself; what was there before stays noted."""
-    passing = ("before", "canary")
-    before = None if noted is None else {name: value for name, value in noted.items() if name not in passing}
-    told = {"key": _key(params), "before": before, **_told(params)}
-    store.put(f"app/{app}", {"state": "begun", **told})
+def _submit(app: str, params: Mapping[str, Any], options: RayOptions, record: Mapping[str, Any] | None) -> None:
+    """Submit the application to Serve, which deploys it asynchronously; the previous record is stored as `before`."""
+    transient = ("before", "canary")
+    before = None if record is None else {name: value for name, value in record.items() if name not in transient}
+    new_record = {"key": _key(params), "before": before, **_content(params)}
+    store.put(f"app/{app}", {"state": "begun", **new_record})
     deploy(app, params, options, options.prefix(params["name"]))
-    store.put(f"app/{app}", {"state": "deployed", **told})
+    store.put(f"app/{app}", {"state": "deployed", **new_record})
 
 
 def stop(params: Mapping[str, Any]) -> None:
-    """Delete the application, and wait until its replicas have gone; nothing where it is not there."""
+    """Delete the application, if it exists, and wait until its replicas have stopped."""
     app = APP + params["name"]
-    canary.drop(app)
+    canary.remove(app)
     if app in applications():
-        importlib.import_module("ray.serve").delete(app, _blocking=False)  # which would look once a second
+        importlib.import_module("ray.serve").delete(app, _blocking=False)  # blocking, it would poll once a second
         await_gone(app)
     store.drop(f"app/{app}")
-    store.collect()
+    store.collect_garbage()
 
 
 def _await_ready(url: str, digest: str, deadline: float) -> bool:
-    """Whether the proxy answers for this bundle; False where it cannot be reached from this machine."""
-    unreached = time.monotonic() + UNREACHED_S
+    """Wait until the proxy serves this bundle; False if the proxy is unreachable from this machine."""
+    unreachable = time.monotonic() + UNREACHABLE_S
     while True:
-        answer = _ready(url)
-        if answer == (200, digest):
+        response = _ready(url)
+        if response == (200, digest):
             return True
         now = time.monotonic()
-        if answer is None and now > unreached:
+        if response is None and now > unreachable:
             return False
         if now > deadline:
-            raise DeployFailed(f"{url}/ready answers {answer}, and not 200 for {digest}", remedy=HOW)
+            raise DeployFailed(f"{url}/ready returns {response}, expected 200 for {digest}", remedy=REMEDY)
         time.sleep(POLL_S)
 
 
 def _ready(url: str) -> tuple[int, str | None] | None:
-    """Status and bundle of the answer; None where there is no answer."""
+    """Status and bundle digest of the response; None if there is no response."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=5.0) as answer:  # noqa: S310  Serve's own address
-            return answer.status, answer.headers["X-Likewise-Bundle"]
+        with urllib.request.urlopen(f"{url}/ready", timeout=5.0) as response:  # noqa: S310  Serve's own address
+            return response.status, response.headers["X-Likewise-Bundle"]
     except urllib.error.HTTPError as error:
         return error.code, error.headers["X-Likewise-Bundle"]
     except (OSError, http.client.HTTPException):
         return None
 
 
-def _require_route(app: str, prefix: str, there: Mapping[str, Any]) -> None:
-    for name, each in there.items():
+def _require_route(app: str, prefix: str, apps: Mapping[str, Any]) -> None:
+    for name, each in apps.items():
         if name != app and each["route_prefix"] == prefix:
             raise AlreadyDeployed(
-                f"the Serve application {name!r} answers at {prefix}",
-                remedy="-C route_prefix=/ANOTHER, or another name",
+                f"the Serve application {name!r} already uses the route {prefix}",
+                remedy="choose another name, or another route with -C route_prefix=/ROUTE",
             )
 
 
-def _told(params: Mapping[str, Any]) -> dict[str, Any]:
+def _content(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": params["model"], "options": params["options"], "shipment": params["shipment"]}
 
 
 def _key(params: Mapping[str, Any]) -> str:
-    return sha256_json(_told(params))
+    return sha256_json(_content(params))

@@ -1,6 +1,6 @@
-"""Ray work in a process of its own: a Ray session of the caller's is left alone, and what hangs can be ended.
+"""Ray calls in a separate process: the caller's own Ray session is not affected, and a hanging call can be killed.
 
-Importing Ray and joining a cluster take seconds, so the process, the agent, stays for further requests.
+Importing Ray and connecting to a cluster take seconds, so this process, the agent, is reused for further requests.
 """
 
 from __future__ import annotations
@@ -22,57 +22,57 @@ from typing import Any
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.ray.agent import HOW_TO_START, IDLE_S, LEAVE_S
 
-CONNECT_S = 60.0  # Ray itself tries an address where nothing answers for many minutes
-TAIL = 600  # characters
-SETTINGS = ("RAY_", "LIKEWISE_", "XDG_", "HOME")  # how the variables begin that an agent reads
-_DIED = (EOFError, ConnectionError)
+CONNECT_S = 60.0  # Ray itself retries an address where nothing is listening for many minutes
+MESSAGE_CHARS = 600
+SETTINGS = ("RAY_", "LIKEWISE_", "XDG_", "HOME")  # prefixes of the environment variables that an agent reads
+_AGENT_DIED = (EOFError, ConnectionError)
 
 _lock = threading.Lock()
-_unused: list[_Agent] = []  # connected agents that wait for a request
+_idle: list[_Agent] = []  # connected agents without a current request
 
 
-def ask(address: str, action: str, params: Mapping[str, Any], *, timeout_s: float = 60.0) -> Any:
-    """What `likewise.targets.ray.agent` answers to `action` on the cluster at `address`.
+def call(address: str, action: str, params: Mapping[str, Any], *, timeout_s: float = 60.0) -> Any:
+    """The result of `action` of `likewise.targets.ray.agent` on the cluster at `address`.
 
-    timeout_s: after the connection.  Raises TargetUnavailable (no connection in CONNECT_S), DeployFailed (time-out),
-    and whatever the agent raises.
+    timeout_s: starts after the connection.  Raises TargetUnavailable (no connection in CONNECT_S), DeployFailed
+    (time-out), and the errors of the action.
     """
     try:
-        agent, answer = _answered(address, {"action": action, "params": params}, timeout_s)
+        agent, response = _send(address, {"action": action, "params": params}, timeout_s)
     except TimeoutError:
         raise DeployFailed(
-            f"Ray at {address} did not do {action!r} in {timeout_s:.0f} s",
-            remedy="look at it with `ray status` and `serve status`, then run the same command again",
+            f"Ray at {address} did not complete {action!r} in {timeout_s:.0f} s",
+            remedy="check `ray status` and `serve status`, then run the same command again",
         ) from None
     with _lock:
-        _unused.append(agent)
-    if "error" in answer:
-        raise LikewiseError.from_dict(answer["error"])
-    return answer["value"]
+        _idle.append(agent)
+    if "error" in response:
+        raise LikewiseError.from_dict(response["error"])
+    return response["value"]
 
 
-def _answered(address: str, request: Mapping[str, Any], timeout_s: float) -> tuple[_Agent, dict[str, Any]]:
-    """The answer and the agent that gave it; TimeoutError, TargetUnavailable, and what the connection raises."""
+def _send(address: str, request: Mapping[str, Any], timeout_s: float) -> tuple[_Agent, dict[str, Any]]:
+    """The agent and its response; TimeoutError, TargetUnavailable, and the errors of the connection."""
     if (agent := _take(address)) is not None:
-        with contextlib.suppress(*_DIED):  # since it was used last
+        with contextlib.suppress(*_AGENT_DIED):  # since it was used last
             return agent, agent.receive(timeout_s, request)
     agent = _Agent(address)
     try:
         agent.connect()
         return agent, agent.receive(timeout_s, request)
-    except _DIED:
+    except _AGENT_DIED:
         raise agent.unreachable() from None
 
 
 def _take(address: str) -> _Agent | None:
-    """An unused agent that is joined to this cluster; those that have become useless are ended."""
+    """An idle agent that is connected to this cluster, if any; agents that are no longer usable are stopped."""
     settings = _settings()
     with _lock:
-        fit = [each for each in _unused if each.settings == settings and time.monotonic() - each.used < IDLE_S / 2]
-        useless = [each for each in _unused if each not in fit]
-        taken = next((each for each in fit if each.address == address), None)
-        _unused[:] = [each for each in fit if each is not taken]
-    for each in useless:
+        usable = [each for each in _idle if each.settings == settings and time.monotonic() - each.used < IDLE_S / 2]
+        stale = [each for each in _idle if each not in usable]
+        taken = next((each for each in usable if each.address == address), None)
+        _idle[:] = [each for each in usable if each is not taken]
+    for each in stale:
         each.end()
     return taken
 
@@ -82,55 +82,60 @@ def _settings() -> dict[str, str]:
 
 
 class _Agent:
-    """A process that does one action after the other on one cluster."""
+    """A process that executes one action after the other on one cluster."""
 
     def __init__(self, address: str) -> None:
         self.address, self.settings, self.used = address, _settings(), time.monotonic()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  `end` closes it
-        self._pipe, theirs = Pipe()
-        with theirs:
+        self._pipe, agent_end = Pipe()
+        with agent_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "likewise.targets.ray.agent", address, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "likewise.targets.ray.agent", address, str(agent_end.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[agent_end.fileno()],
                 start_new_session=True,
             )
 
     def connect(self) -> None:
-        """Wait for its connection to the cluster; TargetUnavailable, and whatever it raises."""
+        """Wait until the agent is connected to the cluster; TargetUnavailable, and the errors that it reports."""
         try:
-            answer = self.receive(CONNECT_S)
+            response = self.receive(CONNECT_S)
         except TimeoutError:
             raise self.unreachable() from None
-        if "error" in answer:
+        if "error" in response:
             self.end()
-            raise LikewiseError.from_dict(answer["error"])
+            raise LikewiseError.from_dict(response["error"])
 
     def receive(self, timeout_s: float, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Its answer to `request`, or to the start.  Raises TimeoutError, EOFError or ConnectionError; it has ended."""
+        """The response to `request`, or to the start.
+
+        Raises TimeoutError, EOFError or ConnectionError, after which the agent has been stopped.
+        """
         try:
             if request is not None:
                 self._pipe.send_bytes(json.dumps(request).encode())
             if not self._pipe.poll(timeout_s):
                 raise TimeoutError
-            answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+            response: dict[str, Any] = json.loads(self._pipe.recv_bytes())
         except BaseException:
             self.end()
             raise
         self.used = time.monotonic()
-        return answer
+        return response
 
     def unreachable(self) -> TargetUnavailable:
-        """With the last that Ray said."""
+        """The error to raise, with the last line of Ray's output."""
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        said = lines[-1][-TAIL:] if lines else "nothing"
-        return TargetUnavailable(f"no Ray cluster answers at {self.address}; Ray said: {said}", remedy=HOW_TO_START)
+        output = lines[-1][-MESSAGE_CHARS:] if lines else "none"
+        return TargetUnavailable(
+            f"no response from a Ray cluster at {self.address}; Ray's last output: {output}", remedy=HOW_TO_START
+        )
 
     def end(self) -> None:
-        """It leaves the cluster by itself when this end of the pipe is closed, or is killed."""
+        """Stop the agent: it disconnects when this end of the pipe is closed, or is killed after LEAVE_S."""
         self._pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(LEAVE_S)
@@ -141,8 +146,8 @@ class _Agent:
 
 @atexit.register
 def _end_all() -> None:
-    while _unused:
-        _unused.pop().end()
+    while _idle:
+        _idle.pop().end()
 
 
-os.register_at_fork(after_in_child=_unused.clear)  # they answer the parent
+os.register_at_fork(after_in_child=_idle.clear)  # the agents serve the parent process

@@ -1,7 +1,7 @@
-"""What we keep in the cluster's key-value store: archives by their sha256, and what is deployed.
+"""Likewise's data in the cluster's key-value store: archives by their SHA-256, and records of deployments.
 
-It outlives drivers, replicas and worker nodes, as Ray's own packages of a runtime environment do, which lie there too;
-those Ray drops when their last user ends, and then a replica that was killed could not come back.
+The store outlives drivers, replicas and worker nodes.  Ray's own runtime environment packages are stored there too, but
+Ray deletes them when their last user exits, and then a replica that was killed could not be restarted.
 """
 
 from __future__ import annotations
@@ -19,109 +19,109 @@ from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
 from likewise.engine.rates import cache_home
 from likewise.shipping.payload import archive_of, environment_of, trusted_engine
-from likewise.shipping.unpack import at_home, here
-from likewise.targets.ray.replica import SPACE, Shipment, part_name
+from likewise.shipping.unpack import already_installed, local_runtime
+from likewise.targets.ray.replica import NAMESPACE, Shipment, part_name
 
-THEIRS = frozenset({"ray"})  # every node has it, in the version of its cluster
-PART = 16 << 20  # bytes: a message of Ray's holds less than 500 MB
-LARGEST = 4 << 30  # bytes of one archive; they lie in the head node's memory
-FRESH_S = 3600.0  # an archive that nobody uses yet may belong to a deployment on its way
-ASK_S = 120.0
+PREINSTALLED = frozenset({"ray"})  # on every node, in the version of its cluster
+PART_BYTES = 16 << 20  # Ray limits a message to less than 500 MB
+MAX_ARCHIVE_BYTES = 4 << 30  # the store is in the head node's memory
+GRACE_S = 3600.0  # an unused archive may belong to a deployment in progress
+NODES_TIMEOUT_S = 120.0
 
 
 def ship(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Put there what the model `params["model"]` needs and is not there; `{"shipment": …}`, for a replica.
+    """Store what the model `params["model"]` needs, unless it is stored already; `{"shipment": …}`, for a replica.
 
-    The environment is packed only where a node lacks it.  Raises MissingExtra (what the engine needs is not installed
-    here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
+    The environment is packed only if a node lacks it.  Raises MissingExtra (a requirement of the engine is not
+    installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
     """
     model, folder = ModelSpec.from_dict(params["model"]), cache_home() / "ray" / "sent"
     bundle = open_bundle(model.folder)
-    made = environment_of(bundle, trusted_engine(bundle, model), THEIRS)
-    shipment: Shipment = {**here(), "package": made.package, "versions": made.versions}
+    packed = environment_of(bundle, trusted_engine(bundle, model), PREINSTALLED)
+    shipment: Shipment = {**local_runtime(), "package": packed.package, "versions": packed.versions}
     shipment["bundle"] = _put_archive(archive_of(bundle, folder))
     by_value()
-    everywhere = all(on_each_node(at_home, made.package, made.versions, timeout_s=ASK_S))
-    shipment["environment"] = None if everywhere else _put_archive(made.archive(folder))
+    everywhere = all(on_each_node(already_installed, packed.package, packed.versions, timeout_s=NODES_TIMEOUT_S))
+    shipment["environment"] = None if everywhere else _put_archive(packed.archive(folder))
     return {"shipment": shipment}
 
 
 def on_each_node(work: Callable[..., Any], *arguments: Any, timeout_s: float) -> list[Any]:
-    """What it answers in a worker of each node."""
+    """The results of `work`, executed in a worker on each node that is alive."""
     ray = importlib.import_module("ray")
     by_node = importlib.import_module("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     remote = ray.remote(num_cpus=0, max_retries=0)(work)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    asked = [remote.options(scheduling_strategy=by_node(node, soft=False)).remote(*arguments) for node in nodes]
-    return list(ray.get(asked, timeout=timeout_s))
+    calls = [remote.options(scheduling_strategy=by_node(node, soft=False)).remote(*arguments) for node in nodes]
+    return list(ray.get(calls, timeout=timeout_s))
 
 
 def by_value() -> None:
-    """Send the modules that a worker runs first with what is sent, and not by name."""
+    """Pickle the modules that a worker needs before Likewise is importable by value, not by name."""
     pickle = importlib.import_module("ray.cloudpickle")
     for name in ("likewise.shipping.unpack", "likewise.targets.ray.replica"):
         pickle.register_pickle_by_value(importlib.import_module(name))
 
 
-def put(name: str, said: Mapping[str, Any]) -> None:
-    """Remember it. `app/NAME`: what is deployed; `canary/NAME`: what runs beside it, and what was seen of that."""
-    _kv()._internal_kv_put(name, json.dumps(said), True, namespace=SPACE)
+def put(name: str, record: Mapping[str, Any]) -> None:
+    """Store a record. `app/NAME`: the deployment; `canary/NAME`: its canary, with the latest figures."""
+    _kv()._internal_kv_put(name, json.dumps(record), True, namespace=NAMESPACE)
 
 
 def get(name: str) -> dict[str, Any] | None:
-    """What `put` was told."""
-    found = _kv()._internal_kv_get(name, namespace=SPACE)
-    return None if found is None else dict(json.loads(found))
+    """The record that `put` has stored; None if there is none."""
+    data = _kv()._internal_kv_get(name, namespace=NAMESPACE)
+    return None if data is None else dict(json.loads(data))
 
 
 def drop(name: str) -> None:
-    """Forget it."""
-    _kv()._internal_kv_del(name, namespace=SPACE)
+    """Delete a record."""
+    _kv()._internal_kv_del(name, namespace=NAMESPACE)
 
 
-def noted(app: str) -> dict[str, Any] | None:
-    """What is deployed as the application `app`; `canary`: what runs beside it, while it does."""
-    found = get(f"app/{app}")
-    running = None if found is None else get(f"canary/{app}")
-    return found if found is None or running is None else {**found, "canary": running}
+def deployment_record(app: str) -> dict[str, Any] | None:
+    """The record of the application `app`, with that of its canary as `canary` while one exists."""
+    record = get(f"app/{app}")
+    canary = None if record is None else get(f"canary/{app}")
+    return record if record is None or canary is None else {**record, "canary": canary}
 
 
-def collect(params: Mapping[str, Any] | None = None) -> None:  # noqa: ARG001  an action gets them
-    """Drop archives that are not fresh, and that no deployment, as it is or was before its update, needs."""
+def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: ARG001  passed to every action
+    """Delete archives older than GRACE_S that no deployment, canary or previous version of a deployment needs."""
     used = set(_used())
-    for name in _kv()._internal_kv_list("meta/", namespace=SPACE):
+    for name in _kv()._internal_kv_list("meta/", namespace=NAMESPACE):
         key = name.decode().partition("/")[2]
         meta = get(f"meta/{key}")
-        if key not in used and (meta is None or time.time() - meta["at"] > FRESH_S):
+        if key not in used and (meta is None or time.time() - meta["at"] > GRACE_S):
             drop(f"meta/{key}")
-            _kv()._internal_kv_del(f"archive/{key}/", del_by_prefix=True, namespace=SPACE)
+            _kv()._internal_kv_del(f"archive/{key}/", del_by_prefix=True, namespace=NAMESPACE)
 
 
 def _used() -> Iterator[str]:
-    kept = [name.decode() for kind in ("app/", "canary/") for name in _kv()._internal_kv_list(kind, namespace=SPACE)]
-    for name in kept:
-        said = get(name) or {}
-        for deployed in (said, said.get("before") or {}):
+    keys = [key for kind in ("app/", "canary/") for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
+    for key in keys:
+        record = get(key.decode()) or {}
+        for deployed in (record, record.get("before") or {}):
             shipment = deployed.get("shipment") or {}
             yield from (shipment[kind]["key"] for kind in ("bundle", "environment") if shipment.get(kind))
 
 
 def _put_archive(path: Path) -> dict[str, Any]:
-    """`{"key", "parts"}` of the archive, which is there when this returns; only what is missing is sent."""
+    """Store the archive, unless it is stored already; its `{"key", "parts"}`."""
     size = path.stat().st_size
-    if size > LARGEST:
+    if size > MAX_ARCHIVE_BYTES:
         raise DeployFailed(
-            f"{path.name} has {size} bytes, and Ray's head node keeps it in memory",
+            f"{path.name} has {size} bytes, too many for the memory of Ray's head node (limit {MAX_ARCHIVE_BYTES})",
             remedy="install Likewise and the model's requirements on the nodes, or deploy a smaller model",
         )
     with path.open("rb") as stream:
         key = hashlib.file_digest(stream, "sha256").hexdigest()
-        parts = -(-size // PART)
+        parts = -(-size // PART_BYTES)
         if get(f"meta/{key}") is None:
             stream.seek(0)
             for number in range(parts):
-                _kv()._internal_kv_put(part_name(key, number), stream.read(PART), True, namespace=SPACE)
-    put(f"meta/{key}", {"parts": parts, "bytes": size, "at": time.time()})  # last: now it is whole
+                _kv()._internal_kv_put(part_name(key, number), stream.read(PART_BYTES), True, namespace=NAMESPACE)
+    put(f"meta/{key}", {"parts": parts, "bytes": size, "at": time.time()})  # last: it marks the archive as complete
     return {"key": key, "parts": parts}
 
 

@@ -1,6 +1,6 @@
-"""In a replica of the old version: a share of its requests goes to the canary, and both versions are timed.
+"""In a replica of the old version: forwards a fraction of its requests to the canary, and times both versions.
 
-What the canary does not answer well the old version answers, so nobody sees it fail: inference may be repeated.
+If the canary fails a request, the old version handles it, so clients see no failure: inference may be repeated.
 """
 
 from __future__ import annotations
@@ -17,78 +17,77 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from likewise.targets.ray.version_stats import Side
+from likewise.targets.ray.version_stats import VersionStats
 
-FIRST = 5  # answers of its own before a replica sends any away: they say how long to wait for the canary
-PATIENCE = 5.0  # times the old version's p95; whoever waits longer is answered by the old version
-PATIENCE_S = 1.0  # at least
-HALF = 0.5  # of what the canary was given: an old version that needs more says nothing against it
-SAID = 300  # characters
+MIN_OWN_RESPONSES = 5  # that a replica needs before it forwards requests: they determine the canary's time-out
+TIMEOUT_FACTOR = 5.0  # time-out of the canary, as a multiple of the old version's p95; then the old version responds
+MIN_TIMEOUT_S = 1.0
+MAX_TIMEOUT_FRACTION = 0.5  # a time-out counts only if the old version needs at most this fraction of it
+MESSAGE_CHARS = 300
 
 Fields = list[tuple[bytes, bytes]]
-CanaryResponse = tuple[
-    int, Fields, bytes, float
-]  # status, headers, body, seconds in the canary: plain, as versions may differ
+# status, headers, body, seconds in the canary: plain types, because the two versions of Likewise may differ
+CanaryResponse = tuple[int, Fields, bytes, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A request that the canary did not answer well. waited: seconds, where it was too late."""
+    """A request that the canary failed. waited: the time-out in seconds if the response was too late, else None."""
 
-    why: str
+    reason: str
     waited: float | None = None
 
 
 class TrafficSplit:
-    """The app of one replica while a canary runs; see `likewise.targets.ray.canary` for who tells it so.
+    """The app of one replica while a canary runs; `likewise.targets.ray.canary` requests it.
 
-    told: run, app and deployment (of the canary), share (percent), deadline_s, body_limit_bytes.
+    settings: run, app and deployment (of the canary), share (percent), deadline_s, body_limit_bytes.
     """
 
-    def __init__(self, app: ASGIApp, told: Mapping[str, Any]) -> None:
-        self.run = told["run"]
+    def __init__(self, app: ASGIApp, settings: Mapping[str, Any]) -> None:
+        self.run = settings["run"]
         self._app = app
-        self._told = told
+        self._settings = settings
         self._token = secrets.token_hex(8)
-        self._old, self._new = Side(), Side()
-        self._said = ""
+        self._old, self._new = VersionStats(), VersionStats()
+        self._last_error = ""
         serve = importlib.import_module("ray.serve")
-        self._canary = serve.get_deployment_handle(told["deployment"], told["app"])
+        self._canary = serve.get_deployment_handle(settings["deployment"], settings["app"])
 
     def figures(self) -> dict[str, Any]:
-        """Of both versions, and what the canary said last when it failed; token: another one, other counts."""
-        return {"token": self._token, "old": self._old.as_dict(), "new": self._new.as_dict(), "said": self._said}
+        """The statistics of both versions and the canary's last error; counts start anew with a new token."""
+        return {"token": self._token, "old": self._old.as_dict(), "new": self._new.as_dict(), "said": self._last_error}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        share = self._told["share"] if self._old.good >= FIRST else 0.0
-        if random.random() * 100 >= share:  # noqa: S311  no secret
+        percent = self._settings["share"] if self._old.good >= MIN_OWN_RESPONSES else 0.0
+        if random.random() * 100 >= percent:  # noqa: S311  not for cryptography
             status, seconds = await self._own(scope, receive, send)
             self._note_own(status, seconds)
             return
-        body, again = await _read(receive, self._told["body_limit_bytes"])
-        if body is None:  # too large, or its sender has gone: the server says so in its own words
+        body, again = await _read(receive, self._settings["body_limit_bytes"])
+        if body is None:  # too large, or the client disconnected: the server handles it
             await self._own(scope, again, send)
             return
-        reply = await self._asked(_request(scope, body))
-        if isinstance(reply, Miss):
+        response = await self._forward(_request(scope, body))
+        if isinstance(response, Miss):
             status, seconds = await self._own(scope, again, send)
-            self._note_miss(reply, status, seconds)
+            self._note_miss(response, status, seconds)
         else:
-            self._new.add(reply[3])
-            await _send(reply, send)
+            self._new.add(response[3])
+            await _send(response, send)
 
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, float]:
-        """Status and seconds of the old version's own answer."""
-        status, began = 0, time.perf_counter()
+        """The status and duration in seconds of the old version's own response."""
+        status, started = 0, time.perf_counter()
 
-        async def noting(message: Message) -> None:
+        async def record_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        await self._app(scope, receive, noting)
-        return status, time.perf_counter() - began
+        await self._app(scope, receive, record_status)
+        return status, time.perf_counter() - started
 
     def _note_own(self, status: int, seconds: float) -> None:
         if status == 422 or status >= 500:
@@ -96,45 +95,45 @@ class TrafficSplit:
         elif 200 <= status < 400:
             self._old.add(seconds)
 
-    async def _asked(self, request: dict[str, Any]) -> CanaryResponse | Miss:
-        """The canary's good answer, or why there is none."""
-        patience = min(max(PATIENCE_S, PATIENCE * self._old.quantile(0.95)), self._told["deadline_s"])
-        response = self._canary.answer.remote(request)
+    async def _forward(self, request: dict[str, Any]) -> CanaryResponse | Miss:
+        """The canary's successful response, or a Miss with the reason."""
+        timeout_s = min(max(MIN_TIMEOUT_S, TIMEOUT_FACTOR * self._old.quantile(0.95)), self._settings["deadline_s"])
+        pending = self._canary.answer.remote(request)
         try:
-            async with asyncio.timeout(patience):
-                reply: CanaryResponse = await response
+            async with asyncio.timeout(timeout_s):
+                response: CanaryResponse = await pending
         except TimeoutError:
-            response.cancel()
-            return Miss(f"no answer in {patience:.1f} s", patience)
-        except Exception as error:  # noqa: BLE001  whatever Ray says when a replica dies
+            pending.cancel()
+            return Miss(f"no response in {timeout_s:.1f} s", timeout_s)
+        except Exception as error:  # noqa: BLE001  any error that Ray raises when a replica dies
             return Miss(f"{type(error).__name__}: {error}")
-        return reply if reply[0] < 400 else Miss(f"{reply[0]}: {reply[2].decode(errors='replace')}")
+        return response if response[0] < 400 else Miss(f"{response[0]}: {response[2].decode(errors='replace')}")
 
     def _note_miss(self, miss: Miss, status: int, seconds: float) -> None:
-        """It counts where the old version has answered the same request, and in much less time."""
-        if not 200 <= status < 400 or (miss.waited is not None and seconds > miss.waited * HALF):
+        """Count a failure if the old version handled the same request successfully, and in much less time."""
+        if not 200 <= status < 400 or (miss.waited is not None and seconds > miss.waited * MAX_TIMEOUT_FRACTION):
             return
         self._new.failed += 1
         self._new.late += miss.waited is not None
-        self._said = miss.why[:SAID]
+        self._last_error = miss.reason[:MESSAGE_CHARS]
 
 
-def asks(scope: Scope) -> bool:
-    """Whether the request may go to either version: a question, and not one to a version that it names."""
+def is_inference(scope: Scope) -> bool:
+    """Whether the request may go to either version: an inference request that does not specify a version."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     infer = path.startswith("/v2/models/") and path.endswith("/infer") and "/versions/" not in path
     return scope["method"] == "POST" and (infer or path == "/invocations")
 
 
-async def answered(app: ASGIApp, request: Mapping[str, Any]) -> CanaryResponse:
-    """In the canary: the answer of `app` to what `_request` made in another replica."""
-    status, headers, parts, began = 500, list[tuple[bytes, bytes]](), list[bytes](), time.perf_counter()
+async def respond(app: ASGIApp, request: Mapping[str, Any]) -> CanaryResponse:
+    """In the canary: the response of `app` to a request that `_request` created in another replica."""
+    status, headers, parts, started = 500, list[tuple[bytes, bytes]](), list[bytes](), time.perf_counter()
     body = iter([{"type": "http.request", "body": request["body"], "more_body": False}])
 
     async def receive() -> Message:
         for message in body:
             return message
-        await asyncio.Event().wait()  # the caller stays until the answer
+        await asyncio.Event().wait()  # the client stays connected until the response
         raise AssertionError
 
     async def send(message: Message) -> None:
@@ -145,7 +144,7 @@ async def answered(app: ASGIApp, request: Mapping[str, Any]) -> CanaryResponse:
             parts.append(message.get("body", b""))
 
     await app({**_SCOPE, **request["scope"]}, receive, send)
-    return status, headers, b"".join(parts), time.perf_counter() - began
+    return status, headers, b"".join(parts), time.perf_counter() - started
 
 
 _SCOPE = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""}
@@ -153,30 +152,30 @@ _SCOPE = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "sc
 
 def _request(scope: Scope, body: bytes) -> dict[str, Any]:
     path = scope["path"].removeprefix(scope.get("root_path", ""))
-    kept = {name: scope[name] for name in ("method", "query_string")}
+    fields = {name: scope[name] for name in ("method", "query_string")}
     headers = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
-    return {"scope": {**kept, "path": path, "raw_path": path.encode(), "headers": headers}, "body": body}
+    return {"scope": {**fields, "path": path, "raw_path": path.encode(), "headers": headers}, "body": body}
 
 
 async def _read(receive: Receive, limit: int) -> tuple[bytes | None, Receive]:
-    """The body, None where it cannot be had whole within `limit` bytes; and a `receive` that gives it all again."""
+    """The body, None if it is incomplete or exceeds `limit` bytes; and a `receive` that replays its messages."""
     messages: deque[Message] = deque()
-    parts, size, whole = list[bytes](), 0, False
-    while not whole and size <= limit:
+    parts, size, complete = list[bytes](), 0, False
+    while not complete and size <= limit:
         message = await receive()
         messages.append(message)
         if message["type"] != "http.request":
             break
         parts.append(message.get("body", b""))
-        size, whole = size + len(parts[-1]), not message.get("more_body", False)
+        size, complete = size + len(parts[-1]), not message.get("more_body", False)
 
     async def again() -> Message:
         return messages.popleft() if messages else await receive()
 
-    return b"".join(parts) if whole and size <= limit else None, again
+    return b"".join(parts) if complete and size <= limit else None, again
 
 
-async def _send(reply: CanaryResponse, send: Send) -> None:
-    status, headers, content, _ = reply
+async def _send(response: CanaryResponse, send: Send) -> None:
+    status, headers, content, _ = response
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -1,6 +1,6 @@
-"""What two versions were seen to do over the same time: counts, and times in classes of 10 %.
+"""Statistics of a version's responses: counts, and a histogram of response times with buckets of 10 %.
 
-Plain data that adds up: each replica keeps its own, the watcher sums them.
+Plain data that can be summed: each replica has its own, and the watcher adds them up.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-STEP = 1.1  # from one class of times to the next
-SHORTEST_S = 1e-6
+BUCKET_RATIO = 1.1  # between the limits of neighboring buckets
+MIN_S = 1e-6
 
 
 @dataclass(slots=True)
-class Side:
-    """One version. good: requests that it answered; failed: those that it did not answer, or refused for a fault of its
-    own; late: of the failed, those that nobody waited for any longer; times: good ones by class.
+class VersionStats:
+    """One version's statistics. good: successful requests; failed: requests without a response, or with an error that
+    is the version's fault; late: those of the failed that timed out; times: the successful ones by bucket.
     """
 
     good: int = 0
@@ -28,49 +28,49 @@ class Side:
 
     @property
     def judged(self) -> int:
-        """All requests that tell something of this version."""
+        """The number of requests that count as evidence about this version."""
         return self.good + self.failed
 
     @property
     def failing(self) -> float:
-        """The share of the failed, from 0 to 1."""
+        """The fraction of failed requests, from 0 to 1."""
         return self.failed / self.judged if self.judged else 0.0
 
     def add(self, seconds: float) -> None:
-        """One more good answer, after so many seconds."""
+        """Count a successful response that took `seconds`."""
         self.good += 1
-        self.times[math.ceil(math.log(max(seconds, SHORTEST_S), STEP))] += 1
+        self.times[math.ceil(math.log(max(seconds, MIN_S), BUCKET_RATIO))] += 1
 
-    def quantile(self, share: float) -> float:
-        """Seconds that at least this share of the answers did not exceed, at most 10 % too many; 0.0 without any."""
-        wanted, seen = share * self.good, 0
+    def quantile(self, fraction: float) -> float:
+        """The response time in seconds at this quantile, at most 10 % too high; 0.0 without responses."""
+        rank, seen = fraction * self.good, 0
         for each in sorted(self.times):
             seen += self.times[each]
-            if seen >= wanted:
-                return float(STEP**each)
+            if seen >= rank:
+                return float(BUCKET_RATIO**each)
         return 0.0
 
     def beyond(self, seconds: float) -> int:
-        """Answers that surely took longer than so many seconds."""
-        return sum(count for each, count in self.times.items() if STEP ** (each - 1) >= seconds)
+        """The number of responses that certainly took longer than `seconds`."""
+        return sum(count for each, count in self.times.items() if BUCKET_RATIO ** (each - 1) >= seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """For JSON; the inverse is `sum`."""
         times = {str(each): count for each, count in self.times.items()}
         return {"good": self.good, "failed": self.failed, "late": self.late, "times": times}
 
     @classmethod
-    def sum(cls, sides: Iterable[Mapping[str, Any]]) -> Self:
-        """All of them, as `as_dict` gives them, together."""
+    def sum(cls, parts: Iterable[Mapping[str, Any]]) -> Self:
+        """The sum of statistics from `as_dict`."""
         total = cls()
-        for each in sides:
+        for each in parts:
             total.good += each["good"]
             total.failed += each["failed"]
             total.late += each["late"]
             total.times.update({int(at): count for at, count in each["times"].items()})
         return total
 
-    def told(self) -> dict[str, Any]:
-        """For people and receipts: requests, failed, late, p50_ms, p95_ms."""
-        p50, p95 = (round(self.quantile(share) * 1000, 2) for share in (0.5, 0.95))
+    def summary(self) -> dict[str, Any]:
+        """For display and receipts: requests, failed, late, p50_ms, p95_ms."""
+        p50, p95 = (round(self.quantile(fraction) * 1000, 2) for fraction in (0.5, 0.95))
         return {"requests": self.judged, "failed": self.failed, "late": self.late, "p50_ms": p50, "p95_ms": p95}

@@ -1,4 +1,4 @@
-"""Files that executors hand to each other and to the driver: a line of JSON and bytes, there only when whole."""
+"""Files that executors and the driver exchange: a header line of JSON, then bodies of bytes; written atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHECK = "bytes"  # in the header: length and CRC-32 of each body
 
 
 def write(path: Path, header: Mapping[str, object], *bodies: bytes) -> None:
-    """Write `path` beside it and rename, so that of two writers of one name the later wins whole; OSError."""
+    """Write a temporary file and rename it to `path`, so that the last of several writers wins; OSError on failure."""
     check = [[len(body), zlib.crc32(body)] for body in bodies]
     stage = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -30,22 +30,22 @@ def write(path: Path, header: Mapping[str, object], *bodies: bytes) -> None:
 
 
 def header(path: Path) -> dict[str, Any] | None:
-    """The header; None where the file is not there or not of the length that its header says."""
+    """The header; None if the file is missing or its length differs from the one in its header."""
     try:
         with path.open("rb") as stream:
             line = stream.readline()
-            there = os.fstat(stream.fileno()).st_size
-        found: dict[str, Any] = json.loads(line)
-        return found if there == len(line) + sum(length for length, _ in found[CHECK]) else None
+            size = os.fstat(stream.fileno()).st_size
+        fields: dict[str, Any] = json.loads(line)
+        return fields if size == len(line) + sum(length for length, _ in fields[CHECK]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
-    """Header and bodies; OSError where it cannot be read or its bytes are not those that were written."""
+    """Header and bodies; OSError if the file cannot be read or its bytes are not those that were written."""
     with path.open("rb") as stream:
-        found: dict[str, Any] = json.loads(stream.readline())
-        bodies = [stream.read(length) for length, _ in found[CHECK]]
-    if [[len(body), zlib.crc32(body)] for body in bodies] != found[CHECK]:
-        raise OSError(5, "its bytes are not those that were written", str(path))
-    return found, bodies
+        fields: dict[str, Any] = json.loads(stream.readline())
+        bodies = [stream.read(length) for length, _ in fields[CHECK]]
+    if [[len(body), zlib.crc32(body)] for body in bodies] != fields[CHECK]:
+        raise OSError(5, "the file is corrupt: its checksums do not match", str(path))
+    return fields, bodies

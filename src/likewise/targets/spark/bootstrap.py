@@ -1,6 +1,7 @@
-"""What runs first in a Spark worker, where nothing of Likewise may be installed.
+"""The first code that runs in a Spark worker, where Likewise may not be installed.
 
-Sent by value, together with `likewise.shipping.unpack`: it imports the standard library and `pyspark`, which is there.
+Pickled by value together with `likewise.shipping.unpack`: imports only the standard library, and `pyspark`, which
+every worker has.
 """
 
 from __future__ import annotations
@@ -13,24 +14,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import at_home, cache_folder, make_importable, require_like
+from likewise.shipping.unpack import already_installed, cache_folder, make_importable, require_runtime
 from likewise.shipping.unpack import unpacked as unpacked_once
 
-# A plain dict, as a class of ours could not be unpickled before the environment is there:
-# python, platform; model, environment: names of sent files; model_key, environment_key: digests;
-# package: digest of our own code; versions: of every distribution in the environment
+# A plain dict, because a class of Likewise could not be unpickled before the environment is unpacked:
+# python, platform; model, environment: names of shipped files; model_key, environment_key: digests;
+# package: digest of Likewise's sources; versions: of every distribution in the environment
 Shipment = dict[str, Any]
 
 
 def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """A function for Spark: `likewise.targets.spark.CALL(batches, folder, *arguments)`, once Likewise is importable.
+    """A function for Spark that makes Likewise importable and calls `likewise.targets.spark.CALL`.
 
-    call: `module:function`. arguments: a pickled tuple. folder: of the bundle that came with `shipment`, None without.
+    call: `module:function`, called with (batches, folder, *arguments). arguments: a pickled tuple. folder: the bundle
+    that came with `shipment`, None without a shipment.
     """
 
     def run(batches: Iterator[Any]) -> Iterator[Any]:
-        folder = None if shipment is None else arrive(shipment)
-        # the tokenizer's threads: what Spark gave to the task, and not every core of the host
+        folder = None if shipment is None else install_shipment(shipment)
+        # limit the tokenizer's threads to the cores that Spark assigned to the task
         os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
         function = pkgutil.resolve_name(f"likewise.targets.spark.{call}")
         result: Iterator[Any] = function(batches, folder, *pickle.loads(arguments))  # noqa: S301  Spark's own channel
@@ -39,25 +41,25 @@ def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[It
     return run
 
 
-def arrive(shipment: Shipment) -> str:
-    """Unpack what was sent, once a host, make it importable, and return the bundle's folder.
+def install_shipment(shipment: Shipment) -> str:
+    """Unpack the shipped archives, once per host, make Likewise importable, and return the bundle's folder.
 
-    Raises RuntimeError where this Python or platform is not the one that the environment was made on.
+    Raises RuntimeError if this Python or platform differs from the one that the environment was packed on.
     """
     remedy = "run the driver and the executors on one Python minor version and platform (spark.pyspark.python)"
-    require_like(shipment, "executor", remedy)
-    if not at_home(shipment["package"], shipment["versions"]):
+    require_runtime(shipment, "executor", remedy)
+    if not already_installed(shipment["package"], shipment["versions"]):
         make_importable(unpacked(shipment["environment"], shipment["environment_key"]))
     return unpacked(shipment["model"], shipment["model_key"])
 
 
 def unpacked(name: str, key: str) -> str:
-    """The folder of the archive `name` that Spark brought; see `likewise.shipping.unpack.unpacked`."""
+    """The folder of the archive `name` that Spark distributed; see `likewise.shipping.unpack.unpacked`."""
 
     def fetch(stream: BinaryIO) -> None:
         from pyspark import SparkFiles
 
-        with Path(SparkFiles.get(name)).open("rb") as brought:
-            shutil.copyfileobj(brought, stream)
+        with Path(SparkFiles.get(name)).open("rb") as archive:
+            shutil.copyfileobj(archive, stream)
 
     return str(unpacked_once(cache_folder("spark"), key, fetch))

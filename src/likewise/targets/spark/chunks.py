@@ -1,4 +1,4 @@
-"""A chunk of rows as bytes and back, with all that a reader found: faults, lines, text that is no Unicode."""
+"""Serialization of a chunk of rows, with everything that its reader recorded: faults, lines, invalid Unicode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from likewise.core.extras import need
 
 
 def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
-    """A header for people and counts; the rows as JSON in ASCII; the rows in Arrow's form where the format has it."""
+    """A header (file, first row, row count), a body of ASCII JSON, and the rows as an Arrow stream or empty bytes."""
     pa = need("pyarrow", extra="batch")
     arrow = chunk.native if isinstance(chunk.native, pa.RecordBatch) else None
     body = {
@@ -29,40 +29,40 @@ def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
 
 
 def decode(header: Mapping[str, Any], body: bytes, arrow: bytes) -> Chunk:
-    """What `encode` was given."""
-    found = json.loads(body)
-    faulty = {int(index): record for index, record in found["faulty"].items()}
+    """The chunk that `encode` serialized."""
+    fields = json.loads(body)
+    faulty = {int(index): record for index, record in fields["faulty"].items()}
     batch = need("pyarrow", extra="batch").ipc.open_stream(arrow).read_next_batch() if arrow else None
-    good = iter(_records(found, batch, faulty, header["rows"]))
+    good = iter(_records(fields, batch, faulty, header["rows"]))
     return Chunk(
         file=header["file"],
         first=header["first"],
         records=[faulty[index] if index in faulty else next(good) for index in range(header["rows"])],
-        faults={int(index): LikewiseError.from_dict(error) for index, error in found["faults"].items()},
-        lines=found["lines"],
-        native=found["native"] if batch is None else batch,
-        offset=found["offset"],
+        faults={int(index): LikewiseError.from_dict(error) for index, error in fields["faults"].items()},
+        lines=fields["lines"],
+        native=fields["native"] if batch is None else batch,
+        offset=fields["offset"],
     )
 
 
 def _records(
-    found: Mapping[str, Any], batch: Any, faulty: Mapping[int, object], rows: int
+    fields: Mapping[str, Any], batch: Any, faulty: Mapping[int, object], rows: int
 ) -> Iterator[Mapping[str, object]]:
-    """The rows that have no fault, in order."""
+    """The rows without a fault, in order."""
     if batch is not None:
         good = [index for index in range(rows) if index not in faulty]
-        taken = batch if not faulty else batch.take(need("pyarrow", extra="batch").array(good, "int64"))
-        yield from taken.to_pylist()
-    elif found["native"] is not None:
-        yield from (json.loads(line) for index, line in enumerate(found["native"]) if index not in faulty)
+        selected = batch if not faulty else batch.take(need("pyarrow", extra="batch").array(good, "int64"))
+        yield from selected.to_pylist()
+    elif fields["native"] is not None:
+        yield from (json.loads(line) for index, line in enumerate(fields["native"]) if index not in faulty)
     else:
-        yield from (dict(zip(found["columns"], values, strict=True)) for values in found["values"])
+        yield from (dict(zip(fields["columns"], values, strict=True)) for values in fields["values"])
 
 
 def _values(chunk: Chunk) -> dict[str, object]:
-    """Sound rows of one set of columns: names once, values by row."""
-    sound = [record for index, record in enumerate(chunk.records) if index not in chunk.faults]
-    return {"columns": list(sound[0]) if sound else [], "values": [list(record.values()) for record in sound]}
+    """The rows without a fault: column names once, values by row."""
+    valid = [record for index, record in enumerate(chunk.records) if index not in chunk.faults]
+    return {"columns": list(valid[0]) if valid else [], "values": [list(record.values()) for record in valid]}
 
 
 def _ipc(pa: Any, batch: Any) -> bytes:

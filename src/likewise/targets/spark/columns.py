@@ -1,4 +1,4 @@
-"""What runs in the worker for the UDF and for frames: Arrow in, predictions out, in bounded memory."""
+"""The worker's side of the UDF and of frames: Arrow batches in, predictions out, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark.predictions import arrow_array, values_and_errors
 from likewise.targets.spark.windows import items_of, row_maker, windows
-from likewise.targets.spark.worker import answered, engine_of
+from likewise.targets.spark.worker import engine_of, score_windows
 
-ERROR = "error"  # the column of a frame that says why a row has no prediction
+ERROR = "error"  # the column of a frame with the reason why a row has no prediction
 
 
 def predict_columns(
@@ -27,34 +27,34 @@ def predict_columns(
     kind: Any,
     on_error: str,
 ) -> Iterator[Any]:
-    """The UDF: one array of predictions a window of argument columns, rows in order.
+    """The UDF: one array of predictions per window of argument columns, rows in order.
 
-    batches: a `pyarrow.Array` where the UDF has one argument, else a tuple of them.
+    batches: a `pyarrow.Array` each if the UDF has one argument, else a tuple of them.
     """
     pa = need("pyarrow", extra="batch")
     engine = engine_of(key, model, folder)
-    tables = (_named(pa, given if isinstance(given, tuple) else (given,), signature) for given in batches)
-    for _, results in answered(engine, _made(tables, signature, {}, params)):
+    tables = (_named_batch(pa, args if isinstance(args, tuple) else (args,), signature) for args in batches)
+    for _, results in score_windows(engine, _items_by_window(tables, signature, {}, params)):
         yield arrow_array(results, kind, on_error)
 
 
-def _made(
+def _items_by_window(
     batches: Iterator[Any], signature: Signature, mapping: Mapping[str, str], params: Params
 ) -> Iterator[tuple[list[Any], list[Item | Failed]]]:
-    """Each window of the batches with the model's rows."""
+    """Each window of the batches with the items for the engine."""
     for window in windows(batches):
         yield window, items_of(window, row_maker(window[0].schema.names, signature, mapping), params)
 
 
-def _named(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
-    """The arguments as a batch: a lone struct's fields by their names, else in the order of the signature's columns."""
+def _named_batch(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
+    """The arguments as a batch: fields of a single struct by name, else in the order of the signature's columns."""
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
         return pa.RecordBatch.from_struct_array(arrays[0])
     names = signature.columns or tuple(str(index) for index in range(len(arrays)))
     if signature.inputs and signature.columns is None:
-        names = ("",)  # one unnamed value a row
-    kept = arrays[: len(names)]
-    return pa.RecordBatch.from_arrays(list(kept), names=list(names[: len(kept)]))
+        names = ("",)  # one unnamed value per row
+    used = arrays[: len(names)]
+    return pa.RecordBatch.from_arrays(list(used), names=list(names[: len(used)]))
 
 
 def extend_frame(
@@ -68,16 +68,16 @@ def extend_frame(
     mapping: Mapping[str, str],
     name: str,
 ) -> Iterator[Any]:
-    """Each row with the columns `name` and `error` after its own, in `mapInArrow`; rows in order."""
+    """For `mapInArrow`: append the columns `name` and `error` to each row; rows in order."""
     pa = need("pyarrow", extra="batch")
     engine = engine_of(key, model, folder)
-    why = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
-    for window, results in answered(engine, _made(batches, signature, mapping, params)):
+    reason = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
+    for window, results in score_windows(engine, _items_by_window(batches, signature, mapping, params)):
         values, errors = values_and_errors(results, kind)
         start = 0
         for piece in window:
             end = start + piece.num_rows
-            added = [pa.array(values[start:end], kind), pa.array(errors[start:end], why)]
+            added = [pa.array(values[start:end], kind), pa.array(errors[start:end], reason)]
             names = [*piece.schema.names, name, ERROR]
             yield pa.RecordBatch.from_arrays([*piece.columns, *added], names=names)
             start = end

@@ -1,8 +1,8 @@
-"""What a job reads: files by our own readers, one a task, or a table by Spark.
+"""The input of a job: files that Likewise's readers read, one per task, or a table that Spark reads.
 
-identity: another one for other content, as far as can be told. size: bytes, None where nobody says. numbered_on: rows
-are counted over all parts and not in each. given: the columns, with their types where the output's format needs them.
-cut: into chunk files of at most `rows` rows in `folder`; what the tasks say of each part.
+identity: changes when the content changes, as far as this can be detected. size: bytes, None if unknown. numbered_on:
+rows are numbered across all parts instead of within each. columns: the columns, with types if the output format needs
+them. cut: writes chunk files of at most `rows` rows to `folder`, and returns the tasks' result for each part.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from likewise.batch.sources import Files, open_source, predictions_taken
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
-from likewise.targets.spark.windows import Given
+from likewise.targets.spark.windows import InputColumns
 
 TABLE = "table:"
 
 
 class FilesInput:
-    """Files on storage that the driver and the executors share, or objects in S3, which executors read by themselves.
+    """Files on storage that the driver and the executors share, or objects in S3, which executors read directly.
 
-    A row's identity is its file and its place in it.
+    A row is identified by its file and its position in that file.
     """
 
     numbered_on = False
@@ -42,26 +42,26 @@ class FilesInput:
     def identity(self) -> object:
         return {file.name: file.identity for file in self.files}
 
-    def given(self, output: str) -> Given:
+    def columns(self, output: str) -> InputColumns:
         source = self._source
         types = None if output == "jsonl" else source.schema()
-        return Given(source.columns, source.name, source.format, source.textual, types)
+        return InputColumns(source.columns, source.name, source.format, source.textual, types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
-            return jobs.numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
-        except InputNotFound as error:  # the driver has read the beginning of each
+            return jobs.run_numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
+        except InputNotFound as error:  # the driver could read the beginning of each file
             raise InputNotFound(f"on an executor: {error.cause}", remedy=self._remedy) from error
 
     @property
     def _remedy(self) -> str:
         if self.files[0].path is None:
-            return "give the executors credentials that may read it, and a way to its endpoint"
-        return "put INPUT on storage that the driver and all executors share and may read"
+            return "give the executors credentials that may read it, and network access to its endpoint"
+        return "put INPUT on storage that the driver and all executors can read"
 
 
 class TableInput:
-    """A table or view that Spark knows. Its rows have no names of their own: they are counted as they are read."""
+    """A table or view in Spark's catalog. Its rows have no fixed identity: they are numbered as they are read."""
 
     format = "parquet"
     size = None
@@ -86,23 +86,23 @@ class TableInput:
     def identity(self) -> object:
         return {self._name: str(self._types)}
 
-    def given(self, output: str) -> Given:  # noqa: ARG002
-        return Given(tuple(self._types.names), self._name, types=self._types)
+    def columns(self, output: str) -> InputColumns:  # noqa: ARG002
+        return InputColumns(tuple(self._types.names), self._name, types=self._types)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
-        return jobs.over(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
+        return jobs.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
 
 
 Input = FilesInput | TableInput
 
 
 def open_input(spark: Any, source: str, format_name: str | None) -> Input:
-    """`table:NAME`, or files as the local runner takes them; raises what `open_source` does."""
+    """`table:NAME`, or files as for the local runner; raises what `open_source` raises."""
     if source.startswith(TABLE):
         return TableInput(spark, source.removeprefix(TABLE))
     return FilesInput(open_source(source, format_name))
 
 
 def _absolute(file: InputFile) -> InputFile:
-    """A file of this machine under the name that other processes know it by."""
+    """A local file with its absolute path, which is valid in other processes too."""
     return LocalFile(Path(file.path).absolute(), file.short, file.size, file.identity) if file.path else file

@@ -1,4 +1,4 @@
-"""A job's staging folder: what it is about, which chunks its input was cut into, and which of them are scored."""
+"""A job's staging folder: the job's fingerprint, the chunks of its input, and the results of scored chunks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SNAPSHOT = "snapshot.json"
 
 @dataclass(frozen=True, slots=True)
 class ChunkFile:
-    """One chunk of the input. name: below `chunks` and `scored`. ahead: what is added to its row numbers."""
+    """One chunk of the input. name: path below `chunks` and `scored`. row_offset: added to its row numbers."""
 
     name: str
     rows: int
-    ahead: int
+    row_offset: int
 
 
 class Staging:
-    """The folder beside the output where executors and driver meet; both see it under the same name."""
+    """The folder next to the output that executors and driver share; both see it under the same path."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,18 +37,18 @@ class Staging:
         self.quarantine = folder / "quarantine.jsonl"
 
     def resume(self, fingerprint: Mapping[str, object], restart: bool) -> bool:
-        """Whether a job with this fingerprint was stopped here; OutputRefused where another one was.
+        """Whether the folder contains an interrupted job with this fingerprint; OutputRefused if it has another job.
 
-        With `restart`, or where nothing was, everything in the folder is made anew.
+        With `restart`, or without an interrupted job, the folder is created anew.
         """
-        before = _json(self.folder / FINGERPRINT)
-        if before is not None and not restart:
-            refuse_other(before["job"], fingerprint)
+        record = _json(self.folder / FINGERPRINT)
+        if record is not None and not restart:
+            refuse_other(record["job"], fingerprint)
             return True
         if not restart and any(self.folder.iterdir()):
             raise OutputRefused(
-                f"{self.folder} holds what another runner has done of this job",
-                remedy="--restart, or go on with that runner",
+                f"{self.folder} contains partial results of another runner",
+                remedy="use --restart, or resume with that runner",
             )
         for entry in list(self.folder.iterdir()):
             remove(entry)
@@ -59,54 +59,54 @@ class Staging:
 
     @property
     def replaces(self) -> bool:
-        """Whether the job that was stopped here was told to replace an output."""
+        """Whether the interrupted job was started with the option to replace an existing output."""
         return bool((_json(self.folder / FINGERPRINT) or {}).get("replaces"))
 
     @property
     def seconds(self) -> float:
-        """What earlier runs took."""
+        """The duration of earlier runs of this job."""
         return float((_json(self.folder / FINGERPRINT) or {}).get("seconds", 0.0))
 
     def add_seconds(self, seconds: float) -> None:
-        """Remember what this run took."""
-        before = _json(self.folder / FINGERPRINT)
-        if before is not None:
-            _write(self.folder / FINGERPRINT, {**before, "seconds": before["seconds"] + seconds})
+        """Add the duration of this run to that of earlier runs."""
+        record = _json(self.folder / FINGERPRINT)
+        if record is not None:
+            _write(self.folder / FINGERPRINT, {**record, "seconds": record["seconds"] + seconds})
 
     def snapshot(self) -> list[ChunkFile] | None:
-        """The chunks in the input's order; None where it has not been cut into chunks yet."""
+        """The chunks in the input's order; None if the input has not been cut into chunks yet."""
         parts = _json(self.folder / SNAPSHOT)
         return None if parts is None else list(_chunk_files(parts["parts"], bool(parts["numbered_on"])))
 
     def keep_snapshot(self, parts: list[Mapping[str, Any]], *, numbered_on: bool) -> None:
-        """Remember what the tasks say of their parts. numbered_on: rows are counted over the parts and not in each."""
+        """Store the tasks' results for their parts. numbered_on: rows are numbered across parts, not within each."""
         ordered = sorted(parts, key=lambda part: int(part["part"]))
         _write(self.folder / SNAPSHOT, {"parts": ordered, "numbered_on": numbered_on})
 
     def result(self, chunk: ChunkFile) -> dict[str, Any] | None:
-        """What was counted in a chunk; None where it is not scored."""
+        """The counts of a chunk; None if it is not scored."""
         return blob.header(self.scored / chunk.name)
 
 
 def _chunk_files(parts: list[dict[str, Any]], numbered_on: bool) -> Iterator[ChunkFile]:
-    before = 0
+    preceding = 0
     for part in parts:
         for number, rows in enumerate(part["rows"]):
-            yield ChunkFile(f"{part['folder']}/{number:06d}", rows, before if numbered_on else 0)
-        before += sum(part["rows"])
+            yield ChunkFile(f"{part['folder']}/{number:06d}", rows, preceding if numbered_on else 0)
+        preceding += sum(part["rows"])
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
+        value: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise OutputRefused(f"{path} is damaged: {error}", remedy="--restart") from error
-    return found
+        raise OutputRefused(f"{path} is damaged: {error}", remedy="use --restart") from error
+    return value
 
 
 def _write(path: Path, value: Mapping[str, object]) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(value))
-    fresh.replace(path)
+    stage = path.with_suffix(".new")
+    stage.write_text(json.dumps(value))
+    stage.replace(path)

@@ -1,4 +1,4 @@
-"""Predictions as values of one Arrow type, by `spark_udf`'s rules.
+"""Conversion of predictions to values of one Arrow type, by the rules of `spark_udf`.
 
 Source: MLflow's documentation of `mlflow.pyfunc.spark_udf`, `result_type`.
 """
@@ -20,23 +20,23 @@ Convert = Callable[[object], object]
 
 
 class WrongResultType(ValueError):
-    """A prediction that its declared type does not hold."""
+    """A prediction that cannot be converted to the result type."""
 
 
 def arrow_array(results: Sequence[Result], kind: Any, on_error: str) -> Any:
-    """One value a result as a `pyarrow.Array` of exactly the type `kind`.
+    """One value per result, as a `pyarrow.Array` of exactly the type `kind`.
 
-    A row without an answer is null where `on_error` is `null`, else its error is raised.
+    A row without a prediction is null if `on_error` is `null`, else its error is raised.
     """
     pairs = _pairs(results, kind)
-    refused = next((error for _, error in pairs if error is not None), None)
-    if refused is not None and on_error != "null":
-        raise refused
+    first_error = next((error for _, error in pairs if error is not None), None)
+    if first_error is not None and on_error != "null":
+        raise first_error
     return need("pyarrow", extra="batch").array([value for value, _ in pairs], kind)
 
 
 def values_and_errors(results: Sequence[Result], kind: Any) -> tuple[list[object], list[dict[str, str] | None]]:
-    """One value and one error a result; one of the two is None (both, for a prediction that is null)."""
+    """One value and one error per result; one of the two is None (both, for a prediction that is null)."""
     pairs = _pairs(results, kind)
     return [value for value, _ in pairs], [None if error is None else error.as_dict() for _, error in pairs]
 
@@ -54,12 +54,12 @@ def _value(result: Result, convert: Convert, kind: Any) -> tuple[object, Likewis
     except (WrongResultType, OverflowError) as error:
         return None, RowRefused(
             f"the prediction does not fit the result type {kind}: {error}",
-            remedy="ask for another result_type; 'string' holds every prediction",
+            remedy="choose another result_type; 'string' accepts every prediction",
         )
 
 
 def converter(kind: Any) -> Convert:
-    """From a row's whole prediction, a record or a plain value, to the type `kind`."""
+    """A function that converts a row's prediction, a record or a plain value, to the type `kind`."""
     types = need("pyarrow", extra="batch").types
     if types.is_list(kind) and not types.is_nested(kind.value_type):
         return partial(_all_that_fit, _cast(kind.value_type))
@@ -69,26 +69,26 @@ def converter(kind: Any) -> Convert:
 
 
 def _leftmost(cast: Convert, textual: bool, value: object) -> object:
-    """The leftmost column that has the type, as text the leftmost one."""
+    """The leftmost column that fits the type; for text, the leftmost column."""
     members = _members(value)
     if members is None:
         return cast(value)
     if textual and members:
         return cast(members[0])
-    found = next((member for member in members if member is not None and _fits(cast, member)), None)
-    if found is None and None not in members:
+    match = next((member for member in members if member is not None and _fits(cast, member)), None)
+    if match is None and None not in members:
         raise WrongResultType(f"it has no value of that type: {_short(value)}")
-    return cast(found)
+    return cast(match)
 
 
 def _all_that_fit(cast: Convert, value: object) -> object:
     if value is None:
         return None
     members = _members(value)
-    kept = [m for m in ([value] if members is None else members) if m is None or _fits(cast, m)]
-    if members and not kept:
+    fitting = [m for m in ([value] if members is None else members) if m is None or _fits(cast, m)]
+    if members and not fitting:
         raise WrongResultType(f"it has no value of that type: {_short(value)}")
-    return [cast(member) for member in kept]
+    return [cast(member) for member in fitting]
 
 
 def _members(value: object) -> list[object] | None:
@@ -106,11 +106,11 @@ def _fits(cast: Convert, value: object) -> bool:
 
 
 def _cast(kind: Any) -> Convert:
-    """One value of exactly this type, null stays null; Unfit for another."""
-    return partial(_nulled, _exact(kind))
+    """A conversion to exactly this type, which leaves null as it is and raises WrongResultType."""
+    return partial(_unless_null, _exact(kind))
 
 
-def _nulled(convert: Convert, value: object) -> object:
+def _unless_null(convert: Convert, value: object) -> object:
     return None if value is None else convert(value)
 
 
@@ -127,14 +127,14 @@ def _exact(kind: Any) -> Convert:
     for is_kind, scalar in _SCALARS.items():
         if getattr(types, is_kind)(kind):
             return scalar
-    raise RowRefused(f"a prediction cannot be of type {kind}", remedy="ask for another result_type")
+    raise RowRefused(f"a prediction cannot be of type {kind}", remedy="choose another result_type")
 
 
 def _record(casts: Mapping[str, Convert], value: object) -> object:
     if not isinstance(value, Mapping):
         raise WrongResultType(f"expected a record of {', '.join(casts)}, got {_short(value)}")
-    if lacking := [name for name in casts if name not in value]:
-        raise WrongResultType(f"it has no `{lacking[0]}`: {_short(value)}")
+    if missing := [name for name in casts if name not in value]:
+        raise WrongResultType(f"it has no `{missing[0]}`: {_short(value)}")
     return {name: cast(value[name]) for name, cast in casts.items()}
 
 
@@ -151,7 +151,7 @@ def _elements(cast: Convert, value: object) -> object:
 
 
 def text_of(value: object) -> str:
-    """As `spark_udf` prints a plain value; a record or a list as JSON; lone surrogates, which Spark lacks, refused."""
+    """A plain value as `spark_udf` prints it, a record or a list as JSON; WrongResultType for lone surrogates."""
     text = str(value) if isinstance(value, (str, bool, int, float, date)) else as_cell(value)
     try:
         text.encode()
@@ -163,17 +163,17 @@ def text_of(value: object) -> str:
 def _integer(bits: int, value: object) -> int:
     limit = 1 << (bits - 1)
     if not isinstance(value, int) or isinstance(value, bool) or not -limit <= value < limit:
-        raise WrongResultType(f"{_short(value)} is no whole number of {bits} bits")
+        raise WrongResultType(f"{_short(value)} is not an integer of {bits} bits")
     return value
 
 
 def _number(value: object) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise WrongResultType(f"{_short(value)} is no number")
+        raise WrongResultType(f"{_short(value)} is not a number")
     return float(value)
 
 
-def _of(kind: type, value: object) -> object:
+def _instance(kind: type, value: object) -> object:
     if not isinstance(value, kind):
         raise WrongResultType(f"{_short(value)} is a {type(value).__name__}")
     return value
@@ -183,13 +183,13 @@ def _short(value: object) -> str:
     return repr(value)[:100]
 
 
-# pyarrow's predicate of a type: the cast to it
+# the name of pyarrow's predicate of a type: the conversion to that type
 _SCALARS: dict[str, Convert] = {
     "is_string": text_of,
     "is_large_string": text_of,
     "is_floating": _number,
-    "is_boolean": partial(_of, bool),
-    "is_binary": partial(_of, bytes),
-    "is_timestamp": partial(_of, datetime),
-    "is_date": partial(_of, date),
+    "is_boolean": partial(_instance, bool),
+    "is_binary": partial(_instance, bytes),
+    "is_timestamp": partial(_instance, datetime),
+    "is_date": partial(_instance, date),
 }

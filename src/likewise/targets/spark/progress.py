@@ -1,4 +1,4 @@
-"""How far a job on Spark is: by the results that its executors have left, and what Spark itself says of its tasks."""
+"""Progress of a job on Spark: from the results that executors have written, and from Spark's own task status."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from likewise.core.errors import LikewiseError
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.session import is_connect
 
-COUNTED = ("rows", "tokens", "duplicates", "answered", "refused")  # in each chunk
+COUNTED = ("rows", "tokens", "duplicates", "answered", "refused")  # keys in each result's header
 
 
 class Tally:
-    """Counts of the chunks that are scored."""
+    """The sums of the counts of all scored chunks, reported as progress."""
 
-    def __init__(self, tell: Callable[[Progress], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self._report_progress = report
         self._started = time.monotonic()
         self._staging: Staging | None = None
         self._seen: set[str] = set()
@@ -32,61 +32,61 @@ class Tally:
 
     @property
     def rows(self) -> int:
-        """Of the chunks that are scored."""
+        """The number of rows in the scored chunks."""
         return self._counts["rows"]
 
-    def begin(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
-        """The input is known; what earlier runs have scored counts from now on."""
+    def start(self, chunks: Sequence[ChunkFile], staging: Staging, *, resumed: bool) -> None:
+        """Set the input's chunks; with `resumed`, include those that earlier runs have scored."""
         self._staging = staging
         self._total = sum(chunk.rows for chunk in chunks)
         if resumed:
             self._count(chunks)
         self._resumed = self.rows
-        self._say()
+        self._report()
 
-    def look(self, chunks: Sequence[ChunkFile], status: str = "") -> None:
-        """See which of `chunks` are scored by now; ModelFailed where the model answers nothing at all.
+    def update(self, chunks: Sequence[ChunkFile], status: str = "") -> None:
+        """Count newly scored chunks among `chunks`; ModelFailed if the model has failed on every row so far.
 
-        status: as `status_of` gives it.
+        status: as returned by `status_of`.
         """
-        told, self._status = self._status, status
-        if self._count(chunks) or status != told:
-            self._say()
+        previous, self._status = self._status, status
+        if self._count(chunks) or status != previous:
+            self._report()
         refused = self._counts["refused"]
         if refused >= BROKEN_AFTER and not self._counts["answered"] and self._first is not None:
             raise broken(refused, LikewiseError.from_dict(self._first))
 
     def _count(self, chunks: Sequence[ChunkFile]) -> bool:
-        assert self._staging is not None  # noqa: S101  `begin` comes first
-        found = False
+        assert self._staging is not None  # noqa: S101  `start` is called first
+        counted = False
         for chunk in chunks:
             if chunk.name not in self._seen and (counts := self._staging.result(chunk)) is not None:
                 self._seen.add(chunk.name)
                 self._counts.update({name: counts[name] for name in COUNTED})
                 self._first = self._first or counts["first_refused"]
-                found = True
-        return found
+                counted = True
+        return counted
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         seconds = time.monotonic() - self._started
-        share = self.rows / max(1, self._total)
+        fraction = self.rows / max(1, self._total)
         counts = (self._counts["tokens"], seconds, self._counts["duplicates"], self._resumed, self._status)
-        self._tell(Progress(self.rows, self._total, share, *counts))
+        self._report_progress(Progress(self.rows, self._total, fraction, *counts))
 
 
 def status_of(spark: Any) -> str:
-    """Executors, and the tasks of the stages that run now, of the whole session; empty on Spark Connect."""
+    """The number of executors and the tasks of running stages in the whole session; empty on Spark Connect."""
     if is_connect(spark):
         return ""
-    with suppress(Exception):  # only shown; the session may be ending
+    with suppress(Exception):  # for display only; the session may be stopping
         context = spark.sparkContext
         tracker = context.statusTracker()
-        stages = [found for each in tracker.getActiveStageIds() if (found := tracker.getStageInfo(each)) is not None]
-        # the driver is one of them; PySpark's own list of executors asks the JVM nine questions for each
+        stages = [info for each in tracker.getActiveStageIds() if (info := tracker.getStageInfo(each)) is not None]
+        # the driver is one of them; PySpark's own list of executors makes nine calls to the JVM for each
         executors = context._jsc.sc().getExecutorMemoryStatus().size() - 1
-        said = [f"{executors} executor{'s' * (executors > 1)}"] if executors else []
+        parts = [f"{executors} executor{'s' * (executors > 1)}"] if executors else []
         if stages:
             done, tasks = sum(s.numCompletedTasks for s in stages), sum(s.numTasks for s in stages)
-            said.append(f"{done} of {tasks} tasks")
-        return ", ".join(said)
+            parts.append(f"{done} of {tasks} tasks")
+        return ", ".join(parts)
     return ""

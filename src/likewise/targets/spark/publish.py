@@ -1,4 +1,4 @@
-"""Scored chunks put together as the output: in the input's order, counted, and under its final name only when whole."""
+"""Assembly of scored chunks into the output: in the input's order, with counts, renamed only when complete."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from likewise.core.errors import OutputRefused
 from likewise.core.signature import Signature
 from likewise.targets.spark import blob
 from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.windows import Given
+from likewise.targets.spark.windows import InputColumns
 
 
 class Parts:
-    """Part files that grow by a scored chunk at a time."""
+    """The output's part files, to which scored chunks are appended."""
 
     def __init__(self, folder: Path, writer: Writer, suffix: str, single: bool) -> None:
         self._folder = folder
@@ -29,31 +29,31 @@ class Parts:
         self.count = 0
 
     def add(self, rows: bytes) -> None:
-        """Rows as a writer wrote them."""
+        """Append rows in the output's format."""
         if not rows:
             return
-        stream = self._stream or self._begin()
+        stream = self._stream or self._open_part()
         stream.write(rows)
         if not self._single and stream.tell() >= PART_BYTES:
-            self._end()
+            self._close_part()
 
     def close(self) -> None:
-        """Complete the last part; there is one even where no row was answered."""
+        """Complete the last part; there is one even if no row has a prediction."""
         if self.count == 0:
-            self._begin()
-        self._end()
+            self._open_part()
+        self._close_part()
 
     def name(self, number: int) -> str:
-        """Of a part file."""
+        """The name of the part file with this number."""
         return f"part-{number:05d}.{self._suffix}"
 
-    def _begin(self) -> BinaryIO:
+    def _open_part(self) -> BinaryIO:
         self._stream = (self._folder / self.name(self.count)).open("w+b")
         self.count += 1
         self._writer.begin(self._stream)
         return self._stream
 
-    def _end(self) -> None:
+    def _close_part(self) -> None:
         if (stream := self._stream) is None:
             return
         path = self._folder / self.name(self.count - 1)
@@ -65,12 +65,17 @@ class Parts:
         self._stream = None
 
 
-def put_together(
-    staging: Staging, chunks: Sequence[ChunkFile], source: Given, signature: Signature, layout: Layout, suffix: str
+def assemble(
+    staging: Staging,
+    chunks: Sequence[ChunkFile],
+    source: InputColumns,
+    signature: Signature,
+    layout: Layout,
+    suffix: str,
 ) -> tuple[Parts, list[Mapping[str, Any]]]:
-    """The part files in `staging.output`, the quarantine's lines, and what was counted in each chunk.
+    """Write the part files to `staging.output` and the quarantine's lines; the parts, and the counts of each chunk.
 
-    OutputRefused where rows are missing: more or less than the input had.
+    OutputRefused if the number of rows differs from the input's.
     """
     remove(staging.output)
     staging.output.mkdir()
@@ -80,7 +85,7 @@ def put_together(
     with staging.quarantine.open("wb") as refused:
         for chunk in chunks:
             counts, (rows, bad) = blob.read(staging.scored / chunk.name)
-            _require_whole(chunk, counts, bad)
+            _require_complete(chunk, counts, bad)
             parts.add(rows)
             refused.write(bad)
             counted.append(counts)
@@ -88,10 +93,10 @@ def put_together(
     return parts, counted
 
 
-def _require_whole(chunk: ChunkFile, counts: Mapping[str, Any], bad: bytes) -> None:
+def _require_complete(chunk: ChunkFile, counts: Mapping[str, Any], bad: bytes) -> None:
     if counts["rows"] != chunk.rows or counts["ok"] + bad.count(b"\n") != chunk.rows:
         raise OutputRefused(
-            f"the chunk {chunk.name} has {chunk.rows} rows, and {counts['ok']} answered and {bad.count(bytes([10]))} "
-            "quarantined ones were found; nothing was put in place",
-            remedy="--restart, and report this",
+            f"the chunk {chunk.name} has {chunk.rows} rows, but its result has {counts['ok']} predictions and "
+            f"{bad.count(bytes([10]))} quarantined rows; no output was written",
+            remedy="use --restart, and report this as a bug",
         )

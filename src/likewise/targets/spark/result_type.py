@@ -1,4 +1,4 @@
-"""Which type of Spark's the predictions get: the caller's, or the one that the model's signature declares."""
+"""The Spark type of predictions: the requested one, or the one that the model's signature declares."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Field, Signature
 
-REMEDY = "result_type='string' holds every prediction"
-# MLflow's type names and numpy's, as Spark's
+REMEDY = "use result_type='string', which accepts every prediction"
+# MLflow's type names to Spark's
 SIMPLE = {
     "string": "string",
     "long": "bigint",
@@ -21,14 +21,15 @@ SIMPLE = {
     "binary": "binary",
     "datetime": "timestamp",
 }
+# NumPy's type names to Spark's
 NUMPY = {"int64": "bigint", "int32": "int", "float64": "double", "float32": "float", "bool": "boolean", "str": "string"}
 
 
 def spark_type(result_type: Any, signature: Signature) -> Any:
-    """A `pyspark.sql.types.DataType`.
+    """The `pyspark.sql.types.DataType` of predictions.
 
-    result_type: one, or DDL as `spark_udf` takes it (`double`, `array<float>`, `label string, score double`); None is
-    what the signature's outputs declare, `string` where it declares none. WrongUsage for what cannot be a type.
+    result_type: a DataType, or DDL as for `spark_udf` (`double`, `array<float>`, `label string, score double`); None
+    for the type that the signature's outputs declare, `string` if it declares none. WrongUsage for an invalid type.
     """
     types = need("pyspark.sql.types", extra="spark")
     if isinstance(result_type, types.DataType):
@@ -36,12 +37,12 @@ def spark_type(result_type: Any, signature: Signature) -> Any:
     ddl = declared_ddl(signature.outputs) if result_type is None else str(result_type)
     try:
         return types.DataType.fromDDL("boolean" if ddl.strip().lower() == "bool" else ddl)
-    except Exception as error:  # Spark's parser raises what its JVM does
-        raise WrongUsage(f"{ddl!r} is no type of Spark's: {str(error)[:200]}", remedy=REMEDY) from error
+    except Exception as error:  # Spark's parser raises arbitrary errors of its JVM
+        raise WrongUsage(f"{ddl!r} is not a valid Spark type: {str(error)[:200]}", remedy=REMEDY) from error
 
 
 def arrow_type(kind: Any) -> Any:
-    """The `pyarrow.DataType` that Spark expects for its type `kind`; WrongUsage where predictions cannot have it."""
+    """The `pyarrow.DataType` that Spark expects for its type `kind`; WrongUsage if predictions cannot have it."""
     from likewise.targets.spark.predictions import converter
 
     convert = need("pyspark.sql.pandas.types", extra="spark")
@@ -54,9 +55,9 @@ def arrow_type(kind: Any) -> Any:
 
 
 def declared_ddl(outputs: Sequence[Field] | None) -> str:
-    """What a signature's outputs are in Spark's DDL: one output's own type, several as a struct, none a string.
+    """The Spark DDL of a signature's outputs: the type of a single output, a struct for several, `string` for none.
 
-    WrongUsage for tensors that no type of Spark's is.
+    WrongUsage for tensors without a matching Spark type.
     """
     if not outputs:
         return "string"
@@ -83,7 +84,7 @@ def _ddl(spec: Mapping[str, Any]) -> str:
 def _tensor(spec: Mapping[str, Any]) -> str:
     element, depth = NUMPY.get(str(spec.get("dtype"))), len(spec.get("shape") or ())
     if element is None or depth not in (1, 2):
-        raise WrongUsage(f"the model answers tensors ({dict(spec)}), which no type of Spark's is", remedy=REMEDY)
+        raise WrongUsage(f"the model returns tensors ({dict(spec)}), which have no matching Spark type", remedy=REMEDY)
     return f"array<{element}>" if depth == 1 else f"array<array<{element}>>"
 
 

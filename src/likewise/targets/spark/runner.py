@@ -1,4 +1,4 @@
-"""Jobs on Spark: the input cut into chunk files, each scored by whichever executor is free, put together at the end.
+"""Jobs on Spark: the input is cut into chunk files, free executors score them, and the driver assembles the output.
 
 See `architecture/spark.md`.
 """
@@ -26,40 +26,40 @@ from likewise.targets.spark.inputs import open_input
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.progress import Tally
-from likewise.targets.spark.publish import put_together
+from likewise.targets.spark.publish import assemble
 from likewise.targets.spark.session import is_connect, session
 from likewise.targets.spark.tasks import TaskScorer
-from likewise.targets.spark.udf import Placed, place
+from likewise.targets.spark.udf import PlacedModel, place_model
 
 log = logging.getLogger("likewise.spark")
-CHUNK_ROWS = 2000  # most rows of a chunk: what a lost executor costs at most, per slot
-LEAST_ROWS = 64
-CHUNKS_A_SLOT = 4  # at least, where the input is small
-ROW_BYTES = 200  # of text, taken for the size of a row where a format does not say how many there are
+CHUNK_ROWS = 2000  # maximum rows per chunk: the work that a lost executor repeats at most, per slot
+MIN_CHUNK_ROWS = 64
+CHUNKS_PER_SLOT = 4  # minimum, for small inputs
+ROW_BYTES = 200  # assumed size of a row in bytes, to estimate the number of rows
 
 
 def run(job: ScoreJob) -> JobReport:
     """Score `job.source` on Spark; see `likewise.batch.score`.
 
-    Raises what the local runner does, MissingExtra (no pyspark, no Java), EngineUnavailable (Spark does not start, or
-    its job failed), OutputRefused too where executors do not see the folder of OUTPUT.
+    Raises what the local runner raises, MissingExtra (no PySpark, no Java), EngineUnavailable (Spark does not start, or
+    its job failed), OutputRefused also if executors cannot write to the folder of OUTPUT.
     """
     if job.model is None:
-        raise WrongUsage("a job on Spark needs a bundle, not an engine", remedy="likewise.score(MODEL, …)")
-    spark, made = session(job.options.master, job.options.runner_conf)
+        raise WrongUsage("a job on Spark needs a bundle, not an engine", remedy="use likewise.score(MODEL, …)")
+    spark, created = session(job.options.master, job.options.runner_conf)
     try:
         if not is_connect(spark) and spark.sparkContext.uiWebUrl:
-            log.info("Spark's own page of this job: %s", spark.sparkContext.uiWebUrl)
+            log.info("Spark UI of this job: %s", spark.sparkContext.uiWebUrl)
         report = _Run(job, job.model, spark).run()
     finally:
-        if made:
+        if created:
             spark.stop()
     judge(report, job)
     return report
 
 
 class _Run:
-    """One job in one session."""
+    """One run of a job in one Spark session."""
 
     def __init__(self, job: ScoreJob, model: ModelSpec, spark: Any) -> None:
         self._job = job
@@ -67,62 +67,62 @@ class _Run:
         self._spark = spark
         self._started = time.monotonic()
         self._tally = Tally(job.progress)
-        self._kept = False  # whether a next run finds something to go on with
-        self._given = given = open_input(spark, job.source, job.options.input_format)
+        self._resumable = False  # whether the next run can resume from the staging folder
+        self._input = input_ = open_input(spark, job.source, job.options.input_format)
         self._layout = Layout.of(job.output)
-        self._suffix = self._layout.format(given.format, job.options.format)
+        self._suffix = self._layout.format(input_.format, job.options.format)
         self._staging = Staging(self._layout.staging.absolute())
-        self._layout.refuse_loss(file.path for file in given.files if file.path)
+        self._layout.refuse_loss(file.path for file in input_.files if file.path)
         self._layout.refuse_existing(job.options.restart or self._staging.replaces)
-        self._source = given.given(self._suffix)
+        self._source = input_.columns(self._suffix)
 
     def run(self) -> JobReport:
-        """The whole job."""
+        """Run the job from snapshot to output; its report."""
         job, layout, staging = self._job, self._layout, self._staging
-        RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # says now which column is missing
-        placed = place(self._spark, open_bundle(self._model.folder), self._model, None)
+        RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # fails early if a column is missing
+        placed = place_model(self._spark, open_bundle(self._model.folder), self._model, None)
         with refused(layout.data), ExitStack() as undo:
-            undo.callback(self._leave)  # last of all, when the folder is free
+            undo.callback(self._close_staging)  # runs last, after the claim on the folder is released
             undo.callback(Claim(staging.folder, layout.data).release)
             engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
-            said = fingerprint(job, engine, self._suffix, self._given.format, self._given.identity)
-            resumed = staging.resume(said, job.options.restart)
+            job_fingerprint = fingerprint(job, engine, self._suffix, self._input.format, self._input.identity)
+            resumed = staging.resume(job_fingerprint, job.options.restart)
             return self._scored(placed, resumed)
 
-    def _scored(self, placed: Placed, resumed: bool) -> JobReport:
+    def _scored(self, placed: PlacedModel, resumed: bool) -> JobReport:
         job, staging, jobs = self._job, self._staging, Jobs(self._spark, placed)
         try:
             chunks = self._snapshot(jobs)
             options = job.options
             plan = TaskScorer(staging, self._source, job.signature, options.column, self._suffix, options.budget)
-            self._tally.begin(chunks, staging, resumed=resumed)
-            self._kept = True
+            self._tally.start(chunks, staging, resumed=resumed)
+            self._resumable = True
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
         except KeyboardInterrupt:
             jobs.cancel()
             raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=go_on(job.options)) from None
         except LikewiseError as error:
             jobs.cancel()
-            self._kept = self._kept and not isinstance(error, ModelFailed)
-            if not self._kept:
+            self._resumable = self._resumable and not isinstance(error, ModelFailed)
+            if not self._resumable:
                 raise
             remedy = f"{error.remedy}; then {go_on(job.options)}"
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
-        parts, counted = put_together(staging, chunks, self._source, job.signature, self._layout, self._suffix)
+        parts, counted = assemble(staging, chunks, self._source, job.signature, self._layout, self._suffix)
         report = self._report(counted)
         publish(self._layout, staging.output, parts.name(0), staging.quarantine, report.as_dict())
-        self._kept = False
+        self._resumable = False
         return report
 
     def _snapshot(self, jobs: Jobs) -> list[ChunkFile]:
-        """The input's chunks, cut by an earlier run or now."""
-        given, staging = self._given, self._staging
+        """The input's chunks, cut by an earlier run or by this one."""
+        input_, staging = self._input, self._staging
         if staging.snapshot() is None:
-            size = CHUNK_ROWS if given.size is None else given.size // ROW_BYTES // (CHUNKS_A_SLOT * jobs.slots)
-            rows = min(self._job.options.window, max(LEAST_ROWS, min(CHUNK_ROWS, size)))
-            staging.keep_snapshot(given.cut(jobs, rows, str(staging.chunks)), numbered_on=given.numbered_on)
+            size = CHUNK_ROWS if input_.size is None else input_.size // ROW_BYTES // (CHUNKS_PER_SLOT * jobs.slots)
+            rows = min(self._job.options.window, max(MIN_CHUNK_ROWS, min(CHUNK_ROWS, size)))
+            staging.keep_snapshot(input_.cut(jobs, rows, str(staging.chunks)), numbered_on=input_.numbered_on)
         chunks = staging.snapshot()
-        assert chunks is not None  # noqa: S101  it was written just now
+        assert chunks is not None  # noqa: S101  `keep_snapshot` has just written it
         return chunks
 
     def _report(self, counted: Sequence[Mapping[str, Any]]) -> JobReport:
@@ -132,8 +132,8 @@ class _Run:
         seconds = self._staging.seconds + time.monotonic() - self._started
         return JobReport.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
 
-    def _leave(self) -> None:
-        if self._kept:
+    def _close_staging(self) -> None:
+        if self._resumable:
             self._staging.add_seconds(round(time.monotonic() - self._started, 3))
         else:
             drop(self._staging.folder)

@@ -1,4 +1,4 @@
-"""Spark sessions: the one that is there, or one that is made; and what they need."""
+"""Spark sessions: the active one or a new one, and their requirements."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any
 from likewise.core.errors import EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.extras import need
 
-JAVA = 17  # the least that Spark 4 runs on
+JAVA = 17  # the minimum version for Spark 4
 LOCAL = "local[*]"
 _LOCAL = re.compile(r"local(\[|$)")
 DEFAULTS = {"spark.ui.showConsoleProgress": "false", "spark.sql.execution.arrow.pyspark.enabled": "true"}
 
 
 def session(master: str | None, conf: Mapping[str, str]) -> tuple[Any, bool]:
-    """A Spark session, and whether it was made here (and so is to be stopped).
+    """A Spark session, and whether this call created it (the caller must then stop it).
 
-    master: `spark://…`, `local[2]`, `sc://…` of Spark Connect, …; None takes the session that is active, else makes one
-    on `local[*]`. conf: Spark's configuration, for a session that is made.
+    master: `spark://…`, `local[2]`, `sc://…` for Spark Connect, …; None uses the active session, else creates one on
+    `local[*]`. conf: Spark's configuration for a new session.
     Raises MissingExtra (no pyspark, no Java), WrongUsage (another session is active), EngineUnavailable (it does not
     start).
     """
@@ -37,19 +37,19 @@ def session(master: str | None, conf: Mapping[str, str]) -> tuple[Any, bool]:
     for name, value in {**DEFAULTS, **conf}.items():
         builder = builder.config(name, value)
     if (master or "").startswith("sc://"):
-        return _started(builder.remote(master), str(master)), True
+        return _start(builder.remote(master), str(master)), True
     require_java()
     chosen = master or conf.get("spark.master") or LOCAL
     with _workers_python(conf.get("spark.pyspark.python"), chosen):
-        return _started(builder.master(chosen), chosen), True
+        return _start(builder.master(chosen), chosen), True
 
 
 @contextmanager
-def _workers_python(asked: str | None, master: str) -> Iterator[None]:
-    """Which Python the workers are started with, which Spark reads from the environment as the session starts."""
+def _workers_python(requested: str | None, master: str) -> Iterator[None]:
+    """Set PYSPARK_PYTHON, from which Spark takes the workers' Python when the session starts, and restore it."""
     before = os.environ.get("PYSPARK_PYTHON")
-    # on this machine this very Python, else whatever `python3` is on the PATH would run
-    chosen = asked or before or (sys.executable if _LOCAL.match(master) else None)
+    # local workers use this Python; otherwise Spark would run the first `python3` on the PATH
+    chosen = requested or before or (sys.executable if _LOCAL.match(master) else None)
     if chosen is not None:
         os.environ["PYSPARK_PYTHON"] = chosen
     try:
@@ -61,20 +61,20 @@ def _workers_python(asked: str | None, master: str) -> Iterator[None]:
 
 
 def _active(sql: Any) -> Any:
-    """This thread's session, else the process's; None where there is neither."""
+    """This thread's session, else the process's; None if there is neither."""
     try:
         return sql.SparkSession.active()
-    except need("pyspark.errors", extra="spark").PySparkException:  # it has no other way to say so
+    except need("pyspark.errors", extra="spark").PySparkException:  # the only way to detect that there is no session
         return None
 
 
-def _started(builder: Any, where: str) -> Any:
+def _start(builder: Any, master: str) -> Any:
     try:
         return builder.getOrCreate()
-    except Exception as error:  # whatever a JVM or a connection says
+    except Exception as error:  # any error of the JVM or the connection
         raise EngineUnavailable(
-            f"Spark does not start on {where}: {type(error).__name__}: {str(error)[:500]}",
-            remedy="check --master, and that the cluster runs and can be reached from here",
+            f"Spark does not start on {master}: {type(error).__name__}: {str(error)[:500]}",
+            remedy="check --master, and that the cluster is running and reachable from this machine",
         ) from error
 
 
@@ -84,25 +84,25 @@ def _refuse_other(active: Any, master: str | None) -> None:
     running = active.sparkContext.master
     if running != master:
         raise WrongUsage(
-            f"a Spark session on {running} is active in this process, and {master} was asked for",
-            remedy="leave the master out to use the active session, or stop that one first",
+            f"a Spark session on {running} is active in this process, but {master} was requested",
+            remedy="omit the master to use the active session, or stop that session first",
         )
 
 
 def is_connect(spark: Any) -> bool:
-    """Whether this is a session of Spark Connect."""
+    """Whether this is a Spark Connect session."""
     return type(spark).__module__.startswith("pyspark.sql.connect")
 
 
 def is_local(spark: Any) -> bool:
-    """Whether its workers are processes of this machine that see this disk and this Python."""
+    """Whether its workers are local processes that share this machine's disk and Python."""
     if is_connect(spark):
         return "SPARK_LOCAL_REMOTE" in os.environ  # as `spark.remote("local[2]")` sets it
     return bool(_LOCAL.match(spark.sparkContext.master))
 
 
 def slots(spark: Any) -> int:
-    """Tasks that run at once, as far as Spark tells; at least 1."""
+    """The number of tasks that run at once, as reported by Spark; at least 1."""
     try:
         if not is_connect(spark):
             return max(1, int(spark.sparkContext.defaultParallelism))
@@ -112,16 +112,19 @@ def slots(spark: Any) -> int:
 
 
 def require_java() -> None:
-    """MissingExtra unless there is a Java that Spark runs on."""
+    """MissingExtra unless a Java runtime that Spark supports is installed."""
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else shutil.which("java")
     remedy = f"install a Java runtime of version {JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless)"
     if java is None or not Path(java).exists():
-        found = f"JAVA_HOME is {home}, which has none" if home else "there is none on the PATH"
-        raise MissingExtra(f"Spark needs Java, and {found}", remedy=f"{remedy}, or set JAVA_HOME")
+        problem = f"JAVA_HOME is {home}, which contains no Java" if home else "there is none on the PATH"
+        raise MissingExtra(f"Spark needs Java, but {problem}", remedy=f"{remedy}, or set JAVA_HOME")
     done = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     version = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
     if done.returncode != 0 or version is None:
-        raise MissingExtra(f"{java} does not say which Java it is: {done.stderr[:200]}", remedy=remedy)
+        raise MissingExtra(f"{java} -version does not report a version: {done.stderr[:200]}", remedy=remedy)
     if int(version[1]) < JAVA:
-        raise MissingExtra(f"Spark needs Java {JAVA}, and {java} is {version[1]}", remedy=f"{remedy}, or set JAVA_HOME")
+        raise MissingExtra(
+            f"Spark needs Java {JAVA} or newer, but {java} is version {version[1]}",
+            remedy=f"{remedy}, or set JAVA_HOME",
+        )

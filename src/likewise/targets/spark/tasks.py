@@ -1,7 +1,7 @@
-"""What a job's executors do: rows into chunk files, and chunk files into results.
+"""The tasks of a job on executors: write rows to chunk files, and score chunk files into results.
 
-Every task answers with one line of JSON a unit of work, so that of several attempts at a task Spark takes one; an error
-that no other attempt would mend is such an answer too.
+Every task returns one line of JSON per unit of work, and of several attempts at a task Spark uses one.  An error that a
+retry would not fix is returned the same way.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode
 from likewise.targets.spark.plan import Staging
-from likewise.targets.spark.windows import Given, pieces
+from likewise.targets.spark.windows import InputColumns, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
 
-TOLD = "told string"  # what every task of a job answers, for Spark
+RESULT_SCHEMA = "told string"  # Spark's schema of what every task of a job returns
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScorer:
-    """What scoring a chunk needs beside the engine. output: the format of the rows."""
+    """What scoring a chunk needs in addition to the engine. output: the format of the rows."""
 
     staging: Staging
-    source: Given
+    source: InputColumns
     signature: Signature
     column: Mapping[str, str]
     output: str
@@ -53,40 +53,40 @@ class TaskScorer:
 
 def read_files(
     batches: Iterator[Any],
-    folder: str | None,  # noqa: ARG001  as every task gets it
+    folder: str | None,  # noqa: ARG001  passed to every task
     files: Sequence[InputFile],
     format_name: str,
     rows: int,
     chunks: str,
 ) -> Iterator[Any]:
-    """The chunks of each file whose number Spark gives."""
+    """Write the chunks of each file whose number is in `batches`."""
 
     def cut(number: int) -> dict[str, object]:
         file = files[number]
         with readable(file):
             source: RowSource = load(format_name).open_source(file)
-            done = _stored(source.chunks(rows), number, chunks)
+            part = _write_chunks(source.chunks(rows), number, chunks)
             if changed := why_changed(file):
                 raise InputInvalid(changed, remedy=STILL)
-        return done
+        return part
 
-    return _answers(batches, cut)
+    return _run_each(batches, cut)
 
 
 def read_table(
     batches: Iterator[Any],
-    folder: str | None,  # noqa: ARG001  as every task gets it
+    folder: str | None,  # noqa: ARG001  passed to every task
     name: str,
     schema: Any,
     rows: int,
     chunks: str,
 ) -> Iterator[Any]:
-    """The chunks of one partition of a table."""
+    """Write the chunks of one partition of a table."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
     number = context.partitionId() if context else 0
-    yield _told(lambda: _stored(_of_table(batches, name, schema, rows), number, chunks))
+    yield _result_batch(lambda: _write_chunks(_table_chunks(batches, name, schema, rows), number, chunks))
 
 
 def score_chunks(
@@ -97,37 +97,37 @@ def score_chunks(
     plan: TaskScorer,
     chosen: Sequence[tuple[str, int]],
 ) -> Iterator[Any]:
-    """Scores those of the `chosen` chunks (name, and what is added to its row numbers) whose numbers Spark gives."""
+    """Score the chunks whose indices in `chosen` (pairs of name and row offset) are in `batches`."""
 
     def score(number: int) -> dict[str, object]:
-        name, ahead = chosen[number]
+        name, row_offset = chosen[number]
         _require_folder(str(plan.staging.scored))
         result = plan.staging.scored / name
         if blob.header(result) is None:
             engine = engine_of(key, model, folder)
-            _score(engine, plan, _read_chunk(plan.staging.chunks / name, ahead), result)
+            _score(engine, plan, _read_chunk(plan.staging.chunks / name, row_offset), result)
         return {"chunk": name}
 
-    return _answers(batches, score)
+    return _run_each(batches, score)
 
 
-def _answers(batches: Iterator[Any], work: Callable[[int], dict[str, object]]) -> Iterator[Any]:
+def _run_each(batches: Iterator[Any], work: Callable[[int], dict[str, object]]) -> Iterator[Any]:
     for batch in batches:
         for number in batch.column(0).to_pylist():
-            yield _told(partial(work, number))
+            yield _result_batch(partial(work, number))
 
 
-def _told(work: Callable[[], dict[str, object]]) -> Any:
-    """What the work gives, or has against it, as Spark takes it."""
+def _result_batch(work: Callable[[], dict[str, object]]) -> Any:
+    """The result of `work`, or its LikewiseError, as a batch of RESULT_SCHEMA."""
     try:
-        answer = work()
+        result = work()
     except LikewiseError as error:
-        answer = {"error": error.as_dict()}
-    return need("pyarrow", extra="batch").RecordBatch.from_pydict({"told": [json.dumps(answer)]})
+        result = {"error": error.as_dict()}
+    return need("pyarrow", extra="batch").RecordBatch.from_pydict({"told": [json.dumps(result)]})
 
 
-def _stored(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str, object]:
-    """Chunks in a folder of this attempt's own: another attempt at the same task has another."""
+def _write_chunks(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str, object]:
+    """Write chunks to a folder that is unique to this attempt of the task."""
     _require_folder(folder)
     name = f"{number:06d}-{uuid.uuid4().hex[:12]}"
     Path(folder, name).mkdir()
@@ -143,11 +143,11 @@ def _require_folder(folder: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputRefused(
             f"the executor on {os.uname().nodename} cannot write to {folder}",
-            remedy="choose an OUTPUT on storage that the driver and all executors share and may write to",
+            remedy="choose an OUTPUT on shared storage that the driver and all executors can write to",
         )
 
 
-def _of_table(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iterator[Chunk]:
+def _table_chunks(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iterator[Chunk]:
     first = 1
     gathered: list[Any] = []
     for piece in (piece for batch in batches for piece in pieces(batch, rows)):
@@ -160,33 +160,33 @@ def _of_table(batches: Iterator[Any], name: str, schema: Any, rows: int) -> Iter
 
 
 def _chunk(name: str, first: int, pieces: Sequence[Any], schema: Any) -> Chunk:
-    """Its rows have no numbers yet that could be told: they are counted over all partitions."""
+    """A chunk of the batches `pieces`; its row numbers are relative to the partition."""
     table = need("pyarrow", extra="batch").Table.from_batches(pieces).cast(schema)
     batch = table.combine_chunks().to_batches()[0]
     return Chunk(name, first, *records_of(batch), None, batch, 0)
 
 
-def _read_chunk(path: Path, ahead: int) -> Chunk:
+def _read_chunk(path: Path, row_offset: int) -> Chunk:
     header, bodies = blob.read(path)
     chunk = decode(header, bodies[0], bodies[1])
-    return replace(chunk, first=chunk.first + ahead)
+    return replace(chunk, first=chunk.first + row_offset)
 
 
 def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
-    """Answer a chunk and write what becomes of its rows."""
+    """Score a chunk and write its counts, predictions and quarantined rows to `path`."""
     scorer = task_scorer(engine, budget=plan.budget)
     maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column)
     work = prepare(engine, items_of(chunk, maker))
     results = scorer.answer(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
-    kept, errors = settled(results, writer, plan.signature.outputs)
+    predictions, errors = settled(results, writer, plan.signature.outputs)
     rows = io.BytesIO()
-    if kept:
-        writer.write(rows, chunk, list(kept), list(kept.values()))
+    if predictions:
+        writer.write(rows, chunk, list(predictions), list(predictions.values()))
     counts = {
         "rows": len(chunk),
-        "ok": len(kept),
+        "ok": len(predictions),
         "duplicates": scorer.duplicates,
         "tokens": scorer.tokens,
         "answered": scorer.answered,

@@ -1,4 +1,4 @@
-"""Predictions as a column: a UDF in the place of MLflow's, and frames, batch or streaming, with two columns more."""
+"""Predictions as a column: a UDF that replaces MLflow's, and two more columns on batch and streaming frames."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ OnError = Literal["raise", "null"]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A model within the reach of a session's workers. key: digest of the bundle's manifest, engines included."""
+class PlacedModel:
+    """A model that a session's workers can open. key: digest of the bundle's manifest, engines included."""
 
     key: str
     model: ModelSpec
     signature: Signature
     shipment: bootstrap.Shipment | None
 
-    def task(self, call: str, *more: object) -> Callable[[Iterator[Any]], Iterator[Any]]:
-        """The function that Spark runs: `call` with this model, in a worker that need not have Likewise."""
-        return portable(call, (self.key, self.model, self.signature, *more), self.shipment)
+    def task(self, call: str, *arguments: object) -> Callable[[Iterator[Any]], Iterator[Any]]:
+        """The function that Spark runs: `call` with this model, in a worker that may not have Likewise."""
+        return portable(call, (self.key, self.model, self.signature, *arguments), self.shipment)
 
 
 def portable(
     call: str, arguments: tuple[Any, ...], shipment: bootstrap.Shipment | None
 ) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """See `bootstrap.task`."""
+    """`bootstrap.task`, picklable by value so that workers need no Likewise."""
     for module in (bootstrap, unpack):
         need("pyspark.cloudpickle", extra="spark").register_pickle_by_value(module)
     return bootstrap.task(call, pickle.dumps(arguments), shipment)
 
 
-def place(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> Placed:
-    """Bring `bundle` to the workers; raises what `ship` raises."""
+def place_model(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> PlacedModel:
+    """Make `bundle` available to the workers; raises what `ship` raises."""
     shipment = ship(spark, bundle, model, always)
-    return Placed(manifest_key(bundle), model, bundle.signature, shipment)
+    return PlacedModel(manifest_key(bundle), model, bundle.signature, shipment)
 
 
-def column_udf(placed: Placed, result_type: Any, params: Mapping[str, object], on_error: OnError) -> Callable[..., Any]:
-    """A function of columns, or of one struct of columns, or of nothing (the signature's columns by name)."""
+def column_udf(
+    placed: PlacedModel, result_type: Any, params: Mapping[str, object], on_error: OnError
+) -> Callable[..., Any]:
+    """A function of columns, of one struct of columns, or without arguments (the signature's columns by name)."""
     if on_error not in ("raise", "null"):
-        raise WrongUsage(f"on_error is {on_error!r}", remedy="'raise' or 'null'")
+        raise WrongUsage(f"on_error is {on_error!r}", remedy="use 'raise' or 'null'")
     functions = need("pyspark.sql.functions", extra="spark")
     if not hasattr(functions, "arrow_udf"):
-        raise WrongUsage("this needs Spark 4.1 or newer", remedy="pip install -U 'pyspark>=4.1'")
+        raise WrongUsage("the UDF needs Spark 4.1 or newer", remedy="pip install -U 'pyspark>=4.1'")
     kind = spark_type(result_type, placed.signature)
     task = placed.task("columns:predict_columns", dict(params), arrow_type(kind), on_error)
     task.__annotations__ = _hints()
@@ -73,7 +75,7 @@ def column_udf(placed: Placed, result_type: Any, params: Mapping[str, object], o
 
 
 def _hints() -> dict[str, Any]:
-    """By which Spark tells that batches come as an iterator."""
+    """Type annotations from which Spark infers that batches are passed as an iterator."""
     array = need("pyarrow", extra="batch").Array
     many = types.GenericAlias(tuple, (array, ...))
     return {"batches": types.GenericAlias(Iterator, (many,)), "return": types.GenericAlias(Iterator, (array,))}
@@ -81,26 +83,31 @@ def _hints() -> dict[str, Any]:
 
 def _columns(signature: Signature) -> tuple[str, ...]:
     if signature.columns is None:
-        raise WrongUsage("the model's signature names no columns", remedy="name them: udf('review')")
+        raise WrongUsage("the model's signature names no columns", remedy="pass the columns: udf('review')")
     if optional := [field.name for field in signature.inputs or () if not field.required]:
         raise WrongUsage(
-            f"the model's column `{optional[0]}` is optional, so the columns cannot be told",
-            remedy="name them: udf(struct('a', 'b'))",
+            f"the model's column `{optional[0]}` is optional, so the columns cannot be inferred",
+            remedy="pass the columns: udf(struct('a', 'b'))",
         )
     return signature.columns
 
 
-def extended(
-    frame: Any, placed: Placed, result_type: Any, params: Mapping[str, object], mapping: Mapping[str, str], name: str
+def with_predictions(
+    frame: Any,
+    placed: PlacedModel,
+    result_type: Any,
+    params: Mapping[str, object],
+    mapping: Mapping[str, str],
+    name: str,
 ) -> Any:
     """`frame` with the columns `name` and `error`; see `likewise.spark.score_frame`."""
     sql = need("pyspark.sql.types", extra="spark")
     for taken in (name, ERROR, PREDICTIONS):
         if taken in frame.columns:
             raise InputInvalid(f"the frame already has a column `{taken}`", remedy="rename or drop that column")
-    row_maker(frame.columns, placed.signature, mapping)  # says now which column is missing
+    row_maker(frame.columns, placed.signature, mapping)  # fails early if a column is missing
     kind = spark_type(result_type, placed.signature)
-    why = sql.StructType([sql.StructField(part, sql.StringType()) for part in ("code", "cause", "remedy")])
-    added = [sql.StructField(name, kind), sql.StructField(ERROR, why)]
+    reason = sql.StructType([sql.StructField(part, sql.StringType()) for part in ("code", "cause", "remedy")])
+    added = [sql.StructField(name, kind), sql.StructField(ERROR, reason)]
     task = placed.task("columns:extend_frame", dict(params), arrow_type(kind), dict(mapping), name)
     return frame.mapInArrow(task, sql.StructType([*frame.schema.fields, *added]))

@@ -1,4 +1,4 @@
-"""Arrow batches as Spark cuts them, made into windows that the engine does well with."""
+"""Regrouping of Spark's Arrow batches into windows of a size that suits the engine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ WINDOW_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The part of a `Source` that tells a row maker and a writer what the columns are: by default those of a frame.
+class InputColumns:
+    """The part of a `Source` that row makers and writers use: the columns, by default those of a frame.
 
-    types: a `pyarrow.Schema`; None where the output needs none.
+    types: a `pyarrow.Schema`; None if the output needs none.
     """
 
     columns: tuple[str, ...]
@@ -30,8 +30,8 @@ class Given:
     types: Any = None
 
     @property
-    def parts(self) -> tuple[Given, ...]:
-        """Itself: one frame, or files that the driver has compared."""
+    def parts(self) -> tuple[InputColumns, ...]:
+        """This object: one frame, or files whose columns the driver has compared."""
         return (self,)
 
     def schema(self) -> Any:
@@ -40,18 +40,18 @@ class Given:
 
 
 def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str, str]) -> RowMaker:
-    """Makes the model's rows of a frame's; InputInvalid where a column is missing."""
-    return RowMaker(cast(RowSource, Given(tuple(columns))), signature, mapping)
+    """A converter from a frame's rows to the model's; InputInvalid if a column is missing."""
+    return RowMaker(cast(RowSource, InputColumns(tuple(columns))), signature, mapping)
 
 
 def pieces(batch: Any, most: int = WINDOW_ROWS) -> Iterator[Any]:
-    """Slices of bounded rows and bytes of a batch of any size."""
+    """Slices of a batch, bounded in rows and bytes."""
     rows = max(1, min(most, batch.num_rows * CHUNK_BYTES // max(1, batch.nbytes)))
     return (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def windows(batches: Iterator[Any]) -> Iterator[list[Any]]:
-    """Slices of one or more batches that make up a window; every row stands in exactly one, in order."""
+    """Windows, each a list of slices of one or more batches; every row is in exactly one window, in order."""
     gathered: list[Any] = []
     rows = size = 0
     for batch in batches:
@@ -66,11 +66,11 @@ def windows(batches: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def items_of(window: Sequence[Any], maker: RowMaker, params: Params = NO_PARAMS) -> list[Item | Failed]:
-    """The model's rows, or why one cannot be made."""
-    made: list[Item | Failed] = []
+    """The model's rows, or the error of a row that cannot be converted."""
+    items: list[Item | Failed] = []
     for piece in window:
         records, faults = records_of(piece)
         for index, record in enumerate(records):
             row = Failed(faults[index]) if index in faults else maker(record, "the row")
-            made.append(row if isinstance(row, Failed) or not params else replace(row, params=params))
-    return made
+            items.append(row if isinstance(row, Failed) or not params else replace(row, params=params))
+    return items

@@ -1,4 +1,4 @@
-"""The engine in a Spark worker: one a Python process, whatever runs there and however often."""
+"""The engine in a Spark worker: one per model and Python process, shared by all tasks of that process."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 
-REMEMBERED = 16 << 20  # bytes of answers a process
+CACHE_BYTES = 16 << 20  # size of the result cache of each engine
 
 
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
-    """A scorer of one task, which knows the answers of the process's earlier tasks."""
-    answers = _memories.setdefault(id(engine), ResultCache(REMEMBERED))
+    """A scorer for one task, which shares the result cache of earlier tasks in this process."""
+    answers = _caches.setdefault(id(engine), ResultCache(CACHE_BYTES))
     return Scorer(engine, budget=budget, answers=answers, whole=False)
 
 
 _lock = threading.Lock()
-_engines: dict[tuple[str, ModelSpec], Engine] = {}  # kept for the process's life, and so are their ids
-_memories: dict[int, ResultCache] = {}
+_engines: dict[tuple[str, ModelSpec], Engine] = {}  # never removed, so that ids stay unique
+_caches: dict[int, ResultCache] = {}
 
 
 def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
-    """The process's engine for `model`, opened by the first task that asks.
+    """The process's engine for `model`, opened by the first task that needs it.
 
-    key: digest of the bundle's manifest, engines included; folder: where the bundle lies here, unless in the model's.
+    key: digest of the bundle's manifest, engines included; folder: the bundle's folder on this host, None for the
+    model's own folder.
     Raises what `open_bundle` and `open_engine` raise.
     """
     with _lock:
@@ -47,9 +48,9 @@ def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
 
 
 def _keep_text_out_of_pyarrow() -> None:
-    """Tell pandas to keep text in Python's objects where PyArrow gives no NumPy arrays.
+    """Make pandas store text as Python objects if PyArrow cannot create NumPy arrays.
 
-    PyArrow looks for NumPy when it is loaded, and Spark loads it before our environment has brought NumPy.
+    PyArrow looks for NumPy on import, and Spark imports PyArrow before the shipped environment provides NumPy.
     """
     if importlib.util.find_spec("pandas") is None:
         return
@@ -59,10 +60,12 @@ def _keep_text_out_of_pyarrow() -> None:
         need("pandas", extra="mlflow").set_option("mode.string_storage", "python")
 
 
-def answered(engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]]) -> Iterator[tuple[Any, list[Result]]]:
-    """Each window's tag with one result an item; the next window is prepared beside the engine's compute.
+def score_windows(
+    engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]]
+) -> Iterator[tuple[Any, list[Result]]]:
+    """Each window's tag with one result per item; the next window is prepared while the engine computes.
 
-    At most two windows are alive. Where `prepare` is not worth a thread, one.
+    At most two windows are in memory; one if preparing in a thread is not worthwhile for the engine.
     """
     scorer = task_scorer(engine)
     if not engine.spec.overlaps:
@@ -70,11 +73,11 @@ def answered(engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]])
             yield tag, scorer.answer(prepare(engine, items))
         return
     with ThreadPoolExecutor(1, thread_name_prefix="likewise-prepare") as pool:
-        before: tuple[Any, Future[list[Work | Failed]]] | None = None
+        previous: tuple[Any, Future[list[Work | Failed]]] | None = None
         for tag, items in windows:
-            coming = (tag, pool.submit(prepare, engine, items))
-            if before is not None:
-                yield before[0], scorer.answer(before[1].result())
-            before = coming
-        if before is not None:
-            yield before[0], scorer.answer(before[1].result())
+            current = (tag, pool.submit(prepare, engine, items))
+            if previous is not None:
+                yield previous[0], scorer.answer(previous[1].result())
+            previous = current
+        if previous is not None:
+            yield previous[0], scorer.answer(previous[1].result())
