@@ -96,14 +96,14 @@ CHILD = """
 import json, socket, sqlite3, sys
 from pathlib import Path
 from likewise.builder.isolation import isolate_process
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 task = json.loads(sys.argv[1])
 hidden = [Path(p) for p in task["hidden"]]
 kept = [Path(p) for p in task["kept"]]
 isolated = task["isolate"] and isolate_process(hidden, kept)
 seen = []
 if not task["isolate"]:
-    Watch(seen.append, own=kept, hidden=hidden, everywhere=task["everywhere"]).start()
+    AuditWatch(seen.append, own=kept, hidden=hidden, everywhere=task["everywhere"]).start()
 def read(path):
     try:
         return open(path).read()
@@ -277,10 +277,10 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
 PROGRAMS = """
 import json, os, subprocess, sys
 from pathlib import Path
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 seen, started = [], []
 own = Path(sys.argv[1])
-Watch(seen.append, own=[own], everywhere=True, started=started.append).start()
+AuditWatch(seen.append, own=[own], everywhere=True, started=started.append).start()
 out = sys.argv[2]
 os.chdir(out)
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
