@@ -134,8 +134,8 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
     ("words", "cause"),
     [
         (("--to", "local", "--plan", "-o", "x.yaml"), "local has no file"),
-        (("--to", "ray", "-o", "x.yaml"), "does nothing"),
-        (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at goes with"),
+        (("--to", "ray", "-o", "x.yaml"), "requires --plan"),
+        (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at requires"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_wrong_usage(
