@@ -12,7 +12,7 @@ from tests.support.cli import call
 from tests.support.processes import LIKEWISE, PATIENCE, running
 from tests.support.sentiment_store import ROWS, Store, environment
 
-from likewise.cli.demo import MARKER, Chapter
+from likewise.cli.demo import MARKER, Demo
 from likewise.core.errors import OutputRefused
 
 DEMO = ["demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
@@ -21,8 +21,8 @@ DEMO = ["demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]
 CLEANS_UP = """
 import os, signal, sys, threading
 from pathlib import Path
-from likewise.cli.app import stop
-signal.signal(signal.SIGTERM, stop)
+from likewise.cli.app import raise_interrupt
+signal.signal(signal.SIGTERM, raise_interrupt)
 Path("staging").touch()
 try:
     os.kill(os.getppid(), signal.SIGINT)
@@ -53,7 +53,7 @@ def test_the_chapter_from_end_to_end(store: Store) -> None:
     for name in ("bundle/likewise.json", "scored.csv", "scored.csv.likewise.json", "serve.log", "mlflow.db"):
         assert (store.folder / name).is_file()
     assert "trained on 2,560 reviews" in log
-    assert "right on 853 held-out reviews" in log
+    assert "accuracy on 853 held-out reviews" in log
     assert "batches, loss" in log
     assert "mlflow" not in "".join(line for line in log.splitlines() if "INFO" in line or "WARNING" in line)
     assert "Successfully registered" not in log
@@ -71,17 +71,17 @@ def test_a_stop_while_it_trains_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_a_stop_lets_the_step_that_runs_clean_up(tmp_path: Path) -> None:
-    chapter = Chapter(tmp_path, quick=True, rows=1)
+    demo = Demo(tmp_path, quick=True, rows=1)
     with pytest.raises(KeyboardInterrupt):
-        chapter._run(sys.executable, "-c", CLEANS_UP)
+        demo._run(sys.executable, "-c", CLEANS_UP)
     assert not (tmp_path / "staging").exists()
     assert running_in(tmp_path) == []
 
 
 def test_a_step_that_does_not_stop_is_made_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("likewise.cli.demo.STOPPING", 0.1)
+    monkeypatch.setattr("likewise.cli.demo.STOP_TIMEOUT_S", 0.1)
     with pytest.raises(KeyboardInterrupt):
-        Chapter(tmp_path, quick=True, rows=1)._run(sys.executable, "-c", STUBBORN)
+        Demo(tmp_path, quick=True, rows=1)._run(sys.executable, "-c", STUBBORN)
     assert running_in(tmp_path) == []
 
 
@@ -98,12 +98,12 @@ def test_a_folder_that_is_not_the_demos_is_left_alone(tmp_path: Path) -> None:
 def test_the_demos_own_folder_is_used_again(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     for _ in range(2):
-        Chapter(folder, quick=True, rows=1)._prepare_folder()
+        Demo(folder, quick=True, rows=1)._prepare_folder()
     assert [path.name for path in folder.iterdir()] == [MARKER]
     (folder / MARKER).unlink()
     (folder / "file").touch()
     with pytest.raises(OutputRefused, match="not empty"):
-        Chapter(folder, quick=True, rows=1)._prepare_folder()
+        Demo(folder, quick=True, rows=1)._prepare_folder()
 
 
 def running_in(folder: Path) -> list[str]:

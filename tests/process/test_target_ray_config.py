@@ -133,7 +133,7 @@ def test_the_command_writes_the_file_and_reaches_no_cluster(
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (("--to", "local", "--plan", "-o", "x.yaml"), "local has no file"),
+        (("--to", "local", "--plan", "-o", "x.yaml"), "local does not support deployment files"),
         (("--to", "ray", "-o", "x.yaml"), "requires --plan"),
         (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at requires"),
     ],

@@ -17,14 +17,14 @@ LATER = Progress(rows=4000, total=None, fraction=0.4, tokens=90, seconds=5.0, du
 
 
 def test_rate_and_time_left_are_of_this_run() -> None:
-    assert describe(START, START) == "1,000 rows, 50 rows/s, 900 done before"
+    assert describe(START, START) == "1,000 rows, 50 rows/s, 900 from earlier runs"
     # 0.3 of the input in 3 s, so 0.6 takes 6
-    assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 repeated, 900 done before, 0:00:06 left"
+    assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs, 0:00:06 left"
 
 
 def test_what_the_runner_says_of_itself_is_shown() -> None:
     said = describe(replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks"), START)
-    assert said == "4,000 rows, 620 rows/s, 900 done before, 2 executors, 3 of 12 tasks, 0:00:06 left"
+    assert said == "4,000 rows, 620 rows/s, 900 from earlier runs, 2 executors, 3 of 12 tasks, 0:00:06 left"
 
 
 def test_the_total_is_told_where_it_is_known() -> None:
@@ -43,7 +43,7 @@ def test_a_pipe_gets_a_plain_line_now_and_then(
             shown.show(LATER)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "in.csv: 40.0%, 4,000 rows, 620 rows/s, 1,200 repeated, 900 done before\n" * 2
+    assert said.err == "in.csv: 40.0%, 4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs\n" * 2
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

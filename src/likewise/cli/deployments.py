@@ -66,7 +66,8 @@ def deploy(
 ) -> None:
     """Deploy MODEL to TARGET. Resumes if interrupted and run again; rolls back if a step fails."""
     if options:
-        return screen.options(f"Options of {to}, of {', '.join(names())}", described(open_target(to).Options))
+        title = f"Options of {to} (targets: {', '.join(names())})"
+        return screen.options(title, described(open_target(to).Options))
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="add --name NAME")
     writer = _file_writer(to, output, bundle_at, plan)  # reports invalid flags before the model is bundled
