@@ -155,10 +155,10 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path, log: BinaryIO, start: Start)
     assert job.exitcode == 130
     error = json.loads((tmp_path / "report").read_bytes())["error"]
     assert error["cause"] == f"stopped; {rows_done(tmp_path / 'out')} rows are done"
-    assert error["remedy"] == "run the same command again to go on"
+    assert error["remedy"] == "run the same command again to resume"
     other = start(data, tmp_path / "out", logs=False, out="other")
     other.join(60)
     assert other.exitcode == 1
     said = (tmp_path / "other.err").read_text()
-    assert f"--window was {WINDOW} and is 4096" in said
+    assert f"--window was {WINDOW} and is now 4096" in said
     assert "--restart" in said

@@ -95,7 +95,7 @@ def test_another_model_differs_and_is_exit_code_3(
     [
         (["--against", "nobody"], "NOT_DEPLOYED", "nobody"),
         (["--against", "http://127.0.0.1:9"], "TARGET_UNAVAILABLE", "127.0.0.1:9"),
-        (["--against", "URL"], "DEPLOY_FAILED", "answered 401"),
+        (["--against", "URL"], "DEPLOY_FAILED", "responded with status 401"),
         (["--against", "one", "--golden", "gone.csv"], "INPUT_NOT_FOUND", "gone.csv"),
         (["--against", "URL", "--token-file", "gone"], "WRONG_USAGE", "gone"),
     ],

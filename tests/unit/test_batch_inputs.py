@@ -54,7 +54,7 @@ def test_globs_find_what_the_shell_finds(folder: Path, pattern: str, found: list
     if found:
         assert shorts(f"{folder}/{pattern}") == found
     else:
-        with pytest.raises(InputNotFound, match="names no data file"):
+        with pytest.raises(InputNotFound, match="matches no data file"):
             shorts(f"{folder}/{pattern}")
 
 
@@ -126,8 +126,8 @@ def test_json_lines_may_have_other_columns_but_need_the_models(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("second", "rows", "cause"),
     [
-        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n` and .*1\.csv has none"),
-        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text` and .*2\.csv has none"),
+        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n` but .*1\.csv does not"),
+        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text` but .*2\.csv does not"),
         ("2.jsonl", [{"text": "b"}], r"1\.csv is csv and .*2\.jsonl is jsonl"),
         ("2.csv", [{"text": "b", "predictions": "2"}], r"2\.csv already has a column `predictions`"),
     ],
@@ -143,7 +143,7 @@ def test_files_of_two_kinds_are_no_job(tmp_path: Path, second: str, rows: list[d
 def test_parquet_files_of_two_types_are_no_job(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"text": ["a"], "n": ["1"]}), tmp_path / "2.parquet")
-    with pytest.raises(InputInvalid, match=r"`n` is int64 in .*1\.parquet and string in .*2\.parquet"):
+    with pytest.raises(InputInvalid, match=r"`n` is int64 in .*1\.parquet, but string in .*2\.parquet"):
         run_job(tmp_path / "*.parquet", tmp_path / "out")
 
 
@@ -174,13 +174,13 @@ def test_compressed_text_that_is_not_whole(tmp_path: Path, suffix: str, cut: int
     (tmp_path / f"cut.{suffix}.gz").write_bytes(gzip.compress(plain.read_bytes())[:cut])
     (tmp_path / f"none.{suffix}.gz").write_bytes(plain.read_bytes())
     for name in ("cut", "none"):
-        with pytest.raises(InputInvalid, match="not whole as gzip"):
+        with pytest.raises(InputInvalid, match="not a complete gzip file"):
             run_job(tmp_path / f"{name}.{suffix}.gz", tmp_path / "out")
 
 
 def test_parquet_is_not_compressed_again(tmp_path: Path) -> None:
     (tmp_path / "in.parquet.gz").write_bytes(b"x")
-    with pytest.raises(WrongUsage, match="names no format"):
+    with pytest.raises(WrongUsage, match="unknown file format"):
         run_job(tmp_path / "in.parquet.gz", tmp_path / "out")
 
 

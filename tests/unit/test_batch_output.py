@@ -27,7 +27,7 @@ from tests.support.batch.scoring import (
 
 from likewise.batch import ScoreOptions, local, score
 from likewise.batch.job import ScoreJob
-from likewise.batch.layout import refused
+from likewise.batch.layout import write_errors
 from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.batch.score_options import parse_columns, parse_conf
 from likewise.core.engine import EngineSpec
@@ -129,7 +129,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, suffix: str, monkeyp
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path, source: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("years of work")
-    for output, cause in (("home", "other things in it"), ("in.csv", "the input itself")):
+    for output, cause in (("home", "contains other files"), ("in.csv", "the input itself")):
         with pytest.raises(OutputRefused, match=cause):
             run_job(source, tmp_path / output, restart=True)
     assert (tmp_path / "home/thesis.txt").exists()
@@ -174,7 +174,7 @@ def test_an_output_folder_that_vanishes(tmp_path: Path, source: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
 def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None:
-    with pytest.raises(OutputRefused, match=os.strerror(number)) as caught, refused(tmp_path):
+    with pytest.raises(OutputRefused, match=os.strerror(number)) as caught, write_errors(tmp_path):
         raise OSError(number, "x")
     assert caught.value.remedy
 
@@ -183,7 +183,7 @@ def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None
     ("name", "content", "error", "cause", "remedy"),
     [
         ("none.csv", None, InputNotFound, "No such file", "check the path"),
-        ("in.xlsx", b"x", WrongUsage, "names no format", "--input-format"),
+        ("in.xlsx", b"x", WrongUsage, "unknown file format", "--input-format"),
         ("in.csv", b"", InputInvalid, "no header", "column names"),
         ("in.csv", b"review,stars\na,5\n", InputInvalid, "no column `text`", "--column review=text"),
         ("in.csv", b"Text,stars\na,5\n", InputInvalid, "no column `text`", "--column Text=text"),
@@ -225,15 +225,15 @@ def test_a_field_without_end_costs_one_line(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("source", "output", "cause"),
     [
-        ("OUT/mine.csv", "OUT", "holds the input"),
-        ("OUT/deep/mine.csv", "OUT", "holds the input"),
+        ("OUT/mine.csv", "OUT", "contains the input"),
+        ("OUT/deep/mine.csv", "OUT", "contains the input"),
         ("z.csv.quarantine.parquet", "z.csv", "is the input itself"),
         ("z.csv.likewise.json", "z.csv", "is the input itself"),
         ("z.csv", "z.csv", "is the input itself"),
-        ("in.csv", "thesis.csv", "no job wrote it"),
-        ("in.csv", "y.csv", "no job wrote it"),
-        ("in.csv", "w.csv", "no job wrote it"),
-        ("in.csv", "mixed", "other things in it"),
+        ("in.csv", "thesis.csv", "was not written by a job"),
+        ("in.csv", "y.csv", "was not written by a job"),
+        ("in.csv", "w.csv", "was not written by a job"),
+        ("in.csv", "mixed", "contains other files"),
     ],
 )
 def test_nothing_foreign_is_replaced(tmp_path: Path, source: str, output: str, cause: str, restart: bool) -> None:
@@ -367,12 +367,12 @@ def test_the_local_runner_refuses_what_is_sparks(tmp_path: Path, source: Path, o
 
 @pytest.mark.parametrize("output", ["s3://bucket/out", "s3://bucket/out.csv", Path("s3://bucket/out"), "gs://b/o"])
 def test_an_address_as_output_is_refused(source: Path, output: str) -> None:
-    with pytest.raises(OutputRefused, match="folders of this machine"):
+    with pytest.raises(OutputRefused, match="local folders only"):
         run_job(source, output)
 
 
 def test_a_compressed_output_is_refused(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(WrongUsage, match="not compressed"):
+    with pytest.raises(WrongUsage, match="compressed output is not supported"):
         run_job(source, tmp_path / "out.csv.gz")
 
 

@@ -102,7 +102,7 @@ def test_the_quarantine_says_which_row_and_holds_its_bytes(tmp_path: Path) -> No
     held: Mapping[str, str] = json.loads(bad[0]["columns"])
     assert held["text"].encode(errors="surrogateescape") == b"caf\xe9"
     assert json.loads(bad[1]["columns"]) == {"n": "3", "text": "a", "": ["b"]}
-    assert "3 fields where the header has 2" in bad[1]["cause"]
+    assert "3 fields, but the header has 2" in bad[1]["cause"]
     assert [json.loads(row["columns"]) for row in bad[2:]] == [{"": '4,"q"x'}, {"": '6,"open'}]
     assert [row["n"] for row in read(tmp_path / "out/part-00000.csv")] == ["1", "5"]
 

@@ -122,7 +122,7 @@ def test_finished_chunks_are_not_scored_again(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         run_job(source, tmp_path / "out", first, window=WINDOW)
     assert caught.value.cause == "stopped; 200 rows are done"
-    assert caught.value.remedy == "run the same command again to go on"
+    assert caught.value.remedy == "run the same command again to resume"
     assert names(tmp_path) == {"in.csv", ".out.likewise-staging"}
     progress: list[tuple[int, int]] = []
     run_job(
@@ -186,12 +186,12 @@ def test_a_replacing_job_that_was_stopped_goes_on_without_restart(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"window": 30}, "--window was 20 and is 30"),
-        ({"budget": 7}, "--budget was null and is 7"),
-        ({"column": {"n": "text"}}, '--column was {} and is {"n": "text"}'),
-        ({"format": "jsonl"}, "the output's format was csv and is jsonl"),
-        ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is test/bf16"),
-        ({"engine": {"digest": "sha256:9"}}, "what the engine was compiled from was sha256:0 and is sha256:9"),
+        ({"window": 30}, "--window was 20 and is now 30"),
+        ({"budget": 7}, "--budget was null and is now 7"),
+        ({"column": {"n": "text"}}, '--column was {} and is now {"n": "text"}'),
+        ({"format": "jsonl"}, "the output's format was csv and is now jsonl"),
+        ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is now test/bf16"),
+        ({"engine": {"digest": "sha256:9"}}, "what the engine was compiled from was sha256:0 and is now sha256:9"),
     ],
 )
 def test_another_job_is_not_gone_on_with(tmp_path: Path, change: dict[str, object], cause: str) -> None:
@@ -226,10 +226,10 @@ def test_an_input_that_changed_since_is_another_job(tmp_path: Path) -> None:
     make(b, 201)
     assert "b.csv has changed since" in refused()
     b.rename(tmp_path / "in/c.csv")
-    assert "this one has not" in refused()
+    assert "the new input does not" in refused()
     make(b, 200)
     os.utime(b, ns=(times, times))
-    assert "c.csv, this one has" in refused()
+    assert "c.csv, the new input does" in refused()
     (tmp_path / "in/c.csv").unlink()
     assert run_job(tmp_path / "in", tmp_path / "out", window=WINDOW).rows_in == 400
 
@@ -282,13 +282,13 @@ def test_a_damaged_staging_folder_is_not_gone_on_with(tmp_path: Path) -> None:
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
     part = tmp_path / ".out.likewise-staging/output/part-00000.csv"
     part.write_bytes(part.read_bytes()[:10])
-    with pytest.raises(OutputRefused, match="is damaged") as caught:
+    with pytest.raises(OutputRefused, match="are damaged") as caught:
         run_job(source, tmp_path / "out", window=WINDOW)
-    assert caught.value.remedy == "--restart"
+    assert caught.value.remedy .startswith("use --restart")
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("step", ["quarantine.write_parquet", "sinks.sync", "place.Layout.publish"])
+@pytest.mark.parametrize("step", ["quarantine.write_parquet", "sinks.sync", "layout.Layout.publish"])
 def test_a_job_that_ends_between_its_last_chunk_and_its_output(
     tmp_path: Path, output: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.core.signature import Field
-from likewise.parity.check import _compared, _paired
+from likewise.parity.check import _compare, _pairs
 from likewise.parity.compare import SHOWN, Difference, RefusedRow, distance, shown
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -83,7 +83,7 @@ def test_a_long_answer_is_cut_short() -> None:
 def test_the_rows_of_a_place_are_counted() -> None:
     here = [{"text": "a"}, 0.5, 0.5, "d", RefusedRow("ROW_REFUSED")]
     there = ["a", 0.5, 0.51, "e", RefusedRow("QUARANTINED")]
-    found = _compared("there", None, _paired(here, there, (TEXT,)), CLOSE, 1.0)
+    found = _compare("there", None, _pairs(here, there, (TEXT,)), CLOSE, 1.0)
     counts = (found.rows, found.same, found.close, found.differ, found.refused)
     assert counts == (5, 3, 1, 1, 1)
     assert found.largest == pytest.approx(A_BIT)
@@ -95,5 +95,5 @@ TEXT = Field("text", "string", required=True, raw={})
 
 
 def test_a_refusal_of_all_rows_differs_in_each() -> None:
-    found = _compared("there", None, _paired(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
+    found = _compare("there", None, _pairs(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
     assert (found.rows, found.differ) == (2, 2)

@@ -24,7 +24,7 @@ REMEMBERED = 16 << 20  # bytes of answers a process
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     """A scorer of one task, which knows the answers of the process's earlier tasks."""
     answers = _memories.setdefault(id(engine), ResultCache(REMEMBERED))
-    return Scorer(engine, budget=budget, answers=answers, whole=False)
+    return Scorer(engine, budget=budget, cache=answers, whole=False)
 
 
 _lock = threading.Lock()
@@ -67,14 +67,14 @@ def answered(engine: Engine, windows: Iterator[tuple[Any, list[Item | Failed]]])
     scorer = task_scorer(engine)
     if not engine.spec.overlaps:
         for tag, items in windows:
-            yield tag, scorer.answer(prepare(engine, items))
+            yield tag, scorer.score(prepare(engine, items))
         return
     with ThreadPoolExecutor(1, thread_name_prefix="likewise-prepare") as pool:
         before: tuple[Any, Future[list[Work | Failed]]] | None = None
         for tag, items in windows:
             coming = (tag, pool.submit(prepare, engine, items))
             if before is not None:
-                yield before[0], scorer.answer(before[1].result())
+                yield before[0], scorer.score(before[1].result())
             before = coming
         if before is not None:
-            yield before[0], scorer.answer(before[1].result())
+            yield before[0], scorer.score(before[1].result())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from likewise.core.errors import DeployFailed, InputInvalid, RowRefused, WrongUsage
 from likewise.core.items import Table
 from likewise.core.signature import Signature
-from likewise.parity.client import ROWS, by_request
+from likewise.parity.client import ROWS, predict_by_requests
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.targets.base import Answer
@@ -48,13 +48,13 @@ class Service:
 
 def test_rows_are_asked_some_at_a_time() -> None:
     service = Service()
-    assert by_request(texts(130), service, "there", row_wise=True) == [f"ROW {row}" for row in range(130)]
+    assert predict_by_requests(texts(130), service, "there", row_wise=True) == [f"ROW {row}" for row in range(130)]
     assert service.asked == [ROWS, ROWS, 2]
 
 
 def test_a_refused_row_is_found_and_costs_no_other_its_answer() -> None:
     service = Service(bad="row 70")
-    found = by_request(texts(130), service, "there", row_wise=True)
+    found = predict_by_requests(texts(130), service, "there", row_wise=True)
     assert found[70] == RefusedRow("ROW_REFUSED")
     assert [each for each in found if not isinstance(each, RefusedRow)] == [f"ROW {r}" for r in range(130) if r != 70]
     assert service.asked == [ROWS, ROWS, *[1] * ROWS, 2]
@@ -62,13 +62,13 @@ def test_a_refused_row_is_found_and_costs_no_other_its_answer() -> None:
 
 def test_rows_that_depend_on_each_other_are_asked_at_once() -> None:
     service = Service(answer=len)
-    assert by_request(texts(130), service, "there", row_wise=False) == [130]
+    assert predict_by_requests(texts(130), service, "there", row_wise=False) == [130]
     assert service.asked == [130]
 
 
 def test_a_number_that_is_none_is_null() -> None:
     service = Service(answer=lambda rows: [float("nan")] * len(rows))
-    assert by_request(texts(2), service, "there", row_wise=True) == [None, None]
+    assert predict_by_requests(texts(2), service, "there", row_wise=True) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_number_that_is_none_is_null() -> None:
     ],
 )
 def test_a_place_that_has_failed_is_an_error_and_no_difference(reply: Answer) -> None:
-    with pytest.raises(DeployFailed, match=f"there answered {reply.status}"):
-        by_request(texts(2), lambda _: reply, "there", row_wise=True)
+    with pytest.raises(DeployFailed, match=f"there responded with status {reply.status}"):
+        predict_by_requests(texts(2), lambda _: reply, "there", row_wise=True)
 
 
 VALUES = st.tuples(
@@ -123,12 +123,12 @@ def test_golden_sets_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(RowRefused, match="row 2"):
         golden_rows(str(path), TEXT, {})
     path.write_text("\n")
-    with pytest.raises(InputInvalid, match="no row"):
+    with pytest.raises(InputInvalid, match="no rows"):
         golden_rows(str(path), TEXT, {})
 
 
 def test_the_models_own_example(tmp_path: Path) -> None:
-    with pytest.raises(WrongUsage, match="without an example") as caught:
+    with pytest.raises(WrongUsage, match="without an input example") as caught:
         logged_example(tmp_path, TEXT)
     assert "--golden" in caught.value.remedy
     example = tmp_path / "serving_input_example.json"
