@@ -126,8 +126,8 @@ def test_json_lines_may_have_other_columns_but_need_the_models(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("second", "rows", "cause"),
     [
-        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n` but .*1\.csv does not"),
-        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text` but .*2\.csv does not"),
+        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n`, but .*1\.csv does not"),
+        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text`, but .*2\.csv does not"),
         ("2.jsonl", [{"text": "b"}], r"1\.csv is csv and .*2\.jsonl is jsonl"),
         ("2.csv", [{"text": "b", "predictions": "2"}], r"2\.csv already has a column `predictions`"),
     ],
