@@ -36,7 +36,7 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Paths of an output: `data` is a folder of part files that contains the other two, or (single) a file beside them.
+    """Paths of an output: `data` is a folder of parts that contains the other two, or (single) a file next to them.
 
     staging: the working folder of a job, next to `data`. replaced: where an old output is kept until it is replaced.
     """

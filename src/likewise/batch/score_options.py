@@ -28,7 +28,9 @@ class ScoreOptions:
         None, "Format of INPUT: csv, jsonl or parquet; by default from its suffix.", "--input-format FORMAT"
     )
     format: str | None = option(
-        None, "Format of OUTPUT: csv, jsonl or parquet; by default from its suffix, or as INPUT.", "--format FORMAT"
+        None,
+        "Format of OUTPUT: csv, jsonl or parquet; by default from its suffix, else the format of INPUT.",
+        "--format FORMAT",
     )
     restart: bool = option(
         False,

@@ -86,7 +86,7 @@ def run(
     program: ContainerProgram = None,
     network: Annotated[
         str | None,
-        flag("--network NAME", "Container network; `host` if containers cannot have a network of their own here."),
+        flag("--network NAME", "Container network; use `host` if this machine does not support container networks."),
     ] = None,
     option: Annotated[
         list[str] | None,

@@ -52,7 +52,7 @@ def skipped_chunk(file: str, first: int, rows: int, offset: int) -> Chunk:
 
 
 class RowSource(Protocol):
-    """One input file, or several as one; opened anew for each iteration.
+    """One input file, or several as one; opened again for each iteration.
 
     name: for messages. columns: names, known before the rows are read (JSON Lines: of the first rows). size: bytes.
     rows: None if the format does not record their number. textual: every value is text, typed by the model's signature.

@@ -165,7 +165,7 @@ class _Reader(Iterator[str]):
 
 
 def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
-    """The rows of one chunk; an error in the place of a row with invalid quotes."""
+    """The rows of one chunk; for a row with invalid quotes its error."""
     size = 0
     for _ in range(rows):
         fields: list[str] | csv.Error | None
