@@ -71,10 +71,10 @@ def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
     began = time.perf_counter()
     prepared = _prepared(engine, texts)
     tokenized = time.perf_counter()
-    _check(Scorer(engine).answer(prepared))
+    _check(Scorer(engine).score(prepared))
     ran = time.perf_counter()
     for part in _ahead(engine, texts, CHUNK):
-        _check(Scorer(engine).answer(part))
+        _check(Scorer(engine).score(part))
     both = time.perf_counter()
     return {
         "tokenization_rows_per_s": round(len(texts) / (tokenized - began), 1),

@@ -1,4 +1,4 @@
-"""Likewise: one MLflow model, every place where it must answer, the same answer from each."""
+"""Likewise deploys MLflow models to any target, with the same predictions from each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from likewise.parity import verify
 
 __all__ = ["Bundle", "bundle", "deploy", "find", "open_bundle", "score", "serve", "verify"]
-_ELSEWHERE = {"deploy": "likewise.deployments", "verify": "likewise.parity"}
+_MODULES = {"deploy": "likewise.deployments", "verify": "likewise.parity"}
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy: a logged pipeline carries this package into environments that have neither server nor command line.
+    # Lazy: logged pipelines import this package in environments without the dependencies of the server and the CLI.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_ELSEWHERE.get(name, "likewise.api")), name)
+    return getattr(importlib.import_module(_MODULES.get(name, "likewise.api")), name)

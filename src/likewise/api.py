@@ -1,4 +1,4 @@
-"""`import likewise`: the library, which the command line is a thin layer over."""
+"""The Python API (`import likewise`), on which the command line is a thin layer."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ OnProgress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Bundle(StoredBundle):
-    """A verified bundle that can answer.
+    """A verified bundle that can predict.
 
-    `predict` loads an engine and keeps it until `close`, which leaving `with` calls too.  `choice`: which engine that
-    is, and `engine()` without arguments.
+    `predict` loads an engine and keeps it loaded until `close`, or until the end of a `with` block.  `choice`: the
+    engine that `predict`, and `engine()` without arguments, use.
     """
 
     trust: Trust = field(default_factory=Trust, repr=False)
     choice: EngineOptions = ANY
-    _kept: LazyEngine = field(init=False, repr=False, compare=False)
+    _loaded: LazyEngine = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_kept", LazyEngine(self.engine))
+        object.__setattr__(self, "_loaded", LazyEngine(self.engine))
 
     def __enter__(self) -> Self:
         return self
@@ -54,30 +54,33 @@ class Bundle(StoredBundle):
         self.close()
 
     def close(self) -> None:
-        """Close the engine that `predict` has loaded; a later `predict` loads it anew."""
-        self._kept.close()
+        """Close the engine that `predict` has loaded; a later `predict` loads it again."""
+        self._loaded.close()
 
     def engine(self, name: str | None = None, *, precision: str | None = None) -> Engine:
-        """Load the engine `name` in `precision` (`bf16` or `fp32`), or the fastest here; the caller closes it.
+        """Load the engine `name` in `precision` (`bf16` or `fp32`), by default the fastest here; the caller closes it.
 
-        Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (no such precision).
+        Raises EngineUnavailable, CodeNotTrusted, MissingExtra, WrongUsage (unknown precision).
         """
         return open_engine(self, self.spec(name, precision))
 
     def spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
-        """The bundle with what is asked for here, or else `choice`; WrongUsage for a precision that there is not."""
-        asked = EngineOptions(engine, precision)
-        choice, source = asked if asked.pinned else self.choice, self.manifest.source.uri
+        """A ModelSpec of this bundle with the given engine and precision, by default those of `choice`.
+
+        Raises WrongUsage for an unknown precision.
+        """
+        requested = EngineOptions(engine, precision)
+        choice, source = requested if requested.pinned else self.choice, self.manifest.source.uri
         trusted = self.trust.allows_bundle(self)
         return ModelSpec(self.digest, self.path.absolute(), source, choice.name, choice.precision, trusted)
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
-        """What `mlflow.pyfunc.load_model(…).predict(data, params)` answers, from the bundle's best engine.
+        """The same predictions as `mlflow.pyfunc.load_model(…).predict(data, params)`, from the bundle's best engine.
 
-        data: one row an item. Returns a frame where the model's records have columns, else a list of one value a row.
-        Raises the first failed row's error.
+        Returns a DataFrame if the model's predictions have columns, else a list with one value per row.  Raises the
+        error of the first row that fails.
         """
-        engine = self._kept
+        engine = self._loaded
         columns = tuple(str(c) for c in data.columns)
         table = Table(columns, list(data.itertuples(index=False, name=None)))
         items: list[Item] = list(table.split(params or {})) if engine.spec.row_wise else [Request(table, params or {})]
@@ -111,26 +114,27 @@ def find(
     trust: bool = False,
     report: OnProgress | None = None,
 ) -> Bundle:
-    """The bundle that `model` names: a bundle folder is opened, any MLflow model URI is bundled into the cache first.
+    """Open `model`: a bundle folder, or any MLflow model URI, which is first bundled into the cache.
 
-    engine, precision: which engine its `predict` uses.  Raises what `open_bundle` and `bundle` raise.
+    engine, precision: the engine that its `predict` uses.  report: called with progress messages.  Raises the errors of
+    `open_bundle` and `bundle`.
     """
     choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
         return open_bundle(model, engine=engine, precision=precision, trust=trust)
     from likewise.builder.bundle import cached_bundle, trusts
 
-    allowed = Trust(allow=trust)
-    made = cached_bundle(str(model), trust=allowed, report=report)
-    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)), choice)
+    requested = Trust(allow=trust)
+    cached = cached_bundle(str(model), trust=requested, report=report)
+    return Bundle(cached.path, cached.manifest, Trust(allow=trusts(cached, str(model), requested)), choice)
 
 
 def open_bundle(
     path: str | Path, *, engine: str | None = None, precision: str | None = None, trust: bool = False
 ) -> Bundle:
-    """Open a bundle folder after checking its every byte.
+    """Open a bundle folder after verifying the digests of all its files.
 
-    engine, precision: which engine its `predict` uses.
+    engine, precision: the engine that its `predict` uses.
     Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing, WrongUsage.
     """
     choice = EngineOptions(engine, precision)
@@ -139,16 +143,16 @@ def open_bundle(
 
 
 def measure(bundle: Bundle) -> Measurement:
-    """Time the bundle's engines on this machine, and remember it here for its next starts on such a CPU.
+    """Measure the speed of the bundle's engines on this machine and store it for future starts on this kind of CPU.
 
-    Raises EngineUnavailable where there are no two to choose between.
+    Raises EngineUnavailable if fewer than two engines can run here.
     """
-    from likewise.builder.measure import measure as timed
+    from likewise.builder.measure import measure as run_measurement
     from likewise.engine.rates import remember_rates
 
-    found = timed(bundle)
-    remember_rates(bundle.manifest, found.rates)
-    return found
+    measurement = run_measurement(bundle)
+    remember_rates(bundle.manifest, measurement.rates)
+    return measurement
 
 
 def bundle(
@@ -161,26 +165,26 @@ def bundle(
     trust: bool = False,
     report: OnProgress | None = None,
 ) -> Bundle:
-    """Make a self-contained bundle of an MLflow model at `output`, and prove that it answers away from its store.
+    """Create a self-contained bundle of an MLflow model at `output`, and verify that it works without its store.
 
-    references: URIs that the model opens and that neither it nor a trace tells. row_wise: overrides what it declares.
-    compiling: how the fast engine is made and measured.
+    references: URIs that the model opens and that are not detected automatically. row_wise: overrides what the model
+    declares. compiling: how the fast engine is compiled and measured. report: called with progress messages.
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
     ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
     from likewise.builder.bundle import build_bundle, trusts
 
-    allowed = Trust(allow=trust)
-    made = build_bundle(
+    requested = Trust(allow=trust)
+    created = build_bundle(
         str(model),
         Path(output),
-        trust=allowed,
+        trust=requested,
         references=references,
         row_wise=row_wise,
         compiling=compiling,
         report=report,
     )
-    return Bundle(made.path, made.manifest, Trust(allow=trusts(made, str(model), allowed)))
+    return Bundle(created.path, created.manifest, Trust(allow=trusts(created, str(model), requested)))
 
 
 def serve(
@@ -193,16 +197,17 @@ def serve(
     listening: OnProgress | None = None,
     ready: OnProgress | None = None,
 ) -> None:
-    """Answer over HTTP in the foreground until SIGTERM or Ctrl-C.
+    """Serve a model over HTTP in the foreground until SIGTERM or Ctrl-C.
 
-    `listening` and `ready` get the service's URL once each.  Raises PortTaken, and what `find` and `Bundle.engine` do.
+    listening, ready: each called once with the service's URL.  Raises PortTaken, and the errors of `find` and
+    `Bundle.engine`.
     """
     from likewise.server.run import run
     from likewise.serving import bundle_app
 
     options = options or ServerOptions()
-    found = bundle_of(model, trust)
-    run(bundle_app(found, found.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)
+    opened = bundle_of(model, trust)
+    run(bundle_app(opened, opened.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)
 
 
 def score(
@@ -216,27 +221,27 @@ def score(
     trust: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
-    """Score CSV, JSON-lines or Parquet files into `output`; returns what `_likewise.json` says.
+    """Score CSV, JSON Lines or Parquet files into `output`; returns the report, which is also in `_likewise.json`.
 
-    source: a file, a folder, a glob, or the like at `s3://`; a runner may read other things.
-    Called again after it was stopped, it scores what is missing.
-    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and what `find` and
-    `Bundle.engine` do.
+    source: a file, a folder or a glob pattern, local or `s3://`; runners may support other inputs.  If a job was
+    interrupted, the same call resumes it.
+    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and the errors of
+    `find` and `Bundle.engine`.
     """
-    found = bundle_of(model, trust)
-    spec = found.spec(engine, precision)
-    loaded = LazyEngine(partial(open_engine, found, spec))
+    opened = bundle_of(model, trust)
+    spec = opened.spec(engine, precision)
+    lazy = LazyEngine(partial(open_engine, opened, spec))
     try:
-        return score_file(loaded, found.digest, found.signature, source, output, options, progress, spec)
+        return score_file(lazy, opened.digest, opened.signature, source, output, options, progress, spec)
     finally:
-        loaded.close()
+        lazy.close()
 
 
 def advice(bundle: Bundle) -> str | None:
-    """A line for whoever serves or scores: how to have the fastest engine, where nobody has measured them here."""
+    """A hint how to get the fastest engine; None if the engines have been measured on this kind of CPU."""
     return why_unmeasured(bundle, bundle.choice)
 
 
 def bundle_of(model: str | Path | Bundle, trust: bool) -> Bundle:
-    """An open bundle as it is, else what `find` gives."""
+    """`model` itself if it is an open bundle, else the bundle that `find` opens."""
     return model if isinstance(model, Bundle) else find(model, trust=trust)

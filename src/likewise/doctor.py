@@ -1,4 +1,4 @@
-"""What this machine can do: each finding with what was found and, where it is missing, the line that brings it."""
+"""Checks what this machine supports. Each finding states what was found and how to install what is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Literal
 from likewise.core.cores import usable_cores
 from likewise.engine.kinds import kinds
 
-PATIENCE = 5.0  # seconds for any program that is asked
+TIMEOUT_S = 5.0  # of each program and request
 LIBRARIES = {
     "pyarrow": ("likewise[batch]", "score files"),
     "pyspark": ("likewise[spark]", "score on Spark"),
@@ -27,14 +27,14 @@ LIBRARIES = {
     "boto3": ("likewise[aws]", "models in s3://"),
     "installer": ("likewise[images]", "build container images"),
 }
-"""By distribution, the requirement that installs it and what it is for; each kind of engine adds its own."""
+"""By distribution name: the requirement that installs it, and its purpose. Each kind of engine adds its own library."""
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
 
 
 @dataclass(frozen=True, slots=True)
 class MachineFinding:
-    """One line of the report. `broken`: Likewise cannot work so; `missing`: one thing less that it can do."""
+    """One line of the report. state: `broken` if Likewise cannot run, `missing` for an optional feature."""
 
     name: str
     state: Literal["ok", "missing", "broken"]
@@ -43,7 +43,7 @@ class MachineFinding:
 
 
 def examine() -> list[MachineFinding]:
-    """Every finding, in the order of the report; asks no network but the AWS one, and that only with credentials."""
+    """Run all checks; the findings in the order of the report. Uses the network only for AWS, if credentials exist."""
     checks: list[Callable[[], MachineFinding]] = [
         _python,
         _cpu,
@@ -73,8 +73,9 @@ def _cpu() -> MachineFinding:
         return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {platform.machine()}")
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.M)
     flags = set(re.findall(r"^flags\s*:\s*(.+)$", text, re.M)[:1][0].split()) if "flags" in text else set()
-    held = ", ".join(f for f in CPU_FLAGS if f in flags) or "no vector extension that we look for"
-    return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {model[1] if model else platform.machine()}: {held}")
+    extensions = ", ".join(f for f in CPU_FLAGS if f in flags) or "none of the vector extensions that engines use"
+    name = model[1] if model else platform.machine()
+    return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {name}: {extensions}")
 
 
 def _memory() -> MachineFinding:
@@ -86,7 +87,7 @@ def _disk() -> MachineFinding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     state: Literal["ok", "missing"] = "ok" if free > 3 else "missing"
     return MachineFinding(
-        "Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "bundles and images want 3 GiB free"
+        "Disk", state, f"{free:.1f} GiB free here", "" if free > 3 else "free 3 GiB of space for bundles and images"
     )
 
 
@@ -105,37 +106,37 @@ def _library(name: str, requirement: str, purpose: str) -> MachineFinding:
 def _java() -> MachineFinding:
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home, "bin", "java")) if home else "java"
-    code, text = _ask(java, "-version")
+    code, text = _run(java, "-version")
     version = re.search(r'version "(\d+)', text)
     if code == 0 and version and int(version[1]) >= 17:
         return MachineFinding("Java", "ok", text.splitlines()[0])
     found = text.splitlines()[0] if text else "not found"
-    return MachineFinding("Java", "missing", f"{found} (Spark needs 17 or newer)", "install a Java 17 or newer runtime")
+    return MachineFinding("Java", "missing", f"{found} (Spark needs 17 or newer)", "install Java 17 or newer")
 
 
 def _containers() -> MachineFinding:
-    """Images are assembled without either; they are needed to run them here."""
-    told: list[str] = []
+    """Docker or Podman, which are needed to run images but not to build them."""
+    problems: list[str] = []
     for program in ("docker", "podman"):
-        asked = "{{.ServerVersion}}" if program == "docker" else "{{.Version.Version}}"
+        template = "{{.ServerVersion}}" if program == "docker" else "{{.Version.Version}}"
         if shutil.which(program) is None:
             continue
-        code, text = _ask(program, "info", "--format", asked)
+        code, text = _run(program, "info", "--format", template)
         if code == 0 and text:
             return MachineFinding("Containers", "ok", f"{program} {text.splitlines()[-1][:60]}")
-        said = text.splitlines()[-1][:160] if text else f"no answer in {PATIENCE:.0f} s"
-        told.append(f"{program} is installed, and does not answer: {said}")
-    remedy = "start the Docker service, or allow this user its socket" if told else "install Docker or Podman"
+        problem = text.splitlines()[-1][:160] if text else f"no response within {TIMEOUT_S:.0f} s"
+        problems.append(f"{program} is installed but does not respond: {problem}")
+    remedy = "start Docker, or give this user access to its socket," if problems else "install Docker or Podman"
     return MachineFinding(
-        "Containers", "missing", "; ".join(told) or "neither Docker nor Podman", f"{remedy} to run images"
+        "Containers", "missing", "; ".join(problems) or "neither Docker nor Podman", f"{remedy} to run images"
     )
 
 
 def _gpu() -> MachineFinding:
-    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    code, text = _run("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
     if code == 0 and text:
         return MachineFinding("GPU", "ok", text.replace("\n", "; "))
-    return MachineFinding("GPU", "missing", "none seen", "not needed; the engines run on the CPU")
+    return MachineFinding("GPU", "missing", "none", "not needed: the engines run on the CPU")
 
 
 def _aws() -> MachineFinding:
@@ -145,13 +146,13 @@ def _aws() -> MachineFinding:
         import botocore.exceptions
     except ModuleNotFoundError:
         return MachineFinding("AWS identity", "missing", "boto3 is not installed", "pip install 'likewise[aws]'")
-    remedy = "aws configure, or set AWS_PROFILE"
+    remedy = "run aws configure, or set AWS_PROFILE"
     if not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN"} & os.environ.keys() and not _aws_files():
         return MachineFinding("AWS identity", "missing", "no credentials", remedy)
-    config = botocore.config.Config(connect_timeout=PATIENCE, read_timeout=PATIENCE, retries={"max_attempts": 0})
+    config = botocore.config.Config(connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries={"max_attempts": 0})
     try:
-        who = boto3.client("sts", config=config, region_name=os.environ.get("AWS_REGION", "us-east-1"))
-        return MachineFinding("AWS identity", "ok", str(who.get_caller_identity()["Arn"]))
+        sts = boto3.client("sts", config=config, region_name=os.environ.get("AWS_REGION", "us-east-1"))
+        return MachineFinding("AWS identity", "ok", str(sts.get_caller_identity()["Arn"]))
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         return MachineFinding("AWS identity", "missing", str(error)[:200], remedy)
 
@@ -161,10 +162,10 @@ def _aws_files() -> bool:
     return any((folder / name).is_file() for name in ("credentials", "config"))
 
 
-def _ask(*argv: str) -> tuple[int | None, str]:
-    """Exit code (None where there is no such program, or no answer in time) and what the program said."""
+def _run(*argv: str) -> tuple[int | None, str]:
+    """The exit code and output of a program; the code is None if the program does not exist or does not end in time."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        process = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None, ""
-    return done.returncode, (done.stdout or done.stderr).strip()
+    return process.returncode, (process.stdout or process.stderr).strip()

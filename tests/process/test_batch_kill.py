@@ -1,4 +1,4 @@
-"""`likewise score`, killed at 10, 50 and 90 % of its rows, ends with the bytes of a job that nobody disturbed."""
+"""`likewise score`, killed at 10, 50 and 90 % of its rows, gives the same bytes as an uninterrupted job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from likewise.testing.models import upper_bundle
 ROWS = 3000
 WINDOW = 100
 OPTIONS = ["--json", "--window", str(WINDOW)]
-PADDING = "x" * 600  # so that the pipe holds no more than a window
+PADDING = "x" * 600  # so that the pipe's buffer cannot hold more than a window
 PREDICTING = """
     if "ROWS_LOG" in os.environ:
         with open(os.environ["ROWS_LOG"], "ab", buffering=0) as stream:
@@ -32,13 +32,13 @@ PREDICTING = """
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that writes the rows it meets into the pipe ROWS_LOG, and so waits until somebody reads them."""
+    """A model that writes the rows it gets to the pipe ROWS_LOG, and so blocks until they are read."""
     return upper_bundle(tmp_path_factory.mktemp("logging") / "bundle", "", predicting=PREDICTING)
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[BinaryIO]:
-    """The reading end of the pipe; it never ends."""
+    """The reading end of the pipe, which never reaches its end."""
     os.mkfifo(tmp_path / "rows")
     with open(os.open(tmp_path / "rows", os.O_RDWR), "rb", buffering=0) as stream:
         yield stream
@@ -49,7 +49,7 @@ Start = Callable[..., ForkServerProcess]
 
 @pytest.fixture
 def start(tmp_path: Path, bundle: Path) -> Iterator[Start]:
-    """Starts a job of its arguments that prints to `out`, and logs the rows it meets if asked to; none is left."""
+    """Starts jobs that print to `out`, with `logs` also to the pipe; kills them at the end of the test."""
     jobs: list[ForkServerProcess] = []
 
     def begin(source: Path, output: Path, *options: str, logs: bool = True, out: str = "report") -> ForkServerProcess:
@@ -79,7 +79,7 @@ def make(path: Path) -> Path:
 
 
 def first_rows(log: BinaryIO, last: int) -> set[int]:
-    """The rows that the model meets until it has met row `last`."""
+    """The rows that the model gets up to row `last`."""
     text = b""
     while not re.search(rb"t%d\b" % last, text):
         text += log.read(1 << 16)
@@ -91,14 +91,14 @@ def numbers(text: bytes) -> set[int]:
 
 
 def rest(log: BinaryIO, job: ForkServerProcess) -> set[int]:
-    """The rows that it still meets until it has ended; what it waits to write is read meanwhile."""
+    """The rows that the model gets until the job exits; reads the pipe so that the job is not blocked."""
     os.set_blocking(log.fileno(), False)
     text = b""
     while True:
-        ended = job.exitcode is not None
+        exited = job.exitcode is not None
         more = log.read(1 << 16)
         text += more or b""
-        if ended and not more:
+        if exited and not more:
             os.set_blocking(log.fileno(), True)
             return numbers(text)
 
@@ -111,42 +111,44 @@ def rows_done(output: Path) -> int:
 
 def everything(output: Path) -> dict[str, object]:
     paths = [*output.iterdir()] if output.is_dir() else [*output.parent.glob(f"{output.name}*")]
-    found: dict[str, object] = {path.name: path.read_bytes() for path in paths}
-    for name in [name for name in found if name.endswith(".json")]:
-        found[name] = {**json.loads(bytes(found[name])), "seconds": 0}  # type: ignore[arg-type]
-    return found
+    files: dict[str, object] = {path.name: path.read_bytes() for path in paths}
+    for name in [name for name in files if name.endswith(".json")]:
+        files[name] = {**json.loads(bytes(files[name])), "seconds": 0}  # type: ignore[arg-type]
+    return files
 
 
 @pytest.mark.parametrize(("source", "output"), [("in", "out"), ("in.jsonl", "out.jsonl"), ("in.parquet", "out")])
-def test_killed_three_times(tmp_path: Path, log: BinaryIO, start: Start, source: str, output: str) -> None:
+def test_job_killed_three_times_gives_the_same_bytes(
+    tmp_path: Path, log: BinaryIO, start: Start, source: str, output: str
+) -> None:
     data = make(tmp_path / source)
     for folder in ("whole", "again"):
         (tmp_path / folder).mkdir()
-    undisturbed = start(data, tmp_path / "whole" / output, *OPTIONS, logs=False, out="undisturbed")
+    uninterrupted = start(data, tmp_path / "whole" / output, *OPTIONS, logs=False, out="uninterrupted")
     again = tmp_path / "again" / output
     done = 0
-    for share in (0.1, 0.5, 0.9):
+    for fraction in (0.1, 0.5, 0.9):
         job = start(data, again, *OPTIONS)
-        met = first_rows(log, int(ROWS * share))
+        seen = first_rows(log, int(ROWS * fraction))
         job.kill()
-        met |= rest(log, job)
-        assert min(met) == done
+        seen |= rest(log, job)
+        assert min(seen) == done
         assert not again.exists()
         done = rows_done(again)
         assert done % WINDOW == 0
-        assert ROWS * share - 2 * WINDOW <= done <= max(met) + 1  # rows count from 0
+        assert ROWS * fraction - 2 * WINDOW <= done <= max(seen) + 1  # rows count from 0
     job = start(data, again, *OPTIONS)
     assert rest(log, job) == set(range(done, ROWS))
     assert job.exitcode == 0
     report = json.loads((tmp_path / "report").read_bytes())
     assert (report["rows_in"], report["rows_quarantined"]) == (ROWS, 20)
-    undisturbed.join(120)
-    assert undisturbed.exitcode == 0
+    uninterrupted.join(120)
+    assert uninterrupted.exitcode == 0
     assert everything(again) == everything(tmp_path / "whole" / output)
     assert {entry.name for entry in again.parent.iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
 
 
-def test_sigterm_keeps_what_is_done(tmp_path: Path, log: BinaryIO, start: Start) -> None:
+def test_sigterm_keeps_completed_rows(tmp_path: Path, log: BinaryIO, start: Start) -> None:
     data = make(tmp_path / "in.jsonl")
     job = start(data, tmp_path / "out", *OPTIONS)
     first_rows(log, ROWS // 2)
@@ -155,10 +157,10 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path, log: BinaryIO, start: Start)
     assert job.exitcode == 130
     error = json.loads((tmp_path / "report").read_bytes())["error"]
     assert error["cause"] == f"stopped; {rows_done(tmp_path / 'out')} rows are done"
-    assert error["remedy"] == "run the same command again to go on"
+    assert error["remedy"] == "run the same command again to resume"
     other = start(data, tmp_path / "out", logs=False, out="other")
     other.join(60)
     assert other.exitcode == 1
-    said = (tmp_path / "other.err").read_text()
-    assert f"--window was {WINDOW} and is 4096" in said
-    assert "--restart" in said
+    message = (tmp_path / "other.err").read_text()
+    assert f"--window was {WINDOW} and is now 4096" in message
+    assert "--restart" in message

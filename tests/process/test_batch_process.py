@@ -1,4 +1,4 @@
-"""Batch jobs as processes: killed, interrupted, out of disk, and over more data than memory should hold."""
+"""Batch jobs as processes: killed, interrupted, with a full disk, and with more data than should fit into memory."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tests.support.forked import forked
 
 OUTPUTS = ["out", "out.csv", "out.jsonl", "out.parquet"]
 FINAL = {"out", "out.csv", "out.jsonl", "out.parquet"}
-SLOW = 0.00005  # seconds a row
+SLOW = 0.00005  # seconds per row
 
 
 class Job:
-    """`slow_job.job` in a process of its own."""
+    """A separate process that runs `slow_job.job`."""
 
     def __init__(self, log: Path, source: Path, output: Path, **options: Any) -> None:
         self._log = log
         self.process = forked(partial(slow_job.job, **options), source, output, out=log)
 
     def reach(self, rows: int) -> None:
-        """Wait until it has told of so many rows."""
-        while not any(told >= rows for told in self._told()):
-            assert self.process.exitcode is None, "the job ended before it got so far"
+        """Wait until the job has reported at least `rows` rows."""
+        while not any(count >= rows for count in self._reported()):
+            assert self.process.exitcode is None, f"the job exited before {rows} rows"
             time.sleep(0.002)
 
     def outcome(self) -> dict[str, Any]:
-        """The JSON line that it ends with."""
+        """Wait for the end of the process and return its last line of output, a JSON object."""
         self.process.join(120)
         last: dict[str, Any] = json.loads(self._log.read_text().splitlines()[-1])
         return last
 
-    def _told(self) -> Iterator[int]:
+    def _reported(self) -> Iterator[int]:
         text = self._log.read_text() if self._log.exists() else ""
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
         return (int(line.split()[1]) for line in lines if line.startswith("rows "))
@@ -52,7 +52,7 @@ Start = Callable[..., Job]
 
 @pytest.fixture
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a job; none outlives its test."""
+    """Starts jobs, and kills them at the end of the test."""
     jobs: list[Job] = []
     logs = tmp_path_factory.mktemp("logs")
 
@@ -67,7 +67,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 
 def make(path: Path, size: int) -> Path:
-    """A CSV of about `size` bytes, 1 KB a row."""
+    """Write a CSV of about `size` bytes, 1 KB per row."""
     block = b"".join(b"%d,%s\n" % (n, b"a film of few words " * 50) for n in range(1000))
     with path.open("wb") as stream:
         stream.write(b"id,text\n")
@@ -77,7 +77,7 @@ def make(path: Path, size: int) -> Path:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_killed_job_leaves_no_output_and_the_next_is_whole(tmp_path: Path, start: Start, output: str) -> None:
+def test_killed_job_leaves_no_output_and_can_be_resumed(tmp_path: Path, start: Start, output: str) -> None:
     source = make(tmp_path / "in.csv", 10_000_000)
     job = start(source, tmp_path / output, seconds=SLOW)
     job.reach(6_000)
@@ -89,14 +89,14 @@ def test_a_killed_job_leaves_no_output_and_the_next_is_whole(tmp_path: Path, sta
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
-def test_an_interrupted_job_says_what_is_done_and_goes_on(tmp_path: Path, start: Start) -> None:
+def test_interrupted_job_reports_completed_rows_and_resumes(tmp_path: Path, start: Start) -> None:
     source = make(tmp_path / "in.csv", 10_000_000)
     job = start(source, tmp_path / "out.csv", seconds=SLOW)
     job.reach(6_000)
     os.kill(job.process.pid or 0, signal.SIGINT)
-    said = job.outcome()
-    assert said["code"] == "INTERRUPTED"
-    assert "rows are done" in str(said["cause"])
+    error = job.outcome()
+    assert error["code"] == "INTERRUPTED"
+    assert "rows are done" in str(error["cause"])
     assert job.process.exitcode == 130
     assert {entry.name for entry in tmp_path.iterdir()} == {"in.csv", ".out.csv.likewise-staging"}
     report = start(source, tmp_path / "out.csv").outcome()
@@ -104,22 +104,20 @@ def test_an_interrupted_job_says_what_is_done_and_goes_on(tmp_path: Path, start:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_job_goes_on_when_the_disk_has_space_again(
-    tmp_path: Path, tiny_disk: Path, start: Start, output: str
-) -> None:
+def test_job_resumes_after_a_full_disk(tmp_path: Path, tiny_disk: Path, start: Start, output: str) -> None:
     source = tmp_path / "in.csv"
     source.write_text("text\n" + "".join(f"{os.urandom(500).hex()}\n" for _ in range(4000)))
-    said = start(source, tiny_disk / output, window=100).outcome()
-    assert said["code"] == "OUTPUT_REFUSED"
-    assert "No space left" in str(said["cause"])
-    assert "rows are done" in str(said["cause"])
-    assert "then run the same command again" in str(said["remedy"])
+    error = start(source, tiny_disk / output, window=100).outcome()
+    assert error["code"] == "OUTPUT_REFUSED"
+    assert "No space left" in str(error["cause"])
+    assert "rows are done" in str(error["cause"])
+    assert "then run the same command again" in str(error["remedy"])
     subprocess.run(["mount", "-o", "remount,size=32m", str(tiny_disk)], check=True)
     assert start(source, tiny_disk / output, window=100).outcome()["rows_ok"] == 4000
     assert not [entry for entry in tiny_disk.iterdir() if entry.name.startswith(".")]
 
 
-def test_two_processes_on_one_output(tmp_path: Path, start: Start) -> None:
+def test_second_job_on_the_same_output_is_refused(tmp_path: Path, start: Start) -> None:
     source = make(tmp_path / "in.csv", 10_000_000)
     first = start(source, tmp_path / "out", seconds=SLOW)
     first.reach(64)
@@ -128,32 +126,32 @@ def test_two_processes_on_one_output(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_limit_on_file_sizes(tmp_path: Path, start: Start, output: str) -> None:
+def test_file_size_limit_is_reported(tmp_path: Path, start: Start, output: str) -> None:
     source = make(tmp_path / "in.csv", 3_000_000)
-    said = start(source, tmp_path / output, file_limit=10_000).outcome()
-    assert said["code"] == "OUTPUT_REFUSED"
-    assert "File too large" in str(said["cause"])
+    error = start(source, tmp_path / output, file_limit=10_000).outcome()
+    assert error["code"] == "OUTPUT_REFUSED"
+    assert "File too large" in str(error["cause"])
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.csv"]
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_full_disk(tmp_path: Path, tiny_disk: Path, start: Start, output: str) -> None:
+def test_full_disk_is_reported(tmp_path: Path, tiny_disk: Path, start: Start, output: str) -> None:
     source = tmp_path / "in.csv"
-    # random text, so that Parquet cannot fold it away
+    # random text, so that Parquet cannot compress it
     source.write_text("text\n" + "".join(f"{os.urandom(500).hex()}\n" for _ in range(4000)))
-    said = start(source, tiny_disk / output).outcome()
-    assert said["code"] == "OUTPUT_REFUSED"
-    assert "No space left" in str(said["cause"])
-    assert "free some space" in str(said["remedy"])
+    error = start(source, tiny_disk / output).outcome()
+    assert error["code"] == "OUTPUT_REFUSED"
+    assert "No space left" in str(error["cause"])
+    assert "free some space" in str(error["remedy"])
     assert not list(tiny_disk.iterdir())
 
 
-def test_a_read_only_disk(tmp_path: Path, tiny_disk: Path, start: Start) -> None:
+def test_read_only_disk_is_reported(tmp_path: Path, tiny_disk: Path, start: Start) -> None:
     source = make(tmp_path / "in.csv", 1)
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
-    said = start(source, tiny_disk / "out.csv").outcome()
-    assert said["code"] == "OUTPUT_REFUSED"
-    assert "Read-only" in str(said["cause"])
+    error = start(source, tiny_disk / "out.csv").outcome()
+    assert error["code"] == "OUTPUT_REFUSED"
+    assert "Read-only" in str(error["cause"])
 
 
 @pytest.mark.parametrize("output", ["out", "out.parquet"])

@@ -1,4 +1,4 @@
-"""`s3://` as the input of a job, behind S3's own wire (a local server): the same output as from a folder."""
+"""`s3://` inputs of batch jobs, with a local server that implements the S3 protocol."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL_S3", "MLFLOW_S3_ENDPOINT_URL", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
-    client = boto3.Session().client("s3", endpoint_url=endpoint)  # the default session would keep these credentials
+    client = boto3.Session().client("s3", endpoint_url=endpoint)  # the default session would cache these credentials
     client.create_bucket(Bucket="data")
     for name, content in files(tmp_path / "data").items():
         client.put_object(Bucket="data", Key=f"in/{name}", Body=content)
@@ -49,9 +49,9 @@ def bucket(endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Data files, and some that are none, written to `folder` too."""
+    """Data files and other files by name; also written to `folder`."""
     csv = {n: b"text,n\n" + b"".join(b"film %d of few words,%d\n" % (k, n) for k in range(3000)) for n in range(3)}
-    found = {
+    contents = {
         "csv/a.csv": csv[0],
         "csv/b c.csv": csv[1],
         "csv/deep/c.csv.gz": gzip.compress(csv[2], mtime=0),
@@ -59,12 +59,12 @@ def files(folder: Path) -> dict[str, bytes]:
         "csv/_tmp/d.csv": b"x",
         "lines.jsonl": b"".join(json.dumps({"text": f"t{n}"}).encode() + b"\n" for n in range(500)),
     }
-    for name, content in found.items():
+    for name, content in contents.items():
         (folder / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "in" / name).write_bytes(content)
     table = pa.table({"text": [f"t{n}" for n in range(5000)], "n": range(5000)})
     pq.write_table(table, folder / "in/table.parquet", row_group_size=1000)
-    return {**found, "table.parquet": (folder / "in/table.parquet").read_bytes()}
+    return {**contents, "table.parquet": (folder / "in/table.parquet").read_bytes()}
 
 
 def job(source: str, output: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def job(source: str, output: Path, env: dict[str, str] | None = None) -> dict[st
         ("in/table.parquet", 5000),
     ],
 )
-def test_a_bucket_gives_what_a_folder_gives(bucket: Any, tmp_path: Path, source: str, rows: int) -> None:
+def test_bucket_gives_the_same_output_as_a_folder(bucket: Any, tmp_path: Path, source: str, rows: int) -> None:
     report = job(f"s3://data/{source}", tmp_path / "from-s3")
     assert report.get("rows_ok") == rows, report
     job(str(tmp_path / "data" / source), tmp_path / "from-folder")
@@ -96,7 +96,7 @@ def test_a_bucket_gives_what_a_folder_gives(bucket: Any, tmp_path: Path, source:
 @pytest.mark.parametrize(
     "source", ["s3://data/in/none.csv", "s3://data/none/", "s3://nobody/x.csv", "s3://nobody/*.csv"]
 )
-def test_what_is_not_in_a_bucket(bucket: Any, tmp_path: Path, source: str) -> None:
+def test_missing_s3_input_is_reported(bucket: Any, tmp_path: Path, source: str) -> None:
     error = job(source, tmp_path / "out")
     assert error["code"] == "INPUT_NOT_FOUND"
     assert "s3://" in error["cause"]
@@ -104,7 +104,7 @@ def test_what_is_not_in_a_bucket(bucket: Any, tmp_path: Path, source: str) -> No
     assert not any(secret in json.dumps(error) for secret in ("an-id", "a-secret"))
 
 
-def test_an_endpoint_that_does_not_answer(tmp_path: Path) -> None:
+def test_unreachable_endpoint_is_reported(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"http://me:a-secret@127.0.0.1:{probe.getsockname()[1]}"
@@ -115,12 +115,12 @@ def test_an_endpoint_that_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:9", "gopher://localhost"])
-def test_an_endpoint_that_is_none(tmp_path: Path, endpoint: str) -> None:
+def test_invalid_endpoint_is_reported(tmp_path: Path, endpoint: str) -> None:
     error = job("s3://data/in.csv", tmp_path / "out", {**KEYS, "AWS_ENDPOINT_URL": endpoint})
     assert error["code"] == "INPUT_NOT_FOUND"
 
 
-def test_another_content_of_the_same_size_has_another_identity(bucket: Any) -> None:
+def test_changed_content_of_the_same_size_changes_the_identity(bucket: Any) -> None:
     (before,) = list_files("s3://data/in/lines.jsonl", any_suffix=False)
     assert before.now() == before.identity
     content = bucket.get_object(Bucket="data", Key="in/lines.jsonl")["Body"].read()

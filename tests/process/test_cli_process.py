@@ -1,4 +1,4 @@
-"""Each command given what it cannot use: code, cause, remedy, no traceback, nothing left over."""
+"""Commands with unusable input: error code, cause and remedy, no traceback, no files left behind."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fails(argv: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
-    """The error that a command ends with, after a look at what it prints for people."""
+    """The error that a command prints as JSON, after checking its plain output."""
     home = {"LIKEWISE_CONFIG_HOME": str(folder / "config"), "LIKEWISE_CACHE_HOME": str(folder / "cache")}
     for form in ([], ["--json"]):
         done = call(*argv, *form, cwd=folder, env=env | home)
@@ -44,7 +44,7 @@ def fails(argv: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "said"),
+    ("argv", "code", "text"),
     [
         (["score", "BUNDLE", "gone.csv", "-o", "out.csv"], "INPUT_NOT_FOUND", "gone.csv"),
         (["score", "BUNDLE", "rows.csv", "-o", "out.csv"], "INPUT_INVALID", "review"),
@@ -71,25 +71,27 @@ def fails(argv: list[str], folder: Path, env: dict[str, str]) -> dict[str, str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_wrong_input(store: Store, bundle: Path, folder: Path, argv: list[str], code: str, said: str) -> None:
+def test_invalid_input_is_reported(
+    store: Store, bundle: Path, folder: Path, argv: list[str], code: str, text: str
+) -> None:
     before = sorted(path.name for path in folder.iterdir())
     error = fails([str(bundle) if word == "BUNDLE" else word for word in argv], folder, store.env)
     assert error["code"] == code
-    assert said.replace("BUNDLE", str(bundle)) in error["cause"]
+    assert text.replace("BUNDLE", str(bundle)) in error["cause"]
     assert error["remedy"]
     assert sorted(p.name for p in folder.iterdir() if p.name not in ("cache", "config")) == before
 
 
-def test_an_unreachable_tracking_server(store: Store, folder: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # taken, and nothing listens
-        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+def test_unreachable_tracking_server_is_reported(store: Store, folder: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # reserves the port without listening
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
         error = fails(["bundle", "models:/m/1", "-o", "out"], folder, store.env | {"MLFLOW_TRACKING_URI": uri})
     assert error["code"] == "STORE_UNREACHABLE"
     assert uri in error["cause"]
 
 
-def test_a_taken_port(store: Store, bundle: Path, folder: Path) -> None:
+def test_port_in_use_is_reported(store: Store, bundle: Path, folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -99,7 +101,7 @@ def test_a_taken_port(store: Store, bundle: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["bundle", "score"])
-def test_no_space(store: Store, bundle: Path, folder: Path, tiny_disk: Path, command: str) -> None:
+def test_full_disk_is_reported(store: Store, bundle: Path, folder: Path, tiny_disk: Path, command: str) -> None:
     (folder / "many.csv").write_text("text\n" + "".join(f"{os.urandom(400).hex()}\n" for _ in range(3000)))
     argv = {
         "bundle": ["bundle", store.uri, "-o", str(tiny_disk / "out")],
@@ -112,27 +114,27 @@ def test_no_space(store: Store, bundle: Path, folder: Path, tiny_disk: Path, com
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_job_that_is_stopped(store: Store, bundle: Path, folder: Path, stop: signal.Signals) -> None:
+def test_interrupted_job_leaves_nothing(store: Store, bundle: Path, folder: Path, stop: signal.Signals) -> None:
     (folder / "many.csv").write_text("text\n" + "".join(f"{i} {'good ' * 200}\n" for i in range(20_000)))
     argv = [*LIKEWISE, "score", str(bundle), "many.csv", "-o", "out.csv", "--json"]
     job = subprocess.Popen(argv, cwd=folder, env=store.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while job.poll() is None and not list(folder.glob(".out.csv*")):
-        pass  # until it has begun to write
+        pass  # until it starts to write
     job.send_signal(stop)
-    out, told = job.communicate(timeout=60)
-    assert job.returncode == 130, told
+    out, err = job.communicate(timeout=60)
+    assert job.returncode == 130, err
     assert json.loads(out)["error"]["code"] == "INTERRUPTED"
-    assert "Traceback" not in told
+    assert "Traceback" not in err
     assert sorted(p.name for p in folder.iterdir()) == ["many.csv", "rows.csv"]
 
 
-def test_a_flipped_byte_in_a_bundle(store: Store, bundle: Path, folder: Path) -> None:
+def test_corrupted_bundle_is_reported(store: Store, bundle: Path, folder: Path) -> None:
     copy = folder / "copy"
     shutil.copytree(bundle, copy)
-    victim = next(copy.rglob("*.safetensors"))
-    data = bytearray(victim.read_bytes())
+    weights = next(copy.rglob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
-    victim.write_bytes(bytes(data))
+    weights.write_bytes(bytes(data))
     for argv in (
         ["inspect", str(copy)],
         ["serve", str(copy), "-p", "0"],
@@ -140,11 +142,11 @@ def test_a_flipped_byte_in_a_bundle(store: Store, bundle: Path, folder: Path) ->
     ):
         error = fails(argv, folder, store.env)
         assert error["code"] == "BUNDLE_TAMPERED"
-        assert victim.name in error["cause"]
+        assert weights.name in error["cause"]
 
 
-def test_a_uri_is_bundled_into_the_cache_and_found_there_again(folder: Path) -> None:
-    """A pipeline that needs neither trust nor torch, by the URI of its run, and by the registry's."""
+def test_model_uri_is_bundled_into_the_cache_once(folder: Path) -> None:
+    """Uses a pipeline that needs neither trust nor torch, by the URI of its run and by that of the registry."""
     env = environment() | {
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "LIKEWISE_CACHE_HOME": str(folder / "cache"),

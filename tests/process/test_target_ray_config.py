@@ -133,9 +133,9 @@ def test_command_writes_the_file_without_a_cluster(
 @pytest.mark.parametrize(
     ("words", "cause"),
     [
-        (("--to", "local", "--plan", "-o", "x.yaml"), "local has no file"),
-        (("--to", "ray", "-o", "x.yaml"), "does nothing"),
-        (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at goes with"),
+        (("--to", "local", "--plan", "-o", "x.yaml"), "local does not support deployment files"),
+        (("--to", "ray", "-o", "x.yaml"), "requires --plan"),
+        (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at requires"),
     ],
 )
 def test_invalid_use_of_file_flags_is_wrong_usage(

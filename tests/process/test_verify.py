@@ -1,4 +1,4 @@
-"""`likewise verify` over a deployment, a URL, batch jobs and plain MLflow, as its users run it."""
+"""`likewise verify` with a deployment, a URL, batch jobs and plain MLflow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a user who has nothing yet."""
+    """The environment of a new user."""
     folder = tmp_path_factory.mktemp("home")
     homes = {f"LIKEWISE_{name}_HOME": str(folder / name.lower()) for name in ("DATA", "CACHE", "CONFIG")}
     with pytest.MonkeyPatch.context() as patch:
@@ -54,73 +54,74 @@ def golden(tmp_path: Path) -> Path:
 
 
 def verified(home: Mapping[str, str], *words: object, code: int = 0) -> dict[str, Any]:
-    """What `likewise verify … --json` prints, ended with `code`."""
+    """The JSON output of `likewise verify … --json`, which must exit with `code`."""
     done = call("verify", *map(str, words), "--json", env=home)
     assert done.returncode == code, done.stderr[-3000:]
     return dict(json.loads(done.stdout))
 
 
-def test_every_place_agrees_and_refuses_the_same_row(
+def test_all_backends_agree_and_refuse_the_same_row(
     home: dict[str, str], models: dict[str, Path], one: tuple[str, Path], golden: Path
 ) -> None:
     address, token = one
-    places = ["one", "one@local", address, f"{address}/invocations", "local", "spark", "mlflow"]
-    against = [word for where in places for word in ("--against", where)]
+    backends = ["one", "one@local", address, f"{address}/invocations", "local", "spark", "mlflow"]
+    against = [word for where in backends for word in ("--against", where)]
     options = ["--golden", golden, "--token-file", token, "--trust", "--json"]
-    found = json.loads(likewise("verify", models["one"], *against, *options, env=home).stdout)  # Spark stays there
-    assert found["agrees"]
-    assert [place["where"] for place in found["places"]] == places
-    for place in found["places"]:
-        counts = {name: place[name] for name in ("rows", "same", "close", "differ", "refused")}
-        assert counts == {"rows": 4, "same": 4, "close": 0, "differ": 0, "refused": 1}, place
-        assert place["bundle"] == (None if place["where"] == "mlflow" else found["bundle"]), place
+    # in a separate process, so that Spark does not stay in this one
+    parity = json.loads(likewise("verify", models["one"], *against, *options, env=home).stdout)
+    assert parity["agrees"]
+    assert [each["where"] for each in parity["places"]] == backends
+    for each in parity["places"]:
+        counts = {name: each[name] for name in ("rows", "same", "close", "differ", "refused")}
+        assert counts == {"rows": 4, "same": 4, "close": 0, "differ": 0, "refused": 1}, each
+        assert each["bundle"] == (None if each["where"] == "mlflow" else parity["bundle"]), each
 
 
-def test_another_model_differs_and_is_exit_code_3(
+def test_different_model_exits_with_code_3(
     home: dict[str, str], models: dict[str, Path], one: tuple[str, Path], golden: Path
 ) -> None:
-    found = verified(home, models["two"], "--against", "one", "--golden", golden, "--trust", code=3)
-    (place,) = found["places"]
-    assert (found["agrees"], place["differ"], place["refused"]) == (False, 3, 1)
-    assert place["bundle"] != found["bundle"]
-    assert place["first"][0] == {"row": 0, "here": "two:FINE", "there": "one:FINE"}
-    said = call("verify", models["two"], "--against", "one", "--trust", "--golden", golden, env=home)
-    assert said.returncode == 3
-    assert said.stdout.split("\t")[:6] == ["one", "DIFFERS", place["bundle"][:19], "1", "0", "3"]
-    assert "one, row 0: one:FINE" in said.stderr
+    parity = verified(home, models["two"], "--against", "one", "--golden", golden, "--trust", code=3)
+    (backend,) = parity["places"]
+    assert (parity["agrees"], backend["differ"], backend["refused"]) == (False, 3, 1)
+    assert backend["bundle"] != parity["bundle"]
+    assert backend["first"][0] == {"row": 0, "here": "two:FINE", "there": "one:FINE"}
+    plain = call("verify", models["two"], "--against", "one", "--trust", "--golden", golden, env=home)
+    assert plain.returncode == 3
+    assert plain.stdout.split("\t")[:6] == ["one", "DIFFERS", backend["bundle"][:19], "1", "0", "3"]
+    assert "one, row 0: one:FINE" in plain.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "text"),
     [
         (["--against", "nobody"], "NOT_DEPLOYED", "nobody"),
         (["--against", "http://127.0.0.1:9"], "TARGET_UNAVAILABLE", "127.0.0.1:9"),
-        (["--against", "URL"], "DEPLOY_FAILED", "answered 401"),
+        (["--against", "URL"], "DEPLOY_FAILED", "responded with status 401"),
         (["--against", "one", "--golden", "gone.csv"], "INPUT_NOT_FOUND", "gone.csv"),
         (["--against", "URL", "--token-file", "gone"], "WRONG_USAGE", "gone"),
     ],
 )
-def test_what_is_no_difference_is_an_error(
+def test_failing_comparison_is_an_error(
     home: dict[str, str],
     models: dict[str, Path],
     one: tuple[str, Path],
     golden: Path,
     words: list[str],
     code: str,
-    told: str,
+    text: str,
 ) -> None:
-    given = [one[0] if word == "URL" else word for word in words]
-    given += [] if "--golden" in given else ["--golden", str(golden)]
-    error = verified(home, models["one"], *given, "--trust", code=2 if code == "WRONG_USAGE" else 1)["error"]
+    arguments = [one[0] if word == "URL" else word for word in words]
+    arguments += [] if "--golden" in arguments else ["--golden", str(golden)]
+    error = verified(home, models["one"], *arguments, "--trust", code=2 if code == "WRONG_USAGE" else 1)["error"]
     assert error["code"] == code
-    assert told in json.dumps(error)
+    assert text in json.dumps(error)
 
 
-def test_nobody_has_allowed_its_code(home: dict[str, str], models: dict[str, Path], golden: Path) -> None:
+def test_plain_mlflow_needs_trust(home: dict[str, str], models: dict[str, Path], golden: Path) -> None:
     error = verified(home, models["one"], "--against", "mlflow", "--golden", golden, code=1)["error"]
     assert error["code"] == "CODE_NOT_TRUSTED"
 
 
-def test_a_model_without_an_example_needs_a_golden_set(home: dict[str, str], models: dict[str, Path]) -> None:
+def test_model_without_example_needs_a_golden_set(home: dict[str, str], models: dict[str, Path]) -> None:
     error = verified(home, models["one"], "--against", "local", "--trust", code=2)["error"]
     assert "--golden" in error["remedy"]

@@ -1,4 +1,4 @@
-"""The command line, called in this process: for tests of what it does, where no process of its own is the point."""
+"""Runs the command line in the test's own process, for tests that do not need a separate one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def call(
     env: Mapping[str, str] | None = None,
     program: Callable[[], object] = main,
 ) -> subprocess.CompletedProcess[str]:
-    """`likewise WORDS` as a process would do it; env: all of its environment, or None for this process's own.
+    """Run `likewise WORDS` as if in a separate process.
 
-    program: another one, called in its place.
+    env: the whole environment, or None for that of this process. program: called instead of `likewise`.
     """
     command = ["likewise", *map(str, words)]
     out, err = _stream(), _stream()
-    with _as_it_was(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with _restored(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         sys.argv = command
         if cwd is not None:
             os.chdir(cwd)
@@ -36,14 +36,14 @@ def call(
         try:
             program()
             code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
+        except SystemExit as error:
+            code = int(error.code or 0)
     return subprocess.CompletedProcess(command, code, _text(out), _text(err))
 
 
 @contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """What a command changes of its process is changed back."""
+def _restored() -> Iterator[None]:
+    """Restore arguments, folder, environment and signal handlers of this process afterwards."""
     argv, folder, environment = sys.argv, Path.cwd(), dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,7 +1,7 @@
-"""What `likewise demo` makes, small: a fine-tuned model of 2 layers, the pipeline around it, and its bundle.
+"""The output of a small `likewise demo`: a fine-tuned model of 2 layers, the pipeline that uses it, and its bundle.
 
-It is made once a run, by the fixture `store`, and shared by all workers: models may be added to the store, and nothing
-in the folder is moved, renamed or written over.
+The fixture `store` creates it once per test run, and all workers share it: tests may add models to the store, but must
+not move, rename or overwrite files in the folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.support.processes import LIKEWISE
 
-ROWS = 60  # that it scores
+ROWS = 60  # number of rows that the demo scores
 TEXTS = [
     "This is the best movie we saw.",
     "What a movie!",
@@ -33,9 +33,9 @@ TEXTS = [
 
 @dataclass(frozen=True)
 class Store:
-    """The demo's folder, a local MLflow store with both models in it. facts: what the demo printed; log: its progress.
+    """The demo's folder with a local MLflow store of both models. facts: the demo's JSON output; log: its stderr.
 
-    env: for processes that shall find the store.
+    env: the environment for processes that use the store.
     """
 
     folder: Path
@@ -52,30 +52,30 @@ class Store:
 
     @property
     def uri(self) -> str:
-        """Of the pipeline."""
+        """The URI of the pipeline."""
         return str(self.facts["pipeline_uri"])
 
     @property
     def model_uri(self) -> str:
-        """Of the fine-tuned model."""
+        """The URI of the fine-tuned model."""
         return str(self.facts["finetuned_model_uri"])
 
     @property
     def bundle(self) -> Path:
-        """Of the pipeline, with compiled engines that are measured."""
+        """The bundle of the pipeline, with compiled and measured engines."""
         return self.folder / "bundle"
 
 
 def environment() -> dict[str, str]:
-    """This process's, without any tracking server, offline."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"HF_HUB_OFFLINE": "1"}
+    """This process's environment without the variables of MLflow, and offline for Hugging Face."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return variables | {"HF_HUB_OFFLINE": "1"}
 
 
 def run(
     arguments: Sequence[str], folder: Path, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A process that must succeed."""
+    """Run a process that must succeed."""
     done = subprocess.run(
         arguments, cwd=folder, env=dict(env or environment()), capture_output=True, text=True, timeout=900
     )
@@ -84,7 +84,7 @@ def run(
 
 
 def make_store(folder: Path) -> dict[str, Any]:
-    """`likewise demo` in the new folder `folder`, which becomes a user's own: what it printed, and its progress."""
+    """Run `likewise demo` in the new folder `folder`, as a new user; its JSON output and its stderr."""
     folder.mkdir()
     homes = {f"LIKEWISE_{name}_HOME": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
     command = [*LIKEWISE, "demo", "-o", "out", "--quick", "--rows", str(ROWS), "--json"]

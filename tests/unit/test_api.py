@@ -1,4 +1,4 @@
-"""A bundle that answers: whose trust, which engine, how often it is loaded, when it is closed."""
+"""The Python API's bundle: trust, choice of the engine, loading and closing it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return seal(bundle).path
 
 
-def test_a_trusted_call_opens_no_door_for_another(code: Path) -> None:
+def test_trust_applies_to_a_single_call(code: Path) -> None:
     frame = pd.DataFrame({"x": ["a"]})
     trusted = api.open_bundle(code, trust=True)
     assert trusted.predict(frame) == ["a"]
@@ -53,28 +53,28 @@ def test_a_trusted_call_opens_no_door_for_another(code: Path) -> None:
     trusted.close()
 
 
-def test_threads_load_one_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_calls_load_one_engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_engine, both, loads = api.open_engine, threading.Barrier(2), []
 
     def slowly(*args: Any, **kwargs: Any) -> Engine:
         loads.append(threading.get_ident())
         with suppress(threading.BrokenBarrierError):
-            both.wait(timeout=0.5)  # a second loader would meet the first here
+            both.wait(timeout=0.5)  # a second thread that loads would arrive here, too
         return open_engine(*args, **kwargs)
 
     monkeypatch.setattr(api, "open_engine", slowly)
-    bundle, frame, found = api.open_bundle(folder), pd.DataFrame({"text": TEXTS}), []
-    threads = [threading.Thread(target=lambda: found.append(bundle.predict(frame))) for _ in range(4)]
+    bundle, frame, results = api.open_bundle(folder), pd.DataFrame({"text": TEXTS}), []
+    threads = [threading.Thread(target=lambda: results.append(bundle.predict(frame))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(loads) == 1
-    assert len(found) == 4
+    assert len(results) == 4
     bundle.close()
 
 
-def test_the_engine_is_kept_until_it_is_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_stays_loaded_until_it_is_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, closed = [], []
     open_engine = api.open_engine
 
@@ -98,23 +98,24 @@ def test_the_engine_is_kept_until_it_is_closed(folder: Path, monkeypatch: pytest
     assert len(opened) == 2
 
 
-def test_no_rows_are_answered_as_mlflow_answers_them(folder: Path) -> None:
+def test_empty_input_gives_the_same_result_as_mlflow(folder: Path) -> None:
     bundle = api.open_bundle(folder)
-    theirs = PipelineModel({})
-    theirs._pipeline = Pipeline.from_declaration(bundle.manifest.pipeline or {}).open(bundle.resolve)
+    plain = PipelineModel({})
+    plain._pipeline = Pipeline.from_declaration(bundle.manifest.pipeline or {}).open(bundle.resolve)
     for frame in (pd.DataFrame({"text": []}, dtype=object), pd.DataFrame({"text": TEXTS}).iloc[:0]):
-        answer = bundle.predict(frame)  # of no rows, pandas guesses the type
-        pd.testing.assert_frame_equal(answer, theirs.predict(None, frame), check_dtype=False)
+        predictions = bundle.predict(frame)
+        # pandas guesses the types of columns without rows
+        pd.testing.assert_frame_equal(predictions, plain.predict(None, frame), check_dtype=False)
     some = pd.DataFrame({"text": TEXTS[:3]}, index=[7, 3, 5])
-    pd.testing.assert_frame_equal(bundle.predict(some), theirs.predict(None, some))
+    pd.testing.assert_frame_equal(bundle.predict(some), plain.predict(None, some))
 
 
-def test_no_rows_of_a_model_that_names_no_outputs_are_a_list(code: Path) -> None:
+def test_empty_input_of_a_model_without_named_outputs_gives_a_list(code: Path) -> None:
     with api.open_bundle(code, trust=True) as bundle:
         assert bundle.predict(pd.DataFrame({"x": []})) == []
 
 
-def test_an_engines_digest_is_of_its_weights_too(folder: Path, tmp_path: Path) -> None:
+def test_engine_digest_depends_on_the_weights(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "same")
     classifier_bundle(tmp_path / "other", seed=2)
     one, same, other = (api.open_bundle(path) for path in (folder, tmp_path / "same", tmp_path / "other"))

@@ -1,4 +1,4 @@
-"""What an INPUT may name: files, folders, globs, compressed text; several files are one job."""
+"""INPUT of batch jobs: files, folders, globs, compressed text, and several files in one job."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUFFIXES = ["csv", "jsonl", "parquet"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Data files in folders, and files that are none."""
+    """Data files in folders, and other files."""
     data = tmp_path / "data"
     for name in ("b.csv", "a.csv", "sub/c.csv", "_tmp/d.csv", ".git/e.csv", "_SUCCESS", ".a.csv.crc", "notes.txt"):
         (data / name).parent.mkdir(parents=True, exist_ok=True)
@@ -32,13 +32,13 @@ def shorts(source: str) -> list[str]:
     return [file.short for file in list_files(source, any_suffix=False)]
 
 
-def test_a_folder_is_its_data_files_by_name(folder: Path) -> None:
+def test_folder_lists_data_files_by_name(folder: Path) -> None:
     assert shorts(str(folder)) == ["a.csv", "b.csv", "sub/c.csv"]
     assert [f.short for f in list_files(str(folder), any_suffix=True)] == ["a.csv", "b.csv", "notes.txt", "sub/c.csv"]
 
 
 @pytest.mark.parametrize(
-    ("pattern", "found"),
+    ("pattern", "expected"),
     [
         ("*.csv", ["a.csv", "b.csv"]),
         ("[b-z].csv", ["b.csv"]),
@@ -50,16 +50,16 @@ def test_a_folder_is_its_data_files_by_name(folder: Path) -> None:
         ("_tmp/_*", []),
     ],
 )
-def test_globs_find_what_the_shell_finds(folder: Path, pattern: str, found: list[str]) -> None:
-    if found:
-        assert shorts(f"{folder}/{pattern}") == found
+def test_globs_match_as_in_a_shell(folder: Path, pattern: str, expected: list[str]) -> None:
+    if expected:
+        assert shorts(f"{folder}/{pattern}") == expected
     else:
-        with pytest.raises(InputNotFound, match="names no data file"):
+        with pytest.raises(InputNotFound, match="matches no data file"):
             shorts(f"{folder}/{pattern}")
 
 
 @pytest.mark.parametrize(
-    ("key", "pattern", "finds"),
+    ("key", "pattern", "matches"),
     [
         ("a/b.csv", "a/*.csv", True),
         ("a/x/b.csv", "a/*.csv", False),
@@ -71,18 +71,18 @@ def test_globs_find_what_the_shell_finds(folder: Path, pattern: str, found: list
         ("a", "a/b", False),
     ],
 )
-def test_keys_are_matched_name_by_name(key: str, pattern: str, finds: bool) -> None:
-    assert _matches(key.split("/"), pattern.split("/")) is finds
+def test_keys_are_matched_part_by_part(key: str, pattern: str, matches: bool) -> None:
+    assert _matches(key.split("/"), pattern.split("/")) is matches
 
 
-def test_a_file_whose_name_looks_like_a_glob(tmp_path: Path) -> None:
+def test_existing_file_with_glob_characters_in_its_name(tmp_path: Path) -> None:
     write(tmp_path / "a[1].csv", texts(["x"]))
     assert shorts(str(tmp_path / "a[1].csv")) == ["a[1].csv"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("out", SUFFIXES)
-def test_several_files_are_one_job(tmp_path: Path, suffix: str, out: str) -> None:
+def test_several_files_are_scored_as_one_job(tmp_path: Path, suffix: str, out: str) -> None:
     (tmp_path / "in").mkdir()
     for name in ("2", "1", "3"):
         write(tmp_path / f"in/{name}.{suffix}", [{"n": f"{name}.{n}", "text": f"t{name}{n}"} for n in range(30)])
@@ -95,14 +95,14 @@ def test_several_files_are_one_job(tmp_path: Path, suffix: str, out: str) -> Non
     seen = []
     report = run_job(tmp_path / "in", tmp_path / f"out.{out}", refuse, window=7, progress=seen.append)
     assert (report.rows_in, report.rows_ok) == (90, 89)
-    wanted = [f"{name}.{n}" for name in "123" for n in range(30) if (name, n) != ("2", 0)]
-    assert [row["n"] for row in read(tmp_path / f"out.{out}")] == wanted
+    expected = [f"{name}.{n}" for name in "123" for n in range(30) if (name, n) != ("2", 0)]
+    assert [row["n"] for row in read(tmp_path / f"out.{out}")] == expected
     assert [(row["file"], row["row"]) for row in quarantined(tmp_path / f"out.{out}")] == [(f"2.{suffix}", 1)]
     assert seen[-1].fraction == 1.0
     assert [a.fraction for a in seen] == sorted(a.fraction for a in seen)
 
 
-def test_columns_may_stand_in_another_order(tmp_path: Path) -> None:
+def test_columns_may_have_another_order(tmp_path: Path) -> None:
     for suffix in ("csv", "parquet"):
         write(tmp_path / f"1.{suffix}", [{"n": "1", "text": "a"}])
         write(tmp_path / f"2.{suffix}", [{"text": "b", "n": "2"}])
@@ -113,7 +113,7 @@ def test_columns_may_stand_in_another_order(tmp_path: Path) -> None:
         ]
 
 
-def test_json_lines_may_have_other_columns_but_need_the_models(tmp_path: Path) -> None:
+def test_json_lines_files_may_differ_in_columns_the_model_does_not_need(tmp_path: Path) -> None:
     write(tmp_path / "1.jsonl", [{"text": "a", "n": 1}])
     write(tmp_path / "2.jsonl", [{"text": "b", "m": 2.5}])
     run_job(tmp_path / "?.jsonl", tmp_path / "out.parquet")
@@ -126,13 +126,15 @@ def test_json_lines_may_have_other_columns_but_need_the_models(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("second", "rows", "cause"),
     [
-        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n` and .*1\.csv has none"),
-        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text` and .*2\.csv has none"),
+        ("2.csv", [{"text": "b", "n": "2"}], r"2\.csv has a column `n`, but .*1\.csv does not"),
+        ("2.csv", [{"n": "2"}], r"1\.csv has a column `text`, but .*2\.csv does not"),
         ("2.jsonl", [{"text": "b"}], r"1\.csv is csv and .*2\.jsonl is jsonl"),
         ("2.csv", [{"text": "b", "predictions": "2"}], r"2\.csv already has a column `predictions`"),
     ],
 )
-def test_files_of_two_kinds_are_no_job(tmp_path: Path, second: str, rows: list[dict[str, object]], cause: str) -> None:
+def test_incompatible_files_are_rejected(
+    tmp_path: Path, second: str, rows: list[dict[str, object]], cause: str
+) -> None:
     (tmp_path / "in").mkdir()
     write(tmp_path / "in/1.csv", texts(["a"]))
     write(tmp_path / "in" / second, rows)
@@ -140,14 +142,14 @@ def test_files_of_two_kinds_are_no_job(tmp_path: Path, second: str, rows: list[d
         run_job(tmp_path / "in", tmp_path / "out")
 
 
-def test_parquet_files_of_two_types_are_no_job(tmp_path: Path) -> None:
+def test_parquet_files_with_different_types_are_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"text": ["a"], "n": ["1"]}), tmp_path / "2.parquet")
-    with pytest.raises(InputInvalid, match=r"`n` is int64 in .*1\.parquet and string in .*2\.parquet"):
+    with pytest.raises(InputInvalid, match=r"`n` is int64 in .*1\.parquet, but string in .*2\.parquet"):
         run_job(tmp_path / "*.parquet", tmp_path / "out")
 
 
-def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
+def test_parquet_with_duplicate_column_is_rejected(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
     pq.write_table(table, tmp_path / "in.parquet")
     with pytest.raises(InputInvalid, match="two columns are named 'text'"):
@@ -155,7 +157,7 @@ def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_compressed_text(tmp_path: Path, suffix: str) -> None:
+def test_gzip_input_gives_the_same_output(tmp_path: Path, suffix: str) -> None:
     plain = write(tmp_path / f"in.{suffix}", texts(f"text {n}" for n in range(500)))
     packed = tmp_path / f"zipped.{suffix}.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
@@ -169,18 +171,18 @@ def test_compressed_text(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("cut", [5, 200])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_compressed_text_that_is_not_whole(tmp_path: Path, suffix: str, cut: int) -> None:
+def test_incomplete_gzip_file_is_rejected(tmp_path: Path, suffix: str, cut: int) -> None:
     plain = write(tmp_path / f"in.{suffix}", texts(f"text {n}" for n in range(500)))
     (tmp_path / f"cut.{suffix}.gz").write_bytes(gzip.compress(plain.read_bytes())[:cut])
     (tmp_path / f"none.{suffix}.gz").write_bytes(plain.read_bytes())
     for name in ("cut", "none"):
-        with pytest.raises(InputInvalid, match="not whole as gzip"):
+        with pytest.raises(InputInvalid, match="not a complete gzip file"):
             run_job(tmp_path / f"{name}.{suffix}.gz", tmp_path / "out")
 
 
-def test_parquet_is_not_compressed_again(tmp_path: Path) -> None:
+def test_gzipped_parquet_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "in.parquet.gz").write_bytes(b"x")
-    with pytest.raises(WrongUsage, match="names no format"):
+    with pytest.raises(WrongUsage, match="unknown file format"):
         run_job(tmp_path / "in.parquet.gz", tmp_path / "out")
 
 
@@ -188,7 +190,7 @@ def test_parquet_is_not_compressed_again(tmp_path: Path) -> None:
     ("source", "error"),
     [("no.csv", InputNotFound), ("no/*.csv", InputNotFound), ("", InputNotFound), ("/dev/null", InputNotFound)],
 )
-def test_what_is_not_there(tmp_path: Path, source: str, error: type[LikewiseError]) -> None:
+def test_missing_input_is_reported(tmp_path: Path, source: str, error: type[LikewiseError]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(error) as caught:
         run_job(tmp_path / (source or "empty"), tmp_path / "out")
@@ -196,13 +198,13 @@ def test_what_is_not_there(tmp_path: Path, source: str, error: type[LikewiseErro
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3:///key", "s3://KEY:SECRET@bucket/key"])
-def test_addresses_that_name_no_bucket(tmp_path: Path, address: str) -> None:
+def test_invalid_s3_addresses_are_rejected(tmp_path: Path, address: str) -> None:
     with pytest.raises(WrongUsage) as caught:
         run_job(address, tmp_path / "out")
     assert "SECRET" not in caught.value.cause
 
 
-def test_no_credential_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_removed_from_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     with pytest.raises(FileNotFoundError, match="signed with …, refused"), plain_errors():
         raise FileNotFoundError("signed with hush, refused")

@@ -1,4 +1,4 @@
-"""Output whole or absent, inputs refused with a remedy."""
+"""Output of batch jobs: complete or absent; invalid inputs and options are rejected with a remedy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.batch.scoring import (
 
 from likewise.batch import ScoreOptions, local, score
 from likewise.batch.job import ScoreJob
-from likewise.batch.layout import refused
+from likewise.batch.layout import write_errors
 from likewise.batch.runners import GROUP, RUNNERS, runner
 from likewise.batch.score_options import parse_columns, parse_conf
 from likewise.core.engine import EngineSpec
@@ -53,13 +53,13 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_an_existing_output_is_refused_unless_restarted(tmp_path: Path, source: Path, output: str) -> None:
+def test_existing_output_is_replaced_only_with_restart(tmp_path: Path, source: Path, output: str) -> None:
     run_job(source, tmp_path / output)
     before = names(tmp_path)
     with pytest.raises(OutputRefused, match="exists") as caught:
-        run_job(source, tmp_path / output, answer=lambda _: "new")
+        run_job(source, tmp_path / output, predict=lambda _: "new")
     assert "--restart" in caught.value.remedy
-    run_job(source, tmp_path / output, answer=lambda _: "new", restart=True)
+    run_job(source, tmp_path / output, predict=lambda _: "new", restart=True)
     data = tmp_path / output
     rows = read(data / "part-00000.csv" if data.is_dir() else data)
     assert {row["predictions"] for row in rows} == {"new"}
@@ -68,7 +68,7 @@ def test_an_existing_output_is_refused_unless_restarted(tmp_path: Path, source: 
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("restart", [False, True])
-def test_ctrl_c_before_the_first_chunk_is_done_leaves_nothing(
+def test_ctrl_c_before_the_first_chunk_is_complete_leaves_nothing(
     tmp_path: Path, source: Path, output: str, restart: bool
 ) -> None:
     if restart:
@@ -81,14 +81,14 @@ def test_ctrl_c_before_the_first_chunk_is_done_leaves_nothing(
         return upper(row)
 
     with pytest.raises(Interrupted) as caught:
-        run_job(source, tmp_path / output, answer=stop, restart=restart)
+        run_job(source, tmp_path / output, predict=stop, restart=restart)
     assert "after 0 rows" in caught.value.cause
     assert "same command" in caught.value.remedy
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_a_failing_last_rename_leaves_the_old_output(
+def test_failing_rename_keeps_the_old_output(
     tmp_path: Path, source: Path, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_job(source, tmp_path / output)
@@ -104,11 +104,11 @@ def test_a_failing_last_rename_leaves_the_old_output(
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr(Path, "replace", rename)
     with pytest.raises(OutputRefused, match=r"Input/output error.*50 rows are done"):
-        run_job(source, data, answer=lambda _: "new", restart=True)
+        run_job(source, data, predict=lambda _: "new", restart=True)
     assert ({path: path.read_bytes() for path in data.rglob("*")} if data.is_dir() else data.read_bytes()) == before
     monkeypatch.undo()
     engine = FunctionEngine(upper)
-    assert run_job(source, data, engine=engine).rows_ok == 50  # goes on, and replaces as it was told before
+    assert run_job(source, data, engine=engine).rows_ok == 50  # resumes, and replaces the output as requested before
     assert engine.windows == []
     rows = read(data / "part-00000.csv" if data.is_dir() else data)
     assert {row["predictions"] for row in rows} == {"new"}
@@ -116,7 +116,9 @@ def test_a_failing_last_rename_leaves_the_old_output(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_without_pyarrow_the_extra_is_named(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_names_the_extra_to_install(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write(tmp_path / f"in.{suffix}", texts(["a"]))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
@@ -126,22 +128,22 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, suffix: str, monkeyp
     assert names(tmp_path) == {f"in.{suffix}"}
 
 
-def test_what_is_not_ours_is_never_replaced(tmp_path: Path, source: Path) -> None:
+def test_other_files_are_never_replaced(tmp_path: Path, source: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.txt").write_text("years of work")
-    for output, cause in (("home", "other things in it"), ("in.csv", "the input itself")):
+    for output, cause in (("home", "contains other files"), ("in.csv", "the input itself")):
         with pytest.raises(OutputRefused, match=cause):
             run_job(source, tmp_path / output, restart=True)
     assert (tmp_path / "home/thesis.txt").exists()
 
 
-def test_an_empty_folder_is_filled(tmp_path: Path, source: Path) -> None:
+def test_empty_output_folder_is_used(tmp_path: Path, source: Path) -> None:
     (tmp_path / "out").mkdir()
     run_job(source, tmp_path / "out")
     assert names(tmp_path) == {"in.csv", "out"}
 
 
-def test_two_jobs_on_one_output(tmp_path: Path, source: Path) -> None:
+def test_second_job_on_the_same_output_is_refused(tmp_path: Path, source: Path) -> None:
     staging = tmp_path / ".out.likewise-staging"
     staging.mkdir()
     other = os.open(staging, os.O_RDONLY)
@@ -155,13 +157,13 @@ def test_two_jobs_on_one_output(tmp_path: Path, source: Path) -> None:
     assert names(tmp_path) == {"in.csv", "out"}
 
 
-def test_a_missing_parent_names_the_remedy(tmp_path: Path, source: Path) -> None:
+def test_missing_parent_folder_is_reported(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputRefused) as caught:
         run_job(source, tmp_path / "no/out.csv")
     assert caught.value.remedy == f"mkdir -p {tmp_path / 'no'}"
 
 
-def test_an_output_folder_that_vanishes(tmp_path: Path, source: Path) -> None:
+def test_output_folder_deleted_during_the_job_is_reported(tmp_path: Path, source: Path) -> None:
     (tmp_path / "gone").mkdir()
 
     def vanish(row: Row) -> object:
@@ -169,12 +171,12 @@ def test_an_output_folder_that_vanishes(tmp_path: Path, source: Path) -> None:
         return upper(row)
 
     with pytest.raises(OutputRefused, match="No such file"):
-        run_job(source, tmp_path / "gone/out.csv", answer=vanish)
+        run_job(source, tmp_path / "gone/out.csv", predict=vanish)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO])
-def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None:
-    with pytest.raises(OutputRefused, match=os.strerror(number)) as caught, refused(tmp_path):
+def test_operating_system_errors_get_a_remedy(tmp_path: Path, number: int) -> None:
+    with pytest.raises(OutputRefused, match=os.strerror(number)) as caught, write_errors(tmp_path):
         raise OSError(number, "x")
     assert caught.value.remedy
 
@@ -183,7 +185,7 @@ def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None
     ("name", "content", "error", "cause", "remedy"),
     [
         ("none.csv", None, InputNotFound, "No such file", "check the path"),
-        ("in.xlsx", b"x", WrongUsage, "names no format", "--input-format"),
+        ("in.xlsx", b"x", WrongUsage, "unknown file format", "--input-format"),
         ("in.csv", b"", InputInvalid, "no header", "column names"),
         ("in.csv", b"review,stars\na,5\n", InputInvalid, "no column `text`", "--column review=text"),
         ("in.csv", b"Text,stars\na,5\n", InputInvalid, "no column `text`", "--column Text=text"),
@@ -198,7 +200,7 @@ def test_what_the_system_says_gets_a_remedy(tmp_path: Path, number: int) -> None
     ],
 )
 @pytest.mark.parametrize("output", ["out", "out.parquet"])
-def test_inputs_that_are_refused(
+def test_invalid_inputs_are_rejected(
     tmp_path: Path, output: str, name: str, content: bytes | None, error: type[LikewiseError], cause: str, remedy: str
 ) -> None:
     if content is not None:
@@ -210,33 +212,35 @@ def test_inputs_that_are_refused(
     assert names(tmp_path) == before
 
 
-def test_a_field_without_end_costs_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_field_affects_only_its_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("likewise.batch.formats.csv_lines.FIELD_LIMIT", 100)
     (tmp_path / "in.csv").write_text('text\na\n"' + "x\n" * 200 + "y" * 101 + "\nlast\n")
     report = run_job(tmp_path / "in.csv", tmp_path / "out.csv", window=7)
     assert [row["text"] for row in read(tmp_path / "out.csv")] == ["a", *["x"] * 199, "last"]
     assert (report.rows_in, report.rows_quarantined) == (203, 2)
-    for row, line, held in zip(quarantined(tmp_path / "out.csv"), (3, 203), ('"x', "y" * 101), strict=True):
+    for row, line, text in zip(quarantined(tmp_path / "out.csv"), (3, 203), ('"x', "y" * 101), strict=True):
         assert f"begins on line {line} has a field of more than 100 characters" in row["cause"]
-        assert json.loads(row["columns"]) == {"": held}
+        assert json.loads(row["columns"]) == {"": text}
 
 
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize(
     ("source", "output", "cause"),
     [
-        ("OUT/mine.csv", "OUT", "holds the input"),
-        ("OUT/deep/mine.csv", "OUT", "holds the input"),
+        ("OUT/mine.csv", "OUT", "contains the input"),
+        ("OUT/deep/mine.csv", "OUT", "contains the input"),
         ("z.csv.quarantine.parquet", "z.csv", "is the input itself"),
         ("z.csv.likewise.json", "z.csv", "is the input itself"),
         ("z.csv", "z.csv", "is the input itself"),
-        ("in.csv", "thesis.csv", "no job wrote it"),
-        ("in.csv", "y.csv", "no job wrote it"),
-        ("in.csv", "w.csv", "no job wrote it"),
-        ("in.csv", "mixed", "other things in it"),
+        ("in.csv", "thesis.csv", "was not written by a job"),
+        ("in.csv", "y.csv", "was not written by a job"),
+        ("in.csv", "w.csv", "was not written by a job"),
+        ("in.csv", "mixed", "contains other files"),
     ],
 )
-def test_nothing_foreign_is_replaced(tmp_path: Path, source: str, output: str, cause: str, restart: bool) -> None:
+def test_inputs_and_foreign_files_are_not_replaced(
+    tmp_path: Path, source: str, output: str, cause: str, restart: bool
+) -> None:
     run_job(write(tmp_path / "first.csv", texts(["a"])), tmp_path / "OUT")
     run_job(tmp_path / "first.csv", tmp_path / "mixed")
     (tmp_path / "OUT/deep").mkdir()
@@ -249,7 +253,7 @@ def test_nothing_foreign_is_replaced(tmp_path: Path, source: str, output: str, c
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_ctrl_c_while_the_engine_loads(tmp_path: Path, source: Path) -> None:
+def test_ctrl_c_while_the_engine_loads_leaves_nothing(tmp_path: Path, source: Path) -> None:
     class Loading(FunctionEngine):
         @property
         def spec(self) -> EngineSpec:
@@ -264,7 +268,9 @@ def test_ctrl_c_while_the_engine_loads(tmp_path: Path, source: Path) -> None:
     assert names(tmp_path) == {"in.csv"}
 
 
-def test_ctrl_c_while_the_staging_folder_is_made(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_the_staging_folder_is_created_leaves_nothing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -274,7 +280,7 @@ def test_ctrl_c_while_the_staging_folder_is_made(tmp_path: Path, source: Path, m
     assert names(tmp_path) == {"in.csv"}
 
 
-def test_a_damaged_parquet_file_stops_the_job(tmp_path: Path) -> None:
+def test_damaged_parquet_file_fails_the_job(tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", texts(f"text {n}" for n in range(5000)))
     data = bytearray(source.read_bytes())
     data[20:2000] = b"\xaa" * 1980
@@ -287,13 +293,15 @@ def test_a_damaged_parquet_file_stops_the_job(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "cause"), [({"nope": "text"}, "no column `nope`"), ({"text": "txet"}, "the model has no column `txet`")]
 )
-def test_mappings_that_name_nothing(tmp_path: Path, source: Path, column: dict[str, str], cause: str) -> None:
+def test_mapping_of_unknown_columns_is_rejected(
+    tmp_path: Path, source: Path, column: dict[str, str], cause: str
+) -> None:
     with pytest.raises(InputInvalid, match=cause) as caught:
         run_job(source, tmp_path / "out", column=column, signature=TEXT)
     assert "--column text=" in caught.value.remedy
 
 
-def test_an_unnamed_input_refuses_to_choose_among_columns(tmp_path: Path) -> None:
+def test_unnamed_model_input_needs_a_mapping_with_several_columns(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", [{"a": "1", "b": "2"}])
     unnamed = UNSIGNED.parse({"inputs": [{"type": "string"}]})
     with pytest.raises(InputInvalid, match="one unnamed value"):
@@ -312,31 +320,31 @@ def test_an_unnamed_input_refuses_to_choose_among_columns(tmp_path: Path) -> Non
         {"column": {"a": "x", "b": "x"}},
     ],
 )
-def test_options_that_mean_nothing(options: dict[str, object]) -> None:
+def test_invalid_options_are_rejected(options: dict[str, object]) -> None:
     with pytest.raises(WrongUsage):
         ScoreOptions(**options)
 
 
-def test_a_format_against_the_name_is_refused(tmp_path: Path, source: Path) -> None:
+def test_format_that_contradicts_the_file_name_is_rejected(tmp_path: Path, source: Path) -> None:
     with pytest.raises(WrongUsage, match=r"out\.csv is csv, not parquet"):
         run_job(source, tmp_path / "out.csv", format="parquet")
     run_job(source, tmp_path / "out", format="parquet")
     assert (tmp_path / "out/part-00000.parquet").exists()
 
 
-def test_the_input_format_overrides_the_suffix(tmp_path: Path) -> None:
+def test_input_format_overrides_the_suffix(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("text\na\n")
     assert run_job(tmp_path / "in.txt", tmp_path / "out", input_format="csv").rows_ok == 1
 
 
-def test_column_pairs() -> None:
+def test_column_pairs_are_parsed() -> None:
     assert parse_columns(["review=text", "a=b=c"]) == {"review": "text", "a=b": "c"}
     for wrong in (["text"], ["=text"], ["a="], ["a=b", "a=c"]):
         with pytest.raises(WrongUsage):
             parse_columns(wrong)
 
 
-def test_runners_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runners_are_looked_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner("local") is local.run
     assert RUNNERS["spark"] == "likewise.targets.spark.runner:run"
     with pytest.raises(WrongUsage, match="dask") as caught:
@@ -347,7 +355,7 @@ def test_runners_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner("dask") is local.run
 
 
-def test_a_runner_gets_the_job_and_never_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runner_gets_the_job_without_loading_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ScoreJob] = []
     monkeypatch.setitem(RUNNERS, "spy", f"{__name__}:spy")
     monkeypatch.setattr(f"{__name__}.spy", seen.append, raising=False)
@@ -359,24 +367,24 @@ def test_a_runner_gets_the_job_and_never_the_engine(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("options", [{"master": "local[*]"}, {"runner_conf": {"spark.x": "1"}}])
-def test_the_local_runner_refuses_what_is_sparks(tmp_path: Path, source: Path, options: dict[str, object]) -> None:
+def test_local_runner_rejects_spark_options(tmp_path: Path, source: Path, options: dict[str, object]) -> None:
     with pytest.raises(WrongUsage, match="local runner"):
         run_job(source, tmp_path / "out", **options)
     assert names(tmp_path) == {"in.csv"}
 
 
 @pytest.mark.parametrize("output", ["s3://bucket/out", "s3://bucket/out.csv", Path("s3://bucket/out"), "gs://b/o"])
-def test_an_address_as_output_is_refused(source: Path, output: str) -> None:
-    with pytest.raises(OutputRefused, match="folders of this machine"):
+def test_url_as_output_is_rejected(source: Path, output: str) -> None:
+    with pytest.raises(OutputRefused, match="local folders only"):
         run_job(source, output)
 
 
-def test_a_compressed_output_is_refused(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(WrongUsage, match="not compressed"):
+def test_compressed_output_is_rejected(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(WrongUsage, match="compressed output is not supported"):
         run_job(source, tmp_path / "out.csv.gz")
 
 
-def test_conf_pairs() -> None:
+def test_conf_pairs_are_parsed() -> None:
     assert parse_conf(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):
         with pytest.raises(WrongUsage):

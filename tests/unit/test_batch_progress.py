@@ -1,4 +1,4 @@
-"""What people see of a job: on a terminal a bar, elsewhere plain lines on stderr."""
+"""The progress display of a job: a bar on a terminal, otherwise plain lines on stderr."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ START = Progress(rows=1000, total=None, fraction=0.1, tokens=9, seconds=2.0, res
 LATER = Progress(rows=4000, total=None, fraction=0.4, tokens=90, seconds=5.0, duplicates=1200, resumed=900)
 
 
-def test_rate_and_time_left_are_of_this_run() -> None:
-    assert describe(START, START) == "1,000 rows, 50 rows/s, 900 done before"
+def test_rate_and_time_left_refer_to_this_run() -> None:
+    assert describe(START, START) == "1,000 rows, 50 rows/s, 900 from earlier runs"
     # 0.3 of the input in 3 s, so 0.6 takes 6
-    assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 repeated, 900 done before, 0:00:06 left"
+    assert describe(LATER, START) == "4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs, 0:00:06 left"
 
 
-def test_what_the_runner_says_of_itself_is_shown() -> None:
-    said = describe(replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks"), START)
-    assert said == "4,000 rows, 620 rows/s, 900 done before, 2 executors, 3 of 12 tasks, 0:00:06 left"
+def test_runner_status_is_shown() -> None:
+    text = describe(replace(LATER, duplicates=0, status="2 executors, 3 of 12 tasks"), START)
+    assert text == "4,000 rows, 620 rows/s, 900 from earlier runs, 2 executors, 3 of 12 tasks, 0:00:06 left"
 
 
-def test_the_total_is_told_where_it_is_known() -> None:
-    stand = Progress(rows=5, total=10, fraction=0.5, tokens=1, seconds=0.0)
-    assert describe(stand, stand) == "5/10 rows, 0 rows/s"
+def test_known_total_is_shown() -> None:
+    half = Progress(rows=5, total=10, fraction=0.5, tokens=1, seconds=0.0)
+    assert describe(half, half) == "5/10 rows, 0 rows/s"
 
 
-def test_a_pipe_gets_a_plain_line_now_and_then(
+def test_pipe_gets_a_plain_line_at_intervals(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -41,17 +41,17 @@ def test_a_pipe_gets_a_plain_line_now_and_then(
         for second in range(25):
             now[0] = float(second)
             shown.show(LATER)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == "in.csv: 40.0%, 4,000 rows, 620 rows/s, 1,200 repeated, 900 done before\n" * 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "in.csv: 40.0%, 4,000 rows, 620 rows/s, 1,200 duplicates, 900 from earlier runs\n" * 2
 
 
-def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_gets_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=200)
     monkeypatch.setattr(progress, "err", screen)
     with JobProgress("in.csv") as shown:
         shown.show(START)
         shown.show(LATER)
-    said = screen.file.getvalue()  # type: ignore[attr-defined]
-    assert "40%" in said
-    assert "0:00:06 left" in said
+    output = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert "40%" in output
+    assert "0:00:06 left" in output

@@ -1,4 +1,4 @@
-"""Rows that fail alone: counted, explained, and without harm to their neighbours."""
+"""The quarantine: failing rows are counted and explained, and do not affect other rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ BAD = frozenset(range(37, ROWS, 100))  # one row in a hundred
 SUFFIXES = ["csv", "jsonl", "parquet"]
 
 
-def raises_on_poison(row: Row) -> object:
-    if "poison" in str(row.get("text")):
-        raise ZeroDivisionError("poison")
+def fails_on_marker(row: Row) -> object:
+    if "fail" in str(row.get("text")):
+        raise ZeroDivisionError("fail")
     return upper(row)
 
 
 def with_bad(path: Path, text: bytes | None) -> Path:
-    """ROWS rows, the BAD ones with `text`, as raw bytes in the format of the suffix."""
+    """Write ROWS rows, the BAD ones with `text`, as raw bytes in the format of the suffix."""
     values = [text if n in BAD else b"fine %d" % n for n in range(ROWS)]
     if path.suffix == ".parquet":
         array = pa.array(values, pa.binary())
@@ -42,29 +42,29 @@ def with_bad(path: Path, text: bytes | None) -> Path:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
-    ("text", "answered", "cause"),
+    ("text", "valid", "cause"),
     [
         (None, False, "the text is null"),
         (b"caf\xe9 \xff", False, "is not valid Unicode: byte 0xe9"),
         (b"lone \xed\xa0\x80", False, "is not valid Unicode"),
-        (b"poison", False, "ZeroDivisionError: poison"),
+        (b"fail", False, "ZeroDivisionError: fail"),
         (b"x" * 1_000_000, True, ""),
         (b"nul \x00 in it", True, ""),
     ],
     ids=["null", "invalid UTF-8", "lone surrogate", "raises", "1 MB", "NUL"],
 )
-def test_bad_rows_harm_no_neighbour(
-    tmp_path: Path, suffix: str, text: bytes | None, answered: bool, cause: str
+def test_bad_rows_do_not_affect_other_rows(
+    tmp_path: Path, suffix: str, text: bytes | None, valid: bool, cause: str
 ) -> None:
     if suffix == "csv" and text is None:
-        answered = True  # a CSV has no null: an empty field of a string column is the empty string
+        valid = True  # CSV has no null: an empty field of a string column is the empty string
     if suffix == "jsonl" and text == b"nul \x00 in it":
         text = b"nul \\u0000 in it"  # as JSON writes it
     if suffix == "jsonl" and text == b"lone \xed\xa0\x80":
         text = b"lone \\ud800"
     source = with_bad(tmp_path / f"in.{suffix}", text)
-    report = run_job(source, tmp_path / f"out.{suffix}", answer=raises_on_poison, budget=4096)
-    failed = set() if answered else BAD
+    report = run_job(source, tmp_path / f"out.{suffix}", predict=fails_on_marker, budget=4096)
+    failed = set() if valid else BAD
     rows = read(tmp_path / f"out.{suffix}")
     assert [int(row["n"]) for row in rows] == [n for n in range(ROWS) if n not in failed]
     assert all(row["predictions"] == f"<{row['text']}>".upper() for row in rows)
@@ -88,7 +88,7 @@ def test_lone_surrogates_are_quarantined(tmp_path: Path) -> None:
     assert json.loads(first["columns"]) == {"text": "a\ud800b"}
 
 
-def test_the_quarantine_says_which_row_and_holds_its_bytes(tmp_path: Path) -> None:
+def test_quarantine_has_position_and_bytes_of_each_row(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(b'n,text\n1,"two\nlines"\n\n2,caf\xe9\n3,a,b\n4,"q"x\n5,fine\n6,"open')
     run_job(source, tmp_path / "out")
@@ -99,15 +99,15 @@ def test_the_quarantine_says_which_row_and_holds_its_bytes(tmp_path: Path) -> No
         ("in.csv", 4, 7, "INPUT_INVALID"),
         ("in.csv", 6, 9, "INPUT_INVALID"),
     ]
-    held: Mapping[str, str] = json.loads(bad[0]["columns"])
-    assert held["text"].encode(errors="surrogateescape") == b"caf\xe9"
+    columns: Mapping[str, str] = json.loads(bad[0]["columns"])
+    assert columns["text"].encode(errors="surrogateescape") == b"caf\xe9"
     assert json.loads(bad[1]["columns"]) == {"n": "3", "text": "a", "": ["b"]}
-    assert "3 fields where the header has 2" in bad[1]["cause"]
+    assert "3 fields, but the header has 2" in bad[1]["cause"]
     assert [json.loads(row["columns"]) for row in bad[2:]] == [{"": '4,"q"x'}, {"": '6,"open'}]
     assert [row["n"] for row in read(tmp_path / "out/part-00000.csv")] == ["1", "5"]
 
 
-def test_an_open_quote_costs_its_own_line_only(tmp_path: Path) -> None:
+def test_unclosed_quote_affects_only_its_own_line(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'text\r\nok1\r\n"open quote\r\nrow3\r\n\r\n"two\nlines"\r\nrow5\r\n"open')
     report = run_job(tmp_path / "in.csv", tmp_path / "out.csv", window=2)
     assert [row["text"] for row in read(tmp_path / "out.csv")] == ["ok1", "row3", "two\nlines", "row5"]
@@ -119,7 +119,9 @@ def test_an_open_quote_costs_its_own_line_only(tmp_path: Path) -> None:
     ]
 
 
-def test_bad_json_lines_are_quarantined_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_json_lines_are_quarantined_with_line_and_row_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("likewise.batch.formats.json_lines.FIRST_ROWS", 2)
     source = tmp_path / "in.jsonl"
     lines = [
@@ -144,7 +146,7 @@ def test_bad_json_lines_are_quarantined_with_their_number(tmp_path: Path, monkey
     assert report.rows_in == report.rows_ok + report.rows_quarantined == 7
 
 
-def test_a_failing_prepare_is_isolated_too(tmp_path: Path) -> None:
+def test_rows_that_fail_in_prepare_are_isolated(tmp_path: Path) -> None:
     class Picky(FunctionEngine):
         def prepare(self, items):  # type: ignore[no-untyped-def]
             if any(item.get("text") == "t7" for item in items):
@@ -156,28 +158,28 @@ def test_a_failing_prepare_is_isolated_too(tmp_path: Path) -> None:
     assert "no sevens" in quarantined(tmp_path / "out.csv")[0]["cause"]
 
 
-def test_refusals_of_the_engine_keep_their_own_words(tmp_path: Path) -> None:
+def test_errors_of_the_engine_keep_code_cause_and_remedy(tmp_path: Path) -> None:
     def refuse(row: Row) -> object:
         raise InputInvalid("too sad", remedy="cheer up")
 
     source = write(tmp_path / "in.csv", texts(["a"]))
-    assert run_job(source, tmp_path / "out.csv", answer=refuse).rows_ok == 0
+    assert run_job(source, tmp_path / "out.csv", predict=refuse).rows_ok == 0
     bad = quarantined(tmp_path / "out.csv")[0]
     assert (bad["code"], bad["cause"], bad["remedy"]) == ("INPUT_INVALID", "too sad", "cheer up")
 
 
-def test_a_model_that_fails_on_everything_fails_the_job(tmp_path: Path) -> None:
+def test_model_that_fails_on_all_rows_fails_the_job(tmp_path: Path) -> None:
     def broken(row: Row) -> object:
         raise RuntimeError("no weights")
 
     source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(150)))
     with pytest.raises(ModelFailed, match="no weights"):
-        run_job(source, tmp_path / "out.csv", answer=broken)
+        run_job(source, tmp_path / "out.csv", predict=broken)
     assert names(tmp_path) == {"in.csv"}
 
 
 @pytest.mark.parametrize(("percent", "fails"), [(0, True), (0.9, True), (1, False), (100, False)])
-def test_too_many_quarantined_fails_and_keeps_everything(tmp_path: Path, percent: float, fails: bool) -> None:
+def test_too_many_quarantined_rows_fail_the_job_after_writing(tmp_path: Path, percent: float, fails: bool) -> None:
     source = with_bad(tmp_path / "in.jsonl", None)
     if fails:
         with pytest.raises(TooManyQuarantined, match="10 of 1000 rows"):
@@ -188,7 +190,7 @@ def test_too_many_quarantined_fails_and_keeps_everything(tmp_path: Path, percent
     assert len(read(tmp_path / "out/part-00000.jsonl")) == 990
 
 
-def test_parquet_with_bad_text_in_nested_and_unused_columns(tmp_path: Path) -> None:
+def test_invalid_text_in_nested_and_unused_parquet_columns(tmp_path: Path) -> None:
     raw = pa.array([b"ok", b"\xff", b"ok"], pa.binary())
     bad = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
     table = pa.table({"text": ["a", "b", "c"], "s": pa.StructArray.from_arrays([bad], ["inner"])})
@@ -205,14 +207,14 @@ def test_binary_text_is_decoded_for_a_string_column(tmp_path: Path) -> None:
     assert report.rows_quarantined == 1
 
 
-def test_a_date_outside_pythons_calendar_is_quarantined(tmp_path: Path) -> None:
+def test_date_outside_the_range_of_python_is_quarantined(tmp_path: Path) -> None:
     dates = pa.array([0, 10_000_000], pa.date32())
     pq.write_table(pa.table({"text": ["a", "b"], "day": dates}), tmp_path / "in.parquet")
     report = run_job(tmp_path / "in.parquet", tmp_path / "out.parquet", signature=UNSIGNED)
     assert (report.rows_ok, report.rows_quarantined) == (1, 1)
 
 
-def test_an_exception_of_the_model_is_told_from_a_refusal(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.csv", texts(["poison", "b"]))
-    run_job(source, tmp_path / "out.csv", answer=raises_on_poison)
+def test_exceptions_of_the_model_have_their_own_code(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", texts(["fail", "b"]))
+    run_job(source, tmp_path / "out.csv", predict=fails_on_marker)
     assert quarantined(tmp_path / "out.csv")[0]["code"] == ModelRaised.code

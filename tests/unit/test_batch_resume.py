@@ -1,4 +1,4 @@
-"""A job that was stopped goes on where it was, and ends as if nothing had happened."""
+"""Interrupted jobs resume where they stopped and give the same output as uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WINDOW = 20
 
 @dataclass
 class Stopping:
-    """Answers until it has met `at` rows, then stops as Ctrl-C does; refuses some rows. seen: the rows it met."""
+    """A model that is interrupted like by Ctrl-C after `at` rows, and fails on some rows. seen: the rows it got."""
 
     at: int | None = None
     seen: list[str] = field(default_factory=list)
@@ -46,25 +46,25 @@ class Stopping:
 
 
 def everything(output: Path) -> dict[str, object]:
-    """All files of an output by their name; the manifest without its seconds."""
+    """All files of an output by name; the manifest without its seconds."""
     paths = [*output.iterdir()] if output.is_dir() else [*output.parent.glob(f"{output.name}*")]
-    found: dict[str, object] = {}
+    files: dict[str, object] = {}
     for path in paths:
         data = path.read_bytes()
         name = path.name.replace(output.name, "out")
-        found[name] = data if not name.endswith(".json") else {**json.loads(data), "seconds": 0}
-    return found
+        files[name] = data if not name.endswith(".json") else {**json.loads(data), "seconds": 0}
+    return files
 
 
 def make(path: Path, rows: int = ROWS) -> Path:
-    """Rows of which some repeat over windows, and some are refused."""
+    """Write rows of which some repeat in other windows, and some fail."""
     return write(
         path, [{"n": str(n), "text": f"t{n % 30 if n % 3 else n}{' bad' * (n % 37 == 5)}"} for n in range(rows)]
     )
 
 
 def until_done(source: Path, output: Path, stops: Sequence[int], **more: object) -> tuple[JobReport, list[Stopping]]:
-    """The job with one stop after another, and then to its end."""
+    """Run a job that is interrupted at each of `stops`, and then to its end."""
     engines = [Stopping(at) for at in stops]
     for engine in engines:
         try:
@@ -85,10 +85,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_same_bytes_whatever_the_stops(inputs: Path, suffix: str, output: str) -> None:
+def test_interrupted_jobs_give_the_same_bytes(inputs: Path, suffix: str, output: str) -> None:
     small = pytest.MonkeyPatch()
     small.setattr("likewise.batch.sinks.PART_BYTES", 1500)
-    small.setattr("likewise.batch.result_cache.LIMIT", 60 * 215)  # less than the distinct rows: some are forgotten
+    small.setattr("likewise.batch.result_cache.LIMIT", 60 * 215)  # fewer than the distinct rows, so some are evicted
 
     @settings(max_examples=5, deadline=None)
     @given(stops=st.lists(st.integers(0, 120), min_size=1, max_size=4))
@@ -109,7 +109,7 @@ def test_the_same_bytes_whatever_the_stops(inputs: Path, suffix: str, output: st
         small.undo()
 
 
-def test_finished_chunks_are_not_scored_again(tmp_path: Path) -> None:
+def test_completed_chunks_are_not_scored_again(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(ROWS)))
     prepared: list[str] = []
 
@@ -122,12 +122,12 @@ def test_finished_chunks_are_not_scored_again(tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         run_job(source, tmp_path / "out", first, window=WINDOW)
     assert caught.value.cause == "stopped; 200 rows are done"
-    assert caught.value.remedy == "run the same command again to go on"
+    assert caught.value.remedy == "run the same command again to resume"
     assert names(tmp_path) == {"in.csv", ".out.likewise-staging"}
     progress: list[tuple[int, int]] = []
     run_job(
         source, tmp_path / "out", engine=Counting(second), window=WINDOW,
-        progress=lambda stand: progress.append((stand.rows, stand.resumed)),
+        progress=lambda each: progress.append((each.rows, each.resumed)),
     )  # fmt: skip
     assert second.seen == prepared == [f"t{n}" for n in range(200, ROWS)]
     assert progress[-1] == (ROWS, 200)
@@ -140,7 +140,7 @@ LINES = st.sampled_from([b"1,plain", b'2,"a, ""b"""', b'3,"two\nlines"', b'4,"op
 
 @given(st.lists(LINES, max_size=40), st.integers(1, 7), st.integers(0, 12), st.sampled_from(SUFFIXES))
 @settings(max_examples=60, deadline=None)
-def test_chunks_that_are_only_counted_are_those_that_were_read(
+def test_skipped_chunks_have_the_same_boundaries_as_read_chunks(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], rows: int, past: int, suffix: str
 ) -> None:
     folder = tmp_path_factory.mktemp("in")
@@ -161,7 +161,7 @@ def test_chunks_that_are_only_counted_are_those_that_were_read(
     ]
 
 
-def test_restart_starts_anew(tmp_path: Path) -> None:
+def test_restart_starts_from_the_beginning(tmp_path: Path) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
@@ -170,7 +170,7 @@ def test_restart_starts_anew(tmp_path: Path) -> None:
     assert "t0" in engine.seen
 
 
-def test_a_replacing_job_that_was_stopped_goes_on_without_restart(tmp_path: Path) -> None:
+def test_interrupted_replacing_job_resumes_without_restart(tmp_path: Path) -> None:
     source = make(tmp_path / "in.csv")
     run_job(source, tmp_path / "out", lambda _: "old")
     with pytest.raises(Interrupted) as caught:
@@ -186,15 +186,15 @@ def test_a_replacing_job_that_was_stopped_goes_on_without_restart(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"window": 30}, "--window was 20 and is 30"),
-        ({"budget": 7}, "--budget was null and is 7"),
-        ({"column": {"n": "text"}}, '--column was {} and is {"n": "text"}'),
-        ({"format": "jsonl"}, "the output's format was csv and is jsonl"),
-        ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is test/bf16"),
-        ({"engine": {"digest": "sha256:9"}}, "what the engine was compiled from was sha256:0 and is sha256:9"),
+        ({"window": 30}, "--window was 20 and is now 30"),
+        ({"budget": 7}, "--budget was null and is now 7"),
+        ({"column": {"n": "text"}}, '--column was {} and is now {"n": "text"}'),
+        ({"format": "jsonl"}, "the output's format was csv and is now jsonl"),
+        ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is now test/bf16"),
+        ({"engine": {"digest": "sha256:9"}}, "what the engine was compiled from was sha256:0 and is now sha256:9"),
     ],
 )
-def test_another_job_is_not_gone_on_with(tmp_path: Path, change: dict[str, object], cause: str) -> None:
+def test_different_job_is_not_resumed(tmp_path: Path, change: dict[str, object], cause: str) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
@@ -210,7 +210,7 @@ def test_another_job_is_not_gone_on_with(tmp_path: Path, change: dict[str, objec
     run_job(source, tmp_path / "out", window=WINDOW)
 
 
-def test_an_input_that_changed_since_is_another_job(tmp_path: Path) -> None:
+def test_job_with_changed_input_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     make(tmp_path / "in/a.csv", 200)
     b = make(tmp_path / "in/b.csv", 200)
@@ -226,31 +226,31 @@ def test_an_input_that_changed_since_is_another_job(tmp_path: Path) -> None:
     make(b, 201)
     assert "b.csv has changed since" in refused()
     b.rename(tmp_path / "in/c.csv")
-    assert "this one has not" in refused()
+    assert "the new input does not" in refused()
     make(b, 200)
     os.utime(b, ns=(times, times))
-    assert "c.csv, this one has" in refused()
+    assert "c.csv, the new input does" in refused()
     (tmp_path / "in/c.csv").unlink()
     assert run_job(tmp_path / "in", tmp_path / "out", window=WINDOW).rows_in == 400
 
 
 @pytest.mark.parametrize("change", ["written to", "removed"])
-def test_an_input_that_changes_while_it_is_read(tmp_path: Path, change: str) -> None:
+def test_input_that_changes_while_it_is_read_fails_the_job(tmp_path: Path, change: str) -> None:
     source = make(tmp_path / "in.csv")
 
-    def answer(row: Row) -> object:
+    def predict(row: Row) -> object:
         if row.get("text") == "t45":
             source.unlink() if change == "removed" else source.write_text("text\nother\n")
         return upper(row)
 
     with pytest.raises(InputInvalid, match="while it was read") as caught:
-        run_job(source, tmp_path / "out", answer, window=WINDOW)
+        run_job(source, tmp_path / "out", predict, window=WINDOW)
     assert "nothing writes" in caught.value.remedy
-    assert names(tmp_path) <= {"in.csv"}  # what was done is worth nothing
+    assert names(tmp_path) <= {"in.csv"}  # the results are not valid
 
 
 @pytest.mark.parametrize("tail", [b'{"rows": 30', b"\x00\x00\x00\n", b'{"rows": 3', b'[1]\n{"rows": 30}\n'])
-def test_a_torn_line_of_the_journal_is_dropped(tmp_path: Path, tail: bytes) -> None:
+def test_incomplete_line_of_the_journal_is_dropped(tmp_path: Path, tail: bytes) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
@@ -259,14 +259,14 @@ def test_a_torn_line_of_the_journal_is_dropped(tmp_path: Path, tail: bytes) -> N
         stream.write(tail)
     for path in (tmp_path / ".out.likewise-staging/output/part-00000.csv", journal.with_name("quarantine.jsonl")):
         with path.open("ab") as stream:
-            stream.write(b"half a ro")  # what had been written when the job was killed
+            stream.write(b"half a ro")  # written just before the job was killed
     (journal.with_name("output") / "part-00001.csv").write_bytes(b"text\n")
     run_job(source, tmp_path / "out", Stopping(), window=WINDOW)
     run_job(source, tmp_path / "whole", Stopping(), window=WINDOW)
     assert everything(tmp_path / "out") == everything(tmp_path / "whole")
 
 
-def test_a_journal_without_a_whole_line_is_no_job(tmp_path: Path) -> None:
+def test_journal_without_a_complete_line_is_ignored(tmp_path: Path) -> None:
     source = make(tmp_path / "in.csv")
     staging = tmp_path / ".out.likewise-staging"
     staging.mkdir()
@@ -276,20 +276,20 @@ def test_a_journal_without_a_whole_line_is_no_job(tmp_path: Path) -> None:
     assert "t0" in engine.seen
 
 
-def test_a_damaged_staging_folder_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_damaged_staging_folder_is_not_resumed(tmp_path: Path) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
     part = tmp_path / ".out.likewise-staging/output/part-00000.csv"
     part.write_bytes(part.read_bytes()[:10])
-    with pytest.raises(OutputRefused, match="is damaged") as caught:
+    with pytest.raises(OutputRefused, match="are damaged") as caught:
         run_job(source, tmp_path / "out", window=WINDOW)
-    assert caught.value.remedy == "--restart"
+    assert caught.value.remedy.startswith("use --restart")
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-@pytest.mark.parametrize("step", ["quarantine.write_parquet", "sinks.sync", "place.Layout.publish"])
-def test_a_job_that_ends_between_its_last_chunk_and_its_output(
+@pytest.mark.parametrize("step", ["quarantine.write_parquet", "sinks.sync", "layout.Layout.publish"])
+def test_job_interrupted_while_publishing_can_be_resumed(
     tmp_path: Path, output: str, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(tmp_path / "in.csv")
@@ -309,7 +309,7 @@ def test_a_job_that_ends_between_its_last_chunk_and_its_output(
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_what_a_job_killed_after_its_last_rename_leaves_is_cleared(tmp_path: Path, output: str) -> None:
+def test_staging_folder_of_a_published_job_is_removed(tmp_path: Path, output: str) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / output, Stopping(at=60), window=WINDOW)
@@ -317,7 +317,7 @@ def test_what_a_job_killed_after_its_last_rename_leaves_is_cleared(tmp_path: Pat
     shutil.copytree(staging, tmp_path / "copy")
     run_job(source, tmp_path / output, window=WINDOW)
     (tmp_path / "copy").rename(staging)
-    shutil.rmtree(staging / "output")  # it has become the output
+    shutil.rmtree(staging / "output")  # it was renamed to the output
     for part in staging.glob("part-*"):
         part.unlink()
     with pytest.raises(OutputRefused, match="exists"):
@@ -325,7 +325,7 @@ def test_what_a_job_killed_after_its_last_rename_leaves_is_cleared(tmp_path: Pat
     assert not staging.exists()
 
 
-def test_an_engine_that_does_not_load_harms_no_stopped_job(tmp_path: Path) -> None:
+def test_engine_that_fails_to_load_keeps_the_interrupted_job(tmp_path: Path) -> None:
     source = make(tmp_path / "in.csv")
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out", Stopping(at=60), window=WINDOW)
@@ -347,18 +347,20 @@ def test_an_engine_that_does_not_load_harms_no_stopped_job(tmp_path: Path) -> No
     assert "t0" not in engine.seen
 
 
-def test_seconds_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_are_summed_over_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("likewise.batch.local.time.monotonic", lambda: now[0])
     source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(100)))
 
-    def answer(row: Row) -> object:
+    def predict(row: Row) -> object:
         now[0] += 1
         if now[0] == 50:
             raise KeyboardInterrupt
         return upper(row)
 
     with pytest.raises(Interrupted):
-        run_job(source, tmp_path / "out", answer, window=WINDOW)
+        run_job(source, tmp_path / "out", predict, window=WINDOW)
     now[0] = 1000
-    assert run_job(source, tmp_path / "out", answer, window=WINDOW).seconds == 100  # the third chunk's nine are lost
+    assert (
+        run_job(source, tmp_path / "out", predict, window=WINDOW).seconds == 100
+    )  # the nine rows of the third chunk are scored again

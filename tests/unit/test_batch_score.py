@@ -1,4 +1,4 @@
-"""What a job writes: rows, predictions, counts, progress."""
+"""The output of a job: rows, predictions, counts, progress."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_rows_stay_in_order_with_their_predictions(tmp_path: Path, suffix: str, 
     }
 
 
-def test_a_folder_holds_parts_manifest_and_quarantine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_contains_parts_manifest_and_quarantine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("likewise.batch.sinks.PART_BYTES", 2000)
     source = write(tmp_path / "in.csv", texts(f"text {n}" for n in range(300)))
     report = run_job(source, tmp_path / "out", window=50)
@@ -56,7 +56,7 @@ def test_a_folder_holds_parts_manifest_and_quarantine(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_input_without_rows_gives_an_output_without_rows(tmp_path: Path, suffix: str) -> None:
+def test_input_without_rows_gives_output_without_rows(tmp_path: Path, suffix: str) -> None:
     source = tmp_path / f"in.{suffix}"
     if suffix == "parquet":
         pq.write_table(pa.table({"text": pa.array([], pa.string())}), source)
@@ -67,17 +67,17 @@ def test_an_input_without_rows_gives_an_output_without_rows(tmp_path: Path, suff
     assert read(tmp_path / f"out/part-00000.{suffix}") == []
 
 
-def test_nothing_of_a_csv_is_guessed(tmp_path: Path) -> None:
+def test_csv_types_are_not_inferred(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_bytes(b'\xef\xbb\xbfzip,text,when,n\r\n00123,"",2020-01-01,NA\r\n\r\n1e5,007,"a ""b""\nc",null\r\n')
-    run_job(source, tmp_path / "out.jsonl", answer=lambda row: {"text": repr(row.get("text"))})
+    run_job(source, tmp_path / "out.jsonl", predict=lambda row: {"text": repr(row.get("text"))})
     assert read(tmp_path / "out.jsonl") == [
         {"zip": "00123", "text": "", "when": "2020-01-01", "n": "NA", "predictions": "''"},
         {"zip": "1e5", "text": "007", "when": 'a "b"\nc', "n": "null", "predictions": "'007'"},
     ]
 
 
-def test_the_signature_types_a_csv(tmp_path: Path) -> None:
+def test_csv_is_cast_to_the_signature(tmp_path: Path) -> None:
     kinds = {"s": "string", "n": "long", "x": "double", "b": "boolean", "t": "datetime", "o": "array"}
     signature = Signature.parse({"inputs": [{"name": name, "type": kind} for name, kind in kinds.items()]})
     seen: list[Row] = []
@@ -86,7 +86,7 @@ def test_the_signature_types_a_csv(tmp_path: Path) -> None:
         {"s": "", "n": "1.5", "x": "", "b": "no", "t": "", "o": ""},
     ]
     source = write(tmp_path / "in.csv", rows)
-    report = run_job(source, tmp_path / "out.csv", answer=lambda row: seen.append(row) or 1, signature=signature)
+    report = run_job(source, tmp_path / "out.csv", predict=lambda row: seen.append(row) or 1, signature=signature)
     assert seen == [Row(tuple(kinds), ("05", 5, 1000.0, True, datetime(2020, 1, 2, 3, 4, 5), [1, 2]))]
     assert report.rows_quarantined == 1
     assert quarantined(tmp_path / "out.csv")[0]["cause"] == (
@@ -94,7 +94,7 @@ def test_the_signature_types_a_csv(tmp_path: Path) -> None:
     )
 
 
-def test_json_lines_go_through_as_they_are(tmp_path: Path) -> None:
+def test_json_lines_are_copied_unchanged(tmp_path: Path) -> None:
     lines = [
         '{"text":"a","big":123456789012345678901234567890,"x":1.10,"n":{"k":[1,null]}}',
         '  {"x": 1E400, "text" : "\\u00e9", "x": 2 }  ',
@@ -107,7 +107,7 @@ def test_json_lines_go_through_as_they_are(tmp_path: Path) -> None:
     ]
 
 
-def test_json_lines_get_one_type_a_column_in_parquet(tmp_path: Path) -> None:
+def test_json_lines_get_one_type_per_column_in_parquet(tmp_path: Path) -> None:
     rows = [
         {"text": "a", "i": 1, "f": 1, "m": "x", "big": 1 << 70, "nest": {"k": 1}},
         {"text": "b", "i": 2, "f": 2.5, "m": 3, "late": True},
@@ -120,7 +120,7 @@ def test_json_lines_get_one_type_a_column_in_parquet(tmp_path: Path) -> None:
     assert (second["i"], second["f"], second["m"], second["late"], second["nest"]) == (2, 2.5, "3", True, None)
 
 
-def test_parquet_types_go_through_as_they_are(tmp_path: Path) -> None:
+def test_parquet_types_are_copied_unchanged(tmp_path: Path) -> None:
     table = pa.table(
         {
             "text": pa.array(["a", "b", None, "d"]).dictionary_encode(),
@@ -138,7 +138,7 @@ def test_parquet_types_go_through_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "outputs", "cell", "native"),
+    ("prediction", "outputs", "cell", "native"),
     [
         ({"text": "t"}, [{"name": "text", "type": "string"}], "t", "t"),
         ({"text": "t"}, None, "t", "t"),
@@ -157,32 +157,34 @@ def test_parquet_types_go_through_as_they_are(tmp_path: Path) -> None:
         ({"k": 1}, [{"type": "map", "values": {"type": "long"}}], '{"k": 1}', {"k": 1}),
     ],
 )
-def test_the_shape_of_predictions(tmp_path: Path, answer: object, outputs: object, cell: str, native: object) -> None:
-    native = answer if native is ... else native
+def test_predictions_in_each_format(
+    tmp_path: Path, prediction: object, outputs: object, cell: str, native: object
+) -> None:
+    native = prediction if native is ... else native
     signature = Signature.parse({"outputs": outputs})
     source = write(tmp_path / "in.csv", texts(["x"]))
     for suffix, expected in (("csv", cell), ("jsonl", native), ("parquet", native)):
         output = tmp_path / f"out.{suffix}"
-        run_job(source, output, answer=lambda _: answer, signature=signature)
-        if suffix == "parquet" and answer is not None and (outputs is None or outputs[0]["type"] == "map"):
-            expected = cell  # no type is declared that a column could have
+        run_job(source, output, predict=lambda _: prediction, signature=signature)
+        if suffix == "parquet" and prediction is not None and (outputs is None or outputs[0]["type"] == "map"):
+            expected = cell  # the signature declares no type that a Parquet column could have
         assert read(output) == [{"text": "x", "predictions": expected}]
 
 
-def test_nan_is_null_in_json_and_itself_elsewhere(tmp_path: Path) -> None:
+def test_nan_is_null_in_json_and_unchanged_in_other_formats(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", texts(["x"]))
     for suffix in SUFFIXES:
-        run_job(source, tmp_path / f"out.{suffix}", answer=lambda _: math.nan, signature=NUMBER)
+        run_job(source, tmp_path / f"out.{suffix}", predict=lambda _: math.nan, signature=NUMBER)
     assert read(tmp_path / "out.jsonl")[0]["predictions"] is None
     assert math.isnan(float(read(tmp_path / "out.csv")[0]["predictions"]))
     assert math.isnan(read(tmp_path / "out.parquet")[0]["predictions"])
 
 
-def test_a_prediction_that_the_format_cannot_hold_is_quarantined_alone(tmp_path: Path) -> None:
-    answers = {"0": 1, "1": "one", "2": 2, "3": 3}
-    source = write(tmp_path / "in.jsonl", texts(answers))
+def test_prediction_that_the_format_cannot_represent_is_quarantined(tmp_path: Path) -> None:
+    predictions = {"0": 1, "1": "one", "2": 2, "3": 3}
+    source = write(tmp_path / "in.jsonl", texts(predictions))
     longs = Signature.parse({"outputs": [{"type": "long"}]})
-    run_job(source, tmp_path / "out.parquet", lambda row: answers[row.values[0]], signature=longs, window=1)
+    run_job(source, tmp_path / "out.parquet", lambda row: predictions[row.values[0]], signature=longs, window=1)
     assert [row["predictions"] for row in read(tmp_path / "out.parquet")] == [1, 2, 3]
     assert "does not fit the column's type int64" in quarantined(tmp_path / "out.parquet")[0]["cause"]
     for suffix in ("csv", "jsonl"):
@@ -190,28 +192,30 @@ def test_a_prediction_that_the_format_cannot_hold_is_quarantined_alone(tmp_path:
         assert (report.rows_ok, report.rows_quarantined) == (3, 1)
 
 
-ANSWERS: dict[str, list[object]] = {
+PREDICTIONS: dict[str, list[object]] = {
     "numbers": [0, 1, 2, 3, 4.75, 5],
     "records": [{"l": "a", "m": 1}, {"l": "b", "m": 2}, {"l": "c", "m": 3, "why": "z"}, {"l": 1}],
     "kinds": [True, False, True, True, 7, "seven", None, [1]],
 }
 
 
-@pytest.mark.parametrize("answers", ANSWERS.values(), ids=ANSWERS)
-def test_undeclared_predictions_are_neither_cut_nor_lost(tmp_path: Path, answers: list[object]) -> None:
-    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(answers))))
+@pytest.mark.parametrize("predictions", PREDICTIONS.values(), ids=PREDICTIONS)
+def test_undeclared_predictions_are_not_truncated(tmp_path: Path, predictions: list[object]) -> None:
+    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(predictions))))
     output = tmp_path / "out.parquet"
-    report = run_job(source, output, lambda row: {**row_of(answers, row)}, signature=Signature(TEXT.inputs), window=2)
+    report = run_job(
+        source, output, lambda row: {**row_of(predictions, row)}, signature=Signature(TEXT.inputs), window=2
+    )
     assert report.rows_quarantined == 0
     written = [row["predictions"] for row in read(output)]
-    wanted = [a["l"] if isinstance(a, dict) and len(a) == 1 else a for a in answers]
-    assert written == [a if isinstance(a, str) or a is None else json.dumps(a) for a in wanted]
+    expected = [a["l"] if isinstance(a, dict) and len(a) == 1 else a for a in predictions]
+    assert written == [a if isinstance(a, str) or a is None else json.dumps(a) for a in expected]
 
 
-def row_of(answers: list[object], row: Row) -> dict[str, object]:
-    """The row's answer in a record, as a frame's row comes."""
-    answer = answers[int(str(row.get("text")))]
-    return answer if isinstance(answer, dict) else {"p": answer}
+def row_of(predictions: list[object], row: Row) -> dict[str, object]:
+    """The row's prediction as a record, as models return the rows of a DataFrame."""
+    prediction = predictions[int(str(row.get("text")))]
+    return prediction if isinstance(prediction, dict) else {"p": prediction}
 
 
 DECLARED: list[tuple[list[dict[str, object]], list[object], list[object]]] = [
@@ -228,21 +232,21 @@ DECLARED: list[tuple[list[dict[str, object]], list[object], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("outputs", "answers", "held"), DECLARED, ids=lambda value: str(value)[:30])
-def test_a_declared_type_holds_a_prediction_exactly_or_not_at_all(
-    tmp_path: Path, outputs: list[dict[str, object]], answers: list[object], held: list[object]
+@pytest.mark.parametrize(("outputs", "predictions", "kept"), DECLARED, ids=lambda value: str(value)[:30])
+def test_predictions_that_do_not_fit_the_declared_type_are_quarantined(
+    tmp_path: Path, outputs: list[dict[str, object]], predictions: list[object], kept: list[object]
 ) -> None:
-    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(answers))))
+    source = write(tmp_path / "in.parquet", texts(str(n) for n in range(len(predictions))))
     output = tmp_path / "out.parquet"
     signature = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "outputs": outputs})
-    report = run_job(source, output, lambda row: answers[int(row.get("text"))], signature=signature, window=2)
+    report = run_job(source, output, lambda row: predictions[int(row.get("text"))], signature=signature, window=2)
     written = [row["predictions"] for row in read(output)]
-    assert written == held
-    assert [type(value) for value in written] == [type(value) for value in held]
-    assert report.rows_quarantined == len(answers) - len(held)
+    assert written == kept
+    assert [type(value) for value in written] == [type(value) for value in kept]
+    assert report.rows_quarantined == len(predictions) - len(kept)
 
 
-def test_the_clock_starts_when_the_engine_has_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_do_not_include_loading_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("likewise.batch.local.time.monotonic", lambda: now[0])
 
@@ -255,13 +259,13 @@ def test_the_clock_starts_when_the_engine_has_loaded(tmp_path: Path, monkeypatch
         assert run_job(source, tmp_path / f"out-{budget}", engine=LazyEngine(load), budget=budget).seconds == 0
 
 
-def test_a_column_is_renamed_for_the_model_only(tmp_path: Path) -> None:
+def test_column_mapping_does_not_rename_output_columns(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", [{"review": "a", "text": "not this"}])
     run_job(source, tmp_path / "out.csv", column={"review": "text"})
     assert read(tmp_path / "out.csv") == [{"review": "a", "text": "not this", "predictions": "<A>"}]
 
 
-def test_without_a_signature_the_model_gets_every_column(tmp_path: Path) -> None:
+def test_model_without_signature_gets_all_columns(tmp_path: Path) -> None:
     seen: list[Row] = []
     source = write(tmp_path / "in.csv", [{"a": "1", "b": "2"}])
     run_job(source, tmp_path / "o.csv", lambda row: seen.append(row) or 0, signature=UNSIGNED, column={"a": "x"})
@@ -269,7 +273,7 @@ def test_without_a_signature_the_model_gets_every_column(tmp_path: Path) -> None
     assert seen == [Row(("x", "b"), ("1", "2")), Row(("b",), ("1",))]
 
 
-def test_json_lines_bring_what_json_has_no_type_for_as_text(tmp_path: Path) -> None:
+def test_json_lines_text_is_cast_to_types_that_json_lacks(tmp_path: Path) -> None:
     seen: list[Row] = []
     signature = Signature.parse({"inputs": [{"name": "t", "type": "datetime"}, {"name": "b", "type": "binary"}]})
     source = write(tmp_path / "in.jsonl", [{"t": "2020-01-02", "b": "AP8="}, {"t": "2020-01-02", "b": "not base64"}])
@@ -278,7 +282,7 @@ def test_json_lines_bring_what_json_has_no_type_for_as_text(tmp_path: Path) -> N
     assert report.rows_quarantined == 1
 
 
-def test_an_unnamed_input_takes_the_only_column(tmp_path: Path) -> None:
+def test_unnamed_model_input_takes_the_only_column(tmp_path: Path) -> None:
     seen: list[Row] = []
     tensor = {"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}
     source = write(tmp_path / "in.csv", [{"v": "[1.0, 2.0]"}])
@@ -288,13 +292,13 @@ def test_an_unnamed_input_takes_the_only_column(tmp_path: Path) -> None:
     assert seen == [Row(None, ([1.0, 2.0],))]
 
 
-def test_an_optional_column_may_be_missing(tmp_path: Path) -> None:
+def test_optional_column_may_be_missing(tmp_path: Path) -> None:
     inputs = [{"name": "text", "type": "string"}, {"name": "hint", "type": "string", "required": False}]
     source = write(tmp_path / "in.csv", texts(["a"]))
     assert run_job(source, tmp_path / "o.csv", signature=Signature.parse({"inputs": inputs})).rows_ok == 1
 
 
-def test_equal_rows_are_scored_once_where_the_engine_is_pure(tmp_path: Path) -> None:
+def test_equal_rows_are_scored_once_if_the_engine_is_pure(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", [{"n": str(n), "text": f"t{n % 3}"} for n in range(30)])
     for pure, scored in ((True, 3), (False, 30)):
         engine = FunctionEngine(lambda row: {"text": row.get("text")}, pure=pure)
@@ -303,7 +307,7 @@ def test_equal_rows_are_scored_once_where_the_engine_is_pure(tmp_path: Path) -> 
         assert [row["predictions"] for row in read(tmp_path / f"out-{pure}.csv")] == [f"t{n % 3}" for n in range(30)]
 
 
-def test_windows_keep_the_budget(tmp_path: Path) -> None:
+def test_batches_respect_the_token_budget(tmp_path: Path) -> None:
     engine = FunctionEngine(lambda row: len(row.get("text")))
     source = write(tmp_path / "in.csv", texts("x" * n for n in range(1, 200)))
     report = run_job(source, tmp_path / "o.csv", engine=engine, budget=50, signature=Signature(TEXT.inputs))
@@ -313,7 +317,7 @@ def test_windows_keep_the_budget(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_progress_grows_to_the_whole(tmp_path: Path, suffix: str) -> None:
+def test_progress_increases_to_100_percent(tmp_path: Path, suffix: str) -> None:
     seen: list[Progress] = []
     source = write(tmp_path / f"in.{suffix}", texts(f"text {n}" for n in range(200)))
     report = run_job(source, tmp_path / "out", progress=seen.append, window=40)

@@ -1,4 +1,4 @@
-"""`score` and HTTP read the same CSV text alike."""
+"""`likewise score` and HTTP requests parse CSV and JSON in the same way."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ REFUSED = object()
         ("any", "[1", "[1"),
     ],
 )
-def test_a_csv_field_means_the_same_in_a_job_and_in_a_request(
-    tmp_path: Path, kind: str, text: str, value: object
-) -> None:
+def test_csv_field_is_cast_equally_in_jobs_and_requests(tmp_path: Path, kind: str, text: str, value: object) -> None:
     column = {"name": "v", "type": kind, "required": True} | ({"items": {"type": "long"}} if kind == "array" else {})
     signature = Signature.parse({"inputs": [{"name": "id", "type": "string"}, column]})
     csv = f"id,v\na,{text}\n".encode()
@@ -70,13 +68,13 @@ def test_a_csv_field_means_the_same_in_a_job_and_in_a_request(
         assert f"column `v`: expected {expected}, got " in bad["cause"]
         return
     (row,) = decode(csv, "text/csv", signature).table.rows
-    # what test engines refuse to prepare is a null, which the real ones are given
+    # the test engine rejects nulls in `prepare`, so its model does not get them
     job = seen[0].values if seen else ("a", None)
     assert row == job == ("a", value)
     assert type(row[1]) is type(job[1]) is type(value)
 
 
-def test_json_lines_are_cast_as_a_requests_json(tmp_path: Path) -> None:
+def test_json_lines_are_cast_like_json_requests(tmp_path: Path) -> None:
     signature = Signature.parse({"inputs": [{"name": "n", "type": "long"}, {"name": "s", "type": "string"}]})
     seen: list[Row] = []
     (tmp_path / "in.jsonl").write_text(

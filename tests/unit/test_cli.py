@@ -1,4 +1,4 @@
-"""The command line's manners: exit codes, code-cause-remedy, JSON alone on stdout, no traceback."""
+"""The command line: exit codes, error output with code, cause and remedy, JSON output, no tracebacks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS += [f"image {command.callback.__name__}" for command in image.registere
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """That of a user who has nothing yet, at a terminal of 100 columns that shows no colours."""
+    """The environment of a new user with a terminal of 100 columns without colours."""
     return {
         **os.environ,
         "LIKEWISE_CONFIG_HOME": str(folder / "config"),
@@ -56,7 +56,7 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_a_failure_has_code_cause_and_remedy_and_no_traceback(
+def test_failure_prints_code_cause_and_remedy_without_traceback(
     tmp_path: Path, argv: list[str], code: str, exit_code: int
 ) -> None:
     plain = likewise(*argv, cwd=tmp_path)
@@ -73,7 +73,7 @@ def test_a_failure_has_code_cause_and_remedy_and_no_traceback(
     assert error["remedy"]
 
 
-def test_trust_remembers_lists_and_forgets(tmp_path: Path) -> None:
+def test_trust_adds_lists_and_removes_entries(tmp_path: Path) -> None:
     assert "no model's code may run" in likewise("trust", cwd=tmp_path).stdout
     assert "models:/team/" in likewise("trust", "models:/team/", cwd=tmp_path).stdout
     entry = {"prefix": "models:/team/", "store": f"sqlite:///{tmp_path}/mlflow.db"}
@@ -81,7 +81,7 @@ def test_trust_remembers_lists_and_forgets(tmp_path: Path) -> None:
     assert json.loads(likewise("trust", "--remove", "models:/team/", "--json", cwd=tmp_path).stdout) == {"trusted": []}
 
 
-def test_doctor_tells_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> None:
+def test_doctor_reports_findings_with_remedies(tmp_path: Path) -> None:
     done = likewise("doctor", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     findings = {f["name"]: f for f in json.loads(done.stdout)["findings"]}
@@ -90,14 +90,14 @@ def test_doctor_tells_what_is_there_and_how_to_get_the_rest(tmp_path: Path) -> N
     assert all(f["remedy"] for f in findings.values() if f["state"] != "ok")
 
 
-def test_version_and_module_are_the_same_program(tmp_path: Path) -> None:
+def test_script_and_module_print_the_same_version(tmp_path: Path) -> None:
     script = Path(sys.executable).parent / "likewise"
     by_script = run([script, "--version"])
     assert by_script.stdout == run([*LIKEWISE, "--version"]).stdout == likewise("--version", cwd=tmp_path).stdout
     assert by_script.stdout[0].isdigit()
 
 
-def test_the_reference_page_is_what_help_prints(tmp_path: Path) -> None:
+def test_reference_page_matches_help_output(tmp_path: Path) -> None:
     parts = ["# Command line\n\nThis page is what `--help` prints; a test writes it.\n"]
     for command in ((), *(tuple(name.split()) for name in COMMANDS)):
         done = likewise(*command, "--help", cwd=tmp_path)

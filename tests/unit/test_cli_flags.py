@@ -1,4 +1,4 @@
-"""Commands whose flags are the fields of dataclasses: what is typed becomes the fields, what is not has its default."""
+"""Commands whose flags are the fields of dataclasses."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Other:
     count: int = option(1, "Another.", "--other")
 
 
-def asked(*argv: str) -> tuple[object, ...]:
-    """What the command gets: its own parameters, and the options."""
-    got: list[tuple[object, ...]] = []
+def parse(*argv: str) -> tuple[object, ...]:
+    """The arguments with which the command is called: its own parameters, and the options."""
+    calls: list[tuple[object, ...]] = []
 
     def command(
         word: Annotated[str, argument("WORD", "A word.")],
@@ -50,11 +50,11 @@ def asked(*argv: str) -> tuple[object, ...]:
         options: Options,
         other: Other,
     ) -> None:
-        got.append((word, name, options, other))
+        calls.append((word, name, options, other))
 
-    ran = run(command, *argv)
-    assert ran.exit_code == 0, ran.output
-    return got[0]
+    result = run(command, *argv)
+    assert result.exit_code == 0, result.output
+    return calls[0]
 
 
 def run(command: Callable[..., None], *argv: str) -> typer.testing.Result:  # type: ignore[name-defined]
@@ -63,55 +63,55 @@ def run(command: Callable[..., None], *argv: str) -> typer.testing.Result:  # ty
     return CliRunner().invoke(app, argv)
 
 
-def test_what_is_not_typed_has_its_default() -> None:
-    assert asked("w") == ("w", "none", Options(), Other())
+def test_missing_flags_have_their_defaults() -> None:
+    assert parse("w") == ("w", "none", Options(), Other())
 
 
-def test_what_is_typed_becomes_the_fields() -> None:
+def test_flags_set_the_fields() -> None:
     argv = ["w", "--title", "t", "-c", "4", "--size-kb", "0.5", "--loud", "--far", "--name", "n", "--other", "9"]
     argv += ["--column", "a=b", "--column", "c=d=e", "--row", "1", "--row", "2"]
     options = Options(4, 512, True, False, "n", {"a": "b", "c": "d=e"}, (1, 2))
-    assert asked(*argv) == ("w", "t", options, Other(9))
+    assert parse(*argv) == ("w", "t", options, Other(9))
 
 
-def test_a_limit_holds_and_the_help_is_the_fields() -> None:
+def test_limits_and_help_come_from_the_fields() -> None:
     def command(options: Options) -> None: ...
 
     assert run(command, "--count", "0").exit_code == 2
-    told = run(command, "--help").output
-    assert "How many." in told
-    assert "Has no flag." not in told
+    output = run(command, "--help").output
+    assert "How many." in output
+    assert "Has no flag." not in output
 
 
-def test_a_command_may_declare_a_flag_anew() -> None:
-    got: list[object] = []
+def test_command_may_override_a_flag() -> None:
+    values: list[object] = []
 
     def command(
         options_rows: Annotated[str, flag("--row ONE", "Only one.")] = "0",
         *,
         options: Options,
     ) -> None:
-        got.extend((options_rows, options.rows))
+        values.extend((options_rows, options.rows))
 
     assert run(command, "--row", "8").exit_code == 0
-    assert got == ["8", (7,)]
+    assert values == ["8", (7,)]
 
 
-def test_what_is_no_value_is_refused() -> None:
+def test_invalid_value_is_rejected() -> None:
     def command(options: Options) -> None: ...
 
-    refused = run(command, "--column", "ab").exception
-    assert isinstance(refused, WrongUsage)
-    assert refused.cause == "--column 'ab' is not A=B, or names A twice"
+    error = run(command, "--column", "ab").exception
+    assert isinstance(error, WrongUsage)
+    assert error.cause == "--column 'ab' is not A=B, or names A twice"
 
 
 @pytest.mark.parametrize("pairs", [["=b"], ["a"], ["a=1", "a=2"]])
-def test_pairs_that_are_none_are_refused(pairs: list[str]) -> None:
+def test_invalid_pairs_are_rejected(pairs: list[str]) -> None:
     with pytest.raises(WrongUsage, match=r"--p .* is not A=B"):
         parse_pairs("--p", "A=B", "x=y", pairs)
 
 
-def test_pairs_are_cut_at_the_first_sign_or_the_last() -> None:
+def test_pairs_are_split_at_the_first_or_last_sign() -> None:
     assert parse_pairs("--p", "A=B", "x=y", ["a=b=c", "d="]) == {"a": "b=c", "d": ""}
     assert parse_pairs("--p", "A=B", "x=y", ["a=b=c"], last=True) == {"a=b": "c"}
     with pytest.raises(WrongUsage):

@@ -154,7 +154,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
 def test_exact_is_fp32() -> None:
     assert [Choice(exact=True).precision, Choice(precision="bf16").precision] == ["fp32", "bf16"]
     assert Choice().precision is None
-    with pytest.raises(WrongUsage, match="--exact is fp32, and --precision is bf16"):
+    with pytest.raises(WrongUsage, match="--exact means --precision fp32, but --precision is bf16"):
         Choice(precision="bf16", exact=True)
 
 

@@ -221,7 +221,7 @@ def test_staging_resumes_only_the_same_job(tmp_path: Path) -> None:
         ChunkFile("x/000001", 3, 0),
         ChunkFile("y/000000", 5, 13),
     ]
-    with pytest.raises(OutputRefused, match="another one: f has changed since"):
+    with pytest.raises(OutputRefused, match="different one: f has changed since"):
         staging.resume({"bundle": "a", "input": {"f": "2"}}, False)
     assert not staging.resume({"bundle": "a", "input": {"f": "2"}}, True)
     assert staging.snapshot() is None

@@ -1,4 +1,4 @@
-"""Batch jobs: files in, the same rows with their predictions out. Knows the engine only by its protocol."""
+"""Batch jobs: read files, write the same rows with their predictions. Uses engines only through their protocol."""
 
 from likewise.batch.job import JobReport, Progress
 from likewise.batch.runners import score

@@ -1,4 +1,4 @@
-"""From the input's columns to the model's: names by `--column`, types by the signature."""
+"""Maps the input's columns to the model's: names by `--column`, types by the signature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import date
 from decimal import Decimal
 
 from likewise.batch.formats import PREDICTIONS, RowSource
-from likewise.batch.sources import predictions_taken
+from likewise.batch.sources import has_predictions_column
 from likewise.core.casts import Cast, Mismatch, column_cast, from_base64, from_cell
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.items import Row
@@ -17,11 +17,11 @@ from likewise.core.signature import Field, Signature
 
 
 class RowMaker:
-    """Makes the model's `Row` of an input record.
+    """Converts an input record to the model's `Row`.
 
-    The signature's columns are taken, each from the input column that `mapping` (input to model) names or from its
-    namesake; without a signature, all columns are. CSV and JSON lines become what the signature says, by the casts that
-    a request meets too; a Parquet file has types of its own, and only its text is cast.
+    mapping: input column to model column. Each column of the signature is read from the input column mapped to it, or
+    from the input column of the same name; without a signature, all input columns are used. Values of CSV and JSON
+    Lines are cast to the signature's types as for HTTP requests; in Parquet, which is typed, only text is cast.
     """
 
     def __init__(self, source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> None:
@@ -36,11 +36,11 @@ class RowMaker:
             self._fields = [(name, field, column_cast(field, binary=from_base64)) for name, field in bound]
 
     def __call__(self, record: Mapping[str, object], where: str) -> Row | Failed:
-        """The row, or why this record makes none."""
+        """The row, or the error if the record does not fit the model. where: the record, as error messages name it."""
         if PREDICTIONS in record:
-            return Failed(predictions_taken(where))
+            return Failed(has_predictions_column(where))
         if self._fields is None:
-            return self._whole(record)
+            return self._all_columns(record)
         names: list[str] = []
         values: list[object] = []
         for name, field, cast in self._fields:
@@ -48,18 +48,18 @@ class RowMaker:
                 names.append(field.name or "")
                 try:
                     values.append(self._value(record[name], field, cast))
-                except ValueError as error:  # Mismatch, or bytes that are no text
-                    return _misfit(where, name, record[name], error)
+                except ValueError as error:  # Mismatch, or bytes that are not UTF-8
+                    return _mismatch(where, name, record[name], error)
             elif field.required:
                 cause = f"{where} has no column `{name}`"
                 return Failed(RowRefused(cause, remedy=f"give the row a value for `{name}`"))
         unnamed = any(field.name is None for _, field, _ in self._fields)
         return Row(None if unnamed else tuple(names), tuple(values))
 
-    def _whole(self, record: Mapping[str, object]) -> Row:
-        """All columns; one whose name `mapping` gives to another is left out."""
-        given = set(self._mapping.values())
-        names = [name for name in record if name in self._mapping or name not in given]
+    def _all_columns(self, record: Mapping[str, object]) -> Row:
+        """A row of all columns, except those whose name `mapping` assigns to another column."""
+        assigned = set(self._mapping.values())
+        names = [name for name in record if name in self._mapping or name not in assigned]
         return Row(
             tuple(self._mapping.get(name, name) for name in names), tuple(_plain(record[name]) for name in names)
         )
@@ -73,7 +73,7 @@ class RowMaker:
 
 
 def _plain(value: object) -> object:
-    """As an item holds it: a Decimal as double, other types that JSON lacks as text, dates and bytes as they are."""
+    """The value in a type that an item can have: Decimal becomes float; other unknown types become text."""
     if isinstance(value, Decimal):
         return float(value)
     known = value is None or isinstance(value, (str, bool, int, float, bytes, date, Mapping, list, tuple))
@@ -81,56 +81,60 @@ def _plain(value: object) -> object:
 
 
 def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> list[tuple[str, Field]] | None:
-    """The input column of each field of the signature, None where the model declares none."""
+    """Each input field of the signature with the name of its input column; None if the model declares no inputs."""
     inputs = signature.inputs
     if not inputs:
         return None
-    given = {model: name for name, model in mapping.items()}
+    by_model = {model: name for name, model in mapping.items()}
     if signature.columns is None:
-        return [(_only(source, given), field) for field in inputs[:1]]
-    for model in given:
+        return [(_only_column(source, by_model), field) for field in inputs[:1]]
+    for model in by_model:
         if model not in signature.columns:
             raise InputInvalid(
                 f"the model has no column `{model}`; it has {_listed(signature.columns)}",
-                remedy=f"--column {given[model]}={_nearest(model, signature.columns)}",
+                remedy=f"--column {by_model[model]}={_nearest(model, signature.columns)}",
             )
-    bound = [(given.get(str(field.name), str(field.name)), field) for field in inputs]
+    bound = [(by_model.get(str(field.name), str(field.name)), field) for field in inputs]
     for name, field in bound:
         if field.required:
             _require(name, source, str(field.name))
     return bound
 
 
-def _only(source: RowSource, given: Mapping[str, str]) -> str:
-    """The one column for a model whose input has no name; a mapping to any name picks it."""
-    names = tuple(given.values()) or source.columns
+def _only_column(source: RowSource, by_model: Mapping[str, str]) -> str:
+    """The input column for a model with one unnamed input: the mapped one, whatever it is mapped to, else the only one.
+
+    Raises InputInvalid if there are several.
+    """
+    names = tuple(by_model.values()) or source.columns
     if len(names) != 1 and source.columns:
         raise InputInvalid(
-            f"the model takes one unnamed value a row, and {source.name} has {_listed(source.columns)}",
+            f"the model takes one unnamed value per row, but {source.name} has {_listed(source.columns)}",
             remedy=f"--column {source.columns[0]}=input",
         )
     return names[0] if names else ""
 
 
 def _require(name: str, source: RowSource, model: str) -> None:
-    lacking = next((part for part in source.parts if part.columns and name not in part.columns), None)
-    if lacking is None:
+    """InputInvalid if a file of `source` has no column `name`. model: the model's column for it, if known."""
+    part = next((part for part in source.parts if part.columns and name not in part.columns), None)
+    if part is None:
         return
-    nearest = _nearest(name, lacking.columns)
+    nearest = _nearest(name, part.columns)
     raise InputInvalid(
-        f"{lacking.name} has no column `{name}`; it has {_listed(lacking.columns)}",
-        remedy=f"--column {nearest}={model or 'COLUMN'}" + (f", if `{nearest}` holds it" if model else ""),
+        f"{part.name} has no column `{name}`; it has {_listed(part.columns)}",
+        remedy=f"--column {nearest}={model or 'COLUMN'}" + (f", if `{nearest}` is the right column" if model else ""),
     )
 
 
-def _misfit(where: str, name: str, value: object, error: ValueError) -> Failed:
+def _mismatch(where: str, name: str, value: object, error: ValueError) -> Failed:
     expected = error if isinstance(error, Mismatch) else "text in UTF-8"
     cause = f"{where}, column `{name}`: expected {expected}, got {str(value)[:100]!r}"
     return Failed(RowRefused(cause, remedy="correct the value"))
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
-    """The name most like `name` whatever its case, the first where none is like it."""
+    """The name most similar to `name`, ignoring case; the first of `names` if none is similar."""
     lower = {entry.lower(): entry for entry in reversed(names)}
     close = difflib.get_close_matches(name.lower(), lower, n=1)
     return lower[close[0]] if close else names[0]

@@ -1,8 +1,8 @@
-"""Input files wherever they lie: their names, sizes and identities, and their bytes.
+"""Input files on this machine or in S3: names, sizes, identities and content.
 
-name: as messages give it. short: as the quarantine gives it. size: bytes. identity: another one for other content.
-path: None where it is not on this machine. open: a binary file that can seek, which `pyarrow` reads too. now: the
-identity as it is now. Both raise OSError where the file has gone.
+Common attributes: name, for messages; short, for the quarantine; size, in bytes; identity, which changes with the
+content; path, None for a file that is not on this machine. `open` returns a seekable binary file, which `pyarrow` can
+read too; `now` returns the current identity. Both raise OSError if the file no longer exists.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, BinaryIO
 from likewise.batch.s3 import S3File
 from likewise.core.errors import InputInvalid, InputNotFound
 
-BUFFER = 1 << 20  # bytes a read
+BUFFER = 1 << 20  # bytes per read
 COMPRESSED = ".gz"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file of this machine; its identity is its size and the time of its last change."""
+    """A file on this machine, identified by its size and modification time."""
 
     path: Path
     short: str
@@ -34,20 +34,20 @@ class LocalFile:
 
     @classmethod
     def of(cls, path: Path, short: str | None = None) -> LocalFile:
-        """OSError where there is no such file."""
+        """The file at `path`. short: default is the file name. Raises OSError if it does not exist."""
         return cls(path, short or path.name, path.stat().st_size, _identity(path))
 
     @property
     def name(self) -> str:
-        """The path."""
+        """The path as text."""
         return str(self.path)
 
     def open(self) -> BinaryIO:
-        """The file from its beginning."""
+        """Open the file for reading from its start."""
         return self.path.open("rb", buffering=BUFFER)
 
     def now(self) -> str:
-        """The identity as it is now."""
+        """The current identity."""
         return _identity(self.path)
 
 
@@ -60,14 +60,17 @@ def _identity(path: Path) -> str:
 
 
 class Reading:
-    """An open text file, decompressed where its name ends in `.gz`. offset: bytes taken from the file itself."""
+    """An open text file, decompressed if its name ends in `.gz`. A context manager.
+
+    stream: the decompressed bytes. offset: bytes read from the file itself, before decompression.
+    """
 
     def __init__(self, file: InputFile) -> None:
         self._raw = file.open()
         if not isinstance(self._raw, io.BufferedReader):
             self._raw = io.BufferedReader(self._raw, BUFFER)
-        packed = file.name.lower().endswith(COMPRESSED)
-        self.stream: Any = io.BufferedReader(gzip.GzipFile(fileobj=self._raw), BUFFER) if packed else self._raw
+        compressed = file.name.lower().endswith(COMPRESSED)
+        self.stream: Any = io.BufferedReader(gzip.GzipFile(fileobj=self._raw), BUFFER) if compressed else self._raw
 
     @property
     def offset(self) -> int:
@@ -82,24 +85,25 @@ class Reading:
 
 
 @contextmanager
-def readable(file: InputFile) -> Iterator[None]:
-    """What the system says against reading, as InputNotFound or InputInvalid."""
+def read_errors(file: InputFile) -> Iterator[None]:
+    """Convert operating system errors while reading `file` to InputNotFound or InputInvalid."""
     try:
         yield
     except (FileNotFoundError, PermissionError) as error:
         cause = f"{file.name}: {error.strerror or error}"
         raise InputNotFound(cause, remedy="check the path and its permissions") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputInvalid(f"{file.name} is not whole as gzip: {error}", remedy="write the file again") from error
+        cause = f"{file.name} is not a complete gzip file: {error}"
+        raise InputInvalid(cause, remedy="write the file again") from error
     except OSError as error:
-        cause = f"{file.name} cannot be read on: {error.strerror or error}"
+        cause = f"reading {file.name} failed: {error.strerror or error}"
         raise InputInvalid(cause, remedy="check the disk, or the connection") from error
 
 
 def why_changed(file: InputFile) -> str | None:
-    """A sentence where `file` is no longer what it was, else None; OSError where that cannot be told."""
+    """A message if `file` has changed since it was listed, else None; OSError if it cannot be checked."""
     try:
         now = file.now()
     except FileNotFoundError:
-        return f"{file.name} has gone while it was read"
-    return None if now == file.identity else f"{file.name} changed while it was read: {now}, it was {file.identity}"
+        return f"{file.name} was deleted while it was read"
+    return None if now == file.identity else f"{file.name} changed while it was read: {now}, was {file.identity}"

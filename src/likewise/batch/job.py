@@ -1,4 +1,4 @@
-"""One batch job, as every runner takes it, and what it reports."""
+"""The description of a batch job that runners take, its progress, and its report."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from likewise.core.spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a job stands.
+    """The progress of a job.
 
-    rows: done, quarantined ones included. total: rows of the input, None where the format does not say.
-    fraction: 0 to 1, by rows where the total is known, else by bytes read. tokens: computed. seconds: since the start
-    of this run. duplicates: rows that got an equal row's answer. resumed: rows that earlier runs have done. status: of
-    the system that runs the job, in words.
+    rows: completed, including quarantined ones. total: rows of the input, None if the format does not record it.
+    fraction: 0 to 1, by rows if the total is known, else by bytes read. tokens: computed. seconds: since the start of
+    this run. duplicates: rows that reused the prediction of an equal row. resumed: rows completed by earlier runs.
+    status: a text about the system that runs the job.
     """
 
     rows: int
@@ -36,10 +36,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """What `_likewise.json` holds.
+    """The report of a finished job; the content of `_likewise.json`.
 
-    bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that were answered by an equal row's answer.
-    tokens: what the engine computed. seconds: the whole job, of all its runs, engine start excluded.
+    bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that reused the prediction of an equal row.
+    tokens: computed by the engine. seconds: of all runs of the job together, without the start of the engine.
     """
 
     bundle: str
@@ -53,22 +53,22 @@ class JobReport:
 
     @classmethod
     def of(cls, bundle: str, engine: str, counts: Counts) -> Self:
-        """Of what was counted."""
+        """The report for these counts."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
         return cls(bundle, counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens)
 
     def as_dict(self) -> dict[str, object]:
-        """The manifest's JSON object."""
+        """The JSON object of the manifest."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreJob:
-    """A model, an input, an output. `progress` is called after every forward pass.
+    """A batch job: a model, an input and an output. `progress` is called after every forward pass.
 
-    engine: loads when it is first asked, so a runner that computes elsewhere does not ask it. source: a path, a glob,
-    an `s3://` address, or what else the runner reads. model: for runners that open it on other
-    machines; None where the caller has an engine and no bundle.
+    engine: loaded on first use, so a runner that computes on other machines does not load it. source: a path, a glob
+    pattern, an `s3://` URL, or any other input that the runner supports. model: for runners that open the model on
+    other machines; None if the caller has an engine without a bundle.
     """
 
     engine: Engine

@@ -1,4 +1,4 @@
-"""What of a job is done: a line a chunk, written when the chunk's rows are on the disk."""
+"""The journal of a job: one line per completed chunk, written when the rows of the chunk are on the disk."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from likewise.core.errors import OutputRefused
 
 NAME = "journal.jsonl"
-NAMES = {  # of what a fingerprint holds, for people
-    "likewise": "the version of Likewise",
+DESCRIPTIONS = {  # of the entries of a fingerprint, for error messages
+    "likewise": "the Likewise version",
     "bundle": "the model",
     "engine": "the engine",
     "engine_digest": "what the engine was compiled from",
@@ -29,7 +29,7 @@ NAMES = {  # of what a fingerprint holds, for people
 
 @dataclass(frozen=True)
 class Counts:
-    """What is done, from the job's beginning. answered: distinct rows with an answer. seconds: of all runs."""
+    """Counts since the start of the job. ok: rows with a prediction. answered: distinct ones. seconds: of all runs."""
 
     rows: int = 0
     ok: int = 0
@@ -43,8 +43,8 @@ class Counts:
 class JournalState(Counts):
     """A line of the journal.
 
-    chunks: finished. part, length: the part file that is being written, and its bytes; -1 before the first.
-    quarantine, answers: bytes of their files; generation: which file of answers.
+    chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
+    quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
     """
 
     chunks: int = 0
@@ -56,9 +56,9 @@ class JournalState(Counts):
 
 
 class Journal:
-    """The journal of a staging folder: a first line with the job's fingerprint, then a `State` a chunk.
+    """The journal file of a staging folder: a first line with the job's fingerprint, then a `JournalState` per chunk.
 
-    A last line that is torn, as a killed job leaves it, is dropped.
+    An incomplete last line, as a killed job may leave it, is dropped.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,11 +67,11 @@ class Journal:
         self.state = JournalState()
 
     def resume(self, fingerprint: Mapping[str, object]) -> bool:
-        """Whether there is a job to go on with; OutputRefused where it is not the one with this fingerprint."""
+        """Open an existing journal; False if there is none. OutputRefused if its job has another fingerprint."""
         lines, end = _read(self._path)
         if not lines:
             return False
-        refuse_other(lines[0].get("fingerprint") or {}, fingerprint)
+        check_same_job(lines[0].get("fingerprint") or {}, fingerprint)
         if len(lines) > 1:
             self.state = JournalState(**lines[-1])
         self._stream = self._path.open("r+b")
@@ -80,48 +80,48 @@ class Journal:
         return True
 
     def begin(self, fingerprint: Mapping[str, object], replaces: bool) -> None:
-        """A new journal. replaces: the job was told to replace an output."""
+        """Start a new journal. replaces: whether the job may replace an existing output."""
         self._stream = self._path.open("wb")
         self._append({"fingerprint": fingerprint, "replaces": replaces})
 
     def add(self, state: JournalState) -> None:
-        """One more chunk is done."""
+        """Record that one more chunk is complete."""
         self._append(asdict(state))
         self.state = state
 
     def close(self) -> None:
-        """The file."""
+        """Close the file."""
         if self._stream:
-            with suppress(OSError):  # what could not be written has been told
+            with suppress(OSError):  # a failed write has already been reported
                 self._stream.close()
 
     def _append(self, entry: Mapping[str, object]) -> None:
-        assert self._stream  # noqa: S101  resume or begin came first
+        assert self._stream  # noqa: S101  resume or begin is called first
         self._stream.write(json.dumps(entry).encode() + b"\n")
         sync(self._stream)
 
 
 def replaces(folder: Path) -> bool:
-    """Whether the job that was stopped in this folder was told to replace an output."""
+    """Whether the interrupted job in this staging folder may replace an existing output."""
     lines, _ = _read(folder / NAME)
     return bool(lines) and lines[0].get("replaces") is True
 
 
 def rows_done(folder: Path) -> int:
-    """Rows that the job that was stopped in this folder has done."""
+    """The number of rows that the interrupted job in this staging folder has completed."""
     lines, _ = _read(folder / NAME)
     return int(lines[-1].get("rows", 0)) if lines else 0
 
 
 def sync(stream: BinaryIO) -> None:
-    """What was written, on the disk."""
+    """Flush the stream and write it to the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The first and the last whole line, and the bytes up to its end."""
-    found: list[dict[str, Any]] = []
+    """The first and the last complete line (one entry if they are the same), and the bytes up to the latter's end."""
+    lines: list[dict[str, Any]] = []
     end = 0
     if path.exists():
         with path.open("rb") as stream:
@@ -132,40 +132,40 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
                     break
                 if not line.endswith(b"\n") or not isinstance(entry, dict):
                     break
-                found[1:] = [entry] if found else []
-                found = found or [entry]
+                lines[1:] = [entry] if lines else []
+                lines = lines or [entry]
                 end += len(line)
-    return found, end
+    return lines, end
 
 
-def refuse_other(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """OutputRefused unless the job that was stopped is the one that runs now, by their fingerprints."""
-    if other := _difference(before, now):
+def check_same_job(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """OutputRefused unless the interrupted job and this one have the same fingerprint."""
+    if difference := _difference(before, now):
         raise OutputRefused(
-            f"the job that was stopped is another one: {other}",
-            remedy="--restart to drop what it has done, or the same model, input and options as before to go on",
+            f"the interrupted job is a different one: {difference}",
+            remedy="use the same model, input and options as before to resume it, or --restart to discard its results",
         )
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """A sentence on the first thing that differs; None where nothing does."""
+    """A message about the first entry that differs; None if the fingerprints are equal."""
     now = json.loads(json.dumps(now))
-    for name in NAMES:
-        was, is_now = before.get(name), now.get(name)
-        if was != is_now:
+    for name in DESCRIPTIONS:
+        old, new = before.get(name), now.get(name)
+        if old != new:
             if name == "input":
-                return _other_input(was or {}, is_now or {})
-            return f"{NAMES[name]} was {_shown(was)} and is {_shown(is_now)}"
+                return _input_difference(old or {}, new or {})
+            return f"{DESCRIPTIONS[name]} was {_shown(old)} and is now {_shown(new)}"
     return None
 
 
-def _other_input(was: Mapping[str, str], now: Mapping[str, str]) -> str:
-    name = next(name for name in [*was, *now] if was.get(name) != now.get(name)) if set(was) | set(now) else ""
-    if name not in now:
-        return f"its input had {name}, this one has not"
-    if name not in was:
-        return f"its input had no {name}, this one has"
-    return f"{name} has changed since: it was {was[name]} and is {now[name]}"
+def _input_difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    name = next(name for name in [*old, *new] if old.get(name) != new.get(name)) if set(old) | set(new) else ""
+    if name not in new:
+        return f"its input included {name}, the new input does not"
+    if name not in old:
+        return f"its input did not include {name}, the new input does"
+    return f"{name} has changed since: it was {old[name]} and is now {new[name]}"
 
 
 def _shown(value: object) -> str:

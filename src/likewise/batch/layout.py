@@ -1,4 +1,4 @@
-"""Where an output goes: its names, what may be replaced there, and the renames that put it there."""
+"""Paths of a job's output: their names, what may be replaced, and the renames that publish the result."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from likewise.core.errors import OutputRefused, WrongUsage
 
 MANIFEST = "_likewise.json"
 QUARANTINE = "_quarantine.parquet"
-OURS = re.compile(rf"part-\d{{5,}}\.\w+|{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}")  # in a folder that we wrote
+JOB_FILES = re.compile(rf"part-\d{{5,}}\.\w+|{re.escape(MANIFEST)}|{re.escape(QUARANTINE)}")  # in an output folder
 FILE_SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some of your quota, or write to another disk",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f), or write to another disk",
-    errno.EACCES: "choose a folder that you may write to",
-    errno.EPERM: "choose a folder that you may write to",
+    errno.EACCES: "choose a folder that you have permission to write to",
+    errno.EPERM: "choose a folder that you have permission to write to",
     errno.EROFS: "choose a folder that is not mounted read-only",
-    errno.ENOENT: "make the folder first: mkdir -p",
+    errno.ENOENT: "create the folder first: mkdir -p",
     errno.ENOTDIR: "choose a name inside a folder",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Final names: `data` is a folder of parts with the two others in it, or one file with the two beside it.
+    """Paths of an output: `data` is a folder of parts that contains the other two, or (single) a file next to them.
 
-    staging: the folder beside it where a job works. replaced: where an old output waits until the new one is there.
+    staging: the working folder of a job, next to `data`. replaced: where an old output is kept until it is replaced.
     """
 
     data: Path
@@ -48,13 +48,14 @@ class Layout:
 
     @classmethod
     def of(cls, output: Path) -> Layout:
-        """By the suffix of `output`; WrongUsage for one that is compressed."""
+        """The layout for `output`: one file or a folder, by its suffix. WrongUsage for a compressed file."""
         if output.suffix.lower() == COMPRESSED:
-            raise WrongUsage(f"{output.name}: output is not compressed", remedy=f"-o {output.stem}, then gzip")
+            raise WrongUsage(
+                f"{output.name}: compressed output is not supported", remedy=f"write -o {output.stem}, then run gzip"
+            )
         if output.suffix.lower() in FILE_SUFFIXES:
-            beside = output.parent
-            name = output.name
-            return cls(output, beside / f"{name}.likewise.json", beside / f"{name}.quarantine.parquet", single=True)
+            folder, name = output.parent, output.name
+            return cls(output, folder / f"{name}.likewise.json", folder / f"{name}.quarantine.parquet", single=True)
         return cls(output, output / MANIFEST, output / QUARANTINE, single=False)
 
     @property
@@ -65,56 +66,59 @@ class Layout:
     def replaced(self) -> Path:
         return self.data.parent / f".{self.data.name}.likewise-replaced"
 
-    def format(self, source_format: str, asked: str | None) -> str:
-        """The output's format; WrongUsage where the name says another than was asked for."""
+    def format(self, source_format: str, requested: str | None) -> str:
+        """The output's format; WrongUsage if the file name and the requested format differ."""
         if not self.single:
-            return asked or source_format
+            return requested or source_format
         by_name = SUFFIXES[self.data.suffix.lower()]
-        if asked not in (None, by_name):
-            remedy = f"--format {by_name}, or another name"
-            raise WrongUsage(f"{self.data.name} is {by_name}, not {asked}", remedy=remedy)
+        if requested not in (None, by_name):
+            remedy = f"use --format {by_name}, or another file name"
+            raise WrongUsage(f"{self.data.name} is {by_name}, not {requested}", remedy=remedy)
         return by_name
 
-    def refuse_loss(self, inputs: Iterable[Path]) -> None:
-        """OutputRefused where writing would take an input away."""
-        places = [p for p in (self.data, self.manifest, self.quarantine, self.staging, self.replaced) if p.exists()]
-        inside = {path.resolve(): path for path in places}
-        same = {(stat.st_dev, stat.st_ino): path for path in places for stat in [path.stat()]}
-        for source in inputs if places else ():
+    def protect_inputs(self, inputs: Iterable[Path]) -> None:
+        """OutputRefused if writing the output would delete or overwrite an input file."""
+        paths = [p for p in (self.data, self.manifest, self.quarantine, self.staging, self.replaced) if p.exists()]
+        by_path = {path.resolve(): path for path in paths}
+        by_inode = {(stat.st_dev, stat.st_ino): path for path in paths for stat in [path.stat()]}
+        for source in inputs if paths else ():
             stat = source.stat()
-            if path := same.get((stat.st_dev, stat.st_ino)):
+            if path := by_inode.get((stat.st_dev, stat.st_ino)):
                 raise OutputRefused(f"{path} is the input itself", remedy="choose another OUTPUT")
-            if held := next((inside[parent] for parent in source.resolve().parents if parent in inside), None):
-                raise OutputRefused(f"{held} holds the input {source}", remedy="choose another OUTPUT")
+            if folder := next((by_path[parent] for parent in source.resolve().parents if parent in by_path), None):
+                raise OutputRefused(f"{folder} contains the input {source}", remedy="choose another OUTPUT")
 
-    def refuse_existing(self, restart: bool) -> None:
-        """OutputRefused where something is there that is not ours, or is and shall not be replaced."""
+    def check_existing(self, restart: bool) -> None:
+        """OutputRefused if the output exists and was not written by a job, or may not be replaced (restart)."""
         data = self.data
         if not data.parent.is_dir():
-            raise OutputRefused(f"{data}: there is no folder {data.parent}", remedy=f"mkdir -p {data.parent}")
+            raise OutputRefused(f"{data}: the folder {data.parent} does not exist", remedy=f"mkdir -p {data.parent}")
         if data.exists() and data.is_dir() == self.single:
-            raise OutputRefused(f"{data} exists and is not of the kind to be written", remedy="choose another OUTPUT")
+            kind, wanted = ("folder", "file") if data.is_dir() else ("file", "folder")
+            raise OutputRefused(f"{data} exists and is a {kind}, not a {wanted}", remedy="choose another OUTPUT")
         if data.is_dir():
-            there = list(data.iterdir())
-            foreign = [entry for entry in there if not OURS.fullmatch(entry.name)]
+            existing = list(data.iterdir())
+            foreign = [entry for entry in existing if not JOB_FILES.fullmatch(entry.name)]
         else:
-            there = [path for path in (data, self.manifest, self.quarantine) if path.exists()]
+            existing = [path for path in (data, self.manifest, self.quarantine) if path.exists()]
             foreign = []
-        if foreign or (there and not _is_report(self.manifest)):
-            what = "is a folder with other things in it" if data.is_dir() else "exists, and no job wrote it"
-            raise OutputRefused(f"{data if data.is_dir() else there[0]} {what}", remedy="choose another OUTPUT")
-        if data.exists() and there and not restart:
-            raise OutputRefused(f"{data} exists", remedy="choose another OUTPUT, or --restart to replace it")
+        if foreign or (existing and not _is_report(self.manifest)):
+            problem = (
+                "is a folder that contains other files" if data.is_dir() else "exists and was not written by a job"
+            )
+            raise OutputRefused(f"{data if data.is_dir() else existing[0]} {problem}", remedy="choose another OUTPUT")
+        if data.exists() and existing and not restart:
+            raise OutputRefused(f"{data} exists", remedy="choose another OUTPUT, or use --restart to replace it")
 
     def publish(self, folder: Path, part: str) -> None:
-        """Put what lies whole in `folder` under its final names, by renames: the manifest first, the data last.
+        """Rename the complete files in `folder` to their final names: the manifest first, the data last.
 
-        The manifest tells whose the others are.  part: the name of the one part file.
+        The manifest marks the other files as output of a job.  part: the name of the part file of a single output.
         """
-        data, aside = self.data, self.replaced
-        remove(aside)
+        data, old = self.data, self.replaced
+        remove(old)
         if data.exists():
-            data.rename(aside)
+            data.rename(old)
         try:
             if self.single:
                 (folder / MANIFEST).replace(self.manifest)
@@ -123,26 +127,26 @@ class Layout:
             else:
                 folder.rename(data)
         except BaseException:
-            if aside.exists() and not data.exists():
-                aside.rename(data)
+            if old.exists() and not data.exists():
+                old.rename(data)
             raise
         sync_folder(data.parent)
-        remove(aside)
+        remove(old)
 
 
 @contextmanager
-def refused(output: Path) -> Iterator[None]:
-    """What the system says against writing, as OutputRefused with its remedy."""
+def write_errors(output: Path) -> Iterator[None]:
+    """Convert operating system errors while writing `output` to OutputRefused with a remedy."""
     try:
         yield
     except OSError as error:
-        what = os.strerror(error.errno) if error.errno else str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         remedy = REMEDIES.get(error.errno or 0, "check the disk and its permissions")
-        raise OutputRefused(f"{output} cannot be written: {what}", remedy=remedy) from error
+        raise OutputRefused(f"{output} cannot be written: {reason}", remedy=remedy) from error
 
 
 def remove(path: Path) -> None:
-    """A file or a folder with all that is in it, where it is there."""
+    """Delete a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -150,7 +154,7 @@ def remove(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """The folder's names, on the disk."""
+    """Write the folder's directory entries to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -159,7 +163,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _is_report(manifest: Path) -> bool:
-    """Whether a job wrote this file."""
+    """Whether this file is the report of a job."""
     try:
         report = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which files an INPUT names: one file, the data files of a folder, what a glob finds; here or at `s3://`."""
+"""Lists the files of an INPUT: one file, the data files of a folder, or the matches of a glob; local or `s3://`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ MAGIC = re.compile(r"[*?\[]")
 
 
 def list_files(source: str, any_suffix: bool) -> list[InputFile]:
-    """The files, sorted by name.
+    """The files of `source`, sorted by name.
 
-    Of a folder or a glob those whose suffix names a format, or all where `any_suffix`; hidden files, and those whose
-    name begins with `_`, are none of its data.  Raises InputNotFound where there is none, WrongUsage for an address
-    that cannot be read.
+    For a folder or a glob only files whose suffix names a format, or all files if `any_suffix` is set; hidden files
+    and those whose name starts with `_` are skipped.  Raises InputNotFound if no file matches, WrongUsage for an
+    invalid address.
     """
     files = _in_bucket(source, any_suffix) if source.startswith(SCHEME) else _local(source, any_suffix)
     if not files:
         raise InputNotFound(
-            f"{source} names no data file", remedy=f"data files end in {', '.join(SUFFIXES)}; or name one file"
+            f"{source} matches no data file",
+            remedy=f"data files end in {', '.join(SUFFIXES)}; use one of these suffixes, or name a single file",
         )
     return files
 
@@ -37,7 +38,7 @@ def _local(source: str, any_suffix: bool) -> list[InputFile]:
     path = Path(source)
     try:
         if MAGIC.search(source) and not path.exists():
-            return _found(source, any_suffix)
+            return _glob(source, any_suffix)
         if path.is_dir():
             return [LocalFile.of(path / name, name) for name in _data(_walk(path), any_suffix)]
         if path.exists() and not path.is_file():
@@ -48,12 +49,13 @@ def _local(source: str, any_suffix: bool) -> list[InputFile]:
         raise InputNotFound(cause, remedy="check the path and its permissions") from error
 
 
-def _found(pattern: str, any_suffix: bool) -> list[InputFile]:
-    """What a glob finds: files, and the data files of folders."""
+def _glob(pattern: str, any_suffix: bool) -> list[InputFile]:
+    """The files that match a glob, and the data files of folders that match it."""
     base = Path(*_fixed(Path(pattern).parts))
     names: set[str] = set()
-    for hit in map(Path, glob.iglob(pattern, recursive=True)):
-        names.update((hit / name).relative_to(base).as_posix() for name in (_walk(hit) if hit.is_dir() else ["."]))
+    for match in map(Path, glob.iglob(pattern, recursive=True)):
+        files = _walk(match) if match.is_dir() else ["."]
+        names.update((match / name).relative_to(base).as_posix() for name in files)
     return [LocalFile.of(base / name, name) for name in _data(names, any_suffix, Path(pattern).name)]
 
 
@@ -71,30 +73,30 @@ def _raise(error: OSError) -> None:
 
 def _in_bucket(source: str, any_suffix: bool) -> list[InputFile]:
     bucket, key = Bucket.of(source)
-    base, asked = key.strip("/"), ""
+    base, last = key.strip("/"), ""
     if MAGIC.search(key):
         parts = key.rstrip("/").split("/")
-        base, asked = "/".join(_fixed(parts)), parts[-1]
-        keys = [each for each in bucket.list(base) if _finds(each.split("/"), parts)]
+        base, last = "/".join(_fixed(parts)), parts[-1]
+        keys = [each for each in bucket.list(base) if _matches_prefix(each.split("/"), parts)]
     elif key and not key.endswith("/") and (file := bucket.file(key)):
         return [file]
     else:
         keys = bucket.list(base)
-    inner = {key.removeprefix(f"{base}/") if base else key: key for key in keys}
-    return [bucket.open(inner[name], name) for name in _data(inner, any_suffix, asked)]
+    by_name = {key.removeprefix(f"{base}/") if base else key: key for key in keys}
+    return [bucket.open(by_name[name], name) for name in _data(by_name, any_suffix, last)]
 
 
-def _finds(key: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a glob finds the key, or a folder that holds it."""
+def _matches_prefix(key: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a glob matches the key, or a folder that contains it."""
     return any(_matches(key[:end], pattern) for end in range(1, len(key) + 1))
 
 
-def _data(names: Iterable[str], any_suffix: bool, asked: str = "") -> list[str]:
-    """Names of data files, sorted; `asked`: the last part of a pattern, which may ask for `_` names itself."""
+def _data(names: Iterable[str], any_suffix: bool, last: str = "") -> list[str]:
+    """The names of data files, sorted. last: the last part of the glob pattern; if it starts with `_`, so may names."""
     return sorted(
         name
         for name in names
-        if not any(part[0] == "." or (part[0] == "_" and asked[:1] != "_") for part in PurePosixPath(name).parts)
+        if not any(part[0] == "." or (part[0] == "_" and last[:1] != "_") for part in PurePosixPath(name).parts)
         and (any_suffix or format_of(name))
     )
 
@@ -105,7 +107,7 @@ def _fixed(parts: Iterable[str]) -> list[str]:
 
 
 def _matches(key: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a glob finds the key, as the shell has it: `*` stays within a name, `**` goes through folders."""
+    """Whether a glob matches the key as in a shell: `*` matches within a name, `**` across folders."""
     if not pattern:
         return not key
     if pattern[0] == "**":

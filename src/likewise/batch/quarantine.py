@@ -1,4 +1,4 @@
-"""Rows without an answer: which, what they hold, and why."""
+"""The quarantine: rows without a prediction, with their position, content and error."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from likewise.core.extras import need
 
 
 def schema() -> Any:
-    """The columns of a quarantine, as a `pyarrow.Schema`.
+    """The columns of a quarantine file, as a `pyarrow.Schema`.
 
-    file: its input file. row: its number, from 1. line: the physical line it begins on, null where the format has none.
-    code, cause, remedy: why. columns: what it holds, as a JSON object in ASCII; what has no column (a line that is not
-    JSON, surplus fields) stands under the empty name, a byte that is not UTF-8 as \\udc80 to \\udcff (Python's
-    `surrogateescape`).
+    file: the input file. row: the row's number, from 1. line: the physical line on which it starts, null if the format
+    has no lines. code, cause, remedy: the error. columns: the row's content as a JSON object in ASCII. Content without
+    a column (a line that is not JSON, surplus fields) has the empty string as its name; a byte that is not UTF-8 is
+    written as \\udc80 to \\udcff (Python's `surrogateescape`).
     """
     pa = need("pyarrow", extra="batch")
     numbers = [("row", pa.int64()), ("line", pa.int64())]
@@ -28,13 +28,13 @@ def schema() -> Any:
 
 
 def lines(chunk: Chunk, errors: Mapping[int, LikewiseError]) -> Iterator[bytes]:
-    """The rows of `chunk` that have an error, by index: a JSON line each, as `write_parquet` takes it."""
+    """The rows of `chunk` that have an error, as JSON lines for `write_parquet`. errors: by row index."""
     for index in sorted(errors):
         yield json.dumps(entry(chunk, index, errors[index])).encode() + b"\n"
 
 
 def entry(chunk: Chunk, index: int, error: LikewiseError) -> dict[str, object]:
-    """One row of the quarantine."""
+    """One row of the quarantine, as a JSON object."""
     return {
         "file": _ascii(chunk.file),
         "row": chunk.first + index,
@@ -47,7 +47,7 @@ def entry(chunk: Chunk, index: int, error: LikewiseError) -> dict[str, object]:
 
 
 def write_parquet(path: Path, stream: BinaryIO) -> None:
-    """The lines in the file `path` as a Parquet file, some megabytes at a time."""
+    """Convert the JSON lines in the file `path` to Parquet, some megabytes at a time."""
     pa = need("pyarrow", extra="batch")
     with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, schema()) as file, path.open("rb") as rows:
         while block := rows.readlines(CHUNK_BYTES):
@@ -55,5 +55,5 @@ def write_parquet(path: Path, stream: BinaryIO) -> None:
 
 
 def _ascii(text: str) -> str:
-    """The same text where it is Unicode; lone surrogates, which Parquet cannot hold, escaped."""
+    """The text with lone surrogates escaped, because Parquet cannot store them."""
     return text.encode(errors="backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Answers of rows that were scored, so that an equal row later in the job is not scored again."""
+"""A cache of predictions, so that a row equal to an earlier one of the same job is not scored again."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from collections.abc import Callable, Iterable
 from likewise.core.results import Ok
 
 LIMIT = 64 << 20  # bytes
-ENTRY = 220  # bytes that Python takes for an entry beside its text
+ENTRY = 220  # bytes of memory per entry in addition to its text
 ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ResultCache:
-    """Answers by `Work.key`, the oldest out first where they pass `limit` bytes.
+    """Predictions by `Work.key`. Above `limit` bytes the oldest entries are evicted first.
 
-    What is kept depends on the order of what was put alone, so that `replay` of the same lines brings the same state
-    back.  An answer that JSON does not hold exactly (a date, bytes, a tuple) is not kept.
+    The content depends only on the order of insertions, so that `replay` of the same lines restores the same state.
+    Predictions that JSON cannot represent exactly (dates, bytes, tuples) are not cached.
     """
 
     def __init__(self, limit: int | None = None, log: Callable[[bytes], object] | None = None) -> None:
-        """limit: LIMIT by default. log: gets a line for every answer that is kept, for `replay`."""
+        """limit: LIMIT by default. log: called with a line for every cached prediction, for `replay`."""
         self._limit = LIMIT if limit is None else limit
         self._log = log
-        self._texts: OrderedDict[bytes, bytes] = OrderedDict()  # whose first entry is found at once, unlike a dict's
+        self._texts: OrderedDict[bytes, bytes] = OrderedDict()  # removes its first entry in O(1), unlike a dict
         self._size = 0
 
     def get(self, key: str) -> Ok | None:
-        """The answer of an equal row."""
+        """The prediction of an equal row, None if it is not cached."""
         text = self._texts.get(_digest(key))
         return None if text is None else Ok(json.loads(text))
 
     def put(self, key: str, value: object) -> None:
-        """Keep the answer of a row that `get` did not know."""
-        if (text := _encoded(value)) is None:
+        """Cache the prediction of a row for which `get` returned None."""
+        if (text := _encode(value)) is None:
             return
         digest = _digest(key)
-        if self._keep(digest, text) and self._log:
+        if self._store(digest, text) and self._log:
             self._log(digest.hex().encode() + b" " + text + b"\n")
 
     def replay(self, lines: Iterable[bytes]) -> None:
-        """Put what `log` was given."""
+        """Insert the predictions in the lines that `log` was called with."""
         for line in lines:
             digest, _, text = line.rstrip(b"\n").partition(b" ")
-            self._keep(bytes.fromhex(digest.decode()), text)
+            self._store(bytes.fromhex(digest.decode()), text)
 
-    def _keep(self, digest: bytes, text: bytes) -> bool:
+    def _store(self, digest: bytes, text: bytes) -> bool:
+        """Whether the entry was stored: one larger than the limit is not."""
         if weight(text) > self._limit:
             return False
         self._texts[digest] = text
@@ -58,7 +59,7 @@ class ResultCache:
 
 
 def weight(text: bytes) -> int:
-    """Bytes that an answer is counted with."""
+    """The bytes that a prediction counts towards the limit. text: its JSON."""
     return len(text) + ENTRY
 
 
@@ -66,11 +67,11 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _encoded(value: object) -> bytes | None:
-    """JSON that gives this very value back, or None."""
+def _encode(value: object) -> bytes | None:
+    """The value as JSON; None if JSON does not represent it exactly."""
     try:
         return ENCODE(value).encode() if _is_json(value) else None
-    except (ValueError, RecursionError):  # integers of thousands of digits, nesting without end
+    except (ValueError, RecursionError):  # integers with thousands of digits, very deep nesting
         return None
 
 

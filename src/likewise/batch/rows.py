@@ -1,4 +1,4 @@
-"""A chunk's rows on their way to the engine and back, for every runner, and the judgement of a finished job."""
+"""Helpers for all runners: rows to engine items, results to predictions and errors, checks of a finished job."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from likewise.core.signature import Field
 
 
 def items_of(chunk: Chunk, maker: RowMaker) -> list[Item | Failed]:
-    """The model's rows, or why one cannot be read or made."""
+    """The rows of `chunk` as the model takes them, each with its error in its place if it is invalid."""
     return [
         Failed(chunk.faults[index]) if index in chunk.faults else maker(record, f"row {chunk.first + index}")
         for index, record in enumerate(chunk.records)
     ]
 
 
-def settled(
+def split_results(
     results: Sequence[Result], writer: Writer, outputs: tuple[Field, ...] | None
 ) -> tuple[dict[int, object], dict[int, LikewiseError]]:
-    """By index: predictions as the output's format holds them, and the errors of all other rows."""
-    given = [_one_value(result.value, outputs) for result in results if isinstance(result, Ok)]
-    fitted = iter(writer.fit(given))
+    """Predictions in the form that `writer` takes, and the errors of all other rows, both by row index."""
+    values = [_single_value(result.value, outputs) for result in results if isinstance(result, Ok)]
+    fitted = iter(writer.fit(values))
     final = [next(fitted) if isinstance(result, Ok) else result for result in results]
-    kept = {index: result.value for index, result in enumerate(final) if isinstance(result, Ok)}
+    predictions = {index: result.value for index, result in enumerate(final) if isinstance(result, Ok)}
     errors = {index: result.error for index, result in enumerate(final) if isinstance(result, Failed)}
-    return kept, errors
+    return predictions, errors
 
 
 def fingerprint(
     job: ScoreJob, engine: Mapping[str, object], output_format: str, input_format: str, files: object
 ) -> dict[str, object]:
-    """What must be the same for a stopped job to go on; engine: what tells its answers from another's."""
+    """What must be unchanged for an interrupted job to resume. engine: entries that identify the engine."""
     options = job.options
     return {
         "likewise": importlib.metadata.version("likewise"),
@@ -53,24 +53,24 @@ def fingerprint(
     }
 
 
-def go_on(options: ScoreOptions) -> str:
-    """The remedy for a job that was stopped and has chunks that are done."""
-    return "run the same command again" + ", without --restart," * options.restart + " to go on"
+def resume_remedy(options: ScoreOptions) -> str:
+    """The remedy for an interrupted job with completed chunks."""
+    return "run the same command again" + ", without --restart," * options.restart + " to resume"
 
 
-def judge(report: JobReport, job: ScoreJob) -> None:
-    """TooManyQuarantined where more rows have no answer than the job allows."""
+def check_quarantine_limit(report: JobReport, job: ScoreJob) -> None:
+    """TooManyQuarantined if the percentage of rows without a prediction exceeds the job's limit."""
     limit = job.options.fail_on_quarantine
-    share = 100 * report.rows_quarantined / max(1, report.rows_in)
-    if limit is not None and share > limit:
+    percent = 100 * report.rows_quarantined / max(1, report.rows_in)
+    if limit is not None and percent > limit:
         raise TooManyQuarantined(
-            f"{report.rows_quarantined} of {report.rows_in} rows quarantined: {share:.2f} %, more than {limit:g} %",
-            remedy=f"the reasons are beside {job.output}, the answered rows in it; mend the rows or the limit",
+            f"{report.rows_quarantined} of {report.rows_in} rows quarantined: {percent:.2f} %, more than {limit:g} %",
+            remedy=f"see the quarantine file next to {job.output} for the reasons; fix the rows or raise the limit",
         )
 
 
-def _one_value(value: object, outputs: tuple[Field, ...] | None) -> object:
-    """The one value of a record with one column, as `spark_udf` gives it; else the prediction as it is."""
+def _single_value(value: object, outputs: tuple[Field, ...] | None) -> object:
+    """The value of a record with a single column, as `spark_udf` returns it; any other prediction unchanged."""
     if isinstance(value, dict) and len(value) == 1 and (outputs is None or [f.name for f in outputs] == list(value)):
         return next(iter(value.values()))
     return value

@@ -1,4 +1,4 @@
-"""Runners by name: one line each, imported when it is asked for; packages add theirs by entry points."""
+"""The registry of runners by name. Runners are imported on demand; other packages add theirs by entry points."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from likewise.core.spec import ModelSpec
 Runner = Callable[[ScoreJob], JobReport]
 
 RUNNERS: dict[str, str] = {"local": "likewise.batch.local:run", "spark": "likewise.targets.spark.runner:run"}
-GROUP = "likewise.runners"  # entry points of other packages: a name and a function from Job to Report
+GROUP = "likewise.runners"  # entry point group of other packages: the name of a runner and a `Runner`
 
 
 def score(
@@ -31,27 +31,27 @@ def score(
     progress: Callable[[Progress], None] | None = None,
     model: ModelSpec | None = None,
 ) -> JobReport:
-    """Score the rows of `source` into `output`, which appears under its name only when it is whole.
+    """Score the rows of `source` into `output`, which appears under its final name only when it is complete.
 
-    source: a file, a folder, a glob, or the like at `s3://`.  model: for runners that open it elsewhere.
+    source: a file, a folder or a glob pattern, local or `s3://`.  model: for runners that open it on other machines.
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra;
-    the same call goes on where chunks of the job are done.  TooManyQuarantined is raised once everything is written.
+    the same call then resumes after the completed chunks.  TooManyQuarantined is raised after everything is written.
     """
     options = options or ScoreOptions()
     run = runner(options.runner)
-    place = _folder_or_file(str(output))
+    path = _local_path(str(output))
     return run(
-        ScoreJob(engine, bundle_digest, signature, str(source), place, options, progress or (lambda _: None), model)
+        ScoreJob(engine, bundle_digest, signature, str(source), path, options, progress or (lambda _: None), model)
     )
 
 
 def names() -> tuple[str, ...]:
-    """Every runner's name, the built-in ones first."""
+    """The names of all runners, the built-in ones first."""
     return tuple(_known())
 
 
 def _known() -> dict[str, str]:
-    """By name, where its function is; the built-in ones first, which nobody replaces."""
+    """The import path of each runner by name; entry points cannot replace the built-in ones, which come first."""
     added = {entry.name: entry.value for entry in sorted(entry_points(group=GROUP))}
     return RUNNERS | added | RUNNERS
 
@@ -60,16 +60,16 @@ def runner(name: str) -> Runner:
     """The runner's function; WrongUsage for an unknown name."""
     known = _known()
     if name not in known:
-        raise WrongUsage(f"there is no runner {name!r}", remedy=f"--runner with one of: {', '.join(known)}")
+        raise WrongUsage(f"unknown runner {name!r}", remedy=f"use --runner with one of: {', '.join(known)}")
     run: Runner = resolve_name(known[name])
     return run
 
 
-def _folder_or_file(output: str) -> Path:
-    """A path; OutputRefused for an address, also where a Path has taken one of its slashes."""
+def _local_path(output: str) -> Path:
+    """The output's path; OutputRefused for a URL, even if a Path has removed one of its slashes."""
     if re.match(r"[a-zA-Z][\w+.-]+:/", output):
         raise OutputRefused(
-            f"{output}: a job writes to folders of this machine only",
-            remedy="name a local OUTPUT, and copy it when it is done, for example with: aws s3 cp --recursive",
+            f"{output}: jobs write to local folders only",
+            remedy="name a local OUTPUT, then copy it, for example with: aws s3 cp --recursive",
         )
     return Path(output)

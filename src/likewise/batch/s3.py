@@ -1,8 +1,8 @@
-"""Input files in S3 and whatever speaks its protocol, read by `pyarrow`.
+"""Input files in S3 and in compatible stores, read with `pyarrow`.
 
-Credentials as everywhere on AWS; the endpoint from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or MLFLOW_S3_ENDPOINT_URL, the
-region from AWS_REGION or AWS_DEFAULT_REGION.  What is found here may be pickled: another machine reads it at the same
-endpoint and in the same region, with credentials of its own.
+Credentials come from the usual AWS sources; the endpoint from AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or
+MLFLOW_S3_ENDPOINT_URL; the region from AWS_REGION or AWS_DEFAULT_REGION.  The classes can be pickled: another machine
+then reads from the same endpoint and region, with its own credentials.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CONNECT_S, REQUEST_S = 10, 60
 
 @dataclass(frozen=True, slots=True)
 class S3Store:
-    """Where a bucket is reached: all that another process must be told of it, and no credentials.
+    """How to connect to a bucket, without credentials; can be sent to other processes.
 
-    scheme, endpoint: None at AWS. region: None where the endpoint needs none.
+    scheme, endpoint: None for AWS. region: None if the endpoint does not need one.
     """
 
     region: str | None
@@ -39,17 +39,17 @@ class S3Store:
 
     @classmethod
     def of(cls, bucket: str) -> S3Store:
-        """As the environment says; AWS is asked for the region of the bucket where nobody does."""
+        """The store for `bucket` by the environment variables; without a region among them, AWS is queried for it."""
         endpoint = urlsplit(next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), ""))
         region = next((os.environ[name] for name in REGIONS if os.environ.get(name)), None)
         if region is None and not endpoint.netloc:
             region = need("pyarrow.fs", extra="batch").resolve_s3_region(bucket)
-        place = endpoint.netloc.rpartition("@")[2] + endpoint.path.rstrip("/")
-        return cls(region, endpoint.scheme or None, place or None)
+        address = endpoint.netloc.rpartition("@")[2] + endpoint.path.rstrip("/")
+        return cls(region, endpoint.scheme or None, address or None)
 
     @property
     def system(self) -> Any:
-        """The connection of this process, with the credentials that it has."""
+        """This process's connection, with its own credentials."""
         return _connected(self)
 
 
@@ -66,7 +66,7 @@ def _connected(store: S3Store) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class S3File:
-    """An object; its identity is its ETag, its size and the time when it was written."""
+    """An S3 object, identified by its size, ETag and modification time."""
 
     store: S3Store
     key: str  # with the bucket
@@ -76,89 +76,90 @@ class S3File:
 
     @property
     def name(self) -> str:
-        """The address."""
+        """The `s3://` URL."""
         return SCHEME + self.key
 
     @property
     def path(self) -> Path | None:
-        """Not on this machine."""
+        """None: the file is not on this machine."""
         return None
 
     def open(self) -> Any:
-        """The object, read by ranges; InputNotFound where it cannot be."""
-        with told(self.name):
+        """Open the object, which is read in ranges; InputNotFound if it cannot be read."""
+        with s3_errors(self.name):
             return self.store.system.open_input_file(self.key)
 
     def now(self) -> str:
-        """The identity as it is now."""
+        """The current identity."""
         with plain_errors(), self.store.system.open_input_file(self.key) as stream:
             return _identity(stream)
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A bucket, as the environment's credentials see it."""
+    """A bucket, accessed with the credentials of the environment."""
 
     store: S3Store
     name: str
 
     @classmethod
     def of(cls, address: str) -> tuple[Bucket, str]:
-        """The bucket and the key of `s3://bucket/key`; WrongUsage where it names no bucket."""
+        """The bucket and the key of `s3://bucket/key`; WrongUsage if the address is invalid or contains credentials."""
         name, _, key = address.removeprefix(SCHEME).partition("/")
         if not name or "@" in name:
             raise WrongUsage(
-                "an address in S3 is s3://bucket/key, without credentials in it",
-                remedy="give those in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or in ~/.aws/credentials",
+                "an S3 address has the form s3://bucket/key, without credentials",
+                remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws/credentials",
             )
-        with told(address):
+        with s3_errors(address):
             return cls(S3Store.of(name), name), key
 
     def list(self, prefix: str) -> list[str]:
-        """Keys of all objects below a prefix that ends at a `/`; InputNotFound where the bucket cannot be listed."""
+        """The keys of all objects below a prefix that ends at a `/`; InputNotFound if the bucket cannot be listed."""
         fs = need("pyarrow.fs", extra="batch")
         base = f"{self.name}/{prefix}".rstrip("/")
-        with told(SCHEME + base):
-            found = self.store.system.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=bool(prefix)))
-        return [info.path.partition("/")[2] for info in found if info.type == fs.FileType.File]
+        selector = fs.FileSelector(base, recursive=True, allow_not_found=bool(prefix))
+        with s3_errors(SCHEME + base):
+            entries = self.store.system.get_file_info(selector)
+        return [info.path.partition("/")[2] for info in entries if info.type == fs.FileType.File]
 
     def file(self, key: str) -> S3File | None:
-        """The object, None where there is none of this very key."""
+        """The object with exactly this key, None if it does not exist."""
         fs = need("pyarrow.fs", extra="batch")
         path = f"{self.name}/{key}"
-        with told(SCHEME + path):
+        with s3_errors(SCHEME + path):
             info = self.store.system.get_file_info(path)
         return self.open(key, key.rsplit("/", 1)[-1]) if info.type == fs.FileType.File else None
 
     def open(self, key: str, short: str) -> S3File:
-        """The object's size and identity; InputNotFound where it cannot be read."""
+        """The object with its size and identity; InputNotFound if it cannot be read."""
         path = f"{self.name}/{key}"
-        with told(SCHEME + path), self.store.system.open_input_file(path) as stream:
+        with s3_errors(SCHEME + path), self.store.system.open_input_file(path) as stream:
             return S3File(self.store, path, short, stream.size(), _identity(stream))
 
 
 def _identity(stream: Any) -> str:
-    said = {key.lower(): value.decode(errors="replace") for key, value in (stream.metadata() or {}).items()}
-    known = [said[key] for key in ("etag", "last-modified") if key in said]
+    metadata = {key.lower(): value.decode(errors="replace") for key, value in (stream.metadata() or {}).items()}
+    known = [metadata[key] for key in ("etag", "last-modified") if key in metadata]
     return f"{stream.size()} bytes of {' of '.join(known)}"
 
 
 @contextmanager
-def told(address: str) -> Iterator[None]:
-    """What S3 says, as InputNotFound for `address`."""
+def s3_errors(address: str) -> Iterator[None]:
+    """Convert errors of S3 to InputNotFound for `address`."""
     try:
         with plain_errors():
             yield
-    except (OSError, ValueError) as error:  # ValueError: an endpoint or a key that cannot be one
+    except (OSError, ValueError) as error:  # ValueError: an invalid endpoint or key
         raise InputNotFound(
             f"{address} cannot be read: {error}",
-            remedy=f"check the address, the credentials, and the endpoint in {ENDPOINTS[1]} where it is not AWS",
+            remedy=f"check the address and the credentials; for a store other than AWS also {ENDPOINTS[1]}",
         ) from error
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """The same errors without credentials in their words."""
+    """Remove credentials from the messages of errors."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The folder where a job works: files that grow by a chunk at a time and can be cut back to what the journal has."""
+"""The staging folder of a job: its lock, and files that grow chunk by chunk and can be truncated when it resumes."""
 
 from __future__ import annotations
 
@@ -14,73 +14,76 @@ from likewise.batch.journal import JournalState, sync
 from likewise.batch.layout import remove, sync_folder
 from likewise.core.errors import OutputRefused
 
-HEAD = 33  # bytes of a line of answers before the answer
+HEAD = 33  # bytes before the prediction in a line of the result log: 32 hex digits and a space
 
 
-class Growing:
-    """A file that only grows."""
+class AppendFile:
+    """A file that is only appended to."""
 
     def __init__(self, path: Path, length: int = 0) -> None:
-        """`length`: the bytes that count; what is behind them is cut off, and 0 makes the file anew."""
+        """Open the file, truncated to its first `length` bytes; 0 creates it.
+
+        Raises OutputRefused if the file is shorter.
+        """
         self.path = path
         self.length = length
         try:
             self.stream: BinaryIO = path.open("r+b" if length else "wb")
-            there = os.fstat(self.stream.fileno()).st_size
+            size = os.fstat(self.stream.fileno()).st_size
         except FileNotFoundError:
-            there = 0
-        if there < length:
+            size = 0
+        if size < length:
             raise OutputRefused(
-                f"{path} has {there} bytes, and {length} were written: what the job had done is damaged",
-                remedy="--restart",
+                f"{path} has {size} bytes instead of {length}: the results of the interrupted job are damaged",
+                remedy="use --restart to start the job again from the beginning",
             )
         self.stream.truncate(length)
         self.stream.seek(length)
 
     def commit(self) -> int:
-        """Put what was written on the disk; the length."""
+        """Write everything to the disk and return the file's length."""
         if (length := self.stream.tell()) != self.length:
             sync(self.stream)
             self.length = length
         return self.length
 
     def close(self) -> None:
-        """The file, whatever becomes of it."""
+        """Close the file, ignoring errors."""
         with suppress(OSError, ValueError):
             self.stream.close()
 
 
-class AnswerLog:
-    """The lines of `Answers`, in two generations: together they hold all that is still remembered."""
+class ResultLog:
+    """The lines that `ResultCache` logs, in two files (generations) that together contain all cached results."""
 
     def __init__(self, folder: Path, state: JournalState) -> None:
         self._folder = folder
         self.generation = state.generation
-        self._file = Growing(self._path(self.generation), state.answers)
+        self._file = AppendFile(self._path(self.generation), state.answers)
         self._weight = sum(result_cache.weight(line[HEAD:-1]) for line in self._lines(self.generation))
 
     def lines(self) -> Iterator[bytes]:
-        """All that were written and may still be remembered, oldest first."""
+        """All lines that may still be in the cache, oldest first."""
         for generation in (self.generation - 1, self.generation):
             yield from self._lines(generation)
 
     def append(self, lines: list[bytes]) -> None:
-        """Write them; a full generation makes room for the next."""
+        """Append lines. If the current generation is full, start the next one and delete the one before."""
         if self._weight >= result_cache.LIMIT:
             self._file.close()
             remove(self._path(self.generation - 1))
             self.generation += 1
-            self._file = Growing(self._path(self.generation))
+            self._file = AppendFile(self._path(self.generation))
             self._weight = 0
         self._file.stream.writelines(lines)
         self._weight += sum(result_cache.weight(line[HEAD:-1]) for line in lines)
 
     def commit(self) -> int:
-        """As `Growing.commit`."""
+        """Write everything to the disk and return the length of the current file."""
         return self._file.commit()
 
     def close(self) -> None:
-        """As `Growing.close`."""
+        """Close the current file, ignoring errors."""
         self._file.close()
 
     def _lines(self, generation: int) -> Iterator[bytes]:
@@ -93,10 +96,10 @@ class AnswerLog:
 
 
 class Claim:
-    """A folder that one process at a time may work in."""
+    """An exclusive lock on a staging folder."""
 
-    def __init__(self, folder: Path, what: Path) -> None:
-        """OutputRefused where another job has it. `what`: the output, for that error."""
+    def __init__(self, folder: Path, output: Path) -> None:
+        """Create and lock the folder; OutputRefused if another job has locked it. output: for the error message."""
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self._lock = os.open(folder, os.O_RDONLY)
@@ -104,28 +107,28 @@ class Claim:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            remedy = "wait for it, or choose another OUTPUT"
-            raise OutputRefused(f"another job is writing {what}", remedy=remedy) from None
+            remedy = "wait until it has finished, or choose another OUTPUT"
+            raise OutputRefused(f"another job is writing {output}", remedy=remedy) from None
 
     def clear(self) -> None:
-        """Remove everything in it."""
+        """Remove the content of the folder."""
         for entry in self._folder.iterdir():
             remove(entry)
         sync_folder(self._folder)
 
     def check(self) -> None:
-        """FileNotFoundError where the folder is no longer the one that was claimed."""
-        here, claimed = os.stat(self._folder), os.fstat(self._lock)
-        if (here.st_dev, here.st_ino) != (claimed.st_dev, claimed.st_ino):
-            raise FileNotFoundError(2, "the folder has gone")
+        """FileNotFoundError if the folder is no longer the one that was locked."""
+        current, locked = os.stat(self._folder), os.fstat(self._lock)
+        if (current.st_dev, current.st_ino) != (locked.st_dev, locked.st_ino):
+            raise FileNotFoundError(2, "the folder no longer exists")
 
     def release(self) -> None:
-        """Let another process in."""
+        """Release the lock."""
         os.close(self._lock)
 
 
 def drop(folder: Path) -> None:
-    """Remove a staging folder unless another job has it."""
+    """Remove a staging folder unless another job has locked it."""
     with suppress(OSError):
         lock = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Python values as text: JSON for nested ones, and one cell of a CSV file."""
+"""Conversion of Python values to text: JSON, and CSV cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from likewise.core.errors import LikewiseError, RowRefused
 
 
 def as_json(value: object) -> str:
-    """One line of JSON; NaN and infinity become null, dates ISO 8601, bytes base64. TypeError for what has no JSON."""
+    """One line of JSON. NaN and infinity become null, dates ISO 8601, bytes base64; TypeError for other types."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
     except ValueError:
@@ -22,7 +22,7 @@ def as_json(value: object) -> str:
 
 
 def as_cell(value: object) -> str:
-    """One CSV field: text as it is, None empty, everything else as JSON prints it; NaN and infinity by name."""
+    """One CSV field: text unchanged, None empty, everything else as JSON; NaN and infinity by name."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -30,20 +30,23 @@ def as_cell(value: object) -> str:
     if isinstance(value, float):
         return json.dumps(value)
     text = as_json(value)
-    # what JSON has as a string for want of a type (a date, bytes) needs no quotes in a field of its own
+    # values without a JSON type (dates, bytes) are JSON strings; a CSV field does not need the quotes
     return str(json.loads(text)) if text.startswith('"') else text
 
 
 def unicode_fault(text: str, what: str) -> LikewiseError | None:
-    """Why `text` cannot be written as UTF-8, or None. Surrogates U+DC80 to U+DCFF stand for undecodable bytes."""
+    """The error if `text` cannot be encoded as UTF-8, else None. what: names the text in the message.
+
+    Surrogates U+DC80 to U+DCFF stand for undecodable bytes.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
-        met = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate U+{code:04X}"
+        invalid = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate U+{code:04X}"
         return RowRefused(
-            f"{what} is not valid Unicode: {met} at character {error.start}",
-            remedy="write the text as UTF-8, or replace what is not",
+            f"{what} is not valid Unicode: {invalid} at character {error.start}",
+            remedy="encode the text as UTF-8, or replace the invalid characters",
         )
     return None
 

@@ -1,4 +1,4 @@
-"""The command line: the only package that prints, prompts or exits."""
+"""The command-line interface: the only package that prints, prompts or exits the process."""
 
 from likewise.cli.app import main
 

@@ -1,4 +1,4 @@
-"""`python -m likewise.cli`, for places where the `likewise` script is not on the path."""
+"""`python -m likewise.cli`, for environments in which the `likewise` script is not on the PATH."""
 
 from likewise.cli.app import main
 

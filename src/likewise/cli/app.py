@@ -1,4 +1,4 @@
-"""The commands put together, and what happens when one fails."""
+"""The `likewise` application: registers the commands and turns exceptions into error output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import typer
 
 from likewise.cli import deployments, images, jobs, machine, models, serving, verify
 from likewise.cli.flags import with_flags
-from likewise.cli.screen import failure
+from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 
 app = typer.Typer(
     name="likewise",
-    help="One MLflow model, every place where it must answer, the same answer from each.",
+    help="Deploy an MLflow model to any target and get the same predictions from each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -44,72 +44,80 @@ for command in COMMANDS:
 app.add_typer(images.image)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(importlib.metadata.version("likewise"))
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """One MLflow model, every place where it must answer, the same answer from each."""
+    """Deploy an MLflow model to any target and get the same predictions from each."""
 
 
 def main() -> None:
-    """The `likewise` command. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 answers differ, 130 interrupted."""
+    """Run the `likewise` command and exit the process.
+
+    Exit codes: 0 success, 1 failure, 2 invalid usage, 3 predictions differ (`verify`), 130 interrupted.
+    """
     quiet_libraries()
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, raise_interrupt)
+    signal.signal(signal.SIGTERM, raise_interrupt)
     try:
-        code = app(standalone_mode=False, prog_name="likewise") or 0  # that of a typer.Exit, which it returns
+        code = app(standalone_mode=False, prog_name="likewise") or 0  # the call returns the code of a typer.Exit
         if code == Interrupted.exit_code:
-            raise KeyboardInterrupt  # typer has made a code of it
+            raise KeyboardInterrupt  # typer turned it into an exit code
     except (KeyboardInterrupt, typer.Abort):
-        code = report(Interrupted("stopped by a signal", remedy="run the same command again"))
+        code = report_error(Interrupted("stopped by a signal", remedy="run the same command again"))
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more when it flushes.
+        # The reader of stdout has exited. Without this, Python reports the error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = report(explained(error))
+        code = report_error(as_likewise_error(error))
         if os.environ.get("LIKEWISE_DEBUG"):
             raise
     sys.exit(code)
 
 
-def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """A stop is a stop, by Ctrl-C or SIGTERM: a job cleans up, and no second SIGTERM disturbs it, but a Ctrl-C does."""
+def raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Handle SIGINT and SIGTERM alike: raise KeyboardInterrupt, so that the command cleans up.
+
+    Further SIGTERMs are ignored during the cleanup; a further Ctrl-C is not.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def report(error: LikewiseError) -> int:
-    """Show the error where this call wants it; its exit code."""
-    failure(error, as_json="--json" in sys.argv)
+def report_error(error: LikewiseError) -> int:
+    """Print the error, as JSON if `--json` was given, and return its exit code."""
+    show_error(error, as_json="--json" in sys.argv)
     return error.exit_code
 
 
-def explained(error: Exception) -> LikewiseError:
-    """Any exception as code, cause, remedy."""
+def as_likewise_error(error: Exception) -> LikewiseError:
+    """Convert any exception into an error with a code, a cause and a remedy."""
     if isinstance(error, LikewiseError):
         return error
     if isinstance(error, typer.TyperException):
-        named = [word for word in sys.argv[1:2] if word in {command.__name__.rstrip("_") for command in COMMANDS}]
-        return WrongUsage(error.format_message(), remedy=" ".join(["likewise", *named, "--help"]))
+        names = [word for word in sys.argv[1:2] if word in {command.__name__.rstrip("_") for command in COMMANDS}]
+        return WrongUsage(error.format_message(), remedy=" ".join(["likewise", *names, "--help"]))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputRefused(f"no space left: {error}", remedy="free some space, or write to another disk")
     if isinstance(error, PermissionError):
-        return OutputRefused(f"not permitted: {error}", remedy="check who owns the file or folder")
+        return OutputRefused(f"permission denied: {error}", remedy="check the owner and mode of the file or folder")
     return LikewiseError(
         f"{type(error).__name__}: {error}",
-        remedy="this is a defect of Likewise: report it with the output of the same command under LIKEWISE_DEBUG=1",
+        remedy="this is a bug in Likewise: report it with the output of the same command run with LIKEWISE_DEBUG=1",
     )
 
 
 def quiet_libraries() -> None:
-    """What other libraries tell of their inner life stays out of the way."""
+    """Silence progress bars, log records and warnings of the libraries in use; their errors still appear."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for name in ("mlflow", "alembic", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)

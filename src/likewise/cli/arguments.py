@@ -1,4 +1,4 @@
-"""Parameters that several commands take."""
+"""Parameters shared by several commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ModelArgument = Annotated[
     str,
     argument(
         "MODEL",
-        "A bundle folder, or an MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
+        "Path of a bundle, or MLflow model URI: runs:/…, models:/name/6, models:/name@alias, models:/m-…, "
         "a local path, s3://…",
     ),
 ]
@@ -26,18 +26,20 @@ TrustFlag = Annotated[bool, flag("--trust", TRUST)]
 
 @dataclass(frozen=True, slots=True)
 class Choice(EngineOptions):
-    """Which engine runs, and whether the model's code may; WrongUsage where the flags disagree."""
+    """The engine to run, and whether the model's own code may run. Raises WrongUsage if flags contradict each other."""
 
-    exact: bool = option(False, "The same as --precision fp32.", "--exact")
+    exact: bool = option(False, "Same as --precision fp32.", "--exact")
     trust: bool = option(False, TRUST, "--trust")
 
     def __post_init__(self) -> None:
         if self.exact and self.precision not in (None, "fp32"):
-            raise WrongUsage(f"--exact is fp32, and --precision is {self.precision}", remedy="give one of the two")
+            raise WrongUsage(
+                f"--exact means --precision fp32, but --precision is {self.precision}", remedy="remove one of the two"
+            )
         if self.exact:
             object.__setattr__(self, "precision", "fp32")
         EngineOptions.__post_init__(self)
 
     def find(self, model: str, report: Callable[[str], None] | None = None) -> api.Bundle:
-        """The model's bundle with this choice."""
+        """The model's bundle, opened with this engine, precision and trust."""
         return api.find(model, engine=self.name, precision=self.precision, trust=self.trust, report=report)

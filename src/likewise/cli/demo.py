@@ -1,4 +1,4 @@
-"""`likewise demo`: the chapter from end to end, each step by the command that a user would type."""
+"""The `demo` command: runs the example from end to end, each step with the command that a user would type."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from likewise.core.extras import need
 LIKEWISE = (sys.executable, "-m", "likewise.cli")
 EXAMPLE = (sys.executable, "-m", "likewise.demo")
 SENTENCES = ("This is the best movie we saw.", "What a movie!")
-BOOK = json.dumps({"columns": ["text"], "data": [[s] for s in SENTENCES]})
-PATIENCE = 120.0  # seconds for the service to be ready
-STOPPING = 30.0  # seconds that a child may clean up after itself; a server takes up to 23
-MARKER = ".likewise-demo"  # in a folder that the demo made, and may overwrite
+REQUEST = json.dumps({"columns": ["text"], "data": [[s] for s in SENTENCES]})
+READY_TIMEOUT_S = 120.0  # for the service to become ready
+STOP_TIMEOUT_S = 30.0  # for a child process to clean up; a server takes up to 23 s
+MARKER = ".likewise-demo"  # marks a folder that the demo created and may overwrite
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A line of the closing table."""
+class Artifact:
+    """What one step created: a line of the final table. then: the command to try next; seconds: duration."""
 
     what: str
     where: str
@@ -46,18 +46,18 @@ class Made:
 
 
 @dataclass
-class Chapter:
-    """The steps, and what each made."""
+class Demo:
+    """Runs the steps of the example and records what each created."""
 
     folder: Path
     quick: bool
     rows: int
-    made: list[Made] = field(default_factory=list)
+    artifacts: list[Artifact] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
-    _step: int = 0
+    _number: int = 0  # of the current step
 
     def run(self) -> None:
-        """Every step; the first that fails ends it, and nothing is left running."""
+        """Run all steps; the first failing step raises an error. No process is left running."""
         self._prepare_folder()
         tuned = self._fine_tune()
         pipeline_uri = self._log_and_register(str(tuned["uri"]))
@@ -69,23 +69,23 @@ class Chapter:
         if shutil.which("java"):
             self._spark(pipeline_uri, rows, scored)
         else:
-            self._note("no Java here, so the same rows were not scored on Spark (likewise doctor says how to get it)")
+            self._note("Java is not installed, so the rows were not scored on Spark (see: likewise doctor)")
             self.facts["spark"] = "not run: no Java"
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def _fine_tune(self) -> Mapping[str, object]:
-        with self._doing("Fine-tune a sentiment classifier on movie reviews", "model") as done:
+        with self._step("Fine-tune a sentiment classifier on movie reviews", "model") as done:
             tuned = self._json(*EXAMPLE, "fine-tune", "--json", *(["--quick"] if self.quick else []))
             accuracy = float(str(tuned["accuracy"]))
             self.facts |= {"finetuned_model_uri": tuned["uri"], "accuracy": accuracy}
             self._note(f"trained on {tuned['train_rows']:,} reviews")
-            right = f"{accuracy:.1%} right on {tuned['held_out_rows']:,} held-out reviews"
-            done(f"{tuned['uri']}  ({right})", self._with_store(f"{program('mlflow')} ui"))
+            result = f"{accuracy:.1%} accuracy on {tuned['held_out_rows']:,} held-out reviews"
+            done(f"{tuned['uri']}  ({result})", self._with_store(f"{program('mlflow')} ui"))
         return tuned
 
     def _log_and_register(self, finetuned: str) -> str:
-        with self._doing("Log the pipeline around it, and register it", "pipeline") as done:
+        with self._step("Log a pipeline that uses the classifier, and register it", "pipeline") as done:
             logged = self._json(*EXAMPLE, "log-pipeline", "--finetuned-model-uri", finetuned, "--json")
             registered = self._json(*EXAMPLE, "register", "--model-uri", str(logged["uri"]), "--json")
             uri = str(registered["model_uri"])
@@ -95,90 +95,91 @@ class Chapter:
 
     def _bundle(self, uri: str) -> Path:
         path = self.folder / "bundle"
-        with self._doing("Bundle it, and prove that it answers with no network and no store", "bundle") as done:
+        with self._step("Bundle it, and verify that it works without a network or a store", "bundle") as done:
             if is_bundle(path):
                 shutil.rmtree(path)
-            made = self._json(*LIKEWISE, "bundle", uri, "-o", str(path), "--json")
-            self.facts |= {"bundle": made["digest"]}
-            done(f"{path}  {str(made['digest'])[:19]}…", f"{program('likewise')} inspect {path}")
+            digest = str(self._json(*LIKEWISE, "bundle", uri, "-o", str(path), "--json")["digest"])
+            self.facts |= {"bundle": digest}
+            done(f"{path}  {digest[:19]}…", f"{program('likewise')} inspect {path}")
         return path
 
     @contextmanager
     def _served(self, bundle: Path) -> Iterator[str]:
-        with self._doing("Start the web service", "service") as done:
+        with self._step("Start the web service", "service") as done:
             argv = [*LIKEWISE, "serve", str(bundle), "-p", "0", "--json"]
             with (self.folder / "serve.log").open("w") as log, self._child(argv, log) as server:
                 url = self._await_ready(server)
                 self._note(f"ready at {url}")
-                done(f"{self.folder / 'serve.log'} (stopped again)", f"{program('likewise')} serve {bundle} -p 5000")
+                done(f"{self.folder / 'serve.log'} (now stopped)", f"{program('likewise')} serve {bundle} -p 5000")
                 yield url
 
     def _await_ready(self, server: subprocess.Popen[str]) -> str:
-        """The service's URL, which it prints once it is ready."""
+        """Wait until the service prints its URL, which means that it is ready, and return the URL."""
         assert server.stdout is not None  # noqa: S101  it was opened as a pipe
-        stop = threading.Timer(PATIENCE, server.kill)
-        stop.start()
+        timer = threading.Timer(READY_TIMEOUT_S, server.kill)
+        timer.start()
         try:
             text = ""
             while not text.endswith("}\n") and (line := server.stdout.readline()):
                 text += line
         finally:
-            stop.cancel()
-        told = json.loads(text or "{}")
-        if "url" not in told:
+            timer.cancel()
+        document = json.loads(text or "{}")
+        if "url" not in document:
             raise LikewiseError(
                 "the service did not become ready", remedy=f"read {self.folder / 'serve.log'}, and report it"
             )
-        return str(told["url"])
+        return str(document["url"])
 
     def _curl(self, url: str) -> None:
-        with self._doing("Ask it what the book asks", "answer") as done:
-            argv = ["curl", "-sS", f"{url}/invocations", "-H", "Content-Type: application/json", "-d", BOOK]
+        with self._step("Send it a request", "predictions") as done:
+            argv = ["curl", "-sS", f"{url}/invocations", "-H", "Content-Type: application/json", "-d", REQUEST]
             self._note(f"$ {shlex.join(argv)}")
             if shutil.which("curl"):
                 body = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
             else:
-                request = Request(f"{url}/invocations", BOOK.encode(), {"Content-Type": "application/json"})  # noqa: S310
-                with urlopen(request, timeout=60) as answer:  # noqa: S310
-                    body = answer.read().decode()
+                request = Request(f"{url}/invocations", REQUEST.encode(), {"Content-Type": "application/json"})  # noqa: S310
+                with urlopen(request, timeout=60) as response:  # noqa: S310
+                    body = response.read().decode()
             self._note(body)
-            answers = [json.loads(record["text"]) for record in json.loads(body)]
-            labels = [a["response"]["prediction_label"][0] for a in answers]
-            self.facts["answer"] = answers
+            predictions = [json.loads(record["text"]) for record in json.loads(body)]
+            labels = [each["response"]["prediction_label"][0] for each in predictions]
+            self.facts["answer"] = predictions
             done("; ".join(f"{s!r} {label}" for s, label in zip(SENTENCES, labels, strict=True)), "")
 
     def _score(self, bundle: Path, rows: Path) -> Path:
         from likewise.demo.data import write_rows
 
         output = self.folder / "scored.csv"
-        with self._doing(f"Score {self.rows:,} rows with the local runner", "predictions") as done:
+        with self._step(f"Score {self.rows:,} rows with the local runner", "scored rows") as done:
             write_rows(rows, self.rows)
             report = self._json(*LIKEWISE, "score", str(bundle), str(rows), "-o", str(output), "--restart", "--json")
-            languages = Counter(json.loads(a)["metadata"]["language_detected"] for a in _read_csv(output).values())
-            seen = ", ".join(f"{name} {count:,}" for name, count in languages.most_common())
+            predictions = _read_csv(output).values()
+            languages = Counter(json.loads(each)["metadata"]["language_detected"] for each in predictions)
+            counts = ", ".join(f"{name} {count:,}" for name, count in languages.most_common())
             self.facts |= {"score": report, "languages": dict(languages)}
             done(
-                f"{output}  ({seen}; {report['duplicates']} repeated)",
+                f"{output}  ({counts}; {report['duplicates']} duplicates)",
                 f"{program('likewise')} score {bundle} FILE.csv -o OUT.csv",
             )
         return output
 
     def _spark(self, uri: str, rows: Path, scored: Path) -> None:
         output = self.folder / "spark"
-        with self._doing("Score the same rows with plain mlflow.pyfunc.spark_udf, and compare", "parity") as done:
+        with self._step("Score the same rows with plain mlflow.pyfunc.spark_udf, and compare", "parity") as done:
             argv = (sys.executable, "-m", "likewise.demo.batch_inference", uri, str(rows), str(output))
             self._run(*argv, log=self.folder / "spark.log")
             table = need("pyarrow.parquet", extra="batch").read_table(output, columns=["row", "predictions"])
             spark = dict(zip(table["row"].to_pylist(), table["predictions"].to_pylist(), strict=True))
-            ours = _read_csv(scored)
-            same = sum(spark.get(row) == answer for row, answer in ours.items())
-            self.facts["spark"] = {"rows": len(spark), "equal": same}
-            if same != len(ours) or len(spark) != len(ours):
+            local = _read_csv(scored)
+            equal = sum(spark.get(row) == prediction for row, prediction in local.items())
+            self.facts["spark"] = {"rows": len(spark), "equal": equal}
+            if equal != len(local) or len(spark) != len(local):
                 raise NotSelfContained(
-                    f"{len(ours) - same} of {len(ours)} answers differ from plain spark_udf's",
+                    f"{len(local) - equal} of {len(local)} predictions differ from those of plain spark_udf",
                     remedy=f"compare {scored} with {output}, and report it",
                 )
-            done(f"{output}  ({same:,} of {len(ours):,} answers are the same, character for character)", "")
+            done(f"{output}  ({equal:,} of {len(local):,} predictions are identical, character for character)", "")
 
     # --- how a step runs ---------------------------------------------------------------------------------------------
 
@@ -189,12 +190,14 @@ class Chapter:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not marker.exists() and any(self.folder.iterdir()):
                 raise OutputRefused(
-                    f"{self.folder} is not empty, and not a folder that the demo made",
+                    f"{self.folder} is not empty, and was not created by the demo",
                     remedy="name a new folder with -o",
                 )
             marker.touch()
         except OSError as error:
-            raise OutputRefused(f"cannot make {self.folder}: {error}", remedy="name another folder with -o") from error
+            raise OutputRefused(
+                f"cannot create {self.folder}: {error}", remedy="name another folder with -o"
+            ) from error
 
     def _environment(self) -> dict[str, str]:
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
@@ -210,22 +213,22 @@ class Chapter:
         return document
 
     def _run(self, *argv: str, log: Path | None = None) -> str:
-        """stdout of a child that shows its own progress on stderr (or writes it to `log`)."""
-        with log.open("w") if log else nullcontext() as told, self._child(argv, told) as child:
+        """Run a child process to its end and return its stdout; its stderr goes to `log`, else to ours."""
+        with log.open("w") if log else nullcontext() as stderr, self._child(argv, stderr) as child:
             stdout, _ = child.communicate()
         if child.returncode:
-            said = _cause(stdout)
+            cause = _cause(stdout)
             raise LikewiseError(
-                f"{shlex.join(argv[2:])} ended with {child.returncode}{': ' + said if said else ''}",
-                remedy=f"read {log}" if log else "see above; run that command by hand for more",
+                f"{shlex.join(argv[2:])} exited with code {child.returncode}{': ' + cause if cause else ''}",
+                remedy=f"read {log}" if log else "see the output above, or run this command by hand for more detail",
             )
         return stdout
 
     @contextmanager
-    def _child(self, argv: Sequence[str], told: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
-        """A process that does not outlive the block: it is asked to stop, so that it cleans up, and then made to."""
+    def _child(self, argv: Sequence[str], stderr: IO[str] | None) -> Iterator[subprocess.Popen[str]]:
+        """A child process that does not outlive the block: SIGTERM, time to clean up, then SIGKILL."""
         with subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=told, text=True, env=self._environment(), cwd=self.folder
+            argv, stdout=subprocess.PIPE, stderr=stderr, text=True, env=self._environment(), cwd=self.folder
         ) as child:
             try:
                 yield child
@@ -233,19 +236,20 @@ class Chapter:
                 child.terminate()
                 try:
                     with suppress(subprocess.TimeoutExpired):
-                        child.wait(STOPPING)
+                        child.wait(STOP_TIMEOUT_S)
                 finally:
                     child.kill()
 
     @contextmanager
-    def _doing(self, title: str, what: str) -> Iterator[Callable[[str, str], None]]:
-        self._step += 1
-        err.print(f"\n[bold cyan]{self._step}[/bold cyan] [bold]{escape(title)}[/bold]")
+    def _step(self, title: str, what: str) -> Iterator[Callable[[str, str], None]]:
+        """Print the step's title; the caller ends the step by calling the result with (where, then) of its artifact."""
+        self._number += 1
+        err.print(f"\n[bold cyan]{self._number}[/bold cyan] [bold]{escape(title)}[/bold]")
         start = time.perf_counter()
 
         def done(where: str, then: str) -> None:
             seconds = time.perf_counter() - start
-            self.made.append(Made(what, where, then, seconds))
+            self.artifacts.append(Artifact(what, where, then, seconds))
             err.print(f"  [green]✓[/green] {escape(where)} [dim]{seconds:.1f} s[/dim]", soft_wrap=True)
 
         yield done
@@ -256,16 +260,18 @@ class Chapter:
 
 
 def program(name: str) -> str:
-    """What to type for `name`: itself where the shell finds it, else its place in this environment."""
+    """The command to type for `name`: the name itself if it is on the PATH, else its path in this environment."""
     return name if shutil.which(name) else str(Path(sys.executable).parent / name)
 
 
 def _read_csv(path: Path) -> dict[str, str]:
+    """The predictions in a scored CSV file, by the value of its column `row`."""
     with path.open(encoding="utf-8", newline="") as stream:
         return {row["row"]: row["predictions"] for row in csv.DictReader(stream)}
 
 
 def _cause(stdout: str) -> str:
+    """The cause in a command's JSON error document; empty if stdout does not contain one."""
     try:
         return str(json.loads(stdout)["error"]["cause"])
     except (ValueError, KeyError, TypeError):

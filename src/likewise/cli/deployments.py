@@ -1,4 +1,4 @@
-"""`deploy`, `list`, `status`, `predict`, `update`, `delete`: deployments over all targets."""
+"""Commands that manage deployments on any target: `deploy`, `list`, `status`, `predict`, `update`, `delete`."""
 
 from __future__ import annotations
 
@@ -25,95 +25,113 @@ from likewise.targets import base
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import names, open_target
 
-Name = Annotated[str, argument("NAME", "What the deployment is called.")]
-To = Annotated[str | None, flag("--to -t TARGET", "Where it stands, if that is not clear.")]
-Config = Annotated[list[str] | None, flag("--config -C KEY=VALUE", "An option of the target; nested ones as JSON.")]
-PlanFlag = Annotated[bool, flag("--plan", "Show what would be done, and do nothing.")]
+Name = Annotated[str, argument("NAME", "Name of the deployment.")]
+To = Annotated[
+    str | None, flag("--to -t TARGET", "Target of the deployment; needed only if several targets have this name.")
+]
+Config = Annotated[
+    list[str] | None,
+    flag("--config -C KEY=VALUE", "Set an option of the target; give nested values as JSON. Repeatable."),
+]
+PlanFlag = Annotated[bool, flag("--plan", "Show the steps without running them.")]
 
 
 def deploy(
     model: ModelArgument,
-    to: Annotated[str, flag("--to -t TARGET", "local, ray-serve, ray-serve://host:port, …")],
-    name: Annotated[str | None, flag("--name NAME", "What it will be called.")] = None,
+    to: Annotated[str, flag("--to -t TARGET", "Where to deploy: local, ray-serve, ray-serve://host:port, …")],
+    name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
     output: Annotated[
-        Path | None, flag("--output -o FILE", "With --plan: write it for the target's own tools (ray).")
+        Path | None,
+        flag("--output -o FILE", "With --plan: write the deployment as a file for the target's own tools (Ray Serve)."),
     ] = None,
     bundle_at: Annotated[
-        str | None, flag("--bundle-at PLACE", "With -o: where nodes read the bundle, a folder or s3://…")
+        str | None, flag("--bundle-at PLACE", "With -o: folder or s3:// URL from which the nodes read the bundle.")
     ] = None,
     rehearse: Annotated[
-        bool, flag("--rehearse", "Carry the plan out on this machine, ask the model's example, delete it.")
+        bool,
+        flag(
+            "--rehearse",
+            "Deploy to an emulated target on this machine, send the model's input example, then delete the deployment.",
+        ),
     ] = False,
-    keep: Annotated[bool, flag("--keep", "With --rehearse: until Ctrl-C, for tools of your own.")] = False,
-    options: Annotated[bool, flag("--options", "Show the target's options, and do nothing.")] = False,
+    keep: Annotated[
+        bool, flag("--keep", "With --rehearse: keep the deployment running until Ctrl-C, to try other tools on it.")
+    ] = False,
+    options: Annotated[bool, flag("--options", "Show the target's options and exit.")] = False,
     *,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Deploy MODEL to TARGET. Cut off and run again, it is gone on with; where a step fails, all is taken back."""
+    """Deploy MODEL to TARGET. Resumes if interrupted and run again; rolls back if a step fails."""
     if options:
-        return screen.options(f"Options of {to}, of {', '.join(names())}", described(open_target(to).Options))
+        title = f"Options of {to} (targets: {', '.join(names())})"
+        return screen.options(title, described(open_target(to).Options))
     if name is None:
-        raise WrongUsage("the deployment has no name", remedy="--name NAME")
-    writer = _writer(to, output, bundle_at, plan)  # what is wrong is told before the model is bundled
-    wanted = choice.find(model).spec()
-    given = parse_config(config or [])
+        raise WrongUsage("the deployment has no name", remedy="add --name NAME")
+    writer = _file_writer(to, output, bundle_at, plan)  # reports invalid flags before the model is bundled
+    spec = choice.find(model).spec()
+    target_options = parse_config(config or [])
     if writer is not None and output is not None:
-        text = writer(name, wanted, coerce(open_target(to).Options, given), bundle_at)
-        return _write(output, text, name, wanted, screen)
+        text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at)
+        return _write_file(output, text, name, spec, screen)
     if rehearse:
-        return _rehearse(wanted, to, name, given, keep, screen)
-    planned = deployments.plan("create", name, to=to, model=wanted, options=given, settle=not plan)
-    return _show(planned, screen) if plan else _do(planned, screen)
+        return _rehearse(spec, to, name, target_options, keep, screen)
+    planned = deployments.plan("create", name, to=to, model=spec, options=target_options, settle=not plan)
+    return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
 def update(
     name: Name,
-    model: Annotated[str | None, argument("[MODEL]", "Another model; its own if left out.")] = None,
+    model: Annotated[str | None, argument("[MODEL]", "New model; by default the model stays the same.")] = None,
     to: To = None,
     config: Config = None,
-    to_previous: Annotated[bool, flag("--to-previous", "Back to what was before the last plan.")] = False,
+    to_previous: Annotated[bool, flag("--to-previous", "Return to the state before the last change.")] = False,
     plan: PlanFlag = False,
     *,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Give a deployment another model, other options, or both; what is not named stays as it is."""
+    """Change a deployment's model, its options, or both. Everything else stays unchanged."""
     if model is None and choice.pinned:
-        raise WrongUsage("an engine is chosen for a model", remedy=f"likewise update {name} MODEL")
-    wanted = None if model is None else choice.find(model).spec()
+        raise WrongUsage(
+            "--engine, --precision and --exact need a MODEL", remedy=f"run: likewise update {name} MODEL …"
+        )
+    spec = None if model is None else choice.find(model).spec()
     planned = deployments.plan(
         "update",
         name,
         to=to,
-        model=wanted,
+        model=spec,
         options=parse_config(config or []),
         previous=to_previous,
         settle=not plan,
     )
-    return _show(planned, screen) if plan else _do(planned, screen)
+    return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
 def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
-    """Take a deployment down, with all that it holds."""
+    """Delete a deployment and all its resources."""
     planned = deployments.plan("delete", name, to=to, settle=not plan)
-    return _show(planned, screen) if plan else _do(planned, screen)
+    return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
 def list_(
-    to: Annotated[str | None, flag("--to -t TARGET", "On this target, with what others have deployed there.")] = None,
+    to: Annotated[
+        str | None,
+        flag("--to -t TARGET", "List only this target, including deployments that were made from other machines."),
+    ] = None,
     *,
     screen: Screen,
 ) -> None:
-    """What has been deployed from here, on every target, and what costs money for as long as it stands."""
+    """List the deployments made from this machine, on all targets, and the resources that incur costs."""
     receipts = deployments.deployments(to)
     if screen.as_json:
         screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
         return
     if not receipts:
-        screen.note("nothing is deployed; likewise deploy MODEL --to TARGET --name NAME")
+        screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
     rows = [
         (each.name, each.target, each.model.source, each.model.digest[:19], each.updated, each.shown().get("costs", ""))
         for each in receipts
@@ -122,54 +140,66 @@ def list_(
 
 
 def status(name: Name, to: To = None, *, screen: Screen) -> None:
-    """How a deployment is now, as its place says; exit code 1 where it does not answer."""
-    receipt, now = deployments.status(name, to=to)
-    screen.result({"receipt": receipt.as_dict(), "status": now.as_dict()}, name, _facts(receipt, now))
-    if now.state in ("failing", "gone"):
+    """Show the current state of a deployment, as its target reports it. Exit code 1 if it does not respond."""
+    receipt, current = deployments.status(name, to=to)
+    screen.result({"receipt": receipt.as_dict(), "status": current.as_dict()}, name, _facts(receipt, current))
+    if current.state in ("failing", "gone"):
         raise typer.Exit(1)
 
 
 def predict(
     name: Name,
-    source: Annotated[str, argument("INPUT", "A request: a .json or .csv file, - for stdin, or JSON itself.")],
+    source: Annotated[
+        str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or the JSON text itself.")
+    ],
     to: To = None,
-    later: Annotated[bool, flag("--async", "By way of the place's queue, for an endpoint that answers later.")] = False,
-    timeout: Annotated[float, flag("--timeout SECONDS", "With --async: to wait for the answer.", min=0.001)] = 900.0,
+    later: Annotated[
+        bool, flag("--async", "Send the request through the queue of an asynchronous endpoint and wait for the result.")
+    ] = False,
+    timeout: Annotated[
+        float, flag("--timeout SECONDS", "With --async: how long to wait for the result.", min=0.001)
+    ] = 900.0,
     *,
-    screen: Screen,  # noqa: ARG001  the answer is JSON in any case
+    screen: Screen,  # noqa: ARG001  takes --json like other commands; the output is JSON either way
 ) -> None:
-    """Ask a deployment, in any form that its `/invocations` takes."""
-    body, kind = _request(source)
-    answer = deployments.ask(name, body, kind, to=to, later_s=timeout if later else None)
-    sys.stdout.write(answer.body.decode(errors="replace").rstrip("\n") + "\n")
-    if answer.status >= 400:
-        raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
+    """Send a request to a deployment, in any format that its `/invocations` endpoint accepts."""
+    body, content_type = _request(source)
+    response = deployments.ask(name, body, content_type, to=to, later_s=timeout if later else None)
+    sys.stdout.write(response.body.decode(errors="replace").rstrip("\n") + "\n")
+    if response.status >= 400:
+        raise DeployFailed(f"{name} responded with status {response.status}", remedy="see the response above")
 
 
-def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
-    """What writes the file that is asked for; None where none is. WrongUsage where the target has no such file."""
+def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
+    """The target's function that renders a deployment as a file; None without --output.
+
+    Raises WrongUsage if the target does not support such files, or if the flags do not fit together.
+    """
     target = open_target(to)
     if output is None:
         if bundle_at is not None:
-            raise WrongUsage("--bundle-at goes with --plan -o FILE", remedy="add them, or leave it out")
+            raise WrongUsage("--bundle-at requires --plan and -o FILE", remedy="add both, or remove --bundle-at")
         return None
     if not plan:
-        raise WrongUsage("-o writes what would be done, and does nothing", remedy="add --plan, or leave out -o")
+        raise WrongUsage("-o requires --plan: it writes the deployment without running it", remedy="add --plan")
     if not isinstance(target, base.Written):
-        raise WrongUsage(f"{to} has no file that says a deployment", remedy="leave out -o; ray-serve has one")
+        raise WrongUsage(
+            f"{to} does not support deployment files", remedy="remove -o, or deploy to ray-serve, which supports them"
+        )
     return target.written
 
 
-def _write(output: Path, text: str, name: str, model: ModelSpec, screen: Screen) -> None:
+def _write_file(output: Path, text: str, name: str, model: ModelSpec, screen: Screen) -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputRefused(f"{output}: {error.strerror}", remedy="name a file in a folder that is there") from error
+        raise OutputRefused(f"{output}: {error.strerror}", remedy="name a file in an existing folder") from error
     facts = {"file": str(output), "bundle": model.digest}
     screen.result({"name": name, **facts}, name, facts.items())
 
 
 def _request(source: str) -> tuple[bytes, str]:
+    """The request body that INPUT stands for, and its content type."""
     if source == "-":
         return sys.stdin.buffer.read(), deployments.JSON
     if source.lstrip().startswith(("{", "[")):
@@ -177,42 +207,47 @@ def _request(source: str) -> tuple[bytes, str]:
     try:
         return Path(source).read_bytes(), "text/csv" if source.endswith(".csv") else deployments.JSON
     except OSError as error:
-        raise InputNotFound(f"{source}: {error.strerror}", remedy="name a .json or .csv file, - or JSON") from error
+        raise InputNotFound(
+            f"{source}: {error.strerror}", remedy="give a .json or .csv file, - for stdin, or JSON text"
+        ) from error
 
 
-def _rehearse(model: ModelSpec, to: str, name: str, given: Mapping[str, str], keep: bool, screen: Screen) -> None:
-    """What was deployed, and what it answered to the model's own example."""
-    began = time.monotonic()
+def _rehearse(model: ModelSpec, to: str, name: str, options: Mapping[str, str], keep: bool, screen: Screen) -> None:
+    """Deploy to an emulated target, send the model's input example, and show the receipt and the response."""
+    start = time.monotonic()
 
-    def tell(step: base.PlanStep) -> None:
-        screen.note(f"{time.monotonic() - began:5.1f} s  {step.about}")
+    def show_step(step: base.PlanStep) -> None:
+        screen.note(f"{time.monotonic() - start:5.1f} s  {step.about}")
 
-    with deployments.rehearsed(model, to, name, given, tell=tell, progress=screen.note) as (receipt, stage):
+    with deployments.rehearsed(model, to, name, options, tell=show_step, progress=screen.note) as (receipt, stage):
         for caution in stage.cautions:
             screen.note(caution)
-        answered = _example(receipt)
-        said = {"receipt": receipt.as_dict(), "answer": answered, "endpoint_url": stage.url}
-        facts = [("rehearsed in", f"{time.monotonic() - began:.1f} s"), ("bundle", model.digest)]
-        screen.result(said, name, [*facts, ("its example's answer", answered), ("endpoint URL", stage.url)])
+        response = _send_example(receipt)
+        document = {"receipt": receipt.as_dict(), "answer": response, "endpoint_url": stage.url}
+        facts = [("rehearsed in", f"{time.monotonic() - start:.1f} s"), ("bundle", model.digest)]
+        screen.result(document, name, [*facts, ("response to example", response), ("endpoint URL", stage.url)])
         if keep:
-            screen.note(f"{name} answers at --endpoint-url {stage.url} until Ctrl-C")
+            screen.note(f"{name} is available at --endpoint-url {stage.url} until Ctrl-C")
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
 
 
-def _example(receipt: Receipt) -> str:
-    """Its answer to the request that was logged with the model; DeployFailed where it refuses that."""
+def _send_example(receipt: Receipt) -> str:
+    """The deployment's response to the input example logged with the model; DeployFailed for an error status."""
     example = receipt.model.folder / "model" / "serving_input_example.json"
     if not example.is_file():
-        return "the model was logged without an example, so it was not asked"
-    answer = deployments.ask(receipt.name, example.read_bytes(), to=receipt.target)
-    said = answer.body.decode(errors="replace").strip()
-    if answer.status >= 400:
-        raise DeployFailed(f"it answered its own example with {answer.status}: {said}", remedy="mend the model")
-    return said
+        return "not sent: the model was logged without an input example"
+    response = deployments.ask(receipt.name, example.read_bytes(), to=receipt.target)
+    text = response.body.decode(errors="replace").strip()
+    if response.status >= 400:
+        raise DeployFailed(
+            f"the model's own input example got status {response.status}: {text}",
+            remedy="fix the model or the example, then log it again",
+        )
+    return text
 
 
-def _do(planned: Planned, screen: Screen) -> None:
+def _apply(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
     receipt = deployments.carry_out(planned, lambda step: screen.note(step.about), screen.note)
@@ -223,8 +258,8 @@ def _do(planned: Planned, screen: Screen) -> None:
     screen.result(receipt.as_dict(), plan.name, _facts(receipt, None))
 
 
-def _show(planned: Planned, screen: Screen) -> None:
-    """The plan as data, or as a table."""
+def _show_plan(planned: Planned, screen: Screen) -> None:
+    """Print the plan as JSON or as a table."""
     plan, findings = planned.plan, [asdict(each) for each in planned.findings]
     if screen.as_json:
         screen.json({**plan.as_dict(), "key": plan.key, "findings": findings})
@@ -232,16 +267,16 @@ def _show(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
     rows = [(step.id, step.about) for step in plan.steps]
-    screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "does"), rows)
-    screen.note("--json shows what each step is given")
+    screen.table(f"{plan.verb} {plan.name} on {plan.target}", ("step", "description"), rows)
+    screen.note("use --json to see the arguments of each step")
 
 
-def _facts(receipt: Receipt, now: Status | None) -> list[tuple[str, str]]:
-    """What stands there by the receipt; with `now`, what its place says in its stead."""
+def _facts(receipt: Receipt, current: Status | None) -> list[tuple[str, str]]:
+    """Names and values that describe the deployment by its receipt, overridden by the target's `current` status."""
     model = receipt.model
-    facts = {"target": receipt.target, "bundle": model.digest, "made from": model.source, **receipt.shown()}
-    if now is not None:
-        facts = {"state": f"{now.state} {now.about}".strip(), **facts, **now.details}
-        facts |= {"bundle": now.bundle} if now.bundle else {}
+    facts = {"target": receipt.target, "bundle": model.digest, "source": model.source, **receipt.shown()}
+    if current is not None:
+        facts = {"state": f"{current.state} {current.about}".strip(), **facts, **current.details}
+        facts |= {"bundle": current.bundle} if current.bundle else {}
     lines = [(key, str(value)) for key, value in facts.items() if value not in (None, "", [], {})]
     return [*lines, ("since", receipt.updated)]

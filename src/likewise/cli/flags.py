@@ -1,4 +1,4 @@
-"""Commands whose flags are the fields of dataclasses of options."""
+"""Builds command-line flags from the fields of option dataclasses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 
 def flag(spelling: str, text: str, **limits: float) -> Any:
-    """For `Annotated`: `--output -o DIR` with its help; limits: min, max."""
+    """A typer option for `Annotated`. spelling: `--output -o DIR`; text: its help; limits: min, max."""
     words = spelling.split()
     names = [word for word in words if word.startswith("-")]
     metavar = " ".join(words[len(names) :]) or None
@@ -21,15 +21,15 @@ def flag(spelling: str, text: str, **limits: float) -> Any:
 
 
 def argument(metavar: str, text: str) -> Any:
-    """For `Annotated`: a word of the command without a flag."""
+    """A typer positional argument for `Annotated`; text: its help."""
     return typer.Argument(metavar=metavar, help=text)
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` for typer: instead of each parameter that is a dataclass, the flags that its fields have.
+    """Wrap `command` for typer: each dataclass parameter is replaced by the flags of its fields.
 
-    See `likewise.core.option_fields.option`.  A field has its default where it has no flag, and where the command
-    declares the flag anew, as a parameter GROUP_FIELD.
+    See `likewise.core.option_fields.option`.  A field keeps its default if it has no flag, or if the command itself
+    declares a parameter named GROUP_FIELD in its place.
     """
     hints = get_type_hints(command, include_extras=True)
     own = inspect.signature(command).parameters
@@ -45,11 +45,11 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
         parameters += [_parameter(dest, each, types[each.name]) for dest, each in groups[name].items()]
 
     @wraps(command)
-    def run(**given: Any) -> None:
+    def run(**arguments: Any) -> None:
         for name, flagged in groups.items():
-            values = {each.name: _value(each, given.pop(dest)) for dest, each in flagged.items()}
-            given[name] = hints[name](**{field: value for field, value in values.items() if value is not None})
-        command(**given)
+            values = {each.name: _value(each, arguments.pop(dest)) for dest, each in flagged.items()}
+            arguments[name] = hints[name](**{field: value for field, value in values.items() if value is not None})
+        command(**arguments)
 
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -57,21 +57,22 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(name: str, field: Field[Any], kind: Any) -> Parameter:
-    about, default = field.metadata, None if field.default is MISSING else field.default
-    if "unit" in about:
-        kind, default = float, field.default / about["unit"]
+    """The keyword-only parameter `name` that typer turns into the field's flag; kind: the field's type."""
+    metadata, default = field.metadata, None if field.default is MISSING else field.default
+    if "unit" in metadata:
+        kind, default = float, field.default / metadata["unit"]
     elif get_origin(kind) in (Mapping, tuple):
         kind, default = list[str] | None, None
-    limits = {key: about[key] for key in ("min", "max") if key in about}
-    annotation = Annotated[kind, flag(about["flag"], about["help"], **limits)]
+    limits = {key: metadata[key] for key in ("min", "max") if key in metadata}
+    annotation = Annotated[kind, flag(metadata["flag"], metadata["help"], **limits)]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _value(field: Field[Any], given: Any) -> Any:
-    """The field's value; None for its default."""
+def _value(field: Field[Any], argument: Any) -> Any:
+    """The field's value for the parsed command-line `argument`; None stands for the field's default."""
     if "unit" in field.metadata:
-        return round(given * field.metadata["unit"])
+        return round(argument * field.metadata["unit"])
     parse = field.metadata.get("parse")
     if parse is None:
-        return given
-    return parse(given) if given else None
+        return argument
+    return parse(argument) if argument else None

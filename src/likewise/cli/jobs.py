@@ -1,4 +1,4 @@
-"""`transform`, `rehearse`: what a target does beside deployments."""
+"""Commands for target features other than deployments: `transform` (batch jobs) and `rehearse` (emulation)."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ from likewise.targets.base import BATCH
 
 def transform(
     model: ModelArgument,
-    source: Annotated[str, argument("INPUT", "s3://bucket/prefix of CSV or JSON lines.")],
-    output: Annotated[str, flag("--output -o OUTPUT", "s3://bucket/prefix for `.out` files.")],
-    to: Annotated[str, flag("--to -t TARGET", "sagemaker:/REGION")],
-    name: Annotated[str, flag("--name NAME", "What the job's name begins with.")] = BATCH,
+    source: Annotated[str, argument("INPUT", "CSV or JSON Lines files: s3://bucket/prefix.")],
+    output: Annotated[str, flag("--output -o OUTPUT", "Where to write the `.out` files: s3://bucket/prefix.")],
+    to: Annotated[str, flag("--to -t TARGET", "Where to run the job: sagemaker:/REGION.")],
+    name: Annotated[str, flag("--name NAME", "Prefix of the job's name.")] = BATCH,
     config: Annotated[
-        list[str] | None, flag("--config -C KEY=VALUE", "An option of the job; nested ones as JSON.")
+        list[str] | None,
+        flag("--config -C KEY=VALUE", "Set an option of the job; give nested values as JSON. Repeatable."),
     ] = None,
-    restart: Annotated[bool, flag("--restart", "Run it again though it has completed.")] = False,
-    options: Annotated[bool, flag("--options", "Show the job's options, and do nothing.")] = False,
+    restart: Annotated[bool, flag("--restart", "Run the job again even if it has already completed.")] = False,
+    options: Annotated[bool, flag("--options", "Show the job's options and exit.")] = False,
     *,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
-    target = deployments.jobs_of(to)  # what is wrong is told before the model is bundled
+    """Run a batch transform job in the cloud, next to the data. Resumes if interrupted and run again.
+
+    All resources except the output are deleted when the job ends.
+    """
+    target = deployments.jobs_of(to)  # reports an unsupported target before the model is bundled
     if options:
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
-    done = deployments.job(
+    result = deployments.job(
         choice.find(model).spec(),
         to,
         source,
@@ -49,26 +53,28 @@ def transform(
         tell=lambda step: screen.note(step.about),
         progress=screen.note,
     )
-    facts = [("job", done.id), ("status", done.status), ("output", done.output), ("ran", f"{done.seconds:.0f} s")]
-    screen.result(asdict(done), "Transformed", facts)
+    facts = [("job", result.id), ("status", result.status), ("output", result.output)]
+    screen.result(asdict(result), "Transform job", [*facts, ("time", f"{result.seconds:.0f} s")])
 
 
 def rehearse(
-    target: Annotated[str, argument("TARGET", "sagemaker:/REGION")],
-    command: Annotated[list[str], argument("COMMAND…", "After `--`: what is run there.")],
+    target: Annotated[str, argument("TARGET", "Target to emulate: sagemaker:/REGION.")],
+    command: Annotated[list[str], argument("COMMAND…", "Command to run, after `--`.")],
 ) -> None:
-    """Run COMMAND with TARGET's account on this machine in the place of the real one; its exit code.
+    """Run COMMAND against a local emulation of TARGET; exits with the exit code of COMMAND.
 
-    What the command deploys there is gone when it ends: `AWS_ENDPOINT_URL` and credentials of a rehearsal
-    are in its environment, for AWS's own tools too.
+    The command's environment contains `AWS_ENDPOINT_URL` and credentials of the emulated account, so AWS's own
+    tools work too. Everything that it deploys is deleted when it exits.
     """
     screen = Screen()
     with deployments.staged(target) as stage:
         for caution in stage.cautions:
             screen.note(caution)
-        screen.note(f"{target} stands at {stage.url} while this runs: {' '.join(command)}")
+        screen.note(f"{target} is emulated at {stage.url} while this command runs: {' '.join(command)}")
         try:
-            done = subprocess.run(command, env={**os.environ, **stage.environment}, check=False)
+            process = subprocess.run(command, env={**os.environ, **stage.environment}, check=False)
         except OSError as error:
-            raise WrongUsage(f"{command[0]}: {error.strerror}", remedy="likewise rehearse TARGET -- COMMAND") from error
-    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+            raise WrongUsage(
+                f"{command[0]}: {error.strerror}", remedy="usage: likewise rehearse TARGET -- COMMAND"
+            ) from error
+    raise typer.Exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)

@@ -1,4 +1,4 @@
-"""`bundle`, `inspect`, `trust`: what a model is made of, and whether its code may run."""
+"""Commands for models: `bundle`, `inspect` and `trust`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 
 def bundle(
     model: ModelArgument,
-    output: Annotated[Path, flag("--output -o DIR", "The folder to make.")],
+    output: Annotated[Path, flag("--output -o DIR", "Folder to create.")],
     reference: Annotated[
         list[str] | None,
-        flag("--reference", "Something more that the model opens, which neither it nor a trace can tell. Repeatable."),
+        flag(
+            "--reference",
+            "URI of another model or file that the model loads and that is not detected automatically. Repeatable.",
+        ),
     ] = None,
     row_wise: Annotated[
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that rows are independent of each other (or not), where the model does not say.",
+            "Declare that rows are independent of each other (or not), if the model itself does not declare it.",
         ),
     ] = None,
     *,
@@ -43,8 +46,8 @@ def bundle(
     trust: TrustFlag = False,
     screen: Screen,
 ) -> None:
-    """Make a self-contained bundle of MODEL, and prove that it opens with no network and no tracking server."""
-    made = api.bundle(
+    """Create a self-contained bundle of MODEL and verify that it loads without a network or a tracking server."""
+    created = api.bundle(
         model,
         output,
         references=reference or (),
@@ -53,54 +56,56 @@ def bundle(
         trust=trust,
         report=screen.note,
     )
-    screen.result(document(made), "Bundle", facts(made))
+    screen.result(document(created), "Bundle", facts(created))
 
 
 def inspect(
     model: ModelArgument,
     measure: Annotated[
-        bool, flag("--measure", "Time its engines on this machine first, and remember that here.")
+        bool, flag("--measure", "First measure the speed of its engines on this machine, and store the result here.")
     ] = False,
     trust: TrustFlag = False,
     *,
     screen: Screen,
 ) -> None:
-    """Show what MODEL's bundle holds: digest, signature, steps, references, environment, engines."""
+    """Show the contents of MODEL's bundle: digest, signature, steps, references, environment, engines."""
     opened = api.find(model, trust=trust, report=screen.note)
     if measure:
         for name in api.measure(opened).differing:
-            screen.note(f"{name} answers some text otherwise than fp32 does here, and comes after the others")
+            screen.note(f"{name} gives other predictions than fp32 for some texts here, so it is ranked last")
     screen.result(document(opened), "Bundle", facts(opened))
 
 
 def trust(
     entry: Annotated[
-        str | None, argument("PREFIX-OR-DIGEST", "models:/NAME, a folder, or a bundle's sha256:… digest.")
+        str | None,
+        argument("PREFIX-OR-DIGEST", "URI prefix (models:/NAME), a folder, or a bundle's sha256:… digest."),
     ] = None,
-    remove: Annotated[bool, flag("--remove", "Take the entry back.")] = False,
-    list_: Annotated[bool, flag("--list", "Only show the entries.")] = False,
+    remove: Annotated[bool, flag("--remove", "Remove the entry from the list.")] = False,
+    list_: Annotated[bool, flag("--list", "Show the list without changing it.")] = False,
     *,
     screen: Screen,
 ) -> None:
-    """Remember that the code of these models may run; without an entry, show what is remembered."""
+    """Add models to the list of those whose own Python code may run. Without an argument, show the list."""
     if entry is None and remove:
-        raise WrongUsage("--remove needs an entry", remedy="likewise trust --list shows the entries")
+        raise WrongUsage("--remove needs an entry", remedy="run likewise trust --list to see the entries")
     if entry is None or list_:
         entries = trust_list.remembered()
     else:
         entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
-    shown = [(e.prefix, _trusted(e)) for e in entries] or [("nothing", "no model's code may run unasked")]
-    screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", shown)
+    lines = [(e.prefix, _scope(e)) for e in entries] or [("nothing", "no model's code may run without --trust")]
+    screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", lines)
 
 
-def _trusted(entry: trust_list.TrustEntry) -> str:
+def _scope(entry: trust_list.TrustEntry) -> str:
+    """What an entry of the trust list applies to."""
     if entry.store is None:
-        return "bundle" if entry.prefix.startswith("sha256:") else "URIs that begin so"
-    return f"URIs that begin so, in {entry.store}" + ("" if entry.counts else " (not the store that is asked now)")
+        return "bundle" if entry.prefix.startswith("sha256:") else "URIs with this prefix"
+    return f"URIs with this prefix, in {entry.store}" + ("" if entry.counts else " (not the current store)")
 
 
 def document(bundle: Bundle) -> dict[str, object]:
-    """The manifest, for `--json`."""
+    """The bundle's manifest with this machine's measurements, as the JSON object that `--json` prints."""
     manifest = bundle.manifest
     return {
         "path": str(bundle.path.resolve()),
@@ -112,7 +117,7 @@ def document(bundle: Bundle) -> dict[str, object]:
         "environment": asdict(manifest.environment),
         "engines": [asdict(e) for e in manifest.engines],
         "source": asdict(manifest.source),
-        "calibration": {uri: asdict(found) for uri, found in _calibrations(bundle).items()},
+        "calibration": {uri: asdict(calibration) for uri, calibration in _calibrations(bundle).items()},
         "cpu": cpu_class(),
         "rates": known_rates(manifest),
         "measured": dict(manifest.measured),
@@ -121,37 +126,37 @@ def document(bundle: Bundle) -> dict[str, object]:
 
 
 def facts(bundle: Bundle) -> list[tuple[str, str]]:
-    """The manifest as lines to read."""
+    """The manifest as pairs of a name and a text, for the table."""
     manifest, signature = bundle.manifest, bundle.signature
     lines = [
         ("path", str(bundle.path)),
         ("digest", bundle.digest),
-        ("made from", _source(bundle)),
-        ("takes", _fields(signature.inputs)),
-        ("gives", _fields(signature.outputs)),
+        ("source", _source(bundle)),
+        ("inputs", _fields(signature.inputs)),
+        ("outputs", _fields(signature.outputs)),
         (
             "rows",
-            "independent: merged across callers" if manifest.row_wise else "may depend on each other: never merged",
+            "independent: batched across requests" if manifest.row_wise else "may depend on each other: never batched",
         ),
         *[("step", s) for s in _steps(manifest.pipeline)],
-        *[("carries", f"{r.uri} ({r.via})") for r in manifest.references],
+        *[("includes", f"{r.uri} ({r.via})") for r in manifest.references],
         ("environment", _environment(bundle)),
         *[("engine", line) for line in _engines(manifest)],
-        *[("bf16", f"{found} ({uri})") for uri, found in _calibrations(bundle).items()],
+        *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
-    return [*lines, ("proved", _proof(manifest.measured))] if proved else lines
+    return [*lines, ("verified", _proof(manifest.measured))] if proved else lines
 
 
 def _calibrations(bundle: Bundle) -> dict[str, Calibration]:
-    from likewise.pipeline.engine import calibrations  # numpy and tokenizers, which other commands need not load
+    from likewise.pipeline.engine import calibrations  # loads numpy and tokenizers, which other commands do not need
 
     return calibrations(bundle)
 
 
 def _engines(manifest: Manifest) -> list[str]:
-    """In the order in which they are tried here, with their speed on such a CPU where anybody has measured it."""
+    """The engines in the order in which they are tried here, with their speed on this kind of CPU if it is known."""
     rates = known_rates(manifest)
     lines = []
     for entry in by_speed(manifest.engines, rates):
@@ -162,8 +167,9 @@ def _engines(manifest: Manifest) -> list[str]:
 
 def _proof(measured: Mapping[str, object]) -> str:
     engines = measured.get("proved_engines")
-    by = ", ".join(map(str, engines)) if isinstance(engines, list | tuple) else "its engines"
-    return f"answers {measured.get('proved_rows', 0)} example rows alone, by {by}; cut off by {measured['proved']}"
+    names = ", ".join(map(str, engines)) if isinstance(engines, list | tuple) else "its engines"
+    rows = measured.get("proved_rows", 0)
+    return f"predicts {rows} example rows in isolation, with {names}; isolated by {measured['proved']}"
 
 
 def _source(bundle: Bundle) -> str:
@@ -181,5 +187,6 @@ def _steps(pipeline: object) -> list[str]:
 
 
 def _environment(bundle: Bundle) -> str:
-    held = bundle.manifest.environment
-    return f"Python {held.python or 'not declared'}; " + (", ".join(held.requirements) or "no requirements")
+    environment = bundle.manifest.environment
+    packages = ", ".join(environment.requirements) or "no requirements"
+    return f"Python {environment.python or 'not declared'}; {packages}"

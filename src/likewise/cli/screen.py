@@ -1,4 +1,4 @@
-"""What the user sees: rich tables on a terminal, plain lines in a pipe, one JSON document with `--json`."""
+"""Terminal output: rich tables on a terminal, plain lines in a pipe, one JSON document with `--json`."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ err = Console(stderr=True, highlight=False)
 
 @dataclass
 class Screen:
-    """One command's output. Results go to stdout, everything that is not a result to stderr."""
+    """Output of one command. Results go to stdout, everything else to stderr."""
 
-    as_json: bool = option(False, "Print one JSON document on stdout, and nothing else there.", "--json")
+    as_json: bool = option(False, "Print the result as a single JSON document on stdout.", "--json")
 
     def __post_init__(self) -> None:
         self.out = Console(highlight=False)
 
     def result(self, document: Mapping[str, object], title: str, facts: Iterable[tuple[str, str]]) -> None:
-        """`document` where JSON is asked for, else `facts`, a name and a value each."""
+        """Print `document` if `--json` was given, else the table `facts`, each a pair of a name and a value."""
         if self.as_json:
             self.json(document)
         else:
             self.table(title, ("", ""), list(facts))
 
     def json(self, document: object) -> None:
-        """The one document."""
+        """Print the JSON document on stdout."""
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
         sys.stdout.flush()
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on a terminal; tab-separated lines in a pipe."""
+        """Print a table on a terminal, tab-separated lines in a pipe."""
         if not self.out.is_terminal:
             for row in rows:
                 sys.stdout.write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
         table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
-        for at, name in enumerate(header):
-            table.add_column(name, style="cyan" if at == 0 else None, no_wrap=at == 0, overflow="fold")
+        for index, name in enumerate(header):
+            table.add_column(name, style="cyan" if index == 0 else None, no_wrap=index == 0, overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
 
-    def options(self, title: str, found: Sequence[tuple[str, str, str]]) -> None:
-        """Name, default and help of each."""
+    def options(self, title: str, options: Sequence[tuple[str, str, str]]) -> None:
+        """Print the name, default and help text of each option."""
         if self.as_json:
-            self.json({"options": [dict(zip(("name", "default", "help"), each, strict=True)) for each in found]})
+            self.json({"options": [dict(zip(("name", "default", "help"), each, strict=True)) for each in options]})
         else:
-            self.table(title, ("option", "default", "means"), found)
+            self.table(title, ("option", "default", "description"), options)
 
     def note(self, text: str) -> None:
-        """A line about what is going on, on stderr."""
+        """Print a progress message on stderr."""
         err.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)
 
 
-def failure(error: LikewiseError, *, as_json: bool) -> None:
-    """Code, cause and remedy."""
+def show_error(error: LikewiseError, *, as_json: bool) -> None:
+    """Print code, cause and remedy of an error: as JSON on stdout, else on stderr."""
     if as_json:
         Screen(as_json=True).json({"error": error.as_dict()})
         return

@@ -1,4 +1,4 @@
-"""`serve` and `score`: a model that answers."""
+"""Commands that run a model on this machine: `serve` and `score`."""
 
 from __future__ import annotations
 
@@ -15,71 +15,75 @@ from likewise.server import ServerOptions
 
 
 def serve(
-    model: Annotated[str | None, argument("MODEL", "As for `bundle`.")] = None,
-    model_uri: Annotated[str | None, flag("--model-uri -m MODEL", "The same, as `mlflow models serve` has it.")] = None,
+    model: Annotated[str | None, argument("MODEL", "Path of a bundle, or MLflow model URI, as for `bundle`.")] = None,
+    model_uri: Annotated[
+        str | None,
+        flag("--model-uri -m MODEL", "Same as the argument MODEL, for compatibility with `mlflow models serve`."),
+    ] = None,
     *,
     options: ServerOptions,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Answer over HTTP, in the foreground, until Ctrl-C or SIGTERM; what is in flight is answered first."""
+    """Serve MODEL over HTTP in the foreground until Ctrl-C or SIGTERM. Requests in flight are completed first."""
     if (model is None) == (model_uri is None):
-        raise WrongUsage("serve takes one MODEL", remedy="likewise serve MODEL, or likewise serve -m MODEL")
-    _serve(_found(str(model or model_uri), choice, screen), options, screen)
+        raise WrongUsage("serve takes exactly one MODEL", remedy="run likewise serve MODEL, or likewise serve -m MODEL")
+    _serve(_open(str(model or model_uri), choice, screen), options, screen)
 
 
-def _found(model: str, choice: Choice, screen: Screen) -> api.Bundle:
-    """The bundle, with that choice of engine, and a line where it could be a better one."""
-    found = choice.find(model, screen.note)
-    if (line := api.advice(found)) is not None:
-        screen.note(line)
-    return found
+def _open(model: str, choice: Choice, screen: Screen) -> api.Bundle:
+    """The model's bundle with the chosen engine; prints a hint if a faster engine may be available."""
+    bundle = choice.find(model, screen.note)
+    if (hint := api.advice(bundle)) is not None:
+        screen.note(hint)
+    return bundle
 
 
-def _serve(found: api.Bundle, options: ServerOptions, screen: Screen) -> None:
+def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
     from likewise.server.pages import curl_line
     from likewise.serving import served_model
 
     def listening(url: str) -> None:
-        screen.note(f"{found.digest[:19]}… at {url} (Ctrl-C stops it); loading the model")
+        screen.note(f"serving {bundle.digest[:19]}… at {url} (Ctrl-C to stop); loading the model")
 
     def ready(url: str) -> None:
         if screen.as_json:
-            screen.json({"url": url, "bundle": found.digest})
+            screen.json({"url": url, "bundle": bundle.digest})
         else:
-            screen.note(f"ready; the page is {url}/ and this asks it: {curl_line(served_model(found), url)}")
+            screen.note(f"ready; open {url}/ in a browser, or run: {curl_line(served_model(bundle), url)}")
 
-    api.serve(found, options=options, listening=listening, ready=ready)
+    api.serve(bundle, options=options, listening=listening, ready=ready)
 
 
 def score(
     model: ModelArgument,
     source: Annotated[
-        str, argument("INPUT", "CSV, JSON lines or Parquet: a file, a folder, a glob, or the like at s3://.")
+        str,
+        argument("INPUT", "CSV, JSON Lines or Parquet: a file, a folder or a glob pattern; local or s3://."),
     ],
-    output: Annotated[str, flag("--output -o OUTPUT", "A folder, or a .csv, .jsonl or .parquet file.")],
+    output: Annotated[str, flag("--output -o OUTPUT", "Where to write: a folder, or a .csv, .jsonl or .parquet file.")],
     *,
     options: ScoreOptions,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Score files: their rows in order with their predictions, bad rows aside with the reason.
+    """Score files. Writes all rows in input order with their predictions, and failed rows to a quarantine file.
 
-    A job that was stopped goes on where it was when the same command is run again.
+    An interrupted job resumes when the same command is run again.
     """
-    found = _found(model, choice, screen)
+    bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:
-        report = api.score(found, source, output, options=options, progress=bar.show)
-    screen.result({"output": output, **report.as_dict()}, "Scored", _facts(report, output, found.manifest.row_wise))
+        report = api.score(bundle, source, output, options=options, progress=bar.show)
+    screen.result({"output": output, **report.as_dict()}, "Scored", _facts(report, output, bundle.manifest.row_wise))
 
 
 def _facts(report: JobReport, output: str, row_wise: bool) -> list[tuple[str, str]]:
     rate = report.rows_in / report.seconds if report.seconds else 0.0
-    windowed = [("note", "rows were scored in windows, though the model does not declare them independent")]
+    windowed = [("note", "rows were scored in windows, but the model does not declare them independent")]
     return [
         ("output", output),
-        ("rows", f"{report.rows_in:,} in, {report.rows_ok:,} answered, {report.rows_quarantined:,} quarantined"),
-        ("repeated", f"{report.duplicates:,} rows were answered by an equal row's answer"),
+        ("rows", f"{report.rows_in:,} read, {report.rows_ok:,} scored, {report.rows_quarantined:,} quarantined"),
+        ("duplicates", f"{report.duplicates:,} rows reused the prediction of an equal row"),
         ("engine", report.engine),
         ("time", f"{report.seconds:.1f} s, {rate:,.1f} rows/s, {report.tokens:,} tokens"),
         ("bundle", report.bundle),

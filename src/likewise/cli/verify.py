@@ -1,4 +1,4 @@
-"""`verify`: whether a model answers everywhere as it does here."""
+"""The `verify` command: compares a model's predictions on other backends with those on this machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import flag
 from likewise.cli.screen import Screen
-from likewise.parity import Parity, PlaceParity, VerifyOptions
-from likewise.parity import verify as compared
+from likewise.parity import BackendParity, Parity, VerifyOptions
+from likewise.parity import verify as compare
 
-DIFFER = 3  # the exit code
+EXIT_DIFFERENT = 3  # the exit code if any prediction differs
 
 
 def verify(
@@ -21,8 +21,8 @@ def verify(
         list[str],
         flag(
             "--against WHERE",
-            "NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
-            "mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
+            "What to compare with: NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
+            "or mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
         ),
     ],
     *,
@@ -30,8 +30,8 @@ def verify(
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Ask MODEL here and in other places the same rows, and compare the answers; exit code 3 where any differ."""
-    found = compared(
+    """Compare MODEL's predictions on this machine with those of other backends. Exit code 3 if any row differs."""
+    parity = compare(
         model,
         against,
         options=options,
@@ -41,30 +41,30 @@ def verify(
         report=screen.note,
     )
     if screen.as_json:
-        screen.json(found.as_dict())
+        screen.json(parity.as_dict())
     else:
-        _show(found, screen)
-    if not found.agrees:
-        raise typer.Exit(DIFFER)
+        _show(parity, screen)
+    if not parity.agrees:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
-def _show(found: Parity, screen: Screen) -> None:
-    """The table, then a few rows of each place that are answered in another way."""
-    header = ("place", "verdict", "bundle", "same", "close", "differ", "largest", "refused", "seconds")
+def _show(parity: Parity, screen: Screen) -> None:
+    """Print the table, then the first differing rows of each backend."""
+    header = ("backend", "verdict", "bundle", "same", "close", "differ", "largest", "refused", "seconds")
     screen.table(
-        f"{found.bundle[:19]}… here by {found.engine}, {found.rows} rows of {found.golden}",
+        f"{parity.bundle[:19]}… on this machine with {parity.engine}, {parity.rows} rows of {parity.golden}",
         header,
-        [(place.where, *_facts(place, found.bundle)) for place in found.places],
+        [(backend.where, *_facts(backend, parity.bundle)) for backend in parity.places],
     )
-    for place in found.places:
-        for each in place.first:
-            screen.note(f"{place.where}, row {each.row}: {each.there}")
-            screen.note(f"{' ' * len(place.where)}  here: {each.here}")
+    for backend in parity.places:
+        for each in backend.first:
+            screen.note(f"{backend.where}, row {each.row}: {each.there}")
+            screen.note(f"{' ' * len(backend.where)}  here: {each.here}")
 
 
-def _facts(place: PlaceParity, here: str) -> tuple[str, ...]:
-    largest = f"{place.largest:.2g}" if place.close else ""
-    counts = (place.same, place.close, place.differ)
-    verdict = "agrees" if place.agrees else "DIFFERS"
-    bundle = "the same" if place.bundle == here else (place.bundle or "not told")[:19]
-    return (verdict, bundle, *map(str, counts), largest, str(place.refused), f"{place.seconds:.1f}")
+def _facts(backend: BackendParity, local_bundle: str) -> tuple[str, ...]:
+    largest = f"{backend.largest:.2g}" if backend.close else ""
+    counts = (backend.same, backend.close, backend.differ)
+    verdict = "agrees" if backend.agrees else "DIFFERS"
+    bundle = "same" if backend.bundle == local_bundle else (backend.bundle or "unknown")[:19]
+    return (verdict, bundle, *map(str, counts), largest, str(backend.refused), f"{backend.seconds:.1f}")

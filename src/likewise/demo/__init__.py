@@ -1,1 +1,1 @@
-"""The chapter's example: fine-tune a sentiment classifier, log the pipeline around it, register it."""
+"""The example: fine-tune a sentiment classifier, log a pipeline that uses it, register the pipeline."""

@@ -1,4 +1,4 @@
-"""`python -m likewise.demo`: the chapter's entry points. What was made comes last, on stdout."""
+"""`python -m likewise.demo`: the steps of the example as commands. The result is printed last, on stdout."""
 
 from __future__ import annotations
 
@@ -20,61 +20,75 @@ from likewise.demo.data import BUNDLED
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Fine-tune a sentiment classifier, log the pipeline around it, register it.",
+    help="Fine-tune a sentiment classifier, log a pipeline that uses it, register the pipeline.",
 )
 err = Console(stderr=True)
 QUICK_ROWS = 2560
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as a single JSON document on stdout.")]
 
 
 @app.command()
 def fine_tune(
-    backbone: Annotated[str, typer.Option(help="A folder or Hugging Face name instead of the bundled one.")] = BUNDLED,
-    source: Annotated[Literal["rotten_tomatoes", "imdb"], typer.Option(help="Which reviews.")] = "rotten_tomatoes",
-    quick: Annotated[bool, typer.Option("--quick", help="Two layers and a third of the reviews, for a trial.")] = False,
-    all_layers: Annotated[
-        bool, typer.Option("--all-layers/--freeze", help="Train every layer, in twice the time, or the last two.")
+    backbone: Annotated[
+        str, typer.Option(help="Folder or Hugging Face name of a model to use instead of the included one.")
+    ] = BUNDLED,
+    source: Annotated[
+        Literal["rotten_tomatoes", "imdb"], typer.Option(help="Data set of reviews to train on.")
+    ] = "rotten_tomatoes",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Use two layers and a third of the reviews, for a quick try.")
     ] = False,
-    rows: Annotated[int | None, typer.Option(min=32, help="Train on that many rows only, for a trial.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal models.")] = 8,
+    all_layers: Annotated[
+        bool,
+        typer.Option(
+            "--all-layers/--freeze", help="Train all layers, which takes twice as long, or only the last two."
+        ),
+    ] = False,
+    rows: Annotated[int | None, typer.Option(min=32, help="Number of rows to train on; all by default.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Number of passes over the training data.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed; equal seeds give equal models.")] = 8,
     as_json: JsonFlag = False,
 ) -> None:
     """Fine-tune a classifier on reviews and log it as `model`."""
     layers, trained_layers = 2 if quick else None, None if all_layers else 2
-    with _opened() as (store, uri), _progress("fine-tuning") as progress:
+    with _store() as (store, uri), _progress("fine-tuning") as progress:
         recipe = store.Recipe(backbone, layers, trained_layers, epochs, seed=seed)
         logged = store.log_fine_tuned(recipe, source, rows or (QUICK_ROWS if quick else None), progress)
-    _made(asdict(logged) | {"tracking_uri": uri}, as_json)
+    _print_result(asdict(logged) | {"tracking_uri": uri}, as_json)
 
 
 @app.command()
 def log_pipeline(
-    finetuned_model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/model, as fine-tune printed it.")],
+    finetuned_model_uri: Annotated[
+        str, typer.Option(help="URI of the classifier, as printed by fine-tune: runs:/RUN_ID/model.")
+    ],
     as_json: JsonFlag = False,
 ) -> None:
     """Log the pipeline (cache, language, classifier, response) as `inference_pipeline_model`."""
-    with _opened() as (store, uri), err.status("logging the pipeline"):
+    with _store() as (store, uri), err.status("logging the pipeline"):
         logged = store.log_pipeline(finetuned_model_uri)
-    _made(asdict(logged) | {"tracking_uri": uri}, as_json)
+    _print_result(asdict(logged) | {"tracking_uri": uri}, as_json)
 
 
 @app.command()
 def register(
-    model_uri: Annotated[str, typer.Option(help="runs:/RUN_ID/inference_pipeline_model, as log-pipeline printed it.")],
-    name: Annotated[str, typer.Option(help="The registered model.")] = "inference_pipeline_model",
+    model_uri: Annotated[
+        str,
+        typer.Option(help="URI of the pipeline, as printed by log-pipeline: runs:/RUN_ID/inference_pipeline_model."),
+    ],
+    name: Annotated[str, typer.Option(help="Name of the registered model.")] = "inference_pipeline_model",
     as_json: JsonFlag = False,
 ) -> None:
-    """Register a logged model: models:/NAME/VERSION."""
-    with _opened() as (store, uri), err.status("registering"):
+    """Register a logged model as models:/NAME/VERSION."""
+    with _store() as (store, uri), err.status("registering"):
         logged = store.register(model_uri, name)
-    _made(asdict(logged) | {"tracking_uri": uri, "model_uri": f"models:/{name}/{logged.version}"}, as_json)
+    _print_result(asdict(logged) | {"tracking_uri": uri, "model_uri": f"models:/{name}/{logged.version}"}, as_json)
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[Any, str]]:
-    """The module `store`, which needs torch and MLflow, and the URI of the store that it has chosen."""
+def _store() -> Iterator[tuple[Any, str]]:
+    """The module `store`, which imports torch and MLflow, and the tracking URI in use; errors exit the process."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # before MLflow is imported
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
@@ -89,7 +103,7 @@ def _opened() -> Iterator[tuple[Any, str]]:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[int, int, float], None]]:
-    """Shows (batches done, batches in all, loss): a bar on a terminal, a line every tenth of the way in a pipe."""
+    """A function to report (batches done, total batches, loss): shows a bar, or in a pipe ten lines in total."""
 
     def line(done: int, total: int, loss: float) -> None:
         if 10 * done // total > 10 * (done - 1) // total:
@@ -104,10 +118,10 @@ def _progress(title: str) -> Iterator[Callable[[int, int, float], None]]:
         yield lambda done, total, loss: bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}")
 
 
-def _made(facts: dict[str, object], as_json: bool) -> None:
+def _print_result(facts: dict[str, object], as_json: bool) -> None:
     typer.echo(json.dumps(facts) if as_json else "\n".join(f"{name}: {value}" for name, value in facts.items()))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the run is marked as failed, the bar taken down
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the run is marked as failed and the bar removed
     app(prog_name="python -m likewise.demo")

@@ -1,6 +1,6 @@
-"""Batch inference as the book does it: plain MLflow and plain Spark, nothing of Likewise.
+"""Batch inference with plain MLflow and plain Spark, without Likewise, for comparison.
 
-`python -m likewise.demo.batch_inference MODEL_URI INPUT.csv OUTPUT`; OUTPUT becomes a folder of Parquet files with the
+`python -m likewise.demo.batch_inference MODEL_URI INPUT.csv OUTPUT`; OUTPUT is a folder of Parquet files with the
 input's columns and `predictions`.
 """
 
@@ -15,8 +15,8 @@ from pyspark.sql.types import StringType
 
 
 def main(model_uri: str, source: str, output: str) -> None:
-    """Score `source` on a local Spark of as many cores as there are."""
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's workers run in this very environment
+    """Score `source` with local Spark on all cores."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # Spark's workers run in this environment
     spark = (
         SparkSession.builder.master("local[*]")
         .appName("batch_inference")

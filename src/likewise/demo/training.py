@@ -1,4 +1,4 @@
-"""Fine-tuning a sequence classifier on reviews: a plain torch loop, the same result for the same seed."""
+"""Fine-tunes a sequence classifier on reviews with a plain torch loop; equal seeds give equal results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from likewise.core.errors import ModelNotFound, WrongUsage
 from likewise.demo.data import BUNDLED, LABELS, Review, ReviewSplit, backbone
 
 Progress = Callable[[int, int, float], None]
-"""(batches done, batches in all, loss of the last one)."""
+"""Called with (batches done, total batches, loss of the last batch)."""
 
 Tensors = Callable[[Iterable[Sequence[Review]]], Iterator[tuple[Any, Any]]]
-"""(inputs, labels) of each batch of reviews."""
+"""Converts batches of reviews to (inputs, labels)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to fine-tune.
+    """Hyperparameters.
 
-    backbone: the bundled one, a folder, or a Hugging Face name. layers: how many of its layers are kept, from below.
-    trained_layers: how many of those, from above, are trained beside the head. None means all, twice.
+    backbone: the included one, a folder, or a Hugging Face name. layers: use only this many of its first layers.
+    trained_layers: how many of the last of these are trained in addition to the head. For both, None means all.
     """
 
     backbone: str = BUNDLED
@@ -42,7 +42,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """A trained model with its tokenizer, and the share of held-out rows that it labels right."""
+    """A trained model with its tokenizer, and the fraction of held-out rows that it labels correctly."""
 
     model: Any
     tokenizer: Any
@@ -50,7 +50,7 @@ class FineTuned:
 
 
 def fine_tune(recipe: Recipe, rows: ReviewSplit, progress: Progress = lambda *_: None) -> FineTuned:
-    """Train on `rows.train`, measure on `rows.held_out`. Raises ModelNotFound where the backbone cannot be loaded."""
+    """Train on `rows.train`, evaluate on `rows.held_out`. Raises ModelNotFound if the backbone cannot be loaded."""
     torch.manual_seed(recipe.seed)
     model, tokenizer = _load(recipe)
     tensors = partial(_tensors, tokenizer, recipe.tokens)
@@ -65,7 +65,7 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
     if recipe.layers is not None:
         options["num_hidden_layers"] = recipe.layers
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # that the head is new, and layers are cut, is the point
+    transformers.utils.logging.set_verbosity_error()  # hides warnings about the new head and dropped layers
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(
             name, num_labels=len(LABELS), dtype=torch.float32, use_safetensors=True, **options
@@ -73,12 +73,13 @@ def _load(recipe: Recipe) -> tuple[Any, Any]:
         return model, transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ModelNotFound(
-            f"no backbone {recipe.backbone!r}: {error}", remedy=f"pass a folder, a Hugging Face name, or {BUNDLED}"
+            f"cannot load the backbone {recipe.backbone!r}: {error}",
+            remedy=f"pass a folder, a Hugging Face name, or {BUNDLED}",
         ) from error
 
 
 def _tensors(tokenizer: Any, tokens: int, batches: Iterable[Sequence[Review]]) -> Iterator[tuple[Any, Any]]:
-    """(inputs, labels) a batch of reviews, padded to its longest text."""
+    """(inputs, labels) for each batch of reviews, padded to the longest text of the batch."""
     for batch in batches:
         texts = [row.text for row in batch]
         inputs = tokenizer(texts, truncation=True, max_length=tokens, padding=True, return_tensors="pt")
@@ -87,7 +88,7 @@ def _tensors(tokenizer: Any, tokens: int, batches: Iterable[Sequence[Review]]) -
 
 def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe, progress: Progress) -> None:
     optimizer = torch.optim.AdamW(_parameters(model, recipe))
-    rng = random.Random(recipe.seed)  # noqa: S311  no secret
+    rng = random.Random(recipe.seed)  # noqa: S311  not used for security
     batches = [batch for _ in range(recipe.epochs) for batch in _shuffled(rows, recipe.batch_rows, rng)]
     model.train()
     _without_dropout_where_frozen(model)
@@ -101,13 +102,13 @@ def _train(model: Any, tensors: Tensors, rows: Sequence[Review], recipe: Recipe,
 
 
 def _half_precision() -> Any:
-    """Mixed precision where the CPU multiplies bfloat16 natively (three times as fast there); plain fp32 elsewhere."""
-    held = torch.cpu.get_capabilities()
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(held.get("avx512_bf16") or held.get("amx_bf16")))
+    """A context: mixed precision if the CPU has native bfloat16 multiplication (three times as fast), else fp32."""
+    cpu = torch.cpu.get_capabilities()
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16")))
 
 
 def _shuffled(rows: Sequence[Review], size: int, rng: random.Random) -> list[Sequence[Review]]:
-    """Random batches, but for this: the rows of one have near-equal lengths, which halves the padding."""
+    """Random batches of rows with similar lengths, which halves the padding."""
     pools = _chunks(rng.sample(rows, len(rows)), 16 * size)
     batches = [batch for pool in pools for batch in _chunks(_by_length(pool), size)]
     rng.shuffle(batches)
@@ -123,7 +124,7 @@ def _chunks(rows: Sequence[Review], size: int) -> Iterator[Sequence[Review]]:
 
 
 def _parameters(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
-    """The head at its rate; the trained layers, and the pooler above them, at theirs; the rest is frozen."""
+    """Parameter groups for the optimizer: the head, and the trained layers with the pooler; freezes the rest."""
     body = model.base_model
     if recipe.trained_layers is not None:
         body.requires_grad_(False)
@@ -137,7 +138,7 @@ def _parameters(model: Any, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _without_dropout_where_frozen(model: Any) -> None:
-    """Noise in layers that cannot learn from it only blurs what the others see."""
+    """Disable dropout in frozen layers: they cannot learn from it, and it adds noise for the other layers."""
     for module in model.modules():
         frozen = not any(each.requires_grad for each in module.parameters())
         if frozen and next(module.parameters(), None) is not None:
@@ -145,22 +146,23 @@ def _without_dropout_where_frozen(model: Any) -> None:
 
 
 def _layers(model: Any) -> Any:
-    """The stack of transformer layers, wherever the architecture keeps it."""
+    """The list of transformer layers, in any architecture; WrongUsage if there is none."""
     count = model.config.num_hidden_layers
     lists = (module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList))
-    found = next((each for each in lists if len(each) == count), None)
-    if found is None:
+    layers = next((each for each in lists if len(each) == count), None)
+    if layers is None:
         raise WrongUsage(
-            f"{type(model).__name__} keeps its layers in no list", remedy="pass --all-layers, or another backbone"
+            f"{type(model).__name__} has no list of its layers, so single layers cannot be trained",
+            remedy="pass --all-layers, or another backbone",
         )
-    return found
+    return layers
 
 
 def _accuracy(model: Any, tensors: Tensors, rows: Sequence[Review]) -> float:
     model.eval()
     with torch.inference_mode():
-        hits = (
+        matches = (
             model(**inputs).logits.argmax(dim=1) == labels for inputs, labels in tensors(_chunks(_by_length(rows), 32))
         )
-        right = sum(int(hit.sum()) for hit in hits)
-    return right / len(rows)
+        correct = sum(int(each.sum()) for each in matches)
+    return correct / len(rows)

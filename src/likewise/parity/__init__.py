@@ -1,7 +1,9 @@
-"""The same rows through every backend where a model answers, and the answers compared."""
+"""Sends the same rows to several backends that run a model and compares their predictions."""
 
-from likewise.parity.check import Parity, PlaceParity, verify
+from likewise.core.renamed import renamed
+from likewise.parity.check import BackendParity, Parity, verify
 from likewise.parity.compare import Difference
 from likewise.parity.verify_options import VerifyOptions
 
-__all__ = ["Difference", "Parity", "PlaceParity", "VerifyOptions", "verify"]
+__all__ = ["BackendParity", "Difference", "Parity", "VerifyOptions", "verify"]
+__getattr__ = renamed(__name__, {"PlaceParity": "BackendParity"})

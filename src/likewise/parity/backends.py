@@ -1,4 +1,4 @@
-"""Where a golden set can be asked: URLs, deployments by name, the batch runners, plain MLflow."""
+"""The backends that can predict a golden set: URLs, deployments by name, batch runners, and plain MLflow."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from likewise.core.engine import answers
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
-from likewise.parity.client import Post, by_request, in_rows
+from likewise.parity.client import Post, per_row, predict_by_requests
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
 from likewise.parity.verify_options import VerifyOptions
@@ -37,50 +37,50 @@ MLFLOW = "mlflow"
 ROW = "likewise_row"
 
 
-def here(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
-    """Of the bundle's own engine, in this process: its label, and its answers."""
+def predict_locally(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
+    """Run the bundle's engine in this process; returns the engine's label and the predictions."""
     with closing(bundle.engine()) as engine:
-        call = decode(golden.body(0, len(golden)), None, bundle.signature)
-        results = answers(engine, call.items(engine.spec.row_wise))
-        values = [RefusedRow(r.error.code) if isinstance(r, Failed) else _plain(r.value) for r in results]
-        by_row = call.by_row(engine.spec.row_wise)
-        return engine.spec.label, values if by_row else in_rows(values[0], len(golden))
+        request = decode(golden.body(0, len(golden)), None, bundle.signature)
+        results = answers(engine, request.items(engine.spec.row_wise))
+        values = [RefusedRow(r.error.code) if isinstance(r, Failed) else _via_json(r.value) for r in results]
+        by_row = request.by_row(engine.spec.row_wise)
+        return engine.spec.label, values if by_row else per_row(values[0], len(golden))
 
 
-def there(
+def predict_on(
     where: str, golden: Golden, bundle: api.Bundle, model: str, options: VerifyOptions
 ) -> tuple[str | None, list[object]]:
-    """Of the place `where`: the digest of the bundle that it serves, where it says so, and its answers.
+    """Run the golden set on the backend `where`; returns the digest of its bundle, if known, and the predictions.
 
-    NotDeployed for a name that nothing has, and what the place raises.
+    Raises NotDeployed for an unknown name, and the errors of the backend.
     """
     if where in runners.names():
-        return bundle.digest, _scored(where, golden, bundle)
+        return bundle.digest, _score(where, golden, bundle)
     row_wise = bundle.manifest.row_wise
     if where == MLFLOW:
-        with _plain_mlflow(bundle, model) as ask:
-            return None, by_request(golden, ask, where, row_wise)
+        with _plain_mlflow(bundle, model) as post:
+            return None, predict_by_requests(golden, post, where, row_wise)
     if where.startswith(("http://", "https://")):
-        address = _Address(where, options)
-        found = by_request(golden, address.post, where, row_wise)
-        return address.bundle, found
+        endpoint = _Endpoint(where, options)
+        predictions = predict_by_requests(golden, endpoint.post, where, row_wise)
+        return endpoint.bundle, predictions
     name, _, target = where.partition("@")
-    receipt, ask = deployments.asker(name, to=target or None)
-    return receipt.model.digest, by_request(golden, ask, where, row_wise)
+    receipt, post = deployments.asker(name, to=target or None)
+    return receipt.model.digest, predict_by_requests(golden, post, where, row_wise)
 
 
-def _plain(value: object) -> object:
-    """As it is when it has been JSON."""
+def _via_json(value: object) -> object:
+    """The value as a client receives it: encoded to JSON and decoded again."""
     return json.loads(encode(Form.DOCUMENT, value))
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------
 
 
-class _Address:
-    """A URL; with a path it is asked as it is: deployments on Ray answer at their route.
+class _Endpoint:
+    """A URL. It is used unchanged if it has a path (Ray serves deployments at a route), else `/invocations` is added.
 
-    bundle: as its last answer says.
+    bundle: the digest in the headers of the last response, if any.
     """
 
     def __init__(self, url: str, options: VerifyOptions) -> None:
@@ -90,40 +90,40 @@ class _Address:
         self.bundle: str | None = None
 
     def post(self, body: bytes) -> Answer:
-        """TargetUnavailable where nothing comes back."""
-        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `there` has seen its scheme
+        """Send a request; TargetUnavailable if there is no response."""
+        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `predict_on` checks the scheme
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_s) as answer:  # noqa: S310
-                self.bundle = answer.headers.get("X-Likewise-Bundle")
-                return Answer(answer.status, deployments.JSON, answer.read())
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
+                self.bundle = response.headers.get("X-Likewise-Bundle")
+                return Answer(response.status, deployments.JSON, response.read())
         except urllib.error.HTTPError as error:
             return Answer(error.code, deployments.JSON, error.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an invalid URL
             raise TargetUnavailable(
-                f"{self._url} gave no answer: {error}", remedy="see that it runs, and its address"
+                f"no response from {self._url}: {error}", remedy="check that the service is running, and its URL"
             ) from error
 
 
 # --- batch jobs ------------------------------------------------------------------------------------------------------
 
 
-def _scored(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
-    """What a job writes; a quarantined row is refused."""
+def _score(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
+    """The predictions that a batch job writes; RefusedRow for quarantined rows."""
     columns = golden.table.columns
     if golden.params or not bundle.signature.inputs:
-        what = "has params" if golden.params else "is of a model without a signature"
-        raise WrongUsage(f"{golden.source} {what}, which no batch job takes", remedy=f"leave out --against {runner}")
+        reason = f"{golden.source} has params" if golden.params else "the model has no signature"
+        raise WrongUsage(f"{reason}, which batch jobs do not support", remedy=f"remove --against {runner}")
     with TemporaryDirectory(prefix="likewise-verify-") as folder:
         source, output = Path(folder, "golden.jsonl"), Path(folder, "scored.jsonl")
         with source.open("w", encoding="utf-8") as stream:
             for number, row in enumerate(golden.table.rows):
                 record = dict(zip(columns or ("input",), row, strict=True))
                 stream.write(as_json({ROW: number, **record}) + "\n")
-        mapping = {} if columns else {"input": "input"}  # the one column beside ours
+        mapping = {} if columns else {"input": "input"}  # the only column in addition to the row number
         api.score(bundle, source, output, options=ScoreOptions(runner=runner, column=mapping))
         with output.open(encoding="utf-8") as stream:
-            said = {record[ROW]: record[PREDICTIONS] for record in map(json.loads, stream)}
-    return [said.get(number, RefusedRow("QUARANTINED")) for number in range(len(golden))]
+            predictions = {record[ROW]: record[PREDICTIONS] for record in map(json.loads, stream)}
+    return [predictions.get(number, RefusedRow("QUARANTINED")) for number in range(len(golden))]
 
 
 # --- plain MLflow ----------------------------------------------------------------------------------------------------
@@ -131,7 +131,10 @@ def _scored(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
 
 @contextmanager
 def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
-    """A process that loads the model as MLflow does: by its URI, or the copy in the bundle.  CodeNotTrusted."""
+    """A process that loads the model with plain MLflow: by its URI, or from the copy in the bundle.
+
+    Raises CodeNotTrusted.
+    """
     need("mlflow", extra="mlflow")
     bundle.trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest)
     uri = str(bundle.model_path) if is_bundle(Path(model)) else model
@@ -139,12 +142,13 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
         command = [sys.executable, "-m", "likewise.parity.mlflow_process", uri]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process:
             try:
-                yield partial(_say, process, log)
+                yield partial(_exchange, process, log)
             finally:
                 process.kill()
 
 
-def _say(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Answer:
+def _exchange(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Answer:
+    """Send a request body to the MLflow process and read its response; ModelFailed if the process has exited."""
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
     try:
@@ -154,12 +158,15 @@ def _say(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Answe
     except BrokenPipeError:
         line = b""
     if not line:
-        raise ModelFailed(f"plain MLflow could not load it: {_last_words(log)}", remedy="mend it where MLflow runs it")
+        raise ModelFailed(
+            f"plain MLflow could not load the model: {_last_line(log)}",
+            remedy="fix the model so that MLflow can load it",
+        )
     status, text = json.loads(line)
     return Answer(status, deployments.JSON, str(text).encode())
 
 
-def _last_words(log: IO[bytes]) -> str:
+def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = log.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "there is no error output"

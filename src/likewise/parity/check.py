@@ -1,4 +1,4 @@
-"""The comparison: what the bundle answers here, and what each place answers, row by row."""
+"""Compares the predictions of a bundle on this machine with those of other backends, row by row."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from likewise import api
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
 from likewise.engine.engine_options import EngineOptions
-from likewise.parity.backends import here, there
+from likewise.parity.backends import predict_locally, predict_on
 from likewise.parity.compare import Difference, RefusedRow, distance, shown
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.parity.verify_options import VerifyOptions
 
-MOST_SHOWN = 5  # differing rows of a place
+MAX_SHOWN = 5  # differing rows reported per backend
 
 
 @dataclass(frozen=True, slots=True)
-class PlaceParity:
-    """One place's answers beside those here.
+class BackendParity:
+    """The comparison of one backend with this machine.
 
-    bundle: digest of the one that it serves, None where it does not say. same: rows that are answered alike to the
-    letter; close: those whose numbers differ within the tolerance, by `largest` at most; differ: all others, of which
-    `first` has a few. refused: rows that neither answers (counted under `same`). seconds: what the asking took, starts
-    of processes included.
+    bundle: digest of the bundle that it serves, None if unknown. same: rows with identical predictions. close: rows
+    whose numbers differ within the tolerance, by `largest` at most. differ: all other rows; `first` has a few of them.
+    refused: rows that both sides refuse (included in `same`). seconds: duration, including the start of processes.
     """
 
     where: str
@@ -42,15 +41,15 @@ class PlaceParity:
 
     @property
     def agrees(self) -> bool:
-        """Whether no row is answered in two ways."""
+        """Whether no row differs."""
         return self.differ == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What was compared, and how each place did.
+    """The result of a comparison, with one entry in `places` per backend.
 
-    golden: where the rows are from. engine: the one that answered here.
+    golden: source of the rows. engine: label of the engine that ran on this machine.
     """
 
     bundle: str
@@ -58,16 +57,16 @@ class Parity:
     golden: str
     rows: int
     tolerance: float
-    places: tuple[PlaceParity, ...]
+    places: tuple[BackendParity, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether every place does."""
-        return all(place.agrees for place in self.places)
+        """Whether every backend agrees."""
+        return all(backend.agrees for backend in self.places)
 
     def as_dict(self) -> dict[str, object]:
-        """As `likewise verify --json` prints it."""
-        places = [{**asdict(place), "agrees": place.agrees} for place in self.places]
+        """The JSON object that `likewise verify --json` prints."""
+        places = [{**asdict(backend), "agrees": backend.agrees} for backend in self.places]
         return {**asdict(self), "places": places, "agrees": self.agrees}
 
 
@@ -81,29 +80,32 @@ def verify(
     trust: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Parity:
-    """Ask the bundle here and each place the same rows, and compare their answers.
+    """Predict the same rows on this machine and on each backend, and compare the predictions.
 
-    against: names of deployments, URLs, runners of batch jobs (`local`, `spark`), `mlflow` (plain
-    `mlflow.pyfunc.load_model`, which runs the model's own code).  engine, precision: of the answers here.
-    Raises WrongUsage, what `find` and `Bundle.engine` raise, and where a place does not answer at all NotDeployed,
-    TargetUnavailable or DeployFailed; answers that differ are no error.
+    against: names of deployments, URLs, batch runners (`local`, `spark`), or `mlflow` (plain
+    `mlflow.pyfunc.load_model`, which runs the model's own code).  engine, precision: to use on this machine.
+    Raises WrongUsage, the errors of `find` and `Bundle.engine`, and NotDeployed, TargetUnavailable or DeployFailed if a
+    backend does not respond properly. Predictions that differ do not raise an error.
     """
-    options, tell = options or VerifyOptions(), report or (lambda _: None)
+    options, report_progress = options or VerifyOptions(), report or (lambda _: None)
     if not against:
-        raise WrongUsage("there is nothing to compare with", remedy="--against NAME, a URL, local, spark or mlflow")
-    found = model if isinstance(model, api.Bundle) else api.find(model, trust=trust, report=report)
-    chosen = replace(found, choice=EngineOptions.of(found.spec(engine, precision)))
-    golden = _golden(chosen, options)
-    tell(f"{len(golden)} rows of {golden.source}")
-    label, ours = here(golden, chosen)
-    uri, places = str(model.path if isinstance(model, api.Bundle) else model), []
+        raise WrongUsage(
+            "there is nothing to compare with", remedy="add --against with NAME, a URL, local, spark or mlflow"
+        )
+    bundle = model if isinstance(model, api.Bundle) else api.find(model, trust=trust, report=report)
+    bundle = replace(bundle, choice=EngineOptions.of(bundle.spec(engine, precision)))
+    golden = _golden(bundle, options)
+    report_progress(f"{len(golden)} rows of {golden.source}")
+    label, ours = predict_locally(golden, bundle)
+    uri, backends = str(model.path if isinstance(model, api.Bundle) else model), []
     for where in against:
-        begun = time.monotonic()
-        digest, theirs = there(where, golden, chosen, uri, options)
-        pairs = _paired(ours, theirs, found.signature.outputs)
-        places.append(_compared(where, digest, pairs, options.tolerance, time.monotonic() - begun))
-        tell(f"{where}: {places[-1].rows - places[-1].differ} of {places[-1].rows} rows agree")
-    return Parity(found.digest, label, golden.source, len(golden), options.tolerance, tuple(places))
+        start = time.monotonic()
+        digest, theirs = predict_on(where, golden, bundle, uri, options)
+        pairs = _pairs(ours, theirs, bundle.signature.outputs)
+        backend = _compare(where, digest, pairs, options.tolerance, time.monotonic() - start)
+        backends.append(backend)
+        report_progress(f"{where}: {backend.rows - backend.differ} of {backend.rows} rows agree")
+    return Parity(bundle.digest, label, golden.source, len(golden), options.tolerance, tuple(backends))
 
 
 def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
@@ -112,13 +114,13 @@ def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
     return golden_rows(options.golden, bundle.signature, options.column)
 
 
-def _compared(
+def _compare(
     where: str, bundle: str | None, pairs: Sequence[tuple[object, object]], tolerance: float, seconds: float
-) -> PlaceParity:
-    apart = [distance(*pair, tolerance) for pair in pairs]
-    differ = [row for row, found in enumerate(apart) if found is None]
-    close = [found for found, (a, b) in zip(apart, pairs, strict=True) if found is not None and not _alike(a, b)]
-    return PlaceParity(
+) -> BackendParity:
+    distances = [distance(*pair, tolerance) for pair in pairs]
+    differ = [row for row, each in enumerate(distances) if each is None]
+    close = [each for each, (a, b) in zip(distances, pairs, strict=True) if each is not None and not _identical(a, b)]
+    return BackendParity(
         where,
         bundle,
         rows=len(pairs),
@@ -128,26 +130,26 @@ def _compared(
         refused=sum(isinstance(a, RefusedRow) and isinstance(b, RefusedRow) for a, b in pairs),
         largest=max(close, default=0.0),
         seconds=seconds,
-        first=tuple(Difference(row, shown(pairs[row][0]), shown(pairs[row][1])) for row in differ[:MOST_SHOWN]),
+        first=tuple(Difference(row, shown(pairs[row][0]), shown(pairs[row][1])) for row in differ[:MAX_SHOWN]),
     )
 
 
-def _alike(a: object, b: object) -> bool:
+def _identical(a: object, b: object) -> bool:
     return a == b or (isinstance(a, RefusedRow) and isinstance(b, RefusedRow))
 
 
-def _paired(
-    here: Sequence[object], there: Sequence[object], outputs: tuple[Field, ...] | None
+def _pairs(
+    ours: Sequence[object], theirs: Sequence[object], outputs: tuple[Field, ...] | None
 ) -> list[tuple[object, object]]:
-    """By row; where only one of the two has an answer for each row, the other's is each row's."""
-    most = max(len(here), len(there))
-    longer = [[_value(each, outputs) for each in side] * (most if len(side) == 1 else 1) for side in (here, there)]
-    return list(zip(*longer, strict=True))
+    """The predictions of both sides by row. If one side has a single one for all rows, it is repeated for each row."""
+    count = max(len(ours), len(theirs))
+    sides = [[_value(each, outputs) for each in side] * (count if len(side) == 1 else 1) for side in (ours, theirs)]
+    return list(zip(*sides, strict=True))
 
 
-def _value(answer: object, outputs: tuple[Field, ...] | None) -> object:
-    """The one value of a record with one column, which batch jobs write without its name."""
-    if isinstance(answer, dict) and len(answer) == 1:
-        ((name, value),) = answer.items()
-        return value if outputs is None or [field.name for field in outputs] == [name] else answer
-    return answer
+def _value(prediction: object, outputs: tuple[Field, ...] | None) -> object:
+    """The value of a record with a single column, which batch jobs write without its name."""
+    if isinstance(prediction, dict) and len(prediction) == 1:
+        ((name, value),) = prediction.items()
+        return value if outputs is None or [field.name for field in outputs] == [name] else prediction
+    return prediction

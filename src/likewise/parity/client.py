@@ -1,4 +1,4 @@
-"""A golden set through anything that takes request bodies, one answer a row."""
+"""Predicts a golden set through any function that takes a request body and returns a response."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
 from likewise.targets.base import Answer
 
-ROWS = 64  # of a request
-REFUSALS = (400, 422, 500)  # 500: a model that fails on every row of a request, which may be the only one
+ROWS = 64  # per request
+REFUSALS = (400, 422, 500)  # 500: a model that fails on all rows of a request, which may have only one
 
 
 Post = Callable[[bytes], Answer]
+"""Sends a request body and returns the response."""
 
 
-def by_request(golden: Golden, post: Post, where: str, row_wise: bool) -> list[object]:
-    """Each row's answer; where a request of several is refused, each row is asked alone.
+def predict_by_requests(golden: Golden, post: Post, where: str, row_wise: bool) -> list[object]:
+    """The prediction of each row, or RefusedRow; if a request with several rows is refused, its rows are sent singly.
 
-    Of a model whose rows depend on each other: one request, answered as a whole.  DeployFailed where the place itself
-    has failed.
+    A model whose rows depend on each other gets all rows in one request.  Raises DeployFailed if the backend itself
+    fails. where: the backend, for messages.
     """
     if not row_wise:
-        return in_rows(_answer(post(golden.body(0, len(golden))), where), len(golden))
-    found: list[object] = []
+        return per_row(_predictions(post(golden.body(0, len(golden))), where), len(golden))
+    predictions: list[object] = []
     for first in range(0, len(golden), ROWS):
         count = min(ROWS, len(golden) - first)
-        answers = in_rows(_answer(post(golden.body(first, count)), where), count)
-        if count > 1 and len(answers) == 1:  # refused, or answered as a whole
-            alone = [_answer(post(golden.body(first + row, 1)), where) for row in range(count)]
-            answers = [in_rows(each, 1)[0] for each in alone]
-        found += answers
-    return found
+        batch = per_row(_predictions(post(golden.body(first, count)), where), count)
+        if count > 1 and len(batch) == 1:  # refused, or not one prediction per row
+            single = [_predictions(post(golden.body(first + row, 1)), where) for row in range(count)]
+            batch = [per_row(each, 1)[0] for each in single]
+        predictions += batch
+    return predictions
 
 
-def in_rows(predictions: object, count: int) -> list[object]:
-    """One prediction a row where there are so many, else all of it as one."""
+def per_row(predictions: object, count: int) -> list[object]:
+    """The predictions if there is one for each of `count` rows, else all of them as a single one."""
     return predictions if isinstance(predictions, list) and len(predictions) == count else [predictions]
 
 
-def _answer(reply: Answer, where: str) -> object:
-    """The predictions, or that they were refused."""
+def _predictions(response: Answer, where: str) -> object:
+    """The predictions in a response, or RefusedRow; DeployFailed for any other response."""
     try:
-        said = json.loads(reply.body, parse_constant=lambda _: None)  # MLflow writes NaN; null says the same
+        document = json.loads(response.body, parse_constant=lambda _: None)  # MLflow writes NaN where others write null
     except ValueError as error:
-        raise _not_a_model(reply, where) from error
-    if reply.status == 200:
-        return said["predictions"] if isinstance(said, dict) and "predictions" in said else said
-    if reply.status in REFUSALS and isinstance(said, dict) and "error_code" in said:
-        return RefusedRow(str(said["error_code"]))
-    raise _not_a_model(reply, where)
+        raise _unexpected_response(response, where) from error
+    if response.status == 200:
+        return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
+    if response.status in REFUSALS and isinstance(document, dict) and "error_code" in document:
+        return RefusedRow(str(document["error_code"]))
+    raise _unexpected_response(response, where)
 
 
-def _not_a_model(reply: Answer, where: str) -> DeployFailed:
-    text = reply.body[:300].decode(errors="replace")
-    return DeployFailed(f"{where} answered {reply.status}: {text}", remedy="see that it answers, then verify again")
+def _unexpected_response(response: Answer, where: str) -> DeployFailed:
+    text = response.body[:300].decode(errors="replace")
+    return DeployFailed(
+        f"{where} responded with status {response.status}: {text}", remedy="check that it is ready, then verify again"
+    )

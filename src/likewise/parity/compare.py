@@ -1,4 +1,4 @@
-"""Two answers to one row: the same, as good as the same, or different."""
+"""Compares two predictions of one row: the same, close, or different."""
 
 from __future__ import annotations
 
@@ -10,33 +10,36 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A row that a place would not answer. code: its own word for why; refusals agree whatever their codes."""
+    """A row that a backend refused to predict. code: the backend's error code; refusals agree whatever their codes."""
 
     code: str
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A row that is answered in two ways. row: counted from 0. here, there: as JSON, cut short."""
+    """A row whose predictions differ.
+
+    row: counted from 0. here, there: the predictions on this machine and on the backend, as JSON, shortened.
+    """
 
     row: int
     here: str
     there: str
 
 
-SHOWN = 300  # characters of an answer
+SHOWN = 300  # characters of a prediction that are shown
 
 
 def distance(here: object, there: object, tolerance: float) -> float | None:
-    """0 where both are the same, the largest difference of two numbers where all are close, None where they differ.
+    """0 if both are equal, the largest difference between numbers if all are close, None if they differ.
 
-    Numbers are close within `tolerance`, relatively where they are larger than 1. Text that holds a JSON document is
-    compared as that document where it is not the same to the letter: probabilities in it may be close.
+    Numbers are close within `tolerance`, which is relative for numbers above 1. Texts that are not equal but contain
+    JSON documents are compared as documents, so probabilities in them may be close.
     """
     if isinstance(here, RefusedRow) or isinstance(there, RefusedRow):
         return 0.0 if isinstance(here, RefusedRow) and isinstance(there, RefusedRow) else None
     if _is_number(here) and _is_number(there):
-        return _apart(float(here), float(there), tolerance)  # type: ignore[arg-type]
+        return _difference(float(here), float(there), tolerance)  # type: ignore[arg-type]
     if isinstance(here, str) and isinstance(there, str):
         return _texts(here, there, tolerance)
     if isinstance(here, Mapping) and isinstance(there, Mapping):
@@ -48,11 +51,11 @@ def distance(here: object, there: object, tolerance: float) -> float | None:
     return 0.0 if type(here) is type(there) and here == there else None
 
 
-def shown(answer: object) -> str:
-    """An answer in a line."""
-    if isinstance(answer, RefusedRow):
-        return f"refused: {answer.code}"
-    text = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, default=str)
+def shown(prediction: object) -> str:
+    """A prediction as one line of text, shortened."""
+    if isinstance(prediction, RefusedRow):
+        return f"refused: {prediction.code}"
+    text = prediction if isinstance(prediction, str) else json.dumps(prediction, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
@@ -60,11 +63,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _apart(here: float, there: float, tolerance: float) -> float | None:
-    apart = abs(here - there)
+def _difference(here: float, there: float, tolerance: float) -> float | None:
+    difference = abs(here - there)
     if here == there or (math.isnan(here) and math.isnan(there)):
         return 0.0
-    return apart if apart <= tolerance * max(1.0, abs(here), abs(there)) else None
+    return difference if difference <= tolerance * max(1.0, abs(here), abs(there)) else None
 
 
 def _texts(here: str, there: str, tolerance: float) -> float | None:
@@ -77,7 +80,7 @@ def _texts(here: str, there: str, tolerance: float) -> float | None:
 
 
 def _document(text: str) -> object:
-    """The object or list that the text is in JSON; None where it is neither."""
+    """The JSON object or list in the text; None if the text is neither."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
@@ -87,6 +90,6 @@ def _document(text: str) -> object:
 
 
 def _largest(pairs: Sequence[tuple[object, object]], tolerance: float) -> float | None:
-    apart = [distance(*pair, tolerance) for pair in pairs]
-    close = [found for found in apart if found is not None]
-    return max(close, default=0.0) if len(close) == len(apart) else None
+    distances = [distance(*pair, tolerance) for pair in pairs]
+    close = [each for each in distances if each is not None]
+    return max(close, default=0.0) if len(close) == len(distances) else None

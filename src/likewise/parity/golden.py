@@ -1,4 +1,4 @@
-"""The rows that every place is asked: a file's, or those of the example that was logged with the model."""
+"""The golden set: the rows that every backend predicts, from a file or from the input example logged with the model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = "serving_input_example.json"
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Rows as the model takes them, and its params. source: where they are from."""
+    """Rows in the model's types, and its params. source: where the rows are from, for messages."""
 
     table: Table
     source: str
@@ -31,62 +31,64 @@ class Golden:
         return len(self.table)
 
     def body(self, first: int, rows: int) -> bytes:
-        """A request for so many rows, as today's MLflow takes it: JSON."""
-        some = self.table.rows[first : first + rows]
+        """The body of an MLflow 3 request (JSON) for `rows` rows from row number `first`."""
+        batch = self.table.rows[first : first + rows]
         if self.table.columns is None:
-            asked: dict[str, object] = {"inputs": [row[0] for row in some]}
+            document: dict[str, object] = {"inputs": [row[0] for row in batch]}
         else:
-            asked = {"dataframe_split": {"columns": list(self.table.columns), "data": [list(row) for row in some]}}
-        return encode(Form.DOCUMENT, {**asked, **({"params": self.params} if self.params else {})})
+            document = {"dataframe_split": {"columns": list(self.table.columns), "data": [list(row) for row in batch]}}
+        return encode(Form.DOCUMENT, {**document, **({"params": self.params} if self.params else {})})
 
 
 def golden_rows(path: str, signature: Signature, columns: Mapping[str, str]) -> Golden:
-    """Of a CSV, JSON-lines or Parquet file (a folder, a glob): what a batch job would make of its rows.
+    """The golden set in CSV, JSON Lines or Parquet files (a file, a folder or a glob), read as a batch job reads them.
 
-    Raises InputNotFound, InputInvalid, and RowRefused for a row that is not of the model's types.
+    Raises InputNotFound, InputInvalid, and RowRefused for a row that does not fit the model's signature.
     """
     source = open_source(path)
     maker = RowMaker(source, signature, columns)
     rows: list[Row] = []
     for chunk in source.chunks(CHUNK):
-        rows.extend(_sound(items_of(chunk, maker)))
+        rows.extend(_valid_rows(items_of(chunk, maker)))
     if not rows:
-        raise InputInvalid(f"{path} has no row", remedy="a golden set has one row at least")
+        raise InputInvalid(f"{path} has no rows", remedy="provide a golden set with at least one row")
     return Golden(_table(rows, path), path)
 
 
 def logged_example(model: Path, signature: Signature) -> Golden:
-    """Of the MLflow model's folder; WrongUsage where it has no example, or one that has no rows."""
-    found = model / EXAMPLE
-    remedy = "--golden FILE, with the model's columns"
-    if not found.is_file():
-        raise WrongUsage("the model was logged without an example", remedy=remedy)
+    """The input example in the folder `model` of an MLflow model; WrongUsage if there is none, or it has no rows."""
+    path = model / EXAMPLE
+    remedy = "use --golden FILE with a file that has the model's columns"
+    if not path.is_file():
+        raise WrongUsage("the model was logged without an input example", remedy=remedy)
     try:
-        call = decode(found.read_bytes(), None, signature)
+        request = decode(path.read_bytes(), None, signature)
     except LikewiseError as error:
-        raise WrongUsage(f"the model's example does not fit its signature: {error.cause}", remedy=remedy) from error
-    if call.table.sent is not None or not len(call.table):
-        raise WrongUsage("the model's example has no rows", remedy=remedy)
-    usual = {field.name: field.raw.get("default") for field in signature.params or ()}
-    given = {name: value for name, value in call.params.items() if value != usual.get(name)}
-    return Golden(call.table, "the model's example", given)
+        cause = f"the model's input example does not fit its signature: {error.cause}"
+        raise WrongUsage(cause, remedy=remedy) from error
+    if request.table.sent is not None or not len(request.table):
+        raise WrongUsage("the model's input example has no rows", remedy=remedy)
+    defaults = {field.name: field.raw.get("default") for field in signature.params or ()}
+    params = {name: value for name, value in request.params.items() if value != defaults.get(name)}
+    return Golden(request.table, "the model's input example", params)
 
 
-def _sound(made: Sequence[Item | Failed]) -> Iterator[Row]:
-    for each in made:
+def _valid_rows(items: Sequence[Item | Failed]) -> Iterator[Row]:
+    """The rows; raises the error of the first invalid one."""
+    for each in items:
         if isinstance(each, Failed):
             raise each.error
-        if isinstance(each, Row):  # a job has no other items
+        if isinstance(each, Row):  # always true: batch jobs have no other items
             yield each
 
 
 def _table(rows: list[Row], path: str) -> Table:
-    """One table of them; InputInvalid where optional columns come and go."""
+    """All rows as one table; InputInvalid if they do not have the same columns."""
     columns = rows[0].columns
     for number, row in enumerate(rows):
         if row.columns != columns:
             raise InputInvalid(
-                f"row {number + 1} of {path} has the columns {row.columns}, the first one {columns}",
-                remedy="give every row of a golden set the same columns, or null",
+                f"row {number + 1} of {path} has the columns {row.columns}, but the first row has {columns}",
+                remedy="give every row of the golden set the same columns, with null for missing values",
             )
     return Table(columns, [row.values for row in rows])

@@ -1,6 +1,6 @@
-"""A process of its own in which nothing of ours loads or asks the model: `mlflow.pyfunc.load_model`, and its scoring.
+"""A process that runs a model with MLflow alone: `mlflow.pyfunc.load_model` and MLflow's scoring server code.
 
-Reads request bodies, a line each, and writes `[status, body]` a line each.
+Reads request bodies from stdin, one per line, and writes `[status, body]` as JSON to stdout, one per line.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 
 def main(uri: str) -> None:
-    """Answer until stdin ends."""
+    """Load the model and respond to requests until stdin ends."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the model prints is no answer
+    os.dup2(2, 1)  # redirects what the model prints to stderr, so that stdout has responses only
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import load_model, scoring_server
 
@@ -22,11 +22,11 @@ def main(uri: str) -> None:
     schema = model.metadata.get_input_schema()
     for line in sys.stdin:
         try:
-            said = scoring_server.invocations(line, "application/json", model, schema)
-            answer = [said.status, said.response]
+            invocation = scoring_server.invocations(line, "application/json", model, schema)
+            response = [invocation.status, invocation.response]
         except MlflowException as error:
-            answer = [error.get_http_status_code(), error.serialize_as_json()]
-        out.write(json.dumps(answer) + "\n")
+            response = [error.get_http_status_code(), error.serialize_as_json()]
+        out.write(json.dumps(response) + "\n")
         out.flush()
 
 

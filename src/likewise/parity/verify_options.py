@@ -1,4 +1,4 @@
-"""What a comparison may be told; the command line and Python share it."""
+"""Options of a comparison, shared by the command line and the Python API."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from likewise.core.option_fields import option
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyOptions:
-    """Each field's `metadata["help"]` is its help text."""
+    """Options of `verify`. Each field's `metadata["help"]` is its help text."""
 
     golden: str | None = option(
-        None, "CSV, JSON lines or Parquet with the model's columns; else the model's own example.", "--golden FILE"
+        None,
+        "Rows to compare: CSV, JSON Lines or Parquet with the model's columns; default: the model's input example.",
+        "--golden FILE",
     )
     column: Mapping[str, str] = option(
         dict,
-        "A column of the golden set for one of the model's. Repeatable.",
+        "Use column INPUT of the golden set as the model's column MODEL. Repeatable.",
         "--column INPUT=MODEL",
         parse=parse_columns,
     )
     tolerance: float = option(
-        0.02, "Numbers may differ by so much, and relatively so much above 1.", "--tolerance NUMBER", min=0.0
+        0.02,
+        "Largest difference between numbers that counts as close; relative for numbers above 1.",
+        "--tolerance NUMBER",
+        min=0.0,
     )
-    token_file: Path | None = option(None, "Its first token goes to URLs.", "--token-file FILE")
-    timeout_s: float = option(120.0, "Seconds for each request to a URL.", "--timeout SECONDS", min=0.001)
+    token_file: Path | None = option(
+        None, "File whose first token is sent to URLs as a bearer token.", "--token-file FILE"
+    )
+    timeout_s: float = option(120.0, "Timeout of each request to a URL.", "--timeout SECONDS", min=0.001)

@@ -1,4 +1,4 @@
-"""Small real engines and files for the tests of batch jobs."""
+"""Small engines and files for the tests of batch jobs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ UNSIGNED = Signature()
 
 
 class FunctionEngine:
-    """Answers each row with `answer(row)`; what that raises, `run` raises, for the whole window."""
+    """Predicts each row with `predict(row)`; an exception fails the whole run."""
 
-    def __init__(self, answer: Callable[[Row], object], **spec: object) -> None:
+    def __init__(self, predict: Callable[[Row], object], **spec: object) -> None:
         self.spec = replace(SPEC, **spec)
-        self.answer = answer
+        self.predict = predict
         self.windows: list[int] = []
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
@@ -38,7 +38,7 @@ class FunctionEngine:
 
     def run(self, work: Sequence[Work]) -> list[Result]:
         self.windows.append(len(work))
-        return [Ok(self.answer(entry.payload)) for entry in work]
+        return [Ok(self.predict(entry.payload)) for entry in work]
 
     def close(self) -> None:
         pass
@@ -50,22 +50,22 @@ class FunctionEngine:
 
 
 def upper(row: Row) -> dict[str, object]:
-    """The model most of these tests ask: its text in capitals, in a record as a frame gives it."""
+    """The model of most of these tests: returns the text in capitals, as a record with one column."""
     return {"text": f"<{row.get('text')}>".upper()}
 
 
 def run_job(
-    source: Path | str, output: Path | str, answer: Callable[[Row], object] = upper, **more: object
+    source: Path | str, output: Path | str, predict: Callable[[Row], object] = upper, **more: object
 ) -> JobReport:
-    """`score` on a FunctionEngine; keywords are those of ScoreOptions, and `engine`, `signature`, `progress`."""
-    engine = more.pop("engine", None) or FunctionEngine(answer)
+    """Run `score` with a FunctionEngine. Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`."""
+    engine = more.pop("engine", None) or FunctionEngine(predict)
     signature = more.pop("signature", TEXT)
     progress = more.pop("progress", None)
     return score(engine, "sha256:b", signature, source, output, ScoreOptions(**more), progress)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
-    """`rows` in the format that the path's suffix names, by the standard library or pyarrow."""
+    """Write `rows` in the format of the path's suffix, with the standard library or pyarrow."""
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
     elif path.suffix == ".jsonl":
@@ -79,7 +79,7 @@ def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 
 
 def read(path: Path) -> list[dict[str, object]]:
-    """A file's rows, read back independently of the code under test."""
+    """The rows of a file, read independently of the code under test."""
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
@@ -89,16 +89,16 @@ def read(path: Path) -> list[dict[str, object]]:
 
 
 def quarantined(output: Path) -> list[dict[str, object]]:
-    """Rows of the quarantine of an output."""
+    """The rows in the quarantine of an output."""
     single = output.with_name(f"{output.name}.quarantine.parquet")
     return pq.read_table(single if single.exists() else output / "_quarantine.parquet").to_pylist()
 
 
 def names(folder: Path) -> set[str]:
-    """Everything in a folder, hidden files too."""
+    """The names of all entries of a folder, including hidden ones."""
     return {entry.name for entry in folder.iterdir()}
 
 
 def texts(values: Iterable[object]) -> list[dict[str, object]]:
-    """One-column rows."""
+    """Rows with a single column, `text`."""
     return [{"text": value} for value in values]

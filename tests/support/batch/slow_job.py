@@ -1,4 +1,4 @@
-"""A batch job with a model in plain Python, which a test runs in a process of its own; see `job`."""
+"""A batch job with a model in plain Python, which tests run in a separate process; see `job`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIGNATURE = Signature.parse({"inputs": [{"name": "text", "type": "string"}], "ou
 
 
 class Slow:
-    """Answers the length of a row's text, after a time."""
+    """Predicts the length of a row's text, after `seconds` per row."""
 
     spec = EngineSpec("slow", "fp32", row_wise=True, thread_safe=True, pure=False, budget=64, digest="sha256:0")
 
@@ -47,32 +47,32 @@ def job(
     window: int = ScoreOptions().window,
     file_limit: int | None = None,
 ) -> int:
-    """Score `source`; the exit code.
+    """Score `source` and return the exit code.
 
-    Prints `rows N` after every forward pass where it takes `seconds` a row, and at the end one JSON line: the report
-    and the peak memory in MiB, or the error. file_limit: bytes that a file may have.
+    With `seconds`, the time per row, prints `rows N` after every forward pass. Finally prints one JSON line: the report
+    with the peak memory in MiB, or the error. file_limit: maximum size of a file in bytes.
     """
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    tell = _tell if seconds else None
+    progress = _print_rows if seconds else None
     try:
-        report = score(Slow(seconds), "sha256:b", SIGNATURE, source, output, ScoreOptions(window=window), tell)
+        report = score(Slow(seconds), "sha256:b", SIGNATURE, source, output, ScoreOptions(window=window), progress)
     except LikewiseError as error:
-        print(f"\n{json.dumps(error.as_dict())}")  # Ctrl-C may have come in the middle of a line of progress
+        print(f"\n{json.dumps(error.as_dict())}")  # Ctrl-C may have interrupted a line of progress
         return error.exit_code
     print(f"\n{json.dumps({**report.as_dict(), 'peak': _peak_mib()})}")
     return 0
 
 
 def _peak_mib() -> float:
-    """This program's own: what getrusage says on Linux includes the process that started it."""
+    """The peak memory of this program; on Linux getrusage would include that of the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _tell(progress: Progress) -> None:
+def _print_rows(progress: Progress) -> None:
     print(f"rows {progress.rows}", flush=True)
 
 

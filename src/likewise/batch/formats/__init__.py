@@ -1,4 +1,4 @@
-"""File formats: a reader and a writer each, imported when a job needs them."""
+"""File formats, each with a reader and a writer that are imported when a job needs them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FORMATS: dict[str, str] = {
 SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 
 PREDICTIONS = "predictions"  # the column that a job adds
-CHUNK_BYTES = 8 << 20  # a chunk ends here, or at its number of rows: what bounds a job's memory
+CHUNK_BYTES = 8 << 20  # a chunk ends at this size or at its number of rows, which limits the memory of a job
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Consecutive rows of one file, in the file's order.
 
-    first: number of the first row, counted from 1 after any header. lines: physical line of each row, None where the
-    format has no lines. records: the row's columns by name; of a row in `faults` (index: why it cannot be read) what
-    could be saved of it. Undecodable bytes stand there as lone surrogates (surrogateescape). native: the rows as the
-    format itself has them, for a writer of the same format. offset: bytes of the input read so far.
+    file: short name. first: number of the first row, counted from 1 after any header. records: the columns of each row
+    by name; undecodable bytes are lone surrogates (surrogateescape). faults: the errors of unreadable rows by index;
+    their records contain what could be read. lines: physical line of each row, None if the format has no lines.
+    native: the rows in the format's own form, for a writer of the same format. offset: bytes of the input read so far.
     """
 
     file: str
@@ -46,16 +46,16 @@ class Chunk:
         return len(self.records)
 
 
-def counted(file: str, first: int, rows: int, offset: int) -> Chunk:
-    """A chunk whose rows hold nothing."""
+def skipped_chunk(file: str, first: int, rows: int, offset: int) -> Chunk:
+    """A chunk with the number of its rows but without their content."""
     return Chunk(file, first, [{}] * rows, {}, None, None, offset)
 
 
 class RowSource(Protocol):
-    """One input file, or several as one; opened as often as it is iterated.
+    """One input file, or several as one; opened again for each iteration.
 
-    name: as messages give it. columns: names, known before the rows are read (JSON lines: of the first rows). size:
-    bytes. rows: None where the format does not say. textual: every value is text, typed only by the model's signature.
+    name: for messages. columns: names, known before the rows are read (JSON Lines: of the first rows). size: bytes.
+    rows: None if the format does not record their number. textual: every value is text, typed by the model's signature.
     """
 
     format: str
@@ -69,24 +69,24 @@ class RowSource(Protocol):
 
     @property
     def parts(self) -> Sequence[RowSource]:
-        """One source a file."""
+        """The sources of the single files."""
 
     @property
     def files(self) -> Sequence[InputFile]:
-        """What is read."""
+        """The input files."""
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
-        """Chunks of at most `rows` rows of one file; InputInvalid where the file as a whole cannot be read on.
+        """Chunks of at most `rows` rows of one file; InputInvalid if the file as a whole becomes unreadable.
 
-        The first `past` chunks are only counted: their rows hold nothing, which costs less.
+        The first `past` chunks are only counted: their records are empty, which is faster.
         """
 
     def schema(self, *others: Any) -> Any:
-        """All columns with their types as a `pyarrow.Schema`; JSON lines, `others` too, are read through for it."""
+        """All columns with their types as a `pyarrow.Schema`. For JSON Lines this reads all rows, also of `others`."""
 
 
 class OneFile:
-    """What the sources of one file have in common."""
+    """Base class of sources with one file."""
 
     def __init__(self, file: InputFile) -> None:
         self.file = file
@@ -106,24 +106,24 @@ class OneFile:
 
 
 class Writer(Protocol):
-    """Writes part files, which grow by a chunk at a time and may be cut back to the end of any. Streams stay open."""
+    """Writes part files, which grow chunk by chunk and may be truncated to the end of any. Does not close streams."""
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
-        """Each prediction as this format holds it, or why it cannot."""
+        """Convert each prediction to this format, or return its error."""
 
     def begin(self, stream: BinaryIO) -> None:
-        """What stands before the first row."""
+        """Write the header, if the format has one."""
 
     def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
-        """The rows `kept` (indices into the chunk) with their fitted predictions."""
+        """Write the rows `kept` (indices into the chunk) with their converted predictions."""
 
 
 @runtime_checkable
 class SealedWriter(Writer, Protocol):
-    """A writer of a format that does not grow: what it writes is made a part file of at the end."""
+    """A writer of a format that cannot be appended to: it writes pieces, which `seal` converts to a part file."""
 
     def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
-        """The part file of what was written to `pieces`."""
+        """Convert what was written to `pieces` to a part file."""
 
 
 def load(name: str) -> ModuleType:
@@ -132,7 +132,7 @@ def load(name: str) -> ModuleType:
 
 
 def format_of(name: str) -> str | None:
-    """A format by a file name's suffix, one before `.gz` too where the format is text; None where it names none."""
+    """The format for the suffix of a file name, for text formats also before `.gz`; None for an unknown suffix."""
     path = Path(name.lower())
     if path.suffix != COMPRESSED:
         return SUFFIXES.get(path.suffix)
@@ -140,11 +140,11 @@ def format_of(name: str) -> str | None:
     return None if inner == "parquet" else inner
 
 
-def of_name(name: str) -> str:
-    """A format by a file name's suffix; WrongUsage where it names none."""
-    if (found := format_of(name)) is None:
+def require_format(name: str) -> str:
+    """The format for the suffix of a file name; WrongUsage for an unknown suffix."""
+    if (format_name := format_of(name)) is None:
         raise WrongUsage(
-            f"{name.rsplit('/', 1)[-1]}: the suffix names no format",
-            remedy=f"a name that ends in {', '.join(SUFFIXES)}, or --input-format {'|'.join(FORMATS)}",
+            f"{name.rsplit('/', 1)[-1]}: unknown file format",
+            remedy=f"use a file name that ends in {', '.join(SUFFIXES)}, or --input-format {'|'.join(FORMATS)}",
         )
-    return found
+    return format_name

@@ -1,4 +1,4 @@
-"""CSV as RFC 4180 has it: comma, double quotes, newlines inside them. Every value is text; nothing is guessed."""
+"""CSV as in RFC 4180: commas, double quotes, newlines inside quotes. Every value is text; no types are inferred."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
 
-FIELD_LIMIT = 16 << 20  # characters; a quote that is never closed would else take the whole file into memory
+FIELD_LIMIT = 16 << 20  # characters; otherwise a quote that is never closed would load the whole file into memory
 
 
 class CsvSource(OneFile):
-    """A CSV file with a header; InputInvalid where that cannot be used. Empty lines are no rows, as pandas has it.
+    """A CSV file with a header; InputInvalid if the header is invalid. Empty lines are skipped, as in pandas.
 
-    A row that is not CSV costs its first physical line, which its record holds under the empty name; the line after it
-    begins the next row.
+    If a row is not valid CSV, only its first physical line is quarantined, under the empty column name; the next row
+    starts on the next line.
     """
 
     format = "csv"
@@ -45,8 +45,8 @@ class CsvSource(OneFile):
             first = 1
             while True:
                 if past > 0:
-                    found = sum(1 for _ in _bounded(reader, rows))
-                    chunk = counted(self.file.short, first, found, reader.offset)
+                    count = sum(1 for _ in _bounded(reader, rows))
+                    chunk = skipped_chunk(self.file.short, first, count, reader.offset)
                 else:
                     chunk = self._chunk(reader, first, rows)
                 if not len(chunk):
@@ -56,7 +56,7 @@ class CsvSource(OneFile):
 
     @contextmanager
     def _open(self) -> Iterator[_Reader]:
-        csv.field_size_limit(FIELD_LIMIT)  # the whole process's: every reader of CSV sets its own
+        csv.field_size_limit(FIELD_LIMIT)  # applies to the whole process, so every reader of CSV sets its own
         with Reading(self.file) as reading:
             yield _Reader(reading)
 
@@ -64,14 +64,15 @@ class CsvSource(OneFile):
         try:
             fields = reader.read()
         except csv.Error as error:
-            raise InputInvalid(f"{self.name}: the header: {error}", remedy="check the quotes of line 1") from error
+            raise InputInvalid(f"{self.name}: invalid header: {error}", remedy="check the quotes in line 1") from error
         if fields is None:
-            raise InputInvalid(f"{self.name} is empty: there is no header", remedy="begin with a line of column names")
+            raise InputInvalid(f"{self.name} is empty: there is no header", remedy="add a first line of column names")
         if fault := unicode_fault("".join(fields), f"{self.name}: the header"):
             raise InputInvalid(fault.cause, remedy="save the file as UTF-8")
         if len(set(fields)) < len(fields):
-            twice = next(name for name in fields if fields.count(name) > 1)
-            raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each column its own name")
+            duplicate = next(name for name in fields if fields.count(name) > 1)
+            cause = f"{self.name}: two columns are named {duplicate!r}"
+            raise InputInvalid(cause, remedy="give each column its own name")
         return tuple(fields)
 
     def _chunk(self, reader: _Reader, first: int, rows: int) -> Chunk:
@@ -82,7 +83,7 @@ class CsvSource(OneFile):
             record: dict[str, object]
             fault: LikewiseError | None
             if isinstance(fields, csv.Error):
-                record, fault = {"": reader.text}, self._broken(fields, reader)
+                record, fault = {"": reader.text}, self._invalid(fields, reader)
             else:
                 record, fault = self._record(fields), self._fault(fields, reader.line)
             if fault:
@@ -96,72 +97,75 @@ class CsvSource(OneFile):
         surplus = fields[len(self.columns) :]
         return {**record, "": surplus} if surplus else record
 
-    def _broken(self, error: csv.Error, reader: _Reader) -> InputInvalid:
+    def _invalid(self, error: csv.Error, reader: _Reader) -> InputInvalid:
         where = f"{self.name}: the row that begins on line {reader.line}"
         if "field limit" in str(error):
-            return InputInvalid(f"{where} has a field of more than {FIELD_LIMIT} characters", remedy="close its quote")
-        return InputInvalid(f"{where} is not CSV: {error}", remedy='close its quotes; a quote inside is written ""')
+            cause = f"{where} has a field of more than {FIELD_LIMIT} characters"
+            return InputInvalid(cause, remedy="close the quote of this field")
+        return InputInvalid(
+            f"{where} is not valid CSV: {error}", remedy='close its quotes; write a quote inside a field as ""'
+        )
 
     def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
         if len(fields) != len(self.columns):
             return InputInvalid(
-                f"line {line} has {len(fields)} fields where the header has {len(self.columns)}",
-                remedy="quote fields that hold commas or newlines",
+                f"line {line} has {len(fields)} fields, but the header has {len(self.columns)}",
+                remedy="quote fields that contain commas or newlines",
             )
         return unicode_fault("".join(fields), f"line {line}")
 
 
 class _Reader(Iterator[str]):
-    """Rows with the line that each begins on, and their text.
+    """Reads rows, with the line on which each begins, and their text.
 
-    It is the iterator of lines that `csv.reader` takes: unlike a generator, it goes on after its end when lines have
-    been put back.
+    It is itself the iterator of lines that `csv.reader` consumes: unlike a generator, it continues after its end if
+    lines have been pushed back.
     """
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._stream = io.TextIOWrapper(reading.stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._rows = csv.reader(self, strict=True)
-        self._taken: list[str] = []  # lines of the row that is being read
-        self._again: deque[str] = deque()  # lines that a broken row had taken
+        self._current: list[str] = []  # lines of the current row
+        self._pushed_back: deque[str] = deque()  # lines that an invalid row had consumed
         self.line = 1
 
     @property
     def offset(self) -> int:
-        """Bytes taken from the file, read-ahead included."""
+        """Bytes read from the file, including read-ahead."""
         return self._reading.offset
 
     def read(self) -> list[str] | None:
-        """The next row that is not an empty line, None at the end; csv.Error where its quotes are wrong.
+        """The next row that is not an empty line, None at the end; csv.Error if its quotes are invalid.
 
-        After an error the next row begins on the next line: a quote left open had taken all lines up to the next one.
+        After an error the next row begins on the next line: an open quote had consumed all lines up to the next quote.
         """
         while True:
-            self.line += len(self._taken)
-            self._taken.clear()
+            self.line += len(self._current)
+            self._current.clear()
             try:
                 fields = next(self._rows, None)
             except csv.Error:
-                self._again.extendleft(reversed(self._taken[1:]))
-                del self._taken[1:]
+                self._pushed_back.extendleft(reversed(self._current[1:]))
+                del self._current[1:]
                 raise
             if fields != []:
                 return fields
 
     @property
     def text(self) -> str:
-        """The row as it stands in the file; of a broken one, its first line."""
-        return "".join(self._taken).rstrip("\r\n")
+        """The text of the row in the file; of an invalid row, its first line."""
+        return "".join(self._current).rstrip("\r\n")
 
     def __next__(self) -> str:
-        if not (line := self._again.popleft() if self._again else self._stream.readline()):
+        if not (line := self._pushed_back.popleft() if self._pushed_back else self._stream.readline()):
             raise StopIteration
-        self._taken.append(line)
+        self._current.append(line)
         return line
 
 
 def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
-    """The rows of one chunk, or what is wrong with one's quotes."""
+    """The rows of one chunk; for a row with invalid quotes its error."""
     size = 0
     for _ in range(rows):
         fields: list[str] | csv.Error | None
@@ -178,7 +182,7 @@ def _bounded(reader: _Reader, rows: int) -> Iterator[list[str] | csv.Error]:
 
 
 class CsvWriter:
-    """The rows as text, the predictions as text or JSON, one line feed a row."""
+    """Writes rows as text and predictions as text or JSON; lines end in a line feed."""
 
     def __init__(self, source: RowSource, outputs: object) -> None:  # noqa: ARG002  CSV has no types to declare
         self._columns: list[str] = list(source.schema().names)
@@ -198,11 +202,13 @@ class CsvWriter:
 
 
 def _writer(stream: BinaryIO) -> Any:
-    # csv quotes a lone carriage return only if the line ends in one (Python < 3.13): `_Lines` takes it off again
+    # csv quotes a lone carriage return only if the line terminator contains one (Python < 3.13); `_Lines` removes it
     return csv.writer(_Lines(stream), lineterminator="\r\n")
 
 
 class _Lines:
+    """A text stream for csv.writer that replaces the line ending CR LF by LF and encodes to UTF-8."""
+
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 

@@ -1,7 +1,7 @@
-"""JSON lines: one object a line, read line by line so that a bad one is its own row's trouble.
+"""JSON Lines: one object per line, read line by line so that an invalid line affects only its own row.
 
-`pyarrow.json` infers types and refuses a file for one lone surrogate; here a line of the input goes to the output as it
-is, the prediction written in before its closing brace.
+`pyarrow.json` infers types and rejects a whole file for a single lone surrogate; here each line of the input is copied
+to the output unchanged, with the prediction inserted before its closing brace.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
 from likewise.batch.values import as_json, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
 
 BOM = b"\xef\xbb\xbf"
-FIRST_ROWS = 1000  # the columns are those of the first rows
-EXACT = 1 << 53  # integers up to here are exact as double
+FIRST_ROWS = 1000  # the columns of a source are those of this many first rows
+EXACT = 1 << 53  # integers up to this limit are exact as double
 
 
 class JsonLinesSource(OneFile):
-    """One JSON object a line; InputInvalid for one JSON document over many. Empty lines are no rows."""
+    """A file with one JSON object per line; InputInvalid for a single JSON document. Empty lines are skipped."""
 
     format = "jsonl"
     textual = False
@@ -32,18 +32,18 @@ class JsonLinesSource(OneFile):
     def __init__(self, file: InputFile) -> None:
         super().__init__(file)
         head = next(self.chunks(FIRST_ROWS), None)
-        self.columns = tuple(dict.fromkeys(name for record in _sound(head) for name in record) if head else ())
+        self.columns = tuple(dict.fromkeys(name for record in _valid_records(head) for name in record) if head else ())
 
     def schema(self, *others: JsonLinesSource) -> Any:
-        """One type a column where all its values have one; else text, with values that are no strings as JSON."""
+        """One type per column if all its values have it; else text, with values other than strings as JSON."""
         pa = need("pyarrow", extra="batch")
         kinds: dict[str, set[str]] = {}
         for chunk in (chunk for source in (self, *others) for chunk in source.chunks(FIRST_ROWS)):
-            for record in _sound(chunk):
+            for record in _valid_records(chunk):
                 for name, value in record.items():
                     kinds.setdefault(name, set()).add(_kind(value))
-        kinds.pop(PREDICTIONS, None)  # rows that have it are refused
-        return pa.schema([(name, pa.type_for_alias(_alias(found - {"null"}))) for name, found in kinds.items()])
+        kinds.pop(PREDICTIONS, None)  # rows with this column are quarantined
+        return pa.schema([(name, pa.type_for_alias(_alias(of - {"null"}))) for name, of in kinds.items()])
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         first, number = 1, 0
@@ -71,15 +71,15 @@ class JsonLinesSource(OneFile):
         start = data.strip()
         if start in (b"[", b"{") or start.startswith(b"[{"):
             raise InputInvalid(
-                f"{self.name} is one JSON document, not JSON lines",
-                remedy="write one object a line, for example with: jq -c '.[]'",
+                f"{self.name} is one JSON document, not JSON Lines",
+                remedy="write one object per line, for example with: jq -c '.[]'",
             )
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputInvalid(f"{self.name} is UTF-16", remedy="save the file as UTF-8")
 
     def _chunk(self, first: int, native: list[str], lines: list[int], offset: int, *, only_counted: bool) -> Chunk:
         if only_counted:
-            return counted(self.file.short, first, len(native), offset)
+            return skipped_chunk(self.file.short, first, len(native), offset)
         records: list[Mapping[str, object]] = []
         faults: dict[int, LikewiseError] = {}
         for index, (text, line) in enumerate(zip(native, lines, strict=True)):
@@ -90,28 +90,29 @@ class JsonLinesSource(OneFile):
         return Chunk(self.file.short, first, records, faults, lines, native, offset)
 
 
-def _sound(chunk: Chunk) -> Iterator[Mapping[str, object]]:
+def _valid_records(chunk: Chunk) -> Iterator[Mapping[str, object]]:
     return (record for index, record in enumerate(chunk.records) if index not in chunk.faults)
 
 
 def _parse(text: str, where: str) -> tuple[Mapping[str, object], LikewiseError | None]:
+    """The record in a line, and the error if it is invalid."""
     fault = unicode_fault(text, where)
     if fault:
         return {"": text}, fault
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        return {"": text}, InputInvalid(f"{where} is not JSON: {error}", remedy="write one JSON object a line")
+        return {"": text}, InputInvalid(f"{where} is not JSON: {error}", remedy="write one JSON object per line")
     if not isinstance(record, dict):
         kind = type(record).__name__
         return {"": text}, InputInvalid(f"{where} is a JSON {kind}, not an object", remedy='write {"column": value}')
-    if "\\ud" in text or "\\uD" in text:  # only an escape can bring a lone surrogate into decoded text
+    if "\\ud" in text or "\\uD" in text:  # in decoded text only an escape can produce a lone surrogate
         fault = unicode_fault(json.dumps(record, ensure_ascii=False), where)
     return record, fault
 
 
 class JsonLinesWriter:
-    """Lines of JSON lines as they were read; rows of other formats as objects."""
+    """Writes lines of JSON Lines as they were read, and rows of other formats as objects."""
 
     def __init__(self, source: RowSource, outputs: object) -> None:
         """JSON has no types to declare."""
@@ -134,12 +135,13 @@ def _text(value: object) -> Result:
     try:
         text = as_json(value)
     except TypeError as error:
-        return Failed(RowRefused(f"the prediction cannot be written: {error}", remedy="answer with JSON's types"))
+        return Failed(RowRefused(f"the prediction cannot be written: {error}", remedy="return values of JSON types"))
     fault = unicode_fault(text, "the prediction")
     return Failed(fault) if fault else Ok(text)
 
 
 def _kind(value: object) -> str:
+    """The kind of a value, by which `_alias` chooses the type of a column."""
     if value is None:
         return "null"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -148,6 +150,7 @@ def _kind(value: object) -> str:
 
 
 def _alias(kinds: set[str]) -> str:
+    """The name of the Arrow type that represents values of all these kinds exactly."""
     if kinds == {"bool"}:
         return "bool"
     if kinds and kinds <= {"small", "large"}:

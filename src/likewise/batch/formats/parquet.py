@@ -1,4 +1,4 @@
-"""Parquet: typed columns, carried through as they are."""
+"""Parquet: typed columns, copied from input to output unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
-from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, counted
+from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
 from likewise.batch.values import as_cell, unicode_fault
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
@@ -19,7 +19,7 @@ from likewise.core.signature import Field
 
 Outputs = tuple[Field, ...] | None
 
-# MLflow's type names: Arrow's, and what that holds without a loss
+# MLflow type name: Arrow type name, and the Python type that it represents exactly
 KINDS: dict[str, tuple[str, type]] = {
     "string": ("string", str),
     "long": ("int64", int),
@@ -28,12 +28,12 @@ KINDS: dict[str, tuple[str, type]] = {
     "float": ("float32", float),
     "boolean": ("bool", bool),
     "binary": ("binary", bytes),
-    "datetime": ("timestamp[us]", date),  # of which datetime is a kind
+    "datetime": ("timestamp[us]", date),  # includes datetime, a subclass
 }
 
 
 class ParquetSource(OneFile):
-    """A Parquet file, read in slices of bounded rows and bytes; InputInvalid where it cannot be read."""
+    """A Parquet file, read in slices with a limited number of rows and bytes; InputInvalid if it cannot be read."""
 
     format = "parquet"
     textual = False
@@ -47,8 +47,9 @@ class ParquetSource(OneFile):
             self._row_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1) or 1
         self.columns: tuple[str, ...] = tuple(self._schema.names)
         if len(set(self.columns)) < len(self.columns):
-            twice = next(name for name in self.columns if self.columns.count(name) > 1)
-            raise InputInvalid(f"{self.name}: two columns are named {twice!r}", remedy="give each its own name")
+            duplicate = next(name for name in self.columns if self.columns.count(name) > 1)
+            cause = f"{self.name}: two columns are named {duplicate!r}"
+            raise InputInvalid(cause, remedy="give each column its own name")
 
     def schema(self, *_: Any) -> Any:
         return self._schema
@@ -59,7 +60,7 @@ class ParquetSource(OneFile):
             for batch in file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes))):
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
                 if past > 0:
-                    yield counted(self.file.short, first, len(batch), offset)
+                    yield skipped_chunk(self.file.short, first, len(batch), offset)
                 else:
                     yield Chunk(self.file.short, first, *records_of(batch, first), None, batch, offset)
                 first, past = first + len(batch), past - 1
@@ -68,7 +69,7 @@ class ParquetSource(OneFile):
     def _open(self) -> Iterator[Any]:
         pa, pq = need("pyarrow", extra="batch"), need("pyarrow.parquet", extra="batch")
         with self.file.open() as stream:
-            try:  # in pieces, as a column of a row group may be larger than memory
+            try:  # buffered, because a column of a row group may be larger than memory
                 with pq.ParquetFile(stream, buffer_size=BUFFER) as file:
                     yield file
             except (pa.ArrowException, OSError) as error:
@@ -77,9 +78,9 @@ class ParquetSource(OneFile):
 
 
 def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, object]], dict[int, LikewiseError]]:
-    """The rows as Python has them, and by index what is wrong with some; first: the number of the first, for that."""
+    """The rows as Python objects, and the errors of invalid rows by index. first: number of the first, for messages."""
     try:
-        batch.validate(full=True)  # text is checked for UTF-8 only here
+        batch.validate(full=True)  # the only check that text is valid UTF-8
         return batch.to_pylist(), {}
     except (ValueError, OverflowError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
         names = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
@@ -88,6 +89,7 @@ def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, 
 
 
 def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | None]:
+    """A batch of one row as a Python object, and its error if it is invalid."""
     record: dict[str, object] = {}
     fault: LikewiseError | None = None
     for name, column in zip(row.schema.names, row.columns, strict=True):
@@ -96,16 +98,16 @@ def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | No
         except UnicodeDecodeError as error:
             record[name] = error.object.decode(errors="surrogateescape")
             fault = unicode_fault(str(record[name]), f"{where}, column `{name}`,")
-        except (ValueError, OverflowError) as error:  # a date that Python's calendar does not have
+        except (ValueError, OverflowError) as error:  # a date outside the range of Python's dates
             fault = InputInvalid(f"{where}, column `{name}`: {error}", remedy="correct the value")
     return record, fault
 
 
 class ParquetWriter:
-    """One row group a chunk; predictions of the type that the signature declares, text where it declares none.
+    """Writes one row group per chunk. Predictions have the type that the signature declares, else they are text.
 
-    Rows wait for their part in Arrow's own form. A prediction that its declared type does not hold exactly is refused.
-    Text is what a CSV's field would hold: strings as they are, everything else as JSON.
+    The rows of a part are first written as Arrow streams. A prediction that its declared type cannot represent exactly
+    is rejected. Text is the same as in CSV: strings unchanged, everything else as JSON.
     """
 
     def __init__(self, source: RowSource, outputs: Outputs) -> None:
@@ -113,7 +115,7 @@ class ParquetWriter:
         self._schema = source.schema()
         self._outputs = _declared(outputs)
         self._type = _arrow_type(self._pa, self._outputs)
-        self._whole = self._schema.append(self._pa.field(PREDICTIONS, self._type))
+        self._output_schema = self._schema.append(self._pa.field(PREDICTIONS, self._type))
         self._ipc = need("pyarrow.ipc", extra="batch")
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
@@ -123,26 +125,27 @@ class ParquetWriter:
         pass
 
     def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
-        added = self._pa.array(predictions, self._type)
+        column = self._pa.array(predictions, self._type)
         if isinstance(chunk.native, self._pa.RecordBatch):
             batch = chunk.native.select(self._schema.names)
             columns = batch.take(self._pa.array(kept, self._pa.int64())).columns
         else:
             records = [chunk.records[index] for index in kept]
             columns = [self._column(field, records) for field in self._schema]
-        whole = self._pa.record_batch([*columns, added], schema=self._whole)
-        with self._ipc.new_stream(stream, self._whole, options=self._ipc.IpcWriteOptions(compression="lz4")) as piece:
-            piece.write_batch(whole)
+        rows = self._pa.record_batch([*columns, column], schema=self._output_schema)
+        options = self._ipc.IpcWriteOptions(compression="lz4")
+        with self._ipc.new_stream(stream, self._output_schema, options=options) as piece:
+            piece.write_batch(rows)
 
     def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
         end = pieces.seek(0, 2)
         pieces.seek(0)
-        with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._whole) as file:
-            while pieces.tell() < end:  # a stream of one batch a chunk
+        with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._output_schema) as file:
+            while pieces.tell() < end:  # each chunk is a stream with one batch
                 with self._ipc.open_stream(pieces) as batches:
                     file.write_batch(batches.read_next_batch())
                     for _ in batches:
-                        pass  # reads the mark of its end
+                        pass  # reads the end-of-stream marker
 
     def _column(self, field: Any, records: Sequence[Mapping[str, object]]) -> Any:
         text = field.type == self._pa.string()
@@ -152,17 +155,17 @@ class ParquetWriter:
     def _fit(self, predictions: Sequence[object]) -> list[Result]:
         try:
             values = [_exact(value, self._outputs) for value in predictions]
-            self._pa.array(values, self._type)  # integers in their range, text that is Unicode
+            self._pa.array(values, self._type)  # checks the range of integers and the encoding of text
         except (self._pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(
                 f"the prediction does not fit the column's type {self._type}: {error}",
-                remedy="write JSON lines (--format jsonl), or correct the signature's outputs",
+                remedy="write JSON Lines (--format jsonl), or correct the outputs in the model's signature",
             ) from error
         return [Ok(value) for value in values]
 
 
 def _declared(outputs: Outputs) -> tuple[Field, ...]:
-    """The outputs where each has a type of Arrow's, and a name unless it is the only one; else none."""
+    """The outputs if each has an Arrow type, and a name unless it is the only one; else an empty tuple."""
     fields = outputs or ()
     plain = all(field.kind in KINDS and (field.name is not None or len(fields) == 1) for field in fields)
     return fields if plain else ()
@@ -176,7 +179,7 @@ def _arrow_type(pa: Any, outputs: tuple[Field, ...]) -> Any:
 
 
 def _exact(value: object, outputs: tuple[Field, ...]) -> object:
-    """The value for the declared outputs; TypeError where they do not hold it. Arrow alone would cut 4.75 to 4."""
+    """The value as the declared outputs; TypeError if they cannot represent it exactly. Arrow would cut 4.75 to 4."""
     if value is None or not outputs:
         return _text(value)
     if len(outputs) == 1:
@@ -188,12 +191,13 @@ def _exact(value: object, outputs: tuple[Field, ...]) -> object:
 
 
 def _scalar(value: object, kind: str) -> object:
+    """The value as the MLflow type `kind`; TypeError or OverflowError if it cannot represent the value exactly."""
     if value is None or kind == "string":
         return _text(value)
     if kind in ("double", "float") and isinstance(value, int) and not isinstance(value, bool) and float(value) == value:
         value = float(value)
     if kind == "float" and isinstance(value, float):
-        struct.pack("<f", value)  # OverflowError, where Arrow would write infinity
+        struct.pack("<f", value)  # raises OverflowError for a value that Arrow would write as infinity
     if not isinstance(value, KINDS[kind][1]) or (isinstance(value, bool) and kind != "boolean"):
         raise TypeError(f"expected a {kind}, got {str(value)[:100]} ({type(value).__name__})")
     return value

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.batch.s3 import SCHEME, Bucket, told
+from likewise.batch.s3 import SCHEME, Bucket, s3_errors
 from likewise.core.errors import InputNotFound, WrongUsage
 from likewise.shipping.unpack import cache_folder, unpacked
 from likewise.targets.ray.inspection import DEPLOYMENT
@@ -72,5 +72,5 @@ def _fetch(address: str, stream: BinaryIO) -> None:
             file = bucket.open(key, key)
             member = tarfile.TarInfo(key.removeprefix(prefix))
             member.size = file.size
-            with told(file.name), file.open() as source:
+            with s3_errors(file.name), file.open() as source:
                 tar.addfile(member, source)

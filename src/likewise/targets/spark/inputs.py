@@ -13,7 +13,7 @@ from typing import Any
 
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
-from likewise.batch.sources import Files, open_source, predictions_taken
+from likewise.batch.sources import Files, has_predictions_column, open_source
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
@@ -80,7 +80,7 @@ class TableInput:
         self._name = TABLE + table
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
         if PREDICTIONS in self._types.names:
-            raise predictions_taken(self._name)
+            raise has_predictions_column(self._name)
 
     @property
     def identity(self) -> object:

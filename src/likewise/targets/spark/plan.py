@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likewise.batch.journal import refuse_other
+from likewise.batch.journal import check_same_job
 from likewise.batch.layout import remove
 from likewise.core.errors import OutputRefused
 from likewise.targets.spark import blob
@@ -43,7 +43,7 @@ class Staging:
         """
         record = _json(self.folder / FINGERPRINT)
         if record is not None and not restart:
-            refuse_other(record["job"], fingerprint)
+            check_same_job(record["job"], fingerprint)
             return True
         if not restart and any(self.folder.iterdir()):
             raise OutputRefused(

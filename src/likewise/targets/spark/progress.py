@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from likewise.batch.job import Progress
-from likewise.batch.scorer import BROKEN_AFTER, broken
+from likewise.batch.scorer import BROKEN_AFTER, broken_model
 from likewise.core.errors import LikewiseError
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.session import is_connect
@@ -54,7 +54,7 @@ class Tally:
             self._report()
         refused = self._counts["refused"]
         if refused >= BROKEN_AFTER and not self._counts["answered"] and self._first is not None:
-            raise broken(refused, LikewiseError.from_dict(self._first))
+            raise broken_model(refused, LikewiseError.from_dict(self._first))
 
     def _count(self, chunks: Sequence[ChunkFile]) -> bool:
         assert self._staging is not None  # noqa: S101  `start` is called first

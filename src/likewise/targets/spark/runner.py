@@ -15,8 +15,8 @@ from likewise.batch.columns import RowMaker
 from likewise.batch.formats import RowSource
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.journal import Counts
-from likewise.batch.layout import Layout, refused
-from likewise.batch.rows import fingerprint, go_on, judge
+from likewise.batch.layout import Layout, write_errors
+from likewise.batch.rows import check_quarantine_limit, fingerprint, resume_remedy
 from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop
 from likewise.bundles.open import open_bundle
@@ -54,7 +54,7 @@ def run(job: ScoreJob) -> JobReport:
     finally:
         if created:
             spark.stop()
-    judge(report, job)
+    check_quarantine_limit(report, job)
     return report
 
 
@@ -72,8 +72,8 @@ class _Run:
         self._layout = Layout.of(job.output)
         self._suffix = self._layout.format(input_.format, job.options.format)
         self._staging = Staging(self._layout.staging.absolute())
-        self._layout.refuse_loss(file.path for file in input_.files if file.path)
-        self._layout.refuse_existing(job.options.restart or self._staging.replaces)
+        self._layout.protect_inputs(file.path for file in input_.files if file.path)
+        self._layout.check_existing(job.options.restart or self._staging.replaces)
         self._source = input_.columns(self._suffix)
 
     def run(self) -> JobReport:
@@ -81,7 +81,7 @@ class _Run:
         job, layout, staging = self._job, self._layout, self._staging
         RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # fails early if a column is missing
         placed = place_model(self._spark, open_bundle(self._model.folder), self._model, None)
-        with refused(layout.data), ExitStack() as undo:
+        with write_errors(layout.data), ExitStack() as undo:
             undo.callback(self._close_staging)  # runs last, after the claim on the folder is released
             undo.callback(Claim(staging.folder, layout.data).release)
             engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
@@ -100,13 +100,13 @@ class _Run:
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
         except KeyboardInterrupt:
             jobs.cancel()
-            raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=go_on(job.options)) from None
+            raise Interrupted(f"stopped; {self._tally.rows} rows are done", remedy=resume_remedy(job.options)) from None
         except LikewiseError as error:
             jobs.cancel()
             self._resumable = self._resumable and not isinstance(error, ModelFailed)
             if not self._resumable:
                 raise
-            remedy = f"{error.remedy}; then {go_on(job.options)}"
+            remedy = f"{error.remedy}; then {resume_remedy(job.options)}"
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
         parts, counted = assemble(staging, chunks, self._source, job.signature, self._layout, self._suffix)
         report = self._report(counted)

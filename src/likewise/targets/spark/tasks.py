@@ -18,12 +18,12 @@ from typing import Any, cast
 
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
-from likewise.batch.files import InputFile, readable, why_changed
+from likewise.batch.files import InputFile, read_errors, why_changed
 from likewise.batch.formats import Chunk, RowSource, Writer, load
 from likewise.batch.formats.parquet import records_of
-from likewise.batch.rows import items_of, settled
+from likewise.batch.rows import items_of, split_results
 from likewise.batch.scorer import prepare
-from likewise.batch.sources import STILL
+from likewise.batch.sources import INPUT_CHANGED_REMEDY
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused
 from likewise.core.extras import need
@@ -63,11 +63,11 @@ def read_files(
 
     def cut(number: int) -> dict[str, object]:
         file = files[number]
-        with readable(file):
+        with read_errors(file):
             source: RowSource = load(format_name).open_source(file)
             part = _write_chunks(source.chunks(rows), number, chunks)
             if changed := why_changed(file):
-                raise InputInvalid(changed, remedy=STILL)
+                raise InputInvalid(changed, remedy=INPUT_CHANGED_REMEDY)
         return part
 
     return _run_each(batches, cut)
@@ -177,10 +177,10 @@ def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     scorer = task_scorer(engine, budget=plan.budget)
     maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column)
     work = prepare(engine, items_of(chunk, maker))
-    results = scorer.answer(work)
+    results = scorer.score(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
-    predictions, errors = settled(results, writer, plan.signature.outputs)
+    predictions, errors = split_results(results, writer, plan.signature.outputs)
     rows = io.BytesIO()
     if predictions:
         writer.write(rows, chunk, list(predictions), list(predictions.values()))

@@ -24,7 +24,7 @@ CACHE_BYTES = 16 << 20  # size of the result cache of each engine
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     """A scorer for one task, which shares the result cache of earlier tasks in this process."""
     answers = _caches.setdefault(id(engine), ResultCache(CACHE_BYTES))
-    return Scorer(engine, budget=budget, answers=answers, whole=False)
+    return Scorer(engine, budget=budget, cache=answers, whole=False)
 
 
 _lock = threading.Lock()
@@ -70,14 +70,14 @@ def score_windows(
     scorer = task_scorer(engine)
     if not engine.spec.overlaps:
         for tag, items in windows:
-            yield tag, scorer.answer(prepare(engine, items))
+            yield tag, scorer.score(prepare(engine, items))
         return
     with ThreadPoolExecutor(1, thread_name_prefix="likewise-prepare") as pool:
         previous: tuple[Any, Future[list[Work | Failed]]] | None = None
         for tag, items in windows:
             current = (tag, pool.submit(prepare, engine, items))
             if previous is not None:
-                yield previous[0], scorer.answer(previous[1].result())
+                yield previous[0], scorer.score(previous[1].result())
             previous = current
         if previous is not None:
-            yield previous[0], scorer.answer(previous[1].result())
+            yield previous[0], scorer.score(previous[1].result())
