@@ -42,9 +42,9 @@ def lone(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
     """Seconds of prepare and run for each single text, and the cost of each in tokens."""
     seconds = []
     for item in _rows(texts):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         results = answers(engine, [item])
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
         _check(results)
     return {"seconds": seconds, "costs": [work.cost for work in _prepared(engine, texts)]}
 
@@ -54,21 +54,21 @@ def stream(engine: Engine, texts: Sequence[str], seconds: float) -> dict[str, ob
 
     As many windows run concurrently as the engine has slots.
     """
-    rows, began = 0, time.perf_counter()
+    rows, started_at = 0, time.perf_counter()
     with ThreadPoolExecutor(engine.spec.slots) as slots:
         for prepared in _ahead(engine, texts, POOL):
             parts = windows([work.cost for work in prepared], engine.spec.budget)
             for results in slots.map(engine.run, [[prepared[index] for index in part] for part in parts]):
                 _check(results)
                 rows += len(results)
-            if time.perf_counter() - began >= seconds:
+            if time.perf_counter() - started_at >= seconds:
                 break
-    return {"rows": rows, "seconds": time.perf_counter() - began}
+    return {"rows": rows, "seconds": time.perf_counter() - started_at}
 
 
 def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
     """Rows per second of tokenization, of the engine, and of both concurrently; number of tokens of each text."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     prepared = _prepared(engine, texts)
     tokenized = time.perf_counter()
     _check(Scorer(engine).answer(prepared))
@@ -77,7 +77,7 @@ def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
         _check(Scorer(engine).answer(part))
     both = time.perf_counter()
     return {
-        "tokenization_rows_per_s": round(len(texts) / (tokenized - began), 1),
+        "tokenization_rows_per_s": round(len(texts) / (tokenized - started_at), 1),
         "rows_per_s": round(len(texts) / (ran - tokenized), 2),
         "with_tokenization_rows_per_s": round(len(texts) / (both - ran), 2),
         "tokens": [work.cost for work in prepared],

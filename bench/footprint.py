@@ -64,9 +64,9 @@ def _ready(server: Server) -> float:
     while True:
         try:
             urlopen(f"http://127.0.0.1:{server.port}/ready", timeout=START_S).close()
-            return time.perf_counter() - server.began
+            return time.perf_counter() - server.started_at
         except OSError as error:
-            if server.process.poll() is not None or time.perf_counter() - server.began > START_S:
+            if server.process.poll() is not None or time.perf_counter() - server.started_at > START_S:
                 raise NoResponse(f"the server is not ready: {error}") from error
             time.sleep(POLL_S)
 

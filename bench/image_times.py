@@ -94,13 +94,13 @@ def _start(engine: ContainerEngine, loaded: str) -> tuple[float, float]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     running = start(engine, loaded, port, network="host")
     try:
         request = Request(f"{running.url}/invocations", REQUEST_BODY, {"Content-Type": "application/json"})
         with urlopen(request, timeout=60) as response:
             assert response.status == 200
-        responded = time.perf_counter() - began
+        responded = time.perf_counter() - started_at
     finally:
         with suppress(OSError):
             running.stop()

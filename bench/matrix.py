@@ -31,8 +31,8 @@ def _load() -> Handler:
         up, down = torch.randn(ffn, hidden, dtype=kind), torch.randn(hidden, ffn, dtype=kind)
         for _ in range(WARM):
             linear(linear(rows_in, up), down)
-        passes, began = 0, time.perf_counter()
-        while (seconds := time.perf_counter() - began) < SECONDS:
+        passes, started_at = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - started_at) < SECONDS:
             linear(linear(rows_in, up), down)
             passes += 1
         return passes * 4 * rows * hidden * ffn / seconds

@@ -71,9 +71,9 @@ def _lone_round(server: Server, engine: Child, part: Sequence[str]) -> dict[str,
 def _timed(do: Callable[[str], None], some: Sequence[str]) -> list[float]:
     seconds = []
     for one in some:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         do(one)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     return seconds
 
 

@@ -83,19 +83,19 @@ def _scored(
             "--json",
         ]
         environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
-            curve = list(_memory_samples(process, memory, began))
+            curve = list(_memory_samples(process, memory, started_at))
             output = process.stdout.read() if process.stdout else ""  # one line, which cannot fill the pipe
-    curve.append((round(time.perf_counter() - began, 1), curve[-1][1]))
+    curve.append((round(time.perf_counter() - started_at, 1), curve[-1][1]))
     return dict(json.loads(output)), curve
 
 
 def _memory_samples(
-    process: subprocess.Popen[str], memory: Callable[[int], float], began: float
+    process: subprocess.Popen[str], memory: Callable[[int], float], started_at: float
 ) -> Iterator[tuple[float, float]]:
     while process.poll() is None:
-        yield round(time.perf_counter() - began, 1), round(memory(process.pid), 1)
+        yield round(time.perf_counter() - started_at, 1), round(memory(process.pid), 1)
         with suppress(subprocess.TimeoutExpired):
             process.wait(EVERY_S)
 

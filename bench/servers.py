@@ -36,13 +36,13 @@ class NoResponse(SystemExit):
 class Server:
     """A server process on a port of 127.0.0.1.
 
-    began: start time by `time.perf_counter`; first_s: seconds from then to its first response.
+    started_at: start time by `time.perf_counter`; first_s: seconds from then to its first response.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     path: str
-    began: float
+    started_at: float
     first_s: float = float("nan")
 
     @property
@@ -104,7 +104,7 @@ def running(
     """
     with started(argv, path=path, python=python) as server:
         _wait_for_response(server, first)
-        yield replace(server, first_s=time.perf_counter() - server.began)
+        yield replace(server, first_s=time.perf_counter() - server.started_at)
 
 
 @contextmanager
@@ -119,11 +119,11 @@ def started(argv: Sequence[str], *, path: str = "/invocations", python: str = sy
         "PYTHONPATH": ":".join(paths),
     }
     words = [re.sub(r"\bPORT$", str(port), word) for word in argv]  # PORT, or NAME=PORT
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     with LOG.open("w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=FOLDER, start_new_session=True)
     try:
-        yield Server(process, port, path, began)
+        yield Server(process, port, path, started_at)
     finally:
         _stop(process)
 

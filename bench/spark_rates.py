@@ -87,9 +87,9 @@ def _runner(model: Subject, source: Path) -> dict[str, Any]:
     """Rows per second by the job's report, including the start of workers and engines, and of the whole command."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         argv = [sys.executable, "-m", "likewise.cli", "score", str(model.bundle), str(source), "-o", f"{folder}/out"]
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         output, worker = _run([*argv, "--runner", "spark", "--master", f"local[{usable_threads()}]", "--json"])
-        seconds, report = time.perf_counter() - began, json.loads(output)
+        seconds, report = time.perf_counter() - started_at, json.loads(output)
     rows = report["rows_ok"]
     figures = {"rows_per_s": rows / report["seconds"], "whole_command_rows_per_s": rows / seconds}
     return {**{name: round(value, 2) for name, value in figures.items()}, "worker_mb": worker.mb}

@@ -18,7 +18,7 @@ CONF = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1", "spark
 
 def main(tool: str, model: str, csv: str, cores: int) -> None:
     """Read rows from a file, add a column of predictions, and write Parquet."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     import pandas as pd
     from pyspark.sql import SparkSession
 
@@ -41,7 +41,7 @@ def main(tool: str, model: str, csv: str, cores: int) -> None:
         return seconds, [json.loads(row.predictions)["response"]["prediction_label"][0] for row in rows_out]
 
     score([(number, f"warm {number}") for number in range(FIRST * cores)])
-    first = time.perf_counter() - began
+    first = time.perf_counter() - started_at
     seconds, labels = score(list(enumerate(texts)))
     spark.stop()
     result = {"seconds_to_first": round(first, 1), "rows_per_s": round(len(labels) / seconds, 2), "labels": labels}

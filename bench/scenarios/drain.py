@@ -70,15 +70,15 @@ def _stop(rows_per_s: float, rate: float) -> Stopped:
 async def _load_and_stop(server: Server, rate: float) -> Stopped:
     load = asyncio.create_task(opened(server.port, requests(), rate, BEFORE_S + AFTER_S, until_refused=True))
     await asyncio.sleep(BEFORE_S)
-    began = time.monotonic()
+    started_at = time.monotonic()
     server.process.terminate()
-    exit_status = await asyncio.to_thread(_wait_for_exit, server, began)
+    exit_status = await asyncio.to_thread(_wait_for_exit, server, started_at)
     return Stopped(await load, *exit_status)
 
 
-def _wait_for_exit(server: Server, began: float) -> tuple[int | None, float]:
+def _wait_for_exit(server: Server, started_at: float) -> tuple[int | None, float]:
     try:
-        return server.process.wait(EXIT_S * 2), time.monotonic() - began
+        return server.process.wait(EXIT_S * 2), time.monotonic() - started_at
     except subprocess.TimeoutExpired:
         return None, nan
 

@@ -148,9 +148,9 @@ def updates(options: Options) -> Verdict:
     versions, seconds = (upper(0.001), upper(0.0)), []
     with _cluster() as port, _deployed(versions[1]), _load(port) as load:
         for number in range(options.rounds or UPDATES):
-            began = time.monotonic()
+            started_at = time.monotonic()
             deployments.update(ray_place.NAME, versions[number % 2].bundle, trust=True)
-            seconds.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - started_at)
             print(f"  update {number + 1}: {seconds[-1]:.1f} s", flush=True)
     return Verdict(
         "ray-updates",

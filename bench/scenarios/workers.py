@@ -88,10 +88,10 @@ async def _load_and_kill(server: Server, after: float) -> Killed:
 
 async def _restored(server: Server, before: set[int], patience: float) -> float:
     """Seconds until a new worker process replaces the killed one; it may still be loading."""
-    began = time.monotonic()
-    while time.monotonic() - began < patience:
+    started_at = time.monotonic()
+    while time.monotonic() - started_at < patience:
         now = set(server.children(PROCESS))
         if len(now) == len(before) and now != before:
-            return time.monotonic() - began
+            return time.monotonic() - started_at
         await asyncio.sleep(0.02)
     return nan

@@ -30,6 +30,13 @@ PHRASES = {
     r"\bwhat (?:stands|lies|lives|is) (?:there|here)\b": "existing resources, the current state",
     r"\bwho (?:asks|asked|calls|called|answers)\b": "the client, the caller, the server",
     r"\bwhere (?:there is|it has|they have) (?:none|one)\b": "if there is none",
+    r"\bwhere (?:nothing|nobody|none)\b": "if nothing, if none",
+    r"\bwhere (?:it|they|there|this|that) (?:is|are|was|were|has|have|does|do|did) (?:not|no)\b": "if it is not",
+    r"\bwhat (?:it|they|that) (?:says?|knows?)\b": "its output, its message, its content",
+    r"\bwhatever (?:is|comes|happens|becomes|become)\b": "any, regardless of",
+    r"\b(?:became|becomes|become|comes?) of\b": "the outcome, the result",
+    r"\b(?:all the same|as it stands|for ever|by its own word)\b": "anyway, unchanged, always",
+    r"\bone (?:row|result|line|file|module|entry|request) an? [a-z]": "one per",
     r"\bat home\b|\baway from home\b": "where it was built, in isolation",
 }
 
