@@ -36,7 +36,7 @@ format: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/codespell src tests docs architecture bench examples README.md CONTRIBUTING.md
+	$(BIN)/codespell src tests docs architecture bench examples README.md CONTRIBUTING.md CHANGELOG.md
 
 types: $(READY)
 	$(BIN)/mypy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.docs.generated import ROOT
 
-PLACES = ("src", "tests", "docs", "architecture", "bench", "examples", "README.md", "CONTRIBUTING.md", "Makefile")
+PLACES = ("src", "tests", "docs", "architecture", "bench", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SUFFIXES = frozenset({".py", ".md", ".sh", ".lua", ".toml", ""})
 SKIPPED = ("bench/results", "src/likewise/server/pages/assets", "tests/docs/test_language.py")
 BREAK = r"(?:\s+(?:#\s+)?)"  # between two words: a space, or the end of a line and the start of a comment
