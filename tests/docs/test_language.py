@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.docs.generated import ROOT
 
-PLACES = ("src", "tests", "docs", "architecture", "bench", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PATHS = ("src", "tests", "docs", "architecture", "bench", "examples", "README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 SUFFIXES = frozenset({".py", ".md", ".sh", ".lua", ".toml", ""})
 SKIPPED = ("bench/results", "src/likewise/server/pages/assets", "tests/docs/test_language.py")
 BREAK = r"(?:\s+(?:#\s+)?)"  # between two words: a space, or the end of a line and the start of a comment
@@ -47,11 +47,11 @@ def test_texts_use_standard_english() -> None:
 
 def texts() -> Iterator[Path]:
     """The files that are checked."""
-    for place in PLACES:
-        root = ROOT / place
+    for name in PATHS:
+        root = ROOT / name
         for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
-            name = path.relative_to(ROOT).as_posix()
-            if path.is_file() and path.suffix in SUFFIXES and not name.startswith(SKIPPED):
+            skipped = path.relative_to(ROOT).as_posix().startswith(SKIPPED)
+            if path.is_file() and path.suffix in SUFFIXES and not skipped:
                 yield path
 
 
