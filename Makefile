@@ -1,4 +1,4 @@
-# Two promises on a fresh machine: `make demo` and `make test`.  Everything they need is installed into .venv from requirements.lock.
+# `make demo` and `make test` work on a fresh machine: they install everything they need into .venv from requirements.lock.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
@@ -11,16 +11,16 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/likewise demo
 
-# Most of a test is waiting for processes that start, so two run side by side. Tests of one resource (a cluster, a
-# container daemon) form a group on one worker; tests/conftest.py says in which order.
+# Tests mostly wait for processes to start, so two workers run in parallel. Tests that share a resource (a cluster, a
+# container daemon) form a group on one worker; tests/conftest.py sets the order.
 JOBS ?= 2
 PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
-# Everything that a change must pass, with every target live.
+# Everything that a change must pass, with every target running for real.
 test: $(READY)
 	$(PYTEST) -m "not long"
 
-# And the long variants, which CONTRIBUTING.md lists.
+# Additionally the long variants that CONTRIBUTING.md lists.
 test-all: $(READY)
 	$(PYTEST)
 
@@ -36,6 +36,7 @@ format: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell src tests docs architecture bench examples README.md CONTRIBUTING.md CHANGELOG.md
 
 types: $(READY)
 	$(BIN)/mypy
@@ -46,12 +47,12 @@ imports: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench
 
-# The lock is for every platform and every Python that pyproject names; it is used as pip's constraints.
+# The lock covers every platform and every Python version in pyproject.toml; pip uses it as constraints.
 lock: $(READY)
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-package likewise pyproject.toml -o requirements.lock
 
-# The page /docs is Swagger UI, kept here as npm has it: so nobody's browser needs another host.
+# The page /docs is Swagger UI, vendored from npm, so that browsers need no other host.
 SWAGGER_UI := 5.35.0
 DOCS := src/likewise/server/pages/assets/docs
 PACKED := build/vendor

@@ -1,1 +1,1 @@
-"""Benchmarks: ours beside what people use today, same model, same texts, one run."""
+"""Benchmarks of Likewise and of other tools with the same model and texts, in one run."""

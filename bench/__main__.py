@@ -1,4 +1,4 @@
-"""Benchmarks and endurance runs: `python -m bench [--only NAME]`, figures into bench/results as JSON."""
+"""Benchmarks and endurance tests: `python -m bench [--only NAME]` writes JSON files to bench/results."""
 
 from __future__ import annotations
 
@@ -46,8 +46,10 @@ REPORTS: dict[str, Callable[[Path], object]] = {"peers": peers_report.write}
 
 
 def main() -> int:
-    """Measure what is asked for; 1 where a scenario of `soak` missed a threshold."""
-    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}")  # for every child too
+    """Run the requested benchmarks; returns 1 if a scenario of `soak` missed a threshold."""
+    os.environ.setdefault(
+        "MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}"
+    )  # inherited by all child processes
     options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS, PEERS)
     if options.only == "soak":
         return _soak(options)
@@ -61,7 +63,7 @@ def main() -> int:
 
 
 def _soak(options: Options) -> int:
-    """Each scenario's result is a file of its own, written as soon as it is known."""
+    """Run the scenarios; each result is written to its own file as soon as it is known."""
     before = record.surroundings()
     missed = []
     for verdict in soak.soak(options):

@@ -1,4 +1,4 @@
-"""The default engine's labels and scores against torch in fp32, on many reviews."""
+"""Compares the default engine's labels and scores with torch in fp32 on many reviews."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Logits = NDArray[np.float32]
 
 
 class Reference:
-    """torch's logits, kept in `.bench` from run to run: one line a text, written as soon as they are known."""
+    """torch's logits, cached in `.bench` between runs: one line per text, written as soon as it is computed."""
 
     def __init__(self, bundle: Bundle, open_torch: Callable[[], TextEngine]) -> None:
         self._path = FOLDER / f"torch-{version('torch')}-{bundle.digest.partition(':')[2][:12]}.jsonl"
@@ -40,10 +40,10 @@ class Reference:
         self._known = dict(map(json.loads, self._path.read_text().splitlines())) if self._path.exists() else {}
         self.computed = 0
 
-    def logits(self, asked: Sequence[str]) -> Logits:
-        """[texts, labels], in fp32; computes what is not known."""
-        keys = [hashlib.sha256(text.encode()).hexdigest()[:24] for text in asked]
-        if missing := {key: text for key, text in zip(keys, asked, strict=True) if key not in self._known}:
+    def logits(self, texts: Sequence[str]) -> Logits:
+        """Logits of shape [texts, labels] in fp32; computes those that are not cached."""
+        keys = [hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
+        if missing := {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}:
             fresh = self._compute(list(missing.values()))
             with self._path.open("a", encoding="utf-8") as stream:
                 for key, row in zip(missing, fresh.tolist(), strict=True):
@@ -52,16 +52,16 @@ class Reference:
             self.computed += len(missing)
         return np.array([self._known[key] for key in keys], dtype=np.float32)
 
-    def _compute(self, asked: Sequence[str]) -> Logits:
+    def _compute(self, texts: Sequence[str]) -> Logits:
         self._engine = self._engine or self._open()
-        return self._engine.logits(self._engine.prepare(asked))
+        return self._engine.logits(self._engine.prepare(texts))
 
 
 class Guarded:
-    """The compiled classifier as the default engine has it, counting the rows that it computes again in fp32."""
+    """The default engine's compiled classifier, with a count of the rows that it recomputes in fp32."""
 
     def __init__(self, folder: Path, precision: str, max_length: int) -> None:
-        self.again = 0
+        self.recomputed = 0
         facts = Compiled.read(folder)
         if precision == EXACT or facts.calibration is None:
             self._engine = open_compiled(folder, precision=precision, max_length=max_length)
@@ -70,38 +70,39 @@ class Guarded:
         exact = open_pass(graph, "fp32")
 
         def counted(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
-            self.again += len(ids)
+            self.recomputed += len(ids)
             return exact(ids, mask)
 
         forward = guarded(open_pass(graph, "bf16"), counted, facts.calibration.guard)
         self._engine = text_engine(folder, facts, forward, max_length)
 
-    def logits(self, asked: Sequence[str]) -> Logits:
-        """[texts, labels]."""
-        return self._engine.logits(self._engine.prepare(asked))
+    def logits(self, texts: Sequence[str]) -> Logits:
+        """Logits of shape [texts, labels]."""
+        return self._engine.logits(self._engine.prepare(texts))
 
 
 def agreement(options: Options) -> dict[str, object]:
-    """Labels that are equal, the largest difference of a probability, and how many rows the guard computed again.
+    """Number of equal labels, largest difference of a probability, and number of rows that the guard recomputed.
 
-    Labels are those of the default engine's own answers; probabilities those of its classifier, opened once more.
+    Labels are the default engine's predictions; probabilities come from its classifier, opened separately.
     """
     bundle, reviews = likewise.open_bundle(subject().bundle), texts(options.reviews or REVIEWS)
     ((uri, longest),) = classifiers(bundle.manifest.pipeline).items()
     engine = bundle.engine()
     if engine.spec.name == "torch":
-        raise SystemExit("the bundle's default engine here is torch itself: there is nothing to compare")
+        raise SystemExit("the bundle's default engine on this machine is torch itself: there is nothing to compare")
     reference = Reference(bundle, lambda: TextEngine.open(bundle.resolve(uri), max_length=longest))
     ours = Guarded(bundle.path / place(uri), engine.spec.precision, longest)
     labels = Compiled.read(bundle.path / place(uri)).labels
     equal, largest, changed = 0, 0.0, []
     for part in _parts(reviews):
-        wanted, found = reference.logits(part), ours.logits(part)
-        expected = [labels[number] for number in wanted.argmax(axis=1)]
-        said = _labels(engine, part)
-        equal += sum(map(str.__eq__, said, expected))
-        changed += [text[:80] for text, one, other in zip(part, said, expected, strict=True) if one != other]
-        largest = max(largest, float(np.abs(_softmax(found) - _softmax(wanted)).max()))
+        expected, actual = reference.logits(part), ours.logits(part)
+        expected_labels = [labels[number] for number in expected.argmax(axis=1)]
+        predicted = _labels(engine, part)
+        equal += sum(map(str.__eq__, predicted, expected_labels))
+        pairs = zip(part, predicted, expected_labels, strict=True)
+        changed += [text[:80] for text, one, other in pairs if one != other]
+        largest = max(largest, float(np.abs(_softmax(actual) - _softmax(expected)).max()))
     return {
         "engine": engine.spec.label,
         "reference": f"torch {version('torch')} in fp32",
@@ -110,7 +111,7 @@ def agreement(options: Options) -> dict[str, object]:
         "labels_moved": len(changed),
         "moved": changed,
         "largest_score_difference": largest,
-        "share_again_in_fp32": round(ours.again / len(reviews), 4) if engine.spec.precision == FAST else None,
+        "share_again_in_fp32": round(ours.recomputed / len(reviews), 4) if engine.spec.precision == FAST else None,
         "reference_computed_now": reference.computed,
     }
 
@@ -122,13 +123,13 @@ def _parts(reviews: Sequence[str]) -> Iterator[Sequence[str]]:
             print(f"  {start:,} of {len(reviews):,} reviews", flush=True)
 
 
-def _labels(engine: Engine, asked: Sequence[str]) -> list[str]:
-    said = []
-    for result in answers(engine, [Row(("text",), (text,)) for text in asked]):
+def _labels(engine: Engine, texts: Sequence[str]) -> list[str]:
+    labels = []
+    for result in answers(engine, [Row(("text",), (text,)) for text in texts]):
         if not isinstance(result, Ok) or not isinstance(result.value, dict):
             raise SystemExit(f"the engine failed: {result}")
-        said.append(str(json.loads(result.value["text"])["response"]["prediction_label"][0]))
-    return said
+        labels.append(str(json.loads(result.value["text"])["response"]["prediction_label"][0]))
+    return labels
 
 
 def _softmax(logits: Logits) -> NDArray[np.float64]:

@@ -1,10 +1,10 @@
-"""The engine of a bundle with no server before it: `python -m bench.bare BUNDLE [ENGINE PRECISION]`, asked in JSON.
+"""A bundle's engine without a server: `python -m bench.bare BUNDLE [ENGINE PRECISION]`, called in JSON lines.
 
-`{"do": "open"}` says which engine it is, or why it cannot run here.
-`{"do": "lone", "texts": […]}` takes one text after another.
-`{"do": "stream", "texts": […], "seconds": 20}` takes pools of texts as a server's queue holds them, preparing the next
-pool while one runs.
-`{"do": "rate", "texts": […]}` takes all as a job does: tokenization apart, and then both at once, chunk by chunk.
+`{"do": "open"}` returns the engine's label, or why it cannot run on this machine.
+`{"do": "lone", "texts": […]}` scores one text at a time.
+`{"do": "stream", "texts": […], "seconds": 20}` scores pools of texts like those in a server's queue, and prepares the
+next pool while one runs.
+`{"do": "rate", "texts": […]}` scores all texts like a job: with tokenization first, and then concurrently in chunks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import likewise
-from bench.child import Answer, Child, answer_lines, child
+from bench.child import Child, Handler, child, serve_lines
 from likewise.batch.scorer import Scorer
 from likewise.cli.app import quiet_libraries
 from likewise.core.engine import Engine, Work, answers
@@ -27,48 +27,48 @@ from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.windows import windows
 
-POOL = 32  # texts that wait together: as many as there are connections
-CHUNK = 256  # texts that are prepared while as many run
+POOL = 32  # texts that wait together, as many as connections
+CHUNK = 256  # texts that are prepared while the same number runs
 
 
 @contextmanager
 def bare(bundle: Path, *engine: str, environment: Mapping[str, str] | None = None) -> Iterator[Child]:
-    """A process that has the bundle's engine loaded when it answers for the first time; `engine`: name, precision."""
+    """A child process with the bundle's engine, loaded by its first response; `engine`: name, precision."""
     with child("bench.bare", str(bundle), *engine, environment=environment) as process:
         yield process
 
 
 def lone(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
-    """Seconds of prepare and run for each text alone, and what each costs in tokens."""
+    """Seconds of prepare and run for each single text, and the cost of each in tokens."""
     seconds = []
     for item in _rows(texts):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         results = answers(engine, [item])
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
         _check(results)
     return {"seconds": seconds, "costs": [work.cost for work in _prepared(engine, texts)]}
 
 
 def stream(engine: Engine, texts: Sequence[str], seconds: float) -> dict[str, object]:
-    """Rows that were answered, and in how many seconds; stops after `seconds` or at the last text.
+    """Number of scored rows and elapsed seconds; stops after `seconds` or at the last text.
 
-    As many windows run at once as the engine has slots.
+    As many windows run concurrently as the engine has slots.
     """
-    rows, began = 0, time.perf_counter()
+    rows, started_at = 0, time.perf_counter()
     with ThreadPoolExecutor(engine.spec.slots) as slots:
         for prepared in _ahead(engine, texts, POOL):
             parts = windows([work.cost for work in prepared], engine.spec.budget)
             for results in slots.map(engine.run, [[prepared[index] for index in part] for part in parts]):
                 _check(results)
                 rows += len(results)
-            if time.perf_counter() - began >= seconds:
+            if time.perf_counter() - started_at >= seconds:
                 break
-    return {"rows": rows, "seconds": time.perf_counter() - began}
+    return {"rows": rows, "seconds": time.perf_counter() - started_at}
 
 
 def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
-    """Rows a second of tokenization, of the engine behind it, and of both overlapping; tokens of each text."""
-    began = time.perf_counter()
+    """Rows per second of tokenization, of the engine, and of both concurrently; number of tokens of each text."""
+    started_at = time.perf_counter()
     prepared = _prepared(engine, texts)
     tokenized = time.perf_counter()
     _check(Scorer(engine).score(prepared))
@@ -77,7 +77,7 @@ def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
         _check(Scorer(engine).score(part))
     both = time.perf_counter()
     return {
-        "tokenization_rows_per_s": round(len(texts) / (tokenized - began), 1),
+        "tokenization_rows_per_s": round(len(texts) / (tokenized - started_at), 1),
         "rows_per_s": round(len(texts) / (ran - tokenized), 2),
         "with_tokenization_rows_per_s": round(len(texts) / (both - ran), 2),
         "tokens": [work.cost for work in prepared],
@@ -85,7 +85,7 @@ def rate(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
 
 
 def _ahead(engine: Engine, texts: Sequence[str], size: int) -> Iterator[list[Work]]:
-    """The texts in pieces, each prepared in a thread while the one before it is in use."""
+    """Prepared chunks of the texts; a thread prepares the next chunk while one is in use."""
     with ThreadPoolExecutor(1) as tokenizer:
         coming: Future[list[Work]] | None = None
         for start in range(0, len(texts), size):
@@ -112,28 +112,28 @@ def _check(results: Sequence[Result]) -> None:
         raise SystemExit(f"the bare engine failed: {results}")
 
 
-def _load() -> Answer:
-    quiet_libraries()  # what `likewise serve` sets for its own process
+def _load() -> Handler:
+    quiet_libraries()  # as `likewise serve` does
     name, precision = sys.argv[2:4] or (None, None)
     try:
         engine = likewise.open_bundle(sys.argv[1]).engine(name, precision=precision)
     except (EngineUnavailable, MissingExtra) as error:
-        why = error.cause
-        return lambda _: {"unavailable": why}
+        cause = error.cause
+        return lambda _: {"unavailable": cause}
 
-    def answer(asked: Mapping[str, Any]) -> object:
-        match asked["do"]:
+    def handle(request: Mapping[str, Any]) -> object:
+        match request["do"]:
             case "open":
                 return {"engine": engine.spec.label}
             case "lone":
-                return lone(engine, asked["texts"])
+                return lone(engine, request["texts"])
             case "stream":
-                return stream(engine, asked["texts"], asked["seconds"])
+                return stream(engine, request["texts"], request["seconds"])
             case _:
-                return rate(engine, asked["texts"])
+                return rate(engine, request["texts"])
 
-    return answer
+    return handle
 
 
 if __name__ == "__main__":
-    answer_lines(_load)
+    serve_lines(_load)

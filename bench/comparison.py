@@ -1,4 +1,4 @@
-"""Ours beside what people use today: the same weights, the same texts, one run, alternating."""
+"""Compares Likewise with commonly used servers: same weights, same texts, alternating in one run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.contenders import MLFLOW, PEERS, Contender, Dialect, contenders, envi
 from bench.model import FOLDER, subject, texts
 from bench.options import Options
 from bench.processes import peak_of
-from bench.servers import CHECKOUT, NoAnswer, Server, complaints, running
+from bench.servers import CHECKOUT, NoResponse, Server, complaints, running
 from bench.serving import REVIEWS, WARMING
 
 CHECKED = 20  # texts whose labels are compared
@@ -19,24 +19,24 @@ PADDING = "likewise_padding_efficiency"
 
 
 class Labels:
-    """The labels of a few texts, as the first who was asked said them. engines: by contender, where it names one."""
+    """Compares labels of a few texts with the first server's. engines: by contender, if its response names one."""
 
-    def __init__(self, asked: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str]) -> None:
         self.engines: dict[str, str] = {}
-        self._asked = asked
+        self._texts = texts
         self._expected: list[str] = []
 
     def equal(self, server: Server, one: Contender) -> int:
-        """How many of them this contender's server says too."""
-        said = [one.dialect.label(server.post(one.dialect.body(text))) for text in self._asked]
-        self._expected = self._expected or said
+        """The number of equal labels from this contender's server."""
+        labels = [one.dialect.label(server.post(one.dialect.body(text))) for text in self._texts]
+        self._expected = self._expected or labels
         if engine := server.header(one.dialect.body(FIRST_TEXT), "X-Likewise-Engine"):
             self.engines[one.title] = engine
-        return sum(map(str.__eq__, said, self._expected))
+        return sum(map(str.__eq__, labels, self._expected))
 
 
 def peers(options: Options) -> dict[str, object]:
-    """Medians by contender, what did not answer and why, and the versions of every environment."""
+    """Medians by contender, errors of contenders that did not respond, and the versions of every environment."""
     wrk.require()
     names = list(options.peer or PEERS)
     compared, reviews = contenders(subject(), names), texts(REVIEWS)
@@ -48,7 +48,7 @@ def peers(options: Options) -> dict[str, object]:
         for one in [one for one in compared if one.title not in errors]:
             try:
                 figures = _measured(one, bodies[one.dialect], labels, options)
-            except (NoAnswer, OSError) as error:
+            except (NoResponse, OSError) as error:
                 errors[one.title] = _short(str(error))
                 print(f"  {one.title}: {error}", flush=True)
             else:
@@ -70,13 +70,13 @@ def peers(options: Options) -> dict[str, object]:
 
 
 def _measured(one: Contender, bodies: Path, labels: Labels, options: Options) -> wrk.Figures:
-    """Start it, warm it, compare its labels, load it; NoAnswer or OSError where it does not answer."""
+    """Start a server, warm it up, compare its labels, and put it under load; raises NoResponse, OSError."""
     with (
         running(one.argv, one.dialect.body(FIRST_TEXT), path=one.dialect.path, python=one.python) as server,
         peak_of(server.process.pid) as peak,
     ):
         wrk.load(server.url, wrk.WARM_S, options.connections, bodies, 0)
-        equal = labels.equal(server, one)  # answered after what the warming's callers left behind
+        equal = labels.equal(server, one)  # served after the requests left over from the warm-up
         before = _padding(server, one.dialect)
         figures = wrk.load(server.url, options.seconds or 20, options.connections, bodies, WARMING)
         after = _padding(server, one.dialect)
@@ -87,7 +87,7 @@ def _measured(one: Contender, bodies: Path, labels: Labels, options: Options) ->
 
 
 def _padding(server: Server, dialect: Dialect) -> tuple[float, float] | None:
-    """Sum and count of our histogram so far; None where a server has none."""
+    """Sum and count of Likewise's histogram so far; None for other servers."""
     if dialect is not MLFLOW:
         return None
     total, count = server.metric(f"{PADDING}_sum"), server.metric(f"{PADDING}_count")
@@ -101,5 +101,5 @@ def _bodies(dialect: Dialect, reviews: Sequence[str]) -> Path:
 
 
 def _short(error: str) -> str:
-    """What was said and what the log complains of, without where the checkout lies."""
+    """The error and the exceptions in the log, without the path of the checkout."""
     return "\n".join([error.partition("; its log ends")[0], *complaints()]).replace(str(CHECKOUT), ".")

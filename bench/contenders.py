@@ -1,4 +1,4 @@
-"""Who is compared: how each is started, how it is asked, and where in what it says the answer is."""
+"""The servers that are compared: how each is started and called, and where its response contains the label."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from bench.environments import python_of, versions
 from bench.model import Subject, body
-from bench.peer_models import Models, made
+from bench.peer_models import Models, export_models
 from bench.servers import likewise_serve
 
 REQUIREMENTS = Path(__file__).with_name("peers")
-BENEATH = ("numpy", "pandas", "starlette", "tokenizers", "uvicorn")  # recorded beside what is required
+BENEATH = ("numpy", "pandas", "starlette", "tokenizers", "uvicorn")  # recorded in addition to the requirements
 OURS = "likewise serve"
 QUIET = (
     *("HF_HUB_OFFLINE=1", "DO_NOT_TRACK=1", "BENTOML_DO_NOT_TRACK=True"),
@@ -24,7 +24,10 @@ QUIET = (
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one text is asked at `path`, and how the pipeline's answer is found in what comes back."""
+    """The request format at `path`, and the location of the pipeline's output in a response.
+
+    shape: builds the request's JSON from a text; place: keys and indices from the response to the output.
+    """
 
     name: str
     path: str
@@ -32,20 +35,20 @@ class Dialect:
     place: tuple[str | int, ...]
 
     def body(self, text: str) -> bytes:
-        """A request's body."""
+        """The request body for a text."""
         return json.dumps(self.shape(text)).encode()
 
-    def label(self, said: bytes) -> str:
-        """The label in a response's body."""
-        found = json.loads(said)
+    def label(self, response: bytes) -> str:
+        """The label in a response body."""
+        value = json.loads(response)
         for step in self.place:
-            found = found[step]
-        return str(json.loads(found)["response"]["prediction_label"][0])
+            value = value[step]
+        return str(json.loads(value)["response"]["prediction_label"][0])
 
 
 @dataclass(frozen=True)
 class Contender:
-    """argv: what starts it, with PORT for the port; python: whose programs it finds."""
+    """A server to compare. argv: its command, with PORT for the port; python: the interpreter of its environment."""
 
     title: str
     argv: tuple[str, ...]
@@ -55,7 +58,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Peer:
-    """environment: the name of its requirements; command: its arguments, from the environment's programs and models."""
+    """A server other than Likewise. environment: name of its requirements file; command: builds its argv."""
 
     title: str
     environment: str
@@ -63,45 +66,45 @@ class Peer:
     command: Callable[[Path, Models], tuple[str, ...]]
 
     def python(self) -> Path:
-        """The interpreter of its environment, which is made where it is not."""
+        """The interpreter of its environment, which is created if missing."""
         path = REQUIREMENTS / f"requirements-{self.environment}.txt"
         return python_of(self.environment, path.read_text(encoding="utf-8"), ["-r", str(path)])
 
 
 def contenders(model: Subject, names: list[str]) -> list[Contender]:
-    """Ours, and the peers of these names."""
-    found = [
+    """Likewise's servers and the named peers."""
+    compared = [
         Contender(OURS, tuple(likewise_serve(model.bundle)), MLFLOW),
         Contender(f"{OURS} --exact", tuple(likewise_serve(model.bundle, "--exact")), MLFLOW),
     ]
-    models = made(model, PEERS["mlflow"].python()) if names else None
+    models = export_models(model, PEERS["mlflow"].python()) if names else None
     for peer in [PEERS[name] for name in names]:
         assert models is not None
         python = peer.python()
         argv = ("env", *QUIET, *peer.command(python.parent, models))
-        found.append(Contender(peer.title, argv, peer.dialect, str(python)))
-    return found
+        compared.append(Contender(peer.title, argv, peer.dialect, str(python)))
+    return compared
 
 
 def environments(names: list[str]) -> dict[str, dict[str, str]]:
-    """By environment, the versions of what its requirements name and of a few things beneath."""
-    found = {}
+    """By environment, the versions of its requirements and of a few dependencies."""
+    by_environment = {}
     for peer in [PEERS[name] for name in names]:
         wanted = (REQUIREMENTS / f"requirements-{peer.environment}.txt").read_text(encoding="utf-8").split()
         required = [each.partition("==")[0].partition("[")[0] for each in wanted]
-        found[peer.environment] = versions(peer.python(), *required, *BENEATH)
-    return found
+        by_environment[peer.environment] = versions(peer.python(), *required, *BENEATH)
+    return by_environment
 
 
 def _v2(text: str) -> object:
-    given = {
+    tensor = {
         "name": "text",
         "shape": [1, 1],
         "datatype": "BYTES",
         "data": [text],
         "parameters": {"content_type": "str"},
     }
-    return {"parameters": {"content_type": "pd"}, "inputs": [given]}
+    return {"parameters": {"content_type": "pd"}, "inputs": [tensor]}
 
 
 def _split(text: str) -> object:

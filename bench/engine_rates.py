@@ -1,4 +1,4 @@
-"""Each engine of the bundle alone, beside what the machine's matrix units give in the same run."""
+"""Each engine of the bundle alone, compared with the machine's matrix rate in the same run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.pipeline.pipeline import classifiers
 
 REVIEWS = 512
-WARMING = 128  # of them, before the first round
+WARMING = 128  # reviews before the first round
 RATES = ("rows_per_s", "with_tokenization_rows_per_s", "tokenization_rows_per_s")
 FIGURES = (*RATES, "share_of_matrix_rate")
 
@@ -29,19 +29,19 @@ Rounds = list[dict[str, Any]]
 
 
 def engines(options: Options) -> dict[str, object]:
-    """Rows a second by engine, the matrix rate measured between them, and what share of it each reaches.
+    """Rows per second by engine, the matrix rate measured in between, and the fraction of it that each reaches.
 
-    Every engine is a process of its own, loaded once; in each round each is asked in turn, and the matrices after it.
+    Every engine is loaded once in its own process; each round runs them in turn, with the matrix rate after each.
     """
     bundle = likewise.open_bundle(subject().bundle)
     reviews, encoder = texts(options.reviews or REVIEWS), _encoder(bundle)
     isa = {"ONEDNN_MAX_CPU_ISA": options.isa} if options.isa else {}
     with ExitStack() as stack:
-        asked = {
+        processes = {
             label: stack.enter_context(bare(bundle.path, *how, environment=isa)) for label, how in _engines(bundle)
         }
-        opened = {label: engine.ask(do="open") for label, engine in asked.items()}
-        usable = {label: asked[label] for label, said in opened.items() if "engine" in said}
+        opened = {label: engine.call(do="open") for label, engine in processes.items()}
+        usable = {label: processes[label] for label, response in opened.items() if "engine" in response}
         matrix = stack.enter_context(child("bench.matrix", str(encoder.hidden), str(encoder.ffn), environment=isa))
         taken, matrices = _alternating(usable, matrix, reviews, options.rounds or 3)
     flop = encoder.mean_flop(next(iter(taken.values()))[0]["tokens"])
@@ -54,17 +54,17 @@ def engines(options: Options) -> dict[str, object]:
         "gflop_per_review": round(flop / 1e9, 3),
         "matrix_tflops": _tera(matrices),
         "engines": {label: _medians(rounds) for label, rounds in taken.items()},
-        "unavailable": {label: _why(said) for label, said in opened.items() if "unavailable" in said},
+        "unavailable": {label: _cause(response) for label, response in opened.items() if "unavailable" in response},
         "rounds": {label: [{key: one[key] for key in FIGURES} for one in rounds] for label, rounds in taken.items()},
         "matrix_rounds": matrices,
     }
 
 
 def share(rows_per_s: float, flop: float, label: str, matrices: Sequence[Matrix]) -> float:
-    """Of the matrix rate in the precision that the engine computes in first, 0 to 1; flop: of a review.
+    """Fraction, 0 to 1, of the matrix rate in the engine's primary precision; flop: operations per review.
 
-    matrices: what was measured just before and just after, in FLOP/s; the best size of each counts, and of these the
-    mean: a machine whose speed moves is the same machine for both.
+    matrices: rates measured just before and just after, in FLOP/s. The best size of each is used, and their mean, to
+    compensate for variations of the machine's speed.
     """
     precision = label.partition("/")[2].partition("+")[0]
     return rows_per_s * flop / statistics.mean(max(one[precision].values()) for one in matrices)
@@ -73,15 +73,15 @@ def share(rows_per_s: float, flop: float, label: str, matrices: Sequence[Matrix]
 def _alternating(
     engines: Mapping[str, Child], matrix: Child, reviews: Sequence[str], rounds: int
 ) -> tuple[dict[str, Rounds], list[Matrix]]:
-    """Of each engine its rounds, with the matrix rates on both sides of each; and all matrix rates, in their order."""
+    """The rounds of each engine with the matrix rates before and after; and all matrix rates in order."""
     for engine in engines.values():
-        engine.ask(do="rate", texts=reviews[:WARMING])
+        engine.call(do="rate", texts=reviews[:WARMING])
     taken: dict[str, Rounds] = {label: [] for label in engines}
-    matrices: list[Matrix] = [matrix.ask()]
+    matrices: list[Matrix] = [matrix.call()]
     for _ in range(rounds):
         for label, engine in engines.items():
-            figures = engine.ask(do="rate", texts=reviews)
-            matrices.append(matrix.ask())
+            figures = engine.call(do="rate", texts=reviews)
+            matrices.append(matrix.call())
             taken[label].append({**figures, "matrices": matrices[-2:]})
             print(f"  {label}: { ({key: figures[key] for key in RATES}) }", flush=True)
     return taken, matrices
@@ -99,13 +99,13 @@ def _tera(matrices: Sequence[Matrix]) -> dict[str, dict[str, float]]:
     }
 
 
-def _why(said: Mapping[str, str]) -> str:
-    """Without where the checkout lies."""
-    return said["unavailable"].replace(str(CHECKOUT), ".")
+def _cause(response: Mapping[str, str]) -> str:
+    """The cause, without the path of the checkout."""
+    return response["unavailable"].replace(str(CHECKOUT), ".")
 
 
 def _engines(bundle: Bundle) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Label, name, and the precision as one asks for it, of the engines that run none of the model's code."""
+    """Label, name and requested precision of the engines that run none of the model's code."""
     for entry in bundle.manifest.engines:
         if not entry.runs_code:
             yield f"{entry.name}/{entry.precision}", (entry.name, entry.precision.partition("+")[0])

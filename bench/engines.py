@@ -1,6 +1,6 @@
-"""An engine of known speed behind the real server: `python -m bench.engines --port 5000 --tokens-per-s 10000`.
+"""An engine of known speed in the real server: `python -m bench.engines --port 5000 --tokens-per-s 10000`.
 
-A token is a word.  A run sleeps as long as its tokens take, and so leaves the cores to the server and its callers.
+A token is a word. A run sleeps for the time that its tokens take, and leaves the cores to the server and its clients.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from bench.generator import Ask, Outcome
+from bench.generator import Outcome, Request
 from bench.model import FOLDER
 from bench.servers import Server, running
 from likewise.core.engine import EngineSpec, Work
@@ -31,15 +31,15 @@ from likewise.server import ServedModel, ServerOptions
 from likewise.server.app import create_app
 from likewise.server.run import run
 
-WORDS = 20  # of a text, where nothing else is said
-POISON = "poison"  # the kind of text that makes the model raise
+WORDS = 20  # default number of words of a text
+POISON = "poison"  # the kind of text for which the model raises
 COUNTS = FOLDER / "computed.json"
-BUDGET_S = 0.05  # of compute in one window
+BUDGET_S = 0.05  # compute time of one window
 SIGNATURE = Signature.parse({"inputs": json.dumps([{"type": "string", "name": "text", "required": True}])})
 
 
 class Sleeping:
-    """Answers `{"text": TEXT}`; its clock is the only thing that it costs. tokens_per_s: 0 for as fast as it can."""
+    """Returns `{"text": TEXT}` after sleeping, without using CPU. tokens_per_s: 0 for as fast as possible."""
 
     def __init__(self, tokens_per_s: float) -> None:
         budget = round(tokens_per_s * BUDGET_S) or 4096
@@ -82,43 +82,45 @@ class Sleeping:
             time.sleep(tokens / self._tokens_per_s)
 
 
-def asks(kind: str = "short", *, words: int = WORDS, rows: int = 1) -> Iterator[Ask]:
-    """Requests without end; every text begins with its kind and its own identity, `KIND NUMBER.ROW`."""
+def requests(kind: str = "short", *, words: int = WORDS, rows: int = 1) -> Iterator[Request]:
+    """An endless sequence of requests; each text starts with its kind and a unique id, `KIND NUMBER.ROW`."""
     filler = " ".join(["word"] * (words - 2))
     for number in count():
         texts = [f"{kind} {number}.{row} {filler}".rstrip() for row in range(rows)]
         body = {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}
-        yield Ask(number, kind, texts, orjson.dumps(body))
+        yield Request(number, kind, texts, orjson.dumps(body))
 
 
 def is_own(outcome: Outcome) -> bool:
-    """Whether the answer is that of this very request."""
-    wanted = {"predictions": [{"text": text.upper()} for text in outcome.ask.texts]}
+    """Whether the response belongs to this request."""
+    wanted = {"predictions": [{"text": text.upper()} for text in outcome.request.texts]}
     return outcome.status == 200 and bool(orjson.loads(outcome.body) == wanted)
 
 
 @contextmanager
 def sleeping(rows_per_s: float, *, words: float = WORDS, **options: object) -> Iterator[Server]:
-    """A server whose engine answers `rows_per_s` rows of so many words; options are those of `ServerOptions`."""
+    """Run a server whose engine scores `rows_per_s` rows of `words` words; options are fields of `ServerOptions`."""
     COUNTS.unlink(missing_ok=True)
     settings = json.dumps({"access_log": False, **options})
     speed = str(rows_per_s * words)
     argv = [sys.executable, "-m", "bench.engines", "--port", "PORT", "--tokens-per-s", speed, "--options", settings]
-    first = next(islice(asks("first"), 1))
+    first = next(islice(requests("first"), 1))
     with running(argv, first.body) as server:
         yield server
 
 
 def computed() -> dict[str, int]:
-    """Items that the engine has run, by kind; known once its server has ended."""
+    """Number of items that the engine has run, by kind; available after its server has exited."""
     return dict(json.loads(COUNTS.read_text()))
 
 
-def _options(port: int, told: dict[str, Any]) -> ServerOptions:
+def _options(port: int, settings: dict[str, Any]) -> ServerOptions:
     known = {field.name for field in fields(ServerOptions)}
-    if unknown := set(told) - known:
-        raise SystemExit(f"the server has no option {', '.join(sorted(unknown))}; it has: {', '.join(sorted(known))}")
-    return replace(ServerOptions(port=port), **told)
+    if unknown := set(settings) - known:
+        raise SystemExit(
+            f"unknown server options: {', '.join(sorted(unknown))}; valid options: {', '.join(sorted(known))}"
+        )
+    return replace(ServerOptions(port=port), **settings)
 
 
 def main() -> int:
@@ -127,12 +129,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tokens-per-s", type=float, required=True)
     parser.add_argument("--options", type=json.loads, default={})
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    options = _options(told.port, told.options)
+    options = _options(arguments.port, arguments.options)
     model = ServedModel(name="sleeping", digest="sha256:0", signature=SIGNATURE, example=b'{"inputs": ["warm up"]}')
     try:
-        run(create_app(lambda: Sleeping(told.tokens_per_s), model, options), options)
+        run(create_app(lambda: Sleeping(arguments.tokens_per_s), model, options), options)
     except LikewiseError as error:
         print(error.cause, error.remedy, sep="\n", file=sys.stderr)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Virtual environments of what is measured beside us: `.bench/envs/NAME`, made when first asked for."""
+"""Virtual environments of the other tools: `.bench/envs/NAME`, created when first needed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bench.model import FOLDER
 
 ENVIRONMENTS = FOLDER / "envs"
 STAMP = "requirements-installed.txt"
-"""In an environment: the text of the requirements that it was made from. Without it, or with another, it is made."""
+"""A file in an environment with its requirements. If it is missing or differs, the environment is created again."""
 
 
 def python_of(name: str, wanted: str, install: Sequence[str]) -> Path:
-    """The interpreter of the environment `name`, made by `pip install` with the arguments `install` where it is not.
+    """The interpreter of the environment `name`, created if necessary by `pip install` with the arguments `install`.
 
-    wanted: what the environment depends on, kept in its stamp.  Raises SystemExit where pip fails, with its last lines.
+    wanted: text that the environment depends on, stored in its stamp. Raises SystemExit with pip's last lines.
     """
     folder = ENVIRONMENTS / name
     python, stamp = folder / "bin" / "python", folder / STAMP
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
-    print(f"  making the environment {folder} …", flush=True)
+    print(f"  creating the environment {folder} …", flush=True)
     if folder.is_symlink():
         folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
@@ -36,18 +36,18 @@ def python_of(name: str, wanted: str, install: Sequence[str]) -> Path:
 
 
 def versions(python: Path, *names: str) -> dict[str, str]:
-    """The installed versions of `names`, or of everything."""
-    held = {each.name.lower(): each.version for each in distributions(path=[str(site_packages(python))])}
-    return {name: held.get(name, "not installed") for name in names or sorted(held)}
+    """The installed versions of `names`, or of all packages."""
+    installed = {each.name.lower(): each.version for each in distributions(path=[str(site_packages(python))])}
+    return {name: installed.get(name, "not installed") for name in names or sorted(installed)}
 
 
 def site_packages(python: Path) -> Path:
-    """Where the environment of `python` keeps its packages."""
+    """The site-packages folder of the environment of `python`."""
     return next(python.parents[1].glob("lib/python3*/site-packages"))
 
 
 def _run(*argv: str) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise SystemExit(f"{' '.join(argv)} failed:\n{said}")
+    completed = subprocess.run(argv, capture_output=True, text=True)
+    if completed.returncode != 0:
+        output = "\n".join((completed.stdout + completed.stderr).splitlines()[-15:])
+        raise SystemExit(f"{' '.join(argv)} failed:\n{output}")

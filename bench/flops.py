@@ -1,4 +1,4 @@
-"""What a forward pass of a BERT-like encoder computes, to hold engines against the machine's matrix rate."""
+"""Number of operations in a forward pass of a BERT-like encoder, for comparison with the machine's matrix rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Encoder:
-    """hidden: width h; ffn: width of the inner layer of the feed-forward part; layers: how many."""
+    """Sizes of an encoder. hidden: width h; ffn: inner width of the feed-forward part; layers: their number."""
 
     hidden: int
     ffn: int
@@ -18,21 +18,21 @@ class Encoder:
 
     @classmethod
     def read(cls, config: Path) -> Encoder:
-        """From a `config.json` of transformers."""
-        held = json.loads(config.read_text(encoding="utf-8"))
-        return cls(held["hidden_size"], held["intermediate_size"], held["num_hidden_layers"])
+        """Read the sizes from a `config.json` of transformers."""
+        document = json.loads(config.read_text(encoding="utf-8"))
+        return cls(document["hidden_size"], document["intermediate_size"], document["num_hidden_layers"])
 
     def flop(self, tokens: int) -> float:
-        """Floating-point operations of one text of so many tokens, a multiplication and an addition counting as two.
+        """Floating-point operations for a text of this length; a multiplication and an addition count as two.
 
         2 tokens (4 h^2 + 2 h ffn) layers for the products with weights (query, key, value, output; the feed-forward
         part's two), and 4 tokens^2 h layers for attention's two products. Embeddings, norms, softmax and the
-        classifier's head are left out. It is the whole model's: an engine that leaves something out gets no discount.
+        classifier's head are left out. The count is for the whole model, even if an engine skips parts of it.
         """
         weights = 2 * tokens * (4 * self.hidden**2 + 2 * self.hidden * self.ffn)
         return float((weights + 4 * tokens**2 * self.hidden) * self.layers)
 
     def mean_flop(self, tokens: Iterable[int]) -> float:
-        """Of a text, over texts of so many tokens each."""
+        """The mean over texts with these numbers of tokens."""
         each = [self.flop(one) for one in tokens]
         return sum(each) / len(each)

@@ -1,4 +1,4 @@
-"""What serving costs before it answers: seconds to be ready, memory, and the bytes that have to be installed."""
+"""Startup time, memory and installed size of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.environments import python_of, site_packages, versions
 from bench.model import SOURCES, body, subject, texts
 from bench.options import Options
 from bench.processes import proportional_mb, resident_mb
-from bench.servers import CHECKOUT, START_S, NoAnswer, Server, started
+from bench.servers import CHECKOUT, START_S, NoResponse, Server, started
 from likewise.core.digests import sha256_json
 
 STARTS = 5
@@ -27,7 +27,7 @@ LOCK = CHECKOUT / "requirements.lock"
 
 
 def footprint(options: Options) -> dict[str, object]:
-    """Of `likewise serve` in an environment of `likewise[openvino]` and nothing else, made from this checkout."""
+    """The footprint of `likewise serve` in an environment with only `likewise[openvino]` from this checkout."""
     python, bundle = _environment(), subject().bundle
     reviews = texts(options.reviews or REVIEWS)
     argv = [str(python.parent / "likewise"), "serve", str(bundle), "-p", "PORT"]
@@ -47,7 +47,7 @@ def footprint(options: Options) -> dict[str, object]:
 
 
 def _environment() -> Path:
-    """`.bench/envs/serving`; made anew where the code or the lock has changed."""
+    """The interpreter of `.bench/envs/serving`, which is created again if the code or the lock has changed."""
     sources = {str(path): path.read_text(encoding="utf-8") for path in sorted(SOURCES.rglob("*.py"))}
     project = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     wanted = sha256_json([sources, project, LOCK.read_text(encoding="utf-8")])
@@ -55,7 +55,7 @@ def _environment() -> Path:
 
 
 def _start(argv: Sequence[str], python: Path) -> float:
-    """Seconds from the process's start until it says that it is ready."""
+    """Seconds from the process's start until it reports that it is ready."""
     with started(argv, python=str(python)) as server:
         return _ready(server)
 
@@ -64,18 +64,18 @@ def _ready(server: Server) -> float:
     while True:
         try:
             urlopen(f"http://127.0.0.1:{server.port}/ready", timeout=START_S).close()
-            return time.perf_counter() - server.began
+            return time.perf_counter() - server.started_at
         except OSError as error:
-            if server.process.poll() is not None or time.perf_counter() - server.began > START_S:
-                raise NoAnswer(f"the server is not ready: {error}") from error
+            if server.process.poll() is not None or time.perf_counter() - server.started_at > START_S:
+                raise NoResponse(f"the server is not ready: {error}") from error
             time.sleep(POLL_S)
 
 
 def _memory(argv: Sequence[str], python: Path, reviews: Sequence[str]) -> dict[str, dict[str, float]]:
-    with started(argv, python=str(python)) as server, ThreadPoolExecutor(CONNECTIONS) as callers:
+    with started(argv, python=str(python)) as server, ThreadPoolExecutor(CONNECTIONS) as clients:
         _ready(server)
         ready = _resident(server)
-        for _ in callers.map(server.post, map(body, reviews)):
+        for _ in clients.map(server.post, map(body, reviews)):
             pass
         return {"at_ready": ready, "after_reviews": _resident(server)}
 
@@ -86,13 +86,13 @@ def _resident(server: Server) -> dict[str, float]:
 
 
 def _installed(folder: Path) -> dict[str, object]:
-    """MB (10^6 bytes) of site-packages, pip apart, and its largest packages; compiled .pyc files count."""
+    """Size in MB (10^6 bytes) of site-packages without pip, and of its largest packages, including .pyc files."""
     sizes = {each.name: _bytes(each) for each in distributions(path=[str(folder)])}
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    ours = {name: size for name, size in sizes.items() if name not in ("pip", "setuptools")}
-    largest = sorted(ours.items(), key=lambda one: -one[1])[:LARGEST]
+    counted = {name: size for name, size in sizes.items() if name not in ("pip", "setuptools")}
+    largest = sorted(counted.items(), key=lambda one: -one[1])[:LARGEST]
     return {
-        "total": round((total - sum(sizes.values()) + sum(ours.values())) / 1e6, 1),
+        "total": round((total - sum(sizes.values()) + sum(counted.values())) / 1e6, 1),
         "largest": {name: round(size / 1e6, 1) for name, size in largest},
     }
 

@@ -1,7 +1,7 @@
-"""A load generator for HTTP/1.1: closed loop (each connection asks when it was answered) and open loop (at a set rate).
+"""A load generator for HTTP/1.1: closed loop (each connection waits for its response) and open loop (at a fixed rate).
 
-Waits are counted from when a request was due, not from when it could be sent, so that a server that stalls cannot hide
-it.  One thread of uvloop and httptools: several thousand requests a second, each with an identity of its own.
+Latencies count from the time when a request was due, not from when it could be sent, so that a stalled server cannot
+hide them. One thread with uvloop and httptools sends several thousand requests per second, each with a unique id.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import uvloop
 T = TypeVar("T")
 
 Fate = Literal["answered", "refused", "cut", "silent"]
-"""What became of a request: `refused` a connection, `cut` off without an answer, `silent` when patience ended."""
+"""The outcome of a request: `refused` connection, `cut` off without a response, `silent` after a timeout."""
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 TICK_S = 0.0005
-RETRY_S = 0.02  # before a closed loop tries a refused connection again
-PATIENCE_S = 30.0  # for answers that are outstanding when a load ends
+RETRY_S = 0.02  # before a closed loop retries a refused connection
+PATIENCE_S = 30.0  # timeout for responses that are outstanding when a load ends
 
 
 @dataclass(slots=True)
-class Ask:
-    """One request. number: unique in its load; kind: the sort of text; texts: its rows."""
+class Request:
+    """One request. number: unique within a load; kind: the kind of text; texts: its rows."""
 
     number: int
     kind: str
@@ -38,12 +38,12 @@ class Ask:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one request; times in seconds of the loop's clock.
+    """The outcome of one request; times in seconds of the loop's clock.
 
-    connected: its connection had carried an answer before, so the server certainly held it.
+    connected: its connection had delivered a response before, so the server had certainly accepted it.
     """
 
-    ask: Ask
+    request: Request
     due: float
     sent: float = 0.0
     ended: float = 0.0
@@ -55,31 +55,31 @@ class Outcome:
 
     @property
     def wait(self) -> float:
-        """Seconds from when it was due."""
+        """Latency in seconds from the time when the request was due."""
         return self.ended - self.due
 
 
 class _Connection(asyncio.Protocol):
-    """One kept connection, one request at a time."""
+    """A keep-alive connection with one request at a time."""
 
-    def __init__(self, caller: Caller, outcome: Outcome) -> None:
-        self._caller = caller
+    def __init__(self, client: Client, outcome: Outcome) -> None:
+        self._client = client
         self.outcome: Outcome | None = outcome
         self._answered = False
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own class is no subclass of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is not a subclass of it
         if self.outcome is not None:
-            self.carry(self.outcome)
+            self.send(self.outcome)
 
-    def carry(self, outcome: Outcome) -> None:
+    def send(self, outcome: Outcome) -> None:
         assert self._transport is not None
         self.outcome = outcome
         outcome.connected = self._answered
-        outcome.sent = self._caller.now()
-        body = outcome.ask.body
+        outcome.sent = self._client.now()
+        body = outcome.request.body
         self._transport.write(HEAD % len(body) + body)
 
     def data_received(self, data: bytes) -> None:
@@ -96,31 +96,31 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         done, self.outcome = self.outcome, None
         self._answered = True
-        kept = self._parser.should_keep_alive()
+        keep_alive = self._parser.should_keep_alive()
         status = self._parser.get_status_code()
         self._parser = httptools.HttpResponseParser(self)
-        if kept:
-            self._caller.idle.append(self)
+        if keep_alive:
+            self._client.idle.append(self)
         else:
             self.close()
         if done is not None:
             done.status = status
-            self._caller.end(done, "answered")
+            self._client.end(done, "answered")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if self in self._caller.idle:
-            self._caller.idle.remove(self)
+        if self in self._client.idle:
+            self._client.idle.remove(self)
         if self.outcome is not None:
             done, self.outcome = self.outcome, None
-            self._caller.end(done, "cut")
+            self._client.end(done, "cut")
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
 
-class Caller:
-    """Sends requests over idle connections, or over new ones; `on_end` hears what became of each."""
+class Client:
+    """Sends requests over idle or new connections; `on_end` is called with the outcome of each."""
 
     def __init__(self, port: int, on_end: Callable[[Outcome], None] | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -128,35 +128,35 @@ class Caller:
         self.idle: list[_Connection] = []
         self.outcomes: list[Outcome] = []
         self.on_end = on_end
-        self.heard = loop.time()
+        self.last_end = loop.time()
         self._loop = loop
         self._port = port
         self._pending: dict[int, Outcome] = {}
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def send(self, ask: Ask, due: float | None = None) -> None:
-        """At once; `due` is now unless it is said."""
-        outcome = Outcome(ask, self.now() if due is None else due)
+    def send(self, request: Request, due: float | None = None) -> None:
+        """Send a request immediately; due: the scheduled time, default now."""
+        outcome = Outcome(request, self.now() if due is None else due)
         self._pending[id(outcome)] = outcome
         if self.idle:
-            self.idle.pop().carry(outcome)
+            self.idle.pop().send(outcome)
             return
         connecting = self._loop.create_task(self._connect(outcome))
         self._connecting.add(connecting)
         connecting.add_done_callback(self._connecting.discard)
 
     def end(self, outcome: Outcome, fate: Fate) -> None:
-        """Nothing more comes of this request."""
+        """Record the outcome of a request."""
         if self._pending.pop(id(outcome), None) is None:
             return
         outcome.fate = fate
-        outcome.ended = self.heard = self.now()
+        outcome.ended = self.last_end = self.now()
         self.outcomes.append(outcome)
         if self.on_end is not None:
             self.on_end(outcome)
 
     async def settled(self, patience: float = PATIENCE_S) -> list[Outcome]:
-        """Every outcome, once all have one, or silent where `patience` seconds were not enough."""
+        """All outcomes; waits up to `patience` seconds for pending ones, which then become `silent`."""
         until = self.now() + patience
         while self._pending and self.now() < until:
             await asyncio.sleep(0.005)
@@ -175,11 +175,11 @@ class Caller:
 
 
 async def closed(
-    port: int, asks: Iterator[Ask], connections: int, *, seconds: float = 600.0, patience: float = PATIENCE_S
+    port: int, requests: Iterator[Request], connections: int, *, seconds: float = 600.0, patience: float = PATIENCE_S
 ) -> list[Outcome]:
-    """`connections` callers that ask on as soon as they are answered, for `seconds` or until `asks` ends.
+    """Closed loop of `connections` clients, for `seconds` or until `requests` ends.
 
-    Given up where nothing is heard for `patience` seconds.
+    Stops if nothing is received for `patience` seconds.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -191,49 +191,49 @@ async def closed(
         if outcome is not None and outcome.fate == "refused" and loop.time() < until:
             loop.call_later(RETRY_S, following)
             return
-        ask = next(asks, None) if loop.time() < until else None
-        if ask is not None:
-            caller.send(ask)
+        request = next(requests, None) if loop.time() < until else None
+        if request is not None:
+            client.send(request)
             return
         working -= 1
         if not working:
             ended.set()
 
-    caller = Caller(port, following)
+    client = Client(port, following)
     for _ in range(connections):
         following()
-    while not ended.is_set() and loop.time() - caller.heard < patience:
+    while not ended.is_set() and loop.time() - client.last_end < patience:
         await asyncio.sleep(TICK_S * 10)
-    return await caller.settled(0.0)
+    return await client.settled(0.0)
 
 
 async def opened(
     port: int,
-    asks: Iterator[Ask],
+    requests: Iterator[Request],
     rate: float,
     seconds: float,
     *,
     until_refused: bool = False,
     patience: float = PATIENCE_S,
 ) -> list[Outcome]:
-    """Requests at `rate` a second whatever becomes of them, at random moments (seeded).
+    """Open loop: `rate` requests per second at random (seeded) times, regardless of responses.
 
-    Ends after `seconds`; with `until_refused` also once a connection is refused, as after a listener has closed.
+    Ends after `seconds`; with `until_refused` also when a connection is refused, as after a listener has closed.
     """
     refused = asyncio.Event()
-    caller = Caller(port, lambda outcome: refused.set() if outcome.fate == "refused" else None)
+    client = Client(port, lambda outcome: refused.set() if outcome.fate == "refused" else None)
     moments = random.Random(8)
-    due = caller.now()
+    due = client.now()
     until = due + seconds
     while due < until and not (until_refused and refused.is_set()):
-        while due <= caller.now() and due < until:
-            caller.send(next(asks), due)
+        while due <= client.now() and due < until:
+            client.send(next(requests), due)
             due += moments.expovariate(rate)
-        await asyncio.sleep(max(TICK_S, min(due, until) - caller.now()))
-    return await caller.settled(patience)
+        await asyncio.sleep(max(TICK_S, min(due, until) - client.now()))
+    return await client.settled(patience)
 
 
 def go(load: Coroutine[Any, Any, T]) -> T:
-    """Run a load to its end."""
+    """Run a load to completion."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(load)

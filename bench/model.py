@@ -1,4 +1,4 @@
-"""What is measured: the demo's pipeline with IMDB's reviews, and a model that does next to nothing."""
+"""The models and texts that are measured: the demo's pipeline with IMDB's reviews, and a trivial model."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from likewise.core.digests import sha256_json
 from likewise.demo.data import reviews, split
 
 SOURCES = Path(__file__).parents[1] / "src" / "likewise"
-BUILDERS = ("build", "bundles", "engine", "pipeline")  # rooms that decide what is in a bundle
+BUILDERS = ("builder", "bundles", "engine", "pipeline")  # packages that determine the content of a bundle
 FOLDER = Path(__file__).parents[1] / ".bench"
-CALIBRATION = 300  # reviews that the demo was trained on
+CALIBRATION = 300  # reviews from the demo's training data
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model as MLflow knows it, and as a bundle."""
+    """A model as an MLflow URI and as a bundle."""
 
     uri: str
     bundle: Path
 
 
 def subject() -> Subject:
-    """The demo's pipeline: trained, logged and bundled at the first call; bundled anew where our code has changed."""
+    """The demo's pipeline: trained, logged and bundled at the first call; bundled again if the code has changed."""
     FOLDER.mkdir(exist_ok=True)
-    some = [review.text for review in split(reviews()).train[:CALIBRATION]]  # never IMDB's, which it is measured on
-    return _kept("subject.json", "bundle", _logged_pipeline, "--calibration", str(_csv("calibration.csv", some)))
+    some = [
+        review.text for review in split(reviews()).train[:CALIBRATION]
+    ]  # not from IMDB, which is used for measuring
+    return _cached("subject.json", "bundle", _logged_pipeline, "--calibration", str(_csv("calibration.csv", some)))
 
 
 def upper(seconds: float = 0.0, fault: str = "") -> Subject:
-    """A row-wise pyfunc that answers its text in capitals, after sleeping `seconds` a call; kept as well.
+    """A row-wise pyfunc that returns its text in upper case after sleeping `seconds` per call; cached as well.
 
-    fault: one that `upper_model` knows, and has on Ray alone.
+    fault: one of the faults of `upper_model`, which occur only on Ray.
     """
     name = f"upper-{seconds:g}{fault and '-'}{fault.replace(' ', '-')}"
-    return _kept(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
+    return _cached(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
 
 
 def texts(count: int) -> list[str]:
-    """`count` IMDB reviews, every one different."""
+    """`count` distinct IMDB reviews."""
     return list(dict.fromkeys(r.text for r in reviews("imdb")[:: max(1, 25_000 // (count + 200))]))[:count]
 
 
@@ -55,40 +57,40 @@ def texts_csv(count: int) -> Path:
 
 
 def body(*rows: str) -> bytes:
-    """A request for these texts, in the form that today's MLflow asks for."""
+    """A request body for these texts in MLflow's current format."""
     return json.dumps({"dataframe_split": {"columns": ["text"], "data": [[row] for row in rows]}}).encode()
 
 
 def bodies(rows: Sequence[str]) -> Path:
-    """A file for `wrk`: one request a line, one text a request."""
+    """A file for `wrk` with one request per line and one text per request."""
     path = FOLDER / f"bodies-{len(rows)}.txt"
     path.write_bytes(b"".join(body(row) + b"\n" for row in rows))
     return path
 
 
-def ask(module: str, *argv: str) -> dict[str, str]:
-    """The JSON document that `python -m module …` prints."""
-    done = subprocess.run([sys.executable, "-m", module, *argv], check=True, stdout=subprocess.PIPE, cwd=FOLDER)
-    return dict(json.loads(done.stdout))
+def run_json(module: str, *argv: str) -> dict[str, str]:
+    """Run `python -m module …`; returns the JSON document that it prints."""
+    completed = subprocess.run([sys.executable, "-m", module, *argv], check=True, stdout=subprocess.PIPE, cwd=FOLDER)
+    return dict(json.loads(completed.stdout))
 
 
-def _kept(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subject:
+def _cached(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subject:
     FOLDER.mkdir(exist_ok=True)
-    made = FOLDER / note
-    if not made.exists():
-        made.write_text(json.dumps({"uri": log()}))
-    uri = json.loads(made.read_text())["uri"]
-    folder = FOLDER / f"{bundle}-{_builders()}"
+    logged = FOLDER / note
+    if not logged.exists():
+        logged.write_text(json.dumps({"uri": log()}))
+    uri = json.loads(logged.read_text())["uri"]
+    folder = FOLDER / f"{bundle}-{_builders_digest()}"
     if not folder.exists():
-        ask("likewise.cli", "bundle", uri, "-o", str(folder), *options, "--json")
+        run_json("likewise.cli", "bundle", uri, "-o", str(folder), *options, "--json")
         for other in set(FOLDER.glob(f"{bundle}-????????")) - {folder}:
             shutil.rmtree(other)
     return Subject(uri, folder)
 
 
-def _builders() -> str:
-    """Of the code that builds: a bundle of other code may lack today's engines."""
-    paths = sorted(path for room in BUILDERS for path in (SOURCES / room).rglob("*.py"))
+def _builders_digest() -> str:
+    """A short digest of the code that builds bundles, since a bundle built by older code may lack engines."""
+    paths = sorted(path for package in BUILDERS for path in (SOURCES / package).rglob("*.py"))
     texts = {str(path.relative_to(SOURCES)): path.read_text(encoding="utf-8") for path in paths}
     return sha256_json(texts).partition(":")[2][:8]
 
@@ -101,8 +103,8 @@ def _csv(name: str, rows: Sequence[str]) -> Path:
 
 
 def _logged_pipeline() -> str:
-    tuned = ask("likewise.demo", "fine-tune", "--json")
-    return ask("likewise.demo", "log-pipeline", "--finetuned-model-uri", tuned["uri"], "--json")["uri"]
+    tuned = run_json("likewise.demo", "fine-tune", "--json")
+    return run_json("likewise.demo", "log-pipeline", "--finetuned-model-uri", tuned["uri"], "--json")["uri"]
 
 
 def _logged_upper(seconds: float, fault: str) -> str:

@@ -1,4 +1,4 @@
-"""What can be asked of a benchmark on its command line."""
+"""Command-line options of the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    """None: the benchmark's own choice.
+    """Options; None selects the benchmark's default.
 
-    seconds: of one measured stretch; rows_per_s: the sleeping engine's speed; peer: names, None for all; reviews: how
-    many are answered; isa: the most that ONEDNN_MAX_CPU_ISA allows.
+    seconds: length of one measurement; rows_per_s: speed of the sleeping engine; peer: names, None for all; reviews:
+    how many are scored; isa: value of ONEDNN_MAX_CPU_ISA.
     """
 
     only: str | None = None
@@ -29,20 +29,26 @@ class Options:
 
 
 def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str], peers: Iterable[str]) -> Options:
-    """From the command line."""
+    """Parse the command line."""
     parser = ArgumentParser(prog="python -m bench", description=about)
-    parser.add_argument("--only", choices=list(benchmarks), help="this one alone; without it, all but soak")
-    parser.add_argument("--scenario", choices=list(scenarios), help="of soak: this one alone")
-    parser.add_argument("--rounds", type=int, help="alternations of the tools compared; repeats of drain and workers")
-    parser.add_argument("--seconds", type=float, help="length of each measured stretch")
-    parser.add_argument("--requests", type=int, help="of swap and poison: how many")
-    parser.add_argument("--rows", type=int, help="of scoring, spark and spark-memory: rows of the file")
-    parser.add_argument("--connections", type=int, default=Options.connections, help="of the servers compared")
-    parser.add_argument("--rows-per-s", type=float, default=Options.rows_per_s, help="of soak: the engine's speed")
-    parser.add_argument("--peer", action="append", choices=list(peers), help="of peers: this one; may be repeated")
-    parser.add_argument("--reviews", type=int, help="of engines, agreement, footprint: how many")
-    parser.add_argument("--isa", metavar="NAME", help="of engines: set ONEDNN_MAX_CPU_ISA, such as AVX2 or AVX512_CORE")
-    told: Namespace = parser.parse_args()
-    if told.scenario and told.only != "soak":
-        parser.error("--scenario goes with --only soak")
-    return Options(**vars(told))
+    parser.add_argument("--only", choices=list(benchmarks), help="run only this benchmark; default: all except soak")
+    parser.add_argument("--scenario", choices=list(scenarios), help="soak: run only this scenario")
+    parser.add_argument("--rounds", type=int, help="rounds of the compared tools; repetitions of drain and workers")
+    parser.add_argument("--seconds", type=float, help="length of each measurement")
+    parser.add_argument("--requests", type=int, help="swap and poison: number of requests")
+    parser.add_argument("--rows", type=int, help="scoring, spark and spark-memory: rows of the file")
+    parser.add_argument(
+        "--connections", type=int, default=Options.connections, help="connections to each compared server"
+    )
+    parser.add_argument("--rows-per-s", type=float, default=Options.rows_per_s, help="soak: the engine's speed")
+    parser.add_argument(
+        "--peer", action="append", choices=list(peers), help="peers: compare with this peer; repeatable"
+    )
+    parser.add_argument("--reviews", type=int, help="engines, agreement, footprint: number of reviews")
+    parser.add_argument(
+        "--isa", metavar="NAME", help="engines: set ONEDNN_MAX_CPU_ISA, for example to AVX2 or AVX512_CORE"
+    )
+    arguments: Namespace = parser.parse_args()
+    if arguments.scenario and arguments.only != "soak":
+        parser.error("--scenario needs --only soak")
+    return Options(**vars(arguments))

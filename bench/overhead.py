@@ -1,4 +1,4 @@
-"""What the server adds to its engine: for a request that is alone, and under load."""
+"""The server's overhead over its engine: for single requests and under load."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.options import Options
 from bench.servers import Server, likewise_serve, running
 from bench.serving import FIRST, REVIEWS, WARMING
 
-LONE = 300  # texts a round
+LONE = 300  # texts per round
 LONE_WORDS = range(140, 166)  # of a text of about 200 tokens
-WARM = 20  # texts before a round is measured
+WARM = 20  # texts before each measured round
 
 
 def lone(options: Options) -> dict[str, object]:
-    """One connection, one request at a time: median latency over HTTP, and of the engine alone, the same texts."""
+    """One request at a time over one connection: median latency over HTTP and of the engine alone, same texts."""
     model = subject()
     count = LONE + WARM
     chosen = [text for text in texts(REVIEWS) if len(text.split()) in LONE_WORDS]
@@ -36,7 +36,7 @@ def lone(options: Options) -> dict[str, object]:
 
 
 def served(options: Options) -> dict[str, object]:
-    """Many connections, every review another: the server's requests a second, and the engine's own rows a second."""
+    """Many connections, distinct reviews: the server's requests per second, and rows per second of the engine alone."""
     wrk.require()
     model, reviews, seconds = subject(), texts(REVIEWS), options.seconds or 20
     path = bodies(reviews)
@@ -46,8 +46,8 @@ def served(options: Options) -> dict[str, object]:
             settle = partial(server.post, FIRST)
             figures = wrk.warm_load(server.url, seconds, options.connections, settle=settle, bodies=path, fresh=WARMING)
         with bare(model.bundle) as engine:
-            engine.ask(do="stream", texts=reviews[:WARMING], seconds=wrk.WARM_S)
-            alone = engine.ask(do="stream", texts=reviews[WARMING:], seconds=seconds)
+            engine.call(do="stream", texts=reviews[:WARMING], seconds=wrk.WARM_S)
+            alone = engine.call(do="stream", texts=reviews[WARMING:], seconds=seconds)
         rows_per_s = round(alone["rows"] / alone["seconds"], 2)
         rounds.append({**figures, "engine_rows_per_s": rows_per_s, "ratio": round(figures["rps"] / rows_per_s, 3)})
         print(f"  {rounds[-1]}", flush=True)
@@ -58,7 +58,7 @@ def _lone_round(server: Server, engine: Child, part: Sequence[str]) -> dict[str,
     connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
     over_http = _timed(lambda text: _post(connection, text), part)[WARM:]
     connection.close()
-    alone = engine.ask(do="lone", texts=part)
+    alone = engine.call(do="lone", texts=part)
     http, own = statistics.median(over_http), statistics.median(alone["seconds"][WARM:])
     return {
         "http_ms": round(http * 1e3, 3),
@@ -71,18 +71,18 @@ def _lone_round(server: Server, engine: Child, part: Sequence[str]) -> dict[str,
 def _timed(do: Callable[[str], None], some: Sequence[str]) -> list[float]:
     seconds = []
     for one in some:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         do(one)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     return seconds
 
 
 def _post(connection: HTTPConnection, text: str) -> None:
     connection.request("POST", "/invocations", body(text), {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    said = answer.read()
-    if answer.status != 200:
-        raise SystemExit(f"the server answered {answer.status}: {said[:300]!r}")
+    response = connection.getresponse()
+    content = response.read()
+    if response.status != 200:
+        raise SystemExit(f"the server returned status {response.status}: {content[:300]!r}")
 
 
 def _with_medians(rounds: list[dict[str, float]]) -> dict[str, object]:

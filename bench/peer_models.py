@@ -1,4 +1,4 @@
-"""The demo's trained classifier in the forms that the peers take: a Hugging Face folder, two pyfuncs, a repository."""
+"""The demo's trained classifier in the formats of the peers: a Hugging Face folder, two pyfuncs, a repository."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ CHECKOUT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Models:
-    """Where they lie."""
+    """The folder that contains the models."""
 
     folder: Path
 
     @property
     def classifier(self) -> Path:
-        """Weights, configuration and tokenizer together."""
+        """A folder with weights, configuration and tokenizer."""
         return self.folder / "classifier"
 
     def pyfunc(self, name: str) -> Path:
-        """`rows` or `batched`, with the classifier inside."""
+        """The pyfunc `rows` or `batched`, which contains the classifier."""
         return self.folder / "pyfunc" / name
 
     def mlserver(self) -> Path:
-        """A repository with the batched pyfunc as `reviews`, to be run in the server's own process.
+        """A repository with the batched pyfunc as `reviews`, which runs in the server's own process.
 
-        Its pool of processes does not start on today's uvloop. Written anew each time, as it names an absolute path.
+        MLServer's process pool does not start with current uvloop. Written each time, since it has an absolute path.
         """
         folder = self.folder / "mlserver"
         folder.mkdir(exist_ok=True)
@@ -51,24 +51,24 @@ class Models:
         return folder
 
 
-def made(subject: Subject, python: Path) -> Models:
-    """The models of this bundle, made at the first call; python: of an environment with MLflow and the steps' needs."""
+def export_models(subject: Subject, python: Path) -> Models:
+    """The bundle's models, exported at the first call; python: interpreter with MLflow and the steps' dependencies."""
     bundle = likewise.open_bundle(subject.bundle)
     models = Models(FOLDER / "peers" / bundle.digest.partition(":")[2][:12])
     if not models.folder.exists():
         (uri,) = classifiers(bundle.manifest.pipeline)
-        beside = models.folder.with_suffix(".new")
-        shutil.rmtree(beside, ignore_errors=True)
-        _gather(bundle.resolve(uri), beside / "classifier")
-        argv = [str(python), "-m", "bench.peers.mlflow_save", str(beside / "classifier"), str(beside / "pyfunc")]
+        staging = models.folder.with_suffix(".new")
+        shutil.rmtree(staging, ignore_errors=True)
+        _gather(bundle.resolve(uri), staging / "classifier")
+        argv = [str(python), "-m", "bench.peers.mlflow_save", str(staging / "classifier"), str(staging / "pyfunc")]
         environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "HF_HUB_OFFLINE": "1"}
         subprocess.run(argv, check=True, env=environment, cwd=FOLDER, stdout=subprocess.DEVNULL)
-        beside.rename(models.folder)
+        staging.rename(models.folder)
     return models
 
 
 def _gather(reference: Path, folder: Path) -> None:
-    """A Hugging Face folder: MLflow keeps weights and tokenizer apart."""
+    """Copy weights and tokenizer, which MLflow stores separately, into one Hugging Face folder."""
     checkpoint = find_checkpoint(reference)
     for part in (checkpoint.weights, checkpoint.tokenizer.parent):
         shutil.copytree(part, folder, dirs_exist_ok=True)

@@ -1,4 +1,4 @@
--- wrk: posts the lines of the file BODIES in turn, from line START + 1; without a file, texts numbered from START + 1.
+-- wrk script: posts the lines of the file BODIES in turn, from line START + 1; without it, texts numbered from START + 1.
 local bodies, n = {}, tonumber(os.getenv("START") or "0")
 local file = os.getenv("BODIES")
 if file and file ~= "" then
@@ -13,7 +13,7 @@ function request()
 end
 function done(summary, latency)
   local bad = summary.errors
-  -- Requests a second are answered ones: a refusal is no answer.
+  -- Only successful responses count in requests per second.
   io.write(string.format('{"rps": %.2f, "p50_ms": %.1f, "p99_ms": %.1f, "requests": %d, "failed": %d}\n',
     (summary.requests - bad.status) / (summary.duration / 1e6), latency:percentile(50) / 1e3,
     latency:percentile(99) / 1e3, summary.requests, bad.status + bad.timeout + bad.connect + bad.read + bad.write))

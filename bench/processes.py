@@ -1,4 +1,4 @@
-"""Memory of processes, as Linux tells of it in /proc."""
+"""Memory of processes, read from Linux's /proc."""
 
 from __future__ import annotations
 
@@ -9,81 +9,81 @@ from pathlib import Path
 
 PROC = Path("/proc")
 EVERY_S = 0.5
-WORKER = "pyspark.daemon"  # in the command line of a Python worker of Spark
+WORKER = "pyspark.daemon"  # part of the command line of Spark's Python workers
 
 
 class Peak:
-    """The largest memory that was seen. mb: in MB (10^6 bytes), 0 before the first look."""
+    """The largest memory observed. mb: in MB (10^6 bytes), 0 before the first sample."""
 
     def __init__(self) -> None:
         self.mb = 0.0
 
-    def see(self, mb: float) -> None:
-        """One look."""
+    def update(self, mb: float) -> None:
+        """Add a sample."""
         self.mb = max(self.mb, mb)
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process, shared pages included, in MB; OSError where it has ended."""
+    """Resident memory of a process including shared pages, in MB; raises OSError if it has exited."""
     return _kb(PROC / str(pid) / "status", "VmRSS:") * 1024 / 1e6
 
 
 def proportional_mb(pid: int) -> float:
-    """The same with every shared page divided by the processes that share it (PSS), in MB."""
+    """Memory in which each shared page is divided by the number of processes that share it (PSS), in MB."""
     return _kb(PROC / str(pid) / "smaps_rollup", "Pss:") * 1024 / 1e6
 
 
 def family(pid: int) -> list[int]:
-    """The process, those of its group, and all that descend from any of them."""
+    """The process, the processes in its group, and all their descendants."""
     parents = dict(_parents())
-    found = {pid, *(one for one, (_, group) in parents.items() if group == pid)}
-    while grown := {one for one, (parent, _) in parents.items() if parent in found} - found:
-        found |= grown
-    return sorted(found)
+    members = {pid, *(one for one, (_, group) in parents.items() if group == pid)}
+    while grown := {one for one, (parent, _) in parents.items() if parent in members} - members:
+        members |= grown
+    return sorted(members)
 
 
 @contextmanager
 def peak_of(pid: int) -> Iterator[Peak]:
-    """Looks twice a second at the resident memory of the process's family, summed: shared pages count in each."""
-    with _watched(lambda: sum(map(_resident_or_none, family(pid)))) as peak:
+    """Sample the total resident memory of the process's family twice a second; shared pages count in each."""
+    with _sampled(lambda: sum(map(_resident_or_none, family(pid)))) as peak:
         yield peak
 
 
 @contextmanager
 def largest_of(pid: int, word: str) -> Iterator[Peak]:
-    """Looks twice a second for the process of the family with the highest peak so far; word: in its command line."""
-    with _watched(lambda: largest(pid, word)) as peak:
+    """Sample twice a second the highest peak among processes of the family with `word` in their command line."""
+    with _sampled(lambda: largest(pid, word)) as peak:
         yield peak
 
 
 def largest(pid: int, word: str) -> float:
-    """The highest peak until now (VmHWM) of any process of the family with `word` in its command line, in MB."""
+    """The highest peak so far (VmHWM) of any process of the family with `word` in its command line, in MB."""
     return max((_peak_or_none(one) for one in family(pid) if _has(one, word)), default=0.0)
 
 
 @contextmanager
-def _watched(look: Callable[[], float]) -> Iterator[Peak]:
-    peak, ended = Peak(), threading.Event()
+def _sampled(sample: Callable[[], float]) -> Iterator[Peak]:
+    peak, stopped = Peak(), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(EVERY_S):
-            peak.see(look())
+        while not stopped.wait(EVERY_S):
+            peak.update(sample())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield peak
     finally:
-        ended.set()
+        stopped.set()
         thread.join()
 
 
 def _parents() -> Iterator[tuple[int, tuple[int, int]]]:
-    """Of every process: its parent and its group. Source: proc(5), /proc/PID/stat, fields 4 and 5."""
+    """The parent and the group of every process. Source: proc(5), /proc/PID/stat, fields 4 and 5."""
     for path in PROC.glob("[0-9]*/stat"):
         try:
             after_name = path.read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has exited
             continue
         yield int(path.parent.name), (int(after_name[1]), int(after_name[2]))
 
@@ -96,7 +96,7 @@ def _has(pid: int, word: str) -> bool:
 
 
 def _peak_or_none(pid: int) -> float:
-    """VmHWM: what it held at most until now, in MB."""
+    """The process's peak resident memory (VmHWM) in MB, or 0."""
     try:
         return _kb(PROC / str(pid) / "status", "VmHWM:") * 1024 / 1e6
     except (OSError, IndexError):
@@ -106,7 +106,7 @@ def _peak_or_none(pid: int) -> float:
 def _resident_or_none(pid: int) -> float:
     try:
         return resident_mb(pid)
-    except (OSError, IndexError):  # it has ended meanwhile, or is a zombie with no memory
+    except (OSError, IndexError):  # the process has exited, or is a zombie without memory
         return 0.0
 
 

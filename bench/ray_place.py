@@ -1,6 +1,6 @@
-"""Ray Serve on this machine until it is stopped: `python -m bench.ray_place PORT BUNDLE`, or `… PORT echo`.
+"""Runs Ray Serve on this machine until it is stopped: `python -m bench.ray_place PORT BUNDLE`, or `… PORT echo`.
 
-With RAY_SERVE_ENABLE_HA_PROXY=1 in the environment its ingress is HAProxy.
+With RAY_SERVE_ENABLE_HA_PROXY=1 in the environment, its ingress is HAProxy.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from likewise.core.extras import need
 
 NAME = "bench"
-CPUS = 2  # of the replica, and as many threads: what `likewise serve` takes on two cores
+CPUS = 2  # CPUs and threads of the replica, as many as `likewise serve` uses on two cores
 
 
 def start(port: int) -> Any:
-    """A cluster of one node with Serve on 127.0.0.1; `ray.serve`."""
+    """Start a cluster of one node with Serve on 127.0.0.1; returns the module `ray.serve`."""
     ray, serve = need("ray", extra="ray"), need("ray.serve", extra="ray")
     ray.init(address="local", num_cpus=CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
@@ -27,18 +27,18 @@ def start(port: int) -> Any:
 
 
 def echo(serve: Any) -> None:
-    """Plain Ray Serve: what came in goes out."""
+    """Deploy a plain Ray Serve application that returns its input."""
 
     class Echo:
         async def __call__(self, request: Any) -> Any:
             return await request.json()
 
-    made = serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": CPUS})(Echo)
-    serve.run(made.bind(), name=NAME, route_prefix=f"/{NAME}")
+    deployment = serve.deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": CPUS})(Echo)
+    serve.run(deployment.bind(), name=NAME, route_prefix=f"/{NAME}")
 
 
 def ours(bundle: str) -> None:
-    """As a user deploys it; what is noted of it stays in a folder of this run's own."""
+    """Deploy as a user does, with receipts in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIKEWISE_DATA_HOME"] = folder
         from likewise.deployments import deploy

@@ -1,4 +1,4 @@
-"""Ray Serve with our replica by either ingress, our own server, a port of the old plugin, and plain Ray Serve."""
+"""Ray Serve with Likewise's replica (both ingresses), Likewise's server, a port of the old plugin, plain Ray Serve."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from bench.contenders import OURS, PEERS, QUIET
 from bench.environments import versions
 from bench.model import bodies, subject, texts, upper
 from bench.options import Options
-from bench.peer_models import made
+from bench.peer_models import export_models
 from bench.ray_place import NAME
-from bench.servers import NoAnswer, Server, likewise_serve, running
+from bench.servers import NoResponse, Server, likewise_serve, running
 from bench.serving import FIRST, NUMBERED, REVIEWS, WARMING
 
 PROXY, HAPROXY = "Ray's proxy", "HAProxy"
@@ -33,12 +33,12 @@ HAPROXY_FILES = {
     "SERVER_STATE_BASE": "",
     "SERVER_STATE_FILE": "state",
 }
-"""Variables RAY_SERVE_HAPROXY_…, and their places in a run's own folder: without them they are the machine's."""
+"""Variables RAY_SERVE_HAPROXY_… and their values below a run's temporary folder; the defaults are global paths."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """argv: what starts it, with PORT for the port; path: where it is asked; python: whose programs it finds."""
+class Setup:
+    """A server. argv: command, with PORT for the port; path: of predictions; python: interpreter of its environment."""
 
     title: str
     argv: tuple[str, ...]
@@ -47,12 +47,12 @@ class Place:
 
 
 def ray(options: Options) -> dict[str, object]:
-    """Medians of the pipeline's requests a second, and of a trivial model's, alone and under load; what floors say."""
+    """Medians with the pipeline and with a trivial model, alone and under load; ratios and floors."""
     wrk.require()
     model, small, reviews = subject(), upper(), bodies(texts(REVIEWS))
-    pipeline = [Place(OURS, tuple(likewise_serve(model.bundle))), *_ours(model.bundle), _port()]
+    pipeline = [Setup(OURS, tuple(likewise_serve(model.bundle))), *_ours(model.bundle), _port()]
     trivial = [
-        Place(OURS, tuple(likewise_serve(small.bundle, "--trust"))),
+        Setup(OURS, tuple(likewise_serve(small.bundle, "--trust"))),
         *_ours(small.bundle),
         *_behind("echo", ECHO),
     ]
@@ -60,10 +60,10 @@ def ray(options: Options) -> dict[str, object]:
     small_ones: dict[str, list[wrk.Figures]] = {}
     errors: dict[str, str] = {}
     for _ in range(options.rounds or 3):
-        for place in pipeline:
-            _measure(place, partial(_load, options=options, reviews=reviews, fresh=WARMING), loaded, errors)
-        for place in trivial:
-            _measure(place, partial(_alone_and_loaded, options=options), small_ones, errors)
+        for setup in pipeline:
+            _measure(setup, partial(_load, options=options, reviews=reviews, fresh=WARMING), loaded, errors)
+        for setup in trivial:
+            _measure(setup, partial(_alone_and_loaded, options=options), small_ones, errors)
     medians = wrk.medians(loaded)
     return {
         "pipeline": medians,
@@ -76,42 +76,42 @@ def ray(options: Options) -> dict[str, object]:
     }
 
 
-def _ours(bundle: Path) -> list[Place]:
+def _ours(bundle: Path) -> list[Setup]:
     return _behind(str(bundle), "our replica")
 
 
-def _behind(what: str, title: str) -> list[Place]:
-    """The same deployment behind either ingress."""
+def _behind(what: str, title: str) -> list[Setup]:
+    """The same deployment behind Ray's proxy and behind HAProxy."""
     argv = (sys.executable, "-m", "bench.ray_place", "PORT", what)
     path = f"/{NAME}" if what == "echo" else f"/{NAME}/invocations"
     return [
-        Place(f"{title}, {PROXY}", (*QUIET, *argv), path),
-        Place(f"{title}, {HAPROXY}", (*QUIET, "RAY_SERVE_ENABLE_HA_PROXY=1", *argv), path),
+        Setup(f"{title}, {PROXY}", (*QUIET, *argv), path),
+        Setup(f"{title}, {HAPROXY}", (*QUIET, "RAY_SERVE_ENABLE_HA_PROXY=1", *argv), path),
     ]
 
 
-def _port() -> Place:
+def _port() -> Setup:
     peer = PEERS["ray"]
     python = peer.python()
-    argv = peer.command(python.parent, made(subject(), python))
-    return Place(PORT_OF_OLD, (*QUIET, *argv), peer.dialect.path, str(python))
+    argv = peer.command(python.parent, export_models(subject(), python))
+    return Setup(PORT_OF_OLD, (*QUIET, *argv), peer.dialect.path, str(python))
 
 
 @contextmanager
-def _asked(place: Place) -> Iterator[Server]:
-    """Running, with a folder of its own for what Ray leaves behind; its name is short, as sockets' paths must be."""
+def _running(setup: Setup) -> Iterator[Server]:
+    """Run a server with a temporary folder for Ray's files; its path is short because paths of sockets are limited."""
     with tempfile.TemporaryDirectory(prefix="lwb-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         files = [f"RAY_SERVE_HAPROXY_{name}={folder}/{file}" for name, file in HAPROXY_FILES.items()]
-        argv = ("env", f"RAY_TMPDIR={folder}", *files, *place.argv)
+        argv = ("env", f"RAY_TMPDIR={folder}", *files, *setup.argv)
         try:
-            with running(argv, FIRST, path=place.path, python=place.python) as server:
+            with running(argv, FIRST, path=setup.path, python=setup.python) as server:
                 yield server
         finally:
-            _end_those_of(folder)
+            _kill_leftovers(folder)
 
 
-def _end_those_of(folder: str) -> None:
-    """HAProxy outlives a cluster that is stopped at once, and keeps the ports that the next one needs."""
+def _kill_leftovers(folder: str) -> None:
+    """Kill HAProxy, which survives an immediate stop of its cluster and holds the ports that the next one needs."""
     for each in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if folder.encode() in each.read_bytes():
@@ -119,21 +119,21 @@ def _end_those_of(folder: str) -> None:
 
 
 def _measure(
-    place: Place,
+    setup: Setup,
     load: Callable[[Server], wrk.Figures],
     taken: dict[str, list[wrk.Figures]],
     errors: dict[str, str],
 ) -> None:
-    """One round of it; what does not answer is told, and the others go on."""
+    """Run one round; a server that does not respond is reported, and the others continue."""
     try:
-        with _asked(place) as server:
+        with _running(setup) as server:
             figures = load(server)
-    except (NoAnswer, OSError) as error:
-        errors[place.title] = str(error)
-        print(f"  {place.title}: {error}", flush=True)
+    except (NoResponse, OSError) as error:
+        errors[setup.title] = str(error)
+        print(f"  {setup.title}: {error}", flush=True)
         return
-    print(f"  {place.title}: {figures}", flush=True)
-    taken.setdefault(place.title, []).append(figures)
+    print(f"  {setup.title}: {figures}", flush=True)
+    taken.setdefault(setup.title, []).append(figures)
 
 
 def _load(server: Server, options: Options, reviews: Path | None, fresh: int) -> wrk.Figures:
@@ -143,7 +143,7 @@ def _load(server: Server, options: Options, reviews: Path | None, fresh: int) ->
 
 
 def _alone_and_loaded(server: Server, options: Options) -> wrk.Figures:
-    """Numbered texts under load, then from one caller: `lone_…`."""
+    """Numbered texts under load, then from one client: `lone_…`."""
     under = _load(server, options, None, NUMBERED)
     server.post(FIRST)
     alone = wrk.load(server.url, options.seconds or 20, 1, None, 2 * NUMBERED)
@@ -151,15 +151,15 @@ def _alone_and_loaded(server: Server, options: Options) -> wrk.Figures:
 
 
 def _ratios(medians: Mapping[str, wrk.Figures]) -> dict[str, float]:
-    """Of requests a second, to hold against the floors; without those that did not answer."""
+    """Ratios of requests per second, to compare with the floors; without servers that did not respond."""
     by_proxy, by_haproxy = (f"our replica, {ingress}" for ingress in (PROXY, HAPROXY))
-    found = {
+    pairs = {
         "of_port": (by_proxy, PORT_OF_OLD),
         "of_own_by_proxy": (by_proxy, OURS),
         "of_own_by_haproxy": (by_haproxy, OURS),
     }
     return {
         name: round(medians[one]["rps"] / medians[other]["rps"], 3)
-        for name, (one, other) in found.items()
+        for name, (one, other) in pairs.items()
         if one in medians and other in medians
     }

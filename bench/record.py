@@ -1,4 +1,4 @@
-"""A result as a file: the figures with the machine, the command and the versions that gave them."""
+"""Writes results to files: the figures with the machine, the command and the versions of all software."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = ("likewise", "mlflow", "torch", "openvino", "pyspark", "uvicorn", "uv
 
 
 def surroundings() -> dict[str, object]:
-    """Taken before the measurement, for the load that it starts under."""
+    """Machine, command, versions and load; call it before the measurement, so that the load is the initial one."""
     return {
         "date": date.today().isoformat(),
         "command": " ".join(["python -m bench", *sys.argv[1:]]),
@@ -30,7 +30,7 @@ def surroundings() -> dict[str, object]:
 
 
 def save(name: str, before: Mapping[str, object], figures: Mapping[str, object]) -> Path:
-    """`results/NAME.json`, printed too."""
+    """Write `results/NAME.json` and print it."""
     text = json.dumps({**before, name: figures}, indent=2)
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
@@ -40,25 +40,25 @@ def save(name: str, before: Mapping[str, object], figures: Mapping[str, object])
 
 
 def _packages() -> dict[str, str]:
-    found = {}
+    installed = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def _wrk() -> str:
-    return _said("wrk", "-v").partition("[")[0].strip()
+    return _output("wrk", "-v").partition("[")[0].strip()
 
 
 def _commit() -> str:
-    changed = " with changes" if _said("git", "status", "--porcelain", "src") else ""
-    return _said("git", "rev-parse", "--short", "HEAD").strip() + changed
+    changed = " with changes" if _output("git", "status", "--porcelain", "src") else ""
+    return _output("git", "rev-parse", "--short", "HEAD").strip() + changed
 
 
-def _said(*argv: str) -> str:
+def _output(*argv: str) -> str:
     try:
         return subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parent.parent).stdout
     except FileNotFoundError:

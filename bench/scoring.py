@@ -1,4 +1,4 @@
-"""Batch jobs of a size: rows a second beside the bare engine's, and memory from the first row to the last."""
+"""Large batch jobs: rows per second compared with the bare engine, and memory over time."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from likewise.demo.data import reviews
 ROWS = 25_000
 BARE_ROWS = 1024
 EVERY_S = 5.0
-POINTS = 20  # of the memory curve
+POINTS = 20  # points of the memory curve
 MEMORY_ROWS = 100_000
-WORDS = 40  # of a piece of a review: so many rows in a tenth of the time
+WORDS = 40  # words of a piece of a review, so that many rows take a tenth of the time
 
 
 def scoring(options: Options) -> dict[str, object]:
-    """`likewise score` over a CSV of reviews; the bare engine before and after it, tokenization included in both."""
+    """`likewise score` over a CSV of reviews, and the bare engine before and after it, both including tokenization."""
     model, source = subject(), texts_csv(options.rows or ROWS)
     with bare(model.bundle) as engine:
-        engine.ask(do="rate", texts=texts(64))
+        engine.call(do="rate", texts=texts(64))
         before = _rate(engine)
         report, curve = _scored(model.bundle, source, resident_mb)
         after = _rate(engine)
@@ -51,7 +51,7 @@ def scoring(options: Options) -> dict[str, object]:
 
 
 def spark_memory(options: Options) -> dict[str, object]:
-    """Memory of the largest Python worker over a job on Spark, from its start; rows are pieces of reviews."""
+    """Memory of the largest Python worker during a job on Spark; rows are pieces of reviews."""
     rows = options.rows or MEMORY_ROWS
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         source = Path(folder, "pieces.csv")
@@ -63,13 +63,13 @@ def spark_memory(options: Options) -> dict[str, object]:
 
 
 def _rate(engine: Child) -> float:
-    return float(engine.ask(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"])
+    return float(engine.call(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"])
 
 
 def _scored(
     bundle: Path, source: Path, memory: Callable[[int], float], *options: str
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
-    """The job's report, and (seconds, MB) while it ran."""
+    """The job's report, and its memory over time as pairs (seconds, MB)."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         argv = [
             sys.executable,
@@ -83,19 +83,19 @@ def _scored(
             "--json",
         ]
         environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         with subprocess.Popen([*argv, *options], stdout=subprocess.PIPE, text=True, env=environment) as process:
-            curve = list(_looks(process, memory, began))
-            said = process.stdout.read() if process.stdout else ""  # one line: no pipe fills up with it
-    curve.append((round(time.perf_counter() - began, 1), curve[-1][1]))
-    return dict(json.loads(said)), curve
+            curve = list(_memory_samples(process, memory, started_at))
+            output = process.stdout.read() if process.stdout else ""  # one line, which cannot fill the pipe
+    curve.append((round(time.perf_counter() - started_at, 1), curve[-1][1]))
+    return dict(json.loads(output)), curve
 
 
-def _looks(
-    process: subprocess.Popen[str], memory: Callable[[int], float], began: float
+def _memory_samples(
+    process: subprocess.Popen[str], memory: Callable[[int], float], started_at: float
 ) -> Iterator[tuple[float, float]]:
     while process.poll() is None:
-        yield round(time.perf_counter() - began, 1), round(memory(process.pid), 1)
+        yield round(time.perf_counter() - started_at, 1), round(memory(process.pid), 1)
         with suppress(subprocess.TimeoutExpired):
             process.wait(EVERY_S)
 
@@ -106,7 +106,7 @@ def _thinned(curve: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _pieces(count: int) -> Iterator[str]:
-    """Different pieces of the reviews, each of `WORDS` words or the rest of its review."""
+    """Distinct pieces of the reviews, each of `WORDS` words or the rest of its review."""
     seen: set[str] = set()
     for review in reviews("imdb"):
         words = review.text.split()

@@ -1,4 +1,4 @@
-"""Servers under measurement: started as a user starts them, in processes of their own."""
+"""Servers to be measured: started like a user starts them, each in its own process."""
 
 from __future__ import annotations
 
@@ -28,66 +28,69 @@ POLL_S = 0.02
 STOP_S = 60
 
 
-class NoAnswer(SystemExit):
-    """A server that ended, or did not answer in time: what it said, and how its log ends."""
+class NoResponse(SystemExit):
+    """A server exited or did not respond in time; the message has its error and the end of its log."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server's process, on a port of 127.0.0.1. began: of `time.perf_counter`; first_s: from then to its answer."""
+    """A server process on a port of 127.0.0.1.
+
+    started_at: start time by `time.perf_counter`; first_s: seconds from then to its first response.
+    """
 
     process: subprocess.Popen[bytes]
     port: int
     path: str
-    began: float
+    started_at: float
     first_s: float = float("nan")
 
     @property
     def url(self) -> str:
-        """Where models are asked."""
+        """The URL for predictions."""
         return f"http://127.0.0.1:{self.port}{self.path}"
 
     def post(self, body: bytes) -> bytes:
-        """The answer to one JSON body; OSError (HTTPError) where there is none, or none that is good."""
-        with self._answer(body) as answer:
-            return bytes(answer.read())
+        """Send a JSON body and return the response body; raises OSError (HTTPError for an error status)."""
+        with self._post(body) as response:
+            return bytes(response.read())
 
     def header(self, body: bytes, name: str) -> str:
-        """A header of the answer to one JSON body; empty where it has none."""
-        with self._answer(body) as answer:
-            return str(answer.headers.get(name, ""))
+        """Send a JSON body and return a header of the response, or an empty string."""
+        with self._post(body) as response:
+            return str(response.headers.get(name, ""))
 
     def rss_mb(self) -> float:
         """Resident memory of the server's own process, in MB (10^6 bytes)."""
         return resident_mb(self.process.pid)
 
     def children(self, named: str) -> list[int]:
-        """Ids of the server's own child processes, whichever thread began them, with `named` in their command line."""
+        """Ids of the server's child processes (of all its threads) whose command line contains `named`."""
         lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         listed = [pid for path in lists for pid in _words(path)]
         return [int(pid) for pid in listed if named in " ".join(_words(Path(f"/proc/{pid}/cmdline")))]
 
     def metric(self, name: str) -> float | None:
-        """The sum of a Prometheus metric over its labels; None where the server has no such metric."""
+        """The sum of a Prometheus metric over its labels; None if the server has no such metric."""
         try:
             lines = urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=30).read().decode().splitlines()
         except HTTPError:
             return None
-        found = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-        return sum(found) if found else None
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(values) if values else None
 
-    def _answer(self, body: bytes) -> HTTPResponse:
-        answer: HTTPResponse = urlopen(Request(self.url, body, {"Content-Type": "application/json"}), timeout=60)
-        return answer
+    def _post(self, body: bytes) -> HTTPResponse:
+        response: HTTPResponse = urlopen(Request(self.url, body, {"Content-Type": "application/json"}), timeout=60)
+        return response
 
 
 def likewise_serve(bundle: Path, *options: str) -> list[str]:
-    """What a user types, with PORT for the port."""
+    """The command of a user, with PORT for the port."""
     return [sys.executable, "-m", "likewise.cli", "serve", str(bundle), "-p", "PORT", *options]
 
 
 def mlflow_serve(uri: str) -> list[str]:
-    """The same, of MLflow's own server."""
+    """The same for MLflow's server."""
     return [*(sys.executable, "-m", "mlflow", "models", "serve"), *("-m", uri, "--env-manager", "local", "-p", "PORT")]
 
 
@@ -95,18 +98,18 @@ def mlflow_serve(uri: str) -> list[str]:
 def running(
     argv: Sequence[str], first: bytes, *, path: str = "/invocations", python: str = sys.executable
 ) -> Iterator[Server]:
-    """A server that has answered `first`, a JSON body sent to `path`; NoAnswer where it does not.
+    """Run a server and wait until it has responded to `first`, a JSON body sent to `path`; raises NoResponse.
 
-    python: the interpreter whose programs the server finds.
+    python: the interpreter whose folder comes first in PATH.
     """
     with started(argv, path=path, python=python) as server:
-        _await_answer(server, first)
-        yield replace(server, first_s=time.perf_counter() - server.began)
+        _wait_for_response(server, first)
+        yield replace(server, first_s=time.perf_counter() - server.started_at)
 
 
 @contextmanager
 def started(argv: Sequence[str], *, path: str = "/invocations", python: str = sys.executable) -> Iterator[Server]:
-    """A server that has just begun, with PORT in `argv` for its port; its whole process group is stopped at the end."""
+    """Start a server, with PORT in `argv` for its port; its whole process group is stopped at the end."""
     FOLDER.mkdir(exist_ok=True)
     port = _free_port()
     paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -116,16 +119,16 @@ def started(argv: Sequence[str], *, path: str = "/invocations", python: str = sy
         "PYTHONPATH": ":".join(paths),
     }
     words = [re.sub(r"\bPORT$", str(port), word) for word in argv]  # PORT, or NAME=PORT
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     with LOG.open("w") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=environment, cwd=FOLDER, start_new_session=True)
     try:
-        yield Server(process, port, path, began)
+        yield Server(process, port, path, started_at)
     finally:
         _stop(process)
 
 
-def _await_answer(server: Server, first: bytes) -> None:
+def _wait_for_response(server: Server, first: bytes) -> None:
     deadline = time.monotonic() + START_S
     while True:
         try:
@@ -133,12 +136,14 @@ def _await_answer(server: Server, first: bytes) -> None:
             return
         except OSError as error:
             if server.process.poll() is not None or time.monotonic() > deadline:
-                raise NoAnswer(f"the server does not answer ({_said(error)}); its log ends:\n{_tail()}") from error
+                raise NoResponse(
+                    f"the server does not respond ({_describe(error)}); its log ends:\n{_tail()}"
+                ) from error
             time.sleep(POLL_S)
 
 
-def _said(error: OSError) -> str:
-    """The error, and the last line of an HTTP error's body: of a traceback, the exception."""
+def _describe(error: OSError) -> str:
+    """The error and, for an HTTP error, the last line of its body, which is the exception if it is a traceback."""
     body = error.read().decode(errors="replace").splitlines() if isinstance(error, HTTPError) else []
     return f"{error}: {body[-1][:500]}" if body else str(error)
 
@@ -163,7 +168,7 @@ def _free_port() -> int:
 
 
 def _words(path: Path) -> list[str]:
-    """Of a file of /proc; none where its process has ended."""
+    """The words in a file of /proc; empty if its process has exited."""
     try:
         return path.read_bytes().replace(b"\0", b" ").decode(errors="replace").split()
     except OSError:
@@ -171,7 +176,7 @@ def _words(path: Path) -> list[str]:
 
 
 def complaints() -> list[str]:
-    """The exceptions that the latest server's log names last, its last lines where it names none."""
+    """The last exceptions in the latest server's log, or its last lines if it has no exceptions."""
     lines = LOG.read_text(errors="replace").splitlines()
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Stop)\b", line)]
     return list(dict.fromkeys(named))[-3:] or lines[-3:]

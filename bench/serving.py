@@ -1,4 +1,4 @@
-"""Requests a second and latency: `likewise serve` beside `mlflow models serve`, alternating, medians of the rounds."""
+"""Requests per second and latency of `likewise serve` and `mlflow models serve`, alternating, medians of the rounds."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from bench.options import Options
 from bench.servers import Server, likewise_serve, mlflow_serve, running
 
 FIRST = body("the first text, which no measurement sends")
-REVIEWS = 20_000  # more than a run asks for: every review stays different
-WARMING = 4_000  # of them, at most, warm the server
-NUMBERED = 1_000_000  # where the numbered texts of the measured stretch begin
+REVIEWS = 20_000  # more than a run needs, so that no review is repeated
+WARMING = 4_000  # at most this many of them are used in the warm-up
+NUMBERED = 1_000_000  # first number of the numbered texts in a measurement
 
 
 def serving(options: Options) -> dict[str, object]:
-    """The demo's pipeline, every review another."""
+    """The demo's pipeline on distinct reviews."""
     model = subject()
     compared = {"mlflow models serve": mlflow_serve(model.uri), "likewise serve": likewise_serve(model.bundle)}
     return _compare(compared, options, reviews=bodies(texts(REVIEWS)), fresh=WARMING)
 
 
 def trivial(options: Options) -> dict[str, object]:
-    """A model that does nothing but capitals, every text another: what the server itself costs."""
+    """A trivial model on distinct texts: the overhead of the server."""
     model = upper()
     ours = likewise_serve(model.bundle, "--trust")
     return _compare({"mlflow models serve": mlflow_serve(model.uri), "likewise serve": ours}, options, fresh=NUMBERED)
 
 
 def cached(options: Options) -> dict[str, object]:
-    """The demo's pipeline, a hundred reviews again and again, each answered once before the clock starts."""
+    """The demo's pipeline on a hundred repeated reviews, each scored once before the clock starts."""
     ours, some = likewise_serve(subject().bundle), texts(100)
 
     def fill(server: Server) -> None:

@@ -1,6 +1,6 @@
-"""Endurance: what the web service does when it is asked for more than it can, is left, is stopped, or is wounded.
+"""Endurance tests: the web service under overload, disconnects, stops and killed workers.
 
-The same of a deployment on Ray: replicas that are killed, versions that follow each other, and bad ones.
+Also a deployment on Ray with killed replicas, many updates and faulty versions.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
 
 
 def soak(options: Options) -> Iterator[Verdict]:
-    """One verdict a scenario, shown as it comes; all of them, or the one that is named."""
+    """Run all scenarios or the named one; prints and yields one verdict each."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection a waiting request, on both sides
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each pending request needs a connection on both sides
     for name in [options.scenario] if options.scenario else SCENARIOS:
         print(f"{name} …", flush=True)
         verdict = SCENARIOS[name](options)

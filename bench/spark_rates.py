@@ -1,4 +1,4 @@
-"""Rows a second on Spark: our UDF and our runner beside MLflow's `spark_udf`, and the engine alone."""
+"""Rows per second on Spark: Likewise's UDF and runner, MLflow's `spark_udf`, and the engine alone."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.contenders import QUIET, REQUIREMENTS
 from bench.environments import python_of, versions
 from bench.model import FOLDER, Subject, subject, texts, texts_csv
 from bench.options import Options
-from bench.peer_models import made
+from bench.peer_models import export_models
 from bench.processes import WORKER, Peak, largest_of
 from bench.servers import CHECKOUT
 from likewise.core.cores import usable_threads
 
 ROWS = 2400
 BARE_ROWS = 1024
-LONGER = 4  # times the rows for our runner: what it needs to start is inside its own figure
+LONGER = 4  # factor for the runner's rows, since its figure includes its start
 OURS = "likewise.spark.udf"
 RUNNER = "likewise score --runner spark"
 BARE = "the bare engine"
@@ -34,17 +34,17 @@ PEERS = {"mlflow.pyfunc.spark_udf, row by row": "rows", "mlflow.pyfunc.spark_udf
 
 
 def spark(options: Options) -> dict[str, object]:
-    """Medians by tool, alternating, on one machine with a task a core; how many labels are ours.
+    """Medians by tool, alternating, with one task per core; number of labels equal to Likewise's.
 
-    Starting is apart: a session, its workers and their models come before the clock.
+    The clock starts after the session, its workers and their models are ready.
     """
     model, rows = subject(), options.rows or ROWS
     wanted = (REQUIREMENTS / "requirements-spark.txt").read_text(encoding="utf-8")
     python = python_of("spark", wanted, ["-r", str(REQUIREMENTS / "requirements-spark.txt")])
-    pyfuncs, source = made(model, python), texts_csv(rows)
+    pyfuncs, source = export_models(model, python), texts_csv(rows)
     taken: dict[str, list[dict[str, Any]]] = {}
     with bare(model.bundle) as engine:
-        engine.ask(do="rate", texts=texts(64))
+        engine.call(do="rate", texts=texts(64))
         for _ in range(options.rounds or 3):
             _note(taken, BARE, _rate(engine))
             _note(taken, OURS, _job(sys.executable, "likewise", model.bundle, source))
@@ -73,40 +73,40 @@ def _note(taken: dict[str, list[dict[str, Any]]], title: str, figures: dict[str,
 
 
 def _rate(engine: Child) -> dict[str, Any]:
-    """Tokenization included and overlapping, as a job has it."""
-    return {"rows_per_s": engine.ask(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"]}
+    """Rows per second including concurrent tokenization, as in a job."""
+    return {"rows_per_s": engine.call(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"]}
 
 
 def _job(python: str, tool: str, model: Path, source: Path) -> dict[str, Any]:
     argv = [python, "-m", "bench.peers.spark_job", tool, str(model), str(source), str(usable_threads())]
-    said, worker = _watched(argv)
-    return {**json.loads(said.splitlines()[-1]), "worker_mb": worker.mb}
+    output, worker = _run(argv)
+    return {**json.loads(output.splitlines()[-1]), "worker_mb": worker.mb}
 
 
 def _runner(model: Subject, source: Path) -> dict[str, Any]:
-    """Rows a second by the job's own report, its workers' and engines' start in it, and of the whole command."""
+    """Rows per second by the job's report, including the start of workers and engines, and of the whole command."""
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         argv = [sys.executable, "-m", "likewise.cli", "score", str(model.bundle), str(source), "-o", f"{folder}/out"]
-        began = time.perf_counter()
-        said, worker = _watched([*argv, "--runner", "spark", "--master", f"local[{usable_threads()}]", "--json"])
-        seconds, report = time.perf_counter() - began, json.loads(said)
+        started_at = time.perf_counter()
+        output, worker = _run([*argv, "--runner", "spark", "--master", f"local[{usable_threads()}]", "--json"])
+        seconds, report = time.perf_counter() - started_at, json.loads(output)
     rows = report["rows_ok"]
     figures = {"rows_per_s": rows / report["seconds"], "whole_command_rows_per_s": rows / seconds}
     return {**{name: round(value, 2) for name, value in figures.items()}, "worker_mb": worker.mb}
 
 
-def _watched(argv: Sequence[str]) -> tuple[str, Peak]:
-    """What the command prints, and the largest resident memory of any one of its Python workers."""
+def _run(argv: Sequence[str]) -> tuple[str, Peak]:
+    """Run a command; returns its output and the largest peak memory of any of its Python workers."""
     environment = {**os.environ, **_pairs(QUIET), "PYTHONPATH": str(CHECKOUT)}
     environment |= {"PYSPARK_PYTHON": argv[0], "PYSPARK_DRIVER_PYTHON": argv[0]}
     with (
         subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, cwd=FOLDER) as process,
         largest_of(process.pid, WORKER) as worker,
     ):
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{' '.join(argv)} ended with {process.returncode}")
-    return said, worker
+        raise SystemExit(f"{' '.join(argv)} exited with code {process.returncode}")
+    return output, worker
 
 
 def _pairs(settings: Sequence[str]) -> Mapping[str, str]:

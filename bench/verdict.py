@@ -1,4 +1,4 @@
-"""What a scenario found, and whether that is good enough: a missed threshold is shown, never hidden."""
+"""Results of scenarios compared with thresholds; missed thresholds are shown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPARED = {"at most": operator.le, "at least": operator.ge}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One threshold. found: NaN where it could not be measured, which misses."""
+    """One threshold. found: the measured value; NaN if it could not be measured, which counts as missed."""
 
     what: str
     found: float
@@ -28,13 +28,13 @@ class Check:
 
     @property
     def met(self) -> bool:
-        """Whether it holds."""
+        """Whether the threshold is met."""
         return bool(COMPARED[self.bound](self.found, self.limit))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A scenario's figures, and its thresholds."""
+    """A scenario's figures and thresholds."""
 
     name: str
     figures: Mapping[str, object]
@@ -42,17 +42,17 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether all of its thresholds hold."""
+        """Whether all thresholds are met."""
         return all(check.met for check in self.checks)
 
     def as_dict(self) -> dict[str, object]:
-        """For the result's file; what could not be measured is null."""
+        """The JSON document for the result's file; values that could not be measured are null."""
         checks = [{**asdict(check), "found": _known(check.found), "met": check.met} for check in self.checks]
         return {**self.figures, "checks": checks, "met": self.met}
 
     def show(self) -> None:
-        """A small table."""
-        table = Table("", "found", "wanted", "", title=self.name)
+        """Print the figures and thresholds as a table."""
+        table = Table("", "measured", "threshold", "", title=self.name)
         for name, value in self.figures.items():
             table.add_row(name, _text(value), "", "")
         table.add_section()
@@ -64,37 +64,37 @@ class Verdict:
 
 
 def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest value that `share` of them do not exceed; NaN for none."""
+    """The smallest value that a fraction `share` of the values do not exceed; NaN if there are none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def worst(values: Iterable[float]) -> float:
-    """The largest; NaN for none, and where one of them is NaN: `max` would pass over it."""
-    found = list(values)
-    return max(found) if found and not any(map(math.isnan, found)) else math.nan
+    """The largest value; NaN if there are none or one is NaN, which `max` would ignore."""
+    all_values = list(values)
+    return max(all_values) if all_values and not any(map(math.isnan, all_values)) else math.nan
 
 
 def waits(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """p50, p99 and max of the waits, in milliseconds."""
+    """p50, p99 and max of the latencies, in milliseconds."""
     seconds = [one.wait for one in outcomes]
     named = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
     return {name: round(quantile(seconds, share) * 1e3, 1) for name, share in named.items()}
 
 
 def statuses(outcomes: Iterable[Outcome]) -> dict[str, int]:
-    """How many of each status, or of what became of those without one."""
+    """Number of requests by status, or by outcome for those without a status."""
     counted = Counter(str(one.status) if one.fate == "answered" else one.fate for one in outcomes)
     return dict(sorted(counted.items()))
 
 
 def good(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    """Those that were answered with 200."""
+    """The outcomes with status 200."""
     return [one for one in outcomes if one.status == 200]
 
 
 def lag_ms(outcomes: Iterable[Outcome]) -> float:
-    """p99 of how late the generator itself sent, connecting included: far above a few ms it is what was measured."""
+    """p99 of the generator's own delay, including connecting; far above a few ms the figures are not of the server."""
     return round(quantile((one.sent - one.due for one in outcomes if one.sent), 0.99) * 1e3, 2)
 
 

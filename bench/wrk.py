@@ -1,4 +1,4 @@
-"""wrk (Debian package `wrk`), for servers that it can saturate with plain requests."""
+"""Generates load with wrk (Debian package `wrk`), for servers that plain requests can saturate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARM_S = 5
 
 
 def require() -> None:
-    """SystemExit where wrk is not installed."""
+    """Raise SystemExit if wrk is not installed."""
     if shutil.which("wrk") is None:
         raise SystemExit("this benchmark needs wrk: apt-get install wrk")
 
@@ -31,11 +31,11 @@ def warm_load(
     bodies: Path | None = None,
     fresh: int = 0,
 ) -> Figures:
-    """Figures of `seconds` after a few that warm the server.
+    """Figures of a measurement of `seconds` after a warm-up.
 
-    settle: asks something in between, which is answered when what the warming's callers left behind is done.
-    bodies: a file of request bodies, one a line, taken in turn; None: numbered texts, every one different.
-    fresh: where in them the measured stretch begins, so that what warmed the server is not asked again.
+    settle: sends a request in between, which is served when the requests left over from the warm-up are done.
+    bodies: a file with one request body per line, used in turn; None: distinct numbered texts.
+    fresh: offset in them at which the measurement starts, so that it does not repeat the warm-up's texts.
     """
     load(url, WARM_S, connections, bodies, 0)
     settle()
@@ -43,13 +43,13 @@ def warm_load(
 
 
 def medians(runs: Mapping[str, Sequence[Figures]]) -> dict[str, Figures]:
-    """By name, the median of every figure over its runs."""
+    """By name, the median of each figure over the runs."""
     return {name: {key: statistics.median(run[key] for run in some) for key in some[0]} for name, some in runs.items()}
 
 
 def load(url: str, seconds: float, connections: int, bodies: Path | None, start: int) -> Figures:
-    """Figures of one stretch; its first request is the body, or the number, after the first `start`."""
+    """Figures of one measurement; its first request is the body or number after the first `start`."""
     argv = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "60s", "-s", str(SCRIPT), url]
     environment = {**os.environ, "BODIES": str(bodies or ""), "START": str(start)}
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, env=environment)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    completed = subprocess.run(argv, check=True, capture_output=True, text=True, env=environment)
+    return dict(json.loads(completed.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures and hooks shared by all tests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tests.support.scheduling import ends_group, fail_where_all_must_run, group_
 from tests.support.sentiment_store import Store, make_store
 from tests.support.shared import once_a_run
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads of two files would spin against each other
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub: a model that is missing is not retried
-settings.register_profile("house", deadline=None)  # files run side by side: no test times anything
-settings.load_profile("house")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads in two workers would busy-wait against each other
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # set before the hub is imported: missing models fail without retries
+settings.register_profile("likewise", deadline=None)  # workers run in parallel, so durations are meaningless
+settings.load_profile("likewise")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -31,12 +31,12 @@ GROUP = pytest.StashKey[ExitStack]()
 
 @pytest.fixture(scope="session")
 def while_group_runs(pytestconfig: pytest.Config) -> Iterator[ExitStack]:
-    """Where a cluster or a daemon is entered, so that it does not run on, and take CPU time, beside other groups."""
+    """An exit stack for a cluster or a daemon; closed at the end of the group, so that it takes no CPU from others."""
     with pytestconfig.stash.setdefault(GROUP, ExitStack()) as stack:
         yield stack
 
 
-@pytest.hookimpl(trylast=True)  # after what the test itself has set up is torn down
+@pytest.hookimpl(trylast=True)  # after the test's own fixtures are torn down
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     if ends_group(item, nextitem) and (stack := item.config.stash.get(GROUP, None)) is not None:
         stack.close()
@@ -51,33 +51,33 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _mlflow_is_left_as_it_was() -> Iterator[None]:
-    """A file that leaves a store or an experiment chosen fails here, not a later one that finds the wrong store."""
+def _mlflow_settings_are_unchanged() -> Iterator[None]:
+    """A module that leaves MLflow's store or experiment changed fails itself, instead of a later module."""
     before = mlflow_settings()
     yield
     assert mlflow_settings() == before
 
 
 def mlflow_settings() -> tuple[dict[str, str], bool]:
-    """What MLflow reads from the environment, and whether anybody told it of a store."""
-    chosen = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    return chosen, mlflow.is_tracking_uri_set()
+    """MLflow's environment variables, and whether a tracking URI is set."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    return variables, mlflow.is_tracking_uri_set()
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The demo's models in an MLflow store, and their bundle, made once a run by `likewise demo`."""
-    folder, made = once_a_run(tmp_path_factory, "demo", make_store)
-    return Store(folder / "out", **made)
+    """The demo's models in an MLflow store and their bundle, created once per run by `likewise demo`."""
+    folder, created = once_a_run(tmp_path_factory, "demo", make_store)
+    return Store(folder / "out", **created)
 
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
+    """The mount point of a real file system of 1 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a file system needs root; the limit on file sizes is tested all the same")
+        pytest.skip("mounting a file system needs root; the limit on file sizes is tested elsewhere")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)

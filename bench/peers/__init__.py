@@ -1,4 +1,4 @@
-"""What people use today, each with the chapter's pipeline, each in an environment of its own (`requirements-*.txt`).
+"""Commonly used servers with the demo's pipeline, each in a dedicated environment (`requirements-*.txt`).
 
-Nothing here is ours: these modules are imported where Likewise is not installed.
+These modules do not import Likewise, since it is not installed in those environments (except for `spark_job`).
 """

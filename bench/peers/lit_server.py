@@ -1,4 +1,4 @@
-"""LitServe: `python -m bench.peers.lit_server CLASSIFIER PORT`, batches of at most 16 that wait at most 20 ms."""
+"""LitServe with batches of at most 16 that wait at most 20 ms: `python -m bench.peers.lit_server CLASSIFIER PORT`."""
 # mypy: disable-error-code="import-not-found, import-untyped, misc, untyped-decorator"
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from bench.peers.steps import Steps
 
 
 class Classifier(litserve.LitAPI):
-    """`{"text": TEXT}` in, `{"text": ANSWER}` out, on `/predict`."""
+    """Takes `{"text": TEXT}` and returns `{"text": RESPONSE}` on `/predict`."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002
-        """In the worker's process, once."""
+        """Load the classifier; called once in the worker process."""
         self._steps = Steps(sys.argv[1], "litserve")
 
     def decode_request(self, request: dict[str, str]) -> str:
-        """The text."""
+        """The text of a request."""
         return request["text"]
 
     def predict(self, texts: Any) -> Any:
-        """One forward pass a batch."""
-        return self._steps.answer(texts)
+        """One forward pass per batch."""
+        return self._steps.predict(texts)
 
     def encode_response(self, output: str) -> dict[str, str]:
-        """As JSON."""
+        """The JSON response."""
         return {"text": output}
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.peers.mlflow_save CLASSIFIER FOLDER`: both pyfunc models, as FOLDER/rows and FOLDER/batched."""
+"""`python -m bench.peers.mlflow_save CLASSIFIER FOLDER` saves both pyfuncs as FOLDER/rows and FOLDER/batched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow.types import ColSpec, Schema
 
 
 def main(classifier: str, folder: str) -> None:
-    """Saves them as files: no tracking store takes part."""
+    """Save both models as files, without a tracking server."""
     text = Schema([ColSpec("string", "text")])
     for name in ("rows", "batched"):
         mlflow.pyfunc.save_model(

@@ -1,6 +1,6 @@
-"""Ray Serve: `python -m bench.peers.ray_server MODEL PORT`; one replica, a pyfunc, no batching.
+"""Ray Serve with one replica, a pyfunc and no batching: `python -m bench.peers.ray_server MODEL PORT`.
 
-How the plugin mlflow-ray-serve 0.2 deployed models, carried over to today's Ray.
+A port of the deployment code of the plugin mlflow-ray-serve 0.2 to current Ray.
 """
 # mypy: disable-error-code="import-not-found, import-untyped, misc, untyped-decorator, attr-defined"
 
@@ -18,13 +18,13 @@ from starlette.requests import Request
 
 @serve.deployment(num_replicas=1, max_ongoing_requests=100)
 class Pyfunc:
-    """`{"dataframe_split": …}` in, a list of records out."""
+    """Takes `{"dataframe_split": …}` and returns a list of records."""
 
     def __init__(self, uri: str) -> None:
         self._model = mlflow.pyfunc.load_model(uri)
 
     async def __call__(self, request: Request) -> Any:
-        """One `predict` a request."""
+        """One `predict` per request."""
         frame = pd.DataFrame(**(await request.json())["dataframe_split"])
         return json.loads(self._model.predict(frame).to_json(orient="records"))
 

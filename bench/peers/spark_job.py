@@ -1,6 +1,6 @@
-"""`python -m bench.peers.spark_job mlflow|likewise MODEL CSV CORES`: a UDF over a file's column `text`, in one session.
+"""`python -m bench.peers.spark_job mlflow|likewise MODEL CSV CORES` applies a UDF to a file's column `text`.
 
-Prints one JSON object: seconds until the first rows were answered on every core, then rows a second without that.
+Prints one JSON object: seconds until every core has scored its first rows, and rows per second after that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-FIRST = 4  # rows a core that are answered before the clock starts: workers run, models are loaded
+FIRST = 4  # rows per core that are scored before the clock starts, so that workers run and models are loaded
 CONF = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "1", "spark.driver.memory": "2g"}
 
 
 def main(tool: str, model: str, csv: str, cores: int) -> None:
-    """As the book's batch job does it: rows from a file, one column more, Parquet out."""
-    began = time.perf_counter()
+    """Read rows from a file, add a column of predictions, and write Parquet."""
+    started_at = time.perf_counter()
     import pandas as pd
     from pyspark.sql import SparkSession
 
@@ -37,15 +37,15 @@ def main(tool: str, model: str, csv: str, cores: int) -> None:
             start = time.perf_counter()
             frame.withColumn("predictions", predict("text")).write.mode("overwrite").parquet(folder)
             seconds = time.perf_counter() - start
-            answers = spark.read.parquet(folder).orderBy("id").collect()
-        return seconds, [json.loads(row.predictions)["response"]["prediction_label"][0] for row in answers]
+            rows_out = spark.read.parquet(folder).orderBy("id").collect()
+        return seconds, [json.loads(row.predictions)["response"]["prediction_label"][0] for row in rows_out]
 
     score([(number, f"warm {number}") for number in range(FIRST * cores)])
-    first = time.perf_counter() - began
+    first = time.perf_counter() - started_at
     seconds, labels = score(list(enumerate(texts)))
     spark.stop()
-    told = {"seconds_to_first": round(first, 1), "rows_per_s": round(len(labels) / seconds, 2), "labels": labels}
-    print(json.dumps(told), flush=True)
+    result = {"seconds_to_first": round(first, 1), "rows_per_s": round(len(labels) / seconds, 2), "labels": labels}
+    print(json.dumps(result), flush=True)
 
 
 def _mlflow(spark: Any, model: str) -> Any:

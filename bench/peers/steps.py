@@ -1,4 +1,4 @@
-"""The chapter's four steps, as a user of transformers writes them: cache, language, classification, answer as JSON."""
+"""The demo's four steps implemented with transformers: cache, language detection, classification, JSON response."""
 # mypy: disable-error-code="import-not-found, import-untyped"
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_TOKENS = 256
-REMEMBERED = 100
+CACHE_SIZE = 100
 
 
 class Steps:
-    """A classifier with its tokenizer, a language detector, and the answers to the texts asked last."""
+    """A classifier with its tokenizer, a language detector, and a cache of recent responses."""
 
     def __init__(self, classifier: str, name: str) -> None:
-        """classifier: a Hugging Face folder; name: what the answers call the pipeline."""
+        """classifier: a Hugging Face folder; name: the pipeline's name in responses."""
         import py3langid
         from cachetools import LRUCache
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -23,15 +23,15 @@ class Steps:
         self._languages: Any = py3langid
         self._tokenizer: Any = AutoTokenizer.from_pretrained(classifier)
         self._model: Any = AutoModelForSequenceClassification.from_pretrained(classifier).eval()
-        self._answers: Any = LRUCache(REMEMBERED)
+        self._cache: Any = LRUCache(CACHE_SIZE)
         self._uris = {"finetuned_model_uri": classifier, "inference_pipeline_model_uri": name}
 
-    def answer(self, texts: Sequence[str]) -> list[str]:
-        """One answer a text, in order; what is not in the cache goes through the model in one forward pass."""
-        known = {text: self._answers[text] for text in texts if text in self._answers}
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """One response per text, in order; texts that are not cached are classified in one forward pass."""
+        known = {text: self._cache[text] for text in texts if text in self._cache}
         if missing := [text for text in dict.fromkeys(texts) if text not in known]:
             fresh = dict(zip(missing, map(self._respond, missing, self._labels(missing)), strict=True))
-            self._answers.update(fresh)
+            self._cache.update(fresh)
             known |= fresh
         return [known[text] for text in texts]
 
@@ -45,9 +45,9 @@ class Steps:
 
     def _respond(self, text: str, label: str) -> str:
         language, _ = self._languages.classify(text)
-        answer = {
+        response = {
             "response": {"prediction_label": [label]},
             "metadata": {"language_detected": language},
             "model_metadata": self._uris,
         }
-        return json.dumps(answer)
+        return json.dumps(response)

@@ -1,1 +1,1 @@
-"""The endurance scenarios of `bench.soak`, one subject a module."""
+"""The endurance scenarios of `bench.soak`, one module per subject."""

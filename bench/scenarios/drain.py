@@ -1,4 +1,4 @@
-"""SIGTERM under load, many times: whoever was let in is answered, and the process ends in time with 0."""
+"""SIGTERM under load, many times: every accepted request gets a response, and the process exits in time with code 0."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from math import nan
 
-from bench.engines import asks, sleeping
+from bench.engines import requests, sleeping
 from bench.generator import Outcome, go, opened
 from bench.options import Options
 from bench.scenarios.peak import peak
@@ -25,7 +25,7 @@ PEAK_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """One stop. seconds: from the signal to the exit; NaN where the process had to be killed."""
+    """One stop. seconds: from the signal to the exit; NaN if the process had to be killed."""
 
     outcomes: list[Outcome]
     code: int | None
@@ -33,9 +33,9 @@ class Stopped:
 
 
 def drain(options: Options) -> Verdict:
-    """Requests that were let in and failed, exit codes, and seconds to the exit."""
+    """Accepted requests that failed, exit codes, and seconds to the exit."""
     with sleeping(options.rows_per_s) as server:
-        most = peak(server, asks(), PEAK_S)
+        most = peak(server, requests(), PEAK_S)
     stops = [_stop(options.rows_per_s, LOAD * most) for _ in range(options.rounds or TIMES)]
     outcomes = [one for stop in stops for one in stop.outcomes]
     failed = [one for one in outcomes if one.fate != "refused" and one.status != 200]
@@ -50,8 +50,10 @@ def drain(options: Options) -> Verdict:
             "exit_s": [round(stop.seconds, 2) for stop in stops],
         },
         [
-            Check("let in and not answered", len(failed), "at most", 0),
-            Check("stops that did not refuse at the end", sum(not _refused(stop) for stop in stops), "at most", 0),
+            Check("accepted but failed", len(failed), "at most", 0),
+            Check(
+                "stops without refused connections at the end", sum(not _refused(stop) for stop in stops), "at most", 0
+            ),
             Check("exit codes other than 0", sum(stop.code != 0 for stop in stops), "at most", 0),
             Check("slowest exit, s", worst(stop.seconds for stop in stops), "at most", EXIT_S),
         ],
@@ -66,17 +68,17 @@ def _stop(rows_per_s: float, rate: float) -> Stopped:
 
 
 async def _load_and_stop(server: Server, rate: float) -> Stopped:
-    load = asyncio.create_task(opened(server.port, asks(), rate, BEFORE_S + AFTER_S, until_refused=True))
+    load = asyncio.create_task(opened(server.port, requests(), rate, BEFORE_S + AFTER_S, until_refused=True))
     await asyncio.sleep(BEFORE_S)
-    began = time.monotonic()
+    started_at = time.monotonic()
     server.process.terminate()
-    ended = await asyncio.to_thread(_ended, server, began)
-    return Stopped(await load, *ended)
+    exit_status = await asyncio.to_thread(_wait_for_exit, server, started_at)
+    return Stopped(await load, *exit_status)
 
 
-def _ended(server: Server, began: float) -> tuple[int | None, float]:
+def _wait_for_exit(server: Server, started_at: float) -> tuple[int | None, float]:
     try:
-        return server.process.wait(EXIT_S * 2), time.monotonic() - began
+        return server.process.wait(EXIT_S * 2), time.monotonic() - started_at
     except subprocess.TimeoutExpired:
         return None, nan
 

@@ -1,24 +1,24 @@
-"""Whose answer is it: every caller gets its own, and a bad row costs nobody but its sender."""
+"""Every client gets its own response, and a failing row affects only its own request."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
 
-from bench.engines import POISON, asks, is_own, sleeping
-from bench.generator import Ask, Outcome, closed, go
+from bench.engines import POISON, is_own, requests, sleeping
+from bench.generator import Outcome, Request, closed, go
 from bench.options import Options
 from bench.verdict import Check, Verdict, statuses, waits
 
 REQUESTS = 100_000
 POISONED = 20_000
 CONNECTIONS = 256
-ONE_IN = 100  # is poison
-SEVERAL_IN, ROWS = 8, 4  # one request in eight has four rows: order within an answer is looked at too
+ONE_IN = 100  # one request in so many fails
+SEVERAL_IN, ROWS = 8, 4  # one request in eight has four rows, to check the order within a response
 
 
 def swap(options: Options) -> Verdict:
-    """Many callers at once, each text with an identity: answers that were lost, or were another's."""
+    """Many concurrent clients, each text with a unique id: lost and swapped responses."""
     wanted = options.requests or REQUESTS
     with sleeping(0) as server:
         outcomes = go(closed(server.port, islice(_singles_and_several(), wanted), CONNECTIONS))
@@ -35,12 +35,12 @@ def swap(options: Options) -> Verdict:
 
 
 def poison(options: Options) -> Verdict:
-    """One row in a hundred makes the model raise: 422 for its sender, and the answer for everybody else."""
+    """The model raises for one row in a hundred: 422 for that request, and success for all others."""
     wanted = options.requests or POISONED
     with sleeping(0) as server:
         outcomes = go(closed(server.port, islice(_some_poison(), wanted), CONNECTIONS))
-    bad = [one for one in outcomes if one.ask.kind == POISON]
-    innocent = [one for one in outcomes if one.ask.kind != POISON]
+    bad = [one for one in outcomes if one.request.kind == POISON]
+    innocent = [one for one in outcomes if one.request.kind != POISON]
     return Verdict(
         "poison",
         {
@@ -50,22 +50,22 @@ def poison(options: Options) -> Verdict:
             "per_s": _rate(outcomes),
         },
         [
-            Check("poison rows sent", len(bad), "at least", wanted // ONE_IN),
-            Check("poison rows not answered 422", sum(one.status != 422 for one in bad), "at most", 0),
-            Check("innocent rows without their own answer", sum(not is_own(one) for one in innocent), "at most", 0),
+            Check("failing rows sent", len(bad), "at least", wanted // ONE_IN),
+            Check("failing rows without status 422", sum(one.status != 422 for one in bad), "at most", 0),
+            Check("other rows without their own response", sum(not is_own(one) for one in innocent), "at most", 0),
         ],
     )
 
 
-def _singles_and_several() -> Iterator[Ask]:
-    singles, several = asks("single"), asks("several", rows=ROWS)
+def _singles_and_several() -> Iterator[Request]:
+    singles, several = requests("single"), requests("several", rows=ROWS)
     while True:
         yield next(several)
         yield from islice(singles, SEVERAL_IN - 1)
 
 
-def _some_poison() -> Iterator[Ask]:
-    innocent, bad = asks("innocent"), asks(POISON)
+def _some_poison() -> Iterator[Request]:
+    innocent, bad = requests("innocent"), requests(POISON)
     while True:
         yield next(bad)
         yield from islice(innocent, ONE_IN - 1)

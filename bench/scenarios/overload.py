@@ -1,4 +1,4 @@
-"""Three times as much as the server can do: it must go on doing what it can, and refuse the rest at once."""
+"""Three times the server's capacity: it must keep its throughput and reject the rest immediately."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.engines import asks, sleeping
+from bench.engines import requests, sleeping
 from bench.generator import Outcome, go, opened
 from bench.options import Options
 from bench.scenarios.peak import peak
@@ -17,14 +17,14 @@ TIMES = 3.0
 SECONDS = 60.0
 PEAK_S = 5.0
 DEADLINE_S = 2.0
-CACHE_BYTES = 2_000_000  # soon full, so that memory says what else grows
+CACHE_BYTES = 2_000_000  # full soon, so that further growth of memory has other causes
 SHED = (429, 503)
 EXPECTED = (200, *SHED, 504)
 
 
 def overload(options: Options) -> Verdict:
-    """Goodput beside the peak, how fast a refusal comes, the latest accepted answer, and memory."""
-    seconds, texts = options.seconds or SECONDS, asks()
+    """Goodput compared with the peak, latency of rejections, the latest accepted response, and memory."""
+    seconds, texts = options.seconds or SECONDS, requests()
     with sleeping(options.rows_per_s, deadline_s=DEADLINE_S, cache_bytes=CACHE_BYTES) as server:
         most = peak(server, texts, min(PEAK_S, seconds))
         with _memory(server, seconds) as megabytes:
@@ -56,9 +56,9 @@ def _verdict(most: float, seconds: float, outcomes: Sequence[Outcome], megabytes
         figures,
         [
             Check("goodput / peak", goodput, "at least", 0.95),
-            Check("p99 of refusals, ms", refusal_ms, "at most", 25.0),
-            Check("latest accepted answer / deadline", latest / DEADLINE_S, "at most", 1.0),
-            Check("refusals without Retry-After", sum(one.retry_after is None for one in shed), "at most", 0),
+            Check("p99 of rejections, ms", refusal_ms, "at most", 25.0),
+            Check("latest accepted response / deadline", latest / DEADLINE_S, "at most", 1.0),
+            Check("rejections without Retry-After", sum(one.retry_after is None for one in shed), "at most", 0),
             Check("other statuses, or none", sum(one.status not in EXPECTED for one in outcomes), "at most", 0),
             Check("memory at the end / at the start", end / start, "at most", 1.5),
         ],
@@ -67,7 +67,7 @@ def _verdict(most: float, seconds: float, outcomes: Sequence[Outcome], megabytes
 
 @contextmanager
 def _memory(server: Server, seconds: float) -> Iterator[list[float]]:
-    """Resident megabytes now, and once in the middle of what runs inside."""
+    """Resident megabytes at the start and in the middle of the block."""
     megabytes = [server.rss_mb()]
     middle = threading.Timer(seconds / 2, lambda: megabytes.append(server.rss_mb()))
     middle.start()

@@ -1,4 +1,4 @@
-"""A deployment on Ray under load: replicas are killed, new versions come one after the other, some of them no good."""
+"""A deployment on Ray under load: killed replicas, many updates, and faulty versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itertools import takewhile
 from math import nan
 
 from bench import ray_place
-from bench.engines import asks, is_own
+from bench.engines import is_own, requests
 from bench.generator import Outcome, closed, go
 from bench.model import Subject, upper
 from bench.options import Options
@@ -24,17 +24,17 @@ from likewise.core.errors import DeployFailed
 
 KILLS, UPDATES = 2, 20
 FAULTS = ("raises", "5x slower", "never ready")  # of `bench.upper_model`
-CALL_S = 0.02  # of the model, a call: so that a killed replica holds work
-SLOWER = 3.0  # times the old version's median wait: what callers notice of one that is five times slower
+CALL_S = 0.02  # duration of a call of the model, so that a killed replica has requests in flight
+SLOWER = 3.0  # factor of the old version's median latency above which a response counts as slow
 CONNECTIONS = 8
 BEFORE_S, AFTER_S = 2.0, 2.0
 PATIENCE_S = 60.0
 OPTIONS = {"route_prefix": "/", "ray_actor_options": {"num_cpus": 0.5}}
-SHARE = 10  # percent of the requests that a new version gets first
+SHARE = 10  # percent of requests that the canary gets
 
 
 class _Load:
-    """Callers that ask on until they are stopped, on a thread of their own; its clock is `time.monotonic`."""
+    """A closed loop of clients in a separate thread, which runs until `stop`; its clock is `time.monotonic`."""
 
     def __init__(self, port: int) -> None:
         self._stop = threading.Event()
@@ -43,7 +43,7 @@ class _Load:
         self._thread.start()
 
     def _run(self, port: int) -> None:
-        each = takewhile(lambda _: not self._stop.is_set(), asks())
+        each = takewhile(lambda _: not self._stop.is_set(), requests())
         self.outcomes = go(closed(port, each, CONNECTIONS, seconds=3600, patience=PATIENCE_S))
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ def _load(port: int) -> Iterator[_Load]:
 
 @contextmanager
 def _cluster() -> Iterator[int]:
-    """Ray with Serve in this process; the port that it answers on."""
+    """Run Ray with Serve in this process; yields its port."""
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
@@ -90,7 +90,7 @@ def _deployed(model: Subject, **options: object) -> Iterator[None]:
 
 
 def kill(options: Options) -> Verdict:
-    """kill -9 of one replica of one, then of one of two: seconds to the next good answer, and which requests failed."""
+    """`kill -9` of one replica of one, then of one of two: seconds to the next success, and failed requests."""
     kills = []
     with _cluster() as port:
         for replicas in (1, 2):
@@ -108,11 +108,11 @@ def kill(options: Options) -> Verdict:
             "restored_s": [round(restored, 1) for _, restored, _ in kills],
         },
         [
-            Check("slowest next good answer, s", worst(_next_good_s(at, each) for at, _, each in kills), "at most", 10),
-            Check("slowest good answer, s", worst(one.wait for one in good(outcomes)), "at most", 10),
+            Check("slowest next success, s", worst(_next_good_s(at, each) for at, _, each in kills), "at most", 10),
+            Check("slowest success, s", worst(one.wait for one in good(outcomes)), "at most", 10),
             Check("failed though sent after the kill", len(later), "at most", 0),
             Check(
-                "failed for a kill",
+                "failed per kill",
                 max(sum(one.status != 200 for one in each) for _, _, each in kills),
                 "at most",
                 CONNECTIONS,
@@ -122,7 +122,7 @@ def kill(options: Options) -> Verdict:
 
 
 def _kill_one(port: int, replicas: int) -> tuple[float, float, list[Outcome]]:
-    """When it was killed, how long until there were as many replicas as before, and the load."""
+    """Time of the kill, seconds until the number of replicas is restored, and the outcomes."""
     with _load(port) as load:
         victim = _pids()[0]
         at = time.monotonic()
@@ -144,13 +144,13 @@ def _next_good_s(at: float, outcomes: list[Outcome]) -> float:
 
 
 def updates(options: Options) -> Verdict:
-    """Two versions in turn: requests that failed, or got somebody else's answer."""
+    """Alternating updates between two versions: failed requests and swapped responses."""
     versions, seconds = (upper(0.001), upper(0.0)), []
     with _cluster() as port, _deployed(versions[1]), _load(port) as load:
         for number in range(options.rounds or UPDATES):
-            began = time.monotonic()
+            started_at = time.monotonic()
             deployments.update(ray_place.NAME, versions[number % 2].bundle, trust=True)
-            seconds.append(time.monotonic() - began)
+            seconds.append(time.monotonic() - started_at)
             print(f"  update {number + 1}: {seconds[-1]:.1f} s", flush=True)
     return Verdict(
         "ray-updates",
@@ -161,32 +161,36 @@ def updates(options: Options) -> Verdict:
             "update_s": {"p50": round(quantile(seconds, 0.5), 1), "max": round(worst(seconds), 1)},
             "slowest_s": round(worst(one.wait for one in load.outcomes), 2),
         },
-        [Check("failed or another's answer", sum(not is_own(one) for one in load.outcomes), "at most", 0)],
+        [Check("failed or swapped", sum(not is_own(one) for one in load.outcomes), "at most", 0)],
     )
 
 
 def rollback(options: Options) -> Verdict:  # noqa: ARG001
-    """Bad versions, 10 % of the requests first, all else by default: seconds to the roll-back, and what callers saw."""
-    seen: dict[str, dict[str, object]] = {}
+    """Canary updates with default options to faulty versions: seconds to the rollback, and effects on clients."""
+    effects: dict[str, dict[str, object]] = {}
     checks = []
     with _cluster() as port, _deployed(upper(CALL_S)):
         for fault in FAULTS:
             bad = upper(CALL_S, fault)
             with _load(port) as load:
                 at = time.monotonic()
-                said = _update_that_fails(bad)
+                message = _update_that_fails(bad)
                 seconds = time.monotonic() - at
             old = quantile([one.wait for one in load.outcomes if one.ended < at], 0.5)
             slow = sum(one.wait > SLOWER * old for one in load.outcomes) / len(load.outcomes)
             failed = sum(not is_own(one) for one in load.outcomes)
-            seen[fault] = {"s": round(seconds, 1), "requests": len(load.outcomes), "slow_percent": round(100 * slow, 2)}
-            print(f"  {fault}: {seen[fault]}; {said[:300]}", flush=True)
+            effects[fault] = {
+                "s": round(seconds, 1),
+                "requests": len(load.outcomes),
+                "slow_percent": round(100 * slow, 2),
+            }
+            print(f"  {fault}: {effects[fault]}; {message[:300]}", flush=True)
             checks += [
                 Check(f"{fault}: rolled back after, s", seconds, "at most", 60),
                 Check(f"{fault}: failed", failed, "at most", 0),
                 Check(f"{fault}: slow, percent", 100 * slow, "at most", SHARE),
             ]
-    return Verdict("ray-rollback", seen, checks)
+    return Verdict("ray-rollback", effects, checks)
 
 
 def _update_that_fails(bad: Subject) -> str:

@@ -1,4 +1,4 @@
-"""A pipeline of your own, in a dozen lines: "unsure" instead of a label that the classifier hardly believes.
+"""A pipeline with a custom step, which replaces labels with a low score by "unsure".
 
 python custom_pipeline.py runs:/RUN_ID/model
 """
@@ -11,13 +11,13 @@ from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond, Rows,
 
 @dataclass
 class Threshold(Step):
-    least: float = 0.9
+    minimum: float = 0.9
 
     def run(self, rows: Rows) -> Rows:
-        said = zip(rows["label"], rows["score"], strict=True)
-        return {"label": [label if score >= self.least else "unsure" for label, score in said]}
+        pairs = zip(rows["label"], rows["score"], strict=True)
+        return {"label": [label if score >= self.minimum else "unsure" for label, score in pairs]}
 
 
 if __name__ == "__main__":
-    pipeline = Pipeline(DetectLanguage(), Classify(sys.argv[1]), Threshold(least=0.8), Respond())
+    pipeline = Pipeline(DetectLanguage(), Classify(sys.argv[1]), Threshold(minimum=0.8), Respond())
     print(log_model(pipeline, name="cautious_pipeline").uri)

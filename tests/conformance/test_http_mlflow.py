@@ -83,7 +83,7 @@ def mlflow_url(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [BIN / "mlflow", "models", "serve", "-m", folder / "model", "-p", str(port), "--env-manager", "local"]
     with running(command, folder.with_name("mlflow.log"), env=ENVIRONMENT, group=True, pipe=False) as process:
-        process.answers(f"http://127.0.0.1:{port}/ping")
+        process.wait_for_response(f"http://127.0.0.1:{port}/ping")
         yield f"http://127.0.0.1:{port}"
 
 

@@ -1,4 +1,4 @@
-"""Pages that are written from the code: compared by tests, written anew with LIKEWISE_WRITE_DOCS=1."""
+"""Pages generated from the code: compared by tests, regenerated with LIKEWISE_WRITE_DOCS=1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def compare(page: str, text: str) -> None:
-    """Assert that `page` (a path in the repository) reads `text`, or write it where that is asked for."""
+    """Assert that `page` (a path in the repository) contains `text`; write it first if LIKEWISE_WRITE_DOCS is set."""
     path = ROOT / page
     if os.environ.get("LIKEWISE_WRITE_DOCS"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The drawing of the packages is written from the import contracts and from what is really imported."""
+"""The diagram of the packages is generated from the import contracts and from the actual imports."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ BEGIN, END = "<!-- begin: written by tests/docs/test_architecture.py -->\n", "<!
 Imports = Mapping[str, frozenset[str]]
 
 
-def test_the_drawing_is_what_the_contracts_allow_and_the_code_does() -> None:
+def test_diagram_matches_the_contracts_and_the_imports() -> None:
     page = (ROOT / PAGE).read_text()
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
-    compare(PAGE, f"{before}{BEGIN}{drawn()}{END}{after}")
+    compare(PAGE, f"{before}{BEGIN}{diagram()}{END}{after}")
 
 
 @pytest.mark.parametrize("package", ["images", "container", "targets"])
-def test_no_package_is_in_a_cycle(package: str) -> None:
+def test_package_is_in_no_import_cycle(package: str) -> None:
     imports = package_imports()
     assert all(package not in reached(imports, other) for other in reached(imports, package))
 
 
-def drawn() -> str:
-    """A flowchart, a row a layer, and a table of what each package is for."""
+def diagram() -> str:
+    """A flowchart with one row per layer, and a table that describes each package."""
     imports = package_imports()
     lines = ["```mermaid", "flowchart TB"]
     for number, row in enumerate(layers()):
@@ -43,31 +43,31 @@ def drawn() -> str:
 
 
 def layers() -> list[list[str]]:
-    """The rows of the contract of layers, from the top."""
+    """The layers of the import contract, from the top."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     rows = next(each["layers"] for each in contracts if each.get("exhaustive"))
     return [[name.strip(" ()") for name in row.split("|")] for row in rows]
 
 
 def package_imports() -> Imports:
-    """By package or top module of ours, the others that it imports, types included."""
-    graph, found = grimp.build_graph("likewise"), dict[str, set[str]]()
+    """By top-level package or module, the others that it imports, including imports for types."""
+    graph, imports = grimp.build_graph("likewise"), dict[str, set[str]]()
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):
-            ours, theirs = module.split(".")[1:2], imported.split(".")[1:2]
-            if ours and theirs and ours != theirs:
-                found.setdefault(ours[0], set()).add(theirs[0])
-    return {name: frozenset(others) for name, others in found.items()}
+            importer, other = module.split(".")[1:2], imported.split(".")[1:2]
+            if importer and other and importer != other:
+                imports.setdefault(importer[0], set()).add(other[0])
+    return {name: frozenset(others) for name, others in imports.items()}
 
 
 def direct(imports: Imports, name: str) -> set[str]:
-    """What `name` imports and reaches by no other of its imports: the arrows that say something."""
+    """The imports of `name` that no other of its imports implies: the arrows in the diagram."""
     others = imports.get(name, frozenset())
     return {each for each in others if not any(each in reached(imports, other) for other in others)}
 
 
 def reached(imports: Imports, name: str) -> set[str]:
-    """All that `name` imports, directly or not."""
+    """All that `name` imports, directly or indirectly."""
     seen, waiting = set[str](), list(imports.get(name, ()))
     while waiting:
         each = waiting.pop()

@@ -1,4 +1,4 @@
-"""Every test that `make test` leaves out is listed in CONTRIBUTING.md, with the reason why it may wait."""
+"""Every file with tests that `make test` leaves out is listed in CONTRIBUTING.md, with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.docs.generated import ROOT
 
 
-def test_each_file_with_long_tests_is_listed() -> None:
+def test_every_file_with_long_tests_is_listed() -> None:
     listed = (ROOT / "CONTRIBUTING.md").read_text()
     files = [
         path

@@ -1,4 +1,4 @@
-"""Every error has a code of its own and a row in docs/errors.md."""
+"""Every error has a unique code and a row in docs/errors.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAD = """# Errors
 
 Every failure has a code, a cause and a remedy. On the command line they are printed, with `--json` they are
 `{"error": {"code", "cause", "remedy"}}`; over HTTP the body is `{"error_code", "message", "remedy"}` with MLflow's
-code. This page is written from `likewise.core.errors` by a test.
+code. This page is generated from `likewise.core.errors` by a test.
 
 | code | means | HTTP | MLflow's code | exit code |
 |---|---|---|---|---|
@@ -25,7 +25,7 @@ def kinds(parent: type[errors.LikewiseError] = errors.LikewiseError) -> Iterator
         yield from kinds(child)
 
 
-def test_each_error_is_documented() -> None:
+def test_every_error_is_documented() -> None:
     listed = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.LikewiseError)]
     rows = [
         f"| `{k.code}` | {(k.__doc__ or '').strip().splitlines()[0]} | {k.status} | `{k.mlflow_code}` | {k.exit_code} |"
@@ -34,10 +34,10 @@ def test_each_error_is_documented() -> None:
     compare("docs/errors.md", HEAD + "\n".join(rows) + "\n")
 
 
-def test_codes_are_unique_and_all_live_in_one_file() -> None:
+def test_codes_are_unique_and_defined_in_one_module() -> None:
     import likewise.api
     import likewise.cli  # noqa: F401
 
-    found = list(kinds())
-    assert len({k.code for k in found}) == len(found)
-    assert {k.__module__ for k in found} == {errors.__name__}
+    classes = list(kinds())
+    assert len({k.code for k in classes}) == len(classes)
+    assert {k.__module__ for k in classes} == {errors.__name__}

@@ -1,4 +1,4 @@
-"""What the README shows is run, block by block, by a newcomer in an empty folder beside the demo's store."""
+"""Runs the README's code blocks in a new folder, as a new user would, with the demo's store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 
 @pytest.fixture(scope="module")
 def newcomer(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with rows, and the bundle that the first command finds to be there already: compiling takes a minute."""
+    """A folder with rows and with the bundle of the first command, because compiling that takes a minute."""
     folder = tmp_path_factory.mktemp("newcomer")
     (folder / "reviews.csv").write_text("text\nThis is the best movie we saw.\nWhat a movie!\n")
     shutil.copytree(store.bundle, folder / "bundle", copy_function=os.link)
@@ -43,11 +43,11 @@ def environment(store: Store, folder: Path) -> dict[str, str]:
 
 
 def real(line: str, store: Store) -> str:
-    """The line with the README's made-up run id replaced by one that exists."""
+    """The line with the README's placeholder run id replaced by an existing one."""
     return line.replace("runs:/0a1b…/model", store.model_uri)
 
 
-def test_the_install_lines_name_extras_that_exist() -> None:
+def test_install_lines_name_existing_extras() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = [
         name for line in SHELL if line.startswith("pip install") for name in re.findall(r"[\w]+", line.split("[")[1])
@@ -57,31 +57,31 @@ def test_the_install_lines_name_extras_that_exist() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", README, re.M)) <= set(extras)
 
 
-def test_the_make_targets_exist() -> None:
+def test_make_targets_exist() -> None:
     wanted = set(re.findall(r"make (\w+)", README))
     makefile = (ROOT / "Makefile").read_text()
     assert {"demo", "test"} <= wanted
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in wanted)
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_links_lead_to_existing_files() -> None:
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", README) if not t.startswith("http")]
     assert targets
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-def test_the_commands_work_as_they_stand(store: Store, newcomer: Path) -> None:
+def test_commands_run_as_written(store: Store, newcomer: Path) -> None:
     lines = [line for line in SHELL if line.startswith("likewise")]
     assert {shlex.split(line)[1] for line in lines} >= {"bundle", "serve", "score", "deploy", "trust"}
     env = environment(store, newcomer)
     try:
         run_all(lines, store, newcomer)
-        asked = call("predict", "sentiment", '{"instances": ["What a movie!"]}', cwd=newcomer, env=env)
-        assert asked.returncode == 0, asked.stderr
-        assert "prediction_label" in asked.stdout
+        predicted = call("predict", "sentiment", '{"instances": ["What a movie!"]}', cwd=newcomer, env=env)
+        assert predicted.returncode == 0, predicted.stderr
+        assert "prediction_label" in predicted.stdout
     finally:
-        down = call("delete", "sentiment", cwd=newcomer, env=env)
-    assert down.returncode == 0, down.stderr
+        deleted = call("delete", "sentiment", cwd=newcomer, env=env)
+    assert deleted.returncode == 0, deleted.stderr
     assert (newcomer / "scored.csv").read_text().count("prediction_label") == 2
 
 
@@ -90,12 +90,12 @@ def run_all(lines: list[str], store: Store, newcomer: Path) -> None:
     for number, line in enumerate(lines):
         _, *words = shlex.split(real(line, store))
         if words[0] == "bundle" and number:
-            words[words.index("-o") + 1] = f"bundle-{number}"  # the README's examples are not one session
+            words[words.index("-o") + 1] = f"bundle-{number}"  # the README's examples are independent of each other
         if words[0] == "serve":
             serve(words, env, newcomer)
             continue
-        done = call(*words, cwd=newcomer, env=env)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        completed = call(*words, cwd=newcomer, env=env)
+        assert completed.returncode == 0, f"{line}\n{completed.stderr}"
 
 
 def serve(words: list[str], env: dict[str, str], folder: Path) -> None:
@@ -107,8 +107,8 @@ def serve(words: list[str], env: dict[str, str], folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))
-def test_the_python_blocks_run(store: Store, newcomer: Path, number: int) -> None:
-    folder = newcomer / f"python-{number}"  # the blocks name the same outputs as the commands above do
+def test_python_blocks_run(store: Store, newcomer: Path, number: int) -> None:
+    folder = newcomer / f"python-{number}"  # the blocks write the same files as the commands
     folder.mkdir()
     (folder / "reviews.csv").write_bytes((newcomer / "reviews.csv").read_bytes())
     shutil.copytree(store.bundle, folder / "bundle", copy_function=os.link)

@@ -1,4 +1,4 @@
-"""Real images in real containers: assembled twice, looked through, started, asked, stopped."""
+"""Real images in real containers: built twice, inspected, started, queried, stopped."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ from likewise.testing.models import upper_bundle
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("containers")]
 pytest_plugins = ("tests.support.containers.fixtures",)
 EXAMPLE = {"inputs": ["a", "b"]}
-ASK = """
+CLIENT = """
 import json, sys, time, urllib.error, urllib.request
-until = time.monotonic() + 120
+deadline = time.monotonic() + 120
 while True:
     try:
         urllib.request.urlopen("http://127.0.0.1:8080/ready")
         break
     except (urllib.error.URLError, OSError):
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise
         time.sleep(0.02)
-body, kind = sys.stdin.buffer.read(), {"content-type": "application/json"}
-request = urllib.request.Request("http://127.0.0.1:8080/invocations", body, kind)
+body, headers = sys.stdin.buffer.read(), {"content-type": "application/json"}
+request = urllib.request.Request("http://127.0.0.1:8080/invocations", body, headers)
 print(urllib.request.urlopen(request).read().decode())
 """
 
 
 @pytest.fixture(scope="module")
 def docker(containers: Containers) -> Iterator[Docker]:
-    """The daemon that commands find, with the base and the environments of both images below."""
+    """The Docker daemon used by the commands, with the base and the environments of both images below."""
     with containers.used("testing", "openvino") as docker:
         yield docker
         docker.remove_images()
@@ -70,49 +70,49 @@ def docker(containers: Containers) -> Iterator[Docker]:
 
 @pytest.fixture(scope="module")
 def image_store(containers: Containers) -> Store:
-    """The images that lie here."""
+    """The local image store."""
     return containers.cache.store
 
 
 @pytest.fixture(scope="module")
 def base(containers: Containers) -> str:
-    """Debian with its Python."""
+    """Path of the base image, Debian with its own Python."""
     return str(containers.cache.base)
 
 
 @pytest.fixture(scope="module")
 def demo(docker: Docker, base: str, store: Demo) -> Path:
-    """The bundle of the chapter's pipeline, of which the image `demo:1` is made."""
-    good("image", "build", store.bundle, "-t", "demo:1", "--base", base)
+    """The bundle of the demo's pipeline, from which the image `demo:1` is built."""
+    stdout_of("image", "build", store.bundle, "-t", "demo:1", "--base", base)
     return store.bundle
 
 
 @pytest.fixture(scope="module")
 def upper(docker: Docker, base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle that answers in capitals, of which the image `upper:1` is made, the same that Docker has."""
+    """A bundle whose model returns upper case; the image `upper:1` is built from it and loaded into Docker."""
     bundle = upper_bundle(tmp_path_factory.mktemp("bundles") / "upper", "")
     with open_bundle(bundle, trust=True) as opened:
         manifest = opened.manifest
     (bundle / "model" / "serving_input_example.json").write_text(json.dumps(EXAMPLE))
     write_manifest(bundle, manifest)
-    good("image", "build", bundle, "-t", "upper:1", "--base", base, "--trust")
+    stdout_of("image", "build", bundle, "-t", "upper:1", "--base", base, "--trust")
     with running(docker, "upper:1"):
         pass
     return bundle
 
 
-def good(*words: str | Path) -> str:
-    """What the command writes; it must not fail."""
-    done = call(*words)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def stdout_of(*arguments: str | Path) -> str:
+    """Run a Likewise command that must succeed; returns its standard output."""
+    completed = call(*arguments)
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    return completed.stdout
 
 
 @contextmanager
 def running(docker: Docker, image: str) -> Iterator[tuple[str, str]]:
-    """The URL and the name of a container, on this machine's network."""
-    words = ["-p", str(free_port()), "--network", "host", "--with", "docker", "--detach", "--json"]
-    started = json.loads(good("image", "run", image, *words))
+    """Run a container on the host's network; yields its URL and its name."""
+    options = ["-p", str(free_port()), "--network", "host", "--with", "docker", "--detach", "--json"]
+    started = json.loads(stdout_of("image", "run", image, *options))
     try:
         yield started["url"], started["container"]
     finally:
@@ -120,8 +120,8 @@ def running(docker: Docker, image: str) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def cut_off(docker: Docker, *arguments: str) -> Iterator[str]:
-    """The name of a container without a network on a read-only disk."""
+def isolated(docker: Docker, *arguments: str) -> Iterator[str]:
+    """Run a container without a network on a read-only disk; yields its name."""
     name = docker("run", "--detach", "--network=none", "--read-only", *arguments)
     try:
         yield name
@@ -129,47 +129,45 @@ def cut_off(docker: Docker, *arguments: str) -> Iterator[str]:
         docker("rm", "--force", name)
 
 
-def asked(docker: Docker, name: str, body: object) -> object:
-    """The predictions of a container, asked from its inside."""
-    answer = docker("exec", "-i", name, "python", "-c", ASK, given=json.dumps(body))
-    return json.loads(answer)["predictions"]
+def predictions_inside(docker: Docker, name: str, body: object) -> object:
+    """The predictions of a container for a request that is sent from inside it."""
+    response = docker("exec", "-i", name, "python", "-c", CLIENT, given=json.dumps(body))
+    return json.loads(response)["predictions"]
 
 
-def answers(bundle: Path, texts: list[str]) -> object:
-    """What the bundle itself answers."""
+def expected_predictions(bundle: Path, texts: list[str]) -> object:
+    """The predictions of the bundle in this process."""
     with open_bundle(bundle, engine="openvino") as opened:
         return json.loads(opened.predict(pd.DataFrame({"text": texts})).to_json(orient="records"))
 
 
-# --- the chapter's model ---------------------------------------------------------------------------------------------
+# --- the demo's model ------------------------------------------------------------------------------------------------
 
 
-def test_as_any_user_on_a_read_only_disk_without_network_it_gives_the_bundles_answers(
-    docker: Docker, demo: Path
-) -> None:
+def test_isolated_container_gives_the_bundles_predictions_as_any_user(docker: Docker, demo: Path) -> None:
     with running(docker, "demo:1"):
-        pass  # now Docker has it
+        pass  # loads the image into Docker
     user = f"{10_000 + secrets.randbelow(50_000)}:{10_000 + secrets.randbelow(50_000)}"
-    with cut_off(docker, f"--user={user}", "--cap-drop=ALL", "demo:1", "serve") as name:
-        assert asked(docker, name, {"inputs": TEXTS}) == answers(demo, TEXTS)
+    with isolated(docker, f"--user={user}", "--cap-drop=ALL", "demo:1", "serve") as name:
+        assert predictions_inside(docker, name, {"inputs": TEXTS}) == expected_predictions(demo, TEXTS)
         docker("stop", "--time", "30", name)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
 
 
 @pytest.mark.parametrize("rows", [200, pytest.param(2000, marks=pytest.mark.long)])
-def test_many_rows_are_answered_as_by_the_bundle(docker: Docker, demo: Path, rows: int) -> None:
+def test_many_rows_get_the_bundles_predictions(docker: Docker, demo: Path, rows: int) -> None:
     texts = list(dict.fromkeys(review.text for review in reviews()))[:rows]
     assert len(texts) == rows
-    found = []
+    predictions = []
     with running(docker, "demo:1") as (url, _):
-        for at in range(0, rows, 100):
-            body = {"inputs": texts[at : at + 100]}
-            found += httpx.post(f"{url}/invocations", json=body, timeout=120).json()["predictions"]
-    assert found == answers(demo, texts)
+        for offset in range(0, rows, 100):
+            body = {"inputs": texts[offset : offset + 100]}
+            predictions += httpx.post(f"{url}/invocations", json=body, timeout=120).json()["predictions"]
+    assert predictions == expected_predictions(demo, texts)
 
 
 def members(store: Store, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """What the image's own two layers hold: each member, and how it begins where it is a file."""
+    """The members of the two layers that Likewise adds, each with its first 4096 bytes (empty unless a file)."""
     for layer in store.document(store.find(name))["layers"][-2:]:
         with tarfile.open(store.path(Descriptor.parse(layer).digest)) as tar:
             for member in tar:
@@ -177,8 +175,8 @@ def members(store: Store, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
                 yield member, b"" if stream is None else stream.read(4096)
 
 
-def test_nothing_is_in_it_that_should_not_be(image_store: Store, demo: Path) -> None:
-    telling = re.compile(
+def test_image_contains_no_credentials_tools_or_pickles(image_store: Store, demo: Path) -> None:
+    forbidden = re.compile(
         r"(?i)(^|/)(\.aws|\.netrc|\.pypirc|\.docker|\.cache|\.git|id_rsa|pip|setuptools|credentials)(/|$|\.json$)"
     )
     names = []
@@ -188,7 +186,7 @@ def test_nothing_is_in_it_that_should_not_be(image_store: Store, demo: Path) -> 
         if "/bundle/model/" not in member.name:
             assert not member.name.endswith((".pkl", ".pickle", ".pt")), member.name
             assert not is_pickle(head), member.name
-    assert not [name for name in names if telling.search(name)]
+    assert not [name for name in names if forbidden.search(name)]
     assert "opt/likewise/bundle/likewise.json" in names
     text = json.dumps(
         image_store.document(Descriptor.parse(image_store.document(image_store.find("demo:1"))["config"]))
@@ -197,7 +195,7 @@ def test_nothing_is_in_it_that_should_not_be(image_store: Store, demo: Path) -> 
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether it begins with the opcodes of a pickle of protocol 2 or newer."""
+    """Whether the data starts with the opcodes of a pickle of protocol 2 or newer."""
     if head[:1] != b"\x80" or head[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return False
     try:
@@ -207,34 +205,34 @@ def is_pickle(head: bytes) -> bool:
 
 
 @pytest.mark.long
-def test_an_image_for_arm64_has_no_file_for_another_cpu(image_store: Store, demo: Path, tmp_path: Path) -> None:
+def test_arm64_image_has_no_file_for_another_cpu(image_store: Store, demo: Path, tmp_path: Path) -> None:
     base = small_base(tmp_path / "arm.tar", machine=183)
-    good("image", "build", demo, "-t", "arm:1", "--platform", "linux/arm64", "--base", base)
-    seen = 0
+    stdout_of("image", "build", demo, "-t", "arm:1", "--platform", "linux/arm64", "--base", base)
+    compiled_files = 0
     for member, head in members(image_store, "arm:1"):
         machine = machine_of(head)
         assert machine in (None, 183), member.name
-        seen += machine is not None
-    assert seen > 20
-    done = call("image", "run", "arm:1", "-p", str(free_port()))
-    assert done.returncode == 1
-    assert "ENGINE_UNAVAILABLE" in done.stderr
+        compiled_files += machine is not None
+    assert compiled_files > 20
+    completed = call("image", "run", "arm:1", "-p", str(free_port()))
+    assert completed.returncode == 1
+    assert "ENGINE_UNAVAILABLE" in completed.stderr
 
 
 @pytest.mark.long
-def test_the_chapters_six_steps_walk_through_a_rehearsal(docker: Docker, demo: Path, base: str, tmp_path: Path) -> None:
-    """The script as it stands, with the AWS CLI where the machine has it."""
+def test_six_steps_script_runs_in_a_rehearsal(docker: Docker, demo: Path, base: str, tmp_path: Path) -> None:
+    """The unchanged script, with the AWS CLI if it is installed."""
     script = Path(__file__).parents[2] / "examples" / "sentiment" / "sagemaker" / "six_steps.sh"
     aws = os.environ.get("LIKEWISE_TEST_AWS") or shutil.which("aws")
     path = [*([os.path.dirname(aws)] if aws else []), os.path.dirname(sys.executable), os.environ["PATH"]]
     own = {"LIKEWISE_DATA_HOME": str(tmp_path), "PORT": str(free_port()), "NETWORK": "host"}
     env = {**os.environ, **own, "PATH": os.pathsep.join(path)}
-    done = likewise("rehearse", "sagemaker:/eu-west-1", "--", script, demo, "--base", base, env=env)
-    assert re.findall(r"^# (\d)", done.stderr, re.MULTILINE) == ["1", "3", "4", "5", "6"]
-    labels = re.findall(r'prediction_label\\*": \[\\*"(\w+)', done.stdout)
+    completed = likewise("rehearse", "sagemaker:/eu-west-1", "--", script, demo, "--base", base, env=env)
+    assert re.findall(r"^# (\d)", completed.stderr, re.MULTILINE) == ["1", "3", "4", "5", "6"]
+    labels = re.findall(r'prediction_label\\*": \[\\*"(\w+)', completed.stdout)
     assert len(labels) == (6 if aws else 4)
     assert set(labels) <= {"positive", "negative"}
-    assert re.search(r"@sha256:[0-9a-f]{64}", done.stdout)
+    assert re.search(r"@sha256:[0-9a-f]{64}", completed.stdout)
     assert docker("ps", "--all", "--quiet") == ""
     assert json.loads(likewise("list", "--json", env=env).stdout) == {"deployments": []}
 
@@ -242,110 +240,110 @@ def test_the_chapters_six_steps_walk_through_a_rehearsal(docker: Docker, demo: P
 # --- any model -------------------------------------------------------------------------------------------------------
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(docker: Docker, upper: Path) -> None:
-    """A caller is answered, told to come again, or finds nobody; none is cut off."""
-    seen: Counter[str] = Counter()
+def test_sigterm_under_load_loses_no_accepted_request(docker: Docker, upper: Path) -> None:
+    """Every request gets a response, a 503 or a refused connection; none is cut off."""
+    outcomes: Counter[str] = Counter()
 
-    def ask(url: str, caller: int) -> None:
+    def send_requests(url: str, client: int) -> None:
         for number in count():
             try:
-                answer = httpx.post(f"{url}/invocations", json={"inputs": [f"{caller} {number}"]}, timeout=120)
-                seen[str(answer.status_code)] += 1
+                response = httpx.post(f"{url}/invocations", json={"inputs": [f"{client} {number}"]}, timeout=120)
+                outcomes[str(response.status_code)] += 1
             except httpx.ConnectError:
-                seen["refused"] += 1
+                outcomes["refused"] += 1
                 return
             except httpx.HTTPError as error:
-                seen[repr(error)] += 1
+                outcomes[repr(error)] += 1
 
     with running(docker, "upper:1") as (url, container), ThreadPoolExecutor(8) as pool:
-        asking = [pool.submit(ask, url, caller) for caller in range(8)]
-        until(lambda: seen["200"] > 50)
+        clients = [pool.submit(send_requests, url, client) for client in range(8)]
+        until(lambda: outcomes["200"] > 50)
         docker("stop", "--time", "60", container)
-        wait(asking)
+        wait(clients)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", container) == "0"
-    assert seen["refused"] == 8
-    assert set(seen) <= {"200", "503", "refused"}, seen
+    assert outcomes["refused"] == 8
+    assert set(outcomes) <= {"200", "503", "refused"}, outcomes
 
 
-def test_docker_is_given_only_the_layers_that_it_lacks(
+def test_docker_receives_only_missing_layers(
     docker: Docker, image_store: Store, upper: Path, base: str, tmp_path: Path
 ) -> None:
-    """Another model in the same environment, whose layer cannot be read meanwhile."""
+    """Load another model with the same environment while the environment's layer is unreadable."""
     other = tmp_path / "bundle"
     shutil.copytree(upper, other)
     with (other / "model" / "serving_input_example.json").open("a") as stream:
         stream.write("\n")
     write_manifest(other, open_bundle(upper, trust=True).manifest)
-    good("image", "build", other, "-t", "upper:2", "--base", base, "--trust")
+    stdout_of("image", "build", other, "-t", "upper:2", "--base", base, "--trust")
     environment = image_store.path(image_store.document(image_store.find("upper:2"))["layers"][-2]["digest"])
-    away = environment.rename(tmp_path / "away")
+    hidden = environment.rename(tmp_path / "hidden")
     try:
         with running(docker, "upper:2") as (url, _):
             assert httpx.get(f"{url}/ready").status_code == 200
     finally:
-        away.rename(environment)
+        hidden.rename(environment)
 
 
-def test_the_serve_program_is_on_the_path(docker: Docker, upper: Path) -> None:
-    with cut_off(docker, "--entrypoint=serve", "upper:1") as name:
-        assert asked(docker, name, EXAMPLE) == ["A", "B"]
+def test_serve_program_is_on_the_path(docker: Docker, upper: Path) -> None:
+    with isolated(docker, "--entrypoint=serve", "upper:1") as name:
+        assert predictions_inside(docker, name, EXAMPLE) == ["A", "B"]
 
 
-def test_what_is_there_is_not_made_again(upper: Path, base: str) -> None:
-    again = json.loads(good("image", "build", upper, "-t", "upper:3", "--base", base, "--trust", "--json"))
+def test_cached_layers_are_not_built_again(upper: Path, base: str) -> None:
+    again = json.loads(stdout_of("image", "build", upper, "-t", "upper:3", "--base", base, "--trust", "--json"))
     assert [layer["made"] for layer in again["platforms"][0]["layers"].values()] == [False, False]
 
 
 @pytest.fixture(scope="module")
 def another_home(containers: Containers, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that has wheels, and nothing that was made of them."""
-    home, own = tmp_path_factory.mktemp("another"), containers.cache.store.folder
-    shutil.copytree(own / "wheels", home / "images" / "wheels", copy_function=os.link)
+    """A cache that has wheels, but no layers."""
+    home, source = tmp_path_factory.mktemp("another"), containers.cache.store.folder
+    shutil.copytree(source / "wheels", home / "images" / "wheels", copy_function=os.link)
     (home / "images" / "known").mkdir()
-    for lock in own.glob("known/lock-*.json"):
+    for lock in source.glob("known/lock-*.json"):
         shutil.copy(lock, home / "images" / "known")
     return home
 
 
 @pytest.fixture
 def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The images in it, which commands use."""
+    """The image store in that cache, which commands use."""
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(another_home))
     with quickly_zipped():
         yield Store()
 
 
-def test_the_same_inputs_give_the_same_digest(
+def test_equal_inputs_give_the_same_digest(
     image_store: Store, upper: Path, base: str, another_store: Store, tmp_path: Path
 ) -> None:
     moved = shutil.copytree(upper, tmp_path / "elsewhere" / "bundle")
-    words = ["image", "build", moved, "-t", "other:2", "--base", base, "--trust", "--oci", tmp_path / "oci"]
-    made = json.loads(good(*words, "--json"))
-    assert made["digest"] == image_store.find("upper:1").digest
-    assert all(layer["made"] for layer in made["platforms"][0]["layers"].values())
+    arguments = ["image", "build", moved, "-t", "other:2", "--base", base, "--trust", "--oci", tmp_path / "oci"]
+    built = json.loads(stdout_of(*arguments, "--json"))
+    assert built["digest"] == image_store.find("upper:1").digest
+    assert all(layer["made"] for layer in built["platforms"][0]["layers"].values())
     index = json.loads((tmp_path / "oci" / "index.json").read_bytes())
-    assert index["manifests"][0]["digest"] == made["digest"]
+    assert index["manifests"][0]["digest"] == built["digest"]
 
 
-def test_a_base_is_pulled_from_a_registry(
+def test_base_is_pulled_from_a_registry_and_cached(
     image_store: Store, upper: Path, another_store: Store, containers: Containers, tmp_path: Path
 ) -> None:
-    """Any image with a Python: here our own, pushed there first. It is pulled once, and then only for `--pull`."""
+    """Any image with Python can be a base, here one that Likewise built. It is pulled again only with `--pull`."""
     with registry(tmp_path / "registry") as address:
         base = f"{address}/bases/python:1"
         with containers.used():
-            good("image", "push", "upper:1", base)
-        words = ["image", "build", upper, "-t", "pulled:1", "--base", base, "--trust", "--json"]
-        (made,) = json.loads(good(*words))["platforms"]
-    assert made["base"] == {"name": base, "digest": image_store.find("upper:1").digest}
+            stdout_of("image", "push", "upper:1", base)
+        arguments = ["image", "build", upper, "-t", "pulled:1", "--base", base, "--trust", "--json"]
+        (built,) = json.loads(stdout_of(*arguments))["platforms"]
+    assert built["base"] == {"name": base, "digest": image_store.find("upper:1").digest}
     image = another_store.find("pulled:1")
     layers = another_store.document(image)["layers"]
     assert layers[:-2] == image_store.document(image_store.find("upper:1"))["layers"]
-    again = json.loads(good(*words))  # the registry is gone
+    again = json.loads(stdout_of(*arguments))  # the registry has stopped
     assert again["digest"] == image.digest
 
 
-def test_the_labels_tell_what_is_in_it(docker: Docker, upper: Path) -> None:
+def test_labels_describe_the_bundle(docker: Docker, upper: Path) -> None:
     labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", "upper:1"))
     manifest = json.loads((upper / "likewise.json").read_bytes())
     assert labels["likewise.bundle"] == manifest["digest"]
@@ -354,46 +352,46 @@ def test_the_labels_tell_what_is_in_it(docker: Docker, upper: Path) -> None:
 
 
 @pytest.mark.long
-def test_podman_runs_it_too(upper: Path) -> None:
+def test_podman_runs_the_image(upper: Path) -> None:
     with podman() as env:
-        words = ["--with", "podman", "-p", str(free_port()), "--network", "host", "--detach", "--json"]
-        started = json.loads(likewise("image", "run", "upper:1", *words, env=env).stdout)
+        options = ["--with", "podman", "-p", str(free_port()), "--network", "host", "--detach", "--json"]
+        started = json.loads(likewise("image", "run", "upper:1", *options, env=env).stdout)
         try:
             assert httpx.post(f"{started['url']}/invocations", json=EXAMPLE, timeout=60).status_code == 200
         finally:
             run(["podman", "rm", "--force", "--time", "10", started["container"]], env=env)
 
 
-def test_the_dockerfile_builds_what_answers_alike(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
-    good("image", "dockerfile", upper, "-o", tmp_path / "df", "--base", base, "--trust")
+def test_dockerfile_builds_an_equivalent_image(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
+    stdout_of("image", "dockerfile", upper, "-o", tmp_path / "df", "--base", base, "--trust")
     docker("import", base, "base:1")
     docker("build", "--network=none", "--build-arg=BASE=base:1", "--tag=built:1", str(tmp_path / "df"))
     docker("image", "rm", "base:1")
-    with cut_off(docker, "--user=4711:4711", "built:1") as name:
-        assert asked(docker, name, EXAMPLE) == ["A", "B"]
+    with isolated(docker, "--user=4711:4711", "built:1") as name:
+        assert predictions_inside(docker, name, EXAMPLE) == ["A", "B"]
 
 
-def test_a_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
-    """Image made, pushed to a real registry, pulled from it, started as SageMaker does, asked, and nothing is left."""
+def test_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
+    """Build the image, push it to a real registry, pull it, start it as SageMaker does, query it, remove everything."""
     before = docker("ps", "--all", "--quiet")
     env = {**os.environ, "LIKEWISE_DATA_HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
-    words = ["deploy", upper, "--to", "sagemaker:/eu-west-1", "--name", "upper", "--trust", "--rehearse"]
-    done = json.loads(likewise(*words, "-C", f"base_image={base}", "--json", env=env).stdout)
-    assert json.loads(done["answer"]) == {"predictions": ["A", "B"]}
-    assert done["receipt"]["target"].startswith("sagemaker:/eu-west-1?endpoint_url=http://127.0.0.1:")
+    arguments = ["deploy", upper, "--to", "sagemaker:/eu-west-1", "--name", "upper", "--trust", "--rehearse"]
+    document = json.loads(likewise(*arguments, "-C", f"base_image={base}", "--json", env=env).stdout)
+    assert json.loads(document["answer"]) == {"predictions": ["A", "B"]}
+    assert document["receipt"]["target"].startswith("sagemaker:/eu-west-1?endpoint_url=http://127.0.0.1:")
     assert docker("ps", "--all", "--quiet") == before
     assert json.loads(likewise("list", "--json", env=env).stdout) == {"deployments": []}
 
 
-def test_a_container_that_does_not_become_ready_is_told_and_taken_away(docker: Docker, upper: Path) -> None:
-    words = ["image", "run", "upper:1", "-p", str(free_port()), "--network", "host", "--with", "docker"]
-    done = call(*words, "--option", "--env=LIKEWISE_ENGINE=none")
-    assert done.returncode == 1
-    assert "no engine none" in done.stderr
+def test_container_that_does_not_become_ready_is_reported_and_removed(docker: Docker, upper: Path) -> None:
+    arguments = ["image", "run", "upper:1", "-p", str(free_port()), "--network", "host", "--with", "docker"]
+    completed = call(*arguments, "--option", "--env=LIKEWISE_ENGINE=none")
+    assert completed.returncode == 1
+    assert "no engine none" in completed.stderr
     assert docker("ps", "--all", "--quiet") == ""
 
 
-def test_where_nothing_runs_containers_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_container_engine_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/socket")
     with pytest.raises(TargetUnavailable, match="docker"):
         find_engine("docker")

@@ -43,7 +43,7 @@ def tracking_server(folder: Path) -> Iterator[str]:
         str(folder / "a"),
     ]
     with running(command, folder / "server.log", cwd=folder, group=True, pipe=False) as server:
-        server.answers(f"http://127.0.0.1:{port}/health")
+        server.wait_for_response(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from tests.support.containers.service import Service, service
 from tests.support.gated import gated_bundle
-from tests.support.machine import cannot_see
+from tests.support.machine import cannot_test
 from tests.support.models import save_upper
 from tests.support.processes import PATIENCE, children, until
 
@@ -150,7 +150,7 @@ def first_process() -> list[str]:
     prefix = ["unshare", "--pid", "--fork", "--kill-child"]
     done = subprocess.run([*prefix, "true"], capture_output=True, text=True)
     if done.returncode != 0:
-        cannot_see("containers", f"this machine makes no PID namespace: {done.stderr.strip()}")
+        cannot_test("containers", f"this machine makes no PID namespace: {done.stderr.strip()}")
     return prefix
 
 
@@ -301,7 +301,7 @@ def test_it_runs_as_anybody_on_a_read_only_disk_without_home_and_network(bundle:
     namespaces = ["unshare", "--mount", "--net"]
     done = subprocess.run([*namespaces, "true"], capture_output=True, text=True)
     if done.returncode != 0:
-        cannot_see("containers", f"this machine makes no namespaces: {done.stderr.strip()}")
+        cannot_test("containers", f"this machine makes no namespaces: {done.stderr.strip()}")
     environment = {
         "PATH": os.environ["PATH"],
         "BASE": sys.base_prefix,

@@ -20,7 +20,7 @@ from tests.support.aws.account import ENVIRONMENT, Account
 from tests.support.aws.api import LIVE, Api, refused
 from tests.support.aws.images import EMPTY, Images, containers
 from tests.support.aws.processes import ProcessRunner
-from tests.support.machine import cannot_see
+from tests.support.machine import cannot_test
 from tests.support.processes import run
 from tests.support.waiting import until
 
@@ -244,7 +244,7 @@ def aws_cli() -> str:
     """The path of the AWS CLI, from LIKEWISE_TEST_AWS or PATH; without it the test is skipped."""
     path = os.environ.get("LIKEWISE_TEST_AWS") or shutil.which("aws")
     if path is None:
-        cannot_see("sagemaker", "the AWS CLI is not installed (python3 -m venv DIR && DIR/bin/pip install awscli)")
+        cannot_test("sagemaker", "the AWS CLI is not installed (python3 -m venv DIR && DIR/bin/pip install awscli)")
     return path
 
 

@@ -191,7 +191,7 @@ def served(python: Path, store: Store, folder: Path) -> Iterator[str]:
     command = [python, "-m", "mlflow", "models", "serve", "-m", store.uri, "--env-manager", "local", "-p", str(port)]
     env = store.env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     with running(command, folder / "serve.log", env=env, cwd=folder, group=True, pipe=False) as process:
-        process.answers(f"http://127.0.0.1:{port}/ping")
+        process.wait_for_response(f"http://127.0.0.1:{port}/ping")
         yield f"http://127.0.0.1:{port}/invocations"
 
 

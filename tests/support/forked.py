@@ -1,4 +1,4 @@
-"""Processes forked from one that has imported the libraries: each a process of its own, which starts at once."""
+"""Processes forked from a server process that has already imported the libraries, so that they start fast."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _FORKS.set_forkserver_preload(
 def forked(
     function: Callable[..., object], *arguments: object, out: Path, env: Mapping[str, str] | None = None
 ) -> ForkServerProcess:
-    """`function` in a process that writes its stdout to `out` and its stderr to `out`.err.
+    """Run `function` in a process that writes stdout to `out` and stderr to `out`.err.
 
-    env: all of its environment, or None for this process's own.
+    env: its complete environment; this process's if None.
     """
-    known = dict(os.environ if env is None else env)
-    process = _FORKS.Process(target=_begin, args=(function, arguments, str(out), known), daemon=True)
+    environment = dict(os.environ if env is None else env)
+    process = _FORKS.Process(target=_run_child, args=(function, arguments, str(out), environment), daemon=True)
     process.start()
     return process
 
 
 def likewise(arguments: Sequence[str], out: Path, env: Mapping[str, str] | None = None) -> ForkServerProcess:
-    """The command `likewise` with these arguments; see `forked`."""
+    """Run the command `likewise` with these arguments; see `forked`."""
     return forked(_command, list(arguments), out=out, env=env)
 
 
-def _begin(function: Callable[..., object], arguments: Sequence[object], out: str, env: dict[str, str]) -> None:
+def _run_child(function: Callable[..., object], arguments: Sequence[object], out: str, env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     for number, path in ((1, out), (2, f"{out}.err")):

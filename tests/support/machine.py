@@ -1,4 +1,4 @@
-"""What this machine must have so that a target can be tested; where it lacks that, tests are skipped and name it."""
+"""Programs that tests of a target need; tests are skipped with a reason if one is missing."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import shutil
 from typing import NoReturn
 
 import pytest
-from tests.support.scheduling import UNSEEN
+from tests.support.scheduling import UNTESTED
 
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
-def cannot_see(target: str, reason: str) -> NoReturn:
-    """Skip the test; the run names the target and the reason at its end, and fails where CI is set."""
-    pytest.skip(f"{UNSEEN}{target}: {reason}")
+def cannot_test(target: str, reason: str) -> NoReturn:
+    """Skip the test; the run reports the target and the reason at its end, and fails if CI is set."""
+    pytest.skip(f"{UNTESTED}{target}: {reason}")
 
 
 def need_program(name: str, package: str, target: str = "containers") -> str:
-    """The path of a program; package: Debian's."""
-    found = shutil.which(name, path=PATH)
-    if found is None:
-        cannot_see(target, f"{name} is not installed (apt-get install {package})")
-    return found
+    """The path of a program, else the test is skipped; package: the Debian package that has it."""
+    path = shutil.which(name, path=PATH)
+    if path is None:
+        cannot_test(target, f"{name} is not installed (apt-get install {package})")
+    return path

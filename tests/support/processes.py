@@ -1,4 +1,4 @@
-"""Processes for the tests: started, awaited, read, stopped."""
+"""Starts, awaits, reads and stops processes for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIKEWISE = (sys.executable, "-m", "likewise.cli")
 
 
 async def until_async(done: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Return once `done()` is true; it is called in a thread, as it may ask a server."""
+    """Return when `done()` is true; it is called in a thread because it may query a server."""
     async with asyncio.timeout(seconds):
         while not await asyncio.to_thread(done):
             await asyncio.sleep(PAUSE)
@@ -35,7 +35,7 @@ async def until_async(done: Callable[[], bool], seconds: float = PATIENCE) -> No
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nothing listens now."""
+    """Ports of 127.0.0.1 that are currently free."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -46,34 +46,34 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """One of them."""
+    """A port of 127.0.0.1 that is currently free."""
     return free_ports(1)[0]
 
 
-# --- commands that end -----------------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------------
 
 
 def run(
     command: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """A process that must end with `code`; env: all of its environment, or None for this process's own."""
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
-    assert done.returncode == code, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done
+    """Run a process that must exit with `code`; env: its complete environment, this process's if None."""
+    completed = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=900)
+    assert completed.returncode == code, f"{command}\n{completed.stdout[-2000:]}\n{completed.stderr[-4000:]}"
+    return completed
 
 
 def likewise(
     *words: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None, code: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, which must end with `code`."""
+    """Run `likewise` in its own process, which must exit with `code`."""
     return run([*LIKEWISE, *words], cwd=cwd, env=env, code=code)
 
 
-# --- processes that run ----------------------------------------------------------------------------------------------
+# --- background processes --------------------------------------------------------------------------------------------
 
 
 class Running:
-    """A process of `running`; log: the file that it writes stderr to, and stdout too where that is no pipe."""
+    """A process started by `running`; log: the file that has its stderr, and its stdout unless that is a pipe."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.process = process
@@ -84,49 +84,49 @@ class Running:
         return self.process.pid
 
     def event(self, name: str) -> Any:
-        """The value of the next line on stdout, which must be `{"name": value}` in JSON."""
+        """The value from the next line on stdout, which must be the JSON object `{"name": value}`."""
         line = self._readline()
         event = json.loads(line)
         assert name in event, event
         return event[name]
 
     def document(self) -> dict[str, Any]:
-        """The JSON document that a command prints with `--json`, though the process goes on."""
+        """The JSON document that a command prints with `--json` while it continues to run."""
         text = self._readline()
         while text.count("{") != text.count("}"):
             text += self._readline()
         return dict(json.loads(text))
 
     def line(self, part: str) -> str:
-        """The first line of the log with `part` in it, once it is there."""
+        """Wait for a complete line of the log that contains `part`; returns the first."""
         while True:
-            ended = self.process.poll() is not None
-            found = [line for line in self.log.read_text().splitlines(keepends=True) if part in line]
-            if found and found[0].endswith("\n"):
-                return found[0].rstrip("\n")
-            assert not ended, self.log.read_text()[-4000:]
+            exited = self.process.poll() is not None
+            lines = [line for line in self.log.read_text().splitlines(keepends=True) if part in line]
+            if lines and lines[0].endswith("\n"):
+                return lines[0].rstrip("\n")
+            assert not exited, self.log.read_text()[-4000:]
             time.sleep(PAUSE)
 
-    def answers(self, url: str, status: int = 200) -> None:
-        """Return once a GET of `url` is answered with `status`."""
+    def wait_for_response(self, url: str, status: int = 200) -> None:
+        """Return when a GET of `url` has this status."""
 
-        def answered() -> bool:
+        def responded() -> bool:
             assert self.process.poll() is None, self.log.read_text()[-4000:]
             with suppress(httpx.TransportError):
                 return httpx.get(url, timeout=PATIENCE).status_code == status
             return False
 
-        until(answered, 2 * PATIENCE)
+        until(responded, 2 * PATIENCE)
 
     def stop(self, sent: int = signal.SIGTERM) -> int:
-        """Send a signal; the exit code."""
+        """Send a signal and wait; returns the exit code."""
         self.process.send_signal(sent)
         return self.process.wait(PATIENCE)
 
     def _readline(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, f"ended with {self.process.wait(PATIENCE)}: {self.log.read_text()[-4000:]}"
+        assert line, f"exited with {self.process.wait(PATIENCE)}: {self.log.read_text()[-4000:]}"
         return line
 
 
@@ -140,9 +140,9 @@ def running(
     group: bool = False,
     pipe: bool = True,
 ) -> Iterator[Running]:
-    """A process, killed at the end if it has not ended.
+    """Run a process in the background; it is killed at the end if it still runs.
 
-    pipe: its stdout can be read; else it goes to the log too. group: it leads a process group, all of which is ended.
+    pipe: stdout is readable; otherwise it goes to the log. group: run it as a process group, and kill the whole group.
     """
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -169,35 +169,35 @@ def running(
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and that its parent has not waited for does not."""
+    """Whether the process is running; a zombie is not."""
     return _stat(pid)[0] not in "ZX"
 
 
 def children(pid: int, word: str = "") -> list[int]:
-    """The processes that `pid` has started and that run, with `word` in their command line."""
+    """The running child processes of `pid` whose command line contains `word`."""
     every = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
     return sorted(each for each in every if _parent(each) == pid and alive(each) and word in command_of(each))
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, nearest first."""
+    """The running descendants of `pid`, children first."""
     own = children(pid)
     return own + [below for each in own for below in descendants(each)]
 
 
 def command_of(pid: int) -> str:
-    """A process's command line; empty where it has ended."""
+    """A process's command line; empty if it has exited."""
     return _read(pid, "cmdline").replace("\0", " ")
 
 
 def environment_of(pid: int) -> dict[str, str]:
-    """The environment that a process was started with; empty where it has ended."""
+    """The environment that a process was started with; empty if it has exited."""
     pairs = [pair.partition("=") for pair in _read(pid, "environ").split("\0") if pair]
     return {name: value for name, _, value in pairs}
 
 
 def resident_bytes(pid: int) -> int:
-    """The memory that a process holds."""
+    """A process's resident memory (VmRSS)."""
     line = next(line for line in _read(pid, "status").splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) * 1024
 
@@ -207,7 +207,7 @@ def _parent(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of its status after its name; of one that is gone, those of a process that has ended."""
+    """The fields of /proc/PID/stat from the state on; the state is `X` (dead) if the process does not exist."""
     return _read(pid, "stat").rpartition(")")[2].split() or ["X", "0"]
 
 

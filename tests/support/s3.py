@@ -1,4 +1,4 @@
-"""S3's own wire on loopback: moto's server in a process of its own."""
+"""A local S3 server: moto's server in its own process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def s3_server(log: Path) -> Iterator[str]:
-    """The URL of a server that answers; it writes into `log` and is stopped at the end."""
+    """Run a server that logs to `log`; yields its URL when it accepts connections."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""In which group and order tests run on several workers, what ends with a group, and which targets were not seen."""
+"""Groups and order of tests on several workers, and the report of targets that could not be tested."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 FIRST = ("ray", "containers", "spark", "local", "sagemaker", "store")
-"""Groups of one expensive resource, the longest first, so that no worker begins one when the others are done."""
+"""Groups that share an expensive resource, longest first, so that no worker starts one after the others finish."""
 
-UNSEEN = "cannot see "
-"""What the reason of a skip begins with where a target needs a program that is not installed: `cannot see spark: …`."""
+UNTESTED = "cannot test "
+"""Prefix of the skip reason if a program that a target needs is not installed: `cannot test spark: …`."""
 
 
 def group_and_order(items: list[pytest.Item]) -> None:
@@ -39,28 +39,28 @@ def ends_group(item: pytest.Item, following: pytest.Item | None) -> bool:
     return following is None or _group(following) != _group(item)
 
 
-def unseen(reports: Iterable[pytest.TestReport]) -> dict[str, str]:
-    """By target, why it could not be tested here."""
-    found = {}
+def untested(reports: Iterable[pytest.TestReport]) -> dict[str, str]:
+    """By target, the reason why it could not be tested on this machine."""
+    reasons = {}
     for report in reports:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
-        _, begins, rest = reason.partition(UNSEEN)
-        if begins:
+        _, prefix, rest = reason.partition(UNTESTED)
+        if prefix:
             target, _, why = rest.partition(":")
-            found[target] = why.strip()
-    return found
+            reasons[target] = why.strip()
+    return reasons
 
 
 def summarize(reporter: pytest.TerminalReporter) -> None:
-    """Name the targets that were not tested, at the end of the run."""
-    for target, why in sorted(unseen(_skipped(reporter)).items()):
+    """List the targets that were not tested at the end of the run."""
+    for target, why in sorted(untested(_skipped(reporter)).items()):
         reporter.line(f"not tested on this machine: {target} ({why})", yellow=True)
 
 
 def fail_where_all_must_run(session: pytest.Session) -> None:
-    """CI has every program: there a target that cannot be seen fails the run."""
+    """CI has every program, so an untested target fails the run there."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter is not None and unseen(_skipped(reporter)) and session.exitstatus == 0:
+    if os.environ.get("CI") and reporter is not None and untested(_skipped(reporter)) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

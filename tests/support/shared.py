@@ -1,4 +1,4 @@
-"""What all workers of a run share: made by the one that comes first, awaited by the others."""
+"""Resources shared by all workers of a run: the first worker creates them, the others wait."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 
 
 def once_a_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
-    """The folder that `make(folder)` has made, and what it returned (JSON), made once a run under this name.
+    """The folder that `make(folder)` created and its JSON result; runs once per test run and name.
 
-    `make` gets a path that does not exist. Where it fails, it fails for the others too: they try again.
+    `make` gets a path that does not exist. If it fails, each other worker tries again.
     """
     base = factory.getbasetemp()
     common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    made = common / f"{name}.json"
+    result_file = common / f"{name}.json"
     with (common / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
+        if not result_file.exists():
             tries = len(list(common.glob(f"{name}-*")))
             folder = common / f"{name}-{tries}"
-            made.write_text(json.dumps({"folder": str(folder), "result": make(folder)}))
-    document = json.loads(made.read_text())
+            result_file.write_text(json.dumps({"folder": str(folder), "result": make(folder)}))
+    document = json.loads(result_file.read_text())
     return Path(document["folder"]), document["result"]

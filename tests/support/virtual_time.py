@@ -1,4 +1,4 @@
-"""An event loop whose clock only moves when it is told to, or when nothing else is left to do."""
+"""An event loop with a virtual clock, which advances explicitly or when the loop is idle."""
 
 import asyncio
 import selectors
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`jump`: the clock jumps to the next timer when nothing is ready; else only `advance` moves it."""
+    """jump: whether the clock jumps to the next timer when nothing is ready; otherwise only `advance` moves it."""
 
     def __init__(self, *, jump: bool) -> None:
         self.now = 1000.0
@@ -32,7 +32,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 def run(scenario: Callable[[VirtualLoop], Coroutine[Any, Any, None]], *, jump: bool) -> None:
-    """`scenario(loop)` to its end."""
+    """Run `scenario(loop)` to completion."""
     loop = VirtualLoop(jump=jump)
     try:
         loop.run_until_complete(scenario(loop))
@@ -41,7 +41,7 @@ def run(scenario: Callable[[VirtualLoop], Coroutine[Any, Any, None]], *, jump: b
 
 
 class HandThread:
-    """A thread that is turned by hand: what is posted waits in `jobs`, which all threads of a plane share."""
+    """A manually driven thread: posted calls are queued in `jobs`, which all threads of a data plane share."""
 
     def __init__(self, jobs: list[tuple["HandThread", Callable[[], None]]], name: str) -> None:
         self.jobs, self.name, self.ended = jobs, name, False
@@ -55,7 +55,7 @@ class HandThread:
 
 
 class TimedThread:
-    """A thread whose calls take virtual time: `seconds(call)` after they were posted they are made."""
+    """A thread that takes virtual time: each call runs `seconds(call)` after it was posted."""
 
     def __init__(self, seconds: Callable[[Any], float]) -> None:
         self._seconds = seconds
@@ -64,4 +64,4 @@ class TimedThread:
         asyncio.get_running_loop().call_later(self._seconds(call), call)
 
     def shutdown(self) -> None:
-        """Nothing to end."""
+        """Does nothing: there is no real thread."""

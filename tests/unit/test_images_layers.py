@@ -1,4 +1,4 @@
-"""Layers, names, pins and the store: the same inputs give the same bytes, and what is wrong is refused."""
+"""Layers, image names, pins and the store: equal inputs give equal bytes, and invalid inputs are rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from likewise.core.errors import (
 from likewise.engine.kinds import kind_of
 from likewise.images.base import open_base
 from likewise.images.credentials import docker_credentials
-from likewise.images.environment import byte_code, once, with_byte_code
+from likewise.images.environment import byte_code, unique_entries, with_byte_code
 from likewise.images.export import for_platform, write_archive, write_layout
 from likewise.images.layers import PART, LayerEntry, make_layer, zip_layer
 from likewise.images.oci import Descriptor, local_name, parse_name, platform_named
@@ -46,69 +46,69 @@ FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthChec
 
 
 def disjoint(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Without files that stand where another one's folder does."""
+    """Without files whose path is also the folder of another file."""
     return {name: data for name, data in files.items() if not any(other.startswith(f"{name}/") for other in files)}
 
 
 @FEW
 @given(FILES.map(disjoint), st.sampled_from([0, 1, 6]))
-def test_a_layer_is_the_same_wherever_it_is_made(tmp_path: Path, files: dict[str, bytes], level: int) -> None:
-    made = []
-    for place in ("one", "another/place"):
+def test_equal_entries_give_the_same_layer_in_any_store(tmp_path: Path, files: dict[str, bytes], level: int) -> None:
+    layers = []
+    for folder in ("one", "nested/other"):
         entries = [LayerEntry.of(name, data) for name, data in sorted(files.items())]
-        made.append(make_layer(Store(tmp_path / place), entries, AMD64, level=level))
-    assert made[0] == made[1]
-    path = Store(tmp_path / "one").path(made[0].blob.digest)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in made[0].blob.digest
+        layers.append(make_layer(Store(tmp_path / folder), entries, AMD64, level=level))
+    assert layers[0] == layers[1]
+    path = Store(tmp_path / "one").path(layers[0].blob.digest)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in layers[0].blob.digest
     inner = gzip.decompress(path.read_bytes())
-    assert made[0].diff_id == "sha256:" + hashlib.sha256(inner).hexdigest()
+    assert layers[0].diff_id == "sha256:" + hashlib.sha256(inner).hexdigest()
     with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
-        held = {member.name: member for member in tar}
-        assert {name: tar.extractfile(held[name]).read() for name in files} == files  # type: ignore[union-attr]
-    assert all((m.mtime, m.uid, m.gid, m.uname) == (0, 0, 0, "") for m in held.values())
-    assert all(m.mode == (0o755 if m.isdir() else 0o644) for m in held.values())
+        members = {member.name: member for member in tar}
+        assert {name: tar.extractfile(members[name]).read() for name in files} == files  # type: ignore[union-attr]
+    assert all((m.mtime, m.uid, m.gid, m.uname) == (0, 0, 0, "") for m in members.values())
+    assert all(m.mode == (0o755 if m.isdir() else 0o644) for m in members.values())
 
 
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 3 * PART])
-def test_what_is_gzipped_in_parts_is_one_member(images: Store, size: int) -> None:
+def test_gzip_parts_form_a_single_member(images: Store, size: int) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     layer = zip_layer(images, io.BytesIO(data), level=1)
     zipped = images.path(layer.blob.digest).read_bytes()
     assert gzip.decompress(zipped) == data
     import zlib
 
-    one = zlib.decompressobj(31)
-    assert one.decompress(zipped) == data
-    assert one.eof
-    assert one.unused_data == b""
+    decompressor = zlib.decompressobj(31)
+    assert decompressor.decompress(zipped) == data
+    assert decompressor.eof
+    assert decompressor.unused_data == b""
 
 
-def test_a_file_for_another_cpu_is_refused(images: Store) -> None:
+def test_file_for_another_cpu_is_rejected(images: Store) -> None:
     make_layer(images, [LayerEntry.of("a.so", elf(183))], ARM64, level=0)
     with pytest.raises(EngineUnavailable, match=r"a\.so.*linux/arm64"):
         make_layer(images, [LayerEntry.of("a.so", elf(62))], ARM64, level=0)
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../b", "a\\b", "a\nb"])
-def test_a_name_that_leaves_its_place_is_refused(images: Store, name: str) -> None:
+def test_unsafe_entry_name_is_rejected(images: Store, name: str) -> None:
     with pytest.raises(UnsafeArchive):
         make_layer(images, [LayerEntry.of(name, b"")], AMD64, level=0)
 
 
-def test_byte_code_is_the_same_and_runs() -> None:
+def test_byte_code_is_reproducible_and_runs() -> None:
     source = b"def f(x):\n    return {'a': x, 'b': frozenset({'x', 'y'})}\n"
     code = byte_code(source, "/m.py")
     assert code is not None
     assert code == byte_code(source, "/m.py")
     assert code[:4] == importlib.util.MAGIC_NUMBER
     assert code[4:8] == b"\x01\0\0\0"  # by hash, unchecked
-    found: dict[str, object] = {}
-    exec(marshal.loads(code[16:]), found)  # noqa: S102, S302
-    assert found["f"](1)["a"] == 1  # type: ignore[operator]
-    assert byte_code(b"this is no python", "/m.py") is None
+    namespace: dict[str, object] = {}
+    exec(marshal.loads(code[16:]), namespace)  # noqa: S102, S302
+    assert namespace["f"](1)["a"] == 1  # type: ignore[operator]
+    assert byte_code(b"not valid Python", "/m.py") is None
 
 
-def test_byte_code_stands_beside_its_module_and_only_for_this_python() -> None:
+def test_byte_code_is_added_only_for_the_running_python_version() -> None:
     import sys
 
     names = [e.name for e in with_byte_code([LayerEntry.of("p/m.py", b"x = 1")], sys.version_info[1])]
@@ -127,7 +127,7 @@ def test_byte_code_stands_beside_its_module_and_only_for_this_python() -> None:
         ("registry.example/a:c", "registry.example", "a", "c"),
     ],
 )
-def test_names_are_read(text: str, registry: str, repository: str, tag: str) -> None:
+def test_image_names_are_parsed(text: str, registry: str, repository: str, tag: str) -> None:
     name = parse_name(text)
     assert (name.registry, name.repository, name.tag) == (registry, repository, tag)
     assert str(name) == text
@@ -136,34 +136,34 @@ def test_names_are_read(text: str, registry: str, repository: str, tag: str) -> 
 @pytest.mark.parametrize(
     "text", ["", "Demo", "a:b:c", "a//b", "demo:", "demo@sha256:12", "a b", "$(x)", "x/../y", ":1"]
 )
-def test_what_is_no_name_is_refused(text: str) -> None:
+def test_invalid_image_name_is_rejected(text: str) -> None:
     with pytest.raises(WrongUsage):
         parse_name(text)
 
 
-def test_a_name_here_has_a_tag() -> None:
+def test_local_image_name_has_a_tag() -> None:
     assert str(local_name("demo")) == "demo:latest"
     with pytest.raises(WrongUsage):
         local_name("demo@sha256:" + "0" * 64)
 
 
-def test_platforms_are_named() -> None:
+def test_platforms_are_parsed() -> None:
     assert platform_named("arm64") == platform_named("aarch64") == ARM64
     with pytest.raises(WrongUsage, match="windows"):
         platform_named("windows/amd64")
     assert markers(ARM64, 12)["platform_machine"] == "aarch64"
 
 
-def test_pins_are_what_the_engine_needs() -> None:
+def test_pins_contain_only_what_the_engine_needs() -> None:
     unused = kind_of("openvino").image.dependencies
     names = {line.partition("==")[0] for line in pins(["likewise[openvino]"], AMD64, 11, unused=unused)}
     assert {"openvino", "numpy", "tokenizers", "uvicorn"} <= names
     assert not {"torch", "mlflow", "pandas", "rich", "typer", "huggingface-hub", "likewise", "pip"} & names
-    with pytest.raises(MissingExtra, match="nobody-has-this"):
-        pins(["nobody-has-this"], AMD64, 11, unused={})
+    with pytest.raises(MissingExtra, match="no-such-distribution"):
+        pins(["no-such-distribution"], AMD64, 11, unused={})
 
 
-def test_the_store_keeps_what_names_reach_and_drops_the_rest(images: Store) -> None:
+def test_store_deletes_unreferenced_blobs(images: Store) -> None:
     with images.used():
         first = small_image(images, "demo:1", [b"old model"])
     assert {b.digest for b in images.reachable(first)} == {
@@ -171,14 +171,14 @@ def test_the_store_keeps_what_names_reach_and_drops_the_rest(images: Store) -> N
     }
     with images.used():
         second = small_image(images, "demo:1", [b"new model"])
-    kept = {f"sha256:{path.name}" for path in (images.folder / "blobs" / "sha256").iterdir()}
-    assert kept == {b.digest for b in images.reachable(second)}
+    stored = {f"sha256:{path.name}" for path in (images.folder / "blobs" / "sha256").iterdir()}
+    assert stored == {b.digest for b in images.reachable(second)}
     assert images.find("demo:1") == second
     with pytest.raises(InputNotFound, match="demo:1"):
         images.find("other:1")
 
 
-def test_a_changed_blob_is_refused(images: Store) -> None:
+def test_modified_blob_is_rejected(images: Store) -> None:
     image = small_image(images, "demo:1", [b"x"])
     path = images.path(image.digest)
     path.write_bytes(path.read_bytes().replace(b"2", b"3", 1))
@@ -186,7 +186,7 @@ def test_a_changed_blob_is_refused(images: Store) -> None:
         images.document(image)
 
 
-def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_path: Path) -> None:
+def test_image_is_exported_as_a_layout_and_as_an_archive(images: Store, tmp_path: Path) -> None:
     image = small_image(images, "demo:1", [b"x"])
     assert write_layout(images, "demo:1", tmp_path / "oci") == image
     index = json.loads((tmp_path / "oci" / "index.json").read_bytes())
@@ -200,7 +200,7 @@ def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_pa
         assert docker[0]["RepoTags"] == ["demo:1"]
         assert {docker[0]["Config"], *docker[0]["Layers"]} <= set(tar.getnames())
     with (tmp_path / "b.tar").open("wb") as stream:
-        write_archive(images, "demo:1", "linux/amd64", stream, held=1)
+        write_archive(images, "demo:1", "linux/amd64", stream, skip=1)
     with tarfile.open(tmp_path / "b.tar") as tar:
         assert json.load(tar.extractfile("manifest.json")) == docker  # type: ignore[arg-type]
         assert not {*docker[0]["Layers"]} & {*tar.getnames()}
@@ -208,7 +208,7 @@ def test_an_image_is_written_as_a_layout_and_as_an_archive(images: Store, tmp_pa
         for_platform(images, image, "linux/arm64")
 
 
-def test_a_base_tells_its_python_and_its_c_library(images: Store, tmp_path: Path) -> None:
+def test_base_is_inspected_for_python_and_glibc(images: Store, tmp_path: Path) -> None:
     base = open_base(images, str(small_base(tmp_path / "b.tar", minor=12, libc="2.31")), AMD64)
     assert (base.python, base.minor, base.glibc) == ("/usr/bin/python3.12", 12, (2, 31))
     with pytest.raises(EngineUnavailable, match="linux/arm64"):
@@ -217,14 +217,14 @@ def test_a_base_tells_its_python_and_its_c_library(images: Store, tmp_path: Path
         pass
     with pytest.raises(EngineUnavailable, match="lacks"):
         open_base(images, str(tmp_path / "empty.tar"), AMD64)
-    (tmp_path / "no.tar").write_bytes(b"no tar at all" * 100)
+    (tmp_path / "no.tar").write_bytes(b"not a tar file" * 100)
     with pytest.raises(InputInvalid):
         open_base(images, str(tmp_path / "no.tar"), AMD64)
     with pytest.raises(WrongUsage):
         open_base(images, "./nowhere", AMD64)
 
 
-def test_a_base_comes_from_a_layout_and_from_an_archive_alike(images: Store, tmp_path: Path) -> None:
+def test_layout_and_archive_give_the_same_base(images: Store, tmp_path: Path) -> None:
     root = open_base(images, str(small_base(tmp_path / "b.tar")), AMD64)
     config = {**root.config, "config": {"Env": ["A=b"]}}
     from likewise.images.oci import CONFIG, MANIFEST
@@ -240,14 +240,14 @@ def test_a_base_comes_from_a_layout_and_from_an_archive_alike(images: Store, tmp
     with (tmp_path / "archive.tar").open("wb") as stream:
         write_archive(images, "base:1", "linux/amd64", stream)
     other = Store(tmp_path / "other")
-    found = [open_base(other, str(tmp_path / name), AMD64) for name in ("layout", "archive.tar")]
-    assert [(b.python, b.config["config"], b.layers) for b in found] == 2 * [
+    bases = [open_base(other, str(tmp_path / name), AMD64) for name in ("layout", "archive.tar")]
+    assert [(b.python, b.config["config"], b.layers) for b in bases] == 2 * [
         ("/usr/bin/python3.11", {"Env": ["A=b"]}, root.layers)
     ]
 
 
 def private_wheel(folder: Path, tag: str = "py3-none-any") -> Path:
-    """A wheel that no index has."""
+    """Write a wheel that no package index has."""
     folder.mkdir(exist_ok=True)
     path = folder / f"likewise_private_thing-1.0-{tag}.whl"
     info = "likewise_private_thing-1.0.dist-info"
@@ -261,7 +261,7 @@ def private_wheel(folder: Path, tag: str = "py3-none-any") -> Path:
     return path
 
 
-def test_a_private_wheel_goes_in_by_name(images: Store, tmp_path: Path) -> None:
+def test_private_wheel_is_locked_by_name_and_hash(images: Store, tmp_path: Path) -> None:
     path = private_wheel(tmp_path / "wheels")
     wheels = Wheels(images, AMD64, 11, (2, 36))
     locked = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
@@ -275,7 +275,7 @@ def test_a_private_wheel_goes_in_by_name(images: Store, tmp_path: Path) -> None:
     assert wheels.locked([], [path.parent], lock) == locked
 
 
-def test_credentials_are_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_read_from_dockers_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     assert docker_credentials("registry.example") is None
     (tmp_path / "config.json").write_text('{"auths": {"registry.example": {"auth": "YW5uOnM6M2NyZXQ="}}}')
@@ -286,25 +286,25 @@ def test_credentials_are_dockers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     (tmp_path / "config.json").write_text('{"credHelpers": {"registry.example": "mine"}}')
     assert docker_credentials("registry.example") == ("bob", "registry.example")
-    (tmp_path / "config.json").write_text('{"credsStore": "nothing-of-that-name"}')
-    with pytest.raises(Unauthorized, match="nothing-of-that-name"):
+    (tmp_path / "config.json").write_text('{"credsStore": "no-such-helper"}')
+    with pytest.raises(Unauthorized, match="no-such-helper"):
         docker_credentials("registry.example")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(Unauthorized):
         docker_credentials("registry.example")
 
 
-def test_a_wheel_that_was_changed_is_refused(images: Store, tmp_path: Path) -> None:
+def test_modified_wheel_is_rejected(images: Store, tmp_path: Path) -> None:
     path = private_wheel(tmp_path / "wheels")
     wheels = Wheels(images, AMD64, 11, (2, 36))
     (wheel,) = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
     assert wheels.checked(wheel).read_bytes() == path.read_bytes()
-    wheels.path(wheel).write_bytes(b"another")
+    wheels.path(wheel).write_bytes(b"modified")
     with pytest.raises(BundleTampered):
         wheels.checked(wheel)
 
 
-def test_a_file_of_two_distributions_is_in_the_layer_once() -> None:
-    """As mlflow-skinny and mlflow-tracing have them."""
-    given = [LayerEntry.of("a/b.py", b"1"), LayerEntry.of("a/c.py", b"2"), LayerEntry.of("a/b.py", b"3")]
-    assert [(each.name, each.stream.read()) for each in once(given)] == [("a/b.py", b"1"), ("a/c.py", b"2")]
+def test_file_shared_by_two_distributions_is_added_once() -> None:
+    """mlflow-skinny and mlflow-tracing share files."""
+    entries = [LayerEntry.of("a/b.py", b"1"), LayerEntry.of("a/c.py", b"2"), LayerEntry.of("a/b.py", b"3")]
+    assert [(each.name, each.stream.read()) for each in unique_entries(entries)] == [("a/b.py", b"1"), ("a/c.py", b"2")]

@@ -100,7 +100,7 @@ def run(
     engine, store = find_engine(program), Store()
     loaded = load(store, name, engine)
     screen.note(f"{loaded} with {engine.program} {engine.version}")
-    running = start(engine, loaded, port, network=network, more=option or ())
+    running = start(engine, loaded, port, network=network, options=option or ())
     facts = [("url", running.url), ("container", running.name), ("ready after", f"{running.seconds:.2f} s")]
     document = {"url": running.url, "container": running.name, "seconds": running.seconds}
     screen.result(document, "Running", [*facts, *([("stop", running.stop_line)] if detach else [])])

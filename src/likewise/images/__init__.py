@@ -1,1 +1,1 @@
-"""Container images of a bundle, assembled without a daemon: base, environment and bundle, a layer each."""
+"""Container images built from bundles without a daemon; base, environment and bundle are separate layers."""

@@ -1,4 +1,4 @@
-"""MODEL's bundle becomes an image: three layers, a configuration, a manifest, and a name in the store."""
+"""Builds an image from a bundle: three layers, a configuration, a manifest, and a name in the store."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from likewise.images.wheels import Wheels, pins
 from likewise.shipping.payload import engine_of, requirements_of
 
 PORT = 8080
-USER = "65532:65532"  # nobody in particular; any other does as well
-BUNDLE_LEVEL = 0  # of gzip: weights get a tenth smaller at best, and that takes five times as long as all the rest
+USER = "65532:65532"  # an unprivileged user without an account; any other works as well
+BUNDLE_LEVEL = 0  # gzip level: compression saves at most a tenth of the weights and takes five times the build
 OnProgress = Callable[[str], None]
 
 
 def silent(text: str) -> None:
-    """A `Report` that nobody reads."""
+    """An `OnProgress` that discards its messages."""
 
 
 def _platforms(names: Iterable[str]) -> tuple[Platform, ...]:
@@ -42,35 +42,35 @@ def _platforms(names: Iterable[str]) -> tuple[Platform, ...]:
 
 def _folders(names: Iterable[str]) -> tuple[Path, ...]:
     if missing := [name for name in names if not Path(name).is_dir()]:
-        raise WrongUsage(f"there is no folder {missing[0]}", remedy="--wheels names a folder of wheels")
+        raise WrongUsage(f"no folder {missing[0]}", remedy="pass an existing folder of wheels to --wheels")
     return tuple(map(Path, names))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageOptions:
-    """Each field's `metadata["help"]` is its help text."""
+    """Options of an image build; each field's `metadata["help"]` is its help text."""
 
     base: str = option(
         DEFAULT,
-        "What it stands on: an image in a registry, or a folder or tar of one. It brings Python.",
+        "Base image with Python: the name of an image in a registry, or a folder or tar.",
         "--base IMAGE",
     )
     platforms: tuple[Platform, ...] = option(
         (PLATFORMS["linux/amd64"],), "linux/amd64 or linux/arm64; repeatable.", "--platform PLATFORM", parse=_platforms
     )
     wheels: tuple[Path, ...] = option(
-        (), "Folder of wheels that no index has. Repeatable.", "--wheels DIR", parse=_folders
+        (), "Folder of wheels that no package index has. Repeatable.", "--wheels DIR", parse=_folders
     )
     lock: Path | None = option(
-        None, "Requirements file with hashes of all that goes in; without it, what is installed here.", "--lock FILE"
+        None, "Requirements file with hashes of all packages. Default: the installed versions.", "--lock FILE"
     )
-    fresh: bool = option(False, "Look the base up again, though one of this name is here.", "--pull")
-    created: int = option(0, "Seconds since 1970 that the image says it was made at.")
+    fresh: bool = option(False, "Pull the base again even if it is cached.", "--pull")
+    created: int = option(0, "Creation time recorded in the image, in seconds since 1970.")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The three layers of an image, and what it says of itself, for one platform."""
+    """The layers, labels and environment variables of an image for one platform."""
 
     platform: Platform
     base: Base
@@ -83,7 +83,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An image in the store."""
+    """The result of a build: an image in the store."""
 
     name: str
     image: Descriptor
@@ -100,32 +100,32 @@ def build_image(
     store: Store | None = None,
     report: OnProgress = silent,
 ) -> Built:
-    """Assemble the image called `name` of `bundle`, with the engine of `model`; of several platforms, an index.
+    """Build the image `name` from `bundle`, with the engine of `model`; several platforms become an index.
 
     Raises WrongUsage, CodeNotTrusted, EngineUnavailable, MissingExtra, InputNotFound, InputInvalid, TargetUnavailable.
     """
     start, options, store = time.perf_counter(), options or ImageOptions(), store or Store()
-    called = str(local_name(name))
+    tag = str(local_name(name))
     with store.used():
-        made = []
+        images = []
         for platform in options.platforms:
             parts = make_parts(bundle, model, platform, options, store, report)
-            made.append((parts, assemble(store, parts, options.created)))
-        image = made[0][1] if len(made) == 1 else _index(store, made)
-        store.name(called, image)
-    return Built(called, image, tuple(parts for parts, _ in made), time.perf_counter() - start)
+            images.append((parts, assemble(store, parts, options.created)))
+        image = images[0][1] if len(images) == 1 else _index(store, images)
+        store.name(tag, image)
+    return Built(tag, image, tuple(parts for parts, _ in images), time.perf_counter() - start)
 
 
 def make_parts(
     bundle: Bundle, model: ModelSpec, platform: Platform, options: ImageOptions, store: Store, report: OnProgress
 ) -> Parts:
-    """The layers for one platform, made unless they are here."""
+    """The layers for one platform, built unless they are cached."""
     engine = engine_of(bundle, EngineOptions.of(model), trusted=model.trust)
     kind = kind_of(engine.name)
     if kind.runs_code and not model.trust:
         raise CodeNotTrusted(
-            f"the engine {engine.name} of {bundle.path} runs the model's own code, which nobody has allowed",
-            remedy="add --trust if you trust its maker",
+            f"the engine {engine.name} of {bundle.path} runs the model's own code, which is not trusted",
+            remedy="add --trust if you trust its author",
         )
     base = open_base(store, options.base, platform, fresh=options.fresh)
     wheels = Wheels(store, platform, base.minor, base.glibc)
@@ -134,24 +134,25 @@ def make_parts(
     links = [*options.wheels, *([own] if (own := bundle.path / "wheels").is_dir() else [])]
     locked = wheels.locked(pinned, links, options.lock)
     environment = environment_layer(base, wheels, locked, left_out=kind.image.files)
-    what = {"bundle": sha256_bytes(bundle.manifest.dump()), "platform": str(platform), "level": BUNDLE_LEVEL}
-    left = list(kind.unread(bundle))
-    held = store.layer(
-        {**what, "left_out": left}, lambda: make_layer(store, _carried(bundle, left), platform, level=BUNDLE_LEVEL)
+    inputs = {"bundle": sha256_bytes(bundle.manifest.dump()), "platform": str(platform), "level": BUNDLE_LEVEL}
+    left_out = list(kind.unread(bundle))
+    bundle_layer = store.layer(
+        {**inputs, "left_out": left_out},
+        lambda: make_layer(store, _bundle_entries(bundle, left_out), platform, level=BUNDLE_LEVEL),
     )
     labels = _labels(bundle, base, engine)
-    return Parts(platform, base, environment, held, engine, labels, _variables(base, engine, model))
+    return Parts(platform, base, environment, bundle_layer, engine, labels, _variables(base, engine, model))
 
 
-def _carried(bundle: Bundle, left: Sequence[str]) -> Iterator[LayerEntry]:
-    files = ((name, path) for name, path in regular_files(bundle.path) if name not in {*left, LEFT_OUT})
+def _bundle_entries(bundle: Bundle, left_out: Sequence[str]) -> Iterator[LayerEntry]:
+    files = ((name, path) for name, path in regular_files(bundle.path) if name not in {*left_out, LEFT_OUT})
     yield from files_under(f"{HOME}/bundle", files)
-    if left:
-        yield LayerEntry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left))
+    if left_out:
+        yield LayerEntry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left_out))
 
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
-    """What can be read of the image without starting it; no word of where the model came from."""
+    """Labels that describe the image without revealing the source of the model."""
     from likewise.server.description.form_schemas import forms
 
     schema = forms(bundle.signature)
@@ -168,9 +169,9 @@ def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
 
 
 def _variables(base: Base, engine: EngineEntry, model: ModelSpec) -> tuple[str, ...]:
-    theirs = dict(entry.partition("=")[::2] for entry in base.config.get("config", {}).get("Env") or ())
-    path = theirs.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    ours = {
+    base_env = dict(entry.partition("=")[::2] for entry in base.config.get("config", {}).get("Env") or ())
+    path = base_env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    own_env = {
         "PATH": f"/{BIN}:{path}",
         "PYTHONPATH": f"/{site(base.minor)}",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -181,22 +182,23 @@ def _variables(base: Base, engine: EngineEntry, model: ModelSpec) -> tuple[str, 
         **({"LIKEWISE_PRECISION": model.precision} if model.precision else {}),
         **({"LIKEWISE_TRUST": "true"} if runs_code(engine) else {}),
     }
-    return tuple(f"{name}={value}" for name, value in {**theirs, **ours}.items())
+    return tuple(f"{name}={value}" for name, value in {**base_env, **own_env}.items())
 
 
 def assemble(store: Store, parts: Parts, created: int) -> Descriptor:
-    """Configuration and manifest of one platform's image. Source: the OCI image specification."""
-    theirs, at = dict(parts.base.config), datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ours = [("environment", parts.environment.layer), ("bundle", parts.bundle.layer)]
-    layers = [*parts.base.layers, *(layer for _, layer in ours)]
-    history = [*theirs.get("history", []), *({"created": at, "created_by": f"likewise: {what}"} for what, _ in ours)]
+    """Store the configuration and the manifest of one platform's image. Source: the OCI image specification."""
+    base_config = dict(parts.base.config)
+    created_at = datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    added = {"environment": parts.environment.layer, "bundle": parts.bundle.layer}
+    layers = [*parts.base.layers, *added.values()]
+    history = [{"created": created_at, "created_by": f"likewise: {name}"} for name in added]
     config = {
-        **{key: value for key, value in theirs.items() if key in ("variant", "os.version", "os.features")},
+        **{key: value for key, value in base_config.items() if key in ("variant", "os.version", "os.features")},
         **parts.platform.document,
-        "created": at,
-        "config": {**(theirs.get("config") or {}), **_how_to_run(parts)},
+        "created": created_at,
+        "config": {**(base_config.get("config") or {}), **_runtime_config(parts)},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        "history": history,
+        "history": [*base_config.get("history", []), *history],
     }
     manifest = {
         "schemaVersion": 2,
@@ -208,8 +210,8 @@ def assemble(store: Store, parts: Parts, created: int) -> Descriptor:
     return store.put(MANIFEST, manifest)
 
 
-def _how_to_run(parts: Parts) -> dict[str, Any]:
-    theirs = parts.base.config.get("config") or {}
+def _runtime_config(parts: Parts) -> dict[str, Any]:
+    base_labels = (parts.base.config.get("config") or {}).get("Labels") or {}
     return {
         "User": USER,
         "ExposedPorts": {f"{PORT}/tcp": {}},
@@ -218,12 +220,12 @@ def _how_to_run(parts: Parts) -> dict[str, Any]:
         "Cmd": [SERVE],
         "WorkingDir": "/",
         "StopSignal": "SIGTERM",
-        "Labels": {**(theirs.get("Labels") or {}), **parts.labels},
+        "Labels": {**base_labels, **parts.labels},
     }
 
 
-def _index(store: Store, made: Sequence[tuple[Parts, Descriptor]]) -> Descriptor:
-    if len({parts.platform for parts, _ in made}) != len(made):
-        raise WrongUsage("a platform is named twice", remedy="name each --platform once")
-    entries = [{**image.document, "platform": parts.platform.document} for parts, image in made]
+def _index(store: Store, images: Sequence[tuple[Parts, Descriptor]]) -> Descriptor:
+    if len({parts.platform for parts, _ in images}) != len(images):
+        raise WrongUsage("a platform is given twice", remedy="give each --platform once")
+    entries = [{**image.document, "platform": parts.platform.document} for parts, image in images]
     return store.put(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})

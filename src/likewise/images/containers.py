@@ -1,4 +1,4 @@
-"""Docker or Podman, whichever answers: loading an image of the store, running it, stopping it."""
+"""Loads, runs and stops images of the store with Docker or Podman, whichever is available."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from likewise.images.oci import Descriptor, local_name, platform_named
 from likewise.images.store import Store
 
 PROGRAMS = ("docker", "podman")
-PATIENCE_S = 10.0  # for a question
-LOADING_S = 600.0
-DRAIN_S = 30  # seconds that a container may take to stop: more than the server's own
-LOOK_S = 0.05
-_ASK = {"docker": "{{.ServerVersion}}", "podman": "{{.Version.Version}}"}
+COMMAND_TIMEOUT_S = 10.0
+LOAD_TIMEOUT_S = 600.0
+DRAIN_S = 30  # grace period for stopping a container, longer than the server's own
+POLL_S = 0.05
+_VERSION_FORMAT = {"docker": "{{.ServerVersion}}", "podman": "{{.Version.Version}}"}
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerEngine:
-    """A program that runs containers. machine: its CPU's platform. version: its service's."""
+    """Docker or Podman. program: the command. version: that of its service."""
 
     program: str
     version: str
@@ -39,7 +39,7 @@ class ContainerEngine:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A container that answers at `url`."""
+    """A running container that serves at `url`."""
 
     engine: ContainerEngine
     name: str
@@ -48,89 +48,91 @@ class Running:
 
     @property
     def stop_line(self) -> str:
-        """What a user would type."""
+        """The shell command that removes the container."""
         return f"{self.engine.program} rm --force --time {DRAIN_S} {self.name}"
 
     def alive(self) -> bool:
-        """Whether it still runs."""
-        asked = ["container", "inspect", "--format", "{{.State.Running}}", self.name]
-        return _ask(self.engine.program, *asked).stdout.strip() == "true"
+        """Whether the container is still running."""
+        arguments = ["container", "inspect", "--format", "{{.State.Running}}", self.name]
+        return _run(self.engine.program, *arguments).stdout.strip() == "true"
 
     def stop(self) -> None:
-        """Let it answer what it has, and take it away."""
-        _ask(self.engine.program, "stop", "--time", str(DRAIN_S), self.name, patience=DRAIN_S + PATIENCE_S)
-        _ask(self.engine.program, "rm", "--force", self.name, patience=DRAIN_S + PATIENCE_S)
+        """Stop the container after its requests in flight, and remove it."""
+        timeout_s = DRAIN_S + COMMAND_TIMEOUT_S
+        _run(self.engine.program, "stop", "--time", str(DRAIN_S), self.name, timeout_s=timeout_s)
+        _run(self.engine.program, "rm", "--force", self.name, timeout_s=timeout_s)
 
     def log(self) -> str:
-        """The last lines that it wrote."""
-        done = _ask(self.engine.program, "logs", "--tail", "20", self.name)
-        return (done.stdout + done.stderr).strip()
+        """The container's last log lines."""
+        completed = _run(self.engine.program, "logs", "--tail", "20", self.name)
+        return (completed.stdout + completed.stderr).strip()
 
 
 def find_engine(program: str | None = None) -> ContainerEngine:
-    """The one that is named, else the first that answers; TargetUnavailable, with what each of them said."""
+    """The named engine, else the first that is available; raises TargetUnavailable with the error of each."""
     if program is not None and program not in PROGRAMS:
-        raise WrongUsage(f"there is no {program!r}", remedy=f"name one of: {', '.join(PROGRAMS)}")
-    told = []
+        raise WrongUsage(f"unknown container engine {program!r}", remedy=f"use one of: {', '.join(PROGRAMS)}")
+    errors = []
     for each in (program,) if program else PROGRAMS:
         if shutil.which(each) is None:
-            told.append(f"{each} is not installed")
+            errors.append(f"{each} is not installed")
             continue
-        done = _ask(each, "info", "--format", _ASK[each])
-        version = done.stdout.strip()
-        if done.returncode == 0 and version:
+        completed = _run(each, "info", "--format", _VERSION_FORMAT[each])
+        version = completed.stdout.strip()
+        if completed.returncode == 0 and version:
             return ContainerEngine(each, version)
-        told.append(f"{each}: {(done.stderr or done.stdout).strip()[-300:] or 'its service does not answer'}")
+        output = (completed.stderr or completed.stdout).strip()[-300:]
+        errors.append(f"{each}: {output or 'its service does not respond'}")
     raise TargetUnavailable(
-        f"nothing here runs containers: {'; '.join(told)}", remedy="install Podman, or install and start Docker"
+        f"no container engine is available: {'; '.join(errors)}", remedy="install Podman, or install and start Docker"
     )
 
 
 def load(store: Store, name: str, engine: ContainerEngine) -> str:
-    """See that `engine` has the image; returns what it calls it. Raises InputNotFound, DeployFailed."""
+    """Load the image into `engine` if missing; returns its name there. Raises InputNotFound, DeployFailed."""
     platform = str(platform_named(_machine(engine)))
     image = for_platform(store, store.find(name), platform)
-    wanted = str(Descriptor.parse(store.document(image)["config"]).digest)
-    called = _called(name, engine)
-    there = _ask(engine.program, "image", "inspect", "--format", "{{.Id}}", called).stdout.strip()
-    if there.removeprefix("sha256:") == wanted.removeprefix("sha256:") or there == image.digest:
-        return called
+    wanted_id = str(Descriptor.parse(store.document(image)["config"]).digest)
+    alias = _name_in_engine(name, engine)
+    loaded_id = _run(engine.program, "image", "inspect", "--format", "{{.Id}}", alias).stdout.strip()
+    if loaded_id.removeprefix("sha256:") == wanted_id.removeprefix("sha256:") or loaded_id == image.digest:
+        return alias
     layers = store.document(Descriptor.parse(store.document(image)["config"]))["rootfs"]["diff_ids"]
-    problem: str | None = ""
-    for held in sorted({_held(engine, layers), 0}, reverse=True):  # all of it, where it does not load without some
-        problem = _load(engine, partial(write_archive, store, name, platform, called=called, held=held))
-        if problem is None:
-            return called
-    raise DeployFailed(f"{engine.program} does not load {name}: {problem}", remedy="its words say why")
+    error: str | None = ""
+    for skip in sorted({_present_layers(engine, layers), 0}, reverse=True):  # if that fails, send all layers
+        error = _load(engine, partial(write_archive, store, name, platform, alias=alias, skip=skip))
+        if error is None:
+            return alias
+    raise DeployFailed(f"{engine.program} cannot load {name}: {error}", remedy="see the output of the command")
 
 
 def _load(engine: ContainerEngine, write: Callable[[IO[bytes]], None]) -> str | None:
-    """What it says against it; None where it has loaded the archive."""
+    """Stream the archive into the engine's `load`; returns its output if that fails, else None."""
     command = [engine.program, "load", "--quiet"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
-        assert child.stdin is not None  # noqa: S101  it is a pipe
-        with contextlib.suppress(BrokenPipeError):  # it says why below
+        assert child.stdin is not None  # noqa: S101  for mypy: stdin is a pipe
+        with contextlib.suppress(BrokenPipeError):  # the command's output has the reason
             write(child.stdin)
             child.stdin.close()
-        said = (child.stdout.read() if child.stdout else b"").decode(errors="replace")
-    return None if child.returncode == 0 else said.strip()[-500:]
+        output = (child.stdout.read() if child.stdout else b"").decode(errors="replace")
+    return None if child.returncode == 0 else output.strip()[-500:]
 
 
-def _held(engine: ContainerEngine, layers: Sequence[str]) -> int:
-    """How many of the first layers (`diff_ids`) an image of ours has brought there; Docker needs no second copy."""
+def _present_layers(engine: ContainerEngine, layers: Sequence[str]) -> int:
+    """How many of the first layers (`diff_ids`) Docker has from an image of Likewise; 0 for Podman."""
     if engine.program != "docker":
         return 0
-    images = _ask(
+    images = _run(
         engine.program, "image", "ls", "--no-trunc", "--quiet", "--filter", "label=likewise.bundle"
     ).stdout.split()
     if not images:
         return 0
-    said = _ask(engine.program, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *set(images)).stdout
-    return max((_common(layers, json.loads(line)) for line in said.splitlines()), default=0)
+    output = _run(engine.program, "image", "inspect", "--format", "{{json .RootFS.Layers}}", *set(images)).stdout
+    return max((_common_prefix(layers, json.loads(line)) for line in output.splitlines()), default=0)
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many they begin with alike."""
+def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
+    """The length of their common prefix."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
@@ -140,13 +142,13 @@ def start(
     port: int,
     *,
     network: str | None = None,
-    more: Sequence[str] = (),
+    options: Sequence[str] = (),
     wait_s: float = 120.0,
 ) -> Running:
-    """Run a loaded image on a read-only disk, without rights, on `port` of this machine; returns when it is ready.
+    """Run a loaded image on `port` of localhost, read-only and without capabilities; returns when it is ready.
 
-    network: `host` where containers have no network of their own. more: options for the program's `run`.
-    Raises DeployFailed, with its last lines, where it does not become ready; nothing of it is left then.
+    network: `host` if containers cannot have their own network. options: extra arguments of the engine's `run`.
+    Raises DeployFailed with the last log lines if it does not become ready; the container is removed then.
     """
     name = f"likewise-{secrets.token_hex(4)}"
     command = ["run", "--detach", "--name", name, "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
@@ -154,58 +156,61 @@ def start(
         command += ["--network=host", f"--env=LIKEWISE_PORT={port}", "--env=LIKEWISE_HOST=127.0.0.1"]
     else:
         command += [f"--publish=127.0.0.1:{port}:{PORT}", *([f"--network={network}"] if network else [])]
-    begun = time.perf_counter()
-    done = _ask(engine.program, *command, *more, image, patience=LOADING_S)
+    started = time.perf_counter()
+    completed = _run(engine.program, *command, *options, image, timeout_s=LOAD_TIMEOUT_S)
     running = Running(engine, name, f"http://127.0.0.1:{port}", 0.0)
-    if done.returncode != 0:
+    if completed.returncode != 0:
         running.stop()
         raise DeployFailed(
-            f"{engine.program} does not run {image}: {done.stderr.strip()[-500:]}", remedy="its words say why"
+            f"{engine.program} cannot run {image}: {completed.stderr.strip()[-500:]}",
+            remedy="see the output of the command",
         )
     try:
-        _await_ready(running, begun + wait_s)
+        _wait_until_ready(running, started + wait_s)
     except BaseException:
         running.stop()
         raise
-    return Running(engine, name, running.url, time.perf_counter() - begun)
+    return Running(engine, name, running.url, time.perf_counter() - started)
 
 
-def _await_ready(running: Running, until: float) -> None:
-    while not is_ready(running.url, PATIENCE_S):
+def _wait_until_ready(running: Running, deadline: float) -> None:
+    while not is_ready(running.url, COMMAND_TIMEOUT_S):
         if not running.alive():
-            raise _failed(running, "ended")
-        if time.perf_counter() > until:
-            raise _failed(running, "is not ready in time")
-        time.sleep(LOOK_S)
+            raise _failed(running, "exited")
+        if time.perf_counter() > deadline:
+            raise _failed(running, "did not become ready in time")
+        time.sleep(POLL_S)
 
 
-def _failed(running: Running, how: str) -> LikewiseError:
-    return DeployFailed(f"the container {how}; its last lines: {running.log()[-2000:]}", remedy="they say why")
+def _failed(running: Running, failure: str) -> LikewiseError:
+    return DeployFailed(
+        f"the container {failure}; its last log lines: {running.log()[-2000:]}", remedy="see the container's log"
+    )
 
 
-def is_ready(url: str, patience_s: float) -> bool:
-    """Whether the service at `url`, of this machine, says that it is ready."""
+def is_ready(url: str, timeout_s: float) -> bool:
+    """Whether the service at `url` on localhost reports that it is ready."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=patience_s) as answer:  # noqa: S310  our own loopback
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"{url}/ready", timeout=timeout_s) as response:  # noqa: S310  always localhost
+            return bool(response.status == 200)
     except OSError:
         return False
 
 
 def _machine(engine: ContainerEngine) -> str:
-    asked = {"docker": "{{.Architecture}}", "podman": "{{.Host.Arch}}"}[engine.program]
-    return _ask(engine.program, "info", "--format", asked).stdout.strip()
+    template = {"docker": "{{.Architecture}}", "podman": "{{.Host.Arch}}"}[engine.program]
+    return _run(engine.program, "info", "--format", template).stdout.strip()
 
 
-def _called(name: str, engine: ContainerEngine) -> str:
-    """Podman puts a registry before a name that has none; `localhost` is its own for what comes from nowhere."""
+def _name_in_engine(name: str, engine: ContainerEngine) -> str:
+    """Podman prefixes names without a registry with `localhost/`."""
     parsed = local_name(name)
     return str(parsed) if parsed.registry or engine.program != "podman" else f"localhost/{parsed}"
 
 
-def _ask(program: str, *arguments: str, patience: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-    """One command, no shell; a program that does not answer in time has failed."""
+def _run(program: str, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    """Run one command without a shell; a timeout is reported as exit code 1."""
     try:
-        return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=patience, check=False)
+        return subprocess.run([program, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess([program], 1, "", f"no answer in {patience:.0f} s")
+        return subprocess.CompletedProcess([program], 1, "", f"no response within {timeout_s:.0f} s")

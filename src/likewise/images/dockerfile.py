@@ -1,4 +1,4 @@
-"""The same image for those who build with Docker: a Dockerfile beside the very layers that we would assemble."""
+"""Writes a Dockerfile and the same layers as `build`, for users who build with Docker or Podman."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def write_dockerfile(
     store: Store | None = None,
     report: OnProgress = silent,
 ) -> Parts:
-    """`Dockerfile`, `environment.tar.gz` and `bundle.tar.gz` in the new or empty `folder`.
+    """Write `Dockerfile`, `environment.tar.gz` and `bundle.tar.gz` into the new or empty `folder`.
 
-    `docker build` or `podman build` there needs nothing but the base. Raises OutputRefused, WrongUsage (several
-    platforms, or a base that no Dockerfile can name), and what `build_image` does.
+    `docker build` or `podman build` needs only the base in addition. Raises OutputRefused, WrongUsage (several
+    platforms), and the errors of `build_image`.
     """
     options, store = options or ImageOptions(), store or Store()
     if len(options.platforms) != 1:
-        raise WrongUsage("a Dockerfile here is for one platform", remedy="write one folder a platform")
+        raise WrongUsage("a Dockerfile is for one platform", remedy="write one folder per platform")
     if folder.exists() and any(folder.iterdir()):
-        raise OutputRefused(f"{folder} is not empty", remedy="name a new folder")
+        raise OutputRefused(f"{folder} is not empty", remedy="use a new folder")
     with store.used():
         parts = make_parts(bundle, model, options.platforms[0], options, store, report)
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,16 +43,16 @@ def write_dockerfile(
 
 
 def _text(parts: Parts) -> str:
-    """ADD unpacks an archive with owners, modes and times as they stand in it."""
-    theirs = (parts.base.config.get("config") or {}).get("Env") or ()
+    """The Dockerfile's text; ADD unpacks an archive and preserves its owners, modes and times."""
+    base_env = (parts.base.config.get("config") or {}).get("Env") or ()
     base = "base" if Path(parts.base.name).exists() else parts.base.name
     lines = [
-        f"# Needs nothing but the base, which must have Python 3.{parts.base.minor} as {parts.base.python}.",
+        f"# Needs only the base image, which must have Python 3.{parts.base.minor} at {parts.base.python}.",
         f"ARG BASE={base}",
         f"FROM --platform={parts.platform} ${{BASE}}",
         "ADD environment.tar.gz /",
         "ADD bundle.tar.gz /",
-        *(f"ENV {_quoted(*each.partition('=')[::2])}" for each in parts.variables if each not in theirs),
+        *(f"ENV {_quoted(*each.partition('=')[::2])}" for each in parts.variables if each not in base_env),
         *(f"LABEL {_quoted(name, value)}" for name, value in sorted(parts.labels.items())),
         f"USER {USER}",
         "WORKDIR /",
@@ -65,6 +65,6 @@ def _text(parts: Parts) -> str:
 
 
 def _quoted(name: str, value: str) -> str:
-    """Quoted so that nothing in `value` means anything to the builder."""
+    """`NAME="value"` with the characters escaped that Dockerfiles treat specially."""
     text = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
     return f'{name}="{text}"'

@@ -1,4 +1,4 @@
-"""The locked environment as a layer: wheels unpacked, our own package, byte code, and `python` and `serve`."""
+"""The environment layer: files of the locked wheels, Likewise's package, byte code, and the programs of the image."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from likewise.images.wheels import Wheel, Wheels, lock_text
 from likewise.shipping.environment import OURS, PACKAGE
 from likewise.shipping.unpack import package_digest, package_files
 
-LEVEL = 6  # of gzip: made once, sent to every registry
+LEVEL = 6  # gzip level; the layer is built once and sent to every registry
 HOME = "opt/likewise"
 PREFIX = f"{HOME}/python"
 BIN = f"{HOME}/bin"
 ENTRYPOINT = ("python", "-m", "likewise.container")
 SERVE = "serve"
-FORMAT = 2  # of this layer: another number where the same wheels give other files
+FORMAT = 2  # version of this layer's format; increase it when the same wheels give other files
 
 
 def site(minor: int) -> str:
-    """Where packages lie in the image."""
+    """The image's site-packages folder."""
     return f"{PREFIX}/lib/python3.{minor}/site-packages"
 
 
 def environment_layer(
     base: Base, wheels: Wheels, locked: Sequence[Wheel], *, left_out: Mapping[str, Sequence[str]]
 ) -> Part:
-    """The layer; the same for every model that needs the same wheels.
+    """The environment layer, shared by all models that need the same wheels.
 
-    left_out: by distribution, patterns of files that are not needed.
-    Raises EngineUnavailable (a wheel that cannot be read, or is for another CPU), UnsafeArchive.
+    left_out: by distribution, patterns of files to exclude.
+    Raises EngineUnavailable (a wheel is unreadable or for another CPU), UnsafeArchive.
     """
-    what: dict[str, object] = {
+    inputs: dict[str, object] = {
         "format": FORMAT,
         "wheels": sha256_bytes(lock_text(locked).encode()),
         "ours": package_digest(PACKAGE),
@@ -52,26 +52,26 @@ def environment_layer(
         "platform": str(wheels.platform),
         "python": [base.python, base.minor],
         "left_out": sorted(left_out.items()),
-        "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _compiles(base.minor) else "",
+        "byte_code": sha256_bytes(importlib.util.MAGIC_NUMBER) if _can_compile(base.minor) else "",
     }
-    entries = once(_entries(base, wheels, locked, left_out))
-    return wheels.store.layer(what, lambda: make_layer(wheels.store, entries, wheels.platform, level=LEVEL))
+    entries = unique_entries(_entries(base, wheels, locked, left_out))
+    return wheels.store.layer(inputs, lambda: make_layer(wheels.store, entries, wheels.platform, level=LEVEL))
 
 
 def _entries(
     base: Base, wheels: Wheels, locked: Sequence[Wheel], left_out: Mapping[str, Sequence[str]]
 ) -> Iterator[LayerEntry]:
     yield LayerEntry(f"{BIN}/python", target=base.python)
-    words = " ".join((*ENTRYPOINT, SERVE))
-    yield LayerEntry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {words}\n".encode(), executable=True)
+    command = " ".join((*ENTRYPOINT, SERVE))
+    yield LayerEntry.of(f"{BIN}/{SERVE}", f"#!/bin/sh\nexec {command}\n".encode(), executable=True)
     yield LayerEntry.of(f"{HOME}/environment.lock", lock_text(locked).encode())
     for wheel in locked:
-        yield from with_byte_code(_unpacked(wheels.checked(wheel), base.minor, left_out), base.minor)
-    yield from with_byte_code(_ours(site(base.minor)), base.minor)
+        yield from with_byte_code(_wheel_files(wheels.checked(wheel), base.minor, left_out), base.minor)
+    yield from with_byte_code(_own_package(site(base.minor)), base.minor)
 
 
-def once(entries: Iterable[LayerEntry]) -> Iterator[LayerEntry]:
-    """The first of each name: distributions may hold the same files, and Docker refuses a layer that has one twice."""
+def unique_entries(entries: Iterable[LayerEntry]) -> Iterator[LayerEntry]:
+    """The first entry of each name: distributions may share files, and Docker rejects duplicates in a layer."""
     seen: set[str] = set()
     for entry in entries:
         if entry.name not in seen:
@@ -79,20 +79,20 @@ def once(entries: Iterable[LayerEntry]) -> Iterator[LayerEntry]:
             yield entry
 
 
-def _unpacked(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> Iterator[LayerEntry]:
-    """The files of a wheel where an installer would put them, but for scripts, headers and the list of files."""
+def _wheel_files(path: Path, minor: int, left_out: Mapping[str, Sequence[str]]) -> Iterator[LayerEntry]:
+    """The files of a wheel at their installed paths, except scripts, headers and RECORD."""
     source = need("installer.sources", extra="images").WheelFile
     utils = need("packaging.utils", extra="images")
     patterns = left_out.get(utils.parse_wheel_filename(path.name)[0], ())
     try:
         with source.open(path) as wheel:
-            wheel.validate_record(validate_contents=False)  # the hash of the whole file is that of the lock
+            wheel.validate_record(validate_contents=False)  # the file's hash was already checked
             for (name, _, size), stream, executable in wheel.get_contents():
-                place = _place(name, wheel.data_dir, minor)
-                if place and not any(fnmatchcase(name, pattern) for pattern in patterns):
-                    yield _sized(place, stream, size, executable=executable)
+                path_in_image = _installed_path(name, wheel.data_dir, minor)
+                if path_in_image and not any(fnmatchcase(name, pattern) for pattern in patterns):
+                    yield _sized(path_in_image, stream, size, executable=executable)
     except (ValueError, OSError) as error:
-        raise EngineUnavailable(f"the wheel {path.name} cannot be read: {error}", remedy="build it anew") from error
+        raise EngineUnavailable(f"the wheel {path.name} is unreadable: {error}", remedy="build it again") from error
 
 
 def _sized(name: str, stream: BinaryIO, size: str, *, executable: bool) -> LayerEntry:
@@ -101,38 +101,38 @@ def _sized(name: str, stream: BinaryIO, size: str, *, executable: bool) -> Layer
     return LayerEntry.of(name, stream.read(), executable=executable)
 
 
-def _place(name: str, data: str, minor: int) -> str:
-    """Source: the binary distribution format (`NAME.data/KEY/…`); empty for what does not travel."""
+def _installed_path(name: str, data: str, minor: int) -> str:
+    """Empty for excluded files. Source: the binary distribution format (`NAME.data/KEY/…`)."""
     if name.endswith(".dist-info/RECORD"):
         return ""
     if not name.startswith(f"{data}/"):
         return f"{site(minor)}/{name}"
     key, _, rest = name.removeprefix(f"{data}/").partition("/")
-    place = {"purelib": site(minor), "platlib": site(minor), "data": PREFIX}.get(key)
-    return f"{place}/{rest}" if place else ""
+    folder = {"purelib": site(minor), "platlib": site(minor), "data": PREFIX}.get(key)
+    return f"{folder}/{rest}" if folder else ""
 
 
-def _ours(where: str) -> Iterator[LayerEntry]:
-    """Our own package as it is here, and what tells its version."""
+def _own_package(folder: str) -> Iterator[LayerEntry]:
+    """The installed Likewise package, with the metadata that states its version and entry points."""
     for path in package_files(PACKAGE):
         data = path.read_bytes()
-        yield LayerEntry.of(f"{where}/{OURS}/{path.relative_to(PACKAGE).as_posix()}", data)
-    held = importlib.metadata.distribution(OURS)
+        yield LayerEntry.of(f"{folder}/{OURS}/{path.relative_to(PACKAGE).as_posix()}", data)
+    distribution = importlib.metadata.distribution(OURS)
     for name in ("METADATA", "entry_points.txt"):
-        if text := held.read_text(name):
-            yield LayerEntry.of(f"{where}/{OURS}-{held.version}.dist-info/{name}", text.encode())
+        if text := distribution.read_text(name):
+            yield LayerEntry.of(f"{folder}/{OURS}-{distribution.version}.dist-info/{name}", text.encode())
 
 
 # --- byte code -------------------------------------------------------------------------------------------------------
 
 
 def with_byte_code(entries: Iterable[LayerEntry], minor: int) -> Iterator[LayerEntry]:
-    """Each module followed by its byte code, so that a start on a read-only disk compiles nothing.
+    """Add each module's byte code after it, so that a container on a read-only disk does not compile at start.
 
-    Only where this is the Python that the image has: no other can write its byte code.
+    Only if this process runs the image's Python version, since byte code is specific to it.
     """
     for entry in entries:
-        if not entry.name.endswith(".py") or not _compiles(minor):
+        if not entry.name.endswith(".py") or not _can_compile(minor):
             yield entry
             continue
         data = entry.stream.read()
@@ -143,10 +143,10 @@ def with_byte_code(entries: Iterable[LayerEntry], minor: int) -> Iterator[LayerE
 
 
 def byte_code(source: bytes, name: str) -> bytes | None:
-    """A `.pyc` that is used unchecked, the same for the same source; None for what is no Python.
+    """The bytes of an unchecked hash-based `.pyc`, reproducible; None if `source` is not valid Python.
 
-    Source: PEP 552. Version 2 of the format of marshalled code shares nothing between objects: newer ones write what
-    this process happens to hold twice, and so differ from run to run.
+    Source: PEP 552. Marshal version 2 does not mark shared objects; later versions do, and their output varies from
+    run to run.
     """
     try:
         code = compile(source, name, "exec", dont_inherit=True, optimize=0)
@@ -156,5 +156,5 @@ def byte_code(source: bytes, name: str) -> bytes | None:
     return importlib.util.MAGIC_NUMBER + flags + importlib.util.source_hash(source) + marshal.dumps(code, 2)
 
 
-def _compiles(minor: int) -> bool:
+def _can_compile(minor: int) -> bool:
     return sys.version_info[:2] == (3, minor) and sys.implementation.name == "cpython"

@@ -1,4 +1,4 @@
-"""An image of the store as files: an OCI layout of its own, and the archive that Docker and Podman load."""
+"""Export of images from the store: as an OCI layout, and as the archive that Docker and Podman load."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
 def write_layout(store: Store, name: str, folder: Path) -> Descriptor:
-    """The image called `name` as an OCI image layout in the new or empty folder; OutputRefused, InputNotFound."""
+    """Write an image as an OCI layout into a new or empty folder; raises OutputRefused, InputNotFound."""
     image = store.find(name)
     if folder.exists() and any(folder.iterdir()):
-        raise OutputRefused(f"{folder} is not empty", remedy="name a new folder")
+        raise OutputRefused(f"{folder} is not empty", remedy="use a new folder")
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for blob in dict.fromkeys(store.reachable(image)):
@@ -31,24 +31,24 @@ def write_layout(store: Store, name: str, folder: Path) -> Descriptor:
     return image
 
 
-def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], called: str = "", held: int = 0) -> None:
-    """A tar of the image for `platform`: an OCI layout which is, by its `manifest.json`, a Docker archive too.
+def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], alias: str = "", skip: int = 0) -> None:
+    """Write a tar of the image for `platform`: an OCI layout that, with its `manifest.json`, is a Docker archive too.
 
-    Docker before 25 knows only the second. called: its name in there, where it is another. held: first layers that
-    are named and left out, as whoever loads it has them.
+    Docker before version 25 reads only the latter. alias: its name in the archive, if different. skip: number of first
+    layers to list without including them, because the engine that loads the archive already has them.
     Raises InputNotFound, EngineUnavailable (not for that platform).
     """
-    image, called = for_platform(store, store.find(name), platform), called or name
+    image, alias = for_platform(store, store.find(name), platform), alias or name
     manifest = store.document(image)
     layers = [f"blobs/sha256/{layer['digest'].removeprefix(PREFIX)}" for layer in manifest["layers"]]
     config = f"blobs/sha256/{manifest['config']['digest'].removeprefix(PREFIX)}"
     with tarfile.open(fileobj=stream, mode="w|") as tar:
         _add(tar, "oci-layout", _LAYOUT)
-        _add(tar, "index.json", _index(image, called))
-        _add(tar, "manifest.json", json.dumps([{"Config": config, "RepoTags": [called], "Layers": layers}]).encode())
-        left_out = {layer["digest"] for layer in manifest["layers"][:held]}
+        _add(tar, "index.json", _index(image, alias))
+        _add(tar, "manifest.json", json.dumps([{"Config": config, "RepoTags": [alias], "Layers": layers}]).encode())
+        skipped = {layer["digest"] for layer in manifest["layers"][:skip]}
         for blob in dict.fromkeys(store.reachable(image)):
-            if blob.digest in left_out:
+            if blob.digest in skipped:
                 continue
             path = store.path(blob.digest)
             member = tarfile.TarInfo(f"blobs/sha256/{path.name}")
@@ -58,7 +58,7 @@ def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], cal
 
 
 def for_platform(store: Store, image: Descriptor, platform: str) -> Descriptor:
-    """The manifest for `platform`; EngineUnavailable where the image has none."""
+    """The manifest for `platform`; raises EngineUnavailable if the image has none."""
     if image.media_type in INDEXES:
         for entry in store.document(image)["manifests"]:
             if entry["platform"]["architecture"] == PLATFORMS[platform].architecture:

@@ -1,4 +1,4 @@
-"""A layer: a tar that is the same whenever and wherever it is made, gzipped in parts on every core."""
+"""Reproducible layers: a tar with the same bytes on every machine, gzipped in parallel in fixed-size parts."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from likewise.core.errors import EngineUnavailable
 from likewise.images.oci import LAYER, Descriptor, Layer, Platform
 from likewise.images.store import Store
 
-PART = 4 << 20  # bytes; each is compressed by itself, and all of them are one member, as some readers know only one
-RAW = -15  # zlib's number for its largest window without a frame
-HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # of a gzip member of no time, no name and no system
+PART = 4 << 20  # bytes compressed independently; together one gzip member, since some readers stop after the first
+RAW = -15  # zlib's wbits for raw deflate with the largest window
+HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # gzip header without time, file name and operating system
 _ELF_LITTLE = b"\x7fELF\x02\x01"
 
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """A file, whose `stream` can seek and is read when its turn comes, or a link to `target`.
+    """A file, whose seekable `stream` is read when the entry is written, or a symbolic link to `target`.
 
-    name: relative, with slashes.
+    name: path relative to the image's root, with forward slashes.
     """
 
     name: str
@@ -42,41 +42,41 @@ class LayerEntry:
 
     @classmethod
     def of(cls, name: str, data: bytes, *, executable: bool = False) -> LayerEntry:
-        """A small file."""
+        """An entry for a file whose content is in memory."""
         return cls(name, io.BytesIO(data), len(data), executable)
 
 
 def files_under(root: str, files: Iterable[tuple[str, Path]]) -> Iterator[LayerEntry]:
-    """Files of this disk, below `root` in the image, in the order that they come in."""
+    """Entries for local files, placed below `root` in the image, in the given order."""
     for name, path in files:
         with path.open("rb") as stream:
             yield LayerEntry(f"{root}/{name}", stream, path.stat().st_size)
 
 
 def make_layer(store: Store, entries: Iterable[LayerEntry], platform: Platform, *, level: int) -> Layer:
-    """Write `entries`, in their order, as a layer: owned by root, readable by all, of no time.
+    """Write `entries` as a layer in the given order: owned by root, readable by all, with modification time 0.
 
-    level: of gzip; 0 stores. Raises EngineUnavailable for a compiled file of another CPU, and UnsafeArchive.
+    level: gzip level; 0 stores. Raises EngineUnavailable for a file compiled for another CPU, and UnsafeArchive.
     """
-    with store.staged() as (stream, keep):
+    with store.staged() as (stream, commit):
         zipped = GzipParts(stream, level)
         with zipped, tarfile.open(fileobj=zipped, mode="w|", format=tarfile.PAX_FORMAT) as tar:
             folders: set[str] = set()
             for entry in entries:
                 _add_parents(tar, entry.name, folders)
                 _add(tar, entry, platform)
-        keep(zipped.digest)
+        commit(zipped.digest)
         return Layer(Descriptor(LAYER, zipped.digest, zipped.size), zipped.diff_id)
 
 
 def zip_layer(store: Store, tar: BinaryIO, *, level: int) -> Layer:
-    """A tar that was made elsewhere, as it stands."""
-    with store.staged() as (stream, keep):
+    """Compress an existing tar into a layer without changing it."""
+    with store.staged() as (stream, commit):
         zipped = GzipParts(stream, level)
         with zipped:
             while data := tar.read(PART):
                 zipped.write(data)
-        keep(zipped.digest)
+        commit(zipped.digest)
         return Layer(Descriptor(LAYER, zipped.digest, zipped.size), zipped.diff_id)
 
 
@@ -100,76 +100,78 @@ def _add(tar: tarfile.TarFile, entry: LayerEntry, platform: Platform) -> None:
     entry.stream.seek(0)
     if machine not in (None, platform.elf):
         raise EngineUnavailable(
-            f"{entry.name} is compiled for another CPU than {platform} (ELF machine {machine})",
-            remedy="the model or a wheel of it brings compiled files: build the image for the CPU that they are for",
+            f"{entry.name} is compiled for a CPU other than {platform} (ELF machine {machine})",
+            remedy="build the image for the CPU of the compiled files in the model and its wheels: --platform",
         )
     member.size = entry.size
     tar.addfile(member, entry.stream)
 
 
 def machine_of(head: bytes) -> int | None:
-    """The CPU of a compiled file by its first 20 bytes; None for any other file."""
+    """The `e_machine` number of an ELF file, read from its first 20 bytes; None for any other file."""
     return int.from_bytes(head[18:20], "little") if head.startswith(_ELF_LITTLE) and len(head) >= 20 else None
 
 
 class GzipParts(io.RawIOBase):
-    """Writes gzip into `stream`; both digests are there when it has been closed. A context."""
+    """A context manager that writes gzip into `stream`; `digest` and `diff_id` are final after it is closed."""
 
     def __init__(self, stream: BinaryIO, level: int) -> None:
         self._stream, self._level = stream, level
-        self._inner, self._outer = hashlib.sha256(), hashlib.sha256()
+        self._input_hash, self._output_hash = hashlib.sha256(), hashlib.sha256()
         self._part = bytearray()
-        self._waiting: deque[Future[bytes]] = deque()
+        self._pending: deque[Future[bytes]] = deque()
         self._cores = usable_cores()
         self._pool = ThreadPoolExecutor(self._cores)
-        self._crc = self._read = self.size = 0
-        self._out(HEAD)
+        self._crc = self._bytes_in = self.size = 0
+        self._write_out(HEAD)
 
     @property
     def digest(self) -> str:
-        """Of what was written out."""
-        return PREFIX + self._outer.hexdigest()
+        """The digest of the compressed output."""
+        return PREFIX + self._output_hash.hexdigest()
 
     @property
     def diff_id(self) -> str:
-        """Of what was written in."""
-        return PREFIX + self._inner.hexdigest()
+        """The digest of the uncompressed input."""
+        return PREFIX + self._input_hash.hexdigest()
 
     def write(self, data: object) -> int:
         view = memoryview(data)  # type: ignore[arg-type]
-        self._inner.update(view)
+        self._input_hash.update(view)
         self._crc = zlib.crc32(view, self._crc)
-        self._read += len(view)
+        self._bytes_in += len(view)
         self._part += view
         while len(self._part) >= PART:
-            self._send(bytes(self._part[:PART]))
+            self._submit(bytes(self._part[:PART]))
             del self._part[:PART]
         return len(view)
 
     def close(self) -> None:
         if not self.closed:
-            self._send(bytes(self._part))
-            while self._waiting:
-                self._take()
-            self._out(zlib.compressobj(wbits=RAW).flush() + struct.pack("<II", self._crc, self._read & 0xFFFFFFFF))
+            self._submit(bytes(self._part))
+            while self._pending:
+                self._write_oldest()
+            self._write_out(
+                zlib.compressobj(wbits=RAW).flush() + struct.pack("<II", self._crc, self._bytes_in & 0xFFFFFFFF)
+            )
             self._pool.shutdown()
         super().close()
 
-    def _send(self, part: bytes) -> None:
-        self._waiting.append(self._pool.submit(_deflated, part, self._level))
-        while len(self._waiting) > 2 * self._cores:
-            self._take()
+    def _submit(self, part: bytes) -> None:
+        self._pending.append(self._pool.submit(_deflate, part, self._level))
+        while len(self._pending) > 2 * self._cores:
+            self._write_oldest()
 
-    def _take(self) -> None:
-        self._out(self._waiting.popleft().result())
+    def _write_oldest(self) -> None:
+        self._write_out(self._pending.popleft().result())
 
-    def _out(self, data: bytes) -> None:
-        self._outer.update(data)
+    def _write_out(self, data: bytes) -> None:
+        self._output_hash.update(data)
         self._stream.write(data)
         self.size += len(data)
 
 
-def _deflated(part: bytes, level: int) -> bytes:
-    """A part that ends on a whole byte and needs nothing that stood before it."""
+def _deflate(part: bytes, level: int) -> bytes:
+    """Compress a part so that it ends on a byte boundary and refers to no earlier data."""
     zipper = zlib.compressobj(level, zlib.DEFLATED, RAW)
     return zipper.compress(part) + zipper.flush(zlib.Z_FULL_FLUSH)

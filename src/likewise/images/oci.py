@@ -1,6 +1,6 @@
-"""What an image is made of and called, in the words of the OCI specifications: descriptors, platforms, types, names.
+"""OCI building blocks: media types, descriptors, platforms and image names, as the OCI specifications define them.
 
-A name is `NAME:TAG` here, `REGISTRY/NAME:TAG` or `REGISTRY/NAME@sha256:…` elsewhere.
+An image in the local store is called `NAME:TAG`; one in a registry `REGISTRY/NAME:TAG` or `REGISTRY/NAME@sha256:…`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEXES = (INDEX, DOCKER_LIST)
 MANIFESTS = (MANIFEST, DOCKER_MANIFEST)
 NAME = "org.opencontainers.image.ref.name"  # annotation of an entry in a layout's index
-HUB = "docker.io"  # what a name without a registry means to everybody
-HUB_API = "registry-1.docker.io"  # where that one answers
+HUB = "docker.io"  # the registry of a name that has none
+HUB_API = "registry-1.docker.io"  # the host of Docker Hub's API
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -31,7 +31,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """A Linux on one kind of CPU. machine: as Python and ELF call it; elf: its number in an ELF header."""
+    """Linux on one CPU architecture. machine: its name in `platform.machine()`; elf: its `e_machine` in ELF headers."""
 
     architecture: str
     machine: str
@@ -42,7 +42,7 @@ class Platform:
 
     @property
     def document(self) -> dict[str, str]:
-        """As an image index has it."""
+        """The `platform` object of an entry in an image index."""
         return {"architecture": self.architecture, "os": "linux"}
 
 
@@ -51,16 +51,16 @@ PLATFORMS = {str(p): p for p in (Platform("amd64", "x86_64", 62), Platform("arm6
 
 
 def platform_named(text: str) -> Platform:
-    """`linux/amd64`, `linux/arm64`, or the machine's own word for them; WrongUsage for another."""
+    """Parse `linux/amd64`, `amd64` or `x86_64` (and the same for arm64); raises WrongUsage for any other platform."""
     for name, platform in PLATFORMS.items():
         if text in (name, platform.architecture, platform.machine, f"{name}/v8"):
             return platform
-    raise WrongUsage(f"there is no platform {text!r}", remedy=f"name one of: {', '.join(PLATFORMS)}")
+    raise WrongUsage(f"unknown platform {text!r}", remedy=f"use one of: {', '.join(PLATFORMS)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A blob: what it is, its `sha256:…` and its bytes."""
+    """Identifies a blob by media type, digest (`sha256:…`) and size in bytes."""
 
     media_type: str
     digest: str
@@ -68,12 +68,12 @@ class Descriptor:
 
     @property
     def document(self) -> dict[str, object]:
-        """As manifests have it."""
+        """The descriptor as it appears in a manifest."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Descriptor:
-        """From a manifest's entry; KeyError, TypeError or ValueError where it is none."""
+        """Parse a manifest's entry; raises KeyError, TypeError or ValueError if it is not a descriptor."""
         digest = str(document["digest"])
         if not is_digest(digest):
             raise ValueError(f"not a sha256 digest: {digest!r}")
@@ -82,24 +82,24 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer's blob, and the digest of the tar in it."""
+    """A layer's compressed blob, and the digest of the tar inside it (`diff_id`)."""
 
     blob: Descriptor
     diff_id: str
 
     @property
     def document(self) -> dict[str, object]:
-        """To be remembered."""
+        """The layer as JSON, for the store's cache."""
         return {"blob": self.blob.document, "diff_id": self.diff_id}
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Layer:
-        """What `document` gave."""
+        """The inverse of `document`."""
         return cls(Descriptor.parse(document["blob"]), str(document["diff_id"]))
 
 
 def is_digest(text: str) -> bool:
-    """Whether it is `sha256:` and 64 hex digits, and so safe as a file's name."""
+    """Whether `text` is `sha256:` plus 64 lowercase hex digits, and therefore safe as a file name."""
     digits = text.removeprefix(PREFIX)
     return text.startswith(PREFIX) and len(digits) == 64 and set(digits) <= set("0123456789abcdef")
 
@@ -109,7 +109,7 @@ def is_digest(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """A parsed name; registry is empty for one that has none. Source: the OCI distribution specification."""
+    """A parsed image name; registry is empty if the name has none. Source: the OCI distribution specification."""
 
     registry: str
     repository: str
@@ -121,13 +121,13 @@ class ImageName:
         return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
     @property
-    def at(self) -> str:
-        """What a registry's API calls the reference: the digest, or the tag."""
+    def reference(self) -> str:
+        """The reference in a registry's API: the digest if there is one, else the tag."""
         return self.digest or self.tag or "latest"
 
     @property
     def on_hub(self) -> ImageName:
-        """The same, with the registry that a name without one means."""
+        """The same name with the registry filled in: a name without one refers to Docker Hub."""
         if self.registry and self.registry != HUB:
             return self
         path = self.repository if "/" in self.repository else f"library/{self.repository}"
@@ -135,21 +135,21 @@ class ImageName:
 
 
 def parse_name(text: str) -> ImageName:
-    """The name; WrongUsage where it is none."""
+    """Parse an image name; raises WrongUsage if it is invalid."""
     rest, _, digest = text.partition("@")
     head, slash, tail = rest.partition("/")
     registry = head if slash and ("." in head or ":" in head or head == "localhost") else ""
     path, _, tag = (tail if registry else rest).partition(":")
-    wrong = not _REPOSITORY.fullmatch(path) or (":" in rest and not registry and not tag)
-    wrong = wrong or bool(tag and not _TAG.fullmatch(tag)) or bool("@" in text and not is_digest(digest))
-    if wrong or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]*", registry):
-        raise WrongUsage(f"{text!r} is no name of an image", remedy="write NAME:TAG, in small letters")
+    invalid = not _REPOSITORY.fullmatch(path) or (":" in rest and not registry and not tag)
+    invalid = invalid or bool(tag and not _TAG.fullmatch(tag)) or bool("@" in text and not is_digest(digest))
+    if invalid or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]*", registry):
+        raise WrongUsage(f"{text!r} is not a valid image name", remedy="use NAME:TAG, in lower case")
     return ImageName(registry, path, tag, digest)
 
 
 def local_name(text: str) -> ImageName:
-    """A name for the images that lie here, `latest` where it has no tag; WrongUsage where it names a digest."""
+    """Parse the name of an image in the local store; the default tag is `latest`. Raises WrongUsage for a digest."""
     name = parse_name(text)
     if name.digest:
-        raise WrongUsage(f"{text!r} names a digest, and an image here has a tag", remedy="write NAME:TAG")
+        raise WrongUsage(f"{text!r} contains a digest; local images are named by tag", remedy="use NAME:TAG")
     return replace(name, tag=name.tag or "latest")

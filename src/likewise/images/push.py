@@ -1,4 +1,4 @@
-"""An image of the store goes to a registry: layers first, then what names them, the tag last."""
+"""Push of an image to a registry: layers first, then the manifests that refer to them, the tag last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from likewise.images.transfer import push_blob
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """Where it lies now, and what that took: bytes that were sent, and blobs by `sent`, `mounted` or `there`."""
+    """The pushed image; blobs: number of blobs by outcome (`sent`, `mounted`, or `there` if the registry had them)."""
 
     name: str
     digest: str
@@ -25,7 +25,7 @@ class Pushed:
 
     @property
     def pinned(self) -> str:
-        """The name that means these bytes for ever."""
+        """The image's immutable name, by digest."""
         return f"{self.name.rpartition(':')[0]}@{self.digest}"
 
 
@@ -38,57 +38,57 @@ def push_image(
     report: OnProgress = silent,
     wait_s: float = 0.5,
 ) -> Pushed:
-    """Push the image called `name` here `to` REGISTRY/NAME[:TAG].
+    """Push the local image `name` to `to`, REGISTRY/NAME[:TAG].
 
-    Without a tag it gets its bundle's digest as one (`sha256-…`), which is never given to another image.
-    credentials: Docker's own where it is None. wait_s: before the first retry of what fails in passing.
-    Raises InputNotFound (no such image), AlreadyDeployed (that tag holds another image), WrongUsage, Unauthorized,
-    TargetUnavailable; run again, it goes on where it was.
+    Without a tag, the tag is the bundle's digest (`sha256-…`), which is never moved to another image.
+    credentials: Docker's if None. wait_s: delay before the first retry of a transient failure.
+    Raises InputNotFound (no such image), AlreadyDeployed (the tag refers to another image), WrongUsage, Unauthorized,
+    TargetUnavailable. Run again, it resumes where it stopped.
     """
     store = store or Store()
     target = parse_name(to)
     if not target.registry or target.digest:
-        raise WrongUsage(f"{to!r} does not say which registry", remedy="write REGISTRY/NAME:TAG")
+        raise WrongUsage(f"{to!r} does not name a registry, or contains a digest", remedy="use REGISTRY/NAME:TAG")
     image = store.find(name)
-    fixed, target = not target.tag, target if target.tag else replace(target, tag=bundle_tag(store, image))
+    immutable, target = not target.tag, target if target.tag else replace(target, tag=bundle_tag(store, image))
     with store.used(), Registry(target.registry, credentials, wait_s=wait_s) as registry:
-        if fixed:
-            _not_another(registry, target, image)
+        if immutable:
+            _require_tag_free(registry, target, image)
         counts, sent = {"sent": 0, "mounted": 0, "there": 0}, 0
         for blob in dict.fromkeys(store.reachable(image)):
             if blob.media_type in (*INDEXES, *MANIFESTS):
                 _put_manifest(registry, target, blob, store, last=blob == image)
                 continue
-            how = push_blob(registry, target.repository, blob, store)
-            counts[how] += 1
-            sent += blob.size if how == "sent" else 0
-            report(f"{blob.digest[:19]}… {blob.size / 1e6:.1f} MB: {how}")
+            outcome = push_blob(registry, target.repository, blob, store)
+            counts[outcome] += 1
+            sent += blob.size if outcome == "sent" else 0
+            report(f"{blob.digest[:19]}… {blob.size / 1e6:.1f} MB: {outcome}")
     return Pushed(str(target), image.digest, sent, counts)
 
 
 def bundle_tag(store: Store, image: Descriptor) -> str:
-    """The tag that stands for the bundle in an image: its digest, spelled as a tag may be."""
+    """The tag for an image's bundle: its digest with `sha256-` in place of `sha256:`, since tags have no colon."""
     document = store.document(image)
-    inner = [Descriptor.parse(entry) for entry in document.get("manifests", ())]
-    found = {store.document(each).get("annotations", {}).get("likewise.bundle") for each in inner or [image]}
-    if len(found) != 1 or None in found:
-        raise InputInvalid("the image does not say which bundle it holds", remedy="give a tag, or build it again")
-    return str(found.pop()).replace(PREFIX, "sha256-")
+    manifests = [Descriptor.parse(entry) for entry in document.get("manifests", ())] or [image]
+    bundles = {store.document(each).get("annotations", {}).get("likewise.bundle") for each in manifests}
+    if len(bundles) != 1 or None in bundles:
+        raise InputInvalid("the image has no label with its bundle", remedy="give a tag, or build it again")
+    return str(bundles.pop()).replace(PREFIX, "sha256-")
 
 
-def _not_another(registry: Registry, target: ImageName, image: Descriptor) -> None:
+def _require_tag_free(registry: Registry, target: ImageName, image: Descriptor) -> None:
     if registry.has(target.repository, target.tag, "manifests"):
-        there = registry.manifest(target).blob.digest
-        if there != image.digest:
+        existing = registry.manifest(target).blob.digest
+        if existing != image.digest:
             raise AlreadyDeployed(
-                f"{target} is there already, with the same bundle in another image ({there[:19]}…: another base, "
+                f"{target} already exists with the same bundle in another image ({existing[:19]}…: different base, "
                 "environment or version of Likewise)",
-                remedy="use that one, or give this one a tag of your own: REGISTRY/NAME:TAG",
+                remedy="use that image, or choose a tag for this one: REGISTRY/NAME:TAG",
             )
 
 
 def _put_manifest(registry: Registry, target: ImageName, blob: Descriptor, store: Store, *, last: bool) -> None:
-    where = f"/v2/{target.repository}/manifests/{target.at if last else blob.digest}"
+    path = f"/v2/{target.repository}/manifests/{target.reference if last else blob.digest}"
     headers = {"Content-Type": blob.media_type}
-    answer = registry.ask("PUT", where, push_scope(target.repository), headers=headers, content=store.read(blob))
-    registry.good(answer, where)
+    response = registry.request("PUT", path, push_scope(target.repository), headers=headers, content=store.read(blob))
+    registry.require_success(response, path)

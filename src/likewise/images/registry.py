@@ -1,4 +1,4 @@
-"""A client of the OCI distribution protocol: pull and push over HTTP, without a daemon."""
+"""An HTTP client for the OCI distribution protocol, which pulls and pushes without a daemon."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ httpx = need("httpx", extra="images")
 tenacity = need("tenacity", extra="images")
 
 TRIES = 6
-TIMEOUT_S = 60.0  # without a byte
-LARGEST_DOCUMENT = 4 << 20  # bytes of a manifest, as the specification advises
+TIMEOUT_S = 60.0  # for connecting and between bytes
+LARGEST_DOCUMENT = 4 << 20  # bytes of a manifest; the limit that the specification recommends
 ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
-PASSING = frozenset({408, 429, 500, 502, 503, 504})
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 
 
-class Passing(Exception):
-    """An answer that may be another one in a moment."""
+class TransientError(Exception):
+    """A response that may succeed when retried."""
 
 
 def retrying(wait_s: float = 0.5) -> Any:
-    """Tries that wait longer and longer, for what may pass; the last failure is raised as it is."""
+    """Retry transient failures with exponential backoff; the last failure is raised unchanged."""
     return tenacity.Retrying(
         stop=tenacity.stop_after_attempt(TRIES),
         wait=tenacity.wait_exponential(multiplier=wait_s, max=15.0) + tenacity.wait_random(0, wait_s),
-        retry=tenacity.retry_if_exception_type((httpx.TransportError, Passing)),
+        retry=tenacity.retry_if_exception_type((httpx.TransportError, TransientError)),
         reraise=True,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest or an index as the registry has it."""
+    """A manifest or an index with the exact bytes from the registry."""
 
     blob: Descriptor
     data: bytes
 
     @property
     def document(self) -> dict[str, Any]:
-        """Its JSON."""
+        """The parsed JSON."""
         return cast("dict[str, Any]", json.loads(self.data))
 
 
 class Registry:
-    """One registry. A context. Plain HTTP on loopback, HTTPS anywhere else."""
+    """A client for one registry; a context manager. Plain HTTP on loopback, HTTPS for every other host."""
 
     def __init__(self, host: str, credentials: Credentials | None = None, *, wait_s: float = 0.5) -> None:
-        """credentials: Docker's own where it is None. wait_s: before the first of the tries that follow a failure."""
+        """credentials: Docker's if None. wait_s: delay before the first retry."""
         self.host = host
         self.wait_s = wait_s
         self._credentials = credentials or docker_credentials
-        self._allowed: dict[str, str] = {}  # by scope
+        self._authorization: dict[str, str] = {}  # header value by scope
         scheme = "http" if _is_loopback(host) else "https"
         self.url = f"{scheme}://{HUB_API if host == HUB else host}"
         self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
@@ -74,120 +74,123 @@ class Registry:
     def __exit__(self, *raised: object) -> None:
         self._http.close()
 
-    # --- asking ------------------------------------------------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------------------------------------
 
-    def ask(self, method: str, where: str, scope: str, **more: Any) -> Any:
-        """One answer, signed in where that is asked for; tried again while it may pass.
+    def request(self, method: str, url: str, scope: str, **options: Any) -> Any:
+        """Send a request, authenticate if required, and retry transient failures.
 
-        where: a path, or a URL that the registry gave. Raises TargetUnavailable, Unauthorized.
+        url: a path, or a URL that the registry returned. Raises TargetUnavailable, Unauthorized.
         """
         try:
-            return retrying(self.wait_s)(self.once, method, where, scope, **more)
-        except (httpx.HTTPError, httpx.InvalidURL, Passing) as error:
+            return retrying(self.wait_s)(self.request_once, method, url, scope, **options)
+        except (httpx.HTTPError, httpx.InvalidURL, TransientError) as error:
             raise TargetUnavailable(
-                f"the registry {self.host} does not answer as it should at {urlsplit(where).path}: "
-                f"{error or type(error).__name__}",
-                remedy="check its address and the network, and run the same command again: what was sent stays",
+                f"request to the registry {self.host} failed at {urlsplit(url).path}: {error or type(error).__name__}",
+                remedy="check its address and the network, then run the same command again: it resumes the upload",
             ) from error
 
-    def once(self, method: str, where: str, scope: str, **more: Any) -> Any:
-        """The same without another try; raises httpx.TransportError and Passing for what may pass."""
-        answer = self._send(method, where, scope, more)
-        if answer.status_code == 401:
-            self._sign_in(answer, scope)
-            answer.close()
-            answer = self._send(method, where, scope, more)
-        if answer.status_code in (401, 403):
+    def request_once(self, method: str, url: str, scope: str, **options: Any) -> Any:
+        """Like `request` without retries; raises httpx.TransportError and TransientError for transient failures."""
+        response = self._send(method, url, scope, options)
+        if response.status_code == 401:
+            self._authenticate(response, scope)
+            response.close()
+            response = self._send(method, url, scope, options)
+        if response.status_code in (401, 403):
             raise Unauthorized(
-                f"{self.host} refuses {method} {urlsplit(where).path}: {_said(answer)}",
-                remedy=f"docker login {self.host}, or check what this user may do there",
+                f"{self.host} denied {method} {urlsplit(url).path}: {_error_text(response)}",
+                remedy=f"docker login {self.host}, or check this user's permissions there",
             )
-        if answer.status_code in PASSING:
-            raise Passing(_said(answer))
-        return answer
+        if response.status_code in TRANSIENT:
+            raise TransientError(_error_text(response))
+        return response
 
-    def _send(self, method: str, where: str, scope: str, more: dict[str, Any]) -> Any:
-        url = httpx.URL(self.url).join(where)
-        headers = dict(more.pop("headers", {}))
-        more = {**more, "headers": headers}
-        ours = (url.host, url.port) == ((mine := httpx.URL(self.url)).host, mine.port)
-        if ours and scope in self._allowed:  # nobody else is told who we are
-            headers["Authorization"] = self._allowed[scope]
-        if more.pop("stream", False):
-            return self._http.send(self._http.build_request(method, url, **more), stream=True)
-        return self._http.request(method, url, **more)
+    def _send(self, method: str, path_or_url: str, scope: str, options: dict[str, Any]) -> Any:
+        url = httpx.URL(self.url).join(path_or_url)
+        headers = dict(options.pop("headers", {}))
+        options = {**options, "headers": headers}
+        same_host = (url.host, url.port) == ((own := httpx.URL(self.url)).host, own.port)
+        if same_host and scope in self._authorization:  # never send credentials to a host that it redirects to
+            headers["Authorization"] = self._authorization[scope]
+        if options.pop("stream", False):
+            return self._http.send(self._http.build_request(method, url, **options), stream=True)
+        return self._http.request(method, url, **options)
 
-    def _sign_in(self, answer: Any, scope: str) -> None:
-        """Do what the 401 asks for. Source: the specification of Docker's token authentication."""
-        kind, _, rest = answer.headers.get("www-authenticate", "").partition(" ")
-        known = self._credentials(self.host)
-        if kind.lower() == "basic" and known is not None:
-            self._allowed[scope] = f"Basic {b64encode(':'.join(known).encode()).decode()}"
+    def _authenticate(self, response: Any, scope: str) -> None:
+        """Handle the challenge of a 401 response. Source: the specification of Docker's token authentication."""
+        kind, _, rest = response.headers.get("www-authenticate", "").partition(" ")
+        credentials = self._credentials(self.host)
+        if kind.lower() == "basic" and credentials is not None:
+            self._authorization[scope] = f"Basic {b64encode(':'.join(credentials).encode()).decode()}"
         elif kind.lower() == "bearer":
-            self._allowed[scope] = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope, known)}"
+            self._authorization[scope] = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope, credentials)}"
 
-    def _token(self, asked: Mapping[str, str], scope: str, known: tuple[str, str] | None) -> str:
-        realm = asked.get("realm", "")
+    def _token(self, challenge: Mapping[str, str], scope: str, credentials: tuple[str, str] | None) -> str:
+        realm = challenge.get("realm", "")
         if urlsplit(realm).scheme != "https" and not _is_loopback(urlsplit(realm).netloc):
-            raise Unauthorized(f"{self.host} wants to be asked at {realm!r}, without TLS", remedy="ask its operator")
-        params = {"service": asked.get("service", self.host), "scope": asked.get("scope") or scope}
-        answer = self._http.get(realm, params=params, auth=known)
-        if answer.status_code != 200:
-            raise Unauthorized(f"{realm} gives no token: {_said(answer)}", remedy=f"docker login {self.host}")
-        found = answer.json()
-        return str(found.get("token") or found.get("access_token"))
+            raise Unauthorized(
+                f"{self.host} names a token service without TLS: {realm!r}", remedy="report this to its operator"
+            )
+        params = {"service": challenge.get("service", self.host), "scope": challenge.get("scope") or scope}
+        response = self._http.get(realm, params=params, auth=credentials)
+        if response.status_code != 200:
+            raise Unauthorized(f"{realm} issued no token: {_error_text(response)}", remedy=f"docker login {self.host}")
+        document = response.json()
+        return str(document.get("token") or document.get("access_token"))
 
-    # --- what it has -------------------------------------------------------------------------------------------------
+    # --- contents ----------------------------------------------------------------------------------------------------
 
     def manifest(self, name: ImageName) -> Manifest:
-        """What `name` is there; InputNotFound where it is nothing, TargetUnavailable where it is no manifest."""
-        where = f"/v2/{name.repository}/manifests/{name.at}"
-        answer = self.ask("GET", where, pull_scope(name.repository), headers=ACCEPT)
-        if answer.status_code == 404:
+        """The manifest or index called `name`; raises InputNotFound, or TargetUnavailable if it is not readable."""
+        path = f"/v2/{name.repository}/manifests/{name.reference}"
+        response = self.request("GET", path, pull_scope(name.repository), headers=ACCEPT)
+        if response.status_code == 404:
             raise InputNotFound(
-                f"the registry {self.host} has no {name.repository}:{name.at}", remedy="check the name and the tag"
+                f"the registry {self.host} has no {name.repository}:{name.reference}",
+                remedy="check the name and the tag",
             )
-        data = self.good(answer, where).content[: LARGEST_DOCUMENT + 1]
+        data = self.require_success(response, path).content[: LARGEST_DOCUMENT + 1]
         digest = sha256_bytes(data)
-        kind = answer.headers.get("content-type", "").partition(";")[0]
-        if kind not in (*INDEXES, *MANIFESTS) or (is_digest(name.at) and digest != name.at):
-            raise TargetUnavailable(f"{name} is no image that can be read: {kind or 'no type'}", remedy="name another")
-        return Manifest(Descriptor(kind, digest, len(data)), data)
+        media_type = response.headers.get("content-type", "").partition(";")[0]
+        if media_type not in (*INDEXES, *MANIFESTS) or (is_digest(name.reference) and digest != name.reference):
+            raise TargetUnavailable(
+                f"{name} is not a readable image: {media_type or 'no content type'}", remedy="name another image"
+            )
+        return Manifest(Descriptor(media_type, digest, len(data)), data)
 
     def has(self, repository: str, digest: str, kind: str = "blobs") -> bool:
-        """Whether it has that blob (or, with kind `manifests`, that manifest)."""
-        where = f"/v2/{repository}/{kind}/{digest}"
-        answer = self.ask("HEAD", where, pull_scope(repository), headers=ACCEPT)
-        return bool(answer.status_code == 200)
+        """Whether the registry has this blob (or, with kind `manifests`, this manifest)."""
+        response = self.request("HEAD", f"/v2/{repository}/{kind}/{digest}", pull_scope(repository), headers=ACCEPT)
+        return bool(response.status_code == 200)
 
-    def good(self, answer: Any, where: str) -> Any:
-        """The answer itself where it is a success."""
-        if answer.status_code >= 300:
+    def require_success(self, response: Any, url: str) -> Any:
+        """Return the response if its status is below 300; raises TargetUnavailable otherwise."""
+        if response.status_code >= 300:
             raise TargetUnavailable(
-                f"the registry {self.host} refuses {answer.request.method} {urlsplit(where).path}: {_said(answer)}",
-                remedy="its words say why; check the name, the rights and the quota there",
+                f"{self.host} rejected {response.request.method} {urlsplit(url).path}: {_error_text(response)}",
+                remedy="see its message; check the name, the permissions and the quota there",
             )
-        return answer
+        return response
 
 
 def pull_scope(repository: str) -> str:
-    """What a token must allow for reading."""
+    """The token scope for reading."""
     return f"repository:{repository}:pull"
 
 
 def push_scope(repository: str) -> str:
-    """What a token must allow for writing."""
+    """The token scope for writing."""
     return f"repository:{repository}:pull,push"
 
 
-def _said(answer: Any) -> str:
-    """The status and what the registry wrote, if it wrote anything that can be read."""
+def _error_text(response: Any) -> str:
+    """The status and the registry's error messages, or the reason phrase if the body is not the standard JSON."""
     try:
-        answer.read()
-        told = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in answer.json()["errors"])
+        response.read()
+        messages = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in response.json()["errors"])
     except (ValueError, KeyError, TypeError, AttributeError, httpx.HTTPError):
-        told = ""
-    return f"{answer.status_code} {told or answer.reason_phrase}"[:400]
+        messages = ""
+    return f"{response.status_code} {messages or response.reason_phrase}"[:400]
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The images that lie here: an OCI image layout in the cache, and what is remembered of how its layers were made."""
+"""The local image store: an OCI image layout in the cache, plus an index of what each layer was built from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Lay
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One of our layers, and whether it had to be made now."""
+    """A layer that Likewise builds; made is False if it came from the cache."""
 
     layer: Layer
     made: bool
@@ -30,11 +30,11 @@ class Part:
 class Store:
     """A folder that is an OCI image layout (`oci-layout`, `index.json`, `blobs/`), safe for several processes.
 
-    `known/` beside it says which blob was made of what, so that nothing is made twice.
+    Its folder `known/` maps build inputs to blobs, so that nothing is built twice.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """folder: `images` in the cache where it is None."""
+        """folder: defaults to `images` in Likewise's cache."""
         self.folder = folder or cache_home() / "images"
         self._blobs = self.folder / "blobs" / "sha256"
         self._blobs.mkdir(parents=True, exist_ok=True)
@@ -46,91 +46,91 @@ class Store:
     # --- blobs -------------------------------------------------------------------------------------------------------
 
     def path(self, digest: str) -> Path:
-        """Where the blob lies, or would."""
+        """The blob's path, whether or not it exists."""
         return self._blobs / digest.removeprefix(PREFIX)
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether it lies here whole: a blob gets its name when every byte is there."""
+        """Whether the blob is stored completely: a blob gets its final name only after every byte is written."""
         path = self.path(blob.digest)
         return path.is_file() and path.stat().st_size == blob.size
 
     def read(self, blob: Descriptor) -> bytes:
-        """Its bytes, checked; InputNotFound, BundleTampered."""
+        """The blob's bytes, verified; raises InputNotFound, BundleTampered."""
         try:
             data = self.path(blob.digest).read_bytes()
         except FileNotFoundError as error:
-            raise InputNotFound(f"{self.folder} lacks {blob.digest}", remedy="build the image again") from error
+            raise InputNotFound(f"{blob.digest} is missing in {self.folder}", remedy="build the image again") from error
         if sha256_bytes(data) != blob.digest:
             raise BundleTampered(
-                f"{self.path(blob.digest)} was changed after it was made", remedy="delete it, and build again"
+                f"{self.path(blob.digest)} was modified after it was written", remedy="delete it and build again"
             )
         return data
 
     def document(self, blob: Descriptor) -> dict[str, Any]:
-        """The JSON in a blob."""
-        found: dict[str, Any] = json.loads(self.read(blob))
-        return found
+        """Parse a JSON blob."""
+        document: dict[str, Any] = json.loads(self.read(blob))
+        return document
 
     def put(self, media_type: str, document: Mapping[str, object]) -> Descriptor:
-        """Keep a JSON document in its one form."""
+        """Store a JSON document in canonical form, so that equal documents get equal digests."""
         data = canonical_json(document)
         blob = Descriptor(media_type, sha256_bytes(data), len(data))
         if not self.has(blob):
-            with self.staged() as (stream, keep):
+            with self.staged() as (stream, commit):
                 stream.write(data)
-                keep(blob.digest)
+                commit(blob.digest)
         return blob
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[tuple[BufferedRandom, Callable[[str], None]]]:
-        """A file to write a blob into, and what gives it its name when it is whole; gone where that was not called."""
+        """A temporary file for a new blob, and `commit(digest)` for when it is complete; deleted unless committed."""
         handle, stage = tempfile.mkstemp(prefix="stage.", dir=self.folder / "blobs")
-        kept: list[str] = []
+        committed: list[str] = []
         try:
             with os.fdopen(handle, "w+b") as stream:
-                yield stream, kept.append
-            if kept:
+                yield stream, committed.append
+            if committed:
                 Path(stage).chmod(0o644)
-                Path(stage).replace(self.path(kept[0]))
+                Path(stage).replace(self.path(committed[0]))
         finally:
             Path(stage).unlink(missing_ok=True)
 
-    def layer(self, what: Mapping[str, object], make: Callable[[], Layer]) -> Part:
-        """The layer that is made of `what`."""
-        found = self.recall("layer", what)
-        if found is not None:
-            layer = Layer.parse(found)
+    def layer(self, inputs: Mapping[str, object], build: Callable[[], Layer]) -> Part:
+        """The cached layer of these build inputs, else the one that `build` returns."""
+        document = self.recall("layer", inputs)
+        if document is not None:
+            layer = Layer.parse(document)
             if self.has(layer.blob):
                 return Part(layer, made=False)
-        layer = make()
-        self.remember("layer", what, layer.document)
+        layer = build()
+        self.remember("layer", inputs, layer.document)
         return Part(layer, made=True)
 
-    def recall(self, kind: str, what: Mapping[str, object]) -> Any:
-        """What was remembered of `what`, or None."""
+    def recall(self, kind: str, key: Mapping[str, object]) -> Any:
+        """The JSON value stored under `key`, or None."""
         try:
-            return json.loads(self._known(kind, what).read_bytes())
+            return json.loads(self._known(kind, key).read_bytes())
         except (FileNotFoundError, ValueError):
             return None
 
-    def remember(self, kind: str, what: Mapping[str, object], document: object) -> None:
-        """Keep a JSON value until the cache is cleared."""
-        path = self._known(kind, what)
+    def remember(self, kind: str, key: Mapping[str, object], document: object) -> None:
+        """Store a JSON value under `key` until the cache is cleared."""
+        path = self._known(kind, key)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
             json.dump(document, stream)
         Path(stream.name).replace(path)
 
-    def forget(self, kind: str, what: Mapping[str, object]) -> None:
-        """What was remembered of `what` counts no more."""
-        self._known(kind, what).unlink(missing_ok=True)
+    def forget(self, kind: str, key: Mapping[str, object]) -> None:
+        """Delete the value stored under `key`, if any."""
+        self._known(kind, key).unlink(missing_ok=True)
 
-    def _known(self, kind: str, what: Mapping[str, object]) -> Path:
-        return self.folder / "known" / f"{kind}-{sha256_json(what).removeprefix(PREFIX)}.json"
+    def _known(self, kind: str, key: Mapping[str, object]) -> Path:
+        return self.folder / "known" / f"{kind}-{sha256_json(key).removeprefix(PREFIX)}.json"
 
     # --- names -------------------------------------------------------------------------------------------------------
 
     def name(self, name: str, blob: Descriptor) -> None:
-        """Call an image (manifest or index) `name`; what was called so before has no name any more."""
+        """Name an image (manifest or index); an image that had this name before loses it."""
         with self._lock("index.lock", fcntl.LOCK_EX):
             entries = [e for e in self._entries() if e.get("annotations", {}).get(NAME) != name]
             entries.append({**blob.document, "annotations": {NAME: name}})
@@ -140,14 +140,14 @@ class Store:
             stage.replace(self.folder / "index.json")
 
     def find(self, name: str) -> Descriptor:
-        """The image called `name`; InputNotFound with what there is."""
+        """The image with this name; raises InputNotFound, which lists the existing names."""
         wanted = str(local_name(name))
-        held = {entry["annotations"][NAME]: entry for entry in self._entries()}
-        if wanted in held:
-            return Descriptor.parse(held[wanted])
-        there = ", ".join(sorted(held)) or "none"
+        entries = {entry["annotations"][NAME]: entry for entry in self._entries()}
+        if wanted in entries:
+            return Descriptor.parse(entries[wanted])
+        existing = ", ".join(sorted(entries)) or "none"
         raise InputNotFound(
-            f"there is no image {wanted} here; there are: {there}", remedy=f"likewise image build MODEL -t {wanted}"
+            f"no local image {wanted}; existing images: {existing}", remedy=f"likewise image build MODEL -t {wanted}"
         )
 
     def _entries(self) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ class Store:
             return []
 
     def reachable(self, image: Descriptor) -> Iterator[Descriptor]:
-        """Every blob of an image, each before what names it, itself last."""
+        """Every blob of an image, each before the documents that refer to it; the image itself comes last."""
         document = self.document(image) if image.media_type in (*INDEXES, *MANIFESTS) else {}
         for key in ("manifests", "layers"):
             for entry in document.get(key, ()):
@@ -166,33 +166,33 @@ class Store:
             yield Descriptor.parse(document["config"])
         yield image
 
-    # --- life --------------------------------------------------------------------------------------------------------
+    # --- garbage collection ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Nothing is dropped meanwhile; afterwards what no name reaches is, where nobody else is at work."""
+        """Prevents deletion of blobs; on exit deletes unreferenced blobs unless another process uses the store."""
         with self._lock("use.lock", fcntl.LOCK_SH):
             yield
         with contextlib.suppress(BlockingIOError), self._lock("use.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
             self._drop_unreachable()
 
     def _drop_unreachable(self) -> None:
-        """Bases stay, as they take long to fetch; a model's layer goes with the last image that has it."""
-        kept = {blob.digest for entry in self._entries() for blob in self.reachable(Descriptor.parse(entry))}
-        kept |= {
+        """Keeps bases, since they take long to fetch; a model's layer is deleted with the last image that has it."""
+        referenced = {blob.digest for entry in self._entries() for blob in self.reachable(Descriptor.parse(entry))}
+        referenced |= {
             blob for path in self.folder.glob("known/base-*.json") for blob in json.loads(path.read_bytes())["kept"]
         }
         for path in self._blobs.iterdir():
-            if PREFIX + path.name not in kept:
+            if PREFIX + path.name not in referenced:
                 path.unlink()
         for path in self.folder.glob("blobs/stage.*"):  # of processes that were killed
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _lock(self, name: str, how: int) -> Iterator[None]:
+    def _lock(self, name: str, mode: int) -> Iterator[None]:
         handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, mode)
             yield
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""Blobs to and from a registry: what is there is not sent, and what was cut off goes on where it was."""
+"""Upload and download of blobs: existing blobs are skipped, and interrupted transfers resume at their offset."""
 
 from __future__ import annotations
 
@@ -10,119 +10,121 @@ from likewise.core.digests import sha256_stream
 from likewise.core.errors import InputNotFound, TargetUnavailable
 from likewise.core.extras import need
 from likewise.images.oci import Descriptor
-from likewise.images.registry import TRIES, Passing, Registry, pull_scope, push_scope, retrying
+from likewise.images.registry import TRIES, Registry, TransientError, pull_scope, push_scope, retrying
 from likewise.images.store import Store
 
 httpx = need("httpx", extra="images")
 
-CHUNK = 16 << 20  # bytes a request; a registry may ask for more at a time
+CHUNK = 16 << 20  # bytes in one PATCH request
 
 
 def pull_blob(registry: Registry, repository: str, blob: Descriptor, store: Store) -> None:
-    """Fetch a blob into the store unless it is there; after a cut, from where it was.
+    """Download a blob into the store unless it is there; a retry continues at the current offset.
 
-    Raises TargetUnavailable (it does not come, or other bytes come), InputNotFound, Unauthorized.
+    Raises TargetUnavailable (the download failed or has another digest), InputNotFound, Unauthorized.
     """
     if store.has(blob):
         return
-    with store.staged() as (stream, keep):
-        where = f"/v2/{repository}/blobs/{blob.digest}"
+    with store.staged() as (stream, commit):
+        path = f"/v2/{repository}/blobs/{blob.digest}"
         try:
-            retrying(registry.wait_s)(_fetch, registry, where, pull_scope(repository), stream)
-        except (httpx.HTTPError, Passing) as error:
-            raise _cut(registry, blob, error) from error
+            retrying(registry.wait_s)(_fetch, registry, path, pull_scope(repository), stream)
+        except (httpx.HTTPError, TransientError) as error:
+            raise _interrupted(registry, blob, error) from error
         if sha256_stream(stream) != blob.digest:
             raise TargetUnavailable(
-                f"{registry.host} sent other bytes than {blob.digest} names", remedy="try again, or use another base"
+                f"{registry.host} sent a blob that does not match {blob.digest}", remedy="retry, or use another base"
             )
-        keep(blob.digest)
-    held_at(store, registry, repository, blob)
+        commit(blob.digest)
+    remember_location(store, registry, repository, blob)
 
 
-def _fetch(registry: Registry, where: str, scope: str, stream: BinaryIO) -> None:
-    """Add what is missing to `stream`."""
+def _fetch(registry: Registry, path: str, scope: str, stream: BinaryIO) -> None:
+    """Download the remaining bytes to the end of `stream`."""
     headers = {"Range": f"bytes={stream.tell()}-"} if stream.tell() else {}
-    answer = registry.once("GET", where, scope, headers=headers, stream=True)
+    response = registry.request_once("GET", path, scope, headers=headers, stream=True)
     try:
-        if answer.status_code == 404:
+        if response.status_code == 404:
             raise InputNotFound(
-                f"{registry.host} lacks {where}", remedy="check the name, or push the image there again"
+                f"{registry.host} does not have {path}", remedy="check the name, or push the image there again"
             )
-        if answer.status_code != 206:  # all of it comes again
+        if response.status_code != 206:  # the registry ignored the range and sends the whole blob
             stream.seek(0)
             stream.truncate()
-        registry.good(answer, where)
-        for data in answer.iter_raw():
+        registry.require_success(response, path)
+        for data in response.iter_raw():
             stream.write(data)
     finally:
-        answer.close()
+        response.close()
 
 
 def push_blob(registry: Registry, repository: str, blob: Descriptor, store: Store) -> str:
-    """See that the registry has the blob: `there`, `mounted` (from another repository of it) or `sent`.
+    """Ensure that the registry has the blob; returns `there`, `mounted` (from another repository) or `sent`.
 
     Raises TargetUnavailable, Unauthorized.
     """
     if registry.has(repository, blob.digest):
         return "there"
     upload = _Upload(registry, repository, blob, store)
-    done = "" if upload.begun else upload.begin()
-    if not done:
+    mounted = not upload.resumed and upload.start_session()
+    if not mounted:
         try:
             retrying(registry.wait_s)(upload.run)
-        except (httpx.HTTPError, Passing) as error:
-            raise _cut(registry, blob, error) from error
-    held_at(store, registry, repository, blob)
-    return done or "sent"
+        except (httpx.HTTPError, TransientError) as error:
+            raise _interrupted(registry, blob, error) from error
+    remember_location(store, registry, repository, blob)
+    return "mounted" if mounted else "sent"
 
 
-def held_at(store: Store, registry: Registry, repository: str, blob: Descriptor) -> None:
-    """Remember a repository that has the blob: others of the registry can take it from there."""
+def remember_location(store: Store, registry: Registry, repository: str, blob: Descriptor) -> None:
+    """Record that a repository has the blob, so that it can be mounted into other repositories of the registry."""
     store.remember("held", {"registry": registry.host, "digest": blob.digest}, repository)
 
 
 class _Upload:
-    """One blob on its way. The place that the registry gave for it is remembered, for a process that comes after."""
+    """The upload of one blob. Its session URL is stored, so that a later process can resume it."""
 
     def __init__(self, registry: Registry, repository: str, blob: Descriptor, store: Store) -> None:
         self._registry, self._repository, self._blob, self._store = registry, repository, blob, store
         self._scope = push_scope(repository)
         self._key = {"registry": registry.host, "repository": repository, "digest": blob.digest}
-        self._where = store.recall("upload", self._key) or ""
+        self._session_url = store.recall("upload", self._key) or ""
         self._offset = 0
-        self.begun = self._unsure = bool(self._where)  # by an earlier process
+        self.resumed = self._offset_unknown = bool(self._session_url)  # an earlier process started it
 
-    def begin(self) -> str:
-        """Ask for a place, or for the blob of another repository: `mounted` where that did it."""
+    def start_session(self) -> bool:
+        """Open an upload session; True if the registry mounted the blob from another repository instead."""
         other = self._store.recall("held", {"registry": self._registry.host, "digest": self._blob.digest})
         params = {"mount": self._blob.digest, "from": other} if other and other != self._repository else {}
         path = f"/v2/{self._repository}/blobs/uploads/"
-        answer = self._registry.good(self._registry.ask("POST", path, self._scope, params=params), path)
-        if answer.status_code == 201:
-            return "mounted"
-        self._move(answer)
+        response = self._registry.require_success(
+            self._registry.request("POST", path, self._scope, params=params), path
+        )
+        if response.status_code == 201:
+            return True
+        self._update_session(response)
         self._offset = 0
-        return ""
+        return False
 
     def run(self) -> None:
-        """Send what is missing; called again after a cut."""
-        if self._unsure:
-            self._look()
+        """Upload the remaining bytes; called again after an interruption."""
+        if self._offset_unknown:
+            self._query_offset()
         with self._store.path(self._blob.digest).open("rb") as stream:
             while self._offset < self._blob.size:
                 self._send_chunk(stream)
         self._finish()
 
-    def _look(self) -> None:
-        """How far it is, by the registry's own word; from the beginning where it has forgotten."""
-        answer = self._registry.once("GET", self._where, self._scope)
-        found = re.fullmatch(r"(?:bytes=)?0-(\d+)", answer.headers.get("range", ""))
-        if answer.status_code not in (202, 204) or found is None:
-            self.begin()
+    def _query_offset(self) -> None:
+        """Get the offset from the registry; start over if it no longer knows the session."""
+        response = self._registry.request_once("GET", self._session_url, self._scope)
+        match = re.fullmatch(r"(?:bytes=)?0-(\d+)", response.headers.get("range", ""))
+        if response.status_code not in (202, 204) or match is None:
+            self.start_session()
         else:
-            self._offset = int(found[1]) + 1 if found[1] != "0" else 0
-            self._move(answer)
-        self._unsure = False
+            self._offset = int(match[1]) + 1 if match[1] != "0" else 0
+            self._update_session(response)
+        self._offset_unknown = False
 
     def _send_chunk(self, stream: BinaryIO) -> None:
         stream.seek(self._offset)
@@ -131,33 +133,33 @@ class _Upload:
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{self._offset}-{self._offset + len(data) - 1}",
         }
-        self._unsure = True  # until it has said that it has this part
-        answer = self._registry.once("PATCH", self._where, self._scope, headers=headers, content=data)
-        if answer.status_code not in (202, 204):
-            raise Passing(f"{answer.status_code} to a part at {self._offset}")
-        self._unsure = False
+        self._offset_unknown = True  # until the registry confirms this chunk
+        response = self._registry.request_once("PATCH", self._session_url, self._scope, headers=headers, content=data)
+        if response.status_code not in (202, 204):
+            raise TransientError(f"status {response.status_code} for the chunk at {self._offset}")
+        self._offset_unknown = False
         self._offset += len(data)
-        self._move(answer)
+        self._update_session(response)
 
     def _finish(self) -> None:
-        self._unsure = True
-        where = str(httpx.URL(self._where).copy_merge_params({"digest": self._blob.digest}))
-        answer = self._registry.once("PUT", where, self._scope, headers={"Content-Length": "0"})
-        if answer.status_code == 404 and self._registry.has(self._repository, self._blob.digest):
-            return  # it was finished, and only the word of it was lost
-        self._registry.good(answer, where)
+        self._offset_unknown = True
+        url = str(httpx.URL(self._session_url).copy_merge_params({"digest": self._blob.digest}))
+        response = self._registry.request_once("PUT", url, self._scope, headers={"Content-Length": "0"})
+        if response.status_code == 404 and self._registry.has(self._repository, self._blob.digest):
+            return  # an earlier PUT succeeded, but its response was lost
+        self._registry.require_success(response, url)
         self._store.forget("upload", self._key)
 
-    def _move(self, answer: Any) -> None:
-        """Where the next part goes: each answer says."""
-        location = answer.headers.get("location", "")
-        self._where = urljoin(str(answer.url), location) if location else self._where
-        self._store.remember("upload", self._key, self._where)
+    def _update_session(self, response: Any) -> None:
+        """Store the session URL for the next request, which each response may change."""
+        location = response.headers.get("location", "")
+        self._session_url = urljoin(str(response.url), location) if location else self._session_url
+        self._store.remember("upload", self._key, self._session_url)
 
 
-def _cut(registry: Registry, blob: Descriptor, error: Exception) -> TargetUnavailable:
-    why = str(error) or type(error).__name__
+def _interrupted(registry: Registry, blob: Descriptor, error: Exception) -> TargetUnavailable:
+    cause = str(error) or type(error).__name__
     return TargetUnavailable(
-        f"the connection to {registry.host} was cut at {blob.digest[:19]}…, {TRIES} times: {why}",
-        remedy="run the same command again: it goes on where it was",
+        f"the transfer of {blob.digest[:19]}… was interrupted {TRIES} times by {registry.host}: {cause}",
+        remedy="run the same command again: it resumes where it stopped",
     )

@@ -1,4 +1,4 @@
-"""Wheels for the image's platform and Python: pinned to what was tried here, fetched by pip, known by hash, kept."""
+"""Wheels for the image's platform and Python: pinned to the installed versions, downloaded by pip, cached by hash."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from likewise.images.oci import Platform
 from likewise.images.store import Store
 from likewise.shipping.environment import OURS, closure, installed_from_folder
 
-OLDEST = 17  # minor version of the glibc that the first of these tags stands for
-_NOTHING = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
+OLDEST = 17  # minor version of glibc 2 for manylinux2014, the oldest accepted tag
+_NO_MATCH = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
 UNUSED = {OURS: frozenset({"rich", "typer"})}
-"""By distribution, what it declares and a service never imports: here the command line's."""
+"""By distribution: declared dependencies that a service never imports, here those of the command line."""
 
 
 def markers(platform: Platform, minor: int) -> dict[str, str]:
-    """What requirements are asked against: CPython 3.`minor` on `platform`. Source: PEP 508."""
+    """The environment for evaluating requirement markers: CPython 3.`minor` on `platform`. Source: PEP 508."""
     return {
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
@@ -43,115 +43,119 @@ def markers(platform: Platform, minor: int) -> dict[str, str]:
 def pins(
     requirements: Iterable[str], platform: Platform, minor: int, *, unused: Mapping[str, frozenset[str]]
 ) -> list[str]:
-    """`name==version`, sorted, of all that `requirements` (`likewise[openvino]`) need, but for us.
+    """`name==version`, sorted, for the transitive dependencies of `requirements`, except Likewise itself.
 
-    unused: by distribution, what it declares and nothing imports; left out where nothing else needs it.
-    Versions are those that are installed here, as the bundle was proved with them.
-    Raises MissingExtra (something is not installed here), WrongUsage (it is installed from a working copy).
+    requirements: for example `likewise[openvino]`. unused: by distribution, declared dependencies that nothing
+    imports; omitted unless something else needs them. The versions are the installed ones, because the bundle was
+    verified with them.
+    Raises MissingExtra (a requirement is not installed), WrongUsage (it is installed from a working copy).
     """
-    found = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor))
-    for name, each in found.items():
-        if name != OURS and installed_from_folder(each):
+    distributions = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor))
+    for name, distribution in distributions.items():
+        if name != OURS and installed_from_folder(distribution):
             raise WrongUsage(
-                f"{name} is installed from a working copy", remedy=f"build a wheel of it: pip install {name}"
+                f"{name} is installed from a working copy", remedy=f"install it from a wheel: pip install {name}"
             )
-    return sorted(f"{name}=={each.version}" for name, each in found.items() if name != OURS)
+    return sorted(f"{name}=={each.version}" for name, each in distributions.items() if name != OURS)
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """One file; sha256 as 64 hex digits."""
+    """A wheel by file name and sha256 (64 hex digits)."""
 
     file: str
     sha256: str
 
     @property
     def pin(self) -> str:
-        """As a line of a requirements file with hashes."""
+        """The wheel as a line of a requirements file with hashes."""
         name, version = need("packaging.utils", extra="images").parse_wheel_filename(self.file)[:2]
         return f"{name}=={version} --hash=sha256:{self.sha256}"
 
 
 class Wheels:
-    """The wheels that lie in the cache, by hash."""
+    """The cache of wheels for one platform and Python, addressed by hash."""
 
     def __init__(self, store: Store, platform: Platform, minor: int, glibc: tuple[int, int]) -> None:
         self.store, self.platform, self._minor, self._glibc = store, platform, minor, glibc
         self.folder = store.folder / "wheels"
 
     def locked(self, pins: Sequence[str], links: Iterable[Path] = (), lock: Path | None = None) -> list[Wheel]:
-        """One wheel a pin; asked for once, and the same ones ever after.
+        """One wheel per pin; resolved once and reused from then on.
 
-        links: folders of wheels that no index has. lock: a requirements file with hashes that stands for `pins`.
-        Raises EngineUnavailable (no such wheel for the platform), TargetUnavailable (no index answers), InputNotFound.
+        links: folders of wheels that no index has. lock: a requirements file with hashes that replaces `pins`.
+        Raises EngineUnavailable (no such wheel for the platform), TargetUnavailable (pip failed), InputNotFound.
         """
-        lines = list(pins) if lock is None else _lines(lock)
+        lines = list(pins) if lock is None else _read_lock(lock)
         folders = sorted(str(folder.resolve()) for folder in links)
         offered = sorted({f"{path.name} {sha256_file(path)}" for each in folders for path in Path(each).glob("*.whl")})
         key = {"lines": lines, "tags": self._tags(), "python": self._minor, "links": offered}
-        known = self.store.recall("lock", key)
-        wheels = [Wheel(**entry) for entry in known or ()]
-        if known is None or not all(self.path(wheel).is_file() for wheel in wheels):
-            wheels = self._fetched(lines, folders, hashed=lock is not None)
+        entries = self.store.recall("lock", key)
+        wheels = [Wheel(**entry) for entry in entries or ()]
+        if entries is None or not all(self.path(wheel).is_file() for wheel in wheels):
+            wheels = self._fetch(lines, folders, hashed=lock is not None)
             self.store.remember("lock", key, [asdict(wheel) for wheel in wheels])
         return wheels
 
     def path(self, wheel: Wheel) -> Path:
-        """Where it lies."""
+        """The wheel's path in the cache."""
         return self.folder / wheel.sha256 / wheel.file
 
     def checked(self, wheel: Wheel) -> Path:
-        """Where it lies, whole; BundleTampered where it has other bytes than its name says."""
+        """The wheel's path after checking its hash; raises BundleTampered if it does not match."""
         path = self.path(wheel)
         if sha256_file(path) != PREFIX + wheel.sha256:
-            raise BundleTampered(f"{path} was changed after it was fetched", remedy="delete it, and build again")
+            raise BundleTampered(f"{path} was modified after the download", remedy="delete it and build again")
         return path
 
-    def _fetched(self, lines: Sequence[str], links: Sequence[str], *, hashed: bool) -> list[Wheel]:
+    def _fetch(self, lines: Sequence[str], links: Sequence[str], *, hashed: bool) -> list[Wheel]:
         self.folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
-            asked = Path(scratch, "requirements.txt")
-            asked.write_text("\n".join(lines) + "\n")
-            into = Path(scratch, "wheels")
-            into.mkdir()
+            requirements = Path(scratch, "requirements.txt")
+            requirements.write_text("\n".join(lines) + "\n")
+            downloads = Path(scratch, "wheels")
+            downloads.mkdir()
             if lines:
-                self._download(asked, into, links, hashed=hashed)
-            return sorted((self._keep(path) for path in into.iterdir()), key=lambda wheel: wheel.file.lower())
+                self._download(requirements, downloads, links, hashed=hashed)
+            return sorted((self._add(path) for path in downloads.iterdir()), key=lambda wheel: wheel.file.lower())
 
-    def _download(self, asked: Path, into: Path, links: Sequence[str], *, hashed: bool) -> None:
+    def _download(self, requirements: Path, folder: Path, links: Sequence[str], *, hashed: bool) -> None:
         need("pip", extra="images")
-        # indexes, mirrors and their passwords are pip's own business: its configuration holds for us too
+        # pip reads indexes, mirrors and passwords from the user's own configuration
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
-        command += ["--disable-pip-version-check", "--progress-bar=off", f"--dest={into}", f"--requirement={asked}"]
+        command += ["--disable-pip-version-check", "--progress-bar=off"]
+        command += [f"--dest={folder}", f"--requirement={requirements}"]
         command += ["--implementation=cp", f"--python-version=3.{self._minor}"]
         command += [f"--platform={tag}" for tag in self._tags()]
-        command += [f"--find-links={folder}" for folder in links]
+        command += [f"--find-links={link}" for link in links]
         command += ["--require-hashes"] if hashed else []
-        done = subprocess.run(
+        completed = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
         )
-        if done.returncode != 0:
-            raise self._why(done.stderr)
+        if completed.returncode != 0:
+            raise self._pip_failure(completed.stderr)
 
-    def _why(self, said: str) -> EngineUnavailable | TargetUnavailable:
-        errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
-        told = (errors[-1] if errors else said.strip()[-300:]) or "it says nothing"
-        if any(word in said for word in _NOTHING) and "Connection" not in said:
+    def _pip_failure(self, stderr: str) -> EngineUnavailable | TargetUnavailable:
+        errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+        message = (errors[-1] if errors else stderr.strip()[-300:]) or "no error message"
+        if any(word in stderr for word in _NO_MATCH) and "Connection" not in stderr:
             return EngineUnavailable(
-                f"pip finds no wheel for {self.platform} and Python 3.{self._minor}: {told}",
-                remedy="give a folder that has it: --wheels DIR; or choose another --platform, --base or --engine",
+                f"pip found no wheel for {self.platform} and Python 3.{self._minor}: {message}",
+                remedy="pass a folder that has it with --wheels DIR, or use another --platform, --base or --engine",
             )
-        return TargetUnavailable(f"pip cannot fetch the wheels: {told}", remedy="check the network and pip's settings")
+        return TargetUnavailable(
+            f"pip cannot download the wheels: {message}", remedy="check the network and pip's settings"
+        )
 
-    def _keep(self, path: Path) -> Wheel:
+    def _add(self, path: Path) -> Wheel:
         wheel = Wheel(path.name, sha256_file(path).removeprefix(PREFIX))
-        place = self.path(wheel)
-        place.parent.mkdir(exist_ok=True)
-        path.replace(place)
+        target = self.path(wheel)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
         return wheel
 
     def _tags(self) -> list[str]:
-        """Of wheels that run on the base's C library, the newest first. Source: PEP 600, PEP 599."""
+        """Platform tags of wheels that run on the base's glibc, newest first. Source: PEP 600, PEP 599."""
         newest = self._glibc[1] if self._glibc[0] == 2 else OLDEST
         return [f"manylinux_2_{n}_{self.platform.machine}" for n in range(newest, OLDEST - 1, -1)] + [
             f"manylinux2014_{self.platform.machine}",
@@ -160,11 +164,11 @@ class Wheels:
 
 
 def lock_text(wheels: Iterable[Wheel]) -> str:
-    """A requirements file with hashes, as `--lock` takes it."""
+    """The wheels as a requirements file with hashes, the format that `--lock` reads."""
     return "".join(f"{wheel.pin}\n" for wheel in wheels)
 
 
-def _lines(lock: Path) -> list[str]:
+def _read_lock(lock: Path) -> list[str]:
     try:
         return [line for line in lock.read_text().splitlines() if line.strip()]
     except OSError as error:

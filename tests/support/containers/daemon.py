@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.support.machine import cannot_see, need_program
+from tests.support.machine import cannot_test, need_program
 
 PATIENCE = 120.0  # seconds; a daemon needs two
 LOOK_S = 0.05
@@ -87,7 +87,7 @@ def _await(docker: Docker, daemon: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + PATIENCE
     while subprocess.run([*docker.program, "info"], capture_output=True, timeout=60).returncode != 0:
         if daemon.poll() is not None:
-            cannot_see("containers", f"Docker's daemon does not start here: {log.read_text()[-500:]}")
+            cannot_test("containers", f"Docker's daemon does not start here: {log.read_text()[-500:]}")
         assert time.monotonic() < end, log.read_text()[-2000:]
         time.sleep(LOOK_S)
 

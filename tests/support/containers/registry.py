@@ -29,7 +29,7 @@ def registry(folder: Path, more: str = "") -> Iterator[str]:
     settings = folder / "config.yml"
     settings.write_text(SETTINGS.format(root=folder / "data", port=port, more=more))
     with running([program, "serve", settings], folder / "log", pipe=False) as process:
-        process.answers(f"http://127.0.0.1:{port}/", 200)
+        process.wait_for_response(f"http://127.0.0.1:{port}/", 200)
         yield f"127.0.0.1:{port}"
         process.stop()
 

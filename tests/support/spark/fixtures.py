@@ -24,7 +24,7 @@ def java() -> None:
     try:
         require_java()
     except MissingExtra as error:
-        pytest.skip(f"cannot run Spark: it needs Java 17 or newer ({error.cause})")
+        pytest.skip(f"cannot test spark: it needs Java 17 or newer ({error.cause})")
 
 
 @pytest.fixture(scope="session")
