@@ -65,7 +65,7 @@ def deploy(
         return _write(output, text, name, wanted, screen)
     if rehearse:
         return _rehearse(wanted, to, name, given, keep, screen)
-    planned = deployments.plan("create", name, to=to, model=wanted, options=given, settle=not plan)
+    planned = deployments.plan("create", name, to=to, model=wanted, options=given, roll_back_interrupted=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
@@ -91,14 +91,14 @@ def update(
         model=wanted,
         options=parse_config(config or []),
         previous=to_previous,
-        settle=not plan,
+        roll_back_interrupted=not plan,
     )
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
 def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
     """Take a deployment down, with all that it holds."""
-    planned = deployments.plan("delete", name, to=to, settle=not plan)
+    planned = deployments.plan("delete", name, to=to, roll_back_interrupted=not plan)
     return _show(planned, screen) if plan else _do(planned, screen)
 
 
@@ -140,7 +140,7 @@ def predict(
 ) -> None:
     """Ask a deployment, in any form that its `/invocations` takes."""
     body, kind = _request(source)
-    answer = deployments.ask(name, body, kind, to=to, later_s=timeout if later else None)
+    answer = deployments.predict(name, body, kind, to=to, later_s=timeout if later else None)
     sys.stdout.write(answer.body.decode(errors="replace").rstrip("\n") + "\n")
     if answer.status >= 400:
         raise DeployFailed(f"{name} answered {answer.status}", remedy="its answer above says why")
@@ -155,7 +155,7 @@ def _writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> 
         return None
     if not plan:
         raise WrongUsage("-o writes what would be done, and does nothing", remedy="add --plan, or leave out -o")
-    if not isinstance(target, base.Written):
+    if not isinstance(target, base.WritesFile):
         raise WrongUsage(f"{to} has no file that says a deployment", remedy="leave out -o; ray-serve has one")
     return target.written
 
@@ -187,7 +187,7 @@ def _rehearse(model: ModelSpec, to: str, name: str, given: Mapping[str, str], ke
     def tell(step: base.PlanStep) -> None:
         screen.note(f"{time.monotonic() - began:5.1f} s  {step.about}")
 
-    with deployments.rehearsed(model, to, name, given, tell=tell, progress=screen.note) as (receipt, stage):
+    with deployments.rehearsed(model, to, name, given, on_step=tell, progress=screen.note) as (receipt, stage):
         for caution in stage.cautions:
             screen.note(caution)
         answered = _example(receipt)
@@ -205,7 +205,7 @@ def _example(receipt: Receipt) -> str:
     example = receipt.model.folder / "model" / "serving_input_example.json"
     if not example.is_file():
         return "the model was logged without an example, so it was not asked"
-    answer = deployments.ask(receipt.name, example.read_bytes(), to=receipt.target)
+    answer = deployments.predict(receipt.name, example.read_bytes(), to=receipt.target)
     said = answer.body.decode(errors="replace").strip()
     if answer.status >= 400:
         raise DeployFailed(f"it answered its own example with {answer.status}: {said}", remedy="mend the model")
@@ -215,7 +215,7 @@ def _example(receipt: Receipt) -> str:
 def _do(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
-    receipt = deployments.carry_out(planned, lambda step: screen.note(step.about), screen.note)
+    receipt = deployments.execute(planned, lambda step: screen.note(step.about), screen.note)
     plan = planned.plan
     if receipt is None:
         screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])

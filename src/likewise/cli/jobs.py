@@ -34,7 +34,7 @@ def transform(
     screen: Screen,
 ) -> None:
     """Run a batch job where the data lies. Cut off and run again, it is gone on with; nothing stays but the answers."""
-    target = deployments.jobs_of(to)  # what is wrong is told before the model is bundled
+    target = deployments.job_target(to)  # what is wrong is told before the model is bundled
     if options:
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
@@ -46,7 +46,7 @@ def transform(
         parse_config(config or []),
         name=name,
         restart=restart,
-        tell=lambda step: screen.note(step.about),
+        on_step=lambda step: screen.note(step.about),
         progress=screen.note,
     )
     facts = [("job", done.id), ("status", done.status), ("output", done.output), ("ran", f"{done.seconds:.0f} s")]
@@ -63,7 +63,7 @@ def rehearse(
     are in its environment, for AWS's own tools too.
     """
     screen = Screen()
-    with deployments.staged(target) as stage:
+    with deployments.rehearsal_stage(target) as stage:
         for caution in stage.cautions:
             screen.note(caution)
         screen.note(f"{target} stands at {stage.url} while this runs: {' '.join(command)}")

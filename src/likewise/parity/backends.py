@@ -65,7 +65,7 @@ def there(
         found = by_request(golden, address.post, where, row_wise)
         return address.bundle, found
     name, _, target = where.partition("@")
-    receipt, ask = deployments.asker(name, to=target or None)
+    receipt, ask = deployments.predictor(name, to=target or None)
     return receipt.model.digest, by_request(golden, ask, where, row_wise)
 
 

@@ -9,7 +9,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
-from likewise.targets.apply import Tell, apply
+from likewise.targets.apply import OnStep, apply
 from likewise.targets.base import BATCH, Done, Plan, PlanStep, Target, unless_fatal
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
@@ -56,12 +56,12 @@ def transform(
     *,
     name: str = BATCH,
     restart: bool = False,
-    tell: Tell = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
     The same call again goes on with what was cut off, waits for a job that runs, and tells of one that has completed,
-    unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
+    unless it is to `restart`.  Interrupted, the job goes on at AWS.  on_step: called before each step.
     Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
     """
     asked = plan.EndpointSpec(
@@ -84,7 +84,7 @@ def transform(
     receipts = Receipts(data_home() / "jobs.db")
     begun = receipts.unfinished(target.uri, stem)
     fresh = Plan(target.uri, stem, "create", model, as_json(options), tuple(steps))
-    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, tell)
+    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, on_step)
     return _told(jobs.find(aws, called) or {"TransformJobName": called, "TransformJobStatus": "Unknown"}, output)
 
 
