@@ -1,4 +1,4 @@
-"""The listener that one process keeps and others accept on."""
+"""A listener that one process owns and others accept connections on."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ while True:
 """
 
 
-def test_a_service_accepts_on_the_listener_that_it_is_given() -> None:
+def test_service_accepts_connections_on_the_received_listener() -> None:
     keeper, service = socket.socketpair()
-    with keeper, service, socket.create_server(("127.0.0.1", 0)) as kept:
-        give(keeper, kept.fileno(), keeper.fileno())
+    with keeper, service, socket.create_server(("127.0.0.1", 0)) as original:
+        give(keeper, original.fileno(), keeper.fileno())
         handles = take(service, 2)
         assert not any(os.get_inheritable(handle) for handle in handles)
         os.close(handles[1])
-        with socket.socket(fileno=handles[0]) as listener, socket.create_connection(kept.getsockname()) as caller:
-            kept.close()  # whoever called waits for the others
+        with socket.socket(fileno=handles[0]) as listener, socket.create_connection(original.getsockname()) as client:
+            original.close()  # the client waits in the backlog of the shared listener
             accepted, _ = listener.accept()
             with accepted:
                 accepted.sendall(b"x")
-            assert caller.recv(1) == b"x"
+            assert client.recv(1) == b"x"
 
 
-def test_nothing_is_given_by_one_that_has_gone_nor_taken_by_one_that_has_ended() -> None:
+def test_take_is_empty_without_keeper_and_give_fails_without_service() -> None:
     keeper, service = socket.socketpair()
     keeper.close()
     assert take(service) == []
-    other, ended = socket.socketpair()
-    ended.close()
-    with service, other, pytest.raises(OSError, match="Broken pipe"):
-        give(other, other.fileno())
+    other_keeper, exited_service = socket.socketpair()
+    exited_service.close()
+    with service, other_keeper, pytest.raises(OSError, match="Broken pipe"):
+        give(other_keeper, other_keeper.fileno())
 
 
 @pytest.mark.parametrize(
     ("handler", "code"),
     [
         ("lambda *_: sys.exit(3 + gone.is_set())", 4),
-        ("signal.SIG_IGN", 1),  # ended, as it does not end by itself
+        ("signal.SIG_IGN", 1),  # ended by force, because it ignores the signal
         ("signal.SIG_DFL", -signal.SIGTERM),
     ],
 )
-def test_a_service_ends_with_its_keeper(handler: str, code: int) -> None:
+def test_service_exits_with_its_keeper(handler: str, code: int) -> None:
     keeper, service = socket.socketpair()
     command = [sys.executable, "-c", SERVICE.format(handler=handler), str(service.fileno())]
     with subprocess.Popen(command, pass_fds=(service.fileno(),), stdout=subprocess.PIPE, text=True) as process:
