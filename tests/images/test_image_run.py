@@ -130,7 +130,7 @@ def cut_off(docker: Docker, *arguments: str) -> Iterator[str]:
 
 def asked(docker: Docker, name: str, body: object) -> object:
     """The predictions of a container, asked from its inside."""
-    answer = docker("exec", "-i", name, "python", "-c", ASK, given=json.dumps(body))
+    answer = docker("exec", "-i", name, "python", "-c", ASK, stdin=json.dumps(body))
     return json.loads(answer)["predictions"]
 
 
