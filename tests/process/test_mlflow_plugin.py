@@ -58,21 +58,21 @@ def test_mlflow_command_line_manages_deployments(home: Path, models: list[str]) 
     target = ("-t", "likewise:/local")
     create = ["create", *target, "-m", models[0], "--name", "upper", "-C", "deadline_s=30"]
     assert "upper is created" in run([sys.executable, "-m", "mlflow", "deployments", *create]).stdout
-    assert "upper" in mlflow_deployments("list", *there)
-    assert "deadline_s" in mlflow_deployments("get", *there, "--name", "upper")
+    assert "upper" in mlflow_deployments("list", *target)
+    assert "deadline_s" in mlflow_deployments("get", *target, "--name", "upper")
     frame = home / "frame.json"
     frame.write_text(FRAME.to_json())  # the format that MLflow's command expects
-    assert json.loads(mlflow_deployments("predict", *there, "--name", "upper", "--input-path", str(frame))) == {
+    assert json.loads(mlflow_deployments("predict", *target, "--name", "upper", "--input-path", str(frame))) == {
         "text": {"0": "!ONE", "1": "!TWO"},
         "length": {"0": 3, "1": 3},
     }
-    mlflow_deployments("update", *there, "--name", "upper", "-m", models[1])
+    mlflow_deployments("update", *target, "--name", "upper", "-m", models[1])
     out = home / "out.json"
-    mlflow_deployments("predict", *there, "--name", "upper", "--input-path", str(frame), "--output-path", str(out))
+    mlflow_deployments("predict", *target, "--name", "upper", "--input-path", str(frame), "--output-path", str(out))
     assert json.loads(out.read_text())["text"] == {"0": "?ONE", "1": "?TWO"}
-    assert "upper is deleted" in mlflow_deployments("delete", *there, "--name", "upper")
+    assert "upper is deleted" in mlflow_deployments("delete", *target, "--name", "upper")
     with pytest.raises(MlflowException, match="upper"):
-        mlflow_deployments("get", *there, "--name", "upper")
+        mlflow_deployments("get", *target, "--name", "upper")
 
 
 def test_python_api_accepts_calls_written_for_mlflow_ray_serve(home: Path, models: list[str]) -> None:
