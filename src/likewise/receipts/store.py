@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 
 from likewise.core.errors import OutputRefused
 
-PATIENCE_S = 10.0  # to wait for another process's transaction
+TIMEOUT_S = 10.0  # to wait for another process's transaction
 TABLES = """
 CREATE TABLE IF NOT EXISTS receipts (target TEXT, name TEXT, receipt TEXT NOT NULL, PRIMARY KEY (target, name));
 CREATE TABLE IF NOT EXISTS runs (target TEXT, name TEXT, plan TEXT NOT NULL, outputs TEXT NOT NULL,
@@ -65,13 +65,13 @@ class Receipts:
         rows = self._read("SELECT plan, outputs FROM runs WHERE target = ? AND name = ?", target, name)
         return Run(*rows[0]) if rows else None
 
-    def note(self, target: str, name: str, run: Run) -> None:
+    def record(self, target: str, name: str, run: Run) -> None:
         """Record the progress of a run."""
         row = (target, name, json.dumps(run.plan), json.dumps(run.outputs))
         with self._connected() as database:
             database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", row)
 
-    def end(self, target: str, name: str, receipt: Mapping[str, Any] | None, *, keep: bool = False) -> None:
+    def finish(self, target: str, name: str, receipt: Mapping[str, Any] | None, *, keep: bool = False) -> None:
         """Record the end of a run.  receipt: the new receipt, None to delete it; keep: leave the receipt unchanged."""
         with self._connected() as database:
             database.execute("DELETE FROM runs WHERE target = ? AND name = ?", (target, name))
@@ -89,7 +89,7 @@ class Receipts:
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=PATIENCE_S)) as database:
+            with closing(sqlite3.connect(self._path, timeout=TIMEOUT_S)) as database:
                 database.executescript(TABLES)
                 with database:  # commits, or rolls back
                     yield database

@@ -36,7 +36,7 @@ def apply(plan: Plan, target: Target, receipts: Receipts, on_step: OnStep = lamb
             before = None
         outputs = _execute(plan, target, receipts, dict(before.outputs) if before else {}, on_step)
         receipt = _receipt(plan, outputs, receipts)
-        receipts.end(plan.target, plan.name, None if receipt is None else receipt.as_dict())
+        receipts.finish(plan.target, plan.name, None if receipt is None else receipt.as_dict())
         return receipt
 
 
@@ -49,7 +49,7 @@ def roll_back(target: Target, name: str, receipts: Receipts) -> None:
 
 def _roll_back(target: Target, name: str, receipts: Receipts, run: Run) -> None:
     _undo(Plan.from_dict(run.plan), run.outputs, target)
-    receipts.end(target.uri, name, None, keep=True)
+    receipts.finish(target.uri, name, None, keep=True)
 
 
 def _execute(
@@ -62,14 +62,14 @@ def _execute(
     outputs: dict[str, Outputs] = {}
     for step in plan.steps:
         started.setdefault(step.id, None)
-        receipts.note(plan.target, plan.name, Run(plan.as_dict(), started))
+        receipts.record(plan.target, plan.name, Run(plan.as_dict(), started))
         on_step(step)
         try:
             outputs[step.id] = started[step.id] = target.do(step.action, _resolved(step.params, outputs))
         except LikewiseError as error:
             if plan.verb != "delete":
                 _undo_after(error, plan, started, target)
-                receipts.end(plan.target, plan.name, None, keep=True)
+                receipts.finish(plan.target, plan.name, None, keep=True)
             raise
     return outputs
 

@@ -1,11 +1,11 @@
 """Shares one listening socket among services that replace each other, so that no connection is refused.
 
-The keeper, the process that owns the listener, does not accept connections; it passes the listener to each service over
-a Unix socket. A service accepts connections after its model is warm; on the signal HAND_OVER it stops accepting, serves
+The process that owns the listener does not accept connections; it passes the listener to each service over a Unix
+socket. A service accepts connections after its model is warm; on the signal HAND_OVER it stops accepting, serves
 its open connections and leaves the listener to the others. While no service accepts, clients wait in the kernel's
-backlog. When the Unix connection closes, the service knows that the keeper has exited.
+backlog. When the Unix connection closes, the service knows that the owner has exited.
 
-Standard library only, to keep the keeper's memory small.
+Standard library only, to keep the owner's memory small.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ HAND_OVER = signal.SIGUSR1
 FORCED_S = 5.0  # seconds after its drain until a service that does not exit is killed
 
 
-def give(service: socket.socket, *handles: int) -> None:
+def send_handles(service: socket.socket, *handles: int) -> None:
     """Send the service these file descriptors, the listener first.  Raises OSError if the service has exited."""
     socket.send_fds(service, [b"."], list(handles))
 
 
-def take(keeper: socket.socket, count: int = 1) -> list[int]:
-    """Receive file descriptors from the keeper, made non-inheritable; empty if the keeper has exited."""
-    handles = socket.recv_fds(keeper, 1, count)[1]
+def receive_handles(owner: socket.socket, count: int = 1) -> list[int]:
+    """Receive file descriptors from the owner, made non-inheritable; empty if the owner has exited."""
+    handles = socket.recv_fds(owner, 1, count)[1]
     for handle in handles:
         os.set_inheritable(handle, False)
     return handles
 
 
-def end_with(keeper: socket.socket, drain_s: float) -> threading.Event:
-    """Drain and exit this process when the keeper exits, which also sets the returned event.
+def exit_with_owner(owner: socket.socket, drain_s: float) -> threading.Event:
+    """Drain and exit this process when the owner exits, which also sets the returned event.
 
     drain_s: seconds that the drain may take before the process is ended by force.
     """
@@ -43,11 +43,11 @@ def end_with(keeper: socket.socket, drain_s: float) -> threading.Event:
 
     def watch() -> None:
         with suppress(OSError):
-            keeper.recv(1)  # the keeper sends nothing more, so this returns when it exits
+            owner.recv(1)  # the owner sends nothing more, so this returns when it exits
         gone.set()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(drain_s + FORCED_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="likewise-keeper", daemon=True).start()
+    threading.Thread(target=watch, name="likewise-owner", daemon=True).start()
     return gone

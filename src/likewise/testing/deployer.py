@@ -112,7 +112,7 @@ def _execute(task: Mapping[str, Any]) -> None:
     planned = deployments.plan(task["verb"], task["name"], **params, roll_back_interrupted=True)
     receipts = Receipts()
     if task["before"] == RECEIPT:
-        receipts.end = _die  # type: ignore[method-assign]
+        receipts.finish = _die  # type: ignore[method-assign]
     apply(planned.plan, planned.target, receipts, before_step)
 
 

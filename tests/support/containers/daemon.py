@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.support.machine import cannot_see, need_program
 
-PATIENCE = 120.0  # seconds; a daemon usually needs two
+TIMEOUT_S = 120.0  # a daemon usually starts or stops within two seconds
 POLL_S = 0.05
 KEPT = "layers"
 """The tag of images that stay in the daemon as long as it runs, so that their layers are loaded only once."""
@@ -79,12 +79,12 @@ def docker_daemon() -> Iterator[Docker]:
                 yield docker
             finally:
                 daemon.terminate()
-                daemon.wait(PATIENCE)
+                daemon.wait(TIMEOUT_S)
                 _unmount(Path(name))
 
 
 def _await(docker: Docker, daemon: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while subprocess.run([*docker.program, "info"], capture_output=True, timeout=60).returncode != 0:
         if daemon.poll() is not None:
             cannot_see("containers", f"Docker's daemon does not start here: {log.read_text()[-500:]}")

@@ -58,7 +58,7 @@ def start(program: Program, params: StepParams) -> Outputs:
     options, name = _options(params), version_name(params["name"], params["claim"], params["image"])
     existing = inspection.container(program, name)
     if existing is None:
-        program.do(*version_command(name, params, options), patience_s=WORK_S)
+        program.do(*version_command(name, params, options), timeout_s=WORK_S)
     elif not existing.running:
         program.do("start", name)
     await_ready(program, name, params["url"], options.start_timeout_s)
@@ -121,7 +121,7 @@ def remove(program: Program, params: StepParams) -> Outputs:
     return {}
 
 
-def nothing(_program: Program, _params: StepParams) -> None:
+def no_undo(_program: Program, _params: StepParams) -> None:
     """The undo of steps that have nothing to undo."""
 
 
@@ -131,9 +131,9 @@ ACTIONS: dict[str, Action] = {
     "door": (listener, undo_listener),
     "start": (start, undo_start),
     "retire": (retire, undo_retire),
-    "tidy": (tidy, nothing),
-    "stop": (stop, nothing),
-    "remove": (remove, nothing),
+    "tidy": (tidy, no_undo),
+    "stop": (stop, no_undo),
+    "remove": (remove, no_undo),
 }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from likewise.targets.listener import HAND_OVER, give
+from likewise.targets.listener import HAND_OVER, send_handles
 
 FOLDER = "/run/likewise"
 SOCKET = f"{FOLDER}/door"
@@ -51,7 +51,7 @@ class PortHolder:
                         service.close()
                         return
                     with suppress(OSError):  # the service may have exited
-                        give(service, self._listener.fileno())
+                        send_handles(service, self._listener.fileno())
                         self._connected.append(service)
 
     def close(self) -> None:

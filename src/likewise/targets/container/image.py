@@ -53,7 +53,7 @@ def _remove_one(program: Program, name: str, description: dict[str, Any]) -> Non
     if len(own_tags) < len(tags):  # keep an image that others have tagged
         _untag(program, own_tags)
     elif _is_built(description) and not _users(program, image):
-        program.do("image", "rm", "--force", image, patience_s=WORK_S)
+        program.do("image", "rm", "--force", image, timeout_s=WORK_S)
     elif own_tags and not _users(program, image, "--filter", f"label={NAME}={name}"):  # other deployments use it
         program.do("image", "tag", image, f"{RETAINED}:{image[:12]}")
         _untag(program, own_tags)
@@ -62,7 +62,7 @@ def _remove_one(program: Program, name: str, description: dict[str, Any]) -> Non
 def _untag(program: Program, tags: Sequence[str]) -> None:
     """Remove tags from an image that has others."""
     for tag in tags:
-        program.do("image", "rm", tag, patience_s=WORK_S)
+        program.do("image", "rm", tag, timeout_s=WORK_S)
 
 
 def _existing(program: Program, image: str, model: ModelSpec) -> str:
@@ -71,7 +71,7 @@ def _existing(program: Program, image: str, model: ModelSpec) -> str:
         try:
             image = load(Store(), image, program.engine)
         except InputNotFound:
-            program.do("pull", "--quiet", image, patience_s=WORK_S)
+            program.do("pull", "--quiet", image, timeout_s=WORK_S)
     description = _inspected(program, image)
     digest = ((description.get("Config") or {}).get("Labels") or {}).get(BUNDLE)
     if digest != model.digest:

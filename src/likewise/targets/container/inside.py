@@ -20,7 +20,7 @@ from contextlib import suppress  # noqa: E402
 from likewise.container.serve import ended, say  # noqa: E402
 from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
-from likewise.targets.listener import HAND_OVER, end_with, take  # noqa: E402
+from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles  # noqa: E402
 
 WAIT_S = 60.0  # for the listener container, which may be starting as well
 POLL_S = 0.05
@@ -34,15 +34,15 @@ def serve() -> int:
     from likewise.server.run import run
 
     options = read_options(os.environ)
-    keeper, listener = connect(SOCKET, WAIT_S)
-    keeper_exited = end_with(keeper, options.drain_linger_s + options.drain_timeout_s)
+    owner, listener = connect(SOCKET, WAIT_S)
+    owner_exited = exit_with_owner(owner, options.drain_linger_s + options.drain_timeout_s)
     app = container_app(find_model(options, say), options)
 
     def ready(_: str) -> None:
         say(f"{READY}, engine {app.state.service.engine_label}")
 
     run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=ready)
-    return 1 if keeper_exited.is_set() else 0
+    return 1 if owner_exited.is_set() else 0
 
 
 def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
@@ -52,12 +52,12 @@ def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
     """
     deadline = time.monotonic() + wait_s
     while True:
-        keeper = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        owner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(OSError):
-            keeper.connect(path)
-            if handles := take(keeper):
-                return keeper, socket.socket(fileno=handles[0])
-        keeper.close()
+            owner.connect(path)
+            if handles := receive_handles(owner):
+                return owner, socket.socket(fileno=handles[0])
+        owner.close()
         if time.monotonic() > deadline:
             raise TargetUnavailable(
                 f"no listener container responds at {path}", remedy="run `likewise update NAME` to restart it"

@@ -40,7 +40,7 @@ def create_listener(program: Program, params: StepParams, options: ContainerTarg
         "-m",
         "likewise.targets.container.door",
         *inner,
-        patience_s=WORK_S,
+        timeout_s=WORK_S,
     )
 
 

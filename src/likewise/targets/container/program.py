@@ -12,8 +12,8 @@ from likewise.core.errors import DeployFailed, PortTaken, TargetUnavailable
 from likewise.images.containers import ContainerEngine, find_engine
 from likewise.images.oci import Platform, platform_named
 
-PATIENCE_S = 60.0  # timeout of most commands
-WORK_S = 600.0  # timeout of commands that transfer or unpack an image
+TIMEOUT_S = 60.0  # of most commands
+WORK_S = 600.0  # of commands that transfer or unpack an image
 LOG_LINES = 40
 DOCTOR = "run `likewise doctor` to see what this machine supports"
 _TAKEN = ("address already in use", "port is already allocated")
@@ -46,7 +46,7 @@ class Program:
         """`docker` or `podman`."""
         return self.engine.program
 
-    def try_(self, *arguments: str, patience_s: float = PATIENCE_S) -> Completed:
+    def try_(self, *arguments: str, timeout_s: float = TIMEOUT_S) -> Completed:
         """Run a command; returns its result, of any exit code.  Raises TargetUnavailable if it does not complete."""
         try:
             return subprocess.run(
@@ -54,7 +54,7 @@ class Program:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=patience_s,
+                timeout=timeout_s,
                 check=False,
                 stdin=subprocess.DEVNULL,
                 pass_fds=() if self.lock is None else (self.lock,),
@@ -62,9 +62,9 @@ class Program:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise TargetUnavailable(f"{self.name} {arguments[0]} did not complete: {error}", remedy=DOCTOR) from error
 
-    def do(self, *arguments: str, patience_s: float = PATIENCE_S) -> str:
+    def do(self, *arguments: str, timeout_s: float = TIMEOUT_S) -> str:
         """Run a command that must succeed; returns its stdout.  Raises DeployFailed with its stderr, PortTaken."""
-        done = self.try_(*arguments, patience_s=patience_s)
+        done = self.try_(*arguments, timeout_s=timeout_s)
         if done.returncode == 0:
             return done.stdout
         why = done.stderr.strip()[-700:] or f"exit code {done.returncode}"

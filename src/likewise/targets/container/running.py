@@ -94,7 +94,7 @@ def _failure(program: Program, name: str, how: str, container: ContainerState | 
 def stop_version(program: Program, name: str, options: ContainerTargetOptions) -> None:
     """Stop the container, which completes its requests; the engine kills it after `stop_timeout_s`."""
     seconds = options.stop_timeout_s
-    program.do("stop", "--time", str(seconds), name, patience_s=seconds + 60.0)
+    program.do("stop", "--time", str(seconds), name, timeout_s=seconds + 60.0)
 
 
 def remove_containers(program: Program, names: Sequence[str]) -> None:

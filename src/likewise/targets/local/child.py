@@ -21,7 +21,7 @@ from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
-from likewise.targets.listener import HAND_OVER, end_with, take
+from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles
 from likewise.targets.local.deployment_folder import ServiceSpec
 from likewise.targets.local.local_options import LocalOptions
 
@@ -30,14 +30,14 @@ def main(channel: int) -> int:
     """Serve until a signal to stop; returns the exit code."""
     os.set_inheritable(channel, False)  # processes that the model starts must not inherit it
     supervisor = socket.socket(fileno=channel)
-    handles = take(supervisor, 2)
+    handles = receive_handles(supervisor, 2)
     message = json.loads(supervisor.makefile("rb").readline() or "null")
     if message is None:
         return 1  # the supervisor has exited
     spec = ServiceSpec.from_dict(message["asked"])
     options = coerce(LocalOptions, spec.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    end_with(supervisor, options.drain_linger_s + options.drain_timeout_s)
+    exit_with_owner(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:
         _serve(Path(message["bundle"]), spec, options, socket.socket(fileno=handles[0]), supervisor)
     except LikewiseError as error:
@@ -67,7 +67,7 @@ def _serve(
 def _report(supervisor: socket.socket, message: Mapping[str, Any]) -> None:
     try:
         supervisor.sendall(json.dumps(message).encode() + b"\n")
-    except OSError:  # the thread of `end_with` detects this as well
+    except OSError:  # the thread of `exit_with_owner` detects this as well
         logging.getLogger(__name__).warning("the supervisor has exited")
 
 

@@ -117,13 +117,13 @@ class DeploymentFolder:
         temporary.write_text(json.dumps(deployment.as_dict(), indent=2) + "\n")
         temporary.replace(path)
 
-    def claim(self, patience_s: float) -> int | None:
-        """Acquire the lock, waiting up to `patience_s` seconds for the deployment's processes to exit.
+    def claim(self, timeout_s: float) -> int | None:
+        """Acquire the lock, waiting up to `timeout_s` seconds for the deployment's processes to exit.
 
         Returns its file descriptor, None if a process is still running.
         """
         handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

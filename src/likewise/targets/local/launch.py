@@ -56,7 +56,7 @@ def switch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
     try:
         status = status_of(folder)
         if ServiceSpec.from_dict(status["asked"]) != spec:
-            _check(send(folder.control, _patience(spec.options), "update", asked=spec.as_dict()))
+            _check(send(folder.control, _timeout_s(spec.options), "update", asked=spec.as_dict()))
         return _outputs(folder, status["pid"])
     except SupervisorUnavailable:
         return _launch(folder, spec)
@@ -67,17 +67,17 @@ def stop(folder: DeploymentFolder) -> None:
     if not folder.path.is_dir():
         return
     deployment = folder.read()
-    patience_s = SLACK_S if deployment is None else _patience(deployment.spec.options)
+    timeout_s = SLACK_S if deployment is None else _timeout_s(deployment.spec.options)
     with suppress(SupervisorUnavailable):  # without a supervisor, its services exit by themselves
-        send(folder.control, patience_s, "stop")
-    os.close(_claimed(folder, patience_s))
+        send(folder.control, timeout_s, "stop")
+    os.close(_claimed(folder, timeout_s))
 
 
 def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
     former = folder.read()
     folder.create()
     with ExitStack() as stack:
-        lock = _claimed(folder, SLACK_S if former is None else _patience(former.spec.options))
+        lock = _claimed(folder, SLACK_S if former is None else _timeout_s(former.spec.options))
         stack.callback(os.close, lock)
         listener = stack.enter_context(_listener(spec.options, former))
         control = stack.enter_context(open_control(folder.control))
@@ -135,7 +135,7 @@ def _spawn(folder: DeploymentFolder, handles: tuple[int, int, int]) -> None:
 def _await(folder: DeploymentFolder, spec: ServiceSpec, log_start: int) -> int:
     """Wait until the first service is ready; returns the supervisor's process id.  Raises the service's failure."""
     try:
-        _check(send(folder.control, _patience(spec.options), "wait"))
+        _check(send(folder.control, _timeout_s(spec.options), "wait"))
         return int(status_of(folder)["pid"])
     except SupervisorUnavailable as error:
         raise DeployFailed(
@@ -151,17 +151,17 @@ def _check(reply: Mapping[str, Any]) -> None:
         raise kind(f"the service failed to start: {error.cause}", remedy=error.remedy)
 
 
-def _claimed(folder: DeploymentFolder, patience_s: float) -> int:
-    lock = folder.claim(patience_s)
+def _claimed(folder: DeploymentFolder, timeout_s: float) -> int:
+    lock = folder.claim(timeout_s)
     if lock is None:
         raise DeployFailed(
-            f"processes of {folder.name!r} did not exit within {patience_s:g} s",
+            f"processes of {folder.name!r} did not exit within {timeout_s:g} s",
             remedy=f"find them with: fuser {folder.path / 'lock'}; stop them, then run the same command again",
         )
     return lock
 
 
-def _patience(options: Mapping[str, Any]) -> float:
+def _timeout_s(options: Mapping[str, Any]) -> float:
     """Seconds that a start, an update or a stop may take."""
     return float(options["start_timeout_s"] + options["drain_linger_s"] + options["drain_timeout_s"] + SLACK_S)
 

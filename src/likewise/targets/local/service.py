@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.targets.listener import FORCED_S, HAND_OVER, give
+from likewise.targets.listener import FORCED_S, HAND_OVER, send_handles
 from likewise.targets.local.deployment_folder import DeploymentFolder, ServiceSpec
 
 HAND_OVER_S = 5.0  # for a process to stop accepting connections after the signal HAND_OVER
@@ -37,7 +37,7 @@ class Service:
         """Start the process, which loads the model.  handles: file descriptors of the listener and the lock."""
         ours, theirs = socket.socketpair()
         with theirs:
-            give(ours, *handles)
+            send_handles(ours, *handles)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -53,7 +53,7 @@ class Supervisor:
         self._draining: set[asyncio.Task[None]] = set()
         self._replying: set[asyncio.Task[Any]] = set()
         self._stopped = asyncio.Event()
-        self._keeping = asyncio.create_task(self._keep_running(None))
+        self._restarting = asyncio.create_task(self._keep_running(None))
 
     async def run(self, control: socket.socket) -> None:
         """Supervise until stopped, or until the first service fails to become ready."""
@@ -71,7 +71,7 @@ class Supervisor:
     async def stop(self) -> ControlReply:
         """Close the listener, drain all services and stop."""
         async with self._changing:
-            await self._cancel_keeping()
+            await self._stop_restarting()
             if not self._first_start.done():
                 stopped = DeployFailed("the deployment was stopped before it was ready", remedy="deploy it again")
                 self._first_start.set_result({"error": stopped.as_dict()})
@@ -94,11 +94,11 @@ class Supervisor:
             finally:
                 self._updating = False
             before = self._deployment
-            await self._cancel_keeping()
+            await self._stop_restarting()
             old, self._service = self._service, new
             self._deployment = replace(before, spec=spec, before=before.spec.model.digest)
             self._folder.write(self._deployment)
-            self._keeping = asyncio.create_task(self._keep_running(new))
+            self._restarting = asyncio.create_task(self._keep_running(new))
             if old is not None:
                 await old.hand_over()
                 task = asyncio.create_task(old.drain(signaled=True))
@@ -169,11 +169,11 @@ class Supervisor:
             raise
         return service
 
-    async def _cancel_keeping(self) -> None:
+    async def _stop_restarting(self) -> None:
         """Stop restarting the current service."""
-        self._keeping.cancel()
+        self._restarting.cancel()
         with suppress(asyncio.CancelledError):
-            await self._keeping
+            await self._restarting
 
     async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -245,7 +245,7 @@ class TargetSuite:
         deploy(pyfunc_bundle(tmp_path / "pyfunc", "py:"), "pyfunc", **target.pyfunc_options)
         assert predictions("pyfunc", "a", "ü😀") == ["py:A", "py:Ü😀"]
 
-    @pytest.mark.parametrize("how", ["tampered", "needs trust", "raises", "ends its process"])
+    @pytest.mark.parametrize("how", ["tampered", "needs trust", "raises", "exits"])
     def test_bundle_that_does_not_load_is_reported_and_leaves_nothing(
         self, target: TargetUnderTest, deploy: Deploy, one: Path, tmp_path: Path, how: str
     ) -> None:
@@ -319,7 +319,7 @@ BROKEN: dict[str, tuple[type[LikewiseError], str, bool]] = {
     "tampered": (BundleTampered, MODEL, True),
     "needs trust": (LikewiseError, "--trust", False),
     "raises": (DeployFailed, "no such weights", True),
-    "ends its process": (DeployFailed, "", True),
+    "exits": (DeployFailed, "", True),
 }
 """By kind of failure: the error, a part of its message, and whether the model's code is trusted."""
 
@@ -328,7 +328,7 @@ def broken_bundle(how: str, one: Path, folder: Path) -> Path:
     """A bundle that fails in one of the ways of BROKEN."""
     if how == "raises":
         return upper_bundle(folder / "broken", "x", loading='raise ValueError("no such weights")')
-    if how == "ends its process":
+    if how == "exits":
         return upper_bundle(folder / "broken", "x", loading="os._exit(9)")
     bundle = shutil.copytree(one, folder / "bundle")
     if how == "tampered":
