@@ -299,11 +299,11 @@ class TransformJob(Protocol):
         *,
         name: str,
         restart: bool,
-        on_step: Callable[[PlanStep], None],
+        tell: Callable[[PlanStep], None],
     ) -> JobResult:
         """Run the job, or resume it if the same call was interrupted; a completed one is returned unless `restart`.
 
-        on_step: called before each step.  Raises WrongUsage, DeployFailed with the backend's reason, TargetUnavailable,
+        tell: called before each step.  Raises WrongUsage, DeployFailed with the backend's reason, TargetUnavailable,
         Busy.
         """
         ...

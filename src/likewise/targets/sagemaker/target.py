@@ -110,10 +110,10 @@ class SageMakerTarget:
         *,
         name: str,
         restart: bool,
-        on_step: Callable[[PlanStep], None],
+        tell: Callable[[PlanStep], None],
     ) -> Done:
         """A batch transform job; see `transform`."""
-        return transform(self, model, source, output, *split(options), name=name, restart=restart, on_step=on_step)
+        return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
 
     def found(self) -> Sequence[Receipt]:
         """Of every endpoint in the region that carries our tags."""

@@ -56,12 +56,12 @@ def transform(
     *,
     name: str = BATCH,
     restart: bool = False,
-    on_step: OnStep = lambda _: None,
+    tell: OnStep = lambda _: None,
 ) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
     The same call again goes on with what was cut off, waits for a job that runs, and tells of one that has completed,
-    unless it is to `restart`.  Interrupted, the job goes on at AWS.  on_step: called before each step.
+    unless it is to `restart`.  Interrupted, the job goes on at AWS.  tell: called before each step.
     Raises WrongUsage, DeployFailed with the container's last lines, TargetUnavailable, Busy.
     """
     asked = plan.EndpointSpec(
@@ -84,7 +84,7 @@ def transform(
     receipts = Receipts(data_home() / "jobs.db")
     begun = receipts.unfinished(target.uri, stem)
     fresh = Plan(target.uri, stem, "create", model, as_json(options), tuple(steps))
-    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, on_step)
+    apply(fresh if begun is None else Plan.from_dict(begun.plan), target, receipts, tell)
     return _told(jobs.find(aws, called) or {"TransformJobName": called, "TransformJobStatus": "Unknown"}, output)
 
 
