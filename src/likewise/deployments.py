@@ -1,4 +1,4 @@
-"""Deployments over all targets: plan, carry out, ask, change, take down."""
+"""Deployments on all targets: plan, deploy, update, query and delete."""
 
 from __future__ import annotations
 
@@ -10,35 +10,45 @@ from pathlib import Path
 from likewise.api import Bundle, bundle_of
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json, coerce
+from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts
-from likewise.targets.apply import Tell, apply, take_back
+from likewise.targets.apply import OnStep, apply, roll_back
 from likewise.targets.base import (
     BATCH,
-    Answer,
-    AnswersLater,
-    Done,
     Finding,
+    JobResult,
     Live,
     Plan,
+    PredictsAsync,
     Receipt,
     Rehearses,
+    ReportsProgress,
+    Response,
     Stage,
     Status,
     Target,
     TransformJob,
     Verb,
-    Waits,
     unless_fatal,
 )
 from likewise.targets.registry import open_target
+
+_OLD_NAMES = {
+    "ask": "predict",
+    "asker": "predictor",
+    "carry_out": "execute",
+    "jobs_of": "job_target",
+    "staged": "rehearsal_stage",
+}
+__getattr__ = renamed(__name__, _OLD_NAMES)
 
 JSON = "application/json"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with the target that carries it out, and what its check saw that is not fatal."""
+    """A plan, the target that executes it, and the warnings of the target's check."""
 
     plan: Plan
     target: Target
@@ -55,13 +65,13 @@ def deploy(
     precision: str | None = None,
     trust: bool = False,
 ) -> Receipt:
-    """Deploy `model` to the target `to` under `name`; cut off and called again, it is gone on with.
+    """Deploy `model` to the target `to` under `name`.  Resumes if interrupted; rolls back on failure.
 
-    options: of the target, strings or values.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
+    options: the target's options, as values or strings.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
     WrongUsage, and what `find` raises.
     """
-    wanted = model_of(model, engine, precision, trust)
-    return _kept(carry_out(plan("create", name, to=to, model=wanted, options=options, settle=True)))
+    spec = model_of(model, engine, precision, trust)
+    return _receipt(execute(plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)))
 
 
 def update(
@@ -75,55 +85,56 @@ def update(
     precision: str | None = None,
     trust: bool = False,
 ) -> Receipt:
-    """Another model, other options, or both; options that are not named stay. previous: back to what was before.
+    """Change the model, the options, or both; options that are not given keep their values.
 
-    Raises NotDeployed, and what `deploy` does.
+    previous: restore the previous version.  Raises NotDeployed, and what `deploy` does.
     """
-    wanted = None if model is None else model_of(model, engine, precision, trust)
-    planned = plan("update", name, to=to, model=wanted, options=options, previous=previous, settle=True)
-    return _kept(carry_out(planned))
+    spec = None if model is None else model_of(model, engine, precision, trust)
+    planned = plan("update", name, to=to, model=spec, options=options, previous=previous, roll_back_interrupted=True)
+    return _receipt(execute(planned))
 
 
 def delete(name: str, *, to: str | None = None) -> None:
-    """Take the deployment down, with all that it holds; NotDeployed."""
-    carry_out(plan("delete", name, to=to, settle=True))
+    """Delete the deployment and all its resources.  Raises NotDeployed."""
+    execute(plan("delete", name, to=to, roll_back_interrupted=True))
 
 
 def deployments(to: str | None = None) -> list[Receipt]:
-    """What has been deployed from here and not taken down, by name; to: on this target, with what it tells itself."""
-    held = [Receipt.from_dict(said) for said in Receipts().all()]
+    """The user's deployments, by name; to: those on this target, including the ones of other users."""
+    recorded = [Receipt.from_dict(document) for document in Receipts().all()]
     if to is None:
-        return held
+        return recorded
     target = open_target(to)
-    mine = {each.name: each for each in held if each.target == target.uri}
-    there = {each.name: each for each in target.found()} if isinstance(target, Live) else {}
-    return [mine.get(name) or there[name] for name in sorted({*mine, *there})]
+    own = {each.name: each for each in recorded if each.target == target.uri}
+    existing = {each.name: each for each in target.found()} if isinstance(target, Live) else {}
+    return [own.get(name) or existing[name] for name in sorted({*own, *existing})]
 
 
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
-    """A deployment's receipt, and how it is now; NotDeployed."""
-    receipt, target = _standing(name, to)
+    """A deployment's receipt and its current status.  Raises NotDeployed."""
+    receipt, target = _live(name, to)
     return receipt, target.status(receipt)
 
 
-def ask(
+def predict(
     name: str, body: bytes, content_type: str = JSON, *, to: str | None = None, later_s: float | None = None
-) -> Answer:
-    """What the deployment answers to `POST /invocations`; NotDeployed.
+) -> Response:
+    """The deployment's response to `POST /invocations`.  Raises NotDeployed.
 
-    later_s: by way of the place's queue, waited for as long; WrongUsage where it has none, DeadlineExceeded.
+    later_s: send the request through the target's queue and wait this many seconds for the response; then also raises
+    WrongUsage if the target has no queue, and DeadlineExceeded.
     """
-    receipt, target = _standing(name, to)
+    receipt, target = _live(name, to)
     if later_s is None:
         return target.predict(receipt, body, content_type)
-    if not isinstance(target, AnswersLater):
-        raise WrongUsage(f"{receipt.target} answers at once and has no queue", remedy="leave out --async")
+    if not isinstance(target, PredictsAsync):
+        raise WrongUsage(f"{receipt.target} has no queue for asynchronous requests", remedy="leave out --async")
     return target.predict_later(receipt, body, content_type, later_s)
 
 
-def asker(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Answer]]:
-    """A deployment's receipt, and what asks it with JSON, for many requests; NotDeployed."""
-    receipt, target = _standing(name, to)
+def predictor(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Response]]:
+    """A deployment's receipt, and a function that sends it a JSON request, for many requests.  Raises NotDeployed."""
+    receipt, target = _live(name, to)
     return receipt, lambda body: target.predict(receipt, body, JSON)
 
 
@@ -136,23 +147,23 @@ def job(
     *,
     name: str = BATCH,
     restart: bool = False,
-    tell: Tell = lambda _: None,
+    on_step: OnStep = lambda _: None,
     progress: Callable[[str], None] | None = None,
-) -> Done:
-    """Run the model where the data lies, and nowhere else; see `likewise.targets.base.Job`.
+) -> JobResult:
+    """Run the model as a batch job at the target; see `likewise.targets.base.TransformJob`.
 
-    model: as `model_of` gives it.  Raises WrongUsage where the target runs no jobs, and what the target raises.
+    model: as returned by `model_of`.  Raises WrongUsage if the target does not run jobs, and what the target raises.
     """
-    target = jobs_of(to)
-    _listen(target, progress)
-    return target.run(model, source, output, options or {}, name=name, restart=restart, tell=tell)
+    target = job_target(to)
+    _report_to(progress, target)
+    return target.run(model, source, output, options or {}, name=name, restart=restart, tell=on_step)
 
 
-def jobs_of(to: str) -> TransformJob:
-    """The target that runs jobs; WrongUsage where it does not."""
+def job_target(to: str) -> TransformJob:
+    """The target at `to`.  Raises WrongUsage if it does not run jobs."""
     target = open_target(to)
     if not isinstance(target, TransformJob):
-        raise WrongUsage(f"{to} runs no jobs", remedy="sagemaker does; elsewhere: likewise score")
+        raise WrongUsage(f"{to} does not run jobs", remedy="use --to sagemaker, or run `likewise score`")
     return target
 
 
@@ -164,47 +175,49 @@ def plan(
     model: ModelSpec | None = None,
     options: Mapping[str, object] | None = None,
     previous: bool = False,
-    settle: bool = False,
+    roll_back_interrupted: bool = False,
 ) -> Planned:
-    """What `verb` would do; nothing is changed.
+    """The plan for `verb`; changes nothing.
 
-    to: the target's URI, which may be left out where one deployment alone has the name. settle: what another plan for
-    this deployment has begun, and was cut off in, is taken back first.
-    Raises what the public verbs do; DeployFailed with the first fatal thing that the target's check sees.
+    to: the target's URI; optional if only one deployment has this name. roll_back_interrupted: first undo an
+    interrupted run of another plan for this deployment.
+    Raises what the function for the verb raises; DeployFailed with the first fatal finding of the target's check.
     """
     receipts = Receipts()
-    uri, current = _whom(receipts, verb, name, to)
+    uri, current = _current_state(receipts, verb, name, to)
     target = open_target(uri)
-    wanted, given = _asked(verb, current, model, options or {}, previous)
-    typed = coerce(target.Options, given)
-    begun = receipts.unfinished(target.uri, name)
-    if begun is not None:
-        cut = Plan.from_dict(begun.plan)
-        if (cut.verb, cut.model, cut.options) == (verb, wanted, as_json(typed)):  # what is asked for now
-            return Planned(cut, target, ())
-    findings = unless_fatal(target.check(wanted, typed)) if wanted is not None else ()
-    if begun is not None and settle:
-        take_back(target, name, receipts)
-    steps = tuple(target.plan(verb, name, wanted, typed, current))
-    return Planned(Plan(target.uri, name, verb, wanted, as_json(typed), steps), target, findings)
+    spec, requested = _desired(verb, current, model, options or {}, previous)
+    typed = coerce(target.Options, requested)
+    unfinished = receipts.unfinished(target.uri, name)
+    if unfinished is not None:
+        interrupted = Plan.from_dict(unfinished.plan)
+        if (interrupted.verb, interrupted.model, interrupted.options) == (verb, spec, as_json(typed)):
+            return Planned(interrupted, target, ())  # the same request: resume it
+    findings = unless_fatal(target.check(spec, typed)) if spec is not None else ()
+    if unfinished is not None and roll_back_interrupted:
+        roll_back(target, name, receipts)
+    steps = tuple(target.plan(verb, name, spec, typed, current))
+    return Planned(Plan(target.uri, name, verb, spec, as_json(typed), steps), target, findings)
 
 
-def carry_out(
-    planned: Planned, tell: Tell = lambda _: None, progress: Callable[[str], None] | None = None
+def execute(
+    planned: Planned, on_step: OnStep = lambda _: None, progress: Callable[[str], None] | None = None
 ) -> Receipt | None:
-    """Do what was planned, and nothing else; see `likewise.targets.apply.apply`.
+    """Execute a plan; see `likewise.targets.apply.apply`.
 
-    progress: gets a line whenever what a step waits for has changed, from a target that waits for long.
+    progress: called with a line of text when the state that a step waits for changes, if the target reports progress.
     """
-    _listen(planned.target, progress)
-    return apply(planned.plan, planned.target, Receipts(), tell)
+    _report_to(progress, planned.target)
+    return apply(planned.plan, planned.target, Receipts(), on_step)
 
 
-def staged(to: str) -> AbstractContextManager[Stage]:
-    """The place of the target's rehearsals, until the end of `with`; WrongUsage where it has none."""
+def rehearsal_stage(to: str) -> AbstractContextManager[Stage]:
+    """The rehearsal environment of the target, until the end of `with`.  Raises WrongUsage if it has none."""
     target = open_target(to)
     if not isinstance(target, Rehearses):
-        raise WrongUsage(f"{to} has no rehearsal", remedy="leave out --rehearse: it costs nothing to try it")
+        raise WrongUsage(
+            f"{to} does not support rehearsals", remedy="leave out --rehearse: deploying there costs nothing"
+        )
     return target.stage()
 
 
@@ -215,16 +228,17 @@ def rehearsed(
     name: str,
     options: Mapping[str, object] | None = None,
     *,
-    tell: Tell = lambda _: None,
+    on_step: OnStep = lambda _: None,
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[Receipt, Stage]]:
-    """The very plan of a deployment, carried out where it costs nothing; deleted at the end of `with`.
+    """Execute the plan of a deployment in the target's rehearsal environment; it is deleted at the end of `with`.
 
-    Raises WrongUsage (the target cannot be rehearsed), and what `deploy` does.
+    Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
-    with staged(to) as stage:
-        asked = {**(options or {}), **stage.options}
-        receipt = _kept(carry_out(plan("create", name, to=stage.uri, model=model, options=asked), tell, progress))
+    with rehearsal_stage(to) as stage:
+        all_options = {**(options or {}), **stage.options}
+        planned = plan("create", name, to=stage.uri, model=model, options=all_options)
+        receipt = _receipt(execute(planned, on_step, progress))
         try:
             yield receipt, stage
         finally:
@@ -234,43 +248,48 @@ def rehearsed(
 def model_of(
     model: str | Path | Bundle, engine: str | None = None, precision: str | None = None, trust: bool = False
 ) -> ModelSpec:
-    """What is deployed, found as `find` does."""
+    """The spec of the model to deploy, resolved as `find` does."""
     return bundle_of(model, trust).spec(engine, precision)
 
 
-def _whom(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
-    """The target's URI and what stands there."""
+def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:
+    """The target's URI, and the receipt of the current deployment, None for a creation."""
     if verb != "create":
         current = _current(receipts, name, to)
         return current.target, current
     if to is None:
-        raise WrongUsage("where to is not said", remedy="--to TARGET")
+        raise WrongUsage("no target is given", remedy="add --to TARGET")
     uri = open_target(to).uri
-    if receipts.get(uri, name) is not None:  # what others have deployed there, the target's plan looks for
+    if receipts.get(uri, name) is not None:  # the target's plan checks for deployments of other users
         raise AlreadyDeployed(
-            f"{name!r} is deployed on {uri} already", remedy=f"likewise update {name} MODEL, or take another name"
+            f"{name!r} is already deployed on {uri}", remedy=f"likewise update {name} MODEL, or choose another name"
         )
     return uri, None
 
 
 def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     uri = None if to is None else open_target(to).uri
-    found = [each for each in receipts.all() if each["name"] == name and uri in (None, each["target"])]
-    if not found and to is not None:
-        found = [each.as_dict() for each in deployments(to) if each.name == name]
-    if not found:
+    matches = [each for each in receipts.all() if each["name"] == name and uri in (None, each["target"])]
+    if not matches and to is not None:
+        matches = [each.as_dict() for each in deployments(to) if each.name == name]
+    if not matches:
         where = f" on {uri}" if uri else ""
-        raise NotDeployed(f"nothing is deployed as {name!r}{where}", remedy="likewise list shows what is")
-    if len(found) > 1:
-        places = ", ".join(each["target"] for each in found)
-        raise WrongUsage(f"{name!r} is deployed on {places}", remedy="say which by --to TARGET; to verify: NAME@TARGET")
-    return Receipt.from_dict(found[0])
+        raise NotDeployed(
+            f"there is no deployment named {name!r}{where}", remedy="run `likewise list` to see all deployments"
+        )
+    if len(matches) > 1:
+        targets = ", ".join(each["target"] for each in matches)
+        raise WrongUsage(
+            f"{name!r} is deployed on several targets: {targets}",
+            remedy="choose one with --to TARGET; for verify, use NAME@TARGET",
+        )
+    return Receipt.from_dict(matches[0])
 
 
-def _asked(
+def _desired(
     verb: Verb, current: Receipt | None, model: ModelSpec | None, options: Mapping[str, object], previous: bool
 ) -> tuple[ModelSpec | None, dict[str, object]]:
-    """The model and all options that are wanted; an update keeps what it does not name."""
+    """The desired model and options; an update keeps the current value of everything that is not given."""
     if current is None:
         return model, dict(options)
     if verb == "delete":
@@ -278,27 +297,30 @@ def _asked(
     if not previous:
         return model or current.model, {**current.options, **options}
     if current.previous is None:
-        raise WrongUsage("there is no earlier version to go back to", remedy="name one: likewise update NAME MODEL")
+        raise WrongUsage("there is no previous version to restore", remedy="name a model: likewise update NAME MODEL")
     if model is not None:
-        raise WrongUsage("a model and the previous one are asked for at once", remedy="give one of the two")
+        raise WrongUsage("a model and the previous version cannot be given together", remedy="give only one of them")
     return ModelSpec.from_dict(current.previous["model"]), {**current.previous["options"], **options}
 
 
-def _listen(target: object, progress: Callable[[str], None] | None) -> None:
-    """Hear what a target that waits for long has to tell."""
-    if progress is not None and isinstance(target, Waits):
+def _report_to(progress: Callable[[str], None] | None, target: object) -> None:
+    """Make the target report its progress, if it supports that."""
+    if progress is not None and isinstance(target, ReportsProgress):
         target.progress = progress
 
 
-def _standing(name: str, to: str | None) -> tuple[Receipt, Live]:
-    """A deployment's receipt and its target, which answers requests."""
+def _live(name: str, to: str | None) -> tuple[Receipt, Live]:
+    """A deployment's receipt and its target.  Raises WrongUsage if the target does not serve requests."""
     receipt = _current(Receipts(), name, to)
     target = open_target(receipt.target)
     if not isinstance(target, Live):
-        raise WrongUsage(f"what is on {receipt.target} answers no requests", remedy="ask it where it runs")
+        raise WrongUsage(
+            f"deployments on {receipt.target} cannot be queried through Likewise",
+            remedy="send requests to the deployment directly",
+        )
     return receipt, target
 
 
-def _kept(receipt: Receipt | None) -> Receipt:
-    assert receipt is not None  # noqa: S101  only a deletion leaves none
+def _receipt(receipt: Receipt | None) -> Receipt:
+    assert receipt is not None  # noqa: S101  only a deletion returns None
     return receipt

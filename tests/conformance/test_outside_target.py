@@ -1,4 +1,4 @@
-"""A target of another package, found by its entry point, passes the suite that ships with Likewise."""
+"""Runs the conformance suite for a target of another package, registered by an entry point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 OUTSIDE = Path(__file__).with_name("outside_target")
 
 
-def test_a_target_of_another_package_passes_the_suite(tmp_path: Path) -> None:
+def test_target_of_another_package_passes_the_conformance_suite(tmp_path: Path) -> None:
     package = shutil.copytree(OUTSIDE, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
     site = install(package, tmp_path / "site")
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
@@ -26,7 +26,7 @@ def test_a_target_of_another_package_passes_the_suite(tmp_path: Path) -> None:
 
 
 def install(package: Path, site: Path) -> Path:
-    """What an installer makes of the package, as its pyproject.toml says: its modules, its name and entry points."""
+    """Install the package as an installer would: its modules, and metadata with entry points from pyproject.toml."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     info = site / f"toy_target-{project['version']}.dist-info"
     info.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Every target of Likewise passes the suite that other packages run for theirs."""
+"""Runs the conformance suite, which is also published for other packages, for every target of Likewise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TestLocal(TargetSuite):
     @classmethod
     def target(cls, data_home: Path) -> Iterator[TargetUnderTest]:
         yield TargetUnderTest("local", lambda: left_in(data_home), {"drain_linger_s": "0.2"})
-        for pid in processes_in(data_home):  # of a test that failed
+        for pid in processes_in(data_home):  # left over by failed tests
             os.kill(pid, signal.SIGKILL)
 
 
@@ -54,7 +54,7 @@ class TestContainer(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, data_home: Path, containers: Containers) -> Iterator[TargetUnderTest]:
-        """A Docker daemon that holds the environments of the engines already: a deletion leaves their layers."""
+        """A Docker daemon with preloaded environments of the engines, whose layers a deletion does not remove."""
         with containers.used("testing", "openvino", "pyfunc") as docker:
             options = containers.cache.options()
             pyfunc = {"lock": str(containers.cache.lock)}
@@ -63,13 +63,13 @@ class TestContainer(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def pipeline(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """With OpenVINO, as it is what images of pipelines hold, and small."""
+        """Compiled for OpenVINO, which images of pipelines contain and which is small."""
         return classifier_bundle(tmp_path_factory.mktemp("models") / "pipeline", compiled=True)
 
 
 @pytest.mark.xdist_group("sagemaker")
 class TestSageMaker(TargetSuite):
-    """The emulator, whose containers are processes; a bundle goes to S3 and comes from there."""
+    """Uses the emulator, which runs containers as processes and reads the bundle from S3."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -21,7 +21,7 @@ import httpx
 import pandas as pd
 import pytest
 from tests.support.cli import call
-from tests.support.containers.cache import quickly_zipped
+from tests.support.containers.cache import fast_compression
 from tests.support.containers.daemon import Docker, podman
 from tests.support.containers.images import small_base
 from tests.support.containers.registry import registry
@@ -131,7 +131,7 @@ def isolated(docker: Docker, *arguments: str) -> Iterator[str]:
 
 def predictions_inside(docker: Docker, name: str, body: object) -> object:
     """The predictions of a container for a request that is sent from inside it."""
-    response = docker("exec", "-i", name, "python", "-c", CLIENT, given=json.dumps(body))
+    response = docker("exec", "-i", name, "python", "-c", CLIENT, stdin=json.dumps(body))
     return json.loads(response)["predictions"]
 
 
@@ -309,7 +309,7 @@ def another_home(containers: Containers, tmp_path_factory: pytest.TempPathFactor
 def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """The image store in that cache, which commands use."""
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(another_home))
-    with quickly_zipped():
+    with fast_compression():
         yield Store()
 
 

@@ -1,4 +1,4 @@
-"""What stands of local deployments: files in the user's data folder, and processes."""
+"""The resources of local deployments: files in the user's data folder, and processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tests.support.processes import command_of, environment_of
 
 
 def left_in(data: Path) -> list[str]:
-    """All that is there of local deployments of the user whose data folder is `data`."""
+    """All files and processes of local deployments of the user whose data folder is `data`."""
     files = [str(path) for path in sorted((data / "local").rglob("*"))]
     return files + [f"process {pid}" for pid in processes_in(data)]
 
 
 def processes_in(data: Path) -> list[int]:
-    """The processes of these deployments: their environment names the folder."""
-    every = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    """The processes of these deployments, identified by the folder in their environment."""
+    all_pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
     return [
         pid
-        for pid in every
+        for pid in all_pids
         if "likewise.targets.local" in command_of(pid) and environment_of(pid).get("LIKEWISE_DATA_HOME") == str(data)
     ]

@@ -1,4 +1,4 @@
-"""What plans, receipts and statuses say as JSON, and what of it people are shown."""
+"""Receipts and statuses as JSON, and the outputs that are shown to users."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ RECEIPT = Receipt(
 )
 
 
-def test_a_status_names_its_bundle_in_a_field_and_where_it_was_before() -> None:
-    told = json.loads(json.dumps(Status("ready", "http://new", details={"pid": 7}, bundle="sha256:ab").as_dict()))
-    assert told["bundle"] == "sha256:ab"
-    assert told["details"] == {"pid": 7, "bundle": "sha256:ab"}
+def test_status_has_bundle_as_field_and_in_details() -> None:
+    document = json.loads(json.dumps(Status("ready", "http://new", details={"pid": 7}, bundle="sha256:ab").as_dict()))
+    assert document["bundle"] == "sha256:ab"
+    assert document["details"] == {"pid": 7, "bundle": "sha256:ab"}
 
 
-def test_a_receipt_shows_what_every_target_names_alike() -> None:
+def test_receipt_shows_only_outputs_common_to_all_targets() -> None:
     assert RECEIPT.shown() == {"url": "http://new", "costs": "nothing"}
     assert RECEIPT.output("pid") == 7
 
 
-def test_a_receipt_is_the_same_after_json() -> None:
+def test_receipt_survives_a_json_round_trip() -> None:
     assert Receipt.from_dict(json.loads(json.dumps(RECEIPT.as_dict()))) == RECEIPT

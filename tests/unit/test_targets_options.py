@@ -1,4 +1,4 @@
-"""`-C KEY=VALUE` to typed options, and targets by name."""
+"""Conversion of `-C KEY=VALUE` to typed options, and lookup of targets by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from likewise.targets.registry import names, open_target
 
 @dataclass(frozen=True)
 class Some:
-    """Of every type."""
+    """Options of every supported type."""
 
     replicas: int | Literal["auto"] = field(default=1, metadata={"help": "How many."})
     share: float = 0.5
@@ -40,7 +40,7 @@ class Some:
         title=st.text(),
     )
 )
-def test_options_survive_json(options: Some) -> None:
+def test_options_survive_a_json_round_trip(options: Some) -> None:
     assert coerce(Some, as_json(options)) == options
 
 
@@ -58,45 +58,45 @@ def test_options_survive_json(options: Some) -> None:
         ("title=a=b", Some(title="a=b")),
     ],
 )
-def test_strings_become_the_fields_types(text: str, expected: Some) -> None:
+def test_strings_are_converted_to_the_fields_types(text: str, expected: Some) -> None:
     assert coerce(Some, parse_config([text])) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["replicas=two", "replicas=1.5", "share=half", "on=maybe", "more=[1]", "more={", "zones={}"]
 )
-def test_a_value_of_another_type_is_refused_by_name(text: str) -> None:
+def test_value_of_a_wrong_type_is_rejected_by_name(text: str) -> None:
     with pytest.raises(WrongUsage, match=text.partition("=")[0]):
         coerce(Some, parse_config([text]))
 
 
-def test_booleans_are_no_numbers_and_numbers_no_booleans() -> None:
-    for given_ in ({"replicas": True}, {"share": False}, {"on": 1}):
+def test_booleans_and_numbers_are_not_interchangeable() -> None:
+    for values in ({"replicas": True}, {"share": False}, {"on": 1}):
         with pytest.raises(WrongUsage):
-            coerce(Some, given_)
+            coerce(Some, values)
 
 
-def test_an_unknown_option_is_told_with_the_nearest() -> None:
-    with pytest.raises(WrongUsage, match="'replcas'") as refused:
+def test_unknown_option_is_reported_with_the_most_similar_one() -> None:
+    with pytest.raises(WrongUsage, match="'replcas'") as rejected:
         coerce(Some, {"replcas": "2"})
-    assert "did you mean 'replicas'?" in refused.value.remedy
+    assert "did you mean 'replicas'?" in rejected.value.remedy
 
 
 @pytest.mark.parametrize("pairs", [["replicas"], ["=2"], ["share=1", "share=2"]])
-def test_what_is_no_pair_is_refused(pairs: list[str]) -> None:
+def test_malformed_or_repeated_pairs_are_rejected(pairs: list[str]) -> None:
     with pytest.raises(WrongUsage):
         parse_config(pairs)
 
 
-def test_options_are_described_with_default_and_help() -> None:
+def test_described_options_have_default_and_help() -> None:
     assert described(Some)[0] == ("replicas", "1", "How many.")
     assert ("more", "{}", "") in described(Some)
 
 
-def test_the_built_in_targets_come_by_the_entry_point_that_others_use() -> None:
+def test_built_in_targets_are_registered_as_entry_points_and_unknown_ones_are_rejected() -> None:
     assert {"local", "ray", "ray-serve"} <= set(names())
-    with pytest.raises(WrongUsage) as refused:
+    with pytest.raises(WrongUsage) as rejected:
         open_target("ray-server")
-    assert "did you mean 'ray-serve'?" in refused.value.remedy
+    assert "did you mean 'ray-serve'?" in rejected.value.remedy
     with pytest.raises(WrongUsage, match="no target"):
         open_target("")

@@ -78,7 +78,9 @@ def deploy(
         return _write_file(output, text, name, spec, screen)
     if rehearse:
         return _rehearse(spec, to, name, target_options, keep, screen)
-    planned = deployments.plan("create", name, to=to, model=spec, options=target_options, settle=not plan)
+    planned = deployments.plan(
+        "create", name, to=to, model=spec, options=target_options, roll_back_interrupted=not plan
+    )
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
@@ -106,14 +108,14 @@ def update(
         model=spec,
         options=parse_config(config or []),
         previous=to_previous,
-        settle=not plan,
+        roll_back_interrupted=not plan,
     )
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
 def delete(name: Name, to: To = None, plan: PlanFlag = False, *, screen: Screen) -> None:
     """Delete a deployment and all its resources."""
-    planned = deployments.plan("delete", name, to=to, settle=not plan)
+    planned = deployments.plan("delete", name, to=to, roll_back_interrupted=not plan)
     return _show_plan(planned, screen) if plan else _apply(planned, screen)
 
 
@@ -164,7 +166,7 @@ def predict(
 ) -> None:
     """Send a request to a deployment, in any format that its `/invocations` endpoint accepts."""
     body, content_type = _request(source)
-    response = deployments.ask(name, body, content_type, to=to, later_s=timeout if later else None)
+    response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
     sys.stdout.write(response.body.decode(errors="replace").rstrip("\n") + "\n")
     if response.status >= 400:
         raise DeployFailed(f"{name} responded with status {response.status}", remedy="see the response above")
@@ -182,7 +184,7 @@ def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool
         return None
     if not plan:
         raise WrongUsage("-o requires --plan: it writes the deployment without running it", remedy="add --plan")
-    if not isinstance(target, base.Written):
+    if not isinstance(target, base.WritesFile):
         raise WrongUsage(
             f"{to} does not support deployment files", remedy="remove -o, or deploy to ray-serve, which supports them"
         )
@@ -219,7 +221,7 @@ def _rehearse(model: ModelSpec, to: str, name: str, options: Mapping[str, str], 
     def show_step(step: base.PlanStep) -> None:
         screen.note(f"{time.monotonic() - start:5.1f} s  {step.about}")
 
-    with deployments.rehearsed(model, to, name, options, tell=show_step, progress=screen.note) as (receipt, stage):
+    with deployments.rehearsed(model, to, name, options, on_step=show_step, progress=screen.note) as (receipt, stage):
         for caution in stage.cautions:
             screen.note(caution)
         response = _send_example(receipt)
@@ -237,7 +239,7 @@ def _send_example(receipt: Receipt) -> str:
     example = receipt.model.folder / "model" / "serving_input_example.json"
     if not example.is_file():
         return "not sent: the model was logged without an input example"
-    response = deployments.ask(receipt.name, example.read_bytes(), to=receipt.target)
+    response = deployments.predict(receipt.name, example.read_bytes(), to=receipt.target)
     text = response.body.decode(errors="replace").strip()
     if response.status >= 400:
         raise DeployFailed(
@@ -250,7 +252,7 @@ def _send_example(receipt: Receipt) -> str:
 def _apply(planned: Planned, screen: Screen) -> None:
     for finding in planned.findings:
         screen.note(f"{finding.cause}; {finding.remedy}")
-    receipt = deployments.carry_out(planned, lambda step: screen.note(step.about), screen.note)
+    receipt = deployments.execute(planned, lambda step: screen.note(step.about), screen.note)
     plan = planned.plan
     if receipt is None:
         screen.result({"deleted": plan.name, "target": plan.target}, "Deleted", [(plan.name, plan.target)])

@@ -38,7 +38,7 @@ def transform(
 
     All resources except the output are deleted when the job ends.
     """
-    target = deployments.jobs_of(to)  # reports an unsupported target before the model is bundled
+    target = deployments.job_target(to)  # reports an unsupported target before the model is bundled
     if options:
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
@@ -50,7 +50,7 @@ def transform(
         parse_config(config or []),
         name=name,
         restart=restart,
-        tell=lambda step: screen.note(step.about),
+        on_step=lambda step: screen.note(step.about),
         progress=screen.note,
     )
     facts = [("job", result.id), ("status", result.status), ("output", result.output)]
@@ -67,7 +67,7 @@ def rehearse(
     tools work too. Everything that it deploys is deleted when it exits.
     """
     screen = Screen()
-    with deployments.staged(target) as stage:
+    with deployments.rehearsal_stage(target) as stage:
         for caution in stage.cautions:
             screen.note(caution)
         screen.note(f"{target} is emulated at {stage.url} while this command runs: {' '.join(command)}")

@@ -1,1 +1,1 @@
-"""MLflow's `mlflow deployments … -t TARGET`, one module a target; MLflow finds them by its entry points."""
+"""Plugins for `mlflow deployments … -t TARGET`, one module per target; MLflow finds them through entry points."""

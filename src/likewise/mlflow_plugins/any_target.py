@@ -1,4 +1,4 @@
-"""`mlflow deployments … -t likewise:/TARGET`: every target of Likewise."""
+"""The plugin for `mlflow deployments … -t likewise:/TARGET`, which supports all targets of Likewise."""
 
 from likewise.mlflow_plugins.client import DeploymentClient, help_of, run_local
 from likewise.targets.registry import names

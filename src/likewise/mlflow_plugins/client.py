@@ -1,6 +1,6 @@
-"""A target behind MLflow's deployment client: its verbs, its return shapes, its exceptions.
+"""MLflow's deployment client for a target of Likewise, with MLflow's methods, return values and exceptions.
 
-Source: MLflow's documentation of `mlflow.deployments.BaseDeploymentClient` and of deployment plugins.
+See MLflow's documentation of `mlflow.deployments.BaseDeploymentClient` and of deployment plugins.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from likewise.targets.registry import open_target
 
 FLAVOR = "python_function"
 TRUST = "LIKEWISE_TRUST"
-PROTOCOL = {"dataframe_split", "dataframe_records", "instances", "inputs"}  # a dict with one of these is a request
+PROTOCOL = {"dataframe_split", "dataframe_records", "instances", "inputs"}  # a dict with one of these keys is a request
 
 
 class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is untyped
-    """Deployments on one target, by MLflow's names."""
+    """MLflow's client for the deployments on one target."""
 
     def __init__(self, target_uri: str) -> None:
         super().__init__(target_uri)
         with as_mlflow():
-            self.target = open_target(target_of(target_uri)).uri  # as receipts have it
+            self.target = open_target(target_of(target_uri)).uri  # the canonical URI, as in receipts
 
     def create_deployment(
         self,
@@ -44,10 +44,10 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         config: Mapping[str, object] | None = None,
         endpoint: str | None = None,
     ) -> dict[str, Any]:
-        """Deploy `model_uri`; config: the target's options.  RESOURCE_ALREADY_EXISTS where the name is taken."""
+        """Deploy `model_uri`; config: the target's options.  Raises RESOURCE_ALREADY_EXISTS if the name is in use."""
         with as_mlflow(flavor, endpoint):
             receipt = deployments.deploy(model_uri, self.target, name, config, trust=_trust())
-        return _told(receipt)
+        return _description(receipt)
 
     def update_deployment(
         self,
@@ -57,22 +57,22 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         config: Mapping[str, object] | None = None,
         endpoint: str | None = None,
     ) -> dict[str, Any]:
-        """Another model, other options, or both."""
+        """Change the model, the options, or both."""
         with as_mlflow(flavor, endpoint):
             receipt = deployments.update(name, model_uri, config, to=self.target, trust=_trust())
-        return _told(receipt)
+        return _description(receipt)
 
     def delete_deployment(
         self, name: str, config: Mapping[str, object] | None = None, endpoint: str | None = None
     ) -> None:
-        """Take it down; nothing where it is not there, as MLflow asks for."""
-        self.taken_down(name, config, endpoint)
+        """Delete the deployment; does nothing if it does not exist, as MLflow requires."""
+        self.delete_if_exists(name, config, endpoint)
 
-    def taken_down(self, name: str, config: Mapping[str, object] | None, endpoint: str | None) -> bool:
-        """`delete_deployment`; whether there was one."""
+    def delete_if_exists(self, name: str, config: Mapping[str, object] | None, endpoint: str | None) -> bool:
+        """Delete the deployment; returns whether it existed."""
         with as_mlflow(endpoint=endpoint):
             if config:
-                raise WrongUsage("a deletion takes no options", remedy="leave config out")
+                raise WrongUsage("a deletion has no options", remedy="leave config out")
             try:
                 deployments.delete(name, to=self.target)
             except NotDeployed:
@@ -80,14 +80,14 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
             return True
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """One object a deployment on this target."""
+        """One dict per deployment on this target."""
         with as_mlflow(endpoint=endpoint):
-            return [_told(each) for each in deployments.deployments(self.target)]
+            return [_description(each) for each in deployments.deployments(self.target)]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
-        """What is known of it, and how it is now; RESOURCE_DOES_NOT_EXIST."""
+        """The deployment and its current status.  Raises RESOURCE_DOES_NOT_EXIST."""
         with as_mlflow(endpoint=endpoint):
-            return _told(*deployments.status(name, to=self.target))
+            return _description(*deployments.status(name, to=self.target))
 
     def predict(
         self,
@@ -98,79 +98,81 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
         df: Any = None,
         name: str | None = None,
     ) -> pd.DataFrame:
-        """One row a prediction. inputs: a frame, an array, a list or dict of them, or JSON as text.
+        """The predictions as a DataFrame with one row per prediction.
 
-        name, df: the same as deployment_name and inputs, as mlflow-ray-serve had them.
-        Raises MlflowException with what the deployment said.
+        inputs: a DataFrame, an array, a list or dict of them, or JSON text.  name, df: aliases of deployment_name and
+        inputs, for compatibility with mlflow-ray-serve.
+        Raises MlflowException with the deployment's error message.
         """
         with as_mlflow(endpoint=endpoint):
             body = _body(_either("inputs", inputs, "df", df))
             deployment = str(_either("deployment_name", deployment_name, "name", name))
-            answer = deployments.ask(deployment, body.encode(), to=self.target)
-        if answer.status != 200:
-            raise _exception(answer.body)
-        said = json.loads(answer.body)
-        return pd.DataFrame(said["predictions"] if isinstance(said, dict) and "predictions" in said else said)
+            response = deployments.predict(deployment, body.encode(), to=self.target)
+        if response.status != 200:
+            raise _exception(response.body)
+        document = json.loads(response.body)
+        has_key = isinstance(document, dict) and "predictions" in document
+        return pd.DataFrame(document["predictions"] if has_key else document)
 
 
 def target_of(uri: str) -> str:
-    """The target's own URI of what MLflow calls it: `likewise:/local` is `local`."""
+    """The target's URI from MLflow's target URI: `likewise:/local` becomes `local`."""
     scheme, _, rest = uri.partition(":")
     return rest.strip("/") if scheme == "likewise" else uri
 
 
 def run_local(
-    name: str,  # noqa: ARG001  a service in the foreground has no name
+    name: str,  # noqa: ARG001  unused: a service in the foreground needs no name
     model_uri: str,
     flavor: str | None = None,
     config: Mapping[str, object] | None = None,
 ) -> None:
-    """Serve `model_uri` in the foreground until Ctrl-C; config: of the web service, such as port."""
+    """Serve `model_uri` in the foreground until Ctrl-C; config: options of the server, such as port."""
     with as_mlflow(flavor):
         options = coerce(ServerOptions, config or {})
-        api.serve(model_uri, options=options, trust=_trust(), ready=_tell)
+        api.serve(model_uri, options=options, trust=_trust(), ready=_print_url)
 
 
-def _tell(url: str) -> None:
-    print(f"{url}/invocations", flush=True)  # noqa: T201  a pipe's reader waits for it
+def _print_url(url: str) -> None:
+    print(f"{url}/invocations", flush=True)  # noqa: T201  programs wait for this line on stdout
 
 
 def help_of(*targets: str) -> Callable[[], str]:
-    """MLflow's `target_help`, about these targets."""
+    """MLflow's `target_help` function for these targets."""
     return lambda: "\n\n".join(map(_help, targets))
 
 
 def _help(target: str) -> str:
-    lines = [f"Options of {target} (-C KEY=VALUE, nested ones as JSON):"]
+    lines = [f"Options of {target} (-C KEY=VALUE, nested values as JSON):"]
     for name, default, text in described(open_target(target).Options):
         lines.append(f"  {name}: {text} {f'[{default}]' if default else ''}".rstrip())
     return "\n".join(lines)
 
 
 def _either(one: str, first: Any, other: str, second: Any) -> Any:
-    """What was given by one of its two names."""
+    """The value of an argument that has two names, exactly one of which must be given."""
     if (first is None) == (second is None):
-        raise WrongUsage(f"predict takes {one}, or {other} for it", remedy="predict(NAME, inputs)")
+        raise WrongUsage(f"predict requires either {one} or {other}", remedy="call predict(NAME, inputs)")
     return second if first is None else first
 
 
-def _body(asked: Any) -> str:
-    """A request; text is JSON, which the server reads as pandas writes it, too, where it comes as one JSON string."""
-    if isinstance(asked, dict):  # MLflow's own way of writing one takes no dict
-        whole = PROTOCOL & asked.keys()
-        return json.dumps(asked if whole else {"inputs": asked}, cls=NumpyEncoder)
-    return json.dumps(asked) if isinstance(asked, str) else str(dump_input_data(asked))
+def _body(inputs: Any) -> str:
+    """The request body.  Text, which is JSON, is sent as a JSON string, which the server parses."""
+    if isinstance(inputs, dict):  # MLflow's `dump_input_data` does not accept a dict
+        is_request = PROTOCOL & inputs.keys()
+        return json.dumps(inputs if is_request else {"inputs": inputs}, cls=NumpyEncoder)
+    return json.dumps(inputs) if isinstance(inputs, str) else str(dump_input_data(inputs))
 
 
 def _trust() -> bool:
-    """Whoever deploys through MLflow loads models as MLflow does, unless it is to be strict."""
+    """Whether models may run their own code: yes, as in MLflow, unless LIKEWISE_TRUST is `strict`."""
     return os.environ.get(TRUST) != "strict"
 
 
-def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
-    """What MLflow's command line prints: it reads `name` and `flavor`."""
+def _description(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
+    """The deployment as a dict; MLflow's command line requires `name` and `flavor`."""
     url = status.url if status else receipt.shown().get("url")
-    told = {
+    description = {
         "name": receipt.name,
         "flavor": FLAVOR,
         "model_uri": receipt.model.source,
@@ -180,31 +182,31 @@ def _told(receipt: Receipt, status: Status | None = None) -> dict[str, Any]:
         "updated": receipt.updated,
     }
     if status is None:
-        return told
-    return {**told, "state": status.state, "about": status.about, **status.details, "bundle": status.bundle}
+        return description
+    return {**description, "state": status.state, "about": status.about, **status.details, "bundle": status.bundle}
 
 
 @contextmanager
 def as_mlflow(flavor: str | None = None, endpoint: str | None = None) -> Iterator[None]:
-    """Our errors as MLflow's: cause and remedy, and the code that MLflow's clients know.
+    """Convert Likewise's errors to MLflow's: cause and remedy as the message, and MLflow's error code.
 
-    flavor, endpoint: what MLflow was given; another flavor than `FLAVOR`, and any endpoint, is refused.
+    flavor, endpoint: the arguments of MLflow's call; raises for a flavor other than FLAVOR, and for any endpoint.
     """
     try:
         if flavor not in (None, FLAVOR):
-            raise WrongUsage(f"flavor is {flavor!r}", remedy=f"{FLAVOR!r}, or leave it out")
+            raise WrongUsage(f"the flavor {flavor!r} is not supported", remedy=f"use {FLAVOR!r}, or leave it out")
         if endpoint is not None:
-            raise WrongUsage("this target has no endpoints", remedy="leave endpoint out; a deployment's name is enough")
+            raise WrongUsage("this target has no endpoints", remedy="leave endpoint out; give the deployment's name")
         yield
     except LikewiseError as error:
         raise MlflowException(f"{error.cause}\n{error.remedy}", error_code=_code(error.mlflow_code)) from error
 
 
 def _exception(body: bytes) -> MlflowException:
-    """From the body of an error's answer."""
+    """An exception from the body of an error response."""
     try:
-        said = json.loads(body)
-        return MlflowException(f"{said['message']}\n{said['remedy']}", error_code=_code(said["error_code"]))
+        error = json.loads(body)
+        return MlflowException(f"{error['message']}\n{error['remedy']}", error_code=_code(error["error_code"]))
     except (ValueError, KeyError, TypeError):
         return MlflowException(body.decode(errors="replace")[:1000])
 

@@ -1,4 +1,4 @@
-"""`mlflow deployments … -t ray-serve` and `-t ray-serve://host:port`, where mlflow-ray-serve was used."""
+"""The plugin for `mlflow deployments … -t ray-serve` and `-t ray-serve://host:port`, replacing mlflow-ray-serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from likewise.core.errors import NotDeployed, WrongUsage
-from likewise.mlflow_plugins import client  # the module: MLflow wants one client class to be visible here
+from likewise.mlflow_plugins import client  # the module, because MLflow requires exactly one client class in here
 from likewise.mlflow_plugins.client import help_of, run_local
 
 __all__ = ["RayServeClient", "run_local", "target_help"]
@@ -17,14 +17,14 @@ target_help = help_of("ray-serve")
 
 
 class RayServeClient(client.DeploymentClient):
-    """Deployments on Ray Serve; applications that others run there are listed, as they always were, and left alone."""
+    """MLflow's client for Ray Serve.  Applications not deployed by Likewise are listed but cannot be changed."""
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """One object an application: ours with all that is known of them, then those of others with name and url."""
+        """One dict per application: Likewise's deployments in full, then other applications with name and URL."""
         return [*super().list_deployments(endpoint), *self._others()]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
-        """What is known of it, and how it is now; RESOURCE_DOES_NOT_EXIST."""
+        """The deployment and its current status.  Raises RESOURCE_DOES_NOT_EXIST."""
         try:
             return super().get_deployment(name, endpoint)
         except MlflowException as error:
@@ -38,11 +38,16 @@ class RayServeClient(client.DeploymentClient):
     def delete_deployment(
         self, name: str, config: Mapping[str, object] | None = None, endpoint: str | None = None
     ) -> None:
-        """Take it down; nothing where it is not there, INVALID_PARAMETER_VALUE where it is not ours."""
-        if not self.taken_down(name, config, endpoint):
+        """Delete the deployment; does nothing if it does not exist.
+
+        Raises INVALID_PARAMETER_VALUE for an application that Likewise did not deploy.
+        """
+        if not self.delete_if_exists(name, config, endpoint):
             with client.as_mlflow():
                 if name in [other["name"] for other in self._others()]:
-                    raise WrongUsage(f"Likewise has not deployed {name!r}", remedy="take it down as it was deployed")
+                    raise WrongUsage(
+                        f"{name!r} was not deployed by Likewise", remedy="delete it with the tool that deployed it"
+                    )
 
     def _others(self) -> list[dict[str, Any]]:
         from likewise.targets.ray.session import call

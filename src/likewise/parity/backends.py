@@ -65,7 +65,7 @@ def predict_on(
         predictions = predict_by_requests(golden, endpoint.post, where, row_wise)
         return endpoint.bundle, predictions
     name, _, target = where.partition("@")
-    receipt, post = deployments.asker(name, to=target or None)
+    receipt, post = deployments.predictor(name, to=target or None)
     return receipt.model.digest, predict_by_requests(golden, post, where, row_wise)
 
 

@@ -1,4 +1,4 @@
-"""What is deployed where: one SQLite file of this user's."""
+"""The user's record of deployments, in one SQLite file."""
 
 from likewise.receipts.store import Receipts, Run, data_home
 

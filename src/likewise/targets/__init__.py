@@ -1,1 +1,1 @@
-"""Where bundles are deployed; each package imports its vendor's library lazily, and only there."""
+"""The backends to which bundles are deployed; each subpackage imports its vendor's library lazily."""

@@ -1,4 +1,4 @@
-"""A plan carried out: step by step, each written down, taken back where one fails, gone on with where it was cut."""
+"""Executes plans step by step: records each step, rolls back on failure, resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -12,78 +12,85 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import Busy, LikewiseError
+from likewise.core.renamed import renamed
 from likewise.receipts import Receipts, Run
 from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
 
-Tell = Callable[[PlanStep], None]
+_OLD_NAMES = {"Tell": "OnStep", "take_back": "roll_back"}
+__getattr__ = renamed(__name__, _OLD_NAMES)
+
+OnStep = Callable[[PlanStep], None]
 
 
-def apply(plan: Plan, target: Target, receipts: Receipts, tell: Tell = lambda _: None) -> Receipt | None:
-    """Do the steps of `plan` in order; the receipt of what stands there afterwards, None after a deletion.
+def apply(plan: Plan, target: Target, receipts: Receipts, on_step: OnStep = lambda _: None) -> Receipt | None:
+    """Execute the steps of `plan` in order; returns the receipt of the deployment, None after a deletion.
 
-    `tell` is called before each. A run of the same plan that was cut off is gone on with: steps that were done look
-    for themselves. Where a step fails, it and those before it are taken back, unless it is a deletion, which is only
-    ever gone on with.  Raises what the step did, and Busy where another process is at the same deployment.
+    on_step: called before each step.  An interrupted run of the same plan is resumed: its steps are idempotent.  If a
+    step fails, it and all earlier ones are undone, except in a deletion, which can only be resumed.
+    Raises the failed step's error, and Busy if another process is changing the same deployment.
     """
     with _claimed(receipts, plan.target, plan.name):
         before = receipts.unfinished(plan.target, plan.name)
         if before is not None and before.plan != plan.as_dict():
-            _settle(target, plan.name, receipts, before)
+            _roll_back(target, plan.name, receipts, before)
             before = None
-        outputs = _walked(plan, target, receipts, dict(before.outputs) if before else {}, tell)
+        outputs = _execute(plan, target, receipts, dict(before.outputs) if before else {}, on_step)
         receipt = _receipt(plan, outputs, receipts)
-        receipts.end(plan.target, plan.name, None if receipt is None else receipt.as_dict())
+        receipts.finish(plan.target, plan.name, None if receipt is None else receipt.as_dict())
         return receipt
 
 
-def take_back(target: Target, name: str, receipts: Receipts) -> None:
-    """Undo what a run that was cut off has begun: what stood there before it stands there again. Busy, as `apply`."""
+def roll_back(target: Target, name: str, receipts: Receipts) -> None:
+    """Undo an interrupted run, restoring the state before it.  Raises Busy, as `apply` does."""
     with _claimed(receipts, target.uri, name):
         if (before := receipts.unfinished(target.uri, name)) is not None:
-            _settle(target, name, receipts, before)
+            _roll_back(target, name, receipts, before)
 
 
-def _settle(target: Target, name: str, receipts: Receipts, run: Run) -> None:
+def _roll_back(target: Target, name: str, receipts: Receipts, run: Run) -> None:
     _undo(Plan.from_dict(run.plan), run.outputs, target)
-    receipts.end(target.uri, name, None, keep=True)
+    receipts.finish(target.uri, name, None, keep=True)
 
 
-def _walked(
-    plan: Plan, target: Target, receipts: Receipts, begun: dict[str, Outputs | None], tell: Tell
+def _execute(
+    plan: Plan, target: Target, receipts: Receipts, started: dict[str, Outputs | None], on_step: OnStep
 ) -> dict[str, Outputs]:
-    """The outputs of all steps; a run that is stopped by a signal stays begun."""
+    """The outputs of all steps.  A run that is stopped by a signal remains recorded as unfinished.
+
+    started: the outputs of steps that were started, None for those that have not completed; updated in place.
+    """
     outputs: dict[str, Outputs] = {}
     for step in plan.steps:
-        begun.setdefault(step.id, None)
-        receipts.note(plan.target, plan.name, Run(plan.as_dict(), begun))
-        tell(step)
+        started.setdefault(step.id, None)
+        receipts.record(plan.target, plan.name, Run(plan.as_dict(), started))
+        on_step(step)
         try:
-            outputs[step.id] = begun[step.id] = target.do(step.action, _resolved(step.params, outputs))
+            outputs[step.id] = started[step.id] = target.do(step.action, _resolved(step.params, outputs))
         except LikewiseError as error:
             if plan.verb != "delete":
-                _undone(plan, begun, target, error)
-                receipts.end(plan.target, plan.name, None, keep=True)
+                _undo_after(error, plan, started, target)
+                receipts.finish(plan.target, plan.name, None, keep=True)
             raise
     return outputs
 
 
-def _undone(plan: Plan, begun: Mapping[str, Outputs | None], target: Target, error: LikewiseError) -> None:
-    """Take back, without hiding why."""
+def _undo_after(error: LikewiseError, plan: Plan, started: Mapping[str, Outputs | None], target: Target) -> None:
+    """Undo the steps that were started; if that fails too, raise the original `error` with a note."""
     try:
-        _undo(plan, begun, target)
+        _undo(plan, started, target)
     except LikewiseError as second:
-        error.add_note(f"and taking it back failed: {second.cause}")
+        error.add_note(f"and rolling back failed: {second.cause}")
         raise error from second
 
 
-def _undo(plan: Plan, begun: Mapping[str, Outputs | None], target: Target) -> None:
-    known = {step: given for step, given in begun.items() if given is not None}
-    for step in reversed([step for step in plan.steps if step.id in begun]):
+def _undo(plan: Plan, started: Mapping[str, Outputs | None], target: Target) -> None:
+    known = {step: outputs for step, outputs in started.items() if outputs is not None}
+    for step in reversed([step for step in plan.steps if step.id in started]):
         target.undo(step.action, _resolved(step.params, known))
 
 
 def _resolved(params: Any, outputs: Mapping[str, Outputs]) -> Any:
-    """`params` with what earlier steps gave in the place of the references to it."""
+    """`params` with every `output_of` reference replaced by the output it refers to."""
     if isinstance(params, Mapping):
         if set(params) == {FROM}:
             step, key = params[FROM]
@@ -96,18 +103,18 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
     if plan.model is None:
         return None
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    said = receipts.get(plan.target, plan.name)
+    old = receipts.get(plan.target, plan.name)
     receipt = Receipt(plan.target, plan.name, plan.model, plan.options, outputs, now, now)
-    if said is None:
+    if old is None:
         return receipt
-    before = {"model": said["model"], "options": said["options"]}
-    same = before == {"model": plan.model.as_dict(), "options": dict(plan.options)}  # done again, to mend what stands
-    return replace(receipt, created=said["created"], previous=said["previous"] if same else before)
+    before = {"model": old["model"], "options": old["options"]}
+    same = before == {"model": plan.model.as_dict(), "options": dict(plan.options)}  # a repair, not a new version
+    return replace(receipt, created=old["created"], previous=old["previous"] if same else before)
 
 
 @contextmanager
 def _claimed(receipts: Receipts, target: str, deployment: str) -> Iterator[None]:
-    """One process at a time for a deployment."""
+    """An exclusive lock on the deployment.  Raises Busy if another process has it."""
     name = hashlib.sha256(f"{target}\0{deployment}".encode()).hexdigest()[:16]
     path = Path(receipts.folder, f"{name}.lock")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,6 +124,6 @@ def _claimed(receipts: Receipts, target: str, deployment: str) -> Iterator[None]
         except BlockingIOError as error:
             raise Busy(
                 f"another process is changing {deployment!r} on {target}",
-                remedy="wait until it has ended, then run the same command again",
+                remedy="wait until it has finished, then run the same command again",
             ) from error
         yield

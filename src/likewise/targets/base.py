@@ -1,20 +1,20 @@
-"""The contract of a target: a place where bundles are deployed.
+"""The interface of a target: a backend to which bundles are deployed.
 
-Every target implements `Target`: it checks, it plans, and it does and undoes single steps.  A plan is data: what a dry
-run prints is what is executed.  `likewise.targets.apply` carries it out step by step, and knows nothing of any target.
-One whose deployments answer requests implements `Live` too; the other protocols below are optional, and callers ask for
-the protocol, never for a target by name.
+Every target implements `Target`: it checks, plans, and executes and undoes single steps.  A plan is data: what a dry
+run prints is what is executed.  `likewise.targets.apply` executes it step by step, independently of the target.
+A target whose deployments serve requests also implements `Live`; the other protocols below are optional.  Callers test
+for a protocol, never for a target's name.
 
-What the protocols cannot say in types, and `likewise.testing.targets.TargetSuite` proves:
+Requirements that types cannot express, verified by `likewise.testing.targets.TargetSuite`:
 
-- An update fails no request: whoever asks during it gets the answer of the version before or of the new one.  A new
-  version that does not become ready leaves the one before as it was.
-- `do` may be called again with the same params after a process that did the same was killed at any moment, also in the
-  middle of it; it finds what is there and does what is missing.
-- `undo` removes what its own params have made, and nothing else: what stood there before stands there again.
-- A deployment that failed, and one that was deleted, leave nothing: no process, no file, nothing that costs.
-- The engine's own message reaches the user where a model does not load.
-- Options are refused by name before anything is changed.
+- An update fails no request: each request during it is served by the previous or the new version.  If the new version
+  does not become ready, the previous one keeps serving unchanged.
+- `do` may be called again with the same params after a process that ran it was killed at any point, including in the
+  middle; it inspects the current state and completes what is missing.
+- `undo` removes only what was created with its own params, and restores the previous state.
+- A failed or deleted deployment leaves nothing behind: no process, no file, nothing that incurs cost.
+- If a model does not load, the engine's own error message reaches the user.
+- Invalid options are rejected by name before anything is changed.
 
 How to write one: architecture/targets.md.
 """
@@ -31,19 +31,27 @@ from likewise.core.errors import DeployFailed
 from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
 
-_OLD_NAMES = {"Job": "TransformJob", "Json": "JsonValue", "State": "DeploymentState", "Step": "PlanStep"}
+_OLD_NAMES = {
+    "AnswersLater": "PredictsAsync",
+    "Job": "TransformJob",
+    "Json": "JsonValue",
+    "State": "DeploymentState",
+    "Step": "PlanStep",
+    "Waits": "ReportsProgress",
+    "Written": "WritesFile",
+}
 __getattr__ = renamed(__name__, _OLD_NAMES)
 
-JsonValue = Any  # what JSON can say: a plan and a receipt are stored as such
+JsonValue = Any  # a value that JSON can represent: plans and receipts are stored as JSON
 Outputs = Mapping[str, JsonValue]
 Verb = Literal["create", "update", "delete"]
 DeploymentState = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
-"""degraded: it answers, with fewer replicas than were asked for."""
+"""degraded: serving, with fewer replicas than configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What `check` saw. fatal: the deployment cannot work so; else it can, and the reader should know."""
+    """A problem reported by `check`. fatal: the deployment cannot work; otherwise it is only a warning."""
 
     cause: str
     remedy: str
@@ -51,7 +59,7 @@ class Finding:
 
 
 def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
-    """The same; DeployFailed with the first that is fatal."""
+    """Return `findings`; raise DeployFailed for the first fatal one."""
     for finding in findings:
         if finding.fatal:
             raise DeployFailed(finding.cause, remedy=finding.remedy)
@@ -60,10 +68,10 @@ def unless_fatal(findings: Sequence[Finding]) -> Sequence[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One thing that a target does.
+    """A single step of a plan.
 
-    id: unique in its plan. action: what the target calls it. about: the same for people, in a line. params: may hold
-    `output_of(step, key)` in the place of what an earlier step gives, as no address is known before.
+    id: unique within its plan. action: the target's name for it. about: a one-line description for people.
+    params: may contain `output_of(step, key)` for values that an earlier step will return, such as an address.
     """
 
     id: str
@@ -76,16 +84,16 @@ FROM = "$from"
 
 
 def output_of(step: str, key: str) -> dict[str, JsonValue]:
-    """In a step's params: the value `key` of what the step `step` gave."""
+    """A reference, for a step's params, to the output `key` of the earlier step `step`."""
     return {FROM: [step, key]}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a deployment, an update or a deletion does, before any of it is done.
+    """Everything that a deployment, update or deletion will do.
 
-    target: its URI. model: what is deployed afterwards, None for a deletion. options: as the target's own dataclass
-    has them, those that were not asked for included.
+    target: its URI. model: the model that will be deployed, None for a deletion. options: all fields of the target's
+    options dataclass, defaults included.
     """
 
     target: str
@@ -97,37 +105,37 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """The digest of all of it: two equal plans are one."""
+        """The digest of the whole plan: equal plans have equal keys."""
         return sha256_json(self.as_dict())
 
     def as_dict(self) -> dict[str, JsonValue]:
-        """As `--plan --json` prints it."""
-        said = {name: getattr(self, name) for name in self.__slots__}
+        """The plan as JSON, as printed by `--plan --json`."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
         model = None if self.model is None else self.model.as_dict()
-        return {**said, "model": model, "options": dict(self.options), "steps": [asdict(step) for step in self.steps]}
+        return {**fields, "model": model, "options": dict(self.options), "steps": [asdict(step) for step in self.steps]}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, JsonValue]) -> Self:
-        """What `as_dict` gave."""
-        model = None if said["model"] is None else ModelSpec.from_dict(said["model"])
-        steps = tuple(PlanStep(**step) for step in said["steps"])
-        return cls(said["target"], said["name"], said["verb"], model, said["options"], steps)
+    def from_dict(cls, document: Mapping[str, JsonValue]) -> Self:
+        """The inverse of `as_dict`."""
+        model = None if document["model"] is None else ModelSpec.from_dict(document["model"])
+        steps = tuple(PlanStep(**step) for step in document["steps"])
+        return cls(document["target"], document["name"], document["verb"], model, document["options"], steps)
 
 
 SHOWN = {
-    "url": "where the deployment answers: `/invocations` is below it, or is it",
-    "log": "where its log is, or the command that shows it",
-    "costs": "what is paid for as long as it stands",
+    "url": "the URL of the deployment: either its base URL or that of `/invocations`",
+    "log": "the location of its log, or the command that shows it",
+    "costs": "what is billed for as long as it exists",
 }
-"""Outputs of steps that every target names alike, and that people are shown; every other key is the target's own."""
+"""Step outputs that have the same meaning for every target and are shown to users; other keys are target-specific."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What stands where, as of the last plan that was carried out.
+    """The record of a deployment as of the last executed plan.
 
-    outputs: by step, what it gave: keys of SHOWN, and what the target itself needs (a process, an ARN). previous: the
-    model and the options before that plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
+    outputs: by step id, what the step returned: keys of SHOWN, and what the target itself needs (a process id, an ARN).
+    previous: the model and options before that plan, for `update --to-previous`. created, updated: ISO 8601, UTC.
     """
 
     target: str
@@ -140,32 +148,32 @@ class Receipt:
     previous: Mapping[str, JsonValue] | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
-        """For the store and for `--json`."""
+        """The receipt as JSON, for the store and for `--json`."""
         return {**{name: getattr(self, name) for name in self.__slots__}, "model": self.model.as_dict()}
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, JsonValue]) -> Self:
-        """What `as_dict` gave."""
-        return cls(**{**said, "model": ModelSpec.from_dict(said["model"])})
+    def from_dict(cls, document: Mapping[str, JsonValue]) -> Self:
+        """The inverse of `as_dict`."""
+        return cls(**{**document, "model": ModelSpec.from_dict(document["model"])})
 
     def output(self, key: str) -> JsonValue:
-        """The value `key` of the last step that gave one; KeyError."""
-        for given in reversed(list(self.outputs.values())):
-            if key in given:
-                return given[key]
+        """The output `key` of the last step that returned it.  Raises KeyError."""
+        for outputs in reversed(list(self.outputs.values())):
+            if key in outputs:
+                return outputs[key]
         raise KeyError(key)
 
     def shown(self) -> dict[str, JsonValue]:
-        """The outputs that SHOWN names, each of the last step that gave it."""
-        return {key: value for given in self.outputs.values() for key, value in given.items() if key in SHOWN}
+        """The outputs listed in SHOWN, each from the last step that returned it."""
+        return {key: value for outputs in self.outputs.values() for key, value in outputs.items() if key in SHOWN}
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a deployment is now, as its target reports it.
+    """The current state of a deployment, as reported by its target.
 
-    url: where it answers. about: a line for people. details: what else the target knows. bundle: the digest of the
-    bundle that answers there, None where nothing does, or where the target cannot know.
+    url: the address that it serves. about: a one-line description for people. details: target-specific facts.
+    bundle: the digest of the bundle being served, None if nothing is served or the target cannot tell.
     """
 
     state: DeploymentState
@@ -175,87 +183,95 @@ class Status:
     bundle: str | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
-        """For `--json`; the bundle is in the details too, where readers of earlier versions look for it."""
+        """The status as JSON; `bundle` is repeated in `details`, where earlier versions had it."""
         return {**asdict(self), "details": {**self.details, "bundle": self.bundle}}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a deployment said to a request, whatever its status."""
+class Response:
+    """A deployment's HTTP response, of any status."""
 
     status: int
     content_type: str
     body: bytes
 
 
-class Target(Protocol):
-    """A place where bundles are deployed. Opening one reaches nothing yet; every method may be called from any process.
+Answer = Response  # the former name
 
-    Options: a frozen dataclass whose fields have `metadata["help"]`; values of `-C` are coerced to the fields' types
-    by `likewise.core.option_fields`.  uri: as the user may write it again.
+
+class Target(Protocol):
+    """A backend to which bundles are deployed.  Its constructor connects to nothing; methods may be called from any
+    process.
+
+    Options: a frozen dataclass whose fields have `metadata["help"]`; values of `-C` are converted to the fields' types
+    by `likewise.core.option_fields`.  uri: the canonical form of the URI.
     """
 
     Options: ClassVar[type[Any]]
     uri: str
 
     def check(self, model: ModelSpec, options: Any) -> Sequence[Finding]:
-        """What stands in the way, looked at without changing anything."""
+        """Problems that would affect the deployment; changes nothing."""
         ...
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: Any, current: Receipt | None
     ) -> Sequence[PlanStep]:
-        """The steps, without doing any of them; current: what is to be updated or deleted, None for a creation.
+        """The steps to execute; changes nothing.  current: the deployment to update or delete, None for a creation.
 
-        Raises LikewiseError where the verb cannot be done so, AlreadyDeployed where the place holds another one.
+        Raises LikewiseError if the operation is not possible, AlreadyDeployed if the name is in use at the target.
         """
         ...
 
     def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
-        """Do one step, and give what later steps and the receipt need.
+        """Execute one step; returns the outputs that later steps and the receipt need.
 
-        Done before, wholly or in part, by a process that was killed: it looks first, and does only what is missing.
-        Raises LikewiseError, having left nothing behind that `undo` does not remove.
+        Idempotent: a killed process may have executed the step fully or partly, so inspect first and complete only
+        what is missing.  Raises LikewiseError, leaving nothing behind that `undo` does not remove.
         """
         ...
 
     def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
-        """Take back a step that was begun, wherever it was stopped; nothing where there is nothing to take back."""
+        """Undo a step that was started, no matter how far it got; does nothing if there is nothing to undo."""
         ...
 
 
 @runtime_checkable
 class Live(Protocol):
-    """A target whose deployments answer requests."""
+    """A target whose deployments serve requests."""
 
     def status(self, receipt: Receipt) -> Status:
-        """How it is now; `gone` where the place knows nothing of it."""
+        """The current state; `gone` if the backend has no such deployment."""
         ...
 
-    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
-        """Its answer to `POST /invocations`; NotDeployed where nothing answers."""
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
+        """The response to `POST /invocations`.  Raises NotDeployed if nothing is serving."""
         ...
 
     def found(self) -> Sequence[Receipt]:
-        """What stands there as the place itself tells, whoever deployed it: written down there by `do`."""
+        """All existing deployments, including those of other users, from metadata that `do` stores at the backend."""
         ...
 
 
 @runtime_checkable
-class AnswersLater(Protocol):
-    """A target that also takes requests whose answers come when they are done."""
+class PredictsAsync(Protocol):
+    """A target that also accepts asynchronous requests, whose responses are delivered when they are complete."""
 
-    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
-        """The answer, waited for; DeadlineExceeded says where it will lie, WrongUsage where it is none for that."""
+    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Response:
+        """Queue the request and wait for its response.
+
+        Raises DeadlineExceeded with the location where the response will appear, WrongUsage if the deployment is not
+        asynchronous.
+        """
         ...
 
 
-BATCH = "likewise-batch"  # what a job is called that nobody has named
+BATCH = "likewise-batch"  # the default name of a job
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """A job that was run. status: the place's word. output: where its answers lie. seconds: for which it ran."""
+class JobResult:
+    """A finished job. status: as the backend reports it. output: location of the predictions. seconds: its run time."""
 
     id: str
     status: str
@@ -263,12 +279,15 @@ class Done:
     seconds: float
 
 
+Done = JobResult  # the former name
+
+
 @runtime_checkable
 class TransformJob(Protocol):
-    """A target that runs a model over data that lies there, and leaves nothing behind but the answers."""
+    """A target that runs a model over data stored at the backend, and leaves only the predictions behind."""
 
     def job_options(self) -> Sequence[tuple[str, str, str]]:
-        """Name, default and help of each option of `run`."""
+        """Name, default and help text of each option of `run`."""
         ...
 
     def run(
@@ -281,39 +300,40 @@ class TransformJob(Protocol):
         name: str,
         restart: bool,
         tell: Callable[[PlanStep], None],
-    ) -> Done:
-        """Run it, or go on with what the same call had begun; one that is done is told of, unless it is to `restart`.
+    ) -> JobResult:
+        """Run the job, or resume it if the same call was interrupted; a completed one is returned unless `restart`.
 
-        Raises WrongUsage, DeployFailed with the place's reason, TargetUnavailable, Busy.
+        tell: called before each step.  Raises WrongUsage, DeployFailed with the backend's reason, TargetUnavailable,
+        Busy.
         """
         ...
 
 
 @runtime_checkable
-class Written(Protocol):
-    """A target whose own tools deploy from a file."""
+class WritesFile(Protocol):
+    """A target whose native tools deploy from a file."""
 
     def written(self, name: str, model: ModelSpec, options: Any, bundle_at: str | None) -> str:
-        """The file's text, with no need to reach the place. bundle_at: where the bundle is read; None: where it lies.
+        """The file's text, generated offline. bundle_at: location to read the bundle from, None for its local folder.
 
-        Raises WrongUsage for options that such a file cannot say.
+        Raises WrongUsage for options that the file format cannot express.
         """
         ...
 
 
 @runtime_checkable
-class Waits(Protocol):
-    """A target whose steps wait for minutes. progress: gets a line whenever what is waited for has changed."""
+class ReportsProgress(Protocol):
+    """A target whose steps take minutes. progress: called with a line of text when the awaited state changes."""
 
     progress: Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a rehearsal takes place. uri: the target's, there. options: what must be said there in place of the real.
+    """The environment of a rehearsal.
 
-    url: what the place's own tools may be pointed at. environment: variables that point them there. cautions: what is
-    not as it will be.
+    uri: the target's URI there. options: option values that replace the real ones. url: endpoint URL for the backend's
+    native tools. environment: variables that point those tools there. cautions: how it differs from the real backend.
     """
 
     uri: str
@@ -325,8 +345,8 @@ class Stage:
 
 @runtime_checkable
 class Rehearses(Protocol):
-    """A target whose plans can be carried out on this machine before they cost anything."""
+    """A target whose plans can be executed on this machine, before they cost anything."""
 
     def stage(self) -> AbstractContextManager[Stage]:
-        """Until the end of `with`; nothing is left then.  Raises TargetUnavailable, MissingExtra."""
+        """The rehearsal environment, removed at the end of `with`.  Raises TargetUnavailable, MissingExtra."""
         ...

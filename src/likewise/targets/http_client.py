@@ -1,4 +1,4 @@
-"""A deployment's HTTP, as its owner on the same machine asks it."""
+"""An HTTP client for deployments on this machine."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 from likewise.core.errors import NotDeployed, TargetUnavailable
-from likewise.targets.base import Answer
+from likewise.targets.base import Response
 
-LOOK_S = 2.0  # for an answer to "who are you"
-SLACK_S = 10.0  # over the deployment's own deadline
+PROBE_TIMEOUT_S = 2.0  # for a health check
+SLACK_S = 10.0  # in addition to the deployment's own deadline
+CHECK_STATUS = "run `likewise status NAME` to see its state"
 
 
 def served_digest(url: str, path: str) -> str | None:
-    """What answers 200 to `path` now, by its X-Likewise-Bundle; None where nothing does within LOOK_S."""
+    """The X-Likewise-Bundle header of the response to `GET path`; None without a 200 within PROBE_TIMEOUT_S."""
     try:
-        status, said, _ = _exchange(url, LOOK_S, "GET", path, None, {})
+        status, headers, _ = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, {})
     except (OSError, http.client.HTTPException):
         return None
-    return said.get("X-Likewise-Bundle") if status == 200 else None
+    return headers.get("X-Likewise-Bundle") if status == 200 else None
 
 
-def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Answer:
-    """The answer to `POST /invocations`, whatever its status.
+def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Response:
+    """The response to `POST /invocations`, of any status.
 
-    deadline_s: the deployment's own.  Raises NotDeployed (nothing listens), TargetUnavailable (no answer, or half of
-    one).
+    deadline_s: the deployment's own.  Raises NotDeployed (connection refused), TargetUnavailable (no response, or an
+    incomplete one).
     """
     try:
-        status, said, answer = _exchange(url, deadline_s + SLACK_S, "POST", "/invocations", body, headers)
+        status, received, content = _exchange(url, deadline_s + SLACK_S, "POST", "/invocations", body, headers)
     except ConnectionRefusedError as error:
-        raise NotDeployed(f"nothing answers at {url}", remedy="likewise status NAME tells how it is") from error
+        raise NotDeployed(f"nothing is listening at {url}", remedy=CHECK_STATUS) from error
     except (OSError, http.client.HTTPException) as error:
         raise TargetUnavailable(
-            f"{url} gave no answer: {type(error).__name__}: {error}", remedy="likewise status NAME tells how it is"
+            f"{url} did not respond: {type(error).__name__}: {error}", remedy=CHECK_STATUS
         ) from error
-    return Answer(status, said.get("Content-Type", ""), answer)
+    return Response(status, received.get("Content-Type", ""), content)
 
 
 def _exchange(
@@ -46,5 +47,5 @@ def _exchange(
     parts = urlsplit(url)
     with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)) as connection:
         connection.request(method, path, body, dict(headers))
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()

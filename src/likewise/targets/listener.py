@@ -1,10 +1,11 @@
-"""One listening socket for services that take over from each other: no caller is refused meanwhile.
+"""Shares one listening socket among services that replace each other, so that no connection is refused.
 
-Who keeps the listener accepts nothing itself, and gives it to each service over a Unix connection. A service accepts
-once its model is warm; HAND_OVER makes it leave the listener to the others and answer who is connected. While nobody
-accepts, callers wait in the kernel's queue. The end of the connection tells a service that the keeper has gone.
+The process that owns the listener does not accept connections; it passes the listener to each service over a Unix
+socket. A service accepts connections after its model is warm; on the signal HAND_OVER it stops accepting, serves
+its open connections and leaves the listener to the others. While no service accepts, clients wait in the kernel's
+backlog. When the Unix connection closes, the service knows that the owner has exited.
 
-Standard library only, for keepers that take little memory.
+Standard library only, to keep the owner's memory small.
 """
 
 from __future__ import annotations
@@ -17,33 +18,36 @@ import time
 from contextlib import suppress
 
 HAND_OVER = signal.SIGUSR1
-FORCED_S = 5.0  # over its drain, for a service that does not end
+FORCED_S = 5.0  # seconds after its drain until a service that does not exit is killed
 
 
-def give(service: socket.socket, *handles: int) -> None:
-    """Give the service these handles, the listener first; OSError where it has ended."""
+def send_handles(service: socket.socket, *handles: int) -> None:
+    """Send the service these file descriptors, the listener first.  Raises OSError if the service has exited."""
     socket.send_fds(service, [b"."], list(handles))
 
 
-def take(keeper: socket.socket, count: int = 1) -> list[int]:
-    """The handles that the keeper gives, which no process of this one's inherits; none where it has gone."""
-    handles = socket.recv_fds(keeper, 1, count)[1]
+def receive_handles(owner: socket.socket, count: int = 1) -> list[int]:
+    """Receive file descriptors from the owner, made non-inheritable; empty if the owner has exited."""
+    handles = socket.recv_fds(owner, 1, count)[1]
     for handle in handles:
         os.set_inheritable(handle, False)
     return handles
 
 
-def end_with(keeper: socket.socket, drain_s: float) -> threading.Event:
-    """Drain and end this process when the keeper has gone, which sets the event; drain_s: seconds that it may take."""
+def exit_with_owner(owner: socket.socket, drain_s: float) -> threading.Event:
+    """Drain and exit this process when the owner exits, which also sets the returned event.
+
+    drain_s: seconds that the drain may take before the process is ended by force.
+    """
     gone = threading.Event()
 
     def watch() -> None:
         with suppress(OSError):
-            keeper.recv(1)  # it says nothing more
+            owner.recv(1)  # the owner sends nothing more, so this returns when it exits
         gone.set()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(drain_s + FORCED_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="likewise-keeper", daemon=True).start()
+    threading.Thread(target=watch, name="likewise-owner", daemon=True).start()
     return gone

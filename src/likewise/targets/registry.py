@@ -1,4 +1,4 @@
-"""Targets by name: built-ins and other packages' come by the same route, an import string or an entry point."""
+"""Targets by name; built-in and third-party targets are both registered through entry points."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import nearest
 from likewise.targets.base import Target
 
-GROUP = "likewise.targets"  # entry points: a scheme, and a class that is made with a target's URI
+GROUP = "likewise.targets"  # entry points: name is the URI scheme, value a class that is called with the URI
 _URI = re.compile(r"(?P<scheme>[a-z][a-z0-9+-]*)(?P<rest>(:|/).*)?", re.DOTALL)
 
 
 def names() -> list[str]:
-    """The schemes that there are."""
+    """The registered URI schemes."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 def open_target(uri: str) -> Target:
-    """The target at `uri`: `local`, `ray-serve`, `ray-serve://host:port`, …; it reaches nothing yet.
+    """The target at `uri`: `local`, `ray-serve`, `ray-serve://host:port`, …; connects to nothing.
 
-    Raises WrongUsage for one that there is not, MissingExtra.
+    Raises WrongUsage for an unknown target, MissingExtra.
     """
-    found = _URI.fullmatch(uri)
-    scheme = found["scheme"] if found else uri
+    match = _URI.fullmatch(uri)
+    scheme = match["scheme"] if match else uri
     entry = next((entry for entry in entry_points(group=GROUP) if entry.name == scheme), None)
     if entry is None:
         remedy = f"{nearest(scheme, names())}targets: {', '.join(names())}"

@@ -1,4 +1,4 @@
-"""Whether a deployment would need code that nobody has allowed."""
+"""Checks whether a deployment would have to run untrusted code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from likewise.engine.kinds import runs_code
 
 
 def needs_trust(model: ModelSpec) -> bool:
-    """Whether every engine that may be chosen runs code that is not trusted; False where the folder is gone."""
+    """Whether every engine that can be chosen runs the model's untrusted code; False if the folder is missing."""
     manifest = model.folder / MANIFEST
     if model.trust or not manifest.is_file():
         return False

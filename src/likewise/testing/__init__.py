@@ -1,1 +1,1 @@
-"""Suites that other packages run against their own targets, for pytest: `pip install 'likewise[testing]'`."""
+"""Conformance suites for pytest, which other packages run for their targets: `pip install 'likewise[testing]'`."""

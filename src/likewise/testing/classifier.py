@@ -1,4 +1,4 @@
-"""A real text classifier, small enough to be made anew in every run: random weights, a vocabulary of letters."""
+"""A text classifier small enough to be created in every test run: random weights, a vocabulary of characters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ TEXTS = [
 
 
 def make_classifier(folder: Path, *, labels: tuple[str, ...] = ("negative", "positive"), seed: int = 1) -> Path:
-    """A Hugging Face folder with config, safetensors and tokenizer.  Its head is loud, so that texts get all labels."""
+    """Write a Hugging Face model folder: config, safetensors and tokenizer.
+
+    Its weights have a large variance, so that TEXTS get all labels.
+    """
     torch.manual_seed(seed)
     tokenizer = _tokenizer()
     config = BertConfig(
@@ -54,5 +57,5 @@ def _tokenizer() -> Tokenizer:
     tokenizer.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
     )
-    tokenizer.enable_padding(length=128)  # as many published tokenizers do; the engine must not follow
+    tokenizer.enable_padding(length=128)  # as in many published tokenizers; the engine must ignore it
     return tokenizer

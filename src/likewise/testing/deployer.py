@@ -1,6 +1,6 @@
-"""A process that carries out plans in child processes, each of which is killed at a given point.
+"""Executes plans in child processes, each of which is killed at a given point.
 
-Children are forked where everything is imported already, so that each starts within milliseconds.
+The children are forked from a process that has already imported everything, so that each starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RECEIPT = "the receipt"
 
 
 class Deployer:
-    """The process, until the end of `with`; it has the environment of the moment in which it starts.
+    """The process that forks the children; runs until the end of `with`, in the environment at its start.
 
     uri, options: of the target.
     """
@@ -45,24 +45,24 @@ class Deployer:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._stack.close()  # it ends with its stdin
+        self._stack.close()  # closes its stdin, on which it exits
 
-    def killed(self, verb: Verb, name: str, model: Path | None, *, before: str) -> None:
-        """Carry out a plan in a process that is killed before its step `before`, or before RECEIPT is written."""
+    def kill_before(self, before: str, verb: Verb, name: str, model: Path | None) -> None:
+        """Execute a plan in a process that is killed before its step `before`, or before RECEIPT is written."""
         self._start(verb, name, model, before)
         self._await_kill()
 
-    def killed_everywhere(self, verb: Verb, name: str, model: Path | None) -> None:
-        """Begin a plan again and again, killed before each of its steps in turn, and before its receipt is written."""
-        wanted = None if model is None else deployments.model_of(model, trust=True)
-        plan = deployments.plan(verb, name, to=self._uri, model=wanted, options=self._options).plan
+    def kill_before_each_step(self, verb: Verb, name: str, model: Path | None) -> None:
+        """Execute a plan several times, killed before each of its steps in turn and before its receipt is written."""
+        spec = None if model is None else deployments.model_of(model, trust=True)
+        plan = deployments.plan(verb, name, to=self._uri, model=spec, options=self._options).plan
         for before in [*(step.id for step in plan.steps), RECEIPT]:
-            self.killed(verb, name, model, before=before)
+            self.kill_before(before, verb, name, model)
 
-    def killed_when(self, begun: Callable[[], None], verb: Verb, name: str, model: Path | None) -> None:
-        """Carry out a plan in a process that is killed as soon as `begun()` returns."""
+    def kill_after(self, wait: Callable[[], None], verb: Verb, name: str, model: Path | None) -> None:
+        """Execute a plan in a process that is killed as soon as `wait()` returns."""
         pid = self._start(verb, name, model, None)
-        begun()
+        wait()
         os.kill(pid, signal.SIGKILL)
         self._await_kill()
 
@@ -77,41 +77,42 @@ class Deployer:
         code = int(self._line())
         if code != -signal.SIGKILL:
             self._errors.seek(0)
-            raise AssertionError(f"it ended with {code} before it was killed: {self._errors.read().decode()[-3000:]}")
+            stderr = self._errors.read().decode()[-3000:]
+            raise AssertionError(f"the process exited with {code} before it was killed: {stderr}")
 
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
 
-# --- in the process --------------------------------------------------------------------------------------------------
+# --- in the forking process and its children -------------------------------------------------------------------------
 
 
 def main(uri: str) -> None:
-    """For each task, a line of JSON, a child process: its id and, when it has ended, its exit code."""
-    open_target(uri)  # imports it, and reaches nothing: children would share its connections
+    """For each line of JSON on stdin, fork a child to execute it; print its pid and, after its exit, its exit code."""
+    open_target(uri)  # imports the target; it opens no connections, which the children would share
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            return _carry_out(json.loads(line))
+            return _execute(json.loads(line))
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     return None
 
 
-def _carry_out(task: Mapping[str, Any]) -> None:
-    """In the child, which ends with it."""
+def _execute(task: Mapping[str, Any]) -> None:
+    """Execute the task's plan, in the child process."""
 
     def before_step(step: PlanStep) -> None:
         if step.id == task["before"]:
             _die()
 
     model = deployments.model_of(task["model"], trust=True) if task["model"] else None
-    wanted = {"to": task["to"], "model": model, "options": task["options"]}
-    planned = deployments.plan(task["verb"], task["name"], **wanted, settle=True)
+    params = {"to": task["to"], "model": model, "options": task["options"]}
+    planned = deployments.plan(task["verb"], task["name"], **params, roll_back_interrupted=True)
     receipts = Receipts()
     if task["before"] == RECEIPT:
-        receipts.end = _die  # type: ignore[method-assign]
+        receipts.finish = _die  # type: ignore[method-assign]
     apply(planned.plan, planned.target, receipts, before_step)
 
 

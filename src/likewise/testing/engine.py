@@ -1,4 +1,4 @@
-"""An engine that needs no library, for tests of what surrounds an engine: it starts at once."""
+"""An engine without third-party libraries that starts immediately, for tests of everything around an engine."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ MODEL = "model.py"
 
 
 class PythonFileKind(EngineKind):
-    """A model that is one Python file, `model/model.py`, with `load()` and `predict(text)`."""
+    """An engine for models that consist of one Python file, `model/model.py`, with `load()` and `predict(text)`."""
 
     name = "testing"
 
     def takes(self, model: ModelFacts) -> bool:
-        """No logged model: `likewise.testing.models` makes the bundles."""
+        """Always False: its bundles are created by `likewise.testing.models`, never from a logged model."""
         return False
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PythonFileEngine:
-        """Run the file, and its `load()`; ModelInvalid with what they raise."""
+        """Run the file and its `load()`.  Raises ModelInvalid with the message of their exception."""
         try:
             module = runpy.run_path(str(bundle.model_path / MODEL))
             module["load"]()
         except Exception as error:
             raise ModelInvalid(
-                f"the model does not load: {type(error).__name__}: {error}", remedy=f"correct its {MODEL}"
+                f"the model failed to load: {type(error).__name__}: {error}", remedy=f"correct its {MODEL}"
             ) from error
         spec = EngineSpec(
             name=entry.name,
@@ -49,22 +49,22 @@ class PythonFileKind(EngineKind):
 
 
 class PythonFileEngine:
-    """The loaded file; it is called with the first value of each row."""
+    """The loaded file; its `predict` is called with the first value of each row."""
 
     def __init__(self, predict: Callable[[object], object], spec: EngineSpec) -> None:
         self._predict = predict
         self.spec = spec
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        """Every item is accepted."""
+        """One unit of work per item; every item is accepted."""
         return [Work(item_key(item).hex(), 1, item) for item in items]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        """One result a work; a row for which the file raises fails alone."""
-        return isolate(self._answer, [each.payload for each in work])
+        """One result per unit of work; an exception in `predict` fails only its own row."""
+        return isolate(self._predict_items, [each.payload for each in work])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: there are no resources to release."""
 
-    def _answer(self, items: Sequence[object]) -> list[Result]:
+    def _predict_items(self, items: Sequence[object]) -> list[Result]:
         return [Ok(self._predict(item.values[0])) for item in items if isinstance(item, Row)]

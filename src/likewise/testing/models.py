@@ -1,4 +1,4 @@
-"""Bundles to deploy, made on the spot; `upper_bundle` is the quickest to start."""
+"""Generates small bundles to deploy; `upper_bundle` starts the fastest."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ mlflow.models.set_model(Upper())
 
 
 def upper_bundle(folder: Path, mark: str, *, loading: str = "pass", predicting: str = "pass") -> Path:
-    """A bundle that answers a text with `mark` and the text in capitals, by the engine of this package; needs trust.
+    """A bundle whose prediction is `mark` followed by the text in upper case; uses `PythonFileKind`; needs trust.
 
-    loading, predicting: a statement that runs first, such as `raise ValueError("no such weights")`.
+    loading, predicting: a statement to run first in `load` or `predict`, such as `raise ValueError("no such weights")`.
     """
     code = UPPER.format(mark=mark, loading=loading, predicting=predicting).encode()
     (folder / "model").mkdir(parents=True)
@@ -48,7 +48,7 @@ def upper_bundle(folder: Path, mark: str, *, loading: str = "pass", predicting: 
 
 
 def pyfunc_bundle(folder: Path, mark: str) -> Path:
-    """A bundle of a pyfunc of MLflow's that answers as `upper_bundle` does; needs trust."""
+    """A bundle of an MLflow pyfunc model with the same predictions as `upper_bundle`; needs trust."""
     mlflow, models, types = (need(name, extra="mlflow") for name in ("mlflow", "mlflow.models", "mlflow.types"))
     folder.mkdir(parents=True)
     code = folder.with_name(f"{folder.name}.py")
@@ -66,7 +66,7 @@ def pyfunc_bundle(folder: Path, mark: str) -> Path:
 
 
 def classifier_bundle(folder: Path) -> Path:
-    """A bundle of a small text classifier as a declared pipeline: torch in fp32; needs no trust."""
+    """A bundle of a small text classifier as a declared pipeline, with the engine torch in fp32; needs no trust."""
     from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
     from likewise.testing.classifier import make_classifier
 

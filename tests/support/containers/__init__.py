@@ -1,1 +1,1 @@
-"""Containers for tests: one Docker daemon, one registry, one base image and one environment of each kind a run."""
+"""Containers for tests: one Docker daemon, one registry, one base image and one environment per engine in each run."""

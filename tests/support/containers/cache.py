@@ -1,4 +1,4 @@
-"""What images of tests are made of, kept in the user's cache from one run to the next: a base, wheels, environments."""
+"""The parts of test images, cached between runs in the user's cache folder: a base, wheels, environments."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ CACHE = user_cache_path("likewise-tests")
 SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc++6", "python3")
 AMD64 = PLATFORMS["linux/amd64"]
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
-"""What a pyfunc of the tests imports; all that MLflow requires would take minutes to pack."""
-QUICKEST = 1  # of gzip's levels: these layers go no further than this machine
+"""The packages that the tests' pyfunc models import; packing all requirements of MLflow would take minutes."""
+FASTEST = 1  # gzip level: these layers never leave this machine
 ENGINES = ("testing", "openvino", "pyfunc")
 
 
 @contextmanager
-def quickly_zipped() -> Iterator[None]:
-    """Layers that this process makes are zipped at QUICKEST: the digests are others, the files in them the same."""
+def fast_compression() -> Iterator[None]:
+    """Layers built in this process are compressed at FASTEST; their digests differ, their files do not."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (environment, archives):
-            patch.setattr(module, "LEVEL", QUICKEST)
+            patch.setattr(module, "LEVEL", FASTEST)
         yield
 
 
 class Cache:
-    """The user's `LIKEWISE_CACHE_HOME` during a run; it begins with what earlier runs have made.
+    """The folder for `LIKEWISE_CACHE_HOME` during a run, filled with the results of earlier runs.
 
-    base: Debian with its Python, as a tar.  lock: of the environment of `pyfunc`.
+    base: Debian with its Python, as a tar.  lock: requirements file of the environment of `pyfunc`.
     """
 
     def __init__(self, home: Path) -> None:
@@ -58,71 +58,72 @@ class Cache:
         self.lock = home / "pyfunc.lock"
 
     def environment(self, engine: str) -> str:
-        """The name of an image in `store` that holds the environment of one of ENGINES, made where it is new."""
-        name, kept = f"{engine}:{KEPT}", Store(CACHE / f"images-{QUICKEST}")
-        with _alone("images"):
+        """The name of an image in `store` with the environment of one of ENGINES; built if it is not cached."""
+        name, cached = f"{engine}:{KEPT}", Store(CACHE / f"images-{FASTEST}")
+        with _exclusive("images"):
             if engine == "pyfunc":
-                self.lock.write_text(_lean_lock(kept, self.base))
+                self.lock.write_text(_lean_lock(cached, self.base))
             with TemporaryDirectory() as folder:
                 bundle = _empty_bundle(Path(folder), engine)
                 options = ImageOptions(base=str(self.base), lock=self.lock if engine == "pyfunc" else None)
                 model = ModelSpec(bundle.digest, bundle.path, trust=True)
-                with quickly_zipped():
-                    image = build_image(bundle, name, model, options, store=kept).image
-            _link(kept.folder, self.store.folder)
+                with fast_compression():
+                    image = build_image(bundle, name, model, options, store=cached).image
+            _link(cached.folder, self.store.folder)
         self.store.name(name, image)
         return name
 
     def options(self) -> dict[str, str]:
-        """Of a deployment on the network of this machine.
+        """Options of a deployment on this machine's network.
 
-        A container that is stopped before it handles signals, as where a plan is cut off, takes all of its time.
+        The stop timeout is short, because a container that is stopped before it handles signals, as after an
+        interrupted plan, uses all of it.
         """
         return {"base": str(self.base), "network": "host", "stop_timeout_s": "3"}
 
 
 def _base() -> Path:
-    """Its packages are unpacked and not set up, which takes a third of the time and is all that a service needs."""
-    made_of = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
-    kept = CACHE / f"base-{made_of}.tar"
-    with _alone("base"):
-        if not kept.exists():
-            program, stage = need_program("mmdebstrap", "mmdebstrap"), kept.with_suffix(f".{os.getpid()}.tar")
+    """The base image; its packages are only unpacked, not configured, which is sufficient and three times as fast."""
+    digest = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
+    cached = CACHE / f"base-{digest}.tar"
+    with _exclusive("base"):
+        if not cached.exists():
+            program, stage = need_program("mmdebstrap", "mmdebstrap"), cached.with_suffix(f".{os.getpid()}.tar")
             command = [program, "--quiet", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, str(stage)]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr[-2000:]
-            stage.replace(kept)
-    return kept
+            stage.replace(cached)
+    return cached
 
 
 def _lean_lock(store: Store, base: Path) -> str:
-    """Just what LEAN needs, in the versions that are installed here."""
-    wanted = [pin for pin in pins(LEAN, AMD64, 11, unused={}) if not pin.startswith("mlflow-tracing")]
-    found = open_base(store, str(base), AMD64)
-    return lock_text(Wheels(store, AMD64, found.minor, found.glibc).locked(wanted))
+    """A requirements file with only the dependencies of LEAN, in the installed versions."""
+    requirements = [pin for pin in pins(LEAN, AMD64, 11, unused={}) if not pin.startswith("mlflow-tracing")]
+    opened = open_base(store, str(base), AMD64)
+    return lock_text(Wheels(store, AMD64, opened.minor, opened.glibc).locked(requirements))
 
 
 def _empty_bundle(folder: Path, engine: str) -> Bundle:
-    """A bundle of nothing but its manifest."""
+    """A bundle that consists only of a manifest."""
     return write_manifest(folder, Manifest({}, engines=(EngineEntry(engine, "native", True, "sha256:" + "0" * 64),)))
 
 
 def _link(source: Path, target: Path) -> None:
-    """Files of a store that another one lacks: they never change, so one file can have both names."""
+    """Hard-link the files of a store that another one lacks; files of a store never change."""
     for path in source.rglob("*"):
-        there = target / path.relative_to(source)
-        if path.is_file() and path.suffix != ".lock" and path.name != "index.json" and not there.exists():
-            there.parent.mkdir(parents=True, exist_ok=True)
+        copy = target / path.relative_to(source)
+        if path.is_file() and path.suffix != ".lock" and path.name != "index.json" and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(path, there)
-            except OSError:  # another disk
-                shutil.copyfile(path, there)
+                os.link(path, copy)
+            except OSError:  # another file system
+                shutil.copyfile(path, copy)
 
 
 @contextmanager
-def _alone(what: str) -> Iterator[None]:
-    """No other process is here meanwhile."""
+def _exclusive(name: str) -> Iterator[None]:
+    """A lock between processes."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{what}.lock").open("w") as lock:
+    with (CACHE / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

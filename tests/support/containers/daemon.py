@@ -1,4 +1,4 @@
-"""A container engine of the tests' own: Docker's daemon, which leaves nothing behind, and Podman."""
+"""Dedicated container engines for tests: a Docker daemon, which leaves nothing behind, and Podman."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from typing import Any
 
 from tests.support.machine import cannot_test, need_program
 
-PATIENCE = 120.0  # seconds; a daemon needs two
-LOOK_S = 0.05
+TIMEOUT_S = 120.0  # a daemon usually starts or stops within two seconds
+POLL_S = 0.05
 KEPT = "layers"
-"""The tag of images that stay in the daemon as long as it runs, so that their layers are loaded once."""
+"""The tag of images that stay in the daemon as long as it runs, so that their layers are loaded only once."""
 
 
 @dataclass(frozen=True)
 class Docker:
-    """A daemon at `host`."""
+    """A Docker daemon at the address `host`; a call runs a command of its client."""
 
     host: str
 
     @property
     def program(self) -> tuple[str, ...]:
-        """Its command."""
+        """The client's command, with the daemon's address."""
         return ("docker", "-H", self.host)
 
-    def __call__(self, *arguments: str, given: str | None = None) -> str:
-        """What the command writes; it must not fail."""
-        done = subprocess.run([*self.program, *arguments], input=given, capture_output=True, text=True, timeout=600)
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a command that must succeed; returns its stdout."""
+        done = subprocess.run([*self.program, *arguments], input=stdin, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout.strip()
 
     def inspected(self, container: str) -> dict[str, Any]:
-        """All that it knows of a container."""
-        found: dict[str, Any] = json.loads(self("container", "inspect", container))[0]
-        return found
+        """The output of `docker container inspect`."""
+        description: dict[str, Any] = json.loads(self("container", "inspect", container))[0]
+        return description
 
     def left(self) -> list[str]:
-        """Containers, volumes and images of deployments."""
+        """All containers, volumes and images of deployments."""
         label = "label=likewise.deployment"
         containers = self("container", "ls", "--all", "--filter", label, "--format", "container {{.Names}}")
         volumes = self("volume", "ls", "--filter", label, "--format", "volume {{.Name}}")
         images = self("image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.ID}} {{.Tag}}")
-        found = sorted({line.split()[0] for line in images.splitlines() if not line.endswith(f" {KEPT}")})
-        return [*containers.splitlines(), *volumes.splitlines(), *(f"image {each}" for each in found)]
+        ids = sorted({line.split()[0] for line in images.splitlines() if not line.endswith(f" {KEPT}")})
+        return [*containers.splitlines(), *volumes.splitlines(), *(f"image {each}" for each in ids)]
 
     def remove_images(self) -> None:
-        """Remove the images that are not KEPT, and other names of those that are."""
+        """Remove the images without the tag KEPT, and all other tags of those with it."""
         listed = self(
             "image", "ls", "--filter", "label=likewise.bundle", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}"
         )
@@ -66,10 +66,10 @@ class Docker:
 
 @contextmanager
 def docker_daemon() -> Iterator[Docker]:
-    """A daemon without networks of its own; its processes, mounts and folders are gone afterwards."""
+    """A daemon without networks; its processes, mounts and folders are removed afterwards."""
     program = need_program("dockerd", "docker.io")
     need_program("docker", "docker.io")
-    with TemporaryDirectory(prefix="lwd-") as name:  # a short one, for the sockets in it
+    with TemporaryDirectory(prefix="lwd-") as name:  # a short path, because it contains sockets
         docker, log = Docker(f"unix://{name}/s"), Path(name, "log")
         command = [program, "--iptables=false", "--ip6tables=false", "--bridge=none", "-H", docker.host]
         command += ["-p", f"{name}/pid", "--data-root", f"{name}/data", "--exec-root", f"{name}/exec"]
@@ -79,38 +79,38 @@ def docker_daemon() -> Iterator[Docker]:
                 yield docker
             finally:
                 daemon.terminate()
-                daemon.wait(PATIENCE)
+                daemon.wait(TIMEOUT_S)
                 _unmount(Path(name))
 
 
 def _await(docker: Docker, daemon: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_S
     while subprocess.run([*docker.program, "info"], capture_output=True, timeout=60).returncode != 0:
         if daemon.poll() is not None:
             cannot_test("containers", f"Docker's daemon does not start here: {log.read_text()[-500:]}")
         assert time.monotonic() < end, log.read_text()[-2000:]
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
 
 
 def _unmount(folder: Path) -> None:
-    """What a daemon has left mounted, the innermost first: a folder with a mount in it cannot be removed."""
-    places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-    for place in sorted((each for each in places if each.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", place], capture_output=True)
+    """Unmount what a daemon has left mounted, innermost first: a folder that contains a mount cannot be removed."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", mount], capture_output=True)
 
 
 @contextmanager
 def podman() -> Iterator[Mapping[str, str]]:
-    """The environment in which Podman has folders of its own, and the runtime that works in more places."""
+    """Environment variables that give Podman dedicated folders, and runc, which works on more machines than crun."""
     need_program("podman", "podman")
     need_program("runc", "runc")
-    with TemporaryDirectory(prefix="lwp-") as name:  # a short one: Podman refuses a long one
+    with TemporaryDirectory(prefix="lwp-") as name:  # a short path: Podman rejects a long one
         engine, storage = Path(name, "containers.conf"), Path(name, "storage.conf")
-        limits = '["nofile=1024:1024", "nproc=1024:1024"]'  # where the machine allows no more itself
+        limits = '["nofile=1024:1024", "nproc=1024:1024"]'  # low enough for machines with low limits
         engine.write_text(f'[containers]\ndefault_ulimits = {limits}\n[engine]\nruntime = "runc"\n')
         storage.write_text(f'[storage]\ndriver = "overlay"\ngraphroot = "{name}/root"\nrunroot = "{name}/run"\n')
-        own = {"CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
+        config = {"CONTAINERS_CONF": str(engine), "CONTAINERS_STORAGE_CONF": str(storage)}
         try:
-            yield {**os.environ, **own}
+            yield {**os.environ, **config}
         finally:
             _unmount(Path(name))

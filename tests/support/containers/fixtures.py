@@ -1,4 +1,4 @@
-"""Fixtures of containers: one daemon, one registry and one store of images for all tests of a run."""
+"""Fixtures for containers: one daemon and one registry for all tests of a run, and an image store per test."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from likewise.images.store import Store
 
 @pytest.fixture(scope="session")
 def containers(tmp_path_factory: pytest.TempPathFactory, while_group_runs: ExitStack) -> Containers:
-    """Of no effect until they are used."""
+    """The daemon and the cache; they take effect within `Containers.used`."""
     docker = while_group_runs.enter_context(docker_daemon())
     return Containers(docker, Cache(tmp_path_factory.mktemp("containers")))
 
 
 @pytest.fixture(scope="session")
 def registry_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a registry; each test takes repositories of its own."""
+    """The address of a registry; each test must use its own repositories."""
     with registry(tmp_path_factory.mktemp("registry")) as address:
         yield address
 

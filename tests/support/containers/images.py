@@ -1,4 +1,4 @@
-"""Images and bases of next to nothing, for tests of what is done with their bytes."""
+"""Minimal images and base images that do not run, for tests of how their bytes are processed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ ARM64 = PLATFORMS["linux/arm64"]
 
 
 def elf(machine: int, text: bytes = b"") -> bytes:
-    """The first bytes of a little-endian 64-bit ELF file, and then `text`."""
+    """The header of a little-endian 64-bit ELF file for a machine type, followed by `text`."""
     return b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, machine) + text
 
 
 def small_base(path: Path, *, machine: int = 62, minor: int = 11, libc: str = "2.36") -> Path:
-    """The tar of a root file system with a Python's path and a C library's version, neither of which runs."""
+    """Write the tar of a root file system with fake files for Python and the C library, which only show versions."""
     release = f"GNU C Library (x) stable release version {libc}.".encode()
     files = {
         f"usr/bin/python3.{minor}": elf(machine),
@@ -36,18 +36,18 @@ def small_base(path: Path, *, machine: int = 62, minor: int = 11, libc: str = "2
 
 
 def small_image(store: Store, name: str, parts: list[bytes], bundle: str = "sha256:" + "ab" * 32) -> Descriptor:
-    """An image in the store, whose layers hold one file each."""
-    made = [make_layer(store, [LayerEntry.of(f"data/{n}", part)], AMD64, level=0) for n, part in enumerate(parts)]
+    """An image in the store with one layer per part, each with one file."""
+    layers = [make_layer(store, [LayerEntry.of(f"data/{n}", part)], AMD64, level=0) for n, part in enumerate(parts)]
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [m.diff_id for m in made]},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
     }
     manifest = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": store.put(CONFIG, {**config, "config": {}}).document,
-        "layers": [m.blob.document for m in made],
+        "layers": [layer.blob.document for layer in layers],
         "annotations": {"likewise.bundle": bundle},
     }
     image = store.put(MANIFEST, manifest)
@@ -56,7 +56,7 @@ def small_image(store: Store, name: str, parts: list[bytes], bundle: str = "sha2
 
 
 def pair(store: Store, name: str, one: Descriptor, other: Descriptor) -> Descriptor:
-    """An index of two images."""
+    """A multi-platform index of two images: amd64 and arm64."""
     entries = [
         {**one.document, "platform": AMD64.document},
         {**other.document, "platform": ARM64.document},

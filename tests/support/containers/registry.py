@@ -1,4 +1,4 @@
-"""A real registry on this machine, and a connection to it that can be cut."""
+"""A real image registry on this machine, and a TCP relay to it that can drop connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log: {{level: error, accesslog: {{disabled: true}}}}
 
 @contextlib.contextmanager
 def registry(folder: Path, more: str = "") -> Iterator[str]:
-    """Its address, `127.0.0.1:PORT`; more: of its settings."""
+    """Run a registry; yields its address, `127.0.0.1:PORT`.  more: additional settings as YAML."""
     program, port = need_program("docker-registry", "docker-registry"), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "config.yml"
@@ -37,8 +37,8 @@ def registry(folder: Path, more: str = "") -> Iterator[str]:
 class Wire:
     """A TCP relay to `target` (HOST:PORT) at `address`.
 
-    limits: the first connection after so many bytes towards the target is dropped, and so on with the next number.
-    passed, back: bytes that went towards the target, and back.
+    limits: numbers of bytes sent to the target after which a connection is dropped, each used once, in order.
+    passed, back: number of bytes sent to the target, and received from it.
     """
 
     def __init__(self, target: str) -> None:
@@ -58,17 +58,17 @@ class Wire:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                ours, _ = self._listener.accept()
-                theirs = socket.create_connection(self._target)
-                for way in ((ours, theirs, True), (theirs, ours, False)):
-                    threading.Thread(target=self._relay, args=way, daemon=True).start()
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                for direction in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._relay, args=direction, daemon=True).start()
 
-    def _relay(self, source: socket.socket, sink: socket.socket, forth: bool) -> None:
+    def _relay(self, source: socket.socket, sink: socket.socket, to_target: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if forth and self._cut(len(data)):
+                if to_target and self._exceeds_limit(len(data)):
                     break
-                if not forth:
+                if not to_target:
                     self.back += len(data)
                 sink.sendall(data)
         for each in (source, sink):
@@ -77,7 +77,7 @@ class Wire:
                 each.shutdown(socket.SHUT_RDWR)  # wakes the thread of the other way
             each.close()
 
-    def _cut(self, size: int) -> bool:
+    def _exceeds_limit(self, size: int) -> bool:
         with self._lock:
             self.passed += size
             if not self.limits:

@@ -1,4 +1,4 @@
-"""`python -m likewise.container serve` as a process of this machine."""
+"""`python -m likewise.container serve` as a process on this machine, without a container."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ SERVE = (sys.executable, "-m", "likewise.container", "serve")
 
 
 class Service(Running):
-    """The process."""
+    """The running process."""
 
     def url(self) -> str:
-        """Where it listens, once it does."""
+        """Wait until it listens; returns its URL."""
         line = self.line(" at http://")
         return "http://127.0.0.1:" + line.partition(" at http://")[2].partition(";")[0].rpartition(":")[2]
 
     def ready(self) -> str:
-        """Its URL, once the model is warm."""
+        """Wait until the model is warm; returns the URL."""
         self.line("ready at ")
         return self.url()
 
     def text(self) -> str:
-        """All that it has written."""
+        """The complete log."""
         return self.log.read_text()
 
 
@@ -35,7 +35,7 @@ class Service(Running):
 def service(
     log: Path, settings: Mapping[str, str], prefix: Sequence[str] = (), command: Sequence[str] = SERVE
 ) -> Iterator[Service]:
-    """The process with these settings and nothing else of this process's environment; prefix: what starts it."""
+    """Run the process with only these settings as its environment; prefix: a command that starts it."""
     env = {"PATH": os.environ["PATH"], "SAGEMAKER_BIND_TO_PORT": "0", "LIKEWISE_HOST": "127.0.0.1", **settings}
     with running([*prefix, *command], log, env=env, pipe=False) as process:
         yield Service(process.process, log)

@@ -1,4 +1,4 @@
-"""The daemon and the cache of a run together: what its tests of containers share."""
+"""The daemon and the cache that the container tests of a run share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from likewise.images.containers import find_engine, load
 
 
 class Containers:
-    """A daemon, and a user's cache with a base and with environments of engines."""
+    """A daemon, and a cache folder with a base image and environments of engines."""
 
     def __init__(self, docker: Docker, cache: Cache) -> None:
         self.docker, self.cache = docker, cache
@@ -21,7 +21,7 @@ class Containers:
 
     @contextmanager
     def used(self, *engines: str) -> Iterator[Docker]:
-        """This process finds daemon and cache, and both hold the environments of these engines."""
+        """Set the environment variables of the daemon and the cache, and load the environments of these engines."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DOCKER_HOST", self.docker.host)
             patch.setenv("LIKEWISE_CACHE_HOME", str(self.cache.home))

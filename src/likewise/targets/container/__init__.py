@@ -1,1 +1,1 @@
-"""The target `container`: a bundle in a container of Docker's or Podman's on this machine."""
+"""The target `container`: serves a bundle in a Docker or Podman container on this machine."""

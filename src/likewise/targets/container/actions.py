@@ -1,4 +1,4 @@
-"""What each step does, having looked first, and how it is taken back."""
+"""The idempotent implementation of each plan step, and how it is undone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from likewise.core.spec import ModelSpec
 from likewise.targets.base import Outputs
 from likewise.targets.container import inspection
 from likewise.targets.container.container_options import ContainerTargetOptions
-from likewise.targets.container.image import make_image, remove_image
+from likewise.targets.container.image import ensure_image, remove_image
 from likewise.targets.container.inspection import version_name
-from likewise.targets.container.listener import make_door, open_door, remove_door
+from likewise.targets.container.listener import await_listener, create_listener, remove_listener
 from likewise.targets.container.program import WORK_S, Program
 from likewise.targets.container.running import await_ready, remove_containers, stop_version, version_command
 from likewise.targets.listener import HAND_OVER
@@ -22,51 +22,51 @@ StepParams = Mapping[str, Any]
 
 
 def image(program: Program, params: StepParams) -> Outputs:
-    """See that the engine has the image."""
-    _unclaimed(program, params)
-    return make_image(program, params["name"], ModelSpec.from_dict(params["model"]), _options(params))
+    """Ensure that the engine has the image."""
+    _check_unclaimed(program, params)
+    return ensure_image(program, params["name"], ModelSpec.from_dict(params["model"]), _options(params))
 
 
 def undo_image(program: Program, params: StepParams) -> None:
-    """Remove it where it was built and nothing runs it."""
+    """Remove the image if it was built for this deployment and no container uses it."""
     remove_image(program, params["name"])
 
 
-def door(program: Program, params: StepParams) -> Outputs:
-    """See that something holds the port."""
-    _unclaimed(program, params)
+def listener(program: Program, params: StepParams) -> Outputs:
+    """Ensure that the listener container is running and owns the port."""
+    _check_unclaimed(program, params)
     name, options = params["name"], _options(params)
-    there = inspection.standing(program, name).door
-    if there is None:
-        make_door(program, params, options)
-    elif not there.running:
-        program.do("start", there.name)
-    held = open_door(program, name)
-    return {"url": held.labels[inspection.URL], "door": held.name}
+    existing = inspection.deployment(program, name).listener
+    if existing is None:
+        create_listener(program, params, options)
+    elif not existing.running:
+        program.do("start", existing.name)
+    running = await_listener(program, name)
+    return {"url": running.labels[inspection.URL], "door": running.name}
 
 
-def undo_door(program: Program, params: StepParams) -> None:
-    """Remove it where no version is left."""
-    standing = inspection.standing(program, params["name"])
-    if not standing.versions and standing.claims <= {params["claim"]}:
-        remove_door(program, params["name"])
+def undo_listener(program: Program, params: StepParams) -> None:
+    """Remove the listener container if no version is left."""
+    current = inspection.deployment(program, params["name"])
+    if not current.versions and current.claims <= {params["claim"]}:
+        remove_listener(program, params["name"])
 
 
 def start(program: Program, params: StepParams) -> Outputs:
-    """See that the version answers: it accepts beside the one before."""
-    _unclaimed(program, params)
+    """Ensure that the version is running and ready, in addition to the previous one."""
+    _check_unclaimed(program, params)
     options, name = _options(params), version_name(params["name"], params["claim"], params["image"])
-    there = inspection.container(program, name)
-    if there is None:
-        program.do(*version_command(name, params, options), patience_s=WORK_S)
-    elif not there.running:
+    existing = inspection.container(program, name)
+    if existing is None:
+        program.do(*version_command(name, params, options), timeout_s=WORK_S)
+    elif not existing.running:
         program.do("start", name)
     await_ready(program, name, params["url"], options.start_timeout_s)
     return {"container": name, "url": params["url"]}
 
 
 def undo_start(program: Program, params: StepParams) -> None:
-    """Remove the version, unless it was there before."""
+    """Remove the version, unless it was running before."""
     name = version_name(params["name"], params["claim"], params["image"])
     if name not in params["stood"] and inspection.container(program, name) is not None:
         stop_version(program, name, _options(params))
@@ -74,80 +74,80 @@ def undo_start(program: Program, params: StepParams) -> None:
 
 
 def retire(program: Program, params: StepParams) -> Outputs:
-    """The others leave the port, answer who is connected, and end."""
-    others = [each for each in inspection.standing(program, params["name"]).running if each != params["container"]]
+    """Stop all other versions, which stop accepting connections, complete their requests and exit."""
+    others = [each for each in inspection.deployment(program, params["name"]).running if each != params["container"]]
     for each in others:
         stop_version(program, each, _options(params))
     return {"stopped": others}
 
 
 def undo_retire(program: Program, params: StepParams) -> None:
-    """Those that ran before run again, and answer, before the new one goes."""
+    """Restart the previously running versions and wait until they are ready, before the new one is removed."""
     for name in params["stood"]:
-        there = inspection.container(program, name)
-        if there is not None and not there.running:
+        existing = inspection.container(program, name)
+        if existing is not None and not existing.running:
             program.do("start", name)
             await_ready(program, name, params["url"], _options(params).start_timeout_s)
 
 
 def tidy(program: Program, params: StepParams) -> Outputs:
-    """Only the version that answers and the one before it are kept."""
-    versions = inspection.standing(program, params["name"]).versions
+    """Remove all versions except the current and the previous one."""
+    versions = inspection.deployment(program, params["name"]).versions
     before = next((each.name for each in versions if each.name != params["container"]), None)
-    gone = [each.name for each in versions if each.name not in (params["container"], before)]
-    remove_containers(program, gone)
-    remove_image(program, params["name"], [each.image for each in versions if each.name in gone])
-    return {"removed": gone}
+    outdated = [each.name for each in versions if each.name not in (params["container"], before)]
+    remove_containers(program, outdated)
+    remove_image(program, params["name"], [each.image for each in versions if each.name in outdated])
+    return {"removed": outdated}
 
 
 def stop(program: Program, params: StepParams) -> Outputs:
-    """The door lets go of the port, the versions answer what they have, and end."""
-    standing = inspection.standing(program, params["name"])
-    if standing.door is not None and standing.door.running:  # one that has ended meanwhile needs no signal
-        program.try_("kill", f"--signal={HAND_OVER.name}", standing.door.name)
-    for each in standing.versions:
+    """Make the listener container close the port, then stop the versions, which complete their requests."""
+    current = inspection.deployment(program, params["name"])
+    if current.listener is not None and current.listener.running:
+        program.try_("kill", f"--signal={HAND_OVER.name}", current.listener.name)  # fails if it has just exited
+    for each in current.versions:
         if each.running:
             stop_version(program, each.name, _options(params))
     return {}
 
 
 def remove(program: Program, params: StepParams) -> Outputs:
-    """Containers, volume, and the images that were built for them."""
-    standing = inspection.standing(program, params["name"])
-    held = [each.image for each in (*standing.versions, *([standing.door] if standing.door else []))]
-    remove_containers(program, [each.name for each in standing.versions])
-    remove_door(program, params["name"])
-    remove_image(program, params["name"], held)
+    """Remove the containers, the volume, and the images that were built for the deployment."""
+    current = inspection.deployment(program, params["name"])
+    images = [each.image for each in (*current.versions, *([current.listener] if current.listener else []))]
+    remove_containers(program, [each.name for each in current.versions])
+    remove_listener(program, params["name"])
+    remove_image(program, params["name"], images)
     return {}
 
 
-def nothing(_program: Program, _params: StepParams) -> None:
-    """There is nothing to take back."""
+def no_undo(_program: Program, _params: StepParams) -> None:
+    """The undo of steps that have nothing to undo."""
 
 
 Action = tuple[Callable[[Program, StepParams], Outputs], Callable[[Program, StepParams], None]]
 ACTIONS: dict[str, Action] = {
     "image": (image, undo_image),
-    "door": (door, undo_door),
+    "door": (listener, undo_listener),
     "start": (start, undo_start),
     "retire": (retire, undo_retire),
-    "tidy": (tidy, nothing),
-    "stop": (stop, nothing),
-    "remove": (remove, nothing),
+    "tidy": (tidy, no_undo),
+    "stop": (stop, no_undo),
+    "remove": (remove, no_undo),
 }
 
 
-# --- whose it is -----------------------------------------------------------------------------------------------------
+# --- ownership -------------------------------------------------------------------------------------------------------
 
 
-def _unclaimed(program: Program, params: StepParams) -> None:
-    """A new deployment takes no name that another one has."""
+def _check_unclaimed(program: Program, params: StepParams) -> None:
+    """Raise AlreadyDeployed if a creation would reuse the name of another plan's deployment."""
     if params["verb"] == "create":
-        others = inspection.standing(program, params["name"]).claims - {params["claim"]}
+        others = inspection.deployment(program, params["name"]).claims - {params["claim"]}
         if others:
             raise AlreadyDeployed(
-                f"{params['name']!r} is deployed there already, as {program.name} tells",
-                remedy=f"likewise update {params['name']} MODEL --to container, or take another name",
+                f"{params['name']!r} is already deployed with {program.name}",
+                remedy=f"likewise update {params['name']} MODEL --to container, or choose another name",
             )
 
 

@@ -1,9 +1,9 @@
-"""The container that holds a deployment's port: `python -m likewise.targets.container.door HOST PORT`.
+"""The process of the listener container: `python -m likewise.targets.container.door HOST PORT`.
 
-It accepts nothing itself. Each service that connects to the socket in the shared volume is handed the listener, so that
-a version takes over from another, and one that has died comes back, while callers wait in the kernel's queue and none
-is refused. SIGUSR1 ends the deployment: the listener is let go of, and the services, whose connections end, answer what
-they have. Standard library only, so that it takes little memory.
+It owns the deployment's port but accepts no connections itself. It passes the listener to each service that connects to
+the socket in the shared volume, so that a version can replace another or be restarted while clients wait in the
+kernel's backlog and none is refused. SIGUSR1 stops the deployment: the listener is closed, and so are the connections
+to the services, which then drain. Standard library only, to keep its memory small.
 """
 
 from __future__ import annotations
@@ -16,56 +16,57 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from likewise.targets.listener import HAND_OVER, give
+from likewise.targets.listener import HAND_OVER, send_handles
 
 FOLDER = "/run/likewise"
 SOCKET = f"{FOLDER}/door"
 BACKLOG = 2048
-OPEN = "the door is open"
-READY = "ready to answer"  # what a service writes when it does
+# Log messages by which the target detects readiness, also in containers that earlier versions have started.
+OPEN = "the door is open"  # of the listener container
+READY = "ready to answer"  # of a service
 
 
 class PortHolder:
-    """The listener, and who has it."""
+    """The listener, and the services that share it."""
 
     def __init__(self, host: str, port: int, path: Path = Path(SOCKET)) -> None:
-        """OSError where the port is taken."""
+        """Listen on the port and on the Unix socket `path`.  Raises OSError if the port is in use."""
         self._listener = socket.create_server((host, port), backlog=BACKLOG)
-        path.unlink(missing_ok=True)  # of a door before this one: the volume outlives it
+        path.unlink(missing_ok=True)  # left by a previous process: the volume outlives it
         self._services = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._services.bind(str(path))
         self._services.listen()
-        self._held: list[socket.socket] = []
+        self._connected: list[socket.socket] = []
         self._lock = threading.Lock()
         self._open = True
 
     def hand_out(self) -> None:
-        """Give the listener to whoever connects, until the door is closed."""
+        """Pass the listener to every service that connects, until `close`."""
         with suppress(OSError):
             while True:
                 service, _ = self._services.accept()
-                with self._lock:  # so that `close` ends whoever was given the listener
-                    self._held = [each for each in self._held if not _ended(each)]
+                with self._lock:  # so that `close` reaches every service that received the listener
+                    self._connected = [each for each in self._connected if not _disconnected(each)]
                     if not self._open:
                         service.close()
                         return
-                    with suppress(OSError):  # it has ended meanwhile
-                        give(service, self._listener.fileno())
-                        self._held.append(service)
+                    with suppress(OSError):  # the service may have exited
+                        send_handles(service, self._listener.fileno())
+                        self._connected.append(service)
 
     def close(self) -> None:
-        """Let go of the listener and of all services."""
+        """Close the listener and the connections to all services."""
         with self._lock:
             self._open = False
             self._listener.close()
             with suppress(OSError):
                 self._services.shutdown(socket.SHUT_RDWR)
-            for service in [self._services, *self._held]:
+            for service in [self._services, *self._connected]:
                 service.close()
 
 
-def _ended(service: socket.socket) -> bool:
-    """Services say nothing, so what can be read is their end."""
+def _disconnected(service: socket.socket) -> bool:
+    """Whether the service has closed its connection; services send nothing, so a read only returns at the end."""
     try:
         data = service.recv(1, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -78,19 +79,19 @@ def _ended(service: socket.socket) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Until SIGTERM; the exit code."""
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, HAND_OVER})
+    """Run until SIGTERM; returns the exit code."""
+    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, HAND_OVER})
     host, port = arguments
     try:
-        door = PortHolder(host, int(port))
+        holder = PortHolder(host, int(port))
     except OSError as error:
         sys.stderr.write(f"{host}:{port}: {error.strerror}\n")
         return 1
-    threading.Thread(target=door.hand_out, daemon=True).start()
+    threading.Thread(target=holder.hand_out, daemon=True).start()
     sys.stderr.write(f"{OPEN} at {host}:{port}\n")
-    while signal.sigwait({*ends, HAND_OVER}) == HAND_OVER:
-        door.close()
+    while signal.sigwait({*stop_signals, HAND_OVER}) == HAND_OVER:
+        holder.close()
     return 0
 
 

@@ -1,14 +1,14 @@
-"""A version's process in its container: `python -m likewise.targets.container.inside`.
+"""The process of a version's container: `python -m likewise.targets.container.inside`.
 
-It asks the door for the listener, and accepts once its model is warm. SIGUSR1, which is how its container is stopped,
-leaves the listener to the others and answers who is connected. When the door is gone it drains, and ends with 1, so
-that the engine starts it again.
+It gets the listener from the listener container, and accepts connections when its model is warm. On SIGUSR1, the stop
+signal of its container, it stops accepting, completes its open connections and exits. If the listener container exits,
+it drains and exits with code 1, so that the engine restarts it.
 """
 
 import os
 import signal
 
-# The first process of a container ignores the signals that it does not handle, and nothing is accepted yet.
+# Process 1 of a container ignores signals without a handler; exiting is safe because nothing is accepted yet.
 for _number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(_number, lambda *_: os._exit(0))
 
@@ -20,44 +20,49 @@ from contextlib import suppress  # noqa: E402
 from likewise.container.serve import ended, say  # noqa: E402
 from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
-from likewise.targets.listener import HAND_OVER, end_with, take  # noqa: E402
+from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles  # noqa: E402
 
-WAIT_S = 60.0  # for the door, which may be starting as well
-LOOK_S = 0.05
+WAIT_S = 60.0  # for the listener container, which may be starting as well
+POLL_S = 0.05
 
 
 def serve() -> int:
-    """Until told to end; the exit code."""
+    """Serve until a signal to stop; returns the exit code."""
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.settings import read_options
     from likewise.server.run import run
 
     options = read_options(os.environ)
-    door, listener = connect(SOCKET, WAIT_S)
-    gone = end_with(door, options.drain_linger_s + options.drain_timeout_s)
+    owner, listener = connect(SOCKET, WAIT_S)
+    owner_exited = exit_with_owner(owner, options.drain_linger_s + options.drain_timeout_s)
     app = container_app(find_model(options, say), options)
 
     def ready(_: str) -> None:
         say(f"{READY}, engine {app.state.service.engine_label}")
 
     run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=ready)
-    return 1 if gone.is_set() else 0
+    return 1 if owner_exited.is_set() else 0
 
 
 def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
-    """The connection to the door, and the listener that it gives; TargetUnavailable."""
-    until = time.monotonic() + wait_s
+    """Connect to the listener container at `path`; returns the connection and the listener.
+
+    Raises TargetUnavailable after `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
     while True:
-        door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        owner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(OSError):
-            door.connect(path)
-            if handles := take(door):
-                return door, socket.socket(fileno=handles[0])
-        door.close()
-        if time.monotonic() > until:
-            raise TargetUnavailable(f"no door at {path}", remedy="likewise update NAME starts it again")
-        time.sleep(LOOK_S)
+            owner.connect(path)
+            if handles := receive_handles(owner):
+                return owner, socket.socket(fileno=handles[0])
+        owner.close()
+        if time.monotonic() > deadline:
+            raise TargetUnavailable(
+                f"no listener container responds at {path}", remedy="run `likewise update NAME` to restart it"
+            )
+        time.sleep(POLL_S)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What stands at the engine: containers by their labels, whoever deployed them."""
+"""Finds the containers of deployments by their labels, including deployments of other users."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from likewise.targets.container.program import Program
 
 NAME, ROLE, CLAIM = "likewise.deployment", "likewise.role", "likewise.claim"
 BUNDLE, MODEL, OPTIONS, URL = "likewise.bundle", "likewise.model", "likewise.options", "likewise.url"
-DOOR, VERSION = "door", "version"
-BUILT = "likewise-deployed"  # the repository of the images that deployments build for themselves
-HELD = "likewise-held"  # of those whose own deployment has gone, while containers of another use them
+LISTENER, VERSION = "door", "version"  # values of the label ROLE
+BUILT = "likewise-deployed"  # image repository: images built for a deployment
+RETAINED = "likewise-held"  # image repository: images of deleted deployments that other deployments use
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RUNNING = ("running", "restarting", "paused")
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """One of ours. status: the engine's word. memory: bytes, 0 for no limit. created, started: RFC 3339.
+    """A container of a deployment.
 
-    image: its id. restarts: by the engine, since it was started by us.
+    status: as the engine reports it. memory: the limit in bytes, 0 for none. created, started: RFC 3339. image: its id.
+    restarts: number of restarts by the engine since Likewise started it.
     """
 
     name: str
@@ -42,116 +43,116 @@ class ContainerState:
     started: str
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> ContainerState:
-        """Of what `container inspect` says."""
-        state = said["State"]
+    def of(cls, description: Mapping[str, Any]) -> ContainerState:
+        """From the output of `container inspect`."""
+        state = description["State"]
         return cls(
-            said["Name"].removeprefix("/"),
-            said["Config"].get("Labels") or {},
+            description["Name"].removeprefix("/"),
+            description["Config"].get("Labels") or {},
             state["Status"],
-            int(said.get("RestartCount") or 0),
+            int(description.get("RestartCount") or 0),
             int(state.get("ExitCode") or 0),
             bool(state.get("OOMKilled")),
-            int(said["HostConfig"].get("Memory") or 0),
-            said["Image"].removeprefix("sha256:"),
-            said["Created"],
+            int(description["HostConfig"].get("Memory") or 0),
+            description["Image"].removeprefix("sha256:"),
+            description["Created"],
             state["StartedAt"],
         )
 
     @property
     def running(self) -> bool:
-        """Whether it runs, or the engine is at starting it again."""
+        """Whether it is running, or the engine is restarting it."""
         return self.status in _RUNNING
 
     @property
     def model(self) -> ModelSpec:
-        """What it serves."""
+        """The model that it serves, from its labels."""
         return ModelSpec.from_dict(json.loads(self.labels[MODEL]))
 
     @property
     def options(self) -> dict[str, JsonValue]:
-        """As it was deployed with."""
-        said: dict[str, JsonValue] = json.loads(self.labels[OPTIONS])
-        return said
+        """The options that it was deployed with, from its labels."""
+        options: dict[str, JsonValue] = json.loads(self.labels[OPTIONS])
+        return options
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """All that stands of a deployment. versions: the one that answers, or should, first."""
+class DeploymentContainers:
+    """All containers of a deployment. versions: running ones first, then by start time, newest first."""
 
-    door: ContainerState | None
+    listener: ContainerState | None
     versions: tuple[ContainerState, ...]
 
     @property
     def current(self) -> ContainerState | None:
-        """The version that answers, or did last."""
+        """The version that serves, or the last one that did."""
         return self.versions[0] if self.versions else None
 
     @property
     def running(self) -> tuple[str, ...]:
-        """The names of the versions that run."""
+        """The names of the running versions."""
         return tuple(each.name for each in self.versions if each.running)
 
     @property
     def claims(self) -> set[str]:
-        """By whose plans it was made."""
-        all_of_it = (*self.versions, *([self.door] if self.door else []))
-        return {each.labels.get(CLAIM, "") for each in all_of_it}
+        """The claims (digests of model and options) of the plans that created the containers."""
+        containers = (*self.versions, *([self.listener] if self.listener else []))
+        return {each.labels.get(CLAIM, "") for each in containers}
 
 
-def standing(program: Program, name: str) -> Standing:
-    """The deployment called `name`; TargetUnavailable."""
-    return _together(_containers(program, f"{NAME}={name}"))
+def deployment(program: Program, name: str) -> DeploymentContainers:
+    """The containers of the deployment `name`.  Raises TargetUnavailable."""
+    return _grouped(_containers(program, f"{NAME}={name}"))
 
 
-def all_standing(program: Program) -> dict[str, Standing]:
-    """Every deployment, by its name."""
-    found: dict[str, list[ContainerState]] = {}
+def deployments(program: Program) -> dict[str, DeploymentContainers]:
+    """The containers of every deployment, by its name.  Raises TargetUnavailable."""
+    by_name: dict[str, list[ContainerState]] = {}
     for each in _containers(program, NAME):
-        found.setdefault(each.labels[NAME], []).append(each)
-    return {name: _together(found[name]) for name in sorted(found)}
+        by_name.setdefault(each.labels[NAME], []).append(each)
+    return {name: _grouped(by_name[name]) for name in sorted(by_name)}
 
 
 def container(program: Program, name: str) -> ContainerState | None:
-    """The one called `name`."""
-    said = program.inspected("container", [name])
-    return ContainerState.of(said[0]) if said else None
+    """The container called `name`, None if there is none."""
+    descriptions = program.inspected("container", [name])
+    return ContainerState.of(descriptions[0]) if descriptions else None
 
 
 def has_volume(program: Program, name: str) -> bool:
-    """Whether the deployment's volume is there."""
-    return bool(program.inspected("volume", [door_name(name)]))
+    """Whether the volume of the deployment `name` exists."""
+    return bool(program.inspected("volume", [listener_name(name)]))
 
 
 def _containers(program: Program, label: str) -> list[ContainerState]:
     names = program.listed("container", "ls", "--all", "--quiet", "--filter", f"label={label}")
-    return [ContainerState.of(said) for said in program.inspected("container", names)]
+    return [ContainerState.of(description) for description in program.inspected("container", names)]
 
 
-def _together(containers: Sequence[ContainerState]) -> Standing:
-    doors = [each for each in containers if each.labels.get(ROLE) == DOOR]
+def _grouped(containers: Sequence[ContainerState]) -> DeploymentContainers:
+    listeners = [each for each in containers if each.labels.get(ROLE) == LISTENER]
     versions = [each for each in containers if each.labels.get(ROLE) == VERSION]
     versions.sort(key=lambda each: (each.running, each.started), reverse=True)
-    return Standing(doors[0] if doors else None, tuple(versions))
+    return DeploymentContainers(listeners[0] if listeners else None, tuple(versions))
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
 def check_name(name: str) -> None:
-    """WrongUsage for what cannot be a deployment's name."""
+    """Raise WrongUsage for an invalid deployment name."""
     if not _NAME.fullmatch(name):
         raise WrongUsage(
-            f"{name!r} cannot be a deployment's name",
-            remedy="take up to 63 letters, digits, dots, hyphens and underscores; a letter or a digit first",
+            f"{name!r} is not a valid deployment name",
+            remedy="use up to 63 letters, digits, dots, hyphens and underscores, starting with a letter or a digit",
         )
 
 
-def door_name(name: str) -> str:
-    """Of the door's container, and of the volume."""
+def listener_name(name: str) -> str:
+    """The name of the listener container, and of the volume."""
     return f"likewise-{name}-door"
 
 
 def version_name(name: str, claim: str, image: str) -> str:
-    """Of a version's container: the same for the same model, options and image."""
+    """The name of a version's container: the same for the same model, options and image."""
     return f"likewise-{name}-{sha256_json([claim, image])[7:19]}"

@@ -1,4 +1,4 @@
-"""The target `container`: a door that keeps the port, and a version behind it, at Docker or Podman of this machine."""
+"""The target `container`: with Docker or Podman, a listener container that owns the port, and a version's container."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
-from likewise.targets.base import Answer, Finding, JsonValue, Outputs, PlanStep, Receipt, Status, Verb, output_of
+from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
 from likewise.targets.container import inspection
 from likewise.targets.container.actions import ACTIONS, Action
 from likewise.targets.container.container_options import ContainerTargetOptions, check_options
-from likewise.targets.container.inspection import Standing
+from likewise.targets.container.inspection import DeploymentContainers
 from likewise.targets.container.program import Program
 from likewise.targets.container.status import receipt_of, status_of
 from likewise.targets.http_client import invoke
@@ -29,37 +29,37 @@ from likewise.targets.trust import needs_trust
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
 }
-DEADLINE_S = 55.0  # the container's own, where nobody has set another
-_OF_DOOR = ("host", "port", "network", "user")  # what an update cannot change
+DEADLINE_S = 55.0  # the default deadline of the container's server
+_LISTENER_OPTIONS = ("host", "port", "network", "user")  # an update cannot change them
 
 
 class ContainerTarget:
-    """Deployments are what carries our labels at the engine: there is no state beside it."""
+    """Deployments are identified by labels on their containers; there is no other state."""
 
     Options: ClassVar[type[ContainerTargetOptions]] = ContainerTargetOptions
 
     def __init__(self, uri: str) -> None:
         if uri not in URIS:
             known = "container, container:/docker, container:/podman"
-            raise WrongUsage(f"the target container has no such address: {uri!r}", remedy=f"one of: {known}")
-        self._named = URIS[uri]
-        self.uri = f"container:/{self._named}" if self._named else "container"
+            raise WrongUsage(f"the target container does not accept the address {uri!r}", remedy=f"use one of: {known}")
+        self._engine = URIS[uri]
+        self.uri = f"container:/{self._engine}" if self._engine else "container"
 
     @cached_property
     def program(self) -> Program:
-        """The engine's command; TargetUnavailable where none answers."""
-        return Program.find(self._named)
+        """The engine's command.  Raises TargetUnavailable if no engine responds."""
+        return Program.find(self._engine)
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
     def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:
-        """Options, trust, the bundle byte for byte, and whether an engine answers.
+        """Check the options, that the model is trusted, the digest of the bundle, and that an engine responds.
 
         Raises WrongUsage, TargetUnavailable, and what `open_bundle` raises.
         """
         check_options(options)
         if needs_trust(model):
-            return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
+            return [Finding("the model runs its own Python code, which is not trusted", "add --trust")]
         if is_bundle(model.folder):
             open_bundle(model.folder)
         self.program.platform()
@@ -70,52 +70,57 @@ class ContainerTarget:
     ) -> Sequence[PlanStep]:
         """Raises WrongUsage, NotDeployed, TargetUnavailable."""
         inspection.check_name(name)
-        standing = inspection.standing(self.program, name)
-        if verb != "create" and current is None and not (standing.versions or standing.door):
-            raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
+        containers = inspection.deployment(self.program, name)
+        if verb != "create" and current is None and not (containers.versions or containers.listener):
+            raise _not_deployed(name)
         if model is None:
-            return _deleting(name, options)
+            return _delete_steps(name, options)
         if verb == "update":
-            _same_door(options, standing)
-        return _serving(verb, name, model, options, standing)
+            _check_unchanged(options, containers)
+        return _serve_steps(verb, name, model, options, containers)
 
     def do(self, action: str, params: Mapping[str, JsonValue]) -> Outputs:
-        """Do one step; see `actions`."""
-        done, _ = _action(action)
-        with _one_at_a_time(self.program, params["name"]) as program:
-            return done(program, params)
+        """Execute one step; see `actions`."""
+        execute, _ = _action(action)
+        with _locked(self.program, params["name"]) as program:
+            return execute(program, params)
 
     def undo(self, action: str, params: Mapping[str, JsonValue]) -> None:
-        """Take back what this very step has made; what was there before it stays."""
-        _, undone = _action(action)
-        with _one_at_a_time(self.program, params["name"]) as program:
-            undone(program, params)
+        """Undo what this step has created; containers that existed before are kept."""
+        _, undo = _action(action)
+        with _locked(self.program, params["name"]) as program:
+            undo(program, params)
 
-    # --- what stands -------------------------------------------------------------------------------------------------
+    # --- existing deployments ----------------------------------------------------------------------------------------
 
     def status(self, receipt: Receipt) -> Status:
-        """As the engine says, and as HTTP answers; TargetUnavailable."""
-        return status_of(self.program, inspection.standing(self.program, receipt.name))
+        """The state reported by the engine, checked by an HTTP request.  Raises TargetUnavailable."""
+        return status_of(self.program, inspection.deployment(self.program, receipt.name))
 
-    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""
-        standing = inspection.standing(self.program, receipt.name)
-        if standing.door is None:
-            raise NotDeployed(f"nothing is deployed as {receipt.name!r}", remedy="likewise list shows what is")
-        env = {} if standing.current is None else standing.current.options["env"]
+        containers = inspection.deployment(self.program, receipt.name)
+        if containers.listener is None:
+            raise _not_deployed(receipt.name)
+        env = {} if containers.current is None else containers.current.options["env"]
         deadline_s = float(env.get("LIKEWISE_DEADLINE_S") or DEADLINE_S)
-        return invoke(standing.door.labels[inspection.URL], {"Content-Type": content_type}, body, deadline_s=deadline_s)
+        url = containers.listener.labels[inspection.URL]
+        return invoke(url, {"Content-Type": content_type}, body, deadline_s=deadline_s)
 
     def found(self) -> Sequence[Receipt]:
-        """Of every deployment whose containers stand there."""
-        there = inspection.all_standing(self.program)
-        made = [receipt_of(self.uri, name, standing) for name, standing in there.items()]
-        return [receipt for receipt in made if receipt is not None]
+        """The receipts of all deployments that have a version's container."""
+        existing = inspection.deployments(self.program)
+        receipts = [receipt_of(self.uri, name, containers) for name, containers in existing.items()]
+        return [receipt for receipt in receipts if receipt is not None]
+
+
+def _not_deployed(name: str) -> NotDeployed:
+    return NotDeployed(f"there is no deployment named {name!r}", remedy="run `likewise list` to see all deployments")
 
 
 @contextmanager
-def _one_at_a_time(program: Program, name: str) -> Iterator[Program]:
-    """The lock is held by the engine's commands too: what a killed process has begun has ended when it is free."""
+def _locked(program: Program, name: str) -> Iterator[Program]:
+    """Lock the deployment.  The engine's commands inherit the lock, so it includes those of a killed process."""
     folder = data_home() / "container"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock").open("w") as lock:
@@ -125,59 +130,59 @@ def _one_at_a_time(program: Program, name: str) -> Iterator[Program]:
 
 def _action(action: str) -> Action:
     if action not in ACTIONS:
-        raise WrongUsage(f"the target container has no action {action!r}", remedy="plan it anew")
+        raise WrongUsage(f"the target container has no action {action!r}", remedy="run the command again")
     return ACTIONS[action]
 
 
-def _serving(
-    verb: Verb, name: str, model: ModelSpec, options: ContainerTargetOptions, standing: Standing
+def _serve_steps(
+    verb: Verb, name: str, model: ModelSpec, options: ContainerTargetOptions, containers: DeploymentContainers
 ) -> Sequence[PlanStep]:
-    said = _at_home_anywhere(as_json(options))
-    claim = sha256_json([{**model.as_dict(), "folder": ""}, said])
-    common = {"verb": verb, "name": name, "claim": claim, "options": said, "model": model.as_dict()}
+    document = _absolute_paths(as_json(options))
+    claim = sha256_json([{**model.as_dict(), "folder": ""}, document])
+    common = {"verb": verb, "name": name, "claim": claim, "options": document, "model": model.as_dict()}
     with_image = {**common, "image": output_of("image", "image")}
-    serving = {**with_image, "url": output_of("door", "url"), "stood": list(standing.running)}
-    where = f"{options.host}:{options.port}" if options.port else f"a free port of {options.host}"
-    about = f"takes the image {options.image}" if options.image else "builds the image, and loads it"
+    start = {**with_image, "url": output_of("door", "url"), "stood": list(containers.running)}
+    address = f"{options.host}:{options.port}" if options.port else f"a free port of {options.host}"
+    about = f"uses the image {options.image}" if options.image else "builds the image and loads it into the engine"
     steps = [
         PlanStep("image", "image", about, common),
-        PlanStep("door", "door", f"keeps {where} for all versions", with_image),
-        PlanStep("start", "start", "starts the container and waits until it is ready", serving),
+        PlanStep("door", "door", f"listens on {address} for all versions", with_image),
+        PlanStep("start", "start", "starts the container and waits until it is ready", start),
     ]
     if verb == "create":
         return steps
     after = {**common, "url": output_of("door", "url"), "container": output_of("start", "container")}
-    retiring = {**after, "stood": serving["stood"]}
+    retire = {**after, "stood": start["stood"]}
     return [
         *steps,
-        PlanStep("retire", "retire", "the version before answers who is connected, and ends", retiring),
-        PlanStep("tidy", "tidy", "removes versions older than the one before", after),
+        PlanStep("retire", "retire", "stops the previous version, which completes its requests", retire),
+        PlanStep("tidy", "tidy", "removes versions older than the previous one", after),
     ]
 
 
-def _at_home_anywhere(said: dict[str, Any]) -> dict[str, Any]:
-    """The same with absolute paths: a plan that was cut off may be gone on with from another folder."""
-    paths = {key: said[key] for key in ("base", "wheels", "lock") if said[key] and Path(said[key]).exists()}
-    return {**said, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
+def _absolute_paths(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with absolute paths: an interrupted plan may be resumed in another working directory."""
+    paths = {key: options[key] for key in ("base", "wheels", "lock") if options[key] and Path(options[key]).exists()}
+    return {**options, **{key: str(Path(path).absolute()) for key, path in paths.items()}}
 
 
-def _deleting(name: str, options: ContainerTargetOptions) -> Sequence[PlanStep]:
+def _delete_steps(name: str, options: ContainerTargetOptions) -> Sequence[PlanStep]:
     params = {"name": name, "options": as_json(options)}
     return [
-        PlanStep("stop", "stop", "answers what is in flight, and ends", params),
-        PlanStep("remove", "remove", "removes containers and volume, and the images built for them", params),
+        PlanStep("stop", "stop", "completes requests in flight, then stops the containers", params),
+        PlanStep("remove", "remove", "removes the containers, the volume, and the images built for them", params),
     ]
 
 
-def _same_door(options: ContainerTargetOptions, standing: Standing) -> None:
-    if standing.door is None:
+def _check_unchanged(options: ContainerTargetOptions, containers: DeploymentContainers) -> None:
+    """Raise WrongUsage if the options would change the listener container."""
+    if containers.listener is None:
         return
-    held = standing.door.options
-    for key in _OF_DOOR:
-        wanted = getattr(options, key)
-        url = standing.door.labels[inspection.URL]
-        if wanted != held[key] and not (key == "port" and url.endswith(f":{wanted}")):
+    current, url = containers.listener.options, containers.listener.labels[inspection.URL]
+    for key in _LISTENER_OPTIONS:
+        value = getattr(options, key)
+        if value != current[key] and not (key == "port" and url.endswith(f":{value}")):
             raise WrongUsage(
-                f"the deployment has {key}={held[key]} at {url}, which an update keeps",
-                remedy="delete it and deploy it again, where that must be another",
+                f"the deployment at {url} has {key}={current[key]}, which an update cannot change",
+                remedy="to change it, delete the deployment and deploy it again",
             )

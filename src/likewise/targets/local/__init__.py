@@ -1,1 +1,1 @@
-"""A service of its own on this machine, kept alive, changed without a dropped request."""
+"""The target `local`: a supervised background service on this machine, updated without dropping requests."""

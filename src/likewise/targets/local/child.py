@@ -1,8 +1,8 @@
-"""The service of a local deployment: `python -m likewise.targets.local.child CHANNEL`, an inherited handle.
+"""The service process of a local deployment: `python -m likewise.targets.local.child CHANNEL`.
 
-The supervisor gives it the listener and the lock over the channel, and says what to serve; this process says back when
-it is ready, when it accepts no more, or why it cannot serve.  When the supervisor is gone, it answers what it has and
-ends.
+CHANNEL is an inherited socket to the supervisor, which sends the listener, the lock and the spec to serve.  This
+process reports when it is ready, when it has stopped accepting connections, or why it cannot serve.  If the supervisor
+exits, it drains and exits.
 """
 
 from __future__ import annotations
@@ -21,52 +21,54 @@ from likewise.core.errors import BundleTampered, LikewiseError
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
-from likewise.targets.listener import HAND_OVER, end_with, take
+from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles
 from likewise.targets.local.deployment_folder import ServiceSpec
 from likewise.targets.local.local_options import LocalOptions
 
 
 def main(channel: int) -> int:
-    """Serve until told to end; the exit code."""
-    os.set_inheritable(channel, False)  # what the model starts holds none of these
+    """Serve until a signal to stop; returns the exit code."""
+    os.set_inheritable(channel, False)  # processes that the model starts must not inherit it
     supervisor = socket.socket(fileno=channel)
-    handles = take(supervisor, 2)
-    said = json.loads(supervisor.makefile("rb").readline() or "null")
-    if said is None:
-        return 1  # the supervisor is gone
-    asked = ServiceSpec.from_dict(said["asked"])
-    options = coerce(LocalOptions, asked.options)
+    handles = receive_handles(supervisor, 2)
+    message = json.loads(supervisor.makefile("rb").readline() or "null")
+    if message is None:
+        return 1  # the supervisor has exited
+    spec = ServiceSpec.from_dict(message["asked"])
+    options = coerce(LocalOptions, spec.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    end_with(supervisor, options.drain_linger_s + options.drain_timeout_s)
+    exit_with_owner(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:
-        _serve(Path(said["bundle"]), asked, options, socket.socket(fileno=handles[0]), supervisor)
+        _serve(Path(message["bundle"]), spec, options, socket.socket(fileno=handles[0]), supervisor)
     except LikewiseError as error:
-        _say(supervisor, {"failed": error.as_dict()})
+        _report(supervisor, {"failed": error.as_dict()})
         return error.exit_code
     return 0
 
 
 def _serve(
-    path: Path, asked: ServiceSpec, options: LocalOptions, listener: socket.socket, supervisor: socket.socket
+    path: Path, spec: ServiceSpec, options: LocalOptions, listener: socket.socket, supervisor: socket.socket
 ) -> None:
     bundle = open_bundle(path)
-    if bundle.digest != asked.model.digest:
-        raise BundleTampered(f"{path} holds another bundle than {asked.model.digest}", remedy="deploy the model again")
+    if bundle.digest != spec.model.digest:
+        raise BundleTampered(
+            f"the bundle in {path} is {bundle.digest}, expected {spec.model.digest}", remedy="deploy the model again"
+        )
     run(
-        bundle_app(bundle, asked.model, options),
+        bundle_app(bundle, spec.model, options),
         options,
         listener=listener,
         leave_on=HAND_OVER,
-        on_ready=lambda url: _say(supervisor, {"ready": url}),
-        on_left=lambda url: _say(supervisor, {"left": url}),
+        on_ready=lambda url: _report(supervisor, {"ready": url}),
+        on_left=lambda url: _report(supervisor, {"left": url}),
     )
 
 
-def _say(supervisor: socket.socket, what: Mapping[str, Any]) -> None:
+def _report(supervisor: socket.socket, message: Mapping[str, Any]) -> None:
     try:
-        supervisor.sendall(json.dumps(what).encode() + b"\n")
-    except OSError:  # the supervisor is gone, which the other thread sees too
-        logging.getLogger(__name__).warning("the supervisor is gone")
+        supervisor.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:  # the thread of `exit_with_owner` detects this as well
+        logging.getLogger(__name__).warning("the supervisor has exited")
 
 
 if __name__ == "__main__":

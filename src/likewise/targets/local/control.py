@@ -1,4 +1,4 @@
-"""Talking to a supervisor: one JSON line there, one back, over a Unix socket in the deployment's folder.
+"""The supervisor's control protocol: one JSON line per request and response, over a Unix socket in the folder.
 
 Standard library only.
 """
@@ -16,41 +16,41 @@ from typing import Any
 BACKLOG = 16
 
 
-class Gone(Exception):
-    """No supervisor answers there: it has ended, or it hangs."""
+class SupervisorUnavailable(Exception):
+    """The supervisor does not respond: it has exited, or it hangs."""
 
 
-def ask(path: Path, timeout_s: float, do: str, **more: Any) -> dict[str, Any]:
-    """The supervisor's reply to `do`.  Raises Gone."""
+def send(path: Path, timeout_s: float, command: str, **params: Any) -> dict[str, Any]:
+    """Send a command to the supervisor; returns its reply.  Raises SupervisorUnavailable."""
     try:
-        with _near(path) as near, socket.socket(socket.AF_UNIX) as sock:
+        with _short_path(path) as short, socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(timeout_s)
-            sock.connect(near)
-            sock.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
+            sock.connect(short)
+            sock.sendall(json.dumps({"do": command, **params}).encode() + b"\n")
             with sock.makefile("rb") as stream:
                 line = stream.readline()
     except OSError as error:
-        raise Gone(f"{type(error).__name__}: {error}") from error
+        raise SupervisorUnavailable(f"{type(error).__name__}: {error}") from error
     if not line.endswith(b"\n"):
-        raise Gone("it ended without a reply")
+        raise SupervisorUnavailable("it exited without a reply")
     reply: dict[str, Any] = json.loads(line)
     return reply
 
 
 def open_control(path: Path) -> socket.socket:
-    """The socket that a supervisor is asked at; whoever calls knows that there is no other supervisor."""
+    """Create the control socket, replacing an old one; the caller ensures that no other supervisor is running."""
     path.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX)
-    with _near(path) as near:
-        sock.bind(near)
+    with _short_path(path) as short:
+        sock.bind(short)
     path.chmod(0o600)
     sock.listen(BACKLOG)
     return sock
 
 
 @contextmanager
-def _near(path: Path) -> Iterator[str]:
-    """A short name of `path`: the address of a Unix socket may have about a hundred bytes, a path more."""
+def _short_path(path: Path) -> Iterator[str]:
+    """A short alias of `path`: the address of a Unix socket is limited to about a hundred bytes, a path is not."""
     with tempfile.TemporaryDirectory(prefix="likewise-") as folder:
         link = Path(folder, "at")
         link.symlink_to(path.parent.absolute())

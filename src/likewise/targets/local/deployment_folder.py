@@ -1,13 +1,13 @@
-"""The folder of one deployment: what is asked of it, its bundles, its log, its lock and its control socket.
+"""The folder of one deployment: its spec, bundles, log, lock and control socket.
 
-    NAME/deployment.json   what is served, and where; written whole
-    NAME/bundles/          by digest: the one that is served and the one before it
-    NAME/log               of supervisor and service
-    NAME/control           the supervisor's socket
-    NAME/work              the processes' current folder
-    NAME/lock              held by the supervisor and its services while any of them lives
+    NAME/deployment.json   what is served, and at which address; replaced atomically
+    NAME/bundles/          by digest: the current bundle and the previous one
+    NAME/log               log of the supervisor and the service
+    NAME/control           the supervisor's control socket
+    NAME/work              working directory of the processes
+    NAME/lock              locked as long as the supervisor or one of its services is running
 
-The standard library and modules of it alone: the supervisor imports it.
+Imports only the standard library and modules that do the same, because the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -24,97 +24,106 @@ from typing import Any, Self
 
 from likewise.core.spec import ModelSpec
 
-LOCK_LOOK_S = 0.05
+LOCK_POLL_S = 0.05
 TAIL_LINES = 8
 TAIL_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """What is to be served and how: all that tells one version of a deployment from another.
+    """What to serve and how; this is what distinguishes one version of a deployment from another.
 
-    model: as it is portable, as each deployment has a copy. options: of LocalOptions, as JSON.
+    model: its portable form, because each deployment has its own copy of the bundle. options: LocalOptions as JSON.
     """
 
     model: ModelSpec
     options: Mapping[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """For the plan, the control socket and the file."""
+        """The spec as JSON, for the plan, the control socket and `deployment.json`."""
         return {**self.model.portable(), "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave."""
+        """The inverse of `as_dict`."""
         model = {name: value for name, value in document.items() if name != "options"}
         return cls(ModelSpec.from_dict(model), document["options"])
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The file `deployment.json`. port, url: the real ones; before: the digest of the version before this one."""
+    """The content of `deployment.json`.
 
-    asked: ServiceSpec
+    port, url: the actual ones, also where the spec leaves the port open. before: the digest of the previous bundle.
+    """
+
+    spec: ServiceSpec
     host: str
     port: int
     url: str
     before: str | None = None
 
     @classmethod
-    def from_dict(cls, said: Mapping[str, Any]) -> Self:
-        """What `as_dict` gave."""
-        return cls(**{**said, "asked": ServiceSpec.from_dict(said["asked"])})
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of `as_dict`."""
+        address = {name: value for name, value in document.items() if name != "asked"}
+        return cls(ServiceSpec.from_dict(document["asked"]), **address)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the file."""
-        return {**asdict(self), "asked": self.asked.as_dict()}
+        """The deployment as JSON; `spec` is named `asked` in the file."""
+        address = {name: value for name, value in asdict(self).items() if name != "spec"}
+        return {"asked": self.spec.as_dict(), **address}
 
     @property
     def digests(self) -> set[str]:
-        """Of the bundles that must stay."""
-        return {self.asked.model.digest, *([self.before] if self.before else [])}
+        """The digests of the bundles to retain."""
+        return {self.spec.model.digest, *([self.before] if self.before else [])}
 
 
-class Home:
-    """The folder, whether it is there or not."""
+class DeploymentFolder:
+    """The folder of a deployment, whether it exists or not."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-        self.control = folder / "control"
-        self.work = folder / "work"
-        self.bundles = folder / "bundles"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self.log = path / "log"
+        self.control = path / "control"
+        self.work = path / "work"
+        self.bundles = path / "bundles"
 
     def bundle(self, digest: str) -> Path:
-        """Where the bundle of this digest lies, or would."""
+        """The path for the bundle with this digest, whether it exists or not."""
         return self.bundles / digest.replace(":", "-")
 
-    def make(self) -> None:
-        """The folder, this user's alone."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def create(self) -> None:
+        """Create the folder, accessible to this user only."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.work.mkdir(exist_ok=True)
 
     def read(self) -> Deployment | None:
-        """What stands here; None for nothing."""
+        """The content of `deployment.json`; None if there is no such file."""
         try:
-            return Deployment.from_dict(json.loads((self.folder / "deployment.json").read_bytes()))
+            return Deployment.from_dict(json.loads((self.path / "deployment.json").read_bytes()))
         except FileNotFoundError:
             return None
 
     def write(self, deployment: Deployment | None) -> None:
-        """Replace the file at once; None removes it."""
-        path = self.folder / "deployment.json"
+        """Replace `deployment.json` atomically; None removes it."""
+        path = self.path / "deployment.json"
         if deployment is None:
             path.unlink(missing_ok=True)
             return
-        beside = path.with_suffix(".new")
-        beside.write_text(json.dumps(deployment.as_dict(), indent=2) + "\n")
-        beside.replace(path)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(deployment.as_dict(), indent=2) + "\n")
+        temporary.replace(path)
 
-    def claim(self, patience_s: float) -> int | None:
-        """The lock as a file descriptor, once no process of this deployment lives; None where one stays."""
-        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + patience_s
+    def claim(self, timeout_s: float) -> int | None:
+        """Acquire the lock, waiting up to `timeout_s` seconds for the deployment's processes to exit.
+
+        Returns its file descriptor, None if a process is still running.
+        """
+        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + timeout_s
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,16 +131,16 @@ class Home:
                 if time.monotonic() >= deadline:
                     os.close(handle)
                     return None
-                time.sleep(LOCK_LOOK_S)
+                time.sleep(LOCK_POLL_S)
             else:
                 return handle
 
     def log_size(self) -> int:
-        """Bytes in the log."""
+        """The size of the log in bytes."""
         return self.log.stat().st_size if self.log.exists() else 0
 
     def tail(self, since: int) -> str:
-        """The last lines of the log that were written after its byte `since`."""
+        """The last TAIL_LINES lines of the log, only from what was written after byte offset `since`."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(since, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -141,19 +150,19 @@ class Home:
         return "\n".join([line for line in lines if line.strip()][-TAIL_LINES:])
 
     def clear(self) -> None:
-        """Remove what is not a bundle, and the folder where nothing else is in it."""
+        """Remove everything except bundles, and the folder itself if it is then empty."""
         for name in ("deployment.json", "deployment.new", "log", "log.1", "control", "lock"):
-            (self.folder / name).unlink(missing_ok=True)
+            (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
         self.drop_if_empty()
 
     def drop_if_empty(self) -> None:
-        """Remove the folders that hold nothing."""
-        for folder in (self.bundles, self.folder):
+        """Remove the empty folders."""
+        for folder in (self.bundles, self.path):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
     def remove(self) -> None:
-        """Remove all of it."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Remove the folder with all its content."""
+        if self.path.exists():
+            shutil.rmtree(self.path)

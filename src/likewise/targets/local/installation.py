@@ -1,4 +1,4 @@
-"""Bundles in a deployment's folder: there by digest and whole, whatever becomes of where they came from."""
+"""Installs bundles in a deployment's folder, by digest, so that they do not depend on their source."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from likewise.bundles.folder import link_or_copy
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, OutputRefused
 from likewise.engine.rates import cache_home
-from likewise.targets.local.deployment_folder import Home
+from likewise.targets.local.deployment_folder import DeploymentFolder
 
 NEW = ".new"
 
 
-def place(home: Home, digest: str, source: Path) -> Path:
-    """The bundle `digest` in `home`, taken from `source` where it is not there whole.
+def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
+    """The bundle `digest` in `folder`; copied or linked from `source` unless it is already there and intact.
 
-    Raises what `open_bundle` does, BundleTampered where `source` holds another bundle, and OutputRefused.
+    Raises what `open_bundle` does, BundleTampered if `source` has another digest, ModelNotFound, and OutputRefused.
     """
-    target = home.bundle(digest)
-    if _is_whole(target, digest):
+    target = folder.bundle(digest)
+    if _is_intact(target, digest):
         return target
     if not source.is_dir():
-        raise ModelNotFound(f"there is no bundle at {source} any more", remedy="name the model again")
-    staging = home.bundles / NEW
+        raise ModelNotFound(f"the bundle at {source} no longer exists", remedy="run the command again with the model")
+    staging = folder.bundles / NEW
     try:
-        home.make()
-        home.bundles.mkdir(exist_ok=True)
+        folder.create()
+        folder.bundles.mkdir(exist_ok=True)
         shutil.rmtree(staging, ignore_errors=True)
         linked = source.resolve().is_relative_to(cache_home().resolve())
         shutil.copytree(source, staging, symlinks=True, copy_function=link_or_copy if linked else shutil.copyfile)
     except OSError as error:  # shutil.Error is one
         shutil.rmtree(staging, ignore_errors=True)
-        home.drop_if_empty()
-        raise OutputRefused(f"the bundle cannot be copied to {target}: {error}", remedy="free some space") from error
+        folder.drop_if_empty()
+        raise OutputRefused(f"cannot copy the bundle to {target}: {error}", remedy="free some disk space") from error
     _check(staging, digest, source)
-    shutil.rmtree(target, ignore_errors=True)  # what was changed after it was put there
+    shutil.rmtree(target, ignore_errors=True)  # a copy that was modified after its installation
     staging.rename(target)
     return target
 
 
-def keep_only(home: Home, digests: set[str]) -> list[str]:
-    """Remove the other bundles; their names."""
-    kept = {home.bundle(digest) for digest in digests}
-    gone = [path for path in sorted(home.bundles.glob("*")) if path not in kept] if home.bundles.is_dir() else []
-    for path in gone:
+def keep_only(folder: DeploymentFolder, digests: set[str]) -> list[str]:
+    """Remove all bundles except these; returns the names of the removed ones."""
+    kept = {folder.bundle(digest) for digest in digests}
+    paths = sorted(folder.bundles.glob("*")) if folder.bundles.is_dir() else []
+    removed = [path for path in paths if path not in kept]
+    for path in removed:
         shutil.rmtree(path)
-    return [path.name for path in gone]
+    return [path.name for path in removed]
 
 
-def _is_whole(path: Path, digest: str) -> bool:
+def _is_intact(path: Path, digest: str) -> bool:
     try:
         return path.is_dir() and open_bundle(path).digest == digest
     except LikewiseError:
@@ -59,8 +60,10 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 def _check(staging: Path, digest: str, source: Path) -> None:
     try:
-        if (found := open_bundle(staging).digest) != digest:
-            raise BundleTampered(f"{source} holds {found} and not {digest}", remedy="name the model again")
+        if (actual := open_bundle(staging).digest) != digest:
+            raise BundleTampered(
+                f"the bundle in {source} is {actual}, expected {digest}", remedy="run the command again with the model"
+            )
     except LikewiseError:
         shutil.rmtree(staging)
         raise

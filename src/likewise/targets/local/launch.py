@@ -1,4 +1,4 @@
-"""Starting a supervisor, asking one that is there, ending one."""
+"""Starts, updates and stops supervisors, and queries running ones."""
 
 from __future__ import annotations
 
@@ -20,93 +20,92 @@ from likewise.core.errors import (
     WrongUsage,
 )
 from likewise.server.port import listen, url_of
-from likewise.targets.local.control import Gone, ask, open_control
-from likewise.targets.local.deployment_folder import Deployment, Home, ServiceSpec
+from likewise.targets.local.control import SupervisorUnavailable, open_control, send
+from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 
 STATUS_S = 10.0
-SLACK_S = 30.0  # over what the service itself may take
-GUARD = "-C token_file=FILE, or -C insecure=true where something in front guards it, or -C host=127.0.0.1"
-TOLD = (CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage)  # as they are; all else is a failed deployment
+SLACK_S = 30.0  # in addition to what the service itself may take
+GUARD = "-C token_file=FILE, or -C insecure=true if a proxy guards it, or -C host=127.0.0.1"
+PASSED_ON = (CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage)  # all other errors become DeployFailed
 
 
-def status_of(home: Home) -> dict[str, Any]:
-    """What the supervisor says of itself.  Raises Gone."""
-    return ask(home.control, STATUS_S, "status")
+def status_of(folder: DeploymentFolder) -> dict[str, Any]:
+    """The supervisor's status.  Raises SupervisorUnavailable."""
+    return send(folder.control, STATUS_S, "status")
 
 
-def start(home: Home, asked: ServiceSpec) -> dict[str, Any]:
-    """Have `asked` answer: a supervisor is started where there is none.  Returns the step's outputs.
+def start(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
+    """Serve `spec`, starting a supervisor if none is running.  Returns the step's outputs.
 
-    Raises AlreadyDeployed where another version is served here, DeployFailed, PortTaken, WrongUsage, CodeNotTrusted,
-    EngineUnavailable, MissingExtra; what stood in the folder before is there then as it was.
+    Raises AlreadyDeployed if another version is served here, DeployFailed, PortTaken, WrongUsage, CodeNotTrusted,
+    EngineUnavailable, MissingExtra; after an error the folder is as it was before.
     """
     try:
-        said = status_of(home)
-    except Gone:
-        return _launch(home, asked)
-    if ServiceSpec.from_dict(said["asked"]) != asked:
+        status = status_of(folder)
+    except SupervisorUnavailable:
+        return _launch(folder, spec)
+    if ServiceSpec.from_dict(status["asked"]) != spec:
         raise AlreadyDeployed(
-            f"{home.folder.name!r} is deployed here already",
-            remedy=f"likewise update {home.folder.name} MODEL --to local",
+            f"{folder.name!r} is already deployed here", remedy=f"likewise update {folder.name} MODEL --to local"
         )
-    return _outputs(home, _await(home, asked, home.log_size()))
+    return _outputs(folder, _await(folder, spec, folder.log_size()))
 
 
-def switch(home: Home, asked: ServiceSpec) -> dict[str, Any]:
-    """Have `asked` answer in the place of what answers; on the same address.  Raises what `start` does."""
+def switch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
+    """Serve `spec` instead of the current version, at the same address.  Raises what `start` does."""
     try:
-        said = status_of(home)
-        if ServiceSpec.from_dict(said["asked"]) != asked:
-            _check(ask(home.control, _patience(asked.options), "update", asked=asked.as_dict()))
-        return _outputs(home, said["pid"])
-    except Gone:
-        return _launch(home, asked)
+        status = status_of(folder)
+        if ServiceSpec.from_dict(status["asked"]) != spec:
+            _check(send(folder.control, _timeout_s(spec.options), "update", asked=spec.as_dict()))
+        return _outputs(folder, status["pid"])
+    except SupervisorUnavailable:
+        return _launch(folder, spec)
 
 
-def stop(home: Home) -> None:
-    """Drain and end all processes of the deployment; nothing where there are none.  Raises DeployFailed."""
-    if not home.folder.is_dir():
+def stop(folder: DeploymentFolder) -> None:
+    """Drain and stop all processes of the deployment, if there are any.  Raises DeployFailed."""
+    if not folder.path.is_dir():
         return
-    deployment = home.read()
-    patience_s = SLACK_S if deployment is None else _patience(deployment.asked.options)
-    with suppress(Gone):  # what it has left ends by itself
-        ask(home.control, patience_s, "stop")
-    os.close(_claimed(home, patience_s))
+    deployment = folder.read()
+    timeout_s = SLACK_S if deployment is None else _timeout_s(deployment.spec.options)
+    with suppress(SupervisorUnavailable):  # without a supervisor, its services exit by themselves
+        send(folder.control, timeout_s, "stop")
+    os.close(_claimed(folder, timeout_s))
 
 
-def _launch(home: Home, asked: ServiceSpec) -> dict[str, Any]:
-    former = home.read()
-    home.make()
-    with ExitStack() as opened:
-        lock = _claimed(home, SLACK_S if former is None else _patience(former.asked.options))
-        opened.callback(os.close, lock)
-        listener = opened.enter_context(_listener(asked.options, former))
-        control = opened.enter_context(open_control(home.control))
-        host, port = asked.options["host"], listener.getsockname()[1]
-        home.write(Deployment(asked, host, port, url_of(listener), _before(former, asked)))
-        begin = home.log_size()
+def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
+    former = folder.read()
+    folder.create()
+    with ExitStack() as stack:
+        lock = _claimed(folder, SLACK_S if former is None else _timeout_s(former.spec.options))
+        stack.callback(os.close, lock)
+        listener = stack.enter_context(_listener(spec.options, former))
+        control = stack.enter_context(open_control(folder.control))
+        host, port = spec.options["host"], listener.getsockname()[1]
+        folder.write(Deployment(spec, host, port, url_of(listener), _before(former, spec)))
+        log_start = folder.log_size()
         try:
-            _spawn(home, (listener.fileno(), control.fileno(), lock))
+            _spawn(folder, (listener.fileno(), control.fileno(), lock))
         except LikewiseError:
-            home.write(former)
+            folder.write(former)
             raise
     try:
-        return _outputs(home, _await(home, asked, begin))
+        return _outputs(folder, _await(folder, spec, log_start))
     except LikewiseError:
-        stop(home)
-        home.write(former)
+        stop(folder)
+        folder.write(former)
         raise
 
 
-def _before(former: Deployment | None, asked: ServiceSpec) -> str | None:
-    """The version to keep beside `asked`."""
+def _before(former: Deployment | None, spec: ServiceSpec) -> str | None:
+    """The digest of the previous bundle, to retain in addition to that of `spec`."""
     if former is None:
         return None
-    return former.before if former.asked.model.digest == asked.model.digest else former.asked.model.digest
+    return former.before if former.spec.model.digest == spec.model.digest else former.spec.model.digest
 
 
 def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
-    """On the port that is asked for, else on the one of before where that is free, else on any."""
+    """A listener on the requested port, else on the former port if it is free, else on any free port."""
     host, port = options["host"], options["port"]
     guarded = bool(options["insecure"] or options["token_file"])
     try:
@@ -115,65 +114,65 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
                 return listen(host, former.port, guarded=guarded)
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
-        raise PortTaken(error.cause, remedy="choose another: -C port=N; without it a free one is found") from error
+        raise PortTaken(error.cause, remedy="choose another: -C port=N; or leave it out to use a free port") from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
 
 
-def _spawn(home: Home, handles: tuple[int, int, int]) -> None:
-    command = [sys.executable, "-P", "-m", "likewise.targets.local", str(home.folder), *map(str, handles)]
+def _spawn(folder: DeploymentFolder, handles: tuple[int, int, int]) -> None:
+    command = [sys.executable, "-P", "-m", "likewise.targets.local", str(folder.path), *map(str, handles)]
     try:
-        with home.log.open("ab") as log:
-            subprocess.run(  # the first process ends at once, the supervisor is its child
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handles, cwd=home.work, check=True
+        with folder.log.open("ab") as log:
+            subprocess.run(  # this process exits immediately, the supervisor is its child
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handles, cwd=folder.work, check=True
             )
     except (OSError, subprocess.SubprocessError) as error:
         raise DeployFailed(
-            f"no supervisor could be started: {error}", remedy="look at the machine's memory and limits of processes"
+            f"the supervisor could not be started: {error}", remedy="check the machine's memory and process limits"
         ) from error
 
 
-def _await(home: Home, asked: ServiceSpec, begin: int) -> int:
-    """The supervisor's process id, once its first service is ready.  Raises why it is not."""
+def _await(folder: DeploymentFolder, spec: ServiceSpec, log_start: int) -> int:
+    """Wait until the first service is ready; returns the supervisor's process id.  Raises the service's failure."""
     try:
-        _check(ask(home.control, _patience(asked.options), "wait"))
-        return int(status_of(home)["pid"])
-    except Gone as error:
+        _check(send(folder.control, _timeout_s(spec.options), "wait"))
+        return int(status_of(folder)["pid"])
+    except SupervisorUnavailable as error:
         raise DeployFailed(
-            f"its supervisor does not answer: {error}\n{home.tail(begin)}", remedy="deploy it again"
+            f"its supervisor does not respond: {error}\n{folder.tail(log_start)}", remedy="deploy it again"
         ) from error
 
 
 def _check(reply: Mapping[str, Any]) -> None:
-    """Raise the failure that the reply tells of."""
+    """Raise the error that the reply contains, if any."""
     if "error" in reply:
         error = LikewiseError.from_dict(reply["error"])
-        kind = type(error) if isinstance(error, TOLD) else DeployFailed
-        raise kind(f"the service does not start: {error.cause}", remedy=error.remedy)
+        kind = type(error) if isinstance(error, PASSED_ON) else DeployFailed
+        raise kind(f"the service failed to start: {error.cause}", remedy=error.remedy)
 
 
-def _claimed(home: Home, patience_s: float) -> int:
-    lock = home.claim(patience_s)
+def _claimed(folder: DeploymentFolder, timeout_s: float) -> int:
+    lock = folder.claim(timeout_s)
     if lock is None:
         raise DeployFailed(
-            f"processes of {home.folder.name!r} do not end within {patience_s:g} s",
-            remedy=f"find them with: fuser {home.folder / 'lock'}; end them, and run the same command again",
+            f"processes of {folder.name!r} did not exit within {timeout_s:g} s",
+            remedy=f"find them with: fuser {folder.path / 'lock'}; stop them, then run the same command again",
         )
     return lock
 
 
-def _patience(options: Mapping[str, Any]) -> float:
-    """Seconds that a start, a change or an end may take."""
+def _timeout_s(options: Mapping[str, Any]) -> float:
+    """Seconds that a start, an update or a stop may take."""
     return float(options["start_timeout_s"] + options["drain_linger_s"] + options["drain_timeout_s"] + SLACK_S)
 
 
-def _outputs(home: Home, pid: int) -> dict[str, Any]:
-    deployment = home.read()
-    assert deployment is not None  # noqa: S101  its supervisor has just answered
+def _outputs(folder: DeploymentFolder, pid: int) -> dict[str, Any]:
+    deployment = folder.read()
+    assert deployment is not None  # noqa: S101  its supervisor has just responded
     return {
         "url": deployment.url,
         "port": deployment.port,
         "pid": pid,
-        "folder": str(home.folder),
-        "log": str(home.log),
+        "folder": str(folder.path),
+        "log": str(folder.log),
     }

@@ -1,4 +1,4 @@
-"""What can be set of a local deployment: all that the server takes, and how long a start may last."""
+"""The options of a local deployment: those of the server, and a limit on the duration of a start."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from likewise.server import ServerOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalOptions(ServerOptions):
-    """Those of `likewise serve`; seconds and bytes as their names say."""
+    """The options of `likewise serve`, with other defaults.  Units are in the names: `_s` seconds, `_bytes` bytes."""
 
-    port: int = option(0, "Port to listen on; 0 finds a free one and keeps it.")
-    access_log: bool = option(False, "One JSON line a request in the log, without the texts.")
-    start_timeout_s: float = option(120.0, "Seconds for the model to be loaded and warm; a longer start is a failure.")
+    port: int = option(0, "Port to listen on; 0 chooses a free port, which updates keep.")
+    access_log: bool = option(False, "Write one JSON line per request to the log, without the texts.")
+    start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")

@@ -1,6 +1,6 @@
-"""One service process, seen from its supervisor: started, ready, asked to leave, ended.
+"""The supervisor's handle of a service process: start it, wait until it is ready, hand over, drain, stop.
 
-The standard library and modules of it alone: the supervisor imports it.
+Imports only the standard library and modules that do the same, because the supervisor imports it.
 """
 
 from __future__ import annotations
@@ -17,99 +17,99 @@ from contextlib import suppress
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
-from likewise.targets.listener import FORCED_S, HAND_OVER, give
-from likewise.targets.local.deployment_folder import Home, ServiceSpec
+from likewise.targets.listener import FORCED_S, HAND_OVER, send_handles
+from likewise.targets.local.deployment_folder import DeploymentFolder, ServiceSpec
 
-LEAVE_S = 5.0  # for a process that was told to accept no more
+HAND_OVER_S = 5.0  # for a process to stop accepting connections after the signal HAND_OVER
 
 
 class Service:
-    """A process that serves `asked`."""
+    """A process that serves `spec`."""
 
-    def __init__(self, home: Home, asked: ServiceSpec) -> None:
-        self.asked = asked
-        self._home = home
-        self._log_begin = home.log_size()
+    def __init__(self, folder: DeploymentFolder, spec: ServiceSpec) -> None:
+        self.spec = spec
+        self._folder = folder
+        self._log_start = folder.log_size()
         self._swept = False
         self.ready_since = 0.0  # time.monotonic()
 
     async def start(self, handles: Sequence[int]) -> None:
-        """The process, which begins to load; `handles`: the listener and the lock, which it holds from now on."""
+        """Start the process, which loads the model.  handles: file descriptors of the listener and the lock."""
         ours, theirs = socket.socketpair()
         with theirs:
-            give(ours, *handles)
+            send_handles(ours, *handles)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # what the model starts ends with it
+                start_new_session=True,  # so that processes which the model starts can be killed with it
             )
         self.pid = self._process.pid
         self._lines, self._writer = await asyncio.open_connection(sock=ours)
-        message = {"asked": self.asked.as_dict(), "bundle": str(self._home.bundle(self.asked.model.digest))}
+        message = {"asked": self.spec.as_dict(), "bundle": str(self._folder.bundle(self.spec.model.digest))}
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def ready(self) -> None:
-        """Until it answers; why it does not get there, with the process ended, as a LikewiseError."""
-        seconds = float(self.asked.options["start_timeout_s"])
+        """Wait until it serves.  If it fails to, the process is killed and a LikewiseError raised."""
+        seconds = float(self.spec.options["start_timeout_s"])
         try:
             async with asyncio.timeout(seconds):
-                said = await self._said()
+                message = await self._message()
         except TimeoutError:
             await self.kill()
-            cause, remedy = f"the model was not ready within {seconds:g} s", "allow more: -C start_timeout_s=SECONDS"
-            raise self._failure(cause, remedy) from None
-        if "ready" not in said:
+            cause = f"the model was not ready within {seconds:g} s"
+            raise self._failure(cause, "allow more time: -C start_timeout_s=SECONDS") from None
+        if "ready" not in message:
             await self.kill()
-            if "failed" in said:
-                raise LikewiseError.from_dict(said["failed"])
-            cause = f"the service {_ending(self._process.returncode)} before it was ready"
-            raise self._failure(cause, "read the log's lines above")
+            if "failed" in message:
+                raise LikewiseError.from_dict(message["failed"])
+            cause = f"the service {_describe_exit(self._process.returncode)} before it was ready"
+            raise self._failure(cause, "read the log lines above")
         self.ready_since = time.monotonic()
 
-    async def ended(self) -> str:
-        """How it ended, once it has."""
+    async def exited(self) -> str:
+        """Wait until it exits; returns a description of how."""
         code = await self._process.wait()
         self._sweep()
-        return _ending(code)
+        return _describe_exit(code)
 
-    async def leave(self) -> None:
-        """Until it accepts no more, which it is told here; what it holds it still answers."""
+    async def hand_over(self) -> None:
+        """Make it stop accepting connections, and wait until it has; it still serves those that are open."""
         self._signal(HAND_OVER)
         with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_S):
-                await self._said()  # that it has, or nothing, where it has ended
+            async with asyncio.timeout(HAND_OVER_S):
+                await self._message()  # the confirmation, or nothing if the process has exited
 
-    async def drain(self, *, told: bool = False) -> None:
-        """Until it has answered what it holds and has ended; told: it was asked to leave already."""
-        if not told:
+    async def drain(self, *, signaled: bool = False) -> None:
+        """Wait until it has completed its requests and exited.  signaled: it is already draining after `hand_over`."""
+        if not signaled:
             self._signal(signal.SIGTERM)
-        options = self.asked.options
+        options = self.spec.options
         try:
             async with asyncio.timeout(options["drain_linger_s"] + options["drain_timeout_s"] + FORCED_S):
-                await self.ended()
+                await self.exited()
         except TimeoutError:
             await self.kill()
 
     async def kill(self) -> None:
-        """End it now."""
+        """Kill the process and wait until it has exited."""
         self._signal(signal.SIGKILL)
-        await self.ended()
+        await self.exited()
 
-    async def _said(self) -> dict[str, Any]:
-        """Its next message; empty where it has ended."""
+    async def _message(self) -> dict[str, Any]:
+        """Its next message; empty if it has exited."""
         line = await self._lines.readline()
         return dict(json.loads(line)) if line.endswith(b"\n") else {}
 
     def _failure(self, cause: str, remedy: str) -> DeployFailed:
-        return DeployFailed(f"{cause}; its last lines:\n{self._home.tail(self._log_begin)}", remedy=remedy)
+        return DeployFailed(f"{cause}; last log lines:\n{self._folder.tail(self._log_start)}", remedy=remedy)
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
 
     def _sweep(self) -> None:
-        """End what the model has started; close the channel. Once: the number may soon be another process's."""
+        """Kill the processes that the model started and close the channel; only once, because pids are reused."""
         if self._swept:
             return
         self._swept = True
@@ -118,8 +118,8 @@ class Service:
         self._writer.close()
 
 
-def _ending(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         with suppress(ValueError):
             return f"was killed by {signal.Signals(-code).name}"
-    return f"ended with code {code}"
+    return f"exited with code {code}"

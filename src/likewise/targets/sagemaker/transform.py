@@ -9,7 +9,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
-from likewise.targets.apply import Tell, apply
+from likewise.targets.apply import OnStep, apply
 from likewise.targets.base import BATCH, Done, Plan, PlanStep, Target, unless_fatal
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
@@ -56,7 +56,7 @@ def transform(
     *,
     name: str = BATCH,
     restart: bool = False,
-    tell: Tell = lambda _: None,
+    tell: OnStep = lambda _: None,
 ) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 

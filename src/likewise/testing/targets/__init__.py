@@ -1,4 +1,4 @@
-"""The conformance suite of targets; every target of Likewise passes it, and one of another package can run it too.
+"""The conformance suite for targets.  All targets of Likewise pass it; other packages can run it for their own targets:
 
 from likewise.testing.targets import TargetSuite, TargetUnderTest
 

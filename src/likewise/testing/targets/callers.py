@@ -1,4 +1,4 @@
-"""Concurrent callers of a deployment, who note every request that was not answered as it should be."""
+"""Concurrent clients of a deployment, which record every request without the expected response."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
-TIMEOUT_S = 60.0  # no request and no wait of the suite needs it
+TIMEOUT_S = 60.0  # an upper limit for each request and each wait of the suite
 
 
 @dataclass
 class Callers:
-    """Threads that send one request after another to a deployment of `upper_bundle`, until the end of `with`.
+    """Threads that continuously send requests to a deployment of `upper_bundle`, until the end of `with`.
 
-    each: how many keep their connection, and how many open one for every request.  answered: requests that got any
-    answer.  wrong: each request without an answer, with another status than 200 or with another text.  bundles: the
-    digests in the answers' headers, `None` for an answer without one.
+    each: number of threads that reuse a connection, and number of threads that open one per request.  answered: number
+    of responses received.  wrong: requests without a response, with a status other than 200 or with the wrong text.
+    bundles: the digests in the responses' headers, `None` for a response without one.
     """
 
     url: str
@@ -33,8 +33,8 @@ class Callers:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        which = [(number, keeps) for number in range(self.each) for keeps in (True, False)]
-        self._threads = [threading.Thread(target=self._call, args=each) for each in which]
+        arguments = [(number, reuse) for number in range(self.each) for reuse in (True, False)]
+        self._threads = [threading.Thread(target=self._call, args=each) for each in arguments]
         for thread in self._threads:
             thread.start()
         return self
@@ -45,40 +45,40 @@ class Callers:
             thread.join()
 
     def until_answered(self, more: int) -> None:
-        """Until so many more requests are answered, or one went wrong."""
-        wanted = self.answered + more
-        until(lambda: self.answered >= wanted or bool(self.wrong))
+        """Wait for `more` further responses, or for a request that went wrong."""
+        goal = self.answered + more
+        until(lambda: self.answered >= goal or bool(self.wrong))
 
-    def _call(self, number: int, keeps: bool) -> None:
+    def _call(self, number: int, reuse: bool) -> None:
         parts, count = urlsplit(self.url), 0
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
         while not self._over.is_set():
             count += 1
-            text = f"{'kept' if keeps else 'fresh'} {number}.{count}"
+            text = f"{'reused' if reuse else 'new'} {number}.{count}"
             try:
-                self._ask(connection, text)
+                self._send(connection, text)
             except (OSError, http.client.HTTPException) as error:
                 self.wrong.append(f"{text}: {error!r}")
                 connection.close()
-            if not keeps:
+            if not reuse:
                 connection.close()
         connection.close()
 
-    def _ask(self, connection: http.client.HTTPConnection, text: str) -> None:
+    def _send(self, connection: http.client.HTTPConnection, text: str) -> None:
         path = urlsplit(self.url).path.removesuffix("/invocations") + "/invocations"
         body = json.dumps({"inputs": [text]})
         connection.request("POST", path, body, {"Content-Type": "application/json", **self.headers})
-        answer = connection.getresponse()
-        answered = answer.read().decode()
-        self.bundles.add(answer.headers.get("X-Likewise-Bundle"))
-        if answer.status != 200 or text.upper() not in answered:
-            self.wrong.append(f"{text}: {answer.status} {answered}")
+        response = connection.getresponse()
+        content = response.read().decode()
+        self.bundles.add(response.headers.get("X-Likewise-Bundle"))
+        if response.status != 200 or text.upper() not in content:
+            self.wrong.append(f"{text}: {response.status} {content}")
         self.answered += 1
 
 
 def until(done: Callable[[], bool]) -> None:
-    """Wait until `done()`."""
+    """Wait until `done()` returns true; fails after TIMEOUT_S."""
     deadline = time.monotonic() + TIMEOUT_S
     while not done():
-        assert time.monotonic() < deadline, f"it did not happen within {TIMEOUT_S:g} s"
+        assert time.monotonic() < deadline, f"the condition was not met within {TIMEOUT_S:g} s"
         time.sleep(0.01)

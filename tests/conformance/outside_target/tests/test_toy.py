@@ -1,4 +1,4 @@
-"""The target `toy` passes the suite that every target of Likewise passes."""
+"""Runs the conformance suite of Likewise for the target `toy`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class TestToy(TargetSuite):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls, data_home: Path) -> TargetUnderTest:
-        """Nothing has to be started."""
+        """The target needs no setup."""
 
         def left() -> list[str]:
             commands = [(path, _read(path)) for path in Path("/proc").glob("[0-9]*/cmdline")]
-            ours = [str(path) for path, command in commands if f"toy_target.process\0{data_home}" in command]
-            return ours + [str(path) for path in sorted((data_home / "toy").rglob("*"))]
+            processes = [str(path) for path, command in commands if f"toy_target.process\0{data_home}" in command]
+            return processes + [str(path) for path in sorted((data_home / "toy").rglob("*"))]
 
         return TargetUnderTest("toy", left, {"drain_linger_s": "0.2"}, integer_option="port")
 
@@ -26,5 +26,5 @@ class TestToy(TargetSuite):
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # it has ended
+    except OSError:  # the process has exited
         return ""

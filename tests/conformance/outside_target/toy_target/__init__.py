@@ -1,1 +1,1 @@
-"""A target for Likewise: each deployment is a process of this machine (Linux)."""
+"""A target for Likewise that runs each deployment as a process on this machine (Linux)."""

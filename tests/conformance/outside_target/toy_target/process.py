@@ -1,4 +1,7 @@
-"""The process of one version: `python -m toy_target.process FOLDER LISTENER LOCK`, two inherited handles."""
+"""The process of one version: `python -m toy_target.process FOLDER LISTENER LOCK`.
+
+LISTENER and LOCK are inherited file descriptors; stdin has the spec as JSON.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,27 @@ from likewise.core.spec import ModelSpec
 from likewise.server.run import run
 from likewise.serving import bundle_app
 from likewise.targets.listener import HAND_OVER
-from toy_target.deployment import Deployment, lend
+from toy_target.deployment import Deployment, share
 from toy_target.target import ToyOptions
 
 
 def main(folder: str, handle: str, lock: str) -> None:
-    """Serve what stdin says until told to end."""
-    wanted = json.load(sys.stdin)
-    if os.fork():  # whoever starts it need not wait for it
+    """Serve the spec until a signal to stop."""
+    spec = json.load(sys.stdin)
+    if os.fork():  # detach, so that the parent need not wait for it
         os._exit(0)
     os.setsid()
-    model, options = ModelSpec.from_dict(wanted["model"]), coerce(ToyOptions, wanted["options"])
+    model, options = ModelSpec.from_dict(spec["model"]), coerce(ToyOptions, spec["options"])
     listener = socket.socket(fileno=int(handle))
-    Thread(target=lend, args=(listener,), daemon=True).start()
+    Thread(target=share, args=(listener,), daemon=True).start()
 
-    def stands(url: str) -> None:
+    def record(url: str) -> None:
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        Deployment(Path(folder).name).write({"wanted": wanted, "url": url, "pid": os.getpid(), "since": since})
+        Deployment(Path(folder).name).write({"spec": spec, "url": url, "pid": os.getpid(), "since": since})
         os.close(int(lock))
 
     app = bundle_app(open_bundle(model.folder), model, options)
-    run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=stands)
+    run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=record)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The target `toy`: what it checks and plans, and how its deployments answer."""
+"""The target `toy`: checks, plans and steps, and requests to its deployments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
-from likewise.targets.base import Answer, Finding, Outputs, PlanStep, Receipt, Status, Verb
+from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Verb
 from likewise.targets.http_client import invoke, served_digest
 from likewise.targets.trust import needs_trust
 from toy_target.deployment import Deployment
@@ -19,51 +19,51 @@ from toy_target.deployment import Deployment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyOptions(ServerOptions):
-    """What the server takes."""
+    """The options of Likewise's server, with other defaults."""
 
-    port: int = field(default=0, metadata={"help": "Port to listen on; 0 finds a free one and keeps it."})
-    access_log: bool = field(default=False, metadata={"help": "One JSON line a request in the log."})
+    port: int = field(default=0, metadata={"help": "Port to listen on; 0 chooses a free port, which updates keep."})
+    access_log: bool = field(default=False, metadata={"help": "Write one JSON line per request to the log."})
 
 
 class ToyTarget:
-    """Deployments on this machine, whoever of this user has made them."""
+    """The current user's deployments on this machine."""
 
     Options: ClassVar[type[ToyOptions]] = ToyOptions
 
     def __init__(self, uri: str) -> None:
         if uri != "toy":
-            raise WrongUsage(f"the target toy has no address {uri!r}", remedy="--to toy")
+            raise WrongUsage(f"the target toy does not accept the address {uri!r}", remedy="use --to toy")
         self.uri = uri
 
     def check(self, model: ModelSpec, options: ToyOptions) -> Sequence[Finding]:
-        """Trust, and the bundle byte for byte; raises what `open_bundle` does."""
+        """Check that the model is trusted, and the bundle's digest.  Raises what `open_bundle` does."""
         if needs_trust(model):
-            return [Finding("the model runs its own Python code, which nobody has allowed", "add --trust")]
+            return [Finding("the model runs its own Python code, which is not trusted", "add --trust")]
         open_bundle(model.folder)
         return []
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: ToyOptions, current: Receipt | None
     ) -> Sequence[PlanStep]:
-        """A new version takes over the port, and only then the one before ends."""
+        """For an update, the new version takes over the port before the previous one is stopped."""
         before = Deployment(name).version()
         if verb == "create" and before is not None:
             raise AlreadyDeployed(f"{name!r} is deployed here", remedy=f"likewise update {name} MODEL")
         if verb != "create" and before is None and current is None:
-            raise NotDeployed(f"nothing is deployed as {name!r}", remedy="likewise list shows what is")
+            raise NotDeployed(f"there is no deployment named {name!r}", remedy="run `likewise list` to see all")
         if model is None:
-            return [PlanStep("remove", "remove", "ends its process and removes its folder", {"name": name})]
-        params = {"name": name, "wanted": {"model": model.as_dict(), "options": as_json(options)}, "before": before}
+            return [PlanStep("remove", "remove", "stops its process and removes its folder", {"name": name})]
+        params = {"name": name, "spec": {"model": model.as_dict(), "options": as_json(options)}, "before": before}
         serve = PlanStep("serve", "serve", "starts a process and waits until it is ready", params)
-        retire = PlanStep("retire", "retire", "ends the process of the version before", params)
+        retire = PlanStep("retire", "retire", "stops the process of the previous version", params)
         return [serve] if before is None else [serve, retire]
 
     def do(self, action: str, params: Mapping[str, Any]) -> Outputs:
-        """Do one step; see `Deployment`."""
+        """Execute one step; see `Deployment`."""
         deployment = Deployment(params["name"])
         match action:
             case "serve":
-                return deployment.serve(params["wanted"], params["before"])
+                return deployment.serve(params["spec"], params["before"])
             case "retire":
                 deployment.retire(params["before"])
             case "remove":
@@ -71,31 +71,31 @@ class ToyTarget:
         return {}
 
     def undo(self, action: str, params: Mapping[str, Any]) -> None:
-        """The version before answers again, or nothing is left; a deletion is never undone."""
+        """Restore the previous version, or remove everything if there was none; a deletion is never undone."""
         if action == "serve":
-            Deployment(params["name"]).undo(params["wanted"], params["before"])
+            Deployment(params["name"]).undo(params["spec"], params["before"])
 
     def status(self, receipt: Receipt) -> Status:
-        """As HTTP answers."""
+        """The status according to an HTTP request."""
         version = Deployment(receipt.name).version()
         if version is None:
-            return Status("gone", about="there is no such deployment")
+            return Status("gone", about="the deployment does not exist")
         digest = served_digest(version["url"], "/ready")
         return Status("ready" if digest else "failing", version["url"], bundle=digest)
 
-    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""
         version = Deployment(receipt.name).version()
         if version is None:
-            raise NotDeployed(f"nothing is deployed as {receipt.name!r}", remedy="likewise list shows what is")
-        deadline_s = version["wanted"]["options"]["deadline_s"]
+            raise NotDeployed(f"there is no deployment named {receipt.name!r}", remedy="run `likewise list` to see all")
+        deadline_s = version["spec"]["options"]["deadline_s"]
         return invoke(version["url"], {"Content-Type": content_type}, body, deadline_s=deadline_s)
 
     def found(self) -> Sequence[Receipt]:
-        """Of every folder that holds a version."""
+        """The receipts of all folders with a version."""
         return [self._receipt(name, version) for name, version in Deployment.all()]
 
     def _receipt(self, name: str, version: Mapping[str, Any]) -> Receipt:
-        model = ModelSpec.from_dict(version["wanted"]["model"])
+        model, options = ModelSpec.from_dict(version["spec"]["model"]), version["spec"]["options"]
         outputs = {"serve": {"url": version["url"]}}
-        return Receipt(self.uri, name, model, version["wanted"]["options"], outputs, version["since"], version["since"])
+        return Receipt(self.uri, name, model, options, outputs, version["since"], version["since"])
