@@ -156,7 +156,7 @@ def job(
     """
     target = job_target(to)
     _report_to(progress, target)
-    return target.run(model, source, output, options or {}, name=name, restart=restart, tell=on_step)
+    return target.run(model, source, output, options or {}, name=name, restart=restart, on_step=on_step)
 
 
 def job_target(to: str) -> TransformJob:

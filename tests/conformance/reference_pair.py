@@ -1,4 +1,4 @@
-"""One model behind MLflow's own scoring app, behind our app, and asked row by row: all in this process."""
+"""One model behind MLflow's own scoring app, behind our app, and called row by row: all in this process."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ ECHO = """
 import datetime, math
 import mlflow, numpy as np, pandas as pd, pydantic
 
-def said(v):
+def typed(v):
     if isinstance(v, pydantic.BaseModel):
-        return {type(v).__name__: said(v.model_dump())}
+        return {type(v).__name__: typed(v.model_dump())}
     if isinstance(v, np.ndarray):
-        return {"array": v.dtype.kind, "shape": list(v.shape), "of": said(v.tolist())}
+        return {"array": v.dtype.kind, "shape": list(v.shape), "of": typed(v.tolist())}
     if isinstance(v, dict):
-        return {str(k): said(m) for k, m in v.items()}
+        return {str(k): typed(m) for k, m in v.items()}
     if isinstance(v, list):
-        return [said(e) for e in v]
+        return [typed(e) for e in v]
     if v is None or v is pd.NaT or (isinstance(v, float) and math.isnan(v)):
         return None
     if isinstance(v, (datetime.datetime, np.datetime64)):
@@ -52,20 +52,20 @@ def said(v):
     return f"{type(v).__name__} {v!r}"
 
 def echo(x, params=None):
-    p = said(params or {})
+    p = typed(params or {})
     if isinstance(x, pd.DataFrame):
-        return [{"frame": said(dict(zip(map(str, x.columns), row))), "params": p}
+        return [{"frame": typed(dict(zip(map(str, x.columns), row))), "params": p}
                 for row in x.itertuples(index=False, name=None)]
     if isinstance(x, np.ndarray) and x.ndim:
         rows = x.tolist() if x.ndim == 1 else list(x)
-        return [{"array": x.dtype.kind, "row": said(row), "params": p} for row in rows]
+        return [{"array": x.dtype.kind, "row": typed(row), "params": p} for row in rows]
     tensors = isinstance(x, dict) and x and all(isinstance(v, np.ndarray) and v.ndim for v in x.values())
     if tensors and len({len(v) for v in x.values()}) == 1 and SIGNED:
-        return [{"tensors": said(dict(zip(x, row))), "kinds": [v.dtype.kind for v in x.values()], "params": p}
+        return [{"tensors": typed(dict(zip(x, row))), "kinds": [v.dtype.kind for v in x.values()], "params": p}
                 for row in zip(*x.values())]
     if isinstance(x, list) and (SIGNED or not x):
-        return [{"element": said(e), "params": p} for e in x]
-    return {"whole": said(x), "params": p}
+        return [{"element": typed(e), "params": p} for e in x]
+    return {"whole": typed(x), "params": p}
 """
 
 
@@ -108,7 +108,7 @@ class Pair:
         return _answer(self._ours.post("/invocations", content=body, headers={"Content-Type": content_type}))
 
     def by_row(self, body: bytes, content_type: str = JSON) -> Answer:
-        """Ours, where the engine is said to be row-wise."""
+        """Ours, where the engine is declared row-wise."""
         call = self._decode(body, content_type)
         results = answers(self._by_row, call.items(True))
         failed = [result.error.cause for result in results if isinstance(result, Failed)]

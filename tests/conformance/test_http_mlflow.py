@@ -1,4 +1,4 @@
-"""Beside `mlflow models serve`, on the same model: the same bodies get the same predictions."""
+"""Compared with `mlflow models serve` on the same model: equal bodies get equal predictions."""
 
 import json
 import os

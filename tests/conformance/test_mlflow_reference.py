@@ -1,6 +1,6 @@
 """Differential: whatever MLflow 3.17's scoring server answers with 200, we answer with 200 and the same JSON value.
 
-Each model says what it was given, type by type, so that equal answers mean equal inputs.  `DIFFERENT` lists where we
+Each model returns what it received, type by type, so that equal answers mean equal inputs.  `DIFFERENT` lists where we
 do not follow, and why; each of its cases is asserted to differ still.
 """
 
@@ -25,7 +25,7 @@ PairOf = Callable[[str], Pair]
 
 @pytest.fixture(scope="module")
 def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
-    """The model of a name in the tables above, made when it is first asked for."""
+    """The model of a name in the tables above, created on first use."""
     folder = tmp_path_factory.mktemp("models")
     made: dict[str, Pair] = {}
 
@@ -125,7 +125,7 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
     ("a prediction is text in Unicode", "returns surrogate", {"inputs": ["a"]}, 500),
     ("bytes are one line of base64", "returns bytes", {"inputs": ["a"]}, 200),
     ("a moment is text, not a count of nanoseconds", "returns moments", {"inputs": ["a"]}, 200),
-    ("a type hint of bytes is not told from a binary column", "hint bytes", {"inputs": [b64(b"hi")]}, 200),
+    ("a type hint of bytes is not distinguished from a binary column", "hint bytes", {"inputs": [b64(b"hi")]}, 200),
 ]
 
 

@@ -87,9 +87,7 @@ def test_workers_and_images_get_its_package(bundle: api.Bundle) -> None:
     assert "toy-engine==1.0" in pins(requirements_of(bundle, entry), PLATFORMS["linux/amd64"], 11, unused={})
 
 
-def test_whether_it_runs_code_is_said_by_its_class_and_not_by_the_bundle(
-    bundle: api.Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_class_decides_whether_it_runs_code(bundle: api.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(kind_of("toy")), "runs_code", True)
     with pytest.raises(CodeNotTrusted):
         bundle.engine()

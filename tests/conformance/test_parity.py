@@ -1,6 +1,6 @@
-"""One pipeline, every way to ask: the answers are the same strings, URIs in the metadata included.
+"""One pipeline, every interface: the answers are the same strings, URIs in the metadata included.
 
-300 rows for every form of asking; long tests take 2,000, and 10,000 short ones for the local runner, Spark and HTTP.
+300 rows for every interface; long tests take 2,000, and 10,000 short ones for the local runner, Spark and HTTP.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def expected(store: Store, source: Path, rows: pd.DataFrame) -> list[str]:
         "frame = pd.read_csv(sys.argv[2], keep_default_na=False)[['text']]\n"
         "json.dump(list(mlflow.pyfunc.load_model(sys.argv[1]).predict(frame)['text']), open(sys.argv[3], 'w'))\n"
     )
-    said = source.with_name("expected.json")
-    run([sys.executable, "-c", script, store.uri, str(source), str(said)], source.parent, store.env)
-    answers: list[str] = json.loads(said.read_text())
-    assert len(answers) == len(rows)
-    return answers
+    output = source.with_name("expected.json")
+    run([sys.executable, "-c", script, store.uri, str(source), str(output)], source.parent, store.env)
+    predictions: list[str] = json.loads(output.read_text())
+    assert len(predictions) == len(rows)
+    return predictions
 
 
 @pytest.fixture(scope="module")

@@ -145,13 +145,13 @@ def test_a_canary_with_alarms_is_passed_to_sagemaker(account: Account) -> None:
 
 
 def test_an_update_can_add_a_variant_to_the_existing_one(account: Account) -> None:
-    first = deployed(account, "beside")
-    second = run_plan(account, "update", "beside", TWO, first, mode="add", variant_name="next", image_url="two:1")
+    first = deployed(account, "second")
+    second = run_plan(account, "update", "second", TWO, first, mode="add", variant_name="next", image_url="two:1")
     assert second is not None
     status = account.target.status(second)
     assert status.details["instances"] == {"AllTraffic": 1, "next": 1}
     assert {first.output("model"), second.output("model")} <= set(account.resources())
-    run_plan(account, "delete", "beside", None, second)
+    run_plan(account, "delete", "second", None, second)
     assert account.resources() == []
 
 

@@ -1,4 +1,4 @@
-"""Engines for the workers' tests, opened in processes of their own: an item's text says what is to happen with it."""
+"""Engines for the workers' tests, opened in processes of their own: an item's text selects the behaviour."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class Status:
     """The current state of a deployment, as reported by its target.
 
     url: the address that it serves. about: a one-line description for people. details: target-specific facts.
-    bundle: the digest of the bundle being served, None if nothing is served or the target cannot tell.
+    bundle: the digest of the bundle being served, None if nothing is served or if it is unknown.
     """
 
     state: DeploymentState
@@ -299,11 +299,11 @@ class TransformJob(Protocol):
         *,
         name: str,
         restart: bool,
-        tell: Callable[[PlanStep], None],
+        on_step: Callable[[PlanStep], None],
     ) -> JobResult:
         """Run the job, or resume it if the same call was interrupted; a completed one is returned unless `restart`.
 
-        tell: called before each step.  Raises WrongUsage, DeployFailed with the backend's reason, TargetUnavailable,
+        on_step: called before each step.  Raises WrongUsage, DeployFailed with the backend's reason, TargetUnavailable,
         Busy.
         """
         ...

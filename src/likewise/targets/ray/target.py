@@ -175,7 +175,7 @@ def _timeout(params: Mapping[str, JsonValue]) -> float:
 
 
 def _canary_status(record: Mapping[str, Any]) -> str:
-    """One line about a canary; it says so if no process watches the canary any more."""
+    """One line about a canary; includes a note if no process watches the canary any more."""
     digest, seen = record["model"]["digest"][:19], record["seen"]
     if time.time() - record["at"] > ABANDONED_S:
         return f"a canary of {digest} was left by an interrupted update: update again, to any version"

@@ -55,7 +55,7 @@ class TrafficSplit:
         self._canary = serve.get_deployment_handle(settings["deployment"], settings["app"])
 
     def figures(self) -> dict[str, Any]:
-        """The statistics of both versions and the canary's last error; counts start anew with a new token."""
+        """The statistics of both versions and the canary's last error; counts restart with a new token."""
         return {"token": self._token, "old": self._old.as_dict(), "new": self._new.as_dict(), "said": self._last_error}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -113,10 +113,10 @@ class SageMakerTarget:
         *,
         name: str,
         restart: bool,
-        tell: Callable[[PlanStep], None],
+        on_step: Callable[[PlanStep], None],
     ) -> Done:
         """Run a batch transform job; see `transform.transform`."""
-        return transform(self, model, source, output, *split(options), name=name, restart=restart, tell=tell)
+        return transform(self, model, source, output, *split(options), name=name, restart=restart, on_step=on_step)
 
     def found(self) -> Sequence[Receipt]:
         """A receipt for every endpoint in the region that has Likewise's tags."""

@@ -56,12 +56,12 @@ def transform(
     *,
     name: str = BATCH,
     restart: bool = False,
-    tell: OnStep = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Done:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
     Calling it again resumes an interrupted call, waits for a running job, and returns the result of a completed one,
-    unless `restart` is set.  If the call is interrupted, the job continues at AWS.  tell: called before each step.
+    unless `restart` is set.  If the call is interrupted, the job continues at AWS.  on_step: called before each step.
     Raises WrongUsage, DeployFailed with the last lines of the container's log, TargetUnavailable, Busy.
     """
     spec = plan.EndpointSpec(
@@ -84,7 +84,7 @@ def transform(
     receipts = Receipts(data_home() / "jobs.db")
     unfinished = receipts.unfinished(target.uri, stem)
     fresh = Plan(target.uri, stem, "create", model, as_json(options), tuple(steps))
-    apply(fresh if unfinished is None else Plan.from_dict(unfinished.plan), target, receipts, tell)
+    apply(fresh if unfinished is None else Plan.from_dict(unfinished.plan), target, receipts, on_step)
     described = jobs.describe(aws, job_name) or {"TransformJobName": job_name, "TransformJobStatus": "Unknown"}
     return _result(described, output)
 

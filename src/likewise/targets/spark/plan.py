@@ -39,7 +39,7 @@ class Staging:
     def resume(self, fingerprint: Mapping[str, object], restart: bool) -> bool:
         """Whether the folder contains an interrupted job with this fingerprint; OutputRefused if it has another job.
 
-        With `restart`, or without an interrupted job, the folder is created anew.
+        With `restart`, or without an interrupted job, the folder is created again.
         """
         record = _json(self.folder / FINGERPRINT)
         if record is not None and not restart:

@@ -36,7 +36,7 @@ from likewise.targets.spark.plan import Staging
 from likewise.targets.spark.windows import InputColumns, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
 
-RESULT_SCHEMA = "told string"  # Spark's schema of what every task of a job returns
+RESULT_SCHEMA = "told string"  # codespell:ignore told  # Spark's schema of what every task of a job returns
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ MAX_EVENTS = 1000  # per call of PutLogEvents
 
 
 class S3Unavailable(Exception):
-    """An object or bucket in S3 that does not exist or is in another region; the text says which."""
+    """An object or bucket in S3 that does not exist or is in another region; the message names it."""
 
 
 @dataclass

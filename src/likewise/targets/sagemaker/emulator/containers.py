@@ -26,11 +26,11 @@ _OPEN_NETWORK = (
 
 
 class ImageNotFound(Exception):
-    """The image does not exist or cannot be pulled; the text says why."""
+    """The image does not exist or cannot be pulled; the message has the reason."""
 
 
 class NotStarted(Exception):
-    """The container could not be started; the text says why."""
+    """The container could not be started; the message has the reason."""
 
 
 class ContainerRunner:
