@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.container.forms import JSON_LINES, LINES, LineDecoder, wanted, written
+from likewise.container.forms import JSON_LINES, LINES, LineDecoder, accepted_media, encode_as
 from likewise.core.errors import BadRequest, UnsupportedContentType
 from likewise.core.signature import Signature
 from likewise.wire import JSON, Form
@@ -109,30 +109,30 @@ def test_other_types_are_the_wires() -> None:
     ],
 )
 def test_accept_is_honoured(accept: str | None, content_type: str | None, media: str) -> None:
-    assert wanted(accept, content_type) == media
+    assert accepted_media(accept, content_type) == media
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "", "application/json;q=x"])
 def test_what_nobody_writes_is_refused(accept: str) -> None:
     if not accept:  # as none
-        assert wanted(accept, None) == JSON
+        assert accepted_media(accept, None) == JSON
         return
     with pytest.raises(UnsupportedContentType) as refused:
-        wanted(accept, None)
+        accepted_media(accept, None)
     assert JSON_LINES in refused.value.remedy
 
 
 def test_answers_are_written_one_a_line() -> None:
     predictions = [{"a": 1, "b": 'x, "y"'}, {"a": None, "b": [1, 2]}]
-    assert written(CSV, Form.MLFLOW, predictions) == b'1,"x, ""y"""\n,"[1,2]"\n'
-    assert written(JSON_LINES, Form.MLFLOW, predictions) == b'{"a":1,"b":"x, \\"y\\""}\n{"a":null,"b":[1,2]}\n'
-    assert json.loads(written(JSON, Form.MLFLOW, predictions)) == {"predictions": predictions}
-    assert written(CSV, Form.LEGACY, ["a", 1.5, float("nan"), True]) == b'a\n1.5\n""\ntrue\n'
-    assert written(JSON_LINES, Form.LEGACY, "whole") == b'"whole"\n'
+    assert encode_as(CSV, Form.MLFLOW, predictions) == b'1,"x, ""y"""\n,"[1,2]"\n'
+    assert encode_as(JSON_LINES, Form.MLFLOW, predictions) == b'{"a":1,"b":"x, \\"y\\""}\n{"a":null,"b":[1,2]}\n'
+    assert json.loads(encode_as(JSON, Form.MLFLOW, predictions)) == {"predictions": predictions}
+    assert encode_as(CSV, Form.LEGACY, ["a", 1.5, float("nan"), True]) == b'a\n1.5\n""\ntrue\n'
+    assert encode_as(JSON_LINES, Form.LEGACY, "whole") == b'"whole"\n'
 
 
 @given(st.lists(st.dictionaries(st.just("text"), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1))
 def test_as_many_lines_as_rows(predictions: list[dict[str, str]]) -> None:
-    lines = written(JSON_LINES, Form.MLFLOW, predictions).split(b"\n")
+    lines = encode_as(JSON_LINES, Form.MLFLOW, predictions).split(b"\n")
     assert [json.loads(line) for line in lines[:-1]] == predictions
     assert lines[-1] == b""

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.container.machine import settle, workers_asked
-from likewise.container.settings import OF_THE_HOUSE, ContainerOptions, read_options
+from likewise.container.machine import configure_environment, requested_workers
+from likewise.container.settings import NOT_OPTIONS, ContainerOptions, read_options
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions
@@ -116,7 +116,7 @@ def test_a_misspelt_setting_is_told_what_was_meant() -> None:
 
 
 def test_what_the_house_uses_elsewhere_is_no_setting() -> None:
-    assert read_options({f"LIKEWISE_{name}": "/x" for name in OF_THE_HOUSE}) == read_options({})
+    assert read_options({f"LIKEWISE_{name}": "/x" for name in NOT_OPTIONS}) == read_options({})
 
 
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text))
@@ -127,28 +127,28 @@ def test_no_text_breaks_a_setting(text: str) -> None:
 
 def test_the_libraries_get_the_quotas_threads_and_a_home() -> None:
     environment: dict[str, str] = {}
-    settle(environment)
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == str(usable_cores())
     assert Path(environment["HOME"]).is_dir()
 
 
 def test_what_the_user_has_set_stays() -> None:
     environment = {"OMP_NUM_THREADS": "7", "HOME": "/"}
-    settle(environment)
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == "7"
 
 
 def test_workers_share_the_cores() -> None:
     environment = {"LIKEWISE_WORKERS": "64"}
-    assert workers_asked(environment) == 64
-    settle(environment)
+    assert requested_workers(environment) == 64
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
 def test_more_workers_than_a_number_says_are_none() -> None:
-    assert workers_asked({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
-    assert workers_asked({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
-    assert workers_asked({"LIKEWISE_WORKERS": "x"}) == 0
+    assert requested_workers({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
+    assert requested_workers({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
+    assert requested_workers({"LIKEWISE_WORKERS": "x"}) == 0
 
 
 def _refused(variable: str, text: str) -> str | None:

@@ -15,7 +15,7 @@ from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import DeadlineExceeded, Draining, Overloaded
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
-from likewise.dataplane import DataPlane, Observer, PlaneOptions, Ran
+from likewise.dataplane import DataPlane, Observer, PlaneOptions, RunStats
 
 DEADLINE_S = 10.0
 POISON = "poison"
@@ -55,7 +55,7 @@ class Books(Observer):
     def dropped(self, items: int) -> None:
         self.dropped_items += items
 
-    def ran(self, ran: Ran) -> None:
+    def ran(self, run: RunStats) -> None:
         self.ran_items += ran.items
         assert ran.items == 1 or self.spec.row_wise
         assert all(seconds >= 0 for seconds in ran.waited)
@@ -118,7 +118,7 @@ class World:
         assert self.engine.closed
         assert not self.plane.waiting_items
         assert not self.plane.waiting_tokens
-        assert not self.plane._flying
+        assert not self.plane._in_flight
         assert all(thread.ended for thread in self.plane._threads)  # type: ignore[attr-defined]
         if self.engine.spec.pure:
             assert self.books.fresh == self.books.ran_items + self.books.dropped_items

@@ -18,15 +18,15 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane import DataPlane, PlaneOptions
-from likewise.dataplane.cache import OVERHEAD, AnswerCache
-from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, QueueEntry, Waiting
+from likewise.dataplane.cache import OVERHEAD, ResultCache
+from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, QueueEntry, EntryQueue
 from likewise.dataplane.cost import CostModel
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
-def queue_of(costs: Sequence[int]) -> tuple[Waiting, list[QueueEntry]]:
-    waiting, entries = Waiting(), [QueueEntry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
+def queue_of(costs: Sequence[int]) -> tuple[EntryQueue, list[QueueEntry]]:
+    waiting, entries = EntryQueue(), [QueueEntry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
     for entry in entries:
         waiting.add(entry)
     return waiting, entries
@@ -52,7 +52,7 @@ def test_little_goes_before_an_entry_that_came_later(
     arrivals: list[list[int]], budget: int, data: st.DataObject
 ) -> None:
     """Whatever comes after it, and whatever is dropped: at most LOOKAHEAD budgets more than was before it."""
-    waiting = Waiting()
+    waiting = EntryQueue()
     allowed: dict[int, float] = {}
     served = 0
     kept = []  # so that no id is used twice
@@ -142,7 +142,7 @@ def test_a_key_tells_apart_what_equality_does_not() -> None:
 
 
 def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
-    cache = AnswerCache(3 * (OVERHEAD + 100))
+    cache = ResultCache(3 * (OVERHEAD + 100))
     for name in (b"a", b"b", b"c"):
         cache.put(name, Ok("x" * 20))
     assert cache.get(b"a") == Ok("x" * 20)
@@ -155,7 +155,7 @@ def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 400)), max_size=60), st.integers(0, 5000))
 def test_the_cache_keeps_to_its_bytes(puts: list[tuple[int, int]], limit: int) -> None:
-    cache = AnswerCache(limit)
+    cache = ResultCache(limit)
     for key, length in puts:
         cache.put(bytes([key]), Ok("x" * length))
         held = [cache.get(bytes([key])) for key in range(21)]

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedContentType
-from likewise.server.body import DRAINED, MAX_MEMBERS, STEP_BYTES, read_body
+from likewise.server.body import DRAIN_FACTOR, MAX_MEMBERS, CHUNK_BYTES, read_body
 
 LIMIT = 1000
 SOON = 0.01  # seconds; what waits for it waits for nothing else
@@ -123,11 +123,11 @@ def test_a_bomb_is_refused_without_being_inflated(coding: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * limit + 4 * STEP_BYTES
+    assert peak < 3 * limit + 4 * CHUNK_BYTES
 
 
 def test_a_body_that_inflates_to_exactly_the_limit_is_read() -> None:
-    body = bytes(4 * STEP_BYTES)
+    body = bytes(4 * CHUNK_BYTES)
     assert read(Client([gzip.compress(body)]), limit=len(body), content_encoding="gzip") == body
     with pytest.raises(BodyTooLarge):
         read(Client([gzip.compress(body)]), limit=len(body) - 1, content_encoding="gzip")
@@ -161,8 +161,8 @@ def test_a_client_that_hangs_up_is_told_apart() -> None:
     [
         ([b"x" * 600] * 4, {}, 2400),  # all of it: the client reads the answer then
         ([b"x" * 600] * 4, {"content_length": "2400"}, 2400),
-        ([b"x" * 600] * 100, {}, 600 * 14),  # until it is more than DRAINED times the limit
-        ([b"x" * 600] * 4, {"content_length": str(LIMIT * DRAINED + 1)}, 0),  # told at once: it would not end
+        ([b"x" * 600] * 100, {}, 600 * 14),  # until it is more than DRAIN_FACTOR times the limit
+        ([b"x" * 600] * 4, {"content_length": str(LIMIT * DRAIN_FACTOR + 1)}, 0),  # told at once: it would not end
         ([b"x" * 600] * 4, {"content_length": "2400", "expect": "100-continue"}, 0),  # asks before it sends
     ],
 )

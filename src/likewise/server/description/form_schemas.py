@@ -74,7 +74,7 @@ def document_schema(signature: Signature) -> JsonObject | None:
     columns = {str(field.name): column_schema(field) for field in fields if typed}
     params = {str(field.name): param_schema(field) for field in signature.params or ()}
     return {
-        "description": "MLflow 3, for language models: the body is the model's input, the response the bare predictions.",
+        "description": "MLflow 3, for language models: the body is the model's input; the response is not wrapped.",
         "type": "object",
         "properties": {**columns, **params},
         "required": [field.name for field in fields if field.required],
