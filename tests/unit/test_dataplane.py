@@ -1,4 +1,4 @@
-"""The data plane with a tiny real engine: batching, isolation, cancellation, draining, and results that are never swapped."""
+"""The data plane with a tiny real engine: batching, isolation, cancellation, draining, correct results per caller."""
 
 import asyncio
 import threading

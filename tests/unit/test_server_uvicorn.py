@@ -74,6 +74,6 @@ def test_no_other_member_of_uvicorn_is_overridden(members: dict[str, set[str]], 
     defined = {member for kind in OURS[name] for member in vars(kind) if not member.startswith("__")}
     accidental = sorted(defined & members[name] - set(OVERRIDDEN[name].split()) - {"_abc_impl"})
     assert not accidental, (
-        f"uvicorn {uvicorn.__version__} has {name}.{', '.join(accidental)} too: likewise.server overrides it by accident; "
+        f"uvicorn {uvicorn.__version__} has {name}.{', '.join(accidental)} and likewise.server overrides it; "
         "rename Likewise's member, or add it to OVERRIDDEN"
     )

@@ -342,11 +342,11 @@ def test_many_single_element_lists_are_rejected_but_images_are_not() -> None:
     [
         ("INT16", [2], b"123", "needs 4 bytes"),
         ("BOOL", [2], b"\1\2", "element 1: expected 0 or 1"),
-        ("BYTES", [1], b"\5\0\0\0abcd", "element 0: expected a length"),
-        ("BYTES", [2], b"\4\0\0\0abcd\1", "element 1: expected a length"),
+        ("BYTES", [1], b"\5\0\0\0abcd", "element 0: expected a 4-byte length"),
+        ("BYTES", [2], b"\4\0\0\0abcd\1", "element 1: expected a 4-byte length"),
         ("BYTES", [1], b"\1\0\0\0ab", "but 1 bytes follow"),
         ("BYTES", [3], b"\0" * 8, "needs at least 12 bytes"),
-        ("BYTES", [1], b"\xff\xff\xff\xff", "element 0: expected a length"),
+        ("BYTES", [1], b"\xff\xff\xff\xff", "element 0: expected a 4-byte length"),
         ("BYTES", [1], b"\1\0\0\0\xff", "element 0: not UTF-8"),
     ],
 )
@@ -374,8 +374,9 @@ def test_a_body_that_is_not_a_request_is_rejected(body: bytes) -> None:
 
 
 SIGNATURES = [
-    NO_SIGNATURE, TEXT, MIXED, signature(column("string")), signature(column("binary", "x")), signature(column("any", "x")),
-    signature(column("long"), column("any")), signature(spec("float64", -1, 2)), signature(spec("object", -1)),
+    NO_SIGNATURE, TEXT, MIXED, signature(column("string")), signature(column("binary", "x")),
+    signature(column("any", "x")), signature(column("long"), column("any")), signature(spec("float64", -1, 2)),
+    signature(spec("object", -1)),
     signature(column("array", "x", items={"type": "long"})), signature(column("datetime", "x")),
     signature(column("map", "x", values={"type": "any"})), signature(spec("str", -1, 1, name="x")),
 ]  # fmt: skip
