@@ -35,11 +35,9 @@ class ContainerOptions(ServerOptions):
     port: int = option(8080, "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT takes precedence.")
     insecure: bool = option(True, "Serve without authentication, since the platform controls access.")
     deadline_s: float = option(55.0, "Deadline for a response, in seconds; SageMaker closes the connection after 60.")
-    bundle: Path | None = option(
-        None, "Folder of the bundle; by default the image's bundle, else the one in model_dir."
-    )
+    bundle: Path | None = option(None, "Folder of the bundle; by default the image's, else the one in model_dir.")
     model_dir: Path = option(
-        Path("/opt/ml/model"), "Folder into which SageMaker unpacks model.tar.gz; searched for a bundle."
+        Path("/opt/ml/model"), "Folder to search for a bundle; SageMaker unpacks model.tar.gz there."
     )
     trust: bool = option(False, "Allow running the model's own Python code.")
     engine: str | None = option(None, "Which of the bundle's engines to use; the best available by default.")
@@ -81,9 +79,7 @@ def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _whole(variable: str, text: str) -> int:
     if not text.isdecimal():
-        raise WrongUsage(
-            f"the variable {variable} is {text!r}, which is not a whole number", remedy=f"correct {variable}"
-        )
+        raise WrongUsage(f"the variable {variable} is {text!r}, not a whole number", remedy=f"correct {variable}")
     return int(text)
 
 

@@ -14,7 +14,7 @@ MIN_RUNS = 4  # before the queueing time is estimated
 LARGE = 4  # a run of at least 1/LARGE of the budget is large
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """Why a call is rejected.  reason: `deadline` or `queue`."""
 
     reason: str
@@ -39,15 +39,15 @@ class Admission:
         """The estimated cost of an item that is not prepared yet."""
         return max(1, round(self.model.mean_cost))
 
-    def began(self, run: object, tokens: int, now: float) -> None:
+    def run_started(self, run: object, tokens: int, now: float) -> None:
         """Record the start of a run."""
         self._running[run] = now, self.model.seconds(tokens, 1)
 
-    def ended(self, run: object, tokens: int, now: float) -> float:
+    def run_finished(self, run: object, tokens: int, now: float) -> float:
         """Record the end of a run; returns its start time."""
-        began, _ = self._running.pop(run)
-        self.model.learn(tokens, now - began)
-        return began
+        started, _ = self._running.pop(run)
+        self.model.learn(tokens, now - started)
+        return started
 
     def predict(self, tokens: float, items: int, now: float) -> float:
         """Expected seconds until `items` with `tokens` in total are completed, after the current runs.
@@ -55,8 +55,8 @@ class Admission:
         A run that exceeds its expected duration is expected to take as long again.
         """
         left = 0.0
-        for began, takes in self._running.values():
-            elapsed = now - began
+        for started, takes in self._running.values():
+            elapsed = now - started
             left += takes - elapsed if elapsed < takes else elapsed
         if self._can_estimate():
             left += self.model.seconds(tokens, items if self._alone else tokens / self._budget)
@@ -70,7 +70,7 @@ class Admission:
         large = self._alone or self.model.largest * LARGE >= self._budget
         return self.model.runs >= MIN_RUNS and large
 
-    def refusal(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Refusal | None:
+    def rejection(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Rejection | None:
         """Why a call with `new` (items, tokens) may not join the `waiting` ones; None if it may.
 
         An idle engine accepts any call, since rejecting it would gain nothing.
@@ -82,10 +82,10 @@ class Admission:
         finish = self.predict(tokens + overtaking, items, now)
         if finish > self._limit_s:
             cause = f"the prediction would take about {finish:.1f} s, but the deadline is {self._deadline_s:g} s"
-            return Refusal("deadline", _overloaded(cause, finish - self._limit_s))
+            return Rejection("deadline", _overloaded(cause, finish - self._limit_s))
         if tokens > self._queue_tokens:
             cause = f"{waiting[1]:,} tokens are waiting; the limit is {self._queue_tokens:,}"
-            return Refusal("queue", _overloaded(cause, self.predict(tokens - self._queue_tokens, new[0], now)))
+            return Rejection("queue", _overloaded(cause, self.predict(tokens - self._queue_tokens, new[0], now)))
         return None
 
 

@@ -170,17 +170,17 @@ class DataPlane:
         """Add new entries to the queue if admission control accepts them.  Raises Overloaded."""
         if not fresh:
             return
-        refusal = self._admission.refusal(
+        rejection = self._admission.rejection(
             waiting=(self.waiting_items, self.waiting_tokens),
             new=(len(fresh), sum(entry.cost for entry in fresh.values())),
             now=now,
         )
-        if refusal is not None:
-            self._observer.shed(refusal.reason)
+        if rejection is not None:
+            self._observer.shed(rejection.reason)
             try:
-                raise refusal.error
+                raise rejection.error
             finally:
-                del refusal  # breaks the reference cycle between the error and this frame
+                del rejection  # breaks the reference cycle between the error and this frame
         for entry in fresh.values():
             self._raw.add(entry)
             if entry.key is not None:
@@ -227,7 +227,7 @@ class DataPlane:
     def _start(self, entries: list[QueueEntry]) -> None:
         thread = self._free.pop()
         self._busy += 1
-        self._admission.began(thread, sum(entry.cost for entry in entries), self._loop.time())
+        self._admission.run_started(thread, sum(entry.cost for entry in entries), self._loop.time())
         thread.post(partial(self._run, thread, entries))
 
     # --- on the threads ----------------------------------------------------------------------------------------------
@@ -272,9 +272,9 @@ class DataPlane:
         self._busy -= 1
         self._free.append(thread)
         self._record_costs(entries, prepared)
-        began = self._admission.ended(thread, sum(entry.cost for entry in entries), now)
+        started = self._admission.run_finished(thread, sum(entry.cost for entry in entries), now)
         self._dispatch()  # restart the engine before delivering the results
-        self._observer.ran(_run_stats(entries, results, began, now))
+        self._observer.ran(_run_stats(entries, results, started, now))
         for entry, result in zip(entries, results, strict=True):
             self._settle(entry, result)
         self._notify_if_idle()
@@ -323,13 +323,13 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _run_stats(entries: Sequence[QueueEntry], results: Sequence[Result], began: float, now: float) -> RunStats:
+def _run_stats(entries: Sequence[QueueEntry], results: Sequence[Result], started: float, now: float) -> RunStats:
     costs = [entry.cost for entry in entries]
     return RunStats(
         items=len(costs),
         tokens=sum(costs),
         padded=len(costs) * max(costs),
-        seconds=now - began,
-        waited=[began - entry.arrived for entry in entries],
+        seconds=now - started,
+        waited=[started - entry.arrived for entry in entries],
         raised=sum(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results),
     )

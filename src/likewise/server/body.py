@@ -31,20 +31,20 @@ async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s
     data), UnsupportedContentType (a coding other than gzip and deflate) and ClientDisconnect.
     """
     stream = _BodyStream(receive, headers)
-    refusal: LikewiseError | None = None
+    rejection: LikewiseError | None = None
     try:
         async with asyncio.timeout(timeout_s):
             try:
                 return await _read(stream, headers, limit)
             except LikewiseError as error:
-                refusal = error
+                rejection = error
                 await stream.drain(limit * DRAIN_FACTOR)
     except TimeoutError:
-        refusal = refusal or BodyTimeout(
+        rejection = rejection or BodyTimeout(
             f"the request's body was incomplete after {timeout_s:g} s; {stream.size:,} bytes arrived",
             remedy="send the body faster, or fewer rows per request",
         )
-    raise refusal
+    raise rejection
 
 
 class _BodyStream:

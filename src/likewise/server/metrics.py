@@ -37,25 +37,21 @@ class Metrics(Observer):
         text = "Time from the request's headers to the end of the response."
         latency = self._metric(Histogram, "request_seconds", text, "route", buckets=SECONDS)
         self._latency: Callable[[str], Histogram] = cache(partial(latency.labels, bundle))
-        self._batch_items = self._bundle_metric(Histogram, "batch_items", "Items per engine run.", buckets=ITEMS)
-        self._batch_tokens = self._bundle_metric(Histogram, "batch_tokens", "Tokens per engine run.", buckets=TOKENS)
+        self._batch_items = self._unlabelled(Histogram, "batch_items", "Items per engine run.", buckets=ITEMS)
+        self._batch_tokens = self._unlabelled(Histogram, "batch_tokens", "Tokens per engine run.", buckets=TOKENS)
         text = "Ratio of tokens to padded tokens per engine run."
-        self._padding = self._bundle_metric(Histogram, "padding_efficiency", text, buckets=RATIO)
-        self._queue = self._bundle_metric(
+        self._padding = self._unlabelled(Histogram, "padding_efficiency", text, buckets=RATIO)
+        self._queue = self._unlabelled(
             Histogram, "queue_seconds", "Time an item waits for the engine.", buckets=SECONDS
         )
-        self._compute = self._bundle_metric(Histogram, "compute_seconds", "Duration of an engine run.", buckets=SECONDS)
-        self._hits = self._bundle_metric(Counter, "cache_hits", "Items served from the cache.")
-        self._misses = self._bundle_metric(
-            Counter, "cache_misses", "Items of a pure model that were not cached and had to be computed."
-        )
-        self._shared = self._bundle_metric(Counter, "shared_items", "Items that joined an equal item in flight.")
-        self._dropped = self._bundle_metric(
-            Counter, "dropped_items", "Items dropped before being computed because their clients were gone."
-        )
-        self._poison = self._bundle_metric(Counter, "poison_items", "Items on which the model raised an exception.")
+        self._compute = self._unlabelled(Histogram, "compute_seconds", "Duration of an engine run.", buckets=SECONDS)
+        self._hits = self._unlabelled(Counter, "cache_hits", "Items served from the cache.")
+        self._misses = self._unlabelled(Counter, "cache_misses", "Items of a pure model that were not cached.")
+        self._shared = self._unlabelled(Counter, "shared_items", "Items that joined an equal item in flight.")
+        self._dropped = self._unlabelled(Counter, "dropped_items", "Items dropped because their clients were gone.")
+        self._poison = self._unlabelled(Counter, "poison_items", "Items on which the model raised an exception.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
-        self._gauges = {name: self._bundle_metric(Gauge, name, text) for name, text in GAUGES.items()}
+        self._gauges = {name: self._unlabelled(Gauge, name, text) for name, text in GAUGES.items()}
 
     # --- events of the data plane ------------------------------------------------------------------------------------
 
@@ -86,7 +82,7 @@ class Metrics(Observer):
 
     # --- events of the server ----------------------------------------------------------------------------------------
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
+    def completed(self, route: str, status: int, seconds: float) -> None:
         """Record a completed request."""
         self._requests(route, status).inc()
         self._latency(route).observe(seconds)
@@ -101,6 +97,6 @@ class Metrics(Observer):
     def _metric(self, kind: type[M], name: str, text: str, *labels: str, **more: Any) -> M:
         return kind(f"likewise_{name}", text, ("bundle", *labels), registry=self.registry, **more)
 
-    def _bundle_metric(self, kind: type[M], name: str, text: str, **more: Any) -> M:
-        """A metric whose only label is `bundle`."""
+    def _unlabelled(self, kind: type[M], name: str, text: str, **more: Any) -> M:
+        """A metric without labels other than `bundle`."""
         return self._metric(kind, name, text, **more).labels(self._bundle)

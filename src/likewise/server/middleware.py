@@ -88,7 +88,7 @@ class ServerMiddleware:
 
     def _record(self, exchange: _Exchange, path: str, scope: Scope) -> None:
         route, seconds = _route(path), time.perf_counter() - exchange.started
-        self.metrics.answered(route, exchange.status, seconds)
+        self.metrics.completed(route, exchange.status, seconds)
         if self.log is None:
             return
         self.log.add(

@@ -20,9 +20,7 @@ from likewise.wire import JSON
 logger = logging.getLogger("likewise.server")
 
 PIPELINED = 8  # requests queued behind the current one; further data stays unparsed
-LINGER_S = (
-    2.0  # a rejected client may still be sending; closing at once would reset the connection and lose the response
-)
+LINGER_S = 2.0  # a rejected client may still be sending, and a reset would make it lose the response
 
 Identity = Callable[[], list[tuple[bytes, bytes]]]
 
@@ -63,7 +61,7 @@ class LimitedProtocol(LimitedHead):
     _unsent = 0
     _running: RequestResponseCycle | None = None
     _unparsed = b""
-    _refusal: HeadRefused | None = None  # sent after the responses to the requests before it
+    _rejection: HeadRefused | None = None  # sent after the responses to the requests before it
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
@@ -78,9 +76,7 @@ class LimitedProtocol(LimitedHead):
                 timer.cancel()
         self._unset_keepalive_if_required()
         if self._running is not None and not self._running.response_complete:
-            self._hang_up(
-                self._running
-            )  # uvicorn notifies only the newest request, which is another one if they are pipelined
+            self._hang_up(self._running)  # uvicorn notifies only the newest of several pipelined requests
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -118,10 +114,10 @@ class LimitedProtocol(LimitedHead):
         if self.transport.is_closing():
             self._watch_writes()
             return
-        if self._refusal is not None:
+        if self._rejection is not None:
             if not self._responding():
                 self._unset_keepalive_if_required()
-                self._send(self._refusal)
+                self._send(self._rejection)
         elif self._unparsed:
             data, self._unparsed = self._unparsed, b""
             self.data_received(data)
@@ -133,9 +129,9 @@ class LimitedProtocol(LimitedHead):
 
     def refuse(self, refused: HeadRefused) -> None:
         """Stop parsing; send the error response after those of earlier requests, then close."""
-        logger.info("refused a request from %s: %s", self.client, refused)
+        logger.info("rejected a request from %s: %s", self.client, refused)
         self.on_refused(refused.status)
-        self.rejected, self._refusal = True, refused
+        self.rejected, self._rejection = True, refused
         self._arm(0, None)
         if self.in_body:
             self._drop_newest()

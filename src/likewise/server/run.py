@@ -77,7 +77,7 @@ def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.
         http=limited_protocol(
             options,
             lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())],
-            lambda status: metrics.answered("refused", status, 0.0),
+            lambda status: metrics.completed("refused", status, 0.0),
         ),
         loop="uvloop",
         ws="none",

@@ -35,10 +35,7 @@ class ServerOptions:
         min=0.001,
     )
     queue_tokens: int = option(
-        4_000_000,
-        "Most tokens (rows, for a model without tokens) in the queue; requests beyond that are rejected.",
-        "--queue-tokens",
-        min=1,
+        4_000_000, "Largest queue in tokens (or rows); requests beyond that are rejected.", "--queue-tokens", min=1
     )
     cache_bytes: int = option(
         64 * MB,
@@ -47,23 +44,17 @@ class ServerOptions:
         unit=MB,
         min=0,
     )
-    body_limit_bytes: int = option(
-        25 * MB, "Largest request body, as sent and decompressed.", "--body-limit-mb", unit=MB, min=0.001
-    )
+    body_limit_bytes: int = option(25 * MB, "Largest request body.", "--body-limit-mb", unit=MB, min=0.001)
     header_limit_bytes: int = option(64 * 1024, "Largest total size of request line and headers.")
     header_timeout_s: float = option(
         10.0,
-        "Time limit for a request's headers, from the connection or the first byte.",
+        "Time limit for a request's headers, in seconds from the connection or the first byte.",
         "--header-timeout SECONDS",
     )
-    read_timeout_s: float = option(30.0, "Time limit for a request's body.", "--read-timeout SECONDS")
+    read_timeout_s: float = option(30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS")
     keep_alive_s: int = option(65, "Seconds before an idle connection is closed.")
-    drain_linger_s: float = option(
-        1.0, "Seconds that a stopping server still accepts requests, while /ready returns 503."
-    )
+    drain_linger_s: float = option(1.0, "Seconds that a stopping server accepts requests, while /ready returns 503.")
     drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.")
     access_log: bool = option(
-        True,
-        "Log one JSON line per request to stderr, without request or response bodies.",
-        "--access-log/--no-access-log",
+        True, "Log one JSON line per request to stderr, without bodies.", "--access-log/--no-access-log"
     )

@@ -34,9 +34,9 @@ def main(limit: int, memory: int) -> None:
         _check(total, limit)
     index = {name for name in (file.schema_arrow.pandas_metadata or {}).get("index_columns", []) if type(name) is str}
     table = pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), file.schema_arrow)
-    kept = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
-    with pyarrow.ipc.new_stream(sys.stdout.buffer, kept.schema) as out:
-        out.write_table(kept)
+    columns = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
+    with pyarrow.ipc.new_stream(sys.stdout.buffer, columns.schema) as out:
+        out.write_table(columns)
 
 
 def _limit_memory(limit: int) -> None:
@@ -53,9 +53,7 @@ def _declared(metadata: Any) -> int:
     total = 0
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
         for i in range(metadata.num_columns):
-            width = max(
-                VALUE_BYTES, metadata.schema.column(i).length
-            )  # the length is 0 unless the type has a fixed width
+            width = max(VALUE_BYTES, metadata.schema.column(i).length)  # 0 unless the type has a fixed width
             chunk = group.column(i)
             total += max(chunk.num_values * width, chunk.total_uncompressed_size)
     return int(max(total, metadata.num_rows * VALUE_BYTES))

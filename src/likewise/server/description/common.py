@@ -34,25 +34,11 @@ READ: dict[str, tuple[str, str, str, str, JsonObject, str]] = {
     "/v2": ("v2_server", "v2", "Server metadata.", _METADATA, as_json(ref("ServerMetadata")), "405"),
     "/v2/health/live": ("v2_live", "v2", "Whether the process is alive.", "OK.", _LIVE, "405"),
     "/v2/health/ready": ("v2_ready", "v2", "Same as /ready.", "OK.", _READY, "405 503"),
-    "/v2/models/{model}": (
-        "v2_model",
-        "v2",
-        "Model metadata: its input and output tensors.",
-        _METADATA,
-        as_json(ref("ModelMetadata")),
-        "404 405",
-    ),
+    "/v2/models/{model}": ("v2_model", "v2", "Model metadata.", _METADATA, as_json(ref("ModelMetadata")), "404 405"),
     "/v2/models/{model}/ready": ("v2_model_ready", "v2", "Same as /ready.", "OK.", _MODEL_READY, "404 405 503"),
     "/": ("page", "pages", "A page about the model, with a form to try it.", "The page.", _HTML, "405"),
     "/docs": ("docs", "pages", "API documentation (Swagger UI).", "The page.", _HTML, "405"),
-    "/openapi.json": (
-        "openapi",
-        "pages",
-        "This OpenAPI document.",
-        "The document.",
-        as_json({"type": "object"}),
-        "405",
-    ),
+    "/openapi.json": ("openapi", "pages", "This document.", "The document.", as_json({"type": "object"}), "405"),
 }
 """The arguments of `operation` for each GET route, by path."""
 
@@ -60,11 +46,7 @@ _ERRORS: dict[str, tuple[type[LikewiseError], str, str]] = {
     "400": (errors.BadRequest, "BadRequest", "The request is invalid; the message names the column and the row."),
     "401": (errors.Unauthorized, "Unauthorized", "The token is missing or not valid."),
     "404": (errors.RouteNotFound, "NotFound", "There is no such model or version."),
-    "405": (
-        errors.MethodNotAllowed,
-        "MethodNotAllowed",
-        "The path does not support the method; Allow lists those it does.",
-    ),
+    "405": (errors.MethodNotAllowed, "MethodNotAllowed", "The path does not support this method; see Allow."),
     "408": (errors.BodyTimeout, "Timeout", "The body did not arrive in time."),
     "413": (errors.BodyTooLarge, "TooLarge", "The body exceeds the server's size limit."),
     "415": (errors.UnsupportedContentType, "UnsupportedType", "The content type or encoding is not supported."),
@@ -100,12 +82,7 @@ ERROR_SCHEMA = object_of(
         "message": {**_SOME_TEXT, "description": "The cause, with the names and values received."},
         "remedy": {**_SOME_TEXT, "description": "What to do about it."},
     },
-    {
-        "error": {
-            **_SOME_TEXT,
-            "description": "Only below /v2: message and remedy in one string, as the protocol defines it.",
-        }
-    },
+    {"error": {**_SOME_TEXT, "description": "Only below /v2: message and remedy in one string."}},
     description="An error: its cause and how to fix it.",
 )
 """The schema of all errors."""
@@ -137,10 +114,7 @@ def components(digest: str) -> JsonObject:
     request_id = "The request's own id if it is valid; else its trace id, or a new id."
     headers = {
         "X-Likewise-Bundle": {"description": "The digest of the served bundle.", "schema": {"const": digest}},
-        "X-Likewise-Engine": {
-            "description": "The engine and its precision; `loading` until the model is loaded.",
-            "schema": TEXT,
-        },
+        "X-Likewise-Engine": {"description": "The engine and its precision, or `loading`.", "schema": TEXT},
         "X-Request-Id": {"description": request_id, "schema": {**TEXT, "pattern": "^[A-Za-z0-9._:-]{1,128}$"}},
     }
     return {"headers": headers, "responses": {name: _error(status) for status, (_, name, _) in _ERRORS.items()}}

@@ -65,12 +65,12 @@
     try { sent = body(); } catch (error) { show(false, "Not sent", [error.message], "", ""); return; }
     const button = form.querySelector("button");
     button.disabled = true;
-    const began = performance.now();
+    const started = performance.now();
     try {
       const headers = { "Content-Type": "application/json" };
       const response = await fetch(new URL("invocations", here), { method: "POST", headers, body: sent });
       const text = await response.text();
-      const took = `${response.status} ${response.statusText} in ${(performance.now() - began).toFixed(0)} ms`;
+      const took = `${response.status} ${response.statusText} in ${(performance.now() - started).toFixed(0)} ms`;
       const lines = response.ok ? [] : explained(text);
       show(response.ok, took, lines, lines.length ? "" : pretty(text), sent, response.headers.get("X-Request-Id") ?? "");
     } catch (error) {
