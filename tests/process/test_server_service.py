@@ -120,9 +120,7 @@ def test_a_late_request_is_504_and_one_that_would_be_late_is_rejected_immediatel
         gate = Gate(tmp_path)
         async with client_of(running) as client:
             check_error(await post_texts(client, gate.text), 504, "DEADLINE_EXCEEDED", "no prediction within 1 s")
-            refused = await post_texts(
-                client, "after it"
-            )  # the first client has gone, but the engine is still busy with its request
+            refused = await post_texts(client, "after it")  # the engine is still busy with the first request
             check_error(refused, 503, "TEMPORARILY_UNAVAILABLE", "but the deadline is 1 s")
             assert int(refused.headers["Retry-After"]) >= 1
             gate.open()

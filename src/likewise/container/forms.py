@@ -89,7 +89,7 @@ def accepted_media(accept: str | None, content_type: str | None) -> str:
             best, ranked = _ALIASES[media.strip()] or default, quality
     if best is None:
         raise UnsupportedContentType(
-            f"no media type in Accept: {accept} is supported", remedy=f"accept one of: {', '.join(_RESPONSE_TYPES)}"
+            f"Accept {accept!r} matches no supported media type", remedy=f"accept one of: {', '.join(_RESPONSE_TYPES)}"
         )
     return best
 

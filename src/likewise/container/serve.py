@@ -37,7 +37,7 @@ def exit_code_of(serve: Callable[[], int]) -> int:
 def _serve(arguments: list[str]) -> int:
     if arguments != ["serve"]:
         raise WrongUsage(
-            f"unreported container command {' '.join(arguments)!r}; the only command is 'serve'", remedy=_USAGE
+            f"unknown container command {' '.join(arguments)!r}; the only command is 'serve'", remedy=_USAGE
         )
     from likewise.container.app import container_app
     from likewise.container.models import find_model

@@ -187,10 +187,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settled = time.monotonic() + SETTLE_S
-        while (
-            _has_pstopping_connections([sock for sock in sockets or () if sock.fileno() >= 0])
-            and time.monotonic() < settled
-        ):
+        while _has_waiting([sock for sock in sockets or () if sock.fileno() >= 0]) and time.monotonic() < settled:
             await asyncio.sleep(0)  # lets the loop accept them; closing the listener now would reset them
         for server in self.servers:
             server.close()
@@ -202,9 +199,7 @@ class _Server(uvicorn.Server):
         stopping = asyncio.create_task(super().shutdown(sockets))
         while not stopping.done() and not self.force_exit:
             await asyncio.wait((stopping,), timeout=0.05)
-        if (
-            not self.force_exit
-        ):  # otherwise the loop cancels the remaining tasks on exit, and each sends an error response
+        if not self.force_exit:  # else the exiting loop cancels the remaining tasks, and each sends an error response
             await stopping
 
     def _leave(self) -> None:
@@ -224,7 +219,7 @@ class _Server(uvicorn.Server):
         return not self.server_state.connections or time.monotonic() - self._draining_since >= self._linger_s
 
 
-def _has_pstopping_connections(listeners: Sequence[socket.socket]) -> bool:
+def _has_waiting(listeners: Sequence[socket.socket]) -> bool:
     """Whether a connection is waiting to be accepted."""
     with selectors.DefaultSelector() as selector:
         for listener in listeners:

@@ -122,9 +122,7 @@ class Fitter:
         fields = self._fields
         cells = [_Cell(at, f"column {at}", _cast(field, frame.ascii_bytes)) for at, field in enumerate(fields)]
         if frame.names is None and len(fields) == 1:
-            if (
-                fields[0].kind in NESTED
-            ):  # only models with a type hint have such columns, and the hint checks the values
+            if fields[0].kind in NESTED:  # such columns come from type hints, which validate them
                 return Table(None, [(row[0],) for row in frame.rows])
             return Table(None, _cast_rows(frame, cells, [(_only(row[0]),) for row in frame.rows]))
         sent = [
