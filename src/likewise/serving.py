@@ -1,4 +1,4 @@
-"""A bundle behind the web service: the one app that the local server, a Ray replica and a container run."""
+"""Serve a bundle over HTTP: the app that the local server, Ray replicas and containers run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bundle_app(
     routes: Sequence[Route] = (),
     middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The ASGI app, which loads the engine of `model` when its lifespan starts; see `server.app.create_app`."""
+    """The ASGI app, which loads the engine of `model` at lifespan startup; see `server.app.create_app`."""
     load: Callable[[], Engine] = partial(open_engine, bundle, model)
     if options.workers:
         from likewise.workers import open_pool
@@ -39,7 +39,7 @@ def bundle_app(
 
 
 def served_model(bundle: Bundle) -> ServedModel:
-    """What the server tells of the model, with the JSON request body that was logged as its example."""
+    """Metadata of the model that the server exposes, including the input example that was logged with it."""
     example = bundle.model_path / "serving_input_example.json"
     return ServedModel(
         name=bundle.manifest.source.uri,
@@ -51,11 +51,11 @@ def served_model(bundle: Bundle) -> ServedModel:
 
 
 def _registered_version(uri: str) -> str:
-    """The version in `models:/NAME/VERSION`, else none."""
-    found = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
-    return found[1] if found else ""
+    """The version in `models:/NAME/VERSION`; an empty string for any other URI."""
+    match = re.fullmatch(r"models:/[^/]+/(\d+)", uri)
+    return match[1] if match else ""
 
 
 def _worker_engine(path: Path, model: ModelSpec) -> Engine:
-    """What each worker process runs."""
+    """Open the engine in a worker process."""
     return open_engine(open_bundle(path), model)

@@ -1,6 +1,6 @@
-"""Requests of every kind, most of them wrong, against the server's process: what is described is what comes back.
+"""Fuzzing of the server's process: responses match the OpenAPI document, for valid and mostly invalid requests.
 
-Schemathesis makes requests from the service's own description; hypothesis breaks good bodies, and makes raw ones.
+Schemathesis generates requests from the service's OpenAPI document; hypothesis mutates valid bodies.
 """
 
 import gzip
@@ -18,8 +18,8 @@ from tests.support.model_server import MODELS
 from tests.support.processes import PATIENCE, resident_bytes
 from tests.support.service import Service, served
 
-PARTS = 15  # raw requests an example
-GROWTH = 12 * 1024 * 1024  # bytes of memory that all requests after those may leave behind
+PARTS = 15  # raw requests per example
+GROWTH = 12 * 1024 * 1024  # bytes by which memory may grow during the measured requests
 CACHE = 1024 * 1024
 
 checks.load_all_checks()
@@ -34,7 +34,7 @@ CHECKS = checks.CHECKS.get_by_names(
 )
 thorough = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
-# --- bodies that are broken ------------------------------------------------------------------------------------------
+# --- mutated bodies --------------------------------------------------------------------------------------------------
 
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[\[\]{},:]|[^,\r\n"]+')
 ODD = (
@@ -58,19 +58,19 @@ TYPES = USUAL | USUAL | st.sampled_from(CONTENT_TYPES) | st.text(st.characters(m
 
 
 def edited(body: bytes, edits: list[tuple[int, bytes, bool]]) -> bytes:
-    """`body` with tokens of it replaced, or cut off there."""
+    """`body` with some tokens replaced, or truncated there."""
     for index, text, cut in edits:
-        found = list(TOKEN.finditer(body))
-        if found:
-            at = found[index % len(found)]
+        tokens = list(TOKEN.finditer(body))
+        if tokens:
+            at = tokens[index % len(tokens)]
             body = body[: at.start()] + text + (b"" if cut and index % 7 == 0 else body[at.end() :])
     return body
 
 
 def requests(bodies: dict[str, list[bytes]]) -> st.SearchStrategy[tuple[str, bytes, dict[str, str]]]:
-    """Path, body and headers, from good `bodies` by path."""
-    good = st.sampled_from([(path, body) for path, held in bodies.items() for body in held])
-    broken = st.builds(lambda one, edits: (one[0], edited(one[1], edits)), good, EDITS)
+    """Path, body and headers of requests, from valid `bodies` by path."""
+    good = st.sampled_from([(path, body) for path, valid in bodies.items() for body in valid])
+    broken = st.builds(lambda pair, edits: (pair[0], edited(pair[1], edits)), good, EDITS)
     raw = st.tuples(st.sampled_from(list(bodies)), st.binary(max_size=300))
     packing = st.sampled_from([None] * 8 + ["gzip", "deflate", "not gzip", "br"])
     length = st.sampled_from([None] * 8 + ["0", "1", "50", "-1", "x", "99999999999999999999"])
@@ -78,9 +78,9 @@ def requests(bodies: dict[str, list[bytes]]) -> st.SearchStrategy[tuple[str, byt
 
 
 def request(
-    asked: tuple[str, bytes], content_type: str | None, packing: str | None, length: str | None
+    target: tuple[str, bytes], content_type: str | None, packing: str | None, length: str | None
 ) -> tuple[str, bytes, dict[str, str]]:
-    path, body = asked
+    path, body = target
     headers = {"Inference-Header-Content-Length": length} if length and path != "/invocations" else {}
     if content_type is not None:
         headers["Content-Type"] = content_type.strip()
@@ -91,21 +91,23 @@ def request(
 
 
 def good_bodies(document: dict[str, Any], model: str) -> dict[str, list[bytes]]:
-    """Those that the description shows as examples, by path."""
+    """The example bodies in the OpenAPI document, by path."""
     paths = {"/invocations": "/invocations", "/v2/models/{model}/infer": f"/v2/models/{model}/infer"}
-    found: dict[str, list[bytes]] = {}
+    bodies: dict[str, list[bytes]] = {}
     for template, path in paths.items():
         contents = document["paths"][template]["post"]["requestBody"]["content"].values()
-        values = [one["value"] for content in contents for one in content.get("examples", {}).values()]
-        found[path] = [v.encode() if isinstance(v, str) else httpx.Request("POST", "/", json=v).content for v in values]
-        assert found[path]
-    return found
+        values = [example["value"] for content in contents for example in content.get("examples", {}).values()]
+        bodies[path] = [
+            v.encode() if isinstance(v, str) else httpx.Request("POST", "/", json=v).content for v in values
+        ]
+        assert bodies[path]
+    return bodies
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
-def ask_as_described(schema: Any, *, times: int) -> None:
+def send_described(schema: Any, *, times: int) -> None:
     @given(case=schema.as_strategy())
     @settings(thorough, max_examples=times)
     def each(case: schemathesis.Case) -> None:
@@ -114,7 +116,7 @@ def ask_as_described(schema: Any, *, times: int) -> None:
     each()
 
 
-def ask_raw(schema: Any, running: Service, model: str, *, times: int) -> None:
+def send_raw(schema: Any, running: Service, model: str, *, times: int) -> None:
     operations = {
         "/invocations": schema["/invocations"]["POST"],
         f"/v2/models/{model}/infer": schema["/v2/models/{model}/infer"]["POST"],
@@ -125,27 +127,27 @@ def ask_raw(schema: Any, running: Service, model: str, *, times: int) -> None:
 
         @given(some)
         @settings(thorough, max_examples=times)
-        def each(asked: list[tuple[str, bytes, dict[str, str]]]) -> None:
-            for path, body, headers in asked:
-                answer = client.post(path, content=body, headers=headers)
-                assert answer.status_code < 500, answer.text
-                assert str(answer.status_code) in operations[path].definition.raw["responses"]
-                operations[path].validate_response(answer)
+        def each(batch: list[tuple[str, bytes, dict[str, str]]]) -> None:
+            for path, body, headers in batch:
+                response = client.post(path, content=body, headers=headers)
+                assert response.status_code < 500, response.text
+                assert str(response.status_code) in operations[path].definition.raw["responses"]
+                operations[path].validate_response(response)
 
         each()
 
 
 @pytest.mark.parametrize("times", [25, pytest.param(125, marks=pytest.mark.long)])
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "upper"])  # as `text` is
-def test_whatever_is_sent_the_answer_is_one_that_is_described(tmp_path: Path, model: str, times: int) -> None:
-    """125 times: with five models, more than 10,000 requests in all."""
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "upper"])  # equivalent to `text`
+def test_responses_match_the_openapi_document(tmp_path: Path, model: str, times: int) -> None:
+    """With 125 times and five models, more than 10,000 requests in total."""
     with served(tmp_path / "server.log", model, cache_bytes=CACHE) as running:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
-        ask_as_described(schema, times=2 * times)
-        ask_raw(schema, running, model, times=times // 5)
-        httpx.post(f"{running.url}/invocations", content=b"PAR1", headers=PARQUET)  # loads what reads it, once
+        send_described(schema, times=2 * times)
+        send_raw(schema, running, model, times=times // 5)
+        httpx.post(f"{running.url}/invocations", content=b"PAR1", headers=PARQUET)  # loads the Parquet libraries once
         before = resident_bytes(running.pid)
-        ask_raw(schema, running, model, times=times)
+        send_raw(schema, running, model, times=times)
         assert resident_bytes(running.pid) - before < GROWTH
         assert running.metric("likewise_requests_total") > 16 * times
         for status in ("200", "400"):

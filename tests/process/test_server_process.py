@@ -1,4 +1,4 @@
-"""The server as a process of its own: ports, readiness, drains, and every form over a real socket."""
+"""The server as a separate process: ports, readiness, draining, and every request form over a real socket."""
 
 import asyncio
 import os
@@ -36,11 +36,11 @@ FORMS: list[tuple[bytes, str | None, object]] = [
 ]
 
 
-def test_it_serves_every_form_and_refuses_what_is_wrong(log: Path) -> None:
+def test_every_form_is_served_and_invalid_requests_are_rejected(log: Path) -> None:
     with served(log, "upper") as running, httpx.Client(base_url=running.url) as client:
-        for body, content_type, wanted in FORMS:
+        for body, content_type, expected in FORMS:
             headers = {"Content-Type": content_type} if content_type else {}
-            assert client.post("/invocations", content=body, headers=headers).json() == wanted
+            assert client.post("/invocations", content=body, headers=headers).json() == expected
         assert client.get("/ready").status_code == 200
         large = client.post("/invocations", content=b"x" * 26_300_000)
         assert (large.status_code, large.json()["error_code"]) == (413, "REQUEST_LIMIT_EXCEEDED")
@@ -53,18 +53,18 @@ def test_it_serves_every_form_and_refuses_what_is_wrong(log: Path) -> None:
         assert running.event("closed") == "engine"
 
 
-def test_ping_answers_while_the_model_loads_and_a_signal_then_ends_it(log: Path) -> None:
+def test_ping_responds_while_the_model_loads_and_a_signal_then_stops_the_server(log: Path) -> None:
     with started(log, "upper", "--load", "600") as running:
         url = running.event("listening")
         assert httpx.get(f"{url}/ping").status_code == 200
-        answer = httpx.get(f"{url}/ready")
-        assert (answer.status_code, answer.headers["X-Likewise-Engine"]) == (503, "loading")
+        response = httpx.get(f"{url}/ready")
+        assert (response.status_code, response.headers["X-Likewise-Engine"]) == (503, "loading")
         assert running.stop(signal.SIGINT) == 0
 
 
-def test_a_taken_port_is_told_at_once_with_its_holder(log: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        port = holder.getsockname()[1]
+def test_a_port_in_use_is_reported_immediately_with_its_process(log: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with started(log, "upper", "--load", "600", port=port) as running:
             error = running.event("error")
             assert error["code"] == "PORT_TAKEN"
@@ -73,29 +73,29 @@ def test_a_taken_port_is_told_at_once_with_its_holder(log: Path) -> None:
             assert running.process.wait(PATIENCE) == 1
 
 
-def test_an_address_that_is_not_ours_is_wrong_usage(log: Path) -> None:
+def test_an_address_of_another_host_is_wrong_usage(log: Path) -> None:
     with started(log, "upper", host="192.0.2.1") as running:
         assert running.event("error")["code"] == "WRONG_USAGE"
         assert running.process.wait(PATIENCE) == 2
 
 
-def test_an_engine_that_does_not_load_ends_the_process_with_its_error(log: Path) -> None:
+def test_an_engine_that_does_not_load_stops_the_process_with_its_error(log: Path) -> None:
     with started(log, "upper", "--fail") as running:
         running.event("listening")
         assert running.event("error")["code"] == "ENGINE_UNAVAILABLE"
         assert running.process.wait(PATIENCE) == 1
 
 
-def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining(log: Path) -> None:
+def test_a_request_in_flight_is_completed_and_ready_is_503_while_draining(log: Path) -> None:
     async def scenario(running: Service) -> None:
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE) as client:
-            asking = asyncio.create_task(client.post("/invocations", json={"inputs": ["a"]}))
+            request = asyncio.create_task(client.post("/invocations", json={"inputs": ["a"]}))
             assert (await client.get("/ready")).status_code == 200
             running.process.send_signal(signal.SIGTERM)
             while (await client.get("/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
-            answer = await asking
-            assert (answer.status_code, answer.json()) == (200, {"predictions": [{"text": "A"}]})
+            response = await request
+            assert (response.status_code, response.json()) == (200, {"predictions": [{"text": "A"}]})
 
     with served(log, "upper", "--delay", "0.5") as running:
         asyncio.run(scenario(running))
@@ -103,44 +103,44 @@ def test_a_request_in_flight_is_answered_and_ready_says_no_while_draining(log: P
 
 
 @pytest.mark.parametrize(("drain_timeout", "signals"), [(1, [signal.SIGTERM]), (600, [signal.SIGTERM, signal.SIGINT])])
-def test_a_run_that_does_not_end_holds_the_process_no_longer_than_the_drain_or_a_second_ctrl_c(
+def test_an_endless_run_delays_the_exit_only_until_the_drain_timeout_or_a_second_ctrl_c(
     log: Path, drain_timeout: int, signals: list[signal.Signals]
 ) -> None:
     async def scenario(running: Service) -> None:
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE) as client:
             gate = Gate(log.parent)
-            asking = asyncio.create_task(client.post("/invocations", json={"inputs": [gate.text]}))
-            await gate.begun()
+            request = asyncio.create_task(client.post("/invocations", json={"inputs": [gate.text]}))
+            await gate.reached()
             for sent in signals:
-                assert not asking.done()
+                assert not request.done()
                 running.process.send_signal(sent)
                 while sent == signal.SIGTERM and (await client.get("/ready")).status_code == 200:
                     await asyncio.sleep(0.01)
-            answer = await asking
-            assert (answer.status_code, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
-            assert "stopped before" in answer.json()["message"]
+            response = await request
+            assert (response.status_code, response.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+            assert "stopped before" in response.json()["message"]
 
     with started(log, "upper", drain_timeout_s=drain_timeout) as running:
         asyncio.run(scenario(ready(running)))
         assert running.process.wait(10) == 0
 
 
-async def keep_asking(client: httpx.AsyncClient, name: str, stopping: asyncio.Event) -> list[str]:
-    """Ask until the server takes no more connections; what went wrong with requests that it had taken."""
+async def keep_sending(client: httpx.AsyncClient, name: str, stopping: asyncio.Event) -> list[str]:
+    """Send requests until the server accepts no more connections; returns the failures of accepted requests."""
     wrong: list[str] = []
     for i in range(1_000_000):
-        began_before = not stopping.is_set()
+        before_signal = not stopping.is_set()
         try:
-            answer = await client.post("/invocations", json={"inputs": [f"{name}.{i}"]})
+            response = await client.post("/invocations", json={"inputs": [f"{name}.{i}"]})
         except httpx.ConnectError:
-            if began_before and not stopping.is_set():
+            if before_signal and not stopping.is_set():
                 wrong.append(f"{name}.{i}: no connection before the signal")
             return wrong
         except httpx.TransportError as error:
-            wrong.append(f"{name}.{i}: {error!r}, begun {'before' if began_before else 'after'} the signal")
+            wrong.append(f"{name}.{i}: {error!r}, started {'before' if before_signal else 'after'} the signal")
             return wrong
-        if answer.status_code != 200 or answer.json() != {"predictions": [{"text": f"{name}.{i}".upper()}]}:
-            wrong.append(f"{name}.{i}: {answer.status_code} {answer.text}")
+        if response.status_code != 200 or response.json() != {"predictions": [{"text": f"{name}.{i}".upper()}]}:
+            wrong.append(f"{name}.{i}: {response.status_code} {response.text}")
     return wrong
 
 
@@ -150,13 +150,13 @@ def test_sigterm_under_load_drops_no_request(log: Path, attempt: int) -> None:
         stopping = asyncio.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20 if attempt % 2 else 0)
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE, limits=limits) as client:
-            asking = [asyncio.create_task(keep_asking(client, f"c{i}", stopping)) for i in range(12)]
-            began = time.monotonic()
-            while (await client.get("/ready")).status_code == 200 and time.monotonic() < began + 0.5:
+            clients = [asyncio.create_task(keep_sending(client, f"c{i}", stopping)) for i in range(12)]
+            started_at = time.monotonic()
+            while (await client.get("/ready")).status_code == 200 and time.monotonic() < started_at + 0.5:
                 await asyncio.sleep(0.01)
             stopping.set()
             running.process.send_signal(signal.SIGTERM)
-            wrong = [line for lines in await asyncio.gather(*asking) for line in lines]
+            wrong = [line for lines in await asyncio.gather(*clients) for line in lines]
         assert wrong == []
 
     with served(log, "upper", "--delay", "0.02") as running:

@@ -1,4 +1,4 @@
-"""Tokens of a file: who is let in, and what happens when the file changes while requests flow."""
+"""Tokens from a file: which requests are accepted, and changes of the file while requests are sent."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 from tests.support.processes import until_async
-from tests.support.service import Service, asking, check_error, client_of, served
+from tests.support.service import Service, check_error, client_of, post_texts, served
 
 OPEN = ("/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready")
 PAGES = ("/", "/openapi.json", "/docs", "/docs/start.js")
@@ -27,13 +27,13 @@ def guarded(folder: Path, *tokens: str) -> Iterator[tuple[Service, Path]]:
         yield running, file
 
 
-def test_a_token_is_asked_for_but_for_health(tmp_path: Path) -> None:
+def test_all_routes_except_health_checks_require_a_token(tmp_path: Path) -> None:
     with guarded(tmp_path, "# of the team", "one", "two") as (running, _), httpx.Client(base_url=running.url) as client:
         for path in OPEN:
             assert client.get(path).status_code == 200
-        asked = [client.build_request("GET", path) for path in (*CLOSED, "/nothing")]
-        asked += [client.build_request("POST", path) for path in ("/invocations", "/v2/models/text/infer")]
-        for request in asked:
+        requests = [client.build_request("GET", path) for path in (*CLOSED, "/nothing")]
+        requests += [client.build_request("POST", path) for path in ("/invocations", "/v2/models/text/infer")]
+        for request in requests:
             for sent in (
                 {},
                 bearer("three"),
@@ -43,10 +43,10 @@ def test_a_token_is_asked_for_but_for_health(tmp_path: Path) -> None:
             ):
                 request.headers.pop("Authorization", None)
                 request.headers.update(sent)
-                answer = client.send(request)
-                check_error(answer, 401, "UNAUTHENTICATED", "token")
-                assert "Bearer" in answer.headers["WWW-Authenticate"]
-                assert "Basic" in answer.headers["WWW-Authenticate"]
+                response = client.send(request)
+                check_error(response, 401, "UNAUTHENTICATED", "token")
+                assert "Bearer" in response.headers["WWW-Authenticate"]
+                assert "Basic" in response.headers["WWW-Authenticate"]
         body = {"inputs": ["a"]}
         for token in ("one", "two"):
             assert client.post("/invocations", json=body, headers=bearer(token)).status_code == 200
@@ -56,21 +56,21 @@ def test_a_token_is_asked_for_but_for_health(tmp_path: Path) -> None:
         large = client.post("/invocations", content=b"x" * 20_000_000, headers=bearer("three"))
         check_error(large, 401, "UNAUTHENTICATED", "token")
         running.headers = bearer("one")
-        assert running.metric("likewise_requests_total", status="401") == 5 * len(asked) + 1
+        assert running.metric("likewise_requests_total", status="401") == 5 * len(requests) + 1
 
 
 async def flow(running: Service, token: str, statuses: list[int], over: asyncio.Event) -> None:
-    """Ask with `token`, again and again."""
+    """Send requests with `token` continuously."""
     async with client_of(running, headers=bearer(token)) as client:
         while not over.is_set():
-            statuses.append((await asking(client, "a")).status_code)
+            statuses.append((await post_texts(client, "a")).status_code)
 
 
-def test_tokens_change_while_requests_flow(tmp_path: Path) -> None:
-    async def last(statuses: list[int], wanted: int) -> None:
-        """Until ten answers in a row have this status."""
+def test_tokens_can_be_changed_while_requests_are_sent(tmp_path: Path) -> None:
+    async def last(statuses: list[int], expected: int) -> None:
+        """Wait until ten responses in a row have this status."""
         before = len(statuses)
-        await until_async(lambda: statuses[before:][-10:] == [wanted] * 10)
+        await until_async(lambda: statuses[before:][-10:] == [expected] * 10)
 
     async def scenario(running: Service, file: Path) -> None:
         kept: list[int] = []

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's public client, unchanged, against the server's process."""
+"""The Open Inference Protocol's public client against the server's process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +42,9 @@ def client(text: Service) -> Iterator[InferenceServerClient]:
 
 def tensor(name: str, values: Any, datatype: str, *, binary: bool) -> InferInput:
     array = np.array(values, object if datatype == "BYTES" else None)
-    made = InferInput(name, list(array.shape), datatype)
-    made.set_data_from_numpy(array, binary_data=binary)
-    return made
+    infer_input = InferInput(name, list(array.shape), datatype)
+    infer_input.set_data_from_numpy(array, binary_data=binary)
+    return infer_input
 
 
 def texts(*values: str, binary: bool = True) -> list[InferInput]:
@@ -52,11 +52,11 @@ def texts(*values: str, binary: bool = True) -> list[InferInput]:
 
 
 def strings(result: InferResult, name: str = "text") -> list[str]:
-    """BYTES come as bytes from the binary tail, and as text from JSON."""
-    return [one.decode() if isinstance(one, bytes) else one for one in result.as_numpy(name).tolist()]
+    """The texts of an output; BYTES are bytes in binary outputs and text in JSON."""
+    return [value.decode() if isinstance(value, bytes) else value for value in result.as_numpy(name).tolist()]
 
 
-def test_it_is_live_ready_and_describes_itself(client: InferenceServerClient) -> None:
+def test_health_and_metadata(client: InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("text")
@@ -79,19 +79,19 @@ def test_it_is_live_ready_and_describes_itself(client: InferenceServerClient) ->
 
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
-def test_text_goes_in_and_out_as_json_and_as_bytes(
+def test_text_is_transferred_as_json_and_as_bytes(
     client: InferenceServerClient, binary_in: bool, binary_out: bool
 ) -> None:
     sent = ["tall", "", "naïve — 日本語", 'a "quote"\n', "x" * 100_000]
-    wanted = [InferRequestedOutput(name, binary_data=binary_out) for name in ("text", "times")]
-    result = client.infer("text", texts(*sent, binary=binary_in), outputs=wanted)
+    requested = [InferRequestedOutput(name, binary_data=binary_out) for name in ("text", "times")]
+    result = client.infer("text", texts(*sent, binary=binary_in), outputs=requested)
     assert strings(result) == [one.upper() for one in sent]
     times = result.as_numpy("times")
     assert (times.dtype, times.shape) == (np.int64, (5,))
     assert ("parameters" in result.get_output("text")) is binary_out
 
 
-def test_all_outputs_come_where_none_is_named_and_only_those_that_are(client: InferenceServerClient) -> None:
+def test_all_outputs_are_returned_unless_some_are_requested(client: InferenceServerClient) -> None:
     everything = client.infer("text", texts("a", "b")).get_response()
     assert [one["name"] for one in everything["outputs"]] == ["text", "times"]
     some = client.infer("text", texts("a", "b"), outputs=[InferRequestedOutput("times")])
@@ -99,29 +99,29 @@ def test_all_outputs_come_where_none_is_named_and_only_those_that_are(client: In
     assert some.as_numpy("text") is None
 
 
-def test_the_requests_id_and_the_models_version_come_back(client: InferenceServerClient) -> None:
-    said = client.infer("text", texts("a"), request_id="job-7", model_version="3").get_response()
-    assert (said["id"], said["model_name"], said["model_version"]) == ("job-7", "text", "3")
+def test_the_request_id_and_the_model_version_are_returned(client: InferenceServerClient) -> None:
+    response = client.infer("text", texts("a"), request_id="job-7", model_version="3").get_response()
+    assert (response["id"], response["model_name"], response["model_version"]) == ("job-7", "text", "3")
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
-def test_compressed_requests(client: InferenceServerClient, algorithm: str, binary: bool) -> None:
+def test_compressed_requests_are_accepted(client: InferenceServerClient, algorithm: str, binary: bool) -> None:
     sent = [f"row {i}" for i in range(300)]
     result = client.infer("text", texts(*sent, binary=binary), request_compression_algorithm=algorithm)
     assert strings(result) == [one.upper() for one in sent]
 
 
-def test_several_requests_at_once(text: Service) -> None:
+def test_concurrent_requests(text: Service) -> None:
     with InferenceServerClient(text.authority, concurrency=8) as client:
-        asked = [client.async_infer("text", texts(f"n {i}", f"m {i}"), request_id=str(i)) for i in range(200)]
-        for i, one in enumerate(asked):
-            result = one.get_result()
+        pending = [client.async_infer("text", texts(f"n {i}", f"m {i}"), request_id=str(i)) for i in range(200)]
+        for i, request in enumerate(pending):
+            result = request.get_result()
             assert (strings(result), result.get_response()["id"]) == ([f"N {i}", f"M {i}"], str(i))
 
 
 @pytest.mark.parametrize(
-    ("model", "version", "inputs", "outputs", "status", "said"),
+    ("model", "version", "inputs", "outputs", "status", "message"),
     [
         ("other", "", texts("a"), None, "404", "no model 'other'"),
         ("text", "4", texts("a"), None, "404", "no version '4'"),
@@ -131,13 +131,13 @@ def test_several_requests_at_once(text: Service) -> None:
         ("text", "", texts("good", "bad one"), None, "422", "row 1: the model raised ValueError: 'bad one' is bad"),
     ],
 )
-def test_what_is_wrong_is_said(
-    client: InferenceServerClient, model: str, version: str, inputs: Any, outputs: Any, status: str, said: str
+def test_errors_have_status_and_message(
+    client: InferenceServerClient, model: str, version: str, inputs: Any, outputs: Any, status: str, message: str
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer(model, inputs, model_version=version, outputs=outputs)
     assert caught.value.status() == status
-    assert said in caught.value.message()
+    assert message in caught.value.message()
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -149,7 +149,7 @@ def test_columns_of_numbers(numbers: InferenceServerClient, binary: bool) -> Non
         assert result.as_numpy("product").tolist() == [x * n for x, n in zip(xs, ns, strict=True)]
         assert result.as_numpy("n").tolist() == ns
         assert result.as_numpy("exact").tolist() == [True] * 4
-    with pytest.raises(InferenceServerException, match="'n' has 1 rows, and input 'x' has 4"):
+    with pytest.raises(InferenceServerException, match="'n' has 1 rows, but input 'x' has 4"):
         numbers.infer("numbers", [inputs[0], tensor("n", [1], "INT64", binary=binary)])
     described = {one["name"]: one["datatype"] for one in numbers.get_model_metadata("numbers")["inputs"]}
     assert described == {"x": "FP64", "n": "INT64"}
@@ -157,15 +157,15 @@ def test_columns_of_numbers(numbers: InferenceServerClient, binary: bool) -> Non
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("rows", [1, 5, 20_000])
-def test_a_tensor(tensors: InferenceServerClient, binary: bool, rows: int) -> None:
+def test_a_tensor_model(tensors: InferenceServerClient, binary: bool, rows: int) -> None:
     sent = np.arange(rows * 3, dtype=np.float64).reshape(rows, 3) / 7
-    asked = InferInput("whatever", list(sent.shape), "FP64")
-    asked.set_data_from_numpy(sent, binary_data=binary)
+    infer_input = InferInput("any name", list(sent.shape), "FP64")
+    infer_input.set_data_from_numpy(sent, binary_data=binary)
     (output,) = tensors.get_model_metadata("tensor")["outputs"]
     assert (output["datatype"], output["shape"]) == ("FP64", [-1, 3])
-    result = tensors.infer("tensor", [asked], outputs=[InferRequestedOutput(output["name"], binary_data=binary)])
+    result = tensors.infer("tensor", [infer_input], outputs=[InferRequestedOutput(output["name"], binary_data=binary)])
     assert np.array_equal(result.as_numpy(output["name"]), sent[:, ::-1])
-    wrong = InferInput("whatever", [rows * 3], "FP64")
+    wrong = InferInput("any name", [rows * 3], "FP64")
     wrong.set_data_from_numpy(sent.reshape(-1), binary_data=binary)
     with pytest.raises(InferenceServerException, match="row 0") as caught:
         tensors.infer("tensor", [wrong])

@@ -1,4 +1,4 @@
-"""`likewise serve --workers 2` on a small model: what callers see of killed workers, and what is left at the end."""
+"""`likewise serve --workers 2` with a small model: effects of killed workers, and cleanup at the end."""
 
 import asyncio
 import os
@@ -18,13 +18,13 @@ CALLERS = 12
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Service]:
-    """The command, on a model that starts at once."""
+    """Run the command with a model that loads immediately."""
     model = upper_bundle(folder / "bundle", "", predicting="time.sleep(0.03)")
     home = {"LIKEWISE_CONFIG_HOME": str(folder / "config"), "LIKEWISE_CACHE_HOME": str(folder / "cache")}
     command = [*LIKEWISE, "serve", model, "-p", "0", "--trust", "--json", "--workers", "2"]
     with running(command, folder / "server.log", env=os.environ | home) as process:
-        found = process.document()
-        yield Service(process, found["url"], found["bundle"])
+        document = process.document()
+        yield Service(process, document["url"], document["bundle"])
 
 
 def workers(service: Service) -> set[int]:
@@ -32,31 +32,31 @@ def workers(service: Service) -> set[int]:
 
 
 class Callers:
-    """Ask one request after another until told to end; each answer must be there, and be right."""
+    """Clients that send requests until `end` is called, and check each response."""
 
     def __init__(self, url: str) -> None:
         self.statuses: list[int] = []
         self._url = url
         self._over = asyncio.Event()
 
-    async def ask(self, name: int) -> None:
+    async def send(self, name: int) -> None:
         async with httpx.AsyncClient(base_url=self._url, timeout=PATIENCE) as client:
             for i in range(1_000_000):
                 if self._over.is_set():
                     return
-                answer = await client.post("/invocations", json={"inputs": [f"caller {name}, text {i}"]})
-                self.statuses.append(answer.status_code)
-                if answer.status_code == 200:
-                    assert answer.json() == {"predictions": [f"CALLER {name}, TEXT {i}"]}
+                response = await client.post("/invocations", json={"inputs": [f"caller {name}, text {i}"]})
+                self.statuses.append(response.status_code)
+                if response.status_code == 200:
+                    assert response.json() == {"predictions": [f"CALLER {name}, TEXT {i}"]}
                 else:
-                    assert answer.status_code == 503, answer.text
-                    assert int(answer.headers["Retry-After"]) >= 1
-                    assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
+                    assert response.status_code == 503, response.text
+                    assert int(response.headers["Retry-After"]) >= 1
+                    assert response.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
 
-    async def answered(self, more: int) -> None:
-        """Until so many more are answered with 200."""
-        wanted = self.statuses.count(200) + more
-        await until_async(lambda: self.statuses.count(200) >= wanted)
+    async def until_completed(self, more: int) -> None:
+        """Wait until `more` further requests got 200."""
+        expected = self.statuses.count(200) + more
+        await until_async(lambda: self.statuses.count(200) >= expected)
 
     def end(self) -> None:
         self._over.set()
@@ -64,28 +64,28 @@ class Callers:
 
 async def kill_under_load(service: Service) -> None:
     callers = Callers(service.url)
-    asking = asyncio.gather(*(callers.ask(name) for name in range(CALLERS)))
+    sending = asyncio.gather(*(callers.send(name) for name in range(CALLERS)))
     for killed in range(1, 4):
-        await callers.answered(20)
+        await callers.until_completed(20)
         before = workers(service)
         assert len(before) == 2
         os.kill(min(before) if killed % 2 else max(before), signal.SIGKILL)
         await until_async(lambda: len(workers(service) - before) == 1 and len(workers(service)) == 2)  # noqa: B023
         await until_async(lambda: service.metric("likewise_worker_restarts") == killed)  # noqa: B023
-        await callers.answered(20)
-    for one in workers(service):
-        os.kill(one, signal.SIGKILL)  # nobody is left who could answer
-    await callers.answered(20)
+        await callers.until_completed(20)
+    for worker in workers(service):
+        os.kill(worker, signal.SIGKILL)  # no worker is left
+    await callers.until_completed(20)
     callers.end()
-    await asking
+    await sending
     assert 503 in callers.statuses
 
 
-def test_a_killed_worker_costs_only_what_it_held_and_nothing_is_left_at_the_end(tmp_path: Path) -> None:
+def test_a_killed_worker_fails_only_its_own_requests_and_no_process_is_left_behind(tmp_path: Path) -> None:
     with serving(tmp_path) as service:
         asyncio.run(kill_under_load(service))
         left = workers(service)
         assert len(left) == 2
         assert service.stop() == 0
-        # one that was loading is killed by its lifeline when the server has gone, and that is seen a moment later
+        # a worker that was still loading exits shortly after the server, when its lifeline closes
         until(lambda: not any(map(alive, left)))

@@ -1,6 +1,6 @@
-"""A server process around a small model in plain Python: `python model_server.py MODEL --options '{"deadline_s": 1}'`.
+"""A server process for a small model in plain Python: `python model_server.py MODEL --options '{"deadline_s": 1}'`.
 
-Prints one JSON line an event (listening, ready, closed, error); the log goes to stderr. An error is its exit code.
+Prints one JSON line per event (listening, ready, closed, error); logs to stderr.  Exits with the error's exit code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A signature, and the prediction for one row of it."""
+    """A model: its signature, the prediction function for one row, and an example request."""
 
     signature: Signature
     predict: Callable[[Row], object]
@@ -57,7 +57,7 @@ computed: Counter[str] = Counter()
 def upper(row: Row) -> dict[str, object]:
     """The text in capitals.
 
-    `gate PATH` makes PATH.begun, and is answered once there is PATH; what begins with `bad` raises.
+    `gate PATH` creates PATH.begun and waits until PATH exists; texts starting with `bad` raise.
     """
     text = str(row.get("text"))
     verb, _, path = text.partition(" ")
@@ -71,11 +71,11 @@ def upper(row: Row) -> dict[str, object]:
 
 
 def counted(row: Row) -> object:
-    """The same, and how often this process has computed it."""
+    """The text in capitals, and how often this process has computed it."""
     text = str(row.get("text"))
-    answer = upper(row)
+    prediction = upper(row)
     computed[text] += 1
-    return {**answer, "times": computed[text]}
+    return {**prediction, "times": computed[text]}
 
 
 def product(row: Row) -> object:
@@ -91,7 +91,7 @@ def backwards(row: Row) -> object:
 
 
 def echo(row: Row) -> object:
-    """All that the model got."""
+    """Everything that the model received."""
     return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params)}
 
 
@@ -142,7 +142,7 @@ MODELS: dict[str, Model] = {
 
 
 class Plain:
-    """One `predict` a row, after `delay` seconds a run; a token is a word of the row, and the model is pure."""
+    """Calls `predict` per row; each run takes `delay` seconds.  Tokens are words of the row; the model is pure."""
 
     def __init__(self, model: Model, delay: float) -> None:
         self.spec = EngineSpec("plain", "none", True, False, True, 512, "sha256:e")
@@ -154,12 +154,12 @@ class Plain:
 
     def run(self, work: Sequence[Work]) -> list[Result]:
         time.sleep(self._delay)
-        return [Ok(self._answer(one.payload)) for one in work]
+        return [Ok(self._result(entry.payload)) for entry in work]
 
     def close(self) -> None:
         announce("closed", "engine")
 
-    def _answer(self, item: object) -> object:
+    def _result(self, item: object) -> object:
         if isinstance(item, Request):
             return [self._predict(row) for row in item.table.split(item.params)]
         assert isinstance(item, Row)
@@ -177,10 +177,10 @@ def announce(event: str, value: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("model", choices=MODELS)
-    parser.add_argument("--options", type=json.loads, default={}, help="of ServerOptions")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds a run")
-    parser.add_argument("--load", type=float, default=0.0, help="seconds until the engine is open")
-    parser.add_argument("--fail", action="store_true", help="whether the engine cannot be opened")
+    parser.add_argument("--options", type=json.loads, default={}, help="fields of ServerOptions")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds per run")
+    parser.add_argument("--load", type=float, default=0.0, help="seconds to load the engine")
+    parser.add_argument("--fail", action="store_true", help="fail to load the engine")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     try:
@@ -195,7 +195,7 @@ def serve(arguments: argparse.Namespace) -> None:
     options = {"port": 0, **arguments.options}
     if "token_file" in options:
         options["token_file"] = Path(options["token_file"])
-    known = ServerOptions(**options)
+    server_options = ServerOptions(**options)
     model = MODELS[arguments.model]
     served = ServedModel(
         name=f"models:/{arguments.model}/3",
@@ -208,12 +208,12 @@ def serve(arguments: argparse.Namespace) -> None:
     def open_engine() -> Plain:
         time.sleep(arguments.load)
         if arguments.fail:
-            raise EngineUnavailable("no such engine", remedy="name another")
+            raise EngineUnavailable("no such engine", remedy="choose another engine")
         return Plain(model, arguments.delay)
 
     run(
-        create_app(open_engine, served, known),
-        known,
+        create_app(open_engine, served, server_options),
+        server_options,
         on_listening=lambda url: announce("listening", url),
         on_ready=lambda url: announce("ready", url),
     )

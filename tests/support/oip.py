@@ -1,4 +1,4 @@
-"""What the tests of Open Inference Protocol v2 share: signatures, requests as a real client builds them, any JSON."""
+"""Helpers for tests of Open Inference Protocol v2: signatures, requests built by a real client, arbitrary JSON."""
 
 import json
 from typing import Any
@@ -41,7 +41,7 @@ def spec(dtype: str, *shape: int, name: str | None = None) -> dict[str, object]:
     return entry if name is None else entry | {"name": name}
 
 
-UNSAID = Signature()
+NO_SIGNATURE = Signature()
 TEXT = signature(column("string", "text"))
 MIXED = signature(column("string", "text"), column("long", "count"), column("double", "weight", required=False))
 
@@ -55,12 +55,12 @@ def tensor(name: str, datatype: str, shape: list[Any], data: Any = None, **param
 ONE = tensor("x", "INT8", [1], [1])
 
 
-def read(*inputs: dict[str, Any], of: Signature = UNSAID, tail: bytes = b"", **more: object) -> InferCall:
+def read(*inputs: dict[str, Any], of: Signature = NO_SIGNATURE, tail: bytes = b"", **more: object) -> InferCall:
     header = json.dumps({"inputs": list(inputs), **more}).encode()
     return decode_infer(header + tail, str(len(header)) if tail else None, of)
 
 
-def refusal(*inputs: Any, of: Signature = UNSAID, tail: bytes = b"", **more: object) -> str:
+def refusal(*inputs: Any, of: Signature = NO_SIGNATURE, tail: bytes = b"", **more: object) -> str:
     with pytest.raises(BadRequest) as caught:
         read(*inputs, of=of, tail=tail, **more)
     assert caught.value.remedy
@@ -68,7 +68,7 @@ def refusal(*inputs: Any, of: Signature = UNSAID, tail: bytes = b"", **more: obj
 
 
 def body_of(arrays: dict[str, np.ndarray[Any, Any]], binary: bool = True, **more: Any) -> tuple[bytes, str | None]:
-    """What the client would send."""
+    """The body and header length that the client sends."""
     inputs = []
     for name, array in arrays.items():
         inputs.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
@@ -77,9 +77,9 @@ def body_of(arrays: dict[str, np.ndarray[Any, Any]], binary: bool = True, **more
     return body, None if length is None else str(length)
 
 
-def answered(predictions: object, of: Signature = UNSAID, **asked: Any) -> tuple[InferResult, dict[str, Any]]:
-    """The answer as the client reads it, and its JSON."""
-    call = InferCall(read(tensor("x", "INT8", [1], [1])).table, **asked)
+def encoded(predictions: object, of: Signature = NO_SIGNATURE, **options: Any) -> tuple[InferResult, dict[str, Any]]:
+    """The encoded response as the client parses it, and its JSON."""
+    call = InferCall(read(tensor("x", "INT8", [1], [1])).table, **options)
     body, length = encode_infer(call, predictions, of, model_name="m", model_version="3")
     result = InferenceServerClient.parse_response_body(body, header_length=length)
     assert (length is None) == (not any("binary_data_size" in o.get("parameters", {}) for o in _outputs(body, length)))
@@ -87,9 +87,9 @@ def answered(predictions: object, of: Signature = UNSAID, **asked: Any) -> tuple
 
 
 def _outputs(body: bytes, length: int | None) -> list[dict[str, Any]]:
-    held = orjson.loads(body[:length])["outputs"]
-    assert isinstance(held, list)
-    return held
+    outputs = orjson.loads(body[:length])["outputs"]
+    assert isinstance(outputs, list)
+    return outputs
 
 
 def without_nan(value: object) -> object:

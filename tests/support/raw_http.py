@@ -1,4 +1,4 @@
-"""Requests as bytes over sockets, for clients that misbehave, and an ordinary client beside them."""
+"""Raw requests over sockets, for misbehaving clients, and an ordinary client that runs at the same time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import httpx
 from tests.support.processes import PATIENCE, resident_bytes
 from tests.support.service import Service, served
 
-GROWTH = 64 * 1024 * 1024  # bytes: more than twice a body's limit; what is sent here would take gigabytes
-ASKED = b'{"inputs": ["a"]}'
-ANSWERED = {"predictions": [{"text": "A"}]}
+GROWTH = 64 * 1024 * 1024  # bytes: more than twice the body limit; buffering everything sent here would take gigabytes
+REQUEST_BODY = b'{"inputs": ["a"]}'
+EXPECTED = {"predictions": [{"text": "A"}]}
 
 
 @contextlib.contextmanager
 def surviving(log: Path, **options: object) -> Iterator[Service]:
-    """The model `upper` served by a process that lives to the end."""
+    """Serve the model `upper`, and check that the process is still alive at the end."""
     with served(log, "upper", **options) as service:
         yield service
         assert service.process.poll() is None
@@ -33,7 +33,7 @@ def connect(service: Service) -> socket.socket:
 
 
 def exchange(service: Service, *parts: bytes) -> bytes:
-    """All that comes back on one connection until the server closes it."""
+    """Send `parts` on one connection; returns everything received until the server closes it."""
     with connect(service) as raw:
         for part in parts:
             raw.sendall(part)
@@ -41,35 +41,35 @@ def exchange(service: Service, *parts: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def others_are_served(service: Service) -> Iterator[None]:
-    """Meanwhile an ordinary client asks all the time and is answered; memory is looked at as often."""
-    before, most, wrong, answered = resident_bytes(service.pid), 0, list[str](), 0
+def other_clients_served(service: Service) -> Iterator[None]:
+    """Check that an ordinary client is served at the same time, and that the server's memory stays bounded."""
+    before, peak, wrong, completed = resident_bytes(service.pid), 0, list[str](), 0
     over = threading.Event()
 
     def ordinary() -> None:
-        nonlocal most, answered
+        nonlocal peak, completed
         with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
-            while not (over.is_set() and answered):
+            while not (over.is_set() and completed):
                 try:
-                    answer = client.post("/invocations", content=ASKED)
-                    if answer.json() != ANSWERED:
-                        wrong.append(answer.text)
+                    response = client.post("/invocations", content=REQUEST_BODY)
+                    if response.json() != EXPECTED:
+                        wrong.append(response.text)
                 except httpx.HTTPError as error:
                     wrong.append(repr(error))
-                answered += 1
-                most = max(most, resident_bytes(service.pid))
+                completed += 1
+                peak = max(peak, resident_bytes(service.pid))
                 over.wait(0.02)
 
-    asking = threading.Thread(target=ordinary)
-    asking.start()
+    client_thread = threading.Thread(target=ordinary)
+    client_thread.start()
     try:
         yield
     finally:
         over.set()
-        asking.join(PATIENCE)
-    assert answered
+        client_thread.join(PATIENCE)
+    assert completed
     assert not wrong, wrong[:3]
-    assert most - before < GROWTH
+    assert peak - before < GROWTH
 
 
 def rest(raw: socket.socket) -> bytes:
@@ -80,28 +80,28 @@ def rest(raw: socket.socket) -> bytes:
 
 
 def send_until_cut(raw: socket.socket, data: bytes) -> None:
-    """Send, again and again; a server that neither reads nor cuts fails by TimeoutError."""
+    """Send repeatedly until the server cuts the connection; TimeoutError if it neither reads nor cuts."""
     with contextlib.suppress(ConnectionError):
         while True:
             raw.sendall(data)
 
 
-def parsed(answers: bytes) -> list[tuple[int, dict[str, str], bytes]]:
-    """Status, headers (lower-case names) and body of each answer on a connection."""
-    found = []
-    while answers:
-        head, _, answers = answers.partition(b"\r\n\r\n")
+def parsed(received: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Status, headers (lower-case names) and body of each response on a connection."""
+    responses = []
+    while received:
+        head, _, received = received.partition(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         length = int(headers["content-length"])
-        found.append((int(status.split()[1]), headers, answers[:length]))
-        answers = answers[length:]
-    return found
+        responses.append((int(status.split()[1]), headers, received[:length]))
+        received = received[length:]
+    return responses
 
 
-def check_refusal(answers: bytes, status: int, message: str = "") -> None:
-    """One answer: an error in the service's own form, with its own headers, on a connection that it then closed."""
-    ((got, headers, body),) = parsed(answers)
+def check_refusal(received: bytes, status: int, message: str = "") -> None:
+    """Check for a single error response in the service's format, with its headers, and a closed connection."""
+    ((got, headers, body),) = parsed(received)
     error = json.loads(body)
     assert (got, error["error_code"]) == (status, "BAD_REQUEST")
     assert message in error["message"]

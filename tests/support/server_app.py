@@ -1,4 +1,4 @@
-"""A small real engine, and the app around it without a socket."""
+"""A small real engine, and an app for it that is called without a socket."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ TEXT = Signature.parse({"inputs": json.dumps([{"type": "string", "name": "text",
 
 
 class Upper:
-    """Answers `{"text": TEXT}`; raises for a text that begins with `bad`; waits while `gate` is shut."""
+    """Predicts `{"text": TEXT}`; raises for texts starting with `bad`; waits while `gate` is closed."""
 
     def __init__(self, *, row_wise: bool = True) -> None:
         self.spec = EngineSpec("upper", "none", row_wise, False, True, 512, "sha256:e")
@@ -35,12 +35,12 @@ class Upper:
 
     def run(self, work: Sequence[Work]) -> list[Result]:
         self.gate.wait()
-        return [Ok(self._answer(one.payload)) for one in work]
+        return [Ok(self._predict(entry.payload)) for entry in work]
 
     def close(self) -> None:
         self.closed = True
 
-    def _answer(self, item: Any) -> object:
+    def _predict(self, item: Any) -> object:
         if isinstance(item, Request):
             return [self._one(row[0]) for row in item.table.rows]
         assert isinstance(item, Row)

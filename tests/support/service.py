@@ -1,4 +1,4 @@
-"""A server process around one of the models of `model_server.py`: its metrics, its log, and what clients ask it."""
+"""A server process for one of the models of `model_server.py`: its metrics, its log, and client helpers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).with_name("model_server.py")
 
 
 class Service(Running):
-    """A process that serves at `url`."""
+    """A server process listening at `url`."""
 
     def __init__(self, process: Running, url: str, bundle: str = "sha256:abc") -> None:
         super().__init__(process.process, process.log)
@@ -30,40 +30,40 @@ class Service(Running):
 
     @property
     def authority(self) -> str:
-        """HOST:PORT."""
+        """HOST:PORT of the server."""
         return urlsplit(self.url).netloc
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of this name and with these labels, each of which has the label `bundle`."""
+        """The sum of the samples with this name and these labels; checks that each has the label `bundle`."""
         page = httpx.get(f"{self.url}/metrics", headers=self.headers, timeout=PATIENCE).text
-        found = [
+        samples = [
             sample
             for family in text_string_to_metric_families(page)
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         ]
-        assert all(sample.labels["bundle"] == self.bundle for sample in found)
-        return sum(sample.value for sample in found)
+        assert all(sample.labels["bundle"] == self.bundle for sample in samples)
+        return sum(sample.value for sample in samples)
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The access log of a process that has ended; a line that is not JSON fails."""
+        """The access log of a process that has exited; fails if a line is not JSON."""
         assert self.process.poll() is not None
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 class Gate:
-    """A text that keeps the engine of the model `text` busy until it is opened."""
+    """A text that blocks the engine of the model `text` until the gate is opened."""
 
     def __init__(self, folder: Path, name: str = "gate") -> None:
         self._path = folder / name
         self.text = f"gate {self._path}"
 
-    async def begun(self) -> None:
-        """The engine has come to it."""
+    async def reached(self) -> None:
+        """Wait until the engine processes the text."""
         await until_async(Path(f"{self._path}.begun").exists)
 
     def open(self) -> None:
-        """Let it be answered."""
+        """Let the engine finish the text."""
         self._path.touch()
 
 
@@ -74,29 +74,29 @@ async def client_of(service: Service, **options: Any) -> AsyncIterator[httpx.Asy
         yield client
 
 
-def asking(client: httpx.AsyncClient, *texts: str) -> asyncio.Task[httpx.Response]:
+def post_texts(client: httpx.AsyncClient, *texts: str) -> asyncio.Task[httpx.Response]:
     return asyncio.create_task(client.post("/invocations", json={"inputs": list(texts)}))
 
 
-def check_error(answer: httpx.Response, status: int, code: str, message: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["error_code"]) == (status, code)
+def check_error(response: httpx.Response, status: int, code: str, message: str) -> None:
+    body = response.json()
+    assert (response.status_code, body["error_code"]) == (status, code)
     assert message in body["message"]
     assert body["remedy"]
-    assert answer.headers["X-Likewise-Bundle"] == "sha256:abc"
-    assert answer.headers["X-Request-Id"]
+    assert response.headers["X-Likewise-Bundle"] == "sha256:abc"
+    assert response.headers["X-Request-Id"]
 
 
 @contextmanager
 def started(log: Path, model: str = "text", *words: str, **options: object) -> Iterator[Running]:
-    """The process, with these words of its command line and options of ServerOptions; it may not be ready, or fail."""
+    """Start the process with arguments `words` and server `options`; it may not be ready yet, or fail."""
     command = [sys.executable, str(SCRIPT), model, "--options", json.dumps(options), *words]
     with running(command, log) as process:
         yield process
 
 
 def ready(process: Running) -> Service:
-    """A process that `started` gave, once it is ready."""
+    """Wait until a process from `started` is ready."""
     url = process.event("listening")
     assert process.event("ready") == url
     return Service(process, url)
@@ -104,7 +104,7 @@ def ready(process: Running) -> Service:
 
 @contextmanager
 def served(log: Path, model: str = "text", *words: str, **options: object) -> Iterator[Service]:
-    """One that is ready, and that logs no traceback to its end."""
+    """A server that is ready; checks at the end that it logged no traceback."""
     with started(log, model, *words, **options) as process:
         yield ready(process)
     assert "Traceback" not in log.read_text()

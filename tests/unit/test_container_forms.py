@@ -1,4 +1,4 @@
-"""Bodies by line, and answers as they are asked for."""
+"""Line-based request bodies, and response formats requested by Accept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.container.forms import JSON_LINES, LINES, LineDecoder, wanted, written
+from likewise.container.forms import JSON_LINES, LINES, LineDecoder, accepted_media, encode_as
 from likewise.core.errors import BadRequest, UnsupportedContentType
 from likewise.core.signature import Signature
 from likewise.wire import JSON, Form
@@ -32,25 +32,25 @@ def rows(decode: LineDecoder, body: str, content_type: str) -> list[tuple[object
     return list(decode(body.encode(), content_type).table.rows)
 
 
-def test_lines_of_csv_need_no_header() -> None:
+def test_csv_needs_no_header() -> None:
     assert rows(TEXT, 'What a movie!\n"bad, bad"\n', CSV) == [("What a movie!",), ("bad, bad",)]
     assert rows(PAIR, "1.5,a\n2,b", CSV) == [(1.5, "a"), (2.0, "b")]
 
 
-def test_a_header_is_no_row() -> None:
+def test_a_header_is_not_read_as_a_row() -> None:
     assert rows(TEXT, "text\nWhat a movie!\n", CSV) == [("What a movie!",)]
     assert rows(PAIR, "name,x\na,1.5\n", CSV) == [(1.5, "a")]
     assert rows(PAIR, "name,x,more\na,1.5,z\n", CSV)[0][:2] == (1.5, "a")
 
 
-def test_the_content_type_may_say_whether_there_is_one() -> None:
+def test_the_content_type_may_specify_whether_there_is_a_header() -> None:
     assert rows(TEXT, "text\n", f"{CSV}; header=absent") == [("text",)]
     assert rows(TEXT, "text\na\n", f"{CSV}; charset=utf-8; header=present") == [("a",)]
     with pytest.raises(BadRequest, match="text"):
         rows(TEXT, "other\na\n", f"{CSV}; header=present")
 
 
-def test_a_row_of_another_width_is_refused_with_the_columns() -> None:
+def test_the_error_for_a_row_of_another_width_lists_the_columns() -> None:
     with pytest.raises(BadRequest) as refused:
         rows(PAIR, "1,a,b\n", CSV)
     assert "x, name" in refused.value.remedy
@@ -63,7 +63,7 @@ def test_a_model_without_columns_needs_a_header() -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), min_size=1))
-def test_any_text_comes_through_csv_and_json_lines(texts: list[str]) -> None:
+def test_any_text_is_preserved_by_csv_and_json_lines(texts: list[str]) -> None:
     out = io.StringIO()
     csv.writer(out).writerows([text] for text in texts)
     assert rows(TEXT, out.getvalue(), f"{CSV}; header=absent") == [(text,) for text in texts]
@@ -77,17 +77,17 @@ def test_json_lines_are_records_or_inputs() -> None:
     assert rows(TEXT, '"a"\n"b"\n', JSON_LINES) == [("a",), ("b",)]
 
 
-def test_a_broken_line_is_named() -> None:
+def test_the_error_for_an_invalid_line_names_it() -> None:
     with pytest.raises(BadRequest, match="line 1"):
         rows(TEXT, '{"text": "a"}\n{"text": \n', JSON_LINES)
 
 
-def test_a_line_cannot_close_the_document() -> None:
+def test_a_line_cannot_inject_into_the_document() -> None:
     with pytest.raises(BadRequest, match="line 0"):
         rows(TEXT, '{"text": "a"}], "x": [1\n', JSON_LINES)
 
 
-def test_other_types_are_the_wires() -> None:
+def test_other_content_types_are_decoded_by_the_wire_package() -> None:
     call = TEXT(b'{"columns": ["text"], "data": [["a"]]}', "application/json; format=pandas-split")
     assert (list(call.table.rows), call.form) == ([("a",)], Form.LEGACY)
     with pytest.raises(UnsupportedContentType):
@@ -108,31 +108,31 @@ def test_other_types_are_the_wires() -> None:
         ("TEXT/CSV", JSON, CSV),
     ],
 )
-def test_accept_is_honoured(accept: str | None, content_type: str | None, media: str) -> None:
-    assert wanted(accept, content_type) == media
+def test_accept_selects_the_response_format(accept: str | None, content_type: str | None, media: str) -> None:
+    assert accepted_media(accept, content_type) == media
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "", "application/json;q=x"])
-def test_what_nobody_writes_is_refused(accept: str) -> None:
-    if not accept:  # as none
-        assert wanted(accept, None) == JSON
+def test_unsupported_accept_headers_are_rejected(accept: str) -> None:
+    if not accept:  # the same as without the header
+        assert accepted_media(accept, None) == JSON
         return
     with pytest.raises(UnsupportedContentType) as refused:
-        wanted(accept, None)
+        accepted_media(accept, None)
     assert JSON_LINES in refused.value.remedy
 
 
-def test_answers_are_written_one_a_line() -> None:
+def test_predictions_are_written_one_per_line() -> None:
     predictions = [{"a": 1, "b": 'x, "y"'}, {"a": None, "b": [1, 2]}]
-    assert written(CSV, Form.MLFLOW, predictions) == b'1,"x, ""y"""\n,"[1,2]"\n'
-    assert written(JSON_LINES, Form.MLFLOW, predictions) == b'{"a":1,"b":"x, \\"y\\""}\n{"a":null,"b":[1,2]}\n'
-    assert json.loads(written(JSON, Form.MLFLOW, predictions)) == {"predictions": predictions}
-    assert written(CSV, Form.LEGACY, ["a", 1.5, float("nan"), True]) == b'a\n1.5\n""\ntrue\n'
-    assert written(JSON_LINES, Form.LEGACY, "whole") == b'"whole"\n'
+    assert encode_as(CSV, Form.MLFLOW, predictions) == b'1,"x, ""y"""\n,"[1,2]"\n'
+    assert encode_as(JSON_LINES, Form.MLFLOW, predictions) == b'{"a":1,"b":"x, \\"y\\""}\n{"a":null,"b":[1,2]}\n'
+    assert json.loads(encode_as(JSON, Form.MLFLOW, predictions)) == {"predictions": predictions}
+    assert encode_as(CSV, Form.LEGACY, ["a", 1.5, float("nan"), True]) == b'a\n1.5\n""\ntrue\n'
+    assert encode_as(JSON_LINES, Form.LEGACY, "whole") == b'"whole"\n'
 
 
 @given(st.lists(st.dictionaries(st.just("text"), st.text(st.characters(exclude_categories=["Cs"]))), min_size=1))
-def test_as_many_lines_as_rows(predictions: list[dict[str, str]]) -> None:
-    lines = written(JSON_LINES, Form.MLFLOW, predictions).split(b"\n")
+def test_there_are_as_many_lines_as_rows(predictions: list[dict[str, str]]) -> None:
+    lines = encode_as(JSON_LINES, Form.MLFLOW, predictions).split(b"\n")
     assert [json.loads(line) for line in lines[:-1]] == predictions
     assert lines[-1] == b""

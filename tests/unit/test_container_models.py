@@ -1,4 +1,4 @@
-"""Which model a container serves."""
+"""Selection of the model that a container serves."""
 
 from __future__ import annotations
 
@@ -21,114 +21,116 @@ flavors:
 
 
 def bundle(folder: Path, mark: str = "x") -> str:
-    """A bundle that no engine could load; its digest."""
+    """Write a bundle that no engine could load; returns its digest."""
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text(f"flavors: {{}}  # {mark}\n")
     engine = EngineEntry("pyfunc", "native", True, "sha256:" + "0" * 64)
     return write_manifest(folder, Manifest({}, engines=(engine,))).digest
 
 
-class Places:
-    """The image's folder, and SageMaker's."""
+class Layout:
+    """The image's bundle folder and SageMaker's model data folder."""
 
     def __init__(self, folder: Path) -> None:
         self.image = folder / "image"
-        self.given = folder / "given"
-        self.given.mkdir()
-        self.notes: list[str] = []
+        self.model_data = folder / "model_data"
+        self.model_data.mkdir()
+        self.log_lines: list[str] = []
 
     def digest(self, **options: object) -> str:
-        chosen = ContainerOptions(model_dir=self.given, **options)  # type: ignore[arg-type]
-        return find_model(chosen, self.notes.append, self.image).digest
+        chosen = ContainerOptions(model_dir=self.model_data, **options)  # type: ignore[arg-type]
+        return find_model(chosen, self.log_lines.append, self.image).digest
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(tmp_path)
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
 
 
-def test_the_images_bundle(places: Places) -> None:
-    digest = bundle(places.image)
-    assert places.digest() == digest
+def test_the_images_bundle_is_served(layout: Layout) -> None:
+    digest = bundle(layout.image)
+    assert layout.digest() == digest
 
 
-def test_the_bundle_in_the_model_data_or_one_folder_deep(places: Places) -> None:
-    digest = bundle(places.given / "sentiment")
-    assert places.digest() == digest
-    (places.given / "sentiment").rename(places.given.with_name("moved"))
-    places.given.rmdir()
-    places.given.with_name("moved").rename(places.given)
-    assert places.digest() == digest
+def test_the_bundle_in_the_model_data_or_in_its_only_subfolder_is_served(layout: Layout) -> None:
+    digest = bundle(layout.model_data / "sentiment")
+    assert layout.digest() == digest
+    (layout.model_data / "sentiment").rename(layout.model_data.with_name("moved"))
+    layout.model_data.rmdir()
+    layout.model_data.with_name("moved").rename(layout.model_data)
+    assert layout.digest() == digest
 
 
-def test_two_folders_say_nothing(places: Places) -> None:
-    bundle(places.given / "a")
-    bundle(places.given / "b", "y")
+def test_two_subfolders_are_ambiguous(layout: Layout) -> None:
+    bundle(layout.model_data / "a")
+    bundle(layout.model_data / "b", "y")
     with pytest.raises(ModelNotFound):
-        places.digest()
+        layout.digest()
 
 
-def test_nothing_at_all(places: Places) -> None:
+def test_a_missing_model_is_reported(layout: Layout) -> None:
     with pytest.raises(ModelNotFound) as refused:
-        places.digest()
+        layout.digest()
     assert "likewise image build" in refused.value.remedy
-    places.given.rmdir()
+    layout.model_data.rmdir()
     with pytest.raises(ModelNotFound):
-        places.digest()
+        layout.digest()
 
 
-def test_the_named_one_counts_before_all(places: Places, tmp_path: Path) -> None:
-    bundle(places.image)
-    bundle(places.given, "y")
+def test_the_configured_bundle_takes_precedence(layout: Layout, tmp_path: Path) -> None:
+    bundle(layout.image)
+    bundle(layout.model_data, "y")
     digest = bundle(tmp_path / "named", "z")
-    assert places.digest(bundle=tmp_path / "named") == digest
+    assert layout.digest(bundle=tmp_path / "named") == digest
     with pytest.raises(ModelNotFound):
-        places.digest(bundle=tmp_path / "nowhere")
+        layout.digest(bundle=tmp_path / "nowhere")
 
 
-def test_two_bundles_are_refused_unless_they_are_one(places: Places) -> None:
-    digest = bundle(places.image)
-    bundle(places.given)
-    assert places.digest() == digest
-    (places.given / "model" / "MLmodel").unlink()
-    (places.given / "model").rmdir()
-    (places.given / "likewise.json").unlink()
-    bundle(places.given / "other", "y")
+def test_two_bundles_are_rejected_unless_they_are_identical(layout: Layout) -> None:
+    digest = bundle(layout.image)
+    bundle(layout.model_data)
+    assert layout.digest() == digest
+    (layout.model_data / "model" / "MLmodel").unlink()
+    (layout.model_data / "model").rmdir()
+    (layout.model_data / "likewise.json").unlink()
+    bundle(layout.model_data / "other", "y")
     with pytest.raises(WrongUsage, match="another one"):
-        places.digest()
+        layout.digest()
 
 
-def test_mlflows_own_model_data_beside_the_images_bundle_is_not_used_and_that_is_said(places: Places) -> None:
-    digest = bundle(places.image)
-    (places.given / "MLmodel").write_text(MLMODEL)
-    assert places.digest() == digest
-    assert "not used" in places.notes[0]
+def test_an_mlflow_model_next_to_the_images_bundle_is_ignored_with_a_log_line(layout: Layout) -> None:
+    digest = bundle(layout.image)
+    (layout.model_data / "MLmodel").write_text(MLMODEL)
+    assert layout.digest() == digest
+    assert "is ignored" in layout.log_lines[0]
 
 
-def test_a_plain_model_needs_trust(places: Places) -> None:
-    (places.given / "model").mkdir()
-    (places.given / "model" / "MLmodel").write_text(MLMODEL)
+def test_a_plain_mlflow_model_requires_trust(layout: Layout) -> None:
+    (layout.model_data / "model").mkdir()
+    (layout.model_data / "model" / "MLmodel").write_text(MLMODEL)
     with pytest.raises(CodeNotTrusted) as refused:
-        places.digest()
+        layout.digest()
     assert "likewise bundle" in refused.value.remedy
     assert "LIKEWISE_TRUST" in refused.value.remedy
 
 
-def test_a_trusted_plain_model_is_served_where_it_lies(places: Places) -> None:
-    (places.given / "MLmodel").write_text(MLMODEL)
-    found = find_model(ContainerOptions(model_dir=places.given, trust=True), places.notes.append, places.image)
-    assert isinstance(found, PlainModel)
-    assert found.model_path == places.given
-    assert [engine.name for engine in found.manifest.engines] == ["pyfunc"]
-    assert places.digest(trust=True) == found.digest
-    (places.given / "more").write_text("")
-    assert places.digest(trust=True) != found.digest
+def test_a_trusted_plain_mlflow_model_is_served_in_place(layout: Layout) -> None:
+    (layout.model_data / "MLmodel").write_text(MLMODEL)
+    served = find_model(
+        ContainerOptions(model_dir=layout.model_data, trust=True), layout.log_lines.append, layout.image
+    )
+    assert isinstance(served, PlainModel)
+    assert served.model_path == layout.model_data
+    assert [engine.name for engine in served.manifest.engines] == ["pyfunc"]
+    assert layout.digest(trust=True) == served.digest
+    (layout.model_data / "more").write_text("")
+    assert layout.digest(trust=True) != served.digest
     with pytest.raises(WrongUsage, match="worker"):
-        places.digest(trust=True, workers=2)
+        layout.digest(trust=True, workers=2)
 
 
-def test_a_changed_bundle_is_refused(places: Places) -> None:
-    bundle(places.given)
-    (places.given / "model" / "MLmodel").write_text("flavors: {}\n")
+def test_a_modified_bundle_is_rejected(layout: Layout) -> None:
+    bundle(layout.model_data)
+    (layout.model_data / "model" / "MLmodel").write_text("flavors: {}\n")
     with pytest.raises(BundleTampered):
-        places.digest()
+        layout.digest()

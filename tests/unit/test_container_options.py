@@ -1,4 +1,4 @@
-"""A container's settings: read from the environment, refused by the variable's name."""
+"""Container settings: read from the environment; errors name the variable."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.container.machine import settle, workers_asked
-from likewise.container.settings import OF_THE_HOUSE, ContainerOptions, read_options
+from likewise.container.machine import configure_environment, requested_workers
+from likewise.container.settings import NOT_OPTIONS, ContainerOptions, read_options
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions
@@ -18,7 +18,7 @@ from likewise.server import ServerOptions
 MB = 1024 * 1024
 
 
-def test_without_any_setting_it_is_what_sagemaker_expects() -> None:
+def test_the_defaults_match_sagemakers_requirements() -> None:
     options = read_options({"PATH": "/bin", "AWS_REGION": "eu-west-1"})
     assert (options.host, options.port, options.insecure) == ("0.0.0.0", 8080, True)
     assert options.body_limit_bytes == 25 * MB
@@ -27,10 +27,10 @@ def test_without_any_setting_it_is_what_sagemaker_expects() -> None:
     assert (options.bundle, options.trust, options.engine) == (None, False, None)
 
 
-def test_each_option_of_the_server_is_one_of_the_container() -> None:
-    mine = {each.name for each in fields(ContainerOptions)}
-    assert {each.name for each in fields(ServerOptions)} < mine
-    assert all(each.metadata.get("help") for each in fields(ContainerOptions))
+def test_every_server_option_is_a_container_option() -> None:
+    names = {field.name for field in fields(ContainerOptions)}
+    assert {field.name for field in fields(ServerOptions)} < names
+    assert all(field.metadata.get("help") for field in fields(ContainerOptions))
 
 
 def test_settings_are_typed() -> None:
@@ -53,18 +53,18 @@ def test_settings_are_typed() -> None:
     assert options.port == 8080
 
 
-def test_sagemakers_port_counts_before_ours() -> None:
+def test_sagemakers_port_takes_precedence() -> None:
     assert read_options({"LIKEWISE_PORT": "1", "SAGEMAKER_BIND_TO_PORT": "2"}).port == 2
     assert read_options({"LIKEWISE_PORT": "1"}).port == 1
 
 
-def test_our_workers_count_before_sagemakers() -> None:
+def test_likewises_workers_take_precedence_over_sagemakers() -> None:
     assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}).workers == 3
     assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "LIKEWISE_WORKERS": "2"}).workers == 2
     assert read_options({"LIKEWISE_WORKERS": "auto"}).workers == usable_cores()
 
 
-def test_a_batch_transform_job_has_longer_and_may_send_more() -> None:
+def test_a_batch_transform_job_has_a_longer_deadline_and_a_larger_body_limit() -> None:
     job = {"SAGEMAKER_BATCH": "true"}
     assert read_options(job).deadline_s > 60
     assert read_options(job).body_limit_bytes == 25 * MB
@@ -74,7 +74,7 @@ def test_a_batch_transform_job_has_longer_and_may_send_more() -> None:
     assert read_options({"SAGEMAKER_MAX_PAYLOAD_IN_MB": "90"}).body_limit_bytes == 25 * MB
 
 
-def test_trust_as_the_mlflow_plugins_have_it() -> None:
+def test_trust_accepts_strict_like_the_mlflow_plugins() -> None:
     assert read_options({"LIKEWISE_TRUST": "strict"}).trust is False
 
 
@@ -97,62 +97,62 @@ def test_trust_as_the_mlflow_plugins_have_it() -> None:
         ("LIKEWISE_deadline_s", "1"),
     ],
 )
-def test_a_wrong_setting_is_refused_by_its_name(variable: str, text: str) -> None:
+def test_the_error_for_an_invalid_setting_names_the_variable(variable: str, text: str) -> None:
     with pytest.raises(WrongUsage) as refused:
         read_options({variable: text})
     assert variable in refused.value.cause
     assert refused.value.remedy
 
 
-def test_a_wrong_payload_of_a_job_is_refused_by_its_name() -> None:
+def test_the_error_for_an_invalid_payload_limit_names_the_variable() -> None:
     with pytest.raises(WrongUsage, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
         read_options({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})
 
 
-def test_a_misspelt_setting_is_told_what_was_meant() -> None:
+def test_the_error_for_a_misspelt_setting_suggests_the_closest_name() -> None:
     with pytest.raises(WrongUsage) as refused:
         read_options({"LIKEWISE_DEADLINE": "1"})
     assert "LIKEWISE_DEADLINE_S?" in refused.value.remedy
 
 
-def test_what_the_house_uses_elsewhere_is_no_setting() -> None:
-    assert read_options({f"LIKEWISE_{name}": "/x" for name in OF_THE_HOUSE}) == read_options({})
+def test_other_likewise_variables_are_ignored() -> None:
+    assert read_options({f"LIKEWISE_{name}": "/x" for name in NOT_OPTIONS}) == read_options({})
 
 
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text))
-def test_no_text_breaks_a_setting(text: str) -> None:
+def test_arbitrary_text_is_accepted_or_rejected_by_name(text: str) -> None:
     for variable in ("LIKEWISE_DEADLINE_S", "LIKEWISE_WORKERS", "LIKEWISE_TRUST", "SAGEMAKER_BIND_TO_PORT"):
         assert _refused(variable, text) in (None, variable)
 
 
-def test_the_libraries_get_the_quotas_threads_and_a_home() -> None:
+def test_thread_counts_follow_the_quota_and_a_home_exists() -> None:
     environment: dict[str, str] = {}
-    settle(environment)
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == str(usable_cores())
     assert Path(environment["HOME"]).is_dir()
 
 
-def test_what_the_user_has_set_stays() -> None:
+def test_variables_set_by_the_user_are_kept() -> None:
     environment = {"OMP_NUM_THREADS": "7", "HOME": "/"}
-    settle(environment)
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == "7"
 
 
 def test_workers_share_the_cores() -> None:
     environment = {"LIKEWISE_WORKERS": "64"}
-    assert workers_asked(environment) == 64
-    settle(environment)
+    assert requested_workers(environment) == 64
+    configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == "1"
 
 
-def test_more_workers_than_a_number_says_are_none() -> None:
-    assert workers_asked({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
-    assert workers_asked({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
-    assert workers_asked({"LIKEWISE_WORKERS": "x"}) == 0
+def test_requested_workers_are_a_number_or_auto() -> None:
+    assert requested_workers({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
+    assert requested_workers({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
+    assert requested_workers({"LIKEWISE_WORKERS": "x"}) == 0
 
 
 def _refused(variable: str, text: str) -> str | None:
-    """Which variable the refusal names, None where there is none."""
+    """The variable that the error names, or None if there is no error."""
     try:
         read_options({variable: text})
     except WrongUsage as refused:

@@ -1,4 +1,4 @@
-"""The data plane against a real, tiny engine: batching, isolation, cancelling, draining, and ids that never swap."""
+"""The data plane with a tiny real engine: batching, isolation, cancellation, draining, correct results per caller."""
 
 import asyncio
 import threading
@@ -15,11 +15,11 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane import DataPlane
 
-POISON, POISON_EARLY, EXIT = "poison", "poison-early", "exit"
+FAILING, FAILING_IN_PREPARE, EXIT = "poison", "poison-early", "exit"
 
 
 class Echo:
-    """Answers each item with itself; its runs are recorded, and wait while `gate` is shut."""
+    """Returns each item as its result; records its runs, which wait while `gate` is closed."""
 
     def __init__(self, *, row_wise: bool = True, budget: int = 64) -> None:
         self.spec = EngineSpec("echo", "none", row_wise, False, False, budget, "sha256:0", overlaps=True)
@@ -31,8 +31,8 @@ class Echo:
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         texts = [text_of(item) for item in items]
-        if POISON_EARLY in texts:
-            raise ValueError(POISON_EARLY)
+        if FAILING_IN_PREPARE in texts:
+            raise ValueError(FAILING_IN_PREPARE)
         return [Work(text, max(1, len(text)), text) for text in texts]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
@@ -42,8 +42,8 @@ class Echo:
         self.runs.append(payloads)
         if EXIT in payloads:
             raise SystemExit
-        if POISON in payloads:
-            raise ValueError(POISON)
+        if FAILING in payloads:
+            raise ValueError(FAILING)
         return [Ok(payload) for payload in payloads]
 
     def close(self) -> None:
@@ -62,27 +62,27 @@ async def entered(engine: Echo) -> None:
     assert await asyncio.to_thread(engine.entered.acquire, timeout=10)
 
 
-async def settled(plane: DataPlane, waiting: int) -> None:
-    """Until so many items wait."""
+async def until_waiting(plane: DataPlane, waiting: int) -> None:
+    """Wait until at least `waiting` items are queued."""
     async with asyncio.timeout(10):
         while plane.waiting_items < waiting:
             await asyncio.sleep(0.001)
 
 
-def test_each_item_has_its_own_result() -> None:
+def test_failing_items_do_not_affect_others() -> None:
     async def scenario() -> None:
         engine = Echo()
         plane = DataPlane(engine)
-        results = await plane.submit(rows("a", POISON, "b", POISON_EARLY))
-        assert [type(one) for one in results] == [Ok, Failed, Ok, Failed]
-        assert all(isinstance(one.error, RowRefused) for one in results if isinstance(one, Failed))
+        results = await plane.submit(rows("a", FAILING, "b", FAILING_IN_PREPARE))
+        assert [type(result) for result in results] == [Ok, Failed, Ok, Failed]
+        assert all(isinstance(result.error, RowRefused) for result in results if isinstance(result, Failed))
         await plane.close()
         assert engine.closed
 
     asyncio.run(scenario())
 
 
-def test_callers_share_a_run_when_the_engine_frees() -> None:
+def test_waiting_calls_share_the_next_run() -> None:
     async def scenario() -> None:
         engine = Echo()
         plane = DataPlane(engine)
@@ -90,7 +90,7 @@ def test_callers_share_a_run_when_the_engine_frees() -> None:
         first = asyncio.create_task(plane.submit(rows("first")))
         await entered(engine)
         others = [asyncio.create_task(plane.submit(rows(f"other{i}"))) for i in range(5)]
-        await settled(plane, 5)
+        await until_waiting(plane, 5)
         engine.gate.set()
         assert await first == [Ok("first")]
         assert [await other for other in others] == [[Ok(f"other{i}")] for i in range(5)]
@@ -100,7 +100,7 @@ def test_callers_share_a_run_when_the_engine_frees() -> None:
     asyncio.run(scenario())
 
 
-def test_a_window_holds_the_oldest_and_its_like_within_the_budget() -> None:
+def test_a_window_contains_the_oldest_item_and_fits_the_budget() -> None:
     async def scenario() -> None:
         engine = Echo(budget=20)
         plane = DataPlane(engine)
@@ -108,7 +108,7 @@ def test_a_window_holds_the_oldest_and_its_like_within_the_budget() -> None:
         tasks = [asyncio.create_task(plane.submit(rows("x")))]
         await entered(engine)
         tasks += [asyncio.create_task(plane.submit(rows(t))) for t in ("long" * 3, "b", "long" * 2, "c", "long" * 4)]
-        await settled(plane, 5)
+        await until_waiting(plane, 5)
         engine.gate.set()
         await asyncio.gather(*tasks)
         assert "long" * 3 in engine.runs[1]
@@ -118,7 +118,7 @@ def test_a_window_holds_the_oldest_and_its_like_within_the_budget() -> None:
     asyncio.run(scenario())
 
 
-def test_requests_of_a_model_that_is_not_row_wise_go_alone() -> None:
+def test_requests_of_a_model_that_is_not_row_wise_run_alone() -> None:
     async def scenario() -> None:
         engine = Echo(row_wise=False)
         plane = DataPlane(engine)
@@ -130,7 +130,7 @@ def test_requests_of_a_model_that_is_not_row_wise_go_alone() -> None:
     asyncio.run(scenario())
 
 
-def test_a_caller_that_leaves_takes_its_waiting_work_along_and_nobody_elses() -> None:
+def test_cancelling_a_call_drops_only_its_own_waiting_items() -> None:
     async def scenario() -> None:
         engine = Echo()
         plane = DataPlane(engine)
@@ -138,7 +138,7 @@ def test_a_caller_that_leaves_takes_its_waiting_work_along_and_nobody_elses() ->
         left, mate = asyncio.create_task(plane.submit(rows("left"))), asyncio.create_task(plane.submit(rows("mate")))
         await entered(engine)
         late, kept = asyncio.create_task(plane.submit(rows("late"))), asyncio.create_task(plane.submit(rows("kept")))
-        await settled(plane, 2)
+        await until_waiting(plane, 2)
         for gone in (left, late):
             gone.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -152,12 +152,12 @@ def test_a_caller_that_leaves_takes_its_waiting_work_along_and_nobody_elses() ->
     asyncio.run(scenario())
 
 
-def test_close_answers_what_was_taken_and_takes_no_more() -> None:
+def test_close_completes_accepted_calls_and_rejects_new_ones() -> None:
     async def scenario() -> None:
         engine = Echo()
         plane = DataPlane(engine)
         engine.gate.clear()
-        taken = [asyncio.create_task(plane.submit(rows(str(i), str(-i)))) for i in range(20)]
+        accepted = [asyncio.create_task(plane.submit(rows(str(i), str(-i)))) for i in range(20)]
         await entered(engine)
         closing = asyncio.create_task(plane.close())
         await asyncio.sleep(0)
@@ -166,13 +166,13 @@ def test_close_answers_what_was_taken_and_takes_no_more() -> None:
         assert not closing.done()
         engine.gate.set()
         await closing
-        assert [await one for one in taken] == [[Ok(str(i)), Ok(str(-i))] for i in range(20)]
+        assert [await task for task in accepted] == [[Ok(str(i)), Ok(str(-i))] for i in range(20)]
         assert engine.closed
 
     asyncio.run(scenario())
 
 
-def test_a_model_that_exits_does_not_take_the_server_along() -> None:
+def test_a_model_that_calls_exit_does_not_stop_the_server() -> None:
     async def scenario() -> None:
         plane = DataPlane(Echo())
         (result,) = await plane.submit(rows(EXIT))
@@ -184,7 +184,7 @@ def test_a_model_that_exits_does_not_take_the_server_along() -> None:
     asyncio.run(scenario())
 
 
-def test_a_long_call_overlaps_its_own_preparation() -> None:
+def test_a_long_call_is_prepared_in_parts() -> None:
     async def scenario() -> None:
         plane = DataPlane(Echo())
         texts = [str(i) for i in range(5000)]
@@ -194,7 +194,7 @@ def test_a_long_call_overlaps_its_own_preparation() -> None:
     asyncio.run(scenario())
 
 
-KINDS = ["", "a", "bb", "c" * 30, POISON, POISON_EARLY]
+KINDS = ["", "a", "bb", "c" * 30, FAILING, FAILING_IN_PREPARE]
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.lists(st.sampled_from(KINDS), max_size=5)),
@@ -209,10 +209,10 @@ STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS, st.integers(1, 80), st.booleans())
-def test_in_any_order_every_caller_gets_its_own_answers(
+def test_every_caller_gets_its_own_results_in_any_interleaving(
     steps: list[tuple[str, Any]], budget: int, row_wise: bool
 ) -> None:
-    """Whoever is not cancelled gets one result an item, its own, whatever the neighbours do; nothing hangs."""
+    """Calls that are not cancelled get exactly their own results, regardless of other calls; nothing hangs."""
 
     async def scenario() -> None:
         engine = Echo(row_wise=row_wise, budget=budget)

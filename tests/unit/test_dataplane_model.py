@@ -1,4 +1,4 @@
-"""The data plane against a model of it: arrivals, cancels, failures, deadlines, shutdown, in any order."""
+"""The data plane against a reference model: arrivals, cancellations, failures, deadlines and shutdown in any order."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,7 @@ from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import DeadlineExceeded, Draining, Overloaded
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
-from likewise.dataplane import DataPlane, Observer, PlaneOptions, Ran
+from likewise.dataplane import DataPlane, Observer, PlaneOptions, RunStats
 
 DEADLINE_S = 10.0
 POISON = "poison"
@@ -42,8 +42,8 @@ class Echo:
         self.closed = True
 
 
-class Books(Observer):
-    """Every fresh item is computed or dropped, once."""
+class Counts(Observer):
+    """Counts items, to check that every new item is computed or dropped exactly once."""
 
     def __init__(self, spec: EngineSpec) -> None:
         self.spec = spec
@@ -55,19 +55,19 @@ class Books(Observer):
     def dropped(self, items: int) -> None:
         self.dropped_items += items
 
-    def ran(self, ran: Ran) -> None:
-        self.ran_items += ran.items
-        assert ran.items == 1 or self.spec.row_wise
-        assert all(seconds >= 0 for seconds in ran.waited)
+    def ran(self, run: RunStats) -> None:
+        self.ran_items += run.items
+        assert run.items == 1 or self.spec.row_wise
+        assert all(seconds >= 0 for seconds in run.waited)
 
 
 class World:
-    """The plane, the threads that are turned by hand, and what each caller must get."""
+    """The data plane, its manually stepped threads, and the expected result of each call."""
 
     def __init__(self, loop: VirtualLoop, spec: EngineSpec, options: PlaneOptions) -> None:
-        self.loop, self.engine, self.books = loop, Echo(spec), Books(spec)
+        self.loop, self.engine, self.counts = loop, Echo(spec), Counts(spec)
         self.jobs: list[tuple[HandThread, Any]] = []
-        self.plane = DataPlane(self.engine, options, observer=self.books, new_thread=partial(HandThread, self.jobs))
+        self.plane = DataPlane(self.engine, options, observer=self.counts, new_thread=partial(HandThread, self.jobs))
         self.calls: list[tuple[list[str], float, asyncio.Task[list[Result]]]] = []
         self.closing: asyncio.Task[None] | None = None
 
@@ -77,8 +77,8 @@ class World:
             items = [Request(Table(("t",), [(text,)])) for text in texts]
         self.calls.append((texts, self.loop.time(), asyncio.create_task(self.plane.submit(items))))
 
-    def turn(self, choice: int) -> None:
-        """One of the posted calls is made; whoever posted it learns of it by the loop."""
+    def step(self, choice: int) -> None:
+        """Run one of the posted thread calls; its result reaches the plane through the loop."""
         if self.jobs:
             self.jobs.pop(choice % len(self.jobs))[1]()
 
@@ -88,18 +88,18 @@ class World:
         runs = [thread for thread, _ in self.jobs if "run" in thread.name]
         assert len(runs) <= (self.engine.spec.slots if self.engine.spec.thread_safe else 1)
         waiting = self.plane.waiting_items
-        if waiting and not self.plane._preparing:  # work-conserving: something waits only where every slot is taken
+        if waiting and not self.plane._preparing:  # work-conserving: items wait only if every slot is busy
             assert len(runs) == (self.engine.spec.slots if self.engine.spec.thread_safe else 1)
 
     async def finish(self) -> None:
         if self.closing is None:
             self.closing = asyncio.create_task(self.plane.close())
         while not self.closing.done():
-            self.turn(0)
+            self.step(0)
             await self.settle()
         for texts, at, task in self.calls:
             self.check(texts, at, task)
-        self.keep_books()
+        self.check_counts()
 
     def check(self, texts: list[str], at: float, task: "asyncio.Task[list[Result]]") -> None:
         assert task.done()
@@ -114,15 +114,15 @@ class World:
         else:
             assert isinstance(error, Overloaded | Draining)
 
-    def keep_books(self) -> None:
+    def check_counts(self) -> None:
         assert self.engine.closed
         assert not self.plane.waiting_items
         assert not self.plane.waiting_tokens
-        assert not self.plane._flying
+        assert not self.plane._in_flight
         assert all(thread.ended for thread in self.plane._threads)  # type: ignore[attr-defined]
         if self.engine.spec.pure:
-            assert self.books.fresh == self.books.ran_items + self.books.dropped_items
-            assert max(self.engine.computed.values(), default=1) == 1, "an answer that is known is not computed again"
+            assert self.counts.fresh == self.counts.ran_items + self.counts.dropped_items
+            assert max(self.engine.computed.values(), default=1) == 1, "a known result was computed again"
 
 
 TEXTS = st.sampled_from(["", "a", "bb", "cc", "d" * 9, "e" * 30, POISON])
@@ -130,8 +130,8 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("submit"), st.lists(TEXTS, max_size=4)),
         st.tuples(st.just("cancel"), st.integers(0, 30)),
-        st.tuples(st.just("turn"), st.integers(0, 5)),
-        st.tuples(st.just("turn"), st.integers(0, 5)),
+        st.tuples(st.just("step"), st.integers(0, 5)),
+        st.tuples(st.just("step"), st.integers(0, 5)),
         st.tuples(st.just("wait"), st.floats(0, 6)),
         st.tuples(st.just("close"), st.none()),
     ),
@@ -154,20 +154,22 @@ SPECS = st.builds(
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(STEPS, SPECS, st.sampled_from([10, 10_000]))
-def test_in_any_order(steps: list[tuple[str, Any]], spec: EngineSpec, queue_tokens: int) -> None:
+def test_every_interleaving_matches_the_reference_model(
+    steps: list[tuple[str, Any]], spec: EngineSpec, queue_tokens: int
+) -> None:
     async def scenario(loop: VirtualLoop) -> None:
         world = World(loop, spec, PlaneOptions(deadline_s=DEADLINE_S, queue_tokens=queue_tokens))
-        for step, argument in steps:
-            if step == "submit":
+        for action, argument in steps:
+            if action == "submit":
                 unique = not spec.pure
                 world.submit([f"{text}{len(world.calls)}.{i}" if unique else text for i, text in enumerate(argument)])
-            elif step == "cancel" and world.calls:
+            elif action == "cancel" and world.calls:
                 world.calls[argument % len(world.calls)][2].cancel()
-            elif step == "turn":
-                world.turn(argument)
-            elif step == "wait":
+            elif action == "step":
+                world.step(argument)
+            elif action == "wait":
                 loop.advance(argument)
-            elif step == "close" and world.closing is None:
+            elif action == "close" and world.closing is None:
                 world.closing = asyncio.create_task(world.plane.close())
             await world.settle()
         await world.finish()

@@ -1,4 +1,4 @@
-"""The data plane's parts: queue, cost model, cache, keys; and admission under load, in virtual time."""
+"""Components of the data plane: queue, cost model, cache, keys; and admission under load in virtual time."""
 
 import asyncio
 import random
@@ -18,22 +18,22 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane import DataPlane, PlaneOptions
-from likewise.dataplane.cache import OVERHEAD, AnswerCache
-from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, QueueEntry, Waiting
+from likewise.dataplane.cache import OVERHEAD, ResultCache
+from likewise.dataplane.calls import CANDIDATES, LOOKAHEAD, EntryQueue, QueueEntry
 from likewise.dataplane.cost import CostModel
 
 # --- the queue -------------------------------------------------------------------------------------------------------
 
 
-def queue_of(costs: Sequence[int]) -> tuple[Waiting, list[QueueEntry]]:
-    waiting, entries = Waiting(), [QueueEntry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
+def queue_of(costs: Sequence[int]) -> tuple[EntryQueue, list[QueueEntry]]:
+    waiting, entries = EntryQueue(), [QueueEntry(Row(None, (i,)), None, 0.0, cost) for i, cost in enumerate(costs)]
     for entry in entries:
         waiting.add(entry)
     return waiting, entries
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=80), st.integers(1, 100))
-def test_a_window_holds_the_oldest_and_fits_the_budget(costs: list[int], budget: int) -> None:
+def test_a_window_contains_the_oldest_entry_and_fits_the_budget(costs: list[int], budget: int) -> None:
     waiting, entries = queue_of(costs)
     window = waiting.take_window(budget)
     assert entries[0] in window
@@ -48,14 +48,14 @@ ARRIVALS = st.lists(st.lists(st.integers(1, 60), max_size=12), min_size=1, max_s
 
 @pytest.mark.slow
 @given(ARRIVALS, st.integers(1, 200), st.data())
-def test_little_goes_before_an_entry_that_came_later(
+def test_few_tokens_are_processed_ahead_of_an_earlier_entry(
     arrivals: list[list[int]], budget: int, data: st.DataObject
 ) -> None:
-    """Whatever comes after it, and whatever is dropped: at most LOOKAHEAD budgets more than was before it."""
-    waiting = Waiting()
+    """At most LOOKAHEAD budgets in addition to those ahead on arrival, regardless of later arrivals and drops."""
+    waiting = EntryQueue()
     allowed: dict[int, float] = {}
     served = 0
-    kept = []  # so that no id is used twice
+    kept = []  # keeps entries alive, so that ids are unique
     for costs in [*arrivals, *([[]] * 500)]:
         for cost in costs:
             entry = QueueEntry(Row(None, (0,)), None, 0.0, cost)
@@ -71,7 +71,7 @@ def test_little_goes_before_an_entry_that_came_later(
     assert not waiting
 
 
-def test_a_long_queue_is_not_looked_at_whole() -> None:
+def test_only_the_oldest_entries_of_a_long_queue_are_considered() -> None:
     waiting, _ = queue_of([1] * (2 * CANDIDATES))
     assert len(waiting.take_window(10**9)) == CANDIDATES
 
@@ -80,7 +80,7 @@ def test_a_long_queue_is_not_looked_at_whole() -> None:
 
 
 @given(st.floats(0, 1), st.floats(1e-6, 0.1), st.lists(st.integers(1, 5000), min_size=2, max_size=40, unique=True))
-def test_it_learns_a_line(base: float, per_token: float, sizes: list[int]) -> None:
+def test_the_cost_model_learns_a_linear_function(base: float, per_token: float, sizes: list[int]) -> None:
     model = CostModel()
     for tokens in sizes:
         model.learn(tokens, base + per_token * tokens)
@@ -89,7 +89,7 @@ def test_it_learns_a_line(base: float, per_token: float, sizes: list[int]) -> No
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 100)), min_size=1, max_size=60))
-def test_it_never_predicts_less_than_nothing(runs: list[tuple[int, float]]) -> None:
+def test_the_cost_model_never_predicts_negative_times(runs: list[tuple[int, float]]) -> None:
     model = CostModel()
     for tokens, seconds in runs:
         model.learn(tokens, seconds)
@@ -98,7 +98,7 @@ def test_it_never_predicts_less_than_nothing(runs: list[tuple[int, float]]) -> N
         assert model.seconds(2 * tokens, 2) >= model.seconds(tokens, 1)
 
 
-def test_it_forgets_a_slow_start() -> None:
+def test_the_cost_model_forgets_a_slow_first_run() -> None:
     model = CostModel()
     model.learn(10, 20.0)
     for tokens in range(1, 100):
@@ -116,7 +116,7 @@ VALUES = st.recursive(
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, and of equal types all the way down."""
+    """Equal values of equal types, recursively."""
     if type(left) is not type(right):
         return False
     if isinstance(left, list):
@@ -127,12 +127,12 @@ def same(left: Any, right: Any) -> bool:
 
 
 @given(VALUES, VALUES)
-def test_equal_keys_are_equal_questions(left: object, right: object) -> None:
+def test_keys_are_equal_exactly_for_equal_items(left: object, right: object) -> None:
     keys = item_key(Row(("a",), (left,))), item_key(Row(("a",), (right,)))
     assert (keys[0] == keys[1]) == same(left, right)
 
 
-def test_a_key_tells_apart_what_equality_does_not() -> None:
+def test_keys_distinguish_types_that_compare_equal() -> None:
     rows: list[Item] = [
         Row(("a",), (value,)) for value in (1, 1.0, True, "1", b"1", 0.0, -0.0, None, datetime(2026, 1, 1))
     ]
@@ -141,8 +141,8 @@ def test_a_key_tells_apart_what_equality_does_not() -> None:
     assert item_key(Row(("a",), ("x" * 3,))) == item_key(Row(("a",), ("xxx",)))
 
 
-def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
-    cache = AnswerCache(3 * (OVERHEAD + 100))
+def test_the_cache_evicts_the_least_recently_used_entry() -> None:
+    cache = ResultCache(3 * (OVERHEAD + 100))
     for name in (b"a", b"b", b"c"):
         cache.put(name, Ok("x" * 20))
     assert cache.get(b"a") == Ok("x" * 20)
@@ -154,12 +154,12 @@ def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 400)), max_size=60), st.integers(0, 5000))
-def test_the_cache_keeps_to_its_bytes(puts: list[tuple[int, int]], limit: int) -> None:
-    cache = AnswerCache(limit)
+def test_the_cache_respects_its_size_limit(puts: list[tuple[int, int]], limit: int) -> None:
+    cache = ResultCache(limit)
     for key, length in puts:
         cache.put(bytes([key]), Ok("x" * length))
-        held = [cache.get(bytes([key])) for key in range(21)]
-        assert sum(OVERHEAD + len(str(one.value)) for one in held if one) <= limit
+        cached = [cache.get(bytes([key])) for key in range(21)]
+        assert sum(OVERHEAD + len(str(result.value)) for result in cached if result) <= limit
 
 
 # --- admission, in virtual time --------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ PER_TOKEN, BASE = 0.001, 0.005  # seconds
 
 
 class Costly:
-    """An item is its cost."""
+    """An engine whose items are their own cost."""
 
     def __init__(self, **spec: Any) -> None:
         defaults = {"row_wise": True, "thread_safe": True, "pure": False, "budget": 100, "digest": "", "overlaps": True}
@@ -181,11 +181,11 @@ class Costly:
         return [Ok(None) for _ in work]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 def duration(call: partial[None]) -> float:
-    """Of a run, by the true costs of its items; preparing takes no time."""
+    """Seconds that a thread's call takes: a run by its items' costs, preparation none."""
     entries = [argument for argument in call.args if isinstance(argument, list) and argument]
     if not entries or not isinstance(entries[0][0], QueueEntry):
         return 0.0
@@ -200,63 +200,65 @@ def plane_of(engine: Costly, deadline_s: float, queue_tokens: int = 10**9) -> Da
 async def flood(
     plane: DataPlane, loop: VirtualLoop, rate: float, seconds: float, cost: Callable[[], int]
 ) -> dict[str, list[float]]:
-    """Open loop: latency of each call by what became of it."""
-    found: dict[str, list[float]] = {"answered": [], "refused": [], "late": []}
+    """Submit calls at a fixed rate; returns the latency of each call by outcome."""
+    latencies: dict[str, list[float]] = {"completed": [], "rejected": [], "late": []}
 
     async def one() -> None:
-        began = loop.time()
+        started = loop.time()
         try:
             await plane.submit([Row(None, (cost(),))])
-            kind = "answered"
+            kind = "completed"
         except Overloaded as error:
-            kind = "refused" if (error.retry_after_s or 0) >= 1 else "refused without a time"
+            kind = "rejected" if (error.retry_after_s or 0) >= 1 else "rejected without retry-after"
         except DeadlineExceeded:
             kind = "late"
-        found[kind].append(loop.time() - began)
+        latencies[kind].append(loop.time() - started)
 
     calls = []
     for _ in range(int(rate * seconds)):
         calls.append(asyncio.create_task(one()))
         await asyncio.sleep(1 / rate)
     await asyncio.gather(*calls)
-    return found
+    return latencies
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("slots", "overlaps"), [(1, True), (2, True), (1, False)])
-def test_three_times_too_much_is_refused_at_once_and_the_rest_answered_in_time(slots: int, overlaps: bool) -> None:
+def test_under_triple_load_excess_calls_are_rejected_immediately_and_the_rest_meet_the_deadline(
+    slots: int, overlaps: bool
+) -> None:
     async def scenario(loop: VirtualLoop) -> None:
         dice = random.Random(1)
         plane = plane_of(Costly(slots=slots, overlaps=overlaps), deadline_s=2.0)
         peak = slots / (PER_TOKEN * 10 + BASE / 10)  # items a second in full windows of ten
-        found = await flood(plane, loop, 3 * peak, 30, lambda: dice.choice((5, 8, 10, 12, 15)))
-        assert not found["late"]
-        assert max(found["answered"]) <= 2.0
-        assert max(found["refused"]) == 0.0
-        assert len(found["answered"]) >= 0.93 * peak * 30
+        latencies = await flood(plane, loop, 3 * peak, 30, lambda: dice.choice((5, 8, 10, 12, 15)))
+        assert not latencies["late"]
+        assert max(latencies["completed"]) <= 2.0
+        assert max(latencies["rejected"]) == 0.0
+        assert len(latencies["completed"]) >= 0.93 * peak * 30
         await plane.close()
 
     run(scenario, jump=True)
 
 
-def test_with_less_than_it_can_do_nobody_is_refused() -> None:
+def test_below_capacity_no_call_is_rejected() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         plane = plane_of(Costly(), deadline_s=2.0)
-        found = await flood(plane, loop, 50, 20, lambda: 10)
-        assert not found["late"]
-        assert not found["refused"]
+        latencies = await flood(plane, loop, 50, 20, lambda: 10)
+        assert not latencies["late"]
+        assert not latencies["rejected"]
         await plane.close()
 
     run(scenario, jump=True)
 
 
-def test_a_few_small_slow_runs_do_not_judge_a_long_queue() -> None:
+def test_a_few_small_slow_runs_do_not_cause_rejections() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         plane = plane_of(Costly(budget=4096), deadline_s=60.0)
         for tokens, seconds in ((20, 0.8), (12, 0.3), (15, 0.4), (13, 0.2), (30, 0.9)):
             plane._admission.model.learn(tokens, seconds)
-        found = await flood(plane, loop, 1000, 0.08, lambda: 200)
-        assert len(found["answered"]) == 80
+        latencies = await flood(plane, loop, 1000, 0.08, lambda: 200)
+        assert len(latencies["completed"]) == 80
         await plane.close()
 
     run(scenario, jump=True)
@@ -265,33 +267,33 @@ def test_a_few_small_slow_runs_do_not_judge_a_long_queue() -> None:
 def test_the_queue_is_bounded_in_tokens() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         plane = plane_of(Costly(), deadline_s=1000.0, queue_tokens=500)
-        held: list[int] = []
+        samples: list[int] = []
 
         async def watch() -> None:
             while True:
-                held.append(plane.waiting_tokens)
+                samples.append(plane.waiting_tokens)
                 await asyncio.sleep(0.01)
 
         watching = asyncio.create_task(watch())
-        found = await flood(plane, loop, 500, 5, lambda: 10)
+        latencies = await flood(plane, loop, 500, 5, lambda: 10)
         watching.cancel()
-        assert found["refused"]
-        assert 400 < max(held) <= 510
+        assert latencies["rejected"]
+        assert 400 < max(samples) <= 510
         await plane.close()
 
     run(scenario, jump=True)
 
 
-def test_long_items_under_a_flood_of_short_ones_wait_no_longer_than_stated() -> None:
+def test_long_items_among_many_short_ones_wait_no_longer_than_the_documented_bound() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         plane = plane_of(Costly(), deadline_s=60.0)
         waits: list[float] = []
 
         async def long_one() -> None:
-            began, before = loop.time(), plane.waiting_tokens
+            started, before = loop.time(), plane.waiting_tokens
             await plane.submit([Row(None, (90,))])
             window = BASE + PER_TOKEN * 100
-            waits.append((loop.time() - began) / (window * (2 * before / 100 + LOOKAHEAD + 2)))
+            waits.append((loop.time() - started) / (window * (2 * before / 100 + LOOKAHEAD + 2)))
 
         async def long_ones() -> None:
             async with asyncio.TaskGroup() as group:
@@ -308,13 +310,15 @@ def test_long_items_under_a_flood_of_short_ones_wait_no_longer_than_stated() -> 
     run(scenario, jump=True)
 
 
-def test_a_slow_first_run_does_not_shut_the_door_for_good() -> None:
+def test_a_slow_first_run_does_not_cause_permanent_rejections() -> None:
     async def scenario(loop: VirtualLoop) -> None:
         engine = Costly()
         plane = plane_of(engine, deadline_s=2.0)
         plane._admission.model.learn(1, 30.0)
-        found = await flood(plane, loop, 50, 20, lambda: 10)
-        assert len(found["answered"]) > 0.9 * len(found["answered"] + found["refused"] + found["late"])
+        latencies = await flood(plane, loop, 50, 20, lambda: 10)
+        assert len(latencies["completed"]) > 0.9 * len(
+            latencies["completed"] + latencies["rejected"] + latencies["late"]
+        )
         await plane.close()
 
     run(scenario, jump=True)

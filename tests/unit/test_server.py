@@ -1,4 +1,4 @@
-"""The app, asked without a socket: routes, forms, headers, errors, readiness, hang-ups."""
+"""The app, called without a socket: routes, forms, headers, errors, readiness, disconnects."""
 
 import asyncio
 import json
@@ -26,30 +26,30 @@ JSON = {"Content-Type": "application/json"}
 Scenario = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
 
 
-def ask(scenario: Scenario, app: Starlette | None = None, *, wait: bool = True) -> None:
-    async def whole() -> None:
+def run_scenario(scenario: Scenario, app: Starlette | None = None, *, wait: bool = True) -> None:
+    async def main() -> None:
         async with client_of(app or upper_app(), wait=wait) as client:
             await scenario(client)
 
-    asyncio.run(whole())
+    asyncio.run(main())
 
 
-def check_error(answer: httpx.Response, status: int, code: str, said: str) -> None:
-    body = answer.json()
-    assert (answer.status_code, body["error_code"]) == (status, code)
-    assert said in body["message"]
+def check_error(response: httpx.Response, status: int, code: str, message: str) -> None:
+    body = response.json()
+    assert (response.status_code, body["error_code"]) == (status, code)
+    assert message in body["message"]
     assert body["remedy"]
-    check_headers(answer)
+    check_headers(response)
 
 
-def check_headers(answer: httpx.Response) -> None:
-    assert answer.headers["X-Likewise-Bundle"] == "sha256:abc"
-    assert answer.headers["X-Likewise-Engine"] in ("upper/none", "loading")
-    assert answer.headers["X-Request-Id"]
+def check_headers(response: httpx.Response) -> None:
+    assert response.headers["X-Likewise-Bundle"] == "sha256:abc"
+    assert response.headers["X-Likewise-Engine"] in ("upper/none", "loading")
+    assert response.headers["X-Request-Id"]
 
 
 @pytest.mark.parametrize(
-    ("body", "content_type", "wanted"),
+    ("body", "content_type", "expected"),
     [
         ('{"columns": ["text"], "data": [["a"], ["b"]]}', "application/json", [{"text": "A"}, {"text": "B"}]),
         ('[{"text": "a"}]', None, [{"text": "A"}]),
@@ -60,43 +60,45 @@ def check_headers(answer: httpx.Response) -> None:
     ],
 )
 @pytest.mark.parametrize("row_wise", [True, False])
-def test_each_form_is_answered_in_its_own(body: str, content_type: str | None, wanted: object, row_wise: bool) -> None:
+def test_the_response_has_the_form_of_the_request(
+    body: str, content_type: str | None, expected: object, row_wise: bool
+) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         headers = {"Content-Type": content_type} if content_type else {}
-        answer = await client.post("/invocations", content=body, headers=headers)
-        assert answer.json() == wanted
-        assert answer.status_code == 200
-        assert answer.headers["content-type"] == "application/json"
-        check_headers(answer)
+        response = await client.post("/invocations", content=body, headers=headers)
+        assert response.json() == expected
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/json"
+        check_headers(response)
 
-    ask(scenario, upper_app(lambda: Upper(row_wise=row_wise)))
+    run_scenario(scenario, upper_app(lambda: Upper(row_wise=row_wise)))
 
 
-def test_a_large_body_is_answered() -> None:
+def test_a_large_body_is_served() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         texts = [f"text {i} {'x' * 50}" for i in range(5000)]
-        answer = await client.post("/invocations", json={"inputs": texts})
-        assert answer.json()["predictions"] == [{"text": text.upper()} for text in texts]
+        response = await client.post("/invocations", json={"inputs": texts})
+        assert response.json()["predictions"] == [{"text": text.upper()} for text in texts]
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
 def test_errors_are_json_with_code_message_and_remedy() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         check_error(await client.get("/nothing"), 404, "ENDPOINT_NOT_FOUND", "/nothing")
         check_error(await client.post("/invocations/", json=[]), 404, "ENDPOINT_NOT_FOUND", "/invocations/")
-        answer = await client.get("/invocations")
-        check_error(answer, 405, "BAD_REQUEST", "does not take GET")
-        assert answer.headers["Allow"] == "POST"
+        response = await client.get("/invocations")
+        check_error(response, 405, "BAD_REQUEST", "does not support GET")
+        assert response.headers["Allow"] == "POST"
         check_error(await client.post("/invocations", content=b"{"), 400, "BAD_REQUEST", "not valid JSON")
         check_error(await client.post("/invocations", json=[{"txt": "a"}]), 400, "BAD_REQUEST", "'text' is missing")
-        for headers, said in (({"Content-Type": "text/plain"}, "text/plain"), ({"Content-Encoding": "br"}, "br")):
-            check_error(await client.post("/invocations", content=b"{}", headers=headers), 415, "BAD_REQUEST", said)
+        for headers, message in (({"Content-Type": "text/plain"}, "text/plain"), ({"Content-Encoding": "br"}, "br")):
+            check_error(await client.post("/invocations", content=b"{}", headers=headers), 415, "BAD_REQUEST", message)
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_a_row_that_fails_is_named_and_a_broken_model_is_500() -> None:
+def test_a_failing_row_is_reported_and_a_broken_model_is_500() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         post = client.post
         refused = await post("/invocations", json={"inputs": ["a", "bad 1", "b", "bad 2"]})
@@ -107,40 +109,40 @@ def test_a_row_that_fails_is_named_and_a_broken_model_is_500() -> None:
             await post("/invocations", json={"inputs": ["bad 1", "bad 2"]}),
             500,
             "INTERNAL_ERROR",
-            "whatever it is asked",
+            "fails on every input",
         )
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("example", [None, "good", "bad"])
-def test_a_whole_request_that_raises_is_refused_unless_the_models_own_example_raises_too(example: str | None) -> None:
+def test_a_failing_request_is_422_unless_the_models_own_example_fails_too(example: str | None) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         for rows in (["bad"], ["good", "bad"], [f"bad {i}" for i in range(5)]):
-            answer = await client.post("/invocations", json={"inputs": rows})
+            response = await client.post("/invocations", json={"inputs": rows})
             if example == "bad":
-                check_error(answer, 500, "INTERNAL_ERROR", "the model raised ValueError")
-                assert "mend the model" in answer.json()["remedy"]
+                check_error(response, 500, "INTERNAL_ERROR", "the model raised ValueError")
+                assert "fix the model" in response.json()["remedy"]
             else:
-                check_error(answer, 422, "INVALID_PARAMETER_VALUE", "is bad")
+                check_error(response, 422, "INVALID_PARAMETER_VALUE", "is bad")
 
     body = None if example is None else json.dumps({"inputs": [example]}).encode()
-    ask(scenario, upper_app(lambda: Upper(row_wise=False), example=body))
+    run_scenario(scenario, upper_app(lambda: Upper(row_wise=False), example=body))
 
 
-def test_a_whole_request_that_the_model_refuses_is_refused_however_many_rows() -> None:
+def test_a_request_that_the_model_rejects_is_422_for_any_number_of_rows() -> None:
     class Refusing(Upper):
         def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
             return [Failed(RowRefused("row 1: too long", remedy="shorten it")) for _ in items]
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        answer = await client.post("/invocations", json={"inputs": ["a", "b"]})
-        check_error(answer, 422, "INVALID_PARAMETER_VALUE", "row 1: too long")
+        response = await client.post("/invocations", json={"inputs": ["a", "b"]})
+        check_error(response, 422, "INVALID_PARAMETER_VALUE", "row 1: too long")
 
-    ask(scenario, upper_app(lambda: Refusing(row_wise=False)))
+    run_scenario(scenario, upper_app(lambda: Refusing(row_wise=False)))
 
 
-def test_a_message_that_is_no_unicode_is_escaped() -> None:
+def test_invalid_unicode_in_a_message_is_escaped() -> None:
     class Corrupt(Upper):
         def run(self, work: Sequence[Work]) -> list[Result]:
             raise RuntimeError("weights \ud800 corrupt")
@@ -150,10 +152,10 @@ def test_a_message_that_is_no_unicode_is_escaped() -> None:
         check_error(one, 422, "INVALID_PARAMETER_VALUE", "weights \\ud800 corrupt")
         check_error(several, 500, "INTERNAL_ERROR", "weights \\ud800 corrupt")
 
-    ask(scenario, upper_app(lambda: Corrupt()))
+    run_scenario(scenario, upper_app(lambda: Corrupt()))
 
 
-def test_a_body_over_the_limit_is_read_to_its_end_and_refused() -> None:
+def test_a_body_over_the_limit_is_read_to_its_end_and_rejected() -> None:
     sent = 0
 
     async def chunks() -> Any:
@@ -166,10 +168,10 @@ def test_a_body_over_the_limit_is_read_to_its_end_and_refused() -> None:
         check_error(await client.post("/invocations", content=chunks()), 413, "REQUEST_LIMIT_EXCEEDED", "1,500 bytes")
         assert sent == 7
 
-    ask(scenario, upper_app(options=ServerOptions(body_limit_bytes=1500)))
+    run_scenario(scenario, upper_app(options=ServerOptions(body_limit_bytes=1500)))
 
 
-def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
+def test_a_valid_request_id_is_used_and_any_other_replaced() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         async def id_for(sent: str) -> str:
             return (await client.get("/ping", headers={"X-Request-Id": sent})).headers["X-Request-Id"]
@@ -178,32 +180,32 @@ def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
         for odd in ("", "a b", "<x>", "x" * 129):
             assert re.fullmatch(r"[0-9a-f]{32}", await id_for(odd))
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_the_small_routes() -> None:
+def test_health_and_version_routes() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         for path in ("/ping", "/health", "/ready"):
-            answer = await client.get(path)
-            assert (answer.status_code, answer.text) == (200, "\n")
-            check_headers(answer)
+            response = await client.get(path)
+            assert (response.status_code, response.text) == (200, "\n")
+            check_headers(response)
         assert (await client.get("/version")).text == version("mlflow")
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_the_page_says_what_is_served_and_escapes_it() -> None:
+def test_the_page_shows_the_served_model_escaped() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         page = (await client.get("/")).text
-        for said in ("&lt;upper&gt;", "sha256:abc", "upper/none", "<td>text<td>string<td>", "&lt;b&gt;"):
-            assert said in page
+        for text in ("&lt;upper&gt;", "sha256:abc", "upper/none", "<td>text<td>string<td>", "&lt;b&gt;"):
+            assert text in page
         assert "<upper>" not in page
         assert "curl http://test/invocations" in page
 
-    ask(scenario, upper_app(example=json.dumps({"inputs": ["it's <b>"]}).encode()))
+    run_scenario(scenario, upper_app(example=json.dumps({"inputs": ["it's <b>"]}).encode()))
 
 
-def test_ready_comes_after_the_warm_up_and_ping_before() -> None:
+def test_ping_succeeds_immediately_and_ready_after_the_warm_up() -> None:
     engine, opened = Upper(), threading.Event()
 
     def open_engine() -> Engine:
@@ -213,61 +215,61 @@ def test_ready_comes_after_the_warm_up_and_ping_before() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         assert (await client.get("/ping")).status_code == 200
         check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "being loaded")
-        answer = await client.post("/invocations", json={"inputs": ["a"]})
-        check_error(answer, 503, "TEMPORARILY_UNAVAILABLE", "being loaded")
-        assert answer.headers["Retry-After"] == "1"
+        response = await client.post("/invocations", json={"inputs": ["a"]})
+        check_error(response, 503, "TEMPORARILY_UNAVAILABLE", "being loaded")
+        assert response.headers["Retry-After"] == "1"
         engine.gate.clear()
         opened.set()
-        assert (await client.get("/ready")).status_code == 503  # loaded or not, the warm-up has not ended
+        assert (await client.get("/ready")).status_code == 503  # loaded or not, the warm-up has not finished
         engine.gate.set()
         async with asyncio.timeout(10):
             while (await client.get("/ready")).status_code != 200:
                 await asyncio.sleep(0.001)
         assert engine.seen == ["warm"]
 
-    ask(scenario, upper_app(open_engine, example=b'{"inputs": ["warm"]}'), wait=False)
+    run_scenario(scenario, upper_app(open_engine, example=b'{"inputs": ["warm"]}'), wait=False)
     assert engine.closed
 
 
-def test_a_warm_up_that_fails_keeps_it_from_being_ready() -> None:
+def test_the_server_is_not_ready_after_a_failed_warm_up() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "bad is bad")
         assert (await client.post("/invocations", json={"inputs": ["a"]})).status_code == 200
 
-    ask(scenario, upper_app(example=b'{"inputs": ["bad"]}'))
+    run_scenario(scenario, upper_app(example=b'{"inputs": ["bad"]}'))
 
 
 @pytest.mark.parametrize("problem", [EngineUnavailable("no such engine", remedy="x"), OSError("broken"), SystemExit(3)])
-def test_an_engine_that_does_not_load_is_told(problem: BaseException) -> None:
+def test_an_engine_that_does_not_load_is_reported(problem: BaseException) -> None:
     def open_engine() -> Engine:
         raise problem
 
     async def scenario(client: httpx.AsyncClient) -> None:
         assert (await client.get("/ping")).status_code == 200
-        check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "the model cannot answer")
+        check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "the model is not usable")
 
-    ask(scenario, upper_app(open_engine))
+    run_scenario(scenario, upper_app(open_engine))
 
 
-def test_while_draining_requests_are_answered_but_ready_is_not() -> None:
+def test_while_draining_requests_are_served_but_ready_is_503() -> None:
     app = upper_app()
 
     async def scenario(client: httpx.AsyncClient) -> None:
         app.state.service.drain()
         check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "stopping")
-        answer = await client.post("/invocations", json={"inputs": ["a"]})
-        assert answer.status_code == 200
-        assert answer.headers["Connection"] == "close"
+        response = await client.post("/invocations", json={"inputs": ["a"]})
+        assert response.status_code == 200
+        assert response.headers["Connection"] == "close"
 
-    ask(scenario, app)
+    run_scenario(scenario, app)
 
 
-def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
+def test_work_of_a_disconnected_client_is_dropped() -> None:
     engine = Upper()
     app = upper_app(lambda: engine)
 
     async def hang_up(text: str) -> None:
-        """An ASGI client that sends its body, and then leaves."""
+        """An ASGI client that sends its body and then disconnects."""
         left = asyncio.Event()
         messages = iter([{"type": "http.request", "body": json.dumps({"inputs": [text]}).encode()}])
 
@@ -278,7 +280,7 @@ def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
             return message
 
         async def send(message: Any) -> None:
-            raise AssertionError(f"answered to nobody: {message}")
+            raise AssertionError(f"response to a disconnected client: {message}")
 
         scope = {
             "type": "http",
@@ -288,12 +290,12 @@ def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
             "query_string": b"",
             "app": app,
         }
-        asking = asyncio.create_task(app(scope, receive, send))
+        request = asyncio.create_task(app(scope, receive, send))
         async with asyncio.timeout(10):
             while app.state.service._plane.waiting_items < 1:
                 await asyncio.sleep(0.001)
         left.set()
-        await asking
+        await request
 
     async def scenario(client: httpx.AsyncClient) -> None:
         engine.gate.clear()
@@ -307,20 +309,20 @@ def test_work_of_a_client_that_hangs_up_is_dropped() -> None:
         await client.post("/invocations", json={"inputs": ["after"]})
         assert engine.seen == ["first", "after"]
 
-    ask(scenario, app)
+    run_scenario(scenario, app)
 
 
-def test_a_bug_of_ours_is_a_500_in_json_and_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_a_json_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     app = upper_app()
 
     async def scenario(client: httpx.AsyncClient) -> None:
         app.state.service.predictions = None
         with caplog.at_level(logging.ERROR):
-            answer = await client.post("/invocations", json={"inputs": ["a"]}, headers={"X-Request-Id": "r1"})
-        check_error(answer, 500, "INTERNAL_ERROR", "TypeError")
+            response = await client.post("/invocations", json={"inputs": ["a"]}, headers={"X-Request-Id": "r1"})
+        check_error(response, 500, "INTERNAL_ERROR", "TypeError")
         assert "r1" in caplog.text
 
-    ask(scenario, app)
+    run_scenario(scenario, app)
 
 
 def test_every_option_has_a_help_text() -> None:
@@ -328,7 +330,7 @@ def test_every_option_has_a_help_text() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_an_address_that_others_reach_is_refused_unless_told(host: str) -> None:
+def test_a_public_address_is_rejected_unless_insecure(host: str) -> None:
     with pytest.raises(WrongUsage, match="other machines") as caught:
         listen(host, 0)
     assert "--insecure" in caught.value.remedy

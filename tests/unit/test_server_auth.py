@@ -1,4 +1,4 @@
-"""Tokens: which are let in, and a file that changes, moves and vanishes under the server."""
+"""Tokens: which are accepted, and a token file that is changed, moved and deleted while the server runs."""
 
 import base64
 import logging
@@ -34,7 +34,7 @@ def basic(pair: str) -> Headers:
     return Headers({"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"})
 
 
-def lets_in(tokens: Tokens, headers: Headers) -> bool:
+def accepts(tokens: Tokens, headers: Headers) -> bool:
     try:
         tokens.check(headers)
     except Unauthorized:
@@ -53,7 +53,7 @@ def lets_in(tokens: Tokens, headers: Headers) -> bool:
         Headers({"authorization": "BASIC " + base64.b64encode(b"u:first").decode()}),
     ],
 )
-def test_each_token_is_let_in_as_bearer_and_as_a_password(file: Path, headers: Headers) -> None:
+def test_each_token_is_accepted_as_bearer_and_as_a_password(file: Path, headers: Headers) -> None:
     Tokens(file).check(headers)
 
 
@@ -81,13 +81,13 @@ def test_each_token_is_let_in_as_bearer_and_as_a_password(file: Path, headers: H
     ],
 )
 def test_anything_else_is_unauthorized(file: Path, headers: Headers) -> None:
-    assert not lets_in(Tokens(file), headers)
+    assert not accepts(Tokens(file), headers)
 
 
 @given(raw=st.binary(max_size=200), scheme=st.sampled_from([b"", b"Bearer ", b"Basic "]))
 def test_no_header_breaks_the_check(tmp_path_factory: pytest.TempPathFactory, raw: bytes, scheme: bytes) -> None:
     tokens = Tokens(write(tmp_path_factory.mktemp("t") / "tokens", "a token of many characters"))
-    assert not lets_in(tokens, Headers(raw=[(b"authorization", scheme + raw)]))
+    assert not accepts(tokens, Headers(raw=[(b"authorization", scheme + raw)]))
 
 
 def test_a_refusal_does_not_repeat_the_token(file: Path) -> None:
@@ -96,38 +96,38 @@ def test_a_refusal_does_not_repeat_the_token(file: Path) -> None:
     assert "s3cret" not in caught.value.cause + caught.value.remedy
 
 
-def test_a_token_that_is_no_ascii_is_compared_by_its_bytes(tmp_path: Path) -> None:
+def test_a_non_ascii_token_is_compared_by_its_bytes(tmp_path: Path) -> None:
     tokens = Tokens(write(tmp_path / "tokens", "\ufeffgrün\n"))
     tokens.check(Headers(raw=[(b"authorization", "Bearer grün".encode())]))
     tokens.check(basic("u:grün"))
 
 
-def test_a_file_that_changes_is_read_anew(file: Path) -> None:
+def test_a_changed_file_is_reloaded(file: Path) -> None:
     tokens = Tokens(file)
     write(file, "third\n")
-    assert [lets_in(tokens, bearer(token)) for token in ("first", "third")] == [False, True]
+    assert [accepts(tokens, bearer(token)) for token in ("first", "third")] == [False, True]
 
 
-def test_a_change_that_its_times_do_not_show_is_seen_while_the_file_is_young(file: Path) -> None:
-    """Two writes within one tick of the file system's clock, of one size, in one place."""
+def test_a_recently_modified_file_is_reloaded_even_if_its_timestamps_are_unchanged(file: Path) -> None:
+    """Two writes of the same size to the same inode within one tick of the file system's clock."""
     young = time.time_ns() + 60 * 10**9
     write(file, "third\n")
     os.utime(file, ns=(young, young))
     tokens = Tokens(file)
     write(file, "fifth\n")
     os.utime(file, ns=(young, young))
-    assert [lets_in(tokens, bearer(token)) for token in ("third", "fifth")] == [False, True]
+    assert [accepts(tokens, bearer(token)) for token in ("third", "fifth")] == [False, True]
 
 
-def test_an_old_file_is_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_unchanged_file_is_not_read_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.utime(file, (1_000_000_000, 1_000_000_000))
     tokens = Tokens(file)
     monkeypatch.setattr(Path, "open", None)
     tokens.check(bearer("first"))
 
 
-def test_a_secret_that_swaps_a_symlink_is_followed(tmp_path: Path) -> None:
-    """As Kubernetes updates a mounted secret: tokens -> ..data/tokens, ..data -> a folder a version."""
+def test_a_secret_replaced_through_a_symlink_is_reloaded(tmp_path: Path) -> None:
+    """As Kubernetes updates a mounted secret: tokens -> ..data/tokens, ..data -> one folder per version."""
     for version in ("one", "two"):
         (tmp_path / version).mkdir()
         write(tmp_path / version / "tokens", f"{version}\n")
@@ -138,11 +138,11 @@ def test_a_secret_that_swaps_a_symlink_is_followed(tmp_path: Path) -> None:
     tokens.check(bearer("one"))
     (tmp_path / "..new").symlink_to("two")
     (tmp_path / "..new").rename(tmp_path / "..data")
-    assert [lets_in(tokens, bearer(token)) for token in ("one", "two")] == [False, True]
+    assert [accepts(tokens, bearer(token)) for token in ("one", "two")] == [False, True]
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing\n\n"])
-def test_a_file_that_is_lost_leaves_the_last_tokens_and_one_warning(
+def test_a_lost_file_leaves_the_last_tokens_valid_and_logs_one_warning(
     file: Path, text: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokens = Tokens(file)
@@ -153,29 +153,29 @@ def test_a_file_that_is_lost_leaves_the_last_tokens_and_one_warning(
         assert len(caplog.records) == 1
         assert str(file) in caplog.text
         write(file, "new\n")
-        assert [lets_in(tokens, bearer(token)) for token in ("first", "new")] == [False, True]
+        assert [accepts(tokens, bearer(token)) for token in ("first", "new")] == [False, True]
         file.unlink()
         tokens.check(bearer("new"))
         assert len(caplog.records) == 2
 
 
 @pytest.mark.parametrize("text", [None, "", "\n# only a comment\n"])
-def test_there_must_be_a_token_to_begin_with(tmp_path: Path, text: str | None) -> None:
+def test_a_file_without_tokens_is_rejected_at_startup(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "tokens"
     if text is not None:
         write(path, text)
     with pytest.raises(WrongUsage, match="tokens") as caught:
         Tokens(path)
-    assert "one token a line" in caught.value.remedy
+    assert "one token per line" in caught.value.remedy
 
 
-def test_a_folder_is_no_token_file(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_valid_token_file(tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="cannot be read"):
         Tokens(tmp_path)
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
-def test_a_file_that_every_user_can_read_is_warned_of(
+def test_a_world_readable_file_is_reported_in_the_log(
     file: Path, mode: int, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.chmod(mode)
@@ -184,7 +184,7 @@ def test_a_file_that_every_user_can_read_is_warned_of(
     assert ("chmod 600" in caplog.text) is warned
 
 
-def test_the_health_routes_are_open_and_browsers_ask_the_user() -> None:
+def test_the_health_routes_are_open_and_browsers_prompt_the_user() -> None:
     assert {"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"} == OPEN_PATHS
     assert CHALLENGE.startswith("Basic ")
     assert "Bearer " in CHALLENGE

@@ -1,4 +1,4 @@
-"""Reading a body: any split, any coding that is read, every limit."""
+"""Reading a body: any split into parts, every supported coding, every limit."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedContentType
-from likewise.server.body import DRAINED, MAX_MEMBERS, STEP_BYTES, read_body
+from likewise.server.body import CHUNK_BYTES, DRAIN_FACTOR, MAX_MEMBERS, read_body
 
 LIMIT = 1000
-SOON = 0.01  # seconds; what waits for it waits for nothing else
+SOON = 0.01  # seconds; only for time-outs that must expire
 
 
 class Client:
-    """Sends `parts`, then hangs (`silent`), hangs up (`gone`) or ends."""
+    """Sends `parts`, then stalls (`silent`), disconnects (`gone`) or completes the body."""
 
     def __init__(self, parts: Iterable[bytes], *, end: str = "end") -> None:
         self._parts = deque(parts)
@@ -61,7 +61,7 @@ CUTS = st.lists(st.integers(0, 1200), max_size=8)
 
 
 @given(st.binary(max_size=1200), CODINGS, CUTS)
-def test_a_body_is_read_whole_however_it_is_split_and_refused_above_the_limit(
+def test_a_body_is_read_completely_for_any_split_and_rejected_above_the_limit(
     body: bytes, coding: str, cuts: list[int]
 ) -> None:
     client = Client(split(compressed(body, coding), cuts))
@@ -73,23 +73,23 @@ def test_a_body_is_read_whole_however_it_is_split_and_refused_above_the_limit(
 
 
 @given(st.lists(st.binary(max_size=100), min_size=1, max_size=5), CUTS)
-def test_the_members_of_a_gzip_body_follow_each_other(bodies: list[bytes], cuts: list[int]) -> None:
+def test_a_gzip_body_may_have_several_members(bodies: list[bytes], cuts: list[int]) -> None:
     client = Client(split(b"".join(map(gzip.compress, bodies)), cuts))
     assert read(client, content_encoding="GZip ") == b"".join(bodies)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate"]), st.data())
-def test_a_damaged_body_is_a_bad_request_or_unchanged(body: bytes, coding: str, data: st.DataObject) -> None:
-    whole = compressed(body, coding)
-    place = data.draw(st.integers(0, len(whole) - 1))
-    flipped = whole[:place] + bytes([whole[place] ^ data.draw(st.integers(1, 255))]) + whole[place + 1 :]
-    with contextlib.suppress(BadRequest):  # or else the byte was one of the header's that say nothing of the body
+def test_a_corrupt_body_is_a_bad_request_or_unchanged(body: bytes, coding: str, data: st.DataObject) -> None:
+    sent = compressed(body, coding)
+    position = data.draw(st.integers(0, len(sent) - 1))
+    flipped = sent[:position] + bytes([sent[position] ^ data.draw(st.integers(1, 255))]) + sent[position + 1 :]
+    with contextlib.suppress(BadRequest):  # not raised if the byte does not affect the content
         assert read(Client([flipped]), limit=10**6, content_encoding=coding) == body
-    with pytest.raises(BadRequest, match="ends too early"):
-        read(Client([whole[:place]]), content_encoding=coding)
+    with pytest.raises(BadRequest, match="is truncated"):
+        read(Client([sent[:position]]), content_encoding=coding)
 
 
-def test_what_follows_a_compressed_body_is_refused() -> None:
+def test_data_after_a_compressed_body_is_rejected() -> None:
     for coding in ("gzip", "deflate"):
         with pytest.raises(BadRequest):
             read(Client([compressed(b"a", coding) + b"more"]), content_encoding=coding)
@@ -99,7 +99,7 @@ def test_what_follows_a_compressed_body_is_refused() -> None:
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "gzip, identity", "deflate,br", "compress"])
-def test_other_codings_are_not_read(coding: str) -> None:
+def test_other_codings_are_rejected(coding: str) -> None:
     client = Client([b"a" * 10, b"b" * 10])
     with pytest.raises(UnsupportedContentType, match="content encoding"):
         read(client, content_encoding=coding)
@@ -113,7 +113,7 @@ def test_codings_in_two_headers_are_a_list() -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_a_bomb_is_refused_without_being_inflated(coding: str) -> None:
+def test_a_decompression_bomb_is_rejected_without_being_inflated(coding: str) -> None:
     bomb = compressed(bytes(200_000_000), coding)
     limit = 1_000_000
     tracemalloc.start()
@@ -123,18 +123,18 @@ def test_a_bomb_is_refused_without_being_inflated(coding: str) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * limit + 4 * STEP_BYTES
+    assert peak < 3 * limit + 4 * CHUNK_BYTES
 
 
-def test_a_body_that_inflates_to_exactly_the_limit_is_read() -> None:
-    body = bytes(4 * STEP_BYTES)
+def test_a_body_that_inflates_to_exactly_the_limit_is_accepted() -> None:
+    body = bytes(4 * CHUNK_BYTES)
     assert read(Client([gzip.compress(body)]), limit=len(body), content_encoding="gzip") == body
     with pytest.raises(BodyTooLarge):
         read(Client([gzip.compress(body)]), limit=len(body) - 1, content_encoding="gzip")
 
 
 @pytest.mark.slow
-def test_tiny_parts_take_no_more_memory_than_their_bytes() -> None:
+def test_tiny_parts_need_little_memory() -> None:
     size = 200_000
     client = Client([b"x"] * size)
     tracemalloc.start()
@@ -146,12 +146,12 @@ def test_tiny_parts_take_no_more_memory_than_their_bytes() -> None:
     assert peak < 4 * size
 
 
-def test_a_body_that_does_not_end_in_time_is_a_timeout() -> None:
+def test_a_body_that_is_not_complete_in_time_is_a_timeout() -> None:
     with pytest.raises(BodyTimeout, match="3 bytes"):
         read(Client([b"abc"], end="silent"), timeout_s=SOON)
 
 
-def test_a_client_that_hangs_up_is_told_apart() -> None:
+def test_a_disconnect_raises_client_disconnect() -> None:
     with pytest.raises(ClientDisconnect):
         read(Client([b"abc"], end="gone"))
 
@@ -159,21 +159,21 @@ def test_a_client_that_hangs_up_is_told_apart() -> None:
 @pytest.mark.parametrize(
     ("parts", "headers", "sent"),
     [
-        ([b"x" * 600] * 4, {}, 2400),  # all of it: the client reads the answer then
+        ([b"x" * 600] * 4, {}, 2400),  # all of it, so that the client then reads the response
         ([b"x" * 600] * 4, {"content_length": "2400"}, 2400),
-        ([b"x" * 600] * 100, {}, 600 * 14),  # until it is more than DRAINED times the limit
-        ([b"x" * 600] * 4, {"content_length": str(LIMIT * DRAINED + 1)}, 0),  # told at once: it would not end
-        ([b"x" * 600] * 4, {"content_length": "2400", "expect": "100-continue"}, 0),  # asks before it sends
+        ([b"x" * 600] * 100, {}, 600 * 14),  # until it exceeds DRAIN_FACTOR times the limit
+        ([b"x" * 600] * 4, {"content_length": str(LIMIT * DRAIN_FACTOR + 1)}, 0),  # too long to drain
+        ([b"x" * 600] * 4, {"content_length": "2400", "expect": "100-continue"}, 0),  # waits for 100 Continue
     ],
 )
-def test_a_body_too_large_is_drained_within_reason(parts: list[bytes], headers: dict[str, str], sent: int) -> None:
+def test_an_oversized_body_is_drained_up_to_a_limit(parts: list[bytes], headers: dict[str, str], sent: int) -> None:
     client = Client(parts)
     with pytest.raises(BodyTooLarge):
         read(client, **headers)
     assert client.sent == sent
 
 
-def test_draining_has_the_body_s_time_and_the_refusal_stays_what_it_was() -> None:
+def test_draining_is_limited_by_the_bodys_timeout_and_keeps_the_error() -> None:
     with pytest.raises(BodyTooLarge):
         read(Client([b"x" * 600] * 2, end="silent"), timeout_s=SOON)
     with pytest.raises(ClientDisconnect):

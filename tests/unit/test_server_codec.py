@@ -1,4 +1,4 @@
-"""What another contract brings to the app: a codec, routes, middleware."""
+"""Customization of the app for another contract: a codec, routes, middleware."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ from likewise.wire import DecodedRequest
 
 
 def one_text(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
-    """The body is the text, and so is the answer."""
+    """A codec whose request and response bodies are plain text."""
     if headers.get("accept") == "image/png":
         raise UnsupportedContentType("no pictures here", remedy="accept text/plain")
     call = DecodedRequest(Table(("text",), [(body.decode(),)]))
@@ -32,7 +32,7 @@ async def pong(request: Request) -> PlainTextResponse:
 
 
 class Tagged:
-    """Gives every request an id."""
+    """Middleware that sets the id of every request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -43,21 +43,21 @@ class Tagged:
         await self._app(scope, receive, send)
 
 
-def test_a_codec_routes_and_middleware_are_taken_in_the_place_of_the_services_own() -> None:
+def test_a_codec_routes_and_middleware_replace_the_services_own() -> None:
     model = ServedModel(name="<upper>", digest="sha256:abc", signature=TEXT)
     routes = [Route("/ping", pong), Route("/extra", pong)]
     app = create_app(Upper, model, codec=one_text, routes=routes, middleware=[Middleware(Tagged)])
 
-    async def whole() -> None:
+    async def main() -> None:
         async with client_of(app) as client:
-            answer = await client.post("/invocations", content=b"a")
-            assert (answer.text, answer.headers["Content-Type"], answer.headers["X-Form"]) == (
+            response = await client.post("/invocations", content=b"a")
+            assert (response.text, response.headers["Content-Type"], response.headers["X-Form"]) == (
                 "A",
                 "text/plain",
                 "text",
             )
-            assert answer.headers["X-Request-Id"] == "tagged"
-            assert answer.headers["X-Likewise-Bundle"] == "sha256:abc"
+            assert response.headers["X-Request-Id"] == "tagged"
+            assert response.headers["X-Likewise-Bundle"] == "sha256:abc"
             large = await client.post("/invocations", content=b"a" * 100_000)
             assert large.text == "A" * 100_000
             refused = await client.post("/invocations", content=b"a", headers={"Accept": "image/png"})
@@ -67,4 +67,4 @@ def test_a_codec_routes_and_middleware_are_taken_in_the_place_of_the_services_ow
             tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
             assert (await client.post(infer, json={"inputs": [tensor]})).json()["outputs"][0]["data"] == ["A"]
 
-    asyncio.run(whole())
+    asyncio.run(main())

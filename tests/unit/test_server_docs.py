@@ -1,4 +1,4 @@
-"""The page at `/docs`: whole, of this host alone, and guarded as the description that it shows."""
+"""The page at `/docs`: complete, without other hosts, and protected like the OpenAPI document that it shows."""
 
 import asyncio
 import re
@@ -20,33 +20,35 @@ LINK = re.compile(r'(?:href|src)="([^"]+)"')
 FILES = {"swagger-ui-bundle.js": "javascript", "swagger-ui.css": "css", "start.js": "javascript"}
 
 
-def ask(scenario: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], app: Starlette | None = None) -> None:
-    async def whole() -> None:
+def run_scenario(
+    scenario: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], app: Starlette | None = None
+) -> None:
+    async def main() -> None:
         async with client_of(app or upper_app()) as client:
             await scenario(client)
 
-    asyncio.run(whole())
+    asyncio.run(main())
 
 
-def test_the_page_and_each_file_that_it_names_are_served() -> None:
+def test_the_page_and_its_files_are_served() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         page = await client.get("/docs")
         assert page.headers["Content-Type"].startswith("text/html")
         links = [link for link in LINK.findall(page.text) if link != "data:,"]
         assert {f"docs/{name}" for name in FILES} == {link for link in links if link.startswith("docs/")}
         for link in links:
-            answer = await client.get(str(page.url.join(link)))
-            assert answer.status_code == 200, link
-            assert answer.headers["X-Likewise-Bundle"]
+            response = await client.get(str(page.url.join(link)))
+            assert response.status_code == 200, link
+            assert response.headers["X-Likewise-Bundle"]
         for name, media in FILES.items():
-            answer = await client.get(f"/docs/{name}")
-            assert answer.headers["Content-Type"].split(";")[0].endswith(media)
-            assert answer.content == (ASSETS / "docs" / name).read_bytes()
+            response = await client.get(f"/docs/{name}")
+            assert response.headers["Content-Type"].split(";")[0].endswith(media)
+            assert response.content == (ASSETS / "docs" / name).read_bytes()
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_a_file_is_sent_again_only_where_it_has_changed() -> None:
+def test_unchanged_files_are_not_sent_again() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         first = await client.get("/docs/swagger-ui.css")
         assert first.headers["Cache-Control"] == "no-cache"
@@ -57,32 +59,32 @@ def test_a_file_is_sent_again_only_where_it_has_changed() -> None:
         other = await client.get("/docs/start.js", headers=known)
         assert other.status_code == 200
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize("path", ["/docs/", "/docs/nothing.js", "/docs/..%2fpage.js", "/docs/%2e%2e", "/docs/a%00b"])
-def test_there_is_nothing_else_below_it(path: str) -> None:
+def test_other_paths_below_docs_are_404(path: str) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
-        answer = await client.get(path)
-        assert (answer.status_code, answer.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
+        response = await client.get(path)
+        assert (response.status_code, response.json()["error_code"]) == (404, "ENDPOINT_NOT_FOUND")
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_it_is_only_read_and_counted_under_one_name() -> None:
+def test_docs_files_are_read_only_and_share_one_metrics_route() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
-        answer = await client.post("/docs/start.js")
-        assert (answer.status_code, answer.json()["error_code"]) == (405, "BAD_REQUEST")
-        assert "GET" in answer.headers["Allow"]
+        response = await client.post("/docs/start.js")
+        assert (response.status_code, response.json()["error_code"]) == (405, "BAD_REQUEST")
+        assert "GET" in response.headers["Allow"]
         for name in ("start.js", "nothing", "a/b"):
             await client.get(f"/docs/{name}")
         text = (await client.get("/metrics")).text
         assert set(re.findall(r'route="(/docs[^"]*)"', text)) == {"/docs/{file}"}
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_the_policy_allows_files_of_this_server_and_no_script_within_the_page() -> None:
+def test_the_policy_allows_only_this_servers_files_and_no_inline_script() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         page = await client.get("/docs")
         policy = dict(part.split(" ", 1) for part in page.headers["Content-Security-Policy"].split("; "))
@@ -99,10 +101,10 @@ def test_the_policy_allows_files_of_this_server_and_no_script_within_the_page() 
         assert not re.search(r"<script>|<style|\son\w+=|style=", page.text)
         assert all(not re.match(r"/|\w+:(?!,)", link) for link in LINK.findall(page.text))
 
-    ask(scenario)
+    run_scenario(scenario)
 
 
-def test_every_file_of_it_asks_for_a_token_as_the_description_does(tmp_path: Path) -> None:
+def test_docs_files_require_a_token_like_the_openapi_document(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("one")
     paths = ("/docs", "/openapi.json", *(f"/docs/{name}" for name in FILES))
@@ -113,10 +115,10 @@ def test_every_file_of_it_asks_for_a_token_as_the_description_does(tmp_path: Pat
             assert (refused.status_code, refused.headers["WWW-Authenticate"][:5]) == (401, "Basic")
             assert (await client.get(path, auth=("anybody", "one"))).status_code == 200
 
-    ask(scenario, upper_app(options=ServerOptions(token_file=tokens)))
+    run_scenario(scenario, upper_app(options=ServerOptions(token_file=tokens)))
 
 
-def test_it_stands_below_a_prefix() -> None:
+def test_docs_work_below_a_path_prefix() -> None:
     inner = upper_app()
     app = Starlette(routes=[Mount("/NAME", inner)], lifespan=lambda _: inner.router.lifespan_context(inner))
     app.state = inner.state
@@ -127,10 +129,10 @@ def test_it_stands_below_a_prefix() -> None:
             if link != "data:,":
                 assert (await client.get(str(page.url.join(link)))).status_code == 200, link
 
-    ask(scenario, app)
+    run_scenario(scenario, app)
 
 
-def test_what_is_vendored_is_of_the_version_that_the_makefile_names() -> None:
+def test_the_vendored_files_have_the_version_in_the_makefile() -> None:
     version = re.search(r"^SWAGGER_UI := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert version is not None
     assert f'PACKAGE_VERSION:"{version[1]}"' in (ASSETS / "docs" / "swagger-ui-bundle.js").read_text()

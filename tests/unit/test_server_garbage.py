@@ -1,4 +1,4 @@
-"""A request leaves nothing behind that only a garbage collection finds: those stop every other request."""
+"""Requests create no cyclic garbage, because garbage collections block all other requests."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ REQUESTS = 50
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Meanwhile nothing is collected; what there was before is left out of a collection at the end."""
+    """Disable garbage collection, and exclude existing objects from a collection at the end."""
     gc.freeze()
     gc.disable()
     try:
@@ -27,8 +27,8 @@ def no_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-async def ask(app: Starlette, path: str, body: bytes) -> int:
-    """The status, without a client that would leave garbage of its own."""
+async def post(app: Starlette, path: str, body: bytes) -> int:
+    """POST without a client library, which would create its own garbage; returns the status."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
     statuses: list[int] = []
 
@@ -60,10 +60,10 @@ def test_a_request_leaves_no_garbage(path: str, body: bytes, status: int) -> Non
             while app.state.service.state.value == "loading":
                 await asyncio.sleep(0.001)
             for i in range(5):
-                assert await ask(app, path, body % i) == status
+                assert await post(app, path, body % i) == status
             with no_collection():
                 for i in range(REQUESTS):
-                    assert await ask(app, path, body % (100 + i)) == status
+                    assert await post(app, path, body % (100 + i)) == status
                 await asyncio.sleep(0)
                 return gc.collect()
 
@@ -73,7 +73,7 @@ def test_a_request_leaves_no_garbage(path: str, body: bytes, status: int) -> Non
 @pytest.mark.parametrize(
     ("options", "status"), [({"queue_tokens": 1, "deadline_s": 600}, 503), ({"deadline_s": 600}, 504)]
 )
-def test_nor_does_one_that_is_refused_or_late(options: dict[str, float], status: int) -> None:
+def test_a_rejected_or_late_request_leaves_no_garbage(options: dict[str, float], status: int) -> None:
     engine = Upper()
 
     async def scenario() -> int:
@@ -83,20 +83,20 @@ def test_nor_does_one_that_is_refused_or_late(options: dict[str, float], status:
                 await asyncio.sleep(0.001)
             engine.gate.clear()
             plane = app.state.service._plane
-            held = [asyncio.create_task(ask(app, "/invocations", b'{"inputs": ["computed"]}'))]
+            pending = [asyncio.create_task(post(app, "/invocations", b'{"inputs": ["computed"]}'))]
             while plane._busy == 0:
                 await asyncio.sleep(0)
-            held.append(asyncio.create_task(ask(app, "/invocations", b'{"inputs": ["waits"]}')))
+            pending.append(asyncio.create_task(post(app, "/invocations", b'{"inputs": ["waits"]}')))
             while plane.waiting_items == 0:
                 await asyncio.sleep(0)
             if status == 504:
                 plane._deadline_s = 0.0
             with no_collection():
                 for i in range(REQUESTS):
-                    assert await ask(app, "/invocations", b'{"inputs": ["%d"]}' % i) == status
-                found = gc.collect()
+                    assert await post(app, "/invocations", b'{"inputs": ["%d"]}' % i) == status
+                garbage = gc.collect()
             engine.gate.set()
-            await asyncio.gather(*held)
-            return found
+            await asyncio.gather(*pending)
+            return garbage
 
     assert asyncio.run(scenario()) < REQUESTS

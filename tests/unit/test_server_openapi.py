@@ -1,4 +1,4 @@
-"""The description is valid OpenAPI, and what it calls a request is one, for signatures of every kind."""
+"""The OpenAPI document is valid, and its schemas match what the server accepts, for signatures of every kind."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 Json = dict[str, Any]
 
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")
-NOT_TOLD = ("differ in length", ".index", "lists of one length", "values for ", "-02-29")  # what no schema can say
+NOT_IN_SCHEMA = ("differ in length", ".index", "lists of equal length", "values for ", "-02-29")
 
 
 def signature_of(inputs: list[Json] | None, params: list[Json] | None = None) -> Signature:
@@ -107,20 +107,20 @@ def body_of(content_type: str, value: object) -> bytes:
     return value.encode() if content_type == "text/csv" and isinstance(value, str) else json.dumps(value).encode()
 
 
-def whole(document: Json, schema: Json) -> Json:
-    """The schema with the components that it refers to, to be used alone."""
+def with_components(document: Json, schema: Json) -> Json:
+    """The schema together with the components that it refers to."""
     return {**schema, "components": {"schemas": document["components"]["schemas"]}}
 
 
 @every_signature
-def test_it_is_valid_openapi(signature: Signature) -> None:
+def test_the_document_is_valid_openapi(signature: Signature) -> None:
     document = document_of(signature, auth=signature.params is not None)
     validate(document)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
 @every_signature
-def test_its_examples_are_requests_and_what_its_schemas_call_valid(signature: Signature) -> None:
+def test_examples_are_accepted_and_match_their_schemas(signature: Signature) -> None:
     document = document_of(signature)
     shown = 0
     for content_type, media in content_of(document).items():
@@ -128,41 +128,41 @@ def test_its_examples_are_requests_and_what_its_schemas_call_valid(signature: Si
             call = decode(body_of(content_type, example["value"]), content_type, signature)
             assert len(call.table)
             assert (call.form is Form.LEGACY) == ("MLflow 1" in name or "format=" in content_type)
-            Draft202012Validator(whole(document, media["schema"])).validate(example["value"])
+            Draft202012Validator(with_components(document, media["schema"])).validate(example["value"])
             shown += 1
     huge = signature is SIGNATURES["a huge tensor"]
     assert shown == 0 if huge else shown >= 2
 
 
 @every_signature
-def test_its_example_of_infer_is_a_request(signature: Signature) -> None:
+def test_the_infer_example_is_accepted_and_matches_its_schema(signature: Signature) -> None:
     media = content_of(document_of(signature), "/v2/models/{model}/infer")["application/json"]
     for example in media.get("examples", {}).values():
         assert len(decode_infer(json.dumps(example["value"]).encode(), None, signature).table)
-        Draft202012Validator(whole(document_of(signature), media["schema"])).validate(example["value"])
+        Draft202012Validator(with_components(document_of(signature), media["schema"])).validate(example["value"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "signature", [pytest.param(held, id=name) for name, held in SIGNATURES.items() if "huge" not in name]
+    "signature", [pytest.param(signature, id=name) for name, signature in SIGNATURES.items() if "huge" not in name]
 )
-def test_what_a_schema_calls_valid_is_taken(signature: Signature) -> None:
+def test_bodies_that_match_the_schema_are_accepted(signature: Signature) -> None:
     document = document_of(signature)
     for content_type in list(content_of(document)):
         untyped = content_type == "text/csv" and "pattern" not in document["components"]["schemas"]["Csv"]
-        if untyped or "parquet" in content_type:  # no schema tells which texts, or bytes, are tables
+        if untyped or "parquet" in content_type:  # the schema does not restrict these texts or bytes
             content_of(document).pop(content_type)
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=schemathesis.openapi.from_dict(document)["/invocations"]["POST"].as_strategy())
-    def every_body_is_taken(case: schemathesis.Case) -> None:
+    def every_body_is_accepted(case: schemathesis.Case) -> None:
         try:
             decode(body_of(case.media_type or "", case.body), case.media_type, signature)
         except BadRequest as error:
-            if not any(said in error.cause for said in NOT_TOLD):
+            if not any(text in error.cause for text in NOT_IN_SCHEMA):
                 raise
 
-    every_body_is_taken()
+    every_body_is_accepted()
 
 
 @pytest.mark.parametrize(
@@ -180,14 +180,14 @@ def test_what_a_schema_calls_valid_is_taken(signature: Signature) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("required", [True, False])
-def test_a_value_is_valid_exactly_where_it_is_taken(kind: str, values: list[object], required: bool) -> None:
+def test_a_value_matches_the_schema_exactly_if_it_is_accepted(kind: str, values: list[object], required: bool) -> None:
     signature = signature_of([{"type": kind, "name": "v", "required": required}])
     document = document_of(signature)
-    validator = Draft202012Validator(whole(document, content_of(document)["application/json"]["schema"]))
+    validator = Draft202012Validator(with_components(document, content_of(document)["application/json"]["schema"]))
     for value in values:
         split = {"columns": ["v"], "data": [[value], {"v": value}]}
         for body in ([{"v": value}], {"dataframe_split": split}):
-            assert validator.is_valid(body) == taken(body, signature), body
+            assert validator.is_valid(body) == accepted(body, signature), body
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_value_is_valid_exactly_where_it_is_taken(kind: str, values: list[obje
         {"columns": ["text", "count"], "data": [["a", "x"]]},
     ],
 )
-def test_a_body_is_valid_exactly_where_it_is_taken(body: object) -> None:
+def test_a_body_matches_the_schema_exactly_if_it_is_accepted(body: object) -> None:
     signature = signature_of(
         [
             {"type": "string", "name": "text"},
@@ -232,11 +232,11 @@ def test_a_body_is_valid_exactly_where_it_is_taken(body: object) -> None:
         ]
     )
     document = document_of(signature)
-    validator = Draft202012Validator(whole(document, content_of(document)["application/json"]["schema"]))
-    assert validator.is_valid(body) == taken(body, signature)
+    validator = Draft202012Validator(with_components(document, content_of(document)["application/json"]["schema"]))
+    assert validator.is_valid(body) == accepted(body, signature)
 
 
-def taken(body: object, signature: Signature) -> bool:
+def accepted(body: object, signature: Signature) -> bool:
     try:
         decode(json.dumps(body).encode(), None, signature)
     except BadRequest:
@@ -249,12 +249,12 @@ def taken(body: object, signature: Signature) -> bool:
     [{"n": 1}, {"n": 1.5}, {"n": "1"}, {"n": True}, {"n": None}, {"other": 1}, [], None, {"stop": "."}, {"stop": ["a"]},
      {"temperature": 1}, {"temperature": "1"}],
 )  # fmt: skip
-def test_params_are_valid_exactly_where_they_are_taken(params: object) -> None:
+def test_params_match_the_schema_exactly_if_they_are_accepted(params: object) -> None:
     signature = SIGNATURES["params"]
     document = document_of(signature)
-    validator = Draft202012Validator(whole(document, content_of(document)["application/json"]["schema"]))
+    validator = Draft202012Validator(with_components(document, content_of(document)["application/json"]["schema"]))
     body = {"inputs": ["a"], "params": params}
-    assert validator.is_valid(body) == taken(body, signature)
+    assert validator.is_valid(body) == accepted(body, signature)
 
 
 def test_params_show_their_defaults() -> None:
@@ -267,7 +267,7 @@ def test_params_show_their_defaults() -> None:
     }
 
 
-def test_the_models_own_example_is_the_example() -> None:
+def test_the_models_own_example_is_shown() -> None:
     body = {"dataframe_split": {"columns": ["v"], "data": [[f"row {i}"] for i in range(9)]}}
     document = document_of(SIGNATURES["one string"], example=json.dumps(body).encode())
     examples = content_of(document)["application/json"]["examples"]
@@ -275,13 +275,13 @@ def test_the_models_own_example_is_the_example() -> None:
 
 
 @pytest.mark.parametrize("example", [b"{", b'{"inputs": [5]}', json.dumps({"inputs": ["x" * 9000]}).encode()])
-def test_an_example_that_is_none_or_too_long_is_made_up(example: bytes) -> None:
+def test_an_invalid_or_too_long_example_is_replaced(example: bytes) -> None:
     document = document_of(SIGNATURES["one string"], example=example)
     value = content_of(document)["application/json"]["examples"]["dataframe_records"]["value"]
     assert value == {"dataframe_records": [{"v": "some text"}]}
 
 
-def test_an_example_with_none_of_the_columns_is_made_up() -> None:
+def test_an_example_without_any_known_column_is_replaced() -> None:
     body = {"dataframe_split": {"columns": ["other"], "data": [[1]]}}
     document = document_of(SIGNATURES["all optional"], example=json.dumps(body).encode())
     examples = content_of(document)["application/json"]["examples"]
@@ -296,7 +296,7 @@ ROUTES = {
 }
 
 
-def test_every_route_is_there_with_the_headers_that_every_answer_has() -> None:
+def test_every_route_is_documented_with_the_common_response_headers() -> None:
     document = document_of(SIGNATURES["one string"])
     assert set(document["paths"]) == ROUTES
     for _, _, operation in operations(document):
@@ -304,18 +304,18 @@ def test_every_route_is_there_with_the_headers_that_every_answer_has() -> None:
             if "$ref" in response:
                 response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
             assert {"X-Likewise-Bundle", "X-Likewise-Engine", "X-Request-Id"} <= set(response["headers"])
-    wanted = {"200", "400", "405", "408", "413", "415", "422", "500", "503", "504"}
-    assert set(document["paths"]["/invocations"]["post"]["responses"]) == wanted
+    expected = {"200", "400", "405", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(document["paths"]["/invocations"]["post"]["responses"]) == expected
     assert "Retry-After" in document["components"]["responses"]["Unavailable"]["headers"]
 
 
-def test_a_model_without_a_version_has_no_paths_of_versions() -> None:
+def test_a_model_without_a_version_has_no_versioned_paths() -> None:
     document = describe(ServedModel(name="m", digest="d"), url="http://test", auth=False, body_limit=1)
     validate(document)
     assert set(document["paths"]) == {path for path in ROUTES if "{version}" not in path}
 
 
-def test_a_token_is_asked_for_by_all_but_the_health_routes() -> None:
+def test_all_routes_except_health_checks_require_a_token() -> None:
     document = document_of(SIGNATURES["one string"], auth=True)
     assert document["security"] == [{"bearer": []}, {"basic": []}]
     free = {path for path, _, operation in operations(document) if operation.get("security") == []}
@@ -341,5 +341,5 @@ def test_a_token_is_asked_for_by_all_but_the_health_routes() -> None:
         ("models:/", "model"),
     ],
 )
-def test_the_short_name_can_stand_in_a_path(name: str, short: str) -> None:
+def test_the_short_name_is_valid_in_a_path(name: str, short: str) -> None:
     assert ServedModel(name=name, digest="d").model_name == short

@@ -1,4 +1,4 @@
-"""The page at `/`: all that is served is said, escaped, asks no other host, and stands under any prefix."""
+"""The landing page: shows the served model, escapes everything, uses no other host, works below any prefix."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ VOID = {"meta", "link", "input", "br"}
 
 
 class Read(HTMLParser):
-    """What a browser would see: tags with their attributes, the texts of each tag by name, ids."""
+    """A parsed page: tags with their attributes, and texts by tag name."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def landing(of: Signature, *, auth: bool = False, example: object = None, url: s
 every_signature = pytest.mark.parametrize("of", [TYPED, TENSOR, ROWS, TEXT, Signature()])
 
 
-def asked(words: list[str]) -> tuple[str, list[str], str]:
+def curl_request(words: list[str]) -> tuple[str, list[str], str]:
     """URL, headers and body of a curl command."""
     assert words[0] == "curl"
     headers = [words[i + 1] for i, word in enumerate(words) if word == "-H"]
@@ -93,14 +93,14 @@ def asked(words: list[str]) -> tuple[str, list[str], str]:
 
 
 @every_signature
-def test_nothing_of_the_model_becomes_markup(of: Signature) -> None:
+def test_texts_of_the_model_are_escaped(of: Signature) -> None:
     read = landing(of)
     assert EVIL in "".join(text for texts in read.texts.values() for text in texts)
     assert len(read.all("script")) == 1
-    assert not any(name.startswith("on") or name == "style" for _, held in read.tags for name in held)
+    assert not any(name.startswith("on") or name == "style" for _, attributes in read.tags for name in attributes)
 
 
-def test_the_policy_allows_just_the_style_and_the_script_that_are_there() -> None:
+def test_the_policy_allows_only_the_pages_own_style_and_script() -> None:
     read = landing(TYPED)
     for tag in ("style", "script"):
         for text in read.texts.get(tag, []):
@@ -110,27 +110,29 @@ def test_the_policy_allows_just_the_style_and_the_script_that_are_there() -> Non
     assert "unsafe" not in CSP
 
 
-def test_links_are_relative_and_lead_to_no_other_host() -> None:
+def test_links_are_relative_without_other_hosts() -> None:
     read = landing(TYPED)
-    targets = [held[name] for _, held in read.tags for name in ("href", "src", "action") if name in held]
+    targets = [
+        attributes[name] for _, attributes in read.tags for name in ("href", "src", "action") if name in attributes
+    ]
     assert targets
     assert not [target for target in targets if re.match(r"/|[a-z]+:(?!,)", target) and target != "data:,"]
     assert "url(" not in read.texts["style"][0]
     assert "@import" not in read.texts["style"][0]
 
 
-def test_each_label_and_each_anchor_has_what_it_names() -> None:
+def test_labels_and_anchors_have_their_targets() -> None:
     read = landing(TYPED)
-    identities = [held["id"] for _, held in read.tags if "id" in held]
+    identities = [attributes["id"] for _, attributes in read.tags if "id" in attributes]
     assert len(identities) == len(set(identities))
-    assert {held["for"] for held in read.all("label")} <= set(identities)
-    wanted = {held["href"][1:] for held in read.all("a") if held["href"].startswith("#")}
-    assert wanted <= set(identities)
+    assert {attributes["for"] for attributes in read.all("label")} <= set(identities)
+    expected = {attributes["href"][1:] for attributes in read.all("a") if attributes["href"].startswith("#")}
+    assert expected <= set(identities)
 
 
-def test_the_form_has_a_field_a_column_of_its_type() -> None:
+def test_the_form_has_a_typed_field_for_each_column() -> None:
     read = landing(TYPED)
-    wanted = {
+    expected = {
         "string": ("textarea", "text"),
         **dict.fromkeys(("long", "integer", "double", "float", "temperature"), ("input", "number")),
         "boolean": ("select", "boolean"),
@@ -139,21 +141,24 @@ def test_the_form_has_a_field_a_column_of_its_type() -> None:
         "ids": ("textarea", "json"),
         EVIL: ("textarea", "json"),
     }
-    found = {name: read.named(name) for name in wanted}
-    assert {name: (tag, held["data-kind"]) for name, (tag, held) in found.items()} == wanted
-    assert [name for name, (_, held) in found.items() if "data-optional" in held] == ["temperature", "boolean"]
-    assert found["temperature"][1]["value"] == "0.5"
-    assert found["temperature"][1]["data-part"] == "params"
+    controls = {name: read.named(name) for name in expected}
+    assert {name: (tag, attributes["data-kind"]) for name, (tag, attributes) in controls.items()} == expected
+    assert [name for name, (_, attributes) in controls.items() if "data-optional" in attributes] == [
+        "temperature",
+        "boolean",
+    ]
+    assert controls["temperature"][1]["value"] == "0.5"
+    assert controls["temperature"][1]["data-part"] == "params"
 
 
-def test_the_form_begins_with_the_models_example_and_keeps_its_first_line_break() -> None:
+def test_the_form_is_filled_with_the_models_example_including_a_leading_line_break() -> None:
     page = landing_page(model(TEXT, {"inputs": ["\nthe film <b>"]}), engine="e", state="ready", url="http://test/")
     assert "<textarea" in page
     assert ">\n\nthe film &lt;b&gt;</textarea>" in page
 
 
 @pytest.mark.parametrize("of", [TENSOR, ROWS, Signature(), signature([{"type": "long"}])])
-def test_where_a_row_cannot_be_given_by_columns_the_form_takes_the_body(of: Signature) -> None:
+def test_the_form_takes_the_body_if_a_row_cannot_be_entered_by_column(of: Signature) -> None:
     read = landing(of)
     (area,) = read.all("textarea")
     assert area["id"] == "raw"
@@ -162,12 +167,12 @@ def test_where_a_row_cannot_be_given_by_columns_the_form_takes_the_body(of: Sign
 
 @every_signature
 @pytest.mark.parametrize("auth", [False, True])
-def test_each_curl_line_is_a_request_that_is_taken(of: Signature, auth: bool) -> None:
+def test_each_curl_command_sends_a_valid_request(of: Signature, auth: bool) -> None:
     read = landing(of, auth=auth, url="http://test/NAME/")
     commands = [shlex.split(text) for text in read.texts["pre"] if text.startswith("curl ")]
     assert len(commands) == (2 if of == Signature() else 3)
     forms = []
-    for url, headers, body in map(asked, commands):
+    for url, headers, body in map(curl_request, commands):
         assert ("Authorization: Bearer TOKEN" in headers) is auth
         if url.startswith("http://test/NAME/v2/models/"):
             assert len(decode_infer(body.encode(), None, of).table)
@@ -177,21 +182,21 @@ def test_each_curl_line_is_a_request_that_is_taken(of: Signature, auth: bool) ->
     assert forms == [Form.MLFLOW, Form.LEGACY]
 
 
-def test_the_command_on_the_terminal_is_one_line_with_the_models_own_example() -> None:
+def test_the_curl_command_for_the_terminal_is_one_line_with_the_models_example() -> None:
     example = {"inputs": ["it's <b>"]}
     line = curl_line(model(TEXT, example), "http://test/")
     assert "\n" not in line
-    assert json.loads(asked(shlex.split(line))[2]) == example
+    assert json.loads(curl_request(shlex.split(line))[2]) == example
 
 
 @pytest.mark.parametrize("example", [["not a body"], {"inputs": ["x" * 3000]}])
-def test_an_example_that_is_too_long_is_not_shown_whole(example: object) -> None:
+def test_a_long_example_is_shortened(example: object) -> None:
     assert len(curl_line(model(TEXT, example), "http://test")) < 4500
 
 
 @pytest.mark.parametrize(
-    ("state", "said"), [("ready", "ready"), ("loading", "loading the model"), ("draining", "stopping")]
+    ("state", "label"), [("ready", "ready"), ("loading", "loading the model"), ("draining", "stopping")]
 )
-def test_the_page_says_where_the_service_stands(state: str, said: str) -> None:
+def test_the_page_shows_the_state_of_the_service(state: str, label: str) -> None:
     read = Read(landing_page(model(TEXT), engine="loading", state=state, url="http://test/"))
-    assert said in read.texts["strong"]
+    assert label in read.texts["strong"]

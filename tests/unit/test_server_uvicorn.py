@@ -1,4 +1,4 @@
-"""What the server overrides and uses of uvicorn's classes is there in the versions that pyproject.toml allows."""
+"""The members of uvicorn's classes that the server overrides and uses exist in the installed version."""
 
 import asyncio
 import socket
@@ -46,11 +46,11 @@ async def live() -> dict[str, set[str]]:
     (connection,) = server.server_state.connections
     assert isinstance(connection, httptools_impl.HttpToolsProtocol)
     objects = (server, server.server_state, connection, connection.cycle, connection.flow)
-    found = {type(each).__name__: set(dir(each)) for each in objects}
+    members = {type(member).__name__: set(dir(member)) for member in objects}
     writer.close()
     server.should_exit = True
     await serving
-    return found
+    return members
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +59,21 @@ def members() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDDEN.keys() | USED.keys()))
-def test_what_is_overridden_and_used_is_there(members: dict[str, set[str]], name: str) -> None:
+def test_overridden_and_used_members_exist(members: dict[str, set[str]], name: str) -> None:
     needed = {*OVERRIDDEN.get(name, "").split(), *USED.get(name, "").split()}
     missing = sorted(needed - members[name])
     assert not missing, (
         f"uvicorn {uvicorn.__version__} has no {name}.{', '.join(missing)}, which likewise.server overrides or uses: "
-        "keep it out of pyproject.toml's range, or adapt likewise/server/{head,protocol,run}.py"
+        "keep it out of pyproject.toml's range, or adapt likewise/server/{request_head,protocol,run}.py"
     )
     assert hasattr(httptools_impl, "STATUS_LINE")
 
 
 @pytest.mark.parametrize("name", sorted(OVERRIDDEN))
-def test_nothing_else_of_uvicorns_is_overridden(members: dict[str, set[str]], name: str) -> None:
+def test_no_other_member_of_uvicorn_is_overridden(members: dict[str, set[str]], name: str) -> None:
     defined = {member for kind in OURS[name] for member in vars(kind) if not member.startswith("__")}
-    by_chance = sorted(defined & members[name] - set(OVERRIDDEN[name].split()) - {"_abc_impl"})
-    assert not by_chance, (
-        f"uvicorn {uvicorn.__version__} has {name}.{', '.join(by_chance)} too: likewise.server overrides it by chance; "
-        "rename ours, or add it to OVERRIDDEN"
+    accidental = sorted(defined & members[name] - set(OVERRIDDEN[name].split()) - {"_abc_impl"})
+    assert not accidental, (
+        f"uvicorn {uvicorn.__version__} has {name}.{', '.join(accidental)} and likewise.server overrides it; "
+        "rename Likewise's member, or add it to OVERRIDDEN"
     )

@@ -1,4 +1,4 @@
-"""Forms whose answer depends on how they were sent: documents, arrays, Parquet; and one decoder for many requests."""
+"""Documents, arrays and Parquet bodies; and one decoder used for many requests."""
 
 import io
 import json
@@ -32,7 +32,7 @@ TWO = signature({"type": "string", "name": "a"}, {"type": "long", "name": "b", "
 PROMPT = signature(
     {"type": "string", "name": "prompt"}, params=[{"name": "top", "type": "long", "default": 3, "shape": None}]
 )
-UNSAID = Signature()
+NO_SIGNATURE = Signature()
 
 
 def body(value: object) -> bytes:
@@ -45,21 +45,21 @@ def body(value: object) -> bytes:
         st.tuples(st.permutations(["a", "b", "c"]), st.integers(1, 3), st.text(max_size=3) | st.integers()), max_size=6
     )
 )
-def test_a_decoder_keeps_nothing_of_the_requests_before(seen: list[tuple[list[str], int, Any]]) -> None:
+def test_a_decoder_keeps_no_state_between_requests(seen: list[tuple[list[str], int, Any]]) -> None:
     decoder = Decoder(TWO)
     for names, count, value in seen:
         raw = body({"dataframe_split": {"columns": names[:count], "data": [[value] * count]}})
         assert outcome(lambda raw=raw: decoder(raw, None)) == outcome(lambda raw=raw: decode(raw, None, TWO))
 
 
-def outcome(ask: Any) -> Any:
+def outcome(call: Any) -> Any:
     try:
-        return ask()
+        return call()
     except BadRequest as error:
         return error.cause
 
 
-def test_a_decoder_remembers_a_bounded_number_of_column_orders() -> None:
+def test_a_decoder_caches_a_bounded_number_of_column_orders() -> None:
     decoder = Decoder(TWO)
     for at in range(500):
         decoder(body({"dataframe_records": [{"a": "x", f"more {at}": 1}]}), None)
@@ -67,17 +67,17 @@ def test_a_decoder_remembers_a_bounded_number_of_column_orders() -> None:
     assert len(decoder._fit._plans) == 1
 
 
-def test_a_decoder_may_be_shared_by_threads() -> None:
+def test_a_decoder_is_thread_safe() -> None:
     decoder, wrong = Decoder(TWO), []
 
-    def ask(columns: list[str]) -> None:
+    def decode_many(columns: list[str]) -> None:
         for at in range(300):
             sent = {"a": str(at), "b": at}
             call = decoder(body({"dataframe_split": {"columns": columns, "data": [[sent[c] for c in columns]]}}), None)
             if list(call.table.rows) != [(str(at), at)]:
                 wrong.append(call)
 
-    threads = [threading.Thread(target=ask, args=(columns,)) for columns in (["a", "b"], ["b", "a"]) * 2]
+    threads = [threading.Thread(target=decode_many, args=(columns,)) for columns in (["a", "b"], ["b", "a"]) * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -85,7 +85,7 @@ def test_a_decoder_may_be_shared_by_threads() -> None:
     assert not wrong
 
 
-def test_a_document_of_plain_values_is_a_row_and_the_rest_params() -> None:
+def test_a_document_of_plain_values_is_a_row_with_params() -> None:
     call = decode(body({"prompt": "hi", "top": 5, "more": None}), None, PROMPT)
     assert (call.table.columns, list(call.table.rows), call.table.sent) == (("prompt",), [("hi",)], None)
     assert (call.params, call.form) == ({"top": 5}, Form.DOCUMENT)
@@ -93,27 +93,27 @@ def test_a_document_of_plain_values_is_a_row_and_the_rest_params() -> None:
 
 
 @pytest.mark.parametrize("key", ["messages", "prompt", "input"])
-def test_a_document_reaches_the_model_as_it_is(key: str) -> None:
+def test_a_document_reaches_the_model_unchanged(key: str) -> None:
     sent = {key: [{"role": "user"}], "n": 1, "inputs": [1]}
-    call = decode(body(sent), None, UNSAID)
+    call = decode(body(sent), None, NO_SIGNATURE)
     assert call.table.sent == Sent("document", sent)
     assert call.items(True) == call.items(False) == [Request(call.table, {})]
 
 
-def test_a_document_without_a_column_of_the_signature_is_refused() -> None:
+def test_a_document_without_a_required_column_is_rejected() -> None:
     with pytest.raises(BadRequest, match="the column 'text' is missing"):
         decode(body({"messages": []}), None, TEXT)
     with pytest.raises(BadRequest, match=r"params\.top"):
         decode(body({"prompt": "hi", "top": "many"}), None, PROMPT)
 
 
-def test_without_a_signature_the_model_gets_what_was_sent() -> None:
+def test_without_a_signature_the_model_gets_the_original_value() -> None:
     for value in ({"a": [1, 2], "b": [3]}, {"a": 5}, [{"a": 1}, {"b": 2}], 5, None):
-        assert decode(body({"inputs": value}), None, UNSAID).table.sent == Sent("inputs", value)
-    assert decode(body({"inputs": [[1], [2]]}), None, UNSAID).table.sent is None
+        assert decode(body({"inputs": value}), None, NO_SIGNATURE).table.sent == Sent("inputs", value)
+    assert decode(body({"inputs": [[1], [2]]}), None, NO_SIGNATURE).table.sent is None
 
 
-def test_items_are_rows_only_where_rows_say_it_all() -> None:
+def test_items_are_rows_only_for_row_wise_models() -> None:
     call = decode(body({"inputs": ["a", "b"]}), None, TEXT)
     assert call.items(True) == [Row(("text",), ("a",), {}), Row(("text",), ("b",), {})]
     assert call.items(False) == [Request(call.table, {})]
@@ -130,69 +130,69 @@ def test_named_tensors_may_differ_in_their_first_dimension() -> None:
             decode(body({"inputs": wrong}), None, signature(*named))
 
 
-def written(**columns: Any) -> bytes:
+def parquet_file(**columns: Any) -> bytes:
     stream = io.BytesIO()
     pq.write_table(pa.table(columns), stream, compression="zstd")
     return stream.getvalue()
 
 
-def test_parquet_is_read_with_its_types() -> None:
+def test_parquet_values_keep_their_types() -> None:
     nested = [{"x": [1, 2], "y": "s"}, None]
-    table = decode(written(text=["a", None], nested=nested), PARQUET, UNSAID).table
+    table = decode(parquet_file(text=["a", None], nested=nested), PARQUET, NO_SIGNATURE).table
     assert (table.columns, list(table.rows)) == (("text", "nested"), [("a", nested[0]), (None, None)])
     with pytest.raises(BadRequest, match="the Parquet body, row 1, column 'b': expected a whole number"):
-        decode(written(a=["x", "y"], b=[1.0, 1.5]), PARQUET, TWO)
+        decode(parquet_file(a=["x", "y"], b=[1.0, 1.5]), PARQUET, TWO)
     with pytest.raises(BadRequest, match="'text' is missing"):
-        decode(written(txet=["a"]), PARQUET, TEXT)
+        decode(parquet_file(txet=["a"]), PARQUET, TEXT)
 
 
 SHARED = pa.DictionaryArray.from_arrays(pa.array([0] * 100_000, pa.int32()), pa.array(["x" * 100_000]))
 BOMBS = {
-    "nulls": lambda: written(a=pa.nulls(9_000_000)),
-    "one text, many times": lambda: written(a=SHARED),
-    "in a list": lambda: written(a=pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), SHARED)),
-    "in a record": lambda: written(a=pa.StructArray.from_arrays([SHARED], ["s"])),
-    "one list": lambda: written(
+    "nulls": lambda: parquet_file(a=pa.nulls(9_000_000)),
+    "one text, many times": lambda: parquet_file(a=SHARED),
+    "in a list": lambda: parquet_file(a=pa.ListArray.from_arrays(pa.array([0, 100_000], pa.int32()), SHARED)),
+    "in a record": lambda: parquet_file(a=pa.StructArray.from_arrays([SHARED], ["s"])),
+    "one list": lambda: parquet_file(
         a=pa.ListArray.from_arrays(pa.array([0, 9_000_000], pa.int32()), pa.nulls(9_000_000, pa.int8()))
     ),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_parquet_bomb_is_refused(bomb: str) -> None:
+def test_a_parquet_bomb_is_rejected(bomb: str) -> None:
     raw = BOMBS[bomb]()
     assert len(raw) < 100_000
-    with pytest.raises(BadRequest, match=r"unpacks to \d+ MiB, and a request may have 64"):
-        decode(raw, PARQUET, UNSAID)
+    with pytest.raises(BadRequest, match=r"decompresses to \d+ MiB; the limit is 64 MiB"):
+        decode(raw, PARQUET, NO_SIGNATURE)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA bounds no mappings elsewhere")
-def test_a_parquet_file_that_lies_about_its_size_cannot_take_all_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet, "LIMIT_BYTES", 2**60)  # as a footer that says nothing would pass
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA does not limit mappings on other systems")
+def test_a_parquet_file_with_a_false_size_cannot_exhaust_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "LIMIT_BYTES", 2**60)  # as if the footer declared a small size
     monkeypatch.setattr(parquet, "MEMORY_BYTES", 2**28)
     with pytest.raises(BadRequest, match="ArrowMemoryError"):
-        decode(written(a=np.zeros(40_000_000)), PARQUET, UNSAID)
+        decode(parquet_file(a=np.zeros(40_000_000)), PARQUET, NO_SIGNATURE)
 
 
 @pytest.mark.parametrize("raw", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b'{"inputs": []}'])
-def test_what_is_no_parquet_is_the_clients_mistake(raw: bytes) -> None:
-    with pytest.raises(BadRequest, match="not Parquet that can be read"):
-        decode(raw, PARQUET, UNSAID)
+def test_invalid_parquet_is_a_bad_request(raw: bytes) -> None:
+    with pytest.raises(BadRequest, match="not a readable Parquet file"):
+        decode(raw, PARQUET, NO_SIGNATURE)
 
 
-def test_a_parquet_file_that_ends_the_process_that_reads_it_is_refused(
+def test_a_parquet_file_that_crashes_its_reader_process_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As Arrow does where a footer's histograms of levels do not fit its schema."""
+    """As Arrow does if a footer's level histograms do not match its schema."""
     child = tmp_path / "child.py"
     child.write_text("import os\nos.abort()\n")
-    monkeypatch.setattr(parquet, "_CHILD", child)
-    with pytest.raises(BadRequest, match="not Parquet that can be read"):
-        decode(written(a=[1]), PARQUET, UNSAID)
+    monkeypatch.setattr(parquet, "_CHILD_SCRIPT", child)
+    with pytest.raises(BadRequest, match="not a readable Parquet file"):
+        decode(parquet_file(a=[1]), PARQUET, NO_SIGNATURE)
 
 
-def test_content_types_are_read_once_and_refused_each_time() -> None:
+def test_an_unsupported_content_type_is_rejected_each_time() -> None:
     for _ in range(2):
         with pytest.raises(UnsupportedContentType):
-            decode(b"{}", "text/plain", UNSAID)
+            decode(b"{}", "text/plain", NO_SIGNATURE)

@@ -1,4 +1,4 @@
-"""Differential: a valid request means to us what it means to MLflow's own parser and schema enforcement."""
+"""Differential tests: valid requests are read as by MLflow's own parser and schema enforcement."""
 
 import base64
 import io
@@ -23,16 +23,16 @@ from likewise.core.signature import Signature
 from likewise.wire import decode
 
 
-def ours(signature: ModelSignature) -> Signature:
+def likewise_signature(signature: ModelSignature) -> Signature:
     return Signature.parse(signature.to_dict())
 
 
 def plain(value: Any) -> Any:
-    """Numpy, pandas and NaN away; what is missing is None."""
+    """Convert numpy and pandas values to plain Python; missing values become None."""
     if isinstance(value, (list, np.ndarray)):
-        return [plain(one) for one in value]
+        return [plain(element) for element in value]
     if isinstance(value, dict):
-        return {key: plain(one) for key, one in value.items()}
+        return {key: plain(member) for key, member in value.items()}
     if isinstance(value, (pd.Timestamp, np.datetime64)):
         return pd.Timestamp(value).to_pydatetime()
     if isinstance(value, np.generic):
@@ -47,8 +47,8 @@ def mlflow_reads(body: str, signature: ModelSignature) -> tuple[list[dict[str, A
     return records, _enforce_params_schema(params, signature.params)
 
 
-def we_read(body: str, signature: ModelSignature) -> tuple[list[dict[str, Any]], Any]:
-    call = decode(body.encode(), "application/json", ours(signature))
+def likewise_reads(body: str, signature: ModelSignature) -> tuple[list[dict[str, Any]], Any]:
+    call = decode(body.encode(), "application/json", likewise_signature(signature))
     return records(call.table), call.params
 
 
@@ -59,7 +59,7 @@ def records(table: Table) -> list[dict[str, Any]]:
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 MOMENTS = st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(
-    lambda moment: moment.isoformat(timespec="microseconds")  # pandas refuses a column of several formats
+    lambda moment: moment.isoformat(timespec="microseconds")  # pandas rejects a column with several formats
 )
 BASE64 = st.binary(max_size=6).map(lambda raw: base64.b64encode(raw).decode())
 ASCII = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=6)
@@ -97,7 +97,7 @@ def requests(draw: st.DrawFn) -> tuple[ModelSignature, str]:
 
 
 def _value(kind: str, frames: bool) -> st.SearchStrategy[Any]:
-    """Binary is base64 in frames, and ASCII text in tensors' forms; null goes only with frames there."""
+    """Binary is base64 in DataFrames and ASCII text in `inputs` and `instances`; nulls occur only in DataFrames."""
     if kind == "binary" and not frames:
         return ASCII
     return VALUES[kind] | st.none() if frames and kind in NULLS else VALUES[kind]
@@ -122,9 +122,9 @@ def render(form: str, columns: dict[str, list[Any]], index: bool) -> dict[str, A
 
 @settings(max_examples=400, deadline=None)
 @given(requests())
-def test_columns_mean_the_same(request: tuple[ModelSignature, str]) -> None:
+def test_columns_are_read_as_by_mlflow(request: tuple[ModelSignature, str]) -> None:
     signature, body = request
-    assert we_read(body, signature)[0] == mlflow_reads(body, signature)[0]
+    assert likewise_reads(body, signature)[0] == mlflow_reads(body, signature)[0]
 
 
 TAGS = Array(DataType.string)
@@ -152,7 +152,7 @@ NESTED = ModelSignature(
     ),
     st.sampled_from(["dataframe_records", "dataframe_split", "inputs", "input columns"]),
 )
-def test_nested_columns_mean_the_same(rows: list[dict[str, Any]], form: str) -> None:
+def test_nested_columns_are_read_as_by_mlflow(rows: list[dict[str, Any]], form: str) -> None:
     if form == "dataframe_split":
         body: dict[str, Any] = {form: {"columns": ["tags", "thing"], "data": [[r["tags"], r["thing"]] for r in rows]}}
     elif form == "input columns":
@@ -160,27 +160,27 @@ def test_nested_columns_mean_the_same(rows: list[dict[str, Any]], form: str) -> 
     else:
         body = {form: rows}
     text = json.dumps(body)
-    assert we_read(text, NESTED)[0] == mlflow_reads(text, NESTED)[0]
+    assert likewise_reads(text, NESTED)[0] == mlflow_reads(text, NESTED)[0]
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from(["inputs", "instances"]), st.sampled_from(sorted(VALUES.keys() - {"binary"})))
-def test_a_list_of_values_is_the_only_column(data: st.DataObject, form: str, kind: str) -> None:
+def test_a_list_of_values_is_read_as_the_only_column(data: st.DataObject, form: str, kind: str) -> None:
     signature = ModelSignature(Schema([ColSpec(kind, "only")]))
     body = json.dumps({form: data.draw(st.lists(VALUES[kind], max_size=4))})
-    assert we_read(body, signature)[0] == mlflow_reads(body, signature)[0]
+    assert likewise_reads(body, signature)[0] == mlflow_reads(body, signature)[0]
 
 
 @pytest.mark.parametrize("value", ["a", "7"])
-def test_scalars_in_columns_are_one_row(value: str) -> None:
+def test_scalar_columns_are_read_as_one_row(value: str) -> None:
     signature = ModelSignature(Schema([ColSpec("string", "a"), ColSpec("string", "b")]))
     body = json.dumps({"inputs": {"a": value, "b": "x"}})
-    assert we_read(body, signature)[0] == mlflow_reads(body, signature)[0] == [{"a": value, "b": "x"}]
+    assert likewise_reads(body, signature)[0] == mlflow_reads(body, signature)[0] == [{"a": value, "b": "x"}]
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from(["inputs", "instances", "split"]), st.sampled_from(["float64", "float32", "int64"]))
-def test_tensors_mean_the_same(data: st.DataObject, form: str, dtype: str) -> None:
+def test_tensors_are_read_as_by_mlflow(data: st.DataObject, form: str, dtype: str) -> None:
     width, count = data.draw(st.integers(2, 3)), data.draw(st.integers(1, 3))
     number = st.integers(-1000, 1000) if dtype == "int64" else st.floats(-1000, 1000, width=32)
     rows = [[data.draw(number) for _ in range(width)] for _ in range(count)]
@@ -188,16 +188,16 @@ def test_tensors_mean_the_same(data: st.DataObject, form: str, dtype: str) -> No
     sent = {"columns": list(map(str, range(width))), "data": rows}
     body = json.dumps({"dataframe_split": sent} if form == "split" else {form: rows})
     parsed, _ = _split_data_and_params(body)
-    if form != "split" or dtype == "float64":  # MLflow has no cast from frames to the other types
+    if form != "split" or dtype == "float64":  # MLflow cannot cast DataFrames to the other types
         array = _enforce_schema(infer_and_parse_data(parsed, signature.inputs), signature.inputs)
-        table = decode(body.encode(), None, ours(signature)).table
+        table = decode(body.encode(), None, likewise_signature(signature)).table
         assert table.columns is None
         assert np.array_equal(np.array([value for (value,) in table.rows], dtype), array)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.integers(1, 3))
-def test_named_tensors_mean_the_same(data: st.DataObject, count: int) -> None:
+def test_named_tensors_are_read_as_by_mlflow(data: st.DataObject, count: int) -> None:
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float64"), (-1, 2), "m"), TensorSpec(np.dtype("int64"), (-1,), "n")])
     )
@@ -207,10 +207,10 @@ def test_named_tensors_mean_the_same(data: st.DataObject, count: int) -> None:
     for body in (json.dumps({"inputs": {"n": vector, "m": matrix}}), json.dumps({"instances": by_row})):
         parsed, _ = _split_data_and_params(body)
         arrays = _enforce_schema(infer_and_parse_data(parsed, signature.inputs), signature.inputs)
-        table = decode(body.encode(), None, ours(signature)).table
+        table = decode(body.encode(), None, likewise_signature(signature)).table
         assert table.columns == ("m", "n")
-        for place, name in enumerate(table.columns):
-            assert np.array_equal(np.array([row[place] for row in table.rows]), arrays[name])
+        for index, name in enumerate(table.columns):
+            assert np.array_equal(np.array([row[index] for row in table.rows]), arrays[name])
 
 
 PARAMS = ModelSignature(
@@ -242,9 +242,9 @@ PARAMS = ModelSignature(
     )
     | st.none()
 )
-def test_params_mean_the_same(params: dict[str, Any] | None) -> None:
+def test_params_are_read_as_by_mlflow(params: dict[str, Any] | None) -> None:
     body = json.dumps({"inputs": ["a"], "params": params})
-    assert we_read(body, PARAMS) == mlflow_reads(body, PARAMS)
+    assert likewise_reads(body, PARAMS) == mlflow_reads(body, PARAMS)
 
 
 PLAIN_TEXT = st.text(st.characters(codec="ascii", categories=["L"]), min_size=3, max_size=8).map(lambda t: "t" + t)
@@ -252,15 +252,15 @@ PLAIN_TEXT = st.text(st.characters(codec="ascii", categories=["L"]), min_size=3,
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(PLAIN_TEXT, LONGS, DOUBLES | st.none(), st.booleans()), min_size=1, max_size=4))
-def test_csv_means_the_same(rows: list[tuple[Any, ...]]) -> None:
+def test_csv_is_read_as_by_mlflow(rows: list[tuple[Any, ...]]) -> None:
     kinds = {"text": "string", "n": "long", "x": "double", "b": "boolean"}
     signature = ModelSignature(Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
     frame = pd.DataFrame(rows, columns=list(kinds))
     text = frame.to_csv(index=False)
-    theirs = _enforce_schema(parse_csv_input(io.StringIO(text), signature.inputs), signature.inputs)
-    wanted = [{k: plain(v) for k, v in record.items()} for record in theirs.to_dict(orient="records")]
-    read = records(decode(text.encode(), "text/csv", ours(signature)).table)
-    for mine, other in zip(read, wanted, strict=True):
-        x, y = mine.pop("x"), other.pop("x")
-        assert mine == other
+    mlflow_frame = _enforce_schema(parse_csv_input(io.StringIO(text), signature.inputs), signature.inputs)
+    expected = [{k: plain(v) for k, v in record.items()} for record in mlflow_frame.to_dict(orient="records")]
+    read = records(decode(text.encode(), "text/csv", likewise_signature(signature)).table)
+    for actual, other in zip(read, expected, strict=True):
+        x, y = actual.pop("x"), other.pop("x")
+        assert actual == other
         assert x == y or math.isclose(x, y, rel_tol=1e-12)  # pandas' fast float parser is off by a bit

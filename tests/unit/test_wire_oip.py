@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2: the bodies of a real client read, each mistake named, hostile ones refused."""
+"""Open Inference Protocol v2: decoding of a real client's requests, errors for mistakes and hostile requests."""
 
 import base64
 import contextlib
@@ -20,9 +20,9 @@ from tests.support.oip import (
     DTYPES,
     LEAF,
     MIXED,
+    NO_SIGNATURE,
     ONE,
     TEXT,
-    UNSAID,
     body_of,
     column,
     read,
@@ -38,7 +38,7 @@ from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
 from likewise.wire.oip import decode_infer
 
-# --- what goes in ----------------------------------------------------------------------------------------------------
+# --- valid requests --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -51,7 +51,7 @@ def test_each_datatype_arrives_as_the_client_sent_it(datatype: str, binary: bool
         stn.arrays(DTYPES[datatype], shapes, elements={"allow_infinity": binary} if "F" in datatype else None)
     )
     body, length = body_of({"x": sent}, binary)
-    table = decode_infer(body, length, UNSAID).table
+    table = decode_infer(body, length, NO_SIGNATURE).table
     assert table.columns == ("x",)
     expected = sent[:, 0] if sent.shape[1:] == (1,) else sent
     values = [row[0] for row in table.rows]
@@ -62,13 +62,13 @@ def test_each_datatype_arrives_as_the_client_sent_it(datatype: str, binary: bool
 
 @settings(max_examples=50)
 @given(sent=stn.arrays("f4", st.integers(1, 6), elements=st.floats(width=32)))
-@example(sent=np.array([1 + 2**-8, 1 + 3 * 2**-8, np.nan, -0.0], np.float32))  # ties go to the even neighbour
-def test_bfloat16_is_its_own_number_in_bytes_and_in_json(sent: np.ndarray[Any, Any]) -> None:
+@example(sent=np.array([1 + 2**-8, 1 + 3 * 2**-8, np.nan, -0.0], np.float32))  # ties are rounded to even
+def test_bfloat16_is_rounded_equally_in_bytes_and_json(sent: np.ndarray[Any, Any]) -> None:
     with np.errstate(over="ignore"):
         rounded = sent.astype(ml_dtypes.bfloat16)
     body, length = body_of({"x": rounded})
     expected = without_nan([float(value) for value in rounded])
-    assert [row[0] for row in decode_infer(body, length, UNSAID).table.rows] == expected
+    assert [row[0] for row in decode_infer(body, length, NO_SIGNATURE).table.rows] == expected
     if not np.isinf(rounded.astype(np.float32)).any():
         call = read(tensor("x", "BF16", [len(sent)], without_nan(sent.tolist())))
         assert [row[0] for row in call.table.rows] == expected
@@ -93,28 +93,28 @@ def test_bytes_reach_a_binary_column_unchanged(elements: list[bytes]) -> None:
     assert list(call.table.rows) == [(element,) for element in elements]
 
 
-def test_json_text_in_a_binary_column_is_its_utf8() -> None:
+def test_json_text_in_a_binary_column_is_encoded_as_utf8() -> None:
     call = read(tensor("x", "BYTES", [1, 1], ["é"]), of=signature(column("binary", "x")))
     assert list(call.table.rows) == [("é".encode(),)]
 
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16", "FP32", "FP64"])
-def test_infinity_as_python_writes_it_is_read_and_nan_is_missing(datatype: str) -> None:
+def test_pythons_infinity_is_accepted_and_nan_is_missing(datatype: str) -> None:
     call = read(tensor("x", datatype, [3], [math.inf, -math.inf, math.nan]))
     assert [row[0] for row in call.table.rows] == [math.inf, -math.inf, None]
 
 
-def test_base64_into_a_text_column_is_what_it_holds() -> None:
+def test_base64_in_a_text_column_is_decoded() -> None:
     assert list(read(tensor("text", "BYTES", [1], ["aGk="], content_type="base64"), of=TEXT).table.rows) == [("hi",)]
 
 
-def test_without_a_signature_base64_says_that_it_is_bytes() -> None:
+def test_without_a_signature_base64_values_are_bytes() -> None:
     assert list(read(tensor("x", "BYTES", [1], ["/w=="], content_type="base64")).table.rows) == [(b"\xff",)]
     call = read(tensor("x", "BYTES", [1], binary_data_size=5, content_type="base64"), tail=b"\1\0\0\0\xff")
     assert list(call.table.rows) == [(b"\xff",)]
 
 
-def test_columns_come_into_the_signatures_order_and_an_optional_one_may_lack() -> None:
+def test_columns_are_reordered_by_the_signature_and_optional_ones_may_be_missing() -> None:
     call = read(tensor("count", "INT32", [2, 1], [[1], [2]]), tensor("text", "BYTES", [2], ["a", None]), of=MIXED)
     assert call.table.columns == ("text", "count")
     assert list(call.table.rows) == [("a", 1), (None, 2)]
@@ -131,7 +131,7 @@ def test_binary_and_json_inputs_mix_and_the_tail_follows_the_order_of_the_inputs
 
 
 @pytest.mark.parametrize(
-    ("kind", "sent", "read_as"),
+    ("kind", "sent", "expected_values"),
     [
         (column("double", "v"), tensor("v", "FP64", [2], [1.5, None]), [1.5, None]),
         (column("double", "v"), tensor("v", "INT8", [1], [1]), [1.0]),
@@ -148,10 +148,12 @@ def test_binary_and_json_inputs_mix_and_the_tail_follows_the_order_of_the_inputs
         (column("array", "v", items={"type": "binary"}), tensor("v", "BYTES", [1], ['["YQ=="]']), [[b"a"]]),
     ],
 )
-def test_values_become_the_columns_type(kind: dict[str, object], sent: dict[str, Any], read_as: list[object]) -> None:
+def test_values_are_cast_to_the_columns_type(
+    kind: dict[str, object], sent: dict[str, Any], expected_values: list[object]
+) -> None:
     values = [row[0] for row in read(sent, of=signature(kind)).table.rows]
-    assert values == read_as
-    assert [type(value) for value in values] == [type(value) for value in read_as]
+    assert values == expected_values
+    assert [type(value) for value in values] == [type(value) for value in expected_values]
 
 
 def test_tensors_are_sliced_by_row() -> None:
@@ -162,7 +164,7 @@ def test_tensors_are_sliced_by_row() -> None:
         assert list(call.table.rows) == [([[1.0, 2.0], [3.0, 4.0]],), ([[5.0, 6.0], [7.0, 8.0]],)]
 
 
-def test_named_tensors_are_told_apart_by_name() -> None:
+def test_named_tensors_are_matched_by_name() -> None:
     of = signature(spec("float64", -1, 2, name="a"), spec("int8", -1, name="b"), spec("bytes", -1, name="c"))
     call = read(
         tensor("c", "BYTES", [1], ["é"]),
@@ -174,7 +176,7 @@ def test_named_tensors_are_told_apart_by_name() -> None:
     assert list(call.table.rows) == [([None, 2.5], 7, "é".encode())]
 
 
-def test_unnamed_columns_take_any_names_in_order() -> None:
+def test_unnamed_columns_accept_any_names_in_order() -> None:
     alone = read(tensor("x", "BYTES", [2, 1], ["a", "b"]), of=signature(column("string")))
     assert (alone.table.columns, list(alone.table.rows)) == (None, [("a",), ("b",)])
     several = signature(column("string"), column("long"))
@@ -182,16 +184,16 @@ def test_unnamed_columns_take_any_names_in_order() -> None:
     assert list(call.table.rows) == [("a", 1)]
     together = read(tensor("x", "INT8", [1, 2], [1, 2]), of=signature(column("double"), column("long")))
     assert list(together.table.rows) == [([1.0, 2],)]
-    assert "takes 2, and 3" in refusal(*(tensor(n, "INT8", [1], [1]) for n in "abc"), of=several)
+    assert "takes 2, but 3" in refusal(*(tensor(n, "INT8", [1], [1]) for n in "abc"), of=several)
 
 
-def test_a_request_without_rows_is_one() -> None:
+def test_a_request_without_rows_is_accepted() -> None:
     assert len(read(tensor("text", "BYTES", [0], []), of=TEXT).table) == 0
     body, length = body_of({"text": np.array([], object)})
     assert len(decode_infer(body, length, TEXT).table) == 0
 
 
-def test_the_models_params_are_taken_and_other_parameters_ignored() -> None:
+def test_the_models_params_are_used_and_other_parameters_ignored() -> None:
     of = signature(column("string", "text"), params=[{"name": "k", "type": "long", "default": 1, "shape": None}])
     sent = tensor("text", "BYTES", [1], ["a"], content_type="str", headers={"x": 1})
     call = read(sent, of=of, parameters={"k": 5, "sequence_id": 3, "content_type": "pd", "priority": 1})
@@ -200,9 +202,9 @@ def test_the_models_params_are_taken_and_other_parameters_ignored() -> None:
     assert "params.k" in refusal(sent, of=of, parameters={"k": "many"})
 
 
-def test_what_is_asked_for_is_kept() -> None:
-    asked = [InferRequestedOutput("a"), InferRequestedOutput("b", binary_data=False)]
-    body, length = body_of({"text": np.array(["x"], object)}, outputs=asked, request_id="r1")
+def test_requested_outputs_and_id_are_decoded() -> None:
+    requested = [InferRequestedOutput("a"), InferRequestedOutput("b", binary_data=False)]
+    body, length = body_of({"text": np.array(["x"], object)}, outputs=requested, request_id="r1")
     call = decode_infer(body, length, TEXT)
     assert call.id == "r1"
     assert list(call.outputs.items()) == [("a", True), ("b", False)]
@@ -211,11 +213,11 @@ def test_what_is_asked_for_is_kept() -> None:
     assert decode_infer(body, length, TEXT).binary_output
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- invalid requests ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("inputs", "more", "said"),
+    ("inputs", "more", "message"),
     [
         ([], {}, "expected a list of tensors"),
         ([5], {}, "inputs, entry 0"),
@@ -223,7 +225,7 @@ def test_what_is_asked_for_is_kept() -> None:
         ([tensor("x", "int8", [1], [1])], {}, "did you mean 'INT8'"),
         ([tensor("x", "FP8", [1], [1])], {}, "input 'x': the datatype"),
         ([tensor("x", "INT8", [-1], [1])], {}, "input 'x': the shape is [-1]"),
-        ([tensor("x", "INT8", [2], [1])], {}, "input 'x': data has 1 elements, and the shape is [2]"),
+        ([tensor("x", "INT8", [2], [1])], {}, "input 'x': data has 1 elements, but the shape is [2]"),
         ([tensor("x", "INT8", [2, 2], [[1, 2], [3]])], {}, "a list of 1 at level 1"),
         ([tensor("x", "INT8", [2], [[1], [2]])], {}, "input 'x', element 0"),
         ([tensor("x", "INT8", [2], [1, 128])], {}, "input 'x', element 1: expected a whole number from -128 to 127"),
@@ -241,35 +243,35 @@ def test_what_is_asked_for_is_kept() -> None:
         ([tensor("x", "BYTES", [2], ["aGk=", "?"], content_type="base64")], {}, "element 1: expected bytes in base64"),
         ([tensor("x", "INT8", [1])], {}, "input 'x': data is null"),
         ([tensor("x", "INT8", [1], {"a": 1})], {}, "input 'x': data is an object"),
-        ([tensor("x", "INT8", [1], [1], binary_data_size=1)], {}, "both data and binary_data_size"),
-        ([tensor("x", "INT8", [1], binary_data_size=1)], {}, "0 bytes are left"),
-        ([tensor("x", "INT8", [1], binary_data_size=2)], {}, "takes 1 bytes"),
+        ([tensor("x", "INT8", [1], [1], binary_data_size=1)], {}, "both data and binary_data_size are set"),
+        ([tensor("x", "INT8", [1], binary_data_size=1)], {}, "only 0 bytes are left"),
+        ([tensor("x", "INT8", [1], binary_data_size=2)], {}, "needs 1 bytes"),
         ([tensor("x", "INT8", [1], binary_data_size=True)], {}, "binary_data_size is true"),
         ([tensor("x", "INT8", [1], binary_data_size=-1)], {}, "binary_data_size is -1"),
         ([tensor("x", "INT8", [1], shared_memory_region="r")], {}, "shared memory"),
         ([tensor("x", "INT8", [1], [1]) | {"parameters": 5}], {}, "input 'x': parameters is 5"),
-        ([ONE, tensor("x", "INT8", [1], [1])], {}, "'x' is there twice"),
-        ([ONE, tensor("y", "INT8", [2], [1, 2])], {}, "input 'y' has 2 rows, and input 'x' has 1"),
+        ([ONE, tensor("x", "INT8", [1], [1])], {}, "duplicate name 'x'"),
+        ([ONE, tensor("y", "INT8", [2], [1, 2])], {}, "input 'y' has 2 rows, but input 'x' has 1"),
         ([ONE], {"id": 5}, "id: expected a string"),
         ([ONE], {"parameters": []}, "the request: parameters"),
         ([ONE], {"parameters": {"binary_data_output": 1}}, "binary_data_output is 1"),
         ([ONE], {"outputs": {}}, "outputs: expected a list"),
         ([ONE], {"outputs": ["p"]}, "outputs, entry 0"),
-        ([ONE], {"outputs": [{"name": "p"}, {"name": "p"}]}, "'p' is there twice"),
+        ([ONE], {"outputs": [{"name": "p"}, {"name": "p"}]}, "duplicate name 'p'"),
         ([ONE], {"outputs": [{"name": "p", "parameters": {"binary_data": "yes"}}]}, "output 'p'"),
         ([ONE], {"outputs": [{"name": "p", "parameters": {"classification": 3}}]}, "classification"),
         ([ONE], {"outputs": [{"name": "p", "parameters": {"shared_memory_region": "r"}}]}, "shared memory"),
     ],
 )
-def test_each_mistake_is_named(inputs: list[Any], more: dict[str, Any], said: str) -> None:
-    assert said in refusal(*inputs, **more)
+def test_each_mistake_has_an_error_message(inputs: list[Any], more: dict[str, Any], message: str) -> None:
+    assert message in refusal(*inputs, **more)
 
 
 @pytest.mark.parametrize(
-    ("of", "sent", "said"),
+    ("of", "sent", "message"),
     [
         (TEXT, tensor("txt", "BYTES", [1], ["a"]), "'text' is missing; sent: 'txt' | rename 'txt' to 'text'"),
-        (TEXT, tensor("text", "BYTES", [2, 2], list("abcd")), "input 'text': the model takes one string a row"),
+        (TEXT, tensor("text", "BYTES", [2, 2], list("abcd")), "input 'text': the model takes one string per row"),
         (TEXT, tensor("text", "INT8", [2], [1, 2]), "inputs, row 0, column 'text': expected a string"),
         (signature(column("long", "n")), tensor("n", "INT64", [2], [1, None]), "row 1, column 'n'"),
         (signature(column("long", "n")), tensor("n", "FP32", [2], [1, 2.5]), "row 1, column 'n'"),
@@ -279,22 +281,22 @@ def test_each_mistake_is_named(inputs: list[Any], more: dict[str, Any], said: st
             tensor("x", "FP64", [1, 2], [1, 2]),
             "row 0, the tensor: expected a list of 3",
         ),
-        (signature(spec("float64", 2, 1)), tensor("x", "FP64", [1, 1], [1]), "2 rows at a time"),
+        (signature(spec("float64", 2, 1)), tensor("x", "FP64", [1, 1], [1]), "2 rows per request"),
     ],
 )
-def test_what_the_signature_does_not_take_is_refused(of: Signature, sent: dict[str, Any], said: str) -> None:
-    assert said in refusal(sent, of=of)
+def test_inputs_that_do_not_match_the_signature_are_rejected(of: Signature, sent: dict[str, Any], message: str) -> None:
+    assert message in refusal(sent, of=of)
 
 
-def test_an_unknown_input_is_refused_with_the_nearest_name() -> None:
+def test_the_error_for_an_unknown_input_suggests_the_closest_name() -> None:
     more = tensor("wieght", "FP64", [1], [1])
     sent = [tensor("text", "BYTES", [1], ["a"]), tensor("count", "INT8", [1], [1])]
     assert "no input 'wieght'" in refusal(*sent, more, of=MIXED)
     assert "rename it to 'weight'" in refusal(*sent, more, of=MIXED)
-    assert "takes 1, and 2" in refusal(*sent, of=signature(spec("float64", -1, 2)))
+    assert "takes 1, but 2" in refusal(*sent, of=signature(spec("float64", -1, 2)))
 
 
-def test_a_message_repeats_only_the_beginning_of_a_name() -> None:
+def test_long_names_are_truncated_in_error_messages() -> None:
     long = "x" * 100_000
     for inputs in (
         [tensor(long, "INT8", [1], [999])],
@@ -317,7 +319,7 @@ HUGE = 2**62
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("datatype", ["INT8", "FP64", "BYTES"])
-def test_a_hostile_shape_is_refused_and_costs_nothing(shape: Any, datatype: str) -> None:
+def test_a_hostile_shape_is_rejected_without_allocating_memory(shape: Any, datatype: str) -> None:
     tracemalloc.start()
     try:
         assert "input 'x'" in refusal(tensor("x", datatype, shape, []))
@@ -327,7 +329,7 @@ def test_a_hostile_shape_is_refused_and_costs_nothing(shape: Any, datatype: str)
         tracemalloc.stop()
 
 
-def test_many_nested_lists_of_one_are_refused_and_pictures_are_not() -> None:
+def test_many_single_element_lists_are_rejected_but_images_are_not() -> None:
     flat = [300_000, 1, 1, 1]
     assert "nested lists" in refusal(tensor("x", "INT8", flat, binary_data_size=300_000), tail=bytes(300_000))
     pixels = 200 * 28 * 28
@@ -336,42 +338,45 @@ def test_many_nested_lists_of_one_are_refused_and_pictures_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("datatype", "shape", "tail", "said"),
+    ("datatype", "shape", "tail", "message"),
     [
-        ("INT16", [2], b"123", "takes 4 bytes"),
+        ("INT16", [2], b"123", "needs 4 bytes"),
         ("BOOL", [2], b"\1\2", "element 1: expected 0 or 1"),
-        ("BYTES", [1], b"\5\0\0\0abcd", "element 0: expected a length"),
-        ("BYTES", [2], b"\4\0\0\0abcd\1", "element 1: expected a length"),
-        ("BYTES", [1], b"\1\0\0\0ab", "not 1 bytes more"),
-        ("BYTES", [3], b"\0" * 8, "takes at least 12 bytes"),
-        ("BYTES", [1], b"\xff\xff\xff\xff", "element 0: expected a length"),
+        ("BYTES", [1], b"\5\0\0\0abcd", "element 0: expected a 4-byte length"),
+        ("BYTES", [2], b"\4\0\0\0abcd\1", "element 1: expected a 4-byte length"),
+        ("BYTES", [1], b"\1\0\0\0ab", "but 1 bytes follow"),
+        ("BYTES", [3], b"\0" * 8, "needs at least 12 bytes"),
+        ("BYTES", [1], b"\xff\xff\xff\xff", "element 0: expected a 4-byte length"),
         ("BYTES", [1], b"\1\0\0\0\xff", "element 0: not UTF-8"),
     ],
 )
-def test_a_tail_that_is_not_its_tensors_is_refused(datatype: str, shape: list[int], tail: bytes, said: str) -> None:
-    assert said in refusal(tensor("x", datatype, shape, binary_data_size=len(tail)), tail=tail)
+def test_binary_data_that_does_not_match_its_tensors_is_rejected(
+    datatype: str, shape: list[int], tail: bytes, message: str
+) -> None:
+    assert message in refusal(tensor("x", datatype, shape, binary_data_size=len(tail)), tail=tail)
 
 
-def test_nothing_is_read_beyond_the_body_or_left_of_it() -> None:
-    assert "2 bytes are left" in refusal(tensor("x", "INT8", [3], binary_data_size=3), tail=b"12")
-    assert "1 bytes behind the JSON header belong to no input" in refusal(ONE, tail=b"1")
+def test_missing_or_surplus_binary_data_is_rejected() -> None:
+    assert "only 2 bytes are left" in refusal(tensor("x", "INT8", [3], binary_data_size=3), tail=b"12")
+    assert "1 bytes after the JSON header belong to no input" in refusal(ONE, tail=b"1")
 
 
 @pytest.mark.parametrize("header", ["", "-1", "x", "1e3", "0", "99999", "٣", "1" * 5000, "1_0", "+5"])
-def test_a_header_length_that_is_none_is_refused(header: str) -> None:
+def test_an_invalid_header_length_is_rejected(header: str) -> None:
     with pytest.raises(BadRequest, match="Inference-Header-Content-Length"):
-        decode_infer(json.dumps({"inputs": [ONE]}).encode(), header, UNSAID)
+        decode_infer(json.dumps({"inputs": [ONE]}).encode(), header, NO_SIGNATURE)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"inputs": ', b"\xff", b"{}", b'"text"'])
-def test_a_body_that_is_no_request_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_a_request_is_rejected(body: bytes) -> None:
     with pytest.raises(BadRequest):
-        decode_infer(body, None, UNSAID)
+        decode_infer(body, None, NO_SIGNATURE)
 
 
 SIGNATURES = [
-    UNSAID, TEXT, MIXED, signature(column("string")), signature(column("binary", "x")), signature(column("any", "x")),
-    signature(column("long"), column("any")), signature(spec("float64", -1, 2)), signature(spec("object", -1)),
+    NO_SIGNATURE, TEXT, MIXED, signature(column("string")), signature(column("binary", "x")),
+    signature(column("any", "x")), signature(column("long"), column("any")), signature(spec("float64", -1, 2)),
+    signature(spec("object", -1)),
     signature(column("array", "x", items={"type": "long"})), signature(column("datetime", "x")),
     signature(column("map", "x", values={"type": "any"})), signature(spec("str", -1, 1, name="x")),
 ]  # fmt: skip
@@ -396,8 +401,8 @@ REQUEST = st.fixed_dictionaries(
 @settings(max_examples=400)
 @given(request=REQUEST | ANY, tail=st.binary(max_size=24), of=st.sampled_from(SIGNATURES))
 @example(request={"inputs": [tensor("x", "BYTES", [1], ["1e999"])]}, tail=b"", of=SIGNATURES[-2])
-@example(request={"inputs": [tensor("x", "INT64", [1], [10**400])]}, tail=b"", of=UNSAID)
-def test_a_hostile_request_is_read_or_refused(request: object, tail: bytes, of: Signature) -> None:
+@example(request={"inputs": [tensor("x", "INT64", [1], [10**400])]}, tail=b"", of=NO_SIGNATURE)
+def test_arbitrary_requests_are_decoded_or_rejected(request: object, tail: bytes, of: Signature) -> None:
     header = json.dumps(request).encode()
     with contextlib.suppress(BadRequest):
         decode_infer(header + tail, str(len(header)), of)
@@ -405,7 +410,7 @@ def test_a_hostile_request_is_read_or_refused(request: object, tail: bytes, of: 
 
 @settings(max_examples=300)
 @given(cut=st.integers(0, 200), flips=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4))
-def test_a_damaged_body_is_read_or_refused(cut: int, flips: list[tuple[int, int]]) -> None:
+def test_a_corrupt_body_is_decoded_or_rejected(cut: int, flips: list[tuple[int, int]]) -> None:
     arrays = {"text": np.array(["a", "bc"], object), "count": np.array([1, 2], np.int64)}
     body, length = body_of(arrays)
     damaged = bytearray(body[: len(body) - cut % 40])

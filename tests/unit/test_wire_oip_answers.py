@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2: each answer parsed by a real client; metadata."""
+"""Open Inference Protocol v2: responses, parsed by a real client, and metadata."""
 
 import contextlib
 import math
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
-from tests.support.oip import ANY, DTYPES, ONE, UNSAID, answered, column, read, signature, spec, without_nan
+from tests.support.oip import ANY, DTYPES, NO_SIGNATURE, ONE, column, encoded, read, signature, spec, without_nan
 
 from likewise.core.errors import BadRequest, ModelFailed
 from likewise.wire.oip import InferCall, encode_infer, model_metadata
 
-# --- what comes out --------------------------------------------------------------------------------------------------
+# --- responses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -27,8 +27,8 @@ def test_each_declared_datatype_comes_back_to_the_client(datatype: str, binary: 
     dtype = DTYPES[datatype]
     of = signature(outputs=[spec(dtype.name, -1, name="y")])
     array = data.draw(stn.arrays(dtype, stn.array_shapes(max_dims=3, max_side=3)))
-    result, answer = answered(array.tolist(), of, binary_output=binary)
-    assert answer["outputs"][0]["datatype"] == datatype
+    result, response = encoded(array.tolist(), of, binary_output=binary)
+    assert response["outputs"][0]["datatype"] == datatype
     expected = array if binary or dtype.kind != "f" else np.where(np.isfinite(array), array, np.nan)
     np.testing.assert_array_equal(result.as_numpy("y"), expected)
     assert result.as_numpy("y").dtype == dtype
@@ -38,7 +38,7 @@ def test_each_declared_datatype_comes_back_to_the_client(datatype: str, binary: 
 @given(texts=st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_records_of_text_come_back_to_the_client(binary: bool, texts: list[str | None]) -> None:
     of = signature(outputs=[column("string", "text")])
-    result, _ = answered([{"text": text} for text in texts], of, binary_output=binary)
+    result, _ = encoded([{"text": text} for text in texts], of, binary_output=binary)
     expected = [(text or "").encode() for text in texts] if binary else texts
     assert result.as_numpy("text").tolist() == expected
 
@@ -81,10 +81,10 @@ NAN = math.nan
         ({"y": 1.5}, "y", "FP64", [1], [1.5]),
     ],
 )
-def test_the_datatype_is_that_of_the_values(
+def test_the_datatype_is_inferred_from_the_values(
     predictions: object, name: str, datatype: str, shape: list[int], data: list[object]
 ) -> None:
-    (output,) = answered(predictions)[1]["outputs"]
+    (output,) = encoded(predictions)[1]["outputs"]
     parameters = output.pop("parameters", None)
     assert output == {"name": name, "datatype": datatype, "shape": shape, "data": data}
     assert list(map(type, output["data"])) == list(map(type, data))
@@ -115,75 +115,75 @@ def test_the_datatype_is_that_of_the_values(
         (spec("object", -1), ["a"], "BYTES"),
     ],
 )
-def test_the_signature_says_the_datatype_where_the_values_are_of_it(
+def test_the_signatures_datatype_is_used_if_the_values_have_it(
     declared: dict[str, object], values: list[object], datatype: str
 ) -> None:
     for binary in (True, False):
-        (output,) = answered(values, signature(outputs=[declared]), binary_output=binary)[1]["outputs"]
+        (output,) = encoded(values, signature(outputs=[declared]), binary_output=binary)[1]["outputs"]
         assert (output["name"], output["datatype"], output["shape"][0]) == ("predict", datatype, len(values))
 
 
-def test_records_become_one_tensor_a_column() -> None:
+def test_records_become_one_tensor_per_column() -> None:
     records = [{"label": "a", "score": 0.5, "top": [1, 2]}, {"label": "b", "top": [3, 4], "late": True}]
-    result, answer = answered(records, id="r")
-    assert {key: answer[key] for key in ("model_name", "model_version", "id")} == {
+    result, response = encoded(records, id="r")
+    assert {key: response[key] for key in ("model_name", "model_version", "id")} == {
         "model_name": "m",
         "model_version": "3",
         "id": "r",
     }
-    assert [output["name"] for output in answer["outputs"]] == ["label", "score", "top", "late"]
+    assert [output["name"] for output in response["outputs"]] == ["label", "score", "top", "late"]
     assert result.as_numpy("label").tolist() == ["a", "b"]
     assert without_nan(result.as_numpy("score").tolist()) == [0.5, None]
     assert result.as_numpy("top").tolist() == [[1, 2], [3, 4]]
 
 
-def test_no_version_and_no_id_are_left_out() -> None:
+def test_missing_version_and_id_are_omitted() -> None:
     call = InferCall(read(ONE).table)
-    body, length = encode_infer(call, [1], UNSAID, model_name="m", model_version=None)
+    body, length = encode_infer(call, [1], NO_SIGNATURE, model_name="m", model_version=None)
     assert length is None
     assert orjson.loads(body).keys() == {"model_name", "outputs"}
 
 
 def test_an_unnamed_output_has_the_signatures_name() -> None:
-    _, answer = answered([0.5], signature(outputs=[spec("float64", -1, name="score")]))
-    assert answer["outputs"][0]["name"] == "score"
+    _, response = encoded([0.5], signature(outputs=[spec("float64", -1, name="score")]))
+    assert response["outputs"][0]["name"] == "score"
 
 
-def test_no_rows_have_the_columns_of_the_signature() -> None:
-    _, answer = answered([], signature(outputs=[column("string", "a"), column("long", "b")]))
-    assert [(o["name"], o["datatype"], o["shape"]) for o in answer["outputs"]] == [
+def test_without_rows_the_outputs_are_the_signatures_columns() -> None:
+    _, response = encoded([], signature(outputs=[column("string", "a"), column("long", "b")]))
+    assert [(o["name"], o["datatype"], o["shape"]) for o in response["outputs"]] == [
         ("a", "BYTES", [0]),
         ("b", "INT64", [0]),
     ]
 
 
-def test_only_what_was_asked_for_comes_in_that_order_and_form() -> None:
+def test_only_the_requested_outputs_are_returned_in_their_order_and_format() -> None:
     records = [{"a": 1, "b": "x", "c": NAN}]
-    asked = {"c": True, "b": False, "a": None}
+    requested = {"c": True, "b": False, "a": None}
     for binary in (True, False):
-        result, answer = answered(records, outputs=asked, binary_output=binary)
-        assert [output["name"] for output in answer["outputs"]] == ["c", "b", "a"]
-        sizes = [output.get("parameters", {}).get("binary_data_size") for output in answer["outputs"]]
+        result, response = encoded(records, outputs=requested, binary_output=binary)
+        assert [output["name"] for output in response["outputs"]] == ["c", "b", "a"]
+        sizes = [output.get("parameters", {}).get("binary_data_size") for output in response["outputs"]]
         assert sizes == [8, None, 8 if binary else None]
         assert math.isnan(result.as_numpy("c")[0])
         assert result.as_numpy("a").tolist() == [1]
-    assert [o["name"] for o in answered(records, outputs={"b": None})[1]["outputs"]] == ["b"]
+    assert [o["name"] for o in encoded(records, outputs={"b": None})[1]["outputs"]] == ["b"]
 
 
-def test_an_output_that_is_not_there_is_refused_with_the_nearest_name() -> None:
+def test_the_error_for_an_unknown_output_suggests_the_closest_name() -> None:
     with pytest.raises(BadRequest, match="no output 'lable'") as caught:
-        answered([{"label": 1}], outputs={"lable": None})
-    assert caught.value.remedy == "ask for 'label'"
+        encoded([{"label": 1}], outputs={"lable": None})
+    assert caught.value.remedy == "request 'label'"
 
 
-def test_missing_values_in_the_tail_are_nan_and_empty() -> None:
-    result, _ = answered([{"n": 1.5, "t": "a"}, {"n": None, "t": None}], binary_output=True)
+def test_missing_values_in_binary_outputs_are_nan_and_empty() -> None:
+    result, _ = encoded([{"n": 1.5, "t": "a"}, {"n": None, "t": None}], binary_output=True)
     assert without_nan(result.as_numpy("n").tolist()) == [1.5, None]
     assert result.as_numpy("t").tolist() == [b"a", b""]
 
 
-def test_datetimes_in_the_tail_are_iso_text() -> None:
-    result, _ = answered([datetime(2026, 11, 22, 9, 30)], binary_output=True)
+def test_datetimes_in_binary_outputs_are_iso_text() -> None:
+    result, _ = encoded([datetime(2026, 11, 22, 9, 30)], binary_output=True)
     assert result.as_numpy("predict").tolist() == [b"2026-11-22T09:30:00"]
 
 
@@ -196,26 +196,26 @@ def deep(levels: int) -> list[Any]:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("value", [["\ud800"], [[1], "\ud800"], [2**64], [10**400, 0.5], [[object()], []], deep(2000)])
-def test_what_no_answer_can_hold_is_the_models_failure(value: object, binary: bool) -> None:
+def test_predictions_that_cannot_be_encoded_are_a_model_failure(value: object, binary: bool) -> None:
     with pytest.raises(ModelFailed) as caught:
-        answered(value, binary_output=binary)
+        encoded(value, binary_output=binary)
     assert caught.value.remedy
 
 
 @settings(max_examples=200)
 @given(predictions=st.lists(ANY, max_size=4) | st.lists(st.dictionaries(st.text(max_size=3), ANY), max_size=3) | ANY)
 @example(predictions=[deep(20)])
-def test_any_prediction_is_answered(predictions: object) -> None:
+def test_arbitrary_predictions_are_encoded_or_a_model_failure(predictions: object) -> None:
     for binary in (True, False):
         with contextlib.suppress(ModelFailed):
-            result, answer = answered(predictions, binary_output=binary)
-            assert all(result.as_numpy(output["name"]) is not None for output in answer["outputs"])
+            result, response = encoded(predictions, binary_output=binary)
+            assert all(result.as_numpy(output["name"]) is not None for output in response["outputs"])
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 
-def test_metadata_is_the_signatures() -> None:
+def test_metadata_describes_the_signature() -> None:
     of = signature(
         column("string", "text"),
         column("integer", "n"),
@@ -235,11 +235,11 @@ def test_metadata_is_the_signatures() -> None:
         ],
         "outputs": [{"name": "predict", "datatype": "FP32", "shape": [-1, 3]}],
     }
-    unsaid = model_metadata(UNSAID, name="m", version=None, platform="p")
-    assert (unsaid["versions"], unsaid["inputs"], unsaid["outputs"]) == ([], [], [])
+    undeclared = model_metadata(NO_SIGNATURE, name="m", version=None, platform="p")
+    assert (undeclared["versions"], undeclared["inputs"], undeclared["outputs"]) == ([], [], [])
 
 
-def test_unnamed_inputs_have_names_in_the_metadata_that_a_request_may_use() -> None:
+def test_requests_may_use_the_names_of_unnamed_inputs_in_the_metadata() -> None:
     of = signature(column("string"), column("long"))
     listed = model_metadata(of, name="m", version=None, platform="p")["inputs"]
     assert isinstance(listed, list)

@@ -1,1 +1,1 @@
-"""What runs in an image: the web service under SageMaker's container contract. `python -m likewise.container serve`."""
+"""The web service in a container image, under SageMaker's container contract: `python -m likewise.container serve`."""

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-# The first process of a container ignores the signals that it does not handle, and nothing is accepted yet.
+# PID 1 in a container ignores signals without a handler; exiting at once is safe, since no connection is accepted yet.
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 from likewise.container.serve import main  # noqa: E402

@@ -1,4 +1,4 @@
-"""The server's app as SageMaker asks it.
+"""The server's app, adapted to SageMaker's container contract.
 
 Source: AWS, "Custom Inference Code with Hosting Services" (`/ping`, `/invocations`) and "… with Batch Transform"
 (`/execution-parameters`).
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from likewise.bundles.open import Bundle
-from likewise.container.forms import LineDecoder, wanted, written
+from likewise.container.forms import LineDecoder, accepted_media, encode_as
 from likewise.container.settings import ContainerOptions
 from likewise.core.cores import usable_cores
 from likewise.core.signature import Signature
@@ -27,11 +27,11 @@ from likewise.wire import JSON, DecodedRequest
 CUSTOM = "x-amzn-sagemaker-custom-attributes"
 INFERENCE = "x-amzn-sagemaker-inference-id"
 PAYLOAD_MB = 6
-MOST_TRANSFORMS = 16  # times PAYLOAD_MB stays below the 100 MB that SageMaker allows in flight
+MAX_TRANSFORMS = 16  # times PAYLOAD_MB is below the 100 MB in flight that SageMaker allows
 
 
 def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
-    """`serving.bundle_app`, with `/ping` as `/ready`, `/execution-parameters`, and bodies and answers by line."""
+    """`serving.bundle_app` with SageMaker's `/ping` and `/execution-parameters`, and with line-based formats."""
     return bundle_app(
         bundle,
         ModelSpec(bundle.digest, bundle.path, engine=options.engine, precision=options.precision, trust=options.trust),
@@ -43,16 +43,16 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
 
 
 async def ping(request: Request) -> Response:
-    """Warm, and not stopping."""
+    """200 if the model is warmed up and the server is not stopping; otherwise NotReady (503)."""
     request.app.state.service.check_ready()
     return Response("\n", media_type=JSON)
 
 
 async def execution_parameters(_: Request) -> JSONResponse:
-    """What a batch transform job does where it was not told: rows of many callers make full windows."""
+    """Defaults for batch transform jobs; concurrent requests fill the engine's batches."""
     return JSONResponse(
         {
-            "MaxConcurrentTransforms": min(MOST_TRANSFORMS, max(2, 2 * usable_cores())),
+            "MaxConcurrentTransforms": min(MAX_TRANSFORMS, max(2, 2 * usable_cores())),
             "BatchStrategy": "MULTI_RECORD",
             "MaxPayloadInMB": PAYLOAD_MB,
         }
@@ -60,7 +60,7 @@ async def execution_parameters(_: Request) -> JSONResponse:
 
 
 class InferenceId:
-    """An inference id is the id of a request that has no other."""
+    """Middleware that uses SageMaker's inference id as request id, unless the request has an X-Request-Id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -69,20 +69,20 @@ class InferenceId:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if INFERENCE in headers and "x-request-id" not in headers:
-                also = (b"x-request-id", headers[INFERENCE].encode("latin-1"))
-                scope = {**scope, "headers": [*scope["headers"], also]}
+                request_id = (b"x-request-id", headers[INFERENCE].encode("latin-1"))
+                scope = {**scope, "headers": [*scope["headers"], request_id]}
         await self._app(scope, receive, send)
 
 
 def line_codec(signature: Signature) -> Codec:
-    """Bodies by line and answers as `Accept` asks for them; custom attributes come back with the answer."""
+    """Codec for line-based bodies and responses as requested by `Accept`; returns SageMaker's custom attributes."""
     decode = LineDecoder(signature)
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         content_type = headers.get("content-type")
-        media = wanted(headers.get("accept"), content_type)
+        media = accepted_media(headers.get("accept"), content_type)
         call = decode(body, content_type)
         custom = ((CUSTOM.encode(), headers[CUSTOM].encode("latin-1")),) if CUSTOM in headers else ()
-        return call, lambda predictions: Encoded(written(media, call.form, predictions), media.encode(), custom)
+        return call, lambda predictions: Encoded(encode_as(media, call.form, predictions), media.encode(), custom)
 
     return read

@@ -1,7 +1,7 @@
-"""Bodies as batch transform cuts them, and answers as `Accept` asks for them.
+"""Request bodies as batch transform splits them, and response formats as requested by `Accept`.
 
-SageMaker's own CSV has no header line (AWS, "Common Data Formats for Inference"), MLflow's has one; a file that is
-split by line has one in its first piece alone.  JSON lines: https://jsonlines.org.
+SageMaker's CSV has no header line (AWS, "Common Data Formats for Inference"), MLflow's has one; in a file that is split
+by line, only the first part has it.  JSON Lines: https://jsonlines.org.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from likewise.wire.jsontext import parse_json
 JSON_LINES = "application/jsonlines"
 LINES = frozenset({JSON_LINES, "application/jsonl", "application/x-ndjson"})
 
-_ANSWERS = (JSON, JSON_LINES, CSV)
+_RESPONSE_TYPES = (JSON, JSON_LINES, CSV)
 _ALIASES = {
     "*/*": None,
     "application/*": None,
@@ -33,7 +33,7 @@ _ALIASES = {
 
 
 class LineDecoder:
-    """A `wire.Decoder` that reads JSON lines too, and CSV with or without its header line.  Thread-safe."""
+    """A `wire.Decoder` that also reads JSON Lines, and CSV with or without a header line.  Thread-safe."""
 
     def __init__(self, signature: Signature) -> None:
         self._plain = Decoder(signature)
@@ -41,27 +41,27 @@ class LineDecoder:
         self._required = {field.name for field in signature.inputs or () if field.required}
 
     def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
-        """As `Decoder` does it.  Raises BadRequest, which names the line, and UnsupportedContentType."""
+        """Like `Decoder.__call__`.  Raises BadRequest, which names the line, and UnsupportedContentType."""
         media, header, rest = _parts(content_type)
         if media in LINES:
             return self._plain(_as_one_document(body, rest), JSON)
         if media == CSV:
-            return self._plain(self._headed(parse_content_type(rest).text(body), header).encode(), CSV)
+            return self._plain(self._with_header(parse_content_type(rest).text(body), header).encode(), CSV)
         try:
             return self._plain(body, content_type)
         except UnsupportedContentType as error:
-            also = f"{error.remedy}; or {JSON_LINES}, a record a line"
-            raise UnsupportedContentType(error.cause, remedy=also) from error
+            remedy = f"{error.remedy}; or {JSON_LINES}, one record per line"
+            raise UnsupportedContentType(error.cause, remedy=remedy) from error
 
-    def _headed(self, text: str, header: str | None) -> str:
-        """`text` with a header line: its own where the first line names every column that the model needs."""
+    def _with_header(self, text: str, header: str | None) -> str:
+        """`text` with a header line; one is added unless the first line names all required columns."""
         if header == "present" or not text.strip():
             return text
         columns = self._columns
         if columns is None:
             if header == "absent":
                 raise BadRequest(
-                    "the model's signature names no columns, so a CSV needs its header line", remedy="send one"
+                    "the model's signature has no column names, so a CSV needs a header line", remedy="send one"
                 )
             return text
         first = next(csv.reader(io.StringIO(text, newline="")), [])
@@ -69,33 +69,33 @@ class LineDecoder:
             return text
         if len(first) != len(columns):
             raise BadRequest(
-                f"the CSV's first line has {len(first)} fields: it neither names the columns nor is a row of them",
-                remedy=f"send rows of {', '.join(columns)}, in this order, or a header line that names them",
+                f"the CSV's first line has {len(first)} fields: neither a header nor a row of {len(columns)} columns",
+                remedy=f"send rows of {', '.join(columns)}, in this order, or a header line with these names",
             )
         return _csv_lines([columns]) + text
 
 
-def wanted(accept: str | None, content_type: str | None) -> str:
-    """In which media type the answer is asked for; by default JSON, for JSON lines JSON lines.
+def accepted_media(accept: str | None, content_type: str | None) -> str:
+    """The media type of the response by the Accept header; the default is JSON, or JSON Lines for JSON Lines requests.
 
-    Raises UnsupportedContentType where none of ours is.  Source: RFC 9110, 12.5.1.
+    Raises UnsupportedContentType if none is supported.  Source: RFC 9110, 12.5.1.
     """
-    own = JSON_LINES if _parts(content_type)[0] in LINES else JSON
+    default = JSON_LINES if _parts(content_type)[0] in LINES else JSON
     best, ranked = None, 0.0
     for part in (accept or "*/*").split(","):
         media, _, rest = part.strip().lower().partition(";")
         quality = _quality(rest)
         if media.strip() in _ALIASES and quality > ranked:
-            best, ranked = _ALIASES[media.strip()] or own, quality
+            best, ranked = _ALIASES[media.strip()] or default, quality
     if best is None:
         raise UnsupportedContentType(
-            f"no answer is given here as {accept!r}", remedy=f"accept one of: {', '.join(_ANSWERS)}"
+            f"Accept {accept!r} matches no supported media type", remedy=f"accept one of: {', '.join(_RESPONSE_TYPES)}"
         )
     return best
 
 
-def written(media: str, form: Form, predictions: object) -> bytes:
-    """The predictions as `media`: one a line, unless that is JSON.  ModelFailed for what has no JSON form."""
+def encode_as(media: str, form: Form, predictions: object) -> bytes:
+    """Encode predictions as `media`, one per line unless it is JSON; ModelFailed for values without a JSON form."""
     if media == JSON:
         return encode(form, predictions)
     rows = predictions if isinstance(predictions, list) else [predictions]
@@ -105,7 +105,7 @@ def written(media: str, form: Form, predictions: object) -> bytes:
 
 
 def _parts(content_type: str | None) -> tuple[str, str | None, str]:
-    """Media type, the parameter `header`, and all without that."""
+    """Media type, value of the parameter `header`, and the content type without that parameter."""
     media, *params = (content_type or JSON).split(";")
     kept, header = [media.strip()], None
     for param in params:
@@ -129,7 +129,7 @@ def _quality(params: str) -> float:
 
 
 def _as_one_document(body: bytes, content_type: str) -> bytes:
-    """Records where every line is an object, else the inputs."""
+    """JSON Lines as one document: `dataframe_records` if every line is an object, else `inputs`."""
     rows = list(_lines(body, content_type))
     name = "dataframe_records" if rows and all(isinstance(row, dict) for row in rows) else "inputs"
     return encode(Form.LEGACY, {name: rows})
@@ -153,11 +153,11 @@ def _cells(row: object) -> Sequence[object]:
 
 
 def _cell(value: object) -> object:
-    """As JSON has it, text without its quotes, nothing for null."""
+    """A CSV field: text unquoted, null empty, other values as JSON."""
     if isinstance(value, str):
         return value
-    said = encode(Form.LEGACY, value)
-    return "" if said == b"null" else orjson.loads(said) if said.startswith(b'"') else said.decode()
+    encoded = encode(Form.LEGACY, value)
+    return "" if encoded == b"null" else orjson.loads(encoded) if encoded.startswith(b'"') else encoded.decode()
 
 
 def _csv_lines(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> str:

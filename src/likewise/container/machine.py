@@ -1,4 +1,4 @@
-"""What the libraries find of the container, set before any of them is loaded: threads, a home, a place to write."""
+"""Environment variables for libraries, set before they are loaded: thread counts, home and temporary directory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from likewise.core.cores import usable_cores
 from likewise.workers.pool import worker_environment
 
 AUTO = "auto"
-SHARED = "/dev/shm"  # noqa: S108  each file in it is made by `tempfile`
+SHARED = "/dev/shm"  # noqa: S108  files in it are created with `tempfile`
 
 
-def settle(environment: MutableMapping[str, str]) -> None:
-    """As many threads as the container's quota has cores, shared between workers; a home and a TMPDIR that are there.
+def configure_environment(environment: MutableMapping[str, str]) -> None:
+    """Set thread counts by the container's CPU quota, shared between workers, and an existing HOME and TMPDIR.
 
-    Libraries count the machine's cores, not the quota's; and an arbitrary user has no home, which some ask for.
+    Libraries count the machine's cores rather than the quota, and an arbitrary user has no home, which some require.
     """
-    environment.update(worker_environment(max(1, workers_asked(environment)), dict(environment)))
+    environment.update(worker_environment(max(1, requested_workers(environment)), dict(environment)))
     scratch = _scratch()
     if scratch is not None:
         environment.setdefault("TMPDIR", scratch)
@@ -26,16 +26,16 @@ def settle(environment: MutableMapping[str, str]) -> None:
         environment["HOME"] = scratch or "/"
 
 
-def workers_asked(environment: Mapping[str, str]) -> int:
-    """Processes for the model, as far as the environment says it in numbers, or `auto`; else 0."""
-    said = environment.get("LIKEWISE_WORKERS") or environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or ""
-    if said.lower() == AUTO:
+def requested_workers(environment: Mapping[str, str]) -> int:
+    """The number of worker processes in the environment, a number or `auto`; 0 if unset or invalid."""
+    value = environment.get("LIKEWISE_WORKERS") or environment.get("SAGEMAKER_MODEL_SERVER_WORKERS") or ""
+    if value.lower() == AUTO:
         return usable_cores()
-    return int(said) if said.isdecimal() else 0
+    return int(value) if value.isdecimal() else 0
 
 
 def _scratch() -> str | None:
-    """A folder to write into: on a disk that is all read-only, the shared memory, which every container has."""
+    """A writable folder: the temporary directory, or shared memory if the whole file system is read-only, or None."""
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:

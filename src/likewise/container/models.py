@@ -1,4 +1,4 @@
-"""Which model a container serves: the image's bundle, or what SageMaker has unpacked."""
+"""Selection of the model that a container serves: the image's bundle or SageMaker's model data."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from likewise.pipeline.mlmodel import read_model
 IMAGE_BUNDLE = Path("/opt/likewise/bundle")
 MLMODEL = "MLmodel"
 
-Note = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class PlainModel(Bundle):
-    """An MLflow model in the place of a bundle: what it opens besides itself is not there."""
+    """A plain MLflow model used as a bundle; files that it opens outside its own folder are not included."""
 
     @property
     def model_path(self) -> Path:
         return self.path
 
 
-def find_model(options: ContainerOptions, note: Note, image: Path = IMAGE_BUNDLE) -> Bundle:
-    """The bundle that `options` name, else the image's, else the one in `options.model_dir` or in its only folder.
+def find_model(options: ContainerOptions, log: Log, image: Path = IMAGE_BUNDLE) -> Bundle:
+    """The bundle set in `options`, else the image's, else the one in `options.model_dir` or in its only subfolder.
 
-    note: gets a line where something there is not used.  An MLflow model in `model_dir` that is no bundle is served
-    where its code is trusted.  Raises ModelNotFound, CodeNotTrusted, WrongUsage (two bundles, and nothing says which),
-    and what `open_bundle` raises.
+    log: called with a line if model data is ignored.  A plain MLflow model in `model_dir` is served if its code is
+    trusted.  Raises ModelNotFound, CodeNotTrusted, WrongUsage (two different bundles, and none selected), and the
+    errors of `open_bundle`.
     """
     if options.bundle is not None:
         return open_bundle(options.bundle)
@@ -44,24 +44,24 @@ def find_model(options: ContainerOptions, note: Note, image: Path = IMAGE_BUNDLE
     if given is not None and is_bundle(given):
         return _only_one(open_bundle(image), open_bundle(given))
     if given is not None:
-        note(f"the bundle in the image is served; the MLflow model in {given} is not used")
+        log(f"serving the bundle in the image; the MLflow model in {given} is ignored")
     return open_bundle(image)
 
 
 def _inside(folder: Path) -> Path | None:
-    """`folder`, or the only folder in it, where it holds a bundle or an MLflow model."""
+    """`folder`, or its only subfolder, if it contains a bundle or an MLflow model; else None."""
     below: list[Path] = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    for each in [folder, *(below if len(below) == 1 else [])]:
-        if is_bundle(each) or (each / MLMODEL).is_file():
-            return each
+    for candidate in [folder, *(below if len(below) == 1 else [])]:
+        if is_bundle(candidate) or (candidate / MLMODEL).is_file():
+            return candidate
     return None
 
 
 def _only_one(image: Bundle, given: Bundle) -> Bundle:
     if image.digest != given.digest:
         raise WrongUsage(
-            f"the image holds the bundle {image.digest}, and {given.path} another one, {given.digest}",
-            remedy=f"deploy without model data, or name the one to serve: LIKEWISE_BUNDLE={given.path}",
+            f"the image contains the bundle {image.digest}, but {given.path} contains another one, {given.digest}",
+            remedy=f"deploy without model data, or select the bundle to serve: LIKEWISE_BUNDLE={given.path}",
         )
     return image
 
@@ -69,16 +69,16 @@ def _only_one(image: Bundle, given: Bundle) -> Bundle:
 def _given(options: ContainerOptions, given: Path | None) -> Bundle:
     if given is None:
         raise ModelNotFound(
-            f"there is no model: neither a bundle at {IMAGE_BUNDLE} nor one in {options.model_dir}",
-            remedy="build the image with `likewise image build MODEL`, or give the packed bundle as model data",
+            f"no model found: there is no bundle at {IMAGE_BUNDLE} or in {options.model_dir}",
+            remedy="build the image with `likewise image build MODEL`, or pass the packed bundle as model data",
         )
     if is_bundle(given):
         return open_bundle(given)
     if not options.trust:
         raise CodeNotTrusted(
-            f"{given} holds an MLflow model and no bundle: it can only be loaded by running its own Python code, which "
-            "nobody has allowed, and what it opens elsewhere is not with it",
-            remedy="bundle it first: likewise bundle MODEL -o DIR; or, if you trust its maker, set LIKEWISE_TRUST=true",
+            f"{given} contains an MLflow model that is not bundled: loading it runs its own Python code, which is not "
+            "allowed, and files that it opens elsewhere are not included",
+            remedy="bundle it first: likewise bundle MODEL -o DIR; or if you trust the author, set LIKEWISE_TRUST=true",
         )
     return _plain(given, options)
 
@@ -86,8 +86,8 @@ def _given(options: ContainerOptions, given: Path | None) -> Bundle:
 def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
     if options.workers:
         raise WrongUsage(
-            f"{folder} holds no bundle, and only a bundle is served by worker processes",
-            remedy="leave LIKEWISE_WORKERS out, or bundle the model first: likewise bundle MODEL -o DIR",
+            f"{folder} is not a bundle, and worker processes can only serve bundles",
+            remedy="unset LIKEWISE_WORKERS, or bundle the model first: likewise bundle MODEL -o DIR",
         )
     facts = read_model(folder)
     manifest = Manifest(

@@ -1,4 +1,4 @@
-"""The container's one command: options, model, server."""
+"""The container's command `serve`: read the options, find the model, run the server."""
 
 from __future__ import annotations
 
@@ -9,69 +9,71 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from likewise.container.machine import settle
+from likewise.container.machine import configure_environment
 from likewise.core.errors import LikewiseError, WrongUsage
 
-_TRIED = "as SageMaker calls it: docker run IMAGE serve"
+_USAGE = "run it like SageMaker: docker run IMAGE serve"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve until SIGTERM; the exit code."""
-    return ended(partial(_serve, list(arguments)))
+    """Serve until SIGTERM; returns the exit code."""
+    return exit_code_of(partial(_serve, list(arguments)))
 
 
-def ended(serve: Callable[[], int]) -> int:
-    """The exit code of `serve`. What goes wrong is told on stderr, which CloudWatch keeps."""
+def exit_code_of(serve: Callable[[], int]) -> int:
+    """Call `serve` and return its exit code; errors are printed to stderr, which CloudWatch stores."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settle(os.environ)  # before any library that counts cores is loaded
+        configure_environment(os.environ)  # before any library that counts cores is loaded
         return serve()
     except Exception as error:
-        known = _known(error)
-        say(f"{known.code}: {known.cause}\nremedy: {known.remedy}")
+        reported = _as_likewise_error(error)
+        log_line(f"{reported.code}: {reported.cause}\nremedy: {reported.remedy}")
         if os.environ.get("LIKEWISE_DEBUG"):
             raise
-        return known.exit_code
+        return reported.exit_code
 
 
 def _serve(arguments: list[str]) -> int:
     if arguments != ["serve"]:
-        raise WrongUsage(f"the container's command is 'serve', and not {' '.join(arguments)!r}", remedy=_TRIED)
+        raise WrongUsage(
+            f"unknown container command {' '.join(arguments)!r}; the only command is 'serve'", remedy=_USAGE
+        )
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.settings import read_options
     from likewise.server.run import run
 
     options = read_options(os.environ)
-    bundle = find_model(options, say)
+    bundle = find_model(options, log_line)
     app = container_app(bundle, options)
     service = app.state.service
 
     def listening(url: str) -> None:
-        say(f"{bundle.digest} at {url}; loading the model")
+        log_line(f"{bundle.digest} at {url}; loading the model")
 
     def ready(url: str) -> None:
-        say(f"ready at {url}, engine {service.engine_label}")
+        log_line(f"ready at {url}, engine {service.engine_label}")
 
     run(app, options, on_listening=listening, on_ready=ready)
     return 0
 
 
-def say(text: str) -> None:
-    """A line on stderr, at once."""
+def log_line(text: str) -> None:
+    """Write a line to stderr and flush it."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
-def _known(error: Exception) -> LikewiseError:
+def _as_likewise_error(error: Exception) -> LikewiseError:
     if isinstance(error, LikewiseError):
         return error
     if isinstance(error, PermissionError) and error.filename:
         return LikewiseError(
-            f"user {os.getuid()} of the container may not read {Path(error.filename)}",
-            remedy="let everybody read the files: chmod -R a+rX",
+            f"the container's user {os.getuid()} has no permission to read {Path(error.filename)}",
+            remedy="make the files readable for all users: chmod -R a+rX",
         )
     return LikewiseError(
         f"{type(error).__name__}: {error}",
-        remedy="this is a defect of Likewise: report it with the log of the same container under LIKEWISE_DEBUG=1",
+        remedy="this is a bug in Likewise: report it with the log of the same container with LIKEWISE_DEBUG=1",
     )

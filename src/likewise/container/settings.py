@@ -1,4 +1,4 @@
-"""What can be set of a container, by environment variables: the server's options and the container's own.
+"""Settings of a container from environment variables: the server's options and the container's own.
 
 Source of the `SAGEMAKER_…` names: AWS, "Custom Inference Code with Hosting Services" and "… with Batch Transform".
 """
@@ -19,47 +19,49 @@ from likewise.server.server_options import ServerOptions
 
 PREFIX = "LIKEWISE_"
 MB = 1024 * 1024
-MOST_BATCH_MB = 100
+MAX_BATCH_MB = 100
 BATCH_DEADLINE_S = 600.0
-OF_THE_HOUSE = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG"})
-"""Variables of Likewise's that are no option."""
+NOT_OPTIONS = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG"})
+"""Names of `LIKEWISE_` variables that are not container options."""
 
 _MAY_BE_ZERO = frozenset({"port", "workers", "cache_bytes", "drain_linger_s", "drain_timeout_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerOptions(ServerOptions):
-    """Each is set by `LIKEWISE_` and its name in capitals; help texts as in `ServerOptions`."""
+    """Each option is set by the variable `LIKEWISE_` plus its name in capitals; help texts as in `ServerOptions`."""
 
-    host: str = option("0.0.0.0", "Address to listen on.")  # noqa: S104  its platform guards it
-    port: int = option(8080, "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT counts before it.")
-    insecure: bool = option(True, "Answer whoever reaches it: the platform guards it.")
-    deadline_s: float = option(55.0, "Seconds in which a request is answered or refused: SageMaker cuts it after 60.")
+    host: str = option("0.0.0.0", "Address to listen on.")  # noqa: S104  the platform controls access
+    port: int = option(8080, "Port to listen on; SageMaker's SAGEMAKER_BIND_TO_PORT takes precedence.")
+    insecure: bool = option(True, "Serve without authentication, since the platform controls access.")
+    deadline_s: float = option(55.0, "Deadline for a response, in seconds; SageMaker closes the connection after 60.")
     bundle: Path | None = option(None, "Folder of the bundle; by default the image's, else the one in model_dir.")
-    model_dir: Path = option(Path("/opt/ml/model"), "Where SageMaker unpacks model.tar.gz: a bundle is looked for.")
-    trust: bool = option(False, "Allow the model's own Python code.")
-    engine: str | None = option(None, "Which of the bundle's engines; its best by default.")
-    precision: str | None = option(None, "bf16 or fp32; by default what is faster here.")
+    model_dir: Path = option(
+        Path("/opt/ml/model"), "Folder to search for a bundle; SageMaker unpacks model.tar.gz there."
+    )
+    trust: bool = option(False, "Allow running the model's own Python code.")
+    engine: str | None = option(None, "Which of the bundle's engines to use; the best available by default.")
+    precision: str | None = option(None, "bf16 or fp32; by default whichever is faster on this machine.")
 
 
 def read_options(environment: Mapping[str, str]) -> ContainerOptions:
-    """The options that `environment` sets.
+    """The options set in `environment`.
 
-    Besides `LIKEWISE_…`: SAGEMAKER_BIND_TO_PORT; SAGEMAKER_MODEL_SERVER_WORKERS where LIKEWISE_WORKERS is not set; and
-    in a batch transform job SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the limit of a body.  Empty is not set.
-    Raises WrongUsage, which names the variable.
+    In addition to `LIKEWISE_…`: SAGEMAKER_BIND_TO_PORT; SAGEMAKER_MODEL_SERVER_WORKERS if LIKEWISE_WORKERS is not set;
+    and, in a batch transform job, SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the body limit.  Empty variables count
+    as unset.  Raises WrongUsage, which names the variable.
     """
-    known = {each.name for each in fields(ContainerOptions)}
+    known = {field.name for field in fields(ContainerOptions)}
     values = _of_sagemaker(environment)
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(PREFIX)
-        if name == variable or name in OF_THE_HOUSE or not text:
+        if name == variable or name in NOT_OPTIONS or not text:
             continue
         if name.lower() not in known or not name.isupper():
             raise _unknown(variable, known)
         if name != "PORT" or "port" not in values:
             values[name.lower()] = (variable, text)
-    return coerce(ContainerOptions, {name: _value(name, *said) for name, said in values.items()})
+    return coerce(ContainerOptions, {name: _value(name, *source) for name, source in values.items()})
 
 
 def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -69,7 +71,7 @@ def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
             values[name] = (variable, text)
     if environment.get("SAGEMAKER_BATCH", "").lower() == "true":
         variable = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
-        limit = (_whole(variable, environment.get(variable) or "6") or MOST_BATCH_MB) * MB  # 0: of any size
+        limit = (_whole(variable, environment.get(variable) or "6") or MAX_BATCH_MB) * MB  # 0 means unlimited
         values["body_limit_bytes"] = (variable, str(max(limit, ServerOptions().body_limit_bytes)))
         values["deadline_s"] = ("SAGEMAKER_BATCH", str(BATCH_DEADLINE_S))
     return values
@@ -77,29 +79,29 @@ def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _whole(variable: str, text: str) -> int:
     if not text.isdecimal():
-        raise WrongUsage(f"the variable {variable} is {text!r}, which is no whole number", remedy=f"correct {variable}")
+        raise WrongUsage(f"the variable {variable} is {text!r}, not a whole number", remedy=f"correct {variable}")
     return int(text)
 
 
 def _value(name: str, variable: str, text: str) -> object:
-    """The one option, typed; WrongUsage names the variable that set it."""
+    """Parse one option; raises WrongUsage, which names its variable."""
     text = _as_number(name, text)
     try:
         value: object = getattr(coerce(ContainerOptions, {name: text}), name)
     except WrongUsage as error:
-        said = error.cause.replace(f"option {name!r}", f"the variable {variable}")
-        raise WrongUsage(said, remedy=f"correct {variable}, or leave it out") from error
+        cause = error.cause.replace(f"option {name!r}", f"the variable {variable}")
+        raise WrongUsage(cause, remedy=f"correct {variable}, or unset it") from error
     floor = 0.0 if name in _MAY_BE_ZERO else math.ulp(0.0)
     if isinstance(value, int | float) and not isinstance(value, bool) and not floor <= value < math.inf:
         raise WrongUsage(
-            f"the variable {variable} is {text!r}, which is too small or no number",
-            remedy=f"correct {variable}, or leave it out",
+            f"the variable {variable} is {text!r}, which is too small or not a finite number",
+            remedy=f"correct {variable}, or unset it",
         )
     return value
 
 
 def _as_number(name: str, text: str) -> str:
-    """Words that stand for a value: as many workers as there are cores; trust as the MLflow plugins read it."""
+    """Replace keywords: `auto` workers by the number of cores, `strict` trust (as in the MLflow plugins) by false."""
     if name == "workers" and text.lower() == AUTO:
         return str(usable_cores())
     return "false" if name == "trust" and text.lower() == "strict" else text
@@ -109,4 +111,4 @@ def _unknown(variable: str, known: set[str]) -> WrongUsage:
     near = get_close_matches(variable.removeprefix(PREFIX).lower(), known, 1)
     meant = f"did you mean {PREFIX}{near[0].upper()}? " if near else ""
     names = ", ".join(PREFIX + name.upper() for name in sorted(known))
-    return WrongUsage(f"there is no setting {variable}", remedy=f"{meant}settings: {names}")
+    return WrongUsage(f"unknown setting {variable}", remedy=f"{meant}settings: {names}")

@@ -1,7 +1,9 @@
-"""Between servers and the engine: admission, batching across callers, cache, isolation of bad items. Knows no HTTP."""
+"""Between servers and the engine: admission, batching across callers, caching, isolation of failing items.  No HTTP."""
 
-from likewise.dataplane.observer import Observer, Ran
+from likewise.core.renamed import renamed
+from likewise.dataplane.observer import Observer, RunStats
 from likewise.dataplane.plane import DataPlane, PlaneOptions
 from likewise.dataplane.thread import DaemonThread
 
-__all__ = ["DaemonThread", "DataPlane", "Observer", "PlaneOptions", "Ran"]
+__all__ = ["DaemonThread", "DataPlane", "Observer", "PlaneOptions", "RunStats"]
+__getattr__ = renamed(__name__, {"Ran": "RunStats"})

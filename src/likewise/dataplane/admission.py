@@ -1,4 +1,4 @@
-"""Who is let in: those whose answer will come in time, and for whom there is room."""
+"""Admission control: a call is accepted if its results are expected in time and the queue has room for it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from likewise.core.errors import Overloaded
 from likewise.dataplane.calls import LOOKAHEAD
 from likewise.dataplane.cost import CostModel
 
-SAFETY = 0.9  # of the deadline: predictions are not promises
-FEW = 4  # runs
-LARGE = 4  # a run of this part of the budget is large
+SAFETY = 0.9  # fraction of the deadline, because the predicted time is only an estimate
+MIN_RUNS = 4  # before the queueing time is estimated
+LARGE = 4  # a run of at least 1/LARGE of the budget is large
 
 
-class Refusal(NamedTuple):
-    """reason: `deadline` or `queue`."""
+class Rejection(NamedTuple):
+    """Why a call is rejected.  reason: `deadline` or `queue`."""
 
     reason: str
     error: Overloaded
 
 
 class Admission:
-    """Predicts when a call would be answered, from what waits, what runs, and how long runs have taken so far."""
+    """Predicts when a call would be completed, from the queue, the current runs, and the durations of past runs."""
 
     def __init__(self, spec: EngineSpec, *, slots: int, deadline_s: float, queue_tokens: int) -> None:
         self.model = CostModel()
@@ -32,48 +32,48 @@ class Admission:
         self._limit_s = deadline_s * SAFETY
         self._deadline_s = deadline_s
         self._queue_tokens = queue_tokens
-        self._running: dict[object, tuple[float, float]] = {}  # when it began, how long it should take
+        self._running: dict[object, tuple[float, float]] = {}  # start time, expected seconds
 
     @property
     def guess(self) -> int:
-        """The cost of an item that is not prepared yet."""
+        """The estimated cost of an item that is not prepared yet."""
         return max(1, round(self.model.mean_cost))
 
-    def began(self, run: object, tokens: int, now: float) -> None:
-        """A run of so many tokens began."""
+    def run_started(self, run: object, tokens: int, now: float) -> None:
+        """Record the start of a run."""
         self._running[run] = now, self.model.seconds(tokens, 1)
 
-    def ended(self, run: object, tokens: int, now: float) -> float:
-        """It ended; returns when it began."""
-        began, _ = self._running.pop(run)
-        self.model.learn(tokens, now - began)
-        return began
+    def run_finished(self, run: object, tokens: int, now: float) -> float:
+        """Record the end of a run; returns its start time."""
+        started, _ = self._running.pop(run)
+        self.model.learn(tokens, now - started)
+        return started
 
     def predict(self, tokens: float, items: int, now: float) -> float:
-        """Seconds until so many tokens of so many items are answered, after what runs now.
+        """Expected seconds until `items` with `tokens` in total are completed, after the current runs.
 
-        A run that takes longer than it should is expected to take as long again.
+        A run that exceeds its expected duration is expected to take as long again.
         """
         left = 0.0
-        for began, takes in self._running.values():
-            elapsed = now - began
+        for started, takes in self._running.values():
+            elapsed = now - started
             left += takes - elapsed if elapsed < takes else elapsed
-        if self._knows():
+        if self._can_estimate():
             left += self.model.seconds(tokens, items if self._alone else tokens / self._budget)
         return left / self._slots
 
-    def _knows(self) -> bool:
-        """Whether runs have been seen from which a long queue can be judged: a few, and one of some size.
+    def _can_estimate(self) -> bool:
+        """Whether the past runs suffice to estimate a long queue: MIN_RUNS of them, one of them large.
 
-        The first runs of a model are its slowest, and its smallest; a queue that grows long brings large ones.
+        A model's first runs are its slowest and smallest, while a long queue leads to large runs.
         """
         large = self._alone or self.model.largest * LARGE >= self._budget
-        return self.model.runs >= FEW and large
+        return self.model.runs >= MIN_RUNS and large
 
-    def refusal(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Refusal | None:
-        """Why a call with `new` (items, tokens) may not join those that are `waiting`; None where it may.
+    def rejection(self, *, waiting: tuple[int, int], new: tuple[int, int], now: float) -> Rejection | None:
+        """Why a call with `new` (items, tokens) may not join the `waiting` ones; None if it may.
 
-        An idle engine takes any call: nothing would be gained by sending it away.
+        An idle engine accepts any call, since rejecting it would gain nothing.
         """
         if not self._running and not waiting[0]:
             return None
@@ -81,17 +81,17 @@ class Admission:
         overtaking = 0 if self._alone else min(waiting[1], LOOKAHEAD * self._budget)
         finish = self.predict(tokens + overtaking, items, now)
         if finish > self._limit_s:
-            what = f"the answer would take about {finish:.1f} s, and {self._deadline_s:g} s are allowed"
-            return Refusal("deadline", _overloaded(what, finish - self._limit_s))
+            cause = f"the prediction would take about {finish:.1f} s, but the deadline is {self._deadline_s:g} s"
+            return Rejection("deadline", _overloaded(cause, finish - self._limit_s))
         if tokens > self._queue_tokens:
-            what = f"{waiting[1]:,} tokens are waiting, and {self._queue_tokens:,} may"
-            return Refusal("queue", _overloaded(what, self.predict(tokens - self._queue_tokens, new[0], now)))
+            cause = f"{waiting[1]:,} tokens are waiting; the limit is {self._queue_tokens:,}"
+            return Rejection("queue", _overloaded(cause, self.predict(tokens - self._queue_tokens, new[0], now)))
         return None
 
 
-def _overloaded(what: str, seconds: float) -> Overloaded:
+def _overloaded(cause: str, seconds: float) -> Overloaded:
     error = Overloaded(
-        what, remedy="send the request again after Retry-After, with fewer rows a request, or to another server"
+        cause, remedy="retry after the time in Retry-After, with fewer rows per request, or on another server"
     )
     error.retry_after_s = max(1.0, seconds)
     return error

@@ -1,4 +1,4 @@
-"""Answers of a pure engine, least recently used out first."""
+"""LRU cache for the results of a pure engine."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections import OrderedDict
 
 from likewise.core.results import Ok
 
-OVERHEAD = 250  # bytes of a key, of the bytes object beside it, and of their place in the table
+OVERHEAD = 250  # bytes per entry for the key, the bytes object, and the dict slot
 
 
-class AnswerCache:
-    """At most about `limit` bytes of answers by `item_key`; 0 keeps none.
+class ResultCache:
+    """Results by `item_key`, about `limit` bytes at most; 0 disables the cache.
 
-    Answers are kept as bytes: hundreds of thousands of records would make each of Python's garbage collections stop
-    the event loop for a tenth of a second.
+    Results are stored as bytes: with hundreds of thousands of objects, each garbage collection would block the event
+    loop for about 0.1 s.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held: OrderedDict[bytes, bytes] = OrderedDict()
+        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: bytes) -> Ok | None:
-        """The answer, which is then the most recently used."""
-        found = self._held.get(key)
-        if found is None:
+        """The cached result, which becomes the most recently used, or None."""
+        packed = self._entries.get(key)
+        if packed is None:
             return None
-        self._held.move_to_end(key)
-        return Ok(pickle.loads(found))  # noqa: S301  `put` made it
+        self._entries.move_to_end(key)
+        return Ok(pickle.loads(packed))  # noqa: S301  written by `put`
 
     def put(self, key: bytes, result: Ok) -> None:
-        """Keep it, where it fits."""
+        """Cache a result, unless it is larger than the whole cache."""
         packed = pickle.dumps(result.value, pickle.HIGHEST_PROTOCOL)
         if OVERHEAD + len(packed) > self._limit:
             return
-        before = self._held.pop(key, None)
+        before = self._entries.pop(key, None)
         self._bytes += OVERHEAD + len(packed) - (OVERHEAD + len(before) if before is not None else 0)
-        self._held[key] = packed
+        self._entries[key] = packed
         while self._bytes > self._limit:
-            _, gone = self._held.popitem(last=False)
+            _, gone = self._entries.popitem(last=False)
             self._bytes -= OVERHEAD + len(gone)

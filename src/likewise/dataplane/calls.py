@@ -1,4 +1,4 @@
-"""What waits in the data plane: calls, their distinct items, and the queue of those."""
+"""Pending calls of the data plane, their distinct items, and the queue of these items."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from likewise.core.items import Item
 from likewise.core.results import Result
 from likewise.core.windows import windows
 
-CANDIDATES = 512  # entries that one window is chosen among, so that a long queue stays cheap
-LOOKAHEAD = 4  # budgets of tokens among which near-equal costs are looked for
+CANDIDATES = 512  # most entries considered for a window, which keeps long queues cheap
+LOOKAHEAD = 4  # token budgets' worth of entries that are grouped by similar cost
 
 
 class PendingCall:
-    """One caller's items; `done` holds their results, in order, once each has one."""
+    """The items of one call; `done` resolves to their results, in order, when all of them are available."""
 
     def __init__(self, count: int) -> None:
         self.entries: list[QueueEntry] = []
         self.missing = count
-        self.done: asyncio.Future[list[Result]] | None = None  # made by whoever has to wait
+        self.done: asyncio.Future[list[Result]] | None = None  # created only if the caller has to wait
         self._results: list[Result | None] = [None] * count
 
     @property
     def results(self) -> list[Result]:
-        """Those that are there; all, once `missing` is 0."""
-        return [one for one in self._results if one is not None]
+        """The results available so far; all of them when `missing` is 0."""
+        return [result for result in self._results if result is not None]
 
-    def settle(self, place: int, result: Result) -> None:
-        """The result of the item at `place`."""
-        self._results[place] = result
+    def settle(self, index: int, result: Result) -> None:
+        """Set the result of the item at `index`."""
+        self._results[index] = result
         self.missing -= 1
         if self.missing == 0 and self.done is not None and not self.done.done():
             self.done.set_result(self.results)
@@ -40,9 +40,9 @@ class PendingCall:
 
 @dataclass(eq=False, slots=True)
 class QueueEntry:
-    """One distinct item on its way, and who waits for it.
+    """One distinct item in flight, and the calls that wait for it.
 
-    Without `work` it waits to be prepared, and `cost` is a guess; with it, it waits to be run.
+    Without `work` it waits to be prepared and `cost` is an estimate; with `work` it waits to be run.
     """
 
     item: Item
@@ -53,53 +53,53 @@ class QueueEntry:
     waiters: list[tuple[PendingCall, int]] = field(default_factory=list)
 
     def leave(self, call: PendingCall) -> bool:
-        """`call` waits for it no more; whether anybody still does."""
+        """Remove `call` from the waiters; returns whether any are left."""
         self.waiters = [waiter for waiter in self.waiters if waiter[0] is not call]
         return bool(self.waiters)
 
 
-class Waiting:
-    """Entries in the order of their arrival; taking from anywhere in it is cheap."""
+class EntryQueue:
+    """A queue of entries in order of arrival, with cheap removal at any position."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[int, QueueEntry] = OrderedDict()
-        self._windows: deque[list[QueueEntry]] = deque()  # what is left of a generation
+        self._windows: deque[list[QueueEntry]] = deque()  # remaining windows of the current generation
         self.tokens = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def add(self, entry: QueueEntry) -> None:
-        """At the end."""
+        """Append an entry."""
         self._entries[id(entry)] = entry
         self.tokens += entry.cost
 
     def drop(self, entry: QueueEntry) -> bool:
-        """Forget it; whether it was here."""
-        here = self._entries.pop(id(entry), None) is not None
-        self.tokens -= entry.cost if here else 0
-        return here
+        """Remove an entry; returns whether it was in the queue."""
+        present = self._entries.pop(id(entry), None) is not None
+        self.tokens -= entry.cost if present else 0
+        return present
 
     def take(self, count: int, budget: int | None = None) -> list[QueueEntry]:
-        """The oldest, at most `count`, whose costs together fit into `budget`; always one."""
-        return self._taken(self._oldest(count, budget))
+        """Take the oldest entries: at most `count`, with a total cost within `budget`, but at least one."""
+        return self._remove(self._oldest(count, budget))
 
     def take_window(self, budget: int) -> list[QueueEntry]:
-        """Entries of near-equal cost that fit into `budget` padded tokens together.
+        """Take entries of similar cost that together fit into `budget` padded tokens.
 
-        The oldest LOOKAHEAD budgets of tokens are a generation: windows are cut from it, and all of them go before
-        the next generation is looked at.  So at most T + LOOKAHEAD * budget tokens go before an entry that had T
-        tokens before it when it came, whatever comes after it.
+        The oldest LOOKAHEAD budgets of tokens form a generation, which is divided into windows; all of them are taken
+        before the next generation is formed.  So at most T + LOOKAHEAD * budget tokens are processed before an entry
+        that had T tokens ahead of it on arrival, regardless of later arrivals.
         """
         while True:
             if not self._windows:
                 self._windows.extend(self._generation(budget))
             window = [entry for entry in self._windows.popleft() if id(entry) in self._entries]
             if window:
-                return self._taken(window)
+                return self._remove(window)
 
     def _generation(self, budget: int) -> list[list[QueueEntry]]:
-        """The windows of the oldest entries, that of the oldest first."""
+        """The windows of the oldest entries, starting with the window of the oldest entry."""
         oldest = self._oldest(CANDIDATES, budget * LOOKAHEAD)
         costs = [entry.cost for entry in oldest]
         if len(costs) * max(costs) <= budget:
@@ -113,7 +113,7 @@ class Waiting:
         fitting = sum(total <= tokens for total in accumulate(entry.cost for entry in first))
         return first[: max(1, fitting)]
 
-    def _taken(self, entries: list[QueueEntry]) -> list[QueueEntry]:
+    def _remove(self, entries: list[QueueEntry]) -> list[QueueEntry]:
         for entry in entries:
             self.drop(entry)
         return entries

@@ -1,8 +1,8 @@
-"""How long a run takes, learned while it runs."""
+"""Cost model: the duration of engine runs, learned from past runs."""
 
 from __future__ import annotations
 
-MEMORY = 0.95  # weight of what was known, at each new run: about the last twenty count
+MEMORY = 0.95  # decay per run, so about the last twenty runs count
 FIRST_COST = 1.0
 
 
@@ -13,14 +13,14 @@ class CostModel:
         self.base = 0.0
         self.per_token = 0.0
         self.mean_cost = FIRST_COST
-        """Tokens of an item, on the average of those lately prepared: the guess for one that is not yet."""
+        """Mean tokens per recently prepared item: the estimate for items that are not prepared yet."""
         self.runs = 0
         self.largest = 0
         """Tokens of the largest run so far."""
         self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)  # weight, x, y, xx, xy
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """A run of so many tokens took so long."""
+        """Record the duration of a run with `tokens`."""
         self.runs += 1
         self.largest = max(self.largest, tokens)
         new = (1.0, float(tokens), seconds, float(tokens) ** 2, tokens * seconds)
@@ -31,12 +31,12 @@ class CostModel:
         self.per_token = min(max(slope, 0.0), y / x)  # neither part is negative
         self.base = max(0.0, (y - self.per_token * x) / n)
 
-    def see(self, costs: list[int]) -> None:
-        """Items with these costs were prepared."""
+    def record_costs(self, costs: list[int]) -> None:
+        """Record the costs of prepared items."""
         mean = sum(costs) / len(costs)
         weight = min(1.0, len(costs) / 20)
         self.mean_cost += weight * (mean - self.mean_cost)
 
     def seconds(self, tokens: float, runs: float) -> float:
-        """The time of so many tokens in so many runs."""
+        """Expected seconds for `tokens` in `runs`."""
         return self.base * runs + self.per_token * tokens

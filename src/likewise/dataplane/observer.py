@@ -1,4 +1,4 @@
-"""What the data plane tells of itself; whoever counts overrides what he counts."""
+"""Hooks for events of the data plane; subclasses override those that they count."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
-    """One window that went through the engine.
+class RunStats:
+    """Statistics of one engine run, which processes one window of items.
 
-    tokens: the sum of the items' costs; padded: items times the longest; waited: seconds in the queue, one an item.
+    tokens: sum of the items' costs; padded: number of items times the largest cost; waited: each item's seconds in the
+    queue; raised: items on which the model raised an exception.
     """
 
     items: int
@@ -22,22 +23,22 @@ class Ran:
 
 
 class Observer:
-    """Called on the event loop; counts nothing itself."""
+    """Receives the events on the event loop; the default methods do nothing."""
 
-    def ran(self, ran: Ran) -> None:
+    def ran(self, run: RunStats) -> None:
         """A window was computed."""
 
     def hit(self) -> None:
-        """An item was answered from the cache."""
+        """An item's result came from the cache."""
 
     def missed(self, items: int) -> None:
-        """Items of a pure engine were not in the cache, nor on their way."""
+        """Items of a pure engine were neither cached nor in flight."""
 
     def shared(self, items: int) -> None:
-        """Items joined equal ones that were already on their way."""
+        """Items joined equal items that were already in flight."""
 
     def dropped(self, items: int) -> None:
-        """Items were thrown away before they cost compute: nobody waits for them any more."""
+        """Items were dropped before being computed because no call waits for them any more."""
 
     def shed(self, reason: str) -> None:
-        """A call was refused: `deadline` or `queue`."""
+        """A call was rejected; reason: `deadline` or `queue`."""

@@ -1,7 +1,7 @@
-"""The data plane: items of many callers through one engine.
+"""The data plane: runs the items of many callers through one engine.
 
-Work-conserving, without a timer: whenever the engine frees, the next window is taken from what waits.  All bookkeeping
-happens on the event loop, by the loop's clock; threads only call the engine.
+Work-conserving, without a batching timer: whenever the engine is free, the next window is taken from the queue.  All
+bookkeeping happens on the event loop, with the loop's clock; threads only call the engine.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane.admission import Admission
-from likewise.dataplane.cache import AnswerCache
-from likewise.dataplane.calls import PendingCall, QueueEntry, Waiting
-from likewise.dataplane.observer import Observer, Ran
+from likewise.dataplane.cache import ResultCache
+from likewise.dataplane.calls import EntryQueue, PendingCall, QueueEntry
+from likewise.dataplane.observer import Observer, RunStats
 from likewise.dataplane.thread import DaemonThread, Thread
 
 W = TypeVar("W")
 R = TypeVar("R")
 Prepared = Sequence[Work | Failed]
-"""One entry an item: it as the engine wants it, or why that cannot be."""
+"""One entry per item: the prepared work, or the failure to prepare it."""
 
-PREPARE_AT_ONCE = 256  # items; a long request then overlaps its own tokenization
-KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that others are served meanwhile
+PREPARE_AT_ONCE = 256  # items, so that the runs of a long request overlap with its own tokenization
+KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is not blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneOptions:
-    """deadline_s: seconds for a call. queue_tokens: what may wait. cache_bytes: for answers of a pure engine."""
+    """deadline_s: deadline of a call; queue_tokens: limit of the queue; cache_bytes: cache size for a pure engine."""
 
     deadline_s: float = 60.0
     queue_tokens: int = 4_000_000
@@ -46,9 +46,9 @@ class PlaneOptions:
 class DataPlane:
     """One engine behind any number of concurrent callers.
 
-    Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) go through alone; as many
-    runs at a time as the engine's `slots`, and one where it is not thread safe.  Where the engine is pure, equal items
-    are computed once: from the cache, or together with the one that is on its way.
+    Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) are run one at a time.
+    There are as many concurrent runs as the engine has `slots`, or one if it is not thread safe.  If the engine is
+    pure, equal items are computed once: they are served from the cache or join the one in flight.
     """
 
     def __init__(
@@ -73,38 +73,38 @@ class DataPlane:
         self._admission = Admission(
             self._spec, slots=slots, deadline_s=options.deadline_s, queue_tokens=options.queue_tokens
         )
-        self._cache = AnswerCache(options.cache_bytes)
-        self._raw = Waiting()
-        self._ready = Waiting()
-        self._flying: dict[bytes, QueueEntry] = {}
+        self._cache = ResultCache(options.cache_bytes)
+        self._raw = EntryQueue()
+        self._ready = EntryQueue()
+        self._in_flight: dict[bytes, QueueEntry] = {}
         self._calls: set[PendingCall] = set()
-        self._busy = 0  # threads at work
+        self._busy = 0  # number of running threads
         self._preparing: list[QueueEntry] = []
-        self._turning = False
+        self._dispatch_scheduled = False
         self._closing = False
-        self._quiet: asyncio.Future[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
 
     @property
     def waiting_items(self) -> int:
-        """Items that nobody computes yet."""
+        """Number of items in the queue."""
         return len(self._raw) + len(self._ready)
 
     @property
     def waiting_tokens(self) -> int:
-        """Their tokens; an item that is not tokenized yet counts as the average one."""
+        """Tokens in the queue; an item that is not tokenized yet counts with the mean cost."""
         return self._raw.tokens + self._ready.tokens
 
     async def submit(self, items: Sequence[Item]) -> list[Result]:
-        """One result an item, in order.
+        """Compute one result per item, in order.
 
-        Cancelling drops what still waits of this call and touches no other.  Raises Overloaded at once where the
-        answer could not come in time, DeadlineExceeded where it did not, Draining once `close` was called.
+        Cancelling drops this call's waiting items and affects no other call.  Raises Overloaded immediately if the
+        deadline cannot be met, DeadlineExceeded if it was not, Draining after `close` was called.
         """
         keys = await self._keys(items)
         if self._closing:
-            raise Draining("the server is stopping", remedy="send the request to another server, or try again")
+            raise Draining("the server is stopping", remedy="send the request to another server, or retry")
         call = PendingCall(len(items))
-        if self._answered(call, items, keys):
+        if self._enqueue(call, items, keys):
             return call.results
         call.done = self._loop.create_future()
         self._calls.add(call)
@@ -113,21 +113,21 @@ class DataPlane:
             return await call.done
         finally:
             timer.cancel()
-            call.done = None  # as it may hold an error that holds this frame
+            call.done = None  # it may have an error that references this frame
             self._calls.discard(call)
             if call.missing:
                 self._abandon(call)
-            self._rest()
+            self._notify_if_idle()
 
     async def close(self) -> None:
-        """Take no more, answer what was taken, release the engine.
+        """Reject new calls, complete the accepted ones, close the engine.
 
-        Waits for a run that has begun, however long it takes; cancelling it leaves the engine as it is.
+        Waits for the current runs without a time limit; cancelling it leaves the engine open.
         """
         self._closing = True
         while self._calls or self._busy:
-            self._quiet = self._loop.create_future()
-            await self._quiet
+            self._idle = self._loop.create_future()
+            await self._idle
         closed: asyncio.Future[None] = self._loop.create_future()
         self._free[0].post(partial(self._close_engine, closed))
         await closed
@@ -143,73 +143,73 @@ class DataPlane:
             return [item_key(item) for item in items]
         return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 
-    def _answered(self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
-        """Whether the cache had everything; what it had not is on its way then.  Raises Overloaded."""
+    def _enqueue(self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
+        """Enqueue the items that are not cached; returns whether all were cached.  Raises Overloaded."""
         now, cost = self._loop.time(), self._admission.guess
         fresh: dict[object, QueueEntry] = {}
-        found: list[tuple[QueueEntry, int]] = []
-        for place, (item, key) in enumerate(zip(items, keys, strict=True)):
+        pending: list[tuple[QueueEntry, int]] = []
+        for index, (item, key) in enumerate(zip(items, keys, strict=True)):
             if key is not None and (hit := self._cache.get(key)) is not None:
                 self._observer.hit()
-                call.settle(place, hit)
+                call.settle(index, hit)
                 continue
-            entry = fresh.get(key) or self._flying.get(key) if key is not None else None
+            entry = fresh.get(key) or self._in_flight.get(key) if key is not None else None
             if entry is None:
-                entry = fresh[key or place] = QueueEntry(item, key, now, cost)
-            found.append((entry, place))
+                entry = fresh[key or index] = QueueEntry(item, key, now, cost)
+            pending.append((entry, index))
         self._admit(fresh, now)
-        for entry, place in found:
-            entry.waiters.append((call, place))
+        for entry, index in pending:
+            entry.waiters.append((call, index))
             call.entries.append(entry)
-        if self._spec.pure and found:
+        if self._spec.pure and pending:
             self._observer.missed(len(fresh))
-            self._observer.shared(len(found) - len(fresh))
-        return not found
+            self._observer.shared(len(pending) - len(fresh))
+        return not pending
 
     def _admit(self, fresh: Mapping[object, QueueEntry], now: float) -> None:
-        """Into the queue, where there is room.  Raises Overloaded."""
+        """Add new entries to the queue if admission control accepts them.  Raises Overloaded."""
         if not fresh:
             return
-        refusal = self._admission.refusal(
+        rejection = self._admission.rejection(
             waiting=(self.waiting_items, self.waiting_tokens),
             new=(len(fresh), sum(entry.cost for entry in fresh.values())),
             now=now,
         )
-        if refusal is not None:
-            self._observer.shed(refusal.reason)
+        if rejection is not None:
+            self._observer.shed(rejection.reason)
             try:
-                raise refusal.error
+                raise rejection.error
             finally:
-                del refusal  # or the error would hold this frame, and the frame the error, until a garbage collection
+                del rejection  # breaks the reference cycle between the error and this frame
         for entry in fresh.values():
             self._raw.add(entry)
             if entry.key is not None:
-                self._flying[entry.key] = entry
-        self._turn_soon()
+                self._in_flight[entry.key] = entry
+        self._schedule_dispatch()
 
     def _abandon(self, call: PendingCall) -> None:
-        """Its caller waits no more: what nobody else waits for, and nobody computes yet, goes."""
+        """Drop the queued items of a cancelled call that no other call waits for."""
         for entry in call.entries:
             if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
-                self._land(entry)
+                self._remove_in_flight(entry)
                 self._observer.dropped(1)
 
     def _expire(self, done: asyncio.Future[list[Result]]) -> None:
         if not done.done():
-            late = f"no answer within {self._deadline_s:g} s"
-            done.set_exception(DeadlineExceeded(late, remedy="send fewer rows a request, or raise the deadline"))
+            cause = f"no prediction within {self._deadline_s:g} s"
+            done.set_exception(DeadlineExceeded(cause, remedy="send fewer rows per request, or raise the deadline"))
 
     # --- from the queue to the engine --------------------------------------------------------------------------------
 
-    def _turn_soon(self) -> None:
-        """Once the loop has read what it has read by now, so that requests that came together go together."""
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+    def _schedule_dispatch(self) -> None:
+        """Dispatch in the loop's next iteration, so that requests that arrived together are batched together."""
+        if not self._dispatch_scheduled:
+            self._dispatch_scheduled = True
+            self._loop.call_soon(self._dispatch)
 
-    def _turn(self) -> None:
-        """Give each free thread what it may do."""
-        self._turning = False
+    def _dispatch(self) -> None:
+        """Start work on each free thread."""
+        self._dispatch_scheduled = False
         while self._free and (self._ready or self._raw):
             self._start(self._window())
         if self._raw and self._preparer is not None and not self._preparing:
@@ -219,7 +219,7 @@ class DataPlane:
             self._preparer.post(partial(self._prepare, items))
 
     def _window(self) -> list[QueueEntry]:
-        """What goes next; where nothing is ready, what is not tokenized yet: a guess of what fits."""
+        """Take the next window; if nothing is prepared, take unprepared items by their estimated cost."""
         if not self._spec.row_wise:
             return (self._ready or self._raw).take(1)
         return self._ready.take_window(self._budget) if self._ready else self._raw.take(self._budget, self._budget)
@@ -227,91 +227,91 @@ class DataPlane:
     def _start(self, entries: list[QueueEntry]) -> None:
         thread = self._free.pop()
         self._busy += 1
-        self._admission.began(thread, sum(entry.cost for entry in entries), self._loop.time())
+        self._admission.run_started(thread, sum(entry.cost for entry in entries), self._loop.time())
         thread.post(partial(self._run, thread, entries))
 
     # --- on the threads ----------------------------------------------------------------------------------------------
 
     def _prepare(self, items: list[Item]) -> None:
-        self._tell(self._prepared, _contained(self._engine.prepare, items))
+        self._call_on_loop(self._prepared, _isolated(self._engine.prepare, items))
 
     def _run(self, thread: Thread, entries: list[QueueEntry]) -> None:
         ready: Prepared = [entry.work for entry in entries if entry.work is not None]
-        prepared = ready or _contained(self._engine.prepare, [entry.item for entry in entries])
-        self._tell(self._ran, thread, entries, prepared, _results(self._engine, prepared))
+        prepared = ready or _isolated(self._engine.prepare, [entry.item for entry in entries])
+        self._call_on_loop(self._ran, thread, entries, prepared, _results(self._engine, prepared))
 
     def _close_engine(self, closed: asyncio.Future[None]) -> None:
         try:
             self._engine.close()
         finally:
-            self._tell(_resolve, closed)
+            self._call_on_loop(_resolve, closed)
 
-    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(what, *arguments)
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits for it
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     # --- back on the loop --------------------------------------------------------------------------------------------
 
     def _prepared(self, prepared: Prepared) -> None:
         entries, self._preparing = self._preparing, []
         self._busy -= 1
-        self._cost(entries, prepared)
-        for entry, one in zip(entries, prepared, strict=True):
-            if isinstance(one, Failed):
-                self._settle(entry, one)
+        self._record_costs(entries, prepared)
+        for entry, prep in zip(entries, prepared, strict=True):
+            if isinstance(prep, Failed):
+                self._settle(entry, prep)
             elif entry.waiters:
                 self._ready.add(entry)
             else:
-                self._land(entry)
+                self._remove_in_flight(entry)
                 self._observer.dropped(1)
-        self._turn()
-        self._rest()
+        self._dispatch()
+        self._notify_if_idle()
 
     def _ran(self, thread: Thread, entries: list[QueueEntry], prepared: Prepared, results: Sequence[Result]) -> None:
         now = self._loop.time()
         self._busy -= 1
         self._free.append(thread)
-        self._cost(entries, prepared)
-        began = self._admission.ended(thread, sum(entry.cost for entry in entries), now)
-        self._turn()  # the engine first, then the answers
-        self._observer.ran(_report(entries, results, began, now))
+        self._record_costs(entries, prepared)
+        started = self._admission.run_finished(thread, sum(entry.cost for entry in entries), now)
+        self._dispatch()  # restart the engine before delivering the results
+        self._observer.ran(_run_stats(entries, results, started, now))
         for entry, result in zip(entries, results, strict=True):
             self._settle(entry, result)
-        self._rest()
+        self._notify_if_idle()
 
-    def _cost(self, entries: Sequence[QueueEntry], prepared: Prepared) -> None:
-        """What was a guess is known now."""
-        for entry, one in zip(entries, prepared, strict=True):
-            if isinstance(one, Work):
-                entry.work, entry.cost = one, max(1, one.cost)
-        self._admission.model.see([entry.cost for entry in entries])
+    def _record_costs(self, entries: Sequence[QueueEntry], prepared: Prepared) -> None:
+        """Replace the estimated costs of entries by those of their prepared work."""
+        for entry, prep in zip(entries, prepared, strict=True):
+            if isinstance(prep, Work):
+                entry.work, entry.cost = prep, max(1, prep.cost)
+        self._admission.model.record_costs([entry.cost for entry in entries])
 
     def _settle(self, entry: QueueEntry, result: Result) -> None:
-        self._land(entry)
+        self._remove_in_flight(entry)
         if entry.key is not None and isinstance(result, Ok):
             self._cache.put(entry.key, result)
-        waiters, entry.waiters = entry.waiters, []  # or calls and entries would hold each other
-        for call, place in waiters:
-            call.settle(place, result)
+        waiters, entry.waiters = entry.waiters, []  # breaks the reference cycle between calls and entries
+        for call, index in waiters:
+            call.settle(index, result)
 
-    def _land(self, entry: QueueEntry) -> None:
-        if entry.key is not None and self._flying.get(entry.key) is entry:
-            del self._flying[entry.key]
+    def _remove_in_flight(self, entry: QueueEntry) -> None:
+        if entry.key is not None and self._in_flight.get(entry.key) is entry:
+            del self._in_flight[entry.key]
 
-    def _rest(self) -> None:
-        """Wake `close` once nothing is left."""
-        if self._quiet is not None and not self._quiet.done() and not (self._calls or self._busy):
-            self._quiet.set_result(None)
+    def _notify_if_idle(self) -> None:
+        """Wake `close` when no calls or runs are left."""
+        if self._idle is not None and not self._idle.done() and not (self._calls or self._busy):
+            self._idle.set_result(None)
 
 
 def _results(engine: Engine, prepared: Prepared) -> list[Result]:
-    """One an item, in order: what could be prepared is run."""
-    ran = iter(_contained(engine.run, [one for one in prepared if isinstance(one, Work)]))
-    return [one if isinstance(one, Failed) else next(ran) for one in prepared]
+    """One result per item, in order; runs the items that could be prepared."""
+    ran = iter(_isolated(engine.run, [prep for prep in prepared if isinstance(prep, Work)]))
+    return [prep if isinstance(prep, Failed) else next(ran) for prep in prepared]
 
 
-def _contained(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:
-    """One result an entry; what a model does to its thread (`sys.exit()` included) ends here, never in the server."""
+def _isolated(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:
+    """One result per entry; any exception of the model, even SystemExit, becomes a failure of the batch."""
     try:
         return isolate(stage, batch)
     except BaseException as error:  # noqa: BLE001
@@ -323,13 +323,13 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _report(entries: Sequence[QueueEntry], results: Sequence[Result], began: float, now: float) -> Ran:
+def _run_stats(entries: Sequence[QueueEntry], results: Sequence[Result], started: float, now: float) -> RunStats:
     costs = [entry.cost for entry in entries]
-    return Ran(
+    return RunStats(
         items=len(costs),
         tokens=sum(costs),
         padded=len(costs) * max(costs),
-        seconds=now - began,
-        waited=[began - entry.arrived for entry in entries],
-        raised=sum(isinstance(one, Failed) and isinstance(one.error, ModelRaised) for one in results),
+        seconds=now - started,
+        waited=[started - entry.arrived for entry in entries],
+        raised=sum(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results),
     )

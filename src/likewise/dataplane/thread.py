@@ -1,4 +1,4 @@
-"""Threads for what cannot be interrupted: a model's code."""
+"""Threads for the model's code, which cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Thread(Protocol):
-    """What the data plane needs of a thread; a test may bring one that it turns by hand."""
+    """The interface of the data plane's threads; tests may pass one that they step manually."""
 
     def post(self, call: Callable[[], None]) -> None: ...
 
@@ -21,24 +21,24 @@ class Thread(Protocol):
 
 
 class DaemonThread(Executor):
-    """One thread, one call at a time; unlike ThreadPoolExecutor's, the process ends without waiting for it."""
+    """An executor with one daemon thread; unlike with ThreadPoolExecutor, exiting the process does not wait for it."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """`fn(*args, **kwargs)`, after the calls that were submitted before."""
+        """Schedule `fn(*args, **kwargs)` after the calls submitted before."""
         future: Future[T] = Future()
         self._calls.put(partial(_settle, future, partial(fn, *args, **kwargs)))
         return future
 
     def post(self, call: Callable[[], None]) -> None:
-        """The same without a future, for a `call` that reports by itself and never raises."""
+        """The same without a future, for a `call` that reports its own result and never raises."""
         self._calls.put(call)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """The thread ends after the calls that were submitted; nobody waits for it."""
+        """Stop the thread after the submitted calls; does not wait for it."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -51,7 +51,7 @@ def _settle(future: Future[T], call: Callable[[], T]) -> None:
         return
     try:
         result = call()
-    except BaseException as error:  # noqa: BLE001  it belongs to whoever waits for the call
+    except BaseException as error:  # noqa: BLE001  passed on to the caller through the future
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -1,6 +1,6 @@
 """The web service: one ASGI app for the local server, the container and the Ray replica.
 
-This package imports what a command needs that serves nothing; `app.create_app` makes the app, and `run.run` serves it.
+This package itself imports little, for commands that do not serve; `create_app` creates the app, `run` serves it.
 """
 
 from likewise.server.model import ServedModel

@@ -1,4 +1,4 @@
-"""The access log: one JSON line a request, without what was asked or answered."""
+"""The access log: one JSON line per request, without request or response bodies."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import orjson
 
 from likewise.dataplane import DaemonThread
 
-KEPT = 50_000  # lines
+MAX_BUFFERED = 50_000  # lines
 CLOSE_S = 1.0
-FLUSH_S = 0.1  # lines go out together: a write a line would cost as much as a cached answer
+FLUSH_S = 0.1  # lines are written in batches: one write per line would cost as much as a cached response
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 class AccessLog:
-    """Writes lines to `stream` (stderr), at the latest FLUSH_S after each, in a thread: a reader may be slow or stuck.
+    """Writes lines to `stream` (default stderr) within FLUSH_S, in a thread because its reader may be slow or stuck.
 
-    Where KEPT lines wait for it, further ones are thrown away, and counted in the next line that gets through.
+    While MAX_BUFFERED lines are unwritten, new ones are dropped; the next line written reports how many were lost.
     """
 
     def __init__(self, stream: IO[str] | None = None) -> None:
@@ -35,23 +35,23 @@ class AccessLog:
         self._lost = 0
 
     def add(self, line: dict[str, object]) -> None:
-        """On an event loop."""
-        if self._unwritten >= KEPT:
+        """Queue one line; must be called on an event loop."""
+        if self._unwritten >= MAX_BUFFERED:
             self._lost += 1
             return
         self._unwritten += 1
         self._lines.append(line)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._hand_over)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
 
     async def close(self) -> None:
-        """Write what there is; a reader that is stuck is waited for no longer than CLOSE_S."""
-        self._hand_over()
+        """Write the buffered lines, waiting at most CLOSE_S for a stuck reader."""
+        self._flush()
         done = self._thread.submit(int)
         await asyncio.wait((asyncio.wrap_future(done),), timeout=CLOSE_S)
         self._thread.shutdown()
 
-    def _hand_over(self) -> None:
+    def _flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -67,16 +67,16 @@ class AccessLog:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            pass  # whoever read the log has gone: requests are answered all the same
+            pass  # the log's reader has gone; keep serving requests
         self._unwritten -= len(lines)
 
 
 def trace_of(traceparent: str | None) -> str | None:
-    """The trace id of a `traceparent` header, None where it is not one.  Source: W3C Trace Context, 3.2."""
-    found = _TRACEPARENT.fullmatch(traceparent or "")
-    return found[1] if found else None
+    """The trace id of a `traceparent` header, or None if it is missing or invalid.  Source: W3C Trace Context, 3.2."""
+    match = _TRACEPARENT.fullmatch(traceparent or "")
+    return match[1] if match else None
 
 
 def now() -> float:
-    """Wall clock."""
+    """Unix time in seconds, to the millisecond."""
     return round(time.time(), 3)

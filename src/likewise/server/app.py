@@ -25,7 +25,7 @@ from likewise.server.description import describe
 from likewise.server.error_responses import on_http_error
 from likewise.server.invocations import InvocationHandler
 from likewise.server.metrics import Metrics
-from likewise.server.middleware import Front
+from likewise.server.middleware import ServerMiddleware
 from likewise.server.model import ServedModel, mlflow_version
 from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
 from likewise.server.server_options import ServerOptions
@@ -45,11 +45,11 @@ def create_app(
 ) -> Starlette:
     """The web service of one model.
 
-    `open_engine` is called once, in a thread, when the app starts: `/ping` answers at once, `/ready` after a warm-up
-    inference on the model's example.  `app.state.service` tells where it stands.  Raises WrongUsage for a token file
-    that holds none.
-    codec: of `/invocations`, in the place of MLflow's.  routes: asked before the service's own; a path that is in both
-    is theirs.  middleware: around everything else.
+    `open_engine` is called once, in a thread, when the app starts.  `/ping` returns 200 immediately, `/ready` after a
+    warm-up inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token
+    file without tokens.
+    codec: replaces MLflow's codec for `/invocations`.  routes: matched before the service's own, so they can override
+    them.  middleware: wraps the whole app.
     """
     options = options or ServerOptions()
     metrics = Metrics(model.digest)
@@ -65,8 +65,8 @@ def create_app(
         *V2(service, options).routes(),
         *_Pages(service, metrics, options).routes(),
     ]
-    front = Middleware(
-        Front,
+    outer = Middleware(
+        ServerMiddleware,
         service=service,
         metrics=metrics,
         hot={"/invocations": invocations},
@@ -87,7 +87,7 @@ def create_app(
 
     app = Starlette(
         routes=all_routes,
-        middleware=[*middleware, front],
+        middleware=[*middleware, outer],
         exception_handlers={HTTPException: on_http_error},
         lifespan=lifespan,
     )
@@ -101,10 +101,10 @@ _ASSETS = StaticFiles(directory=ASSETS, follow_symlink=True)  # installers may l
 
 @dataclass(eq=False)
 class _Pages:
-    """What is only read."""
+    """Routes without a request body: health, metadata, metrics and pages."""
 
     service: ModelService
-    counted: Metrics
+    service_metrics: Metrics
     options: ServerOptions
 
     def routes(self) -> list[Route]:
@@ -121,25 +121,25 @@ class _Pages:
         ]
 
     async def ping(self, _: Request) -> Response:
-        """Alive."""
+        """200 while the process is alive."""
         return Response("\n", media_type=JSON)
 
     async def ready(self, _: Request) -> Response:
-        """Warm, and not stopping."""
+        """200 if the model is warmed up and the server is not stopping; otherwise NotReady (503)."""
         self.service.check_ready()
         return Response("\n", media_type=JSON)
 
     async def version(self, _: Request) -> Response:
-        """MLflow's version, bare, as MLflow's own server prints it."""
+        """MLflow's version as plain text, as MLflow's own server returns it."""
         return Response(mlflow_version(), media_type=JSON)
 
     async def metrics(self, request: Request) -> Response:
-        """For Prometheus."""
-        page, content_type = self.counted.exposition(request.headers.get("accept", ""), **self.service.gauges)
+        """Metrics in Prometheus' text format or OpenMetrics, as the Accept header requests."""
+        page, content_type = self.service_metrics.exposition(request.headers.get("accept", ""), **self.service.gauges)
         return Response(page, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:
-        """The described API."""
+        """The OpenAPI document."""
         document = describe(
             self.service.model,
             url=str(request.base_url),
@@ -149,17 +149,17 @@ class _Pages:
         return Response(orjson.dumps(document), media_type=JSON)
 
     async def docs(self, _: Request) -> Response:
-        """The same, to be read and tried."""
+        """Swagger UI for `/openapi.json`."""
         return HTMLResponse(DOCS, headers={"Content-Security-Policy": DOCS_CSP})
 
     async def asset(self, request: Request) -> Response:
-        """A file of `/docs`; a browser keeps it, and asks each time whether it is still the same."""
-        answer = await _ASSETS.get_response(f"docs/{request.path_params['file']}", request.scope)
-        answer.headers["Cache-Control"] = "no-cache"
-        return answer
+        """A static file of `/docs`; browsers cache it and revalidate it on each use."""
+        response = await _ASSETS.get_response(f"docs/{request.path_params['file']}", request.scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
     async def page(self, request: Request) -> Response:
-        """The model, and how to ask it."""
+        """The landing page: the model, and how to send it requests."""
         service = self.service
         text = landing_page(
             service.model,

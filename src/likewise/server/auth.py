@@ -1,4 +1,4 @@
-"""Who may ask: tokens from a file, which is looked at for each request, so that they can be changed under a server."""
+"""Token authentication.  The token file is checked on every request, so tokens can be changed without a restart."""
 
 from __future__ import annotations
 
@@ -21,45 +21,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger("likewise.server")
 
 OPEN_PATHS = frozenset({"/ping", "/health", "/ready", "/v2/health/live", "/v2/health/ready"})
-"""What load balancers ask, who have no token."""
+"""Health checks, open without a token because load balancers have none."""
 
 CHALLENGE = 'Basic realm="likewise", charset="UTF-8", Bearer realm="likewise"'
-"""The value of WWW-Authenticate of a 401.  Basic stands first, because browsers ask the user for that one only."""
+"""The WWW-Authenticate header of a 401.  Basic comes first because browsers prompt the user only for Basic."""
 
-_LONGEST = 16 * 1024  # characters of an Authorization header; more is no token
-_SETTLED_NS = 1_000_000_000  # a younger file may change again without its time of change showing that
-_REMEDY = "send the header Authorization: Bearer TOKEN, or TOKEN as the password of Basic"
-_HOW = "write one token a line into it, such as `openssl rand -hex 32` prints"
+_MAX_HEADER = 16 * 1024  # characters of an Authorization header; longer ones are rejected
+_SETTLED_NS = 1_000_000_000  # a file modified more recently may change again within the same timestamp
+_REMEDY = "send the header Authorization: Bearer TOKEN, or TOKEN as the password of Basic authentication"
+_FILE_REMEDY = "write one token per line to the file, for example the output of `openssl rand -hex 32`"
 
 _Stamp = tuple[int, int, int]
 
 
 def tokens_in(content: bytes) -> list[bytes]:
-    """The tokens of a file's content: one a line; blank lines and those that begin with `#` are none."""
+    """The tokens in a file's content, one per line; blank lines and lines starting with `#` are ignored."""
     lines = [line.strip() for line in content.removeprefix(b"\xef\xbb\xbf").splitlines()]
     return [line for line in lines if line and not line.startswith(b"#")]
 
 
 def authorization(token_file: str | Path | None) -> dict[str, str]:
-    """The header of a caller who has the server's file: its first token; none without a file, or a token in it.
+    """The Authorization header for a client that has the server's token file; it uses the first token.
 
-    Raises WrongUsage where it cannot be read.
+    Empty without a file or if the file has no token.  Raises WrongUsage if the file cannot be read.
     """
     if token_file is None:
         return {}
     try:
         tokens = tokens_in(Path(token_file).read_bytes())
     except OSError as error:
-        raise WrongUsage(f"the token file {token_file} cannot be read: {error}", remedy="mend the file") from error
+        raise WrongUsage(f"the token file {token_file} cannot be read: {error}", remedy="fix the file") from error
     return {"Authorization": f"Bearer {tokens[0].decode('latin-1')}"} if tokens else {}  # as HTTP writes headers
 
 
 class Tokens:
-    """The tokens in the file at `path`: one a line; blank lines and those that begin with `#` are none.
+    """The valid tokens, read from the file at `path`; see `tokens_in` for its format.
 
-    Each of them is valid.  A file that changes is read anew, also one that a symlink swaps; one that vanishes, or holds
-    no token any more, leaves the last tokens in force and one warning in the log.  Raises WrongUsage where there is no
-    token to begin with.
+    A changed file is reloaded, including one replaced through a symlink.  If it disappears or has no tokens any more,
+    the last tokens stay valid and a warning is logged once.  Raises WrongUsage if there is no token initially.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,27 +66,27 @@ class Tokens:
         self._stamp: _Stamp | None = None
         self._warned = False
         try:
-            found, self._known = self._read()
+            status, self._known = self._read()
         except OSError as error:
-            raise WrongUsage(f"the token file {path} cannot be read: {_reason(error)}", remedy=_HOW) from error
+            raise WrongUsage(f"the token file {path} cannot be read: {_reason(error)}", remedy=_FILE_REMEDY) from error
         if not self._known:
-            raise WrongUsage(f"the token file {path} holds no token", remedy=_HOW)
-        if found.st_mode & stat.S_IROTH:
-            logger.warning("the token file %s can be read by every user of this machine: chmod 600 it", path)
+            raise WrongUsage(f"the token file {path} contains no tokens", remedy=_FILE_REMEDY)
+        if status.st_mode & stat.S_IROTH:
+            logger.warning("the token file %s is readable by all users of this machine; run chmod 600 on it", path)
 
     def check(self, headers: Headers) -> None:
-        """Unauthorized, unless the request has exactly one Authorization header, with a token that is known now."""
+        """Raise Unauthorized unless the request has exactly one Authorization header, with a currently valid token."""
         self._refresh()
         sent = headers.getlist("authorization")
         token = _token(sent[0]) if len(sent) == 1 else None
         if token is None:
-            raise Unauthorized("the request has no token that can be read", remedy=_REMEDY)
+            raise Unauthorized("the request has no valid Authorization header", remedy=_REMEDY)
         digest = hashlib.sha256(token).digest()
         known = False
-        for one in self._known:  # every one of them, so that the time tells nothing
-            known |= hmac.compare_digest(digest, one)
+        for valid in self._known:  # compares with all of them, so that timing reveals nothing
+            known |= hmac.compare_digest(digest, valid)
         if not known:
-            raise Unauthorized("the token is none that this server knows", remedy=_REMEDY)
+            raise Unauthorized("the token is not valid for this server", remedy=_REMEDY)
 
     def _refresh(self) -> None:
         try:
@@ -95,32 +94,32 @@ class Tokens:
                 return
             known = self._read()[1]
         except OSError as error:
-            self._keep(_reason(error))
+            self._warn_unchanged(_reason(error))
             return
         if known:
             self._known, self._warned = known, False
         else:
-            self._keep("it holds no token")
+            self._warn_unchanged("it contains no tokens")
 
     def _read(self) -> tuple[os.stat_result, tuple[bytes, ...]]:
         with self._path.open("rb") as file:
-            found = os.fstat(file.fileno())
+            status = os.fstat(file.fileno())
             tokens = tokens_in(file.read())
-        settled = time.time_ns() - found.st_mtime_ns > _SETTLED_NS
-        self._stamp = _stamp(found) if settled else None
-        return found, tuple(hashlib.sha256(token).digest() for token in tokens)
+        settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+        self._stamp = _stamp(status) if settled else None
+        return status, tuple(hashlib.sha256(token).digest() for token in tokens)
 
-    def _keep(self, why: str) -> None:
+    def _warn_unchanged(self, why: str) -> None:
         if not self._warned:
-            logger.warning("the token file %s is not followed, and the last tokens stay valid: %s", self._path, why)
+            logger.warning("the token file %s could not be reloaded; the last tokens stay valid: %s", self._path, why)
             self._warned = True
 
 
 def _token(header: str) -> bytes | None:
-    """The token of an Authorization header; None where it has none.  Source: RFC 6750, 2.1, and RFC 7617, 2."""
+    """The token in an Authorization header, or None.  Source: RFC 6750, 2.1, and RFC 7617, 2."""
     scheme, _, value = header.strip().partition(" ")
-    raw = value.strip().encode("latin-1", "replace")  # the bytes that were sent
-    if not raw or len(raw) > _LONGEST:
+    raw = value.strip().encode("latin-1", "replace")  # the bytes as received
+    if not raw or len(raw) > _MAX_HEADER:
         return None
     if scheme.lower() == "bearer":
         return raw
@@ -134,8 +133,8 @@ def _password(raw: bytes) -> bytes | None:
         return None
 
 
-def _stamp(found: os.stat_result) -> _Stamp:
-    return found.st_mtime_ns, found.st_size, found.st_ino
+def _stamp(status: os.stat_result) -> _Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _reason(error: OSError) -> str:

@@ -1,6 +1,6 @@
-"""Reading a request's body: within its limit, in time, and inflated where it comes compressed.
+"""Read a request's body within size and time limits, and decompress it if it is compressed.
 
-Sources: RFC 9110, 8.4 (content codings), 15.5.9 (408), 15.5.14 (413); RFC 1952, 2.2 (a gzip body may have members).
+Sources: RFC 9110, 8.4 (content codings), 15.5.9 (408), 15.5.14 (413); RFC 1952, 2.2 (gzip members).
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from starlette.types import Receive
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, LikewiseError, UnsupportedContentType
 
-DRAINED = 8  # times the limit: so much of a body too large is read and thrown away
-STEP_BYTES = 256 * 1024  # inflated at a time, so that others are served meanwhile
-MAX_MEMBERS = 1000  # of a gzip body; each costs some microseconds, and may hold nothing
+DRAIN_FACTOR = 8  # an oversized body is read and discarded up to this multiple of the limit
+CHUNK_BYTES = 256 * 1024  # inflated at a time, so that other requests are not blocked
+MAX_MEMBERS = 1000  # of a gzip body; even an empty member costs some microseconds
 
 _WBITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> bytes:
-    """The whole body: at most `limit` bytes, as sent and as inflated, all of which arrive within `timeout_s` seconds.
+    """The complete body, decompressed: at most `limit` bytes, both as sent and inflated, within `timeout_s` seconds.
 
-    One that is refused is read to its end all the same, within that time and DRAINED times the limit, because a client
-    that is still sending would not read the answer.  Raises BodyTimeout, BodyTooLarge, BadRequest (compressed bytes
-    that are damaged), UnsupportedContentType (a coding other than gzip and deflate) and ClientDisconnect.
+    A rejected body is still read to its end, within that time and DRAIN_FACTOR times the limit, because a client that
+    is still sending would not read the response.  Raises BodyTimeout, BodyTooLarge, BadRequest (corrupt compressed
+    data), UnsupportedContentType (a coding other than gzip and deflate) and ClientDisconnect.
     """
-    arriving = _Arriving(receive, headers)
-    refusal: LikewiseError | None = None
+    stream = _BodyStream(receive, headers)
+    rejection: LikewiseError | None = None
     try:
         async with asyncio.timeout(timeout_s):
             try:
-                return await _read(arriving, headers, limit)
+                return await _read(stream, headers, limit)
             except LikewiseError as error:
-                refusal = error
-                await arriving.drain(limit * DRAINED)
+                rejection = error
+                await stream.drain(limit * DRAIN_FACTOR)
     except TimeoutError:
-        refusal = refusal or BodyTimeout(
-            f"of the request's body {arriving.size:,} bytes arrived within {timeout_s:g} s, and not its end",
-            remedy="send it faster, or fewer rows a request",
+        rejection = rejection or BodyTimeout(
+            f"the request's body was incomplete after {timeout_s:g} s; {stream.size:,} bytes arrived",
+            remedy="send the body faster, or fewer rows per request",
         )
-    raise refusal
+    raise rejection
 
 
-class _Arriving:
-    """The body as the client sends it; `size` bytes so far, of the `declared` ones (0 where it did not say)."""
+class _BodyStream:
+    """The body as it arrives: `size` bytes so far, of `declared` bytes (0 if there is no Content-Length)."""
 
     def __init__(self, receive: Receive, headers: Headers) -> None:
         length = headers.get("content-length", "")
@@ -56,10 +56,10 @@ class _Arriving:
         self.size = 0
         self._receive = receive
         self._more = True
-        self._asks_first = headers.get("expect", "").lower() == "100-continue"
+        self._expects_continue = headers.get("expect", "").lower() == "100-continue"
 
     async def next(self) -> bytes | None:
-        """The next bytes, None at the end.  Raises ClientDisconnect."""
+        """The next bytes, or None at the end.  Raises ClientDisconnect."""
         if not self._more:
             return None
         message = await self._receive()
@@ -70,27 +70,27 @@ class _Arriving:
         self.size += len(data)
         return data
 
-    async def drain(self, most: int) -> None:
-        """Read what is left, where it is no more than `most` bytes in all and the client does not wait to be told."""
-        if self.declared > most or (self._asks_first and not self.size):
+    async def drain(self, limit: int) -> None:
+        """Discard the rest of a body of at most `limit` bytes, unless the client waits for a `100 Continue`."""
+        if self.declared > limit or (self._expects_continue and not self.size):
             return
-        while self.size <= most and await self.next() is not None:
+        while self.size <= limit and await self.next() is not None:
             pass
 
 
-async def _read(arriving: _Arriving, headers: Headers, limit: int) -> bytes:
+async def _read(stream: _BodyStream, headers: Headers, limit: int) -> bytes:
     inflater = _inflater(headers)
-    if arriving.declared > limit:
+    if stream.declared > limit:
         raise _too_large(limit)
     body = BytesIO()
-    while (data := await arriving.next()) is not None:
-        if arriving.size > limit:
+    while (data := await stream.next()) is not None:
+        if stream.size > limit:
             raise _too_large(limit)
         for piece in inflater.feed(data) if inflater else (data,):
             body.write(piece)
             if body.tell() > limit:
                 raise _too_large(limit)
-            if len(piece) == STEP_BYTES:
+            if len(piece) == CHUNK_BYTES:
                 await asyncio.sleep(0)
     if inflater:
         inflater.end()
@@ -99,7 +99,7 @@ async def _read(arriving: _Arriving, headers: Headers, limit: int) -> bytes:
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"the body has more than the {limit:,} bytes that this server takes", remedy="send fewer rows a request"
+        f"the body is larger than this server's limit of {limit:,} bytes", remedy="send fewer rows per request"
     )
 
 
@@ -109,13 +109,14 @@ def _inflater(headers: Headers) -> _Inflater | None:
         return None
     if coding not in _WBITS:
         raise UnsupportedContentType(
-            f"the content encoding {coding!r} is not read here", remedy="send it as gzip, as deflate, or uncompressed"
+            f"the content encoding {coding!r} is not supported",
+            remedy="send the body as gzip, deflate, or uncompressed",
         )
     return _Inflater(coding)
 
 
 class _Inflater:
-    """The inflated bytes of a body that comes in parts, STEP_BYTES at most at a time."""
+    """Decompresses a body that arrives in parts, at most CHUNK_BYTES at a time."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
@@ -123,30 +124,30 @@ class _Inflater:
         self._stream = zlib.decompressobj(_WBITS[coding])
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` inflates to.  Raises BadRequest where it does not."""
+        """Decompress `data`.  Raises BadRequest if it is corrupt."""
         piece = b""
-        while data or len(piece) == STEP_BYTES:  # a full piece may leave more inside zlib
+        while data or len(piece) == CHUNK_BYTES:  # a full piece may leave more inside zlib
             if self._stream.eof and data:
                 self._next_member()
             try:
-                piece = self._stream.decompress(data, STEP_BYTES)
+                piece = self._stream.decompress(data, CHUNK_BYTES)
             except zlib.error as error:
                 raise self._damaged(str(error)) from error
             data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
             yield piece
 
     def end(self) -> None:
-        """The body is over.  Raises BadRequest where its compressed bytes are not."""
+        """Call at the end of the body.  Raises BadRequest if the compressed data is incomplete."""
         if not self._stream.eof:
-            raise self._damaged("it ends too early")
+            raise self._damaged("it is truncated")
 
     def _next_member(self) -> None:
         self._members += 1
         if self._coding == "deflate":
-            raise self._damaged("something follows its end")
+            raise self._damaged("there is data after its end")
         if self._members > MAX_MEMBERS:
             raise self._damaged(f"it has more than {MAX_MEMBERS:,} members")
         self._stream = zlib.decompressobj(_WBITS[self._coding])
 
     def _damaged(self, why: str) -> BadRequest:
-        return BadRequest(f"the body is no {self._coding} that can be read: {why}", remedy="compress it anew")
+        return BadRequest(f"the body is not valid {self._coding} data: {why}", remedy="compress the body again")

@@ -1,4 +1,4 @@
-"""How `POST /invocations` reads a request and writes its answer; whoever keeps another contract brings its own."""
+"""Decoding of `POST /invocations` requests and encoding of their responses; other contracts supply their own codec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 class Encoded(NamedTuple):
-    """An answer's body, its content type and what other headers it has."""
+    """A response's body, content type and additional headers."""
 
     body: bytes
     media_type: bytes = JSON.encode()
@@ -22,14 +22,14 @@ class Encoded(NamedTuple):
 
 
 Encoder = Callable[[object], Encoded]
-"""From the predictions of one call to its answer."""
+"""Encodes the predictions of one request as its response."""
 
 Codec = Callable[[bytes, Headers], tuple[DecodedRequest, Encoder]]
-"""From a request's body and headers to the call, and to the encoder of its answer; both may run in any thread."""
+"""Maps a request's body and headers to the decoded request and its response encoder; both may run in any thread."""
 
 
 def mlflow_codec(signature: Signature) -> Codec:
-    """MLflow's scoring protocol: answered as JSON, in the form of the request."""
+    """MLflow's scoring protocol: the response is JSON, in the form that matches the request."""
     decode = Decoder(signature)
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:

@@ -1,4 +1,4 @@
-"""Errors as answers, in one form."""
+"""Errors as HTTP responses, all in one format."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from likewise.wire import JSON
 
 
 def error_body(error: LikewiseError, path: str = "") -> bytes:
-    """`{"error_code", "message", "remedy"}` with MLflow's code; on the paths of the Open Inference Protocol with
-    `error` too, which its clients read.
+    """The JSON body `{"error_code", "message", "remedy"}`, with MLflow's error code.
+
+    Paths of the Open Inference Protocol also get `error`, which its clients read.
     """
     body = {"error_code": error.mlflow_code, "message": error.cause, "remedy": error.remedy}
     if path.startswith("/v2"):
@@ -24,11 +25,11 @@ def error_body(error: LikewiseError, path: str = "") -> bytes:
     return orjson.dumps(body, default=str)
 
 
-def error_answer(error: LikewiseError, path: str = "") -> Response:
-    """`error_body` with the error's HTTP status and headers."""
+def error_response(error: LikewiseError, path: str = "") -> Response:
+    """The response for `error`: `error_body` with its HTTP status and headers."""
     headers = {}
     if isinstance(error, BodyTimeout):
-        headers["Connection"] = "close"  # the rest of the body may come yet, and is no request
+        headers["Connection"] = "close"  # the rest of the body may still arrive and must not be parsed as a request
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
@@ -37,15 +38,17 @@ def error_answer(error: LikewiseError, path: str = "") -> Response:
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """The handler of Starlette's own 404 and 405."""
-    assert isinstance(error, HTTPException)  # noqa: S101  registered for nothing else
+    """Exception handler for Starlette's own 404 and 405."""
+    assert isinstance(error, HTTPException)  # noqa: S101  registered only for HTTPException
     path, method = request.url.path, request.method
     known: LikewiseError
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "another method")
-        known = MethodNotAllowed(f"{path} does not take {method}", remedy=f"use {allowed}")
+        known = MethodNotAllowed(f"{path} does not support {method}", remedy=f"use {allowed}")
     else:
-        known = RouteNotFound(f"there is nothing at {path}", remedy="POST to /invocations; GET / describes the model")
-    answer = error_answer(known, path)
-    answer.headers.update(error.headers or {})
-    return answer
+        known = RouteNotFound(
+            f"no route matches {path}", remedy="POST to /invocations; GET / shows the model and its routes"
+        )
+    response = error_response(known, path)
+    response.headers.update(error.headers or {})
+    return response

@@ -1,4 +1,4 @@
-"""Routes that ask the model: a codec reads the request and writes the answer."""
+"""Routes that run the model: a codec decodes the request and encodes the response."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from likewise.wire import PARQUET
 T = TypeVar("T")
 P = ParamSpec("P")
 
-OFF_LOOP_BYTES = 64 * 1024  # a body above this is decoded in a thread, so that others are served meanwhile
-WATCH_AFTER_S = 0.01  # whoever is answered sooner cannot be saved by noticing that its caller has gone
+OFF_LOOP_BYTES = 64 * 1024  # larger bodies are decoded in a thread, so that other requests are not blocked
+WATCH_AFTER_S = 0.01  # a faster request gains nothing from noticing that its client disconnected
 
 
 @dataclass(eq=False)
 class InvocationHandler:
-    """An ASGI app that answers one route; raises LikewiseError and ClientDisconnect.
+    """The ASGI app of one route; raises LikewiseError and ClientDisconnect.
 
-    check: raises for a request that is refused whatever its body.
+    check: called before the body is read; raises to reject the request.
     """
 
     service: ModelService
@@ -49,30 +49,30 @@ class InvocationHandler:
 
 
 async def _off_loop(large: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """`function(*arguments)`, in a thread where it is `large`, so that others are served meanwhile."""
+    """`function(*arguments)`, in a thread if it is `large`, so that other requests are not blocked."""
     if large:
         return await asyncio.to_thread(function, *arguments, **named)
     return function(*arguments, **named)
 
 
-async def _send(send: Send, answer: Encoded) -> None:
-    length = str(len(answer.body)).encode()
-    headers = [(b"content-type", answer.media_type), (b"content-length", length), *answer.headers]
+async def _send(send: Send, response: Encoded) -> None:
+    length = str(len(response.body)).encode()
+    headers = [(b"content-type", response.media_type), (b"content-length", length), *response.headers]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    await send({"type": "http.response.body", "body": response.body})
 
 
-async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
-    """`answer`, unless the client hangs up first: then its work is dropped, and ClientDisconnect raised.
+async def _while_connected(receive: Receive, result: Awaitable[T]) -> T:
+    """Await `result`; if the client disconnects first, cancel it and raise ClientDisconnect.
 
-    The body has been read: all that `receive` can bring is the disconnect.
+    The body has been read already, so `receive` can only return the disconnect.
     """
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None  # noqa: S101  a request is a task
+    assert task is not None  # noqa: S101  every request runs in a task
     watching: asyncio.Future[Message] | None = None
 
     def hung_up(watched: asyncio.Future[Message]) -> None:
-        if not watched.cancelled():  # as it is, with all else, when the server stops at once
+        if not watched.cancelled():  # cancelled, like everything else, when the server exits immediately
             task.cancel()
 
     def watch() -> None:
@@ -82,7 +82,7 @@ async def _while_connected(receive: Receive, answer: Awaitable[T]) -> T:
 
     timer = loop.call_later(WATCH_AFTER_S, watch)
     try:
-        return await answer
+        return await result
     except asyncio.CancelledError:
         if watching is not None and watching.done() and not watching.cancelled() and task.uncancel() == 0:
             raise ClientDisconnect from None

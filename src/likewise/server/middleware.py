@@ -1,4 +1,4 @@
-"""The outermost layer: who asks, what answered, how long it took; and an answer where a handler breaks."""
+"""The outermost layer: authentication, request ids, metrics, access log, and error responses for exceptions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
-from likewise.server.error_responses import error_answer
+from likewise.server.error_responses import error_response
 from likewise.server.metrics import Metrics
 from likewise.server.service import ModelService, ServiceState
 
 logger = logging.getLogger("likewise.server")
 
-HUNG_UP = 499  # in the log and the metrics: the caller left before the answer
+CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _STATIC = frozenset(
     (
         *("/invocations", "/ping", "/health", "/ready", "/version", "/metrics", "/openapi.json", "/docs", "/"),
@@ -36,8 +36,8 @@ _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
 
 
 @dataclass(eq=False)
-class Front:
-    """Wraps the app. `hot` are handlers by path that go past the app's own routing, because they are asked most."""
+class ServerMiddleware:
+    """Wraps the app.  `hot`: handlers by path that bypass the app's routing because they get most of the traffic."""
 
     app: ASGIApp
     service: ModelService
@@ -58,35 +58,37 @@ class Front:
             handler = self.hot.get(path) if scope["method"] == "POST" else None
             await (handler or self.app)(scope, receive, exchange.send)
         except ClientDisconnect:
-            exchange.status = HUNG_UP
-        except BaseException as error:  # noqa: BLE001  raised again where there is no answer to it
-            await self._rescue(error, path, exchange, scope, receive)
+            exchange.status = CLIENT_CLOSED_REQUEST
+        except BaseException as error:  # noqa: BLE001  re-raised if no response can be sent
+            await self._respond_to_error(error, path, exchange, scope, receive)
         finally:
-            self._note(exchange, path, scope)
+            self._record(exchange, path, scope)
 
-    async def _rescue(
+    async def _respond_to_error(
         self, error: BaseException, path: str, exchange: _Exchange, scope: Scope, receive: Receive
     ) -> None:
-        """An answer for what a handler raised; raised again where there can be none."""
+        """Send a response for the exception of a handler; re-raise it if none can be sent."""
         if exchange.status:
             raise error
-        if isinstance(error, asyncio.CancelledError):  # the server stops, and waits no longer for this answer
+        if isinstance(error, asyncio.CancelledError):  # the server is stopping and no longer waits for this response
             if self.service.state is not ServiceState.DRAINING:
                 raise error
-            error = Draining("the server stopped before the model had answered", remedy="send it to another server")
+            error = Draining(
+                "the server stopped before the prediction was ready", remedy="send the request to another server"
+            )
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, LikewiseError):
-            logger.error("request %s broke the server", exchange.request_id, exc_info=error)
+            logger.error("request %s: unexpected exception", exchange.request_id, exc_info=error)
             error = LikewiseError(
-                f"the server broke on this request: {type(error).__name__}",
-                remedy=f"report it with the log's lines of request {exchange.request_id}",
+                f"internal server error on this request: {type(error).__name__}",
+                remedy=f"report it with the log lines of request {exchange.request_id}",
             )
-        await error_answer(error, path)(scope, receive, exchange.send)
+        await error_response(error, path)(scope, receive, exchange.send)
 
-    def _note(self, exchange: _Exchange, path: str, scope: Scope) -> None:
-        route, seconds = _route(path), time.perf_counter() - exchange.began
-        self.metrics.answered(route, exchange.status, seconds)
+    def _record(self, exchange: _Exchange, path: str, scope: Scope) -> None:
+        route, seconds = _route(path), time.perf_counter() - exchange.started
+        self.metrics.completed(route, exchange.status, seconds)
         if self.log is None:
             return
         self.log.add(
@@ -96,7 +98,7 @@ class Front:
                 "method": scope["method"],
                 "route": route,
                 "status": exchange.status,
-                "seconds": round(seconds, 6),  # to the answer's last byte
+                "seconds": round(seconds, 6),  # until the last byte of the response
                 "bytes_out": exchange.bytes_out,
                 "client": scope["client"][0] if scope.get("client") else None,
                 "trace_id": trace_of(exchange.headers.get("traceparent")),
@@ -105,12 +107,12 @@ class Front:
 
 
 class _Exchange:
-    """One request and what has been sent of its answer; `status` is 0 before."""
+    """One request and the state of its response; `status` is 0 until the response starts."""
 
-    __slots__ = ("_send", "_service", "began", "bytes_out", "headers", "request_id", "status")
+    __slots__ = ("_send", "_service", "bytes_out", "headers", "request_id", "started", "status")
 
     def __init__(self, scope: Scope, send: Send, service: ModelService) -> None:
-        self.began = time.perf_counter()
+        self.started = time.perf_counter()
         self.headers = Headers(scope=scope)
         self.request_id = _request_id(self.headers)
         self.status = 0
@@ -119,7 +121,7 @@ class _Exchange:
         self._service = service
 
     async def send(self, message: Message) -> None:
-        """To the client, with the headers that every answer has."""
+        """Send to the client, adding the headers common to all responses."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [
@@ -133,18 +135,18 @@ class _Exchange:
 
 
 def _request_id(headers: Headers) -> str:
-    """The caller's, where it is sane; else the caller's trace id; else a new one."""
+    """The client's X-Request-Id if it is valid, else its trace id, else a new id."""
     sent = headers.get("x-request-id")
-    if sent is not None and _SANE_ID.fullmatch(sent):
+    if sent is not None and _VALID_ID.fullmatch(sent):
         return sent
     return trace_of(headers.get("traceparent")) or secrets.token_hex(16)
 
 
 def _route(path: str) -> str:
-    """The path as the metrics name it: a caller cannot make new names."""
+    """The route label for metrics: a fixed set, so that clients cannot create new labels."""
     if path in _STATIC:
         return path
     if path.startswith("/docs/"):
         return "/docs/{file}"
-    found = _MODEL.fullmatch(path)
-    return f"/v2/models/{{model}}{'/versions/{version}' if found[1] else ''}{found[2] or ''}" if found else "other"
+    match = _MODEL.fullmatch(path)
+    return f"/v2/models/{{model}}{'/versions/{version}' if match[1] else ''}{match[2] or ''}" if match else "other"

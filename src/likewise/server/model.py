@@ -1,4 +1,4 @@
-"""What the server must know of the model that it serves; the engine itself is handed in apart."""
+"""Metadata of the served model; the engine itself is passed in separately."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _REGISTERED = "models:/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """name: for people, such as the model's URI; digest: the bundle's; example: a JSON request body, MLflow's
-    `serving_input_example.json`; version: of the registered model, where it has one.
+    """name: display name, such as the model's URI; digest: the bundle's; example: a JSON request body, MLflow's
+    `serving_input_example.json`; version: the registered model version, or an empty string.
     """
 
     name: str
@@ -26,7 +26,7 @@ class ServedModel:
 
     @property
     def model_name(self) -> str:
-        """The short name that stands in paths: of a registered model its name, of any other URI the last part.
+        """The short name used in URL paths: a registered model's name, or the last part of any other URI.
 
         Only letters, digits, `.`, `_` and `-`, and never empty.
         """
@@ -38,17 +38,17 @@ class ServedModel:
 
 
 def mlflow_version() -> str:
-    """What MLflow's own `/version` prints: the version of MLflow here; Likewise's own where there is none."""
+    """The installed MLflow version, as MLflow's own `/version` returns it; Likewise's version if MLflow is missing."""
     return _version("mlflow", "mlflow-skinny", "likewise")
 
 
 def likewise_version() -> str:
-    """Ours."""
+    """The installed version of Likewise."""
     return _version("likewise")
 
 
 def _version(*packages: str) -> str:
-    """Of the first that is installed."""
+    """The version of the first package that is installed."""
     for package in packages:
         with suppress(PackageNotFoundError):
             return version(package)

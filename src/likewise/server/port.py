@@ -1,4 +1,4 @@
-"""Taking the port before anything slow happens."""
+"""Bind the port before the slow startup work."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ BACKLOG = 2048
 
 
 def listen(host: str, port: int, *, guarded: bool = False) -> socket.socket:
-    """A socket that listens on `host` and `port` (0: any free one).
+    """A socket listening on `host` and `port` (0: any free port).
 
-    Raises PortTaken, which names the process where the system tells, and WrongUsage for an address that is not ours, or
-    that others can reach unless it is `guarded`: by tokens, or by whatever stands in front of it.
+    Raises PortTaken, which names the listening process if it can be determined, and WrongUsage for an address that is
+    not this host's, or that other machines can reach unless it is `guarded`: by tokens or by a proxy in front of it.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, OverflowError) as error:
-        raise WrongUsage(f"cannot listen on {host}:{port}: {error}", remedy="name an address of this host") from error
+        raise WrongUsage(f"cannot listen on {host}:{port}: {error}", remedy="use an address of this host") from error
     if not guarded and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise WrongUsage(
-            f"{host} can be reached from other machines, and the service asks nobody who they are",
-            remedy="add --token-file FILE, or --insecure where something in front guards it, or listen on 127.0.0.1",
+            f"{host} is reachable from other machines, but the service has no authentication",
+            remedy="add --token-file FILE, or --insecure if a proxy in front guards it, or listen on 127.0.0.1",
         )
     sock = socket.socket(family, kind, proto)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,7 +41,7 @@ def listen(host: str, port: int, *, guarded: bool = False) -> socket.socket:
 
 
 def url_of(sock: socket.socket) -> str:
-    """`http://HOST:PORT` of a listening socket."""
+    """The URL `http://HOST:PORT` of a listening socket."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -50,32 +50,32 @@ def _refused(host: str, port: int, error: OSError) -> PortTaken | WrongUsage:
     if error.errno != errno.EADDRINUSE:
         reason = error.strerror or str(error)
         return WrongUsage(f"cannot listen on {host}:{port}: {reason}", remedy="choose another address or port: -h, -p")
-    holder = holder_of(port)
-    whose = f" ({holder} listens there)" if holder else ""
-    stop = f"stop {holder}, or " if holder else ""
-    return PortTaken(f"port {port} of {host} is taken{whose}", remedy=f"{stop}choose another port: -p {port + 1}")
+    process = listening_process(port)
+    by = f" by {process}" if process else ""
+    stop = f"stop {process}, or " if process else ""
+    return PortTaken(f"port {port} of {host} is in use{by}", remedy=f"{stop}choose another port: -p {port + 1}")
 
 
-def holder_of(port: int) -> str | None:
-    """`NAME (process PID)` of who listens on `port`, where Linux's /proc tells; else None."""
+def listening_process(port: int) -> str | None:
+    """`NAME (process PID)` of the process listening on `port`, or None if /proc (Linux) does not show it."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
     for link in Path("/proc").glob("[0-9]*/fd/*") if sockets else ():
         try:
             if os.readlink(link) in sockets:
-                process = link.parents[1]
-                return f"{(process / 'comm').read_text().strip()} (process {process.name})"
+                folder = link.parents[1]
+                return f"{(folder / 'comm').read_text().strip()} (process {folder.name})"
         except OSError:
             continue
     return None
 
 
 def _inodes(port: int) -> list[str]:
-    found = []
+    inodes = []
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         try:
             lines = table.read_text().splitlines()[1:]
         except OSError:
             continue
         entries = [line.split() for line in lines]
-        found += [e[9] for e in entries if e[3] == _LISTEN and int(e[1].rpartition(":")[2], 16) == port]
-    return found
+        inodes += [e[9] for e in entries if e[3] == _LISTEN and int(e[1].rpartition(":")[2], 16) == port]
+    return inodes

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, within limits: uvicorn's protocol, safe from clients that are slow, endless or wrong.
+"""HTTP/1.1 on one connection, with limits: uvicorn's protocol, hardened against slow, endless and malformed clients.
 
 Sources: RFC 9110 (15.5.9, 408), RFC 9112 (9.3.2 pipelining, 9.5 time-outs, 9.6 closing).
 """
@@ -19,8 +19,8 @@ from likewise.wire import JSON
 
 logger = logging.getLogger("likewise.server")
 
-PIPELINED = 8  # requests that wait behind the one being answered before the rest stays unparsed
-LINGER_S = 2.0  # a refused client may still be sending, and would lose the answer to a reset
+PIPELINED = 8  # requests queued behind the current one; further data stays unparsed
+LINGER_S = 2.0  # a rejected client may still be sending, and a reset would make it lose the response
 
 Identity = Callable[[], list[tuple[bytes, bytes]]]
 
@@ -30,7 +30,7 @@ def limited_protocol(
 ) -> type[LimitedProtocol]:
     """The class for `uvicorn.Config(http=...)`, within the limits of `options`.
 
-    identity: the headers of answers that no app has seen.  refused: told of each such answer's status.
+    identity: headers for responses that do not come from the app.  refused: called with the status of each of these.
     """
 
     class Protocol(LimitedProtocol):
@@ -38,7 +38,7 @@ def limited_protocol(
         header_s = options.header_timeout_s
         stall_s = options.read_timeout_s
         identify = staticmethod(identity)
-        tell_refused = staticmethod(refused)
+        on_refused = staticmethod(refused)
 
     return Protocol
 
@@ -46,64 +46,64 @@ def limited_protocol(
 class LimitedProtocol(LimitedHead):
     """One connection.
 
-    At any time it is receiving a head (limited in bytes, headers and seconds), answering (which the app limits),
-    receiving the rest of a body that nobody reads (limited in seconds), idle (`timeout_keep_alive`) or refused.
+    At any time it is receiving a head (limited in bytes, headers and seconds), responding (limited by the app),
+    receiving the rest of an unread body (limited in seconds), idle (`timeout_keep_alive`) or rejected.
     """
 
-    header_s: float  # for a request's headers to arrive
-    stall_s: float  # for the rest of a body whose request is answered already, and for a client that takes no answer
+    header_s: float  # seconds for a request's headers to arrive
+    stall_s: float  # seconds for the rest of a body after its response was sent, and for a client that does not read
     identify: Identity
-    tell_refused: Callable[[int], None]
+    on_refused: Callable[[int], None]
 
-    _clock: asyncio.TimerHandle | None = None
-    _late: Callable[[], None] | None = None  # what `_clock` will call
-    _write_clock: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _on_timeout: Callable[[], None] | None = None  # what `_timer` will call
+    _write_timer: asyncio.TimerHandle | None = None
     _unsent = 0
     _running: RequestResponseCycle | None = None
-    _held = b""
-    _refusal: HeadRefused | None = None  # to be sent when the requests before it are answered
+    _unparsed = b""
+    _rejection: HeadRefused | None = None  # sent after the responses to the requests before it
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch()
+        self._update_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.ended, self._held = True, b""
-        for clock in (self._clock, self._write_clock):
-            if clock is not None:
-                clock.cancel()
+        self.rejected, self._unparsed = True, b""
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
         self._unset_keepalive_if_required()
         if self._running is not None and not self._running.response_complete:
-            self._hang_up(self._running)  # uvicorn tells the newest request only, and pipelined ones hide this one
+            self._hang_up(self._running)  # uvicorn notifies only the newest of several pipelined requests
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.ended:
+        if self.rejected:
             return
         self._unset_keepalive_if_required()
-        if self._held:
-            self._hold(self._held + data)
+        if self._unparsed:
+            self._defer(self._unparsed + data)
         else:
             self._parse_slices(data)
-        self._watch()
+        self._update_timer()
 
     def _parse_slices(self, data: bytes) -> None:
         for start in range(0, len(data), SLICE_BYTES):
-            if self.ended:
+            if self.rejected:
                 return
             if len(self.pipeline) >= PIPELINED:
-                self._hold(data[start:])
+                self._defer(data[start:])
                 return
             self.parse(data[start : start + SLICE_BYTES])
 
-    def _hold(self, data: bytes) -> None:
-        """Keep `data` unparsed until an answer is out, and take no more meanwhile."""
-        self._held = data
+    def _defer(self, data: bytes) -> None:
+        """Leave `data` unparsed until a response is complete, and stop reading until then."""
+        self._unparsed = data
         self.flow.pause_reading()
 
-    # --- answers -----------------------------------------------------------------------------------------------------
+    # --- responses ---------------------------------------------------------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -114,32 +114,32 @@ class LimitedProtocol(LimitedHead):
         if self.transport.is_closing():
             self._watch_writes()
             return
-        if self._refusal is not None:
-            if not self._answering():
+        if self._rejection is not None:
+            if not self._responding():
                 self._unset_keepalive_if_required()
-                self._send(self._refusal)
-        elif self._held:
-            held, self._held = self._held, b""
-            self.data_received(held)
+                self._send(self._rejection)
+        elif self._unparsed:
+            data, self._unparsed = self._unparsed, b""
+            self.data_received(data)
         else:
-            self._watch()
+            self._update_timer()
 
-    def _answering(self) -> bool:
+    def _responding(self) -> bool:
         return bool(self.pipeline) or (self._running is not None and not self._running.response_complete)
 
     def refuse(self, refused: HeadRefused) -> None:
-        """Take nothing more; answer `refused`, after the requests that came before it, and close."""
-        logger.info("refused a request from %s: %s", self.client, refused)
-        self.tell_refused(refused.status)
-        self.ended, self._refusal = True, refused
+        """Stop parsing; send the error response after those of earlier requests, then close."""
+        logger.info("rejected a request from %s: %s", self.client, refused)
+        self.on_refused(refused.status)
+        self.rejected, self._rejection = True, refused
         self._arm(0, None)
         if self.in_body:
             self._drop_newest()
-        if not self._answering() and not self.transport.is_closing():
+        if not self._responding() and not self.transport.is_closing():
             self._send(refused)
 
     def _drop_newest(self) -> None:
-        """The request whose body is wrong gets no other answer."""
+        """Drop the request whose body is malformed, so that only the error response is sent."""
         if self.pipeline and self.pipeline[0][0] is self.cycle:
             self.pipeline.popleft()
         elif self.cycle.response_started:
@@ -160,7 +160,7 @@ class LimitedProtocol(LimitedHead):
         lines = [b"%s: %s\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[refused.status], *lines, b"\r\n", body]))
         self.transport.write_eof()
-        self.flow.resume_reading()  # what still comes is read, and thrown away
+        self.flow.resume_reading()  # data that still arrives is read and discarded
         self._arm(LINGER_S, self._close)
 
     @staticmethod
@@ -168,52 +168,52 @@ class LimitedProtocol(LimitedHead):
         cycle.disconnected = True
         cycle.message_event.set()
 
-    # --- clocks ------------------------------------------------------------------------------------------------------
+    # --- timeouts ----------------------------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Let the clock run that the connection's state asks for; one that runs already goes on."""
-        if self.ended or self.transport.is_closing():
+    def _update_timer(self) -> None:
+        """Start the timeout for the connection's state, unless it is already running."""
+        if self.rejected or self.transport.is_closing():
             return
-        if self._answering():
+        if self._responding():
             self._arm(0, None)
         elif self.in_head:
-            self._arm(self.header_s, self._head_late)
+            self._arm(self.header_s, self._head_timeout)
         elif self.in_body:
             self._arm(self.stall_s, self._close)
         else:
             self._arm(0, None)
             if self.timeout_keep_alive_task is None:
-                idle_s, late = self.timeout_keep_alive, self.timeout_keep_alive_handler
-                self.timeout_keep_alive_task = self.loop.call_later(idle_s, late)
+                idle_s, close = self.timeout_keep_alive, self.timeout_keep_alive_handler
+                self.timeout_keep_alive_task = self.loop.call_later(idle_s, close)
             return
         self._unset_keepalive_if_required()
 
-    def _arm(self, seconds: float, late: Callable[[], None] | None) -> None:
-        if late == self._late:
+    def _arm(self, seconds: float, on_timeout: Callable[[], None] | None) -> None:
+        if on_timeout == self._on_timeout:
             return
-        if self._clock is not None:
-            self._clock.cancel()
-        self._late = late
-        self._clock = None if late is None else self.loop.call_later(seconds, late)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._on_timeout = on_timeout
+        self._timer = None if on_timeout is None else self.loop.call_later(seconds, on_timeout)
 
-    def _head_late(self) -> None:
-        if not self.begun:
+    def _head_timeout(self) -> None:
+        if not self.started:
             self._close()
             return
         self.refuse(
             HeadRefused(
                 f"the request's headers did not arrive within {self.header_s:g} s",
-                remedy="send them at once",
+                remedy="send the headers without delay",
                 status=408,
             )
         )
 
     def timeout_keep_alive_handler(self) -> None:
-        """Nothing came for a while: close."""
+        """Close an idle connection."""
         self._close()
 
     def pause_writing(self) -> None:
-        """The client does not take its answers."""
+        """The client is not reading its responses fast enough."""
         super().pause_writing()
         self._watch_writes()
 
@@ -223,11 +223,11 @@ class LimitedProtocol(LimitedHead):
             self._watch_writes()
 
     def _watch_writes(self) -> None:
-        """Cut the connection if its client takes nothing for `stall_s`: closing alone would wait for it for ever."""
+        """Abort the connection if its client reads nothing for `stall_s`; a plain close would wait for it forever."""
         self._unsent = self.transport.get_write_buffer_size()
-        if self._write_clock is not None:
-            self._write_clock.cancel()
-        self._write_clock = self.loop.call_later(self.stall_s, self._check_writes) if self._unsent else None
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        self._write_timer = self.loop.call_later(self.stall_s, self._check_writes) if self._unsent else None
 
     def _check_writes(self) -> None:
         if self.transport.get_write_buffer_size() >= self._unsent:

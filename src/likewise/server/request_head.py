@@ -1,4 +1,4 @@
-"""The heads of requests, within limits: what uvicorn's parser takes, and what it must not.
+"""Parsing of request heads with limits, and rejection of what uvicorn's parser would wrongly accept.
 
 Sources: RFC 9110 (7.8 Upgrade), RFC 9112 (2.3 versions, 6.1 transfer codings, 7.1.2 trailers), RFC 6585 (5, 431).
 """
@@ -13,13 +13,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from likewise.core.errors import BadRequest
 
 MAX_HEADERS = 128
-SLICE_BYTES = 2048  # parsed at a time: no more than so many bytes become requests before somebody looks
+SLICE_BYTES = 2048  # parsed at a time, which bounds how much is parsed before the limits are checked
 _REQUEST_LINE = len("  HTTP/1.1\r\n")
 _FIELD = len(": \r\n")
 
 
 class HeadRefused(Exception):
-    """What ends the parsing of a request: the status and the error of its answer."""
+    """Aborts the parsing of a request; has the status and the error for the response."""
 
     def __init__(self, cause: str, *, remedy: str, status: int = BadRequest.status) -> None:
         super().__init__(cause)
@@ -28,43 +28,43 @@ class HeadRefused(Exception):
 
 
 def malformed(cause: str) -> HeadRefused:
-    """A 400 for what is not HTTP/1.1."""
+    """A 400 for data that is not valid HTTP/1.1."""
     return HeadRefused(
-        f"this is no HTTP/1.1 request: {cause}", remedy="send HTTP/1.1, unencrypted, with any HTTP library"
+        f"not a valid HTTP/1.1 request: {cause}", remedy="send unencrypted HTTP/1.1, using any HTTP library"
     )
 
 
 def _reason(error: httptools.HttpParserError) -> HeadRefused:
-    raised = error.__context__  # by a callback
+    raised = error.__context__  # the exception of a callback
     if isinstance(raised, HeadRefused):
         return raised
-    return malformed("its address cannot be read" if raised else str(error))
+    return malformed("invalid request target" if raised else str(error))
 
 
 class LimitedHead(HttpToolsProtocol, ABC):
-    """The parser of one connection: many small requests, long heads and odd framing end in `refuse`."""
+    """The parser of one connection; heads over the limits and invalid framing lead to `refuse`."""
 
-    header_bytes: int  # of the request line and headers together, at most
+    header_bytes: int  # limit for the request line and headers together
 
-    in_head = True  # waiting for a request's headers, or in them
+    in_head = True  # waiting for a request's headers, or parsing them
     in_body = False
-    begun = False  # whether the connection's first byte has come
-    ended = False  # refused: what still comes is thrown away
-    _progress = False  # whether the parser has handed out more than headers
-    _silent_bytes = 0  # parsed since then, but for its first and last slice: what headers and trailers collect
+    started = False  # whether the connection's first byte has arrived
+    rejected = False  # an error response is pending or sent; further data is discarded
+    _progress = False  # whether the last slice yielded anything besides headers
+    _silent_bytes = 0  # parsed without progress, except the first and last slice: size of headers and trailers
 
     @abstractmethod
     def refuse(self, refused: HeadRefused) -> None:
-        """Take nothing more; answer, and close."""
+        """Stop parsing, send the error response, and close the connection."""
 
     def parse(self, data: bytes) -> None:
-        """Parse what came next, SLICE_BYTES at most; what is wrong with it, or too much, goes to `refuse`."""
+        """Parse the next data, at most SLICE_BYTES; calls `refuse` if it is malformed or exceeds a limit."""
         self._progress = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offered:
             self._decline_upgrade()
-            if not self.ended:
+            if not self.rejected:
                 self.parse(data[offered.args[0] :])
             return
         except httptools.HttpParserError as error:
@@ -75,7 +75,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
             self.refuse(self._too_large())
 
     def _decline_upgrade(self) -> None:
-        """Read a request that offers another protocol as if it did not: llhttp would drop its body."""
+        """Parse the request again without its Upgrade header, because llhttp would drop its body."""
         version = self.parser.get_http_version().encode()
         head = [self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n"]
         for name, value in self.headers:
@@ -86,12 +86,12 @@ class LimitedHead(HttpToolsProtocol, ABC):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.in_head, self.begun, self.in_body = True, True, False
+        self.in_head, self.started, self.in_body = True, True, False
         self._progress = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_body:
-            return  # a trailer must not pass for a header
+            return  # a trailer must not be treated as a header
         if len(self.headers) >= MAX_HEADERS:
             raise HeadRefused(f"the request has more than {MAX_HEADERS} headers", remedy="send fewer", status=431)
         super().on_header(name, value)
@@ -102,14 +102,14 @@ class LimitedHead(HttpToolsProtocol, ABC):
             raise self._too_large()
         version, method = self.parser.get_http_version(), self.parser.get_method()
         if version not in ("1.0", "1.1"):
-            raise malformed(f"HTTP/{version} is not spoken here")
+            raise malformed(f"HTTP/{version} is not supported")
         if method == b"CONNECT":
-            raise malformed("this server is no proxy, and takes no CONNECT")
+            raise malformed("this server is not a proxy and does not support CONNECT")
         codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings not in ([], [b"chunked"]):
-            raise malformed(f"the transfer coding {b', '.join(codings).decode('latin-1')!r} is not read here")
+            raise malformed(f"the transfer coding {b', '.join(codings).decode('latin-1')!r} is not supported")
         if self.parser.should_upgrade():
-            return  # it comes again without the offer
+            return  # `parse` declines the upgrade and parses it again
         super().on_headers_complete()
         self.in_head, self.in_body = False, True
 
@@ -118,7 +118,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """The parser has read a chunk's size."""
+        """Called by the parser after a chunk's size."""
         self._progress = True
 
     def on_message_complete(self) -> None:
@@ -134,7 +134,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
 
     def _too_large(self) -> HeadRefused:
         return HeadRefused(
-            f"the request line and headers have more than the {self.header_bytes:,} bytes that this server takes",
-            remedy="send less in the address and headers; the rows belong in the body",
+            f"the request line and headers exceed this server's limit of {self.header_bytes:,} bytes",
+            remedy="shorten the URL and headers; send the rows in the body",
             status=431,
         )

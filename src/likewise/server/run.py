@@ -1,4 +1,4 @@
-"""The app in the foreground, under uvicorn: port first, then the model; signals drain."""
+"""Run the app in the foreground under uvicorn: bind the port, load the model, drain on a signal."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from likewise.server.protocol import limited_protocol
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService, ServiceState
 
-OPEN_FILES = 10_240  # each connection is one; macOS allows a process no more
-SETTLE_S = 1.0  # after the listener has closed: for connections that were accepted and have not asked yet
-LOOK_S = 0.02  # how often to look whether the model is warm
+OPEN_FILES = 10_240  # one per connection; the most that macOS allows a process
+SETTLE_S = 1.0  # after closing the listener: for accepted connections that have not sent a request yet
+POLL_S = 0.02  # interval for checking whether the model is warm
 
 Announce = Callable[[str], None]
 
@@ -40,13 +40,13 @@ def run(
     on_ready: Announce | None = None,
     on_left: Announce | None = None,
 ) -> None:
-    """Serve `app`, from `create_app`, until SIGTERM or SIGINT; requests in flight are answered first.
+    """Serve `app`, from `create_app`, until SIGTERM or SIGINT, then finish the requests in flight.
 
-    `on_listening` and `on_ready` get the real URL, once each.  Raises PortTaken and WrongUsage (an address) at once,
-    and what loading the engine raised.
-    listener: one that other processes share.  Then nothing is accepted before the model is warm, one that does not
-    become warm is an error.  leave_on: the signal on which this process leaves such a listener to the others, of which
-    `on_left` is told, and ends as soon as its connections are answered.
+    `on_listening` and `on_ready` are called once each, with the actual URL.  Raises PortTaken and WrongUsage (invalid
+    address) before anything is loaded, and the error if the engine does not load.
+    listener: a socket shared with other processes.  Connections are then accepted only after the model is warm, and a
+    failed warm-up is an error.  leave_on: the signal on which this process closes its copy of the listener, calls
+    `on_left`, and exits as soon as its open connections have their responses.
     """
     options = options or ServerOptions()
     service: ModelService = app.state.service
@@ -56,10 +56,10 @@ def run(
     config = _config(app, app if listener is None else _warm_first(app, service), options)
     server = _Server(config, service, options.drain_linger_s, on_listening, on_ready, on_left)
     if leave_on is not None:
-        signal.signal(leave_on, server.hand_over)
+        signal.signal(leave_on, server.leave_listener)
     try:
         server.run(sockets=[sock])
-    except SystemExit:  # uvicorn's, where the start was called off
+    except SystemExit:  # raised by uvicorn if startup failed
         if listener is None:
             raise
     finally:
@@ -77,7 +77,7 @@ def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.
         http=limited_protocol(
             options,
             lambda: [*service.headers, (b"x-request-id", secrets.token_hex(16).encode())],
-            lambda status: metrics.answered("refused", status, 0.0),
+            lambda status: metrics.completed("refused", status, 0.0),
         ),
         loop="uvloop",
         ws="none",
@@ -92,12 +92,12 @@ def _config(app: Starlette, served: ASGIApp, options: ServerOptions) -> uvicorn.
 
 
 def _warm_first(app: ASGIApp, service: ModelService) -> ASGIApp:
-    """`app`, whose start ends when the model is warm, or fails; the listener is opened after that."""
+    """Wrap `app` so that its startup completes only when the model is warm, or fails; the listener opens after that."""
 
     async def warm(scope: Scope, receive: Receive, send: Send) -> None:
         async def when_warm(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete" and not await _is_warm(service):
-                message = {"type": "lifespan.startup.failed", "message": "the model does not become ready"}
+                message = {"type": "lifespan.startup.failed", "message": "the model did not become ready"}
             await send(message)
 
         await app(scope, receive, when_warm if scope["type"] == "lifespan" else send)
@@ -106,24 +106,24 @@ def _warm_first(app: ASGIApp, service: ModelService) -> ASGIApp:
 
 
 async def _is_warm(service: ModelService) -> bool:
-    """Once it is decided: a failure and a signal say no."""
+    """Wait for the outcome of the warm-up; False after a failure or a stop signal."""
     while service.state is ServiceState.LOADING and not (service.failure or service.problem):
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(POLL_S)
     return service.state is ServiceState.READY
 
 
 def _raise_file_limit() -> None:
-    """As many connections as the system allows this process: many systems start one with 1,024 open files."""
+    """Raise the limit of open files, and so of connections: many systems default to 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    target = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
-def _keep_what_is_loaded() -> None:
-    """Out of the garbage collector's sight: to walk over a model's libraries stops every request for a tenth second.
+def _freeze_loaded_objects() -> None:
+    """Exclude loaded objects from garbage collection: scanning a model's libraries blocks all requests for about 0.1 s.
 
-    What is left is collected after more new objects than by default; requests make none that need it.
+    The thresholds for new objects are raised because requests create hardly any cyclic garbage.
     """
     gc.collect()
     gc.freeze()
@@ -131,7 +131,7 @@ def _keep_what_is_loaded() -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with a drain that drops nobody: not ready first, then no new connections, then the end."""
+    """uvicorn with graceful draining: report not ready, then stop accepting connections, then exit."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class _Server(uvicorn.Server):
         self._on_left = on_left
         self._url = ""
         self._settled = False
-        self._handing_over = False
+        self._leaving = False
         self._listeners: Sequence[socket.socket] = ()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -162,23 +162,23 @@ class _Server(uvicorn.Server):
             self._on_listening(self._url)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """A signal drains and the process ends with 0; a Ctrl-C after it ends it within RELEASE_S."""
+        """Drain and exit with 0; another Ctrl-C during the drain exits within RELEASE_S."""
         if self._draining_since is not None and sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
         elif self._draining_since is None:
             self._draining_since = time.monotonic()
             self._service.drain()
 
-    def hand_over(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Leave the listener to the others at the next tick; who is connected is answered, and told to close."""
-        self._handing_over = True
+    def leave_listener(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Close this process's copy of the listener at the next tick; open connections are served and then closed."""
+        self._leaving = True
 
     async def on_tick(self, counter: int) -> bool:
-        if self._handing_over and self._draining_since is None:
+        if self._leaving and self._draining_since is None:
             self._leave()
         if not self._settled and self._service.state is ServiceState.READY:
             self._settled = True
-            _keep_what_is_loaded()
+            _freeze_loaded_objects()
             if self._on_ready is not None:
                 self._on_ready(self._url)
         if self._service.failure is not None or self._lingered():
@@ -187,23 +187,23 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         settled = time.monotonic() + SETTLE_S
-        while _has_callers([each for each in sockets or () if each.fileno() >= 0]) and time.monotonic() < settled:
-            await asyncio.sleep(0)  # the loop accepts them; closing now would reset them
+        while _has_waiting([sock for sock in sockets or () if sock.fileno() >= 0]) and time.monotonic() < settled:
+            await asyncio.sleep(0)  # lets the loop accept them; closing the listener now would reset them
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        await asyncio.sleep(0.02)  # who was accepted last is among the connections then
+        await asyncio.sleep(0.02)  # until the last accepted connection is registered
         while self.server_state.connections and time.monotonic() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
-        ending = asyncio.create_task(super().shutdown(sockets))
-        while not ending.done() and not self.force_exit:
-            await asyncio.wait((ending,), timeout=0.05)
-        if not self.force_exit:  # else the loop, as it ends, cancels all that is left, and each request is answered
-            await ending
+        stopping = asyncio.create_task(super().shutdown(sockets))
+        while not stopping.done() and not self.force_exit:
+            await asyncio.wait((stopping,), timeout=0.05)
+        if not self.force_exit:  # else the exiting loop cancels the remaining tasks, and each sends an error response
+            await stopping
 
     def _leave(self) -> None:
-        """Ready it stays, as the deployment is: only its connections end."""
+        """Close the listener but stay ready, as the deployment as a whole is; connections close after a response."""
         self._draining_since = time.monotonic()
         self._service.headers = [*self._service.headers, (b"connection", b"close")]
         for server in self.servers:
@@ -219,8 +219,8 @@ class _Server(uvicorn.Server):
         return not self.server_state.connections or time.monotonic() - self._draining_since >= self._linger_s
 
 
-def _has_callers(listeners: Sequence[socket.socket]) -> bool:
-    """Whether a connection waits to be accepted."""
+def _has_waiting(listeners: Sequence[socket.socket]) -> bool:
+    """Whether a connection is waiting to be accepted."""
     with selectors.DefaultSelector() as selector:
         for listener in listeners:
             selector.register(listener, selectors.EVENT_READ)

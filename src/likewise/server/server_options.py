@@ -1,4 +1,4 @@
-"""What can be set of the server: the one list that the command line, the Python API and the docs read."""
+"""Server options: the single definition used by the command line, the Python API and the docs."""
 
 from __future__ import annotations
 
@@ -12,51 +12,49 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """Each field's `metadata["help"]` is its help text; bytes and seconds as their names say."""
+    """Options of the server.  Each field's `metadata["help"]` is its help text; units are in the field names."""
 
     host: str = option("127.0.0.1", "Address to listen on.", "--host -h")
-    port: int = option(5000, "Port to listen on; 0 takes a free one.", "--port -p", min=0, max=65535)
+    port: int = option(5000, "Port to listen on; 0 selects a free port.", "--port -p", min=0, max=65535)
     workers: int = option(
         0,
-        "Processes that run the model, for models that hold Python's lock; 0 runs it in the server's own.",
+        "Number of processes that run the model, for models that hold the GIL; 0 runs it in the server process.",
         "--workers -w",
         min=0,
     )
     token_file: Path | None = option(
         None,
-        "File of tokens, one a line, of which callers must send one; read anew when it changes.",
+        "File of accepted bearer tokens, one per line; reloaded when it changes.",
         "--token-file FILE",
     )
-    insecure: bool = option(
-        False, "Listen where other machines reach it without asking anybody for a token.", "--insecure"
-    )
+    insecure: bool = option(False, "Allow listening on a non-loopback address without authentication.", "--insecure")
     deadline_s: float = option(
         60.0,
-        "Seconds in which a request is answered, or refused at once where that cannot be.",
+        "Deadline for a response, in seconds; requests that cannot meet it are rejected immediately.",
         "--deadline SECONDS",
         min=0.001,
     )
     queue_tokens: int = option(
-        4_000_000, "Tokens (rows, for a model without tokens) that may wait; more are refused.", "--queue-tokens", min=1
+        4_000_000, "Largest queue in tokens (or rows); requests beyond that are rejected.", "--queue-tokens", min=1
     )
     cache_bytes: int = option(
         64 * MB,
-        "Memory for answers of a model that is pure (equal questions, equal answers); 0 keeps none.",
+        "Size of the prediction cache, used for pure models (equal inputs give equal outputs); 0 disables it.",
         "--cache-mb",
         unit=MB,
         min=0,
     )
     body_limit_bytes: int = option(25 * MB, "Largest request body.", "--body-limit-mb", unit=MB, min=0.001)
-    header_limit_bytes: int = option(64 * 1024, "Largest request line and headers together.")
+    header_limit_bytes: int = option(64 * 1024, "Largest total size of request line and headers.")
     header_timeout_s: float = option(
         10.0,
-        "Seconds for a request's headers to arrive, from the connection or the first byte.",
+        "Time limit for a request's headers, in seconds from the connection or the first byte.",
         "--header-timeout SECONDS",
     )
-    read_timeout_s: float = option(30.0, "Seconds for a request's body to arrive.", "--read-timeout SECONDS")
-    keep_alive_s: int = option(65, "Seconds that an idle connection is kept open.")
-    drain_linger_s: float = option(1.0, "Seconds that a stopping server still takes requests, with /ready at 503.")
+    read_timeout_s: float = option(30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS")
+    keep_alive_s: int = option(65, "Seconds before an idle connection is closed.")
+    drain_linger_s: float = option(1.0, "Seconds that a stopping server accepts requests, while /ready returns 503.")
     drain_timeout_s: int = option(20, "Seconds that a stopping server waits for requests in flight.")
     access_log: bool = option(
-        True, "One JSON line a request on stderr, without the texts.", "--access-log/--no-access-log"
+        True, "Log one JSON line per request to stderr, without bodies.", "--access-log/--no-access-log"
     )

@@ -1,4 +1,4 @@
-"""The model's life behind the app: loading off the event loop, warm-up, ready, draining, closed."""
+"""The model's lifecycle behind the app: loading off the event loop, warm-up, ready, draining, closed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
-RELEASE_S = 1.0  # for what still runs in the engine when the server stops: nobody waits for it any more
+RELEASE_S = 1.0  # grace period at shutdown for an engine run that no client waits for
 
 
 class ServiceState(Enum):
-    """Where the service stands."""
+    """Lifecycle state of the service; after a failed load it stays LOADING and `failure` is set."""
 
     LOADING = "loading"
     READY = "ready"
@@ -28,9 +28,9 @@ class ServiceState(Enum):
 
 
 class ModelService:
-    """One engine, opened by `open_engine` in a thread of its own, behind a data plane.
+    """One engine behind a data plane; `open_engine` is called in a dedicated thread.
 
-    failure: why the engine did not load.  problem: why it is not ready although it did (its warm-up failed).
+    failure: why the engine did not load.  problem: why the warm-up failed, if the engine loaded.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ModelService:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """What the metrics show of this moment."""
+        """Current values for the gauges of `Metrics`."""
         plane = self._plane
         return {
             "queue_items": plane.waiting_items if plane else 0,
@@ -65,7 +65,7 @@ class ModelService:
         }
 
     async def start(self) -> None:
-        """Load, warm up, be ready; keeps the reason where that fails."""
+        """Load the engine, warm it up and become ready; a failure is stored in `failure` or `problem`."""
         loader = DaemonThread("likewise-load")
         try:
             engine = await asyncio.get_running_loop().run_in_executor(loader, _loaded, self._open_engine)
@@ -84,80 +84,80 @@ class ModelService:
         self.headers = self._headers()
 
     def drain(self) -> None:
-        """Not ready from now on; requests are answered until `stop`."""
+        """Report not ready from now on; requests are still served until `stop`."""
         self.state = ServiceState.DRAINING
         self.headers = self._headers()
 
     async def stop(self) -> None:
-        """Release the engine; one that is still running after RELEASE_S is left to the process's end."""
+        """Drain and close the engine; a run that takes longer than RELEASE_S is abandoned until the process exits."""
         self.drain()
         if self._plane is None:
             return
         try:
             await asyncio.wait_for(self._plane.close(), RELEASE_S)
         except TimeoutError:
-            logger.warning("the engine is still running, and is left so")
+            logger.warning("the engine is still running; exiting without waiting for it")
 
     def check_ready(self) -> None:
-        """NotReady, with the reason, unless the service is ready."""
+        """Raise NotReady, with the reason, unless the service is ready."""
         if self.state is ServiceState.READY:
             return
         if self.state is ServiceState.DRAINING:
             raise NotReady("the server is stopping", remedy="send requests to another server")
         known = self.failure or self.problem
         if known is not None:
-            raise NotReady(f"the model cannot answer: {known.cause}", remedy=known.remedy)
-        raise NotReady("the model is being loaded", remedy="ask again in a moment")
+            raise NotReady(f"the model is not usable: {known.cause}", remedy=known.remedy)
+        raise NotReady("the model is being loaded", remedy="try again in a moment")
 
     async def predict(self, call: DecodedRequest) -> list[Result]:
-        """One result a row where the call is answered by row, else one for the whole.  Raises NotReady."""
+        """One result per row if the request is processed by row, else a single result.  Raises NotReady."""
         if self._plane is None:
             self.check_ready()
-            raise NotReady("the model is being loaded", remedy="ask again in a moment")
+            raise NotReady("the model is being loaded", remedy="try again in a moment")
         return await self._plane.submit(call.items(self._row_wise))
 
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
-        """The predictions of one call; raises the error of the first row that has none.
+        """The predictions of one request; raises the error of the first row that failed.
 
-        ModelFailed where the model raises on each of several different rows, or on the whole of them where it is not
-        row-wise: then it is broken, not they.
+        Raises ModelFailed if the model itself is at fault; see `_broken`.
         """
         values = []
         for row, result in enumerate(results):
             if isinstance(result, Failed):
-                raise self._refusal(row, call, results)
+                raise self._error(row, call, results)
             values.append(result.value)
         return values if call.by_row(self._row_wise) else values[0]
 
-    def _refusal(self, row: int, call: DecodedRequest, results: list[Result]) -> LikewiseError:
+    def _error(self, row: int, call: DecodedRequest, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
         first = failed[0]
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         if raised and self._broken(call):
-            return ModelFailed(f"the model fails on whatever it is asked: {first.cause}", remedy="mend the model")
+            return ModelFailed(f"the model fails on every input: {first.cause}", remedy="fix the model")
         if not call.by_row(self._row_wise):
             return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""
         return type(first)(f"row {row}: {first.cause}{others}", remedy=f"{first.remedy}; rows count from 0")
 
     def _broken(self, call: DecodedRequest) -> bool:
-        """Whether a model that raised on a whole call is itself at fault.
+        """Whether the model itself is at fault, after it raised on all items of a request.
 
-        Several different rows cannot all be; of a request that is one item, only one row may be, so there the model's
-        own example decides, which it was asked at the start.
+        It is if it failed on several different rows.  If the request is a single item, one row may have caused the
+        failure, so the model counts as broken only if its warm-up on its own example failed too.
         """
         if call.by_row(self._row_wise):
             return len({repr(values) for values in call.table.rows}) > 1
         return self.problem is not None
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
-        """Of every answer: what answered.  A stopping server closes its connections after the next answer, so that
-        none is closed under a request just sent.
+        """Headers common to all responses.
+
+        While draining, each connection is closed with its next response, so that none is closed under a new request.
         """
-        said = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
+        headers = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
         if self.state is ServiceState.DRAINING:
-            said.append(("connection", "close"))
-        return [(name.encode(), value.encode("latin-1", "replace")) for name, value in said]
+            headers.append(("connection", "close"))
+        return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]
 
     async def _warm_up(self) -> LikewiseError | None:
         if self.model.example is None:
@@ -172,7 +172,7 @@ class ModelService:
 
 
 def _loaded(open_engine: Callable[[], Engine]) -> Engine:
-    """`open_engine()`; any way in which it breaks is a LikewiseError."""
+    """Call `open_engine`, converting any exception to a LikewiseError."""
     try:
         return open_engine()
     except LikewiseError:
@@ -180,5 +180,5 @@ def _loaded(open_engine: Callable[[], Engine]) -> Engine:
     except BaseException as error:
         logger.exception("the engine did not load")
         raise ModelFailed(
-            f"the engine does not load: {type(error).__name__}: {error}", remedy="read the traceback in the log"
+            f"the engine could not be loaded: {type(error).__name__}: {error}", remedy="read the traceback in the log"
         ) from error

@@ -19,14 +19,14 @@ from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_m
 
 
 class V2:
-    """One model, under its short name, with or without its version."""
+    """The protocol's routes for one model, with and without its version in the path."""
 
     def __init__(self, service: ModelService, options: ServerOptions) -> None:
         self._service = service
         self._options = options
 
     def routes(self) -> list[Route]:
-        """Server, health, model, infer."""
+        """All routes: server metadata, health, model metadata and readiness, infer."""
         infer = InvocationHandler(self._service, self._options, self.infer_codec, self.check_name)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
@@ -45,60 +45,58 @@ class V2:
         ]
 
     async def server(self, _: Request) -> Response:
-        """Who answers, and which extensions it knows."""
+        """Server metadata: name, version and supported extensions."""
         return JSONResponse({"name": "likewise", "version": likewise_version(), "extensions": ["binary_tensor_data"]})
 
     async def live(self, _: Request) -> Response:
-        """Alive."""
+        """200 while the process is alive."""
         return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
-        """Warm, and not stopping."""
+        """200 if the model is warmed up and the server is not stopping; otherwise NotReady (503)."""
         self._service.check_ready()
         return JSONResponse({"ready": True})
 
     async def model(self, request: Request) -> Response:
-        """Its inputs and outputs."""
+        """Model metadata: its inputs and outputs."""
         self.check_name(request.scope)
         model = self._service.model
-        said = model_metadata(
+        metadata = model_metadata(
             model.signature, name=model.model_name, version=model.version or None, platform=self._service.engine_label
         )
-        return JSONResponse(said)
+        return JSONResponse(metadata)
 
     async def model_ready(self, request: Request) -> Response:
-        """As the server's."""
+        """Readiness of the model, the same as the server's."""
         self.check_name(request.scope)
         self._service.check_ready()
         return JSONResponse({"name": self._service.model.model_name, "ready": True})
 
     def infer_codec(self, body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
-        """One inference, JSON or with binary tensors."""
+        """The codec of `infer` requests, JSON or with binary tensors."""
         model = self._service.model
         call = decode_infer(body, headers.get(HEADER_LENGTH), model.signature)
 
         def encode(predictions: object) -> Encoded:
-            answer, json_length = encode_infer(
+            response, json_length = encode_infer(
                 call, predictions, model.signature, model_name=model.model_name, model_version=model.version or None
             )
             if json_length is None:
-                return Encoded(answer)
+                return Encoded(response)
             length = (HEADER_LENGTH.lower().encode(), str(json_length).encode())
-            return Encoded(answer, b"application/octet-stream", (length,))
+            return Encoded(response, b"application/octet-stream", (length,))
 
         return call, encode
 
     def check_name(self, scope: Scope) -> None:
-        """RouteNotFound for another model, or another version of it."""
-        model, asked = self._service.model, scope["path_params"]
-        if asked["model"] != model.model_name:
-            raise RouteNotFound(
-                f"there is no model {asked['model']!r} here", remedy=f"ask /v2/models/{model.model_name}"
-            )
-        version = asked.get("version")
+        """Raise RouteNotFound if the path names another model or version."""
+        model, params = self._service.model, scope["path_params"]
+        if params["model"] != model.model_name:
+            raise RouteNotFound(f"there is no model {params['model']!r}", remedy=f"use /v2/models/{model.model_name}")
+        version = params.get("version")
         if version is not None and version != model.version:
-            held = f"its version is {model.version!r}" if model.version else "it has no version"
+            available = f"its version is {model.version!r}" if model.version else "it has no version"
             raise RouteNotFound(
-                f"there is no version {version!r} of {model.model_name} here: {held}",
-                remedy=f"ask /v2/models/{model.model_name}",
+                f"there is no version {version!r} of {model.model_name}: {available}",
+                remedy=f"use /v2/models/{model.model_name}",
             )

@@ -1,4 +1,4 @@
-"""Wire formats: bytes in, a `Table` and params out; predictions in, bytes out. Knows no HTTP and no model."""
+"""Wire formats: decode request bodies to a `Table` and params, encode predictions.  Independent of HTTP and models."""
 
 from likewise.wire.call import DecodedRequest, Form
 from likewise.wire.content import JSON, PARQUET

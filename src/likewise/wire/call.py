@@ -1,4 +1,4 @@
-"""What a decoded request is, and in which form its asker wants the answer."""
+"""Decoded requests, and the form of their responses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from likewise.core.items import Item, Params, Request, Table
 
 
 class Form(Enum):
-    """How the answer is to be written."""
+    """The form in which the response is encoded."""
 
     MLFLOW = "mlflow"
     """MLflow 2 and 3: `{"predictions": …}`."""
@@ -21,18 +21,18 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DecodedRequest:
-    """One request, read: its rows, fitted to the model's signature; its params; the form of its answer."""
+    """A decoded request: its rows, cast to the model's signature; its params; the form of its response."""
 
     table: Table
     params: Params = field(default_factory=dict)
     form: Form = Form.MLFLOW
 
     def by_row(self, row_wise: bool) -> bool:
-        """Whether a model that is `row_wise` or not answers this call row by row, and not as one `Request`."""
+        """Whether the request is processed row by row instead of as one `Request`; `row_wise` describes the model."""
         return row_wise and self.table.sent is None
 
     def items(self, row_wise: bool) -> list[Item]:
-        """What to ask a model that is `row_wise` or not: one `Row` a row, or one `Request` for it all."""
+        """The items for the engine: one `Row` per row, or one `Request` for all rows; see `by_row`."""
         if self.by_row(row_wise):
             return list(self.table.split(self.params))
         return [Request(self.table, self.params)]

@@ -1,4 +1,4 @@
-"""Content types: what a body says that it is."""
+"""Content types of request bodies."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Content:
     format: str | None = None
 
     def text(self, body: bytes) -> str:
-        """The body's text without a byte order mark; BadRequest where its bytes are not of its charset."""
+        """Decode the body, without a byte order mark; raises BadRequest if it is not valid in its charset."""
         try:
             return body.decode(self.charset).removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             raise BadRequest(
                 f"the body is not valid {self.charset.upper()}: {error.reason} at byte {error.start}",
-                remedy=f"encode the body as {self.charset.upper()}, or name its charset in Content-Type",
+                remedy=f"encode the body as {self.charset.upper()}, or specify its charset in Content-Type",
             ) from error
 
 
 @lru_cache(maxsize=64)
 def parse_content_type(header: str | None) -> Content:
-    """Read a Content-Type header; a missing one is JSON.  UnsupportedContentType for what no door here reads.
+    """Parse a Content-Type header; the default is JSON.  Raises UnsupportedContentType.
 
     Source: RFC 9110, 8.3.1; `format` is MLflow 1's (`application/json; format=pandas-split`).
     """
@@ -48,15 +48,15 @@ def parse_content_type(header: str | None) -> Content:
     pairs = (part.partition("=") for part in rest)
     params = {key.strip().lower(): value.strip().strip('"').lower() for key, _, value in pairs}
     if media not in (JSON, CSV, PARQUET):
-        raise UnsupportedContentType(f"the content type {media!r} is not read here", remedy=_SEND)
+        raise UnsupportedContentType(f"the content type {media!r} is not supported", remedy=_SEND)
     charset = params.get("charset", "utf-8")
     if charset not in CHARSETS:
-        raise UnsupportedContentType(f"the charset {charset!r} is not read here", remedy="send the body as UTF-8")
+        raise UnsupportedContentType(f"the charset {charset!r} is not supported", remedy="send the body as UTF-8")
     form = params.get("format")
     if form is not None and (media != JSON or form not in FORMATS):
         raise UnsupportedContentType(
-            f"the format {form!r} of {media} is not read here", remedy=f"use one of: {', '.join(FORMATS)}; or none"
+            f"the format {form!r} of {media} is not supported", remedy=f"use one of: {', '.join(FORMATS)}; or none"
         )
     if params.get("header") == "absent":
-        raise UnsupportedContentType("a CSV without a header row is not read here", remedy="send a header row")
+        raise UnsupportedContentType("CSV without a header row is not supported", remedy="send a header row")
     return Content(media, charset, form)

@@ -14,20 +14,20 @@ from likewise.wire.frame import Frame
 
 
 def parse_csv(text: str, signature: Signature) -> Frame:
-    """The rows below the header.
+    """Parse a CSV document to a frame.
 
-    An empty field is the empty string in a string column and null in any other.  Columns that the signature does not
-    type are numbers or booleans where each of their values is one.  BadRequest names the row.
+    An empty field is the empty string in a string column and null in any other.  Columns that are not in the signature
+    become numbers or booleans if all their values are.  Raises BadRequest, which names the row.
     """
     rows = _rows(text)
     if not rows:
-        raise BadRequest("the CSV is empty", remedy="send a header row and one line a row")
+        raise BadRequest("the CSV is empty", remedy="send a header row and one line per row")
     names, data = tuple(rows[0]), rows[1:]
     for i, row in enumerate(data):
         if len(row) != len(names):
             raise BadRequest(
                 f"the CSV, row {i}: {len(row)} fields for {len(names)} columns",
-                remedy="quote a field that holds a comma, a quote or a line break; rows count from 0, the header apart",
+                remedy="quote fields that contain a comma, quote or line break; rows count from 0, after the header",
             )
     fields = {field.name: field for field in signature.inputs or ()}
     by_column = [_typed([row[at] for row in data], fields.get(name)) for at, name in enumerate(names)]
@@ -35,28 +35,28 @@ def parse_csv(text: str, signature: Signature) -> Frame:
 
 
 def _rows(text: str) -> list[list[str]]:
-    csv.field_size_limit(sys.maxsize)  # the body's limit bounds a field
+    csv.field_size_limit(sys.maxsize)  # a field is bounded by the limit of the body
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return [row for row in reader if row]  # a blank line is no row
+        return [row for row in reader if row]  # skips blank lines
     except csv.Error as error:
         raise BadRequest(
-            f"the CSV cannot be read: {error} (line {reader.line_num})", remedy="write it as RFC 4180 has it"
+            f"the CSV cannot be read: {error} (line {reader.line_num})", remedy="send CSV that conforms to RFC 4180"
         ) from error
 
 
 def _typed(values: Sequence[str], field: Field | None) -> Sequence[object]:
-    """For the signature's cast; without a field as pandas.read_csv would: booleans, integers, floats, else text."""
+    """Values for the signature's cast; without a field, typed like pandas.read_csv: boolean, integer, float or text."""
     if field is not None:
         return [from_cell(value, field) for value in values]
     sparse = [None if value.strip().lower() in ABSENT else value for value in values]
     present = [value for value in sparse if value is not None]
     for cast in (_true_or_false, to_whole, to_double):
         try:
-            made = iter([cast(value) for value in present])
+            typed = iter([cast(value) for value in present])
         except Mismatch:
             continue
-        return [None if value is None else next(made) for value in sparse]
+        return [None if value is None else next(typed) for value in sparse]
     return values
 
 

@@ -1,4 +1,4 @@
-"""The front door of every request body."""
+"""Decoding of request bodies by content type."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BODY = "the body"
 
 
 def decode(body: bytes, content_type: str | None, signature: Signature) -> DecodedRequest:
-    """`Decoder(signature)(body, content_type)`, for a single request."""
+    """Decode a single request: `Decoder(signature)(body, content_type)`."""
     return Decoder(signature)(body, content_type)
 
 
 class Decoder:
-    """Reads the request bodies of one model.  Thread-safe; what depends on the signature alone is made once."""
+    """Decodes the request bodies of one model.  Thread-safe; work that depends only on the signature is done once."""
 
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
@@ -32,7 +32,7 @@ class Decoder:
         self._fit_params = ParamsFitter(signature)
 
     def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
-        """Read a body as `content_type` says, fitted to the model's signature.
+        """Decode a body of type `content_type` and cast it to the model's signature.
 
         The forms are those of MLflow 3 (`dataframe_split`, `dataframe_records`, `inputs`, `instances`, documents of
         `messages`, `prompt` or `input`, CSV, Parquet) and of MLflow 1 (a bare `{"columns", "data"}`, a bare list of
@@ -57,7 +57,7 @@ class Decoder:
             return self._without_params(parse_records(value, _BODY))
         if not isinstance(value, dict):
             raise BadRequest(
-                f"the body is {shown(value)}, and no table can be read from that",
+                f"the body is {shown(value)}, which cannot be read as a table",
                 remedy=f"send a JSON object with one of: {', '.join(FORMS)}",
             )
         if not KEYS.isdisjoint(value):
@@ -67,13 +67,13 @@ class Decoder:
         return parse_call(value, self._fit, self._fit_params)
 
     def _quoted(self, text: str) -> DecodedRequest:
-        """A JSON string that holds a JSON document, as `requests.post(json=df.to_json())` sends it."""
+        """A JSON string that contains a JSON document, as `requests.post(json=df.to_json())` sends it."""
         try:
             value = parse_json(text)
         except BadRequest as error:
             raise BadRequest(
-                f"the body is a JSON string, and what it holds is not JSON: {error.cause}",
-                remedy="send the document itself and not as a string; or what DataFrame.to_json returns",
+                f"the body is a JSON string whose content is not JSON: {error.cause}",
+                remedy="send the document itself instead of a string, or the output of DataFrame.to_json",
             ) from error
         labelled = isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values())
         if isinstance(value, dict) and labelled and not any(form in value for form in FORMS):

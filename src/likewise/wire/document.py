@@ -1,4 +1,4 @@
-"""MLflow 3's unwrapped JSON for language models: the body is the model's input, and the answer comes bare.
+"""MLflow 3's unwrapped JSON for language models: the body is the model's input, the response the bare predictions.
 
 Source: mlflow/pyfunc/utils/serving_data_parser.py and mlflow/pyfunc/scoring_server, 3.17.
 """
@@ -15,9 +15,9 @@ _PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
 
 
 def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> DecodedRequest:
-    """The keys that the signature names as params are params; the rest is what the model gets.
+    """Keys that the signature declares as params become params; all others are the model's input.
 
-    Raises BadRequest where the signature has a required column that is not among the keys.
+    Raises BadRequest if a required column of the signature is missing.
     """
     data = {key: value for key, value in body.items() if key not in fit_params}
     params = fit_params({key: value for key, value in body.items() if key in fit_params})
@@ -25,7 +25,7 @@ def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitte
 
 
 def _table(data: dict[str, object], fit: Fitter) -> Table:
-    """One row; of plain values for a signature of plain columns it is a row as any other, else the model's own."""
+    """One row: an ordinary one if the values and the signature's columns are plain, else the document as sent."""
     frame = Frame(tuple(data), [list(data.values())], "the body")
     fields = fit.signature.inputs or ()
     named = fit.signature.columns is not None and all(field.kind in _PLAIN for field in fields)

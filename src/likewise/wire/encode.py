@@ -1,4 +1,4 @@
-"""Predictions to the bytes of an answer."""
+"""Encoding of predictions as response bodies."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _OPTIONS = orjson.OPT_NON_STR_KEYS
 
 
 def encode(form: Form, predictions: object) -> bytes:
-    """The answer in its asker's form, as JSON: `{"predictions": …}`, or bare for MLflow 1 and for a document.
+    """The response body as JSON: `{"predictions": …}`, or bare for MLflow 1 and documents.
 
-    NaN and infinity leave as null, bytes as base64, dates as ISO 8601.  ModelFailed for what JSON cannot hold.
+    NaN and infinity become null, bytes base64, dates ISO 8601.  Raises ModelFailed for values without a JSON form.
     """
-    answer = {"predictions": predictions} if form is Form.MLFLOW else predictions
+    response = {"predictions": predictions} if form is Form.MLFLOW else predictions
     try:
-        return orjson.dumps(answer, default=plain, option=_OPTIONS)
+        return orjson.dumps(response, default=plain, option=_OPTIONS)
     except TypeError:  # orjson's JSONEncodeError is one
-        return _dumped(answer)
+        return _dumped(response)
 
 
-def _dumped(answer: object) -> bytes:
-    """The same by the standard library, which writes integers wider than 64 bits and deeper lists, as MLflow does."""
+def _dumped(response: object) -> bytes:
+    """The same with the standard library, which supports integers over 64 bits and deeper lists, as MLflow does."""
     try:
-        return json.dumps(_finite(answer), ensure_ascii=False, separators=(",", ":"), default=plain).encode()
+        return json.dumps(_finite(response), ensure_ascii=False, separators=(",", ":"), default=plain).encode()
     except UnicodeEncodeError as error:
-        cause = f"a text holds the lone surrogate U+{ord(error.object[error.start]):04X}, which is no character"
-        raise _unwritable(cause, "let the model return text in valid Unicode") from error
+        cause = f"a string contains the lone surrogate U+{ord(error.object[error.start]):04X}"
+        raise _unwritable(cause, "make the model return valid Unicode text") from error
     except RecursionError as error:
-        raise _unwritable("they are nested too deep", "let the model return flatter values") from error
+        raise _unwritable("they are nested too deeply", "make the model return less deeply nested values") from error
     except (TypeError, ValueError) as error:
-        raise _unwritable(str(error), "let the model return plain values: text, numbers, lists, records") from error
+        raise _unwritable(str(error), "make the model return plain values: text, numbers, lists, records") from error
 
 
 def _finite(value: object) -> object:
@@ -52,12 +52,12 @@ def _finite(value: object) -> object:
 
 
 def plain(value: object) -> str:
-    """What JSON has no type for: bytes as base64, dates as ISO 8601; TypeError for anything else."""
+    """Convert types that JSON lacks: bytes to base64, dates to ISO 8601; raises TypeError for anything else."""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, date):  # a datetime is one; orjson writes them itself
         return value.isoformat()
-    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON representation")
 
 
 def _unwritable(cause: str, remedy: str) -> ModelFailed:

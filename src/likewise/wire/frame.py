@@ -1,4 +1,4 @@
-"""Rows as they were sent, and their fitting to the model's signature."""
+"""Frames of rows as sent in a request, and their conversion to tables of the model's signature."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from likewise.core.signature import Field, Signature
 from likewise.wire import tensor
 from likewise.wire.jsontext import shown
 
-_PLANS = 64  # column orders that one fitter remembers
+_PLANS = 64  # most column orders that a fitter caches
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a body holds before the signature is asked.
+    """The content of a body before the signature is applied.
 
-    names: column names, None for unnamed values; each row then holds one value.
-    where: the field of the body that holds the rows, for messages.
-    ascii_bytes: binary columns are ASCII text and not base64 (MLflow's `inputs` and `instances`).
+    names: column names; None for unnamed values, and each row then has one value.
+    where: the field of the body that contains the rows, for error messages.
+    ascii_bytes: binary columns are ASCII text rather than base64 (MLflow's `inputs` and `instances`).
     """
 
     names: tuple[str, ...] | None
@@ -34,7 +34,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """Where a value of each row stands, what messages call it, and its cast."""
+    """A value of each row: its index in the row, its label in error messages, and its cast."""
 
     at: int
     label: str
@@ -43,7 +43,7 @@ class _Cell:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How frames of one list of names become tables: the columns of the table, their cells, those that are tensors."""
+    """How frames with the same names become tables: the table's columns, their cells, and those that are tensors."""
 
     columns: tuple[str, ...]
     cells: Sequence[_Cell]
@@ -51,7 +51,7 @@ class _Plan:
 
 
 class Fitter:
-    """Frames to tables of one signature; what depends on the signature alone is made once.  Thread-safe."""
+    """Converts frames to tables of one signature.  Thread-safe; work for the signature alone is done once."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -60,9 +60,9 @@ class Fitter:
         self._plans: dict[tuple[tuple[str, ...] | None, bool], _Plan] = {}
 
     def __call__(self, frame: Frame) -> Table:
-        """The frame's columns in the signature's order and types; others are dropped, as MLflow does.
+        """The frame's columns in the signature's order and types; other columns are dropped, as in MLflow.
 
-        An optional column that was not sent stays away.  Without a signature everything passes as it was sent.
+        Optional columns that were not sent are omitted.  Without a signature, the frame is used unchanged.
         Raises BadRequest, which names the column and the row.
         """
         if self._columns is not None:
@@ -79,14 +79,14 @@ class Fitter:
         return self._unnamed_columns(frame)
 
     def _planned(self, frame: Frame) -> _Plan:
-        """The plan for the frame's names, kept where each is a column's: then the client cannot make it large."""
+        """The plan for the frame's names; cached only if every name is a column, or clients could fill the cache."""
         _no_duplicates(frame)
         columns = self._columns or ()
         names = frame.names if frame.names is not None else columns if len(columns) == 1 else ()
-        held = {name: place for place, name in enumerate(names)}
-        self._require(held, frame)
-        chosen = [field for field in self._fields if field.name in held]
-        cells = [_Cell(held[str(f.name)], f"column {f.name!r}", _cast(f, frame.ascii_bytes)) for f in chosen]
+        positions = {name: index for index, name in enumerate(names)}
+        self._require(positions, frame)
+        chosen = [field for field in self._fields if field.name in positions]
+        cells = [_Cell(positions[str(f.name)], f"column {f.name!r}", _cast(f, frame.ascii_bytes)) for f in chosen]
         tensors = [field for field in chosen if field.kind == "tensor"]
         plan = _Plan(tuple(str(field.name) for field in chosen), cells, tensors)
         if len(chosen) == len(names) and len(self._plans) < _PLANS:
@@ -94,13 +94,13 @@ class Fitter:
         return plan
 
     def whole(self, frame: Frame, sent: Sent) -> Table:
-        """The frame's only row untyped, for a model that gets `sent`; BadRequest where a required column is missing."""
+        """The frame's rows uncast, for a model that receives `sent`; BadRequest if a required column is missing."""
         if self._columns is not None:
             self._require(frame.names or (), frame)
         return Table(frame.names, [tuple(row) for row in frame.rows], sent)
 
     def tensors(self, values: Mapping[str, object], where: str) -> Table:
-        """Named tensors, each of its own first dimension; the model gets them as MLflow's `inputs`."""
+        """A table of named tensors with different first dimensions; the model receives them as MLflow's `inputs`."""
         names = tuple(values)
         self._require(names, Frame(names, [], where))
         typed = {str(f.name): _tensor(f, values[str(f.name)], where) for f in self._fields if f.name in values}
@@ -122,7 +122,7 @@ class Fitter:
         fields = self._fields
         cells = [_Cell(at, f"column {at}", _cast(field, frame.ascii_bytes)) for at, field in enumerate(fields)]
         if frame.names is None and len(fields) == 1:
-            if fields[0].kind in NESTED:  # only a model with a type hint takes these, and the hint itself checks them
+            if fields[0].kind in NESTED:  # such columns come from type hints, which validate them
                 return Table(None, [(row[0],) for row in frame.rows])
             return Table(None, _cast_rows(frame, cells, [(_only(row[0]),) for row in frame.rows]))
         sent = [
@@ -137,7 +137,7 @@ class Fitter:
 def _cast_rows(
     frame: Frame, cells: Sequence[_Cell], rows: Sequence[Sequence[object]] | None = None
 ) -> list[tuple[object, ...]]:
-    """`rows`, else the frame's, cast; BadRequest names the first value that is not of its type."""
+    """Cast `rows`, by default the frame's; raises BadRequest, which names the first value of the wrong type."""
     rows = frame.rows if rows is None else rows
     pairs = [(cell.at, cell.cast) for cell in cells]
     try:
@@ -173,7 +173,7 @@ def _enough(sent: object, row: int, frame: Frame, fields: Sequence[Field]) -> Se
     if isinstance(sent, (list, tuple)) and len(sent) >= len(fields):
         return sent
     raise BadRequest(
-        f"{frame.where}, row {row}: the model takes {len(fields)} columns, and this row is {shown(sent)}",
+        f"{frame.where}, row {row}: the model takes {len(fields)} columns, but this row is {shown(sent)}",
         remedy="send a value for each column, in the signature's order",
     )
 
@@ -191,8 +191,8 @@ def _cast(field: Field, ascii_bytes: bool) -> Cast:
 def _check_first_dimension(field: Field, rows: int, frame: Frame) -> None:
     if field.kind == "tensor" and (declared := tensor.shape_of(field)[0]) not in (-1, rows):
         raise BadRequest(
-            f"{frame.where}: the model takes {declared} rows at a time, and got {rows}",
-            remedy=f"send {declared} rows a request",
+            f"{frame.where}: the model takes {declared} rows per request, but got {rows}",
+            remedy=f"send {declared} rows per request",
         )
 
 
@@ -200,14 +200,14 @@ def _no_duplicates(frame: Frame) -> None:
     names = frame.names or ()
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise BadRequest(f"{frame.where}: the column {twice!r} is there twice", remedy="name each column once")
+        raise BadRequest(f"{frame.where}: duplicate column {twice!r}", remedy="send each column once")
 
 
 def _missing(name: str, frame: Frame) -> BadRequest:
     if frame.names is None:
         return BadRequest(
-            f"{frame.where}: the values have no names, and the model takes several columns, {name!r} among them",
-            remedy="send dataframe_split or dataframe_records, which name the columns",
+            f"{frame.where}: the values have no column names, but the model takes several columns, including {name!r}",
+            remedy="send dataframe_split or dataframe_records, which include column names",
         )
     sent = ", ".join(map(repr, frame.names[:20])) or "none"
     near = get_close_matches(name, frame.names, n=1)

@@ -1,4 +1,4 @@
-"""JSON text to plain Python, and plain Python shown in messages."""
+"""Parsing of JSON text, and rendering of values in error messages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from likewise.core.errors import BadRequest
 
 BOM = b"\xef\xbb\xbf"
 _SHOWN = 60
-_LITERALS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}  # NaN is how pandas writes a missing value
+_LITERALS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}  # pandas writes missing values as NaN
 
 
 def parse_json(body: bytes | str) -> object:
-    """The JSON value of `body`; BadRequest, with the place, where it is not one.
+    """Parse `body` as JSON; raises BadRequest, with line and column, if it is not valid.
 
-    Python's `NaN` (read as null) and `Infinity` are accepted, because `json.dumps`, and so MLflow's clients, write
-    them; a number that overflows, a lone surrogate and more than 1,024 levels are not.
+    Python's `NaN` (read as null) and `Infinity` are accepted, because `json.dumps`, and thus MLflow's clients, write
+    them.  Numbers that overflow, lone surrogates and more than 1,024 levels of nesting are rejected.
     """
     raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     raw = raw.removeprefix(BOM)
@@ -56,7 +56,7 @@ def _not_json(error: json.JSONDecodeError) -> BadRequest:
 
 
 def shown(value: object) -> str:
-    """A value for a message: its JSON, cut short, and its JSON type."""
+    """A value for an error message: its JSON, truncated, and its JSON type."""
     kind = _KINDS.get(type(value), type(value).__name__)
     if isinstance(value, (list, dict)):
         return f"{kind} of {len(value)}"

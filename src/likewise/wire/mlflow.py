@@ -1,4 +1,4 @@
-"""MLflow 3's scoring protocol: one of four forms, and params.
+"""Request bodies of MLflow 3's scoring protocol: one of four forms, with params.
 
 Source: mlflow/pyfunc/scoring_server and mlflow/utils/proto_json_utils.py, 3.17.
 """
@@ -18,11 +18,11 @@ from likewise.wire.pandas_json import parse_columns, parse_records, parse_split
 from likewise.wire.params import ParamsFitter
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
-_WHOLE = frozenset({"array", "object", "map"})
+_NESTED = frozenset({"array", "object", "map"})
 
 
 def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> DecodedRequest:
-    """An object with exactly one of FORMS, and perhaps `params`; other keys beside these are ignored, as by MLflow."""
+    """Decode an object with exactly one of FORMS and optional `params`; other keys are ignored, as in MLflow."""
     named = [form for form in FORMS if form in body]
     if len(named) != 1:
         raise _not_one(body, named)
@@ -31,7 +31,7 @@ def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -
 
 
 def _table(form: str, value: object, fit: Fitter) -> Table:
-    """MLflow makes a frame for a signature of columns, and arrays for one of tensors, or for none."""
+    """The table of a form; MLflow passes a DataFrame if the signature has columns, else arrays (see `_arrays`)."""
     signature = fit.signature
     if form == "inputs" and isinstance(value, dict) and _ragged(value):
         if not signature.inputs:
@@ -45,7 +45,7 @@ def _table(form: str, value: object, fit: Fitter) -> Table:
 
 
 def _arrays(form: str, value: object, table: Table, signature: Signature) -> Sent | None:
-    """What MLflow makes arrays of, where rows cannot say that: without a signature, and in columns of arrays."""
+    """The value that MLflow converts to arrays, if rows cannot represent it: no signature, or array columns."""
     if not signature.inputs:
         return None if _is_rows(value) else Sent(form, value)
     if table.columns is None or not any(field.kind == "array" for field in signature.inputs):
@@ -81,7 +81,7 @@ def _frame(form: str, value: object, signature: Signature) -> Frame:
 
 
 def _listed(value: list[object], form: str, signature: Signature) -> Frame:
-    """Records; or unnamed rows, which are the only column's where the signature has one."""
+    """A list of records, or of unnamed rows, which are values of the only column if the signature has one."""
     if value and isinstance(value[0], dict) and not _holds_one_map(signature):
         records = parse_records(value, form)
         return Frame(records.names, records.rows, form, ascii_bytes=True)
@@ -94,15 +94,15 @@ def _listed(value: list[object], form: str, signature: Signature) -> Frame:
 
 
 def _by_column(value: dict[str, object], form: str, signature: Signature) -> Frame:
-    """Columns of values; a scalar stands for every row; one row where the signature's cells are lists or objects.
+    """Columns of values, where a scalar applies to every row; or one row if the signature's cells are lists or objects.
 
-    One row, too, where no column can be told from a cell: a list of texts in a column of any type is taken for a cell.
+    It is also one row if columns and cells are indistinguishable: a list of strings in an `any` column is a cell.
     """
     fields = signature.inputs or ()
     anything = {field.name for field in fields if field.kind == "any"}
     lists = {name: column for name, column in value.items() if isinstance(column, list)}
-    cells = all(name in anything and all(isinstance(each, str) for each in lists[name]) for name in lists)
-    if cells or any(field.kind in _WHOLE for field in fields):
+    cells = all(name in anything and all(isinstance(value, str) for value in lists[name]) for name in lists)
+    if cells or any(field.kind in _NESTED for field in fields):
         return Frame(tuple(value), [list(value.values())], form, ascii_bytes=True)
     rows = max(len(column) for column in lists.values())
     columns = {name: lists.get(name, [member] * rows) for name, member in value.items()}
@@ -110,7 +110,7 @@ def _by_column(value: dict[str, object], form: str, signature: Signature) -> Fra
 
 
 def _holds_one_map(signature: Signature) -> bool:
-    """Whether the only, unnamed column takes objects, so that a list of objects is its values."""
+    """Whether the only column is unnamed and takes objects, so that a list of objects contains its values."""
     fields = signature.inputs or ()
     return len(fields) == 1 and fields[0].name is None and fields[0].kind in ("object", "map", "any")
 
@@ -120,7 +120,7 @@ def _not_one(body: dict[str, object], named: list[str]) -> BadRequest:
         return BadRequest(f"the body has both {named[0]} and {named[1]}", remedy="send exactly one of them")
     near = [(key, get_close_matches(key, FORMS, n=1)) for key in body]
     meant = next((f"rename {key!r} to {close[0]!r}" for key, close in near if close), None)
-    keys = ", ".join(repr(key[:40]) for key in list(body)[:10]) or "no field at all"
+    keys = ", ".join(repr(key[:40]) for key in list(body)[:10]) or "no fields"
     return BadRequest(
         f"the body has none of {', '.join(FORMS)}; it has: {keys}", remedy=meant or f"send one of: {', '.join(FORMS)}"
     )

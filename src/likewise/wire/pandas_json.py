@@ -13,53 +13,53 @@ _SPLIT = frozenset({"columns", "data", "index"})
 
 
 def parse_split(value: object, where: str) -> Frame:
-    """`{"columns": […], "data": [[…], …], "index": […]}`; columns and index may be left out."""
+    """Parse `{"columns": […], "data": [[…], …], "index": […]}`; columns and index are optional."""
     if not isinstance(value, dict):
-        raise _not(value, where, 'an object {"columns": […], "data": [[…], …]}')
+        raise _unexpected(value, where, 'an object {"columns": […], "data": [[…], …]}')
     if unknown := value.keys() - _SPLIT:
         raise BadRequest(
-            f"{where}: {sorted(unknown)[0]!r} is no field of the split form", remedy="send columns, data and index"
+            f"{where}: {sorted(unknown)[0]!r} is not a field of the split form", remedy="send columns, data and index"
         )
     if not isinstance(value.get("data"), list):
-        raise _not(value.get("data"), f"{where}.data", "a list of rows")
+        raise _unexpected(value.get("data"), f"{where}.data", "a list of rows")
     data = value["data"]
     names = _names(value.get("columns"), data, where)
     width = len(names)
-    whole = all(type(row) is list and len(row) == width for row in data)
-    rows = data if whole else [_row(names, row, i, where) for i, row in enumerate(data)]
+    regular = all(type(row) is list and len(row) == width for row in data)
+    rows = data if regular else [_row(names, row, i, where) for i, row in enumerate(data)]
     index = value.get("index")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
-        raise _not(index, f"{where}.index", f"a list of {len(rows)} labels")
+        raise _unexpected(index, f"{where}.index", f"a list of {len(rows)} labels")
     return Frame(names, rows, where)
 
 
 def parse_records(value: object, where: str) -> Frame:
-    """`[{"column": value, …}, …]`; a key that some record lacks is null there, as in pandas."""
+    """Parse `[{"column": value, …}, …]`; keys missing from a record are null, as in pandas."""
     if not isinstance(value, list):
-        raise _not(value, where, "a list of records")
+        raise _unexpected(value, where, "a list of records")
     for i, record in enumerate(value):
         if not isinstance(record, dict):
-            raise _not(record, f"{where}, row {i}", 'a record {"column": value, …}')
+            raise _unexpected(record, f"{where}, row {i}", 'a record {"column": value, …}')
     names = tuple(dict.fromkeys(str(key) for record in value for key in record))
     return Frame(names, [[record.get(name) for name in names] for record in value], where)
 
 
 def parse_columns(columns: dict[str, list[object]], where: str, *, ascii_bytes: bool = False) -> Frame:
-    """`{"column": [value, …], …}`, all of one length."""
+    """Parse `{"column": [value, …], …}`; all columns must have the same length."""
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadRequest(
             f"{where}: the columns differ in length: {', '.join(f'{n!r} has {k}' for n, k in lengths.items())}",
-            remedy="send as many values for each column",
+            remedy="send the same number of values for each column",
         )
     return Frame(tuple(columns), list(zip(*columns.values(), strict=True)), where, ascii_bytes)
 
 
 def parse_by_label(value: dict[str, dict[str, object]], signature: Signature) -> Frame:
-    """`{"column": {"label": value}}`; or `{"label": {"column": value}}` where the inner keys are the columns."""
-    wanted = set(signature.columns or ())
+    """Parse `{"column": {"label": value}}`, or `{"label": {"column": value}}` if the inner keys are the columns."""
+    columns = set(signature.columns or ())
     inner = {key for member in value.values() for key in member}
-    if wanted and wanted <= inner and not wanted & value.keys():
+    if columns and columns <= inner and not columns & value.keys():
         return parse_records(list(value.values()), "the quoted document")
     labels = dict.fromkeys(label for column in value.values() for label in column)
     rows = [[column.get(label) for column in value.values()] for label in labels]
@@ -71,7 +71,7 @@ def _names(columns: object, data: list[object], where: str) -> tuple[str, ...]:
         first = data[0] if data else []
         return tuple(str(i) for i in range(len(first) if isinstance(first, list) else 1))
     if not isinstance(columns, list) or not all(isinstance(name, (str, int)) for name in columns):
-        raise _not(columns, f"{where}.columns", "a list of column names")
+        raise _unexpected(columns, f"{where}.columns", "a list of column names")
     return tuple(map(str, columns))
 
 
@@ -82,10 +82,10 @@ def _row(names: tuple[str, ...], row: object, i: int, where: str) -> Sequence[ob
     if len(values) != len(names):
         raise BadRequest(
             f"{where}.data, row {i}: {len(values)} values for {len(names)} columns",
-            remedy="send one value a column in each row; rows count from 0",
+            remedy="send one value per column in each row; rows count from 0",
         )
     return values
 
 
-def _not(value: object, where: str, wanted: str) -> BadRequest:
-    return BadRequest(f"{where}: expected {wanted}, got {shown(value)}", remedy=f"send {wanted}")
+def _unexpected(value: object, where: str, expected: str) -> BadRequest:
+    return BadRequest(f"{where}: expected {expected}, got {shown(value)}", remedy=f"send {expected}")

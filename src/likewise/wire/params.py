@@ -1,4 +1,4 @@
-"""`params` of a request, checked against the signature's, defaults filled in."""
+"""Validation of a request's `params` against the signature, with defaults filled in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACCEPTS: dict[str, tuple[type, ...]] = {
 
 
 class ParamsFitter:
-    """A request's `params` to the signature's types.  Thread-safe."""
+    """Casts a request's `params` to the signature's types.  Thread-safe."""
 
     def __init__(self, signature: Signature) -> None:
         self._fields = {str(field.name): field for field in signature.params or ()}
@@ -29,7 +29,7 @@ class ParamsFitter:
         return name in self._fields
 
     def __call__(self, value: object) -> Params:
-        """The params that the model takes, defaults filled in; those that it does not know are ignored, as MLflow does.
+        """The params that the model takes, with defaults filled in; unknown params are ignored, as in MLflow.
 
         Raises BadRequest, which names the param.  Source: mlflow/models/utils.py, `_enforce_params_schema`.
         """
@@ -59,7 +59,7 @@ def _fit(field: Field, sent: dict[str, object]) -> object:
 
 
 def _one(field: Field, value: object) -> object:
-    """Stricter than a column: no text becomes a number, no boolean an integer."""
+    """Cast one value; stricter than for columns: strings do not become numbers, nor booleans integers."""
     accepted = _ACCEPTS.get(field.kind)
     if value is not None and accepted is not None and type(value) not in accepted:
         raise Mismatch(f"a value of type {field.kind}")

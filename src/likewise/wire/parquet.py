@@ -1,4 +1,4 @@
-"""Parquet bodies: typed values, read no further than a request may be large."""
+"""Decoding of Parquet bodies, within limits of size, memory and time."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from likewise.core.signature import Signature
 from likewise.wire.frame import Frame
 from likewise.wire.parquet_child import TOO_LARGE
 
-LIMIT_BYTES = 64 * 2**20  # of the values, unpacked; a body of a few bytes can unpack to terabytes
+LIMIT_BYTES = 64 * 2**20  # decompressed size of the values; a body of a few bytes can decompress to terabytes
 MEMORY_BYTES = 2**30
 SECONDS = 30
 
-_CHILD = Path(__file__).with_name("parquet_child.py")
+_CHILD_SCRIPT = Path(__file__).with_name("parquet_child.py")
 
 
 def parse_parquet(body: bytes, signature: Signature) -> Frame:
-    """The rows of a Parquet file, without the columns that pandas wrote as its index.
+    """Decode a Parquet file, without the columns that pandas wrote as its index.
 
-    A process of its own reads the file, because some bytes make Arrow end its process; that takes a third of a second.
-    Raises BadRequest (no Parquet, or more than LIMIT_BYTES of values) and UnsupportedContentType (pyarrow is not
-    installed).
+    The file is read in a child process, because some inputs crash Arrow; this takes about 0.3 s.  Raises BadRequest
+    (not Parquet, or more than LIMIT_BYTES of values) and UnsupportedContentType (pyarrow is not installed).
     """
     try:
         pyarrow = need("pyarrow", extra="batch")
     except MissingExtra as error:
-        raise UnsupportedContentType(f"Parquet is not read here: {error.cause}", remedy="send JSON or CSV") from error
+        raise UnsupportedContentType(f"Parquet is not supported: {error.cause}", remedy="send JSON or CSV") from error
     table = pyarrow.ipc.open_stream(_read(body)).read_all()
     kinds = {str(field.name): field.kind for field in signature.inputs or ()}
     names = tuple(table.schema.names)
@@ -48,32 +47,32 @@ def parse_parquet(body: bytes, signature: Signature) -> Frame:
 
 
 def _read(body: bytes) -> bytes:
-    """The file as an Arrow stream."""
-    argv = [sys.executable, "-I", str(_CHILD), str(LIMIT_BYTES), str(MEMORY_BYTES)]
+    """Convert the file to an Arrow stream in a child process."""
+    argv = [sys.executable, "-I", str(_CHILD_SCRIPT), str(LIMIT_BYTES), str(MEMORY_BYTES)]
     environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(argv, input=body, capture_output=True, timeout=SECONDS, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
-        raise _unreadable(f"it takes longer than {SECONDS} seconds") from error
-    said = done.stderr.decode(errors="replace").strip()
+        raise _unreadable(f"reading it takes longer than {SECONDS} seconds") from error
+    output = done.stderr.decode(errors="replace").strip()
     if done.returncode == TOO_LARGE:
         raise BadRequest(
-            f"the Parquet body unpacks to {int(said) // 2**20} MiB, and a request may have {LIMIT_BYTES // 2**20}",
-            remedy="send fewer rows a request, or score the file as a batch job: likewise score",
+            f"the Parquet body decompresses to {int(output) // 2**20} MiB; the limit is {LIMIT_BYTES // 2**20} MiB",
+            remedy="send fewer rows per request, or score the file as a batch job: likewise score",
         )
     if done.returncode != 0:
-        raise _unreadable(said.rpartition("\n")[2])
+        raise _unreadable(output.rpartition("\n")[2])
     return done.stdout
 
 
 def _values(pyarrow: Any, column: Any, kind: str | None) -> Iterator[object]:
-    if pyarrow.types.is_timestamp(column.type):  # datetime has nothing finer than microseconds
+    if pyarrow.types.is_timestamp(column.type):  # datetime has a resolution of microseconds
         column = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
     return (_value(value, kind) for value in column.to_pylist())
 
 
 def _value(value: object, kind: str | None) -> object:
-    """A Parquet value as JSON would carry it to a column of this kind, so that the casts of a request meet it."""
+    """Convert a Parquet value to its JSON form for a column of this kind, which the casts of requests expect."""
     if kind == "datetime" and isinstance(value, date):
         return value.isoformat()
     if isinstance(value, bytes) and kind == "binary":
@@ -85,6 +84,6 @@ def _value(value: object, kind: str | None) -> object:
 
 def _unreadable(why: str) -> BadRequest:
     return BadRequest(
-        f"the body is not Parquet that can be read: {why[:200]}",
-        remedy="send what DataFrame.to_parquet or pyarrow.parquet.write_table writes",
+        f"the body is not a readable Parquet file: {why[:200]}",
+        remedy="send a file written by DataFrame.to_parquet or pyarrow.parquet.write_table",
     )

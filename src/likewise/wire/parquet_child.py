@@ -1,7 +1,8 @@
-"""The process that reads one Parquet body: from stdin to stdout, as an Arrow stream, within a limit of memory.
+"""Child process that converts one Parquet file on stdin to an Arrow stream on stdout, within a memory limit.
 
-Run by path, with no module of Likewise: a file that crashes Arrow or unpacks without end takes this process alone.
-Arguments: the most bytes of values, the most bytes of memory.  Exit code 3, with the bytes on stderr: too many values.
+It runs as a script and imports no Likewise module.  A file that crashes Arrow or decompresses endlessly affects only
+this process.  Arguments: limit for the size of the values, limit for memory, both in bytes.  Exit code 3: the values
+exceed the limit; their size in bytes is on stderr.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from typing import Any
 
 TOO_LARGE = 3
 BATCH_ROWS = 1024
-VALUE_BYTES = 8  # the least that a value is taken to need
+VALUE_BYTES = 8  # the minimum size assumed for a value
 
 
 def main(limit: int, memory: int) -> None:
-    """Copy the file's columns, those that pandas wrote as its index apart."""
+    """Copy the file's columns, except those that pandas wrote as its index."""
     body = sys.stdin.buffer.read()
     import pyarrow
     import pyarrow.parquet
 
-    _bound_memory(memory)
+    _limit_memory(memory)
     file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(body))
     schema = file.metadata.schema
     leaves = [schema.column(i) for i in range(file.metadata.num_columns)]
@@ -33,33 +34,33 @@ def main(limit: int, memory: int) -> None:
         _check(total, limit)
     index = {name for name in (file.schema_arrow.pandas_metadata or {}).get("index_columns", []) if type(name) is str}
     table = pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), file.schema_arrow)
-    kept = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
-    with pyarrow.ipc.new_stream(sys.stdout.buffer, kept.schema) as out:
-        out.write_table(kept)
+    columns = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
+    with pyarrow.ipc.new_stream(sys.stdout.buffer, columns.schema) as out:
+        out.write_table(columns)
 
 
-def _bound_memory(limit: int) -> None:
+def _limit_memory(limit: int) -> None:
     try:
         import resource
-    except ImportError:  # not on Windows, where the bound on values has to do
+    except ImportError:  # on Windows there is only the limit on values
         return
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _declared(metadata: Any) -> int:
-    """Bytes of all values as the file's own footer counts them, nulls too."""
+    """Size in bytes of all values, including nulls, according to the file's footer."""
     total = 0
     for group in (metadata.row_group(i) for i in range(metadata.num_row_groups)):
         for i in range(metadata.num_columns):
-            width = max(VALUE_BYTES, metadata.schema.column(i).length)  # of a fixed width, else 0
+            width = max(VALUE_BYTES, metadata.schema.column(i).length)  # 0 unless the type has a fixed width
             chunk = group.column(i)
             total += max(chunk.num_values * width, chunk.total_uncompressed_size)
     return int(max(total, metadata.num_rows * VALUE_BYTES))
 
 
 def _unpacked(array: Any) -> int:
-    """Bytes of an array's values once each stands for itself: a dictionary's are shared until then."""
+    """Size in bytes of an array's values with dictionaries expanded."""
     from pyarrow import compute, types
 
     if types.is_dictionary(array.type):

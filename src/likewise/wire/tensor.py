@@ -1,4 +1,4 @@
-"""Tensors: the values of one row to the signature's dtype and shape, as nested lists."""
+"""Casts of tensor rows, as nested lists, to the signature's dtype and shape."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from likewise.core.signature import Field
 
 
 def shape_of(field: Field) -> tuple[int, ...]:
-    """The declared shape, -1 where it varies; source: mlflow/types/schema.py, `TensorSpec.to_dict`."""
+    """The declared shape, -1 for variable dimensions.  Source: mlflow/types/schema.py, `TensorSpec.to_dict`."""
     return tuple(typed(Sequence[int], _spec(field).get("shape") or (-1,)))
 
 
 def dtype_of(field: Field) -> str:
-    """The declared dtype, by numpy's name."""
+    """The declared dtype as numpy names it."""
     return str(_spec(field).get("dtype", "object"))
 
 
 def row_cast(field: Field) -> Cast:
-    """The cast of one row's values: dtype, and the shape without its first dimension.
+    """The cast of one row's values to the dtype and the shape without its first dimension.
 
-    A flat list is folded to a shape of several fixed dimensions, as MLflow does for frames.  Raises Mismatch.
+    A flat list is reshaped if the shape has several fixed dimensions, as MLflow does for DataFrames.  Raises Mismatch.
     """
     dims = shape_of(field)[1:]
     leaf = _leaf(dtype_of(field))
@@ -56,19 +56,19 @@ def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
         raise Mismatch(f"a list of {dims[0]}")
     parts = [_fold(part, dims[1:], leaf) for part in value]
     if len(dims) > 1 and len({len(typed(list[object], part)) for part in parts}) > 1:
-        raise Mismatch("lists of one length")
+        raise Mismatch("lists of equal length")
     return parts
 
 
 def _leaf(dtype: str) -> Cast | None:
-    """The cast to a numpy dtype; None where it takes any object."""
+    """The cast to a numpy dtype; None if it accepts any object."""
     if dtype == "bool":
         return to_boolean
     if dtype.startswith("float"):
         return lambda value: None if value is None else to_double(value)
-    if found := re.fullmatch(r"(u?)int(\d+)", dtype):
-        bits = int(found[2])
-        return integer_within(0, 2**bits - 1) if found[1] else integer_within(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    if match := re.fullmatch(r"(u?)int(\d+)", dtype):
+        bits = int(match[2])
+        return integer_within(0, 2**bits - 1) if match[1] else integer_within(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return to_string if dtype.startswith(("str", "<U", "U")) else None
 
 

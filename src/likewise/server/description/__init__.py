@@ -1,4 +1,4 @@
-"""What the service says of itself to machines: OpenAPI, with the model's own signature and examples."""
+"""The OpenAPI document of the service, with the model's own signature and examples."""
 
 from likewise.server.description.openapi import describe
 

@@ -1,4 +1,4 @@
-"""One small request in each of its forms: the model's own example, or one made up from the signature's types."""
+"""A small example request in every supported form: the model's own, or one generated from the signature's types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from likewise.wire.tensor import shape_of
 
 JsonObject = dict[str, Any]
 
-LARGEST = 4000  # characters of an example that is shown
+MAX_SHOWN = 4000  # characters; longer examples are not shown
 _ROWS = 2
 _NESTED = ("array", "object", "map")
 _SAMPLES: dict[str, object] = {
@@ -42,9 +42,9 @@ _SAMPLES: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A table with one to two rows, and params; the properties write it in the forms of `POST /invocations`.
+    """A table with one or two rows, and params; the properties render it in the forms of `POST /invocations`.
 
-    rows: as JSON has them, bytes as base64.  ascii_rows: bytes as ASCII text, as `inputs` and `instances` take them.
+    rows: JSON values, bytes as base64.  ascii_rows: bytes as ASCII text, as `inputs` and `instances` expect them.
     """
 
     signature: Signature
@@ -55,12 +55,12 @@ class Example:
 
     @property
     def records(self) -> list[JsonObject] | None:
-        """A record a row; None where the columns have no names."""
+        """One record per row; None if the columns have no names."""
         return None if self.columns is None else [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
     @property
     def split(self) -> JsonObject | None:
-        """pandas' split orient; None for a tensor of no fixed width."""
+        """pandas' split orient; None for a tensor without a fixed width."""
         if self.columns is not None:
             return {"columns": list(self.columns), "data": self.rows}
         fields = self.signature.inputs or ()
@@ -71,7 +71,7 @@ class Example:
 
     @property
     def instances(self) -> object:
-        """Records; or values without names where there is one column of plain values."""
+        """Records, or values without names if there is one column of plain values."""
         fields = self.signature.inputs or ()
         bare = len(fields) == 1 and fields[0].kind not in ("object", "map", "any")
         if self.columns is None or bare:
@@ -80,7 +80,7 @@ class Example:
 
     @property
     def inputs(self) -> object:
-        """Columns of values; one row's values where a cell is itself a list or an object."""
+        """Columns of values, or the values of one row if a cell is itself a list or an object."""
         if self.columns is None:
             return self.instances
         if any(field.kind in _NESTED for field in self.signature.inputs or ()):
@@ -89,7 +89,7 @@ class Example:
 
     @property
     def csv(self) -> str | None:
-        """A header and a line a row; None where the columns have no names."""
+        """A header and one line per row; None if the columns have no names."""
         if self.columns is None:
             return None
         text = io.StringIO()
@@ -112,22 +112,22 @@ class Example:
         return {"inputs": tensors, **({"parameters": self.params} if self.params else {})}
 
     def bodies(self) -> dict[str, JsonObject]:
-        """MLflow's forms by name, each a whole body; `params` where the model takes any."""
-        held = {
+        """Complete request bodies by the name of MLflow's form, with `params` if the model takes any."""
+        values = {
             "dataframe_split": self.split,
             "dataframe_records": self.records,
             "instances": self.instances,
             "inputs": self.inputs,
         }
         params = {"params": self.params} if self.params else {}
-        return {form: {form: value, **params} for form, value in held.items() if value is not None}
+        return {form: {form: value, **params} for form, value in values.items() if value is not None}
 
 
 def example_of(model: ServedModel) -> Example | None:
-    """The first rows of the model's example, where it is short and can be read, else made up; None where too large."""
-    for make in (_logged, _made_up):
-        example = make(model)
-        if example is not None and len(json.dumps(example.instances)) <= LARGEST:
+    """The first rows of the model's own example if it is short and readable, else generated ones; None if too large."""
+    for source in (_logged, _generated):
+        example = source(model)
+        if example is not None and len(json.dumps(example.instances)) <= MAX_SHOWN:
             return example
     return None
 
@@ -145,12 +145,12 @@ def _logged(model: ServedModel) -> Example | None:
     return _example(model.signature, call.table.columns, rows, call.params) if plain else None
 
 
-def _made_up(model: ServedModel) -> Example | None:
+def _generated(model: ServedModel) -> Example | None:
     fields = model.signature.inputs or ()
     params = {str(field.name): field.raw.get("default") for field in model.signature.params or ()}
     if not fields:
         return _example(model.signature, ("column",), [("some text",)], params)
-    if any(math.prod(map(abs, shape_of(field))) > LARGEST for field in fields if field.kind == "tensor"):
+    if any(math.prod(map(abs, shape_of(field))) > MAX_SHOWN for field in fields if field.kind == "tensor"):
         return None
     count = max((shape_of(field)[0] for field in fields if field.kind == "tensor"), default=1)
     row = tuple(_sample(field.raw) for field in fields)
@@ -167,7 +167,7 @@ def _example(
 
 
 def _sample(spec: Mapping[str, Any]) -> object:
-    """A value of the type; of a tensor one row."""
+    """A sample value of the type; for a tensor, one row."""
     kind = spec.get("type")
     if kind == "tensor":
         return _sample_tensor(spec)
@@ -176,20 +176,20 @@ def _sample(spec: Mapping[str, Any]) -> object:
     if kind == "map":
         return {"key": _sample(spec.get("values") or {})}
     if kind == "object":
-        return {name: _sample(held) for name, held in (spec.get("properties") or {}).items()}
+        return {name: _sample(member) for name, member in (spec.get("properties") or {}).items()}
     return _SAMPLES.get(str(kind), "anything")
 
 
 def _sample_tensor(spec: Mapping[str, Any]) -> object:
-    held = spec.get("tensor-spec") or {}
-    dtype = str(held.get("dtype"))
+    tensor = spec.get("tensor-spec") or {}
+    dtype = str(tensor.get("dtype"))
     value: object = True if dtype == "bool" else 1 if "int" in dtype else 1.5 if dtype.startswith("float") else "a"
-    sizes = [2 if size == -1 else size for size in (held.get("shape") or (-1,))[1:]]
+    sizes = [2 if size == -1 else size for size in (tensor.get("shape") or (-1,))[1:]]
     return np.full(sizes, value, object).tolist()
 
 
 def _plain(value: object, otherwise: Callable[[Any], str]) -> Any:
-    """As JSON has it: what is not finite is null; `otherwise` writes what JSON has no type for."""
+    """`value` as plain JSON types: non-finite numbers become null, `otherwise` converts types that JSON lacks."""
     return orjson.loads(orjson.dumps(value, default=otherwise, option=orjson.OPT_NON_STR_KEYS))
 
 
@@ -204,7 +204,7 @@ def _field(value: object) -> object:
 
 
 def _tensor(field: Field, name: str | None, values: Sequence[object]) -> JsonObject:
-    """An input of the protocol: arrays, objects and maps of a column are JSON text."""
+    """An input tensor of the protocol; arrays, objects and maps in a column become JSON text."""
     nested = field.kind in _NESTED
     shape, leaves = rectangle([json.dumps(value) if nested else value for value in values])
     base64_text = {"parameters": {"content_type": "base64"}} if field.kind == "binary" else {}

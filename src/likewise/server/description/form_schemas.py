@@ -1,8 +1,8 @@
-"""What each form of `POST /invocations` holds, as JSON Schema, for the model's own signature.
+"""JSON Schemas for each form of `POST /invocations`, derived from the model's own signature.
 
-A body that a schema here calls valid is taken, but for what no schema can say: that rows have one width, columns one
-length and an index as many labels as rows.  What is taken beyond it (columns in another order, columns that the model
-does not know) is said in the descriptions.
+A body that matches its schema is accepted, except for rules that JSON Schema cannot express: rows have equal widths,
+columns equal lengths, and an index has one label per row.  What is accepted beyond the schemas (columns in another
+order, unknown columns) is documented in the descriptions.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _NOT_OBJECT: JsonObject = {"not": {"type": "object"}}
 
 
 def params_schema(signature: Signature) -> JsonObject:
-    """`params` of a request; anything where the model takes none."""
+    """The schema of a request's `params`; anything is allowed if the model takes none."""
     if not signature.params:
-        return {"description": "The model takes no params: whatever stands here is ignored."}
+        return {"description": "The model takes no params; any value here is ignored."}
     return {
-        "description": "Those that are left out have their defaults; those that the model does not know are ignored.",
+        "description": "Omitted params have their defaults; unknown params are ignored.",
         "type": ["object", "null"],
         "properties": {str(field.name): param_schema(field) for field in signature.params},
     }
@@ -48,7 +48,7 @@ def params_schema(signature: Signature) -> JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The schema of what each form holds; None where the form has none that can be told."""
+    """The schema of each form's content; None if the form does not apply to the signature."""
 
     split: JsonObject | None
     records: JsonObject | None
@@ -56,7 +56,7 @@ class Forms:
 
 
 def forms(signature: Signature) -> Forms:
-    """The tables of `POST /invocations` for the model's signature."""
+    """The schemas of the forms of `POST /invocations` for the model's signature."""
     fields = signature.inputs
     if not fields:
         return _free()
@@ -66,7 +66,7 @@ def forms(signature: Signature) -> Forms:
 
 
 def document_schema(signature: Signature) -> JsonObject | None:
-    """The body of a chat or completion model; None where the model has columns, and none of its keys is among them."""
+    """The body for a chat or completion model; None if the model has columns and none of them is in KEYS."""
     fields = signature.inputs or ()
     if fields and not any(field.name in KEYS for field in fields):
         return None
@@ -74,7 +74,7 @@ def document_schema(signature: Signature) -> JsonObject | None:
     columns = {str(field.name): column_schema(field) for field in fields if typed}
     params = {str(field.name): param_schema(field) for field in signature.params or ()}
     return {
-        "description": "MLflow 3, for language models: the body is the model's input itself, and is answered bare.",
+        "description": "MLflow 3, for language models: the body is the model's input; the response is not wrapped.",
         "type": "object",
         "properties": {**columns, **params},
         "required": [field.name for field in fields if field.required],
@@ -83,12 +83,12 @@ def document_schema(signature: Signature) -> JsonObject | None:
 
 
 def _split(columns: JsonObject | None, row: JsonObject, rows: JsonObject, width: int = -1) -> JsonObject:
-    """pandas' split orient; `columns` may be left out, or any `width` names, where the model's have none."""
+    """pandas' split orient.  `columns` is None if the model's are unnamed: requests may omit them or use any names."""
     return {
         "type": "object",
         "properties": {
             "columns": columns or {**_NAMES, **exactly(width)},
-            "index": {"type": ["array", "null"], "description": "One label a row; it is not used."},
+            "index": {"type": ["array", "null"], "description": "One label per row; ignored."},
             "data": array_of(row, **rows),
         },
         "required": ["columns", "data"] if columns else ["data"],
@@ -97,7 +97,7 @@ def _split(columns: JsonObject | None, row: JsonObject, rows: JsonObject, width:
 
 
 def _records(fields: Sequence[Field], binary: str = "binary") -> JsonObject:
-    """A list of records: a column must be in one of them, and where it takes no null in each."""
+    """A list of records: a required column must be in one record at least, or in all if it does not accept null."""
     nulls = [f.name for f in fields if f.required and (f.kind in NULLABLE)]
     each = [str(f.name) for f in fields if f.required and f.name not in nulls]
     together = [f.name for f in fields if not f.required and f.kind in INTEGERS]
@@ -129,8 +129,8 @@ def _named(fields: Sequence[Field]) -> Forms:
     variants = [_named_split(fields)]
     if needed := [field for field in fields if field.required]:
         variants += [_named_split(needed)] if len(needed) < len(fields) else []
-    ways = [_records(fields, "binary_ascii"), _by_column(fields), *(_values(fields[0]) if len(fields) == 1 else [])]
-    return Forms({"anyOf": variants} if len(variants) > 1 else variants[0], _records(fields), {"anyOf": ways})
+    inputs = [_records(fields, "binary_ascii"), _by_column(fields), *(_values(fields[0]) if len(fields) == 1 else [])]
+    return Forms({"anyOf": variants} if len(variants) > 1 else variants[0], _records(fields), {"anyOf": inputs})
 
 
 def _named_split(fields: Sequence[Field]) -> JsonObject:
@@ -140,13 +140,13 @@ def _named_split(fields: Sequence[Field]) -> JsonObject:
 
 
 def _rows(fields: Sequence[Field], cells: Sequence[JsonObject]) -> list[JsonObject]:
-    """What a row of values may be: a list; of one plain column the value itself too."""
+    """The schemas of a row: a list, or the bare value if there is a single plain column."""
     listed = {"type": "array", "prefixItems": list(cells), **exactly(len(cells))}
     return [listed, cells[0]] if len(fields) == 1 and fields[0].kind in TYPES else [listed]
 
 
 def _by_column(fields: Sequence[Field]) -> JsonObject:
-    """Columns of values, of one length; one row where a cell is itself a list or an object."""
+    """Columns of values of equal length, or one row if a cell is itself a list or an object."""
     cells = _cells(fields, "binary_ascii")
     required = [field.name for field in fields if field.required]
     if any(field.kind in NESTED - {"any"} for field in fields):
@@ -161,7 +161,7 @@ def _column(field: Field, cell: JsonObject) -> JsonObject:
 
 
 def _values(field: Field) -> list[JsonObject]:
-    """What a list of plain values, the only column's, may be."""
+    """The schemas of a list of plain values for the only column."""
     value = column_schema(field, "binary_ascii")
     if field.kind in ("object", "map"):
         return []

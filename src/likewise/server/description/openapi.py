@@ -1,6 +1,6 @@
-"""The API described: OpenAPI 3.1, typed by the model's own signature.
+"""The OpenAPI 3.1 document, typed by the model's own signature.
 
-Source: OpenAPI Specification 3.1; Open Inference Protocol v2 (`openapi_v2.py` has its part).
+Source: OpenAPI Specification 3.1; Open Inference Protocol v2 (see `openapi_v2.py`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from likewise.wire.content import CSV, JSON, PARQUET
 from likewise.wire.document import KEYS
 from likewise.wire.mlflow import FORMS
 
-_BARE = re.compile(r"[^\",\r\n]+")  # a CSV's field without quotes
-_SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # in a pattern
+_BARE = re.compile(r"[^\",\r\n]+")  # an unquoted CSV field
+_SPECIAL = re.compile(r"[\\^$.|?*+()\[\]{}/]")  # characters to escape in a pattern
 _OUTPUTS: dict[str, JsonObject] = {
     "string": TEXT,
     "boolean": {"type": ["boolean", "integer"]},
@@ -34,7 +34,7 @@ _OUTPUTS: dict[str, JsonObject] = {
 def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> JsonObject:
     """The OpenAPI document of the service at `url`, as plain JSON values.
 
-    auth: whether a token is asked for; body_limit: bytes of a request's body.
+    auth: whether a token is required; body_limit: largest request body in bytes.
     """
     bodies = _bodies(model.signature)
     document: JsonObject = {
@@ -46,7 +46,7 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
         "components": common.components(model.digest),
     }
     if auth:
-        common.ask_for_token(document)
+        common.require_token(document)
     else:
         del document["components"]["responses"]["Unauthorized"]
     document["components"]["schemas"] = _schemas(model, bodies)
@@ -54,7 +54,7 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
 
 
 def _schemas(model: ServedModel, bodies: JsonObject) -> JsonObject:
-    """Those of the model, and the types that they refer to."""
+    """The model's own schemas, and the types that they refer to."""
     own = {
         "Error": common.ERROR_SCHEMA,
         "Answer": _answer(model.signature.outputs),
@@ -73,32 +73,32 @@ def _paths(model: ServedModel, bodies: JsonObject) -> JsonObject:
         **{path: common.operation(*arguments) for path, arguments in common.READ.items()},
         "/v2/models/{model}/infer": infer_operation(example),
     }
-    for path, held in list(operations.items()) if model.version else ():  # without one there are no such paths
+    for path, entry in list(operations.items()) if model.version else ():  # versioned paths need a version
         if "{model}" in path:
             versioned = path.replace("{model}", "{model}/versions/{version}")
-            operations[versioned] = {**held, "operationId": f"{held['operationId']}_version"}
+            operations[versioned] = {**entry, "operationId": f"{entry['operationId']}_version"}
     names = {"model": model.model_name, "version": model.version}
-    return {path: _item(path, held, names) for path, held in operations.items()}
+    return {path: _item(path, entry, names) for path, entry in operations.items()}
 
 
-def _item(path: str, held: JsonObject, names: Mapping[str, str]) -> JsonObject:
-    """One path; the model here is the only one that it may name."""
-    asked = {name: {"type": "string", "enum": [value]} for name, value in names.items() if f"{{{name}}}" in path}
-    known = [{"name": name, "in": "path", "required": True, "schema": schema} for name, schema in asked.items()]
-    method = "post" if "requestBody" in held else "get"
-    return {**({"parameters": known} if known else {}), method: held}
+def _item(path: str, operation: JsonObject, names: Mapping[str, str]) -> JsonObject:
+    """One path item; its parameters allow only the served model and version."""
+    schemas = {name: {"type": "string", "enum": [value]} for name, value in names.items() if f"{{{name}}}" in path}
+    parameters = [{"name": name, "in": "path", "required": True, "schema": schema} for name, schema in schemas.items()]
+    method = "post" if "requestBody" in operation else "get"
+    return {**({"parameters": parameters} if parameters else {}), method: operation}
 
 
 def _info(model: ServedModel, body_limit: int, *, auth: bool) -> JsonObject:
-    who = "Every route but the health routes asks for a token. " if auth else ""
+    authentication = "All routes except the health checks require a token. " if auth else ""
     return {
         "title": model.model_name,
-        "summary": f"{model.name}, served with the same answer everywhere.",
+        "summary": f"Predictions of {model.name}.",
         "description": (
-            f"Bundle `{model.digest}`. {who}A request's body may have {body_limit:,} bytes, also when it is "
-            "unpacked: gzip and deflate are read. An error is JSON with a code of MLflow's, a message that names the "
-            "column and the row (rows count from 0), and a remedy. A request whose headers are malformed gets 400, "
-            "too large 431, too slow 408, on any route."
+            f"Bundle `{model.digest}`. {authentication}Request bodies are limited to {body_limit:,} bytes, as sent "
+            "and decompressed; gzip and deflate are supported. Errors are JSON with an MLflow error code, a message "
+            "that names the column and the row (rows count from 0), and a remedy. On any route, malformed headers "
+            "result in 400, too large ones in 431, and too slow ones in 408."
         ),
         "version": model.version or mlflow_version(),
     }
@@ -109,13 +109,13 @@ def _invocations(bodies: JsonObject, example: Example | None) -> JsonObject:
         "invocations",
         "predictions",
         "Predictions for rows.",
-        "The predictions, a row each.",
+        "The predictions, one per row.",
         as_json(ref("Answer")),
         "400 405 408 413 415 422 500 503 504",
         description=(
-            'Answered in the form of the request: `{"predictions": …}` for MLflow 2 and 3, the bare predictions for '
-            "the forms of MLflow 1. Columns may come in any order; those that the model does not know are dropped. A "
-            "missing Content-Type is read as JSON. A row that the model refuses makes the request a 422 that names it."
+            'The response matches the form of the request: `{"predictions": …}` for MLflow 2 and 3, the bare '
+            "predictions for MLflow 1. Columns may be in any order; unknown columns are ignored. Without a "
+            "Content-Type, the body is read as JSON. If the model rejects a row, the response is a 422 that names it."
         ),
         parameters=common.PARAMETERS,
         requestBody={"required": True, "content": _contents(bodies, example)},
@@ -123,7 +123,7 @@ def _invocations(bodies: JsonObject, example: Example | None) -> JsonObject:
 
 
 def _contents(bodies: JsonObject, example: Example | None) -> JsonObject:
-    """By content type; `bodies` are the schemas that the model has."""
+    """The request content by media type; `bodies` are the schemas that apply to the model."""
     split, records, text = (example.split, example.records, example.csv) if example else (None, None, None)
     own = example.bodies() if example else {}
     any_of = {"anyOf": [ref(name) for name in bodies if name != "Csv"]}
@@ -137,33 +137,33 @@ def _contents(bodies: JsonObject, example: Example | None) -> JsonObject:
         if name in bodies:
             contents[media] = _media(ref(name), {name.lower(): shown})
     if find_spec("pyarrow") is not None:
-        contents[PARQUET] = {"schema": {"description": "A Parquet file, with the columns of the model."}}
+        contents[PARQUET] = {"schema": {"description": "A Parquet file with the model's columns."}}
     return contents
 
 
 def _media(schema: JsonObject, examples: JsonObject) -> JsonObject:
-    held = {name: {"value": value} for name, value in examples.items() if value is not None}
-    return {"schema": schema, **({"examples": held} if held else {})}
+    values = {name: {"value": value} for name, value in examples.items() if value is not None}
+    return {"schema": schema, **({"examples": values} if values else {})}
 
 
 def _bodies(signature: Signature) -> dict[str, JsonObject]:
-    """The schemas of what may be sent to `/invocations`, for the forms that the signature has."""
-    held = forms(signature)
+    """The schemas of the bodies of `/invocations`, for the forms that apply to the signature."""
+    by_form = forms(signature)
     bodies = {
-        "DataframeSplit": _body("dataframe_split", held.split, f"MLflow 2 and 3: {_SPLIT}"),
-        "DataframeRecords": _body("dataframe_records", held.records, f"MLflow 2 and 3: {_RECORDS}"),
-        "Instances": _body("instances", held.inputs, "Records, or plain values where the model takes one column."),
-        "Inputs": _body("inputs", held.inputs, "As `instances`; or columns of values, all of one length."),
+        "DataframeSplit": _body("dataframe_split", by_form.split, f"MLflow 2 and 3: {_SPLIT}"),
+        "DataframeRecords": _body("dataframe_records", by_form.records, f"MLflow 2 and 3: {_RECORDS}"),
+        "Instances": _body("instances", by_form.inputs, "Records, or plain values if the model takes one column."),
+        "Inputs": _body("inputs", by_form.inputs, "Same as `instances`, or columns of values of equal length."),
         "Document": document_schema(signature),
-        "Split": held.split and {"description": f"MLflow 1: {_SPLIT}", **held.split},
-        "Records": held.records and {"description": f"MLflow 1: {_RECORDS}", **held.records},
+        "Split": by_form.split and {"description": f"MLflow 1: {_SPLIT}", **by_form.split},
+        "Records": by_form.records and {"description": f"MLflow 1: {_RECORDS}", **by_form.records},
         "Csv": _csv(signature),
     }
     return {name: schema for name, schema in bodies.items() if schema is not None}
 
 
-_SPLIT = "pandas' split orient: names once, then the values of each row in their order."
-_RECORDS = "a record a row; what one of several records lacks is null there."
+_SPLIT = "pandas' split orient: the column names once, then each row's values in that order."
+_RECORDS = "one record per row; a key missing from some records is null there."
 _CSV_TEXT = (
     "RFC 4180 with a header, typed by the signature. An empty field is the empty string in a column of strings, and "
     "null in any other. Lists and objects are written as JSON."
@@ -178,7 +178,7 @@ _CELLS = {
 
 
 def _csv(signature: Signature) -> JsonObject | None:
-    """With a pattern for columns in the signature's order, where each of them is of a plain type."""
+    """The schema of a CSV body; it has a pattern if all columns have plain types."""
     if signature.columns is None:
         return None
     schema: JsonObject = {"type": "string", "description": _CSV_TEXT}
@@ -192,7 +192,7 @@ def _csv(signature: Signature) -> JsonObject | None:
 
 
 def _body(form: str, schema: JsonObject | None, text: str) -> JsonObject | None:
-    """An object that holds `form`, perhaps params, and no key that makes it another body."""
+    """An object with the key `form`, optional params, and no key of another form."""
     others = {name: False for name in (*FORMS, *sorted(KEYS)) if name != form}
     return schema and object_of({form: schema}, {"params": ref("Params"), **others}, description=text)
 
@@ -200,13 +200,13 @@ def _body(form: str, schema: JsonObject | None, text: str) -> JsonObject | None:
 def _answer(outputs: Iterable[Field] | None) -> JsonObject:
     predictions = _predictions(outputs)
     return {
-        "description": "The predictions: under their name, or bare for a request of MLflow 1.",
+        "description": "The predictions under the key `predictions`, or bare for MLflow 1 requests.",
         "anyOf": [object_of({"predictions": predictions}), predictions],
     }
 
 
 def _predictions(outputs: Iterable[Field] | None) -> JsonObject:
-    """What the signature says of the outputs; NaN and infinity leave as null."""
+    """The schema of the predictions, from the signature's outputs; NaN and infinity are returned as null."""
     fields = list(outputs or ())
     if not fields or any(field.name is None or field.kind not in _OUTPUTS for field in fields):
         return {}

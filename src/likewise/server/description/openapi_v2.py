@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol v2 sends and takes, described for the model's own signature.
+"""The OpenAPI operations and schemas of the Open Inference Protocol v2, for the model's own signature.
 
 Source: Open Inference Protocol v2, HTTP/REST, and its Binary Tensor Data Extension.
 """
@@ -17,60 +17,62 @@ from likewise.wire.oip.datatypes import DATATYPES
 from likewise.wire.oip.declared import INPUT, datatype_of, named
 
 _SHAPE = array_of({"type": "integer", "minimum": 0}, minItems=1)
-_DATA: JsonObject = {"type": "array", "description": "The elements in row-major order, flat or nested as the shape is."}
+_DATA: JsonObject = {"type": "array", "description": "The elements in row-major order, flat or nested like the shape."}
 _DATATYPE: JsonObject = {"enum": list(DATATYPES)}
 _DECLARED = array_of(object_of({"name": TEXT, "datatype": _DATATYPE, "shape": array_of({"type": "integer"})}))
 _OUTPUT = object_of(
     {"name": TEXT, "shape": _SHAPE, "datatype": _DATATYPE}, {"data": _DATA, "parameters": {"type": "object"}}
 )
-_LENGTH = header(HEADER_LENGTH, "Bytes of the JSON before the binary tensors; left out where there are none.")
+_LENGTH = header(
+    HEADER_LENGTH, "Length in bytes of the JSON before the binary tensors; omitted without binary tensors."
+)
 _INFER = (
-    "An input a column of the model, of the shape [rows] or [rows, 1]; or its tensors. Inputs have one first "
-    f"dimension, and `data` as many elements as `shape` says. Tensors may stand behind the JSON: {HEADER_LENGTH} is "
-    "the JSON's length then, and `binary_data_size` a tensor's."
+    "One input per column of the model, with the shape [rows] or [rows, 1], or the model's tensors. All inputs have "
+    "the same first dimension, and `data` has as many elements as `shape` specifies. Binary tensors may follow the "
+    f"JSON: then {HEADER_LENGTH} is the JSON's length, and `binary_data_size` the length of each tensor."
 )
 
 
 def infer_operation(example: Example | None) -> JsonObject:
-    """`POST /v2/models/{model}/infer`."""
+    """The operation `POST /v2/models/{model}/infer`."""
     body: JsonObject = {"schema": ref("InferenceRequest")}
     if example and example.infer:
         body["examples"] = {"rows": {"value": example.infer}}
-    held = operation(
+    infer = operation(
         "v2_infer",
         "v2",
         "Predictions for tensors.",
-        "The outputs; behind their JSON where binary ones are wanted.",
+        "The outputs; binary ones, if requested, follow the JSON.",
         as_json(ref("InferenceResponse")) | {"application/octet-stream": {}},
         "400 404 405 408 413 415 422 500 503 504",
         description=_INFER,
         parameters=[*PARAMETERS, _LENGTH],
         requestBody={"required": True, "content": {"application/json": body}},
     )
-    text = "The JSON's bytes, where binary tensors follow it."
+    text = "Length of the JSON in bytes, if binary tensors follow it."
     length = {"description": text, "schema": {"type": "integer", "minimum": 0}}
-    held["responses"]["200"]["headers"][HEADER_LENGTH] = length
-    return held
+    infer["responses"]["200"]["headers"][HEADER_LENGTH] = length
+    return infer
 
 
 def v2_schemas(model: ServedModel) -> dict[str, JsonObject]:
-    """The components of the protocol's routes."""
-    shown = model_metadata(model.signature, name=model.model_name, version=model.version or None, platform="likewise")
+    """The component schemas of the protocol's routes."""
+    metadata = model_metadata(
+        model.signature, name=model.model_name, version=model.version or None, platform="likewise"
+    )
     return {
         "ServerMetadata": object_of({"name": TEXT, "version": TEXT, "extensions": array_of(TEXT)}),
         "ModelMetadata": object_of(
             {"name": TEXT, "platform": TEXT, "inputs": _DECLARED, "outputs": _DECLARED},
             {"versions": array_of(TEXT)},
-            examples=[shown],
+            examples=[metadata],
         ),
         "InferenceRequest": object_of(
             {"inputs": array_of(_input(model.signature.inputs), minItems=1)},
             {
-                "id": {"type": ["string", "null"], "description": "Comes back in the answer."},
+                "id": {"type": ["string", "null"], "description": "Returned in the response."},
                 "parameters": {"type": "object", "description": "The model's params, and `binary_data_output`."},
-                "outputs": array_of(
-                    object_of({"name": TEXT}), description="The outputs that are wanted; all where it is left out."
-                ),
+                "outputs": array_of(object_of({"name": TEXT}), description="The requested outputs; all if omitted."),
             },
         ),
         "InferenceResponse": object_of(
@@ -82,7 +84,7 @@ def v2_schemas(model: ServedModel) -> dict[str, JsonObject]:
 def _input(fields: Sequence[Field] | None) -> JsonObject:
     names = [] if any(field.name is None for field in fields or ()) else list(named(fields, INPUT))
     usual = sorted({datatype_of(field) or "BYTES" for field in fields or ()})
-    text = f"Of the signature: {', '.join(usual)}. Others are taken where their values fit." if usual else ""
+    text = f"From the signature: {', '.join(usual)}. Others are accepted if their values fit." if usual else ""
     return object_of(
         {
             "name": {**TEXT, **({"enum": names} if names else {})},

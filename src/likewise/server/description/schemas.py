@@ -1,4 +1,4 @@
-"""The values that the front door takes, as JSON Schema: types as `core/casts.py` and `wire` read them.
+"""JSON Schemas of the values that the server accepts, matching the casts of `core/casts.py` and `wire`.
 
 Source: JSON Schema, draft 2020-12.
 """
@@ -31,23 +31,23 @@ def ref(name: str) -> JsonObject:
 
 
 def object_of(needed: JsonObject, optional: JsonObject | None = None, **more: object) -> JsonObject:
-    """An object that has all of `needed`, and may have `optional`."""
+    """An object with the required properties `needed` and the optional ones `optional`."""
     required = {"required": list(needed)} if needed else {}
     return {**more, "type": "object", "properties": {**needed, **(optional or {})}, **required}
 
 
 def array_of(items: JsonObject, **more: object) -> JsonObject:
-    """A list, each element of which is one of `items`."""
+    """A list whose elements match `items`."""
     return {**more, "type": "array", "items": items}
 
 
 def as_json(schema: JsonObject) -> JsonObject:
-    """The content of a body in JSON."""
+    """The content object of a JSON body."""
     return {"application/json": {"schema": schema}}
 
 
 def whole_number(low: int, high: int) -> JsonObject:
-    """An integer from `low` to `high`; as text too, and true and false as 1 and 0."""
+    """An integer from `low` to `high`; also accepted as text, or as true and false for 1 and 0."""
     text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
     parts: list[JsonObject] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
     return {"anyOf": [*parts, {"type": "boolean"}]}
@@ -55,17 +55,17 @@ def whole_number(low: int, high: int) -> JsonObject:
 
 _NUMBER: JsonObject = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
 _FLOATING: JsonObject = {
-    "description": "A number; taken as text too.",
+    "description": "A number; also accepted as text.",
     "anyOf": [_NUMBER, {"type": "string", "pattern": _DECIMAL}, {"type": "boolean"}],
 }
 TYPES: Mapping[str, JsonObject] = {
     "string": {"description": "Text.", "type": "string"},
-    "integer": {"description": "A whole number of 32 bits; taken as text too.", **whole_number(*INTEGERS["integer"])},
-    "long": {"description": "A whole number of 64 bits; taken as text too.", **whole_number(*INTEGERS["long"])},
+    "integer": {"description": "A 32-bit integer; also accepted as text.", **whole_number(*INTEGERS["integer"])},
+    "long": {"description": "A 64-bit integer; also accepted as text.", **whole_number(*INTEGERS["long"])},
     "float": _FLOATING,
     "double": _FLOATING,
     "boolean": {
-        "description": "true or false; 1 and 0, and the words as text, are taken too.",
+        "description": "true or false; 1 and 0, and the words as text, are also accepted.",
         "anyOf": [
             {"type": "boolean"},
             {"type": "number", "enum": [0, 1]},
@@ -73,15 +73,15 @@ TYPES: Mapping[str, JsonObject] = {
         ],
     },
     "datetime": {
-        "description": "A date, or a date and time, as ISO 8601 has it; in UTC where it names a zone. A number is "
-        "nanoseconds since 1970. Slashed dates such as 2026/11/22 and 11/22/2026 are taken too.",
+        "description": "A date, or a date and time, in ISO 8601; converted to UTC if it has a time zone. A number is "
+        "nanoseconds since 1970. Dates such as 2026/11/22 and 11/22/2026 are also accepted.",
         "anyOf": [
             {"type": "string", "pattern": f"^[12][0-9]{{3}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$"},
             {"type": "number", "minimum": -6.2e19, "maximum": 2.5e20},
         ],
     },
     "binary": {
-        "description": "Bytes in base64.",
+        "description": "Bytes as base64.",
         "type": "string",
         "contentEncoding": "base64",
         "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
@@ -100,7 +100,7 @@ def nullable(schema: JsonObject) -> JsonObject:
 
 
 def value_schema(spec: Mapping[str, object], binary: str = "binary") -> JsonObject:
-    """A value of a column, property or element that is there; `spec` as the signature has it."""
+    """The schema of a non-null value of a column, property or element; `spec` is its entry in the signature."""
     kind = str(spec.get("type"))
     if kind in TYPES:
         return ref(binary if kind == "binary" else kind)
@@ -114,12 +114,12 @@ def value_schema(spec: Mapping[str, object], binary: str = "binary") -> JsonObje
 
 
 def takes_null(field: Field) -> bool:
-    """Whether null may stand in the column."""
+    """Whether the column accepts null."""
     return field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS and field.kind != "tensor")
 
 
 def column_schema(field: Field, binary: str = "binary") -> JsonObject:
-    """A value of a column of the signature, one row of it."""
+    """The schema of one row's value in a column of the signature."""
     if field.kind == "tensor":
         return tensor_row(field)
     value = value_schema(field.raw, binary)
@@ -127,7 +127,7 @@ def column_schema(field: Field, binary: str = "binary") -> JsonObject:
 
 
 def tensor_row(field: Field) -> JsonObject:
-    """One row of a tensor: its shape without the first dimension, as nested lists."""
+    """The schema of one row of a tensor: nested lists of its shape without the first dimension."""
     schema = tensor_leaf(field)
     for size in reversed(shape_of(field)[1:]):
         schema = {"type": "array", "items": schema, **exactly(size)}
@@ -135,26 +135,26 @@ def tensor_row(field: Field) -> JsonObject:
 
 
 def tensor_leaf(field: Field) -> JsonObject:
-    """One element of a tensor."""
+    """The schema of one element of a tensor."""
     dtype = dtype_of(field)
     if dtype == "bool":
         return ref("boolean")
     if dtype.startswith("float"):
         return nullable(ref("double"))
-    if found := re.fullmatch(r"(u?)int(\d+)", dtype):
-        bits = int(found[2])
-        return whole_number(0, 2**bits - 1) if found[1] else whole_number(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    if match := re.fullmatch(r"(u?)int(\d+)", dtype):
+        bits = int(match[2])
+        return whole_number(0, 2**bits - 1) if match[1] else whole_number(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     return ref("string") if dtype.startswith(("str", "<U", "U")) else {}
 
 
 def row_count(fields: Sequence[Field]) -> JsonObject:
-    """How many rows a request must have: what a tensor's fixed first dimension says."""
+    """The number of rows that a request must have, if a tensor has a fixed first dimension."""
     fixed = [shape_of(field)[0] for field in fields if field.kind == "tensor" and shape_of(field)[0] != -1]
     return exactly(fixed[0]) if fixed else {}
 
 
 def param_schema(field: Field) -> JsonObject:
-    """A param: stricter than a column, no text is a number there."""
+    """The schema of a param; stricter than a column, since numbers are not accepted as text."""
     strict: dict[str, JsonObject] = {
         "string": {"type": "string"},
         "boolean": {"type": "boolean"},
@@ -169,17 +169,17 @@ def param_schema(field: Field) -> JsonObject:
 
 def _object(properties: Mapping[str, object], binary: str) -> JsonObject:
     specs = {str(name): mapping(spec) for name, spec in properties.items()}
-    held = {name: value_schema(spec, binary) for name, spec in specs.items()}
-    needed = {name: schema for name, schema in held.items() if specs[name].get("required", True)}
-    optional = {name: nullable(schema) for name, schema in held.items() if name not in needed}
+    schemas = {name: value_schema(spec, binary) for name, spec in specs.items()}
+    needed = {name: schema for name, schema in schemas.items() if specs[name].get("required", True)}
+    optional = {name: nullable(schema) for name, schema in schemas.items() if name not in needed}
     return object_of(needed, optional, additionalProperties=False)
 
 
 def exactly(size: int) -> JsonObject:
-    """A list of `size` elements; of any number for -1."""
+    """Constraints for a list of exactly `size` elements; none for -1."""
     return {} if size == -1 else {"minItems": size, "maxItems": size}
 
 
 def mapping(value: object) -> Mapping[str, Any]:
-    """`value` where it is a mapping, else an empty one."""
+    """`value` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}

@@ -1,4 +1,4 @@
-"""What the service says of itself to people: the page at `/`, and `/docs`."""
+"""The HTML pages of the service: the landing page at `/`, and `/docs`."""
 
 from likewise.server.pages.page import ASSETS, CSP, DOCS, DOCS_CSP, curl_line, landing_page
 

@@ -1,4 +1,4 @@
-"""The page at `/`: what is served here, a form that tries it, and how to ask it from a shell."""
+"""The landing page at `/`: the served model, a form to try it, and curl commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCRIPT = (ASSETS / "page.js").read_text()
 
 
 def _policy(script: str, style: str) -> str:
-    """A Content-Security-Policy: what it names, and requests to this server."""
+    """A Content-Security-Policy that allows `script`, `style` and requests to this server."""
     return (
         f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -38,14 +38,14 @@ def _allowed(text: str) -> str:
 
 
 CSP = _policy(_allowed(_SCRIPT), _allowed(_STYLE))
-"""The header Content-Security-Policy of `/`: its own script and style alone."""
+"""The Content-Security-Policy header of `/`: only its own script and style."""
 
 DOCS_CSP = _policy("'self'", "'self'")
-"""That of `/docs`: the files below it."""
+"""The Content-Security-Policy header of `/docs`: only the files below it."""
 
 _EXAMPLE_SHOWN = 2000
 _SHELL_BREAK = " \\\n  "
-_LONG = 60  # characters; a text above it gets a taller field
+_LONG = 60  # characters; longer texts get a taller field
 _JSON_TYPE = "Content-Type: application/json"
 _BEARER = "Authorization: Bearer TOKEN"
 _KINDS = {"string": "text", "boolean": "boolean", "datetime": "date", "binary": "base64"} | dict.fromkeys(
@@ -55,15 +55,15 @@ _STATES = {"ready": ("good", "ready"), "loading": ("warn", "loading the model"),
 _ANSWER = (
     '<section id="answer" aria-live="polite" hidden><p><strong id="status"></strong> '
     '<small id="request" class="faint"></small></p><div id="why"></div>'
-    '<pre id="body"></pre><details><summary>What was sent</summary><pre id="sent"></pre></details></section>'
+    '<pre id="body"></pre><details><summary>Request body</summary><pre id="sent"></pre></details></section>'
 )
 _LINKS = (("docs", "API"), ("openapi.json", "openapi.json"), ("metrics", "Metrics"), ("ready", "Readiness"))
 
 
 def landing_page(model: ServedModel, *, engine: str, state: str, url: str, auth: bool = False) -> str:
-    """HTML, to be sent with the header CSP.
+    """The page as HTML; send it with the header `CSP`.
 
-    url: the address that the asker used; auth: whether the curl lines must name a token.
+    url: the address that the client used; auth: whether the curl commands need a token.
     """
     example = example_of(model)
     links = "".join(f'<a data-here href="{href}">{text}</a>' for href, text in _LINKS)
@@ -78,7 +78,7 @@ def landing_page(model: ServedModel, *, engine: str, state: str, url: str, auth:
 
 
 def curl_line(model: ServedModel, url: str) -> str:
-    """The command that asks the service at `url` about the model's example, to be pasted into a shell."""
+    """A shell command that sends the model's example to the service at `url`."""
     return " ".join(_curl(url, "invocations", _own_example(model), auth=False))
 
 
@@ -100,13 +100,13 @@ def _signature(model: ServedModel) -> str:
         (_code(field.name), escape(_type(field.raw)), _code(_shown(field.raw.get("default"))))
         for field in signature.params or ()
     ]
-    held = f"<h3>Parameters</h3>{_table(('Name', 'Type', 'Default'), params)}" if params else ""
-    return f"<h3>Input</h3>{_fields(signature.inputs)}{held}<h3>Output</h3>{_fields(signature.outputs)}"
+    parameters = f"<h3>Parameters</h3>{_table(('Name', 'Type', 'Default'), params)}" if params else ""
+    return f"<h3>Input</h3>{_fields(signature.inputs)}{parameters}<h3>Output</h3>{_fields(signature.outputs)}"
 
 
 def _fields(fields: Sequence[Field] | None) -> str:
     if not fields:
-        return '<p class="faint">The model does not say.</p>'
+        return '<p class="faint">Not specified by the model.</p>'
     rows = [
         (escape(field.name or "unnamed"), escape(_type(field.raw)), "" if field.required else "optional")
         for field in fields
@@ -115,23 +115,23 @@ def _fields(fields: Sequence[Field] | None) -> str:
 
 
 def _type(spec: Mapping[str, Any]) -> str:
-    """The type in words, nested ones too."""
+    """The type in words, including nested types."""
     kind = str(spec.get("type", spec.get("dtype")))
     if kind == "tensor":
-        held = spec.get("tensor-spec") or {}
-        return f"tensor of {held.get('dtype')} {list(held.get('shape') or [])}"
+        tensor = spec.get("tensor-spec") or {}
+        return f"tensor of {tensor.get('dtype')} {list(tensor.get('shape') or [])}"
     if kind == "array":
         return f"list of {_type(spec.get('items') or {})}"
     if kind == "map":
         return f"map to {_type(spec.get('values') or {})}"
     if kind == "object":
         members = (spec.get("properties") or {}).items()
-        return f"object {{{', '.join(f'{name}: {_type(held)}' for name, held in members)}}}"
+        return f"object {{{', '.join(f'{name}: {_type(member)}' for name, member in members)}}}"
     return f"list of {kind}" if spec.get("shape") else kind
 
 
 def _form(model: ServedModel, example: Example | None) -> str:
-    """A field a column where there are columns, else the body itself; shown by the script, of no use without it."""
+    """One form field per column if there are columns, else one for the body; the script shows the form."""
     fields = model.signature.inputs or ()
     if _by_field(model):
         values = (example.records or [{}])[0] if example else {}
@@ -142,13 +142,13 @@ def _form(model: ServedModel, example: Example | None) -> str:
         area = f'<textarea id="raw" data-kind="json" rows="8" spellcheck="false">\n{escape(text)}</textarea>'
         inner = f'<div><label for="raw">Body<span>JSON</span></label>{area}</div>'
     return (
-        "<noscript><p>The form needs JavaScript; the curl lines below do without it.</p></noscript>"
-        f'<form id="try" hidden autocomplete="off">{inner}<button>Ask</button></form>'
+        "<noscript><p>The form needs JavaScript; the curl commands below work without it.</p></noscript>"
+        f'<form id="try" hidden autocomplete="off">{inner}<button>Send</button></form>'
     )
 
 
 def _by_field(model: ServedModel) -> bool:
-    """Whether one row can be given column by column."""
+    """Whether one row can be entered column by column."""
     fields = model.signature.inputs or ()
     fixed = any(field.kind == "tensor" and shape_of(field)[0] not in (-1, 1) for field in fields)
     return model.signature.columns is not None and not fixed
@@ -159,59 +159,59 @@ def _params_form(model: ServedModel) -> str:
     if not params:
         return ""
     fields = "".join(_control(field, field.raw.get("default"), "params") for field in params)
-    legend = "Parameters; the default where one is left empty"
+    legend = "Parameters; the default if left empty"
     return f'<fieldset><legend>{legend}</legend><div class="pair">{fields}</div></fieldset>'
 
 
 def _control(field: Field, value: object, part: str) -> str:
-    """A label and the control that fits the type."""
+    """A label and the control for the field's type."""
     name, optional = str(field.name), part == "params" or not field.required
     kind = "json" if field.raw.get("shape") else _KINDS.get(field.kind, "json")
     identity = f"{part}-{name}"
     text = "" if value is None else value if kind != "json" and isinstance(value, str) else _shown(value)
-    said = escape(_type(field.raw) + (", optional" if optional and part == "columns" else ""))
-    label = f'<label for="{escape(identity)}">{escape(name)}<span>{said}</span></label>'
-    held = f'id="{escape(identity)}" name="{escape(name)}" data-part="{part}" data-kind="{kind}"'
-    held += ' data-optional="1"' if optional else ""
+    type_text = escape(_type(field.raw) + (", optional" if optional and part == "columns" else ""))
+    label = f'<label for="{escape(identity)}">{escape(name)}<span>{type_text}</span></label>'
+    attributes = f'id="{escape(identity)}" name="{escape(name)}" data-part="{part}" data-kind="{kind}"'
+    attributes += ' data-optional="1"' if optional else ""
     if kind == "boolean":
-        return f"<div>{label}{_choice(held, text, optional=optional)}</div>"
+        return f"<div>{label}{_choice(attributes, text, optional=optional)}</div>"
     if kind in ("text", "json"):
         rows = 6 if len(text) > _LONG * 4 else 3 if len(text) > _LONG or part == "columns" else 1
-        return f'<div>{label}<textarea {held} rows="{rows}">\n{escape(text)}</textarea></div>'
+        return f'<div>{label}<textarea {attributes} rows="{rows}">\n{escape(text)}</textarea></div>'
     hint = {"number": ' inputmode="decimal"', "date": ' placeholder="2026-01-31T09:30:00"'}.get(kind, "")
-    return f'<div>{label}<input {held}{hint} value="{escape(text)}"></div>'
+    return f'<div>{label}<input {attributes}{hint} value="{escape(text)}"></div>'
 
 
-def _choice(held: str, value: str, *, optional: bool) -> str:
+def _choice(attributes: str, value: str, *, optional: bool) -> str:
     options = [*([""] if optional else []), "true", "false"]
     shown = "".join(f"<option{' selected' if option == value else ''}>{option}" for option in options)
-    return f"<select {held}>{shown}</select>"
+    return f"<select {attributes}>{shown}</select>"
 
 
 def _shell(model: ServedModel, example: Example | None, url: str, *, auth: bool) -> str:
-    asks = [("MLflow 2 and 3", "invocations", _own_example(model))]
+    commands = [("MLflow 2 and 3", "invocations", _own_example(model))]
     if example is not None:
         legacy, infer = example.records or example.split, example.infer
-        asks += [("MLflow 1, answered bare", "invocations", _dumped(legacy))] if legacy is not None else []
+        commands += [("MLflow 1, bare predictions", "invocations", _dumped(legacy))] if legacy is not None else []
         path = f"v2/models/{model.model_name}/infer"
-        asks += [("Open Inference Protocol v2", path, _dumped(infer))] if infer is not None else []
-    token = '<p class="faint">TOKEN stands for one of the server\'s tokens.</p>' if auth else ""
+        commands += [("Open Inference Protocol v2", path, _dumped(infer))] if infer is not None else []
+    token = '<p class="faint">Replace TOKEN with one of the server\'s tokens.</p>' if auth else ""
     base = escape(url.rstrip("/"))
     return token + "".join(
         f'<h4>{name}</h4><pre data-url="{base}">{escape(_SHELL_BREAK.join(_curl(url, path, body, auth=auth)))}</pre>'
-        for name, path, body in asks
+        for name, path, body in commands
     )
 
 
 def _curl(url: str, path: str, body: str, *, auth: bool) -> list[str]:
-    """The parts of a command, quoted for a shell: to be joined on one line, or broken between them."""
+    """The parts of a curl command, quoted for a shell; line breaks are possible between them."""
     token = [["-H", _BEARER]] if auth else []
     parts = [["curl", f"{url.rstrip('/')}/{path}"], *token, ["-H", _JSON_TYPE], ["-d", body]]
     return [shlex.join(part) for part in parts]
 
 
 def _own_example(model: ServedModel) -> str:
-    """The model's own example where it is short, else one that is made of it or of the types."""
+    """The model's own example if it is short, else a shortened or generated one."""
     with suppress(ValueError):
         if model.example and len(model.example) <= _EXAMPLE_SHOWN:
             return _dumped(json.loads(model.example))
@@ -228,7 +228,7 @@ def _shown(value: object) -> str:
 
 
 def _framed(title: str, body: str) -> str:
-    """A whole HTML document; `body` is HTML, `title` plain text."""
+    """A complete HTML document; `body` is HTML, `title` plain text."""
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -238,12 +238,12 @@ def _framed(title: str, body: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of HTML cells under plain heads."""
+    """An HTML table; `rows` are HTML cells, `heads` plain text."""
     head = "".join(f"<th scope=col>{escape(name)}" for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
     return f'<div class="wide"><table><tr>{head}{body}</table></div>'
 
 
 def _code(text: object) -> str:
-    """Escaped, in the font of code."""
+    """Escaped text in a `code` element."""
     return f"<code>{escape(str(text))}</code>"

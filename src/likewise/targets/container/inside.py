@@ -17,7 +17,7 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
-from likewise.container.serve import ended, say  # noqa: E402
+from likewise.container.serve import exit_code_of, log_line  # noqa: E402
 from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
 from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles  # noqa: E402
@@ -36,10 +36,10 @@ def serve() -> int:
     options = read_options(os.environ)
     owner, listener = connect(SOCKET, WAIT_S)
     owner_exited = exit_with_owner(owner, options.drain_linger_s + options.drain_timeout_s)
-    app = container_app(find_model(options, say), options)
+    app = container_app(find_model(options, log_line), options)
 
     def ready(_: str) -> None:
-        say(f"{READY}, engine {app.state.service.engine_label}")
+        log_line(f"{READY}, engine {app.state.service.engine_label}")
 
     run(app, options, listener=listener, leave_on=HAND_OVER, on_ready=ready)
     return 1 if owner_exited.is_set() else 0
@@ -66,4 +66,4 @@ def connect(path: str, wait_s: float) -> tuple[socket.socket, socket.socket]:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(serve))
+    sys.exit(exit_code_of(serve))

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over HTTP: `infer` bodies and answers, binary tensors among them, and metadata."""
+"""Open Inference Protocol v2 over HTTP: `infer` requests and responses, with binary tensors, and model metadata."""
 
 from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.declared import model_metadata

@@ -1,4 +1,4 @@
-"""What a decoded `infer` request is."""
+"""Decoded `infer` requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from likewise.wire.call import DecodedRequest
 
 @dataclass(frozen=True, slots=True)
 class InferCall(DecodedRequest):
-    """One request, read: its rows, fitted to the model's signature, and how its asker wants the answer.
+    """A decoded request: its rows, cast to the model's signature, and the options of the response.
 
-    params: of the request's `parameters`, those that the model takes.
-    outputs: the outputs that were asked for, in that order, and whether each is binary; none means all of them.
-    binary_output: whether an output goes into the binary tail where its own entry does not say (None).
+    params: the request's `parameters` that the model takes.
+    outputs: the requested outputs, in order, and whether each is binary; empty means all outputs.
+    binary_output: whether outputs are binary by default, that is, if their own entry does not specify it (None).
     """
 
     id: str | None = None

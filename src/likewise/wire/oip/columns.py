@@ -1,4 +1,4 @@
-"""Input tensors to the rows of a frame, as the model's signature takes them."""
+"""Conversion of input tensors to a frame for the model's signature."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from likewise.wire.oip.inputs import SHOWN, InputTensor
 from likewise.wire.tensor import dtype_of
 
 _WHERE = "inputs"
-_AS_JSON = frozenset({"array", "object", "map"})  # one BYTES element a row holds such a value as JSON text
+_AS_JSON = frozenset({"array", "object", "map"})  # such values are sent as JSON text, one BYTES element per row
 
 
 def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
-    """One column an input; unnamed values where the signature has no names.  BadRequest names the input."""
+    """One column per input, unnamed if the signature has no names.  Raises BadRequest, which names the input."""
     _check_rows(tensors)
     fields = signature.inputs or ()
     if signature.columns is not None:
@@ -30,8 +30,8 @@ def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
         return Frame(None, [[value] for value in values], _WHERE)
     elif fields and len(tensors) != len(fields):
         raise BadRequest(
-            f"inputs: the model takes {len(fields)}, and {len(tensors)} were sent",
-            remedy=f"send {len(fields)}, in the signature's order; names do not matter here",
+            f"inputs: the model takes {len(fields)}, but {len(tensors)} were sent",
+            remedy=f"send {len(fields)}, in the signature's order; names are ignored",
         )
     known = {field.name: field for field in fields}
     named = signature.columns is not None
@@ -46,8 +46,8 @@ def _check_rows(tensors: Sequence[InputTensor]) -> None:
         if tensor.shape[0] != first.shape[0]:
             raise BadRequest(
                 f"input {tensor.name[:SHOWN]!r} has {tensor.shape[0]} rows, "
-                f"and input {first.name[:SHOWN]!r} has {first.shape[0]}",
-                remedy="send inputs of one first dimension: it counts the rows",
+                f"but input {first.name[:SHOWN]!r} has {first.shape[0]}",
+                remedy="send inputs with the same first dimension, the number of rows",
             )
 
 
@@ -70,7 +70,7 @@ def _check_names(sent: Sequence[str], fields: Sequence[Field]) -> None:
 
 
 def _column(tensor: InputTensor, field: Field | None) -> list[Any]:
-    """One value a row: nested lists for tensors and arrays, else one element."""
+    """One value per row: nested lists for tensors and arrays, else one element."""
     kind = "any" if field is None else field.kind
     if kind == "tensor" or (kind == "array" and len(tensor.shape) > 1):
         return tensor.rows(_elements(tensor, field))
@@ -79,13 +79,13 @@ def _column(tensor: InputTensor, field: Field | None) -> list[Any]:
     if kind == "any":
         return tensor.rows(_elements(tensor, field))
     raise BadRequest(
-        f"input {tensor.name[:SHOWN]!r}: the model takes one {kind} a row, and the shape is {list(tensor.shape)}",
+        f"input {tensor.name[:SHOWN]!r}: the model takes one {kind} per row, but the shape is {list(tensor.shape)}",
         remedy="send the shape [rows] or [rows, 1]",
     )
 
 
 def _elements(tensor: InputTensor, field: Field | None) -> list[Any]:
-    """The elements as `fit` takes them: BYTES as text, and as base64 where a column is binary."""
+    """The elements as `Fitter` expects them: BYTES as text, or as base64 for a binary column."""
     if tensor.datatype != "BYTES":
         return tensor.values
     leaf = _leaf(field)
@@ -97,7 +97,7 @@ def _elements(tensor: InputTensor, field: Field | None) -> list[Any]:
 
 
 def _leaf(field: Field | None) -> str:
-    """The type inside arrays; of a tensor `bytes`, `any` (objects) or `text`."""
+    """The element type inside arrays; for a tensor `bytes`, `any` (objects) or `text`."""
     if field is None:
         return "any"
     if field.kind == "tensor":
@@ -124,13 +124,13 @@ def _texts(tensor: InputTensor) -> list[str | None]:
 
 
 def _from_json_text(tensor: InputTensor) -> list[object]:
-    read: list[object] = []
+    values: list[object] = []
     for row, text in enumerate(_texts(tensor)):
         try:
-            read.append(None if text is None else parse_json(text))
+            values.append(None if text is None else parse_json(text))
         except BadRequest as error:
             raise BadRequest(
                 f"input {tensor.name[:SHOWN]!r}, row {row}: {error.cause.removeprefix('the body is ')}",
                 remedy="send the row's value as JSON text",
             ) from error
-    return read
+    return values

@@ -1,7 +1,7 @@
-"""The protocol's datatypes: elements from JSON and from bytes to plain Python, and back to bytes.
+"""The protocol's datatypes: conversion of elements from JSON and bytes to plain Python, and back to bytes.
 
 Source: Open Inference Protocol v2, "Tensor Data Types", and its Binary Tensor Data Extension: little-endian, row-major,
-one byte a BOOL, and for BYTES each element behind its length as a 4-byte unsigned integer.
+one byte per BOOL, and for BYTES each element preceded by its length as a 4-byte unsigned integer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _JSON_TYPES: dict[str, frozenset[type]] = {
 
 
 class BadElement(ValueError):
-    """An element that is not of its datatype: its place in row-major order, and what was expected there."""
+    """An element does not have its datatype; has its index in row-major order, and the expected value."""
 
     def __init__(self, index: int, expected: str) -> None:
         super().__init__(expected)
@@ -42,20 +42,20 @@ class BadElement(ValueError):
 
 
 def integer_bounds(datatype: str) -> tuple[int, int]:
-    """The least and the greatest value of an integer datatype."""
+    """The smallest and largest value of an integer datatype."""
     info = np.iinfo(INTEGERS[datatype])
     return int(info.min), int(info.max)
 
 
-def least_size(datatype: str, count: int) -> int:
-    """Bytes that `count` elements take: exactly, and for BYTES at least."""
+def min_size(datatype: str, count: int) -> int:
+    """The size in bytes of `count` elements; for BYTES the minimum."""
     return count * (FIXED[datatype].itemsize if datatype in FIXED else _LENGTH.size)
 
 
 def from_binary(datatype: str, data: memoryview, count: int) -> list[Any]:
-    """The `count` elements of a binary tensor, NaN as None; `data` has the size that `least_size` tells.
+    """Decode `count` elements of a binary tensor, NaN as None; the size of `data` must match `min_size`.
 
-    Raises BadElement for a BOOL other than 0 and 1 and for BYTES whose lengths do not fill `data`.
+    Raises BadElement for a BOOL other than 0 and 1, and for BYTES whose lengths do not add up to the size of `data`.
     """
     if datatype == "BYTES":
         return _split_bytes(data, count)
@@ -69,7 +69,7 @@ def from_binary(datatype: str, data: memoryview, count: int) -> list[Any]:
 
 
 def from_json(datatype: str, values: list[Any]) -> list[Any]:
-    """The elements of a JSON tensor, floats rounded to their datatype as its bytes would be; null stays None.
+    """Convert the elements of a JSON tensor; floats are rounded to their datatype, null becomes None.
 
     Raises BadElement.
     """
@@ -83,7 +83,7 @@ def from_json(datatype: str, values: list[Any]) -> list[Any]:
 
 
 def to_binary(datatype: str, values: Sequence[Any]) -> bytes:
-    """A binary tensor: a missing number is NaN, missing BYTES are empty.  Text is UTF-8."""
+    """Encode a binary tensor: missing numbers become NaN, missing BYTES empty; text is UTF-8."""
     if datatype == "BYTES":
         encoded = (value.encode() if isinstance(value, str) else value or b"" for value in values)
         return b"".join(part for element in encoded for part in (_LENGTH.pack(len(element)), element))
@@ -93,16 +93,16 @@ def to_binary(datatype: str, values: Sequence[Any]) -> bytes:
 
 
 def _split_bytes(data: memoryview, count: int) -> list[bytes]:
-    found, at = [], 0
+    elements, at = [], 0
     for index in range(count):
         start = at + _LENGTH.size
         at = start + _LENGTH.unpack_from(data, at)[0] if start <= len(data) else start
         if at > len(data):
-            raise BadElement(index, "a length of 4 bytes and as many bytes as it says")
-        found.append(bytes(data[start:at]))
+            raise BadElement(index, "a 4-byte length followed by that many bytes")
+        elements.append(bytes(data[start:at]))
     if at < len(data):
-        raise BadElement(count, f"the end of the tensor, and not {len(data) - at} bytes more")
-    return found
+        raise BadElement(count, f"the end of the tensor, but {len(data) - at} bytes follow")
+    return elements
 
 
 def _whole(datatype: str, values: list[Any]) -> list[int | None]:
@@ -114,12 +114,12 @@ def _whole(datatype: str, values: list[Any]) -> list[int | None]:
 
 
 def _rounded(datatype: str, values: list[Any]) -> list[float | None]:
-    wanted: Array = np.array([_double(i, value, datatype) for i, value in enumerate(values)], np.float64)
+    exact: Array = np.array([_double(i, value, datatype) for i, value in enumerate(values)], np.float64)
     with np.errstate(over="ignore"):
-        array: Array = wanted.astype(FLOATS.get(datatype, np.dtype(np.float32)))
+        array: Array = exact.astype(FLOATS.get(datatype, np.dtype(np.float32)))
     if datatype == "BF16":
         array = _to_bf16(array)
-    _refuse_any(np.isinf(array) & ~np.isinf(wanted), f"a number within the range of {datatype}")
+    _refuse_any(np.isinf(array) & ~np.isinf(exact), f"a number within the range of {datatype}")
     return _with_nulls(array)
 
 
@@ -131,7 +131,7 @@ def _double(index: int, value: float | None, datatype: str) -> float:
 
 
 def _to_bf16(array: Array) -> Array:
-    """To the nearest bfloat16, ties to even: its bits are the upper half of a float32's."""
+    """Round float32 to the nearest bfloat16, ties to even; a bfloat16 is the upper half of a float32's bits."""
     bits = array.view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 

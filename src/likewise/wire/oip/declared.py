@@ -1,4 +1,4 @@
-"""What the signature declares, in the protocol's terms."""
+"""The model's signature in the protocol's terms: names, datatypes and shapes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from likewise.core.signature import Field, Signature
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS
 from likewise.wire.tensor import dtype_of, shape_of
 
-INPUT = "input"  # an unnamed input's name in the metadata; a request may give it any
+INPUT = "input"  # name of an unnamed input in the metadata; requests may use any name
 OUTPUT = "predict"
 
 _COLUMNS = {
@@ -25,9 +25,9 @@ _COLUMNS = {
 
 
 def model_metadata(signature: Signature, *, name: str, version: str | None, platform: str) -> dict[str, object]:
-    """The model's inputs and outputs as its signature declares them; none where it does not.
+    """The model metadata: inputs and outputs as the signature declares them, empty without a signature.
 
-    -1 is a dimension that varies; a column is [-1], and BYTES where its values may be of any type.
+    Variable dimensions are -1.  The shape of a column is [-1]; its datatype is BYTES if its values may have any type.
     """
     return {
         "name": name,
@@ -46,27 +46,27 @@ def _tensors(fields: Sequence[Field] | None, alone: str) -> list[dict[str, objec
 
 
 def named(fields: Sequence[Field] | None, alone: str) -> dict[str, Field]:
-    """The fields by name; the only unnamed one is called `alone`, each of several by its place."""
+    """The fields by name; a single unnamed field is called `alone`, several are named by their index."""
     listed = fields or ()
     instead = [alone] if len(listed) == 1 else map(str, range(len(listed)))
     return {other if field.name is None else field.name: field for field, other in zip(listed, instead, strict=True)}
 
 
 def only_output(signature: Signature) -> str:
-    """The name of a prediction that has none: the signature's only output's, else OUTPUT."""
+    """The name for unnamed predictions: that of the signature's only output, else OUTPUT."""
     names = list(named(signature.outputs, OUTPUT))
     return names[0] if len(names) == 1 else OUTPUT
 
 
 def datatype_of(field: Field) -> str | None:
-    """The datatype of the field's elements; None where any may come, and where a row is an object."""
+    """The datatype of the field's elements; None if they may have any type, or if a row is an object."""
     if field.kind == "tensor":
         return _of_dtype(dtype_of(field))
     return _COLUMNS.get(str(array_leaf(field)[0].get("type")))
 
 
 def shape_in_metadata(field: Field) -> list[int]:
-    """The shape with -1 where it varies: rows first, then one dimension a level of arrays."""
+    """The shape, with -1 for variable dimensions: rows first, then one dimension per level of arrays."""
     if field.kind == "tensor":
         return list(shape_of(field))
     leaf, depth = array_leaf(field)
@@ -74,7 +74,7 @@ def shape_in_metadata(field: Field) -> list[int]:
 
 
 def array_leaf(field: Field) -> tuple[Mapping[str, object], int]:
-    """The type inside a column's arrays, and how many levels of them there are."""
+    """The element type inside a column's arrays, and the number of array levels."""
     spec, depth = field.raw, 0
     while spec.get("type") == "array" and isinstance(items := spec.get("items"), Mapping):
         spec, depth = items, depth + 1
@@ -82,12 +82,12 @@ def array_leaf(field: Field) -> tuple[Mapping[str, object], int]:
 
 
 def _of_dtype(dtype: str) -> str | None:
-    """From numpy's name of a dtype."""
+    """The datatype for numpy's name of a dtype, or None if there is none."""
     if dtype == "bool":
         return "BOOL"
     if dtype.startswith(("str", "<U", "U", "bytes", "S", "|S")):
         return "BYTES"
-    if found := re.fullmatch(r"(u?)int(\d+)|float(\d+)", dtype):
-        name = f"FP{found[3]}" if found[3] else f"{found[1].upper()}INT{found[2]}"
+    if match := re.fullmatch(r"(u?)int(\d+)|float(\d+)", dtype):
+        name = f"FP{match[3]}" if match[3] else f"{match[1].upper()}INT{match[2]}"
         return name if name in INTEGERS or name in FLOATS else None
     return None

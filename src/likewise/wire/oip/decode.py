@@ -1,4 +1,4 @@
-"""The body of `POST /v2/models/{model}/infer`, read."""
+"""Decoding of the body of `POST /v2/models/{model}/infer`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from likewise.wire.oip.columns import to_frame
 from likewise.wire.oip.inputs import SHOWN, Tail, check_distinct, name_of, parameters_of, read_inputs
 from likewise.wire.params import ParamsFitter
 
-HEADER_LENGTH = "Inference-Header-Content-Length"  # of the JSON in a body, where binary tensors follow it
+HEADER_LENGTH = "Inference-Header-Content-Length"  # length of the JSON in a body with binary tensors
 
 
 def decode_infer(body: bytes, header_length: str | None, signature: Signature) -> InferCall:
-    """Read an `infer` request, fitted to the model's `signature`.
+    """Decode an `infer` request and cast it to the model's `signature`.
 
-    `header_length` is the header Inference-Header-Content-Length: the JSON's length in bytes where binary tensors
-    follow it.  Raises BadRequest, which names the input and the row or the element (both count from 0); nothing else.
+    `header_length` is the header Inference-Header-Content-Length: the JSON's length in bytes if binary tensors follow
+    it.  Raises BadRequest, which names the input and the row or element (both count from 0); nothing else.
     Source: Open Inference Protocol v2 (kserve/open-inference-protocol), with the Binary Tensor Data Extension.
     """
     length = _length(header_length, len(body))
@@ -38,18 +38,18 @@ def decode_infer(body: bytes, header_length: str | None, signature: Signature) -
     )
 
 
-def _length(header: str | None, whole: int) -> int:
+def _length(header: str | None, size: int) -> int:
     if header is None:
-        return whole
+        return size
     text = header.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > whole:
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or int(text) > size:
         raise BadRequest(
-            f"{HEADER_LENGTH} is {header[:SHOWN]!r}, and the body has {whole} bytes",
-            remedy=f"send the length in bytes of the JSON that the body begins with as {HEADER_LENGTH}",
+            f"{HEADER_LENGTH} is {header[:SHOWN]!r}, but the body has {size} bytes",
+            remedy=f"set {HEADER_LENGTH} to the length in bytes of the JSON at the start of the body",
         )
     if int(text) == 0:
         raise BadRequest(
-            f"{HEADER_LENGTH} is 0: a body of raw bytes alone is not read here",
+            f"{HEADER_LENGTH} is 0: a body without JSON is not supported",
             remedy="send the JSON that describes the inputs before their bytes",
         )
     return int(text)
@@ -62,24 +62,24 @@ def _id(value: object) -> str | None:
 
 
 def _outputs(value: object) -> dict[str, bool | None]:
-    """Whether each is to be binary, by name."""
+    """The requested outputs by name, and whether each should be binary."""
     if value is None:
         return {}
     if not isinstance(value, list):
         raise BadRequest(f"outputs: expected a list, got {shown(value)}", remedy='send "outputs": [{"name": …}]')
-    asked = [_output(entry, index) for index, entry in enumerate(value)]
-    check_distinct([name for name, _ in asked], "outputs")
-    return dict(asked)
+    requested = [_output(entry, index) for index, entry in enumerate(value)]
+    check_distinct([name for name, _ in requested], "outputs")
+    return dict(requested)
 
 
 def _output(entry: object, index: int) -> tuple[str, bool | None]:
-    held, name = name_of(entry, f"outputs, entry {index}")
+    fields, name = name_of(entry, f"outputs, entry {index}")
     where = f"output {name[:SHOWN]!r}"
-    parameters = parameters_of(held, where)
+    parameters = parameters_of(fields, where)
     if parameters.get("classification"):
         raise BadRequest(
-            f"{where}: the classification extension is not supported here",
-            remedy="leave parameters.classification out, and take the highest values of the output itself",
+            f"{where}: the classification extension is not supported",
+            remedy="omit parameters.classification, and take the highest values of the output",
         )
     return name, _flag(parameters, "binary_data", where)
 

@@ -1,4 +1,4 @@
-"""Predictions to the answer of `infer`."""
+"""Encoding of predictions as an `infer` response."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from likewise.wire.oip.outputs import OutputTensor, output_tensors, unwritable
 def encode_infer(
     call: InferCall, predictions: object, signature: Signature, *, model_name: str, model_version: str | None
 ) -> tuple[bytes, int | None]:
-    """The answer's body, and its JSON's length in bytes where binary tensors follow it (else None).
+    """The response body, and the length of its JSON in bytes if binary tensors follow it (else None).
 
-    `predictions` are one a row, or whatever a model that is not row-wise returned: records, a mapping of columns,
-    nested lists, a single value.  NaN and infinity are null in JSON; bytes are base64 there, and the output says so.
-    Raises BadRequest for an output that was asked for and is not there, and ModelFailed for what cannot be written.
+    `predictions`: one per row, or any return value of a model that is not row-wise: records, a mapping of columns,
+    nested lists, a single value.  In JSON, NaN and infinity are null, and bytes are base64 with a `content_type`.
+    Raises BadRequest if a requested output does not exist, and ModelFailed for values that cannot be encoded.
     """
     outputs, tail = [], []
     for tensor, binary in _chosen(call, output_tensors(predictions, signature)):
@@ -32,27 +32,27 @@ def encode_infer(
         outputs.append(_described(tensor, data))
         if data is not None:
             tail.append(data)
-    answer = {"model_name": model_name, "model_version": model_version, "id": call.id, "outputs": outputs}
+    response = {"model_name": model_name, "model_version": model_version, "id": call.id, "outputs": outputs}
     try:
-        header = orjson.dumps({key: value for key, value in answer.items() if value is not None}, default=plain)
+        header = orjson.dumps({key: value for key, value in response.items() if value is not None}, default=plain)
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
     return b"".join([header, *tail]), len(header) if tail else None
 
 
 def _chosen(call: InferCall, tensors: Sequence[OutputTensor]) -> list[tuple[OutputTensor, bool]]:
-    """Those that were asked for, in that order, and whether each goes into the binary tail."""
+    """The requested outputs, in order, and whether each is binary."""
     if not call.outputs:
         return [(tensor, call.binary_output) for tensor in tensors]
-    held = {tensor.name: tensor for tensor in tensors}
+    by_name = {tensor.name: tensor for tensor in tensors}
     for name in call.outputs:
-        if name not in held:
-            near = get_close_matches(name, held, n=1)
+        if name not in by_name:
+            near = get_close_matches(name, by_name, n=1)
             raise BadRequest(
-                f"outputs: the model has no output {name[:SHOWN]!r}; it has: {', '.join(map(repr, held))}",
-                remedy=f"ask for {near[0]!r}" if near else "leave outputs out: all come then",
+                f"outputs: the model has no output {name[:SHOWN]!r}; it has: {', '.join(map(repr, by_name))}",
+                remedy=f"request {near[0]!r}" if near else "omit outputs to get all of them",
             )
-    return [(held[name], call.binary_output if binary is None else binary) for name, binary in call.outputs.items()]
+    return [(by_name[name], call.binary_output if binary is None else binary) for name, binary in call.outputs.items()]
 
 
 def _described(tensor: OutputTensor, data: bytes | None) -> dict[str, Any]:

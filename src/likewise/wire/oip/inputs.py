@@ -1,4 +1,4 @@
-"""The request's `inputs`: each a tensor with a name, a datatype, a shape, and data in JSON or in the binary tail."""
+"""Decoding of a request's `inputs`: tensors with a name, datatype, shape, and data in JSON or in the binary tail."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from typing import Any
 from likewise.core.casts import Mismatch, from_base64
 from likewise.core.errors import BadRequest
 from likewise.wire.jsontext import shown
-from likewise.wire.oip.datatypes import DATATYPES, FIXED, BadElement, from_binary, from_json, least_size
+from likewise.wire.oip.datatypes import DATATYPES, FIXED, BadElement, from_binary, from_json, min_size
 
 MAX_RANK = 8
-SHOWN = 60  # characters of a name that a message repeats
-FEW_LISTS = 100_000  # a nested list costs many times what a byte of the tail does: more are refused where most hold one
+SHOWN = 60  # characters of a name shown in error messages
+MAX_LISTS = 100_000  # nested lists are costly in memory: more are rejected if most have one element
 
 
 @dataclass(frozen=True, slots=True)
 class InputTensor:
-    """One input.
+    """One input tensor.
 
-    shape: at least one dimension, the first counts the rows.
-    values: its elements in row-major order, None where missing; of BYTES, text from JSON and bytes from elsewhere.
-    base64: the input says that its content is base64, so it holds bytes and not text.
+    shape: at least one dimension; the first is the number of rows.
+    values: elements in row-major order, None if missing; BYTES are str if they come from JSON text, else bytes.
+    base64: the input declares base64 content, so its values are bytes rather than text.
     """
 
     name: str
@@ -37,43 +37,43 @@ class InputTensor:
 
     @property
     def flat(self) -> bool:
-        """Whether a row is one element: the shape is [n] or [n, 1]."""
+        """Whether each row is one element: the shape is [n] or [n, 1]."""
         return self.shape[1:] in ((), (1,))
 
     def rows(self, values: list[Any]) -> list[Any]:
-        """`values`, one an element, as one nested list a row; the element itself where the shape is [n]."""
+        """Reshape `values`, one per element, to one nested list per row; unchanged if the shape is [n]."""
         for size in reversed(self.shape[1:]):
             values = [values[i : i + size] for i in range(0, len(values), size)]
         return values
 
 
 class Tail:
-    """The bytes behind the JSON header, taken from the front by one binary tensor after another."""
+    """The bytes after the JSON header, consumed from the front by one binary tensor after another."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
 
     def take(self, size: int, where: str) -> memoryview:
-        """The next `size` bytes; BadRequest where there are fewer."""
+        """The next `size` bytes; raises BadRequest if there are fewer."""
         if size > len(self._data):
             raise BadRequest(
-                f"{where}: binary_data_size is {size}, and {len(self._data)} bytes are left behind the JSON header",
-                remedy="send every binary tensor whole, and the JSON's length as Inference-Header-Content-Length",
+                f"{where}: binary_data_size is {size}, but only {len(self._data)} bytes are left after the JSON header",
+                remedy="send each binary tensor completely, and the JSON's length as Inference-Header-Content-Length",
             )
         taken, self._data = self._data[:size], self._data[size:]
         return taken
 
     def check_empty(self) -> None:
-        """BadRequest where bytes are left that no input names."""
+        """Raise BadRequest if bytes are left that belong to no input."""
         if len(self._data):
             raise BadRequest(
-                f"{len(self._data)} bytes behind the JSON header belong to no input",
-                remedy="give each binary input its parameters.binary_data_size, in the order of the inputs",
+                f"{len(self._data)} bytes after the JSON header belong to no input",
+                remedy="set parameters.binary_data_size of each binary input, in the order of the inputs",
             )
 
 
 def read_inputs(value: object, tail: Tail) -> list[InputTensor]:
-    """The tensors of `inputs`, in order; BadRequest names the input, and the element (in row-major order from 0)."""
+    """The tensors of `inputs`, in order; raises BadRequest, which names the input and the element."""
     if not isinstance(value, list) or not value:
         raise BadRequest(
             f"inputs: expected a list of tensors, got {shown(value)}", remedy='send "inputs": [{"name": …, …}]'
@@ -85,26 +85,26 @@ def read_inputs(value: object, tail: Tail) -> list[InputTensor]:
 
 
 def check_distinct(names: Iterable[str], where: str) -> None:
-    """BadRequest where a name is there twice."""
+    """Raise BadRequest if a name occurs twice."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise BadRequest(f"{where}: {name[:SHOWN]!r} is there twice", remedy="give each name once")
+            raise BadRequest(f"{where}: duplicate name {name[:SHOWN]!r}", remedy="use each name once")
         seen.add(name)
 
 
 def parameters_of(entry: dict[str, Any], where: str) -> dict[str, Any]:
-    """The entry's `parameters`; empty where there are none."""
+    """The entry's `parameters`; empty if there are none."""
     parameters = entry.get("parameters")
     if parameters is not None and not isinstance(parameters, dict):
         raise BadRequest(f"{where}: parameters is {shown(parameters)}", remedy="send parameters as an object")
     if "shared_memory_region" in (parameters or {}):
-        raise BadRequest(f"{where}: shared memory is not supported here", remedy="send the tensors with the request")
+        raise BadRequest(f"{where}: shared memory is not supported", remedy="send the tensors with the request")
     return parameters or {}
 
 
 def name_of(entry: object, where: str) -> tuple[dict[str, Any], str]:
-    """An entry of `inputs` or `outputs`, and its name."""
+    """Validate an entry of `inputs` or `outputs`; returns the entry and its name."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         got = entry.get("name") if isinstance(entry, dict) else entry
         raise BadRequest(f"{where}: expected an object with a name, got {shown(got)}", remedy='send {"name": "…", …}')
@@ -112,19 +112,19 @@ def name_of(entry: object, where: str) -> tuple[dict[str, Any], str]:
 
 
 def _read(entry: object, index: int, tail: Tail) -> InputTensor:
-    held, name = name_of(entry, f"inputs, entry {index}")
+    fields, name = name_of(entry, f"inputs, entry {index}")
     where = f"input {name[:SHOWN]!r}"
-    datatype = _datatype(held.get("datatype"), where)
-    shape = _shape(held.get("shape"), where)
-    parameters = parameters_of(held, where)
+    datatype = _datatype(fields.get("datatype"), where)
+    shape = _shape(fields.get("shape"), where)
+    parameters = parameters_of(fields, where)
     base64 = parameters.get("content_type") == "base64"
     binary = parameters.get("binary_data_size")
     try:
         if binary is None:
-            values = from_json(datatype, _flatten(held.get("data"), shape, where))
+            values = from_json(datatype, _flatten(fields.get("data"), shape, where))
             values = _from_base64(values) if base64 and datatype == "BYTES" else values
         else:
-            values = from_binary(datatype, _binary(held, datatype, shape, tail, where), math.prod(shape))
+            values = from_binary(datatype, _binary(fields, datatype, shape, tail, where), math.prod(shape))
     except BadElement as error:
         raise BadRequest(
             f"{where}, element {error.index}: expected {error.expected}",
@@ -144,7 +144,7 @@ def _datatype(value: object, where: str) -> str:
 
 
 def _shape(value: object, where: str) -> tuple[int, ...]:
-    """Only the first dimension may be 0: a request without rows."""
+    """Validate the shape; only the first dimension may be 0 (no rows)."""
     sizes = value if isinstance(value, list) else []
     if not 1 <= len(sizes) <= MAX_RANK or any(type(size) is not int for size in sizes):
         raise BadRequest(
@@ -153,49 +153,49 @@ def _shape(value: object, where: str) -> tuple[int, ...]:
     if sizes[0] < 0 or min(sizes[1:], default=1) < 1:
         raise BadRequest(
             f"{where}: the shape is {str(sizes)[:200]}",
-            remedy="send the number of rows first, then sizes of 1 and more",
+            remedy="send the number of rows first, then sizes of at least 1",
         )
     lists = sum(accumulate(sizes[:-1], operator.mul))
-    if lists > max(FEW_LISTS, 2 * math.prod(sizes)):
+    if lists > max(MAX_LISTS, 2 * math.prod(sizes)):
         raise BadRequest(
-            f"{where}: the shape {str(sizes)[:200]} is {lists} nested lists, most of one element",
-            remedy="send fewer dimensions of 1, or fewer rows a request",
+            f"{where}: the shape {str(sizes)[:200]} has {lists} nested lists, most with a single element",
+            remedy="send fewer dimensions of size 1, or fewer rows per request",
         )
     return tuple(sizes)
 
 
 def _binary(entry: dict[str, Any], datatype: str, shape: tuple[int, ...], tail: Tail, where: str) -> memoryview:
-    """The tensor's bytes, once its size is known to be that of its shape."""
+    """The tensor's bytes, after checking that their size matches its shape."""
     size = entry["parameters"]["binary_data_size"]
     if type(size) is not int or size < 0:
         raise BadRequest(f"{where}: binary_data_size is {shown(size)}", remedy="send the tensor's size in bytes")
     if entry.get("data") is not None:
-        raise BadRequest(f"{where}: it has both data and binary_data_size", remedy="send one of them")
-    needed = least_size(datatype, math.prod(shape))
+        raise BadRequest(f"{where}: both data and binary_data_size are set", remedy="send only one of them")
+    needed = min_size(datatype, math.prod(shape))
     if needed > size or (datatype in FIXED and needed != size):
         raise BadRequest(
-            f"{where}: binary_data_size is {size}, and the shape {list(shape)} of {datatype} takes "
+            f"{where}: binary_data_size is {size}, but the shape {list(shape)} of {datatype} needs "
             f"{'' if datatype in FIXED else 'at least '}{needed} bytes",
-            remedy="send the shape of the data",
+            remedy="send a shape that matches the data",
         )
     return tail.take(size, where)
 
 
 def _flatten(data: object, shape: tuple[int, ...], where: str) -> list[Any]:
-    """The elements in row-major order, of data that is flat or nested as the shape is."""
+    """The elements in row-major order; `data` is flat or nested like the shape."""
     if not isinstance(data, list):
         raise BadRequest(
             f"{where}: data is {shown(data)}", remedy="send data as a list, or parameters.binary_data_size"
         )
     if not any(type(part) is list for part in data):
         if len(data) != math.prod(shape):
-            raise _not_of_shape(f"{len(data)} elements", shape, where)
+            raise _shape_mismatch(f"{len(data)} elements", shape, where)
         return data
     level: list[Any] = [data]
     for depth, size in enumerate(shape):
         for part in level:
             if type(part) is not list or len(part) != size:
-                raise _not_of_shape(f"{shown(part)} at level {depth}", shape, where)
+                raise _shape_mismatch(f"{shown(part)} at level {depth}", shape, where)
         level = list(chain.from_iterable(level))
     return level
 
@@ -210,7 +210,8 @@ def _from_base64(values: list[Any]) -> list[Any]:
     return decoded
 
 
-def _not_of_shape(found: str, shape: tuple[int, ...], where: str) -> BadRequest:
+def _shape_mismatch(actual: str, shape: tuple[int, ...], where: str) -> BadRequest:
     return BadRequest(
-        f"{where}: data has {found}, and the shape is {str(list(shape))[:200]}", remedy="send the shape of the data"
+        f"{where}: data has {actual}, but the shape is {str(list(shape))[:200]}",
+        remedy="send a shape that matches the data",
     )

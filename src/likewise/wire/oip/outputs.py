@@ -1,4 +1,4 @@
-"""Predictions to output tensors: their names, datatypes, shapes and elements."""
+"""Conversion of predictions to output tensors: names, datatypes, shapes and elements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NUMBERS = frozenset({int, float})
 
 @dataclass(frozen=True, slots=True)
 class OutputTensor:
-    """One output; values are in row-major order: booleans, integers, floats, text or bytes, None where missing."""
+    """One output; `values` are booleans, integers, floats, text or bytes in row-major order, None if missing."""
 
     name: str
     datatype: str
@@ -34,21 +34,21 @@ class OutputTensor:
 
 
 def output_tensors(predictions: object, signature: Signature) -> list[OutputTensor]:
-    """One tensor a column of records or of a mapping, else one for all rows.
+    """One tensor per column of records or of a mapping, else one for all rows.
 
-    The datatype is the signature's where the values are of it, else theirs.  Numbers and booleans with a missing one
-    among them are FP64.  What is ragged, nested or mixed is BYTES: JSON text, one element a row.  ModelFailed for what
-    JSON cannot hold.
+    The datatype is the signature's if the values have it, else it is inferred.  Numbers and booleans with missing
+    values are FP64.  Ragged, nested or mixed values are BYTES: JSON text, one element per row.  Raises ModelFailed for
+    values that JSON cannot represent.
     """
     fields = named(signature.outputs, OUTPUT)
     return [_tensor(name, values, fields.get(name)) for name, values in _columns(predictions, signature).items()]
 
 
 def unwritable(error: Exception) -> ModelFailed:
-    """A prediction that no answer can hold."""
+    """The error for a prediction that cannot be encoded."""
     return ModelFailed(
         f"the model's predictions cannot be written: {error}",
-        remedy="let the model return text in valid Unicode, numbers within 64 bits, and plain values",
+        remedy="make the model return valid Unicode text, numbers within 64 bits, and plain values",
     )
 
 
@@ -70,16 +70,16 @@ def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
     declared = None if field is None else datatype_of(field)
     present = [leaf for leaf in leaves if not _missing(leaf)]
     types = frozenset(map(type, present))
-    lacking = len(present) < len(leaves)
-    if declared is None or not _fits(declared, types, present, lacking):
-        declared = _inferred(types, present, lacking)
+    has_missing = len(present) < len(leaves)
+    if declared is None or not _fits(declared, types, present, has_missing):
+        declared = _inferred(types, present, has_missing)
     if declared is None:
         return OutputTensor(name, "BYTES", (len(values),), [_json_text(value) for value in values])
     return OutputTensor(name, declared, shape, _plain(declared, leaves))
 
 
 def rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
-    """The shape of nested lists and their elements; an element is a list where they are ragged or too deep."""
+    """The shape of nested lists, and their elements, which are lists if the nesting is ragged or too deep."""
     shape, level = [len(values)], values
     while level and len(shape) < MAX_RANK and all(type(part) is list for part in level):
         if len({len(part) for part in level}) > 1:
@@ -89,30 +89,30 @@ def rectangle(values: list[Any]) -> tuple[tuple[int, ...], list[Any]]:
     return tuple(shape), level
 
 
-def _fits(datatype: str, types: frozenset[type], present: Sequence[Any], lacking: bool) -> bool:
+def _fits(datatype: str, types: frozenset[type], present: Sequence[Any], has_missing: bool) -> bool:
     if datatype == "BYTES":
-        return _one_kind(types)
+        return _text_or_bytes(types)
     if datatype in FLOATS:
         limit = float(np.finfo(FLOATS[datatype]).max)
         return types <= _NUMBERS and all(abs(value) <= limit or abs(value) == np.inf for value in present)
-    if lacking:
+    if has_missing:
         return False
     return types <= {bool} if datatype == "BOOL" else types <= {int} and _within(datatype, present)
 
 
-def _inferred(types: frozenset[type], present: Sequence[Any], lacking: bool) -> str | None:
-    """None where no datatype holds the values."""
-    if types and _one_kind(types):
+def _inferred(types: frozenset[type], present: Sequence[Any], has_missing: bool) -> str | None:
+    """The datatype that fits the values, or None."""
+    if types and _text_or_bytes(types):
         return "BYTES"
     if types == {bool}:
-        return "FP64" if lacking else "BOOL"
-    if types == {int} and not lacking:
+        return "FP64" if has_missing else "BOOL"
+    if types == {int} and not has_missing:
         return next((datatype for datatype in ("INT64", "UINT64") if _within(datatype, present)), None)
     return "FP64" if types <= _NUMBERS else None
 
 
-def _one_kind(types: frozenset[type]) -> bool:
-    """All text or all bytes: one tensor does not say which of its elements are which."""
+def _text_or_bytes(types: frozenset[type]) -> bool:
+    """Whether the elements are all text or all bytes; a tensor cannot mark individual elements."""
     return types <= _TEXT or types <= _BYTES
 
 
@@ -136,7 +136,7 @@ def _bytes_element(leaf: Any) -> str | bytes:
 
 
 def _missing(leaf: object) -> bool:
-    return leaf is None or leaf != leaf  # NaN is what pandas has for a missing string, too
+    return leaf is None or leaf != leaf  # pandas uses NaN for missing strings as well
 
 
 def _json_text(value: object) -> str | None:

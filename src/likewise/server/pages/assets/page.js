@@ -1,8 +1,8 @@
 "use strict";
 (() => {
-  const here = location.href.replace(/[?#].*$/, "").replace(/\/?$/, "/"); // also where the page is mounted without a slash
+  const here = location.href.replace(/[?#].*$/, "").replace(/\/?$/, "/"); // also if the page is mounted without a trailing slash
   for (const link of document.querySelectorAll("a[data-here]")) link.href = new URL(link.getAttribute("href"), here);
-  if (/^[\w.:/%~-]+$/.test(here)) { // plain in a shell; behind a proxy only the browser knows the address
+  if (/^[\w.:/%~-]+$/.test(here)) { // safe in a shell; behind a proxy only the browser knows the address
     for (const pre of document.querySelectorAll("pre[data-url]")) {
       pre.textContent = pre.textContent.replaceAll(pre.dataset.url, here.slice(0, -1));
     }
@@ -12,7 +12,7 @@
   const get = (id) => document.getElementById(id);
   const number = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
-  // The field's JSON text, so that no digit of a 64-bit number is lost; undefined where it is not to be sent.
+  // The field's value as JSON text, so that 64-bit numbers keep all digits; undefined if it is omitted.
   const literal = (field) => {
     const { kind, optional } = field.dataset;
     const text = kind === "text" ? field.value : field.value.trim();
@@ -37,7 +37,7 @@
     return `{"dataframe_records": [{${members("columns").join(", ")}}]${tail}}`;
   };
   const pretty = (text) => {
-    if (/\d{16}/.test(text)) return text; // JSON.parse would round it
+    if (/\d{16}/.test(text)) return text; // JSON.parse would round such numbers
     try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
   };
   const show = (good, status, lines, text, sent, id = "") => {
@@ -65,16 +65,16 @@
     try { sent = body(); } catch (error) { show(false, "Not sent", [error.message], "", ""); return; }
     const button = form.querySelector("button");
     button.disabled = true;
-    const began = performance.now();
+    const started = performance.now();
     try {
       const headers = { "Content-Type": "application/json" };
-      const answer = await fetch(new URL("invocations", here), { method: "POST", headers, body: sent });
-      const text = await answer.text();
-      const took = `${answer.status} ${answer.statusText} in ${(performance.now() - began).toFixed(0)} ms`;
-      const lines = answer.ok ? [] : explained(text);
-      show(answer.ok, took, lines, lines.length ? "" : pretty(text), sent, answer.headers.get("X-Request-Id") ?? "");
+      const response = await fetch(new URL("invocations", here), { method: "POST", headers, body: sent });
+      const text = await response.text();
+      const took = `${response.status} ${response.statusText} in ${(performance.now() - started).toFixed(0)} ms`;
+      const lines = response.ok ? [] : explained(text);
+      show(response.ok, took, lines, lines.length ? "" : pretty(text), sent, response.headers.get("X-Request-Id") ?? "");
     } catch (error) {
-      show(false, "No answer", [`The server could not be reached: ${error.message}`], "", sent);
+      show(false, "No response", [`The server could not be reached: ${error.message}`], "", sent);
     } finally {
       button.disabled = false;
     }
