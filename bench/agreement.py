@@ -15,7 +15,7 @@ import likewise
 from bench.model import FOLDER, subject, texts
 from bench.options import Options
 from likewise.bundles.open import Bundle
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Row
 from likewise.core.results import Ok
 from likewise.engine.text import TextEngine
@@ -124,7 +124,7 @@ def _parts(reviews: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _labels(engine: Engine, asked: Sequence[str]) -> list[str]:
     said = []
-    for result in answers(engine, [Row(("text",), (text,)) for text in asked]):
+    for result in predict_items(engine, [Row(("text",), (text,)) for text in asked]):
         if not isinstance(result, Ok) or not isinstance(result.value, dict):
             raise SystemExit(f"the engine failed: {result}")
         said.append(str(json.loads(result.value["text"])["response"]["prediction_label"][0]))

@@ -19,7 +19,7 @@ from tests.support.sentiment_store import TEXTS, Store, environment
 
 from likewise import api
 from likewise.bundles.open import open_bundle
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import BundleTampered
 from likewise.core.items import Row
 from likewise.core.results import Ok
@@ -63,7 +63,7 @@ def bundle(folder: Path) -> Iterator[api.Bundle]:
 
 
 def said(engine: Engine, texts: Sequence[str]) -> list[str]:
-    results = answers(engine, [Row(("text",), (text,)) for text in texts])
+    results = predict_items(engine, [Row(("text",), (text,)) for text in texts])
     assert all(isinstance(result, Ok) for result in results)
     return [result.value["text"] for result in results]  # type: ignore[union-attr,index]
 
@@ -130,11 +130,11 @@ class Block(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"blocked: {name}", name=name)
 sys.meta_path.insert(0, Block())
 from likewise import api
-from likewise.core.engine import answers
+from likewise.core.engine import predict_items
 from likewise.core.items import Row
 engine = api.open_bundle(sys.argv[1], precision=sys.argv[2]).engine()
 texts = json.loads(sys.argv[3])
-print(engine.spec.label, json.dumps([r.value["text"] for r in answers(engine, [Row(("text",), (t,)) for t in texts])]))
+print(engine.spec.label, json.dumps([r.value["text"] for r in predict_items(engine, [Row(("text",), (t,)) for t in texts])]))
 """
 
 

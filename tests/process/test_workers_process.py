@@ -18,7 +18,7 @@ from tests.process import worker_engines
 from tests.process.worker_engines import Tricks
 from tests.support.processes import PATIENCE, alive, until
 
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import (
     Draining,
     EngineUnavailable,
@@ -59,7 +59,7 @@ def rows(*texts: object) -> list[Item]:
 
 
 def ask(engine: Engine, *texts: object) -> list[Result]:
-    return answers(engine, rows(*texts))
+    return predict_items(engine, rows(*texts))
 
 
 def value(engine: Engine, text: str) -> object:
@@ -99,7 +99,7 @@ def test_the_answers_are_the_engine_s_own(two: WorkerPool) -> None:
     texts = ["a", "", "ünï\u2028c\0de", "refuse", "own", "x" * 1_000_000]
     assert [str(one) for one in ask(two, *texts)] == [str(one) for one in ask(Tricks(), *texts)]
     assert isinstance(error(two, "refuse"), RowRefused)
-    assert answers(two, []) == []
+    assert predict_items(two, []) == []
 
 
 def test_the_spec_is_the_engine_s_with_a_slot_a_worker(two: WorkerPool) -> None:

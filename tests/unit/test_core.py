@@ -242,11 +242,11 @@ def test_the_store_that_is_asked_has_one_spelling_and_no_password(
     }
     for uri, spelling in spelled.items():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert trust.asked_store() == spelling
+        assert trust.current_store() == spelling
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert trust.asked_store() == f"{tmp_path}/mlruns"
+    assert trust.current_store() == f"{tmp_path}/mlruns"
 
 
 def test_what_mlflow_is_told_in_python_is_the_store_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

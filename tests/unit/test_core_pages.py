@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from likewise.core.memory import hand_back
+from likewise.core.memory import release_pages
 
 SIZE = 8 << 20
 
@@ -33,7 +33,7 @@ def test_pages_that_were_read_are_handed_back_and_come_again(tmp_path: Path) -> 
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[:: mmap.PAGESIZE]) == 0  # touches every page; each begins with 0
         assert resident_kb(path) == SIZE // 1024
-        hand_back(path)
+        release_pages(path)
         assert resident_kb(path) == 0
         assert mapped[255] == 255
         assert mapped[SIZE - 1] == 255
@@ -45,12 +45,12 @@ def test_pages_that_may_have_changed_are_left(tmp_path: Path) -> None:
     path.write_bytes(bytes(SIZE))
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         mapped[5] = 7
-        hand_back(path)
+        release_pages(path)
         assert mapped[5] == 7
 
 
 def test_a_file_that_is_not_mapped_is_no_matter(tmp_path: Path) -> None:
-    hand_back(tmp_path / "none.bin")
+    release_pages(tmp_path / "none.bin")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")

@@ -21,7 +21,7 @@ from likewise.batch import ScoreOptions, runners
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.values import as_json
 from likewise.bundles.open import is_bundle
-from likewise.core.engine import answers
+from likewise.core.engine import predict_items
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
@@ -41,7 +41,7 @@ def here(golden: Golden, bundle: api.Bundle) -> tuple[str, list[object]]:
     """Of the bundle's own engine, in this process: its label, and its answers."""
     with closing(bundle.engine()) as engine:
         call = decode(golden.body(0, len(golden)), None, bundle.signature)
-        results = answers(engine, call.items(engine.spec.row_wise))
+        results = predict_items(engine, call.items(engine.spec.row_wise))
         values = [RefusedRow(r.error.code) if isinstance(r, Failed) else _plain(r.value) for r in results]
         by_row = call.by_row(engine.spec.row_wise)
         return engine.spec.label, values if by_row else in_rows(values[0], len(golden))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from likewise.core.cores import usable_threads
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
-from likewise.core.memory import hand_back, trim
+from likewise.core.memory import release_pages, trim
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
@@ -185,7 +185,7 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
             f"OpenVINO cannot open {graph.folder} in {precision}: {_why(error)}",
             remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
         ) from error
-    hand_back(graph.folder / "model.bin")
+    release_pages(graph.folder / "model.bin")
     trim()  # what compiling took
     return compiled
 
