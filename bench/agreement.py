@@ -19,7 +19,7 @@ from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Row
 from likewise.core.results import Ok
 from likewise.engine.text import TextEngine
-from likewise.engine.text.compiled import EXACT, FAST, Compiled, open_compiled, open_pass, place, text_engine
+from likewise.engine.text.compiled import EXACT, FAST, Compiled, classifier_path, open_compiled, open_pass, text_engine
 from likewise.engine.text.guard import guarded
 from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.pipeline import classifiers
@@ -92,8 +92,8 @@ def agreement(options: Options) -> dict[str, object]:
     if engine.spec.name == "torch":
         raise SystemExit("the bundle's default engine here is torch itself: there is nothing to compare")
     reference = Reference(bundle, lambda: TextEngine.open(bundle.resolve(uri), max_length=longest))
-    ours = Guarded(bundle.path / place(uri), engine.spec.precision, longest)
-    labels = Compiled.read(bundle.path / place(uri)).labels
+    ours = Guarded(bundle.path / classifier_path(uri), engine.spec.precision, longest)
+    labels = Compiled.read(bundle.path / classifier_path(uri)).labels
     equal, largest, changed = 0, 0.0, []
     for part in _parts(reviews):
         wanted, found = reference.logits(part), ours.logits(part)

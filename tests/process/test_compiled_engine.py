@@ -134,7 +134,8 @@ from likewise.core.engine import predict_items
 from likewise.core.items import Row
 engine = api.open_bundle(sys.argv[1], precision=sys.argv[2]).engine()
 texts = json.loads(sys.argv[3])
-print(engine.spec.label, json.dumps([r.value["text"] for r in predict_items(engine, [Row(("text",), (t,)) for t in texts])]))
+results = predict_items(engine, [Row(("text",), (text,)) for text in texts])
+print(engine.spec.label, json.dumps([result.value["text"] for result in results]))
 """
 
 

@@ -10,7 +10,7 @@ from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.open import write_manifest
 from likewise.core.digests import sha256_json
 from likewise.engine.text import find_checkpoint
-from likewise.engine.text.compiled import EXACT, compile_classifier, place
+from likewise.engine.text.compiled import EXACT, classifier_path, compile_classifier
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
 from likewise.testing.classifier import POSITIONS, TEXTS, make_classifier
 
@@ -39,7 +39,7 @@ def classifier_bundle(folder: Path, *, seed: int = 1, compiled: bool = False) ->
     declared = Pipeline(Cache(), DetectLanguage(), Classify(CLASSIFIER), Respond(), uri="runs:/4567/pipeline")
     declaration = declared.declaration()
     if compiled:
-        compile_classifier(find_checkpoint(made), folder / place(CLASSIFIER))
+        compile_classifier(find_checkpoint(made), folder / classifier_path(CLASSIFIER))
     text = json.dumps([{"type": "string", "name": "text", "required": True}])
     manifest = Manifest(
         {},

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.builder.bundle import _place, _staging, trusts
-from likewise.builder.equality import alike
+from likewise.builder.equality import values_match
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, ModelSource
@@ -39,7 +39,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_everything_is_like_itself(value: object) -> None:
-    assert alike(value, value)
+    assert values_match(value, value)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_everything_is_like_itself(value: object) -> None:
     ],
 )
 def test_numbers_may_differ_a_little_and_nothing_else(one: object, other: object, expected: bool) -> None:
-    assert alike(one, other) is expected
+    assert values_match(one, other) is expected
 
 
 def _rows(items: Sequence[Item]) -> list[str]:
@@ -96,14 +96,14 @@ CHILD = """
 import json, socket, sqlite3, sys
 from pathlib import Path
 from likewise.builder.isolation import isolate_process
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 task = json.loads(sys.argv[1])
 hidden = [Path(p) for p in task["hidden"]]
 kept = [Path(p) for p in task["kept"]]
 isolated = task["isolate"] and isolate_process(hidden, kept)
 seen = []
 if not task["isolate"]:
-    Watch(seen.append, own=kept, hidden=hidden, everywhere=task["everywhere"]).start()
+    AuditWatch(seen.append, own=kept, hidden=hidden, everywhere=task["everywhere"]).start()
 def read(path):
     try:
         return open(path).read()
@@ -213,13 +213,13 @@ def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
 
 CARRY_OUT = """
 import sys
-from likewise.engine.child import carry_out
+from likewise.engine.child import run_task
 
 def work(task, folder):
     print("noise " * 1000, flush=True)
     {body}
 
-carry_out(work, *sys.argv[1:])
+run_task(work, *sys.argv[1:])
 """
 
 
@@ -250,14 +250,14 @@ run_child("waits", {}, work, environment={**os.environ, "PYTHONPATH": sys.argv[1
 """
 WAITS = """
 import os, sys
-from likewise.engine.child import carry_out
+from likewise.engine.child import run_task
 
 def work(task, folder):
     with open(os.environ["FIFO"], "w") as fifo:
         print("loading", file=fifo, flush=True)
         import threading; threading.Event().wait()
 
-carry_out(work, *sys.argv[1:])
+run_task(work, *sys.argv[1:])
 """
 
 
@@ -277,10 +277,10 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
 PROGRAMS = """
 import json, os, subprocess, sys
 from pathlib import Path
-from likewise.builder.audit import Watch
+from likewise.builder.audit import AuditWatch
 seen, started = [], []
 own = Path(sys.argv[1])
-Watch(seen.append, own=[own], everywhere=True, started=started.append).start()
+AuditWatch(seen.append, own=[own], everywhere=True, started=started.append).start()
 out = sys.argv[2]
 os.chdir(out)
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from likewise.builder.resolve import MANNERS, mannerly, plain_name, resolve
+from likewise.builder.resolve import MLFLOW_SETTINGS, limited_retries, plain_name, resolve
 from likewise.core.errors import (
     MissingExtra,
     ModelInvalid,
@@ -204,9 +204,9 @@ def test_s3_without_credentials_says_so(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_users_own_limits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    with mannerly():
+    with limited_retries():
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
-        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == MANNERS["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == MLFLOW_SETTINGS["MLFLOW_HTTP_REQUEST_TIMEOUT"]
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 

@@ -11,13 +11,13 @@ import pytest
 from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
-from likewise.builder.texts import MOST, given_texts
+from likewise.builder.texts import MAX_TEXTS, calibration_texts
 from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
 from likewise.pipeline.compile import _offers_bf16
-from likewise.pipeline.texts import MADE_UP, made_texts
+from likewise.pipeline.texts import GENERATED, default_texts
 
 SAID = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 
@@ -41,25 +41,25 @@ def parquet_file(path: Path) -> Path:
 @pytest.mark.parametrize(("make", "suffix"), [(csv_file, "csv"), (jsonl_file, "jsonl"), (parquet_file, "parquet")])
 def test_a_files_texts(tmp_path: Path, make: object, suffix: str) -> None:
     path = make(tmp_path / f"texts.{suffix}")  # type: ignore[operator]
-    found = given_texts(path, "review")
+    found = calibration_texts(path, "review")
     assert (list(found.values), found.factor) == (SAID, 1.5)
     with pytest.raises(InputInvalid, match="no column 'text', but: n, review"):
-        given_texts(path, "text")
+        calibration_texts(path, "text")
 
 
 def test_the_only_column_needs_no_name(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("words\nyes\n", encoding="utf-8")
-    assert given_texts(path, "text").values == ("yes",)
+    assert calibration_texts(path, "text").values == ("yes",)
 
 
 def test_a_long_file_is_sampled_evenly(tmp_path: Path) -> None:
     path = tmp_path / "long.csv"
-    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * MOST)), encoding="utf-8")
-    found = given_texts(path, "text").values
-    assert len(found) == MOST
+    path.write_text("text\n" + "".join(f"number {n}\n" for n in range(3 * MAX_TEXTS)), encoding="utf-8")
+    found = calibration_texts(path, "text").values
+    assert len(found) == MAX_TEXTS
     assert found[:2] == ("number 0", "number 3")
-    assert found[-1] == f"number {3 * MOST - 3}"
+    assert found[-1] == f"number {3 * MAX_TEXTS - 3}"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_named(
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(error, match=why):
-        given_texts(path, "text")
+        calibration_texts(path, "text")
 
 
 def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_made_up_texts_are_the_same_ones_and_of_every_length(tmp_path: Path) -> 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "MLmodel").write_text("flavors: {}\n")
     tokenizer = folder / "tokenizer.json"
-    found = made_texts(tmp_path / "model", tokenizer, 64)
-    assert found == made_texts(tmp_path / "model", tokenizer, 64)
-    assert (len(found.values), found.factor) == (MADE_UP, 3.0)
+    found = default_texts(tmp_path / "model", tokenizer, 64)
+    assert found == default_texts(tmp_path / "model", tokenizer, 64)
+    assert (len(found.values), found.factor) == (GENERATED, 3.0)
     reader = Tokenizer.from_file(str(tokenizer))
     reader.no_padding()
     reader.no_truncation()

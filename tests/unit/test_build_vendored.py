@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ReferenceMissing
 from likewise.engine.pyfunc import no_bytecode
-from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
+from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -33,7 +33,7 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
+def held(own_store: str, tmp_path: Path) -> Iterator[VendoredFiles]:
     """A folder and a file, vendored and installed."""
     folder = tmp_path / "held" / "model"
     (folder / "data").mkdir(parents=True)
@@ -42,7 +42,7 @@ def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
     (tmp_path / "held" / "notes.txt").write_text("note")
     (tmp_path / "secret.txt").write_text("secret")
     notes = tmp_path / "held" / "notes.txt"
-    vendored = Vendored(
+    vendored = VendoredFiles(
         {
             f"runs:/{RUN}/model": folder,
             f"runs:/{RUN}/notes.txt": notes,
@@ -66,7 +66,7 @@ def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
         "models:/name@champion/",
     ],
 )
-def test_a_vendored_folder_answers_by_every_door(held: Vendored, uri: str, tmp_path: Path) -> None:
+def test_a_vendored_folder_answers_by_every_door(held: VendoredFiles, uri: str, tmp_path: Path) -> None:
     assert Path(mlflow.artifacts.download_artifacts(uri), "data/a.txt").read_text() == "a"
     assert mlflow.artifacts.load_text(uri.rstrip("/") + "/data/a.txt") == "a"
     copied = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "to")))
@@ -87,11 +87,11 @@ def test_a_vendored_folder_answers_by_every_door(held: Vendored, uri: str, tmp_p
         "https://example.invalid/x/notes.txt",
     ],
 )
-def test_a_vendored_file_answers_by_every_scheme(held: Vendored, uri: str) -> None:
+def test_a_vendored_file_answers_by_every_scheme(held: VendoredFiles, uri: str) -> None:
     assert mlflow.artifacts.load_text(uri) == "note"
 
 
-def test_clients_and_threads_are_answered_too(held: Vendored) -> None:
+def test_clients_and_threads_are_answered_too(held: VendoredFiles) -> None:
     assert Path(MlflowClient().download_artifacts(RUN, "notes.txt")).read_text() == "note"
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(mlflow.artifacts.load_text(f"runs:/{RUN}/notes.txt")))
@@ -100,7 +100,7 @@ def test_clients_and_threads_are_answered_too(held: Vendored) -> None:
     assert found == ["note"]
 
 
-def test_the_users_own_mlflow_is_intact(own_store: str, held: Vendored) -> None:
+def test_the_users_own_mlflow_is_intact(own_store: str, held: VendoredFiles) -> None:
     with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
         mlflow.log_metric("m", 1.0)
@@ -111,20 +111,20 @@ def test_the_users_own_mlflow_is_intact(own_store: str, held: Vendored) -> None:
         MlflowClient().get_run(RUN)
 
 
-def test_inside_a_model_nothing_else_answers(own_store: str, held: Vendored) -> None:
+def test_inside_a_model_nothing_else_answers(own_store: str, held: VendoredFiles) -> None:
     with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
     uri = f"runs:/{run.info.run_id}/mine.txt"
-    with inside(held):
+    with restricted_to(held):
         with pytest.raises(MlflowException) as missed:
             mlflow.artifacts.load_text(uri)
-        cause = named_cause(missed.value)
+        cause = likewise_cause(missed.value)
         assert isinstance(cause, ReferenceMissing)
         assert uri in cause.cause
         assert cause.remedy.endswith(f"--reference {uri}")
         with pytest.raises(MlflowException) as refused:
             MlflowClient().get_model_version_by_alias("name", "champion")
-        assert "get_model_version_by_alias('name', 'champion')" in str(named_cause(refused.value))
+        assert "get_model_version_by_alias('name', 'champion')" in str(likewise_cause(refused.value))
         assert held.refused
         root = MlflowClient().get_run(RUN).info.artifact_uri
         assert mlflow.artifacts.load_text(root + "/notes.txt") == "note"
@@ -134,30 +134,30 @@ def test_inside_a_model_nothing_else_answers(own_store: str, held: Vendored) -> 
 
 
 def test_a_local_file_answers_where_it_is_the_models_own_or_temporary_and_nowhere_else(
-    held: Vendored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    held: VendoredFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret.txt"
-    with inside(Vendored({}, own=(tmp_path,))):
+    with restricted_to(VendoredFiles({}, own=(tmp_path,))):
         assert mlflow.artifacts.load_text(str(secret)) == "secret"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with inside(held):
+    with restricted_to(held):
         assert mlflow.artifacts.load_text(str(secret)) == "secret"
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    with inside(held), pytest.raises(MlflowException, match="does not carry") as missed:
+    with restricted_to(held), pytest.raises(MlflowException, match="does not carry") as missed:
         mlflow.artifacts.load_text(str(secret))  # on another machine nothing would answer
-    assert str(named_cause(missed.value).remedy).endswith(f"--reference {secret}")  # type: ignore[union-attr]
+    assert str(likewise_cause(missed.value).remedy).endswith(f"--reference {secret}")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("inner", ["../../secret.txt", "data/../../../secret.txt", "no.txt"])
-def test_no_path_leads_out_of_a_vendored_folder(held: Vendored, inner: str) -> None:
+def test_no_path_leads_out_of_a_vendored_folder(held: VendoredFiles, inner: str) -> None:
     assert held.find(f"runs:/{RUN}/model/{inner}") is None
 
 
 def test_the_longest_match_wins(tmp_path: Path) -> None:
     for name in ("outer/sub", "inner"):
         (tmp_path / name).mkdir(parents=True)
-    vendored = Vendored({"runs:/a": tmp_path / "outer", "runs:/a/sub": tmp_path / "inner"})
+    vendored = VendoredFiles({"runs:/a": tmp_path / "outer", "runs:/a/sub": tmp_path / "inner"})
     assert vendored.find("runs:/a/sub") == tmp_path / "inner"
     assert vendored.find("runs:/a") == tmp_path / "outer"
     assert vendored.find("runs:/ab") is None
@@ -176,8 +176,8 @@ def test_a_cause_is_found_through_what_libraries_wrap_around_it() -> None:
     ours = ReferenceMissing("x", remedy="y")
     with pytest.raises(KeyError) as raised:
         _wrap(ours)
-    assert named_cause(raised.value) is ours
-    assert named_cause(ValueError("x")) is None
+    assert likewise_cause(raised.value) is ours
+    assert likewise_cause(ValueError("x")) is None
 
 
 def _wrap(error: Exception) -> None:

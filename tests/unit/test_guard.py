@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from likewise.engine.text.calibration import FLOOR, calibrate, why_unequal
-from likewise.engine.text.guard import Logits, drift, guarded, later, margins, within
+from likewise.engine.text.guard import Logits, drift, guarded, lazy_forward, margins, within
 from likewise.engine.text.torch_forward import Forward
 
 Ids = NDArray[np.int64]
@@ -103,7 +103,7 @@ def test_the_exact_pass_is_opened_by_the_first_row_that_needs_it_and_once() -> N
         opened.append(threading.get_ident())
         return table(exact)
 
-    forward = guarded(table(fast), later(load), 1.0)
+    forward = guarded(table(fast), lazy_forward(load), 1.0)
     forward(*window([0], [1, 1]))
     assert not opened
     start = threading.Barrier(4)
@@ -129,7 +129,7 @@ def test_a_pass_that_does_not_open_is_tried_again() -> None:
             raise RuntimeError("not yet")
         return table(logits((1.0, 0.0)))
 
-    forward = later(load)
+    forward = lazy_forward(load)
     with pytest.raises(RuntimeError):
         forward(*window([0], [1]))
     assert forward(*window([0], [1])).tolist() == [[1.0, 0.0]]

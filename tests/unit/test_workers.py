@@ -156,7 +156,7 @@ class Fake:
     def kill(self) -> None:
         self.gone.set()
 
-    ask_to_end = kill
+    request_stop = kill
 
 
 @contextmanager

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/var/lib", "/System", "/Library")
-# Hidden folders in the home folder are configuration, except these, which hold models and data that a bundle must contain.
+# Hidden folders in the home folder are configuration, except these: they hold models and data that a bundle needs.
 CACHES = (".cache", ".keras", ".mlflow", ".ollama")
 HARMLESS_CACHES = ("matplotlib", "fontconfig", "numba", "pip", "mesa_shader_cache", "torch_extensions")
 
 MAX_COMMAND = 200  # reported characters of a command line
 
-Report = Callable[[str], None]
+AccessCallback = Callable[[str], None]
 
 
 class AuditWatch:
-    """Calls `on_access` for each access to an outside resource, with a description: `opens the file /path`, `connects to
-    host:port`, `opens the database /path`, `starts a program on /path: command line`.
+    """Calls `on_access` with a description of each access to an outside resource: `opens the file /path`,
+    `connects to host:port`, `opens the database /path`, `starts a program on /path: command line`.
 
     own: folders whose files may be read.  hidden: folders whose files may not, unless they are in `own`.
     everywhere: whether to report files outside all of these that do not belong to Python or the system either.
@@ -37,12 +37,12 @@ class AuditWatch:
 
     def __init__(
         self,
-        on_access: Report,
+        on_access: AccessCallback,
         *,
         own: Iterable[Path],
         hidden: Iterable[Path] = (),
         everywhere: bool,
-        on_program: Report = lambda _: None,
+        on_program: AccessCallback = lambda _: None,
     ) -> None:
         self._on_access = on_access
         self._on_program = on_program

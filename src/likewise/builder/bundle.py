@@ -260,8 +260,8 @@ def _refuse_elsewhere(reference: str, model: str) -> None:
     parts = urlparse(reference)
     if parts.scheme not in STORELESS or parts.netloc:  # not in the user's own tracking store
         raise CodeNotTrusted(
-            f"the model {model} declares the reference {reference}, which is outside the tracking store and has not been "
-            "allowed to be copied into the bundle",
+            f"the model {model} declares the reference {reference}, which is outside the tracking store, and copying "
+            "it into the bundle has not been allowed",
             remedy=f"to include it, add --reference {reference}, or --trust if you trust the model's author",
         )
 
@@ -361,7 +361,7 @@ def _same_or_refused(target: Path, digest: str) -> Bundle:
     if is_bundle(target) and (existing := open_bundle(target)).digest == digest:
         return existing
     raise OutputRefused(
-        f"{target} already contains a different bundle", remedy="choose a folder that does not exist, or delete this one"
+        f"{target} already contains a different bundle", remedy="choose a new folder, or delete this one"
     )
 
 

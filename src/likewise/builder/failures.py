@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from likewise.core.errors import LikewiseError, MissingExtra, ModelNotFound, OutputRefused, StoreUnreachable, WrongUsage
-from likewise.engine.vendored import causes
+from likewise.engine.vendored import exception_chain
 
 _UNREACHABLE = {
     "ConnectionError": "requests",
@@ -38,7 +38,7 @@ def mapped(uri: str) -> Iterator[None]:
 
 
 def _convert(uri: str, error: Exception) -> LikewiseError:
-    for link in causes(error):
+    for link in exception_chain(error):
         if (converted := _convert_library_error(uri, link)) is not None:
             return converted
     return _convert_mlflow_error(uri, error)

@@ -30,7 +30,7 @@ ROUNDS = 3  # the fastest counts: slower rounds are due to other load
 
 @dataclass(frozen=True)
 class Measurement:
-    """rates: rows per second, by engine label.  differing: engines whose predictions differ from fp32's for some text."""
+    """rates: rows per second by engine label.  differing: engines whose predictions differ from fp32's for a text."""
 
     rates: Mapping[str, float]
     differing: tuple[str, ...]

@@ -138,8 +138,9 @@ def refute_row_wise(predict: Predict, example: Example) -> None:
         for i, result in zip(order, together, strict=True):
             if not results_match(alone[i], result):
                 raise RowWiseRefuted(
-                    f"the model is declared row-wise, but its rows depend on each other: the row {_values(rows[i])} gives "
-                    f"{describe_result(alone[i])} by itself, and {describe_result(result)} together with other rows",
+                    "the model is declared row-wise, but its rows depend on each other: "
+                    f"the row {_values(rows[i])} gives {describe_result(alone[i])} by itself, "
+                    f"and {describe_result(result)} together with other rows",
                     remedy="fix the model, or declare row_wise: false (likewise bundle --no-row-wise)",
                 )
 

@@ -155,7 +155,7 @@ def _probe_server(store: str) -> None:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """MLflow's repository URI, and the path in it. Handles a run's artifact root, which MLflow itself splits wrongly."""
+    """MLflow's repository URI and the path in it. Handles a run's artifact root, which MLflow itself splits wrongly."""
     if urlparse(uri).scheme == "runs" and uri.strip("/").count("/") == 1:
         return uri.rstrip("/"), ""
     if (path := local_path(uri)) is not None:

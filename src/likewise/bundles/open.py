@@ -93,7 +93,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
 
 
 def _left_out(folder: Path) -> frozenset[str]:
-    """The files that may be missing: references only, whose absence causes an error but never a different prediction."""
+    """Files that may be missing: references only, whose absence causes an error but never a different prediction."""
     try:
         listed = json.loads((folder / LEFT_OUT).read_bytes())
         return frozenset(name for name in listed if name.startswith("references/"))

@@ -174,11 +174,11 @@ def current_store() -> str:
     registry = os.environ.get("MLFLOW_REGISTRY_URI")
     if not registry or _canonical(registry) == tracking:
         return tracking
-    return f"{_spelled(registry)} with runs in {tracking}"
+    return f"{_canonical(registry)} with runs in {tracking}"
 
 
 def _default() -> str:
-    """MLflow 3's default: the folder `mlruns` if it contains experiments, otherwise a database in the current folder."""
+    """MLflow 3's default: the folder `mlruns` if it contains experiments, else a database in the current folder."""
     return "mlruns" if any(Path("mlruns").glob("[0-9]*/meta.yaml")) else "sqlite:///mlflow.db"
 
 

@@ -214,7 +214,7 @@ class TargetUnavailable(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAV
 
 
 class DeployFailed(LikewiseError):
-    """The target rejected the deployment, or the deployed model does not respond correctly; changes were rolled back."""
+    """The target rejected the deployment, or the deployed model responds incorrectly; changes were rolled back."""
 
 
 class Busy(LikewiseError, status=409, mlflow_code="TEMPORARILY_UNAVAILABLE"):

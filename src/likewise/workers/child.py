@@ -73,7 +73,7 @@ def _exit_with_parent(lifeline: int) -> None:
 
 
 def _opened(message: bytes) -> tuple[Engine, bytes]:
-    """The engine and its packed spec. Raises a LikewiseError of the opener; its other errors become EngineUnavailable."""
+    """The engine and its packed spec. Raises the opener's LikewiseError, or EngineUnavailable for its other errors."""
     try:
         sys.path[:], opener = unpack(message)
         engine: Engine = pickle.loads(opener)()  # noqa: S301  sent by the parent
