@@ -102,12 +102,12 @@ def test_what_is_no_value_is_refused() -> None:
 
     refused = run(command, "--column", "ab").exception
     assert isinstance(refused, WrongUsage)
-    assert refused.cause == "--column 'ab' is not A=B, or names A twice"
+    assert refused.cause == "--column 'ab' does not have the form A=B, or its A is repeated"
 
 
 @pytest.mark.parametrize("pairs", [["=b"], ["a"], ["a=1", "a=2"]])
 def test_pairs_that_are_none_are_refused(pairs: list[str]) -> None:
-    with pytest.raises(WrongUsage, match=r"--p .* is not A=B"):
+    with pytest.raises(WrongUsage, match=r"--p .* does not have the form A=B"):
         parse_pairs("--p", "A=B", "x=y", pairs)
 
 

@@ -77,7 +77,7 @@ def parse_pairs(flag: str, form: str, example: str, pairs: Iterable[str], *, las
     for pair in pairs:
         key, sign, value = pair.rpartition("=") if last else pair.partition("=")
         if not (key and sign) or (last and not value) or key in mapping:
-            cause = f"{flag} {pair!r} does not have the form {form}, or repeats a {form.partition('=')[0]}"
+            cause = f"{flag} {pair!r} does not have the form {form}, or its {form.partition('=')[0]} is repeated"
             raise WrongUsage(cause, remedy=f"for example: {flag} {example}")
         mapping[key] = value
     return mapping
