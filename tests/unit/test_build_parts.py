@@ -317,8 +317,8 @@ def test_audit_hook_reports_started_programs(
     for file in (own / "mine.txt", out / "w.txt", out / "data" / "program"):
         file.write_text("x")
     command = [sys.executable, "-c", PROGRAMS, str(own), str(out)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert list(dict.fromkeys(found["seen"])) == [
+    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert list(dict.fromkeys(result["seen"])) == [
         f"starts a program on {out}/w.txt: cat {out}/w.txt",
         f"starts a program on {out}/w.txt: /bin/sh -c cat<{out}/w.txt; true",
         f"starts a program on {out}/w.txt: cat w.txt",
@@ -326,7 +326,7 @@ def test_audit_hook_reports_started_programs(
         f"starts a program on {out}/w.txt: cat {out}/w.txt >/dev/null",
         f"starts a program on {out}/data/program: program",
     ]
-    assert list(dict.fromkeys(found["started"])) == [
+    assert list(dict.fromkeys(result["started"])) == [
         "uname -p",
         f"cat {own}/mine.txt /etc/hosts",
         "cat w.txt",

@@ -52,7 +52,7 @@ UNSEALED = Manifest(
 )
 
 
-def make(folder: Path, manifest: Manifest = UNSEALED) -> Bundle:
+def make_bundle(folder: Path, manifest: Manifest = UNSEALED) -> Bundle:
     (folder / "model" / "data").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text("flavors: {}\n")
     (folder / "model" / "data" / "weights.bin").write_bytes(bytes(range(256)))
@@ -62,7 +62,7 @@ def make(folder: Path, manifest: Manifest = UNSEALED) -> Bundle:
 
 
 def test_bundle_opens_as_it_was_written(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+    bundle = make_bundle(tmp_path / "b")
     opened = open_bundle(tmp_path / "b")
     assert opened.manifest == bundle.manifest
     assert opened.digest == bundle.digest
@@ -72,7 +72,7 @@ def test_bundle_opens_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_digest_covers_the_content_but_not_its_origin(tmp_path: Path) -> None:
-    one = make(tmp_path / "one")
+    one = make_bundle(tmp_path / "one")
     other = replace(
         UNSEALED,
         source=ModelSource("runs:/x/y", "s3://b/y"),
@@ -80,10 +80,10 @@ def test_digest_covers_the_content_but_not_its_origin(tmp_path: Path) -> None:
         environment=LoggedEnvironment(),
         measured={"s": 1},
     )
-    assert make(tmp_path / "two", other).digest == one.digest
-    assert make(tmp_path / "three", replace(UNSEALED, row_wise=False)).digest != one.digest
-    assert make(tmp_path / "four", replace(UNSEALED, references=())).digest != one.digest
-    assert make(tmp_path / "five", replace(UNSEALED, signature_raw=None)).digest != one.digest
+    assert make_bundle(tmp_path / "two", other).digest == one.digest
+    assert make_bundle(tmp_path / "three", replace(UNSEALED, row_wise=False)).digest != one.digest
+    assert make_bundle(tmp_path / "four", replace(UNSEALED, references=())).digest != one.digest
+    assert make_bundle(tmp_path / "five", replace(UNSEALED, signature_raw=None)).digest != one.digest
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -91,7 +91,7 @@ def test_digest_covers_the_content_but_not_its_origin(tmp_path: Path) -> None:
 def test_any_flipped_bit_is_rejected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "flip"
     if not folder.exists():
-        make(folder)
+        make_bundle(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     victim = data.draw(st.sampled_from(files))
     before = victim.read_bytes()
@@ -108,7 +108,7 @@ def test_any_flipped_bit_is_rejected(tmp_path_factory: pytest.TempPathFactory, d
 
 
 def test_any_changed_byte_of_the_manifest_is_rejected(tmp_path: Path) -> None:
-    make(tmp_path / "b")
+    make_bundle(tmp_path / "b")
     data = (tmp_path / "b" / MANIFEST).read_bytes()
     for at in range(len(data)):
         changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -120,11 +120,11 @@ def test_any_changed_byte_of_the_manifest_is_rejected(tmp_path: Path) -> None:
 
 
 def test_added_or_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
-    make(tmp_path / "more")
+    make_bundle(tmp_path / "more")
     (tmp_path / "more" / "model" / "extra.py").write_text("boo")
     with pytest.raises(BundleTampered, match=r"model/extra\.py is not listed"):
         open_bundle(tmp_path / "more")
-    make(tmp_path / "less")
+    make_bundle(tmp_path / "less")
     (tmp_path / "less" / "model" / "data" / "weights.bin").unlink()
     with pytest.raises(BundleTampered, match=r"model/data/weights\.bin is missing"):
         open_bundle(tmp_path / "less")
@@ -132,7 +132,7 @@ def test_added_or_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "fifo"])
 def test_links_and_special_files_are_rejected_by_name(tmp_path: Path, kind: str) -> None:
-    make(tmp_path / "b")
+    make_bundle(tmp_path / "b")
     if kind == "link":
         (tmp_path / "b" / "model" / "odd").symlink_to("/etc/passwd")
     elif kind == "folder link":
@@ -144,7 +144,7 @@ def test_links_and_special_files_are_rejected_by_name(tmp_path: Path, kind: str)
 
 
 def test_missing_reference_is_reported_by_name(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+    bundle = make_bundle(tmp_path / "b")
     with pytest.raises(ReferenceMissing, match="runs:/other/model"):
         bundle.resolve("runs:/other/model")
     with pytest.raises(ReferenceMissing, match="runs:/abc/model2"):
@@ -152,7 +152,7 @@ def test_missing_reference_is_reported_by_name(tmp_path: Path) -> None:
     with pytest.raises(ReferenceMissing):
         bundle.resolve("runs:/abc/model/../../../../etc/passwd")
     gone = replace(UNSEALED, references=(Reference("models:/gone@best", "references/9-gone", "declared"),))
-    make(tmp_path / "c", gone)
+    make_bundle(tmp_path / "c", gone)
     with pytest.raises(ReferenceMissing, match="models:/gone@best"):
         open_bundle(tmp_path / "c")
 
@@ -162,21 +162,21 @@ def test_missing_reference_is_reported_by_name(tmp_path: Path) -> None:
 )
 def test_reference_outside_the_bundle_is_rejected_despite_a_valid_seal(tmp_path: Path, path: str) -> None:
     (tmp_path / "outside").mkdir()
-    make(tmp_path / "b", replace(UNSEALED, references=(Reference("runs:/abc/model", path, "given"),)))
+    make_bundle(tmp_path / "b", replace(UNSEALED, references=(Reference("runs:/abc/model", path, "given"),)))
     with pytest.raises(UnsafeArchive):
         open_bundle(tmp_path / "b")
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "model/../../outside.txt", "start.sh", "other/x"])
 def test_file_outside_the_bundles_folders_is_rejected_despite_a_valid_seal(tmp_path: Path, name: str) -> None:
-    sealed = make(tmp_path / "b").manifest
+    sealed = make_bundle(tmp_path / "b").manifest
     files = {**sealed.files, name: sealed.files["model/MLmodel"]}
     with pytest.raises(UnsafeArchive):
         load_manifest(replace(sealed, files=files).dump())
 
 
 def test_copy_that_lists_omitted_references_is_the_same_bundle(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+    bundle = make_bundle(tmp_path / "b")
     name = "references/0-model/vocab.txt"
     (bundle.path / LEFT_OUT).write_text(json.dumps([name]))
     assert open_bundle(bundle.path).digest == bundle.digest  # nothing is missing yet
@@ -189,7 +189,7 @@ def test_copy_that_lists_omitted_references_is_the_same_bundle(tmp_path: Path) -
 
 @pytest.mark.parametrize("listed", ['["model/MLmodel"]', '["model/data/weights.bin"]', "[1]", "7", "[", '{"a": 1}'])
 def test_only_references_may_be_omitted(tmp_path: Path, listed: str) -> None:
-    bundle = make(tmp_path / "b")
+    bundle = make_bundle(tmp_path / "b")
     (bundle.path / LEFT_OUT).write_text(listed)
     (bundle.path / "model" / "MLmodel").unlink()
     (bundle.path / "model" / "data" / "weights.bin").unlink()
@@ -198,7 +198,7 @@ def test_only_references_may_be_omitted(tmp_path: Path, listed: str) -> None:
 
 
 def test_bytecode_from_another_program_is_reported_with_a_remedy(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+    bundle = make_bundle(tmp_path / "b")
     (tmp_path / "b" / "model" / "code").mkdir()
     (tmp_path / "b" / "model" / "code" / "steps.py").write_text("x = 1\n")
     write_manifest(bundle.path, bundle.manifest)
@@ -226,14 +226,14 @@ def test_deeply_nested_manifest_is_rejected() -> None:
 
 
 def test_unsupported_format_is_reported(tmp_path: Path) -> None:
-    make(tmp_path / "b")
+    make_bundle(tmp_path / "b")
     data = (tmp_path / "b" / MANIFEST).read_bytes()
     with pytest.raises(BundleInvalid, match="format 2"):
         load_manifest(data.replace(b'"likewise": 1', b'"likewise": 2'))
 
 
 def test_packing_is_reproducible_and_reversible(tmp_path: Path) -> None:
-    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+    one, two = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "two")
     os.utime(tmp_path / "two" / "model" / "MLmodel", (0, 0))
     first, second = pack(one, tmp_path / "one.tar.gz"), pack(two, tmp_path / "two.tar.gz")
     assert first.read_bytes() == second.read_bytes()
@@ -337,5 +337,5 @@ def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     with pytest.raises(OutputRefused):
-        unpack(pack(make(tmp_path / "b"), tmp_path / "a.tar.gz"), tmp_path / "out")
+        unpack(pack(make_bundle(tmp_path / "b"), tmp_path / "a.tar.gz"), tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "mine"

@@ -35,7 +35,7 @@ from likewise.engine.pyfunc import PyfuncEngine
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])
 
 
-def make(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
+def make_bundle(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
     """A bundle of a model whose `predict(model_input, params)` has the body `predict`."""
     code = (
         "import mlflow, numpy as np, pandas as pd\n"
@@ -71,7 +71,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> PyfuncEngine:
         raise ValueError("bad text")
     return pd.DataFrame({"text": model_input["text"].str.upper()})
     """
-    return load(make(tmp_path_factory.mktemp("failing"), body, ModelSignature(TEXT, TEXT)))
+    return load(make_bundle(tmp_path_factory.mktemp("failing"), body, ModelSignature(TEXT, TEXT)))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
@@ -91,7 +91,7 @@ def test_exactly_the_bad_rows_fail(failing: PyfuncEngine, bad_rows: list[bool]) 
 
 
 def test_rows_that_violate_the_signature_do_not_affect_others(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return model_input['n'] * 2", ModelSignature(NUMBERS)))
+    engine = load(make_bundle(tmp_path, "return model_input['n'] * 2", ModelSignature(NUMBERS)))
     rows = list(Table(("n", "x"), [(1, 0.5), ("one", 1.0), (2, None), (2**70, 0.0), (None, 0.0), (3, 1.5)]).split())
     results = predict_items(engine, rows)
     assert [isinstance(r, Failed) for r in results] == [False, True, False, True, True, False]
@@ -100,7 +100,7 @@ def test_rows_that_violate_the_signature_do_not_affect_others(tmp_path: Path) ->
 
 
 def test_missing_required_column_is_reported_and_other_differences_are_ignored(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return model_input['n'].tolist()", ModelSignature(NUMBERS)))
+    engine = load(make_bundle(tmp_path, "return model_input['n'].tolist()", ModelSignature(NUMBERS)))
     missing, without_optional, with_extra = predict_items(
         engine, [Row(("x",), (1.0,)), Row(("n",), (7,)), Row(("n", "x", "more"), (8, 1.0, "?"))]
     )
@@ -112,13 +112,13 @@ def test_missing_required_column_is_reported_and_other_differences_are_ignored(t
 def test_rows_with_different_params_are_separate_calls(tmp_path: Path) -> None:
     params = ParamSchema([ParamSpec("times", DataType.long, 1)])
     body = "return [len(model_input) * 100 + t * params['times'] for t in model_input['n']]"
-    engine = load(make(tmp_path, body, ModelSignature(Schema([ColSpec("long", "n")]), None, params)))
+    engine = load(make_bundle(tmp_path, body, ModelSignature(Schema([ColSpec("long", "n")]), None, params)))
     rows = [Row(("n",), (n,), {"times": times} if times else {}) for n, times in [(1, 2), (2, None), (3, 2), (4, 5)]]
     assert values(predict_items(engine, rows)) == [202, 102, 206, 120]
 
 
 def test_request_is_one_call_and_keeps_the_models_output_shape(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return {'n': len(model_input), 'mean': np.float64(model_input['n'].mean())}"))
+    engine = load(make_bundle(tmp_path, "return {'n': len(model_input), 'mean': np.float64(model_input['n'].mean())}"))
     table = Table(("n",), [(1,), (2,), (6,)])
     assert values(predict_items(engine, [Request(table), Request(Table(("n",), [(5,)]))])) == [
         {"n": 3, "mean": 3.0},
@@ -128,7 +128,7 @@ def test_request_is_one_call_and_keeps_the_models_output_shape(tmp_path: Path) -
 
 @pytest.mark.parametrize("body", ["return model_input[:1]", "return 'one'", "return {'a': [1]}", "return None"])
 def test_wrong_number_of_predictions_is_model_failed(tmp_path: Path, body: str) -> None:
-    results = predict_items(load(make(tmp_path, body)), texts("a", "b", "c"))
+    results = predict_items(load(make_bundle(tmp_path, body)), texts("a", "b", "c"))
     errors = [r.error for r in results if isinstance(r, Failed)]
     assert len(errors) == 3
     assert all(isinstance(e, ModelFailed) and "for 3 rows" in e.cause for e in errors)
@@ -209,7 +209,7 @@ return [[type(model_input).__name__, v] for v in model_input]
 def test_model_gets_the_same_input_as_from_mlflows_server(
     tmp_path: Path, schema: Schema | None, table: Table, body: dict[str, Any]
 ) -> None:
-    bundle = make(tmp_path, ECHO, None if schema is None else ModelSignature(schema))
+    bundle = make_bundle(tmp_path, ECHO, None if schema is None else ModelSignature(schema))
     expected = mlflow.pyfunc.load_model(bundle.model_path).predict(infer_and_parse_data(body, schema))
     engine = load(bundle)
     assert values(predict_items(engine, list(table.split()))) == plain(expected)
@@ -217,7 +217,7 @@ def test_model_gets_the_same_input_as_from_mlflows_server(
 
 
 def test_model_with_a_type_hint_gets_a_list(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
+    engine = load(make_bundle(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
     assert values(predict_items(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
 
 
@@ -234,7 +234,7 @@ def test_sklearn_model_gives_mlflows_predictions(tmp_path: Path) -> None:
 
 
 def test_opening_needs_trust_and_does_not_modify_the_bundle(tmp_path: Path) -> None:
-    bundle = make(tmp_path, "return model_input['text'].tolist()")
+    bundle = make_bundle(tmp_path, "return model_input['text'].tolist()")
     with pytest.raises(CodeNotTrusted):
         open_engine(open_bundle(bundle.path), ModelSpec(bundle.digest))
     engine = load(open_bundle(bundle.path))
@@ -244,7 +244,7 @@ def test_opening_needs_trust_and_does_not_modify_the_bundle(tmp_path: Path) -> N
 
 
 def test_model_that_does_not_load_is_reported(tmp_path: Path) -> None:
-    bundle = make(tmp_path, "return 1")
+    bundle = make_bundle(tmp_path, "return 1")
     code = next((bundle.path / "model").glob("code.py"))
     code.write_text("raise ZeroDivisionError('broken on purpose')\n")
     with pytest.raises(ModelInvalid, match="broken on purpose"):
@@ -259,7 +259,7 @@ def test_calls_never_overlap(tmp_path: Path) -> None:
     self.calls.append("out")
     return out
     """
-    engine = load(make(tmp_path, body))
+    engine = load(make_bundle(tmp_path, body))
     results: list[Result] = []
     threads = [
         threading.Thread(target=lambda: results.extend(predict_items(engine, texts("a", "bb")))) for _ in range(8)

@@ -82,9 +82,9 @@ def forget(prefix: str) -> tuple[TrustEntry, ...]:
 def _save(entries: Iterable[TrustEntry]) -> tuple[TrustEntry, ...]:
     path = trust_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
-    beside.replace(path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
+    temporary.replace(path)
     return remembered()
 
 
