@@ -15,11 +15,11 @@ import likewise
 from bench.model import FOLDER, subject, texts
 from bench.options import Options
 from likewise.bundles.open import Bundle
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Row
 from likewise.core.results import Ok
 from likewise.engine.text import TextEngine
-from likewise.engine.text.compiled import EXACT, FAST, Compiled, open_compiled, open_pass, place, text_engine
+from likewise.engine.text.compiled import EXACT, FAST, Compiled, classifier_path, open_compiled, open_pass, text_engine
 from likewise.engine.text.guard import guarded
 from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.pipeline import classifiers
@@ -92,8 +92,8 @@ def agreement(options: Options) -> dict[str, object]:
     if engine.spec.name == "torch":
         raise SystemExit("the bundle's default engine on this machine is torch itself: there is nothing to compare")
     reference = Reference(bundle, lambda: TextEngine.open(bundle.resolve(uri), max_length=longest))
-    ours = Guarded(bundle.path / place(uri), engine.spec.precision, longest)
-    labels = Compiled.read(bundle.path / place(uri)).labels
+    ours = Guarded(bundle.path / classifier_path(uri), engine.spec.precision, longest)
+    labels = Compiled.read(bundle.path / classifier_path(uri)).labels
     equal, largest, changed = 0, 0.0, []
     for part in _parts(reviews):
         expected, actual = reference.logits(part), ours.logits(part)
@@ -125,7 +125,7 @@ def _parts(reviews: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _labels(engine: Engine, texts: Sequence[str]) -> list[str]:
     labels = []
-    for result in answers(engine, [Row(("text",), (text,)) for text in texts]):
+    for result in predict_items(engine, [Row(("text",), (text,)) for text in texts]):
         if not isinstance(result, Ok) or not isinstance(result.value, dict):
             raise SystemExit(f"the engine failed: {result}")
         labels.append(str(json.loads(result.value["text"])["response"]["prediction_label"][0]))

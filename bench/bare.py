@@ -21,7 +21,7 @@ import likewise
 from bench.child import Child, Handler, child, serve_lines
 from likewise.batch.scorer import Scorer
 from likewise.cli.app import quiet_libraries
-from likewise.core.engine import Engine, Work, answers
+from likewise.core.engine import Engine, Work, predict_items
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
@@ -43,7 +43,7 @@ def lone(engine: Engine, texts: Sequence[str]) -> dict[str, object]:
     seconds = []
     for item in _rows(texts):
         started_at = time.perf_counter()
-        results = answers(engine, [item])
+        results = predict_items(engine, [item])
         seconds.append(time.perf_counter() - started_at)
         _check(results)
     return {"seconds": seconds, "costs": [work.cost for work in _prepared(engine, texts)]}

@@ -14,7 +14,7 @@ from likewise.bundles.open import Bundle as StoredBundle
 from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
 from likewise.bundles.trust import Trust
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Item, Request, Table
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
@@ -84,7 +84,7 @@ class Bundle(StoredBundle):
         columns = tuple(str(c) for c in data.columns)
         table = Table(columns, list(data.itertuples(index=False, name=None)))
         items: list[Item] = list(table.split(params or {})) if engine.spec.row_wise else [Request(table, params or {})]
-        results = answers(engine, items)
+        results = predict_items(engine, items)
         values = [_value(result) for result in results]
         predictions = values if engine.spec.row_wise else values[0]
         return _like_a_frame(predictions, data, self.signature)

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from tests.support.models import save_code, seal
 from tests.support.processes import until
 
-from likewise.core.engine import answers
+from likewise.core.engine import predict_items
 from likewise.core.results import Failed
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
@@ -110,7 +110,7 @@ class Pair:
     def by_row(self, body: bytes, content_type: str = JSON) -> Answer:
         """Ours, where the engine is declared row-wise."""
         call = self._decode(body, content_type)
-        results = answers(self._by_row, call.items(True))
+        results = predict_items(self._by_row, call.items(True))
         failed = [result.error.cause for result in results if isinstance(result, Failed)]
         assert not failed, failed
         values = [result.value for result in results if not isinstance(result, Failed)]

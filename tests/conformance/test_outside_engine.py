@@ -1,4 +1,4 @@
-"""An engine of another package: bundled, proved, served, scored and shipped without a changed line of ours."""
+"""An engine from another package is bundled, verified, served, scored and shipped without changes to Likewise."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ metadata:
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> Iterator[None]:
-    """The package on the path of this process and of those that it starts."""
+    """Add the package to the path of this process and of its child processes."""
     patch = pytest.MonkeyPatch()
     patch.syspath_prepend(PACKAGE)
     patch.setenv("PYTHONPATH", os.pathsep.join([str(PACKAGE), *filter(None, [os.environ.get("PYTHONPATH")])]))
@@ -46,7 +46,7 @@ def installed() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
-    """Of a toy model, without trust."""
+    """A bundle of a toy model, built without trust."""
     folder = tmp_path_factory.mktemp("toy")
     (folder / "model").mkdir()
     (folder / "model" / "MLmodel").write_text(MLMODEL)
@@ -54,40 +54,42 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
     return api.bundle(folder / "model", folder / "bundle")
 
 
-def test_it_is_compiled_and_proved_without_trust(bundle: api.Bundle) -> None:
+def test_engine_is_compiled_and_verified_without_trust(bundle: api.Bundle) -> None:
     assert [(each.name, each.precision) for each in bundle.manifest.engines] == [("toy", "exact")]
     assert bundle.manifest.measured["proved_engines"] == ["toy/exact"]
     assert "engine/toy/answers.json" in bundle.manifest.files
 
 
-def test_it_answers_rows_and_refuses_one_alone(bundle: api.Bundle, tmp_path: Path) -> None:
+def test_rows_are_scored_and_an_invalid_row_is_quarantined(bundle: api.Bundle, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\nhello\nbye\n")
     report = api.score(bundle, tmp_path / "in.csv", tmp_path / "out.csv")
     assert (report.rows_ok, report.rows_quarantined, report.engine) == (1, 1, "toy/exact")
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("hello,")
 
 
-def test_it_is_served_by_the_command(bundle: api.Bundle, tmp_path: Path) -> None:
+def test_engine_is_used_by_the_serve_command(bundle: api.Bundle, tmp_path: Path) -> None:
     with running([*LIKEWISE, "serve", bundle.path, "-p", "0", "--json"], tmp_path / "log") as server:
         url = server.document()["url"]
-        answer = httpx.post(f"{url}/invocations", json={"inputs": {"text": ["hello"]}})
-    assert answer.json() == {"predictions": [{"answer": "WORLD"}]}
-    assert answer.headers["x-likewise-engine"] == "toy/exact"
+        response = httpx.post(f"{url}/invocations", json={"inputs": {"text": ["hello"]}})
+    assert response.json() == {"predictions": [{"answer": "WORLD"}]}
+    assert response.headers["x-likewise-engine"] == "toy/exact"
 
 
-def test_doctor_and_inspect_name_it(bundle: api.Bundle) -> None:
+def test_doctor_and_inspect_show_the_engine(bundle: api.Bundle) -> None:
     assert {each.name: each.found for each in doctor.examine()}["toy-engine"] == "1.0"
     assert "toy/exact" in likewise("inspect", bundle.path).stdout
 
 
-def test_workers_and_images_get_its_package(bundle: api.Bundle) -> None:
+def test_requirements_include_the_engines_package(bundle: api.Bundle) -> None:
     (entry,) = bundle.manifest.engines
     assert requirements_of(bundle, entry) == ["likewise", "toy-engine"]
     assert environment_of(bundle, entry, frozenset()).versions["toy-engine"] == "1.0"
     assert "toy-engine==1.0" in pins(requirements_of(bundle, entry), PLATFORMS["linux/amd64"], 11, unused={})
 
 
-def test_the_class_decides_whether_it_runs_code(bundle: api.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_class_and_not_the_bundle_determines_whether_code_runs(
+    bundle: api.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(type(kind_of("toy")), "runs_code", True)
     with pytest.raises(CodeNotTrusted):
         bundle.engine()
@@ -98,13 +100,13 @@ class Misnamed(EngineKind):
 
 
 @pytest.mark.parametrize("target", ["toy_engine:Missing", "nowhere:Kind", f"{__name__}:Misnamed"])
-def test_an_entry_point_that_does_not_load_is_named(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_entry_point_is_reported(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     point = importlib.metadata.EntryPoint("broken", target, kinds.GROUP)
-    monkeypatch.setattr(kinds, "_own", lambda: (point,))
+    monkeypatch.setattr(kinds, "_built_in", lambda: (point,))
     with pytest.raises(EngineUnavailable, match="'broken'"):
         kind_of("broken")
 
 
-def test_an_engine_that_is_not_installed_is_named() -> None:
-    with pytest.raises(EngineUnavailable, match="no engine 'absent' is installed"):
+def test_missing_engine_is_reported() -> None:
+    with pytest.raises(EngineUnavailable, match="the engine 'absent' is not installed"):
         kind_of("absent")

@@ -1,4 +1,4 @@
-"""A model that opens others while it loads answers from its bundle when everything else is gone."""
+"""Building bundles: a model that opens other artifacts works from its bundle without the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from tests.support.build_store import EXAMPLE, Store, _one_store, ask_in_a_fresh_process, store
+from tests.support.build_store import EXAMPLE, Store, _one_store, predict_in_new_process, store
 
 from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.bundles.open import Bundle, open_bundle
@@ -32,11 +32,11 @@ from likewise.pipeline import DetectLanguage, Respond
 
 __all__ = ["_one_store", "store"]
 TRUSTED = Trust(allow=True, entries=())
-NOBODY = Trust(allow=False, entries=())
+UNTRUSTED = Trust(allow=False, entries=())
 LIGHT = DetectLanguage(), Respond()  # needs neither trust nor torch
 
 
-# --- what is opened ---------------------------------------------------------------------------------------------------
+# --- references -------------------------------------------------------------------------------------------------------
 
 OPENS_MUCH = """
 def load_context(self, context):
@@ -60,7 +60,7 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_a_model_that_opens_every_kind_answers_when_the_store_is_gone(store: Store, tmp_path: Path) -> None:
+def test_model_with_every_kind_of_reference_works_without_the_store(store: Store, tmp_path: Path) -> None:
     experiment = mlflow.get_run(store.run_id).info.experiment_id
     with mlflow.start_run(experiment_id=experiment) as other:
         mlflow.log_text("words", "words.txt")
@@ -78,18 +78,18 @@ def test_a_model_that_opens_every_kind_answers_when_the_store_is_gone(store: Sto
         (store.classifier, "traced"),
         ("models:/classifier@champion", "traced"),
         (f"runs:/{store.run_id}/notes.txt", "traced"),
-        (f"runs:/{store.run_id}/late.txt", "traced"),  # at the prediction of the example
+        (f"runs:/{store.run_id}/late.txt", "traced"),  # opened while predicting the example
         (f"runs:/{other.info.run_id}", "traced"),
     }
     assert bundle.manifest.measured["proved"] in ("namespaces", "audit hook")
     assert any("champion" in line for line in lines)
-    assert [line for line in lines if "not seen: uname -s" in line]
+    assert [line for line in lines if "cannot be traced: uname -s" in line]
     with store.gone():
-        assert ask_in_a_fresh_process(bundle.path, tmp_path) == expected
+        assert predict_in_new_process(bundle.path, tmp_path) == expected
     assert expected[0] == {"answer": f"up up the note words words {os.uname().sysname} late"}
-    open_bundle(bundle.path)  # answering has changed nothing in it
-    with pytest.raises(OutputRefused, match="another bundle"):
-        build_bundle(store.declared("light", *LIGHT), bundle.path, trust=NOBODY)
+    open_bundle(bundle.path)  # predicting has not modified it
+    with pytest.raises(OutputRefused, match="a different bundle"):
+        build_bundle(store.declared("light", *LIGHT), bundle.path, trust=UNTRUSTED)
     note = bundle.resolve(f"runs:/{store.run_id}/notes.txt")
     note.write_bytes(note.read_bytes().replace(b"t", b"T", 1))
     with pytest.raises(BundleTampered, match=r"notes\.txt"):
@@ -104,7 +104,7 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_what_no_trace_sees_is_vendored_when_given_and_else_missing_though_it_is_there(
+def test_untraced_reference_is_vendored_if_given_and_missing_otherwise(
     store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = store.folder / "later.txt"
@@ -113,34 +113,36 @@ def test_what_no_trace_sees_is_vendored_when_given_and_else_missing_though_it_is
     model = store.pipeline("later", OPENS_BY_ROW.format(given=given, other=other, path=path), example=None)
     bundle = build_bundle(model, tmp_path / "given", trust=TRUSTED, references=[given])
     assert [(r.uri, r.via) for r in bundle.manifest.references] == [(given, "given")]
-    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
-    found, *missed = ask_in_a_fresh_process(bundle.path, tmp_path, (1.0, 2.0, 3.0))
-    assert found == {"answer": "the note\n"}
-    for error, uri in zip(missed, (other, str(path)), strict=True):
+    monkeypatch.setenv(
+        "TMPDIR", str(tmp_path_factory.mktemp("tmp"))
+    )  # otherwise all paths here would count as temporary
+    given_result, *missing = predict_in_new_process(bundle.path, tmp_path, (1.0, 2.0, 3.0))
+    assert given_result == {"answer": "the note\n"}
+    for error, uri in zip(missing, (other, str(path)), strict=True):
         assert (error["code"], uri in error["cause"]) == ("REFERENCE_MISSING", True)
-    assert f"--reference {other}" in missed[0]["remedy"]
+    assert f"--reference {other}" in missing[0]["remedy"]
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_behind_by_what_cannot_be_built(store: Store, tmp_path: Path) -> None:
+def test_failed_build_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="no_such_model"):
         build_bundle(f"runs:/{store.run_id}/no_such_model", tmp_path / "out" / "b", trust=TRUSTED)
-    with pytest.raises(ModelInvalid, match="no MLmodel"):
+    with pytest.raises(ModelInvalid, match="does not contain MLmodel"):
         build_bundle(f"runs:/{store.run_id}", tmp_path / "out" / "b", trust=TRUSTED)
     with pytest.raises(ModelNotFound, match="runs:/0123/x"):
         build_bundle(store.classifier, tmp_path / "out" / "b", trust=TRUSTED, references=["runs:/0123/x"])
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_bundle_does_not_lie_in_the_model(store: Store) -> None:
+def test_output_inside_the_model_is_rejected(store: Store) -> None:
     model = next(store.folder.rglob("MLmodel")).parent
     with pytest.raises(OutputRefused, match="own folder"):
         build_bundle(str(model), model / "bundle", trust=TRUSTED)
 
 
-TOUCHES = """
+ACCESSES_OUTSIDE = """
 def load_context(self, context):
     import sqlite3, subprocess
     open("{folder}/plain.txt").read()
@@ -151,7 +153,7 @@ def load_context(self, context):
 def predict(self, context, model_input, params=None):
     return model_input["x"]
 """
-ASKS_REGISTRY = """
+QUERIES_REGISTRY = """
 def load_context(self, context):
     version = mlflow.MlflowClient().get_model_version_by_alias("classifier", "champion").version
     self.model = mlflow.sklearn.load_model(f"models:/classifier/{version}")
@@ -161,24 +163,26 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_files_databases_and_programs_outside_are_refused_by_name(store: Store, tmp_path: Path) -> None:
+def test_outside_files_databases_and_programs_are_rejected_by_name(store: Store, tmp_path: Path) -> None:
     for name in ("plain.txt", "w.txt"):
         (store.folder / name).write_text("weights")
     with pytest.raises(NotSelfContained) as refused:
-        build_bundle(store.pipeline("touches", TOUCHES.format(folder=store.folder)), tmp_path / "b", trust=TRUSTED)
-    for touch in (
+        build_bundle(
+            store.pipeline("outside", ACCESSES_OUTSIDE.format(folder=store.folder)), tmp_path / "b", trust=TRUSTED
+        )
+    for access in (
         r"opens the file .*plain\.txt",
         r"opens the database .*mlflow\.db",
         r"starts a program on .*w\.txt: cat",
     ):
-        assert re.search(touch, refused.value.cause)
+        assert re.search(access, refused.value.cause)
     assert "artifacts=" in refused.value.remedy
     assert not (tmp_path / "b").exists()
 
 
-def test_a_question_to_the_registry_is_refused_by_name(store: Store, tmp_path: Path) -> None:
+def test_registry_query_is_rejected_by_name(store: Store, tmp_path: Path) -> None:
     with pytest.raises(LikewiseError, match=r"get_model_version_by_alias\('classifier', 'champion'\)") as refused:
-        build_bundle(store.pipeline("asks", ASKS_REGISTRY), tmp_path / "b", trust=TRUSTED)
+        build_bundle(store.pipeline("queries", QUERIES_REGISTRY), tmp_path / "b", trust=TRUSTED)
     assert "models:/name@alias" in refused.value.remedy
 
 
@@ -193,27 +197,27 @@ def predict(self, context, model_input, params=None):
 def test_untrusted_code_never_runs(store: Store, tmp_path: Path) -> None:
     sentinel = tmp_path / "ran"
     uri = store.pipeline("sentinel", SENTINEL.format(path=sentinel))
-    sentinel.unlink()  # logging runs it: the sentinel does tell
+    sentinel.unlink()  # logging has run the code and created the file
     with pytest.raises(CodeNotTrusted, match="own Python code"):
-        build_bundle(uri, tmp_path / "b", trust=NOBODY)
+        build_bundle(uri, tmp_path / "b", trust=UNTRUSTED)
     with pytest.raises(CodeNotTrusted):
-        cached_bundle(uri, trust=NOBODY)
+        cached_bundle(uri, trust=UNTRUSTED)
     assert not sentinel.exists()
 
 
-NEIGHBOURS = """
+DEPENDENT_ROWS = """
 def predict(self, context, model_input, params=None):
     return pd.DataFrame({"answer": [f"{x - model_input['x'].mean():.3f}" for x in model_input["x"]]})
 """
 
 
-def test_row_wise_is_refuted_by_a_model_that_looks_at_its_neighbours(store: Store, tmp_path: Path) -> None:
-    uri = store.pipeline("neighbours", NEIGHBOURS, metadata={"likewise": {"row_wise": True}})
-    with pytest.raises(RowWiseRefuted, match="alone gives"):
+def test_row_wise_is_refuted_if_rows_depend_on_each_other(store: Store, tmp_path: Path) -> None:
+    uri = store.pipeline("dependent_rows", DEPENDENT_ROWS, metadata={"likewise": {"row_wise": True}})
+    with pytest.raises(RowWiseRefuted, match="by itself, and"):
         build_bundle(uri, tmp_path / "b", trust=TRUSTED)
 
 
-WRITES_BESIDE = """
+WRITES_FILE = """
 def predict(self, context, model_input, params=None):
     import pathlib
     (pathlib.Path(__file__).parent / "written.txt").write_text("x")
@@ -221,9 +225,9 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_a_model_that_writes_into_itself_is_refused(store: Store, tmp_path: Path) -> None:
+def test_model_that_modifies_its_own_files_is_rejected(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotSelfContained, match=r"written\.txt"):
-        build_bundle(store.pipeline("writes", WRITES_BESIDE), tmp_path / "b", trust=TRUSTED)
+        build_bundle(store.pipeline("writes", WRITES_FILE), tmp_path / "b", trust=TRUSTED)
 
 
 FAILS_TO_LOAD = """
@@ -235,13 +239,13 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_a_model_that_does_not_load_says_why(store: Store, tmp_path: Path) -> None:
+def test_model_that_does_not_load_is_reported(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match="RuntimeError: no such luck"):
         build_bundle(store.pipeline("fails", FAILS_TO_LOAD), tmp_path / "b", trust=TRUSTED)
 
 
-def _naming(model: Path, reference: str) -> Path:
-    """A model that needs none of its code, and declares `reference`."""
+def _model_with_reference(model: Path, reference: str) -> Path:
+    """A model that declares `reference` and does not need its own code."""
     steps = [{"step": "detect_language"}, {"step": "respond"}]
     declared = {"references": [reference], "pipeline": {"format": 1, "uri": "", "steps": steps}}
     model.mkdir()
@@ -250,37 +254,37 @@ def _naming(model: Path, reference: str) -> Path:
 
 
 @pytest.mark.parametrize("reference", ["{folder}/secret.txt", "http://192.0.2.1/x", "s3://bucket/x", "runs://host/a/b"])
-def test_a_stranger_cannot_name_what_is_copied_into_the_bundle(store: Store, tmp_path: Path, reference: str) -> None:
+def test_untrusted_model_cannot_add_outside_references(store: Store, tmp_path: Path, reference: str) -> None:
     (tmp_path / "secret.txt").write_text("secret")
-    named = reference.format(folder=tmp_path)
-    model = _naming(tmp_path / "model", named)
-    with pytest.raises(CodeNotTrusted, match=re.escape(named)) as refused:
-        build_bundle(str(model), tmp_path / "b", trust=NOBODY)
-    assert f"--reference {named}" in refused.value.remedy
+    uri = reference.format(folder=tmp_path)
+    model = _model_with_reference(tmp_path / "model", uri)
+    with pytest.raises(CodeNotTrusted, match=re.escape(uri)) as refused:
+        build_bundle(str(model), tmp_path / "b", trust=UNTRUSTED)
+    assert f"--reference {uri}" in refused.value.remedy
 
 
-def test_the_user_can_allow_a_path_that_a_model_names(store: Store, tmp_path: Path) -> None:
+def test_user_can_allow_an_outside_reference(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("words")
-    model = _naming(tmp_path / "model", str(path))
-    bundle = build_bundle(str(model), tmp_path / "b", trust=NOBODY, references=[str(path)])
+    model = _model_with_reference(tmp_path / "model", str(path))
+    bundle = build_bundle(str(model), tmp_path / "b", trust=UNTRUSTED, references=[str(path)])
     assert [(r.uri, r.via) for r in bundle.manifest.references] == [(str(path), "given")]
 
 
-# --- the digest, the cache, the place ---------------------------------------------------------------------------------
+# --- digest, cache, output --------------------------------------------------------------------------------------------
 
 
-def test_the_digest_is_the_models_and_not_the_places(store: Store, tmp_path: Path) -> None:
+def test_digest_does_not_depend_on_uri_or_output(store: Store, tmp_path: Path) -> None:
     uri = store.declared("placed", *LIGHT)
-    by_run = build_bundle(uri, tmp_path / "a", trust=NOBODY)
-    by_alias = build_bundle("models:/placed@champion", tmp_path / "deep" / "er" / "b", trust=NOBODY)
+    by_run = build_bundle(uri, tmp_path / "a", trust=UNTRUSTED)
+    by_alias = build_bundle("models:/placed@champion", tmp_path / "deep" / "er" / "b", trust=UNTRUSTED)
     assert by_run.digest == by_alias.digest
     assert by_alias.manifest.source.resolved == "models:/placed/1"
     assert not list(by_alias.path.rglob("registered_model_meta"))
-    assert build_bundle(uri, tmp_path / "a", trust=NOBODY).digest == by_run.digest  # there already
+    assert build_bundle(uri, tmp_path / "a", trust=UNTRUSTED).digest == by_run.digest  # already exists
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputRefused, match="exists"):
-        build_bundle(uri, tmp_path / "file", trust=NOBODY)
+        build_bundle(uri, tmp_path / "file", trust=UNTRUSTED)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name not in ("config", "cache")) == ["a", "deep", "file"]
 
 
@@ -294,17 +298,17 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_the_cache_traces_and_proves_once_where_what_was_opened_is_the_same(store: Store, tmp_path: Path) -> None:
+def test_cached_model_is_traced_and_verified_again_only_if_something_changed(store: Store, tmp_path: Path) -> None:
     def log(name: str, text: str) -> str:
         MlflowClient().log_text(store.run_id, text, name)
         return f"runs:/{store.run_id}/{name}"
 
     def cached() -> tuple[Bundle, bool]:
-        """The bundle, and whether the model was traced and proved."""
+        """The bundle, and whether the model was traced and verified."""
         lines: list[str] = []
         bundle = cached_bundle(uri, trust=TRUSTED, report=lines.append)
-        traced, proved = (any(word in line for line in lines) for word in ("tracing", "proving"))
-        assert traced == proved
+        traced, verified = (any(word in line for line in lines) for word in ("tracing", "verifying"))
+        assert traced == verified
         return bundle, traced
 
     a, b, cfg = log("a.txt", "A"), log("b.txt", "B"), log("cfg.txt", "a.txt")
@@ -319,13 +323,13 @@ def test_the_cache_traces_and_proves_once_where_what_was_opened_is_the_same(stor
     assert new
     assert [r.uri for r in second.manifest.references] == sorted([b, cfg])
     with store.gone():
-        assert ask_in_a_fresh_process(second.path, tmp_path)[0] == {"answer": "B"}
-    log("cfg.txt", "a.txt")  # a trace of before the last one is known, too
+        assert predict_in_new_process(second.path, tmp_path)[0] == {"answer": "B"}
+    log("cfg.txt", "a.txt")  # an older trace is still valid
     third, new = cached()
     assert (third.path, new) == (first.path, False)
 
 
-TWO_AT_ONCE = """
+CONCURRENT_BUILD = """
 import sys
 from likewise.builder import bundle
 from likewise.bundles.trust import Trust
@@ -333,8 +337,8 @@ prove = bundle.prove
 
 def together(*args, **kwargs):
     proof = prove(*args, **kwargs)
-    print("proved", flush=True)
-    sys.stdin.readline()  # until the other one has got here too
+    print("verified", flush=True)
+    sys.stdin.readline()  # wait until the other process has reached this point
     return proof
 
 bundle.prove = together
@@ -342,18 +346,18 @@ print(bundle.cached_bundle(sys.argv[1], trust=Trust(allow=False, entries=())).di
 """
 
 
-def test_two_that_make_the_same_bundle_at_once_both_get_it(store: Store) -> None:
+def test_concurrent_builds_of_the_same_bundle_both_succeed(store: Store) -> None:
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
-    command = [sys.executable, "-c", TWO_AT_ONCE, store.declared("twice", *LIGHT)]
+    command = [sys.executable, "-c", CONCURRENT_BUILD, store.declared("twice", *LIGHT)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
-    assert [one.stdout.readline() for one in both if one.stdout] == ["proved\n", "proved\n"]
-    said = [one.communicate("go\n")[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0]
-    assert said[0] == said[1] != ""
+    assert [process.stdout.readline() for process in both if process.stdout] == ["verified\n", "verified\n"]
+    digests = [process.communicate("go\n")[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert digests[0] == digests[1] != ""
 
 
-LOADS_FOR_EVER = """
+NEVER_LOADS = """
 def load_context(self, context):
     with open("{fifo}", "w") as fifo:
         print("loading", file=fifo, flush=True)
@@ -364,9 +368,9 @@ def predict(self, context, model_input, params=None):
 """
 
 
-def test_a_stopped_command_leaves_no_folder_and_no_process(store: Store, tmp_path: Path) -> None:
+def test_terminated_command_leaves_no_folder_and_no_process(store: Store, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    model = store.pipeline("for_ever", LOADS_FOR_EVER.format(fifo=tmp_path / "fifo"))
+    model = store.pipeline("never_loads", NEVER_LOADS.format(fifo=tmp_path / "fifo"))
     command = [sys.executable, "-m", "likewise.cli", "bundle", model, "-o", str(tmp_path / "out" / "b"), "--trust"]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
     started = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -374,7 +378,7 @@ def test_a_stopped_command_leaves_no_folder_and_no_process(store: Store, tmp_pat
         assert fifo.readline() == "loading\n"
         started.terminate()
         started.wait(30)
-        assert select.select([fifo], [], [], 10)[0]  # closed by the child's end
+        assert select.select([fifo], [], [], 10)[0]  # closed when the child exits
         assert fifo.read() == ""
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -387,7 +391,7 @@ from likewise.bundles.trust import Trust
 from likewise.core.errors import OutputRefused
 libc, user = ctypes.CDLL(None), os.getuid()
 if libc.unshare(0x20000 | (0x10000000 if user else 0)) or libc.mount(b"none", b"/", None, 0x4000 | 1 << 18, None):
-    sys.exit(77)  # no mounts of its own, or not private ones
+    sys.exit(77)  # private mounts are not allowed
 if libc.mount(b"none", sys.argv[3].encode(), b"tmpfs", 0, b"size=16k"):
     sys.exit(77)
 mlflow.set_tracking_uri(sys.argv[1])
@@ -398,10 +402,10 @@ except OutputRefused as error:
 """
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     command = [sys.executable, "-c", FULL_DISK, store.tracking_uri, store.classifier, str(tmp_path / "disk")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 77:
-        pytest.skip("this kernel lets this user mount no disk of its own")
+        pytest.skip("this kernel does not allow mounts for this user")
     assert "REFUSED the output cannot be written: No space left on device []" in done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""`s3://…`: a model in a bucket, behind S3's own wire (a local server), gives the bundle that its folder gives."""
+"""A model in an S3 bucket (a local S3 server) gives the same bundle as its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def test_a_model_in_a_bucket(store: Store, endpoint: str, tmp_path: Path) -> None:
+def test_model_in_a_bucket(store: Store, endpoint: str, tmp_path: Path) -> None:
     env = store.env | KEYS | {"AWS_ENDPOINT_URL": endpoint, "MLFLOW_S3_ENDPOINT_URL": endpoint}
     client = boto3.client(
         "s3",
@@ -35,13 +35,13 @@ def test_a_model_in_a_bucket(store: Store, endpoint: str, tmp_path: Path) -> Non
         region_name="us-east-1",
     )
     client.create_bucket(Bucket="models")
-    held = open_bundle(store.bundle)
-    for path in sorted(p for p in held.model_path.rglob("*") if p.is_file()):
-        client.upload_file(str(path), "models", f"sentiment/{path.relative_to(held.model_path).as_posix()}")
+    bundle = open_bundle(store.bundle)
+    for path in sorted(p for p in bundle.model_path.rglob("*") if p.is_file()):
+        client.upload_file(str(path), "models", f"sentiment/{path.relative_to(bundle.model_path).as_posix()}")
 
-    shutil.copytree(held.path, tmp_path / "from-s3", copy_function=os.link)
-    found = likewise("bundle", "s3://models/sentiment", "-o", "from-s3", "--json", cwd=tmp_path, env=env)
-    assert json.loads(found.stdout)["digest"] == held.digest
-    assert "this very bundle is there already" in found.stderr
+    shutil.copytree(bundle.path, tmp_path / "from-s3", copy_function=os.link)
+    done = likewise("bundle", "s3://models/sentiment", "-o", "from-s3", "--json", cwd=tmp_path, env=env)
+    assert json.loads(done.stdout)["digest"] == bundle.digest
+    assert "the same bundle already exists" in done.stderr
     missing = likewise("bundle", "s3://models/nothing", "-o", "none", "--json", cwd=tmp_path, env=env, code=1)
     assert json.loads(missing.stdout)["error"]["code"] in ("MODEL_NOT_FOUND", "MODEL_INVALID")

@@ -1,4 +1,4 @@
-"""A model on a real tracking server, its artifacts proxied: bundled over HTTP, answering when the server is gone."""
+"""A model on a real tracking server with proxied artifacts is bundled over HTTP and works without the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from tests.support.build_store import SIGNATURE, ask_in_a_fresh_process
+from tests.support.build_store import SIGNATURE, predict_in_new_process
 from tests.support.processes import free_port, running
 
 from likewise.builder.bundle import build_bundle, cached_bundle
@@ -33,7 +33,7 @@ mlflow.models.set_model(Pipeline())
 
 @contextmanager
 def tracking_server(folder: Path) -> Iterator[str]:
-    """`mlflow server` on a free port, ended with all its workers."""
+    """`mlflow server` on a free port, stopped with all its workers."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
@@ -47,7 +47,7 @@ def tracking_server(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_model_behind_a_tracking_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_on_a_tracking_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     store = tmp_path / "store"
     store.mkdir()
@@ -75,4 +75,4 @@ def test_a_model_behind_a_tracking_server(tmp_path: Path, monkeypatch: pytest.Mo
     assert by_id.digest == by_version.digest == by_artifact.digest
     assert by_id.path == by_version.path == by_artifact.path
     assert [r.uri for r in by_id.manifest.references] == [f"runs:/{run.info.run_id}/notes.txt"]
-    assert ask_in_a_fresh_process(by_version.path, tmp_path) == ["noted 1.0", "noted -1.0"]
+    assert predict_in_new_process(by_version.path, tmp_path) == ["noted 1.0", "noted -1.0"]

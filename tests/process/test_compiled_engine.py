@@ -1,4 +1,4 @@
-"""The compiled engine of the chapter's model: fp32's labels, without torch, on CPUs with bf16 and without."""
+"""The compiled engine of the chapter's model: fp32's labels, without torch, on CPUs with and without bf16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.sentiment_store import TEXTS, Store, environment
 
 from likewise import api
 from likewise.bundles.open import open_bundle
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import BundleTampered
 from likewise.core.items import Row
 from likewise.core.results import Ok
@@ -40,14 +40,14 @@ def texts_file(path: Path, texts: Sequence[str]) -> Path:
 
 
 def likewise(store: Store, folder: Path, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """The command in this process, run in `folder`, with a cache of its own."""
+    """Run the command in this process and in `folder`, with its own cache."""
     cache = {"LIKEWISE_CACHE_HOME": str(folder / "cache")}
     return call(*words, cwd=folder, env=store.env | cache | env)
 
 
 @pytest.fixture(scope="module")
 def folder(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle, calibrated on texts such as it will get."""
+    """A bundle that is calibrated on typical input texts."""
     base = tmp_path_factory.mktemp("compiled")
     train = [review.text for review in split(reviews()).train[:300]]
     texts = texts_file(base / "texts.csv", train)
@@ -62,28 +62,28 @@ def bundle(folder: Path) -> Iterator[api.Bundle]:
         yield opened
 
 
-def said(engine: Engine, texts: Sequence[str]) -> list[str]:
-    results = answers(engine, [Row(("text",), (text,)) for text in texts])
+def predict(engine: Engine, texts: Sequence[str]) -> list[str]:
+    results = predict_items(engine, [Row(("text",), (text,)) for text in texts])
     assert all(isinstance(result, Ok) for result in results)
     return [result.value["text"] for result in results]  # type: ignore[union-attr,index]
 
 
 @pytest.fixture(scope="module")
 def reference(bundle: api.Bundle) -> dict[str, str]:
-    """Torch's answers, by text."""
+    """Torch's predictions, by text."""
     texts = [*TEXTS, *HELD_OUT]
-    return dict(zip(texts, said(bundle.engine("torch"), texts), strict=True))
+    return dict(zip(texts, predict(bundle.engine("torch"), texts), strict=True))
 
 
 @pytest.fixture
 def bf16(bundle: api.Bundle) -> str:
     if "BF16" not in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bf16 instructions")
-    assert [found.refused for found in calibrations(bundle).values()] == [""]
+    assert [calibration.refused for calibration in calibrations(bundle).values()] == [""]
     return "bf16"
 
 
-def test_the_manifest_has_both_best_first_proved_and_measured(bundle: api.Bundle, bf16: str) -> None:
+def test_manifest_lists_verified_and_measured_engines(bundle: api.Bundle, bf16: str) -> None:
     labels = [f"{entry.name}/{entry.precision}" for entry in bundle.manifest.engines]
     assert labels == ["openvino/bf16+fp32", "openvino/fp32", "torch/fp32", "pyfunc/native"]
     assert bundle.manifest.measured["proved_engines"] == labels[:3]
@@ -92,34 +92,32 @@ def test_the_manifest_has_both_best_first_proved_and_measured(bundle: api.Bundle
     assert set(rates[cpu_class()]) == set(labels[:3])
     fastest = max(labels[:3], key=rates[cpu_class()].__getitem__)
     assert bundle.engine().spec.label == fastest
-    [found] = calibrations(bundle).values()
-    assert found.texts == 300
-    assert found.guard >= 1.5 * found.drift > 0
-    assert (found.agreement, found.refused) == (1.0, "")
+    [calibration] = calibrations(bundle).values()
+    assert calibration.texts == 300
+    assert calibration.guard >= 1.5 * calibration.drift > 0
+    assert (calibration.agreement, calibration.refused) == (1.0, "")
 
 
-def test_labels_are_torchs_at_either_precision(bundle: api.Bundle, reference: dict[str, str], bf16: str) -> None:
+def test_both_precisions_give_torchs_labels(bundle: api.Bundle, reference: dict[str, str], bf16: str) -> None:
     texts = list(reference)
     for precision in (bf16, "fp32"):
         engine = bundle.engine("openvino", precision=precision)
-        assert said(engine, texts) == list(reference.values())
+        assert predict(engine, texts) == list(reference.values())
 
 
-def test_some_texts_are_near_things_and_are_asked_again(store: Store, bundle: api.Bundle, bf16: str) -> None:
-    """The labels above would prove nothing of the guard if no text had come near it."""
-    [found] = calibrations(bundle).values()
+def test_some_texts_are_borderline_and_recomputed(store: Store, bundle: api.Bundle, bf16: str) -> None:
+    """Otherwise the test of the labels would not test the guard."""
+    [calibration] = calibrations(bundle).values()
     engine = TextEngine.open(bundle.resolve(store.model_uri))
-    near = margins(engine.logits(engine.prepare(HELD_OUT))) < found.guard / 2
+    near = margins(engine.logits(engine.prepare(HELD_OUT))) < calibration.guard / 2
     assert 0 < near.sum() < 0.2 * len(HELD_OUT)
 
 
-def test_a_text_answers_the_same_alone_together_and_in_any_order(
-    bundle: api.Bundle, reference: dict[str, str], bf16: str
-) -> None:
+def test_predictions_do_not_depend_on_batch_or_order(bundle: api.Bundle, reference: dict[str, str], bf16: str) -> None:
     engine, texts = bundle.engine(precision=bf16), [*TEXTS, *HELD_OUT[:100]]
     expected = [reference[text] for text in texts]
-    assert said(engine, texts[::-1]) == expected[::-1]
-    assert [said(engine, [text])[0] for text in texts] == expected
+    assert predict(engine, texts[::-1]) == expected[::-1]
+    assert [predict(engine, [text])[0] for text in texts] == expected
 
 
 NO_TORCH = """
@@ -130,23 +128,24 @@ class Block(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"blocked: {name}", name=name)
 sys.meta_path.insert(0, Block())
 from likewise import api
-from likewise.core.engine import answers
+from likewise.core.engine import predict_items
 from likewise.core.items import Row
 engine = api.open_bundle(sys.argv[1], precision=sys.argv[2]).engine()
 texts = json.loads(sys.argv[3])
-print(engine.spec.label, json.dumps([r.value["text"] for r in answers(engine, [Row(("text",), (t,)) for t in texts])]))
+results = predict_items(engine, [Row(("text",), (text,)) for text in texts])
+print(engine.spec.label, json.dumps([result.value["text"] for result in results]))
 """
 
 
 @pytest.mark.parametrize(("precision", "label"), [("bf16", "openvino/bf16+fp32"), ("fp32", "openvino/fp32")])
-def test_it_needs_neither_torch_nor_transformers(
+def test_runs_without_torch_and_transformers(
     folder: Path, reference: dict[str, str], bf16: str, precision: str, label: str, tmp_path: Path
 ) -> None:
     texts = [*TEXTS, *HELD_OUT[:200]]
     done = run([sys.executable, "-c", NO_TORCH, folder, precision, json.dumps(texts)], env=environment())
-    name, _, answered = done.stdout.partition(" ")
+    name, _, predictions = done.stdout.partition(" ")
     assert name == label
-    assert json.loads(answered) == [reference[text] for text in texts]
+    assert json.loads(predictions) == [reference[text] for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +156,7 @@ def test_it_needs_neither_torch_nor_transformers(
         (["--engine", "torch"], "torch/fp32"),
     ],
 )
-def test_score_takes_the_engine_that_is_named(
+def test_score_uses_the_requested_engine(
     store: Store,
     folder: Path,
     reference: dict[str, str],
@@ -174,11 +173,11 @@ def test_score_takes_the_engine_that_is_named(
     assert [json.loads(line)["predictions"] for line in lines] == [reference[text] for text in HELD_OUT[:100]]
 
 
-def test_where_bf16_is_switched_off_fp32_answers(
+def test_fp32_is_used_if_bf16_is_disabled(
     store: Store, folder: Path, bf16: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "avx512f" not in cpu_class():
-        pytest.skip("only x86 CPUs can be told to be less than they are")
+        pytest.skip("only on x86 CPUs can instructions be disabled")
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     source = texts_file(tmp_path / "in.csv", HELD_OUT[:10])
     score = ["score", folder, source, "-o", tmp_path / "out.csv", "--json"]
@@ -192,19 +191,21 @@ def test_where_bf16_is_switched_off_fp32_answers(
     assert json.loads(free.stdout)["engine"] == "openvino/fp32"
 
 
-def test_the_digest_is_the_models_whatever_is_compiled(store: Store, folder: Path, tmp_path: Path) -> None:
-    """Without bf16, with other calibration texts, unmeasured: another engine, and a line that says how to measure."""
+def test_digest_does_not_depend_on_compiled_engines(store: Store, folder: Path, tmp_path: Path) -> None:
+    """Without bf16, calibration file and measurement: a different engine, and a notice how to measure."""
     bundle = ["bundle", store.uri, "-o", tmp_path / "b", "--precision", "fp32", "--no-measure", "--json"]
     done = likewise(store, tmp_path, *bundle)
     assert done.returncode == 0, done.stderr[-3000:]
     document = json.loads(done.stdout)
-    held = open_bundle(folder).manifest
-    assert document["digest"] == held.digest
+    manifest = open_bundle(folder).manifest
+    assert document["digest"] == manifest.digest
     assert [f"{e['name']}/{e['precision']}" for e in document["engines"]][:2] == ["openvino/fp32", "torch/fp32"]
     assert document["rates"] == {}
     assert document["calibration"] == {}
-    exact = next(e for e in held.engines if (e.name, e.precision) == ("openvino", "fp32"))
-    guarded = any(entry.precision == "bf16+fp32" for entry in held.engines)  # then fp32's folder holds the guard too
+    exact = next(e for e in manifest.engines if (e.name, e.precision) == ("openvino", "fp32"))
+    guarded = any(
+        entry.precision == "bf16+fp32" for entry in manifest.engines
+    )  # then the folder also contains the guard
     assert (document["engines"][0]["digest"] != exact.digest) is guarded
     assert "bf16 for" in done.stderr
     score = ["score", document["path"], str(texts_file(tmp_path / "in.csv", ["fine"])), "-o", str(tmp_path / "out.csv")]
@@ -217,15 +218,15 @@ def test_the_digest_is_the_models_whatever_is_compiled(store: Store, folder: Pat
     }
 
 
-def test_inspect_shows_what_was_found(store: Store, folder: Path, bf16: str, tmp_path: Path) -> None:
-    shown = likewise(store, tmp_path, "inspect", folder).stdout
-    assert "openvino/bf16+fp32, " in shown
-    assert " rows/s on this kind of CPU" in shown
-    assert "guard" in shown
-    assert "on texts.csv, 300 texts" in shown
+def test_inspect_shows_rates_and_calibration(store: Store, folder: Path, bf16: str, tmp_path: Path) -> None:
+    output = likewise(store, tmp_path, "inspect", folder).stdout
+    assert "openvino/bf16+fp32, " in output
+    assert " rows/s on this kind of CPU" in output
+    assert "guard" in output
+    assert "on texts.csv, 300 texts" in output
 
 
-def test_bf16_is_not_offered_where_too_many_texts_are_near_things(
+def test_bf16_is_not_offered_if_too_many_texts_are_borderline(
     store: Store, bundle: api.Bundle, bf16: str, tmp_path: Path
 ) -> None:
     engine = TextEngine.open(bundle.resolve(store.model_uri))
@@ -236,7 +237,7 @@ def test_bf16_is_not_offered_where_too_many_texts_are_near_things(
     assert done.returncode == 1
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "ENGINE_UNAVAILABLE"
-    assert "of the texts would have to be computed again" in error["cause"]
+    assert "of the texts would have to be recomputed in fp32" in error["cause"]
     assert not (tmp_path / "b").exists()
 
 
@@ -248,12 +249,12 @@ main()
 """
 
 
-def test_without_openvino_a_bundle_has_the_engines_that_it_had(store: Store, tmp_path: Path) -> None:
+def test_bundle_without_openvino_has_the_other_engines(store: Store, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_OPENVINO, "bundle", store.uri, "-o", str(tmp_path / "b"), "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=store.env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert [e["name"] for e in json.loads(done.stdout)["engines"]] == ["torch", "pyfunc"]
-    assert "no compiled engine: that needs openvino, not installed here (pip install" in done.stderr
+    assert "no compiled engine: compiling needs openvino, which is not installed (pip install" in done.stderr
     refused = subprocess.run(
         [*command[:-3], "-o", str(tmp_path / "c"), "--precision", "bf16"],
         cwd=tmp_path,
@@ -267,7 +268,7 @@ def test_without_openvino_a_bundle_has_the_engines_that_it_had(store: Store, tmp
 
 
 @pytest.mark.parametrize("name", ["classifier.json", "model.xml", "model.bin", "tokenizer.json"])
-def test_a_changed_byte_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+def test_changed_byte_is_rejected(folder: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy", copy_function=os.link)
     [path] = (copy / "engine" / "openvino").rglob(name)
     data = path.read_bytes()

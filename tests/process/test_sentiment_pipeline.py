@@ -1,4 +1,4 @@
-"""The chapter's pipeline, trained, logged and registered by its commands, through plain MLflow and our engine."""
+"""The chapter's pipeline, trained, logged and registered with its commands, in plain MLflow and in Likewise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "sentiment"
 
 @pytest.fixture(scope="module")
 def model(store: Store) -> Iterator[Any]:
-    """Loaded by plain MLflow, by its `runs:/` URI."""
+    """The model, loaded with plain MLflow from its `runs:/` URI."""
     mlflow.set_tracking_uri(store.tracking_uri)
     yield mlflow.pyfunc.load_model(store.uri)
     mlflow.set_tracking_uri(None)
@@ -45,7 +45,7 @@ def run_of(uri: str) -> str:
     return uri.split("/")[1]
 
 
-def test_the_fine_tuned_model_is_logged_with_its_figures(store: Store, model: Any) -> None:
+def test_fine_tuned_model_is_logged_with_metrics(store: Store, model: Any) -> None:
     logged = mlflow.get_run(run_of(store.model_uri))
     assert logged.data.metrics["held_out_accuracy"] == store.facts["accuracy"]
     assert logged.data.params["train_rows"] == "2560"
@@ -56,7 +56,7 @@ def test_the_fine_tuned_model_is_logged_with_its_figures(store: Store, model: An
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pkl", ".pt", ".pth")]
 
 
-def test_the_answer_is_the_books_byte_for_byte(store: Store, model: Any) -> None:
+def test_answer_has_exactly_the_books_format(store: Store, model: Any) -> None:
     [answer] = predict(model, ["This is the best movie we saw."])
     label = json.loads(answer)["response"]["prediction_label"][0]
     assert answer == (
@@ -67,7 +67,7 @@ def test_the_answer_is_the_books_byte_for_byte(store: Store, model: Any) -> None
     assert label in ("positive", "negative")
 
 
-def test_answers_are_the_same_alone_together_and_in_any_order(model: Any) -> None:
+def test_answers_do_not_depend_on_batch_or_order(model: Any) -> None:
     texts = TEXTS + [review.text for review in split(reviews()).held_out[:150]]
     together = dict(zip(texts, predict(model, texts), strict=True))
     assert predict(model, texts[::-1]) == [together[text] for text in texts[::-1]]
@@ -76,18 +76,18 @@ def test_answers_are_the_same_alone_together_and_in_any_order(model: Any) -> Non
     assert labels == {"negative", "positive"}
 
 
-def test_the_index_stays(model: Any) -> None:
-    asked = pd.DataFrame({"text": ["a", "b"]}, index=[7, 3])
-    assert model.predict(asked).index.tolist() == [7, 3]
+def test_index_is_preserved(model: Any) -> None:
+    frame = pd.DataFrame({"text": ["a", "b"]}, index=[7, 3])
+    assert model.predict(frame).index.tolist() == [7, 3]
 
 
 @pytest.mark.parametrize(("value", "why"), [(None, "row 1: text is null"), (3, "row 1: text must be a string")])
-def test_a_bad_row_is_named(model: Any, value: object, why: str) -> None:
+def test_invalid_row_is_reported(model: Any, value: object, why: str) -> None:
     with pytest.raises(mlflow.MlflowException, match=why):
         model.predict(pd.DataFrame({"text": ["a", value]}))
 
 
-def test_the_declaration_alone_answers_as_the_model(store: Store, model: Any) -> None:
+def test_declaration_gives_the_models_answers(store: Store, model: Any) -> None:
     declared = model.metadata.metadata["likewise"]
     assert declared["row_wise"] is True
     assert declared["references"] == [store.model_uri]
@@ -99,7 +99,7 @@ def test_the_declaration_alone_answers_as_the_model(store: Store, model: Any) ->
 
 
 @pytest.mark.long
-def test_spark_udf_answers_the_same(store: Store, model: Any, tmp_path: Path) -> None:
+def test_spark_udf_gives_the_same_answers(store: Store, model: Any, tmp_path: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
     script = tmp_path / "score.py"
@@ -120,16 +120,16 @@ spark.stop()
     assert sorted(map(tuple, answers)) == sorted(zip(TEXTS, predict(model, TEXTS), strict=True))
 
 
-def test_mlflow_models_serve_answers_the_same(store: Store, model: Any, tmp_path: Path) -> None:
+def test_mlflow_models_serve_gives_the_same_answers(store: Store, model: Any, tmp_path: Path) -> None:
     with served(Path(sys.executable), store, tmp_path) as url:
-        assert ask(url, TEXTS) == predict(model, TEXTS)
+        assert request(url, TEXTS) == predict(model, TEXTS)
         refused = post(url, ["a", 3])
         assert refused.status_code == 400
 
 
 @pytest.mark.long
-def test_a_fresh_environment_without_likewise_serves_the_same(store: Store, model: Any, tmp_path: Path) -> None:
-    """python3 -m venv, pip install -r the model's own requirements, and nothing else."""
+def test_new_environment_without_likewise_gives_the_same_answers(store: Store, model: Any, tmp_path: Path) -> None:
+    """In a new venv with only the model's requirements installed."""
     requirements = mlflow.artifacts.download_artifacts(f"{store.uri}/requirements.txt")
     python = tmp_path / "fresh" / "bin" / "python"
     run([sys.executable, "-m", "venv", tmp_path / "fresh"])
@@ -137,10 +137,10 @@ def test_a_fresh_environment_without_likewise_serves_the_same(store: Store, mode
     installed = run([python, "-m", "pip", "list", "--format=freeze"]).stdout
     assert "likewise" not in installed
     with served(python, store, tmp_path) as url:
-        assert ask(url, TEXTS) == predict(model, TEXTS)
+        assert request(url, TEXTS) == predict(model, TEXTS)
 
 
-def test_a_pipeline_of_ones_own_in_a_dozen_lines(store: Store, model: Any, tmp_path: Path) -> None:
+def test_custom_pipeline_example(store: Store, model: Any, tmp_path: Path) -> None:
     script = shutil.copy(EXAMPLES / "custom_pipeline.py", tmp_path)
     uri = run([sys.executable, script, store.model_uri], cwd=tmp_path, env=store.env).stdout.splitlines()[-1]
     own = mlflow.pyfunc.load_model(uri)
@@ -151,7 +151,7 @@ def test_a_pipeline_of_ones_own_in_a_dozen_lines(store: Store, model: Any, tmp_p
     assert own.metadata.metadata["likewise"] == {"row_wise": True, "references": [store.model_uri]}
 
 
-def test_the_chapters_entry_points(store: Store, tmp_path: Path) -> None:
+def test_the_chapters_mlflow_entry_points(store: Store, tmp_path: Path) -> None:
     mlflow_run = [sys.executable, "-m", "mlflow", "run", str(EXAMPLES), "--env-manager", "local", "-e"]
     env = store.env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     log = [*mlflow_run, "inference_pipeline_model", "-P", f"finetuned_model_run_id={run_of(store.model_uri)}"]
@@ -170,7 +170,7 @@ def test_the_chapters_entry_points(store: Store, tmp_path: Path) -> None:
         (["fine-tune", "--backbone", "no/such-backbone"], "MODEL_NOT_FOUND"),
     ],
 )
-def test_what_is_not_there_is_named(tmp_path: Path, arguments: list[str], code: str) -> None:
+def test_missing_model_is_reported(tmp_path: Path, arguments: list[str], code: str) -> None:
     try:
         done = call(*arguments, cwd=tmp_path, env=environment(), program=app)
     finally:
@@ -186,7 +186,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, arguments: list[str], code: 
 
 @contextmanager
 def served(python: Path, store: Store, folder: Path) -> Iterator[str]:
-    """`mlflow models serve` from the environment of `python`, once it answers /ping."""
+    """`mlflow models serve` in the environment of `python`, ready to serve."""
     port = free_port()
     command = [python, "-m", "mlflow", "models", "serve", "-m", store.uri, "--env-manager", "local", "-p", str(port)]
     env = store.env | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
@@ -200,7 +200,7 @@ def post(url: str, texts: list[object]) -> httpx.Response:
     return httpx.post(url, json=body, timeout=60)
 
 
-def ask(url: str, texts: list[str]) -> list[str]:
+def request(url: str, texts: list[str]) -> list[str]:
     response = post(url, list(texts))
     assert response.status_code == 200, response.text
     return [row["text"] for row in response.json()["predictions"]]

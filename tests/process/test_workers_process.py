@@ -1,4 +1,4 @@
-"""Workers as real processes: the same answers, two at once, and what is left when one of them, or the parent, dies."""
+"""Workers as real processes: results, concurrency, and the death of workers or of the parent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.process import worker_engines
 from tests.process.worker_engines import Tricks
 from tests.support.processes import PATIENCE, alive, until
 
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import (
     Draining,
     EngineUnavailable,
@@ -49,7 +49,7 @@ def pool(
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[WorkerPool]:
-    """For tests that end none of its processes."""
+    """A shared pool for tests that do not kill its processes."""
     with pool(2) as opened:
         yield opened
 
@@ -58,29 +58,29 @@ def rows(*texts: object) -> list[Item]:
     return [Row(("text",), (text,)) for text in texts]
 
 
-def ask(engine: Engine, *texts: object) -> list[Result]:
-    return answers(engine, rows(*texts))
+def predict(engine: Engine, *texts: object) -> list[Result]:
+    return predict_items(engine, rows(*texts))
 
 
 def value(engine: Engine, text: str) -> object:
-    (result,) = ask(engine, text)
+    (result,) = predict(engine, text)
     assert isinstance(result, Ok), result
     return result.value
 
 
 def error(engine: Engine, text: object) -> LikewiseError:
-    (result,) = ask(engine, text)
+    (result,) = predict(engine, text)
     assert isinstance(result, Failed), result
     return result.error
 
 
 def exists(pid: int) -> bool:
-    """Whether anything is left of the process, a zombie included."""
+    """Whether the process exists, including as a zombie."""
     return Path(f"/proc/{pid}").exists()
 
 
 def marked(folder: Path, count: int = 1) -> list[int]:
-    """The processes that have left their mark in `folder`, once they are so many."""
+    """Wait until `count` processes have called `mark(folder)`; returns their ids."""
     until(lambda: len(list(folder.iterdir())) >= count)
     return [int(path.name) for path in folder.iterdir()]
 
@@ -92,63 +92,63 @@ def in_thread(call: Callable[[], list[Result]]) -> Future[list[Result]]:
     return future
 
 
-# --- the engine's own answers ----------------------------------------------------------------------------------------
+# --- results ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_answers_are_the_engine_s_own(two: WorkerPool) -> None:
+def test_results_are_the_engines(two: WorkerPool) -> None:
     texts = ["a", "", "ünï\u2028c\0de", "refuse", "own", "x" * 1_000_000]
-    assert [str(one) for one in ask(two, *texts)] == [str(one) for one in ask(Tricks(), *texts)]
+    assert [str(each) for each in predict(two, *texts)] == [str(each) for each in predict(Tricks(), *texts)]
     assert isinstance(error(two, "refuse"), RowRefused)
-    assert answers(two, []) == []
+    assert predict_items(two, []) == []
 
 
-def test_the_spec_is_the_engine_s_with_a_slot_a_worker(two: WorkerPool) -> None:
+def test_spec_is_the_engines_with_one_slot_per_worker(two: WorkerPool) -> None:
     spec = two.spec
     assert (spec.thread_safe, spec.slots, len(two.pids), two.restarts) == (True, 2, 2, 0)
     assert (spec.label, spec.budget, spec.digest) == ("tricks/none", 64, "sha256:7")
     assert isinstance(two, Engine)
 
 
-def test_the_model_runs_in_another_process(two: WorkerPool) -> None:
+def test_model_runs_in_another_process(two: WorkerPool) -> None:
     assert value(two, "pid") in two.pids
     assert os.getpid() not in two.pids
 
 
-def test_two_run_at_once(two: WorkerPool, tmp_path: Path) -> None:
-    meeting = [in_thread(lambda: ask(two, f"meet {tmp_path}")) for _ in range(2)]
-    assert [one.result(PATIENCE) for one in meeting] == [[Ok("met")], [Ok("met")]]
+def test_two_workers_run_concurrently(two: WorkerPool, tmp_path: Path) -> None:
+    meeting = [in_thread(lambda: predict(two, f"meet {tmp_path}")) for _ in range(2)]
+    assert [future.result(PATIENCE) for future in meeting] == [[Ok("both")], [Ok("both")]]
     assert set(marked(tmp_path, 2)) == set(two.pids)
 
 
-def test_a_third_waits_for_an_idle_worker(two: WorkerPool, tmp_path: Path) -> None:
-    held = [in_thread(lambda: ask(two, f"hold {tmp_path}")) for _ in range(2)]
+def test_third_call_waits_for_an_idle_worker(two: WorkerPool, tmp_path: Path) -> None:
+    running = [in_thread(lambda: predict(two, f"wait {tmp_path}")) for _ in range(2)]
     marked(tmp_path, 2)
-    third = in_thread(lambda: ask(two, "third"))
-    assert [type(one) for one in two.prepare(rows("prepared beside the runs"))] != [Failed]
+    third = in_thread(lambda: predict(two, "third"))
+    assert [type(each) for each in two.prepare(rows("prepared during the runs"))] != [Failed]
     assert not third.done()
     (tmp_path / "go").touch()
     assert third.result(PATIENCE) == [Ok("third")]
-    assert [one.result(PATIENCE) for one in held] == [[Ok("let go")]] * 2
+    assert [future.result(PATIENCE) for future in running] == [[Ok("released")]] * 2
 
 
-def test_many_threads_get_their_own_answers(two: WorkerPool) -> None:
+def test_many_threads_get_the_right_results(two: WorkerPool) -> None:
     with ThreadPoolExecutor(16) as executor:
-        asked = [[f"{n}-{m}" for m in range(n % 5 + 1)] for n in range(200)]
-        for texts, results in zip(asked, executor.map(lambda some: ask(two, *some), asked), strict=True):
+        calls = [[f"{n}-{m}" for m in range(n % 5 + 1)] for n in range(200)]
+        for texts, results in zip(calls, executor.map(lambda texts: predict(two, *texts), calls), strict=True):
             assert results == [Ok(text) for text in texts]
 
 
-def test_each_worker_has_its_share_of_the_cores(two: WorkerPool) -> None:
+def test_cores_are_divided_among_workers(two: WorkerPool) -> None:
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert value(two, "env OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS", str(share))
 
 
-# --- what a model does to its own process ----------------------------------------------------------------------------
+# --- failures of the model -------------------------------------------------------------------------------------------
 
 
-def test_what_the_model_raises_is_its_item_s(two: WorkerPool) -> None:
+def test_exception_only_fails_its_item(two: WorkerPool) -> None:
     before = two.pids
-    good, bad, other = ask(two, "good", "raise bad number", "other")
+    good, bad, other = predict(two, "good", "raise bad number", "other")
     assert (good, other) == (Ok("good"), Ok("other"))
     assert isinstance(bad, Failed)
     assert isinstance(bad.error, ModelRaised)
@@ -158,35 +158,35 @@ def test_what_the_model_raises_is_its_item_s(two: WorkerPool) -> None:
 
 
 @pytest.mark.parametrize("text", ["strange", "deep", "lambda"])
-def test_what_cannot_leave_the_process_fails_alone(two: WorkerPool, text: str) -> None:
+def test_result_that_cannot_be_sent_only_fails_its_item(two: WorkerPool, text: str) -> None:
     before = two.pids
-    good, bad, other = ask(two, "good", text, "other")
+    good, bad, other = predict(two, "good", text, "other")
     assert (good, other) == (Ok("good"), Ok("other"))
     assert isinstance(bad, Failed)
     assert isinstance(bad.error, ModelFailed)
-    assert "cannot leave its process" in bad.error.cause
+    assert "cannot be sent from the worker process" in bad.error.cause
     assert two.pids == before
 
 
 @pytest.mark.parametrize("strange", [worker_engines.Strange(), worker_engines.nested(100_000), threading.Lock()])
-def test_what_cannot_be_sent_is_refused_alone(two: WorkerPool, strange: object) -> None:
-    good, bad, other = ask(two, "good", strange, "other")
+def test_value_that_cannot_be_sent_only_fails_its_item(two: WorkerPool, strange: object) -> None:
+    good, bad, other = predict(two, "good", strange, "other")
     assert (good, other) == (Ok("good"), Ok("other"))
     assert isinstance(bad, Failed)
     assert isinstance(bad.error, RowRefused)
     assert isinstance(error(two, strange), RowRefused)
 
 
-def test_an_engine_that_does_not_keep_count_fails_and_lives(two: WorkerPool) -> None:
+def test_wrong_number_of_results_does_not_end_the_worker(two: WorkerPool) -> None:
     before = two.pids
-    request = Request(Table(("text",), [("a",)]))  # this engine forgets it
+    request = Request(Table(("text",), [("a",)]))  # this engine skips requests
     prepared = two.prepare([request])
     assert isinstance(prepared[0], Failed)
     assert isinstance(prepared[0].error, ModelFailed)
     assert two.pids == before
 
 
-def test_what_a_model_prints_stays_out_of_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+def test_output_of_a_model_does_not_go_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:
     with pool() as opened:
         assert value(opened, "a") == "a"
     out, err = capfd.readouterr()
@@ -198,14 +198,14 @@ def test_what_a_model_prints_stays_out_of_stdout(capfd: pytest.CaptureFixture[st
 # --- deaths ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_kill_in_a_run_fails_this_call_alone(tmp_path: Path) -> None:
+def test_killed_worker_only_fails_its_own_call(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     with pool(2) as opened:
         for folder in (first, second):
             folder.mkdir()
-        dying = in_thread(lambda: ask(opened, f"hold {first}", "its mate"))
+        dying = in_thread(lambda: predict(opened, f"wait {first}", "in the same call"))
         (victim,) = marked(first)
-        living = in_thread(lambda: ask(opened, f"hold {second}"))
+        living = in_thread(lambda: predict(opened, f"wait {second}"))
         marked(second)
         os.kill(victim, signal.SIGKILL)
         for result in dying.result(PATIENCE):
@@ -213,25 +213,25 @@ def test_a_kill_in_a_run_fails_this_call_alone(tmp_path: Path) -> None:
             assert isinstance(result.error, WorkerDied)
             assert "killed by SIGKILL while it ran" in result.error.cause
         (second / "go").touch()
-        assert living.result(PATIENCE) == [Ok("let go")]
+        assert living.result(PATIENCE) == [Ok("released")]
         until(lambda: len(opened.pids) == 2)
         assert victim not in opened.pids
         assert opened.restarts == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "how"), [("die 3", "ended with code 3"), ("segfault", "killed by SIGSEGV"), ("die-early", "prepared")]
+    ("text", "how"), [("die 3", "exited with code 3"), ("segfault", "killed by SIGSEGV"), ("die-early", "prepared")]
 )
-def test_a_crash_is_answered_and_mended(text: str, how: str) -> None:
+def test_crashed_worker_is_reported_and_replaced(text: str, how: str) -> None:
     with pool() as opened:
         died = error(opened, text)
         assert isinstance(died, WorkerDied)
         assert how in died.cause
-        assert value(opened, "and on") == "and on"
+        assert value(opened, "next") == "next"
         assert opened.restarts == 1
 
 
-def test_it_answers_again_after_all_were_killed_idle() -> None:
+def test_killed_idle_workers_are_replaced() -> None:
     with pool(2) as opened:
         before = opened.pids
         for pid in before:
@@ -243,7 +243,7 @@ def test_it_answers_again_after_all_were_killed_idle() -> None:
         assert not any(exists(pid) for pid in before)
 
 
-def test_what_a_worker_started_ends_with_it() -> None:
+def test_child_processes_of_a_worker_are_killed_with_it() -> None:
     with pool() as opened:
         left = value(opened, "leave")
         assert isinstance(left, int)
@@ -251,32 +251,32 @@ def test_what_a_worker_started_ends_with_it() -> None:
         until(lambda: not alive(left))
 
 
-def test_a_crash_is_noticed_though_a_process_that_it_left_holds_the_sockets() -> None:
+def test_crash_is_noticed_although_a_child_process_keeps_the_sockets_open() -> None:
     with pool() as opened:
         left = value(opened, "leave own")
         assert isinstance(left, int)
         try:
-            assert "ended with code 3" in error(opened, "die 3").cause
-            assert value(opened, "and on") == "and on"
-            assert alive(left)  # else this test shows nothing
+            assert "exited with code 3" in error(opened, "die 3").cause
+            assert value(opened, "next") == "next"
+            assert alive(left)  # otherwise this test would not test anything
         finally:
             os.kill(left, signal.SIGKILL)
 
 
-def test_a_replacement_that_never_loads_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
+def test_calls_fail_if_replacements_never_load(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     with pool(1, partial(worker_engines.good_until, flag), load_attempts=2) as opened:
         flag.touch()
         assert isinstance(error(opened, "die 3"), WorkerDied)
-        hopeless = error(opened, "waits for the replacement")
-        assert isinstance(hopeless, WorkerDied)
-        assert "ended with code 9" in hopeless.cause
+        failed = error(opened, "waits for the replacement")
+        assert isinstance(failed, WorkerDied)
+        assert "exited with code 9" in failed.cause
         flag.unlink()
-        until(lambda: bool(opened.pids))  # it has gone on trying
+        until(lambda: bool(opened.pids))  # the pool keeps trying
         assert value(opened, "again") == "again"
 
 
-def test_a_replacement_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+def test_replacement_that_takes_too_long_is_killed(tmp_path: Path) -> None:
     flag, folder = tmp_path / "flag", tmp_path / "loading"
     folder.mkdir()
     opener = partial(worker_engines.hanging_once, flag, folder)
@@ -292,7 +292,7 @@ def test_a_replacement_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 # --- opening and closing ---------------------------------------------------------------------------------------------
 
 
-def test_the_opener_s_own_error_comes_out() -> None:
+def test_error_of_the_opener_is_raised() -> None:
     with pytest.raises(EngineUnavailable) as raised:
         open_pool(worker_engines.unavailable, 2)
     assert (raised.value.cause, raised.value.remedy) == ("no such engine", "name another")
@@ -303,29 +303,29 @@ def test_the_opener_s_own_error_comes_out() -> None:
     [
         (worker_engines.broken, EngineUnavailable, "ZeroDivisionError: by a layer"),
         (worker_engines.exiting, EngineUnavailable, "SystemExit: not today"),
-        (worker_engines.dying, WorkerDied, "ended with code 7 while it loaded"),
+        (worker_engines.dying, WorkerDied, "exited with code 7 while it loaded"),
         (lambda: Tricks(), WrongUsage, "cannot be pickled"),
     ],
 )
-def test_a_pool_that_cannot_load(opener: Callable[[], Engine], kind: type[LikewiseError], cause: str) -> None:
+def test_loading_errors_are_reported(opener: Callable[[], Engine], kind: type[LikewiseError], cause: str) -> None:
     with pytest.raises(kind) as raised:
         open_pool(opener, 1)
     assert cause in raised.value.cause
 
 
-def test_a_load_that_takes_too_long(tmp_path: Path) -> None:
+def test_loading_timeout(tmp_path: Path) -> None:
     with pytest.raises(WorkerDied) as raised:
         open_pool(partial(worker_engines.hanging, tmp_path), 2, start_timeout_s=2)
     assert "within 2 s" in raised.value.cause
     assert not any(exists(int(path.name)) for path in tmp_path.iterdir())
 
 
-def test_no_workers_are_no_pool() -> None:
+def test_at_least_one_worker_is_required() -> None:
     with pytest.raises(WrongUsage):
         open_pool(worker_engines.tricks, 0)
 
 
-def test_close_lets_engines_close_and_leaves_nothing(tmp_path: Path) -> None:
+def test_close_closes_engines_and_frees_all_resources(tmp_path: Path) -> None:
     opened = open_pool(partial(worker_engines.tricks, tmp_path), 2)
     before = opened.pids
     handles = len(os.listdir("/proc/self/fd"))
@@ -338,20 +338,20 @@ def test_close_lets_engines_close_and_leaves_nothing(tmp_path: Path) -> None:
     assert isinstance(error(opened, "too late"), Draining)
 
 
-def test_close_ends_a_run(tmp_path: Path) -> None:
+def test_close_aborts_a_run(tmp_path: Path) -> None:
     opened = open_pool(worker_engines.tricks, 1)
-    held = in_thread(lambda: ask(opened, f"spin {tmp_path}"))
+    running = in_thread(lambda: predict(opened, f"spin {tmp_path}"))
     (pid,) = marked(tmp_path)
-    waiting = in_thread(lambda: ask(opened, "waits"))
+    waiting = in_thread(lambda: predict(opened, "waits"))
     opened.close()
     assert not exists(pid)
-    for call in (held, waiting):
+    for call in (running, waiting):
         (result,) = call.result(PATIENCE)
         assert isinstance(result, Failed)
         assert result.error.status == 503
 
 
-def test_close_ends_an_engine_that_never_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_kills_an_engine_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CLOSE_S", 0.2)
     opened = open_pool(worker_engines.never_closing, 1)
     (pid,) = opened.pids
@@ -359,7 +359,7 @@ def test_close_ends_an_engine_that_never_closes(monkeypatch: pytest.MonkeyPatch)
     assert not exists(pid)
 
 
-def test_close_while_a_replacement_loads(tmp_path: Path) -> None:
+def test_close_while_a_replacement_is_loading(tmp_path: Path) -> None:
     flag, folder = tmp_path / "flag", tmp_path / "loading"
     folder.mkdir()
     opened = open_pool(partial(worker_engines.hanging_once, flag, folder), 1)
@@ -375,21 +375,21 @@ def test_close_while_a_replacement_loads(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from tests.process import worker_engines
-from tests.process.test_workers_process import ask, in_thread
+from tests.process.test_workers_process import in_thread, predict
 from likewise.workers import open_pool
 pool = open_pool(worker_engines.tricks, 2)
-asked = [in_thread(lambda text=text: ask(pool, text)) for text in sys.argv[1:]]
+futures = [in_thread(lambda text=text: predict(pool, text)) for text in sys.argv[1:]]
 print(*pool.pids, flush=True)
 sys.stdin.read()
-for one in asked:
-    print(one.result()[0].value)
+for future in futures:
+    print(future.result()[0].value)
 pool.close()
 """
 
 
 @contextmanager
 def parent(*texts: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A process with two workers that are asked `texts`; it closes them when its stdin ends."""
+    """A process with two workers that predict `texts`; it closes them when its stdin is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT, *texts],
         stdin=subprocess.PIPE,
@@ -406,21 +406,21 @@ def parent(*texts: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
         process.communicate()
 
 
-def test_workers_end_with_their_parent(tmp_path: Path) -> None:
-    with parent(f"spin {tmp_path}") as (process, pids):  # one holds Python's lock, one is idle
+def test_workers_are_killed_when_their_parent_dies(tmp_path: Path) -> None:
+    with parent(f"spin {tmp_path}") as (process, pids):  # one holds the GIL, the other is idle
         marked(tmp_path)
         assert all(alive(pid) for pid in pids)
         process.kill()
         until(lambda: not any(alive(pid) for pid in pids))
 
 
-def test_a_signal_is_the_parent_s_to_answer(tmp_path: Path) -> None:
-    with parent(f"hold {tmp_path}", f"hold {tmp_path}") as (process, pids):
+def test_workers_ignore_signals(tmp_path: Path) -> None:
+    with parent(f"wait {tmp_path}", f"wait {tmp_path}") as (process, pids):
         marked(tmp_path, 2)
         for pid in pids:
             os.kill(pid, signal.SIGINT)
             os.kill(pid, signal.SIGTERM)
         (tmp_path / "go").touch()
         out, _ = process.communicate("", PATIENCE)
-        assert (process.returncode, out) == (0, "let go\nlet go\n")
+        assert (process.returncode, out) == (0, "released\nreleased\n")
         assert not any(exists(pid) for pid in pids)

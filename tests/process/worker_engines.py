@@ -1,4 +1,4 @@
-"""Engines for the workers' tests, opened in processes of their own: an item's text selects the behaviour."""
+"""Engines for the tests of workers: an item's text determines what the engine does."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SPEC = EngineSpec("tricks", "none", row_wise=True, thread_safe=False, pure=False
 
 
 class Strange:
-    """Of a class that the server's process need not know."""
+    """A class that the server process does not know."""
 
 
 class Own(str):
-    """A payload of the engine's own class."""
+    """A payload of an engine-specific class."""
 
 
 class Tricks:
-    """`VERB ARGUMENT` in, `Ok` of whatever the verb makes out; any other text is answered with itself."""
+    """Runs texts of the form `VERB ARGUMENT` and returns the result; returns any other text unchanged."""
 
     def __init__(self, closed: Path | None = None) -> None:
         self.spec = SPEC
@@ -41,7 +41,7 @@ class Tricks:
 
     def run(self, work: Sequence[Work]) -> list[Result]:
         print("noise of a model")
-        return [Ok(self._do(*str(one.payload).partition(" ")[::2])) for one in work]
+        return [Ok(self._do(*str(each.payload).partition(" ")[::2])) for each in work]
 
     def close(self) -> None:
         if self._closed is not None:
@@ -52,7 +52,7 @@ class Tricks:
             return Failed(RowRefused("no such row", remedy="send another"))
         if text == "die-early":
             os._exit(4)
-        payload: object = {"lambda": lambda: text, "own": Own("of its own")}.get(text, text)
+        payload: object = {"lambda": lambda: text, "own": Own("own payload")}.get(text, text)
         return Work(text, len(text), payload)
 
     def _do(self, verb: str, argument: str) -> object:
@@ -69,7 +69,7 @@ def nested(depth: int) -> list[Any]:
 
 
 def mark(folder: str) -> None:
-    """Say, by a file, that this process has come so far."""
+    """Create a file named after this process's id, to show that it has reached this point."""
     (Path(folder) / str(os.getpid())).touch()
 
 
@@ -85,27 +85,27 @@ def die(code: str) -> None:
 
 
 def meet(folder: str) -> str:
-    """Answers once two processes are here."""
+    """Returns when two processes are in this function."""
     mark(folder)
     until(lambda: len(list(Path(folder).iterdir())) >= 2)
-    return "met"
+    return "both"
 
 
-def hold(folder: str) -> str:
-    """Answers once there is a file `go`."""
+def wait(folder: str) -> str:
+    """Returns when the file `go` exists."""
     mark(folder)
     until((Path(folder) / "go").exists)
-    return "let go"
+    return "released"
 
 
 def spin(folder: str) -> int:
-    """Holds Python's lock, for weeks."""
+    """Holds the GIL for weeks."""
     mark(folder)
     return sum(range(10**15))
 
 
 def leave_a_child(session: str) -> int:
-    """The id of a process that holds all that this one has open, and would live on; `own`: in a session of its own."""
+    """Fork a long-running process that inherits all open files; returns its id. `own`: in its own session."""
     child = os.fork()
     if child == 0:
         if session == "own":
@@ -126,7 +126,7 @@ VERBS: dict[str, Callable[[str], object]] = {
     "die": die,
     "segfault": lambda _: ctypes.string_at(0),
     "meet": meet,
-    "hold": hold,
+    "wait": wait,
     "spin": spin,
     "leave": leave_a_child,
 }
@@ -162,14 +162,14 @@ def hanging(folder: Path) -> Tricks:
 
 
 def good_until(flag: Path) -> Tricks:
-    """Loads until the file `flag` is there."""
+    """Loads unless the file `flag` exists."""
     if flag.exists():
         os._exit(9)
     return Tricks()
 
 
 def hanging_once(flag: Path, folder: Path) -> Tricks:
-    """Loads until the file `flag` is there, then hangs in loading."""
+    """Loads unless the file `flag` exists; otherwise hangs while loading."""
     return hanging(folder) if flag.exists() else Tricks()
 
 

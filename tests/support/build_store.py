@@ -1,4 +1,4 @@
-"""Models for the build's tests, logged to a store of SQLite and files that can be moved away."""
+"""Models for the tests of the build, logged to a store of SQLite and files that can be moved away."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EXAMPLE = pd.DataFrame({"x": [1.0, -1.0]})
 
 @dataclass
 class Store:
-    """A tracking store under `folder`, and a run that holds a classifier, a note and a registered version."""
+    """A tracking store in `folder`, with a run that contains a classifier, a note and a registered version."""
 
     folder: Path
     tracking_uri: str
@@ -42,7 +42,7 @@ class Store:
 
     @contextmanager
     def gone(self) -> Iterator[None]:
-        """The store is not where it was."""
+        """A context in which the store has been moved away."""
         away = self.folder.with_name(self.folder.name + "-moved-away")
         self.folder.rename(away)
         try:
@@ -51,7 +51,7 @@ class Store:
             away.rename(self.folder)
 
     def declared(self, name: str, *steps: Step) -> str:
-        """Log and register a model of declared steps, which needs none of its code to answer; the URI of its run."""
+        """Log and register a model with a declared pipeline, which does not need its own code; returns its URI."""
         likewise = {"row_wise": True, "pipeline": Pipeline(*steps).declaration()}
         with mlflow.start_run(run_id=self.run_id):
             mlflow.pyfunc.log_model(name=name, registered_model_name=name, metadata={"likewise": likewise}, **upper())
@@ -59,7 +59,7 @@ class Store:
         return f"runs:/{self.run_id}/{name}"
 
     def pipeline(self, name: str, body: str, *, example: Any = EXAMPLE, **options: Any) -> str:
-        """Log a pipeline from code; `body` is the inside of its class. Returns its URI."""
+        """Log a pipeline from code; `body` is the body of its class. Returns its URI."""
         code = self.folder.parent / f"{name}.py"
         code.write_text(HEAD + dedent(body).replace("\n", "\n    ").rstrip() + TAIL)
         with mlflow.start_run(run_id=self.run_id):
@@ -88,7 +88,7 @@ mlflow.models.set_model(Pipeline())
 
 
 def add_example(folder: Path, model_id: str, example: pd.DataFrame) -> None:
-    """As `log_model(input_example=…)` does, without its trial run of the model in this process."""
+    """Like `log_model(input_example=…)`, but without running the model in this process."""
     import yaml
 
     model = next(folder.rglob(f"{model_id}/artifacts"))
@@ -103,7 +103,7 @@ def add_example(folder: Path, model_id: str, example: pd.DataFrame) -> None:
 
 
 def make_store(folder: Path) -> Store:
-    """A store with one run in it; MLflow's tracking URI points to it."""
+    """A store with one run; MLflow's tracking URI is set to it."""
     folder.mkdir()
     store = Store(folder, f"sqlite:///{folder / 'mlflow.db'}")
     mlflow.set_tracking_uri(store.tracking_uri)
@@ -135,7 +135,7 @@ def store(_one_store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     mlflow.set_tracking_uri(None)
 
 
-ASK = """
+PREDICT = """
 import json, sys
 from likewise.bundles.open import open_bundle
 from likewise.core.items import Request, Table
@@ -144,14 +144,14 @@ from likewise.engine.load import open_engine
 bundle = open_bundle(sys.argv[1])
 engine = open_engine(bundle, ModelSpec(bundle.digest, trust=True))
 work = engine.prepare([Request(Table(("x",), [(float(x),)])) for x in sys.argv[2:]])
-results = [engine.run([one])[0] for one in work]
-print("ANSWER", json.dumps([r.value[0] if hasattr(r, "value") else r.error.as_dict() for r in results]))
+results = [engine.run([each])[0] for each in work]
+print("RESULTS", json.dumps([r.value[0] if hasattr(r, "value") else r.error.as_dict() for r in results]))
 """
 
 
-def ask_in_a_fresh_process(bundle: Path, working_folder: Path, xs: Sequence[float] = (1.0, -1.0)) -> list[Any]:
-    """What the bundle answers to each x alone, in a process that knows no store: its row, or the error as a dict."""
+def predict_in_new_process(bundle: Path, working_folder: Path, xs: Sequence[float] = (1.0, -1.0)) -> list[Any]:
+    """The bundle's prediction for each x, or the error as a dict, computed in a process without a tracking store."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    done = run([sys.executable, "-c", ASK, bundle, *map(str, xs)], env=environment, cwd=working_folder)
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("ANSWER "))
-    return list(json.loads(line.removeprefix("ANSWER ")))
+    done = run([sys.executable, "-c", PREDICT, bundle, *map(str, xs)], env=environment, cwd=working_folder)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULTS "))
+    return list(json.loads(line.removeprefix("RESULTS ")))

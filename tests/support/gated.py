@@ -1,4 +1,4 @@
-"""A bundle that answers in capitals, and that a test can hold at a text."""
+"""A bundle that converts texts to upper case, and that a test can block at a text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PREDICTING = """
 
 
 def gated_bundle(folder: Path, mark: str = "") -> Bundle:
-    """It answers `mark` and the text in capitals; it needs trust.
+    """The bundle; it returns `mark` and the text in upper case, and needs trust.
 
-    A text `bad …` raises; a text `gate PATH` makes the file PATH.begun and is answered once there is PATH.
+    A text `bad …` raises; a text `gate PATH` creates the file PATH.begun and waits until PATH exists.
     """
     return open_bundle(upper_bundle(folder, mark, predicting=PREDICTING))

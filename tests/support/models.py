@@ -1,8 +1,8 @@
-"""The example models of the tests, as folders of MLflow's, as logged models, and as bundles.
+"""The tests' example models, as MLflow folders, logged models, and bundles.
 
-`Upper` (see upper.py) is the one pyfunc: what a test needs it to do is an option of `upper`. Where no pyfunc is the
-point, the bundles of `likewise.testing.models` start in a quarter of the time.
-The classifier, which needs torch to be made, is in `tests.support.classifier`.
+`Upper` (see upper.py) is the only pyfunc; its behavior is configured with the options of `upper`. Tests that do not
+need a pyfunc should use the bundles of `likewise.testing.models`, which start in a quarter of the time.
+The classifier, which needs torch, is in `tests.support.classifier`.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ def upper(
     predicting: str = "",
     **more: Any,
 ) -> dict[str, Any]:
-    """The model `Upper`, as options of `mlflow.pyfunc.save_model` and `log_model`; its configuration: see upper.py.
+    """The model `Upper` as arguments of `mlflow.pyfunc.save_model` and `log_model`; for its configuration see upper.py.
 
-    more: further options of theirs.
+    more: further arguments.
     """
     config = {"mark": mark, "version": version, "lengths": lengths, "loading": loading, "predicting": predicting}
-    beside = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
+    extra = [ColSpec("long", "version")] * (version is not None) + [ColSpec("long", "length")] * lengths
     return {
         "python_model": str(UPPER),
         "model_config": {name: value for name, value in config.items() if value not in ("", None, False)},
-        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *beside])),
+        "signature": ModelSignature(TEXT, Schema([*TEXT.inputs, *extra])),
         "pip_requirements": ["mlflow"],
         **more,
     }
 
 
 def save_upper(folder: Path, mark: str = "", **options: Any) -> Path:
-    """Save the model `Upper` as the folder `folder`; options: see `upper`."""
+    """Save the model `Upper` to `folder`; for the options see `upper`."""
     mlflow.pyfunc.save_model(folder, **upper(mark, **options))
     return folder
 
 
 def upper_bundle(folder: Path, mark: str = "", **options: Any) -> Path:
-    """A bundle of the model `Upper`, as the folder `folder`; it needs trust. Options: see `upper`."""
+    """A bundle of the model `Upper` in `folder`; it needs trust. For the options see `upper`."""
     save_upper(folder / "model", mark, **options)
     return seal(folder).path
 
 
 def save_code(folder: Path, code: str, **options: Any) -> Path:
-    """Save a model of a test's own from its code, which ends with `mlflow.models.set_model(...)`."""
+    """Save a model from its code, which must end with `mlflow.models.set_model(...)`."""
     source = folder.with_name("code.py")
     source.parent.mkdir(parents=True, exist_ok=True)
     source.write_text(dedent(code))
@@ -70,7 +70,7 @@ def save_code(folder: Path, code: str, **options: Any) -> Path:
 
 
 def seal(folder: Path, *, row_wise: bool = True) -> Bundle:
-    """Make a bundle of a folder in which a model lies as `model`, without proving or compiling anything."""
+    """Write the manifest for the model in `folder / "model"`, without verifying or compiling anything."""
     facts = read_model(folder / "model")
     manifest = Manifest(
         {},

@@ -1,12 +1,12 @@
-"""The example model `Upper`, from code: one string column `text` in, the same text in capitals out.
+"""The example model `Upper`, from code: takes a string column `text` and returns the texts in upper case.
 
 Its `model_config` may have:
-- mark: what stands before each answer;
-- version: a number that is answered beside each text, in a column of that name;
-- lengths: whether the length of each text is answered beside it, in a column `length`;
-- loading, predicting: a Python statement that is run first, the second one with `texts` and `model_input`.
+- mark: a prefix of each result;
+- version: a number that is returned with each text, in a column of that name;
+- lengths: whether the length of each text is returned too, in a column `length`;
+- loading, predicting: a Python statement that runs first, the second one with `texts` and `model_input`.
 
-A text `gate PATH` makes the file PATH.begun and is answered once there is PATH; one that begins with `bad ` raises.
+A text `gate PATH` creates the file PATH.begun and waits until PATH exists; a text that starts with `bad ` raises.
 """
 
 import errno
@@ -20,7 +20,7 @@ import mlflow
 
 
 class Upper(mlflow.pyfunc.PythonModel):
-    """Row by row the same."""
+    """Converts texts to upper case, with independent rows."""
 
     def load_context(self, context: Any) -> None:
         self.config = dict(context.model_config or {})
@@ -29,25 +29,25 @@ class Upper(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would read the hints
         texts = [str(text) for text in model_input["text"]]
         self._run("predicting", texts=texts, model_input=model_input)
-        answers = [self.config.get("mark", "") + answer(text) for text in texts]
+        results = [self.config.get("mark", "") + convert(text) for text in texts]
         more: dict[str, Any] = {}
         if "version" in self.config:
             more["version"] = self.config["version"]
         if self.config.get("lengths"):
             more["length"] = [len(text) for text in texts]
         if not more:
-            return answers
+            return results
         import pandas as pd
 
-        return pd.DataFrame({"text": answers, **more})
+        return pd.DataFrame({"text": results, **more})
 
     def _run(self, name: str, **known: Any) -> None:
         if statement := self.config.get(name):
-            exec(statement, {**globals(), **known})  # noqa: S102  the tests' own
+            exec(statement, {**globals(), **known})  # noqa: S102  the statement comes from a test
 
 
-def answer(text: str) -> str:
-    """One row's."""
+def convert(text: str) -> str:
+    """The result for one text; waits for a `gate` and raises for a `bad` text."""
     verb, _, path = text.partition(" ")
     if verb == "gate":
         Path(f"{path}.begun").touch()
@@ -62,7 +62,7 @@ def answer(text: str) -> str:
 
 
 def wait_for(path: str) -> None:
-    """Until there is the file `path`."""
+    """Wait until the file `path` exists."""
     while not Path(path).exists():
         time.sleep(0.002)
 
@@ -74,15 +74,15 @@ def log(path: str, *lines: object) -> None:
 
 
 def isolated() -> None:
-    """Raises where this process can write to the root folder or reach a network."""
-    for refused, act in (
+    """Raise an error if this process can write to the root folder or connect to a network."""
+    for expected, attempt in (
         (errno.EROFS, lambda: open("/written", "w").close()),
         (errno.ENETUNREACH, lambda: socket.create_connection(("192.0.2.1", 9), 5).close()),
     ):
         try:
-            act()
+            attempt()
         except OSError as error:
-            if error.errno == refused:
+            if error.errno == expected:
                 continue
             raise
         raise ValueError("this process is not isolated")

@@ -1,4 +1,4 @@
-"""The parts of the proof: what is alike, what a watch sees, what a namespace hides."""
+"""Parts of the bundle build: comparing values, the audit hook, namespaces, child processes, trust."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.builder.bundle import _place, _staging, trusts
-from likewise.builder.equality import alike
+from likewise.builder.bundle import _publish, _staging, trusts
+from likewise.builder.equality import values_match
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import Manifest, ModelSource
@@ -38,8 +39,8 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_everything_is_like_itself(value: object) -> None:
-    assert alike(value, value)
+def test_every_value_matches_itself(value: object) -> None:
+    assert values_match(value, value)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +59,15 @@ def test_everything_is_like_itself(value: object) -> None:
         (None, "", False),
     ],
 )
-def test_numbers_may_differ_a_little_and_nothing_else(one: object, other: object, expected: bool) -> None:
-    assert alike(one, other) is expected
+def test_only_numbers_have_a_tolerance(one: object, other: object, expected: bool) -> None:
+    assert values_match(one, other) is expected
 
 
 def _rows(items: Sequence[Item]) -> list[str]:
     return [str(item.values[0]) for item in items if isinstance(item, Row)]
 
 
-def _honest(items: Sequence[Item]) -> list[Result]:
+def _row_wise(items: Sequence[Item]) -> list[Result]:
     return [Failed(RowRefused("x", remedy="y")) if "bad" in text else Ok(len(text)) for text in _rows(items)]
 
 
@@ -79,15 +80,15 @@ def _leaking(items: Sequence[Item]) -> list[Result]:
 
 
 @pytest.mark.parametrize("rows", [["one row only"], ["one", "bad", "three more"]])
-def test_row_wise_is_refuted_by_neighbours_alone(rows: list[str]) -> None:
+def test_row_wise_is_refuted_only_if_rows_depend_on_each_other(rows: list[str]) -> None:
     example = Example(Table(("text",), [(row,) for row in rows]), {})
-    refute_row_wise(_honest, example)
+    refute_row_wise(_row_wise, example)
     for wrong in (_padded, _leaking):
-        with pytest.raises(RowWiseRefuted, match="alone gives"):
+        with pytest.raises(RowWiseRefuted, match="by itself, and"):
             refute_row_wise(wrong, example)
 
 
-def test_what_lies_under_another_uri_is_not_vendored_twice(tmp_path: Path) -> None:
+def test_uri_below_another_uri_is_not_vendored_twice(tmp_path: Path) -> None:
     uris = ["runs:/a/model/MLmodel", "runs:/a/model", "runs:/a/model2", "models:/b@c"]
     assert list(outermost(dict.fromkeys(uris, tmp_path))) == ["runs:/a/model", "runs:/a/model2", "models:/b@c"]
 
@@ -125,7 +126,7 @@ print(json.dumps({"isolated": isolated, "seen": seen, "texts": texts, "reached":
 """
 
 
-def _in_a_child(store: Path, kept: Path, *, isolate: bool, everywhere: bool = False) -> dict[str, object]:
+def _run_isolated(store: Path, kept: Path, *, isolate: bool, everywhere: bool = False) -> dict[str, object]:
     task = {
         "hidden": [str(store), str(store.parent / "single.db")],
         "kept": [str(kept)],
@@ -142,8 +143,8 @@ def _in_a_child(store: Path, kept: Path, *, isolate: bool, everywhere: bool = Fa
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> tuple[Path, Path]:
-    """A store, and a bundle that lies inside the store's folder."""
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """A store, and a bundle inside the store's folder."""
     store = tmp_path / "store"
     kept = store / "out" / "bundle"
     kept.mkdir(parents=True)
@@ -154,34 +155,37 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
     return store, kept
 
 
-def test_a_namespace_hides_the_store_and_the_network_and_keeps_the_bundle(places: tuple[Path, Path]) -> None:
-    store, kept = places
-    found = _in_a_child(store, kept, isolate=True)
-    if not found["isolated"]:
-        pytest.skip("this kernel gives no namespaces to this user")
-    assert found["texts"][:3] == ["FileNotFoundError", "mine", "other"]  # type: ignore[index]
-    assert found["reached"] == "OSError101"  # network is unreachable
-    assert (store / "model.bin").read_text() == "model"  # here nothing has changed
+def test_namespace_hides_store_and_network_but_not_the_bundle(folders: tuple[Path, Path]) -> None:
+    store, kept = folders
+    result = _run_isolated(store, kept, isolate=True)
+    if not result["isolated"]:
+        pytest.skip("this kernel does not allow namespaces for this user")
+    assert result["texts"][:3] == ["FileNotFoundError", "mine", "other"]  # type: ignore[index]
+    assert result["reached"] == "OSError101"  # network is unreachable
+    assert (store / "model.bin").read_text() == "model"  # this process still sees the file
 
 
-def test_a_watch_names_what_is_hidden(places: tuple[Path, Path]) -> None:
-    store, kept = places
-    found = _in_a_child(store, kept, isolate=False)
-    assert found["seen"] == [
+def test_audit_hook_reports_access_to_hidden_paths(folders: tuple[Path, Path]) -> None:
+    store, kept = folders
+    result = _run_isolated(store, kept, isolate=False)
+    assert result["seen"] == [
         f"opens the file {store / 'model.bin'}",
         f"opens the database {store.parent / 'single.db'}",
         "connects to 192.0.2.1:9",
     ]
 
 
-def test_a_watch_everywhere_names_every_file_that_is_nobodys(
-    tmp_path_factory: pytest.TempPathFactory, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+def test_audit_hook_reports_every_outside_file_if_everywhere_is_set(
+    tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
-    store, kept = places
-    found = _in_a_child(store, kept, isolate=False, everywhere=True)
-    assert f"opens the file {store.parent / 'other.txt'}" in found["seen"]  # type: ignore[operator]
-    assert not [touch for touch in found["seen"] if "mine.txt" in touch or "/etc/" in touch]  # type: ignore[attr-defined]
+    monkeypatch.setenv(
+        "TMPDIR", str(tmp_path_factory.mktemp("tmp"))
+    )  # otherwise all paths here would count as temporary
+    store, kept = folders
+    result = _run_isolated(store, kept, isolate=False, everywhere=True)
+    seen = cast("list[str]", result["seen"])
+    assert f"opens the file {store.parent / 'other.txt'}" in seen
+    assert not [access for access in seen if "mine.txt" in access or "/etc/" in access]
 
 
 def _child(tmp_path: Path, code: str, timeout: float = 30.0) -> dict[str, object]:
@@ -195,49 +199,49 @@ def _child(tmp_path: Path, code: str, timeout: float = 30.0) -> dict[str, object
     )
 
 
-def test_a_child_answers_fails_dies_and_hangs_by_name(tmp_path: Path) -> None:
-    say = "import json, sys, tempfile; open(sys.argv[2], 'w').write(json.dumps({}))"
-    assert _child(tmp_path, say.format('{"tmp": tempfile.gettempdir(), **json.load(open(sys.argv[1]))}')) == {
+def test_child_result_error_exit_and_timeout_are_reported(tmp_path: Path) -> None:
+    write = "import json, sys, tempfile; open(sys.argv[2], 'w').write(json.dumps({}))"
+    assert _child(tmp_path, write.format('{"tmp": tempfile.gettempdir(), **json.load(open(sys.argv[1]))}')) == {
         "tmp": str(tmp_path / "work" / "tmp"),
         "n": 1,
         "parent": os.getpid(),
     }
     failed = {"error": {"kind": "RowRefused", "cause": "c", "remedy": "r"}}
     with pytest.raises(RowRefused, match="c"):
-        _child(tmp_path, say.format(failed))
-    with pytest.raises(ModelInvalid, match="ended with code 3; it said: last words"):
+        _child(tmp_path, write.format(failed))
+    with pytest.raises(ModelInvalid, match="exited with code 3; last line of output: last words"):
         _child(tmp_path, "import sys; print('last words', flush=True); sys.exit(3)")
     with pytest.raises(ModelInvalid, match="more than 1 s"):
         _child(tmp_path, "import threading; threading.Event().wait()", timeout=1)
 
 
-CARRY_OUT = """
+RUN_TASK = """
 import sys
-from likewise.engine.child import carry_out
+from likewise.engine.child import run_task
 
 def work(task, folder):
     print("noise " * 1000, flush=True)
     {body}
 
-carry_out(work, *sys.argv[1:])
+run_task(work, *sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_an_exception_that_nobody_foresaw_is_named_without_its_traceback(
+def test_unexpected_exception_is_reported_without_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
     monkeypatch.setenv("LIKEWISE_DEBUG", "1") if debug else monkeypatch.delenv("LIKEWISE_DEBUG", raising=False)
     with pytest.raises(ModelInvalid, match="ZeroDivisionError: division by zero") as raised:
-        _child(tmp_path, CARRY_OUT.format(body="1 / 0"))
+        _child(tmp_path, RUN_TASK.format(body="1 / 0"))
     assert "Traceback" not in raised.value.cause
     assert len(raised.value.cause) < 200
     assert ["Traceback" in note for note in getattr(raised.value, "__notes__", [])] == [True] * debug
 
 
-def test_a_child_that_dies_is_quoted_with_its_last_line_alone(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match=r"it said: KeyboardInterrupt$") as raised:
-        _child(tmp_path, CARRY_OUT.format(body="raise KeyboardInterrupt"))
+def test_only_the_last_output_line_of_a_failed_child_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match=r"last line of output: KeyboardInterrupt$") as raised:
+        _child(tmp_path, RUN_TASK.format(body="raise KeyboardInterrupt"))
     assert "noise" not in raised.value.cause
 
 
@@ -250,19 +254,19 @@ run_child("waits", {}, work, environment={**os.environ, "PYTHONPATH": sys.argv[1
 """
 WAITS = """
 import os, sys
-from likewise.engine.child import carry_out
+from likewise.engine.child import run_task
 
 def work(task, folder):
     with open(os.environ["FIFO"], "w") as fifo:
         print("loading", file=fifo, flush=True)
         import threading; threading.Event().wait()
 
-carry_out(work, *sys.argv[1:])
+run_task(work, *sys.argv[1:])
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process when its parent dies")
+def test_child_is_killed_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "waits.py").write_text(WAITS)
     os.mkfifo(tmp_path / "fifo")
     parent = subprocess.Popen([sys.executable, "-c", ORPHAN, str(tmp_path), str(tmp_path / "fifo")])
@@ -270,7 +274,7 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> Non
         assert fifo.readline() == "loading\n"
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        assert select.select([fifo], [], [], 10)[0]  # closed by the child's end
+        assert select.select([fifo], [], [], 10)[0]  # closed when the child exits
         assert fifo.read() == ""
 
 
@@ -280,7 +284,7 @@ from pathlib import Path
 from likewise.builder.audit import AuditWatch
 seen, started = [], []
 own = Path(sys.argv[1])
-AuditWatch(seen.append, own=[own], everywhere=True, started=started.append).start()
+AuditWatch(seen.append, own=[own], everywhere=True, on_program=started.append).start()
 out = sys.argv[2]
 os.chdir(out)
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -301,18 +305,20 @@ if os.fork() == 0:
 """
 
 
-def test_a_watch_names_the_programs_that_are_started(
+def test_audit_hook_reports_started_programs(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("tmp")))  # else everything here is temporary
+    monkeypatch.setenv(
+        "TMPDIR", str(tmp_path_factory.mktemp("tmp"))
+    )  # otherwise all paths here would count as temporary
     own, out = tmp_path / "own", tmp_path / "out"
     for folder in (own, out / "data"):
         folder.mkdir(parents=True)
     for file in (own / "mine.txt", out / "w.txt", out / "data" / "program"):
         file.write_text("x")
     command = [sys.executable, "-c", PROGRAMS, str(own), str(out)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert list(dict.fromkeys(found["seen"])) == [
+    result = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert list(dict.fromkeys(result["seen"])) == [
         f"starts a program on {out}/w.txt: cat {out}/w.txt",
         f"starts a program on {out}/w.txt: /bin/sh -c cat<{out}/w.txt; true",
         f"starts a program on {out}/w.txt: cat w.txt",
@@ -320,7 +326,7 @@ def test_a_watch_names_the_programs_that_are_started(
         f"starts a program on {out}/w.txt: cat {out}/w.txt >/dev/null",
         f"starts a program on {out}/data/program: program",
     ]
-    assert list(dict.fromkeys(found["started"])) == [
+    assert list(dict.fromkeys(result["started"])) == [
         "uname -p",
         f"cat {own}/mine.txt /etc/hosts",
         "cat w.txt",
@@ -328,7 +334,7 @@ def test_a_watch_names_the_programs_that_are_started(
     ]
 
 
-def test_only_errors_of_writing_the_output_are_called_so(tmp_path: Path) -> None:
+def test_only_errors_of_writing_the_output_become_output_refused(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     for error in (
         OSError(errno.ENOSPC, "full"),
@@ -348,19 +354,19 @@ def _sealed(folder: Path, text: str) -> Bundle:
     return write_manifest(folder, Manifest(files={}))
 
 
-def test_the_same_bundle_that_another_process_has_placed_is_taken(tmp_path: Path) -> None:
-    placed = _sealed(tmp_path / "target", "a")
+def test_equal_bundle_published_by_another_process_is_used(tmp_path: Path) -> None:
+    published = _sealed(tmp_path / "target", "a")
     same, other = _sealed(tmp_path / "same", "a"), _sealed(tmp_path / "other", "b")
-    assert _place(same.path, placed.path, same.digest).digest == placed.digest
-    with pytest.raises(OutputRefused, match="another bundle"):
-        _place(other.path, placed.path, other.digest)
+    assert _publish(same.path, published.path, same.digest).digest == published.digest
+    with pytest.raises(OutputRefused, match="a different bundle"):
+        _publish(other.path, published.path, other.digest)
 
 
 @pytest.mark.parametrize("typed", ["models:/name@champion", "models:/name", "models:/name/1"])
-def test_one_decision_on_trust_by_what_was_typed_or_what_it_resolved_to(tmp_path: Path, typed: str) -> None:
-    made = _sealed(tmp_path / "b", "a")
-    resolved = replace(made.manifest, source=ModelSource("models:/name@champion", "models:/name/1"))
-    bundle = Bundle(made.path, resolved)
+def test_bundle_is_trusted_by_typed_uri_resolved_uri_or_digest(tmp_path: Path, typed: str) -> None:
+    built = _sealed(tmp_path / "b", "a")
+    resolved = replace(built.manifest, source=ModelSource("models:/name@champion", "models:/name/1"))
+    bundle = Bundle(built.path, resolved)
     assert trusts(bundle, "models:/name@champion", Trust(entries=(typed,)))
-    assert trusts(bundle, "models:/name@champion", Trust(entries=(made.digest,)))
+    assert trusts(bundle, "models:/name@champion", Trust(entries=(built.digest,)))
     assert not trusts(bundle, "models:/name@champion", Trust(entries=("models:/name/2", "runs:/abc")))

@@ -1,4 +1,4 @@
-"""Any URI becomes a clean copy, or a named error within seconds."""
+"""Resolving model URIs: each gives a clean copy, or a clear error within seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from likewise.builder.resolve import MANNERS, mannerly, plain_name, resolve
+from likewise.builder.resolve import MLFLOW_SETTINGS, limited_retries, plain_name, resolve
 from likewise.core.errors import (
     MissingExtra,
     ModelInvalid,
@@ -28,7 +28,7 @@ from likewise.pipeline.mlmodel import read_model
 
 
 def make_model(folder: Path, **metadata: object) -> Path:
-    """A folder that looks like an MLflow model, with all that has to stay out of a bundle."""
+    """A folder that looks like an MLflow model, including files that a bundle must not contain."""
     folder.mkdir(parents=True)
     meta = {"flavors": {"python_function": {"loader_module": "no.such", "python_version": "3.11.7"}}, **metadata}
     (folder / "MLmodel").write_text(yaml.safe_dump(meta))
@@ -42,7 +42,7 @@ def make_model(folder: Path, **metadata: object) -> Path:
 
 @pytest.fixture(scope="module")
 def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A run with a model of the old layout (run artifacts) and a registered version with an alias."""
+    """A run with a model in the old layout (run artifacts) and a registered version with an alias."""
     folder = tmp_path_factory.mktemp("store")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     client = MlflowClient()
@@ -66,17 +66,19 @@ def run_id(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         ("models:/name/latest", "models:/name/1"),
     ],
 )
-def test_every_uri_of_a_store_gives_the_same_clean_copy(run_id: str, tmp_path: Path, uri: str, resolved: str) -> None:
+def test_every_kind_of_store_uri_gives_the_same_clean_copy(
+    run_id: str, tmp_path: Path, uri: str, resolved: str
+) -> None:
     copy = tmp_path / "copy"
-    found = resolve(uri.format(run=run_id), copy)
-    assert found.resolved == resolved.format(run=run_id)
+    result = resolve(uri.format(run=run_id), copy)
+    assert result.resolved == resolved.format(run=run_id)
     names = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
     assert names == {"MLmodel", "requirements.txt", "code/a.py"}
-    assert [origin.name for origin in found.origins] == ["model"]
+    assert [origin.name for origin in result.origins] == ["model"]
     assert list(tmp_path.iterdir()) == [copy]
 
 
-def test_paths_files_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_file_uris_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(tmp_path / "with space" / "model")
     by_path = resolve(str(model), tmp_path / "1")
     by_file = resolve(model.as_uri(), tmp_path / "2")
@@ -102,17 +104,17 @@ def test_paths_files_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch: py
         "file:///no/such/folder",
     ],
 )
-def test_what_is_not_there_is_named(run_id: str, tmp_path: Path, uri: str) -> None:
-    asked = uri.format(run=run_id)
-    with pytest.raises(ModelNotFound) as missed:
-        resolve(asked, tmp_path / "copy")
-    assert asked.removeprefix("file://") in missed.value.cause
-    assert missed.value.remedy
+def test_missing_model_is_reported(run_id: str, tmp_path: Path, uri: str) -> None:
+    requested = uri.format(run=run_id)
+    with pytest.raises(ModelNotFound) as raised:
+        resolve(requested, tmp_path / "copy")
+    assert requested.removeprefix("file://") in raised.value.cause
+    assert raised.value.remedy
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("uri", ["foo://bar/model", "models:/", "models:/a/b/c/d@e"])
-def test_what_no_model_can_be_called_is_wrong_usage(run_id: str, tmp_path: Path, uri: str) -> None:
+def test_invalid_model_uri_is_rejected(run_id: str, tmp_path: Path, uri: str) -> None:
     with pytest.raises((WrongUsage, ModelNotFound)):
         resolve(uri, tmp_path / "copy")
 
@@ -133,7 +135,7 @@ def _pipe(model: Path) -> str:
 
 
 @pytest.mark.parametrize("spoil", [_link_file, _link_folder, _pipe])
-def test_links_and_special_files_are_refused_by_name(run_id: str, tmp_path: Path, spoil: object) -> None:
+def test_links_and_special_files_are_rejected_by_name(run_id: str, tmp_path: Path, spoil: object) -> None:
     model = make_model(tmp_path / "model")
     assert callable(spoil)
     name = spoil(model)
@@ -146,15 +148,15 @@ def test_links_and_special_files_are_refused_by_name(run_id: str, tmp_path: Path
         resolve(f"runs:/{run_id}/spoiled_{name}", tmp_path / "copy")
 
 
-def _elsewhere(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _set_tracking_uri(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", uri)
 
 
-def test_an_unreachable_server_is_named_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_reported_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        _elsewhere(address, monkeypatch)
+        _set_tracking_uri(address, monkeypatch)
         started = time.monotonic()
         with pytest.raises(StoreUnreachable, match=address):
             resolve("models:/name/1", tmp_path / "copy")
@@ -162,7 +164,7 @@ def test_an_unreachable_server_is_named_within_seconds(tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_server_that_accepts_and_breaks_off_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_closes_connections_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
@@ -175,22 +177,22 @@ def test_a_server_that_accepts_and_breaks_off_is_given_up(tmp_path: Path, monkey
                     return
 
         threading.Thread(target=hang_up, daemon=True).start()
-        _elsewhere(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
+        _set_tracking_uri(f"http://127.0.0.1:{server.getsockname()[1]}", monkeypatch)
         started = time.monotonic()
-        with pytest.raises(StoreUnreachable, match="does not answer"):
+        with pytest.raises(StoreUnreachable, match="does not respond"):
             resolve("models:/name/1", tmp_path / "copy")
         assert time.monotonic() - started < 30
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _elsewhere(f"sqlite:///{tmp_path / 'no.db'}", monkeypatch)
+def test_missing_database_is_not_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _set_tracking_uri(f"sqlite:///{tmp_path / 'no.db'}", monkeypatch)
     with pytest.raises(StoreUnreachable, match=r"no\.db"):
         resolve("runs:/0123/model", tmp_path / "copy")
     assert not (tmp_path / "no.db").exists()
 
 
-def test_s3_without_credentials_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_s3_credentials_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [n for n in os.environ if n.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -201,16 +203,16 @@ def test_s3_without_credentials_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     assert ("boto3" if isinstance(refused.value, MissingExtra) else "credentials") in refused.value.cause
 
 
-def test_the_users_own_limits_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_settings_are_not_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    with mannerly():
+    with limited_retries():
         assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
-        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == MANNERS["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == MLFLOW_SETTINGS["MLFLOW_HTTP_REQUEST_TIMEOUT"]
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
-def test_a_models_facts_are_read_without_running_it(tmp_path: Path) -> None:
+def test_model_metadata_is_read_without_running_its_code(tmp_path: Path) -> None:
     declared = {
         "row_wise": True,
         "references": ["runs:/a/model", "models:/b@c"],
@@ -239,28 +241,28 @@ def _declaring(folder: Path, steps: object, uri: object = "", signature: object 
         (["cache"], "a pipeline's step must be a mapping, got 'cache'"),
         ([], "at least one step"),
         ([{"size": 3}], "under 'step', got None"),
-        ([{"step": "polish"}], "no step is called 'polish'"),
+        ([{"step": "polish"}], "unknown step 'polish'"),
         ([{"step": "mine:Own"}], "the model's own code"),
-        ([CLASSIFY, {"step": "cache"}], "first or nowhere"),
-        ([{"step": "cache", "size": "x"}], "'cache': size must be a number from 0 .*, got 'x'"),
+        ([CLASSIFY, {"step": "cache"}], "must be the first step"),
+        ([{"step": "cache", "size": "x"}], "'cache': size must be a whole number from 0 .*, got 'x'"),
         ([{"step": "cache", "size": True}], "size must be"),
         ([{"step": "detect_language", "least": 2}], "least must be a number from 0 to 1, got 2"),
-        ([{"step": "detect_language", "default": None}], "default must be a text"),
-        ([{"step": "classify", "model": 1}], "model must be a text, got 1"),
+        ([{"step": "detect_language", "default": None}], "default must be a non-empty string"),
+        ([{"step": "classify", "model": 1}], "model must be a non-empty string, got 1"),
         ([{"step": "classify"}], "model"),
         ([CLASSIFY | {"colour": 1}], "colour"),
-        *(([CLASSIFY | {"max_length": n}], f"max_length must be .* whole, got {n!r}") for n in ("x", 2.5, -1, 0, 1)),
+        *(([CLASSIFY | {"max_length": n}], f"max_length must be a whole .*, got {n!r}") for n in ("x", 2.5, -1, 0, 1)),
         ([CLASSIFY | {"max_length": 1_000_001}], "max_length"),
         ([CLASSIFY | {"max_length": datetime.date(2024, 1, 1)}], "got a date"),
     ],
 )
-def test_a_malformed_declaration_is_named_when_the_model_is_read(tmp_path: Path, steps: object, problem: str) -> None:
+def test_malformed_declaration_is_reported_when_the_model_is_read(tmp_path: Path, steps: object, problem: str) -> None:
     with pytest.raises(ModelInvalid, match=problem):
         read_model(_declaring(tmp_path, steps))
 
 
-def test_what_no_json_holds_and_a_bad_signature_are_named_when_the_model_is_read(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid, match="'uri' is 2024-01-01 and not a text"):
+def test_non_json_values_and_invalid_signatures_are_reported_when_the_model_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match="'uri' is 2024-01-01 instead of a string"):
         read_model(_declaring(tmp_path / "1", [CLASSIFY], uri=datetime.date(2024, 1, 1)))
     for folder, inputs in enumerate(["nonsense", "{}", '[{"name": "x", "type": "strange"}]', 5]):
         with pytest.raises(ModelInvalid, match="'signature'"):
@@ -270,7 +272,7 @@ def test_what_no_json_holds_and_a_bad_signature_are_named_when_the_model_is_read
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (None, "no MLmodel"),
+        (None, "does not contain MLmodel"),
         ("flavors: {spark: {}}", "no python_function"),
         ("[1, 2]", "a list"),
         ("a: [", "cannot be read"),
@@ -280,14 +282,14 @@ def test_what_no_json_holds_and_a_bad_signature_are_named_when_the_model_is_read
         ("flavors: [1]", "'flavors' is not a mapping"),
     ],
 )
-def test_what_is_no_model_is_named(tmp_path: Path, text: str | None, problem: str) -> None:
+def test_invalid_model_folder_is_reported(tmp_path: Path, text: str | None, problem: str) -> None:
     if text is not None:
         (tmp_path / "MLmodel").write_text(text)
     with pytest.raises(ModelInvalid, match=problem):
         read_model(tmp_path)
 
 
-def test_names_of_copies_are_plain() -> None:
+def test_names_of_copies_have_only_plain_characters() -> None:
     assert plain_name("runs:/a/notes.txt") == "notes.txt"
     assert plain_name("models:/name@alias") == "name-alias"
     assert plain_name("s3://b/../..") == "root"

@@ -1,4 +1,4 @@
-"""What is vendored answers in MLflow's place; everything else stays MLflow's."""
+"""Vendored URIs are redirected to their copies; MLflow handles all others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from mlflow.exceptions import MlflowException
 from likewise.bundles.references import normal
 from likewise.core.errors import LikewiseError, ReferenceMissing
 from likewise.engine.pyfunc import no_bytecode
-from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
+from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
 
 RUN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
 def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow has a store of its own, the user's; the ID of its experiment."""
+    """The user's own MLflow store; returns the ID of its experiment."""
     folder = tmp_path_factory.mktemp("own")
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     yield MlflowClient().create_experiment("own", (folder / "artifacts").as_uri())
@@ -33,16 +33,16 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
+def vendored(own_store: str, tmp_path: Path) -> Iterator[VendoredFiles]:
     """A folder and a file, vendored and installed."""
-    folder = tmp_path / "held" / "model"
+    folder = tmp_path / "vendored" / "model"
     (folder / "data").mkdir(parents=True)
     (folder / "MLmodel").write_text("flavors: {}\n")
     (folder / "data" / "a.txt").write_text("a")
-    (tmp_path / "held" / "notes.txt").write_text("note")
+    (tmp_path / "vendored" / "notes.txt").write_text("note")
     (tmp_path / "secret.txt").write_text("secret")
-    notes = tmp_path / "held" / "notes.txt"
-    vendored = Vendored(
+    notes = tmp_path / "vendored" / "notes.txt"
+    files = VendoredFiles(
         {
             f"runs:/{RUN}/model": folder,
             f"runs:/{RUN}/notes.txt": notes,
@@ -52,9 +52,9 @@ def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
             "https://example.invalid/x/notes.txt": notes,
         }
     )
-    install(vendored)
-    yield vendored
-    uninstall(vendored)
+    install(files)
+    yield files
+    uninstall(files)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def held(own_store: str, tmp_path: Path) -> Iterator[Vendored]:
         "models:/name@champion/",
     ],
 )
-def test_a_vendored_folder_answers_by_every_door(held: Vendored, uri: str, tmp_path: Path) -> None:
+def test_vendored_folder_is_used_by_every_artifact_function(vendored: VendoredFiles, uri: str, tmp_path: Path) -> None:
     assert Path(mlflow.artifacts.download_artifacts(uri), "data/a.txt").read_text() == "a"
     assert mlflow.artifacts.load_text(uri.rstrip("/") + "/data/a.txt") == "a"
     copied = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "to")))
@@ -87,20 +87,20 @@ def test_a_vendored_folder_answers_by_every_door(held: Vendored, uri: str, tmp_p
         "https://example.invalid/x/notes.txt",
     ],
 )
-def test_a_vendored_file_answers_by_every_scheme(held: Vendored, uri: str) -> None:
+def test_vendored_file_is_used_for_every_uri_scheme(vendored: VendoredFiles, uri: str) -> None:
     assert mlflow.artifacts.load_text(uri) == "note"
 
 
-def test_clients_and_threads_are_answered_too(held: Vendored) -> None:
+def test_clients_and_threads_are_redirected_too(vendored: VendoredFiles) -> None:
     assert Path(MlflowClient().download_artifacts(RUN, "notes.txt")).read_text() == "note"
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(mlflow.artifacts.load_text(f"runs:/{RUN}/notes.txt")))
+    texts: list[str] = []
+    thread = threading.Thread(target=lambda: texts.append(mlflow.artifacts.load_text(f"runs:/{RUN}/notes.txt")))
     thread.start()
     thread.join()
-    assert found == ["note"]
+    assert texts == ["note"]
 
 
-def test_the_users_own_mlflow_is_intact(own_store: str, held: Vendored) -> None:
+def test_users_own_store_still_works(own_store: str, vendored: VendoredFiles) -> None:
     with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
         mlflow.log_metric("m", 1.0)
@@ -111,21 +111,21 @@ def test_the_users_own_mlflow_is_intact(own_store: str, held: Vendored) -> None:
         MlflowClient().get_run(RUN)
 
 
-def test_inside_a_model_nothing_else_answers(own_store: str, held: Vendored) -> None:
+def test_only_vendored_uris_are_allowed_in_a_restricted_context(own_store: str, vendored: VendoredFiles) -> None:
     with mlflow.start_run(experiment_id=own_store) as run:
         mlflow.log_text("mine", "mine.txt")
     uri = f"runs:/{run.info.run_id}/mine.txt"
-    with inside(held):
-        with pytest.raises(MlflowException) as missed:
+    with restricted_to(vendored):
+        with pytest.raises(MlflowException) as missing:
             mlflow.artifacts.load_text(uri)
-        cause = named_cause(missed.value)
+        cause = likewise_cause(missing.value)
         assert isinstance(cause, ReferenceMissing)
         assert uri in cause.cause
         assert cause.remedy.endswith(f"--reference {uri}")
         with pytest.raises(MlflowException) as refused:
             MlflowClient().get_model_version_by_alias("name", "champion")
-        assert "get_model_version_by_alias('name', 'champion')" in str(named_cause(refused.value))
-        assert held.refused
+        assert "get_model_version_by_alias('name', 'champion')" in str(likewise_cause(refused.value))
+        assert vendored.refused
         root = MlflowClient().get_run(RUN).info.artifact_uri
         assert mlflow.artifacts.load_text(root + "/notes.txt") == "note"
         with pytest.raises(MlflowException, match="data"):
@@ -133,31 +133,31 @@ def test_inside_a_model_nothing_else_answers(own_store: str, held: Vendored) -> 
     assert mlflow.artifacts.load_text(uri) == "mine"
 
 
-def test_a_local_file_answers_where_it_is_the_models_own_or_temporary_and_nowhere_else(
-    held: Vendored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_own_and_temporary_local_files_are_allowed(
+    vendored: VendoredFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret.txt"
-    with inside(Vendored({}, own=(tmp_path,))):
+    with restricted_to(VendoredFiles({}, own=(tmp_path,))):
         assert mlflow.artifacts.load_text(str(secret)) == "secret"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with inside(held):
+    with restricted_to(vendored):
         assert mlflow.artifacts.load_text(str(secret)) == "secret"
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    with inside(held), pytest.raises(MlflowException, match="does not carry") as missed:
-        mlflow.artifacts.load_text(str(secret))  # on another machine nothing would answer
-    assert str(named_cause(missed.value).remedy).endswith(f"--reference {secret}")  # type: ignore[union-attr]
+    with restricted_to(vendored), pytest.raises(MlflowException, match="does not contain") as missing:
+        mlflow.artifacts.load_text(str(secret))  # it would not exist on another machine
+    assert str(likewise_cause(missing.value).remedy).endswith(f"--reference {secret}")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("inner", ["../../secret.txt", "data/../../../secret.txt", "no.txt"])
-def test_no_path_leads_out_of_a_vendored_folder(held: Vendored, inner: str) -> None:
-    assert held.find(f"runs:/{RUN}/model/{inner}") is None
+def test_no_path_leaves_a_vendored_folder(vendored: VendoredFiles, inner: str) -> None:
+    assert vendored.find(f"runs:/{RUN}/model/{inner}") is None
 
 
-def test_the_longest_match_wins(tmp_path: Path) -> None:
+def test_longest_match_wins(tmp_path: Path) -> None:
     for name in ("outer/sub", "inner"):
         (tmp_path / name).mkdir(parents=True)
-    vendored = Vendored({"runs:/a": tmp_path / "outer", "runs:/a/sub": tmp_path / "inner"})
+    vendored = VendoredFiles({"runs:/a": tmp_path / "outer", "runs:/a/sub": tmp_path / "inner"})
     assert vendored.find("runs:/a/sub") == tmp_path / "inner"
     assert vendored.find("runs:/a") == tmp_path / "outer"
     assert vendored.find("runs:/ab") is None
@@ -166,31 +166,31 @@ def test_the_longest_match_wins(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "b", "model", "x y"]), min_size=1, max_size=4), st.integers(0, 3))
-def test_a_spelling_is_normal_once_and_for_all(parts: list[str], slashes: int) -> None:
+def test_normal_form_is_idempotent(parts: list[str], slashes: int) -> None:
     uri = "models:/" + "/".join(parts)
     assert normal(uri + "/" * slashes) == uri == normal(normal(uri))
     assert normal(Path("/", *parts).as_uri()) == str(Path("/", *parts))
 
 
-def test_a_cause_is_found_through_what_libraries_wrap_around_it() -> None:
-    ours = ReferenceMissing("x", remedy="y")
+def test_likewise_error_is_found_in_the_exception_chain() -> None:
+    error = ReferenceMissing("x", remedy="y")
     with pytest.raises(KeyError) as raised:
-        _wrap(ours)
-    assert named_cause(raised.value) is ours
-    assert named_cause(ValueError("x")) is None
+        _wrap(error)
+    assert likewise_cause(raised.value) is error
+    assert likewise_cause(ValueError("x")) is None
 
 
 def _wrap(error: Exception) -> None:
     try:
         raise error
     except LikewiseError:
-        raise KeyError("theirs") from None
+        raise KeyError("wrapped") from None
 
 
-def test_byte_code_stays_off_until_the_last_thread_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytecode_is_disabled_until_the_last_thread_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     with no_bytecode:
-        no_bytecode.__enter__()  # another thread comes in before this one leaves
+        no_bytecode.__enter__()  # another thread enters before this one leaves
     assert sys.dont_write_bytecode
     no_bytecode.__exit__(None, None, None)
     assert not sys.dont_write_bytecode

@@ -1,4 +1,4 @@
-"""The bundle's format: same content same digest, and no changed byte goes unseen."""
+"""The bundle format: equal content has equal digests, and every changed byte is detected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from likewise.core.errors import (
     UnsafeArchive,
 )
 
-MANIFEST_BEFORE = Manifest(
+UNSEALED = Manifest(
     files={},
     references=(Reference("runs:/abc/model", "references/0-model", "traced"),),
     signature_raw={"inputs": '[{"type": "string", "name": "text"}]'},
@@ -52,7 +52,7 @@ MANIFEST_BEFORE = Manifest(
 )
 
 
-def make(folder: Path, manifest: Manifest = MANIFEST_BEFORE) -> Bundle:
+def make_bundle(folder: Path, manifest: Manifest = UNSEALED) -> Bundle:
     (folder / "model" / "data").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text("flavors: {}\n")
     (folder / "model" / "data" / "weights.bin").write_bytes(bytes(range(256)))
@@ -61,37 +61,37 @@ def make(folder: Path, manifest: Manifest = MANIFEST_BEFORE) -> Bundle:
     return write_manifest(folder, manifest)
 
 
-def test_opens_as_it_was_written(tmp_path: Path) -> None:
-    made = make(tmp_path / "b")
+def test_bundle_opens_as_it_was_written(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
     opened = open_bundle(tmp_path / "b")
-    assert opened.manifest == made.manifest
-    assert opened.digest == made.digest
+    assert opened.manifest == bundle.manifest
+    assert opened.digest == bundle.digest
     assert opened.signature.columns == ("text",)
     assert opened.resolve("runs:/abc/model/vocab.txt").read_text() == "über\n"
     assert opened.resolve("runs:/abc/model") == tmp_path / "b" / "references" / "0-model"
 
 
-def test_the_digest_is_the_content_and_not_where_it_came_from(tmp_path: Path) -> None:
-    one = make(tmp_path / "one")
-    elsewhere = replace(
-        MANIFEST_BEFORE,
+def test_digest_covers_the_content_but_not_its_origin(tmp_path: Path) -> None:
+    one = make_bundle(tmp_path / "one")
+    other = replace(
+        UNSEALED,
         source=ModelSource("runs:/x/y", "s3://b/y"),
         engines=(),
         environment=LoggedEnvironment(),
         measured={"s": 1},
     )
-    assert make(tmp_path / "two", elsewhere).digest == one.digest
-    assert make(tmp_path / "three", replace(MANIFEST_BEFORE, row_wise=False)).digest != one.digest
-    assert make(tmp_path / "four", replace(MANIFEST_BEFORE, references=())).digest != one.digest
-    assert make(tmp_path / "five", replace(MANIFEST_BEFORE, signature_raw=None)).digest != one.digest
+    assert make_bundle(tmp_path / "two", other).digest == one.digest
+    assert make_bundle(tmp_path / "three", replace(UNSEALED, row_wise=False)).digest != one.digest
+    assert make_bundle(tmp_path / "four", replace(UNSEALED, references=())).digest != one.digest
+    assert make_bundle(tmp_path / "five", replace(UNSEALED, signature_raw=None)).digest != one.digest
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
-def test_one_flipped_bit_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_any_flipped_bit_is_rejected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "flip"
     if not folder.exists():
-        make(folder)
+        make_bundle(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     victim = data.draw(st.sampled_from(files))
     before = victim.read_bytes()
@@ -107,8 +107,8 @@ def test_one_flipped_bit_anywhere_is_refused(tmp_path_factory: pytest.TempPathFa
     open_bundle(folder)
 
 
-def test_every_single_byte_of_the_manifest_counts(tmp_path: Path) -> None:
-    make(tmp_path / "b")
+def test_any_changed_byte_of_the_manifest_is_rejected(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "b")
     data = (tmp_path / "b" / MANIFEST).read_bytes()
     for at in range(len(data)):
         changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
@@ -119,20 +119,20 @@ def test_every_single_byte_of_the_manifest_counts(tmp_path: Path) -> None:
             load_manifest(more)
 
 
-def test_a_file_more_or_less_is_refused_by_name(tmp_path: Path) -> None:
-    make(tmp_path / "more")
+def test_added_or_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "more")
     (tmp_path / "more" / "model" / "extra.py").write_text("boo")
-    with pytest.raises(BundleTampered, match=r"model/extra\.py is not named"):
+    with pytest.raises(BundleTampered, match=r"model/extra\.py is not listed"):
         open_bundle(tmp_path / "more")
-    make(tmp_path / "less")
+    make_bundle(tmp_path / "less")
     (tmp_path / "less" / "model" / "data" / "weights.bin").unlink()
     with pytest.raises(BundleTampered, match=r"model/data/weights\.bin is missing"):
         open_bundle(tmp_path / "less")
 
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "fifo"])
-def test_links_and_special_files_are_refused_by_name(tmp_path: Path, kind: str) -> None:
-    make(tmp_path / "b")
+def test_links_and_special_files_are_rejected_by_name(tmp_path: Path, kind: str) -> None:
+    make_bundle(tmp_path / "b")
     if kind == "link":
         (tmp_path / "b" / "model" / "odd").symlink_to("/etc/passwd")
     elif kind == "folder link":
@@ -143,16 +143,16 @@ def test_links_and_special_files_are_refused_by_name(tmp_path: Path, kind: str) 
         open_bundle(tmp_path / "b")
 
 
-def test_a_reference_that_is_not_carried_is_refused_by_name(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+def test_missing_reference_is_reported_by_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
     with pytest.raises(ReferenceMissing, match="runs:/other/model"):
         bundle.resolve("runs:/other/model")
     with pytest.raises(ReferenceMissing, match="runs:/abc/model2"):
         bundle.resolve("runs:/abc/model2")
     with pytest.raises(ReferenceMissing):
         bundle.resolve("runs:/abc/model/../../../../etc/passwd")
-    gone = replace(MANIFEST_BEFORE, references=(Reference("models:/gone@best", "references/9-gone", "declared"),))
-    make(tmp_path / "c", gone)
+    gone = replace(UNSEALED, references=(Reference("models:/gone@best", "references/9-gone", "declared"),))
+    make_bundle(tmp_path / "c", gone)
     with pytest.raises(ReferenceMissing, match="models:/gone@best"):
         open_bundle(tmp_path / "c")
 
@@ -160,80 +160,80 @@ def test_a_reference_that_is_not_carried_is_refused_by_name(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "path", ["../outside", "/etc", "references/../../outside", "model/data", "references", "engine/x"]
 )
-def test_a_sealed_reference_to_elsewhere_is_refused(tmp_path: Path, path: str) -> None:
+def test_reference_outside_the_bundle_is_rejected_despite_a_valid_seal(tmp_path: Path, path: str) -> None:
     (tmp_path / "outside").mkdir()
-    make(tmp_path / "b", replace(MANIFEST_BEFORE, references=(Reference("runs:/abc/model", path, "given"),)))
+    make_bundle(tmp_path / "b", replace(UNSEALED, references=(Reference("runs:/abc/model", path, "given"),)))
     with pytest.raises(UnsafeArchive):
         open_bundle(tmp_path / "b")
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "model/../../outside.txt", "start.sh", "other/x"])
-def test_a_sealed_file_outside_the_bundles_folders_is_refused(tmp_path: Path, name: str) -> None:
-    sealed = make(tmp_path / "b").manifest
+def test_file_outside_the_bundles_folders_is_rejected_despite_a_valid_seal(tmp_path: Path, name: str) -> None:
+    sealed = make_bundle(tmp_path / "b").manifest
     files = {**sealed.files, name: sealed.files["model/MLmodel"]}
     with pytest.raises(UnsafeArchive):
         load_manifest(replace(sealed, files=files).dump())
 
 
-def test_a_copy_that_says_which_references_it_lacks_is_the_same_bundle(tmp_path: Path) -> None:
-    made = make(tmp_path / "b")
+def test_copy_that_lists_omitted_references_is_the_same_bundle(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
     name = "references/0-model/vocab.txt"
-    (made.path / LEFT_OUT).write_text(json.dumps([name]))
-    assert open_bundle(made.path).digest == made.digest  # nothing is missing yet
-    (made.path / name).unlink()
-    assert open_bundle(made.path).digest == made.digest
-    (made.path / name).write_text("another\n")
+    (bundle.path / LEFT_OUT).write_text(json.dumps([name]))
+    assert open_bundle(bundle.path).digest == bundle.digest  # nothing is missing yet
+    (bundle.path / name).unlink()
+    assert open_bundle(bundle.path).digest == bundle.digest
+    (bundle.path / name).write_text("another\n")
     with pytest.raises(BundleTampered, match=r"vocab\.txt"):
-        open_bundle(made.path)
+        open_bundle(bundle.path)
 
 
 @pytest.mark.parametrize("listed", ['["model/MLmodel"]', '["model/data/weights.bin"]', "[1]", "7", "[", '{"a": 1}'])
-def test_nothing_but_references_may_be_left_out(tmp_path: Path, listed: str) -> None:
-    made = make(tmp_path / "b")
-    (made.path / LEFT_OUT).write_text(listed)
-    (made.path / "model" / "MLmodel").unlink()
-    (made.path / "model" / "data" / "weights.bin").unlink()
+def test_only_references_may_be_omitted(tmp_path: Path, listed: str) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    (bundle.path / LEFT_OUT).write_text(listed)
+    (bundle.path / "model" / "MLmodel").unlink()
+    (bundle.path / "model" / "data" / "weights.bin").unlink()
     with pytest.raises(BundleTampered):
-        open_bundle(made.path)
+        open_bundle(bundle.path)
 
 
-def test_byte_code_from_another_program_is_told_with_its_remedy(tmp_path: Path) -> None:
-    bundle = make(tmp_path / "b")
+def test_bytecode_from_another_program_is_reported_with_a_remedy(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
     (tmp_path / "b" / "model" / "code").mkdir()
     (tmp_path / "b" / "model" / "code" / "steps.py").write_text("x = 1\n")
     write_manifest(bundle.path, bundle.manifest)
     py_compile.compile(str(bundle.path / "model" / "code" / "steps.py"))
-    with pytest.raises(BundleTampered, match=r"__pycache__.* byte code") as caught:
+    with pytest.raises(BundleTampered, match=r"__pycache__.* bytecode") as caught:
         open_bundle(bundle.path)
     assert "PYTHONDONTWRITEBYTECODE=1" in caught.value.remedy
     assert f"find {bundle.path} -name __pycache__" in caught.value.remedy
     (bundle.path / "model" / "MLmodel").write_text("flavors: {}\nmore: 1\n")
-    with pytest.raises(BundleTampered, match="MLmodel has other bytes"):
+    with pytest.raises(BundleTampered, match="MLmodel does not match the digest"):
         open_bundle(bundle.path)
 
 
-def test_no_folder_and_no_bundle_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound) as gone:
-        open_bundle(tmp_path / "gone")
+def test_missing_folder_and_folder_without_manifest_have_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound) as missing:
+        open_bundle(tmp_path / "missing")
     with pytest.raises(BundleInvalid) as empty:
         open_bundle(tmp_path)
-    assert all("likewise bundle" in error.value.remedy for error in (gone, empty))
+    assert all("likewise bundle" in error.value.remedy for error in (missing, empty))
 
 
-def test_a_manifest_as_deep_as_a_well_is_refused() -> None:
+def test_deeply_nested_manifest_is_rejected() -> None:
     with pytest.raises(BundleTampered):
         load_manifest(b"[" * 200_000)
 
 
-def test_another_format_is_named(tmp_path: Path) -> None:
-    make(tmp_path / "b")
+def test_unsupported_format_is_reported(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "b")
     data = (tmp_path / "b" / MANIFEST).read_bytes()
     with pytest.raises(BundleInvalid, match="format 2"):
         load_manifest(data.replace(b'"likewise": 1', b'"likewise": 2'))
 
 
-def test_packs_to_the_same_bytes_and_back(tmp_path: Path) -> None:
-    one, two = make(tmp_path / "one"), make(tmp_path / "two")
+def test_packing_is_reproducible_and_reversible(tmp_path: Path) -> None:
+    one, two = make_bundle(tmp_path / "one"), make_bundle(tmp_path / "two")
     os.utime(tmp_path / "two" / "model" / "MLmodel", (0, 0))
     first, second = pack(one, tmp_path / "one.tar.gz"), pack(two, tmp_path / "two.tar.gz")
     assert first.read_bytes() == second.read_bytes()
@@ -268,7 +268,7 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfi
     ],
     ids=lambda m: repr(m.name),
 )
-def test_archives_that_escape_or_link_are_refused_and_leave_nothing(tmp_path: Path, member: tarfile.TarInfo) -> None:
+def test_unsafe_archive_members_are_rejected_and_nothing_is_left(tmp_path: Path, member: tarfile.TarInfo) -> None:
     archive = _tar(tmp_path / "evil.tar.gz", (_member("model/MLmodel"), b"x"), (member, b""))
     with pytest.raises(UnsafeArchive):
         unpack(archive, tmp_path / "out")
@@ -277,7 +277,7 @@ def test_archives_that_escape_or_link_are_refused_and_leave_nothing(tmp_path: Pa
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar", b"\x1f\x8b\x08\x00broken"])
-def test_what_is_no_archive_is_said_so(tmp_path: Path, data: bytes) -> None:
+def test_invalid_archive_is_reported(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(data)
     with pytest.raises(LikewiseError) as caught:
         unpack(tmp_path / "a.tar.gz", tmp_path / "out")
@@ -286,56 +286,56 @@ def test_what_is_no_archive_is_said_so(tmp_path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("names", [("a", "a/b"), ("a", "a/b/c"), ("a/b", "a"), ("a", "a")], ids=",".join)
-def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_name_that_is_both_file_and_folder_is_rejected(tmp_path: Path, names: tuple[str, ...]) -> None:
     archive = _tar(tmp_path / "a.tar.gz", *((_member(name), b"x") for name in names))
     with pytest.raises(UnsafeArchive):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_where_a_file_stands_is_refused(tmp_path: Path) -> None:
+def test_folder_with_the_name_of_a_file_is_rejected(tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar.gz", (_member("a"), b"x"), (_member("a", tarfile.DIRTYPE), b""))
     with pytest.raises(UnsafeArchive):
         unpack(archive, tmp_path / "out")
 
 
-def test_a_name_that_no_disk_takes_is_refused(tmp_path: Path) -> None:
+def test_too_long_name_is_rejected(tmp_path: Path) -> None:
     archive = _tar(tmp_path / "a.tar.gz", (_member("a" * 300), b"x"))
     with pytest.raises(OutputRefused, match="long"):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_more_than_the_disk_holds_is_refused_before_it_is_written(tmp_path: Path) -> None:
+def test_member_larger_than_the_free_disk_space_is_rejected_before_writing(tmp_path: Path) -> None:
     member = _member("model/big")
     member.size = shutil.disk_usage(tmp_path).free * 2
     (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    with pytest.raises(OutputRefused, match="room"):
+    with pytest.raises(OutputRefused, match="bytes free"):
         unpack(tmp_path / "a.tar", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_a_damaged_stream_is_no_archive(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+def test_damaged_stream_is_rejected(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
     body = io.BytesIO()
     with tarfile.open(fileobj=body, mode="w") as tar:
         member = _member("model/letters")
         member.size = 300_000
         tar.addfile(member, io.BytesIO(bytes(random.Random(1).choices(b"abcdefgh", k=member.size))))
-    whole = compress(body.getvalue())
+    compressed = compress(body.getvalue())
     for at in range(1, 10):
-        data = bytearray(whole)
-        place = len(data) * at // 10
-        data[place : place + 64] = bytes(byte ^ 0xFF for byte in data[place : place + 64])
+        data = bytearray(compressed)
+        start = len(data) * at // 10
+        data[start : start + 64] = bytes(byte ^ 0xFF for byte in data[start : start + 64])
         (tmp_path / "a.tar").write_bytes(data)
         with pytest.raises(BundleInvalid):
             unpack(tmp_path / "a.tar", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
     with pytest.raises(OutputRefused):
-        unpack(pack(make(tmp_path / "b"), tmp_path / "a.tar.gz"), tmp_path / "out")
+        unpack(pack(make_bundle(tmp_path / "b"), tmp_path / "a.tar.gz"), tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "mine"

@@ -100,14 +100,14 @@ def test_command_may_override_a_flag() -> None:
 def test_invalid_value_is_rejected() -> None:
     def command(options: Options) -> None: ...
 
-    error = run(command, "--column", "ab").exception
-    assert isinstance(error, WrongUsage)
-    assert error.cause == "--column 'ab' is not A=B, or names A twice"
+    refused = run(command, "--column", "ab").exception
+    assert isinstance(refused, WrongUsage)
+    assert refused.cause == "--column 'ab' does not have the form A=B, or its A is repeated"
 
 
 @pytest.mark.parametrize("pairs", [["=b"], ["a"], ["a=1", "a=2"]])
-def test_invalid_pairs_are_rejected(pairs: list[str]) -> None:
-    with pytest.raises(WrongUsage, match=r"--p .* is not A=B"):
+def test_pairs_that_are_none_are_refused(pairs: list[str]) -> None:
+    with pytest.raises(WrongUsage, match=r"--p .* does not have the form A=B"):
         parse_pairs("--p", "A=B", "x=y", pairs)
 
 

@@ -1,4 +1,4 @@
-"""Windows, isolation, digests, signatures, trust."""
+"""Windows, isolation, keys, errors, digests, signatures, trust."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from likewise.core.windows import windows
     ("item", "key"),
     [
         (Row(("text", "n"), ("a \U0001f600 film", 2**70), {"p": 1.5}), "b9cf3864e72502d8c480399ada8215bc"),
-        # a date, beside a letter that Python 3.11 holds for unprintable and 3.12 does not, and half a letter
+        # a date, a character that is unprintable in Python 3.11 but not in 3.12, and a lone surrogate
         (
             Row(("t", "when"), ("\U00010efd \ud800", datetime(2026, 1, 1, tzinfo=UTC))),
             "6e8aa8c7d1f7856e72ea8faf94f9a9b1",
@@ -42,12 +42,12 @@ from likewise.core.windows import windows
         (Request(Table(None, [(b"x",), (None,)])), "f681b23d07b2b2ea6a4d90946277aaf1"),
     ],
 )
-def test_a_key_is_the_same_whenever_and_wherever(item: Item, key: str) -> None:
-    assert item_key(item).hex() == key  # a journal on somebody's disk has it
+def test_key_is_stable_across_processes_and_python_versions(item: Item, key: str) -> None:
+    assert item_key(item).hex() == key  # existing journals on disk contain it
 
 
 @given(st.lists(st.integers(1, 600), max_size=80), st.integers(1, 4096))
-def test_windows_keep_every_item_once_and_the_padded_cost_within_budget(costs: list[int], budget: int) -> None:
+def test_windows_contain_every_item_once_within_the_budget(costs: list[int], budget: int) -> None:
     groups = windows(costs, budget)
     assert sorted(i for group in groups for i in group) == list(range(len(costs)))
     for group in groups:
@@ -57,50 +57,50 @@ def test_windows_keep_every_item_once_and_the_padded_cost_within_budget(costs: l
     assert firsts == sorted(firsts, reverse=True)
 
 
-def test_windows_refuse_a_budget_of_nothing() -> None:
+def test_windows_reject_a_budget_of_zero() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         windows([1], 0)
 
 
 @given(st.lists(st.booleans(), max_size=64))
-def test_isolation_fails_exactly_the_poison_and_calls_at_most_twice_an_item(poisoned: list[bool]) -> None:
+def test_isolation_fails_exactly_the_failing_items_with_at_most_two_calls_per_item(failing: list[bool]) -> None:
     calls = 0
 
     def run(work: Sequence[int]) -> list[Result]:
         nonlocal calls
         calls += 1
-        if any(poisoned[i] for i in work):
-            raise ValueError("poison")
+        if any(failing[i] for i in work):
+            raise ValueError("failing item")
         return [Ok(i) for i in work]
 
-    results = isolate(run, range(len(poisoned)))
-    assert [isinstance(r, Failed) for r in results] == poisoned
+    results = isolate(run, range(len(failing)))
+    assert [isinstance(r, Failed) for r in results] == failing
     assert all(isinstance(r, Failed) or r.value == i for i, r in enumerate(results))
-    assert calls <= max(0, 2 * len(poisoned))
+    assert calls <= max(0, 2 * len(failing))
 
 
-def test_isolation_keeps_our_errors_and_wraps_the_models() -> None:
-    def ours(work: Sequence[int]) -> list[Result]:
+def test_isolation_keeps_likewise_errors_and_wraps_others() -> None:
+    def raise_likewise_error(work: Sequence[int]) -> list[Result]:
         raise RowRefused("no", remedy="yes")
 
-    def theirs(work: Sequence[int]) -> list[Result]:
+    def raise_key_error(work: Sequence[int]) -> list[Result]:
         raise KeyError("text")
 
-    (first,) = isolate(ours, [1])
-    (second,) = isolate(theirs, [1])
+    (first,) = isolate(raise_likewise_error, [1])
+    (second,) = isolate(raise_key_error, [1])
     assert isinstance(first, Failed)
     assert first.error.cause == "no"
     assert isinstance(second, Failed)
     assert "KeyError" in second.error.cause
 
 
-def test_an_error_survives_a_process_boundary() -> None:
+def test_error_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(RowRefused("cause", remedy="remedy")))  # noqa: S301
     assert error.as_dict() == {"code": "ROW_REFUSED", "cause": "cause", "remedy": "remedy"}
 
 
 @given(st.text(), st.text())
-def test_an_error_can_be_written_whatever_it_quotes(cause: str, remedy: str) -> None:
+def test_error_with_any_text_can_be_serialized(cause: str, remedy: str) -> None:
     error = RowRefused(cause + "\ud800", remedy=remedy + "\udcff")
     document = json.loads(orjson.dumps(error.as_dict()))
     assert document == error.as_dict()
@@ -110,17 +110,17 @@ def test_an_error_can_be_written_whatever_it_quotes(cause: str, remedy: str) -> 
 
 
 @pytest.mark.parametrize("options", [["--json"], []])
-def test_a_path_that_is_no_unicode_is_told(tmp_path: Path, options: list[str]) -> None:
+def test_non_unicode_path_is_reported(tmp_path: Path, options: list[str]) -> None:
     argv = [os.fsencode(sys.executable), b"-m", b"likewise.cli", b"inspect", os.fsencode(tmp_path) + b"/\xff"]
     done = subprocess.run([*argv, *map(os.fsencode, options)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    said = json.loads(done.stdout)["error"]["cause"] if options else done.stderr
-    assert "/\\udcff" in said
+    output = json.loads(done.stdout)["error"]["cause"] if options else done.stderr
+    assert "/\\udcff" in output
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text()))
-def test_canonical_json_has_one_form(value: dict[str, int | str]) -> None:
+def test_canonical_json_does_not_depend_on_key_order(value: dict[str, int | str]) -> None:
     try:
         data = canonical_json(value)
     except UnicodeEncodeError:
@@ -129,20 +129,20 @@ def test_canonical_json_has_one_form(value: dict[str, int | str]) -> None:
     assert json.loads(data) == value
 
 
-def test_a_files_digest_is_its_bytes(tmp_path: Path) -> None:
+def test_digest_of_a_file_is_the_digest_of_its_bytes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(tmp_path / "f") == sha256_bytes(b"abc") == expected
 
 
-def test_a_missing_library_is_named_with_its_extra() -> None:
+def test_missing_library_is_reported_with_its_extra() -> None:
     with pytest.raises(MissingExtra) as caught:
         need("no_such_library.inside", extra="spark")
     assert caught.value.remedy == "pip install 'likewise[spark]'"
     assert need("json", extra="spark") is json
 
 
-def test_a_signature_reads_as_mlflow_writes_it() -> None:
+def test_signature_is_parsed_from_mlflows_format() -> None:
     raw = {
         "inputs": '[{"type": "string", "name": "text"}, {"type": "long", "name": "n", "required": false}]',
         "outputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1]}}]',
@@ -160,7 +160,7 @@ def test_a_signature_reads_as_mlflow_writes_it() -> None:
         Signature.parse({"inputs": "[1]"})
 
 
-def test_a_table_splits_to_rows_that_know_their_columns() -> None:
+def test_table_splits_to_rows_with_columns() -> None:
     rows = list(Table(("a", "b"), [(1, 2), (3, 4)]).split({"p": 1}))
     assert [r.get("b") for r in rows] == [2, 4]
     assert rows[0].params == {"p": 1}
@@ -179,7 +179,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_model_is_what_receipts_and_other_machines_have() -> None:
+def test_model_spec_round_trips() -> None:
     stored = {
         "digest": "sha256:ab",
         "folder": "/bundle",
@@ -195,23 +195,23 @@ def test_a_model_is_what_receipts_and_other_machines_have() -> None:
     assert ModelSpec.from_dict(spec.portable()) == replace(spec, folder=Path(), source="")
 
 
-def test_trust_is_remembered_for_prefixes_and_digests(config: Path) -> None:
+def test_trust_is_stored_for_prefixes_and_digests(config: Path) -> None:
     digest = "sha256:" + "a" * 64
     trust.remember("models:/team/")
     trust.remember("models:/exact")
     team = (trust.TrustEntry("models:/exact", STORE), trust.TrustEntry("models:/team/", STORE))
     assert trust.remember(digest) == (*team, trust.TrustEntry(digest))
-    held = trust.Trust()
-    assert held.allows(uri="models:/team/model/3")
-    assert held.allows(uri="models:/exact/1")
-    assert held.allows(uri="models:/exact@best")
-    assert held.allows(digest=digest)
-    assert not held.allows(uri="models:/exactly/1")
-    assert not held.allows(uri="models:/other/1", digest="sha256:" + "b" * 64)
+    entries = trust.Trust()
+    assert entries.allows(uri="models:/team/model/3")
+    assert entries.allows(uri="models:/exact/1")
+    assert entries.allows(uri="models:/exact@best")
+    assert entries.allows(digest=digest)
+    assert not entries.allows(uri="models:/exactly/1")
+    assert not entries.allows(uri="models:/other/1", digest="sha256:" + "b" * 64)
     assert trust.forget(digest) == team
 
 
-def test_trust_in_a_name_holds_for_the_store_that_it_was_given_in(
+def test_trust_in_a_model_name_only_applies_to_the_store_it_was_added_for(
     config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for prefix in ("models:/m", "runs:/abc", "sha256:" + "a" * 64, "s3://bucket/m"):
@@ -228,11 +228,11 @@ def test_trust_in_a_name_holds_for_the_store_that_it_was_given_in(
     assert not any(trust.Trust().allows(**name) for name in names)
 
 
-def test_the_store_that_is_asked_has_one_spelling_and_no_password(
+def test_current_store_has_a_canonical_form_without_password(
     config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    spelled = {
+    canonical = {
         "": f"sqlite:///{tmp_path}/mlflow.db",
         "sqlite:///mlflow.db": f"sqlite:///{tmp_path}/mlflow.db",
         "./runs": f"{tmp_path}/runs",
@@ -240,16 +240,16 @@ def test_the_store_that_is_asked_has_one_spelling_and_no_password(
         "postgresql://me:secret@host/db": "postgresql://host/db",
         "databricks": "databricks",
     }
-    for uri, spelling in spelled.items():
+    for uri, expected in canonical.items():
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert trust.asked_store() == spelling
+        assert trust.current_store() == expected
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
     (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert trust.asked_store() == f"{tmp_path}/mlruns"
+    assert trust.current_store() == f"{tmp_path}/mlruns"
 
 
-def test_what_mlflow_is_told_in_python_is_the_store_too(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_set_with_mlflows_python_api_is_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     trust.remember("models:/m")
@@ -273,11 +273,11 @@ def test_what_mlflow_is_told_in_python_is_the_store_too(config: Path, monkeypatc
         ("models:/", "models://profile@databricks/evil/1"),
     ],
 )
-def test_nothing_climbs_out_of_a_trusted_prefix(prefix: str, uri: str) -> None:
+def test_path_that_leaves_a_trusted_prefix_is_not_trusted(prefix: str, uri: str) -> None:
     assert not trust.Trust(entries=(prefix,)).allows(uri=uri)
 
 
-def test_a_trusted_folder_is_that_folder_however_it_is_spelled(
+def test_trusted_folder_is_recognized_in_every_notation(
     config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "safe" / "m").mkdir(parents=True)
@@ -285,14 +285,14 @@ def test_a_trusted_folder_is_that_folder_however_it_is_spelled(
     (tmp_path / "safe" / "way-out").symlink_to(tmp_path / "evil")
     monkeypatch.chdir(tmp_path)
     assert trust.remember("./safe") == (trust.TrustEntry(str(tmp_path / "safe")),)
-    held = trust.Trust()
+    entries = trust.Trust()
     for uri in ("safe/m", str(tmp_path / "safe"), (tmp_path / "safe" / "m").as_uri(), "evil/../safe/m"):
-        assert held.allows(uri=uri)
-    assert not held.allows(uri="safe/way-out")
+        assert entries.allows(uri=uri)
+    assert not entries.allows(uri="safe/way-out")
     assert trust.forget("safe") == ()
 
 
-def test_no_trust_says_how_to_give_it(config: Path) -> None:
+def test_missing_trust_is_reported_with_a_remedy(config: Path) -> None:
     with pytest.raises(CodeNotTrusted) as caught:
         trust.Trust().require(uri="models:/m/1")
     assert "--trust" in caught.value.remedy
@@ -303,14 +303,14 @@ def test_no_trust_says_how_to_give_it(config: Path) -> None:
 @pytest.mark.parametrize(
     "entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/", "runs:/abc/../def", "/tmp/..", "s3://[b"]
 )
-def test_trust_in_nearly_everything_is_refused(config: Path, entry: str) -> None:
+def test_too_broad_or_invalid_trust_is_rejected(config: Path, entry: str) -> None:
     with pytest.raises(WrongUsage):
         trust.remember(entry)
     with pytest.raises(WrongUsage):
         trust.forget(entry)
 
 
-def test_a_broken_trust_file_is_named(config: Path) -> None:
+def test_invalid_trust_file_is_reported(config: Path) -> None:
     (config / "trust.json").write_text("{")
     with pytest.raises(WrongUsage, match=r"trust\.json"):
         trust.remembered()

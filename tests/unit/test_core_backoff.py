@@ -1,4 +1,4 @@
-"""Pauses between starts."""
+"""Delays between restarts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def backoff() -> Backoff:
     return Backoff(FIRST_S, LONGEST_S, STEADY_S, at_once=True)
 
 
-def test_the_first_start_is_at_once_and_the_next_ones_ever_later(backoff: Backoff) -> None:
+def test_first_restart_is_immediate_and_later_ones_are_delayed(backoff: Backoff) -> None:
     pauses = [backoff.pause_s(1) for _ in range(10)]
     assert pauses == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, LONGEST_S, LONGEST_S])
     assert backoff.failures == 0
 
 
-def test_one_that_was_steady_is_started_at_once_again(backoff: Backoff) -> None:
+def test_restart_after_a_steady_run_is_immediate(backoff: Backoff) -> None:
     for _ in range(5):
         backoff.pause_s(0, worked=False)
     assert backoff.failures == 5
@@ -32,7 +32,7 @@ def test_one_that_was_steady_is_started_at_once_again(backoff: Backoff) -> None:
 
 
 @given(st.lists(st.booleans()))
-def test_failures_are_those_since_one_has_worked(endings: list[bool]) -> None:
+def test_failures_are_counted_since_the_last_success(endings: list[bool]) -> None:
     backoff = Backoff(FIRST_S, LONGEST_S, STEADY_S)
     for worked in endings:
         assert 0 <= backoff.pause_s(1, worked=worked) <= LONGEST_S
@@ -41,9 +41,9 @@ def test_failures_are_those_since_one_has_worked(endings: list[bool]) -> None:
 
 
 @given(st.lists(st.floats(0, 3 * STEADY_S)))
-def test_pauses_double_until_one_was_steady(lives: list[float]) -> None:
+def test_delays_double_until_a_steady_run(uptimes: list[float]) -> None:
     backoff, expected = Backoff(FIRST_S, LONGEST_S, STEADY_S), FIRST_S
-    for lived in lives:
-        expected = FIRST_S if lived >= STEADY_S else expected
-        assert backoff.pause_s(lived) == expected
+    for uptime in uptimes:
+        expected = FIRST_S if uptime >= STEADY_S else expected
+        assert backoff.pause_s(uptime) == expected
         expected = min(LONGEST_S, 2 * expected)

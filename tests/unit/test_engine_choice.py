@@ -1,4 +1,4 @@
-"""Which engine runs: the one that was named, else the fastest that was measured on such a CPU, else the safe one."""
+"""Engine selection: the requested engine, else the fastest measured on this kind of CPU, else the safe one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CODE = EngineEntry("pyfunc", "native", True, "sha256:4")
 
 
 class Opened:
-    """An engine that says what it was opened as."""
+    """A fake engine with the spec of its entry."""
 
     def __init__(self, entry: EngineEntry) -> None:
         self.spec = EngineSpec(entry.name, entry.precision, True, True, True, 1, entry.digest)
@@ -46,86 +46,88 @@ class Opened:
 
 
 class Kind(EngineKind):
-    """Opens, or raises what this machine is said to lack."""
+    """Opens the fake engine, or raises a given error."""
 
-    def __init__(self, name: str, lacks: dict[str, Exception]) -> None:
+    def __init__(self, name: str, errors: dict[str, Exception]) -> None:
         self.name = name  # type: ignore[misc]
         self.runs_code = name == "pyfunc"  # type: ignore[misc]
-        self.lacks = lacks
+        self.errors = errors
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> Engine:
-        if (error := self.lacks.get(rates.label(entry))) is not None:
+        if (error := self.errors.get(rates.label(entry))) is not None:
             raise error
         return Opened(entry)
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Exception]:
-    """A cache of its own, and engines that all open; returns what is lacking, by label, to be filled."""
-    lacks: dict[str, Exception] = {}
+    """An empty cache, and engines that all open; returns the errors by label, to be filled by tests."""
+    errors: dict[str, Exception] = {}
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(kinds, "kind_of", partial(Kind, lacks=lacks))
-    monkeypatch.setattr(load, "kind_of", partial(Kind, lacks=lacks))
-    return lacks
+    monkeypatch.setattr(kinds, "kind_of", partial(Kind, errors=errors))
+    monkeypatch.setattr(load, "kind_of", partial(Kind, errors=errors))
+    return errors
 
 
-def bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
+def make_bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text("flavors: {}\n")
     return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), measured=measured))
 
 
-def opened(held: Bundle, name: str | None = None, precision: str | None = None, *, trust: bool = False) -> str:
-    engine: Engine = open_engine(held, ModelSpec(held.digest, held.path, engine=name, precision=precision, trust=trust))
+def opened(bundle: Bundle, name: str | None = None, precision: str | None = None, *, trust: bool = False) -> str:
+    engine: Engine = open_engine(
+        bundle, ModelSpec(bundle.digest, bundle.path, engine=name, precision=precision, trust=trust)
+    )
     return engine.spec.label
 
 
-def test_the_fastest_that_was_measured_on_such_a_cpu_runs(tmp_path: Path) -> None:
+def test_fastest_engine_measured_on_this_kind_of_cpu_is_used(tmp_path: Path) -> None:
     here = {"openvino/bf16+fp32": 50.0, "openvino/fp32": 90.0, "torch/fp32": 20.0}
-    held = bundle(tmp_path / "b", rates={cpu_class(): here, "another": {"torch/fp32": 1e9}})
-    assert opened(held) == "openvino/fp32"
-    assert why_unmeasured(held) is None
-    again = load_manifest((held.path / "likewise.json").read_bytes())
+    bundle = make_bundle(tmp_path / "b", rates={cpu_class(): here, "another": {"torch/fp32": 1e9}})
+    assert opened(bundle) == "openvino/fp32"
+    assert why_unmeasured(bundle) is None
+    again = load_manifest((bundle.path / "likewise.json").read_bytes())
     assert known_rates(again) == here
     assert by_speed(again.engines, here) == [EXACT, FAST, TORCH, CODE]
 
 
-def test_on_an_unknown_cpu_the_safe_one_runs_and_a_line_says_how_to_measure(tmp_path: Path) -> None:
-    held = bundle(tmp_path / "b", rates={"another": {"openvino/bf16+fp32": 900.0}})
-    assert opened(held) == "openvino/fp32"
-    line = why_unmeasured(held)
+def test_safe_engine_is_used_on_an_unknown_cpu_with_a_notice(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", rates={"another": {"openvino/bf16+fp32": 900.0}})
+    assert opened(bundle) == "openvino/fp32"
+    line = why_unmeasured(bundle)
     assert line is not None
-    assert f"likewise inspect {held.path} --measure" in line
+    assert f"likewise inspect {bundle.path} --measure" in line
     assert cpu_class() in line
 
 
-def test_no_line_where_there_is_no_choice(tmp_path: Path) -> None:
-    held = bundle(tmp_path / "b", TORCH, CODE)
-    assert why_unmeasured(held) is None
-    assert why_unmeasured(bundle(tmp_path / "c"), EngineOptions("openvino", "bf16")) is None
+def test_no_notice_without_a_choice(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", TORCH, CODE)
+    assert why_unmeasured(bundle) is None
+    assert why_unmeasured(make_bundle(tmp_path / "c"), EngineOptions("openvino", "bf16")) is None
 
 
-def test_what_is_measured_here_counts_before_what_the_bundle_says(tmp_path: Path) -> None:
-    held = bundle(tmp_path / "b", rates={cpu_class(): {"torch/fp32": 900.0}})
-    assert opened(held) == "torch/fp32"
-    remember_rates(held.manifest, {"openvino/bf16+fp32": 80.0, "torch/fp32": 20.0})
-    assert opened(held) == "openvino/bf16+fp32"
-    other = bundle(tmp_path / "other", EngineEntry("torch", "fp32", False, "sha256:9"), FAST)
+def test_local_measurements_override_the_bundles(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", rates={cpu_class(): {"torch/fp32": 900.0}})
+    assert opened(bundle) == "torch/fp32"
+    remember_rates(bundle.manifest, {"openvino/bf16+fp32": 80.0, "torch/fp32": 20.0})
+    assert opened(bundle) == "openvino/bf16+fp32"
+    other = make_bundle(tmp_path / "other", EngineEntry("torch", "fp32", False, "sha256:9"), FAST)
     assert known_rates(other.manifest) == {}
-    assert open_bundle(held.path).digest == held.digest  # nothing was written into it
+    assert open_bundle(bundle.path).digest == bundle.digest  # the bundle is not modified
 
 
 @pytest.mark.parametrize(
     "broken", ["", "[]", '{"CPU": 3}', '{"CPU": {"torch/fp32": "fast"}}', '{"CPU": {"torch/fp32": -1}}']
 )
-def test_a_broken_cache_says_nothing(tmp_path: Path, broken: str) -> None:
-    held = bundle(tmp_path / "b")
-    path = rates_file(held.manifest)
+def test_broken_cache_is_ignored(tmp_path: Path, broken: str) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    path = rates_file(bundle.manifest)
     path.parent.mkdir(parents=True)
     path.write_text(broken.replace("CPU", cpu_class()))
-    assert opened(held) == "openvino/fp32"
-    remember_rates(held.manifest, {"torch/fp32": 20.0})
-    assert known_rates(held.manifest) == {"torch/fp32": 20.0}
+    assert opened(bundle) == "openvino/fp32"
+    remember_rates(bundle.manifest, {"torch/fp32": 20.0})
+    assert known_rates(bundle.manifest) == {"torch/fp32": 20.0}
     assert cpu_class() in json.loads(path.read_text())
 
 
@@ -140,48 +142,50 @@ def test_a_broken_cache_says_nothing(tmp_path: Path, broken: str) -> None:
         ("torch", "fp32", "torch/fp32"),
     ],
 )
-def test_a_name_and_a_precision_pin_one(tmp_path: Path, name: str | None, precision: str | None, label: str) -> None:
-    assert opened(bundle(tmp_path / "b"), name, precision) == label
+def test_name_and_precision_select_an_engine(
+    tmp_path: Path, name: str | None, precision: str | None, label: str
+) -> None:
+    assert opened(make_bundle(tmp_path / "b"), name, precision) == label
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_engine_and_unknown_precision_are_reported(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="no engine torch in bf16; it has: openvino/bf16"):
-        opened(bundle(tmp_path / "b"), "torch", "bf16")
-    with pytest.raises(WrongUsage, match="there is no precision 'int8'"):
+        opened(make_bundle(tmp_path / "b"), "torch", "bf16")
+    with pytest.raises(WrongUsage, match="unknown precision 'int8'"):
         EngineOptions(precision="int8")
 
 
-def test_exact_is_fp32() -> None:
+def test_exact_selects_fp32() -> None:
     assert [Choice(exact=True).precision, Choice(precision="bf16").precision] == ["fp32", "bf16"]
     assert Choice().precision is None
     with pytest.raises(WrongUsage, match="--exact means --precision fp32, but --precision is bf16"):
         Choice(precision="bf16", exact=True)
 
 
-def test_a_model_of_code_alone_is_exact_too(tmp_path: Path) -> None:
-    held = bundle(tmp_path / "b", CODE)
-    assert opened(held, None, "fp32", trust=True) == "pyfunc/native"
+def test_fp32_includes_the_models_own_code(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b", CODE)
+    assert opened(bundle, None, "fp32", trust=True) == "pyfunc/native"
 
 
-def test_what_cannot_run_here_gives_way_unless_it_was_named(tmp_path: Path, machine: dict[str, Exception]) -> None:
-    held = bundle(tmp_path / "b", rates={cpu_class(): {"openvino/bf16+fp32": 900.0}})
+def test_engine_that_cannot_run_is_skipped_unless_requested(tmp_path: Path, machine: dict[str, Exception]) -> None:
+    bundle = make_bundle(tmp_path / "b", rates={cpu_class(): {"openvino/bf16+fp32": 900.0}})
     machine["openvino/bf16+fp32"] = EngineUnavailable("no bf16 here", remedy="fp32")
-    assert opened(held) == "openvino/fp32"
+    assert opened(bundle) == "openvino/fp32"
     with pytest.raises(EngineUnavailable, match="no bf16 here"):
-        opened(held, None, "bf16")
+        opened(bundle, None, "bf16")
     machine["openvino/fp32"] = MissingExtra("no openvino", remedy="install it")
-    assert opened(held) == "torch/fp32"
+    assert opened(bundle) == "torch/fp32"
 
 
-def test_code_is_last_however_fast_and_still_needs_trust(tmp_path: Path, machine: dict[str, Exception]) -> None:
-    held = bundle(tmp_path / "b", TORCH, CODE, rates={cpu_class(): {"pyfunc/native": 900.0, "torch/fp32": 1.0}})
-    assert opened(held) == "torch/fp32"
+def test_engine_with_code_comes_last_and_needs_trust(tmp_path: Path, machine: dict[str, Exception]) -> None:
+    bundle = make_bundle(tmp_path / "b", TORCH, CODE, rates={cpu_class(): {"pyfunc/native": 900.0, "torch/fp32": 1.0}})
+    assert opened(bundle) == "torch/fp32"
     machine["torch/fp32"] = MissingExtra("no torch", remedy="install it")
     with pytest.raises(CodeNotTrusted):
-        opened(held)
+        opened(bundle)
 
 
-def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
+def test_cpu_class_has_vendor_family_model_extensions_and_cores() -> None:
     intel = "processor: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Xeon\n"
     intel += "flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile\n\n"
     assert describe_cpu(intel, 4) == "GenuineIntel/6/143 avx2 avx512f amx_bf16 x4"
@@ -192,7 +196,7 @@ def test_a_cpu_class_is_maker_family_model_extensions_and_cores() -> None:
     assert describe_cpu("", 2).endswith(" x2")
 
 
-def test_a_manifest_that_denies_that_its_engine_runs_code_is_not_believed(tmp_path: Path) -> None:
-    forged = bundle(tmp_path / "b", EngineEntry("pyfunc", "native", runs_code=False, digest="sha256:4"))
+def test_manifest_cannot_deny_that_an_engine_runs_code(tmp_path: Path) -> None:
+    forged = make_bundle(tmp_path / "b", EngineEntry("pyfunc", "native", runs_code=False, digest="sha256:4"))
     with pytest.raises(CodeNotTrusted):
         opened(forged)

@@ -1,4 +1,4 @@
-"""Everything imports without the heavy libraries; `make imports` checks the direction of imports."""
+"""All modules can be imported without the heavy libraries; `make imports` checks the direction of imports."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ MODULES = (
 SERVING = ("numpy", "starlette", "uvicorn", "prometheus_client")
 
 
-def test_imports_without_the_heavy_libraries() -> None:
+def test_modules_import_without_the_heavy_libraries() -> None:
     run([sys.executable, "-c", BLOCKED + "".join(f"import {module}\n" for module in MODULES)])
 
 
-def test_the_block_blocks() -> None:
+def test_blocked_library_cannot_be_imported() -> None:
     done = run([sys.executable, "-c", f"{BLOCKED}\nimport pandas"], code=1)
     assert "blocked: pandas" in done.stderr
 
 
-def test_a_command_starts_without_what_only_a_server_needs() -> None:
+def test_cli_does_not_import_server_libraries() -> None:
     code = f"import sys, likewise.cli; print([name for name in {SERVING!r} if name in sys.modules])"
     assert run([sys.executable, "-c", code]).stdout == "[]\n"

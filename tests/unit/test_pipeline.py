@@ -1,4 +1,4 @@
-"""Pipelines of steps: phases, duplicates, memory, refusals, declarations."""
+"""Pipelines: phases, duplicates, caching, invalid rows, declarations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PIPELINE = "runs:/4567/inference_pipeline_model"
 
 @dataclass
 class Count(Step):
-    """How many rows reached it, and in how many calls."""
+    """Records the number of rows in each call."""
 
     calls: list[int] = field(init=False, default_factory=list)
 
@@ -32,7 +32,7 @@ class Count(Step):
 
 @dataclass
 class Shout(Step):
-    """Answers without a model."""
+    """Produces answers without a model."""
 
     marks: int = 1
 
@@ -42,7 +42,7 @@ class Shout(Step):
 
 @dataclass
 class Translate(Step):
-    """A step that is heavy, and stands before the classifier."""
+    """A step with heavy work before the classifier."""
 
     def run(self, rows: Rows) -> Rows:
         return {"text": [text.replace("Fett", "Bold") for text in rows["text"]]}
@@ -66,7 +66,7 @@ def book(folder: Path, size: int = 100) -> Pipeline:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_is_the_books_byte_for_byte(pipeline: Pipeline) -> None:
+def test_answer_has_exactly_the_books_format(pipeline: Pipeline) -> None:
     [answer] = pipeline.answer(["This is the best movie we saw."])
     label = json.loads(answer)["response"]["prediction_label"][0]
     assert label in ("positive", "negative")
@@ -77,25 +77,25 @@ def test_the_answer_is_the_books_byte_for_byte(pipeline: Pipeline) -> None:
     )
 
 
-def test_order_duplicates_and_memory_change_no_answer(folder: Path) -> None:
+def test_order_duplicates_and_caching_do_not_change_answers(folder: Path) -> None:
     alone = {text: book(folder, size=0).answer([text])[0] for text in TEXTS}
-    remembering = book(folder, size=3)
+    cached = book(folder, size=3)
     for texts in (TEXTS, TEXTS[::-1], TEXTS * 2, [TEXTS[0]] * 5, []):
-        assert remembering.answer(texts) == [alone[text] for text in texts]
+        assert cached.answer(texts) == [alone[text] for text in texts]
 
 
-def test_equal_texts_reach_the_steps_once() -> None:
+def test_equal_texts_are_processed_once() -> None:
     count = Count()
     answers = Pipeline(count, Shout()).open().answer(["a", "b", "a", "a"])
     assert answers == ["A!", "B!", "A!", "A!"]
     assert count.calls == [2]
 
 
-def test_remembered_texts_do_not_reach_the_steps_again() -> None:
+def test_cached_texts_are_not_processed_again() -> None:
     count = Count()
     pipeline = Pipeline(Cache(size=2), count, Shout()).open()
     pipeline.answer(["a", "b"])
-    pipeline.answer(["a"])  # "b" is now the one asked longest ago
+    pipeline.answer(["a"])  # "b" is now the least recently used
     assert count.calls == [2]
     pipeline.answer(["c"])
     pipeline.answer(["a", "c"])
@@ -104,24 +104,24 @@ def test_remembered_texts_do_not_reach_the_steps_again() -> None:
     assert count.calls == [2, 1, 1]
 
 
-def test_more_distinct_texts_than_the_cache_holds_are_all_answered() -> None:
+def test_more_texts_than_the_cache_size_are_all_answered() -> None:
     pipeline = Pipeline(Cache(size=2), Shout()).open()
     texts = [f"text {n}" for n in range(50)]
     assert pipeline.answer(texts) == [text.upper() + "!" for text in texts]
     assert len(pipeline.steps[0].recall(texts)) == 2  # type: ignore[attr-defined]
 
 
-def test_threads_share_the_cache_and_get_their_own_answers() -> None:
+def test_threads_share_the_cache_and_get_the_right_answers() -> None:
     pipeline = Pipeline(Cache(size=5), Shout()).open()
     wrong: list[list[str]] = []
 
-    def ask(first: int) -> None:
-        for turn in range(300):
-            texts = [f"{(first + turn + step) % 17}" for step in range(4)]
+    def call(first: int) -> None:
+        for repeat in range(300):
+            texts = [f"{(first + repeat + step) % 17}" for step in range(4)]
             if (answers := pipeline.answer(texts)) != [text + "!" for text in texts]:
                 wrong.append(answers)
 
-    threads = [threading.Thread(target=ask, args=(first,)) for first in range(8)]
+    threads = [threading.Thread(target=call, args=(first,)) for first in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -129,22 +129,22 @@ def test_threads_share_the_cache_and_get_their_own_answers() -> None:
     assert not wrong
 
 
-def test_a_step_that_needs_the_model_before_it_comes_after_it(folder: Path) -> None:
+def test_step_that_needs_a_model_output_runs_after_it(folder: Path) -> None:
     texts = ["Fett und gut", "Bold und gut"]
     steps = Translate(), DetectLanguage(), Classify(MODEL), Respond()
     translated = Pipeline(*steps, uri=PIPELINE).open({MODEL: folder}.__getitem__)
     [first, second] = translated.answer(texts)
     assert first == second == book(folder).answer(["Bold und gut"])[0]
-    assert "encoding" not in translated.prepare({"text": texts})  # tokenized only when translated
+    assert "encoding" not in translated.prepare({"text": texts})  # tokenized only after the translation
 
 
-def test_tokens_are_made_in_the_first_phase(pipeline: Pipeline) -> None:
+def test_first_phase_includes_tokenization(pipeline: Pipeline) -> None:
     rows = pipeline.prepare({"text": TEXTS})
     assert [len(each) for each in rows["encoding"]] == rows["tokens"]
     assert "label" not in rows
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,37 +158,37 @@ def test_tokens_are_made_in_the_first_phase(pipeline: Pipeline) -> None:
         ("a\ud800", "surrogate at position 1"),
     ],
 )
-def test_what_is_no_text_is_refused_by_row(pipeline: Pipeline, value: object, why: str) -> None:
+def test_invalid_text_is_rejected_with_its_row_number(pipeline: Pipeline, value: object, why: str) -> None:
     with pytest.raises(RowRefused, match=f"row 2: .*{why}"):
         pipeline.answer(["fine", "fine too", value])
 
 
-def test_a_step_that_loses_a_row_is_caught() -> None:
+def test_step_that_loses_a_row_is_reported() -> None:
     @dataclass
     class Lose(Step):
         def run(self, rows: Rows) -> Rows:
             return {"answer": list(rows["text"])[1:]}
 
-    with pytest.raises(ModelInvalid, match="Lose left 1 values of 'answer' for 2 rows"):
+    with pytest.raises(ModelInvalid, match="Lose returned 1 values of 'answer' for 2 rows"):
         Pipeline(Lose()).open().answer(["a", "b"])
 
 
-def test_a_pipeline_without_an_answer_says_so() -> None:
+def test_pipeline_without_answers_is_reported() -> None:
     with pytest.raises(ModelInvalid, match="'answer'"):
         Pipeline(DetectLanguage()).open().answer(["a"])
 
 
-def test_a_closed_pipeline_says_so() -> None:
+def test_pipeline_that_is_not_open_is_reported() -> None:
     with pytest.raises(WrongUsage, match="not open"):
         Pipeline(Shout()).answer(["a"])
 
 
-def test_the_cache_stands_first_or_nowhere() -> None:
+def test_cache_must_be_the_first_step() -> None:
     with pytest.raises(WrongUsage, match="first"):
         Pipeline(Shout(), Cache())
 
 
-def test_a_pipeline_has_steps() -> None:
+def test_pipeline_without_steps_is_rejected() -> None:
     with pytest.raises(WrongUsage, match="at least one"):
         Pipeline()
 
@@ -196,17 +196,17 @@ def test_a_pipeline_has_steps() -> None:
 # --- declarations -----------------------------------------------------------------------------------------------------
 
 
-def test_a_declaration_is_json_and_makes_the_same_pipeline(folder: Path, pipeline: Pipeline) -> None:
+def test_declaration_is_json_and_restores_the_pipeline(folder: Path, pipeline: Pipeline) -> None:
     declaration = json.loads(json.dumps(pipeline.declaration()))
-    again = Pipeline.from_declaration(declaration)
-    assert again.steps == pipeline.steps
-    assert again.declaration() == pipeline.declaration()
-    assert again.references == (MODEL,)
-    assert again.built_in
-    assert again.open({MODEL: folder}.__getitem__).answer(TEXTS) == pipeline.answer(TEXTS)
+    restored = Pipeline.from_declaration(declaration)
+    assert restored.steps == pipeline.steps
+    assert restored.declaration() == pipeline.declaration()
+    assert restored.references == (MODEL,)
+    assert restored.built_in
+    assert restored.open({MODEL: folder}.__getitem__).answer(TEXTS) == pipeline.answer(TEXTS)
 
 
-def test_a_step_of_ones_own_is_imported_only_on_trust() -> None:
+def test_custom_step_is_only_imported_with_trust() -> None:
     declaration = Pipeline(Shout(marks=3)).declaration()
     assert declaration["steps"] == [{"step": f"{__name__}:Shout", "marks": 3}]
     assert not Pipeline(Shout()).built_in
@@ -216,7 +216,7 @@ def test_a_step_of_ones_own_is_imported_only_on_trust() -> None:
     assert trusted.open().answer(["a"]) == ["A!!!"]
 
 
-def test_a_subclass_of_a_built_in_step_is_ones_own() -> None:
+def test_subclass_of_a_built_in_step_is_a_custom_step() -> None:
     @dataclass
     class German(DetectLanguage):
         default: str = "de"
@@ -224,7 +224,7 @@ def test_a_subclass_of_a_built_in_step_is_ones_own() -> None:
     assert not Pipeline(German(), Shout()).built_in
 
 
-def test_a_step_that_is_no_dataclass_cannot_be_declared() -> None:
+def test_step_that_is_not_a_dataclass_cannot_be_declared() -> None:
     class Plain(Shout):
         pass
 
@@ -243,12 +243,12 @@ def test_a_step_that_is_no_dataclass_cannot_be_declared() -> None:
         ({"format": 1, "steps": [{"step": "json:JSONDecoder"}]}, "not a Step"),
     ],
 )
-def test_a_declaration_that_cannot_be_read_says_why(declaration: dict[str, object], why: str) -> None:
+def test_invalid_declaration_is_reported(declaration: dict[str, object], why: str) -> None:
     with pytest.raises(ModelInvalid, match=why):
         Pipeline.from_declaration(declaration, allow_code=True)
 
 
-def test_writing_a_pipeline_needs_neither_mlflow_nor_pandas_nor_torch() -> None:
+def test_defining_a_pipeline_does_not_import_mlflow_pandas_or_torch() -> None:
     code = "import likewise.pipeline, sys; print(*{'mlflow', 'pandas', 'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

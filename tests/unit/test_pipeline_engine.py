@@ -1,4 +1,4 @@
-"""The engine that runs a declared pipeline: the pipeline's answers, one result a row."""
+"""The engine for declared pipelines: it gives the pipeline's answers, one result per row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows(*texts: object) -> list[Row]:
     return [Row(("text",), (text,)) for text in texts]
 
 
-def test_it_is_an_engine_whose_rows_are_independent(engine: PipelineEngine) -> None:
+def test_engine_properties(engine: PipelineEngine) -> None:
     assert isinstance(engine, Engine)
     assert engine.spec.row_wise
     assert engine.spec.pure
@@ -52,19 +52,19 @@ def test_it_is_an_engine_whose_rows_are_independent(engine: PipelineEngine) -> N
 
 @settings(max_examples=30, deadline=None)
 @given(order=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)), budget=st.integers(1, 500))
-def test_answers_are_the_pipelines_in_any_company(
+def test_results_are_the_pipelines_in_any_batch(
     engine: PipelineEngine, pipeline: Pipeline, order: list[int], count: int, budget: int
 ) -> None:
-    texts = [TEXTS[place] for place in order[:count]]
+    texts = [TEXTS[index] for index in order[:count]]
     works = [work for work in engine.prepare(rows(*texts)) if isinstance(work, Work)]
-    answers: dict[int, object] = {}
+    results: dict[int, object] = {}
     for window in windows([work.cost for work in works], budget):
-        answers.update(zip(window, engine.run([works[place] for place in window]), strict=True))
+        results.update(zip(window, engine.run([works[index] for index in window]), strict=True))
     expected = [Ok({"text": answer}) for answer in pipeline.answer(texts)]
-    assert [answers[place] for place in range(count)] == expected
+    assert [results[index] for index in range(count)] == expected
 
 
-def test_a_bad_row_fails_alone(engine: PipelineEngine, pipeline: Pipeline) -> None:
+def test_invalid_row_does_not_affect_other_rows(engine: PipelineEngine, pipeline: Pipeline) -> None:
     prepared = engine.prepare(rows("good", None, "good too", 7, "lone \ud83d half"))
     assert [isinstance(each, Work) for each in prepared] == [True, False, True, False, False]
     causes = [each.error.cause for each in prepared if isinstance(each, Failed)]
@@ -72,11 +72,11 @@ def test_a_bad_row_fails_alone(engine: PipelineEngine, pipeline: Pipeline) -> No
     assert "int" in causes[1]
     assert "surrogate" in causes[2]
     assert all(isinstance(each.error, RowRefused) for each in prepared if isinstance(each, Failed))
-    answers = engine.run([each for each in prepared if isinstance(each, Work)])
-    assert answers == [Ok({"text": answer}) for answer in pipeline.answer(["good", "good too"])]
+    results = engine.run([each for each in prepared if isinstance(each, Work)])
+    assert results == [Ok({"text": answer}) for answer in pipeline.answer(["good", "good too"])]
 
 
-def test_other_columns_are_ignored_and_a_missing_one_is_named(engine: PipelineEngine) -> None:
+def test_other_columns_are_ignored_and_a_missing_one_is_reported(engine: PipelineEngine) -> None:
     [other, missing, bare] = engine.prepare(
         [Row(("id", "text"), (1, "good")), Row(("id",), (1,)), Row(None, ("good",))]
     )
@@ -87,24 +87,24 @@ def test_other_columns_are_ignored_and_a_missing_one_is_named(engine: PipelineEn
     assert "'text' is missing" in missing.error.cause
 
 
-def test_a_whole_request_is_refused(engine: PipelineEngine) -> None:
+def test_whole_request_is_rejected(engine: PipelineEngine) -> None:
     [refused] = engine.prepare([Request(Table(("text",), [("good",)]))])
     assert isinstance(refused, Failed)
 
 
-def test_keys_tell_texts_apart_and_costs_are_tokens(engine: PipelineEngine) -> None:
+def test_keys_identify_texts_and_costs_are_tokens(engine: PipelineEngine) -> None:
     first, same, other = (work for work in engine.prepare(rows("a b", "a b", "a c d")) if isinstance(work, Work))
     assert first.key == same.key != other.key
     assert first.cost == 4
     assert other.cost == 5
 
 
-def test_nothing_in_nothing_out(engine: PipelineEngine) -> None:
+def test_empty_input_gives_empty_output(engine: PipelineEngine) -> None:
     assert engine.prepare([]) == []
     assert engine.run([]) == []
 
 
-def test_code_in_a_declaration_is_never_run(folder: Path) -> None:
+def test_custom_step_in_a_declaration_is_never_imported(folder: Path) -> None:
     declaration = {"format": 1, "steps": [{"step": "antigravity:Fly"}]}
     with pytest.raises(CodeNotTrusted, match="antigravity"):
         PipelineEngine(declaration, resolve=lambda _: folder)
@@ -112,7 +112,7 @@ def test_code_in_a_declaration_is_never_run(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_answers_where_mlflow_and_pandas_cannot_be_imported(folder: Path, pipeline: Pipeline) -> None:
+def test_engine_works_without_mlflow_and_pandas(folder: Path, pipeline: Pipeline) -> None:
     code = f"""
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fine-tuning on a small real model: it learns, equal seeds give equal weights; the data are the known ones."""
+"""Fine-tuning a small real model: it learns, and equal seeds give equal weights; the data sets are as expected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = data.ReviewSplit(
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """A model this small only waits for its threads."""
+    """Threads only slow down such a small model."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,19 +44,19 @@ def tune(backbone: Path, **options: int | None) -> FineTuned:
     return fine_tune(replace(recipe, **options), ROWS)  # type: ignore[arg-type]
 
 
-def test_it_learns_what_can_be_learnt(backbone: Path) -> None:
+def test_model_learns(backbone: Path) -> None:
     tuned = tune(backbone)
     assert tuned.accuracy > 0.95
     assert tuned.model.config.id2label == {0: "negative", 1: "positive"}
 
 
-def test_equal_seeds_give_equal_weights_and_others_do_not(backbone: Path) -> None:
+def test_equal_seeds_give_equal_weights(backbone: Path) -> None:
     first, second, other = (tune(backbone, epochs=1, seed=seed).model.state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_frozen_layers_stay_as_they_were(backbone: Path) -> None:
+def test_frozen_layers_are_not_changed(backbone: Path) -> None:
     before = AutoModelForSequenceClassification.from_pretrained(backbone).state_dict()
     after = tune(backbone, epochs=1, trained_layers=1).model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -67,27 +67,27 @@ def test_frozen_layers_stay_as_they_were(backbone: Path) -> None:
     assert not [name for name in before if "layer.0" in name and torch.equal(before[name], everything[name])]
 
 
-def test_layers_are_kept_from_below(backbone: Path) -> None:
+def test_lowest_layers_are_used(backbone: Path) -> None:
     assert tune(backbone, epochs=1, layers=1, trained_layers=1).model.config.num_hidden_layers == 1
 
 
-def test_progress_is_told(backbone: Path) -> None:
-    told: list[tuple[int, int]] = []
-    fine_tune(Recipe(str(backbone), tokens=16), ROWS, lambda done, total, _: told.append((done, total)))
-    assert told == [(done, 5) for done in range(1, 6)]
+def test_progress_is_reported(backbone: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    fine_tune(Recipe(str(backbone), tokens=16), ROWS, lambda done, total, _: reported.append((done, total)))
+    assert reported == [(done, 5) for done in range(1, 6)]
 
 
-def test_a_backbone_that_is_nowhere_is_named(tmp_path: Path) -> None:
+def test_missing_backbone_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match="nowhere"):
         fine_tune(Recipe(str(tmp_path / "nowhere")), ROWS)
 
 
-def test_the_reviews_are_the_known_ones() -> None:
+def test_data_sets_have_the_expected_labels() -> None:
     assert Counter(review.label for review in data.reviews()) == {0: 4265, 1: 4265}
     assert Counter(review.label for review in data.reviews("imdb")) == {0: 12500, 1: 12500}
 
 
-def test_the_split_is_fixed_and_whole() -> None:
+def test_split_is_deterministic_and_complete() -> None:
     rows = [data.Review(str(number), number % 2) for number in range(1000)]
     first, second = data.split(rows), data.split(rows)
     assert first == second
@@ -97,7 +97,7 @@ def test_the_split_is_fixed_and_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["REVIEWS_SHA256", "WEIGHTS_SHA256"])
-def test_other_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_files_with_a_different_digest_are_rejected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(data, name, "sha256:0")
     with pytest.raises(InputInvalid, match=r"expected sha256:0, found sha256:[0-9a-f]{64}") as refused:
         data.reviews() if name == "REVIEWS_SHA256" else data.backbone()

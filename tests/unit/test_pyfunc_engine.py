@@ -1,4 +1,4 @@
-"""The pyfunc engine on real MLflow models: one result an item, MLflow's own answers, poison found alone."""
+"""The pyfunc engine on real MLflow models: one result per item, MLflow's own predictions, failing rows isolated."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from tests.support.models import TEXT, save_code, seal
 
 from likewise.bundles.open import Bundle, open_bundle
+from likewise.core.engine import predict_items
 from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
@@ -34,7 +35,7 @@ from likewise.engine.pyfunc import PyfuncEngine
 NUMBERS = Schema([ColSpec("long", "n"), ColSpec("double", "x", required=False)])
 
 
-def make(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
+def make_bundle(folder: Path, predict: str, signature: ModelSignature | None = None, *, hint: str = "") -> Bundle:
     """A bundle of a model whose `predict(model_input, params)` has the body `predict`."""
     code = (
         "import mlflow, numpy as np, pandas as pd\n"
@@ -53,12 +54,6 @@ def load(bundle: Bundle) -> PyfuncEngine:
     return engine
 
 
-def ask(engine: PyfuncEngine, items: Sequence[Item]) -> list[Result]:
-    prepared = engine.prepare(items)
-    ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
-    return [work if isinstance(work, Failed) else next(ran) for work in prepared]
-
-
 def values(results: Sequence[Result]) -> list[object]:
     assert not [r.error.cause for r in results if isinstance(r, Failed)]
     return [r.value for r in results if isinstance(r, Ok)]
@@ -69,76 +64,78 @@ def texts(*rows: object) -> list[Item]:
 
 
 @pytest.fixture(scope="module")
-def poison(tmp_path_factory: pytest.TempPathFactory) -> PyfuncEngine:
+def failing(tmp_path_factory: pytest.TempPathFactory) -> PyfuncEngine:
     body = """
     self.calls.append(len(model_input))
-    if model_input["text"].str.contains("poison").any():
-        raise ValueError("I do not take poison")
+    if model_input["text"].str.contains("bad").any():
+        raise ValueError("bad text")
     return pd.DataFrame({"text": model_input["text"].str.upper()})
     """
-    return load(make(tmp_path_factory.mktemp("poison"), body, ModelSignature(TEXT, TEXT)))
+    return load(make_bundle(tmp_path_factory.mktemp("failing"), body, ModelSignature(TEXT, TEXT)))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 @settings(max_examples=25, deadline=None)
-def test_exactly_the_poisoned_rows_fail(poison: PyfuncEngine, poisoned: list[bool]) -> None:
-    calls = poison._model.unwrap_python_model().calls
+def test_exactly_the_bad_rows_fail(failing: PyfuncEngine, bad_rows: list[bool]) -> None:
+    calls = failing._model.unwrap_python_model().calls
     calls.clear()
-    results = ask(poison, texts(*(f"{'poison' if bad else 'row'} {i}" for i, bad in enumerate(poisoned))))
-    assert [isinstance(r, Failed) for r in results] == poisoned
+    results = predict_items(failing, texts(*(f"{'bad' if bad else 'row'} {i}" for i, bad in enumerate(bad_rows))))
+    assert [isinstance(r, Failed) for r in results] == bad_rows
     assert all(r.value == {"text": f"ROW {i}"} for i, r in enumerate(results) if isinstance(r, Ok))
-    assert all(isinstance(r.error, RowRefused) and "poison" in r.error.cause for r in results if isinstance(r, Failed))
-    assert len(calls) <= 2 * len(poisoned)
-    if not any(poisoned):
-        assert calls == [len(poisoned)]
+    assert all(
+        isinstance(r.error, RowRefused) and "bad text" in r.error.cause for r in results if isinstance(r, Failed)
+    )
+    assert len(calls) <= 2 * len(bad_rows)
+    if not any(bad_rows):
+        assert calls == [len(bad_rows)]
 
 
-def test_rows_that_break_the_signature_fail_alone(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return model_input['n'] * 2", ModelSignature(NUMBERS)))
+def test_rows_that_violate_the_signature_do_not_affect_others(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path, "return model_input['n'] * 2", ModelSignature(NUMBERS)))
     rows = list(Table(("n", "x"), [(1, 0.5), ("one", 1.0), (2, None), (2**70, 0.0), (None, 0.0), (3, 1.5)]).split())
-    results = ask(engine, rows)
+    results = predict_items(engine, rows)
     assert [isinstance(r, Failed) for r in results] == [False, True, False, True, True, False]
     assert all(isinstance(r.error, RowRefused) for r in results if isinstance(r, Failed))
     assert [r.value for r in results if isinstance(r, Ok)] == [{"n": 2}, {"n": 4}, {"n": 6}]
 
 
-def test_a_missing_column_is_named_and_an_optional_or_extra_one_is_no_matter(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return model_input['n'].tolist()", ModelSignature(NUMBERS)))
-    lacking, without_optional, with_extra = ask(
+def test_missing_required_column_is_reported_and_other_differences_are_ignored(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path, "return model_input['n'].tolist()", ModelSignature(NUMBERS)))
+    missing, without_optional, with_extra = predict_items(
         engine, [Row(("x",), (1.0,)), Row(("n",), (7,)), Row(("n", "x", "more"), (8, 1.0, "?"))]
     )
-    assert isinstance(lacking, Failed)
-    assert "'n'" in lacking.error.cause
+    assert isinstance(missing, Failed)
+    assert "'n'" in missing.error.cause
     assert values([without_optional, with_extra]) == [7, 8]
 
 
-def test_params_part_the_rows_and_reach_the_model(tmp_path: Path) -> None:
+def test_rows_with_different_params_are_separate_calls(tmp_path: Path) -> None:
     params = ParamSchema([ParamSpec("times", DataType.long, 1)])
     body = "return [len(model_input) * 100 + t * params['times'] for t in model_input['n']]"
-    engine = load(make(tmp_path, body, ModelSignature(Schema([ColSpec("long", "n")]), None, params)))
+    engine = load(make_bundle(tmp_path, body, ModelSignature(Schema([ColSpec("long", "n")]), None, params)))
     rows = [Row(("n",), (n,), {"times": times} if times else {}) for n, times in [(1, 2), (2, None), (3, 2), (4, 5)]]
-    assert values(ask(engine, rows)) == [202, 102, 206, 120]
+    assert values(predict_items(engine, rows)) == [202, 102, 206, 120]
 
 
-def test_a_request_is_one_call_and_keeps_the_models_own_shape(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return {'n': len(model_input), 'mean': np.float64(model_input['n'].mean())}"))
+def test_request_is_one_call_and_keeps_the_models_output_shape(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path, "return {'n': len(model_input), 'mean': np.float64(model_input['n'].mean())}"))
     table = Table(("n",), [(1,), (2,), (6,)])
-    assert values(ask(engine, [Request(table), Request(Table(("n",), [(5,)]))])) == [
+    assert values(predict_items(engine, [Request(table), Request(Table(("n",), [(5,)]))])) == [
         {"n": 3, "mean": 3.0},
         {"n": 1, "mean": 5.0},
     ]
 
 
 @pytest.mark.parametrize("body", ["return model_input[:1]", "return 'one'", "return {'a': [1]}", "return None"])
-def test_another_number_of_predictions_is_the_models_fault(tmp_path: Path, body: str) -> None:
-    results = ask(load(make(tmp_path, body)), texts("a", "b", "c"))
+def test_wrong_number_of_predictions_is_model_failed(tmp_path: Path, body: str) -> None:
+    results = predict_items(load(make_bundle(tmp_path, body)), texts("a", "b", "c"))
     errors = [r.error for r in results if isinstance(r, Failed)]
     assert len(errors) == 3
     assert all(isinstance(e, ModelFailed) and "for 3 rows" in e.cause for e in errors)
 
 
 @pytest.mark.parametrize(
-    "made",
+    "expression",
     [
         "pd.DataFrame({'a': [1, 2], 'b': ['x', None]})",
         "pd.DataFrame([[1.5, 2.0], [3.0, 4.0]])",
@@ -148,8 +145,8 @@ def test_another_number_of_predictions_is_the_models_fault(tmp_path: Path, body:
         "[{'label': 'a', 'score': np.float32(0.5)}, {'label': 'b', 'score': 1.0}]",
     ],
 )
-def test_predictions_have_the_shape_of_mlflows_server(made: str) -> None:
-    raw = eval(made, {"pd": pd, "np": np})  # noqa: S307  of the list above
+def test_predictions_have_the_same_shape_as_mlflows_server(expression: str) -> None:
+    raw = eval(expression, {"pd": pd, "np": np})  # noqa: S307  from the list above
     printed = io.StringIO()
     predictions_to_json(raw, printed)
     expected = json.loads(printed.getvalue())["predictions"]
@@ -157,7 +154,7 @@ def test_predictions_have_the_shape_of_mlflows_server(made: str) -> None:
     assert json.loads(json.dumps(per_row(raw, 2))) == expected
 
 
-def test_moments_and_missing_values_become_plain() -> None:
+def test_datetimes_and_missing_values_become_plain() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 6)
     assert plain(np.array([moment], dtype="datetime64[ns]")) == [moment]
     assert plain(pd.DataFrame({"t": [pd.Timestamp(moment), pd.NaT]})) == [{"t": moment}, {"t": None}]
@@ -167,7 +164,7 @@ def test_moments_and_missing_values_become_plain() -> None:
         plain(object())
 
 
-def test_columns_of_arrays_become_records() -> None:
+def test_mapping_of_columns_becomes_records() -> None:
     assert per_row({"label": np.array(["a", "b"]), "score": [1, 2]}, 2) == [
         {"label": "a", "score": 1},
         {"label": "b", "score": 2},
@@ -209,23 +206,23 @@ return [[type(model_input).__name__, v] for v in model_input]
         ),
     ],
 )
-def test_the_model_gets_what_mlflows_server_would_give_it(
+def test_model_gets_the_same_input_as_from_mlflows_server(
     tmp_path: Path, schema: Schema | None, table: Table, body: dict[str, Any]
 ) -> None:
-    bundle = make(tmp_path, ECHO, None if schema is None else ModelSignature(schema))
-    theirs = mlflow.pyfunc.load_model(bundle.model_path).predict(infer_and_parse_data(body, schema))
+    bundle = make_bundle(tmp_path, ECHO, None if schema is None else ModelSignature(schema))
+    expected = mlflow.pyfunc.load_model(bundle.model_path).predict(infer_and_parse_data(body, schema))
     engine = load(bundle)
-    assert values(ask(engine, list(table.split()))) == plain(theirs)
-    assert values(ask(engine, [Request(table)])) == [plain(theirs)]
+    assert values(predict_items(engine, list(table.split()))) == plain(expected)
+    assert values(predict_items(engine, [Request(table)])) == [plain(expected)]
 
 
-def test_a_type_hint_gets_a_plain_list(tmp_path: Path) -> None:
-    engine = load(make(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
-    assert values(ask(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
+def test_model_with_a_type_hint_gets_a_list(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
+    assert values(predict_items(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
 
 
 @pytest.mark.slow
-def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
+def test_sklearn_model_gives_mlflows_predictions(tmp_path: Path) -> None:
     from sklearn.linear_model import LinearRegression
 
     frame = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.5, 0.25, 0.0]})
@@ -233,21 +230,21 @@ def test_sklearn_answers_as_mlflow_does(tmp_path: Path) -> None:
     mlflow.sklearn.save_model(model, tmp_path / "b" / "model", signature=infer_signature(frame), pip_requirements=[])
     bundle = seal(tmp_path / "b", row_wise=False)
     table = Table(("a", "b"), list(frame.itertuples(index=False, name=None)))
-    assert values(ask(load(bundle), list(table.split()))) == pytest.approx(model.predict(frame).tolist())
+    assert values(predict_items(load(bundle), list(table.split()))) == pytest.approx(model.predict(frame).tolist())
 
 
-def test_opening_needs_trust_and_leaves_the_bundle_as_it_was(tmp_path: Path) -> None:
-    bundle = make(tmp_path, "return model_input['text'].tolist()")
+def test_opening_needs_trust_and_does_not_modify_the_bundle(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, "return model_input['text'].tolist()")
     with pytest.raises(CodeNotTrusted):
         open_engine(open_bundle(bundle.path), ModelSpec(bundle.digest))
     engine = load(open_bundle(bundle.path))
-    assert values(ask(engine, texts("a"))) == ["a"]
+    assert values(predict_items(engine, texts("a"))) == ["a"]
     engine.close()
     open_bundle(bundle.path)
 
 
-def test_a_model_that_does_not_load_says_why(tmp_path: Path) -> None:
-    bundle = make(tmp_path, "return 1")
+def test_model_that_does_not_load_is_reported(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path, "return 1")
     code = next((bundle.path / "model").glob("code.py"))
     code.write_text("raise ZeroDivisionError('broken on purpose')\n")
     with pytest.raises(ModelInvalid, match="broken on purpose"):
@@ -262,20 +259,22 @@ def test_calls_never_overlap(tmp_path: Path) -> None:
     self.calls.append("out")
     return out
     """
-    engine = load(make(tmp_path, body))
-    found: list[Result] = []
-    threads = [threading.Thread(target=lambda: found.extend(ask(engine, texts("a", "bb")))) for _ in range(8)]
+    engine = load(make_bundle(tmp_path, body))
+    results: list[Result] = []
+    threads = [
+        threading.Thread(target=lambda: results.extend(predict_items(engine, texts("a", "bb")))) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert values(found) == [1, 2] * 8
+    assert values(results) == [1, 2] * 8
 
 
-def test_what_the_engine_says_of_itself(poison: PyfuncEngine) -> None:
-    spec = poison.spec
+def test_engine_properties(failing: PyfuncEngine) -> None:
+    spec = failing.spec
     assert (spec.label, spec.thread_safe, spec.pure, spec.row_wise) == ("pyfunc/native", False, False, False)
-    prepared = poison.prepare([*texts("a", "a", "b"), Request(Table(("text",), [("a",), ("b",)]))])
+    prepared = failing.prepare([*texts("a", "a", "b"), Request(Table(("text",), [("a",), ("b",)]))])
     keys = [work.key for work in prepared if not isinstance(work, Failed)]
     assert (keys[0] == keys[1], len(set(keys))) == (True, 3)
     assert [work.cost for work in prepared if not isinstance(work, Failed)] == [1, 1, 1, 2]

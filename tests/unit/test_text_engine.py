@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.support.classifier import POSITIONS, TEXTS, as_mlflow_flavour, make_classifier
+from tests.support.classifier import POSITIONS, TEXTS, as_mlflow_flavor, make_classifier
 from transformers import AutoModelForSequenceClassification
 
 from likewise.core.errors import ModelInvalid
@@ -30,41 +30,41 @@ def engine(folder: Path) -> TextEngine:
     return TextEngine.open(folder)
 
 
-def test_labels_and_scores_are_those_of_transformers(folder: Path, engine: TextEngine) -> None:
+def test_labels_and_scores_match_transformers(folder: Path, engine: TextEngine) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     encodings = engine.prepare(TEXTS)
-    for encoding, said in zip(encodings, engine.run(encodings), strict=True):
+    for encoding, prediction in zip(encodings, engine.run(encodings), strict=True):
         with torch.inference_mode():
             odds = model(input_ids=torch.tensor([encoding.tolist()])).logits.softmax(dim=1)[0]
-        assert said.label == model.config.id2label[int(odds.argmax())]
-        assert said.score == pytest.approx(float(odds.max()), abs=1e-5)
+        assert prediction.label == model.config.id2label[int(odds.argmax())]
+        assert prediction.score == pytest.approx(float(odds.max()), abs=1e-5)
 
 
 def test_both_labels_occur(engine: TextEngine) -> None:
-    assert {said.label for said in engine.run(engine.prepare(TEXTS))} == {"negative", "positive"}
+    assert {prediction.label for prediction in engine.run(engine.prepare(TEXTS))} == {"negative", "positive"}
 
 
-def test_an_mlflow_transformers_folder_answers_as_the_plain_one(
+def test_mlflow_transformers_folder_gives_the_same_predictions(
     folder: Path, engine: TextEngine, tmp_path: Path
 ) -> None:
-    other = TextEngine.open(as_mlflow_flavour(folder, tmp_path / "flavour"))
+    other = TextEngine.open(as_mlflow_flavor(folder, tmp_path / "flavor"))
     assert other.run(other.prepare(TEXTS)) == engine.run(engine.prepare(TEXTS))
 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(len(TEXTS))), count=st.integers(1, len(TEXTS)), budget=st.integers(1, 5000))
-def test_neither_company_nor_order_nor_budget_changes_an_answer(
+def test_predictions_do_not_depend_on_batch_order_or_budget(
     engine: TextEngine, order: list[int], count: int, budget: int
 ) -> None:
     alone = [engine.run(engine.prepare([text]))[0] for text in TEXTS]
     chosen = order[:count]
-    together = engine.run(engine.prepare([TEXTS[place] for place in chosen]), budget=budget)
-    assert [said.label for said in together] == [alone[place].label for place in chosen]
-    assert [said.score for said in together] == pytest.approx([alone[place].score for place in chosen], abs=1e-5)
+    together = engine.run(engine.prepare([TEXTS[index] for index in chosen]), budget=budget)
+    assert [each.label for each in together] == [alone[index].label for index in chosen]
+    assert [each.score for each in together] == pytest.approx([alone[index].score for index in chosen], abs=1e-5)
 
 
-def test_windows_keep_to_the_budget_and_padding_is_masked(folder: Path) -> None:
+def test_windows_respect_the_budget_and_padding_is_masked(folder: Path) -> None:
     shapes: list[tuple[int, int]] = []
 
     def open_watched(checkpoint: object) -> Forward:
@@ -86,31 +86,31 @@ def test_windows_keep_to_the_budget_and_padding_is_masked(folder: Path) -> None:
     assert sum(rows for rows, _ in shapes) == len(TEXTS)
 
 
-def test_long_texts_are_cut_where_the_model_ends_or_sooner(folder: Path, engine: TextEngine) -> None:
+def test_long_texts_are_truncated(folder: Path, engine: TextEngine) -> None:
     assert len(engine.prepare(["word " * 200])[0]) == POSITIONS
     assert len(TextEngine.open(folder, max_length=16).prepare(["word " * 200])[0]) == 16
 
 
-def test_no_texts_no_answers(engine: TextEngine) -> None:
+def test_no_texts_give_no_predictions(engine: TextEngine) -> None:
     assert engine.run(engine.prepare([])) == []
 
 
-def test_threads_get_their_own_answers(engine: TextEngine) -> None:
-    expected = [said.label for said in engine.run(engine.prepare(TEXTS))]
-    answers: list[list[str]] = []
+def test_threads_get_the_right_predictions(engine: TextEngine) -> None:
+    expected = [each.label for each in engine.run(engine.prepare(TEXTS))]
+    results: list[list[str]] = []
 
-    def ask() -> None:
-        answers.extend([said.label for said in engine.run(engine.prepare(TEXTS))] for _ in range(5))
+    def predict() -> None:
+        results.extend([each.label for each in engine.run(engine.prepare(TEXTS))] for _ in range(5))
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    threads = [threading.Thread(target=predict) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert answers == [expected] * 20
+    assert results == [expected] * 20
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+def test_pickled_weights_are_rejected(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -118,7 +118,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
         TextEngine.open(folder)
 
 
-def test_a_backbone_without_a_head_is_refused(tmp_path: Path) -> None:
+def test_backbone_without_a_head_is_rejected(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path)
     weights = load_file(folder / "model.safetensors")
     save_file(
@@ -130,7 +130,7 @@ def test_a_backbone_without_a_head_is_refused(tmp_path: Path) -> None:
         TextEngine.open(folder)
 
 
-def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+def test_damaged_weights_are_rejected(tmp_path: Path) -> None:
     folder = make_classifier(tmp_path)
     (folder / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(ModelInvalid, match="cannot load"):
@@ -138,7 +138,7 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json"])
-def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
+def test_missing_file_is_reported(tmp_path: Path, missing: str) -> None:
     folder = make_classifier(tmp_path)
     (folder / missing).unlink()
     with pytest.raises(ModelInvalid, match=missing):
@@ -148,7 +148,7 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
 @pytest.mark.parametrize(
     "change", [{"id2label": {"0": "only"}}, {"id2label": {"0": "a", "7": "b"}}, {"problem_type": "regression"}]
 )
-def test_what_is_no_classifier_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+def test_unsupported_model_is_rejected(tmp_path: Path, change: dict[str, object]) -> None:
     folder = make_classifier(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -157,7 +157,7 @@ def test_what_is_no_classifier_is_refused(tmp_path: Path, change: dict[str, obje
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
-def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
+def test_invalid_file_is_reported(tmp_path: Path, name: str) -> None:
     folder = make_classifier(tmp_path)
     (folder / name).write_text("{")
     with pytest.raises(ModelInvalid, match=name):
@@ -180,7 +180,7 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     ],
     ids=str,
 )
-def test_a_configuration_that_asks_for_other_code_or_files_is_refused(
+def test_configuration_that_requests_external_code_or_files_is_rejected(
     folder: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     copy = _changed(folder, tmp_path / "copy", change)
@@ -197,7 +197,9 @@ def test_a_configuration_that_asks_for_other_code_or_files_is_refused(
     ],
     ids=str,
 )
-def test_what_transformers_computes_itself_is_taken(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_built_in_attention_implementations_are_accepted(
+    folder: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     engine = TextEngine.open(_changed(folder, tmp_path / "copy", change))
     assert len(engine.run(engine.prepare(TEXTS))) == len(TEXTS)
 

@@ -1,4 +1,4 @@
-"""The OpenVINO forward pass on a small real checkpoint: torch's answers, the same bits in any company, no torch."""
+"""The OpenVINO forward pass on a small real checkpoint: torch's results, bit-identical in any batch, without torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from tests.support.classifier import POSITIONS, TEXTS, make_classifier
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from likewise.core.errors import EngineUnavailable
-from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch
-from likewise.engine.text import openvino as room
+from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch, openvino
 from likewise.engine.text.openvino import convert, open_openvino, read_graph, runtime
 
 pytestmark = pytest.mark.slow
@@ -50,9 +49,9 @@ def forwards(folder: Path) -> dict[str, Forward]:
 
 def padded(rows: list[list[int]], width: int) -> tuple[np.ndarray, np.ndarray]:
     ids, mask = np.zeros((2, len(rows), width), dtype=np.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = row
-        mask[place, : len(row)] = 1
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
     return ids, mask
 
 
@@ -63,14 +62,14 @@ def engine(checkpoint: Path, forward: Forward) -> TextEngine:
 def test_fp32_gives_torchs_labels_and_scores(checkpoint: Path, forwards: dict[str, Forward]) -> None:
     reference, fast = TextEngine.open(checkpoint), engine(checkpoint, forwards["fp32"])
     expected = reference.run(reference.prepare(TEXTS))
-    said = fast.run(fast.prepare(TEXTS))
-    assert [each.label for each in said] == [each.label for each in expected]
-    assert [each.score for each in said] == pytest.approx([each.score for each in expected], abs=1e-5)
-    assert {each.label for each in said} == {"negative", "positive"}
+    predictions = fast.run(fast.prepare(TEXTS))
+    assert [each.label for each in predictions] == [each.label for each in expected]
+    assert [each.score for each in predictions] == pytest.approx([each.score for each in expected], abs=1e-5)
+    assert {each.label for each in predictions} == {"negative", "positive"}
 
 
 @pytest.mark.skipif(not BF16, reason="this CPU has no bf16")
-def test_bf16_is_near_fp32_and_not_fp32(checkpoint: Path, forwards: dict[str, Forward]) -> None:
+def test_bf16_is_close_to_fp32_but_different(checkpoint: Path, forwards: dict[str, Forward]) -> None:
     encodings = TextEngine.open(checkpoint).prepare(TEXTS)
     ids, mask = padded([list(each.ids) for each in encodings], POSITIONS)
     exact, fast = forwards["fp32"](ids, mask), forwards["bf16"](ids, mask)
@@ -82,59 +81,61 @@ rows = st.lists(st.lists(st.integers(1, 150), min_size=1, max_size=POSITIONS), m
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @settings(max_examples=25, deadline=None)
-@given(rows=rows, spare=st.integers(0, 20), data=st.data())
-def test_a_row_gives_the_same_bits_alone_and_in_any_company(
-    forwards: dict[str, Forward], precision: str, rows: list[list[int]], spare: int, data: st.DataObject
+@given(rows=rows, padding=st.integers(0, 20), data=st.data())
+def test_row_is_bit_identical_in_any_batch(
+    forwards: dict[str, Forward], precision: str, rows: list[list[int]], padding: int, data: st.DataObject
 ) -> None:
     forward = forwards[precision]
     chosen = data.draw(st.integers(0, len(rows) - 1))
-    together = forward(*padded(rows, min(POSITIONS, max(map(len, rows)) + spare)))
+    together = forward(*padded(rows, min(POSITIONS, max(map(len, rows)) + padding)))
     alone = forward(*padded([rows[chosen]], len(rows[chosen])))
     assert together[chosen].tobytes() == alone[0].tobytes()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_number_of_threads_changes_no_bit(folder: Path, forwards: dict[str, Forward], precision: str) -> None:
+def test_result_does_not_depend_on_the_number_of_threads(
+    folder: Path, forwards: dict[str, Forward], precision: str
+) -> None:
     inputs = padded([list(range(1, 1 + length)) for length in range(1, POSITIONS)], POSITIONS)
     alone = open_openvino(read_graph(folder), precision=precision, threads=1)(*inputs)
     assert alone.tobytes() == forwards[precision](*inputs).tobytes()
 
 
-def test_a_window_is_split_within_the_budget_and_lengths_are_bucketed(
+def test_window_is_split_and_lengths_are_rounded_up(
     forwards: dict[str, Forward], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
     lanes = forwards["fp32"]
     infer = lanes._infer  # type: ignore[attr-defined]
     monkeypatch.setattr(lanes, "_infer", lambda inputs: (shapes.append(inputs[0].shape), infer(inputs))[1])
-    lanes(*padded([[5] * (1 + place % POSITIONS) for place in range(90)], POSITIONS))
+    lanes(*padded([[5] * (1 + number % POSITIONS) for number in range(90)], POSITIONS))
     assert sum(count for count, _ in shapes) == 90
-    assert all(count * length <= room.PART and length % room.BUCKET == 0 for count, length in shapes)
+    assert all(count * length <= openvino.PART and length % openvino.BUCKET == 0 for count, length in shapes)
 
 
-def test_a_bucket_ends_where_the_positions_end(tmp_path: Path) -> None:
+def test_rounded_length_is_limited_by_the_position_embeddings(tmp_path: Path) -> None:
     model = make_classifier(tmp_path / "model")
     (model / "tokenizer_config.json").write_text('{"model_max_length": 50}')
     convert(find_checkpoint(model), tmp_path / "out")
     ids, mask = padded([[7] * 50, [9] * 41], 50)
-    said = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
-    assert said == pytest.approx(open_torch(find_checkpoint(model))(ids, mask), abs=1e-4)
+    logits = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
+    assert logits == pytest.approx(open_torch(find_checkpoint(model))(ids, mask), abs=1e-4)
 
 
-def test_threads_get_their_own_answers(forwards: dict[str, Forward]) -> None:
-    asked = [padded([[token] * 20] * 30, 24) for token in range(1, 7)]
-    expected = [forwards["fp32"](*each).tobytes() for each in asked]
-    said: dict[int, set[bytes]] = {place: set() for place in range(len(asked))}
+def test_threads_get_the_right_results(forwards: dict[str, Forward]) -> None:
+    inputs = [padded([[token] * 20] * 30, 24) for token in range(1, 7)]
+    expected = [forwards["fp32"](*each).tobytes() for each in inputs]
+    results: dict[int, set[bytes]] = {index: set() for index in range(len(inputs))}
 
-    def ask(place: int) -> None:
-        said[place] = {forwards["fp32"](*asked[place]).tobytes() for _ in range(10)}
+    def predict(index: int) -> None:
+        results[index] = {forwards["fp32"](*inputs[index]).tobytes() for _ in range(10)}
 
-    threads = [threading.Thread(target=ask, args=(place,)) for place in range(len(asked))]
+    threads = [threading.Thread(target=predict, args=(index,)) for index in range(len(inputs))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [said[place] for place in range(len(asked))] == [{each} for each in expected]
+    assert [results[index] for index in range(len(inputs))] == [{each} for each in expected]
 
 
 CONVERT = """
@@ -146,7 +147,7 @@ convert(find_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))
 
 
 @pytest.mark.slow
-def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
+def test_conversion_is_reproducible(checkpoint: Path, folder: Path, tmp_path: Path) -> None:
     convert(find_checkpoint(checkpoint), tmp_path / "again")
     subprocess.run([sys.executable, "-c", CONVERT, checkpoint, tmp_path / "elsewhere"], check=True)
     for name in ("model.xml", "model.bin"):
@@ -165,7 +166,7 @@ sys.stdout.buffer.write(forward(np.array([[5, 6, 7]]), np.array([[1, 1, 1]])).to
 """
 
 
-def test_it_runs_without_torch_and_transformers(folder: Path, forwards: dict[str, Forward]) -> None:
+def test_runs_without_torch_and_transformers(folder: Path, forwards: dict[str, Forward]) -> None:
     done = subprocess.run([sys.executable, "-c", ALONE, folder], check=True, stdout=subprocess.PIPE)
     assert done.stdout == forwards["fp32"](*padded([[5, 6, 7]], 3)).tobytes()
 
@@ -177,22 +178,22 @@ def _lengths_of_queries(folder: Path) -> list[str]:
     return [str(node.input(0).get_partial_shape()[2]) for node in attentions]
 
 
-def test_the_last_layer_asks_for_the_first_token_alone(folder: Path) -> None:
-    whole, last = _lengths_of_queries(folder)
-    assert whole == "?"
+def test_last_layer_computes_only_the_first_token(folder: Path) -> None:
+    all_tokens, last = _lengths_of_queries(folder)
+    assert all_tokens == "?"
     assert last.endswith("1")  # at most 1
 
 
-def test_another_architecture_gives_torchs_answers_too(tmp_path: Path) -> None:
+def test_another_architecture_gives_torchs_results(tmp_path: Path) -> None:
     model = _roberta(make_classifier(tmp_path / "model"))
     convert(find_checkpoint(model), tmp_path / "out")
     ids, mask = padded([[5, 9, 30, 7, 8], [4, 6], [3] * 20], 20)
     ids[mask == 0] = 1
-    said = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
+    logits = open_openvino(read_graph(tmp_path / "out"), precision="fp32")(ids, mask)
     reference = AutoModelForSequenceClassification.from_pretrained(model).eval()
     with torch.inference_mode():
         expected = reference(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
-    assert said == pytest.approx(expected, abs=1e-4)
+    assert logits == pytest.approx(expected, abs=1e-4)
 
 
 def _roberta(folder: Path) -> Path:
@@ -205,25 +206,25 @@ def _roberta(folder: Path) -> Path:
     return folder
 
 
-def test_a_model_that_openvino_answers_otherwise_is_refused(
+def test_conversion_with_different_results_is_rejected(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = room.torch_pass
-    monkeypatch.setattr(room, "torch_pass", lambda model: lambda *inputs: reference(model)(*inputs) + 1)
-    with pytest.raises(EngineUnavailable, match="torch's answers"):
+    reference = openvino.torch_pass
+    monkeypatch.setattr(openvino, "torch_pass", lambda model: lambda *inputs: reference(model)(*inputs) + 1)
+    with pytest.raises(EngineUnavailable, match="torch's results"):
         convert(find_checkpoint(checkpoint), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-def test_a_trimming_that_changes_answers_is_left_out(
+def test_optimization_that_changes_results_is_not_used(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(graph: ov.Model) -> None:
         gelu = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Gelu")
         gelu.output(0).replace(gelu.input_value(0))
 
-    monkeypatch.setattr(room, "narrow_masks", spoil)
+    monkeypatch.setattr(openvino, "narrow_masks", spoil)
     convert(find_checkpoint(checkpoint), tmp_path / "out")
     forward, reference = (
         open_openvino(read_graph(tmp_path / "out"), precision="fp32"),
@@ -233,21 +234,23 @@ def test_a_trimming_that_changes_answers_is_left_out(
     assert forward(*inputs) == pytest.approx(reference(*inputs), abs=1e-4)
 
 
-@pytest.mark.parametrize(("files", "precision"), [({}, "fp32"), ({"model.xml": "<net"}, "fp32")], ids=["none", "torn"])
-def test_files_that_are_no_model_are_refused(tmp_path: Path, files: dict[str, str], precision: str) -> None:
+@pytest.mark.parametrize(
+    ("files", "precision"), [({}, "fp32"), ({"model.xml": "<net"}, "fp32")], ids=["missing", "damaged"]
+)
+def test_invalid_files_are_rejected(tmp_path: Path, files: dict[str, str], precision: str) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(EngineUnavailable, match="cannot read"):
         open_openvino(read_graph(tmp_path), precision=precision)
 
 
-def test_an_unknown_precision_is_refused_with_what_there_is(folder: Path) -> None:
+def test_unknown_precision_is_rejected_with_the_supported_ones(folder: Path) -> None:
     with pytest.raises(EngineUnavailable) as refused:
         open_openvino(read_graph(folder), precision="int8")
     assert "fp32" in refused.value.remedy
 
 
-def test_a_cpu_whose_instructions_are_switched_off_is_refused(folder: Path) -> None:
+def test_bf16_is_rejected_if_the_instructions_are_disabled(folder: Path) -> None:
     code = "import sys; from pathlib import Path\n"
     code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
     code += "from likewise.core.errors import EngineUnavailable as E\ntry: o(r(Path(sys.argv[1])), precision='bf16')\n"
@@ -258,8 +261,8 @@ def test_a_cpu_whose_instructions_are_switched_off_is_refused(folder: Path) -> N
 
 
 @pytest.mark.slow
-def test_the_first_passes_of_several_threads_do_not_wait_for_each_other(folder: Path) -> None:
-    """A race of the binding's own, once in about ten new processes, before an opened pass had run once."""
+def test_first_passes_of_several_threads_do_not_deadlock(folder: Path) -> None:
+    """A race in the binding, in about one of ten new processes, before opening a pass ran it once."""
     code = "import sys, threading, numpy; from pathlib import Path\n"
     code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
     code += "forward = o(r(Path(sys.argv[1])), precision='fp32', threads=2)\n"
@@ -270,17 +273,17 @@ def test_the_first_passes_of_several_threads_do_not_wait_for_each_other(folder: 
         subprocess.run([sys.executable, "-c", code, folder], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("closing", ["first", "last", "elsewhere"])
-def test_a_signal_comes_through_after_passes_are_closed(folder: Path, closing: str) -> None:
-    """The runtime's own stack for signals must not be freed while a thread has it: see `runtime`."""
+@pytest.mark.parametrize("closing", ["first", "last", "other thread"])
+def test_signal_is_handled_after_passes_are_closed(folder: Path, closing: str) -> None:
+    """The runtime's signal stack must not be freed while a thread uses it: see `runtime`."""
     code = "import os, signal, sys, threading; from pathlib import Path\n"
     code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
-    code += "held = [o(r(Path(sys.argv[1])), precision='fp32', threads=1) for _ in range(2)]\n"
+    code += "passes = [o(r(Path(sys.argv[1])), precision='fp32', threads=1) for _ in range(2)]\n"
     code += {
-        "first": "held.pop(0); held.clear()\n",
-        "last": "held.pop(); held.clear()\n",
-        "elsewhere": "thread = threading.Thread(target=held.clear); thread.start(); thread.join()\n",
+        "first": "passes.pop(0); passes.clear()\n",
+        "last": "passes.pop(); passes.clear()\n",
+        "other thread": "thread = threading.Thread(target=passes.clear); thread.start(); thread.join()\n",
     }[closing]
-    code += "signal.signal(signal.SIGTERM, lambda *_: print('came through'))\nos.kill(os.getpid(), signal.SIGTERM)"
+    code += "signal.signal(signal.SIGTERM, lambda *_: print('signal handled'))\nos.kill(os.getpid(), signal.SIGTERM)"
     done = subprocess.run([sys.executable, "-c", code, folder], check=True, stdout=subprocess.PIPE, timeout=120)
-    assert done.stdout == b"came through\n"
+    assert done.stdout == b"signal handled\n"

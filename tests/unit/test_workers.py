@@ -1,4 +1,4 @@
-"""The parts of the workers that need no process: what is sent, when one is started again, and who gets which error."""
+"""The parts of the workers that need no process: messages, restarts and errors."""
 
 from __future__ import annotations
 
@@ -61,109 +61,106 @@ entries = (
 
 
 @given(st.lists(entries, max_size=4))
-def test_what_is_sent_arrives(sent: list[Any]) -> None:
+def test_messages_round_trip(sent: list[Any]) -> None:
     message = pack(sent)
     assert message != CLOSE
     assert unpack(message) == sent
 
 
-KINDS = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, LikewiseError)]
+KINDS = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, LikewiseError)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_arrives(kind: type[LikewiseError]) -> None:
-    arrived = unpack(pack(Failed(kind("why", remedy="what to do")))).error
-    assert type(arrived) is kind
-    assert (arrived.cause, arrived.remedy, str(arrived)) == ("why", "what to do", "why")
+def test_every_error_round_trips(kind: type[LikewiseError]) -> None:
+    received = unpack(pack(Failed(kind("why", remedy="what to do")))).error
+    assert type(received) is kind
+    assert (received.cause, received.remedy, str(received)) == ("why", "what to do", "why")
 
 
-class OfTheModel:
-    """A class that the server's process cannot import."""
+class ModelClass:
+    """A class that the server process cannot import."""
 
 
 def raising() -> object:
-    """Pickled by a function that is not there on the other side."""
-    return OfTheModel
+    """A function that does not exist in the other process."""
+    return ModelClass
 
 
 @pytest.mark.parametrize(
-    "value", [OfTheModel(), [OfTheModel()], {"a": OfTheModel}, raising, np.float32(1), threading.Lock(), lambda: 0]
+    "value", [ModelClass(), [ModelClass()], {"a": ModelClass}, raising, np.float32(1), threading.Lock(), lambda: 0]
 )
-def test_what_the_other_side_may_not_know_is_not_sent(value: object) -> None:
+def test_types_unknown_to_the_other_process_are_rejected(value: object) -> None:
     with pytest.raises((pickle.PicklingError, TypeError)):
         pack([Ok(value)])
 
 
-def test_values_of_the_standard_library_are_sent() -> None:
+def test_types_of_the_standard_library_are_sent() -> None:
     assert unpack(pack(Ok(decimal.Decimal("1.50")))) == Ok(decimal.Decimal("1.50"))
 
 
-def test_each_entry_that_cannot_be_sent_says_why() -> None:
-    good, bad = sendable([Ok(1), Ok(OfTheModel())], lambda why: ModelFailed(why, remedy="none"))
+def test_entry_that_cannot_be_sent_is_reported() -> None:
+    good, bad = sendable([Ok(1), Ok(ModelClass())], lambda why: ModelFailed(why, remedy="none"))
     assert good == Ok(1)
     assert isinstance(bad, Failed)
-    assert "OfTheModel is no plain value" in bad.error.cause
-
-
-# --- when to start again ---------------------------------------------------------------------------------------------
+    assert "ModelClass is not a plain value" in bad.error.cause
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 10_000))
-def test_workers_share_the_cores(count: int) -> None:
+def test_cores_are_divided_among_workers(count: int) -> None:
     threads = {int(worker_environment(count, {})[name]) for name in THREAD_VARIABLES}
     (each,) = threads
     assert each >= 1
     assert each * count <= max(count, usable_cores())
 
 
-def test_the_user_s_own_settings_stay() -> None:
-    given_ = {"OMP_NUM_THREADS": "17", "HOME": "/somewhere"}
-    assert given_.items() <= worker_environment(4, given_).items()
+def test_user_settings_are_not_overridden() -> None:
+    settings = {"OMP_NUM_THREADS": "17", "HOME": "/somewhere"}
+    assert settings.items() <= worker_environment(4, settings).items()
 
 
-# --- the pool's policy -----------------------------------------------------------------------------------------------
+# --- the pool --------------------------------------------------------------------------------------------------------
 
 
 class Fake:
-    """A worker without a process."""
+    """A fake worker without a process."""
 
     pid = 0
 
-    def __init__(self, *, ends: bool = False, loads: bool = True) -> None:
-        self.gone = threading.Event()
+    def __init__(self, *, exited: bool = False, loads: bool = True) -> None:
+        self.exited = threading.Event()
         self.worked = False
-        self.ending = "the fake ended"
+        self.exit_description = "the fake worker exited"
         self._loads = loads
-        if ends:
-            self.gone.set()
+        if exited:
+            self.exited.set()
 
     def load(self) -> EngineSpec:
         if not self._loads:
-            self.gone.set()
+            self.exited.set()
             raise WorkerDied("the fake does not load", remedy="none")
         return SPEC
 
     def run(self, message: bytes) -> bytes:
-        if self.gone.is_set():
+        if self.exited.is_set():
             raise WorkerDied("the fake died", remedy="none")
-        return pack([Ok(one.payload) for one in unpack(message)])
+        return pack([Ok(each.payload) for each in unpack(message)])
 
     prepare = run
 
     def kill(self) -> None:
-        self.gone.set()
+        self.exited.set()
 
-    ask_to_end = kill
+    request_stop = kill
 
 
 @contextmanager
 def pool_of(
-    first: Fake, then: Callable[[], Fake], clock: Callable[[], float] = lambda: 0.0, load_attempts: int = 3
+    first: Fake, create: Callable[[], Fake], clock: Callable[[], float] = lambda: 0.0, load_attempts: int = 3
 ) -> Iterator[WorkerPool]:
-    start = cast("Callable[[], Worker]", then)
+    start = cast("Callable[[], Worker]", create)
     pool = WorkerPool([cast("Worker", first)], SPEC, start, load_attempts=load_attempts, clock=clock)
     try:
         yield pool
@@ -171,7 +168,7 @@ def pool_of(
         pool.close()
 
 
-def asked(pool: WorkerPool) -> Ok | Failed:
+def run_one(pool: WorkerPool) -> Ok | Failed:
     (result,) = pool.run([Work("a", 1, "a")])
     return result
 
@@ -179,15 +176,15 @@ def asked(pool: WorkerPool) -> Ok | Failed:
 def test_calls_wait_for_the_replacement() -> None:
     first, second, allowed = Fake(), Fake(), threading.Event()
 
-    def then() -> Fake:
+    def create() -> Fake:
         assert allowed.wait(PATIENCE)
         return second
 
-    with pool_of(first, then) as pool:
+    with pool_of(first, create) as pool:
         first.kill()
-        emptied(pool)
+        wait_until_empty(pool)
         with ThreadPoolExecutor(1) as executor:
-            waiting = executor.submit(asked, pool)
+            waiting = executor.submit(run_one, pool)
             assert not waiting.done()
             allowed.set()
             assert waiting.result(PATIENCE) == Ok("a")
@@ -195,46 +192,46 @@ def test_calls_wait_for_the_replacement() -> None:
         assert second.worked
 
 
-def emptied(pool: WorkerPool) -> None:
-    """Until the pool has noticed that its last worker is gone."""
+def wait_until_empty(pool: WorkerPool) -> None:
+    """Wait until the pool has noticed that its last worker has exited."""
     deadline = time.monotonic() + PATIENCE
     while pool.pids and time.monotonic() < deadline:
         time.sleep(0.001)
 
 
-def test_replacements_that_do_not_load_are_an_error_for_who_waits() -> None:
+def test_waiting_call_fails_if_replacements_do_not_load() -> None:
     first = Fake()
     with pool_of(first, lambda: Fake(loads=False), load_attempts=2) as pool:
         first.worked = True
         first.kill()
-        emptied(pool)
-        result = asked(pool)
+        wait_until_empty(pool)
+        result = run_one(pool)
         assert isinstance(result, Failed)
         assert isinstance(result.error, WorkerDied)
-        assert "the last 2 did not get to work: the fake does not load" in result.error.cause
+        assert "the last 2 failed before doing any work: the fake does not load" in result.error.cause
         assert pool.restarts >= 2
 
 
-def test_the_clock_says_whether_one_was_steady(caplog: pytest.LogCaptureFixture) -> None:
+def test_steady_run_resets_the_backoff(caplog: pytest.LogCaptureFixture) -> None:
     ticks = iter([0.0, 1.0, 2.0, 3.0, 4.0, 4.0 + STEADY_S, 100.0, 101.0])
     last = Fake()
-    later = iter([Fake(ends=True), Fake(ends=True), last])
+    replacements = iter([Fake(exited=True), Fake(exited=True), last])
     started = threading.Event()
 
-    def then() -> Fake:
-        fake = next(later)
+    def create() -> Fake:
+        fake = next(replacements)
         if fake is last:
             started.set()
         return fake
 
     with caplog.at_level("WARNING", logger="likewise.workers"):
-        with pool_of(Fake(ends=True), then, clock=lambda: next(ticks), load_attempts=99):
+        with pool_of(Fake(exited=True), create, clock=lambda: next(ticks), load_attempts=99):
             assert started.wait(PATIENCE)
-        said = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
-    assert said == ["0.0 s", "0.1 s", "0.0 s"]
+        delays = [record.getMessage().rpartition(" in ")[2] for record in caplog.records]
+    assert delays == ["0.0 s", "0.1 s", "0.0 s"]
 
 
-def test_an_answer_that_cannot_be_read_fails_and_the_worker_lives() -> None:
+def test_unreadable_response_fails_without_ending_the_worker() -> None:
     class Garbled(Fake):
         def run(self, message: bytes) -> bytes:
             return b"\x80garbage" if unpack(message)[0].payload == "bad" else super().run(message)
@@ -243,5 +240,5 @@ def test_an_answer_that_cannot_be_read_fails_and_the_worker_lives() -> None:
         (result,) = pool.run([Work("a", 1, "bad")])
         assert isinstance(result, Failed)
         assert isinstance(result.error, ModelFailed)
-        assert asked(pool) == Ok("a")
+        assert run_one(pool) == Ok("a")
         assert pool.restarts == 0

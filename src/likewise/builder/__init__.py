@@ -1,1 +1,1 @@
-"""From a model URI to a bundle: resolve, trace, vendor, prove."""
+"""Builds bundles from model URIs: resolve, trace, vendor, prove."""

@@ -1,7 +1,7 @@
-"""An audit hook that sees what a model touches beside the doors that are vendored.
+"""An audit hook that reports the resources that a model accesses outside the vendored MLflow APIs.
 
-Files, databases, the network; and other programs, of which only the command line can be seen: one that names a file
-outside is a touch, any other is told apart.
+It covers files, databases, the network, and other programs. Of a program only the command line is visible: if it names
+a file outside the model, that is an access; otherwise the program is reported separately.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from pathlib import Path
 from typing import Any
 
 SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/var/lib", "/System", "/Library")
-# In the home folder, dotted folders are configuration; these hold models and data, which a bundle has to carry.
+# Hidden folders in the home folder are configuration, except these: they hold models and data that a bundle needs.
 CACHES = (".cache", ".keras", ".mlflow", ".ollama")
 HARMLESS_CACHES = ("matplotlib", "fontconfig", "numba", "pip", "mesa_shader_cache", "torch_extensions")
 
-PROGRAM = 200  # characters of a command line that are told
+MAX_COMMAND = 200  # reported characters of a command line
 
-Seen = Callable[[str], None]
+AccessCallback = Callable[[str], None]
 
 
 class AuditWatch:
-    """Tells `seen` of every touch outside: `opens the file /path`, `connects to host:port`, `opens the database /path`,
-    `starts a program on /path: command line`.
+    """Calls `on_access` with a description of each access to an outside resource: `opens the file /path`,
+    `connects to host:port`, `opens the database /path`, `starts a program on /path: command line`.
 
-    own: folders whose files may be read wherever they lie.  hidden: what may not, unless it is `own`.
-    everywhere: whether files that are none of these, nor Python's, nor the system's, are told too.
-    started: is told the command line of every other program that is started.
-    An audit hook cannot be taken out again: for child processes only.
+    own: folders whose files may be read.  hidden: folders whose files may not, unless they are in `own`.
+    everywhere: whether to report files outside all of these that do not belong to Python or the system either.
+    on_program: called with the command line of each other program that is started.
+    An audit hook cannot be removed, so use it only in child processes.
     """
 
     def __init__(
         self,
-        seen: Seen,
+        on_access: AccessCallback,
         *,
         own: Iterable[Path],
         hidden: Iterable[Path] = (),
         everywhere: bool,
-        started: Seen = lambda _: None,
+        on_program: AccessCallback = lambda _: None,
     ) -> None:
-        self._seen = seen
-        self._started = started
+        self._on_access = on_access
+        self._on_program = on_program
         self._own = tuple(_spellings(own))
         self._hidden = tuple(_spellings(hidden))
         self._system = _interpreter()
@@ -53,12 +53,12 @@ class AuditWatch:
         self._paused = 0
 
     def start(self) -> None:
-        """From here on every touch is told."""
+        """Install the hook; all later accesses are reported."""
         sys.addaudithook(self._hook)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is touched meanwhile is on our behalf."""
+        """Do not report accesses in this context, which are Likewise's own."""
         self._paused += 1
         try:
             yield
@@ -68,10 +68,10 @@ class AuditWatch:
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if self._paused or event not in _HANDLERS:
             return
-        touch = _HANDLERS[event](self, args)
-        if touch is not None:
+        access = _HANDLERS[event](self, args)
+        if access is not None:
             with self.paused():
-                self._seen(touch)
+                self._on_access(access)
 
     def _open(self, args: tuple[Any, ...]) -> str | None:
         path, mode, flags = args
@@ -82,7 +82,7 @@ class AuditWatch:
     def _connect(self, args: tuple[Any, ...]) -> str | None:
         address = args[1]
         if not isinstance(address, tuple) or str(address[0]) in ("127.0.0.1", "::1", "localhost"):
-            return None  # loopback: a service that the model has started itself
+            return None  # loopback: a service that the model itself has started
         return f"connects to {address[0]}:{address[1]}"
 
     def _database(self, args: tuple[Any, ...]) -> str | None:
@@ -91,17 +91,17 @@ class AuditWatch:
 
     def _program(self, executable: object, arguments: object, folder: object = None) -> str | None:
         command = _strings(arguments)
-        line = " ".join(" ".join(command).split())[:PROGRAM]
+        line = " ".join(" ".join(command).split())[:MAX_COMMAND]
         base = "".join(_strings(folder)) or os.curdir
         for word in _words([*_strings(executable), *command]):
             path = os.path.abspath(os.path.join(base, word))
             if self._outside(path, os.path.exists if "/" in word else os.path.isfile):
                 return f"starts a program on {path}: {line}"
         with self.paused():
-            self._started(line)
+            self._on_program(line)
         return None
 
-    def _outside(self, name: str, there: Callable[[str], bool] = os.path.isfile) -> bool:
+    def _outside(self, name: str, exists: Callable[[str], bool] = os.path.isfile) -> bool:
         path = os.path.abspath(name)
         if _within(path, self._own):
             return False
@@ -110,7 +110,7 @@ class AuditWatch:
         if not self._everywhere or _within(path, self._system) or _configuration(path):
             return False
         with self.paused():
-            return there(path) and not _within(os.path.realpath(path), (*self._own, *self._system))
+            return exists(path) and not _within(os.path.realpath(path), (*self._own, *self._system))
 
 
 _HANDLERS: dict[str, Callable[[AuditWatch, tuple[Any, ...]], str | None]] = {
@@ -125,7 +125,7 @@ _HANDLERS: dict[str, Callable[[AuditWatch, tuple[Any, ...]], str | None]] = {
 
 
 def _strings(value: object) -> list[str]:
-    """An argument, or a list of them, as an audit event has them."""
+    """The strings in an audit event's argument, which is a path or a list of paths."""
     if isinstance(value, (str, bytes, os.PathLike)):
         return [os.fsdecode(value)]
     listed = value if isinstance(value, (list, tuple)) else ()
@@ -133,7 +133,7 @@ def _strings(value: object) -> list[str]:
 
 
 def _words(command: Iterable[str]) -> Iterator[str]:
-    """Each argument, the words in it where it is a shell's own line, and what follows a `=`."""
+    """Each argument, the words in it in case it is a shell command, and the part of each after a `=`."""
     for argument in command:
         for word in (argument, *_shell_words(argument)):
             yield word
@@ -145,7 +145,7 @@ def _shell_words(line: str) -> list[str]:
     lexer.whitespace_split, lexer.commenters = True, ""
     try:
         return list(lexer)
-    except ValueError:  # a quote that nothing closes
+    except ValueError:  # an unclosed quote
         return line.split()
 
 
@@ -160,7 +160,7 @@ def _within(path: str, folders: tuple[str, ...]) -> bool:
 
 
 def _configuration(path: str) -> bool:
-    """A settings file in the home folder; not one of its caches."""
+    """Whether `path` is a settings file in the home folder, rather than in one of its caches."""
     home = os.path.expanduser("~").rstrip("/") + "/"
     first, _, rest = path.removeprefix(home).partition("/")
     if not path.startswith(home) or not first.startswith("."):

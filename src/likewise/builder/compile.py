@@ -1,4 +1,4 @@
-"""The engines that can be compiled for a bundle: every installed kind is asked."""
+"""Compiles engines for a bundle, with every installed engine kind."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from likewise.engine.kinds import CompiledEngines, CompileRequest
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-    """Compile every kind of engine that takes the model of the unfinished `bundle`; a kind that fails is reported.
+    """Compile every engine kind that supports the model of the unfinished `bundle`; kinds that fail are reported.
 
-    Raises a kind's `failure`, and what the first one raised where the options ask for bf16 and then none offers it.
+    Raises a kind's `failure`.  If the options require bf16 and no kind offers it, raises the first kind's error.
     """
-    made, refused = [], list[LikewiseError]()
+    compiled, errors = [], list[LikewiseError]()
     for kind in request.model.kinds():
         try:
-            made.append(kind.compile(bundle, replace(request, work=request.work / kind.name)))
-        except LikewiseError as raised:
+            compiled.append(kind.compile(bundle, replace(request, work=request.work / kind.name)))
+        except LikewiseError as error:
             shutil.rmtree(bundle.path / "engine" / kind.name, ignore_errors=True)
-            refused.append(raised)
-    for each in made:
+            errors.append(error)
+    for each in compiled:
         if each.failure is not None:
             raise each.failure
-    entries = tuple(entry for each in made for entry in each.entries)
-    if not entries and not refused and (request.texts or request.options.precision):
+    entries = tuple(entry for each in compiled for entry in each.entries)
+    if not entries and not errors and (request.texts or request.options.precision):
         cause = "the model declares no classifier to compile"
-        refused.append(EngineUnavailable(cause, remedy="bundle it without a precision"))
-    if refused and request.options.precision == "bf16" and not any(e.precision.startswith("bf16") for e in entries):
-        raise refused[0]
-    for error in refused:
-        request.report(f"no compiled engine: {error.cause} ({error.remedy})")
-    return CompiledEngines(entries, next((one.texts for one in made if one.texts), ()))
+        errors.append(EngineUnavailable(cause, remedy="bundle it without --precision and --calibration"))
+    if errors and request.options.precision == "bf16" and not any(e.precision.startswith("bf16") for e in entries):
+        raise errors[0]
+    for each_error in errors:
+        request.report(f"no compiled engine: {each_error.cause} ({each_error.remedy})")
+    return CompiledEngines(entries, next((each.texts for each in compiled if each.texts), ()))

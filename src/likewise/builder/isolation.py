@@ -1,4 +1,4 @@
-"""Linux namespaces for a child process: no network, chosen folders and files hidden."""
+"""Isolates a child process with Linux namespaces: no network, and selected folders and files hidden."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
 
 
 def isolate_process(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
-    """Cut this process off: no network but a loopback of its own, `hidden` empty, `kept` in place though it lie there.
+    """Isolate this process: no network except its own loopback, `hidden` paths empty, `kept` paths inside them visible.
 
-    For a process of one thread, at its start. Returns False, with nothing changed, where the kernel does not allow it.
+    Call this at the start of a single-threaded process. Returns False, with nothing changed, if the kernel denies it.
     Source: unshare(2), mount(2), user_namespaces(7).
     """
     if sys.platform != "linux" or not _rehearse(hidden, kept):
         return False
-    _cut_off(hidden, kept)
+    _isolate(hidden, kept)
     return True
 
 
 def _rehearse(hidden: Sequence[Path], kept: Sequence[Path]) -> bool:
-    """Tried in a child first: a kernel may allow the first steps and not the last."""
+    """Try the isolation in a child process first: a kernel may allow the first steps but not the last."""
     child = os.fork()
     if child == 0:
         try:
-            _cut_off(hidden, kept)
+            _isolate(hidden, kept)
         except OSError:
             os._exit(1)
         os._exit(0)
     return os.waitpid(child, 0)[1] == 0
 
 
-def _cut_off(hidden: Sequence[Path], kept: Sequence[Path]) -> None:
+def _isolate(hidden: Sequence[Path], kept: Sequence[Path]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     if libc.unshare(CLONE_NEWNS | CLONE_NEWNET | (CLONE_NEWUSER if user else 0)) != 0:
@@ -59,7 +59,7 @@ def _hide(libc: ctypes.CDLL, hidden: Sequence[Path], kept: Sequence[Path]) -> No
     folders = sorted({p.resolve() for p in hidden if p.is_dir()})
     files = [p.resolve() for p in hidden if p.is_file()]
     for folder in folders:
-        if folder.is_dir():  # not gone with one above it
+        if folder.is_dir():  # false if a parent folder has been hidden
             _mount(libc, "none", str(folder), "tmpfs", 0)
     for path, handle in handles:
         if not path.exists():
@@ -72,8 +72,8 @@ def _hide(libc: ctypes.CDLL, hidden: Sequence[Path], kept: Sequence[Path]) -> No
 
 
 def _mount(libc: ctypes.CDLL, source: str, target: str, kind: str | None, flags: int) -> None:
-    done = libc.mount(source.encode(), target.encode(), kind.encode() if kind else None, ctypes.c_ulong(flags), None)
-    if done != 0:
+    status = libc.mount(source.encode(), target.encode(), kind.encode() if kind else None, ctypes.c_ulong(flags), None)
+    if status != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
 
 

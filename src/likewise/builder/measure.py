@@ -1,4 +1,4 @@
-"""Which engine is fastest on this kind of CPU: each that needs no trust, in turns, on the same texts, in a child."""
+"""Measures which engine is fastest on this CPU: those that need no trust, in turns on the same texts, in a child."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.builder.equality import same
+from likewise.builder.equality import results_match
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
-from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
 from likewise.engine.rates import label
-from likewise.engine.text.compiled import TOKENIZER, place
+from likewise.engine.text.compiled import TOKENIZER, classifier_path
 from likewise.pipeline.pipeline import classifiers
-from likewise.pipeline.texts import made_texts, sample
+from likewise.pipeline.texts import default_texts, sample
 
 TIMEOUT = 300.0  # seconds
-ROUNDS = 3  # the best counts: what slows a pass down is not the engine
+ROUNDS = 3  # the fastest counts: slower rounds are due to other load
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """rates: rows a second by engine label.  differing: engines that answered a text otherwise than fp32 does."""
+    """rates: rows per second by engine label.  differing: engines whose predictions differ from fp32's for a text."""
 
     rates: Mapping[str, float]
     differing: tuple[str, ...]
 
 
 def measure(bundle: Bundle, texts: Sequence[str] = ()) -> Measurement:
-    """Time the engines of `bundle` on `texts`, or on texts made up.
+    """Time the engines of `bundle` on `texts`, or on generated texts if there are none.
 
-    Raises EngineUnavailable where there is no choice between engines to make.
+    Raises EngineUnavailable if there are fewer than two engines to choose from.
     """
     models = classifiers(bundle.manifest.pipeline)
     if sum(not runs_code(entry) for entry in bundle.manifest.engines) < 2 or not models:
         raise EngineUnavailable(
-            f"the bundle {bundle.path} has no two engines to choose between",
-            remedy="bundle a model with a declared pipeline, where openvino and torch are installed",
+            f"the bundle {bundle.path} has fewer than two engines to choose from",
+            remedy="bundle a model with a declared pipeline on a machine with openvino and torch installed",
         )
     if not texts:
         uri, longest = next(iter(models.items()))
-        texts = sample(made_texts(bundle.model_path, bundle.path / place(uri) / TOKENIZER, longest))
+        texts = sample(default_texts(bundle.model_path, bundle.path / classifier_path(uri) / TOKENIZER, longest))
     with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts)}
         result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
@@ -63,9 +63,9 @@ def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     bundle = open_bundle(task["bundle"])
     items: list[Item] = [Row(("text",), (text,)) for text in task["texts"]]
     engines = _engines(bundle)
-    said = {name: answers(engine, items) for name, engine in engines.items()}  # the first pass is a warm-up too
-    exact = said.get("torch/fp32") or next(iter(said[name] for name in said if name.endswith("/fp32")), [])
-    differing = [name for name, results in said.items() if not all(map(same, results, exact))]
+    results = {name: predict_items(engine, items) for name, engine in engines.items()}  # this is also the warm-up
+    exact = results.get("torch/fp32") or next(iter(results[name] for name in results if name.endswith("/fp32")), [])
+    differing = [name for name, each in results.items() if not all(map(results_match, each, exact))]
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(ROUNDS):
         for name, engine in engines.items():
@@ -75,21 +75,21 @@ def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
 
 
 def _engines(bundle: Bundle) -> dict[str, Engine]:
-    found: dict[str, Engine] = {}
+    engines: dict[str, Engine] = {}
     for entry in bundle.manifest.engines:
         if not runs_code(entry):
             try:
-                found[label(entry)] = open_entry(bundle, entry, trust=Trust(allow=False, entries=()))
-            except (MissingExtra, EngineUnavailable):  # one that cannot run here has no speed here
+                engines[label(entry)] = open_entry(bundle, entry, trust=Trust(allow=False, entries=()))
+            except (MissingExtra, EngineUnavailable):  # an engine that cannot run here cannot be measured
                 continue
-    return found
+    return engines
 
 
 def _seconds(engine: Engine, items: Sequence[Item]) -> float:
     start = time.perf_counter()
-    answers(engine, items)
+    predict_items(engine, items)
     return time.perf_counter() - start
 
 
 if __name__ == "__main__":  # python -m likewise.builder.measure TASK RESULT
-    carry_out(_measure, *sys.argv[1:])
+    run_task(_measure, *sys.argv[1:])

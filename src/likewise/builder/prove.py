@@ -1,7 +1,7 @@
-"""Does the finished bundle stand alone?  Open and ask it in a child that has no store, no network, no credentials.
+"""Verifies that a finished bundle works in isolation: in a child process without store, network and credentials.
 
-On Linux the kernel takes the network and the store's folders away ("namespaces"); where it may not, and beside it, an
-audit hook of Python refuses the touch by name ("audit hook").
+On Linux, kernel namespaces hide the network and the store's folders ("namespaces"). In addition, and as the only means
+where namespaces are not available, a Python audit hook rejects such accesses ("audit hook").
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 
 from likewise.builder.audit import AuditWatch
-from likewise.builder.equality import same, shown
+from likewise.builder.equality import describe_result, results_match
 from likewise.builder.isolation import isolate_process
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.bundles.trust import Trust
-from likewise.core.engine import Engine, answers
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Result
-from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
@@ -37,7 +37,7 @@ _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TO
 
 @dataclass(frozen=True)
 class Proof:
-    """What was tried. isolation: `namespaces` or `audit hook`. engines: labels. rows: how many were compared."""
+    """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared."""
 
     isolation: str
     engines: tuple[str, ...]
@@ -45,10 +45,10 @@ class Proof:
 
 
 def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = TIMEOUT) -> Proof:
-    """Open the bundle in the folder `bundle` away from everything, and ask each engine that may run its example.
+    """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
-    hidden: where the model came from.  code: whether engines that run the model's code are tried too.
-    Raises NotSelfContained, RowWiseRefuted, and what opening raises.
+    hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
+    Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
@@ -61,46 +61,46 @@ def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
 
-Answer = Callable[[Sequence[Item]], list[Result]]
+Predict = Callable[[Sequence[Item]], list[Result]]
 
 
-def _refuse(touch: str) -> None:
-    raise PermissionError(f"the model {touch}, which is out of its reach where the bundle runs")
+def _refuse(access: str) -> None:
+    raise PermissionError(f"the model {access}, which is not available where the bundle runs")
 
 
 def _try_all(task: Task, work: Path) -> dict[str, object]:
     folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
     python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
     kept = (folder, work, *dict.fromkeys(python))
-    os.chdir(work)  # a working folder would stay open though its path is hidden
+    os.chdir(work)  # the working folder would stay accessible although its path is hidden
     isolated = isolate_process(hidden, kept)
     die_with_parent(task["parent"])
     AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
-    found = _answers(bundle, entries, example)
-    _agree(found)
-    _unchanged(folder)
+    predictions = _predictions(bundle, entries, example)
+    _compare_engines(predictions)
+    _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
-        "engines": list(found),
+        "engines": list(predictions),
         "rows": len(example.table) if example is not None else 0,
     }
 
 
-def _answers(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
-    """By engine; one whose libraries are not installed here is passed over where another can be tried."""
-    found: dict[str, list[Result]] = {}
+def _predictions(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
+    """Predictions by engine label, without engines whose libraries are missing; MissingExtra if none can be tried."""
+    predictions: dict[str, list[Result]] = {}
     missing: MissingExtra | None = None
     for entry in entries:
         try:
-            found[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
+            predictions[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
         except MissingExtra as error:
             missing = missing or error
-    if missing is not None and not found:
+    if missing is not None and not predictions:
         raise missing
-    return found
+    return predictions
 
 
 def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
@@ -109,38 +109,39 @@ def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Re
     except MissingExtra:
         raise
     except LikewiseError as error:
-        raise _alone(f"the engine {entry.name} does not load from the bundle alone", error) from error
+        raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
     try:
-        return [] if example is None else _ask(engine, example)
+        return [] if example is None else _predict(engine, example)
     finally:
         engine.close()
 
 
-def _ask(engine: Engine, example: Example) -> list[Result]:
+def _predict(engine: Engine, example: Example) -> list[Result]:
     table = example.table
     items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
-    results = answers(engine, items)
+    results = predict_items(engine, items)
     for result in results:
         if isinstance(result, Failed):
-            raise _alone(f"the engine {engine.spec.label} does not answer the input example", result.error)
+            raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", result.error)
     if engine.spec.row_wise:
-        refute_row_wise(partial(answers, engine), example)
+        refute_row_wise(partial(predict_items, engine), example)
     return results
 
 
-def refute_row_wise(answer: Answer, example: Example) -> None:
-    """RowWiseRefuted where a row is answered otherwise beside others than alone; silence proves nothing."""
+def refute_row_wise(predict: Predict, example: Example) -> None:
+    """Raise RowWiseRefuted if a row's prediction depends on the other rows; not raising does not prove independence."""
     table = example.table
     rows: list[Item] = [Row(table.columns, values, example.params) for values in [*table.rows, *variants(table)]]
-    alone = [answer([row])[0] for row in rows]
+    alone = [predict([row])[0] for row in rows]
     for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
-        together = answer([rows[i] for i in order])
-        for i, found in zip(order, together, strict=True):
-            if not same(alone[i], found):
+        together = predict([rows[i] for i in order])
+        for i, result in zip(order, together, strict=True):
+            if not results_match(alone[i], result):
                 raise RowWiseRefuted(
-                    "the model is declared row-wise, but its rows depend on their neighbours: "
-                    f"the row {_values(rows[i])} alone gives {shown(alone[i])}, beside others {shown(found)}",
-                    remedy="correct the model, or declare row_wise: false (likewise bundle --no-row-wise)",
+                    "the model is declared row-wise, but its rows depend on each other: "
+                    f"the row {_values(rows[i])} gives {describe_result(alone[i])} by itself, "
+                    f"and {describe_result(result)} together with other rows",
+                    remedy="fix the model, or declare row_wise: false (likewise bundle --no-row-wise)",
                 )
 
 
@@ -149,29 +150,29 @@ def _values(item: Item) -> str:
     return text if len(text) <= 100 else text[:100] + "…"
 
 
-def _agree(found: Mapping[str, list[Result]]) -> None:
-    """The first engine's answers are the others' too."""
-    (first, expected), *others = found.items() if found else [("", [])]
+def _compare_engines(predictions: Mapping[str, list[Result]]) -> None:
+    """Raise NotSelfContained unless all engines give the first one's predictions."""
+    (first, expected), *others = predictions.items() if predictions else [("", [])]
     for label, results in others:
         for row, (one, other) in enumerate(zip(expected, results, strict=True)):
-            if not same(one, other):
+            if not results_match(one, other):
                 raise NotSelfContained(
-                    f"two engines answer row {row} of the input example differently: "
-                    f"{first}: {shown(one)}; {label}: {shown(other)}",
-                    remedy="report this with the model: the declared pipeline and its Python code do not do the same",
+                    f"two engines give different predictions for row {row} of the input example: "
+                    f"{first}: {describe_result(one)}; {label}: {describe_result(other)}",
+                    remedy="report this with the model: the declared pipeline and its Python code behave differently",
                 )
 
 
-def _unchanged(folder: Path) -> None:
+def _check_unchanged(folder: Path) -> None:
     try:
         open_bundle(folder)
     except LikewiseError as error:
-        raise _alone("the model changes its own files when it runs", error) from error
+        raise _not_isolated("the model modifies its own files when it runs", error) from error
 
 
-def _alone(what: str, error: LikewiseError) -> NotSelfContained:
+def _not_isolated(what: str, error: LikewiseError) -> NotSelfContained:
     return NotSelfContained(f"{what}: {error.cause}", remedy=error.remedy)
 
 
 if __name__ == "__main__":  # python -m likewise.builder.prove TASK RESULT
-    carry_out(_try_all, *sys.argv[1:])
+    run_task(_try_all, *sys.argv[1:])

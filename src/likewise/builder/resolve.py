@@ -1,4 +1,4 @@
-"""From any MLflow model URI to a clean copy on disk, within seconds or with a named error; no model code runs."""
+"""Copies the model at an MLflow model URI to disk, without running its code; fails within seconds if unreachable."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from likewise.bundles.references import local_path
 from likewise.bundles.trust import STORELESS
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
 from likewise.core.extras import need
-from likewise.engine.vendored import mlflows_own
+from likewise.engine.vendored import real_stores
 
 PROBE_SECONDS = 5.0
 STORED_BY_MLFLOW = "registered_model_meta"
-MANNERS = {
+MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -36,8 +36,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "
 class Resolved:
     """A downloaded model.
 
-    resolved: its URI, with an alias, stage or `latest` turned to a version, a path made absolute.
-    origins: folders on this machine that it was copied from.
+    resolved: its URI, with an alias, stage or `latest` replaced by a version, and a path made absolute.
+    origins: local folders that it was copied from.
     """
 
     resolved: str
@@ -45,14 +45,16 @@ class Resolved:
 
 
 def resolve(uri: str, folder: Path) -> Resolved:
-    """Copy what `uri` names to the new path `folder`.
+    """Copy the model at `uri` to the new path `folder`.
 
-    Raises ModelNotFound (no such run, version, alias, path), StoreUnreachable (within seconds), UnsafeArchive (a link
-    or a special file in it), MissingExtra (boto3 for s3, …).
+    Raises ModelNotFound (no such run, version, alias or path), StoreUnreachable (within seconds), UnsafeArchive (it
+    contains a link or a special file), MissingExtra (boto3 for s3, …).
     """
     if (path := local_path(uri)) is not None and not path.exists():
-        raise ModelNotFound(f"there is no model at {path}", remedy="check the path; likewise bundle takes URIs too")
-    with mannerly(), mapped(uri), mlflows_own():
+        raise ModelNotFound(
+            f"there is no model at {path}", remedy="check the path; likewise bundle also accepts model URIs"
+        )
+    with limited_retries(), mapped(uri), real_stores():
         probe(uri)
         root, inner = _split(uri)
         open_repository = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
@@ -62,32 +64,32 @@ def resolve(uri: str, folder: Path) -> Resolved:
 
 
 def fetch(repository: Any, inner: str, target: Path) -> tuple[Path, ...]:
-    """Copy `inner` of MLflow's `repository` to the new path `target`; returns the local folders that it came from."""
+    """Copy `inner` of MLflow's `repository` to the new path `target`; returns the local folders it was copied from."""
     folders = [
         Path(leaf.artifact_dir, path) for leaf, path in _leaves(repository, inner) if hasattr(leaf, "artifact_dir")
     ]
     origins = tuple(p for p in folders if p.exists())
-    for origin in origins:  # MLflow follows links, and we do not
+    for origin in origins:  # MLflow follows links, which Likewise rejects
         _only_regular(origin)
     target.parent.mkdir(parents=True, exist_ok=True)
-    landing = target.with_name(target.name + ".download")
-    landing.mkdir()
+    download = target.with_name(target.name + ".download")
+    download.mkdir()
     try:
-        _download(repository, inner, landing).rename(target)
+        _download(repository, inner, download).rename(target)
     finally:
-        shutil.rmtree(landing, ignore_errors=True)
+        shutil.rmtree(download, ignore_errors=True)
     _only_regular(target)
     clean(target)
     return origins
 
 
 def plain_name(uri: str) -> str:
-    """A file name for the copy of `uri`: its last part, ending kept, of plain characters."""
+    """A file name for the copy of `uri`: its last part with its suffix, special characters replaced."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", uri.rstrip("/").rpartition("/")[2]).strip(".-")[-80:] or "root"
 
 
 def clean(folder: Path) -> None:
-    """Remove what MLflow and Python leave in a model's folder, and what no digest may depend on."""
+    """Remove files that MLflow and Python add to a model's folder, so that the digest does not depend on them."""
     if not folder.is_dir():
         return
     (folder / STORED_BY_MLFLOW).unlink(missing_ok=True)
@@ -96,9 +98,9 @@ def clean(folder: Path) -> None:
 
 
 @contextmanager
-def mannerly() -> Iterator[None]:
-    """MLflow's client gives up after seconds and not minutes, and draws no bars, unless the user has set it so."""
-    added = {name: value for name, value in MANNERS.items() if name not in os.environ}
+def limited_retries() -> Iterator[None]:
+    """Let MLflow's client give up after seconds and show no progress bars, unless the user has configured it."""
+    added = {name: value for name, value in MLFLOW_SETTINGS.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
@@ -108,7 +110,7 @@ def mannerly() -> Iterator[None]:
 
 
 def probe(uri: str) -> None:
-    """StoreUnreachable unless the store that `uri` has to ask can be reached; MLflow itself would retry for minutes."""
+    """Raise StoreUnreachable unless the store of `uri` can be reached; MLflow itself would retry for minutes."""
     parts = urlparse(uri)
     if parts.scheme in ("http", "https") or (parts.scheme == "mlflow-artifacts" and parts.netloc):
         _probe_server(uri if parts.scheme != "mlflow-artifacts" else f"http://{parts.netloc}")
@@ -124,16 +126,17 @@ def probe(uri: str) -> None:
 
 
 def sqlite_file(store: str) -> Path | None:
-    """The file of a `sqlite:///…` store; None for any other store."""
+    """The database file of a `sqlite:///…` store; None for any other store."""
     head, _, path = store.partition(":///")
     return Path(unquote(path.partition("?")[0])) if head.partition("+")[0] == "sqlite" and path else None
 
 
 def _probe_file(store: str) -> None:
     path = sqlite_file(store)
-    if path is not None and not path.is_file():  # MLflow would make an empty one
+    if path is not None and not path.is_file():  # MLflow would create an empty one
         raise StoreUnreachable(
-            f"there is no tracking database at {path}", remedy="set MLFLOW_TRACKING_URI to where the model was logged"
+            f"there is no tracking database at {path}",
+            remedy="set MLFLOW_TRACKING_URI to the store that the model was logged to",
         )
 
 
@@ -146,13 +149,13 @@ def _probe_server(store: str) -> None:
         socket.create_connection((parts.hostname, port), timeout=PROBE_SECONDS).close()
     except OSError as error:
         raise StoreUnreachable(
-            f"nothing answers at {parts.scheme}://{parts.hostname}:{port}: {error}",
-            remedy="start the tracking server, or set MLFLOW_TRACKING_URI to where the model was logged",
+            f"cannot connect to {parts.scheme}://{parts.hostname}:{port}: {error}",
+            remedy="start the tracking server, or set MLFLOW_TRACKING_URI to the store that the model was logged to",
         ) from error
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """MLflow's (repository, path within); a run's whole artifact root, which MLflow's own splitting gets wrong."""
+    """MLflow's repository URI and the path in it. Handles a run's artifact root, which MLflow itself splits wrongly."""
     if urlparse(uri).scheme == "runs" and uri.strip("/").count("/") == 1:
         return uri.rstrip("/"), ""
     if (path := local_path(uri)) is not None:
@@ -171,7 +174,7 @@ def _resolved(uri: str, repository: Any) -> str:
 
 
 def _leaves(repository: Any, inner: str) -> Iterator[tuple[Any, str]]:
-    """The repositories behind `runs:/` and `models:/` that MLflow would copy from, and the path within each."""
+    """The repositories that MLflow would copy a `runs:/` or `models:/` URI from, and the path in each."""
     if not hasattr(repository, "repo"):
         yield repository, inner
         return
@@ -185,22 +188,22 @@ def _leaves(repository: Any, inner: str) -> Iterator[tuple[Any, str]]:
             yield from _leaves(model, rest)
 
 
-def _download(repository: Any, inner: str, landing: Path) -> Path:
+def _download(repository: Any, inner: str, target: Path) -> Path:
     try:
-        return Path(repository.download_artifacts(inner, str(landing)))
+        return Path(repository.download_artifacts(inner, str(target)))
     except Exception:
-        # A run's repository hides why its parts fail (no credentials, no room): ask each part, which says so.
+        # A run's repository hides why its parts fail (no credentials, disk full): use each part directly to find out.
         leaves = list(_leaves(repository, inner))
         for leaf, path in leaves:
             if leaf.list_artifacts(path or None):
-                leaf.download_artifacts(path, str(landing))
-        if not any(_names(leaf, path) for leaf, path in leaves):
-            raise FileNotFoundError(f"the store answers, and holds nothing called {inner}") from None
+                leaf.download_artifacts(path, str(target))
+        if not any(_lists(leaf, path) for leaf, path in leaves):
+            raise FileNotFoundError(f"the store has no artifact {inner}") from None
         raise
 
 
-def _names(repository: Any, path: str) -> bool:
-    """Whether the folder that `path` lies in lists it; an empty path, the repository itself, is always there."""
+def _lists(repository: Any, path: str) -> bool:
+    """Whether the parent folder of `path` lists it; an empty path is the repository itself and always exists."""
     folder = path.rpartition("/")[0]
     return not path or any(entry.path.strip("/") == path for entry in repository.list_artifacts(folder or None))
 
@@ -211,6 +214,6 @@ def _only_regular(path: Path) -> None:
             pass
     elif path.is_symlink() or not path.is_file():
         raise UnsafeArchive(
-            f"{path} is a link or a special file; only files and folders are taken",
-            remedy="replace it by the file that it stands for, and log the model again",
+            f"{path} is a link or a special file; only regular files and folders are allowed",
+            remedy="replace it with the file that it points to, and log the model again",
         )

@@ -1,1 +1,1 @@
-"""The bundle's format: a self-contained, content-addressed folder, verified when it is opened."""
+"""The bundle format: a self-contained, content-addressed folder that is verified when it is opened."""

@@ -1,4 +1,4 @@
-"""A bundle as one file, for places that take a file: `model.tar.gz` on SageMaker, an archive on Spark."""
+"""A bundle as a single archive file, such as `model.tar.gz` on SageMaker or an archive on Spark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from likewise.core.errors import BundleInvalid, InputNotFound, OutputRefused, Un
 
 
 def pack(bundle: Bundle, output: Path) -> Path:
-    """Write `bundle` as a gzipped tar; the same bundle gives the same bytes whenever and wherever it lies."""
+    """Write `bundle` as a gzipped tar; the same bundle always gives the same bytes."""
     with (
         output.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped,
@@ -30,15 +30,15 @@ def pack(bundle: Bundle, output: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> Bundle:
-    """Unpack into the new folder `folder` and open what came out; nothing is left there where it is refused.
+    """Unpack `archive` into the new folder `folder` and open the bundle; `folder` is removed if that fails.
 
-    Raises InputNotFound, BundleInvalid (not an archive), UnsafeArchive (a link, a device, a path that escapes, a name
-    twice), OutputRefused (it exists, the disk has no room), and what `open_bundle` raises.
+    Raises InputNotFound, BundleInvalid (not an archive), UnsafeArchive (a link, a device, a path outside the folder, a
+    duplicate name), OutputRefused (`folder` exists, or the disk is full), and what `open_bundle` raises.
     """
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise OutputRefused(f"{folder} cannot be made: {error.strerror}", remedy="name a new folder") from error
+        raise OutputRefused(f"{folder} cannot be created: {error.strerror}", remedy="choose a new folder") from error
     try:
         _extract(archive, folder)
         return open_bundle(folder)
@@ -61,10 +61,10 @@ def _extract(archive: Path, folder: Path) -> None:
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise _unreadable(archive, error) from error
     except OSError as error:
-        if error.errno is None:  # of bz2, which has no class of its own
+        if error.errno is None:  # from bz2, which has no exception class
             raise _unreadable(archive, error) from error
         raise OutputRefused(
-            f"{archive} cannot be unpacked to {folder}: {error.strerror}", remedy="check the folder, or name another"
+            f"{archive} cannot be unpacked to {folder}: {error.strerror}", remedy="check the folder, or choose another"
         ) from error
 
 
@@ -74,17 +74,17 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
         return
     target = folder / safe_relative(name)
     if any(path.is_file() for path in (target, *target.parents)):
-        raise _unsafe(name, "stands in it twice, or below a file")
+        raise _unsafe(name, "is a duplicate, or is below a file")
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None or target.exists():
-        raise _unsafe(name, "stands in it twice" if stream else "is a link or a special file")
+        raise _unsafe(name, "is a duplicate" if stream else "is a link or a special file")
     if member.size > (free := shutil.disk_usage(folder).free):
         raise OutputRefused(
-            f"the archive's member {name!r} has {member.size} bytes, and the disk of {folder} has room for {free}",
-            remedy="make room, or name a folder on another disk",
+            f"the archive member {name!r} has {member.size} bytes, but the disk of {folder} has only {free} bytes free",
+            remedy="free disk space, or choose a folder on another disk",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with stream, target.open("xb") as out:
@@ -93,8 +93,8 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path)
 
 def _unsafe(name: str, why: str) -> UnsafeArchive:
     return UnsafeArchive(
-        f"the member {name!r} of the archive {why}",
-        remedy="do not use this archive; ask its maker for one made with `likewise`",
+        f"the archive member {name!r} {why}",
+        remedy="do not use this archive; request one created with `likewise` from its author",
     )
 
 

@@ -1,4 +1,4 @@
-"""Walking a folder of untrusted origin: regular files only, named by safe relative paths."""
+"""Listing a folder from an untrusted source: regular files only, identified by safe relative paths."""
 
 from __future__ import annotations
 
@@ -17,26 +17,32 @@ from likewise.core.errors import UnsafeArchive
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file: bytes and sha256."""
+    """A file's size in bytes and its digest, `sha256:` and 64 hex digits."""
 
     size: int
     sha256: str
 
 
 def safe_relative(name: str) -> str:
-    """`name` itself where it stays inside its folder; UnsafeArchive where it is absolute, climbs or hides a control."""
+    """`name`, if it is a relative path inside its folder.
+
+    Raises UnsafeArchive if it is absolute, contains `..` or has unprintable characters.
+    """
     parts = PurePosixPath(name).parts
     clean = "/".join(parts)
     if not parts or name != clean or name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
         raise UnsafeArchive(
-            f"the path {name!r} does not stay inside its folder, or is not a plain path",
-            remedy="do not use this archive; ask its maker for one made with `likewise bundle`",
+            f"the path {name!r} leads outside its folder, or is not a plain path",
+            remedy="do not use this archive; request one created with `likewise bundle` from its author",
         )
     return name
 
 
 def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """(`a/b.txt`, its path) of every file below `root`, sorted; UnsafeArchive for a link or a special file."""
+    """(relative name such as `a/b.txt`, path) of every file below `root`, sorted.
+
+    Raises UnsafeArchive for a link or a special file.
+    """
     for folder, folders, names in os.walk(root, followlinks=False):
         folders.sort()
         for name in sorted(folders + names):
@@ -48,21 +54,21 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
             elif not stat.S_ISDIR(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
                 raise UnsafeArchive(
-                    f"{relative!r} in {root} is {kind}; only files and folders are taken",
-                    remedy="replace it by the file that it stands for, and log the model again",
+                    f"{relative!r} in {root} is {kind}; only regular files and folders are allowed",
+                    remedy="replace it with the file that it points to, and log the model again",
                 )
 
 
 def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str, FileEntry]:
     """Size and sha256 of every file below `root`, by relative path."""
-    found = [(name, path) for name, path in regular_files(root) if name not in without]
-    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing leaves Python's lock, and a start waits for it
-        entries = list(pool.map(_entry, (path for _, path in found)))
-    return {name: entry for (name, _), entry in zip(found, entries, strict=True)}
+    files = [(name, path) for name, path in regular_files(root) if name not in without]
+    with ThreadPoolExecutor(usable_cores()) as pool:  # hashing releases the GIL, and start-up waits for it
+        entries = list(pool.map(_entry, (path for _, path in files)))
+    return {name: entry for (name, _), entry in zip(files, entries, strict=True)}
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """A second name for a file that is never written again; a copy where the disk is another."""
+    """Hard-link a file that is never modified again; copy it if that is not possible, as on another disk."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,9 +1,9 @@
-"""The manifest, `likewise.json`: what a bundle is made of.
+"""The manifest, `likewise.json`, which describes a bundle.
 
-Three layers, so that a digest means the model and nothing else:
-`content` (model, references, signature, row_wise, pipeline) is what `digest` covers, the same on every machine;
-`source`, `environment`, `engines` and `measured` say where it came from and how it runs here;
-`seal` covers every byte of the file, so that no part can be changed unseen.
+It has three layers, so that the digest identifies the model and nothing else:
+`content` (model, references, signature, row_wise, pipeline) is covered by `digest` and is the same on every machine;
+`source`, `environment`, `engines` and `measured` record where the model came from and how it runs;
+`seal` covers every byte of the file, so that any change is detected.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ OTHER_FOLDERS = ("engine", "wheels")
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model or file that the pipeline opens by `uri`, and where the bundle keeps it.
+    """A model or file that the pipeline opens by `uri`, and its path in the bundle.
 
-    via: `declared` by the model, `traced` while it loaded, or `given` on the command line.
+    via: `declared` by the model, `traced` while it was loading, or `given` on the command line.
     """
 
     uri: str
@@ -36,7 +36,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The URI that was asked for and what it resolved to."""
+    """The requested model URI and what it resolved to."""
 
     uri: str
     resolved: str
@@ -44,24 +44,24 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class LoggedEnvironment:
-    """What the model's own Python code needs: its Python version and requirement lines, as it was logged."""
+    """The Python version and requirement lines that the model was logged with, which its own Python code needs."""
 
     python: str | None = None
     requirements: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
-        """Of the versions, apart from the bundle's own."""
+        """The digest of the environment, which is not part of the bundle's digest."""
         return sha256_json(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """One way to run the bundle, best first in the manifest.
+    """One engine that can run the bundle; the manifest lists the best one first.
 
-    runs_code: needs the model's own Python code, and so trust.
-    digest: of the instructions alone (torch: the declared pipeline; pyfunc: the environment that its code needs).  The
-    weights are not in it: the bundle's digest covers those, and an opened engine's `spec.digest` covers both.
+    runs_code: whether it runs the model's own Python code, and so needs trust.
+    digest: of the instructions only (torch: the declared pipeline; pyfunc: the environment that its code needs).  It
+    does not cover the weights: the bundle's digest does, and an open engine's `spec.digest` covers both.
     """
 
     name: str
@@ -72,7 +72,7 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything that `likewise.json` says."""
+    """The contents of `likewise.json`."""
 
     files: Mapping[str, FileEntry]
     references: tuple[Reference, ...] = ()
@@ -86,7 +86,7 @@ class Manifest:
 
     @property
     def content(self) -> dict[str, object]:
-        """What the digest covers."""
+        """The part that the digest covers."""
         return {
             "format": FORMAT,
             "files": {
@@ -102,11 +102,11 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The bundle's name: `sha256:` over the canonical content."""
+        """The digest that identifies the bundle: SHA-256 of the content as canonical JSON."""
         return sha256_json(self.content)
 
     def dump(self) -> bytes:
-        """The bytes of `likewise.json`; the only form that `load` accepts."""
+        """The bytes of `likewise.json`, in the only form that `load_manifest` accepts."""
         content = self.content
         body: dict[str, object] = {
             "likewise": FORMAT,
@@ -123,48 +123,48 @@ class Manifest:
         return json.dumps(sealed, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
     def with_measured(self, **figures: object) -> Manifest:
-        """The same bundle with more measurements; the digest stays."""
+        """A copy with more measurements; the digest does not change."""
         return replace(self, measured={**self.measured, **figures})
 
 
 def load_manifest(data: bytes) -> Manifest:
-    """Read and check `likewise.json`.
+    """Parse and validate `likewise.json`.
 
-    Raises BundleInvalid (another format), BundleTampered (any changed byte), UnsafeArchive (a path that leaves its
-    folder, which a seal does not make good: whoever made the bundle sealed it).
+    Raises BundleInvalid (unsupported format), BundleTampered (any changed byte), UnsafeArchive (a path that leaves its
+    folder; the seal does not rule that out, because the bundle's author computes it).
     """
     try:
         body = json.loads(data)
         version = body["likewise"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _tampered("its manifest is not readable") from error
+        raise _tampered("its manifest cannot be parsed") from error
     if version != FORMAT:
         raise BundleInvalid(
-            f"the bundle has format {version!r}, this version of Likewise reads format {FORMAT}",
+            f"the bundle has format {version!r}, but this version of Likewise reads format {FORMAT}",
             remedy="bundle the model again with this version: likewise bundle MODEL -o DIR",
         )
     try:
         manifest = _parse(body)
         if unchanged := manifest.dump() == data:
-            _stay_inside(manifest)
+            _check_paths(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise _tampered("its manifest lacks parts or has others than it should") from error
+        raise _tampered("its manifest has missing or unexpected parts") from error
     if not unchanged:
-        raise _tampered("its manifest is not the one that was sealed")
+        raise _tampered("its manifest does not match its seal")
     return manifest
 
 
-def _stay_inside(manifest: Manifest) -> None:
-    """Every file lies in one of the bundle's folders, and every reference below `references/`."""
-    every = (*CONTENT_FOLDERS, *OTHER_FOLDERS)
-    held: list[tuple[str, tuple[str, ...]]] = [(path, every) for path in manifest.files]
-    held += [(reference.path, ("references",)) for reference in manifest.references]
-    for path, folders in held:
+def _check_paths(manifest: Manifest) -> None:
+    """Raise UnsafeArchive unless all files are in the bundle's folders and all references below `references/`."""
+    all_folders = (*CONTENT_FOLDERS, *OTHER_FOLDERS)
+    paths: list[tuple[str, tuple[str, ...]]] = [(path, all_folders) for path in manifest.files]
+    paths += [(reference.path, ("references",)) for reference in manifest.references]
+    for path, folders in paths:
         top, _, inside = safe_relative(path).partition("/")
         if top not in folders or not inside:
             raise UnsafeArchive(
-                f"the manifest names {path!r}, which does not lie below {' or '.join(f + '/' for f in folders)}",
-                remedy="do not use this bundle; make it again: likewise bundle MODEL -o DIR",
+                f"the manifest names {path!r}, which is not below {' or '.join(f + '/' for f in folders)}",
+                remedy="do not use this bundle; build it again: likewise bundle MODEL -o DIR",
             )
 
 
@@ -187,6 +187,6 @@ def _parse(body: Mapping[str, dict]) -> Manifest:  # type: ignore[type-arg]
 
 def _tampered(what: str) -> BundleTampered:
     return BundleTampered(
-        f"the bundle was changed after it was made: {what}",
+        f"the bundle was modified after it was built: {what}",
         remedy="do not use it; bundle the model again: likewise bundle MODEL -o DIR",
     )

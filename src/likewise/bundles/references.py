@@ -1,4 +1,4 @@
-"""URIs that a bundle answers, and the one rule by which they are found in it."""
+"""How URIs are resolved to the vendored copies in a bundle."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from urllib.parse import unquote, urlparse
 
 
 def lookup(paths: Mapping[str, Path], uri: str) -> Path | None:
-    """The copy of `uri`, by the longest of `paths`' URIs that it is or lies under; None where there is none.
+    """The local copy of `uri`: matched by the longest URI in `paths` that equals it or is its parent; None if none is.
 
-    What lies under a URI must be there, and inside that very copy.
+    A path below a parent URI must exist inside that parent's copy.
     """
-    asked, known = normal(uri), {normal(base): path for base, path in paths.items()}
+    wanted, known = normal(uri), {normal(base): path for base, path in paths.items()}
     for base in sorted(known, key=len, reverse=True):
-        if asked == base:
+        if wanted == base:
             return known[base]
-        if asked.startswith(base + "/") and (inside := _below(known[base], asked[len(base) + 1 :])):
+        if wanted.startswith(base + "/") and (inside := _below(known[base], wanted[len(base) + 1 :])):
             return inside
     return None
 
 
 def normal(uri: str) -> str:
-    """One spelling a URI: no slash at the end, `file:///x` as `/x`."""
+    """The canonical form of a URI: no trailing slash, `file:///x` as `/x`."""
     path = local_path(uri) if uri.startswith("file:") else None
     return str(path) if path is not None else uri.rstrip("/") or "/"
 
 
 def local_path(uri: str) -> Path | None:
-    """The path that a `file:` URI or a plain path means; None for any other scheme."""
+    """The local path of a `file:` URI or a plain path; None for any other scheme."""
     parts = urlparse(uri)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         return Path(unquote(parts.path))

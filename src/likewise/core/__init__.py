@@ -1,1 +1,1 @@
-"""Items, results, errors, digests, windows, isolation: what every other package uses. Standard library only."""
+"""Basic types and functions for all other packages: items, results, errors, digests. Standard library only."""

@@ -1,7 +1,7 @@
-"""Values to the signature's types, the same for a request and for a file.
+"""Casts values to the signature's types, for requests and input files alike.
 
-Lossless or refused: `5.0` is a long and `1.5` is not; `"2.5"` is a double.  MLflow cuts 1.5 to 1, wraps numbers that
-overflow and lets any object pass a string column; those requests do not say what they mean, and are refused here.
+Casts are lossless or rejected: `5.0` is a long and `1.5` is not; `"2.5"` is a double.  MLflow truncates 1.5 to 1, wraps
+numbers that overflow and accepts any object in a string column; such ambiguous values are rejected here.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from likewise.core.signature import Field
 
 Cast = Callable[[object], object]
 
-NULLABLE = frozenset({"string", "double", "float", "datetime", "any"})  # MLflow takes null there even if required
+NULLABLE = frozenset({"string", "double", "float", "datetime", "any"})  # MLflow accepts null there even if required
 NESTED = frozenset({"array", "object", "map", "any"})
 INTEGERS = {"integer": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
-ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})  # in a CSV, of a column that holds no text
+ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})  # missing values in a CSV's non-text columns
 _TRUTH = {"true": True, "false": False}
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,4000}\s*", re.ASCII)  # int() also takes 1_000, other scripts' digits, never 4301
-_EPOCH = datetime(1970, 1, 1)  # MLflow's datetimes have no zone
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,4000}\s*", re.ASCII)  # int() also accepts 1_000 and non-ASCII digits; max 4300
+_EPOCH = datetime(1970, 1, 1)  # MLflow's datetimes have no time zone
 _DATES = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%Y-%m", "%Y")
 
 
 class Mismatch(ValueError):
-    """A value that is not of its type; the text says what was expected."""
+    """A value that does not have the expected type; the message names what was expected."""
 
 
 def column_cast(field: Field, *, binary: Cast) -> Cast:
-    """The cast of a column of the signature, null where MLflow takes it; raises Mismatch."""
+    """The cast for a column of the signature; null is allowed where MLflow allows it. The cast raises Mismatch."""
     nullable = field.kind in NULLABLE or (not field.required and field.kind not in INTEGERS)
     return cast_for(field.raw, nullable=nullable, binary=binary)
 
 
 def from_cell(text: str, field: Field) -> object:
-    """A CSV field, for the column's cast: text as it is, None where it is absent, what JSON nests as JSON reads it."""
+    """Prepare a CSV field for the column's cast: text unchanged, None if missing, nested types parsed as JSON."""
     if field.kind == "string":
         return text
     if text.strip().lower() in ABSENT:
@@ -48,14 +48,14 @@ def from_cell(text: str, field: Field) -> object:
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
-            pass  # the cast says what it expected
+            pass  # the cast reports what it expected
     return text
 
 
 def cast_for(spec: Mapping[str, object], *, nullable: bool, binary: Cast) -> Cast:
-    """The cast of one column, property or element; `spec` as the signature has it.
+    """The cast for one column, property or element; `spec` is its entry in the signature.
 
-    `binary` is how text becomes bytes: `from_base64`, or `from_ascii` as MLflow reads it in tensors' forms.
+    `binary` converts text to bytes: `from_base64`, or `from_ascii` as MLflow does for tensor inputs.
     The cast raises Mismatch.  Source: mlflow/types/schema.py, `ColSpec.to_dict`.
     """
     kind = str(spec.get("type"))
@@ -63,18 +63,18 @@ def cast_for(spec: Mapping[str, object], *, nullable: bool, binary: Cast) -> Cas
     scalars = {**_SCALARS, "binary": binary}
     cast = _NESTED[kind](spec, binary) if kind in _NESTED else scalars.get(kind, _any)
 
-    def nulled(value: object) -> object:
+    def nullable_cast(value: object) -> object:
         if value is None:
             if nullable:
                 return None
             raise Mismatch(f"a value of type {kind}")
         return cast(value)
 
-    return nulled
+    return nullable_cast
 
 
 def integer_within(low: int, high: int) -> Cast:
-    """The cast to an integer from `low` to `high`, both included."""
+    """The cast to an integer from `low` to `high`, both inclusive."""
 
     def cast(value: object) -> int:
         if isinstance(value, str):
@@ -89,14 +89,14 @@ def integer_within(low: int, high: int) -> Cast:
 
 
 def to_whole(text: str) -> int:
-    """The whole number that a text is, in ASCII digits."""
+    """Parse an integer written in ASCII digits; raises Mismatch."""
     if _WHOLE.fullmatch(text):
         return int(text)
     raise Mismatch("a whole number")
 
 
 def to_double(value: object) -> float | None:
-    """A float; NaN becomes None, the seam's missing value."""
+    """A float; NaN becomes None, which marks a missing value. Raises Mismatch."""
     try:
         if isinstance(value, (int, float)) or (isinstance(value, str) and value.isascii() and "_" not in value):
             number = float(value)
@@ -107,14 +107,14 @@ def to_double(value: object) -> float | None:
 
 
 def to_string(value: object) -> str:
-    """The string itself."""
+    """`value` if it is a string; raises Mismatch otherwise."""
     if isinstance(value, str):
         return value
     raise Mismatch("a string")
 
 
 def to_boolean(value: object) -> bool:
-    """true and false, 1 and 0, and as CSV and Python write them."""
+    """A bool from true/false, 1/0, or the strings "true"/"false" in any case; raises Mismatch."""
     if isinstance(value, (bool, int, float)) and value in (0, 1):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in _TRUTH:
@@ -123,7 +123,10 @@ def to_boolean(value: object) -> bool:
 
 
 def to_datetime(value: object) -> datetime:
-    """A datetime without a zone, in UTC where the text names one; a number is nanoseconds since 1970, as in pandas."""
+    """A naive datetime, converted to UTC if the text has a time zone; a number is nanoseconds since 1970, as in pandas.
+
+    Raises Mismatch.
+    """
     try:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return _EPOCH + timedelta(microseconds=value / 1000)
@@ -135,7 +138,7 @@ def to_datetime(value: object) -> datetime:
 
 
 def from_base64(value: object) -> bytes:
-    """Base64, line breaks allowed."""
+    """Decode base64, with line breaks allowed; raises Mismatch."""
     try:
         if isinstance(value, str):
             return base64.b64decode("".join(value.split()), validate=True)
@@ -145,7 +148,7 @@ def from_base64(value: object) -> bytes:
 
 
 def from_ascii(value: object) -> bytes:
-    """The bytes of an ASCII string: what numpy makes of text in a binary column."""
+    """The bytes of an ASCII string, as numpy converts text in a binary column; raises Mismatch."""
     if isinstance(value, str) and value.isascii():
         return value.encode("ascii")
     raise Mismatch("bytes as ASCII text")
@@ -153,7 +156,7 @@ def from_ascii(value: object) -> bytes:
 
 def _parse_datetime(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError:
         for form in _DATES:
             try:
@@ -161,7 +164,7 @@ def _parse_datetime(text: str) -> datetime:
             except ValueError:
                 continue
         raise
-    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    return parsed if parsed.tzinfo is None else parsed.astimezone(UTC).replace(tzinfo=None)
 
 
 def _is_json(field: Field) -> bool:
@@ -193,8 +196,8 @@ def _object(spec: Mapping[str, object], binary: Cast) -> Cast:
     def members(value: object) -> object:
         if not isinstance(value, dict):
             raise Mismatch("an object")
-        if lacking := [name for name in required if name not in value]:
-            raise Mismatch(f"an object with the property {lacking[0]!r}")
+        if missing := [name for name in required if name not in value]:
+            raise Mismatch(f"an object with the property {missing[0]!r}")
         if unknown := [name for name in value if name not in casts]:
             raise Mismatch(f"an object without the property {unknown[0]!r}")
         return {name: _inside(f"property {name!r}", casts[name], member) for name, member in value.items()}

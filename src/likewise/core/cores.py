@@ -1,4 +1,4 @@
-"""The CPUs that there really are."""
+"""The number of CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def usable_threads() -> int:
-    """Threads to compute with: as many as `OMP_NUM_THREADS` says, which the libraries go by too, else the cores."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) > 0 else usable_cores()
+    """Number of compute threads: `OMP_NUM_THREADS`, which the numeric libraries honour too, or one per usable core."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return int(configured) if configured.isdecimal() and int(configured) > 0 else usable_cores()
 
 
 def usable_cores() -> int:
-    """CPUs that this process may really use, a container's quota included."""
+    """Number of CPUs that this process may use, taking CPU affinity and a container's quota into account."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

@@ -11,18 +11,18 @@ PREFIX = "sha256:"
 
 
 def canonical_json(value: object) -> bytes:
-    """One byte string a value: keys sorted, no spaces, UTF-8; NaN refused (ValueError)."""
+    """`value` as canonical JSON: sorted keys, no spaces, UTF-8. Raises ValueError for NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
 def sha256_bytes(data: bytes) -> str:
-    """`sha256:` and 64 hex digits."""
+    """The SHA-256 of `data` as `sha256:` and 64 hex digits."""
     return PREFIX + hashlib.sha256(data).hexdigest()
 
 
 def sha256_json(value: object) -> str:
-    """The digest of the canonical form."""
+    """The digest of `value` as canonical JSON."""
     return sha256_bytes(canonical_json(value))
 
 
@@ -33,6 +33,6 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_stream(stream: BufferedIOBase) -> str:
-    """The digest of all that can be read of `stream`, from its beginning, read in pieces."""
+    """The digest of the whole `stream`, from its start, read in chunks."""
     stream.seek(0)
     return PREFIX + hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The engine's seam: synchronous, one result an item, tokenization apart from compute so that the two overlap."""
+"""The engine protocol: synchronous, one result per item, tokenization separate from compute so that the two overlap."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from likewise.core.results import Failed, Result
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What the rooms above must know of an engine.
+    """An engine's properties, for the code that schedules it.
 
     row_wise: rows are independent, so rows of different callers may share a `run`.
-    thread_safe: `run` may be called from several threads at once (`prepare` always may).
-    pure: equal keys have equal answers, so answers may be cached and shared.
-    budget: tokens that one `run` does best with; a hint for `core.windows`.
-    digest: of whatever the engine was compiled from, for receipts and headers.
-    slots: runs that the engine does best with at once; 1 unless thread_safe.
-    overlaps: `prepare` is worth a thread of its own beside `run` (tokenization that leaves Python's lock);
-        where it is not, items cost the same, or the engine is not row-wise.
+    thread_safe: `run` may be called from several threads at the same time (`prepare` always may).
+    pure: equal keys give equal results, so results may be cached and shared.
+    budget: the number of tokens per `run` that is fastest; a hint for `core.windows`.
+    digest: of what the engine was compiled from, for receipts and headers.
+    slots: the number of concurrent runs that is fastest; 1 unless thread_safe.
+    overlaps: whether `prepare` deserves its own thread next to `run` (tokenization that releases the GIL);
+        false if all items cost the same or the engine is not row-wise.
     """
 
     name: str
@@ -36,18 +36,18 @@ class EngineSpec:
 
     @property
     def label(self) -> str:
-        """`name/precision`, as the header `X-Likewise-Engine` and the batch manifest give it."""
+        """`name/precision`, as in the `X-Likewise-Engine` header and the batch manifest."""
         return f"{self.name}/{self.precision}"
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One item made ready.
+    """One prepared item.
 
-    key: equal keys mean equal answers where the engine is pure; for duplicates, and kept on disk, so the same in every
-        process. `core.keys.item_key` where the engine knows no better; by less, where only a part of the item counts.
-    cost: tokens, at least 1; 1 a row where the engine knows no tokens.
-    payload: the engine's own business.
+    key: for a pure engine, equal keys mean equal results. Used to find duplicates and stored on disk, so it must be the
+        same in every process. `core.keys.item_key` by default; coarser if only a part of the item affects the result.
+    cost: tokens, at least 1; 1 per row for an engine that does not use tokens.
+    payload: opaque data that the engine passes from `prepare` to `run`.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Work:
 
 @runtime_checkable
 class Engine(Protocol):
-    """A loaded model. `prepare` and `run` return one entry an argument, in order, and do not raise for a bad item."""
+    """A loaded model. `prepare` and `run` return one entry per argument, in order, and do not raise for a bad item."""
 
     @property
     def spec(self) -> EngineSpec: ...
@@ -69,8 +69,8 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-def answers(engine: Engine, items: Sequence[Item]) -> list[Result]:
-    """One result an item, in order: prepare, then run what could be prepared."""
+def predict_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """Prepare and run `items`: one result per item, in order."""
     prepared = engine.prepare(items)
-    ran = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
-    return [work if isinstance(work, Failed) else next(ran) for work in prepared]
+    results = iter(engine.run([work for work in prepared if not isinstance(work, Failed)]))
+    return [work if isinstance(work, Failed) else next(results) for work in prepared]

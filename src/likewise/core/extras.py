@@ -1,4 +1,4 @@
-"""Optional libraries: imported where they are needed, missed with a remedy."""
+"""Imports of optional libraries, with installation instructions if one is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from likewise.core.errors import MissingExtra
 
 
 def need(module: str, *, extra: str) -> ModuleType:
-    """Import `module`; MissingExtra, with the line that installs it, where it is not there."""
+    """Import `module`; raises MissingExtra with the installation command if it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

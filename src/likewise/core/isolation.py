@@ -1,4 +1,4 @@
-"""Poison isolation: an item that fails is found by bisection, its batch-mates get their answers."""
+"""Failure isolation: bisects a failing batch, so that only the failing items fail."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ R = TypeVar("R")
 
 
 def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -> list[R | Failed]:
-    """`run(work)`; where that raises, halves of it, down to the items that raise alone.
+    """`run(work)`; if that raises, each half of it separately, down to the single items that raise.
 
-    Returns one result an item, in order. An item that raises alone is `Failed`: with the error itself where it is a
-    `LikewiseError`, else with `ModelRaised`. At most 2n calls of `run` for n items.
+    Returns one result per item, in order. An item that raises by itself becomes `Failed`: with the error itself if it
+    is a `LikewiseError`, otherwise with `ModelRaised`. Calls `run` at most 2n times for n items.
     """
     if not work:
         return []
     try:
         results = run(work)
-    except Exception as error:  # noqa: BLE001  whatever the model raises belongs to its item
+    except Exception as error:  # noqa: BLE001  any exception of the model is the item's result
         if len(work) == 1:
-            return [Failed(refusal(error))]
+            return [Failed(row_error(error))]
         half = len(work) // 2
         return isolate(run, work[:half]) + isolate(run, work[half:])
     if len(results) != len(work):
@@ -32,20 +32,20 @@ def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -
     return results
 
 
-def broken_off(error: BaseException) -> ModelFailed:
-    """What a model did to its thread (`sys.exit()` included) as the error of every item that it held."""
+def model_aborted(error: BaseException) -> ModelFailed:
+    """The error for every item in a batch that the model aborted, for example with `sys.exit()`."""
     return ModelFailed(
-        f"the model broke off with {type(error).__name__}: {str(error)[:500]}",
-        remedy="read the server's log; mend the model",
+        f"the model aborted with {type(error).__name__}: {str(error)[:500]}",
+        remedy="see the server's log and fix the model",
     )
 
 
-def refusal(error: Exception) -> LikewiseError:
-    """The model's exception as an error for the one row that raised it."""
+def row_error(error: Exception) -> LikewiseError:
+    """The model's exception as the error of the row that raised it."""
     if isinstance(error, LikewiseError):
         return error
     text = str(error).strip() or "no message"
     return ModelRaised(
         f"the model raised {type(error).__name__}: {text[:500]}",
-        remedy="correct the row, or the model where it should accept such a row",
+        remedy="correct the row, or fix the model if it should accept such a row",
     )

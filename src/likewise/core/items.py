@@ -1,7 +1,7 @@
-"""What is asked of a model.
+"""The inputs of a model.
 
-A front door decodes its wire format to a `Table`; the table becomes one `Row` a row for a model whose rows are
-independent, and one `Request` for any other.  Values are what JSON has, plus bytes, date and datetime.
+A protocol frontend decodes its wire format to a `Table`.  For a model whose rows are independent, the table is split
+into `Row`s; for any other model it becomes one `Request`.  Values are JSON types, plus bytes, date and datetime.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ NO_PARAMS: Params = {}
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request's own JSON value, where MLflow hands the model that, or arrays made of it, and no table.
+    """A request's JSON value, for requests that MLflow passes to the model as JSON or as arrays instead of a table.
 
-    form: `inputs` or `instances`, whose values become arrays; `document`, which reaches the model as it is.
+    form: `inputs` or `instances`, whose values become arrays; `document`, which is passed to the model unchanged.
     """
 
     form: str
@@ -26,10 +26,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of one request or one chunk of a job.
+    """The rows of one request, or of one chunk of a job.
 
-    `columns` is None where the asker sent unnamed values (a bare tensor): each row then holds exactly one value.
-    `sent` is there where rows cannot say what the model is to get: such a table is answered as one `Request`.
+    `columns` is None if the client sent unnamed values (a bare tensor): each row then has exactly one value.
+    `sent` is set if rows cannot represent the model's input: such a table is always processed as one `Request`.
     """
 
     columns: tuple[str, ...] | None
@@ -40,20 +40,20 @@ class Table:
         return len(self.rows)
 
     def split(self, params: Params = NO_PARAMS) -> Iterator[Row]:
-        """One `Row` a row, sharing the tuple of column names."""
+        """One `Row` per row, sharing the tuple of column names."""
         return (Row(self.columns, values, params) for values in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the item of a row-wise model and of every batch job."""
+    """One row: the input item of a row-wise model and of every batch job."""
 
     columns: tuple[str, ...] | None
     values: tuple[object, ...]
     params: Params = field(default_factory=lambda: NO_PARAMS)
 
     def get(self, column: str) -> object:
-        """The value of `column`; KeyError where the row has none."""
+        """The value of `column`; raises KeyError if the row does not have it."""
         if self.columns is None or column not in self.columns:
             raise KeyError(column)
         return self.values[self.columns.index(column)]
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request: the item of a model whose rows may depend on each other. Never merged with another."""
+    """A whole request: the input item of a model whose rows may depend on each other. Never merged with another."""
 
     table: Table
     params: Params = field(default_factory=lambda: NO_PARAMS)

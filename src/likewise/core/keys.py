@@ -1,4 +1,4 @@
-"""What makes two items the same question."""
+"""Keys that identify equal input items."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 from likewise.core.items import Item, Row
 
-_FORMAT = 2  # of marshal, the same since Python 2.5: later ones write a value by how often it is referenced
+_FORMAT = 2  # marshal version, stable since Python 2.5: later versions' output depends on reference counts
 
 
 def item_key(item: Item) -> bytes:
-    """16 bytes that two items share only where columns, values, their types and params are equal.
+    """16 bytes that are equal for two items only if their columns, values, value types and params are equal.
 
-    `1`, `1.0` and `true` differ.  The same in every process and on every Python: batch jobs keep it on disk.
+    `1`, `1.0` and `true` differ.  Keys are the same in every process and Python version: batch jobs store them on disk.
     """
     parts: Any
     if isinstance(item, Row):
         parts = ("row", item.columns, item.values, dict(item.params))
     else:
         table, sent = item.table, item.table.sent
-        whole = None if sent is None else (sent.form, sent.value)
-        parts = ("request", table.columns, list(table.rows), dict(item.params), whole)
+        raw_input = None if sent is None else (sent.form, sent.value)
+        parts = ("request", table.columns, list(table.rows), dict(item.params), raw_input)
     try:
         raw = marshal.dumps(parts, _FORMAT)
     except ValueError:  # dates
-        raw = ascii(parts).encode()  # `repr` goes by each Python's own table of what can be printed
+        raw = ascii(parts).encode()  # `repr` depends on each Python version's table of printable characters
     return hashlib.blake2b(raw, digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Memory that this process holds and does not need any more."""
+"""Returning memory that this process no longer needs to the operating system."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-MADV_DONTNEED = 4  # <bits/mman-linux.h>: of a file's unchanged pages, what is read again comes from the file again
+MADV_DONTNEED = 4  # <bits/mman-linux.h>: unmodified file pages are read from the file again if they are needed
 
 
-def hand_back(path: Path) -> None:
-    """Take the pages of `path`, mapped for reading only, out of this process's resident memory; Linux, else nothing.
+def release_pages(path: Path) -> None:
+    """Remove the read-only mapped pages of `path` from this process's resident memory. Does nothing outside Linux.
 
-    A runtime that copies weights into a layout of its own leaves the originals resident, though it never reads them
+    A runtime that copies weights into its own layout leaves the original pages resident although it never reads them
     again.  Source: madvise(2), proc_pid_maps(5).
     """
     try:
@@ -22,16 +22,16 @@ def hand_back(path: Path) -> None:
         return
     libc = ctypes.CDLL(None, use_errno=True)
     for line in lines:
-        span, rights, *_, name = (*line.split(maxsplit=5), "")[:6]
-        if "w" not in rights and name == os.fspath(path.resolve()):
+        span, permissions, *_, name = (*line.split(maxsplit=5), "")[:6]
+        if "w" not in permissions and name == os.fspath(path.resolve()):
             start, end = (int(each, 16) for each in span.split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
 
 
 def trim() -> None:
-    """Give the system the heap's free pages: glibc keeps them, in every thread's arena; elsewhere nothing.
+    """Return the heap's free pages, which glibc keeps in each thread's arena, to the system. Does nothing elsewhere.
 
-    Milliseconds, so for the end of work that lasts seconds.  Source: malloc_trim(3).
+    Takes milliseconds, so call it after work that took seconds.  Source: malloc_trim(3).
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A target's options from `KEY=VALUE`: typed by its dataclass, unknown ones refused by name."""
+"""Options as dataclasses: parsed from `KEY=VALUE`, checked against the fields' types, unknown keys rejected."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 
 def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
-    """A field of a dataclass of options.  text: its help, the same on the command line, in Python and in the docs.
+    """A field of an options dataclass.  text: its help text, on the command line, in Python and in the docs.
 
-    default: `dict` or `list` for an empty one.  flag: its spellings and metavar, `--output -o DIR`; empty: it has none.
-    settings: of the flag: min, max; parse: what makes the value of its texts, where it is repeatable; unit: what
-    1 on the command line is in the field.
+    default: `dict` or `list` for an empty one.  flag: its names and metavar, such as `--output -o DIR`; empty for no
+    flag.  settings: of the flag: min, max; parse: converts the strings of a repeatable flag to the value; unit: the
+    field's value for 1 on the command line.
     """
-    made: dict[str, Any] = {"default_factory" if default in (dict, list) else "default": default}
-    return field(**made, metadata={"help": text, "flag": flag, **settings})
+    initial: dict[str, Any] = {"default_factory" if default in (dict, list) else "default": default}
+    return field(**initial, metadata={"help": text, "flag": flag, **settings})
 
 
 def coerce(kind: type[T], given: Mapping[str, object]) -> T:
-    """The options `kind` with what is `given`: values of the fields' types, or strings that say them.
+    """An instance of the options class `kind` from `given`: values of the fields' types, or strings to parse.
 
-    Nested ones are JSON. Raises WrongUsage for an unknown key, with the nearest one, and for a value that is no such
-    thing.
+    Strings for nested values are JSON. Raises WrongUsage for an unknown key, suggesting the closest one, and for a
+    value of the wrong type.
     """
     hints, known = get_type_hints(kind), {each.name for each in fields(kind)}  # type: ignore[arg-type]
     refuse_unknown(given, known)
@@ -40,44 +40,45 @@ def coerce(kind: type[T], given: Mapping[str, object]) -> T:
     try:
         return kind(**values)
     except TypeError as error:  # one without a default is missing
-        raise WrongUsage(str(error), remedy="give it by -C KEY=VALUE") from error
+        raise WrongUsage(str(error), remedy="set it with -C KEY=VALUE") from error
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
-    """WrongUsage for the first name that is not `known`, with the nearest one."""
+    """Raise WrongUsage for the first name that is not in `known`, suggesting the closest one."""
     for key in given:
         if key not in known:
-            remedy = f"{nearest(key, known)}options: {', '.join(sorted(known))}"
-            raise WrongUsage(f"there is no option {key!r}", remedy=remedy)
+            remedy = f"{nearest(key, known)}valid options: {', '.join(sorted(known))}"
+            raise WrongUsage(f"unknown option {key!r}", remedy=remedy)
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The beginning of a remedy: which of the `known` was meant; empty where none is like it."""
-    near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}? " if near else ""
+    """The start of a remedy, suggesting the closest of the `known` names; empty if none is similar."""
+    matches = get_close_matches(name, known, 1)
+    return f"did you mean {matches[0]!r}? " if matches else ""
 
 
 def as_json(options: Any) -> dict[str, Any]:
-    """All of the options as JSON has them; `coerce` takes it back."""
+    """All options as a JSON object; `coerce` reverses it."""
     return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
 
 
 def described(kind: type) -> list[tuple[str, str, str]]:
-    """Name, default and help of each option."""
+    """(name, default, help text) of each option."""
     return [(each.name, _default(each), str(each.metadata.get("help", ""))) for each in fields(kind)]
 
 
 def parse_pairs(flag: str, form: str, example: str, pairs: Iterable[str], *, last: bool = False) -> dict[str, str]:
-    """`["a=b"]` of a repeated `flag` as a mapping; WrongUsage, by `form` and `example`, for anything else.
+    """Parse the `KEY=VALUE` pairs of a repeated `flag` to a mapping.
 
-    last: the pair is cut at its last sign, and neither part is empty; else at its first.
+    form, example: for the message of the WrongUsage that an invalid or repeated pair raises.
+    last: split at the last `=`, with neither part empty; otherwise split at the first.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = pair.rpartition("=") if last else pair.partition("=")
         if not (key and sign) or (last and not value) or key in mapping:
-            cause = f"{flag} {pair!r} is not {form}, or names {form.partition('=')[0]} twice"
-            raise WrongUsage(cause, remedy=f"{flag} {example}")
+            cause = f"{flag} {pair!r} does not have the form {form}, or its {form.partition('=')[0]} is repeated"
+            raise WrongUsage(cause, remedy=f"for example: {flag} {example}")
         mapping[key] = value
     return mapping
 
@@ -92,16 +93,18 @@ def _default(each: Field[Any]) -> str:
 
 
 def _value(key: str, value: object, kind: Any) -> object:
-    wanted = [each for each in _alternatives(kind) if each is not type(None)]
+    accepted = [each for each in _alternatives(kind) if each is not type(None)]
     if value is None and type(None) in _alternatives(kind):
         return None
-    for each in wanted:
+    for each in accepted:
         try:
             return _one(value, each)
         except (ValueError, TypeError):
             continue
-    names = " or ".join(_name(each) for each in wanted)
-    raise WrongUsage(f"option {key!r} is {value!r}, which is no {names}", remedy=f"-C {key}={_name(wanted[0]).upper()}")
+    names = " or ".join(_name(each) for each in accepted)
+    raise WrongUsage(
+        f"option {key!r} is {value!r}, which is not a valid {names}", remedy=f"-C {key}={_name(accepted[0]).upper()}"
+    )
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -109,7 +112,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def _one(value: object, kind: Any) -> object:
-    """ValueError or TypeError where `value` does not say a `kind`."""
+    """`value` as a `kind`; raises ValueError or TypeError if it cannot be converted."""
     origin = get_origin(kind) or kind
     if origin is Literal:
         return _member(value, get_args(kind))
@@ -130,17 +133,17 @@ def _from_text(text: str, origin: Any) -> object:
         return _WORDS[text.lower()]
     if origin in (int, float, Path):
         return origin(text)
-    said = json.loads(text)
-    if not isinstance(said, dict if origin in (dict, Mapping) else list if origin in (list, tuple) else origin):
+    parsed = json.loads(text)
+    if not isinstance(parsed, dict if origin in (dict, Mapping) else list if origin in (list, tuple) else origin):
         raise ValueError(text)
-    return said
+    return parsed
 
 
 def _member(value: object, members: tuple[object, ...]) -> object:
-    found = [member for member in members if str(member) == str(value)]
-    if not found:
+    matches = [member for member in members if str(member) == str(value)]
+    if not matches:
         raise ValueError(value)
-    return found[0]
+    return matches[0]
 
 
 def _name(kind: Any) -> str:

@@ -1,4 +1,4 @@
-"""Processes of the operating system."""
+"""Control of operating system processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, whose id is `parent`, dies; Linux only.
+    """Let the kernel kill this process when its parent process, with the id `parent`, dies. Linux only.
 
-    Call it again after any change of credentials, a new user namespace included.  Source: PR_SET_PDEATHSIG(2const).
+    Call it again after any change of credentials, including a new user namespace.  Source: PR_SET_PDEATHSIG(2const).
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-        if os.getppid() != parent:  # it died before
+        if os.getppid() != parent:  # the parent has already died
             os._exit(1)

@@ -1,4 +1,4 @@
-"""Public names that have been renamed: the old ones stay importable for one release, with a DeprecationWarning."""
+"""Renamed public names: the old names remain importable for one release, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` (PEP 562) of `module`; names: the old name to the new one."""
+    """A `__getattr__` (PEP 562) for `module`; names: maps each old name to its new name."""
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in names:

@@ -1,4 +1,4 @@
-"""What comes back: one result an item, a value or an error, never an exception for the whole batch."""
+"""Results: one per item, a value or an error, never an exception for the whole batch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from likewise.core.errors import LikewiseError
 class Ok:
     """The prediction for one item.
 
-    For a `Row`: that row's prediction, a record (`{"text": "…"}`) where the model returns a frame, else a plain value.
-    For a `Request`: the whole prediction, as MLflow would print it under `predictions`.
-    Only what JSON has (NaN included: the wire turns it into null), bytes, date and datetime; never numpy or pandas.
+    For a `Row`: that row's prediction, a record (`{"text": "…"}`) if the model returns a data frame, otherwise a plain
+    value.  For a `Request`: the whole prediction, as MLflow would return it under `predictions`.
+    Only JSON types (and NaN, which responses encode as null), bytes, date and datetime; never numpy or pandas.
     """
 
     value: object
@@ -21,7 +21,7 @@ class Ok:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Why this item, and this one alone, has no prediction."""
+    """The error because of which this one item has no prediction."""
 
     error: LikewiseError
 

@@ -1,4 +1,4 @@
-"""A model's signature as MLflow writes it into `MLmodel`, read without MLflow.
+"""A model's signature, parsed from MLflow's `MLmodel` file without importing MLflow.
 
 Source: MLflow's model signature JSON (`signature.inputs`, `.outputs`, `.params` are JSON strings of field lists).
 """
@@ -26,7 +26,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What goes in, what comes out, and the parameters; None where the model does not say."""
+    """The model's inputs, outputs and parameters; None for those that it does not declare."""
 
     inputs: tuple[Field, ...] | None = None
     outputs: tuple[Field, ...] | None = None
@@ -34,13 +34,13 @@ class Signature:
 
     @classmethod
     def parse(cls, raw: Mapping[str, object] | None) -> Signature:
-        """From `MLmodel`'s `signature` mapping; ValueError where it is not one."""
+        """Parse the `signature` mapping of an `MLmodel` file; raises ValueError if it is invalid."""
         raw = raw or {}
         return cls(*(_fields(raw.get(part)) for part in ("inputs", "outputs", "params")))
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """Names of the input columns, or None where the inputs are unnamed or not declared."""
+        """Names of the input columns, or None if the inputs are unnamed or not declared."""
         if not self.inputs:
             return None
         names = tuple(f.name for f in self.inputs)
@@ -48,7 +48,7 @@ class Signature:
 
     @property
     def is_tensor(self) -> bool:
-        """Whether the inputs are tensors and not columns."""
+        """Whether the inputs are tensors rather than columns."""
         return bool(self.inputs) and all(f.kind == "tensor" for f in self.inputs or ())
 
 
@@ -57,7 +57,7 @@ def _fields(part: object) -> tuple[Field, ...] | None:
         return None
     listed = json.loads(part) if isinstance(part, str) else part
     if not isinstance(listed, list):
-        raise ValueError(f"a signature's part must be a list of fields, got {type(listed).__name__}")
+        raise ValueError(f"each part of a signature must be a list of fields, got {type(listed).__name__}")
     return tuple(_field(entry) for entry in listed)
 
 

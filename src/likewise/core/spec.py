@@ -1,4 +1,4 @@
-"""One model as it is passed on: from a command to a server, a job, an executor or a target."""
+"""The description of a model that is passed from a command to a server, a job, an executor or a target."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A verified bundle, which of its engines is to run it, and whether its own Python code may run.
+    """A verified bundle, the engine to run it with, and whether its own Python code may run.
 
-    digest: the bundle's. folder: where it lies on this machine. source: the model's URI, as the user named it.
-    engine, precision: None for the fastest where it runs.
+    digest: the bundle's digest.  folder: its path on this machine.  source: the model's URI as the user typed it.
+    engine, precision: None for the fastest on the machine that runs it.
     """
 
     digest: str
@@ -24,14 +24,14 @@ class ModelSpec:
     trust: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it, for plans and receipts; `from_dict` takes it back."""
+        """As a JSON object, for plans and receipts; `from_dict` reverses it."""
         return {**asdict(self), "folder": str(self.folder)}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """What `as_dict` or `portable` gave."""
+        """Restore a spec from the output of `as_dict` or `portable`."""
         return cls(**{**document, "folder": Path(document.get("folder", ""))})
 
     def portable(self) -> dict[str, Any]:
-        """`as_dict` for another machine or folder, without what holds only here: folder and source."""
+        """`as_dict` for another machine or folder: without folder and source, which are only valid here."""
         return {name: value for name, value in asdict(self).items() if name not in ("folder", "source")}

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
-from likewise.core.isolation import broken_off, isolate
+from likewise.core.isolation import isolate, model_aborted
 from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -315,7 +315,7 @@ def _isolated(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[
     try:
         return isolate(stage, batch)
     except BaseException as error:  # noqa: BLE001
-        return [Failed(broken_off(error)) for _ in batch]
+        return [Failed(model_aborted(error)) for _ in batch]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -1,1 +1,1 @@
-"""Engines, which turn items into answers, and the interface that adds another kind."""
+"""Engines, which compute predictions, and the interface for adding new kinds of engines."""

@@ -1,4 +1,4 @@
-"""A step of the build in a process of its own: the model's code runs there, and a file brings back what came of it."""
+"""Runs a build step in a child process, which executes the model's code and returns its result in a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from likewise.core import errors
 from likewise.core.errors import LikewiseError, ModelInvalid
 from likewise.core.processes import die_with_parent
-from likewise.engine.vendored import named_cause
+from likewise.engine.vendored import likewise_cause
 
-TAIL = 300  # characters of a dead child's last line, or of an exception that nobody foresaw
-DEBUG = "LIKEWISE_DEBUG"  # set: the child's whole traceback or output comes along, as a note of the exception
+TAIL = 300  # reported characters of a failed child's last output line, or of an unexpected exception
+DEBUG = "LIKEWISE_DEBUG"  # if set, the child's full traceback or output is attached as a note to the exception
 Task = Mapping[str, Any]
-_TRY = "load it with mlflow.pyfunc.load_model here first, and mend what that reports"
+_TRY = "load it with mlflow.pyfunc.load_model on this machine, and fix the errors that this reports"
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -33,18 +33,18 @@ _QUIET = {
 def run_child(
     module: str, task: Mapping[str, object], work: Path, *, environment: Mapping[str, str], timeout: float
 ) -> dict[str, Any]:
-    """Run `python -m module TASK RESULT` in a session of its own and return its result.
+    """Run `python -m module TASK RESULT` in its own session and return its result.
 
-    work: a folder of the child's own; its temporary files go there.  timeout: seconds, after which the child and all
-    that it started are ended.  Raises what the child named, or ModelInvalid with the last line that it printed.
+    work: a folder for the child's files, including temporary ones.  timeout: seconds after which the child and its own
+    children are killed.  Raises the child's error, or ModelInvalid with the last line of its output.
     """
     temporary = work / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
-    asked, answered, printed = work / "task.json", work / "result.json", work / "output.txt"
-    asked.write_text(json.dumps({**task, "parent": os.getpid()}))
-    answered.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", module, str(asked), str(answered)]
-    with printed.open("wb") as output:
+    task_path, result_path, output_path = work / "task.json", work / "result.json", work / "output.txt"
+    task_path.write_text(json.dumps({**task, "parent": os.getpid()}))
+    result_path.unlink(missing_ok=True)
+    command = [sys.executable, "-P", "-m", module, str(task_path), str(result_path)]
+    with output_path.open("wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -54,27 +54,30 @@ def run_child(
             start_new_session=True,
         )
         timed_out = _wait(process, timeout)
-    return _result(answered, printed, timed_out, process.returncode, timeout)
+    return _result(result_path, output_path, timed_out, process.returncode, timeout)
 
 
-def carry_out(work: Callable[[Task, Path], Mapping[str, object]], asked: str, answered: str) -> None:
-    """In the child: leave what `work(task, folder)` returns or raises, whole or not at all; ends with its parent."""
-    task = json.loads(Path(asked).read_text())
+def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str, result_path: str) -> None:
+    """In the child: write what `work(task, folder)` returns or raises to the result file, atomically.
+
+    The process is killed when its parent dies.
+    """
+    task = json.loads(Path(task_path).read_text())
     die_with_parent(task["parent"])
-    path = Path(answered)
+    path = Path(result_path)
     try:
         result = work(task, path.parent)
-    except Exception as error:  # noqa: BLE001  whatever the model raises is its to mend
+    except Exception as error:  # noqa: BLE001  any exception of the model is reported
         result = _failure(error)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps(result))
-    beside.replace(path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(result))
+    temporary.replace(path)
 
 
 def _failure(error: Exception) -> dict[str, object]:
-    """A result that `run_child` raises again: as the same error where it is one of ours."""
-    unforeseen = f"loading the model in a process of its own failed: {type(error).__name__}: {str(error)[:TAIL]}"
-    known = named_cause(error) or ModelInvalid(unforeseen, remedy=_TRY)
+    """A result that `run_child` raises again: the same LikewiseError, or ModelInvalid for any other exception."""
+    unexpected = f"loading the model in a child process failed: {type(error).__name__}: {str(error)[:TAIL]}"
+    known = likewise_cause(error) or ModelInvalid(unexpected, remedy=_TRY)
     raised = {"kind": type(known).__name__, "cause": known.cause, "remedy": known.remedy}
     return {"error": raised, "log": "".join(traceback.format_exception(error))}
 
@@ -87,22 +90,22 @@ def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
         return True
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)  # the session's other processes too
+            os.killpg(process.pid, signal.SIGKILL)  # including the session's other processes
         process.wait()
 
 
-def _result(answered: Path, printed: Path, timed_out: bool, code: int, timeout: float) -> dict[str, Any]:
-    if answered.is_file():
-        result: dict[str, Any] = json.loads(answered.read_text())
+def _result(result_path: Path, output_path: Path, timed_out: bool, code: int, timeout: float) -> dict[str, Any]:
+    if result_path.is_file():
+        result: dict[str, Any] = json.loads(result_path.read_text())
         if (error := result.get("error")) is not None:
-            named = getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
-            raise _with_log(named, result.get("log", ""))
+            reported = getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
+            raise _with_log(reported, result.get("log", ""))
         return result
-    log = printed.read_text(errors="replace").strip()
-    said = log.rpartition("\n")[2][-TAIL:] or "nothing"
-    how = f"took more than {timeout:.0f} s" if timed_out else f"ended with code {code}"
-    died = ModelInvalid(f"loading the model in a process of its own {how}; it said: {said}", remedy=_TRY)
-    raise _with_log(died, log)
+    log = output_path.read_text(errors="replace").strip()
+    last_line = log.rpartition("\n")[2][-TAIL:] or "none"
+    how = f"took more than {timeout:.0f} s" if timed_out else f"exited with code {code}"
+    failed = ModelInvalid(f"loading the model in a child process {how}; last line of output: {last_line}", remedy=_TRY)
+    raise _with_log(failed, log)
 
 
 def _with_log(error: LikewiseError, log: str) -> LikewiseError:

@@ -1,4 +1,4 @@
-"""Options of engines: which one runs, and how they are compiled; CLI and docs use the fields' metadata."""
+"""Engine options: which engine to use, and how to compile engines; the CLI and docs use the fields' metadata."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
 
 PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
-"""What may be asked, and the manifest's names for it. `native`: the model's own code, in whatever it computes."""
+"""Accepted precisions, and the manifest's names for each. `native`: the precision of the model's own code."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """Nothing: the fastest that was measured on this CPU. WrongUsage for a precision that there is not."""
+    """Selects an engine; by default the fastest measured on this CPU. Raises WrongUsage for an unknown precision."""
 
-    name: str | None = option(None, "Which of the bundle's engines; its best one by default.", "--engine NAME")
+    name: str | None = option(None, "The engine to use; by default the bundle's best one.", "--engine NAME")
     precision: str | None = option(
         None,
-        "bf16 (near things again in fp32) or fp32; by default what is faster here. Same labels.",
+        "bf16 (recomputes borderline results in fp32) or fp32, with the same labels; by default the faster one.",
         "--precision NAME",
     )
 
     def __post_init__(self) -> None:
         if self.precision not in (None, *PRECISIONS):
-            raise WrongUsage(
-                f"there is no precision {self.precision!r}", remedy=f"name one of: {', '.join(PRECISIONS)}"
-            )
+            raise WrongUsage(f"unknown precision {self.precision!r}", remedy=f"use one of: {', '.join(PRECISIONS)}")
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
-        """What `spec` says of the engine."""
+        """The engine and precision that `spec` selects."""
         return cls(spec.engine, spec.precision)
 
     @property
     def pinned(self) -> bool:
-        """Whether anything was asked for."""
+        """Whether an engine or a precision is selected."""
         return self.name is not None or self.precision is not None
 
     def takes(self, entry: EngineEntry) -> bool:
-        """Whether `entry` is what was asked for."""
+        """Whether `entry` matches the selection."""
         precisions = PRECISIONS.get(self.precision or "", (entry.precision,))
         return self.name in (None, entry.name) and entry.precision in precisions
 
     def __str__(self) -> str:
-        return " in ".join(each for each in (self.name or "of any name", self.precision) if each)
+        return " in ".join(each for each in (self.name or "with any name", self.precision) if each)
 
 
 ANY = EngineOptions()
@@ -56,25 +54,25 @@ ANY = EngineOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileOptions:
-    """Options of `bundle` beside the model itself; WrongUsage where one cannot mean anything."""
+    """Options of `bundle` for compiling engines; raises WrongUsage for an unknown precision."""
 
     calibration: Path | None = option(
         None,
-        "Texts such as the model will get (CSV, JSON lines or Parquet), to measure bf16's drift on.",
+        "Typical input texts (CSV, JSON lines or Parquet) on which to measure the accuracy of bf16.",
         "--calibration FILE",
     )
     calibration_column: str = option(
-        "text", "Their column; not needed where the file has only one.", "--calibration-column NAME"
+        "text", "The column with the texts; not needed if the file has only one.", "--calibration-column NAME"
     )
     precision: str | None = option(
         None,
-        "bf16: fail where it cannot be offered; fp32: offer no bf16. By default bf16 where right.",
+        "bf16: fail if bf16 is not accurate here; fp32: do not offer bf16. By default, bf16 is offered if accurate.",
         "--precision NAME",
     )
     measure: bool = option(
-        True, "Measure the engines here, so that the fastest runs on such a CPU.", "--measure/--no-measure"
+        True, "Measure the engines' speed, so that this kind of CPU uses the fastest.", "--measure/--no-measure"
     )
 
     def __post_init__(self) -> None:
         if self.precision not in (None, "bf16", "fp32"):
-            raise WrongUsage(f"there is no precision {self.precision!r}", remedy="name bf16 or fp32")
+            raise WrongUsage(f"unknown precision {self.precision!r}", remedy="use bf16 or fp32")

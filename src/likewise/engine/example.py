@@ -1,4 +1,4 @@
-"""The model's input example as items, to try an engine on."""
+"""The model's input example, for testing engines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from likewise.engine.plain_values import plain
 
 @dataclass(frozen=True)
 class Example:
-    """Rows that the model's author says it takes."""
+    """Valid input rows and params, as logged with the model."""
 
     table: Table
     params: Params
 
 
 def read_example(model: Path) -> Example | None:
-    """The input example saved with the model in the folder `model`, or None; ModelInvalid where it is unreadable."""
+    """The input example saved with the model in the folder `model`, or None; raises ModelInvalid if unreadable."""
     models = need("mlflow.models", extra="mlflow")
     try:
         meta = models.Model.load(str(model))
@@ -53,7 +53,7 @@ def _table(value: Any) -> Table:
 
 
 def _mapping(value: Mapping[str, Any]) -> Table:
-    """Arrays of one length are columns; anything else is one row."""
+    """Arrays of equal length are columns; anything else is one row."""
     cells = {str(k): plain(v) for k, v in value.items()}
     arrays = all(hasattr(v, "__array__") and getattr(v, "ndim", 0) for v in value.values())
     lists = [c for c in cells.values() if isinstance(c, list)]
@@ -63,7 +63,7 @@ def _mapping(value: Mapping[str, Any]) -> Table:
 
 
 def variants(table: Table) -> Iterator[tuple[object, ...]]:
-    """More rows like the example's: texts shortened and doubled, numbers moved; some may be no valid input."""
+    """Variations of the example's rows: shortened and doubled texts, changed numbers; some may be invalid input."""
     for row in table.rows:
         yield tuple(_shorter(cell) for cell in row)
         yield tuple(_longer(cell) for cell in row)

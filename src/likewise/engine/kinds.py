@@ -1,7 +1,7 @@
-"""Kinds of engines: the interface that each one implements, and the lookup by name.
+"""Engine kinds: the interface that each implements, and their lookup by name.
 
-A kind is one class.  It is found by an entry point of the group `likewise.engines`, whose name is the kind's name, so
-that another package adds an engine as this one adds its own.
+A kind is a class that is registered with an entry point in the group `likewise.engines`, under the kind's name.  Other
+packages can add kinds in the same way as Likewise does.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ GROUP = "likewise.engines"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the `MLmodel` file of a logged model declares; nothing of the model has run.
+    """What the `MLmodel` file of a logged model declares; read without running the model's code.
 
-    folder: the MLflow model.  flavors: as `MLmodel` has them, by name.  pipeline: the declared pipeline that needs none
-    of the model's code, or None.  references: URIs that the model declares to open.  row_wise: as declared, else None.
+    folder: the MLflow model.  flavors: by name, as in `MLmodel`.  pipeline: the declared pipeline, which needs none of
+    the model's code, or None.  references: URIs that the model declares it opens.  row_wise: as declared, or None.
     """
 
     folder: Path
@@ -40,11 +40,11 @@ class ModelFacts:
     environment: LoggedEnvironment
 
     def engines(self) -> tuple[EngineEntry, ...]:
-        """What runs this model without compiling, best first: engines that run its code come last."""
+        """Engines that run this model without compilation, best first: engines that run its code come last."""
         return tuple(entry for kind in self.kinds() for entry in kind.offers(self))
 
     def kinds(self) -> list[EngineKind]:
-        """The installed kinds that take this model."""
+        """The installed kinds that support this model."""
         return [kind for kind in kinds() if kind.takes(self)]
 
     @property
@@ -55,10 +55,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageContents:
-    """What a container image for an engine can do without.
+    """Files and dependencies that a container image for an engine does not need.
 
-    files: by distribution, patterns (`fnmatch`) of files in its wheel that the engine never opens.
-    dependencies: by distribution, those that it declares and the engine never imports.
+    files: for each distribution, `fnmatch` patterns of files in its wheel that the engine never opens.
+    dependencies: for each distribution, its declared dependencies that the engine never imports.
     """
 
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -69,8 +69,8 @@ class ImageContents:
 class CalibrationTexts:
     """Texts to calibrate an engine on.
 
-    source: a description for the report.  factor: what measured drift is multiplied by; larger where the texts are
-    generated and may lack the kind of text that drifts most.
+    source: a description for the report.  factor: the safety factor for the measured drift; larger for generated texts,
+    which may lack the kind of text that drifts most.
     """
 
     values: tuple[str, ...]
@@ -80,10 +80,10 @@ class CalibrationTexts:
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
-    """What `EngineKind.compile` gets beside the bundle.
+    """The arguments of `EngineKind.compile` in addition to the bundle.
 
-    texts: of the calibration file that the user gave, or None.  model: what is compiled.  work: a scratch folder.
-    report: takes a line for the user.
+    texts: from the user's calibration file, or None.  model: the model to compile.  work: a scratch folder.
+    report: called with a line of text for the user.
     """
 
     options: CompileOptions
@@ -95,9 +95,10 @@ class CompileRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompiledEngines:
-    """entries: new engines of the bundle, best first.  texts: a sample to time engines on, or none.
+    """The result of `EngineKind.compile`.
 
-    failure: why no bundle may be made at all, where the engine is wrong on what the user gave or asked for.
+    entries: new engines of the bundle, best first.  texts: a sample for timing engines, or empty.
+    failure: an error that must stop the build, because the engine is wrong on the user's texts or options.
     """
 
     entries: tuple[EngineEntry, ...] = ()
@@ -106,13 +107,13 @@ class CompiledEngines:
 
 
 class EngineKind:
-    """One way to run models: subclass it, and name the subclass in an entry point of the group `likewise.engines`.
+    """A way to run models. Subclass it and register the subclass with an entry point in the group `likewise.engines`.
 
-    name: in manifests, options and labels; that of the entry point.  runs_code: whether `open` may execute the model's
-    own Python code or unpickle its files, and so needs the user's trust; decided here, never by a file in a bundle.
-    requirements: what it needs installed beside Likewise, as pip takes it.  library: the importable distribution that
-    `likewise doctor` looks for, and purpose what it says of it.  image: what a container image can do without.
-    The module of a kind is imported to look it up, so it imports heavy libraries only inside functions.
+    name: the name in manifests, options and labels, equal to the entry point's.  runs_code: whether `open` may execute
+    the model's own Python code or unpickle its files, and so needs the user's trust; set by the class, never by a file
+    in a bundle.  requirements: pip requirements in addition to Likewise.  library: the importable distribution that
+    `likewise doctor` checks, and purpose its description there.  image: what a container image does not need.
+    The module of a kind is imported to look it up, so it should import heavy libraries only inside functions.
     """
 
     name: ClassVar[str]
@@ -123,55 +124,55 @@ class EngineKind:
     image: ClassVar[ImageContents] = ImageContents()
 
     def takes(self, model: ModelFacts) -> bool:
-        """Whether this kind can run `model`, as it was logged or compiled."""
+        """Whether this kind can run `model`, as logged or after compilation."""
         raise NotImplementedError
 
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """The engines that run `model`, which this kind takes, as it was logged; none by default."""
+        """The engines that run `model`, which `takes` has accepted, as it was logged; none by default."""
         return ()
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-        """Compile the model, which this kind takes, into `engine/NAME/` of the unfinished `bundle`; nothing by default.
+        """Compile the model into `engine/NAME/` of the unfinished `bundle`; does nothing by default.
 
-        Must not run the model's code unless `runs_code`.  Raises EngineUnavailable where it cannot be compiled here:
-        that is reported, and the bundle is made without it.
+        Must not run the model's code unless `runs_code`.  Raises EngineUnavailable if compilation is not possible on
+        this machine: the error is reported, and the bundle is built without the engine.
         """
         return CompiledEngines()
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> Engine:
-        """Load the engine; it answers `entry.name` and `entry.precision` in its spec.
+        """Load the engine; its spec must have `entry.name` and `entry.precision`.
 
-        Raises MissingExtra, EngineUnavailable (both: the next engine is tried), ModelInvalid.
+        Raises MissingExtra or EngineUnavailable (the next engine is tried in both cases), ModelInvalid.
         """
         raise NotImplementedError
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
-        """Files of the bundle, as its manifest names them, that the engine never opens; an image leaves them out."""
+        """Files of the bundle, as named in its manifest, that the engine never opens; images omit them."""
         return ()
 
 
 def kinds() -> list[EngineKind]:
-    """Every kind that is installed: those that run no code of the model's first, then by name.
+    """All installed kinds: those that do not run the model's code first, then by name.
 
-    Raises EngineUnavailable for an entry point that does not load.
+    Raises EngineUnavailable if an entry point does not load.
     """
-    found = {point.name: point for point in (*_installed(tuple(sys.path)), *_own())}
-    return sorted(map(_load, found.values()), key=lambda kind: (kind.runs_code, kind.name))
+    points = {point.name: point for point in (*_installed(tuple(sys.path)), *_built_in())}
+    return sorted(map(_load, points.values()), key=lambda kind: (kind.runs_code, kind.name))
 
 
 def kind_of(name: str) -> EngineKind:
-    """The kind `name`; EngineUnavailable where none is installed."""
+    """The kind `name`; raises EngineUnavailable if it is not installed."""
     point = next((each for each in _candidates() if each.name == name), None)
     if point is None:
         raise EngineUnavailable(
-            f"no engine {name!r} is installed here",
+            f"the engine {name!r} is not installed",
             remedy="upgrade Likewise, or install the package that provides the engine",
         )
     return _load(point)
 
 
 def runs_code(entry: EngineEntry) -> bool:
-    """Whether the engine runs the model's own code, by its class; yes where that is not installed."""
+    """Whether the engine runs the model's own code, according to its class; True if that is not installed."""
     try:
         return kind_of(entry.name).runs_code
     except EngineUnavailable:
@@ -179,18 +180,18 @@ def runs_code(entry: EngineEntry) -> bool:
 
 
 def _candidates() -> Iterator[EntryPoint]:
-    """Ours first: reading every distribution's metadata takes a tenth of a second, and none may replace ours."""
-    yield from _own()
+    """Entry points, built-in ones first: other packages cannot replace them, and reading all metadata takes 0.1 s."""
+    yield from _built_in()
     yield from _installed(tuple(sys.path))
 
 
 @cache
-def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001  read once a path
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001  cached per path
     return tuple(entry_points(group=GROUP))
 
 
 @cache
-def _own() -> tuple[EntryPoint, ...]:
+def _built_in() -> tuple[EntryPoint, ...]:
     try:
         return tuple(distribution("likewise").entry_points.select(group=GROUP))
     except PackageNotFoundError:
@@ -203,14 +204,14 @@ def _load(point: EntryPoint) -> EngineKind:
         kind = point.load()()
     except LikewiseError:
         raise
-    except Exception as error:  # whatever another package's module raises
+    except Exception as error:  # another package's module may raise anything
         raise EngineUnavailable(
             f"the engine {point.name!r} ({point.value}) does not load: {type(error).__name__}: {error}",
-            remedy="repair or uninstall the package that provides it",
+            remedy="fix or uninstall the package that provides it",
         ) from error
     if not isinstance(kind, EngineKind) or kind.name != point.name:
         raise EngineUnavailable(
-            f"the entry point {point.name!r} ({point.value}) does not name an EngineKind of that name",
-            remedy="repair or uninstall the package that provides it",
+            f"the entry point {point.name!r} ({point.value}) does not refer to an EngineKind with that name",
+            remedy="fix or uninstall the package that provides it",
         )
     return kind

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle: the fastest that was measured on this kind of CPU, or the one that is named."""
+"""Selects and loads the engine of a bundle: the requested one, or the fastest measured on this kind of CPU."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 
 def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
-    """Load the engine of `bundle` that `model` names, or else the fastest that runs here.
+    """Load the engine of `bundle` that `model` selects, or else the fastest that runs on this machine.
 
-    Raises EngineUnavailable (no such engine, or none that runs here), CodeNotTrusted, and what loading raises.
+    Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, and what loading raises.
     """
     options, trust = EngineOptions.of(model), Trust(allow=model.trust, entries=())
     entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
     if not entries:
-        held = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
-        raise EngineUnavailable(f"the bundle has no engine {options}; it has: {held}", remedy=f"name one of: {held}")
-    refused: MissingExtra | EngineUnavailable | None = None
+        available = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
+        raise EngineUnavailable(
+            f"the bundle has no engine {options}; it has: {available}", remedy=f"use one of: {available}"
+        )
+    first_error: MissingExtra | EngineUnavailable | None = None
     for entry in entries:
         try:
             return open_entry(bundle, entry, trust=trust)
         except (MissingExtra, EngineUnavailable) as error:
-            refused = refused or error
-    assert refused is not None  # noqa: S101  entries is not empty
-    raise refused
+            first_error = first_error or error
+    assert first_error is not None  # noqa: S101  entries is not empty
+    raise first_error
 
 
 def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
-    """A line for the user where engines could be chosen by speed and nobody has measured them on such a CPU."""
-    choice = [e for e in bundle.manifest.engines if options.takes(e) and not runs_code(e)]
-    if len(choice) < 2 or known_rates(bundle.manifest):
+    """A notice for the user if there are several engines but no speed measurements for this kind of CPU; else None."""
+    candidates = [e for e in bundle.manifest.engines if options.takes(e) and not runs_code(e)]
+    if len(candidates) < 2 or known_rates(bundle.manifest):
         return None
-    first = label(by_speed(choice, {})[0])
+    first = label(by_speed(candidates, {})[0])
     return (
-        f"its engines were not measured on such a CPU ({cpu_class()}): {first} runs, the safe choice; to measure them: "
-        f"likewise inspect {bundle.path} --measure"
+        f"the engines have not been measured on this kind of CPU ({cpu_class()}), so the safe choice {first} is used; "
+        f"to measure them: likewise inspect {bundle.path} --measure"
     )
 
 
 def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
-    """Load this very engine; CodeNotTrusted where it runs the model's code and nobody allowed that."""
+    """Load the engine `entry`; raises CodeNotTrusted if it runs the model's code and that has not been allowed."""
     kind = kind_of(entry.name)
     if kind.runs_code:
         trust.require_bundle(bundle)
@@ -59,9 +61,9 @@ def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
 
 
 class LazyEngine:
-    """An engine that loads when it is first asked for its spec or for work; never, where nobody asks.
+    """An engine that is loaded when its spec or a prediction is first needed.
 
-    It loads once, whichever threads ask; anew, where it is asked after `close`.
+    It is loaded only once, also with several threads, and again when it is used after `close`.
     """
 
     def __init__(self, load: Callable[[], Engine]) -> None:

@@ -1,4 +1,4 @@
-"""What a model returns, as plain Python: numpy and pandas end here."""
+"""Converts a model's output from numpy and pandas to plain Python values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _PLAIN = (str, int, float, bool, bytes, type(None))
 
 
 def plain(value: Any) -> object:
-    """`value` as what JSON has, plus bytes, date and datetime; ModelFailed for a type that has no such form.
+    """`value` as JSON types plus bytes, date and datetime; raises ModelFailed for a type that cannot be converted.
 
-    Shapes are those of MLflow's scoring server (`predictions_to_json`): a frame or a series becomes a list of records,
-    an array a nested list, anything else stays as it is.
+    Follows MLflow's scoring server (`predictions_to_json`): a data frame or series becomes a list of records, an array
+    a nested list; anything else keeps its shape.
     """
     if type(value) in _PLAIN:
         return value
@@ -28,15 +28,15 @@ def plain(value: Any) -> object:
 
 
 def per_row(predictions: Any, rows: int) -> list[object]:
-    """One plain prediction for each of `rows` rows; ModelFailed where the model returned another number.
+    """One plain prediction for each of `rows` rows; raises ModelFailed if the model returned a different number.
 
-    A mapping of columns (`{"label": [...], "score": [...]}`) is read as a frame is: one record a row.
+    A mapping of columns (`{"label": [...], "score": [...]}`) is treated as a data frame: one record per row.
     """
     if isinstance(predictions, Mapping):
         columns = {key: plain(column) for key, column in predictions.items()}
         if all(isinstance(c, list) and len(c) == rows for c in columns.values()):
             return [dict(zip(map(str, columns), values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        raise _miscount(f"a {type(predictions).__name__} whose values are not one a row", rows)
+        raise _miscount(f"a {type(predictions).__name__} whose columns do not have one value per row", rows)
     listed = plain(predictions)
     if not isinstance(listed, list):
         raise _miscount(f"one {type(predictions).__name__}", rows)
@@ -47,8 +47,8 @@ def per_row(predictions: Any, rows: int) -> list[object]:
 
 def _miscount(returned: str, rows: int) -> ModelFailed:
     return ModelFailed(
-        f"the model returned {returned} for {rows} rows, and so its predictions cannot be told apart by row",
-        remedy="let the model return one prediction a row, in order; or ask it by whole requests",
+        f"the model returned {returned} for {rows} rows, so the predictions cannot be assigned to rows",
+        remedy="let the model return one prediction per row, in order; or declare it as not row-wise",
     )
 
 
@@ -65,7 +65,7 @@ def _array(value: Any) -> object:
 
 def _records(frame: Any) -> list[object]:
     names = [_name(name) for name in frame.columns]
-    columns = [[plain(cell) for cell in frame.iloc[:, place].tolist()] for place in range(len(names))]
+    columns = [[plain(cell) for cell in frame.iloc[:, index].tolist()] for index in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if columns else [{}] * len(frame)
 
 
@@ -92,5 +92,5 @@ def _scalar(value: Any) -> object:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     raise ModelFailed(
         f"the model returned a {kind}, which has no JSON form",
-        remedy="let the model return frames, arrays, or plain Python values",
+        remedy="let the model return data frames, arrays, or plain Python values",
     )

@@ -1,4 +1,4 @@
-"""The engine for any MLflow model: its own `pyfunc`, asked in frames as MLflow's scoring server would ask it."""
+"""The engine for any MLflow model: calls its `pyfunc` with the same inputs as MLflow's scoring server does."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.plain_values import per_row, plain
-from likewise.engine.vendored import Vendored, inside, install, named_cause, uninstall
+from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
 
 FLAVOR = "python_function"
-BUDGET = 256  # rows; pyfunc knows no tokens
+BUDGET = 256  # rows, because a pyfunc has no tokens
 
 
 class PyfuncEngine:
-    """A loaded pyfunc.
+    """A loaded pyfunc model.
 
-    Rows with equal columns and params are predicted as one frame; a frame that fails is halved until the row that
-    fails stands alone.  A `Request` is one call.  One call at a time: nothing says that a model's code is thread-safe.
+    Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
+    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
     """
 
-    def __init__(self, model: Any, spec: EngineSpec, signature: Signature, vendored: Vendored) -> None:
+    def __init__(self, model: Any, spec: EngineSpec, signature: Signature, vendored: VendoredFiles) -> None:
         self._model = model
         self._spec = spec
         self._signature = signature
         self._vendored = vendored
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def spec(self) -> EngineSpec:
         return self._spec
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        """One `Work` an item, its cost in rows; `RowRefused` for an item that lacks a column of the signature."""
+        """One `Work` per item, with its cost in rows; `RowRefused` for an item that lacks a column of the signature."""
         return [self._prepare(item) for item in items]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        """One result a work, in order."""
+        """One result per work, in order."""
         results: dict[int, Result] = {}
-        with self._one_at_a_time, inside(self._vendored), no_bytecode:
+        with self._lock, restricted_to(self._vendored), no_bytecode:
             for group in _groups(work):
-                found = isolate(self._predict, [work[i].payload for i in group])
-                results.update(zip(group, found, strict=True))
+                group_results = isolate(self._predict, [work[i].payload for i in group])
+                results.update(zip(group, group_results, strict=True))
         return [results[i] for i in range(len(work))]
 
     def close(self) -> None:
@@ -64,11 +64,11 @@ class PyfuncEngine:
 
     def _prepare(self, item: Item) -> Work | Failed:
         table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
-        if table.columns is not None and table.sent is None and (lacking := self._lacking(table.columns)):
-            return Failed(_lacks(lacking, table.columns))
+        if table.columns is not None and table.sent is None and (missing := self._missing(table.columns)):
+            return Failed(_missing_columns(missing, table.columns))
         return Work(item_key(item).hex(), max(1, len(table)), item)
 
-    def _lacking(self, columns: Sequence[str]) -> list[str]:
+    def _missing(self, columns: Sequence[str]) -> list[str]:
         fields = self._signature.inputs or ()
         return [f.name for f in fields if f.name is not None and f.required and f.name not in columns]
 
@@ -76,25 +76,25 @@ class PyfuncEngine:
         items = [item for item in payloads if isinstance(item, (Row, Request))]
         first = items[0]
         if isinstance(first, Request):
-            return [Ok(plain(self._ask(first.table, first.params)))]
+            return [Ok(plain(self._call_model(first.table, first.params)))]
         table = Table(first.columns, [row.values for row in items if isinstance(row, Row)])
-        predictions = self._ask(table, first.params)
+        predictions = self._call_model(table, first.params)
         try:
             return [Ok(value) for value in per_row(predictions, len(items))]
-        except LikewiseError as error:  # of the whole answer: halves would answer something else
+        except LikewiseError as error:  # applies to the whole batch: bisecting it would hide a wrong row count
             return [Failed(error) for _ in items]
 
-    def _ask(self, table: Table, params: Params) -> Any:
+    def _call_model(self, table: Table, params: Params) -> Any:
         try:
             return self._model.predict(model_input(self._model.metadata, table), params=dict(params) or None)
         except Exception as error:
-            if (known := named_cause(error)) is None:
+            if (known := likewise_cause(error)) is None:
                 raise
             raise known from error
 
 
 class PyfuncKind(EngineKind):
-    """Any model with MLflow's `python_function` flavor, by its own code."""
+    """Runs any model with MLflow's `python_function` flavor, using the model's own code."""
 
     name = "pyfunc"
     runs_code = True
@@ -103,19 +103,19 @@ class PyfuncKind(EngineKind):
     purpose = "bundle models and run any pyfunc"
 
     def takes(self, model: ModelFacts) -> bool:
-        """Whether it was logged with that flavor."""
+        """Whether the model has the `python_function` flavor."""
         return bool(model.flavors.get(FLAVOR))
 
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """One engine, whose digest is that of the environment that the model's code needs."""
+        """One engine; its digest is that of the environment that the model's code needs."""
         return (EngineEntry(self.name, "native", runs_code=True, digest=model.environment.digest),)
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
-        """Load the bundle's model; what it opens comes from the bundle. Runs the model's own code.
+        """Load the bundle's model, with its references resolved to the bundle. Runs the model's own code.
 
-        Raises ModelInvalid (it does not load, with the reason), ReferenceMissing, MissingExtra.
+        Raises ModelInvalid (it does not load), ReferenceMissing, MissingExtra.
         """
-        vendored = Vendored(bundle.reference_paths(), own=(bundle.path,))
+        vendored = VendoredFiles(bundle.reference_paths(), own=(bundle.path,))
         install(vendored)
         try:
             model = load_pyfunc(bundle.model_path, vendored)
@@ -134,33 +134,34 @@ class PyfuncKind(EngineKind):
         return PyfuncEngine(model, spec, bundle.signature, vendored)
 
 
-def load_pyfunc(path: os.PathLike[str], vendored: Vendored) -> Any:
-    """`mlflow.pyfunc.load_model` on the folder `path`, its references answered by `vendored`."""
+def load_pyfunc(path: os.PathLike[str], vendored: VendoredFiles) -> Any:
+    """`mlflow.pyfunc.load_model` on the folder `path`, with its references resolved by `vendored`."""
     mlflow = need("mlflow.pyfunc", extra="mlflow")
-    with inside(vendored), no_bytecode:
+    with restricted_to(vendored), no_bytecode:
         try:
             return mlflow.load_model(os.fspath(path), suppress_warnings=True)
         except Exception as error:
-            if (known := named_cause(error)) is not None:
+            if (known := likewise_cause(error)) is not None:
                 raise known from error
             raise ModelInvalid(
                 f"the model at {path} does not load: {type(error).__name__}: {str(error)[:1000]}",
-                remedy="install the requirements that it names; try mlflow.pyfunc.load_model where it was logged",
+                remedy="install the model's requirements; try mlflow.pyfunc.load_model on the machine that logged it",
             ) from error
 
 
 def model_input(metadata: Any, table: Table) -> Any:
-    """What MLflow's scoring server would hand to `predict` for `table`.
+    """The input that MLflow's scoring server would pass to `predict` for `table`.
 
-    Named columns are a frame with the signature's types (`dataframe_split`), or arrays by name where the signature
-    names tensors (`instances`); unnamed values are `inputs`.  A model whose signature is a type hint gets a plain list.
-    What the asker `sent` goes that way where the table holds it.
+    Named columns become a data frame with the signature's types (`dataframe_split`), or arrays by name if the
+    signature has named tensors (`instances`); unnamed values become `inputs`.  A model whose signature is a type hint
+    gets a plain list.  If the table has a `sent` value, that is passed instead.
     """
     convert = need("mlflow.utils.proto_json_utils", extra="mlflow")
     schema = metadata.get_input_schema()
     if (sent := table.sent) is not None:
-        as_it_is = sent.form == "document"
-        return sent.value if as_it_is else convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
+        if sent.form == "document":
+            return sent.value
+        return convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
     if metadata._is_signature_from_type_hint():
         return _records(table)
     if table.columns is None:
@@ -173,9 +174,9 @@ def model_input(metadata: Any, table: Table) -> Any:
 
 
 class _NoBytecode:
-    """A context in which Python writes no `__pycache__` beside the model's code, which would change the bundle.
+    """A context in which Python does not write `__pycache__` next to the model's code, which would change the bundle.
 
-    The flag is the process's: the first thread that comes in sets it, the last that leaves puts it back.
+    The flag is global to the process: the first thread to enter sets it, the last one to leave restores it.
     """
 
     def __init__(self) -> None:
@@ -206,22 +207,22 @@ def _records(table: Table) -> list[Any]:
 
 
 def _as_json(value: object) -> object:
-    # MLflow reads a binary column from base64, as JSON carries it.
+    # MLflow expects binary columns in base64, as in JSON.
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
 
 
 def _groups(work: Sequence[Work]) -> list[list[int]]:
-    """Indices of rows that may share a frame; a request stands alone."""
+    """Groups of indices: rows that may share a data frame; each request by itself."""
     groups: dict[object, list[int]] = {}
     for index, entry in enumerate(work):
         item = entry.payload
-        alike = item_key(Row(item.columns, (), item.params)) if isinstance(item, Row) else index
-        groups.setdefault(alike, []).append(index)
+        group_key = item_key(Row(item.columns, (), item.params)) if isinstance(item, Row) else index
+        groups.setdefault(group_key, []).append(index)
     return list(groups.values())
 
 
-def _lacks(lacking: Sequence[str], columns: Sequence[str]) -> RowRefused:
+def _missing_columns(missing: Sequence[str], columns: Sequence[str]) -> RowRefused:
     return RowRefused(
-        f"the input lacks the column {', '.join(map(repr, lacking))}; it has: {', '.join(columns) or 'none'}",
-        remedy="send every required column of the model's signature: likewise inspect MODEL shows it",
+        f"the input lacks the column {', '.join(map(repr, missing))}; it has: {', '.join(columns) or 'none'}",
+        remedy="send every required column of the model's signature, as shown by: likewise inspect MODEL",
     )

@@ -1,4 +1,4 @@
-"""What was measured of a bundle's engines on this kind of CPU: in its manifest, or later on this machine."""
+"""Speed measurements of a bundle's engines for this kind of CPU, from the manifest or from this machine's cache."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from likewise.core.digests import sha256_json
 from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
-"""CPU extensions that change which engine wins."""
+"""CPU extensions that affect which engine is fastest."""
 
 
 def cache_home() -> Path:
-    """Where what can be made again lies: `LIKEWISE_CACHE_HOME`, or the user's cache folder."""
+    """The cache folder: `LIKEWISE_CACHE_HOME`, or `likewise` in the user's cache folder."""
     return Path(os.environ.get("LIKEWISE_CACHE_HOME") or user_cache_path("likewise")).absolute()
 
 
 @cache
 def cpu_class() -> str:
-    """CPUs of one class run the same engine fastest: maker, family, model, extensions and how many cores.
+    """The class of this machine's CPU: vendor, family, model, extensions and number of cores.
 
-    Source: /proc/cpuinfo on Linux; elsewhere what Python says of the processor.
+    On CPUs of the same class the same engine is fastest. Source: /proc/cpuinfo on Linux, else `platform.processor`.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -40,44 +40,47 @@ def cpu_class() -> str:
 
 
 def describe_cpu(cpuinfo: str, cores: int) -> str:
-    """The class of the CPU that `cpuinfo`, as Linux writes it, tells of."""
+    """The class of the CPU described by `cpuinfo`, the contents of Linux's /proc/cpuinfo."""
     parts = (line.partition(":") for line in reversed(cpuinfo.splitlines()))
-    found = {name.strip(): value.strip() for name, _, value in parts}
+    properties = {name.strip(): value.strip() for name, _, value in parts}
     names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
-    who = "/".join(found[name] for name in names if found.get(name)) or platform.processor() or platform.machine()
-    held = set(re.split(r"\s+", found.get("flags") or found.get("Features") or ""))
-    return " ".join([who, *(flag for flag in FLAGS if flag in held), f"x{cores}"])
+    known = "/".join(properties[name] for name in names if properties.get(name))
+    model = known or platform.processor() or platform.machine()
+    flags = set(re.split(r"\s+", properties.get("flags") or properties.get("Features") or ""))
+    return " ".join([model, *(flag for flag in FLAGS if flag in flags), f"x{cores}"])
 
 
 def known_rates(manifest: Manifest) -> dict[str, float]:
-    """Rows a second by engine label on this CPU class; what was measured here counts before what the bundle says."""
-    here = _read(rates_file(manifest))
-    return _of_this_cpu(here) or _of_this_cpu(manifest.measured.get("rates"))
+    """Rows per second by engine label for this CPU class; this machine's measurements override the bundle's."""
+    cached = _read(rates_file(manifest))
+    return _for_this_cpu(cached) or _for_this_cpu(manifest.measured.get("rates"))
 
 
 def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:
-    """Keep what was measured here for later starts; returns the file."""
+    """Save measurements of this machine for later starts; returns the file."""
     path = rates_file(manifest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = _read(path)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps({**(held if isinstance(held, dict) else {}), cpu_class(): dict(rates)}, indent=2))
-    beside.replace(path)
+    cached = _read(path)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(
+        json.dumps({**(cached if isinstance(cached, dict) else {}), cpu_class(): dict(rates)}, indent=2)
+    )
+    temporary.replace(path)
     return path
 
 
 def rates_file(manifest: Manifest) -> Path:
-    """`measured/DIGEST.json` in the cache; of the bundle and its engines, as the same model may be compiled anew."""
+    """`measured/DIGEST.json` in the cache; the digest covers the engines too, as a model may be compiled again."""
     engines = [(entry.name, entry.precision, entry.digest) for entry in manifest.engines]
     name = sha256_json({"bundle": manifest.digest, "engines": engines}).replace(":", "-")
     return cache_home() / "measured" / f"{name}.json"
 
 
 def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list[EngineEntry]:
-    """`entries`, the fastest first; engines that run the model's own code last.
+    """`entries` sorted by speed, the fastest first; engines that run the model's own code come last.
 
-    Where nothing was measured, fp32 comes before bf16, whose guard was measured on another kind of CPU; otherwise
-    the manifest's order stands.
+    Without measurements, fp32 comes before bf16, whose guard was calibrated on another kind of CPU; otherwise the
+    manifest's order is kept.
     """
 
     def rank(entry: EngineEntry) -> tuple[bool, float, bool]:
@@ -88,18 +91,18 @@ def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list
 
 
 def label(entry: EngineEntry) -> str:
-    """`name/precision`."""
+    """The engine's label, `name/precision`."""
     return f"{entry.name}/{entry.precision}"
 
 
 def _read(path: Path) -> object:
     try:
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):  # a cache that cannot be read says nothing
+    except (OSError, ValueError):  # an unreadable cache is ignored
         return {}
 
 
-def _of_this_cpu(classes: object) -> dict[str, float]:
+def _for_this_cpu(classes: object) -> dict[str, float]:
     rates = classes.get(cpu_class()) if isinstance(classes, Mapping) else None
     if not isinstance(rates, Mapping):
         return {}

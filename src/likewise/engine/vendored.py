@@ -1,11 +1,11 @@
-"""What a bundle vendors, answered where MLflow would ask a store.
+"""Redirects MLflow's access to artifact stores to the vendored files of a bundle.
 
-A pipeline opens `runs:/…`, `models:/name@alias`, `s3://…` while it loads.  Inside a bundle those are folders.  MLflow
-has one door to every artifact (`get_artifact_repository`) and one to each store (`get_store`); both are wrapped here,
-once a process, and pass everything through that no bundle concerns.
+A pipeline opens `runs:/…`, `models:/name@alias`, `s3://…` while it loads.  In a bundle those are folders.  MLflow
+opens every artifact with `get_artifact_repository` and every store with `get_store`; this module wraps both, once per
+process, and passes through all calls that do not concern a bundle.
 
-Two manners: a `Vendored` that is `installed` answers its own URIs anywhere in the process and leaves all others to
-MLflow; `inside` one (a model of the bundle loads or predicts) nothing else answers, and what is missing is named.
+There are two modes.  `install` redirects the vendored URIs in the whole process and leaves all others to MLflow.
+`restricted_to`, while a model of the bundle loads or predicts, allows only vendored URIs: any other is an error.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ OpenReal = Callable[[], Any]
 Fetch = Callable[[str, OpenReal, str], Path]
 
 
-class Vendored:
-    """URIs and where their copies lie.
+class VendoredFiles:
+    """Maps URIs to their local copies.
 
-    paths: vendored URI to file or folder.  own: folders whose files are the model's own business.
-    fetch: `fetch(uri, open_real, inner)` vendors what is not there yet, `inner` of MLflow's repository, for tracing;
-    None where what is missing stays missing.  refused: questions to the stores that nothing vendored answers.
+    paths: the file or folder of each vendored URI.  own: folders that the model may read directly.
+    fetch: for tracing, `fetch(uri, open_real, inner)` vendors a missing URI, the path `inner` of MLflow's repository;
+    None if a missing URI is an error.  refused: descriptions of requests to the stores that were rejected.
     """
 
     def __init__(self, paths: Mapping[str, Path], own: tuple[Path, ...] = (), fetch: Fetch | None = None) -> None:
@@ -43,36 +43,37 @@ class Vendored:
         self.refused: list[str] = []
 
     def find(self, uri: str) -> Path | None:
-        """The copy of `uri`, by the longest vendored URI that it is or lies under; None where there is none."""
+        """The copy of `uri`, matched by the longest vendored URI that equals it or is its parent; None if none is."""
         return lookup(self.paths, uri)
 
     def get(self, uri: str, open_real: OpenReal, inner: str) -> Path | None:
-        """As `find`, fetched where that is possible; None leaves the model's own file to MLflow; else "not there".
+        """Like `find`, but fetches a missing URI if possible; None means that the model's own file is left to MLflow.
 
-        A file elsewhere on this machine is "not there" too, though it is: on another machine nothing would answer.
+        Otherwise raises MLflow's "does not exist", also for an existing file elsewhere on this machine, because it
+        would not exist on another machine.
         """
-        found = self.find(uri)
-        if found is not None or self._is_own(uri):
-            return found
+        path = self.find(uri)
+        if path is not None or self._is_own(uri):
+            return path
         if self.fetch is not None:
-            with mlflows_own():
+            with real_stores():
                 return self.fetch(normal(uri), open_real, inner)
         raise _undeclared(f"opens {uri}", uri)
 
     def concerns(self, uri: str) -> bool:
-        """Whether anything at, above or under `uri` is vendored."""
-        asked = normal(uri) + "/"
-        return any(asked.startswith(base + "/") or (base + "/").startswith(asked) for base in self.paths)
+        """Whether `uri`, a parent of it or anything below it is vendored."""
+        prefix = normal(uri) + "/"
+        return any(prefix.startswith(base + "/") or (base + "/").startswith(prefix) for base in self.paths)
 
     def _is_own(self, uri: str) -> bool:
-        """Whether it is a file of the model's, or one that it has made itself in the temporary folder."""
+        """Whether `uri` is one of the model's own files, or in the temporary folder."""
         path = local_path(uri)
         own = (*self.own, Path(tempfile.gettempdir()).resolve())
         return path is not None and any(path.resolve().is_relative_to(folder) for folder in own)
 
 
-def as_mlflow(error: LikewiseError) -> Exception:
-    """MLflow's "does not exist", which a pipeline may expect and catch, caused by `error`."""
+def as_mlflow_error(error: LikewiseError) -> Exception:
+    """MLflow's "does not exist" exception, which a pipeline may expect and catch, caused by `error`."""
     exceptions = need("mlflow.exceptions", extra="mlflow")
     raised: Exception = exceptions.MlflowException(error.cause, error_code=exceptions.RESOURCE_DOES_NOT_EXIST)
     raised.__cause__ = error
@@ -80,21 +81,21 @@ def as_mlflow(error: LikewiseError) -> Exception:
 
 
 def _undeclared(what: str, uri: str) -> Exception:
-    return as_mlflow(
+    return as_mlflow_error(
         ReferenceMissing(
-            f"the pipeline {what}, which the bundle does not carry",
+            f"the pipeline {what}, which the bundle does not contain",
             remedy=f"bundle the model again with --reference {uri}",
         )
     )
 
 
-def named_cause(error: BaseException) -> LikewiseError | None:
-    """The error of ours that `error` stems from, through whatever a library has wrapped around it."""
-    return next((link for link in causes(error) if isinstance(link, LikewiseError)), None)
+def likewise_cause(error: BaseException) -> LikewiseError | None:
+    """The first LikewiseError in the exception chain of `error`, or None."""
+    return next((link for link in exception_chain(error) if isinstance(link, LikewiseError)), None)
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """`error`, what it was raised from or beside, and so on to the first."""
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and, recursively, its cause or context."""
     seen: set[int] = set()
     link: BaseException | None = error
     while link is not None and id(link) not in seen:
@@ -103,72 +104,72 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__ or link.__context__
 
 
-# --- who answers ------------------------------------------------------------------------------------------------------
+# --- active redirections ----------------------------------------------------------------------------------------------
 
-_installed: list[Vendored] = []
-_whole_process: Vendored | None = None
-_scope: ContextVar[Vendored | None] = ContextVar("vendored_scope", default=None)
-_mlflows_own: ContextVar[bool] = ContextVar("vendored_passing", default=False)
+_installed: list[VendoredFiles] = []
+_process_scope: VendoredFiles | None = None
+_context_scope: ContextVar[VendoredFiles | None] = ContextVar("vendored_scope", default=None)
+_real_stores: ContextVar[bool] = ContextVar("vendored_real_stores", default=False)
 _patch_lock = threading.Lock()
 _patched = False
 
 
-def install(vendored: Vendored) -> None:
-    """Answer its URIs everywhere in this process, until `uninstall`; all others stay MLflow's."""
+def install(vendored: VendoredFiles) -> None:
+    """Redirect its URIs everywhere in this process until `uninstall`; MLflow handles all others."""
     _patch()
     _installed.append(vendored)
 
 
-def uninstall(vendored: Vendored) -> None:
-    """Take an installed one out; nothing happens where it is out already."""
+def uninstall(vendored: VendoredFiles) -> None:
+    """Undo `install`; does nothing if it is not installed."""
     if vendored in _installed:
         _installed.remove(vendored)
 
 
-def own_process(vendored: Vendored) -> None:
-    """Nothing but `vendored` answers in this whole process, threads included: for a child that has no other use."""
-    global _whole_process
+def restrict_process(vendored: VendoredFiles) -> None:
+    """Allow only `vendored` in this whole process, including all threads: for dedicated child processes."""
+    global _process_scope
     _patch()
-    _whole_process = vendored
+    _process_scope = vendored
 
 
 @contextmanager
-def inside(vendored: Vendored) -> Iterator[None]:
-    """Nothing but `vendored` answers in this context: a model of the bundle is loading or predicting."""
-    token = _scope.set(vendored)
+def restricted_to(vendored: VendoredFiles) -> Iterator[None]:
+    """Allow only `vendored` in this context, in which a model of the bundle loads or predicts."""
+    token = _context_scope.set(vendored)
     try:
         yield
     finally:
-        _scope.reset(token)
+        _context_scope.reset(token)
 
 
 @contextmanager
-def mlflows_own() -> Iterator[None]:
-    """MLflow's real stores answer in this context: something is being fetched."""
-    token = _mlflows_own.set(True)
+def real_stores() -> Iterator[None]:
+    """Use MLflow's real stores in this context, to fetch something."""
+    token = _real_stores.set(True)
     try:
         yield
     finally:
-        _mlflows_own.reset(token)
+        _real_stores.reset(token)
 
 
-def _strict() -> Vendored | None:
-    return None if _mlflows_own.get() else _scope.get() or _whole_process
+def _restriction() -> VendoredFiles | None:
+    return None if _real_stores.get() else _context_scope.get() or _process_scope
 
 
 def _concerned(uri: str) -> bool:
-    if _mlflows_own.get():
+    if _real_stores.get():
         return False
-    return _strict() is not None or any(v.concerns(uri) for v in _installed)
+    return _restriction() is not None or any(v.concerns(uri) for v in _installed)
 
 
 def _lookup(uri: str, open_real: OpenReal, inner: str) -> Path | None:
-    if (strict := _strict()) is not None:
-        return strict.get(uri, open_real, inner)
+    if (restriction := _restriction()) is not None:
+        return restriction.get(uri, open_real, inner)
     return next((path for v in reversed(_installed) if (path := v.find(uri)) is not None), None)
 
 
-# --- the doors --------------------------------------------------------------------------------------------------------
+# --- MLflow's entry points --------------------------------------------------------------------------------------------
 
 
 def _patch() -> None:
@@ -179,8 +180,8 @@ def _patch() -> None:
         artifacts = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
         tracking = need("mlflow.tracking._tracking_service.utils", extra="mlflow")
         registry = need("mlflow.tracking._model_registry.utils", extra="mlflow")
-        door = artifacts._artifact_repository_registry
-        door.get_artifact_repository = partial(_repository, door.get_artifact_repository)
+        repositories = artifacts._artifact_repository_registry
+        repositories.get_artifact_repository = partial(_repository, repositories.get_artifact_repository)
         for store in (tracking._tracking_store_registry, registry._get_store_registry()):
             store.get_store = partial(_store, store.get_store)
         for kind in (artifacts.RunsArtifactRepository, artifacts.ModelsArtifactRepository):
@@ -194,17 +195,17 @@ def _repository(real: Callable[..., Any], artifact_uri: str, *args: Any, **kwarg
 
 
 def _store(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    strict = _strict()
-    return real(*args, **kwargs) if strict is None else _Store(strict)
+    restriction = _restriction()
+    return real(*args, **kwargs) if restriction is None else _Store(restriction)
 
 
 def _underlying_uri(real: Callable[..., str], uri: str, *args: Any, **kwargs: Any) -> str:
-    # A vendored URI is as underlying as it gets: MLflow asks for files under it, and those are answered.
+    # A vendored URI needs no resolution: MLflow opens files below it, which are redirected.
     return uri if _concerned(uri) else real(uri, *args, **kwargs)
 
 
 class _Repository:
-    """An artifact repository that looks among the vendored first; anything but reading is the real one's."""
+    """An artifact repository that reads vendored files first; the real repository handles everything else."""
 
     def __init__(self, uri: str, open_real: Callable[[], Any]) -> None:
         self.artifact_uri = uri
@@ -212,26 +213,26 @@ class _Repository:
 
     def download_artifacts(self, artifact_path: str | None = None, dst_path: str | None = None, **kwargs: Any) -> str:
         inner = artifact_path or ""
-        found = _lookup(self._join(inner), self._open_real, inner)
-        if found is None:
-            with mlflows_own():
+        path = _lookup(self._join(inner), self._open_real, inner)
+        if path is None:
+            with real_stores():
                 return str(self._open_real().download_artifacts(artifact_path, dst_path, **kwargs))
-        return str(found) if dst_path is None else str(_copy(found, Path(dst_path, inner)))
+        return str(path) if dst_path is None else str(_copy(path, Path(dst_path, inner)))
 
     def list_artifacts(self, path: str | None = None) -> list[Any]:
         inner = (path or "").strip("/")
-        found = _lookup(self._join(inner), self._open_real, inner)
-        if found is None:
-            with mlflows_own():
+        folder = _lookup(self._join(inner), self._open_real, inner)
+        if folder is None:
+            with real_stores():
                 return list(self._open_real().list_artifacts(path))
         file_info = need("mlflow.entities", extra="mlflow").FileInfo
-        held = sorted(found.iterdir()) if found.is_dir() else []
-        return [file_info(_under(inner, p.name), p.is_dir(), None if p.is_dir() else p.stat().st_size) for p in held]
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [file_info(_under(inner, p.name), p.is_dir(), None if p.is_dir() else p.stat().st_size) for p in files]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        with mlflows_own():
+        with real_stores():
             return getattr(self._open_real(), name)
 
     def _join(self, inner: str) -> str:
@@ -239,15 +240,15 @@ class _Repository:
 
 
 class _Store:
-    """Stands in for the tracking store and the registry: knows the vendored runs' artifacts and nothing else."""
+    """Replaces the tracking store and the model registry: only provides the artifacts of vendored runs."""
 
-    def __init__(self, vendored: Vendored) -> None:
+    def __init__(self, vendored: VendoredFiles) -> None:
         self._vendored = vendored
 
     def get_run(self, run_id: str) -> Any:
         uri = f"runs:/{run_id}"
         if self._vendored.fetch is None and not self._vendored.concerns(uri):
-            raise _undeclared(f"asks the tracking store for the run {run_id}", uri)
+            raise _undeclared(f"requests the run {run_id} from the tracking store", uri)
         return _run(self._vendored, run_id)
 
     def __getattr__(self, name: str) -> Any:
@@ -256,19 +257,19 @@ class _Store:
         return partial(_refuse, self._vendored, name)
 
 
-def _refuse(vendored: Vendored, name: str, *args: Any, **kwargs: Any) -> Any:
+def _refuse(vendored: VendoredFiles, name: str, *args: Any, **kwargs: Any) -> Any:
     shown = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])[:200]
-    vendored.refused.append(f"asks the tracking store or the model registry: {name}({shown})")
-    raise as_mlflow(
+    vendored.refused.append(f"calls the tracking store or the model registry: {name}({shown})")
+    raise as_mlflow_error(
         ReferenceMissing(
-            f"the pipeline {vendored.refused[-1]}, which no bundle can answer",
-            remedy="let it open what it needs by a URI (runs:/…, models:/name@alias), and log it again",
+            f"the pipeline {vendored.refused[-1]}, which is not available in a bundle",
+            remedy="let the pipeline open what it needs by a URI (runs:/…, models:/name@alias), and log it again",
         )
     )
 
 
-def _run(vendored: Vendored, run_id: str) -> Any:
-    """A run of which only the artifacts are known: its artifact root is `runs:/ID`, which is vendored or is missed."""
+def _run(vendored: VendoredFiles, run_id: str) -> Any:
+    """A run of which only the artifacts are available, with the artifact root `runs:/ID`."""
     entities = need("mlflow.entities", extra="mlflow")
 
     class VendoredRun(entities.Run):  # type: ignore[misc, name-defined]
@@ -280,12 +281,12 @@ def _run(vendored: Vendored, run_id: str) -> Any:
     return VendoredRun(info, None)
 
 
-def _copy(found: Path, target: Path) -> Path:
+def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if found.is_dir():
-        shutil.copytree(found, target, dirs_exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
     else:
-        shutil.copyfile(found, target)
+        shutil.copyfile(source, target)
     return target
 
 

@@ -21,7 +21,7 @@ from likewise.batch import ScoreOptions, runners
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.values import as_json
 from likewise.bundles.open import is_bundle
-from likewise.core.engine import answers
+from likewise.core.engine import predict_items
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
@@ -41,7 +41,7 @@ def predict_locally(golden: Golden, bundle: api.Bundle) -> tuple[str, list[objec
     """Run the bundle's engine in this process; returns the engine's label and the predictions."""
     with closing(bundle.engine()) as engine:
         request = decode(golden.body(0, len(golden)), None, bundle.signature)
-        results = answers(engine, request.items(engine.spec.row_wise))
+        results = predict_items(engine, request.items(engine.spec.row_wise))
         values = [RefusedRow(r.error.code) if isinstance(r, Failed) else _via_json(r.value) for r in results]
         by_row = request.by_row(engine.spec.row_wise)
         return engine.spec.label, values if by_row else per_row(values[0], len(golden))

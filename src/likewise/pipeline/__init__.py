@@ -1,9 +1,9 @@
-"""Multi-step pipelines, composed of steps, that are ordinary MLflow models.
+"""Multi-step inference pipelines that are logged as ordinary MLflow models.
 
     pipeline = Pipeline(Cache(size=100), DetectLanguage(), Classify("runs:/…/model"), Respond())
     log_model(pipeline)
 
-A step of your own is a small dataclass with a method: see `Step`.
+A custom step is a small dataclass with a method: see `Step`.
 """
 
 from likewise.pipeline.log import Logged, log_model, save_model

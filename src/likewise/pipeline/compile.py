@@ -1,6 +1,6 @@
-"""The fast engine of a bundle: each classifier of its pipeline compiled, compared with the reference, calibrated.
+"""Compiles the classifiers of a bundle's pipeline, compares them with the reference engine and calibrates bf16.
 
-In a child, so that torch and openvino leave with it; none of the model's own code runs there.
+This happens in a child process, which frees the memory of torch and openvino; the model's own code does not run there.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import EngineUnavailable
-from likewise.engine.child import Task, carry_out, run_child
+from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
 from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
-from likewise.engine.text.compiled import EXACT, FAST, compile_classifier, open_pass, place, text_engine
+from likewise.engine.text.compiled import EXACT, FAST, classifier_path, compile_classifier, open_pass, text_engine
 from likewise.engine.text.engine import TextEngine
 from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.pipeline import classifiers
-from likewise.pipeline.texts import SAMPLE, made_texts, sample
+from likewise.pipeline.texts import SAMPLE, default_texts, sample
 
 TIMEOUT = 900.0  # seconds
 FOLDER = "engine/openvino"
@@ -34,35 +34,36 @@ NEEDED = ("openvino", "torch", "transformers")
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-    """Compile the classifiers of the unfinished `bundle` into it; at least one.
+    """Compile the classifiers (at least one) of the unfinished `bundle` into it.
 
-    A failure where the options ask for bf16 and it is not right here, or where labels of the given texts move outside
-    the guard.  Raises EngineUnavailable where compiling cannot be done here.
+    Returns a failure if the options require bf16 and it cannot be offered, or if labels of the user's texts changed
+    outside the guard.  Raises EngineUnavailable if compilation is not possible on this machine.
     """
     models = classifiers(bundle.manifest.pipeline)
     _need_libraries()
     request.report(f"compiling {', '.join(models)}")
-    found = _in_child(bundle, models, request)
-    _refuse_unequal(found, models)
+    result = _in_child(bundle, models, request)
+    _refuse_unequal(result, models)
     try:
-        fast = _offers_bf16(found, models, request)
+        fast = _offers_bf16(result, models, request)
     except EngineUnavailable as error:
         return CompiledEngines(failure=error)
-    return CompiledEngines(_entries(bundle, fast), tuple(found["texts"]))
+    return CompiledEngines(_entries(bundle, fast), tuple(result["texts"]))
 
 
 def _need_libraries() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineUnavailable(
-            f"that needs {', '.join(missing)}, not installed here", remedy="pip install 'likewise[openvino,torch]'"
+            f"compiling needs {', '.join(missing)}, which is not installed",
+            remedy="pip install 'likewise[openvino,torch]'",
         )
 
 
 def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest) -> dict[str, Any]:
     task: dict[str, object] = {
         "classifiers": [
-            {"from": str(bundle.resolve(uri)), "to": str(bundle.path / place(uri)), "max_length": longest}
+            {"from": str(bundle.resolve(uri)), "to": str(bundle.path / classifier_path(uri)), "max_length": longest}
             for uri, longest in models.items()
         ],
         "model": str(bundle.model_path),
@@ -73,26 +74,28 @@ def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest
     return run_child("likewise.pipeline.compile", task, request.work, environment=environment, timeout=TIMEOUT)
 
 
-def _refuse_unequal(found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
-    for uri, each in zip(models, found["classifiers"], strict=True):
+def _refuse_unequal(result: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:
+    for uri, each in zip(models, result["classifiers"], strict=True):
         if each["unequal"]:
-            raise EngineUnavailable(f"compiled, {uri} is another model: {each['unequal']}", remedy="torch answers")
+            raise EngineUnavailable(
+                f"{uri} gives different results when compiled: {each['unequal']}", remedy="the engine torch is used"
+            )
 
 
 def _offers_bf16(
-    found: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int], request: CompileRequest
+    result: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int], request: CompileRequest
 ) -> bool:
-    """Whether bf16 is offered; says how it stands for each model."""
+    """Whether bf16 is offered; reports the outcome for each model."""
     refused = []
-    for uri, each in zip(models, found["classifiers"], strict=True):
+    for uri, each in zip(models, result["classifiers"], strict=True):
         why = str(each["refused"])
         refused += [f"{uri}: {why}"] if why else []
-        request.report(f"bf16 for {uri}: " + (why or str(each["said"])))
-    moved = request.texts is not None and any(each["outside"] for each in found["classifiers"])
+        request.report(f"bf16 for {uri}: " + (why or str(each["summary"])))
+    moved = request.texts is not None and any(each["outside"] for each in result["classifiers"])
     if refused and (moved or request.options.precision == "bf16"):
         raise EngineUnavailable(
             f"bf16 is not offered: {'; '.join(refused)}",
-            remedy="bundle with --precision fp32, or with --calibration FILE, more texts such as the model will get",
+            remedy="bundle with --precision fp32, or with more typical input texts in --calibration FILE",
         )
     return not refused
 
@@ -114,44 +117,44 @@ def _entries(bundle: Bundle, fast: bool) -> tuple[EngineEntry, ...]:
 
 
 def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would tell its maker of each conversion
-    found, chosen = [], list[str]()
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # would report each conversion to Intel
+    results, chosen = [], list[str]()
     for each in task["classifiers"]:
-        texts, facts = _compile(Path(each["from"]), Path(each["to"]), int(each["max_length"]), task)
-        found.append(facts)
+        texts, result = _compile(Path(each["from"]), Path(each["to"]), int(each["max_length"]), task)
+        results.append(result)
         chosen = chosen or list(sample(texts))
-    return {"classifiers": found, "texts": chosen}
+    return {"classifiers": results, "texts": chosen}
 
 
 def _compile(source: Path, target: Path, longest: int, task: Task) -> tuple[CalibrationTexts, dict[str, object]]:
-    """Compile the checkpoint in `source` into `target`: the texts that were used, and what came of it."""
+    """Compile the checkpoint in `source` into `target`; returns the calibration texts and the outcome."""
     checkpoint = find_checkpoint(source)
     longest = min(longest, checkpoint.max_tokens)
     given, model = task["texts"], Path(task["model"])
-    texts = CalibrationTexts(**given) if given else made_texts(model, checkpoint.tokenizer, longest)
-    facts = compile_classifier(checkpoint, target)
+    texts = CalibrationTexts(**given) if given else default_texts(model, checkpoint.tokenizer, longest)
+    compiled = compile_classifier(checkpoint, target)
     graph = read_graph(target)
-    exact = text_engine(target, facts, open_pass(graph, "fp32"), longest)
+    exact = text_engine(target, compiled, open_pass(graph, "fp32"), longest)
     encodings = exact.prepare(texts.values)
     logits = exact.logits(encodings)
-    some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a wrong conversion wrong everywhere
+    some = slice(None, None, max(1, len(encodings) // SAMPLE))  # torch is slow, and a conversion error affects any text
     reference = TextEngine.open(source, max_length=longest).logits(encodings[some])
-    found: dict[str, object] = {
+    result: dict[str, object] = {
         "unequal": why_unequal(logits[some], reference),
-        "refused": "not asked for",
-        "said": "",
+        "refused": "not requested",
+        "summary": "",
         "outside": 0,
     }
     if task["bf16"]:
         try:
-            fast = text_engine(target, facts, open_pass(graph, "bf16"), longest).logits(encodings)
+            fast = text_engine(target, compiled, open_pass(graph, "bf16"), longest).logits(encodings)
         except EngineUnavailable as error:
-            return texts, {**found, "refused": error.cause}
+            return texts, {**result, "refused": error.cause}
         calibration = calibrate(fast, logits, factor=texts.factor, source=texts.source)
-        replace(facts, calibration=calibration).write(target)
-        found |= {"refused": calibration.refused, "said": str(calibration), "outside": calibration.outside}
-    return texts, found
+        replace(compiled, calibration=calibration).write(target)
+        result |= {"refused": calibration.refused, "summary": str(calibration), "outside": calibration.outside}
+    return texts, result
 
 
 if __name__ == "__main__":  # python -m likewise.pipeline.compile TASK RESULT
-    carry_out(_compile_all, *sys.argv[1:])
+    run_task(_compile_all, *sys.argv[1:])

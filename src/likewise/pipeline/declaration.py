@@ -1,4 +1,4 @@
-"""A pipeline as data: what is logged with the model, and what it is opened from, without running the model's code."""
+"""A pipeline as data, which is logged with the model and loaded without running the model's code."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ BUILT_IN: Mapping[str, type[Step]] = {
 _NAMES = {kind: name for name, kind in BUILT_IN.items()}
 
 
-_RANGES: Mapping[tuple[str, str], tuple[type[float], float, float]] = {  # what a number may be, both ends included
+_RANGES: Mapping[tuple[str, str], tuple[type[float], float, float]] = {  # type, minimum and maximum, both inclusive
     ("cache", "size"): (int, 0, 1_000_000_000),
     ("detect_language", "least"): (float, 0, 1),
-    ("classify", "max_length"): (int, 2, 1_000_000),  # tokens: the two that frame a text need room
+    ("classify", "max_length"): (int, 2, 1_000_000),  # tokens, including the two special tokens of every text
 }
 _TEXTS = (("detect_language", "default"), ("classify", "model"))
 
 
 def is_built_in(step: Step) -> bool:
-    """Whether the step is one of Likewise's own, and not a subclass."""
+    """Whether the step is one of Likewise's own, rather than a subclass."""
     return type(step) in _NAMES
 
 
 def declare_step(step: Step) -> dict[str, object]:
-    """`{"step": name, field: value, …}`; the name of a step of your own is `module:Class`."""
+    """`{"step": name, field: value, …}`; the name of a custom step is `module:Class`."""
     kind = type(step)
     if "__dataclass_fields__" not in vars(kind):
         raise WrongUsage(f"the step {kind.__name__} is not a dataclass", remedy="decorate it with @dataclass")
@@ -46,16 +46,16 @@ def declare_step(step: Step) -> dict[str, object]:
 
 
 def build_step(declared: object, *, allow_code: bool) -> Step:
-    """The step that was declared, as JSON has it.
+    """Create the step that `declared`, a JSON object, describes.
 
-    Raises CodeNotTrusted for a step that is not built in unless `allow_code`, ModelInvalid, naming the field, where it
-    is no mapping or a field has a value that it cannot have.
+    Raises CodeNotTrusted for a custom step unless `allow_code`, ModelInvalid with the field's name if the declaration
+    is not a mapping or a value is invalid.
     """
     if not isinstance(declared, Mapping):
         raise _invalid(f"a pipeline's step must be a mapping, got {declared!r}")
     name = declared.get("step")
     if not isinstance(name, str):
-        raise _invalid(f"a pipeline's step must name itself under 'step', got {name!r}")
+        raise _invalid(f"a pipeline's step must have a name under 'step', got {name!r}")
     for key, value in declared.items():
         if problem := not_json(value) or _out_of_range(name, key, value):
             raise _invalid(f"step {name!r}: {key} {problem}")
@@ -67,7 +67,7 @@ def build_step(declared: object, *, allow_code: bool) -> Step:
 
 
 def not_json(value: object) -> str | None:
-    """Why no JSON holds `value`, to follow its name (`must be JSON, got a date`); None where one does."""
+    """Why `value` is not JSON, as text to follow its name (`must be JSON, got a date`); None if it is."""
     if isinstance(value, Mapping):
         wrong = next((f"must be JSON, got the key {key!r}" for key in value if not isinstance(key, str)), None)
         return wrong or next(filter(None, map(not_json, value.values())), None)
@@ -84,10 +84,10 @@ def _out_of_range(step: str, key: object, value: object) -> str | None:
     if allowed := _RANGES.get((step, str(key))):
         kind, least, most = allowed
         if not isinstance(value, (int, kind)) or isinstance(value, bool) or not least <= value <= most:
-            whole = ", whole" if kind is int else ""
-            return f"must be a number from {least} to {most}{whole}, got {value!r}"
+            number = "a whole number" if kind is int else "a number"
+            return f"must be {number} from {least} to {most}, got {value!r}"
     if (step, key) in _TEXTS and not (isinstance(value, str) and value):
-        return f"must be a text, got {value!r}"
+        return f"must be a non-empty string, got {value!r}"
     return None
 
 
@@ -98,7 +98,7 @@ def _invalid(problem: str) -> ModelInvalid:
 def _imported(name: str, *, allow_code: bool) -> type[Step]:
     module, _, qualified = name.partition(":")
     if not qualified:
-        raise ModelInvalid(f"no step is called {name!r}", remedy=f"the built-in steps: {', '.join(BUILT_IN)}")
+        raise ModelInvalid(f"unknown step {name!r}", remedy=f"use a built-in step: {', '.join(BUILT_IN)}")
     if not allow_code:
         raise CodeNotTrusted(f"the step {name!r} is the model's own code", remedy="pass --trust if you trust the model")
     kind: object = importlib.import_module(module)
@@ -110,14 +110,14 @@ def _imported(name: str, *, allow_code: bool) -> type[Step]:
 
 
 def module_name(kind: type) -> str:
-    """The name to import the class by later: a script's own classes live in the module named after its file."""
+    """The module from which the class can be imported later: for a script, the module named after its file."""
     if kind.__module__ != "__main__":
         return kind.__module__
     return _file(kind).stem
 
 
 def code_path(kind: type) -> Path:
-    """The file or, for a class in a package, the top folder that must travel with the model."""
+    """The file that must be logged with the model; for a class in a package, the package's top folder."""
     top = kind.__module__.partition(".")[0]
     file = Path(getattr(sys.modules[top], "__file__", None) or _file(kind))
     return file.parent if file.name == "__init__.py" else file
@@ -127,6 +127,7 @@ def _file(kind: type) -> Path:
     file = getattr(sys.modules[kind.__module__], "__file__", None)
     if file is None:
         raise WrongUsage(
-            f"the step {kind.__name__} was typed in, and lies in no file", remedy="define it in a module, import it"
+            f"the step {kind.__name__} was defined interactively and has no source file",
+            remedy="define it in a module and import it",
         )
     return Path(file)

@@ -1,4 +1,4 @@
-"""The declared pipeline as an engine: the model's own steps, and none of its Python code."""
+"""The engine for declared pipelines, which runs the model's steps but none of its Python code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.isolation import isolate
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
-from likewise.engine.text.compiled import PART, Calibration, Compiled, open_compiled, place
+from likewise.engine.text.compiled import PART, Calibration, Compiled, classifier_path, open_compiled
 from likewise.engine.text.engine import BUDGET, TextEngine
 from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, classifiers, why_not_text
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class PipelineEngine:
-    """A `core.engine.Engine`. One `Row` with a string `text` in; `Ok({"text": answer})` out.
+    """A `core.engine.Engine` that takes `Row`s with a string `text` and returns `Ok({"text": answer})`.
 
-    A row that is no text, or that a step refuses, is `Failed(RowRefused)`, and its mates are answered.
+    A row that is not a text, or that a step refuses, becomes `Failed(RowRefused)`; other rows are not affected.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class PipelineEngine:
         budget: int = BUDGET,
         lanes: int = 1,
     ) -> None:
-        """`declaration` as the bundle's manifest has it; `resolve` maps a reference's URI to where it lies.
+        """declaration: from the bundle's manifest.  resolve: maps a reference's URI to its local path.
 
-        open_text: opens classifiers in the runtime `name`; without it that is torch.  budget: tokens that one run does
-        best with; lanes: runs that go on at once, each on a core of its own.
-        Raises CodeNotTrusted where a step is not built in, ModelInvalid where a reference is no text classifier.
+        open_text: opens a classifier in the runtime `name`; torch by default.  budget: the number of tokens per run
+        that is fastest.  lanes: the number of concurrent runs, each on its own core.
+        Raises CodeNotTrusted if a step is not built in, ModelInvalid if a reference is not a text classifier.
         """
         self._pipeline = Pipeline.from_declaration(declaration).open(resolve, open_text=open_text)
         self._spec = EngineSpec(
@@ -63,9 +63,9 @@ class PipelineEngine:
 
     @classmethod
     def load(cls, bundle: Bundle, entry: EngineEntry) -> PipelineEngine:
-        """The engine `entry` of `bundle`: the classifiers as they were logged, in torch, or compiled, in OpenVINO.
+        """Load the engine `entry` of `bundle`: the logged classifiers in torch, or the compiled ones in OpenVINO.
 
-        Raises EngineUnavailable where the manifest declares no pipeline or this CPU cannot run it, MissingExtra.
+        Raises EngineUnavailable if the manifest declares no pipeline or this CPU cannot run it, MissingExtra.
         """
         declaration = bundle.manifest.pipeline
         if declaration is None:
@@ -74,59 +74,60 @@ class PipelineEngine:
             )
         digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
         name, precision = entry.name, entry.precision
-        make = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=name, precision=precision)
+        create = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=name, precision=precision)
         if name != "openvino":
-            return make()
+            return create()
 
         def open_text(uri: str, max_length: int) -> TextEngine:
-            return open_compiled(bundle.path / place(uri), precision=precision, max_length=max_length)
+            return open_compiled(bundle.path / classifier_path(uri), precision=precision, max_length=max_length)
 
-        return make(open_text=open_text, budget=PART, lanes=usable_threads())
+        return create(open_text=open_text, budget=PART, lanes=usable_threads())
 
     @property
     def spec(self) -> EngineSpec:
-        """Row-wise, pure and thread safe."""
+        """The engine's properties: row-wise, pure and thread-safe."""
         return self._spec
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        """Language and tokens of each text."""
+        """One entry per item, with the columns of the pipeline's first phase as payload."""
         texts = [_text(item) for item in items]
-        good = [text for text in texts if isinstance(text, str)]
-        works = iter(isolate(self._works, good))
+        valid = [text for text in texts if isinstance(text, str)]
+        works = iter(isolate(self._works, valid))
         return [text if isinstance(text, Failed) else _work(next(works)) for text in texts]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        """The forward passes and what follows them, of works of any callers together."""
-        return isolate(self._answers, work)
+        """One result per work, from the pipeline's second phase."""
+        return isolate(self._results, work)
 
     def close(self) -> None:
-        """Nothing is held but memory."""
+        """Does nothing: the engine only uses memory."""
 
     def _works(self, texts: Sequence[str]) -> list[Result]:
         rows = self._pipeline.prepare({"text": texts})
         costs = rows.get("tokens", [1] * len(texts))
         return [
-            Ok(Work(_key(text), max(1, cost), {column: values[place] for column, values in rows.items()}))
-            for place, (text, cost) in enumerate(zip(texts, costs, strict=True))
+            Ok(Work(_key(text), max(1, cost), {column: values[index] for column, values in rows.items()}))
+            for index, (text, cost) in enumerate(zip(texts, costs, strict=True))
         ]
 
-    def _answers(self, work: Sequence[Work]) -> list[Result]:
+    def _results(self, work: Sequence[Work]) -> list[Result]:
         payloads = [cast("dict[str, Any]", each.payload) for each in work]
         rows = {column: [payload[column] for payload in payloads] for column in payloads[0]}
         return [Ok({"text": answer}) for answer in self._pipeline.run(rows)]
 
 
 def calibrations(bundle: Bundle) -> dict[str, Calibration]:
-    """By model URI, what was found when the bundle's compiled classifiers were calibrated; nothing where none are."""
+    """The calibrations of the bundle's compiled classifiers, by model URI; empty if there are none."""
     if not any(entry.name == "openvino" for entry in bundle.manifest.engines):
         return {}
-    held = {uri: Compiled.read(bundle.path / place(uri)) for uri in classifiers(bundle.manifest.pipeline)}
-    return {uri: each.calibration for uri, each in held.items() if each.calibration is not None}
+    models = classifiers(bundle.manifest.pipeline)
+    compiled = {uri: Compiled.read(bundle.path / classifier_path(uri)) for uri in models}
+    return {uri: each.calibration for uri, each in compiled.items() if each.calibration is not None}
 
 
 def _text(item: Item) -> str | Failed:
     if not isinstance(item, Row):
-        return Failed(RowRefused("a whole request, where this engine takes rows", remedy=TEXT_REMEDY))
+        return Failed(RowRefused("this engine accepts rows, not whole requests", remedy=TEXT_REMEDY))
     try:
         value = item.get("text") if item.columns is not None else item.values[0]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The two kinds of engines of declared pipelines: torch as it was logged, OpenVINO compiled when the bundle is made."""
+"""The engine kinds for declared pipelines: torch, as logged, and OpenVINO, compiled when the bundle is built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMATS = ("onnx", "tensorflow", "tensorflow_lite", "pytorch", "paddle", "jax",
 
 
 class DeclaredKind(EngineKind):
-    """A declared pipeline by its steps, none of which is the model's own code."""
+    """Base class of kinds that run a declared pipeline without the model's own code."""
 
     runs_code = False
 
@@ -32,7 +32,7 @@ class DeclaredKind(EngineKind):
 
 
 class TorchKind(DeclaredKind):
-    """A declared pipeline in fp32 by torch."""
+    """Runs a declared pipeline with torch in fp32."""
 
     name = "torch"
     requirements = ("likewise[torch]",)
@@ -40,16 +40,16 @@ class TorchKind(DeclaredKind):
     purpose = "the reference engine"
 
     def takes(self, model: ModelFacts) -> bool:
-        """Whether it declares a pipeline."""
+        """Whether the model declares a pipeline."""
         return bool(model.pipeline)
 
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """One engine."""
+        """The engine `torch/fp32`."""
         return (EngineEntry(self.name, "fp32", runs_code=False, digest=sha256_json(model.pipeline)),)
 
 
 class OpenVINOKind(DeclaredKind):
-    """A declared pipeline whose classifiers were compiled, in fp32 or in bf16 with near labels computed again."""
+    """Runs a declared pipeline with compiled classifiers, in fp32 or in bf16 with borderline results recomputed."""
 
     name = "openvino"
     requirements = ("likewise[openvino]",)
@@ -79,18 +79,18 @@ class OpenVINOKind(DeclaredKind):
     )
 
     def takes(self, model: ModelFacts) -> bool:
-        """Whether it declares a pipeline that classifies."""
+        """Whether the model declares a pipeline with a `Classify` step."""
         from likewise.pipeline.pipeline import classifiers
 
         return bool(classifiers(model.pipeline))
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-        """Compile the classifiers of a declared pipeline; see `likewise.pipeline.compile`."""
+        """Compile the classifiers of the declared pipeline; see `likewise.pipeline.compile`."""
         from likewise.pipeline.compile import compile_engines
 
         return compile_engines(bundle, request)
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
-        """The weights that the classifiers were compiled from."""
+        """The original weights, from which the classifiers were compiled."""
         names = (name for name in bundle.manifest.files if name.startswith("references/"))
         return sorted(name for name in names if PurePosixPath(name).suffix in WEIGHTS)

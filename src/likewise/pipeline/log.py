@@ -1,4 +1,4 @@
-"""Logging a pipeline as an ordinary MLflow model that carries all the code it needs."""
+"""Logs a pipeline as an ordinary MLflow model that contains all the code it needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = ("This is the best movie we saw.", "What a movie!")
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """Where a model was logged: `uri` is `runs:/<run_id>/<name>`; `version` its number in the registry, or None."""
+    """A logged model: `uri` is `runs:/<run_id>/<name>`; `version` is its version in the registry, or None."""
 
     run_id: str
     uri: str
@@ -32,10 +32,10 @@ def log_model(
     registered_model_name: str | None = None,
     extra_pip_requirements: Sequence[str] = (),
 ) -> Logged:
-    """Log `pipeline` in the active MLflow run, or in a new one, and register it where a name is given.
+    """Log `pipeline` in the active MLflow run, or in a new one, and register it if a name is given.
 
-    The model carries the `likewise` package and the code of steps that are not built in; its requirements are pinned to
-    the versions that run here. Its own URI goes into its answers. Raises MissingExtra without MLflow.
+    The model contains the `likewise` package and the code of custom steps; its requirements are pinned to the installed
+    versions. Its answers contain its own URI. Raises MissingExtra without MLflow.
     """
     mlflow = need("mlflow", extra="mlflow")
     pyfunc = need("mlflow.pyfunc", extra="mlflow")
@@ -49,13 +49,13 @@ def log_model(
 
 
 def save_model(pipeline: Pipeline, path: Path, *, extra_pip_requirements: Sequence[str] = ()) -> None:
-    """As `log_model`, into a folder that does not exist yet; the answers name `pipeline.uri` as it is."""
+    """Like `log_model`, but into a new folder; answers contain `pipeline.uri` unchanged."""
     pyfunc = need("mlflow.pyfunc", extra="mlflow")
     pyfunc.save_model(path=str(path), **_arguments(pipeline, extra_pip_requirements))
 
 
 def _arguments(pipeline: Pipeline, extra_pip_requirements: Sequence[str]) -> dict[str, Any]:
-    """What `mlflow.pyfunc.log_model` and `save_model` both take."""
+    """The arguments that `mlflow.pyfunc.log_model` and `save_model` have in common."""
     import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -75,12 +75,12 @@ def _arguments(pipeline: Pipeline, extra_pip_requirements: Sequence[str]) -> dic
 
 
 def _metadata(pipeline: Pipeline) -> dict[str, object]:
-    """What `build` reads: rows are independent, what is opened, and the pipeline where no code is needed to run it."""
+    """The metadata for building bundles: row-wise, references, and the pipeline if all its steps are built in."""
     facts: dict[str, object] = {"row_wise": True, "references": list(pipeline.references)}
     return facts | ({"pipeline": pipeline.declaration()} if pipeline.built_in else {})
 
 
 def _pins(pipeline: Pipeline) -> list[str]:
-    """`name==version` of what runs here; a local build's tag (`+cpu`) is no index's business."""
+    """`name==version` of the installed requirements, without local version labels (`+cpu`), which no index has."""
     names = {"mlflow", "pandas", "numpy", "tokenizers", *(name for step in pipeline.steps for name in step.requires)}
     return [f"{name}=={version(name).partition('+')[0]}" for name in sorted(names)]

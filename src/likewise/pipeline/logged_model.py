@@ -1,4 +1,4 @@
-"""What MLflow runs to load a logged pipeline ("models from code"); the pipeline itself is the model's configuration."""
+"""The script with which MLflow loads a logged pipeline ("models from code"); the pipeline is its model config."""
 
 from mlflow.models import ModelConfig, set_model
 

@@ -1,4 +1,4 @@
-"""What a model's folder says of itself, read without running any of it."""
+"""Reads the metadata of a model's folder without running the model's code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MLMODEL = "MLmodel"
 
 
 def read_model(folder: Path) -> ModelFacts:
-    """Read the `MLmodel` in `folder`; ModelInvalid, naming the field, where there is none or it cannot be read."""
+    """Read the `MLmodel` file in `folder`; raises ModelInvalid, with the field's name, if it is missing or invalid."""
     raw = _mlmodel(folder)
     flavors = _mapping(raw, "flavors", folder)
     declared = _mapping(_mapping(raw, "metadata", folder), "likewise", folder)
@@ -40,7 +40,7 @@ def read_model(folder: Path) -> ModelFacts:
     if not facts.kinds():
         raise ModelInvalid(
             f"the model in {folder} has no {FLAVOR} flavor; it has: {', '.join(flavors) or 'none'}",
-            remedy="log it with a flavor that MLflow can load as a pyfunc",
+            remedy="log the model with a flavor that MLflow can load as a pyfunc",
         )
     return facts
 
@@ -49,8 +49,8 @@ def _mlmodel(folder: Path) -> Mapping[str, Any]:
     path = folder / MLMODEL
     if not path.is_file():
         raise ModelInvalid(
-            f"{folder.name} is not an MLflow model: there is no {MLMODEL} in it",
-            remedy="name the folder that mlflow.….log_model or save_model made",
+            f"{folder.name} is not an MLflow model: it does not contain {MLMODEL}",
+            remedy="pass the folder that mlflow.….log_model or save_model created",
         )
     yaml = need("yaml", extra="mlflow")
     try:
@@ -58,7 +58,7 @@ def _mlmodel(folder: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _unreadable(folder, str(error)) from error
     if not isinstance(raw, dict):
-        raise _unreadable(folder, f"it holds a {type(raw).__name__}")
+        raise _unreadable(folder, f"it contains a {type(raw).__name__} instead of a mapping")
     return raw
 
 
@@ -71,18 +71,18 @@ def _mapping(raw: Mapping[str, Any], key: str, folder: Path) -> Mapping[str, Any
 
 def _row_wise(value: object, folder: Path) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise _unreadable(folder, f"'row_wise' is {value!r} and not true or false")
+        raise _unreadable(folder, f"'row_wise' is {value!r} instead of true or false")
     return value
 
 
 def _pipeline(declared: object, folder: Path) -> Mapping[str, object] | None:
-    """The declaration, after a trial: it is built and not opened, so that no engine meets a wrong field later."""
+    """The validated declaration: building the pipeline, without opening it, detects invalid fields early."""
     if declared is None:
         return None
     if not isinstance(declared, dict) or not isinstance(declared.get("steps"), list):
         raise _unreadable(folder, "the 'pipeline' is not a mapping with a list of 'steps'")
     if not isinstance(uri := declared.get("uri", ""), str):
-        raise _unreadable(folder, f"the pipeline's 'uri' is {uri!s} and not a text")
+        raise _unreadable(folder, f"the pipeline's 'uri' is {uri!s} instead of a string")
     if (problem := not_json(declared)) is not None:
         raise _unreadable(folder, f"the 'pipeline' {problem}")
     try:
@@ -93,7 +93,7 @@ def _pipeline(declared: object, folder: Path) -> Mapping[str, object] | None:
 
 
 def _signature(raw: Mapping[str, Any], folder: Path) -> Mapping[str, object] | None:
-    """The signature, after both of its readers have read it."""
+    """The signature, validated with both MLflow's parser and Likewise's."""
     if not raw:
         return None
     models = need("mlflow.models", extra="mlflow")
@@ -101,7 +101,7 @@ def _signature(raw: Mapping[str, Any], folder: Path) -> Mapping[str, object] | N
         Signature.parse(raw)
         models.ModelSignature.from_dict(raw)
     except Exception as error:
-        raise _unreadable(folder, f"its 'signature' is none: {type(error).__name__}: {str(error)[:300]}") from error
+        raise _unreadable(folder, f"its 'signature' is invalid: {type(error).__name__}: {str(error)[:300]}") from error
     if (problem := not_json(raw)) is not None:
         raise _unreadable(folder, f"its 'signature' {problem}")
     return raw
@@ -113,7 +113,7 @@ def _references(declared: Mapping[str, Any], pipeline: Mapping[str, Any] | None,
         raise _unreadable(folder, "the 'references' must be a list")
     models = [step["model"] for step in pipeline["steps"] if "model" in step] if pipeline else []
     if not all(isinstance(uri, str) and uri for uri in [*listed, *models]):
-        raise _unreadable(folder, "a reference must be a URI")
+        raise _unreadable(folder, "each reference must be a URI")
     return tuple(dict.fromkeys([*listed, *models]))
 
 

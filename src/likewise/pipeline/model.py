@@ -1,4 +1,4 @@
-"""The pipeline as an MLflow PythonModel. Needs MLflow, so nothing but the logged script imports it."""
+"""The pipeline as an MLflow PythonModel. Imported only by the logged script, because it needs MLflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from likewise.pipeline.pipeline import Pipeline
 
 
 class PipelineModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow is untyped
-    """Opens the references by their URIs when MLflow loads the model, as the book's pipeline does."""
+    """A pipeline that opens its references by their URIs when MLflow loads the model, like the book's pipeline."""
 
     def __init__(self, declaration: Mapping[str, object]) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class PipelineModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow 
         self._pipeline: Pipeline | None = None
 
     def load_context(self, context: Any) -> None:  # noqa: ARG002
-        """Called once by `mlflow.pyfunc.load_model`."""
+        """Open the pipeline; `mlflow.pyfunc.load_model` calls this once."""
         self._pipeline = Pipeline.from_declaration(self._declaration, allow_code=True).open()
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
-        """One string column `text` in, one out, with the same index.
+        """Takes a frame with a string column `text`, and returns one with the answers and the same index.
 
-        Raises MlflowException (400 in MLflow's server) naming the row that is null or no text.
+        Raises MlflowException (400 in MLflow's server) with the number of a row that is null or not a string.
         """
         if self._pipeline is None:
             self.load_context(context)

@@ -1,4 +1,4 @@
-"""The pipeline: steps in a row, in two phases, over columns."""
+"""The pipeline: a sequence of steps over columns, in two phases."""
 
 from __future__ import annotations
 
@@ -15,54 +15,55 @@ from likewise.pipeline.steps import Cache, Classify, Opening, Rows, Step
 
 
 class Pipeline:
-    """Steps that turn a text into an answer. Thread safe once open.
+    """A sequence of steps that turns texts into answers. Thread-safe after `open`.
 
-    The steps before the first that has a `run`, and that step's `prepare`, are the first phase; all the rest is the
-    second. So tokenization overlaps with forward passes, and a step that needs a model's output still comes after it.
+    The first phase consists of the steps before the first that has a `run`, and of that step's `prepare`; everything
+    else is the second phase. So tokenization can overlap with forward passes, and steps that need a model's output
+    still run after it.
     """
 
     def __init__(self, *steps: Step, uri: str = "") -> None:
-        """`uri`: under which the pipeline is logged; `log_model` sets it."""
+        """uri: the URI of the logged pipeline, set by `log_model`."""
         if not steps:
             raise WrongUsage("a pipeline needs at least one step", remedy="Pipeline(Classify(uri), …)")
         if any(isinstance(step, Cache) for step in steps[1:]):
             raise WrongUsage(
-                "Cache remembers whole answers, and stands first or nowhere", remedy="move it to the front"
+                "Cache stores complete answers, so it must be the first step", remedy="move it to the front"
             )
         self.steps = steps
         self.uri = uri
         self._cache = steps[0] if isinstance(steps[0], Cache) else Cache(size=0)
-        heavy = (place for place, step in enumerate(steps) if type(step).run is not Step.run)
-        self._turn = next(heavy, len(steps) - 1)
+        with_run = (index for index, step in enumerate(steps) if type(step).run is not Step.run)
+        self._boundary = next(with_run, len(steps) - 1)
         self._open = False
 
     @classmethod
     def from_declaration(cls, declaration: Mapping[str, object], *, allow_code: bool = False) -> Pipeline:
         """The pipeline that `declaration` describes.
 
-        Raises ModelInvalid where it cannot be read, CodeNotTrusted where it names steps that are not built in, unless
-        `allow_code`.
+        Raises ModelInvalid if it is invalid, CodeNotTrusted if it has custom steps, unless `allow_code`.
         """
         declared = declaration.get("steps")
         if declaration.get("format") != FORMAT or not isinstance(declared, list):
             raise ModelInvalid(
-                f"a pipeline of format {declaration.get('format')!r}", remedy=f"this version reads format {FORMAT}"
+                f"unsupported pipeline format {declaration.get('format')!r}",
+                remedy=f"log the pipeline again: this version reads format {FORMAT}",
             )
         steps = [build_step(each, allow_code=allow_code) for each in declared]
         return cls(*steps, uri=str(declaration.get("uri", "")))
 
     def declaration(self) -> dict[str, object]:
-        """`{"format": 1, "uri": …, "steps": […]}`, plain JSON; `from_declaration` reads it."""
+        """`{"format": 1, "uri": …, "steps": […]}`, a JSON object that `from_declaration` accepts."""
         return {"format": FORMAT, "uri": self.uri, "steps": [declare_step(step) for step in self.steps]}
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The URIs that the pipeline opens, once each, in order."""
+        """The distinct URIs that the pipeline opens, in order."""
         return tuple(dict.fromkeys(uri for step in self.steps for uri in step.references()))
 
     @property
     def built_in(self) -> bool:
-        """Whether every step is Likewise's own, so that the declaration alone is enough to answer."""
+        """Whether every step is built in, so that the declaration is sufficient to run the pipeline."""
         return all(is_built_in(step) for step in self.steps)
 
     def open(
@@ -73,11 +74,11 @@ class Pipeline:
     ) -> Pipeline:
         """Load every step; returns the pipeline itself.
 
-        resolve: a reference's URI to the path where it lies; the default downloads it with MLflow.
-        open_text: opens the text classifier of a URI; the default is the reference runtime.
+        resolve: maps a reference's URI to its local path; by default it is downloaded with MLflow.
+        open_text: opens the text classifier at a URI; by default in the reference runtime.
         """
         opening = Opening(resolve or _download, self.uri, open_text)
-        if self.built_in:  # beside each other: a server's start waits for them
+        if self.built_in:  # concurrently, because a server's start-up waits for them
             with ThreadPoolExecutor(thread_name_prefix="likewise-open") as pool:
                 list(pool.map(lambda step: step.open(opening), self.steps))
         else:
@@ -87,39 +88,41 @@ class Pipeline:
         return self
 
     def answer(self, texts: Sequence[object]) -> list[str]:
-        """One answer a text, in order; equal texts are answered once, remembered ones not again.
+        """One answer per text, in order; equal texts are computed once, cached ones not at all.
 
-        Raises RowRefused, naming the first row, for what is not a text.
+        Raises RowRefused, with the number of the first row that is not a text.
         """
         if not self._open:
-            raise WrongUsage("the pipeline is not open", remedy="pipeline.open()")
+            raise WrongUsage("the pipeline is not open", remedy="call pipeline.open() first")
         for row, text in enumerate(texts):
             if why := why_not_text(text):
                 raise RowRefused(f"row {row}: {why}", remedy=TEXT_REMEDY)
-        asked = cast("Sequence[str]", texts)
-        distinct = dict.fromkeys(asked)
+        valid = cast("Sequence[str]", texts)
+        distinct = dict.fromkeys(valid)
         known = self._cache.recall(distinct)
         if missing := [text for text in distinct if text not in known]:
             fresh = dict(zip(missing, self.run(self.prepare({"text": missing})), strict=True))
             self._cache.remember(fresh)
             known |= fresh
-        return [known[text] for text in asked]
+        return [known[text] for text in valid]
 
     def prepare(self, rows: Rows) -> Rows:
-        """The first phase: from the column `text` to all that the second phase needs."""
-        for step in self.steps[: self._turn + 1]:
+        """The first phase: from the column `text` to all columns that the second phase needs."""
+        for step in self.steps[: self._boundary + 1]:
             rows = _added(rows, step, step.prepare(rows))
         return rows
 
     def run(self, rows: Rows) -> list[str]:
-        """The second phase: one answer a row."""
-        turn, *rest = self.steps[self._turn :]
-        rows = _added(rows, turn, turn.run(rows))
+        """The second phase: one answer per row."""
+        first, *rest = self.steps[self._boundary :]
+        rows = _added(rows, first, first.run(rows))
         for step in rest:
             rows = _added(rows, step, step.prepare(rows))
             rows = _added(rows, step, step.run(rows))
         if "answer" not in rows:
-            raise ModelInvalid("no step left the column 'answer'", remedy="let the last step be Respond(), or your own")
+            raise ModelInvalid(
+                "no step added the column 'answer'", remedy="add Respond() or a custom step that adds it at the end"
+            )
         return list(rows["answer"])
 
 
@@ -127,8 +130,8 @@ TEXT_REMEDY = "send a string in the column 'text'"
 
 
 def why_not_text(value: object) -> str | None:
-    """Why no pipeline can take `value` as its text; None where it can."""
-    if value is None or (isinstance(value, float) and value != value):  # NaN: how pandas spells a missing string
+    """Why `value` is not a valid text for a pipeline; None if it is."""
+    if value is None or (isinstance(value, float) and value != value):  # NaN: a missing string in pandas
         return "text is null"
     if not isinstance(value, str):
         return f"text must be a string, got {type(value).__name__}"
@@ -144,8 +147,8 @@ def _added(rows: Rows, step: Step, new: Rows) -> Rows:
     for column, values in new.items():
         if len(values) != count:
             raise ModelInvalid(
-                f"the step {type(step).__name__} left {len(values)} values of {column!r} for {count} rows",
-                remedy="return one value a row, in order",
+                f"the step {type(step).__name__} returned {len(values)} values of {column!r} for {count} rows",
+                remedy="return one value per row, in order",
             )
     return {**rows, **new}
 
@@ -161,10 +164,10 @@ def _download(uri: str) -> Path:
 
 
 def classifiers(declaration: Mapping[str, object] | None) -> dict[str, int]:
-    """The models that a declared pipeline classifies with, and the longest text in tokens that it gives each."""
+    """The classifier models of a declared pipeline, with the maximum length in tokens for each."""
     steps = Pipeline.from_declaration(declaration).steps if declaration else ()
-    found: dict[str, int] = {}
+    lengths: dict[str, int] = {}
     for step in steps:
         if isinstance(step, Classify):
-            found[step.model] = max(step.max_length, found.get(step.model, 0))
-    return found
+            lengths[step.model] = max(step.max_length, lengths.get(step.model, 0))
+    return lengths

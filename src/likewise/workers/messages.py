@@ -1,6 +1,6 @@
-"""What goes between the server's process and a worker's: pickles of the core's types and the standard library's.
+"""Messages between the server process and a worker: pickles of types from `core` and the standard library.
 
-Both ends run the same code as the same user: this keeps surprises out, it is no wall against a hostile model.
+Both ends run the same code as the same user: the restriction prevents accidents, not attacks by a hostile model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from likewise.core.results import Failed, Ok
 
 E = TypeVar("E")
 
-CLOSE = b""  # ends a worker politely; no pickle is empty
+CLOSE = b""  # asks a worker to shut down; a pickle is never empty
 PROTOCOL = 5
-# What the other process can load whatever the model imported.
+# Modules that the other process can import, whatever the model has imported.
 _KNOWN = sys.stdlib_module_names | {"likewise"}
-# Rebuilt by their constructors: two to four times faster than the state that frozen dataclasses pickle.
+# Rebuilt with their constructors: two to four times faster than the default pickling of frozen dataclasses.
 _FIELDS = {kind: tuple(f.name for f in fields(kind)) for kind in (Row, Request, Table, Work, Ok, Failed)}
 
 
@@ -32,26 +32,26 @@ class _Pickler(pickle.Pickler):
         kind = type(value)
         if (names := _FIELDS.get(kind)) is not None:
             return kind, tuple(getattr(value, name) for name in names)
-        module = getattr(value, "__module__", None) or kind.__module__  # of a class or a function: its own
+        module = getattr(value, "__module__", None) or kind.__module__  # classes and functions have their own
         if str(module).partition(".")[0] not in _KNOWN:
-            raise pickle.PicklingError(f"{kind.__module__}.{kind.__qualname__} is no plain value")
+            raise pickle.PicklingError(f"{kind.__module__}.{kind.__qualname__} is not a plain value")
         return NotImplemented
 
 
 def pack(value: object) -> bytes:
-    """`value` for the other process; raises whatever pickling raises where it is none of the types above."""
+    """Pickle `value` for the other process; raises what pickling raises, PicklingError for types from other modules."""
     buffer = io.BytesIO()
     _Pickler(buffer, PROTOCOL).dump(value)
     return buffer.getvalue()
 
 
 def unpack(message: bytes) -> Any:
-    """What the other process packed."""
-    return pickle.loads(message)  # noqa: S301  from the process that this one started, or that started this one
+    """Restore a value that the other process packed."""
+    return pickle.loads(message)  # noqa: S301  from the parent or a child process
 
 
 def sendable(entries: Sequence[E], refuse: Callable[[str], LikewiseError]) -> list[E | Failed]:
-    """`entries`, those that cannot be packed replaced by `Failed(refuse(why))`."""
+    """`entries`, with those that cannot be packed replaced by `Failed(refuse(why))`."""
 
     def checked(entry: E) -> E | Failed:
         try:

@@ -1,4 +1,4 @@
-"""The workers together: an engine that as many threads may run at once, and that outlives each of its processes."""
+"""The pool of workers: one engine that runs a batch per worker concurrently and replaces workers that die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from likewise.core.errors import Draining, LikewiseError, ModelFailed, RowRefuse
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.workers.messages import PROTOCOL, pack, sendable, unpack
-from likewise.workers.worker import KILLED_S, Worker, end_all, kill_all
+from likewise.workers.worker import KILLED_S, Worker, kill_all, stop_all
 
 E = TypeVar("E")
 
@@ -30,14 +30,14 @@ logger = logging.getLogger("likewise.workers")
 
 START_TIMEOUT_S = 600.0
 LOAD_ATTEMPTS = 3
-# Each library makes as many threads as the machine has cores, in every worker, unless told.
+# By default, each library starts as many threads as the machine has cores in every worker.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "RAYON_NUM_THREADS",  # tokenizers
 )
-FIRST_S, LONGEST_S, STEADY_S = 0.1, 10.0, 30.0  # between starts in the place of a worker that ends
+FIRST_S, LONGEST_S, STEADY_S = 0.1, 10.0, 30.0  # backoff between restarts of a worker
 
 
 def open_pool(
@@ -48,20 +48,20 @@ def open_pool(
     load_attempts: int = LOAD_ATTEMPTS,
     clock: Callable[[], float] = time.monotonic,
 ) -> WorkerPool:
-    """`count` processes, in each the engine that `opener()` returns there; ready when all have loaded.
+    """Start `count` processes that each load the engine `opener()`; returns when all have loaded.
 
-    opener: a module's function or a `functools.partial` of one, never of `__main__`.  start_timeout_s: seconds for one
-    process to load.  load_attempts: how often a replacement may fail to load before those who wait for it get an error.
-    Raises what the opener raised where that is a LikewiseError, else EngineUnavailable; WorkerDied (a process ended
-    while it loaded, or took too long), WrongUsage (an opener that cannot be pickled, a count below 1).
+    opener: a function of an importable module or a `functools.partial` of one, never of `__main__`.
+    start_timeout_s: seconds for one process to load.  load_attempts: how often a replacement may fail to load before
+    waiting calls fail.  Raises a LikewiseError of the opener, EngineUnavailable for its other errors; WorkerDied (a
+    process exited while loading, or took too long), WrongUsage (the opener cannot be pickled, or the count is below 1).
     """
     if count < 1:
-        raise WrongUsage(f"{count} workers", remedy="ask for at least 1")
+        raise WrongUsage(f"invalid number of workers: {count}", remedy="set at least 1 worker")
     start = partial(Worker, _first_message(opener), start_timeout_s, worker_environment(count, os.environ))
     workers: list[Worker] = []
     try:
         for _ in range(count):
-            workers.append(start())  # noqa: PERF401  those before one that fails must be known
+            workers.append(start())  # noqa: PERF401  if one fails to start, the earlier ones must be killed
         specs = [worker.load() for worker in workers]
     except BaseException:
         kill_all(workers)
@@ -71,7 +71,7 @@ def open_pool(
 
 
 def worker_environment(count: int, inherited: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """`inherited`, and each of `count` workers told its share of the usable cores where the user has not."""
+    """`inherited` plus thread limits that divide the usable cores among `count` workers, unless the user set them."""
     threads = str(max(1, usable_cores() // count))
     return {**dict.fromkeys(THREAD_VARIABLES, threads), **inherited}
 
@@ -81,16 +81,17 @@ def _first_message(opener: Callable[[], Engine]) -> bytes:
         pickled = pickle.dumps(opener, PROTOCOL)
     except Exception as error:
         raise WrongUsage(
-            f"the opener cannot be pickled: {error}", remedy="pass a module's function, or a functools.partial of one"
+            f"the opener cannot be pickled: {error}",
+            remedy="pass a module-level function, or a functools.partial of one",
         ) from error
-    return pack((list(sys.path), pickled))  # the opener apart: its module is found by that path
+    return pack((list(sys.path), pickled))  # the opener is pickled separately: importing its module needs that path
 
 
 class WorkerPool:
-    """A `core.engine.Engine` over processes that have loaded the same engine; from `open_pool`.
+    """A `core.engine.Engine` over processes that have loaded the same engine; created by `open_pool`.
 
-    Any thread may call anything.  `run` takes a worker that is idle, and waits for one.  Where a worker dies, each item
-    of the calls that it held is `Failed(WorkerDied)`, and another is started.
+    All methods are thread-safe.  `run` waits for an idle worker.  If a worker dies, each item of the calls that it was
+    processing becomes `Failed(WorkerDied)`, and another worker is started.
     """
 
     def __init__(
@@ -106,11 +107,11 @@ class WorkerPool:
         self._start = start
         self._load_attempts = load_attempts
         self._clock = clock
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards the attributes below
         self._live = list(workers)
         self._idle = deque(workers)
         self._known = set(workers)
-        self._despair: str | None = None
+        self._outage: str | None = None
         self._restarts = 0
         self._turns = itertools.count()
         self._closed = threading.Event()
@@ -122,54 +123,54 @@ class WorkerPool:
 
     @property
     def spec(self) -> EngineSpec:
-        """The engine's, with a slot a worker."""
+        """The engine's spec, with one slot per worker."""
         return self._spec
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes that can take work now."""
+        """Process ids of the workers that are ready."""
         with self._changed:
             return tuple(worker.pid for worker in self._live)
 
     @property
     def restarts(self) -> int:
-        """Replacements started so far, those that did not load included."""
+        """Number of replacements started so far, including those that failed to load."""
         return self._restarts
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        """One entry an item, in order; in any worker, beside its run."""
-        return cast("list[Work | Failed]", _asked(self._prepare, items))
+        """One entry per item, in order; executed in any worker, concurrently with its run."""
+        return cast("list[Work | Failed]", _call(self._prepare, items))
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        """One result a work, in order; all in one worker."""
-        return cast("list[Result]", _asked(self._run, work))
+        """One result per work, in order; all are executed in one worker."""
+        return cast("list[Result]", _call(self._run, work))
 
     def close(self) -> None:
-        """End every process; a run that is under way ends with its process. May be called again."""
+        """Stop all processes, aborting runs in progress. May be called again."""
         with self._changed:
             self._closed.set()
             self._changed.notify_all()
             known = list(self._known)
-        end_all(known)
+        stop_all(known)
         for keeper in self._keepers:
             keeper.join(KILLED_S)
 
     def _prepare(self, message: bytes) -> bytes:
-        # An idle worker first: where the model holds Python's lock, a busy one would prepare after its run.
+        # Prefer an idle worker: if the model holds the GIL, a busy one would only prepare after its run.
         with self._changed:
             self._await(lambda: bool(self._live))
-            among = self._idle or self._live
-            worker = self._employed(among[next(self._turns) % len(among)])
+            candidates = self._idle or self._live
+            worker = self._assigned(candidates[next(self._turns) % len(candidates)])
         try:
             return worker.prepare(message)
         except WorkerDied:
-            self._remove(worker)  # at once: nobody else may get it
+            self._remove(worker)  # immediately, so that no other call uses it
             raise
 
     def _run(self, message: bytes) -> bytes:
         with self._changed:
             self._await(lambda: bool(self._idle))
-            worker = self._employed(self._idle.popleft())
+            worker = self._assigned(self._idle.popleft())
         try:
             return worker.run(message)
         except WorkerDied:
@@ -181,46 +182,47 @@ class WorkerPool:
                     self._idle.append(worker)
                     self._changed.notify_all()
 
-    def _await(self, there: Callable[[], bool]) -> None:
-        """Until `there()`. Raises Draining, or WorkerDied where no worker lives and none will soon."""
+    def _await(self, available: Callable[[], bool]) -> None:
+        """Wait until `available()`. Raises Draining, or WorkerDied if no worker is left and restarts keep failing."""
 
         def decided() -> bool:
-            return self._closed.is_set() or there() or (self._despair is not None and not self._live)
+            return self._closed.is_set() or available() or (self._outage is not None and not self._live)
 
         self._changed.wait_for(decided)
         if self._closed.is_set():
-            raise Draining("the workers are stopped", remedy="send the request to another server, or try again")
-        if self._despair is not None and not self._live:
+            raise Draining("the workers have been stopped", remedy="send the request to another server, or try again")
+        if self._outage is not None and not self._live:
             raise WorkerDied(
-                self._despair,
-                remedy="look into the server's log for why, and at the machine's memory; fewer workers need less of it",
+                self._outage,
+                remedy="see the server's log for the reason, and check the machine's memory; use fewer workers if it "
+                "is short",
             )
 
-    def _employed(self, worker: Worker) -> Worker:
+    def _assigned(self, worker: Worker) -> Worker:
         worker.worked = True
-        self._despair = None
+        self._outage = None
         return worker
 
     def _keep(self, worker: Worker) -> None:
-        """A thread for each place in the pool: whenever its worker has ended, another."""
+        """The thread of one slot of the pool: replaces its worker whenever that exits."""
         backoff = Backoff(FIRST_S, LONGEST_S, STEADY_S, at_once=True)
         replacement: Worker | None = worker
         while replacement is not None:
             loaded = self._clock()
-            replacement.gone.wait()
+            replacement.exited.wait()
             delay = backoff.pause_s(self._clock() - loaded, worked=replacement.worked)
             self._remove(replacement)
-            self._lost(replacement.ending, backoff, delay)
-            replacement = self._replaced(backoff, delay)
+            self._report_loss(replacement.exit_description, backoff, delay)
+            replacement = self._replace(backoff, delay)
 
-    def _replaced(self, backoff: Backoff, delay: float) -> Worker | None:
-        """A worker that has loaded, however many attempts it takes; None once the pool is closed."""
+    def _replace(self, backoff: Backoff, delay: float) -> Worker | None:
+        """Start a worker, retrying until one has loaded; returns None when the pool is closed."""
         while not self._closed.wait(delay):
             try:
-                worker = self._started()
+                worker = self._start_and_load()
             except LikewiseError as error:
                 delay = backoff.pause_s(0.0, worked=False)
-                self._lost(error.cause, backoff, delay)
+                self._report_loss(error.cause, backoff, delay)
                 continue
             with self._changed:
                 self._live.append(worker)
@@ -229,18 +231,18 @@ class WorkerPool:
             return worker
         return None
 
-    def _started(self) -> Worker:
+    def _start_and_load(self) -> Worker:
         with self._changed:
             self._restarts += 1
         worker = self._start()
         with self._changed:
             self._known.add(worker)
-        if self._closed.is_set():  # `close` may not have seen it
+        if self._closed.is_set():  # `close` may have missed it
             worker.kill()
         try:
             worker.load()
         except LikewiseError:
-            worker.gone.wait(KILLED_S)
+            worker.exited.wait(KILLED_S)
             self._remove(worker)
             raise
         return worker
@@ -254,43 +256,45 @@ class WorkerPool:
                 self._idle.remove(worker)
             self._changed.notify_all()
 
-    def _lost(self, cause: str, backoff: Backoff, delay: float) -> None:
+    def _report_loss(self, cause: str, backoff: Backoff, delay: float) -> None:
         if self._closed.is_set():
             return
-        logger.warning("%s; another is started in %.1f s", cause, delay)
+        logger.warning("%s; starting another in %.1f s", cause, delay)
         if backoff.failures < self._load_attempts:
             return
         with self._changed:
-            self._despair = f"no worker is left, and the last {backoff.failures} did not get to work: {cause}"
+            self._outage = (
+                f"no worker is running, and the last {backoff.failures} failed before doing any work: {cause}"
+            )
             self._changed.notify_all()
 
 
-def _asked(ask: Callable[[bytes], bytes], batch: Sequence[E]) -> list[Any]:
-    """One result an entry, of those that could be sent, and `Failed` for the others."""
+def _call(send: Callable[[bytes], bytes], batch: Sequence[E]) -> list[Any]:
+    """One result per entry that could be sent, and `Failed` for the others."""
     if not batch:
         return []
     try:
         message = pack(list(batch))
-    except Exception:  # noqa: BLE001  of a value; which one, is looked for
+    except Exception:  # noqa: BLE001  some value cannot be packed: find out which
         checked = sendable(batch, _unsendable)
-        good = [entry for entry in checked if not isinstance(entry, Failed)]
-        answered = iter(_answered(ask, pack(good), len(good)) if good else [])
-        return [entry if isinstance(entry, Failed) else next(answered) for entry in checked]
-    return _answered(ask, message, len(batch))
+        valid = [entry for entry in checked if not isinstance(entry, Failed)]
+        results = iter(_results(send, pack(valid), len(valid)) if valid else [])
+        return [entry if isinstance(entry, Failed) else next(results) for entry in checked]
+    return _results(send, message, len(batch))
 
 
-def _answered(ask: Callable[[bytes], bytes], message: bytes, count: int) -> list[Any]:
+def _results(send: Callable[[bytes], bytes], message: bytes, count: int) -> list[Any]:
     try:
-        reply = unpack(ask(message))
+        response = unpack(send(message))
     except LikewiseError as error:
-        reply = error
+        response = error
     except Exception as error:  # noqa: BLE001  a value's own unpickling may raise anything
-        reply = ModelFailed(
-            f"the worker's answer cannot be read: {type(error).__name__}: {str(error)[:300]}",
+        response = ModelFailed(
+            f"the worker's response cannot be read: {type(error).__name__}: {str(error)[:300]}",
             remedy="serve the model without workers, or let it return plain values",
         )
-    return [Failed(reply)] * count if isinstance(reply, LikewiseError) else reply
+    return [Failed(response)] * count if isinstance(response, LikewiseError) else response
 
 
 def _unsendable(why: str) -> RowRefused:
-    return RowRefused(f"the row cannot be sent to a worker: {why}", remedy="send plain values: what JSON has, or bytes")
+    return RowRefused(f"the row cannot be sent to a worker: {why}", remedy="send plain values: JSON types or bytes")

@@ -1,4 +1,4 @@
-"""One worker, seen from the server's process: started, loaded, asked, watched, ended."""
+"""One worker as seen from the server process: starts, loads, calls, watches and stops it."""
 
 from __future__ import annotations
 
@@ -15,162 +15,162 @@ from typing import cast
 
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import LikewiseError, WorkerDied
-from likewise.workers.channel import GONE, Channel
+from likewise.workers.channel import DISCONNECTED, Channel
 from likewise.workers.messages import CLOSE, unpack
 
-NOTICE_S = 2.0  # its sockets are closed: so soon it must have ended, or it is killed
-CLOSE_S = 5.0  # for the engine's `close`
-KILLED_S = 10.0  # a killed process that is still there after that hangs in the kernel
+NOTICE_S = 2.0  # after its sockets have closed, a process must exit within this time, or it is killed
+CLOSE_S = 5.0  # time for the engine's `close`
+KILLED_S = 10.0  # a killed process that still exists after this time hangs in the kernel
 
 
 class Worker:
-    """A process with an engine in it; it begins to load when this is created.
+    """A process that runs an engine; it starts loading when this object is created.
 
-    gone: set when the process has ended and nothing of it is left. worked: it was given work, for whoever sets it.
+    exited: set when the process has exited and its resources are freed.  worked: set by the pool when it assigns work.
     """
 
     def __init__(self, opener: bytes, start_timeout_s: float, environment: dict[str, str]) -> None:
-        """opener: the first message. start_timeout_s: from the process's start to its engine."""
-        self.gone = threading.Event()
+        """opener: the first message.  start_timeout_s: seconds until the engine must be loaded."""
+        self.exited = threading.Event()
         self.worked = False
         self._start_timeout_s = start_timeout_s
-        self._born = time.monotonic()
+        self._started = time.monotonic()
         try:
             self._start(environment)
         except OSError as error:
-            raise _no_process(error) from error
+            raise _start_failed(error) from error
         self.pid = self._process.pid
-        self._run.say(opener)
+        self._run.send(opener)
         try:
             threading.Thread(target=self._watch, name=f"likewise-watch-{self.pid}", daemon=True).start()
         except RuntimeError as error:  # no more threads
             self.kill()
             self._watch()
-            raise _no_process(error) from error
+            raise _start_failed(error) from error
 
     @property
-    def ending(self) -> str:
-        """How the process ended, once it is gone."""
-        return f"the worker process {self.pid} {_ending(self._process.returncode)}"
+    def exit_description(self) -> str:
+        """How the process exited; valid after `exited` is set."""
+        return f"the worker process {self.pid} {_describe_exit(self._process.returncode)}"
 
     def load(self) -> EngineSpec:
-        """Wait for the engine. Raises what loading it raised, or WorkerDied; the process ends then."""
-        left = self._born + self._start_timeout_s - time.monotonic()
+        """Wait until the engine is loaded. Raises what loading it raised, or WorkerDied; the process then exits."""
+        left = self._started + self._start_timeout_s - time.monotonic()
         try:
-            reply = self._run.hear(max(0.0, left))
-        except GONE:
+            response = self._run.receive(max(0.0, left))
+        except DISCONNECTED:
             raise self.death("loaded the model") from None
-        if reply is None:
+        if response is None:
             self.kill()
             raise WorkerDied(
                 f"a worker did not load the model within {self._start_timeout_s:g} s",
-                remedy="allow it more time, or start fewer workers",
+                remedy="increase the start timeout, or start fewer workers",
             )
-        spec = cast("EngineSpec | LikewiseError", unpack(reply))
+        spec = cast("EngineSpec | LikewiseError", unpack(response))
         if isinstance(spec, LikewiseError):
             raise spec
         return spec
 
     def prepare(self, message: bytes) -> bytes:
-        """The answer to packed items. Raises WorkerDied."""
-        return self._ask(self._prepare, message, "prepared this item")
+        """Send packed items and return the packed response. Raises WorkerDied."""
+        return self._request(self._prepare, message, "prepared this item")
 
     def run(self, message: bytes) -> bytes:
-        """The answer to packed works. Raises WorkerDied."""
-        return self._ask(self._run, message, "ran this item")
+        """Send packed works and return the packed response. Raises WorkerDied."""
+        return self._request(self._run, message, "ran this item")
 
     def death(self, doing: str) -> WorkerDied:
-        """How the process ended; ends it where it is still there with its sockets closed."""
-        if not self.gone.wait(NOTICE_S):
+        """The error that reports the exit; kills the process if it is still running with its sockets closed."""
+        if not self.exited.wait(NOTICE_S):
             self.kill()
-            self.gone.wait(KILLED_S)
+            self.exited.wait(KILLED_S)
         return WorkerDied(
-            f"{self.ending} while it {doing}",
-            remedy="send the item again; if it happens often, look into the server's log and at the machine's memory",
+            f"{self.exit_description} while it {doing}",
+            remedy="send the item again; if it happens often, check the server's log and the machine's memory",
         )
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process."""
         self._process.kill()
 
-    def ask_to_end(self) -> None:
-        """Let it close its engine and end; one that is loading or running ends now."""
-        if not self._run.say(CLOSE):
+    def request_stop(self) -> None:
+        """Let the process close its engine and exit; kill it if it is busy."""
+        if not self._run.send(CLOSE):
             self.kill()
 
-    def _ask(self, channel: Channel, message: bytes, doing: str) -> bytes:
+    def _request(self, channel: Channel, message: bytes, doing: str) -> bytes:
         try:
-            return channel.ask(message)
-        except GONE:
+            return channel.request(message)
+        except DISCONNECTED:
             raise self.death(doing) from None
 
     def _start(self, environment: dict[str, str]) -> None:
         with ExitStack() as opened:
             pairs = [socket.socketpair() for _ in range(2)]
-            for one in (end for pair in pairs for end in pair):
-                opened.callback(one.close)
-            theirs, self._lifeline = os.pipe()
+            for each in (end for pair in pairs for end in pair):
+                opened.callback(each.close)
+            read_end, self._lifeline = os.pipe()
             opened.callback(os.close, self._lifeline)
-            with os.fdopen(theirs, "rb") as lifeline:
+            with os.fdopen(read_end, "rb") as lifeline:
                 handles = [pairs[0][1].fileno(), pairs[1][1].fileno(), lifeline.fileno()]
-                self._process = _spawned(handles, environment)
+                self._process = _spawn(handles, environment)
             opened.pop_all()
         for _, end in pairs:
             end.close()
-        self._run, self._prepare = (Channel(mine) for mine, _ in pairs)
+        self._run, self._prepare = (Channel(end) for end, _ in pairs)
 
     def _watch(self) -> None:
         self._process.wait()
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # what the model started goes with it
+            os.killpg(self.pid, signal.SIGKILL)  # also kills processes that the model started
         for channel in (self._run, self._prepare):
-            channel.cut()
+            channel.close()
         os.close(self._lifeline)
-        self.gone.set()
+        self.exited.set()
 
 
-def _spawned(handles: Sequence[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def _spawn(handles: Sequence[int], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "likewise.workers.child", *map(str, handles)],
         stdin=subprocess.DEVNULL,
-        stdout=2,  # what a model prints must not mix with what the command prints
+        stdout=2,  # a model's output must not mix with the command's
         pass_fds=handles,
         env=environment,
-        start_new_session=True,  # a Ctrl-C in the terminal is the server's alone
+        start_new_session=True,  # Ctrl-C in the terminal only reaches the server
     )
 
 
-def end_all(workers: Sequence[Worker]) -> None:
-    """End them together: those that wait for work may close their engines first."""
+def stop_all(workers: Sequence[Worker]) -> None:
+    """Stop all workers together; idle ones may close their engines first."""
     for worker in workers:
-        worker.ask_to_end()
+        worker.request_stop()
     deadline = time.monotonic() + CLOSE_S
     for worker in workers:
-        worker.gone.wait(max(0.0, deadline - time.monotonic()))
+        worker.exited.wait(max(0.0, deadline - time.monotonic()))
     kill_all(workers)
 
 
 def kill_all(workers: Sequence[Worker]) -> None:
-    """End them together, now."""
+    """Kill all workers and wait until they have exited."""
     for worker in workers:
         worker.kill()
     for worker in workers:
-        worker.gone.wait(KILLED_S)
+        worker.exited.wait(KILLED_S)
 
 
-def _no_process(error: Exception) -> WorkerDied:
+def _start_failed(error: Exception) -> WorkerDied:
     return WorkerDied(
         f"no worker process could be started: {error}",
-        remedy="look at the machine's memory and at its limits of processes, threads and open files",
+        remedy="check the machine's memory and its limits on processes, threads and open files",
     )
 
 
-def _ending(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is None:
-        return "does not end, though it was killed,"
+        return "was killed but has not exited"
     if code < 0:
         try:
             return f"was killed by {signal.Signals(-code).name}"
         except ValueError:
             return f"was killed by signal {-code}"
-    return f"ended with code {code}"
+    return f"exited with code {code}"

@@ -1,7 +1,7 @@
-"""The text engine: texts in, labels with scores out; tokenization apart from the forward pass.
+"""The text engine: classifies texts into labels with scores, with tokenization separate from the forward pass.
 
-Only the forward pass differs between precisions and runtimes, so it alone is exchangeable: `TextEngine` takes any
-`Forward`, and `open_torch` makes the reference one, in torch and fp32.
+Only the forward pass differs between precisions and runtimes: `TextEngine` takes any `Forward`, and `open_torch`
+creates the reference one, with torch in fp32.
 """
 
 from likewise.engine.text.checkpoint import Checkpoint, find_checkpoint

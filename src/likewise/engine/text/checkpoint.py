@@ -1,4 +1,4 @@
-"""Where a text classifier's files lie: a Hugging Face folder, or an MLflow model of the `transformers` flavour."""
+"""Finds the files of a text classifier in a Hugging Face folder or an MLflow model of the `transformers` flavor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from likewise.core.errors import ModelInvalid
 
 ATTENTION = (None, "eager", "sdpa")
-"""What transformers computes itself; any other name may be a kernel that it fetches and runs."""
+"""Attention implementations in transformers itself; any other name may be a kernel that it downloads and runs."""
 
-ELSEWHERE = ("auto_map", "quantization_config", "configuration_files", "transformers_weights")
-"""Keys of `config.json` that lead transformers to other code, another arithmetic, or other files than were checked."""
+EXTERNAL = ("auto_map", "quantization_config", "configuration_files", "transformers_weights")
+"""Keys of `config.json` that make transformers use unchecked code or files, or a different arithmetic."""
 
 REMEDY = "log a fine-tuned sequence classifier with its fast tokenizer, weights as safetensors"
 
@@ -22,8 +22,8 @@ REMEDY = "log a fine-tuned sequence classifier with its fast tokenizer, weights 
 class Checkpoint:
     """A sequence classifier on disk.
 
-    weights: the folder of `config.json` and `*.safetensors`; tokenizer: the path of `tokenizer.json`.
-    labels: one name a logit, in the order of the logits. max_tokens: the longest input, special tokens included.
+    weights: the folder of `config.json` and `*.safetensors`.  tokenizer: the path of `tokenizer.json`.
+    labels: one name per logit, in order.  max_tokens: the longest input, including special tokens.
     """
 
     weights: Path
@@ -34,14 +34,14 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint:
-    """The classifier in `folder`, weights and tokenizer in whichever sub-folders; ModelInvalid where there is none.
+    """The classifier in `folder`, with weights and tokenizer in any sub-folders; raises ModelInvalid if there is none.
 
-    MLflow's `transformers` flavour keeps the two apart (`model/`, `components/tokenizer/`), a Hugging Face folder
-    keeps them together: looking for the files serves both, and every version of either.
+    MLflow's `transformers` flavor stores the two separately (`model/`, `components/tokenizer/`), Hugging Face stores
+    them together: searching for the files supports both layouts in all versions.
     """
     weights = next((path.parent for path in _named(folder, "config.json") if _has_safetensors(path.parent)), None)
     if weights is None:
-        raise ModelInvalid(f"{folder}: no config.json beside a .safetensors file", remedy=REMEDY)
+        raise ModelInvalid(f"{folder}: no config.json next to a .safetensors file", remedy=REMEDY)
     tokenizer = next(iter(_named(folder, "tokenizer.json")), None)
     if tokenizer is None:
         raise ModelInvalid(f"{folder}: no tokenizer.json", remedy=REMEDY)
@@ -58,7 +58,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _named(folder: Path, name: str) -> list[Path]:
-    """Every file of that name, the shallowest first."""
+    """All files with that name, the shallowest first."""
     return sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
 
 
@@ -77,24 +77,24 @@ def _read(path: Path) -> Mapping[str, object]:
 
 
 def _refuse_code(value: object, path: Path) -> None:
-    """ModelInvalid where the configuration, or one nested in it, asks for code or files beside the checkpoint's own.
+    """Raise ModelInvalid if the configuration, at any depth, requests code or files outside the checkpoint.
 
-    transformers sets every key that it reads as an attribute, in nested configurations too.
+    transformers sets every key that it reads as an attribute, including in nested configurations.
     """
     if isinstance(value, list):
         for each in value:
             _refuse_code(each, path)
     if not isinstance(value, dict):
         return
-    for key, held in value.items():
-        foreign = key in ELSEWHERE and held is not None
-        if foreign or (key in ("attn_implementation", "_attn_implementation") and not _known_attention(held)):
-            raise ModelInvalid(f"{path}: {key} is {held!r}, which may run other code than is checked", remedy=REMEDY)
-        _refuse_code(held, path)
+    for key, setting in value.items():
+        external = key in EXTERNAL and setting is not None
+        if external or (key in ("attn_implementation", "_attn_implementation") and not _known_attention(setting)):
+            raise ModelInvalid(f"{path}: {key} is {setting!r}, which may run unchecked code", remedy=REMEDY)
+        _refuse_code(setting, path)
 
 
-def _known_attention(held: object) -> bool:
-    return all(each in ATTENTION for each in (held.values() if isinstance(held, dict) else (held,)))
+def _known_attention(setting: object) -> bool:
+    return all(each in ATTENTION for each in (setting.values() if isinstance(setting, dict) else (setting,)))
 
 
 def _labels(config: Mapping[str, object], folder: Path) -> tuple[str, ...]:
@@ -103,12 +103,12 @@ def _labels(config: Mapping[str, object], folder: Path) -> tuple[str, ...]:
     if not isinstance(names, dict) or len(names) < 2 or set(ids) != set(names):
         raise ModelInvalid(f"{folder}/config.json: id2label must name at least two labels, 0 to n-1", remedy=REMEDY)
     if config.get("problem_type") not in (None, "single_label_classification"):
-        raise ModelInvalid(f"{folder}/config.json: problem_type is {config['problem_type']!r}", remedy=REMEDY)
+        raise ModelInvalid(f"{folder}/config.json: unsupported problem_type {config['problem_type']!r}", remedy=REMEDY)
     return tuple(str(names[number]) for number in ids)
 
 
 def _max_tokens(config: Mapping[str, object], tokenizer_config: Path) -> int:
-    """The smaller of what the position table and the tokenizer's settings allow."""
-    said = _read(tokenizer_config).get("model_max_length") if tokenizer_config.exists() else None
-    limits = [limit for limit in (config.get("max_position_embeddings"), said) if isinstance(limit, int | float)]
-    return int(min(limits, default=512))
+    """The smaller of the limits of the position embeddings and the tokenizer."""
+    of_tokenizer = _read(tokenizer_config).get("model_max_length") if tokenizer_config.exists() else None
+    limits = (config.get("max_position_embeddings"), of_tokenizer)
+    return int(min((limit for limit in limits if isinstance(limit, int | float)), default=512))

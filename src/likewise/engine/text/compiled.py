@@ -1,8 +1,8 @@
-"""A compiled classifier's folder: a graph and all that its run time needs beside it, neither torch nor transformers.
+"""A compiled classifier's folder, which contains everything needed to run it without torch or transformers.
 
-model.xml, model.bin   the graph, as `engine.text.openvino.convert` wrote it
-tokenizer.json         the checkpoint's own
-classifier.json        labels, padding, the longest input, and what the calibration found
+model.xml, model.bin   the graph, written by `engine.text.openvino.convert`
+tokenizer.json         the checkpoint's tokenizer
+classifier.json        labels, padding, the longest input, and the calibration
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from likewise.core.cores import usable_threads
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.guard import guarded, later
+from likewise.engine.text.guard import guarded, lazy_forward
 from likewise.engine.text.torch_forward import Forward
 
 if TYPE_CHECKING:
     from likewise.engine.text.openvino import Graph
 
-FACTS = "classifier.json"
+METADATA = "classifier.json"
 TOKENIZER = "tokenizer.json"
 FORMAT = 1
-WHOLE = 1 << 20  # tokens: the text engine hands over all it has
+UNLIMITED = 1 << 20  # tokens: the text engine passes all its encodings to the forward pass at once
 PART = 512
-"""Padded tokens in one inference: what stays in a core's own cache. The forward pass splits what is more."""
+"""Padded tokens per inference, so that the data fits a core's cache. The forward pass splits larger batches."""
 
 FAST, EXACT = "bf16+fp32", "fp32"
-"""Precisions of the compiled engine: bf16 with near things again in fp32; fp32 throughout."""
+"""Precisions of the compiled engine: bf16 with borderline results recomputed in fp32; fp32 throughout."""
 
 
-def place(uri: str) -> str:
-    """Where a bundle keeps the compiled classifier of the model `uri`: the same for the same URI everywhere."""
+def classifier_path(uri: str) -> str:
+    """The folder of the compiled classifier of the model `uri`, relative to the bundle; only depends on the URI."""
     return f"engine/openvino/{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What bf16 changed on the calibration texts, against fp32 in the same runtime.
+    """The differences between bf16 and fp32 in the same runtime on the calibration texts.
 
-    texts: how many; source: where they came from.  drift: the largest change of a margin, in logits.
-    guard: margins below it are computed again: `factor` x drift, and at least a floor.
-    share: of the texts that are.  moved: labels that bf16 alone changed; agreement: texts whose label is fp32's behind
-    the guard, as a share.  refused: why bf16 is not offered, or empty.
+    texts: their number; source: a description of their origin.  drift: the largest change of a margin, in logits.
+    guard: rows with a margin below it are recomputed: `factor` x drift, but at least a minimum.
+    share: the fraction of texts that are.  moved: the number of labels that bf16 alone changed.
+    agreement: the fraction of texts that have fp32's label with the guard.  refused: why bf16 is not offered, or empty.
+    outside: the number of labels that changed outside the guard.
     """
 
     source: str
@@ -65,15 +66,15 @@ class Calibration:
 
     def __str__(self) -> str:
         line = (
-            f"drift {self.drift:.3g}, guard {self.guard:.3g} ({self.factor:g} x), {self.share:.1%} again in fp32, "
-            f"{self.moved} labels moved by bf16 alone, {self.agreement:.2%} as fp32; on {self.source}"
+            f"drift {self.drift:.3g}, guard {self.guard:.3g} ({self.factor:g} x), {self.share:.1%} recomputed in fp32, "
+            f"{self.moved} labels changed by bf16 alone, {self.agreement:.2%} the same as fp32; on {self.source}"
         )
         return f"not offered: {self.refused}; {line}" if self.refused else line
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What `classifier.json` says. calibration: None where bf16 was not tried."""
+    """The contents of `classifier.json`. calibration: None if bf16 was not tried."""
 
     labels: tuple[str, ...]
     pad_id: int
@@ -81,78 +82,78 @@ class Compiled:
     calibration: Calibration | None = None
 
     def write(self, folder: Path) -> None:
-        """Into `folder`; the same bytes for the same facts."""
+        """Write `classifier.json` into `folder`; equal values give the same bytes."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=2, sort_keys=True, ensure_ascii=False)
-        (folder / FACTS).write_text(text + "\n", encoding="utf-8")
+        (folder / METADATA).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Compiled:
-        """From `folder`; BundleInvalid where it is of another format, or none."""
+        """Read `classifier.json` from `folder`; raises BundleInvalid if it is missing or in an unsupported format."""
         try:
-            raw = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            raw = json.loads((folder / METADATA).read_text(encoding="utf-8"))
             if raw.pop("format") != FORMAT:
                 raise ValueError(f"not format {FORMAT}")
-            held = raw.pop("calibration")
+            calibration = raw.pop("calibration")
             labels = tuple(map(str, raw.pop("labels")))
-            return cls(labels, calibration=None if held is None else Calibration(**held), **raw)
+            return cls(labels, calibration=None if calibration is None else Calibration(**calibration), **raw)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleInvalid(
-                f"{folder / FACTS} is not a compiled classifier's: {error}",
+                f"{folder / METADATA} is not valid: {error}",
                 remedy="bundle the model again with this version: likewise bundle MODEL -o DIR",
             ) from error
 
 
 def compile_classifier(checkpoint: Checkpoint, folder: Path) -> Compiled:
-    """Convert `checkpoint` into the new folder `folder`; needs torch and openvino, else MissingExtra."""
+    """Compile `checkpoint` into the new folder `folder`; raises MissingExtra without torch or openvino."""
     from likewise.engine.text.openvino import convert
 
     folder.mkdir(parents=True)
     convert(checkpoint, folder)
     shutil.copyfile(checkpoint.tokenizer, folder / TOKENIZER)
-    facts = Compiled(checkpoint.labels, checkpoint.pad_id, checkpoint.max_tokens)
-    facts.write(folder)
-    return facts
+    compiled = Compiled(checkpoint.labels, checkpoint.pad_id, checkpoint.max_tokens)
+    compiled.write(folder)
+    return compiled
 
 
 def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngine:
-    """The classifier in `folder`, in FAST or EXACT.
+    """Open the classifier in `folder` in the precision FAST or EXACT.
 
-    Raises MissingExtra without openvino, EngineUnavailable where this CPU cannot compute in bf16, BundleInvalid.
+    Raises MissingExtra without openvino, EngineUnavailable if this CPU does not support bf16, BundleInvalid.
     """
     from likewise.engine.text.openvino import read_graph
 
-    facts, graph = Compiled.read(folder), read_graph(folder)
+    compiled, graph = Compiled.read(folder), read_graph(folder)
     exact = partial(open_pass, graph, "fp32")
     if precision == EXACT:
-        return text_engine(folder, facts, exact(), max_length)
-    if facts.calibration is None or facts.calibration.refused:
-        raise EngineUnavailable(f"{folder.name} has no guard, and so no bf16", remedy="use --precision fp32")
-    # fp32 costs memory and start-up time: the first text that needs it opens it, on the cores that it keeps busy.
-    again = later(partial(exact, threads=_busy(facts.calibration.share)))
-    forward = guarded(open_pass(graph, "bf16"), again, facts.calibration.guard)
-    return text_engine(folder, facts, forward, max_length)
+        return text_engine(folder, compiled, exact(), max_length)
+    if compiled.calibration is None or compiled.calibration.refused:
+        raise EngineUnavailable(f"{folder.name} does not offer bf16", remedy="use --precision fp32")
+    # fp32 costs memory and start-up time, so it is opened for the first text that needs it, on few cores.
+    recompute = lazy_forward(partial(exact, threads=_recompute_threads(compiled.calibration.share)))
+    forward = guarded(open_pass(graph, "bf16"), recompute, compiled.calibration.guard)
+    return text_engine(folder, compiled, forward, max_length)
 
 
-def text_engine(folder: Path, facts: Compiled, forward: Forward, max_length: int) -> TextEngine:
-    """The text engine around `forward`, with the tokenizer in `folder`."""
-    checkpoint = Checkpoint(folder, folder / TOKENIZER, facts.labels, facts.pad_id, facts.max_tokens)
-    return TextEngine.of(checkpoint, forward, max_length=max_length, budget=WHOLE)
+def text_engine(folder: Path, compiled: Compiled, forward: Forward, max_length: int) -> TextEngine:
+    """The text engine that uses `forward` and the tokenizer in `folder`."""
+    checkpoint = Checkpoint(folder, folder / TOKENIZER, compiled.labels, compiled.pad_id, compiled.max_tokens)
+    return TextEngine.of(checkpoint, forward, max_length=max_length, budget=UNLIMITED)
 
 
 def open_pass(graph: Graph, precision: str, *, threads: int | None = None) -> Forward:
-    """The forward pass of `graph` in `bf16`, with no guard, or in `fp32`; raises what `open_compiled` does."""
+    """The forward pass of `graph` in `bf16` without a guard, or in `fp32`; raises what `open_compiled` does."""
     from likewise.engine.text.openvino import open_openvino
 
     try:
         return open_openvino(graph, precision=precision, threads=threads)
-    except EngineUnavailable as error:  # for bf16: no such instructions, or they are switched off
+    except EngineUnavailable as error:  # for bf16: the CPU lacks the instructions, or they are disabled
         if precision == "fp32":
             raise
         remedy = "use --precision fp32, whose labels are the same, or a CPU with bf16 instructions"
         raise EngineUnavailable(error.cause, remedy=remedy) from error
 
 
-def _busy(share: float) -> int:
-    """Cores for the rows that are computed again: fp32 takes about twice as long, and texts may be twice as near."""
+def _recompute_threads(share: float) -> int:
+    """Threads for recomputing: fp32 takes about twice as long, and twice as many rows may be borderline."""
     cores = usable_threads()
     return min(cores, max(1, math.ceil(4 * share * cores)))

@@ -1,4 +1,4 @@
-"""Tokenize, window, forward, label: everything around the forward pass."""
+"""The text classification engine: tokenization, windows, forward pass and labels."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from likewise.engine.text.checkpoint import REMEDY, Checkpoint, find_checkpoint
 from likewise.engine.text.torch_forward import Forward, open_torch
 
 BUDGET = 1024
-"""Padded tokens in one forward pass."""
+"""Padded tokens per forward pass."""
 
-TOGETHER = 256
-"""Texts that are tokenized at once: enough for all cores; the tokenizer's own encodings take far more than the ids."""
+TOKENIZER_BATCH = 256
+"""Texts per tokenizer call: enough for all cores; limited because its encodings need far more memory than the ids."""
 
 
 Encoding = NDArray[np.int32]
-"""One text as token ids, at least one, special tokens included, truncated, not padded; small: a job holds thousands."""
+"""The token ids of one text: at least one, with special tokens, truncated, not padded. Small: jobs keep thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The likeliest label and its softmax probability."""
+    """The most likely label and its softmax probability."""
 
     label: str
     score: float
 
 
 class TextEngine:
-    """A sequence classifier. Both methods may be called from several threads at once."""
+    """A sequence classifier. All methods are thread-safe."""
 
     def __init__(
         self, tokenizer: Tokenizer, forward: Forward, labels: Sequence[str], *, pad_id: int = 0, budget: int = BUDGET
@@ -50,29 +50,29 @@ class TextEngine:
     def open(
         cls, folder: Path, *, max_length: int = 256, open_forward: Callable[[Checkpoint], Forward] = open_torch
     ) -> TextEngine:
-        """The classifier in `folder`; texts are cut at `max_length` tokens, or at what the model takes if that is less.
+        """Open the classifier in `folder`; texts are truncated to `max_length` tokens, or to the model's own limit.
 
-        Raises ModelInvalid where the folder holds no such model.
+        Raises ModelInvalid if the folder does not contain a supported classifier.
         """
         checkpoint = find_checkpoint(folder)
         return cls.of(checkpoint, open_forward(checkpoint), max_length=max_length)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, forward: Forward, *, max_length: int, budget: int = BUDGET) -> TextEngine:
-        """The classifier whose files and forward pass are known; raises what `open` does."""
+        """A classifier with the given files and forward pass; raises what `open` does."""
         tokenizer = _read(checkpoint.tokenizer)
-        tokenizer.no_padding()  # the file may say otherwise; padding is done a window
+        tokenizer.no_padding()  # overrides the file: padding is done per window
         tokenizer.enable_truncation(min(max_length, checkpoint.max_tokens))
         return cls(tokenizer, forward, checkpoint.labels, pad_id=checkpoint.pad_id, budget=budget)
 
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
-        """One encoding a text. Texts must be encodable as UTF-8."""
-        parts = (list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER))
-        encoded = (each for part in parts for each in self._tokenizer.encode_batch_fast(part))
+        """One encoding per text. Texts must be encodable as UTF-8."""
+        batches = (list(texts[start : start + TOKENIZER_BATCH]) for start in range(0, len(texts), TOKENIZER_BATCH))
+        encoded = (each for batch in batches for each in self._tokenizer.encode_batch_fast(batch))
         return [np.array(each.ids or [self._pad_id], dtype=np.int32) for each in encoded]
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
-        """One prediction an encoding, in order, computed in windows of near-equal lengths within `budget` tokens."""
+        """One prediction per encoding, in order, computed in windows of similar lengths within `budget` tokens."""
         logits = self.logits(encodings, budget=budget)
         odds = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
         scores = odds.max(axis=1) / odds.sum(axis=1)
@@ -80,7 +80,7 @@ class TextEngine:
         return [Prediction(self.labels[label], float(score)) for label, score in zip(best, scores, strict=True)]
 
     def logits(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> NDArray[np.float32]:
-        """What `run` predicts from, [encodings, labels]: for whoever compares two runtimes."""
+        """The logits that `run` predicts from, [encodings, labels], for comparing runtimes."""
         logits = np.empty((len(encodings), len(self.labels)), dtype=np.float32)
         for window in windows(list(map(len, encodings)), budget or self._budget):
             logits[window] = self._forward(*self._pad([encodings[index] for index in window]))
@@ -98,5 +98,5 @@ class TextEngine:
 def _read(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no class of its own
-        raise ModelInvalid(f"{path}: not a tokenizer: {error}", remedy=REMEDY) from error
+    except Exception as error:  # the library has no exception class
+        raise ModelInvalid(f"{path}: not a valid tokenizer: {error}", remedy=REMEDY) from error

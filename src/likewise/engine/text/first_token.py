@@ -1,8 +1,9 @@
-"""Work that a classifier's answer never uses, taken out of its OpenVINO graph; the arithmetic that is left is the same.
+"""Removes computations that a classifier's output does not use from its OpenVINO graph, without changing the rest.
 
-Most text classifiers read the first token of the last layer and nothing else of it. That layer's keys and values need
-every token; its query, attention output and feed-forward, ten twelfths of its matrix work, need one. No runtime finds
-this by itself. A graph of another form is left as it is; the caller checks what comes out against the torch model.
+Most text classifiers only use the first token of the last layer's output. That layer's keys and values need every
+token, but its query, attention output and feed-forward network, ten twelfths of its matrix operations, need only one.
+Runtimes do not detect this. A graph with a different structure is not changed; the caller compares the result with the
+torch model.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ UNARY = ("Gelu", "Tanh", "Relu", "Swish", "Sigmoid")
 BINARY = ("Add", "Multiply", "Subtract", "Divide")
 
 Edge = tuple[Any, int]
-"""An input of a node, and which axis of what it carries the tokens lie on."""
+"""An input of a node, and the token axis of its tensor."""
 
 
 def narrow_masks(model: Any) -> None:
-    """Give every attention one boolean mask [batch, 1, 1, length], made from the input `mask` (0 and 1).
+    """Give every attention node one boolean mask [batch, 1, 1, length], computed from the input `mask` (0 and 1).
 
-    The traced one is [batch, 1, length, length], as large as a head's scores. Boolean, because OpenVINO 2026.4 was seen
-    to compute wrong logits in bf16 from an additive mask, depending on the order of the nodes that made it.
+    The traced mask is [batch, 1, length, length], as large as a head's scores. It is boolean because OpenVINO 2026.4
+    computed wrong logits in bf16 from an additive mask, depending on the order of the nodes that computed it.
     """
     ops = need("openvino.opset13", extra="openvino")
     mask = ops.convert(ops.unsqueeze(model.input("mask").get_node(), ops.constant(np.array([1, 2]))), "boolean")
@@ -35,7 +36,7 @@ def narrow_masks(model: Any) -> None:
 
 
 def keep_first_token(model: Any) -> bool:
-    """Compute the first token alone above the last attention's keys and values. Returns whether that was possible."""
+    """Compute only the first token above the last attention's keys and values. Returns whether that was possible."""
     cuts = _cuts(model.get_ordered_ops())
     ops = need("openvino.opset13", extra="openvino")
     for edge, axis in cuts:
@@ -46,21 +47,21 @@ def keep_first_token(model: Any) -> bool:
 
 
 def _cuts(nodes: list[Any]) -> list[Edge]:
-    """From the selection of the first token upwards: the edges where one token is enough, their sources needing all."""
-    wanted: dict[str, list[Edge]] = {}
+    """The edges to slice: going up from the selection of the first token, the last that need only one token."""
+    edges_by_node: dict[str, list[Edge]] = {}
     cuts: list[Edge] = []
     attention = False
     for node in reversed(nodes):
-        if not wanted and not cuts and _selects_first(node):
-            _want(wanted, [(node.input(0), 1)])
-        elif edges := wanted.pop(node.get_friendly_name(), None):
-            alone = len(edges) == len(node.output(0).get_target_inputs())
-            inputs = _inputs(node, edges[0][1]) if alone else None
+        if not edges_by_node and not cuts and _selects_first(node):
+            _want(edges_by_node, [(node.input(0), 1)])
+        elif edges := edges_by_node.pop(node.get_friendly_name(), None):
+            exclusive = len(edges) == len(node.output(0).get_target_inputs())
+            inputs = _inputs(node, edges[0][1]) if exclusive else None
             attention |= inputs is not None and node.get_type_name() == "ScaledDotProductAttention"
             if inputs is None:
                 cuts += edges
             else:
-                _want(wanted, inputs)
+                _want(edges_by_node, inputs)
     return cuts if attention else []
 
 
@@ -72,12 +73,12 @@ def _want(wanted: dict[str, list[Edge]], edges: list[Edge]) -> None:
 def _selects_first(node: Any) -> bool:
     if node.get_type_name() != "Gather":
         return False
-    index, axis = (_constant(node.input(place)) for place in (1, 2))
+    index, axis = (_constant(node.input(position)) for position in (1, 2))
     return index is not None and axis is not None and index.shape == () and int(index) == 0 and int(axis) == 1
 
 
 def _inputs(node: Any, axis: int) -> list[Edge] | None:
-    """The inputs of which `node` needs one token for one token on its own `axis`; None if it needs them all."""
+    """The inputs of which `node` needs only one token to compute one token on its `axis`; None if it needs all."""
     kind = node.get_type_name()
     first = node.input(0)
     if kind in UNARY:
@@ -98,7 +99,7 @@ def _inputs(node: Any, axis: int) -> list[Edge] | None:
 
 
 def _both(node: Any, axis: int) -> list[Edge] | None:
-    """Of an elementwise node: its operands that run over the tokens, which a constant must not."""
+    """The token-dependent operands of an elementwise node; None if a constant operand varies along the token axis."""
     rank = _rank(node.output(0))
     edges: list[Edge] = []
     for each in node.inputs():
@@ -112,21 +113,21 @@ def _both(node: Any, axis: int) -> list[Edge] | None:
 
 
 def _moved(node: Any, axis: int) -> list[Edge] | None:
-    """Of a transposition or a splitting or joining of heads: where the tokens' axis lay before."""
-    given = _constant(node.input(1)) if node.get_input_size() > 1 else None
-    if given is None:
+    """The input of a transpose, or of a reshape that splits or joins heads, with its token axis; None for others."""
+    argument = _constant(node.input(1)) if node.get_input_size() > 1 else None
+    if argument is None:
         return None
     if node.get_type_name() == "Transpose":
-        return [(node.input(0), int(given[axis]))]
-    if node.get_type_name() != "Reshape" or not node.get_attributes()["special_zero"] or given[axis] != 0:
+        return [(node.input(0), int(argument[axis]))]
+    if node.get_type_name() != "Reshape" or not node.get_attributes()["special_zero"] or argument[axis] != 0:
         return None
     shape = node.input(0).get_partial_shape()
-    before = all(size == 0 or shape[place] == int(size) for place, size in enumerate(given[:axis]))
-    return [(node.input(0), axis)] if before else None
+    unchanged = all(size == 0 or shape[index] == int(size) for index, size in enumerate(argument[:axis]))
+    return [(node.input(0), axis)] if unchanged else None
 
 
 def _constant(edge: Any) -> Any:
-    """The array behind an input, or None."""
+    """The constant array of an input, or None."""
     node = edge.get_source_output().get_node()
     return node.data if node.get_type_name() == "Constant" else None
 

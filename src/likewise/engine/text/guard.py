@@ -1,7 +1,7 @@
-"""fp32's labels at a faster precision's speed: rows whose answer is a near thing are computed again, exactly.
+"""Gives fp32's labels at a faster precision's speed, by recomputing borderline rows in fp32.
 
-A label can only move where its margin (the largest logit minus the second) is smaller than what the faster arithmetic
-may have changed. `drift` measures that change, `guarded` computes again whatever lies within a multiple of it.
+A label can only change if its margin (the largest logit minus the second) is smaller than the error of the faster
+arithmetic. `drift` measures that error; `guarded` recomputes rows whose margin is below a multiple of it.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ Logits = NDArray[np.float32]
 
 
 def margins(logits: Logits) -> NDArray[np.float64]:
-    """Of each row the largest logit minus the second; [rows]. NaN where a logit is NaN."""
+    """The largest logit of each row minus the second largest; [rows]. NaN if a logit is NaN."""
     ordered = np.sort(logits.astype(np.float64), axis=1)
     return np.asarray(ordered[:, -1] - ordered[:, -2])
 
 
 def within(logits: Logits, guard: float) -> NDArray[np.bool_]:
-    """Which rows are too near to call: their margin is below `guard`, or no number; [rows]."""
+    """Which rows are borderline: their margin is below `guard`, or NaN; [rows]."""
     return np.asarray(~(margins(logits) >= guard))
 
 
 def drift(fast: Logits, exact: Logits) -> NDArray[np.float64]:
-    """By how much the lead of the exact label over the others changed in the fast pass; [rows].
+    """How much the lead of the exact label over the others changed in the fast pass; [rows].
 
-    The lead has a sign, so a row whose label moved drifted by more than its margin in the fast pass: every guard above
-    the largest drift holds every label that moved.
+    The lead is signed, so a row whose label changed has a drift larger than its margin in the fast pass: a guard above
+    the largest drift covers every label that changed.
     """
     return np.abs(_leads(fast, exact.argmax(axis=1)) - margins(exact))
 
 
 def guarded(fast: Forward, exact: Forward, guard: float) -> Forward:
-    """`fast`, and `exact` for the rows whose margin in `fast` is below `guard`.
+    """A forward pass that uses `fast`, and recomputes rows whose margin is below `guard` with `exact`.
 
-    Which pass answers a row is decided by that row alone. guard: in logits, from calibration.
+    The decision for a row does not depend on other rows. guard: in logits, from the calibration.
     """
 
     def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
@@ -48,15 +48,15 @@ def guarded(fast: Forward, exact: Forward, guard: float) -> Forward:
         again = within(logits, guard)
         if not again.any():
             return logits
-        answered = logits.copy()  # a runtime may own the array that it returned
-        answered[again] = exact(ids[again], mask[again])  # as long as it was: a row's length decides its last digits
-        return answered
+        combined = logits.copy()  # the runtime may own the array that it returned
+        combined[again] = exact(ids[again], mask[again])  # with the same padding, which affects the last digits
+        return combined
 
     return forward
 
 
-def later(load: Callable[[], Forward]) -> Forward:
-    """The pass that `load` opens, when it is first asked for; once, whichever threads ask."""
+def lazy_forward(load: Callable[[], Forward]) -> Forward:
+    """A forward pass that calls `load` on first use, only once even with several threads."""
     lock = threading.Lock()
     loaded: list[Forward] = []
 
@@ -70,7 +70,7 @@ def later(load: Callable[[], Forward]) -> Forward:
 
 
 def _leads(logits: Logits, labels: NDArray[np.intp]) -> NDArray[np.float64]:
-    """The logit of each row's label minus the best of the others; [rows]."""
+    """The logit of each row's label minus the largest of the others; [rows]."""
     rows, values = np.arange(len(logits)), logits.astype(np.float64)
     own = values[rows, labels]
     values[rows, labels] = -np.inf

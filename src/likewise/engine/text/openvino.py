@@ -1,4 +1,4 @@
-"""The fast forward pass: OpenVINO on the CPU, in bf16 or fp32 from the same files, without torch or transformers."""
+"""The fast forward pass: OpenVINO on the CPU in bf16 or fp32, without torch or transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from likewise.core.cores import usable_threads
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
-from likewise.core.memory import hand_back, trim
+from likewise.core.memory import release_pages, trim
 from likewise.core.windows import windows
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
@@ -25,21 +25,21 @@ from likewise.engine.text.first_token import keep_first_token, narrow_masks
 from likewise.engine.text.torch_forward import Forward, load_torch, torch_pass
 
 HINTS = {"bf16": "bf16", "fp32": "f32"}
-"""What OpenVINO calls each precision."""
+"""OpenVINO's name for each precision."""
 
 BUCKET = 16
-"""Lengths are padded to a multiple of this: fewer shapes to set up, and the same bits for a text in any company."""
+"""Lengths are padded to a multiple of this: fewer shapes to set up, and results that do not depend on the batch."""
 
 
 DRIFT = 1e-3
-"""How far converted fp32 logits may lie from torch's, relative to the largest: other kernels, the same weights."""
+"""Tolerance between converted fp32 logits and torch's, relative to the largest: the kernels differ."""
 
 LONGEST = ["likewise", "max_tokens"]
-"""Where the model file says how many tokens its table of positions takes."""
+"""The path in the model file's runtime info of the model's maximum number of tokens."""
 
 _FIRST = threading.Lock()
-"""Held until a forward pass has run once: two threads that first hand arrays to the runtime at the same time wait for
-each other forever, one in its binding's call-once and one in Python's lock."""
+"""Serializes the first forward passes: two threads that pass arrays to the runtime for the first time concurrently
+deadlock, one in its binding's call-once and one waiting for the GIL."""
 
 TORCH = "use the engine 'torch'"
 
@@ -49,20 +49,20 @@ Probe = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @cache
 def runtime() -> Any:
-    """The runtime, one for the life of the process; MissingExtra.
+    """The OpenVINO runtime, one for the life of the process; raises MissingExtra.
 
-    The CPU plugin of OpenVINO 2026.4 gives the thread that opens it a stack for signals, and frees that when it is
-    itself freed: out of order, or in another thread, and the next signal ends the process with a segmentation fault.
+    The CPU plugin of OpenVINO 2026.4 sets a signal stack in the thread that loads it, and frees that stack when the
+    plugin is freed. If that happens out of order or in another thread, the next signal causes a segmentation fault.
     """
     return need("openvino", extra="openvino").Core()
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write `model.xml` and `model.bin` (fp32 weights, dynamic [batch, length]) into `folder`, for `open_openvino`.
+    """Write `model.xml` and `model.bin` (fp32 weights, dynamic [batch, length]) into `folder`, for `read_graph`.
 
-    The same checkpoint gives the same bytes. Needs torch, transformers and openvino (MissingExtra). Raises ModelInvalid
-    where the checkpoint does not load, EngineUnavailable where OpenVINO cannot take the architecture, or where its
-    answers in fp32 are not torch's.
+    The same checkpoint gives the same bytes. Raises MissingExtra without torch, transformers and openvino, ModelInvalid
+    if the checkpoint does not load, EngineUnavailable if OpenVINO does not support the architecture or its fp32 logits
+    differ from torch's.
     """
     ov = need("openvino", extra="openvino")
     model = load_torch(checkpoint)
@@ -71,7 +71,7 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
     expected = [reference(*probe) for probe in probes]
     with tempfile.TemporaryDirectory() as scratch:
         traced = Path(scratch, "model.xml")
-        ov.save_model(_traced(model, probes[0]), traced, compress_to_fp16=False)  # saving settles how shapes are said
+        ov.save_model(_traced(model, probes[0]), traced, compress_to_fp16=False)  # saving normalizes the shapes
         plain, trimmed = runtime().read_model(traced), runtime().read_model(traced)
         narrow_masks(trimmed)
         keep_first_token(trimmed)
@@ -79,17 +79,17 @@ def convert(checkpoint: Checkpoint, folder: Path) -> None:
             if _agrees(graph, probes, expected):
                 folder.mkdir(parents=True, exist_ok=True)
                 graph.set_rt_info(checkpoint.max_tokens, LONGEST)
-                _number(graph)
+                _name_nodes(graph)
                 ov.save_model(graph, folder / "model.xml", compress_to_fp16=False)
                 return
     raise EngineUnavailable(
-        f"{checkpoint.weights}: OpenVINO {ov.__version__} does not give torch's answers in fp32", remedy=TORCH
+        f"{checkpoint.weights}: OpenVINO {ov.__version__} does not give torch's results in fp32", remedy=TORCH
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What `convert` wrote, read: its weights stay mapped, once for all the precisions that are opened of it."""
+    """A graph written by `convert`: its weights are memory-mapped once for all precisions opened from it."""
 
     model: Any
     folder: Path
@@ -97,28 +97,28 @@ class Graph:
 
 
 def read_graph(folder: Path) -> Graph:
-    """The graph in `folder`; MissingExtra without openvino, EngineUnavailable for files that it cannot read."""
+    """Read the graph in `folder`; raises MissingExtra without openvino, EngineUnavailable if it cannot be read."""
     core = runtime()
     try:
         model = core.read_model(folder / "model.xml")
         return Graph(model, folder, int(model.get_rt_info(LONGEST).astype(int)))
     except RuntimeError as error:
         raise EngineUnavailable(
-            f"OpenVINO cannot read {folder}: {_why(error)}", remedy="build the bundle anew"
+            f"OpenVINO cannot read {folder}: {_last_line(error)}", remedy="build the bundle again"
         ) from error
 
 
 def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -> Forward:
-    """The forward pass of `graph`. Thread safe, and no row's logits depend on its company, to the bit.
+    """The forward pass of `graph`. Thread-safe; each row's logits are bit-identical whatever the other rows are.
 
-    precision: `bf16` or `fp32`, of the arithmetic; logits are fp32. threads: None is one a core, or OMP_NUM_THREADS;
-    each computes a part of the window by itself. Raises EngineUnavailable for a precision that this CPU has no
-    instructions for, and where the runtime cannot compile the graph.
+    precision: of the arithmetic, `bf16` or `fp32`; logits are fp32.  threads: None for OMP_NUM_THREADS or one per core;
+    each thread computes separate parts of the window.  Raises EngineUnavailable if this CPU has no instructions for the
+    precision, or the runtime cannot compile the graph.
     """
     core = runtime()
     if precision not in (offered := _precisions(core)):
         raise EngineUnavailable(
-            f"OpenVINO has no {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
+            f"OpenVINO does not support {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
             remedy=f"use the precision {' or '.join(offered)}",
         )
     with _FIRST:
@@ -129,7 +129,7 @@ def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -
 
 
 class _Lanes:
-    """As many inferences at once as threads, each on one thread: none waits for another within a layer."""
+    """Runs one inference per thread concurrently, so that threads do not wait for each other within a layer."""
 
     def __init__(self, compiled: Any, longest: int, lanes: int) -> None:
         self._longest = longest
@@ -159,7 +159,7 @@ class _Lanes:
 
 
 def _cut(values: NDArray[np.int64], rows: list[int], length: int) -> NDArray[np.int64]:
-    """These rows at `length` columns; what was not there is 0, which the mask leaves out."""
+    """The given rows at `length` columns; added columns are 0, which the mask excludes."""
     cut = np.zeros((len(rows), length), dtype=np.int64)
     width = min(length, values.shape[1])
     cut[:, :width] = values[rows, :width]
@@ -167,7 +167,7 @@ def _cut(values: NDArray[np.int64], rows: list[int], length: int) -> NDArray[np.
 
 
 def _precisions(core: Any) -> list[str]:
-    """What the CPU has instructions for; elsewhere the runtime emulates bf16, more slowly than fp32, or fails."""
+    """The precisions that the CPU has instructions for; without them, the runtime emulates bf16 slowly, or fails."""
     return [name for name in HINTS if name == "fp32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
 
 
@@ -182,20 +182,20 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
         compiled = core.compile_model(graph.model, "CPU", settings)
     except RuntimeError as error:
         raise EngineUnavailable(
-            f"OpenVINO cannot open {graph.folder} in {precision}: {_why(error)}",
-            remedy="use the precision fp32" if precision == "bf16" else "build the bundle anew",
+            f"OpenVINO cannot open {graph.folder} in {precision}: {_last_line(error)}",
+            remedy="use the precision fp32" if precision == "bf16" else "build the bundle again",
         ) from error
-    hand_back(graph.folder / "model.bin")
-    trim()  # what compiling took
+    release_pages(graph.folder / "model.bin")
+    trim()  # memory that compiling needed
     return compiled
 
 
-def _why(error: RuntimeError) -> str:
+def _last_line(error: RuntimeError) -> str:
     return str(error).strip().rpartition("\n")[2]
 
 
 def _probes(checkpoint: Checkpoint, vocabulary: int) -> list[Probe]:
-    """Ids and masks to trace and to compare with: padded and not, of several shapes."""
+    """Ids and masks for tracing and comparing, with and without padding, in several shapes."""
     random = np.random.default_rng(0)
     probes = []
     for rows, length in ((2, 8), (3, 16), (1, 5)):
@@ -220,20 +220,20 @@ def _traced(model: Any, probe: Probe) -> Any:
 
     try:
         return ov.convert_model(Logits().eval(), example_input=tuple(torch.from_numpy(each) for each in probe))
-    except Exception as error:  # tracing runs the model's code, and each frontend has exceptions of its own
+    except Exception as error:  # tracing runs the model's code, and each frontend has its own exceptions
         raise EngineUnavailable(f"OpenVINO cannot convert {type(model).__name__}: {error}", remedy=TORCH) from error
 
 
 def _agrees(graph: Any, probes: list[Probe], expected: list[NDArray[np.float32]]) -> bool:
     compiled = runtime().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    said = [compiled(list(probe))[0] for probe in probes]
+    logits = [compiled(list(probe))[0] for probe in probes]
     return all(
-        np.abs(one - other).max() <= DRIFT * np.abs(other).max() for one, other in zip(said, expected, strict=True)
+        np.abs(one - other).max() <= DRIFT * np.abs(other).max() for one, other in zip(logits, expected, strict=True)
     )
 
 
-def _number(graph: Any) -> None:
-    """Name every node by its place: the library counts names up over the process, and files should not show that."""
+def _name_nodes(graph: Any) -> None:
+    """Name every node by its position, so that files are reproducible: the library numbers nodes per process."""
     graph.set_friendly_name("classifier")
-    for place, node in enumerate(graph.get_ordered_ops()):
-        node.set_friendly_name(f"{node.get_type_name()}_{place}")
+    for position, node in enumerate(graph.get_ordered_ops()):
+        node.set_friendly_name(f"{node.get_type_name()}_{position}")

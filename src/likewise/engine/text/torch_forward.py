@@ -1,4 +1,4 @@
-"""The reference forward pass: torch, fp32, on the CPU. Every other engine is measured against it."""
+"""The reference forward pass: torch in fp32 on the CPU. Every other engine is compared with it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from likewise.core.extras import need
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint
 
 Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-"""The one function that a runtime brings: (ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels].
+"""The function that a runtime provides: (ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels].
 
-Thread safe; no row depends on another.
+It must be thread-safe, and rows must be independent.
 """
 
 
 def open_torch(checkpoint: Checkpoint) -> Forward:
-    """Load the weights, from safetensors only and never with code from the checkpoint.
+    """Load the weights, only from safetensors and never with code from the checkpoint.
 
-    Raises ModelInvalid where transformers refuses them or weights are missing (a backbone that nobody fine-tuned),
+    Raises ModelInvalid if transformers rejects them or weights are missing (a backbone without fine-tuning),
     MissingExtra without torch or transformers.
     """
     return torch_pass(load_torch(checkpoint))
@@ -64,11 +64,11 @@ def load_torch(checkpoint: Checkpoint) -> Any:
 
 @contextmanager
 def _quiet(logging: Any) -> Iterator[None]:
-    """No progress bar for a file that is read in a blink; whether others want bars is theirs to say."""
-    shown = logging.is_progress_bar_enabled()
+    """Disable the progress bar for loading local files, and restore the user's setting afterwards."""
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()

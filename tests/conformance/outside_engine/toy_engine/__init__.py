@@ -1,4 +1,4 @@
-"""A kind of engine from another package: it answers models of the flavor `toy`, a JSON object from text to answer."""
+"""An engine kind in another package, for models of the flavor `toy`: a JSON object that maps texts to answers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COMPILED = "engine/toy/answers.json"
 
 
 class ToyKind(EngineKind):
-    """Compiles the table of answers into upper case, and needs no code of the model's."""
+    """Compiles the table by converting its answers to upper case; does not need the model's code."""
 
     name = "toy"
     runs_code = False
     requirements = ("toy-engine",)
     library = "toy-engine"
-    purpose = "answer toy models"
+    purpose = "run toy models"
 
     def takes(self, model: ModelFacts) -> bool:
         return "toy" in model.flavors
@@ -52,13 +52,13 @@ class ToyEngine:
         return [Work(item_key(item).hex(), 1, item) for item in items]
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        return [self._answer(each.payload) for each in work]
+        return [self._predict(each.payload) for each in work]
 
     def close(self) -> None:
         pass
 
-    def _answer(self, item: object) -> Result:
+    def _predict(self, item: object) -> Result:
         text = item.values[0] if isinstance(item, Row) else None
         if text not in self._answers:
-            return Failed(RowRefused(f"nothing is known of {text!r}", remedy="send a text of the table"))
+            return Failed(RowRefused(f"unknown text {text!r}", remedy="send a text from the model's table"))
         return Ok({"answer": self._answers[str(text)]})
