@@ -106,7 +106,7 @@ def test_invalid_value_is_rejected() -> None:
 
 
 @pytest.mark.parametrize("pairs", [["=b"], ["a"], ["a=1", "a=2"]])
-def test_pairs_that_are_none_are_refused(pairs: list[str]) -> None:
+def test_invalid_pairs_are_rejected(pairs: list[str]) -> None:
     with pytest.raises(WrongUsage, match=r"--p .* does not have the form A=B"):
         parse_pairs("--p", "A=B", "x=y", pairs)
 
