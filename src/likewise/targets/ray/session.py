@@ -22,7 +22,7 @@ from typing import Any
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.ray.agent import HOW_TO_START, IDLE_S, LEAVE_S
 
-CONNECT_S = 60.0  # Ray itself tries an address where nothing answers for many minutes
+CONNECT_S = 120.0  # a busy head node gives up a start of its client server after 30 s; it is tried once more
 TAIL = 600  # characters
 SETTINGS = ("RAY_", "LIKEWISE_", "XDG_", "HOME")  # how the variables begin that an agent reads
 _DIED = (EOFError, ConnectionError)
