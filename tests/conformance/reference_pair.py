@@ -29,7 +29,7 @@ from likewise.wire import Decoder, encode
 
 JSON = "application/json"
 
-# The echo answers one description a row, so that it is row-wise; what is no table it describes whole.
+# The echo model returns a description per row, so it is row-wise; other input than tables is described as a whole.
 ECHO = """
 import datetime, math
 import mlflow, numpy as np, pandas as pd, pydantic

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=SIZES)
 def source(request: pytest.FixtureRequest, folder: Path) -> Path:
-    """The rows as a CSV, in a folder of their own."""
+    """The rows as a CSV, in a separate folder."""
     path = folder / str(request.param) / "in.csv"
     path.parent.mkdir()
     write_rows(path, request.param)

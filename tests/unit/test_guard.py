@@ -164,7 +164,7 @@ def test_guard_has_a_minimum() -> None:
     assert calibrate(leads(*CLEAR), leads(*CLEAR), factor=1.5, source="tests").guard == FLOOR
 
 
-def test_label_changed_outside_the_other_halfs_guard_refuses_bf16() -> None:
+def test_label_changed_outside_the_guard_of_the_other_half_refuses_bf16() -> None:
     """One text in forty drifts much more than the others, so an unseen text may drift even further."""
     exact, fast = leads(*CLEAR, 1.0), leads(*CLEAR, -1.0)
     calibration = calibrate(fast, exact, factor=1.5, source="tests")

@@ -111,7 +111,7 @@ def test_five_times_slower_version_is_rolled_back_early(old: int, new: int, seco
 
 
 def test_verdict_with_few_requests() -> None:
-    assert decide(stats(100), stats(0, 1), 1, RULES).kind == "wait"  # one is no evidence
+    assert decide(stats(100), stats(0, 1), 1, RULES).kind == "wait"  # one failure is not enough
     assert decide(stats(100), stats(0, 2), 1, RULES).kind == "roll_back"
     doubt = decide(stats(100), stats(20, 1), 30, RULES)
     assert (doubt.kind, "in doubt the old version stays" in doubt.why) == ("roll_back", True)

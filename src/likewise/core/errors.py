@@ -14,7 +14,7 @@ from typing import ClassVar
 class LikewiseError(Exception):
     """An error with a documented remedy.
 
-    `cause` describes what is wrong, with the names and values involved; `remedy` tells the reader how to fix it.
+    `cause` describes what is wrong, with the names and values involved; `remedy` describes how to fix it.
     """
 
     code: ClassVar[str] = "INTERNAL"

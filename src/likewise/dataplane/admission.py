@@ -1,4 +1,4 @@
-"""Admission control: a call is accepted if its results are expected in time and the queue has room for it."""
+"""Admission control: a call is accepted if its results are expected in time and the queue is not full."""
 
 from __future__ import annotations
 

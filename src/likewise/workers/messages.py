@@ -19,7 +19,7 @@ from likewise.core.results import Failed, Ok
 
 E = TypeVar("E")
 
-CLOSE = b""  # asks a worker to shut down; a pickle is never empty
+CLOSE = b""  # requests a worker to shut down; a pickle is never empty
 PROTOCOL = 5
 # Modules that the other process can import, whatever the model has imported.
 _KNOWN = sys.stdlib_module_names | {"likewise"}

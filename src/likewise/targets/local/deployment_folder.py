@@ -70,7 +70,7 @@ class Deployment:
         return cls(ServiceSpec.from_dict(document["asked"]), **address)
 
     def as_dict(self) -> dict[str, Any]:
-        """The deployment as JSON; `spec` is named `asked` in the file."""
+        """The deployment as JSON; the key of `spec` in the file is "asked"."""
         address = {name: value for name, value in asdict(self).items() if name != "spec"}
         return {"asked": self.spec.as_dict(), **address}
 

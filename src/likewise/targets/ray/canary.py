@@ -132,7 +132,7 @@ class CanaryWatch:
         return old, new
 
     def summary(self) -> dict[str, Any]:
-        """For receipts and `status`: seconds, old, new, and the canary's last error message as `said`."""
+        """For receipts and `status`: seconds, old, new, and the canary's last error message under the key "said"."""
         old, new = self.stats()
         message = next((each["said"] for each in self._figures.values() if each["said"]), "")
         return {"seconds": round(self.seconds, 1), "old": old.summary(), "new": new.summary(), "said": message}

@@ -22,7 +22,7 @@ from typing import Any
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
 from likewise.targets.ray.agent import HOW_TO_START, IDLE_S, LEAVE_S
 
-CONNECT_S = 60.0  # Ray itself retries an address where nothing is listening for many minutes
+CONNECT_S = 120.0  # a busy head node aborts the start of its client server after 30 s; the agent retries once
 MESSAGE_CHARS = 600
 SETTINGS = ("RAY_", "LIKEWISE_", "XDG_", "HOME")  # prefixes of the environment variables that an agent reads
 _AGENT_DIED = (EOFError, ConnectionError)
