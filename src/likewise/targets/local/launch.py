@@ -56,7 +56,8 @@ def switch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
     try:
         status = status_of(folder)
         if ServiceSpec.from_dict(status["asked"]) != spec:
-            _check(send(folder.control, _timeout_s(spec.options), "update", asked=spec.as_dict()))
+            document = spec.as_dict()
+            _check(send(folder.control, _timeout_s(spec.options), "update", asked=document))  # codespell:ignore asked
         return _outputs(folder, status["pid"])
     except SupervisorUnavailable:
         return _launch(folder, spec)
