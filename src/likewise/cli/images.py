@@ -31,7 +31,7 @@ ContainerProgram = Annotated[
     str | None,
     flag(
         "--with PROGRAM",
-        "Program that runs the container: docker or podman; by default the first of the two that responds.",
+        "Program that runs the container: docker or podman; by default docker if it responds, else podman.",
     ),
 ]
 
