@@ -10,9 +10,11 @@ from likewise.core import errors
 
 HEAD = """# Errors
 
-Every failure has a code, a cause and a remedy. On the command line they are printed, with `--json` they are
-`{"error": {"code", "cause", "remedy"}}`; over HTTP the body is `{"error_code", "message", "remedy"}` with MLflow's
-code. This page is generated from `likewise.core.errors` by a test.
+Every failure has a code, a cause and a remedy. The command line prints them, with `--json` as
+`{"error": {"code", "cause", "remedy"}}`. The body of an HTTP response is `{"error_code", "message", "remedy"}`, where
+`error_code` is MLflow's code for the failure. Exit code 3 is not an error: `likewise verify` found differences.
+
+This page is generated from `likewise.core.errors` by a test.
 
 | code | means | HTTP | MLflow's code | exit code |
 |---|---|---|---|---|

@@ -38,12 +38,14 @@ class ScoreOptions:
         "--restart",
     )
     fail_on_quarantine: float | None = option(
-        None, "Fail if more than this percentage of the rows is quarantined.", "--fail-on-quarantine PERCENT"
+        None,
+        "Fail if more than this percentage of the rows cannot be scored (is quarantined).",
+        "--fail-on-quarantine PERCENT",
     )
     budget: int | None = option(
         None, "Number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
     )
-    window: int = option(4096, "Number of rows that are read and sorted by length together.", "--window ROWS")
+    window: int = option(4096, "Number of rows that are read, sorted by length and scored together.", "--window ROWS")
     master: str | None = option(
         None,
         "Spark only: URL of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
@@ -52,7 +54,7 @@ class ScoreOptions:
     )
     runner_conf: Mapping[str, str] = option(
         dict,
-        "Configuration passed to the runner; for Spark its configuration properties. Repeatable.",
+        "Configuration property for the runner, such as spark.executor.memory=4g. Repeatable.",
         "--conf KEY=VALUE",
         parse=parse_conf,
     )

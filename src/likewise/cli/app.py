@@ -105,7 +105,7 @@ def as_likewise_error(error: Exception) -> LikewiseError:
         return error
     if isinstance(error, typer.TyperException):
         names = [word for word in sys.argv[1:2] if word in {command.__name__.rstrip("_") for command in COMMANDS}]
-        return WrongUsage(error.format_message(), remedy=" ".join(["likewise", *names, "--help"]))
+        return WrongUsage(error.format_message(), remedy=" ".join(["run: likewise", *names, "--help"]))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputRefused(f"no space left: {error}", remedy="free some space, or write to another disk")
     if isinstance(error, PermissionError):

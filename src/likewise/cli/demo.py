@@ -191,12 +191,12 @@ class Demo:
             if not marker.exists() and any(self.folder.iterdir()):
                 raise OutputRefused(
                     f"{self.folder} is not empty, and was not created by the demo",
-                    remedy="name a new folder with -o",
+                    remedy="choose a new folder with -o",
                 )
             marker.touch()
         except OSError as error:
             raise OutputRefused(
-                f"cannot create {self.folder}: {error}", remedy="name another folder with -o"
+                f"cannot create {self.folder}: {error}", remedy="choose another folder with -o"
             ) from error
 
     def _environment(self) -> dict[str, str]:

@@ -38,16 +38,28 @@ PlanFlag = Annotated[bool, flag("--plan", "Show the steps without running them."
 
 def deploy(
     model: ModelArgument,
-    to: Annotated[str, flag("--to -t TARGET", "Where to deploy: local, ray-serve, ray-serve://host:port, …")],
-    name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required.")] = None,
+    to: Annotated[
+        str,
+        flag(
+            "--to -t TARGET",
+            "Where to deploy: local, container, ray-serve, ray-serve://HOST:PORT, sagemaker:/REGION, …",
+        ),
+    ],
+    name: Annotated[
+        str | None, flag("--name NAME", "Name of the new deployment; required, except with --options.")
+    ] = None,
     config: Config = None,
     plan: PlanFlag = False,
     output: Annotated[
         Path | None,
-        flag("--output -o FILE", "With --plan: write the deployment as a file for the target's own tools (Ray Serve)."),
+        flag(
+            "--output -o FILE",
+            "With --plan: write a config file for the target's own tools (only Ray Serve) instead of showing steps.",
+        ),
     ] = None,
     bundle_at: Annotated[
-        str | None, flag("--bundle-at PLACE", "With -o: folder or s3:// URL from which the nodes read the bundle.")
+        str | None,
+        flag("--bundle-at PLACE", "With -o: folder or s3:// URL from which the cluster's nodes read the bundle."),
     ] = None,
     rehearse: Annotated[
         bool,
@@ -89,7 +101,9 @@ def update(
     model: Annotated[str | None, argument("[MODEL]", "New model; by default the model stays the same.")] = None,
     to: To = None,
     config: Config = None,
-    to_previous: Annotated[bool, flag("--to-previous", "Return to the state before the last change.")] = False,
+    to_previous: Annotated[
+        bool, flag("--to-previous", "Return to the model and options before the last change.")
+    ] = False,
     plan: PlanFlag = False,
     *,
     choice: Choice,
@@ -142,7 +156,7 @@ def list_(
 
 
 def status(name: Name, to: To = None, *, screen: Screen) -> None:
-    """Show the current state of a deployment, as its target reports it. Exit code 1 if it does not respond."""
+    """Show the current state of a deployment, as its target reports it. Exit code 1 if it is failing or gone."""
     receipt, current = deployments.status(name, to=to)
     screen.result({"receipt": receipt.as_dict(), "status": current.as_dict()}, name, _facts(receipt, current))
     if current.state in ("failing", "gone"):
@@ -156,7 +170,7 @@ def predict(
     ],
     to: To = None,
     later: Annotated[
-        bool, flag("--async", "Send the request through the queue of an asynchronous endpoint and wait for the result.")
+        bool, flag("--async", "Send the request to an asynchronous SageMaker endpoint and wait for the result.")
     ] = False,
     timeout: Annotated[
         float, flag("--timeout SECONDS", "With --async: how long to wait for the result.", min=0.001)
@@ -173,7 +187,7 @@ def predict(
 
 
 def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
-    """The target's function that renders a deployment as a file; None without --output.
+    """The target's function that writes a deployment as a config file; None without --output.
 
     Raises WrongUsage if the target does not support such files, or if the flags do not fit together.
     """
@@ -183,7 +197,7 @@ def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool
             raise WrongUsage("--bundle-at requires --plan and -o FILE", remedy="add both, or remove --bundle-at")
         return None
     if not plan:
-        raise WrongUsage("-o requires --plan: it writes the deployment without running it", remedy="add --plan")
+        raise WrongUsage("-o requires --plan, because it writes a file instead of deploying", remedy="add --plan")
     if not isinstance(target, base.WritesFile):
         raise WrongUsage(
             f"{to} does not support deployment files", remedy="remove -o, or deploy to ray-serve, which supports them"
@@ -195,7 +209,9 @@ def _write_file(output: Path, text: str, name: str, model: ModelSpec, screen: Sc
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputRefused(f"{output}: {error.strerror}", remedy="name a file in an existing folder") from error
+        raise OutputRefused(
+            f"{output}: {error.strerror}", remedy="choose a file that can be written, in an existing folder"
+        ) from error
     facts = {"file": str(output), "bundle": model.digest}
     screen.result({"name": name, **facts}, name, facts.items())
 
@@ -210,7 +226,7 @@ def _request(source: str) -> tuple[bytes, str]:
         return Path(source).read_bytes(), "text/csv" if source.endswith(".csv") else deployments.JSON
     except OSError as error:
         raise InputNotFound(
-            f"{source}: {error.strerror}", remedy="give a .json or .csv file, - for stdin, or JSON text"
+            f"{source}: {error.strerror}", remedy="pass a .json or .csv file, - for stdin, or JSON text"
         ) from error
 
 

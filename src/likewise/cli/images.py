@@ -28,7 +28,11 @@ image = typer.Typer(
 
 Name = Annotated[str, argument("NAME:TAG", "An image built with `likewise image build` on this machine.")]
 ContainerProgram = Annotated[
-    str | None, flag("--with PROGRAM", "docker or podman; by default the first of the two that responds.")
+    str | None,
+    flag(
+        "--with PROGRAM",
+        "Program that runs the container: docker or podman; by default docker if it responds, else podman.",
+    ),
 ]
 
 
@@ -57,7 +61,7 @@ def push(
         str,
         argument(
             "REGISTRY/NAME[:TAG]",
-            "Where to push, or ecr:/REGION/NAME[:TAG]. The tag defaults to the bundle's digest.",
+            "Where to push; for Amazon ECR, ecr:/REGION/NAME[:TAG]. The tag defaults to the bundle's digest.",
         ),
     ],
     *,
@@ -82,7 +86,9 @@ def push(
 
 def run(
     name: Name,
-    port: Annotated[int, flag("--port -p", "Port on this machine.", min=1, max=65535)] = 5000,
+    port: Annotated[
+        int, flag("--port -p", "Port of this machine on which the model is served.", min=1, max=65535)
+    ] = 5000,
     program: ContainerProgram = None,
     network: Annotated[
         str | None,

@@ -61,7 +61,7 @@ def rehearse(
     target: Annotated[str, argument("TARGET", "Target to emulate: sagemaker:/REGION.")],
     command: Annotated[list[str], argument("COMMAND…", "Command to run, after `--`.")],
 ) -> None:
-    """Run COMMAND against a local emulation of TARGET; exits with the exit code of COMMAND.
+    """Run COMMAND against a local emulation of TARGET, and exit with its exit code.
 
     The command's environment contains `AWS_ENDPOINT_URL` and credentials of the emulated account, so AWS's own
     tools work too. Everything that it deploys is deleted when it exits.

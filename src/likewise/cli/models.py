@@ -38,7 +38,7 @@ def bundle(
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that rows are independent of each other (or not), if the model itself does not declare it.",
+            "Declare that each prediction depends only on its own row (or not), if the model does not declare it.",
         ),
     ] = None,
     *,
@@ -62,7 +62,8 @@ def bundle(
 def inspect(
     model: ModelArgument,
     measure: Annotated[
-        bool, flag("--measure", "First measure the speed of its engines on this machine, and store the result here.")
+        bool,
+        flag("--measure", "First measure the speed of the bundle's engines, and store the result on this machine."),
     ] = False,
     trust: TrustFlag = False,
     *,
@@ -72,14 +73,16 @@ def inspect(
     opened = api.find(model, trust=trust, report=screen.note)
     if measure:
         for name in api.measure(opened).differing:
-            screen.note(f"{name} gives other predictions than fp32 for some texts here, so it is ranked last")
+            screen.note(f"{name} predicts some texts differently from fp32 on this machine, so it is used last")
     screen.result(document(opened), "Bundle", facts(opened))
 
 
 def trust(
     entry: Annotated[
         str | None,
-        argument("PREFIX-OR-DIGEST", "URI prefix (models:/NAME), a folder, or a bundle's sha256:… digest."),
+        argument(
+            "PREFIX-OR-DIGEST", "URI prefix (models:/NAME for all versions), a folder, or a bundle's sha256:… digest."
+        ),
     ] = None,
     remove: Annotated[bool, flag("--remove", "Remove the entry from the list.")] = False,
     list_: Annotated[bool, flag("--list", "Show the list without changing it.")] = False,

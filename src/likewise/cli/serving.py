@@ -79,7 +79,7 @@ def score(
 
 def _facts(report: JobReport, output: str, row_wise: bool) -> list[tuple[str, str]]:
     rate = report.rows_in / report.seconds if report.seconds else 0.0
-    windowed = [("note", "rows were scored in windows, but the model does not declare them independent")]
+    windowed = [("note", "rows were scored in windows, but the model does not declare that its rows are independent")]
     return [
         ("output", output),
         ("rows", f"{report.rows_in:,} read, {report.rows_ok:,} scored, {report.rows_quarantined:,} quarantined"),

@@ -21,7 +21,7 @@ def verify(
         list[str],
         flag(
             "--against WHERE",
-            "What to compare with: NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
+            "Backend to compare with: NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
             "or mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
         ),
     ],

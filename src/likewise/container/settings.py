@@ -40,7 +40,7 @@ class ContainerOptions(ServerOptions):
         Path("/opt/ml/model"), "Folder to search for a bundle; SageMaker unpacks model.tar.gz there."
     )
     trust: bool = option(False, "Allow running the model's own Python code.")
-    engine: str | None = option(None, "Which of the bundle's engines to use; the best available by default.")
+    engine: str | None = option(None, "Which of the bundle's engines to use; by default the best one.")
     precision: str | None = option(None, "bf16 or fp32; by default whichever is faster on this machine.")
 
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 
 class LikewiseError(Exception):
-    """An error with a documented remedy.
+    """An unexpected failure, for example a bug in Likewise.
 
+    Also the base class of all errors that Likewise raises.
     `cause` describes what is wrong, with the names and values involved; `remedy` describes how to fix it.
     """
 
@@ -96,7 +97,7 @@ class NotSelfContained(LikewiseError):
 
 
 class RowWiseRefuted(LikewiseError):
-    """The model is declared row-wise, but a test shows that its rows depend on each other."""
+    """The model's rows are declared to be independent of each other (row-wise), but a test shows that they are not."""
 
 
 class BundleInvalid(LikewiseError):
@@ -108,7 +109,7 @@ class BundleTampered(LikewiseError):
 
 
 class UnsafeArchive(LikewiseError):
-    """The archive or model folder contains a path that leaves it, a link, or a special file."""
+    """The archive or model folder contains a path that leads out of it, a link, or a special file."""
 
 
 class EngineUnavailable(LikewiseError):
@@ -143,7 +144,7 @@ class ModelFailed(LikewiseError):
 
 
 class Overloaded(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
-    """The queue is full, or its requests cannot be completed within the deadline."""
+    """The queue is full, or too long for this request to be completed within its deadline."""
 
 
 class DeadlineExceeded(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED"):
@@ -151,7 +152,7 @@ class DeadlineExceeded(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED
 
 
 class WorkerDied(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
-    """The worker process died while it processed this item; it is restarted, and the item may be sent again."""
+    """The worker process died while it processed this row or request, and is restarted; send the request again."""
 
 
 class BodyTimeout(LikewiseError, status=408, mlflow_code="BAD_REQUEST"):
@@ -222,4 +223,4 @@ class Busy(LikewiseError, status=409, mlflow_code="TEMPORARILY_UNAVAILABLE"):
 
 
 class Interrupted(LikewiseError, exit_code=130):
-    """Stopped by the user."""
+    """Stopped by Ctrl-C or SIGTERM."""

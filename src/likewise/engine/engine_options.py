@@ -19,7 +19,9 @@ PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
 class EngineOptions:
     """Selects an engine; by default the fastest measured on this CPU. Raises WrongUsage for an unknown precision."""
 
-    name: str | None = option(None, "The engine to use; by default the bundle's best one.", "--engine NAME")
+    name: str | None = option(
+        None, "The engine to use, as shown by `likewise inspect`; by default the bundle's best one.", "--engine NAME"
+    )
     precision: str | None = option(
         None,
         "bf16 (recomputes borderline results in fp32) or fp32, with the same labels; by default the faster one.",
@@ -58,7 +60,7 @@ class CompileOptions:
 
     calibration: Path | None = option(
         None,
-        "Typical input texts (CSV, JSON lines or Parquet) on which to measure the accuracy of bf16.",
+        "Typical input texts (CSV, JSON Lines or Parquet) on which to measure the accuracy of bf16.",
         "--calibration FILE",
     )
     calibration_column: str = option(
@@ -66,11 +68,11 @@ class CompileOptions:
     )
     precision: str | None = option(
         None,
-        "bf16: fail if bf16 is not accurate here; fp32: do not offer bf16. By default, bf16 is offered if accurate.",
+        "bf16: fail if bf16 is not accurate enough here; fp32: omit bf16. By default, include bf16 if accurate enough.",
         "--precision NAME",
     )
     measure: bool = option(
-        True, "Measure the engines' speed, so that this kind of CPU uses the fastest.", "--measure/--no-measure"
+        True, "Measure the engines' speed, so that the fastest is used on this kind of CPU.", "--measure/--no-measure"
     )
 
     def __post_init__(self) -> None:

@@ -52,14 +52,17 @@ class ImageOptions:
 
     base: str = option(
         DEFAULT,
-        "Base image with Python: the name of an image in a registry, or a folder or tar.",
+        "Base image with Python: an image in a registry, a folder with an OCI layout, or a tar file.",
         "--base IMAGE",
     )
     platforms: tuple[Platform, ...] = option(
-        (PLATFORMS["linux/amd64"],), "linux/amd64 or linux/arm64; repeatable.", "--platform PLATFORM", parse=_platforms
+        (PLATFORMS["linux/amd64"],),
+        "linux/amd64 (default) or linux/arm64. Repeatable, for one image that runs on both.",
+        "--platform PLATFORM",
+        parse=_platforms,
     )
     wheels: tuple[Path, ...] = option(
-        (), "Folder of wheels that no package index has. Repeatable.", "--wheels DIR", parse=_folders
+        (), "Folder of wheels that are not in a package index. Repeatable.", "--wheels DIR", parse=_folders
     )
     lock: Path | None = option(
         None, "Requirements file with hashes of all packages. Default: the installed versions.", "--lock FILE"

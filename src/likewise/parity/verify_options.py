@@ -21,13 +21,13 @@ class VerifyOptions:
     )
     column: Mapping[str, str] = option(
         dict,
-        "Use column INPUT of the golden set as the model's column MODEL. Repeatable.",
+        "Use column INPUT of the golden file as the model's column MODEL. Repeatable.",
         "--column INPUT=MODEL",
         parse=parse_columns,
     )
     tolerance: float = option(
         0.02,
-        "Largest difference between numbers that counts as close; relative for numbers above 1.",
+        "Largest difference between two numbers that counts as close; relative for numbers above 1.",
         "--tolerance NUMBER",
         min=0.0,
     )

@@ -18,7 +18,7 @@ class ServerOptions:
     port: int = option(5000, "Port to listen on; 0 selects a free port.", "--port -p", min=0, max=65535)
     workers: int = option(
         0,
-        "Number of processes that run the model, for models that hold the GIL; 0 runs it in the server process.",
+        "Number of processes that run the model, for models that hold the GIL; 0: run it in the server process.",
         "--workers -w",
         min=0,
     )
@@ -35,7 +35,10 @@ class ServerOptions:
         min=0.001,
     )
     queue_tokens: int = option(
-        4_000_000, "Largest queue in tokens (or rows); requests beyond that are rejected.", "--queue-tokens", min=1
+        4_000_000,
+        "Maximum queue, in tokens (rows, for a model without tokens); requests beyond it are rejected.",
+        "--queue-tokens",
+        min=1,
     )
     cache_bytes: int = option(
         64 * MB,
@@ -44,8 +47,14 @@ class ServerOptions:
         unit=MB,
         min=0,
     )
-    body_limit_bytes: int = option(25 * MB, "Largest request body.", "--body-limit-mb", unit=MB, min=0.001)
-    header_limit_bytes: int = option(64 * 1024, "Largest total size of request line and headers.")
+    body_limit_bytes: int = option(
+        25 * MB,
+        "Maximum size of a request body, as sent and after decompression.",
+        "--body-limit-mb",
+        unit=MB,
+        min=0.001,
+    )
+    header_limit_bytes: int = option(64 * 1024, "Maximum size of the request line and the headers together.")
     header_timeout_s: float = option(
         10.0,
         "Time limit for a request's headers, in seconds from the connection or the first byte.",

@@ -26,7 +26,9 @@ class ContainerTargetOptions:
     """The options of the target; those ending in `_s` are in seconds."""
 
     image: str | None = option(None, "An existing image of this model; without it, an image is built.")
-    base: str = option(DEFAULT, "Base of a built image: an image in a registry, or a folder or tar of one.")
+    base: str = option(
+        DEFAULT, "Base image for building: an image in a registry, a folder with an OCI layout, or a tar file."
+    )
     wheels: Path | None = option(None, "Folder of wheels that are not in a package index, for a built image.")
     lock: Path | None = option(None, "Requirements file with hashes of all packages of a built image.")
     host: str = option("127.0.0.1", "Address of this machine to listen on.")
@@ -43,7 +45,7 @@ class ContainerTargetOptions:
     )
     user: str = option(USER, "UID:GID of the container processes, not root; it needs no entry in /etc/passwd.")
     restart: Literal["unless-stopped", "on-failure", "no"] = option(
-        "unless-stopped", "When the engine restarts a container that has exited."
+        "unless-stopped", "When Docker or Podman restarts a container that has exited."
     )
     start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")
     stop_timeout_s: int = option(30, "Seconds to complete requests in flight before a stopping container is killed.")
@@ -52,23 +54,28 @@ class ContainerTargetOptions:
 def check_options(options: ContainerTargetOptions) -> None:
     """Raise WrongUsage for values with which no container can be started."""
     checks = (
-        (not 0 <= options.port < 65536, "port", options.port, "-C port=5000"),
-        (options.memory is not None and not _MEMORY.fullmatch(options.memory), "memory", options.memory, "memory=2g"),
-        (options.cpus is not None and not 0 < options.cpus < 4096, "cpus", options.cpus, "-C cpus=1.5"),
+        (not 0 <= options.port < 65536, "port", options.port, "use a port from 0 to 65535: -C port=5000"),
+        (
+            options.memory is not None and not _MEMORY.fullmatch(options.memory),
+            "memory",
+            options.memory,
+            "use for example -C memory=2g",
+        ),
+        (options.cpus is not None and not 0 < options.cpus < 4096, "cpus", options.cpus, "use for example -C cpus=1.5"),
         (
             not _USER.fullmatch(options.user),
             "user",
             options.user,
-            "give a numeric UID:GID, not root: user=65532:65532",
+            "use a numeric UID:GID, not root: -C user=65532:65532",
         ),
-        (not re.fullmatch(r"[0-9.]+|localhost", options.host), "host", options.host, "give an IPv4 address"),
-        (not options.start_timeout_s > 0, "start_timeout_s", options.start_timeout_s, "give a number above 0"),
-        (not options.stop_timeout_s > 0, "stop_timeout_s", options.stop_timeout_s, "give a number above 0"),
+        (not re.fullmatch(r"[0-9.]+|localhost", options.host), "host", options.host, "use an IPv4 address"),
+        (not options.start_timeout_s > 0, "start_timeout_s", options.start_timeout_s, "use a number above 0"),
+        (not options.stop_timeout_s > 0, "stop_timeout_s", options.stop_timeout_s, "use a number above 0"),
         (
             options.network is not None and (options.network == "none" or not _NETWORK.fullmatch(options.network)),
             "network",
             options.network,
-            "name a network that clients can reach; use isolated=true to run the model without network access",
+            "choose a network that clients can reach; to run the model without network access, use -C isolated=true",
         ),
     )
     for is_wrong, name, value, remedy in checks:
@@ -77,7 +84,7 @@ def check_options(options: ContainerTargetOptions) -> None:
     if options.host not in LOOPBACK and not options.insecure:
         raise WrongUsage(
             f"{options.host} can be reached from other machines, and the service has no authentication",
-            remedy="add -C insecure=true if a proxy guards it, or leave host out",
+            remedy="add -C insecure=true if a proxy controls access, or omit host",
         )
     _check_variables(options.env)
 

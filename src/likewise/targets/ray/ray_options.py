@@ -31,47 +31,55 @@ class RayOptions:
         'Resources of each replica, as JSON: {"num_cpus": 0.5, "num_gpus": 0.25, "memory": …, "resources": {…}, …}.',
     )
     max_ongoing_requests: int = option(
-        1000, "Concurrent requests per replica: it batches them into windows, and rejects what it cannot serve in time."
+        1000, "Concurrent requests per replica, which batches them and rejects those that it cannot serve in time."
     )
     max_queued_requests: int = option(-1, "Additional requests that may wait in each proxy; -1 for no limit.")
     max_replicas_per_node: int | None = option(None, "Maximum number of replicas on one node.")
     placement_group_bundles: list[dict[str, float]] | None = option(
         None, "Resources of each replica's placement group, as JSON."
     )
-    placement_group_strategy: str | None = option(None, "PACK, SPREAD, STRICT_PACK or STRICT_SPREAD.")
+    placement_group_strategy: str | None = option(
+        None, "Ray's placement strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD."
+    )
     health_check_period_s: float = option(1.0, "Seconds between two health checks of a replica.")
-    health_check_timeout_s: float = option(30.0, "Seconds after which a health check has failed.")
+    health_check_timeout_s: float = option(30.0, "Seconds after which a health check without a response has failed.")
     graceful_shutdown_wait_loop_s: float = option(1.0, "Seconds that a stopping replica waits for requests in transit.")
     graceful_shutdown_timeout_s: float = option(30.0, "Seconds in which a stopping replica may complete its requests.")
-    max_constructor_retry_count: int = option(3, "Failed starts of a replica after which the deployment fails.")
+    max_constructor_retry_count: int = option(
+        3, "Number of failed starts of a replica after which the deployment fails."
+    )
     max_surge_percent: int = option(
         25, "Extra replicas during an update, in percent, rounded up; 0 stops an old one before a new one starts."
     )
-    rolling_update_percentage: float | None = option(None, "Fraction of the replicas that are replaced at a time.")
+    rolling_update_percentage: float | None = option(
+        None, "Fraction of the replicas that an update replaces at a time."
+    )
     logging_config: dict[str, Any] | None = option(None, "Ray Serve's LoggingConfig for the replicas, as JSON.")
     route_prefix: str | None = option(
         None, "The HTTP route; /NAME by default, / for all requests that match no other route."
     )
-    timeout_s: float = option(300.0, "Seconds until all replicas must be ready, or the deployment is rolled back.")
+    timeout_s: float = option(
+        300.0, "Seconds until all replicas must be ready; otherwise the deployment is rolled back."
+    )
     wait_for_capacity: bool = option(
         False, "For autoscaling clusters: wait for missing resources instead of failing at once."
     )
     canary: float = option(
-        0.0, "Percent of the requests that go to an update's new version at first, 50 at most; 0 for no canary."
+        0.0, "Percentage of the requests that an update's new version gets at first, 50 at most; 0 for no canary."
     )
     canary_s: float = option(30.0, "Maximum seconds for which the canary is watched.")
     canary_requests: int = option(500, "Requests to the canary after which the watch ends early.")
     canary_errors: float = option(
-        1.0, "Percent of its requests that the canary may fail if the old version handles them."
+        1.0, "Percentage of its requests that the canary may fail although the old version handles them."
     )
     canary_slower: float = option(
         2.0, "Allowed ratio of its response times to the old version's median and 95th percentile."
     )
-    canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready, or it is rolled back.")
+    canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise it is rolled back.")
     deadline_s: float = option(
         60.0, "Seconds within which a request must be served; if it cannot be, it is rejected at once."
     )
-    queue_tokens: int = option(4_000_000, "Tokens that may wait in a replica; further requests are rejected.")
+    queue_tokens: int = option(4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.")
     cache_bytes: int = option(
         64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache."
     )

@@ -22,14 +22,15 @@ class SageMakerOptions:
 
     # region and roles
     region_name: str | None = option(None, "AWS region; overrides the target's.")
-    assume_role_arn: str | None = option(None, "Role to assume for the deployment; overrides the target's.")
-    execution_role_arn: str | None = option(None, "Role of the container at AWS; by default the role that deploys.")
+    assume_role_arn: str | None = option(None, "ARN of the role to assume for the deployment; overrides the target's.")
+    execution_role_arn: str | None = option(None, "IAM role of the container; by default the role that deploys.")
     # the image and the bundle
     image_url: str | None = option(
-        None, "Image in ECR with the bundle, or without it and bundle_in=s3; by default one is built and pushed."
+        None,
+        "Image in ECR that contains the bundle, or, with bundle_in=s3, does not; by default one is built and pushed.",
     )
     repository: str = option("likewise", "Repository in ECR for images that are built; created if missing.")
-    base_image: str | None = option(None, "Base image for building the image; must contain Python.")
+    base_image: str | None = option(None, "Base image from which the image is built; must contain Python.")
     bundle_in: Literal["image", "s3"] = option("image", "Where the bundle is: in the image, or in S3 as model.tar.gz.")
     bucket: str | None = option(None, "Bucket for model.tar.gz; default: sagemaker-REGION-ACCOUNT, created if missing.")
     env: dict[str, str] | None = option(None, "Environment of the container, as JSON; visible in AWS, so no secrets.")
@@ -40,12 +41,16 @@ class SageMakerOptions:
         None, 'Serverless instead of instances, as JSON: {"MemorySizeInMB": 4096, "MaxConcurrency": 5}.'
     )
     variant_name: str = option("AllTraffic", "Name of the production variant.")
-    volume_size_gb: int | None = option(None, "Disk of each instance, GB.")
+    volume_size_gb: int | None = option(None, "Size of each instance's disk, in GB.")
     inference_ami_version: str | None = option(None, "Operating system image of the instances (InferenceAmiVersion).")
     startup_timeout_s: int | None = option(None, "Seconds until a container must be healthy, 60 to 3600.")
     model_download_timeout_s: int | None = option(None, "Seconds for the download of model.tar.gz, 60 to 3600.")
-    routing_strategy: str | None = option(None, "Routing to instances: LEAST_OUTSTANDING_REQUESTS, RANDOM.")
-    vpc_config: dict[str, Any] | None = option(None, 'As JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.')
+    routing_strategy: str | None = option(
+        None, "How requests are routed to instances: LEAST_OUTSTANDING_REQUESTS or RANDOM."
+    )
+    vpc_config: dict[str, Any] | None = option(
+        None, 'Network of the container, as JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.'
+    )
     network_isolation: bool | None = option(None, "Run the container without network access; the bundle needs none.")
     kms_key_id: str | None = option(None, "KMS key for the disks of the instances.")
     # inference
@@ -61,28 +66,33 @@ class SageMakerOptions:
     scale_in_cooldown_s: int | None = option(None, "Seconds between two scale-in activities.")
     scale_out_cooldown_s: int | None = option(None, "Seconds between two scale-out activities.")
     scaling_policy: dict[str, Any] | None = option(
-        None, "TargetTrackingScalingPolicyConfiguration as JSON, instead of the three above."
+        None,
+        "TargetTrackingScalingPolicyConfiguration as JSON, instead of invocations_per_instance and scale_…_cooldown_s.",
     )
     # updates
     mode: Literal["create", "replace", "add"] | None = option(
-        None, "For updates: replace the current version, or add a variant without traffic."
+        None, "For updates: replace (or create) replaces the current version, add adds a variant without traffic."
     )
     variant_weights: dict[str, float] | None = option(None, "Traffic weights by variant, as JSON.")
     traffic: Literal["all_at_once", "canary", "linear", "rolling"] | None = option(
         None, "How an update shifts the traffic; by default all at once."
     )
-    traffic_percent: int = option(10, "Percentage of the instances in the canary, or in each step.")
+    traffic_percent: int = option(
+        10, "Percentage of the instances in the first step (canary) or in each step (linear, rolling)."
+    )
     traffic_wait_s: int = option(300, "Seconds to monitor the alarms after each step.")
     termination_wait_s: int | None = option(None, "Seconds to keep the old instances after an update.")
     update_timeout_s: int | None = option(None, "Seconds until AWS rolls an update back, 600 to 28800.")
     rollback_alarms: list[str] | None = option(None, "CloudWatch alarms that trigger a rollback, as JSON.")
     deployment_config: dict[str, Any] | None = option(
-        None, "SageMaker's DeploymentConfig as JSON, instead of the six above."
+        None, "SageMaker's DeploymentConfig as JSON, instead of the options from traffic to rollback_alarms."
     )
     archive: bool = option(False, "Keep the configuration and the model that an update replaces.")
     # waiting
     synchronous: bool = option(True, "Wait until the endpoint is ready.")
-    timeout_seconds: int = option(1200, "Seconds to wait; then the operation is rolled back.")
+    timeout_seconds: int = option(
+        1200, "Seconds until the endpoint must be ready; otherwise the operation is rolled back."
+    )
 
     def __post_init__(self) -> None:
         self._check_waiting()
@@ -94,7 +104,10 @@ class SageMakerOptions:
             )
         self._check_bundle()
         if self.max_instances is not None and not 0 <= self.min_instances <= self.max_instances:
-            raise WrongUsage("min_instances is above max_instances", remedy="use -C min_instances=1 -C max_instances=4")
+            raise WrongUsage(
+                "min_instances is negative or above max_instances",
+                remedy="use for example -C min_instances=1 -C max_instances=4",
+            )
         if self.serverless_config is not None and self.max_instances is not None:
             raise WrongUsage(
                 "max_instances and serverless_config exclude each other",
@@ -103,7 +116,9 @@ class SageMakerOptions:
         for key, of in (("env", self.env), ("tags", self.tags)):
             wrong = [name for name, value in (of or {}).items() if not isinstance(value, str)]
             if wrong:
-                raise WrongUsage(f"{key}.{wrong[0]} is not a string", remedy=f"""-C '{key}={{"{wrong[0]}": "…"}}'""")
+                raise WrongUsage(
+                    f"{key}.{wrong[0]} is not a string", remedy=f"""use -C '{key}={{"{wrong[0]}": "…"}}'"""
+                )
 
     def _check_bundle(self) -> None:
         if self.bundle_in == "s3" and self.image_url is None:

@@ -17,17 +17,27 @@ class TransformOptions:
     The options of the model, its image and its instances are in SageMakerOptions.
     """
 
-    content_type: str = option("text/csv", "Input: text/csv, application/jsonlines or application/json.")
-    split_type: Literal["None", "Line"] = option("Line", "Splits objects into records: Line, or None for no splitting.")
-    batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
-        None, "Records per request: as many as fit, or one."
+    content_type: str = option("text/csv", "Format of the input: text/csv, application/jsonlines or application/json.")
+    split_type: Literal["None", "Line"] = option(
+        "Line", "How objects are split into records: Line, or None for no splitting."
     )
-    assemble_with: Literal["None", "Line"] = option("Line", "How the results for an object are joined.")
-    accept: str | None = option("application/jsonlines", "Output; with Line: application/jsonlines or text/csv.")
+    batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
+        None, "MultiRecord: as many records per request as fit; SingleRecord: a single one."
+    )
+    assemble_with: Literal["None", "Line"] = option(
+        "Line", "How the results of an object's records are joined: by line breaks (Line), or without (None)."
+    )
+    accept: str | None = option(
+        "application/jsonlines", "Format of the output; with assemble_with=Line, application/jsonlines or text/csv."
+    )
     compression_type: Literal["None", "Gzip"] = option("None", "Compression of the input.")
-    input_data_type: Literal["S3Prefix", "ManifestFile"] = option("S3Prefix", "Type of the input's URI.")
+    input_data_type: Literal["S3Prefix", "ManifestFile"] = option(
+        "S3Prefix", "Whether INPUT is a prefix of objects (S3Prefix), or a file that lists objects (ManifestFile)."
+    )
     input_filter: str | None = option(None, "JSONPath of the part of each record that is sent to the model.")
-    output_filter: str | None = option(None, "JSONPath of the part of each joined record that is written.")
+    output_filter: str | None = option(
+        None, "JSONPath of the part of each record that is written, after join_resource."
+    )
     join_resource: Literal["Input", "None"] | None = option(None, "Input: write each record with its prediction.")
     max_payload_mb: int | None = option(None, "Largest request in MB, up to 100.")
     max_concurrent_transforms: int | None = option(None, "Concurrent requests per instance.")
