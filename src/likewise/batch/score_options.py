@@ -41,7 +41,7 @@ class ScoreOptions:
         None, "Fail if more than this percentage of the rows is quarantined.", "--fail-on-quarantine PERCENT"
     )
     budget: int | None = option(
-        None, "Number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
+        None, "Largest number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
     )
     window: int = option(4096, "Number of rows that are read and sorted by length together.", "--window ROWS")
     master: str | None = option(

@@ -18,7 +18,7 @@ class ServerOptions:
     port: int = option(5000, "Port to listen on; 0 selects a free port.", "--port -p", min=0, max=65535)
     workers: int = option(
         0,
-        "Number of processes that run the model, for models that hold the GIL; 0 runs it in the server process.",
+        "Number of processes that run the model, for models that hold Python's GIL; 0 runs it in the server process.",
         "--workers -w",
         min=0,
     )
@@ -35,7 +35,10 @@ class ServerOptions:
         min=0.001,
     )
     queue_tokens: int = option(
-        4_000_000, "Largest queue in tokens (or rows); requests beyond that are rejected.", "--queue-tokens", min=1
+        4_000_000,
+        "Largest queue in tokens, or in rows for engines without tokens; further requests are rejected.",
+        "--queue-tokens",
+        min=1,
     )
     cache_bytes: int = option(
         64 * MB,
@@ -48,7 +51,7 @@ class ServerOptions:
     header_limit_bytes: int = option(64 * 1024, "Largest total size of request line and headers.")
     header_timeout_s: float = option(
         10.0,
-        "Time limit for a request's headers, in seconds from the connection or the first byte.",
+        "Time limit for a request's headers, in seconds from the connection or the request's first byte.",
         "--header-timeout SECONDS",
     )
     read_timeout_s: float = option(30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS")

@@ -26,14 +26,14 @@ class ContainerTargetOptions:
     """The options of the target; those ending in `_s` are in seconds."""
 
     image: str | None = option(None, "An existing image of this model; without it, an image is built.")
-    base: str = option(DEFAULT, "Base of a built image: an image in a registry, or a folder or tar of one.")
+    base: str = option(DEFAULT, "Base of a built image: an image in a registry, or a folder or tar file with one.")
     wheels: Path | None = option(None, "Folder of wheels that are not in a package index, for a built image.")
     lock: Path | None = option(None, "Requirements file with hashes of all packages of a built image.")
     host: str = option("127.0.0.1", "Address of this machine to listen on.")
     insecure: bool = option(False, "Allow an address that other machines can reach; the service has no authentication.")
     port: int = option(0, "Port of this machine; 0 chooses a free port, which updates keep.")
     network: str | None = option(
-        None, "Network of the containers: a name, or host if the engine cannot create networks."
+        None, "Network of the containers: a name, or host if Docker or Podman cannot create networks."
     )
     isolated: bool = option(False, "Run the model without network access; clients can still reach it.")
     memory: str | None = option(None, "Memory limit of the model's container: 2g, 512m.")
@@ -43,7 +43,7 @@ class ContainerTargetOptions:
     )
     user: str = option(USER, "UID:GID of the container processes, not root; it needs no entry in /etc/passwd.")
     restart: Literal["unless-stopped", "on-failure", "no"] = option(
-        "unless-stopped", "When the engine restarts a container that has exited."
+        "unless-stopped", "When Docker or Podman restarts a container that has exited."
     )
     start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")
     stop_timeout_s: int = option(30, "Seconds to complete requests in flight before a stopping container is killed.")
@@ -53,13 +53,18 @@ def check_options(options: ContainerTargetOptions) -> None:
     """Raise WrongUsage for values with which no container can be started."""
     checks = (
         (not 0 <= options.port < 65536, "port", options.port, "-C port=5000"),
-        (options.memory is not None and not _MEMORY.fullmatch(options.memory), "memory", options.memory, "memory=2g"),
+        (
+            options.memory is not None and not _MEMORY.fullmatch(options.memory),
+            "memory",
+            options.memory,
+            "-C memory=2g",
+        ),
         (options.cpus is not None and not 0 < options.cpus < 4096, "cpus", options.cpus, "-C cpus=1.5"),
         (
             not _USER.fullmatch(options.user),
             "user",
             options.user,
-            "give a numeric UID:GID, not root: user=65532:65532",
+            "give a numeric UID:GID, not root: -C user=65532:65532",
         ),
         (not re.fullmatch(r"[0-9.]+|localhost", options.host), "host", options.host, "give an IPv4 address"),
         (not options.start_timeout_s > 0, "start_timeout_s", options.start_timeout_s, "give a number above 0"),
@@ -68,12 +73,12 @@ def check_options(options: ContainerTargetOptions) -> None:
             options.network is not None and (options.network == "none" or not _NETWORK.fullmatch(options.network)),
             "network",
             options.network,
-            "name a network that clients can reach; use isolated=true to run the model without network access",
+            "name a network that clients can reach; use -C isolated=true to run the model without network access",
         ),
     )
     for is_wrong, name, value, remedy in checks:
         if is_wrong:
-            raise WrongUsage(f"option {name!r} is {value!r}", remedy=remedy)
+            raise WrongUsage(f"option {name!r} is {value!r}, which is not valid", remedy=remedy)
     if options.host not in LOOPBACK and not options.insecure:
         raise WrongUsage(
             f"{options.host} can be reached from other machines, and the service has no authentication",

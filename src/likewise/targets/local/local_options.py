@@ -13,5 +13,5 @@ class LocalOptions(ServerOptions):
     """The options of `likewise serve`, with other defaults.  Units are in the names: `_s` seconds, `_bytes` bytes."""
 
     port: int = option(0, "Port to listen on; 0 chooses a free port, which updates keep.")
-    access_log: bool = option(False, "Write one JSON line per request to the log, without the texts.")
+    access_log: bool = option(False, "Write one JSON line per request to the log, without the content of requests.")
     start_timeout_s: float = option(120.0, "Seconds allowed for loading and warming up the model before a start fails.")
