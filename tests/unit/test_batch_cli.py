@@ -25,4 +25,4 @@ def test_every_score_option_has_a_flag() -> None:
 def test_final_table_notes_windows_of_a_model_without_independent_rows(row_wise: bool) -> None:
     report = JobReport("sha256:b", 2, 2, 0, 0, "pyfunc/as-is", 1.0, 2)
     table = " ".join(value for _, value in serving._facts(report, "out", row_wise))
-    assert ("does not declare them independent" in table) is not row_wise
+    assert ("does not declare that its rows are independent" in table) is not row_wise

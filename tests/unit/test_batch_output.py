@@ -196,7 +196,7 @@ def test_operating_system_errors_get_a_remedy(tmp_path: Path, number: int) -> No
         ("in.jsonl", b'{"text": "a", "predictions": 1}\n', InputInvalid, "already has a column", "rename"),
         ("in.json", b'[{"text": "a"}]', InputInvalid, "one JSON document", "jq -c"),
         ("in.json", b'{\n"text": "a"\n}', InputInvalid, "one JSON document", "jq -c"),
-        ("in.parquet", b"PAR1 not at all", InputInvalid, "cannot be read as Parquet", "write the file again"),
+        ("in.parquet", b"PAR1 not at all", InputInvalid, "cannot be read as Parquet", "create it again"),
     ],
 )
 @pytest.mark.parametrize("output", ["out", "out.parquet"])

@@ -226,10 +226,10 @@ def test_job_with_changed_input_is_not_resumed(tmp_path: Path) -> None:
     make(b, 201)
     assert "b.csv has changed since" in refused()
     b.rename(tmp_path / "in/c.csv")
-    assert "the new input does not" in refused()
+    assert "the input of this job does not" in refused()
     make(b, 200)
     os.utime(b, ns=(times, times))
-    assert "c.csv, the new input does" in refused()
+    assert "c.csv, the input of this job does" in refused()
     (tmp_path / "in/c.csv").unlink()
     assert run_job(tmp_path / "in", tmp_path / "out", window=WINDOW).rows_in == 400
 

@@ -92,7 +92,7 @@ def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -
         if model not in signature.columns:
             raise InputInvalid(
                 f"the model has no column `{model}`; it has {_listed(signature.columns)}",
-                remedy=f"--column {by_model[model]}={_nearest(model, signature.columns)}",
+                remedy=f"use --column {by_model[model]}={_nearest(model, signature.columns)}",
             )
     bound = [(by_model.get(str(field.name), str(field.name)), field) for field in inputs]
     for name, field in bound:
@@ -110,7 +110,7 @@ def _only_column(source: RowSource, by_model: Mapping[str, str]) -> str:
     if len(names) != 1 and source.columns:
         raise InputInvalid(
             f"the model takes one unnamed value per row, but {source.name} has {_listed(source.columns)}",
-            remedy=f"--column {source.columns[0]}=input",
+            remedy=f"add --column {source.columns[0]}=input, or name another column",
         )
     return names[0] if names else ""
 
@@ -123,7 +123,8 @@ def _require(name: str, source: RowSource, model: str) -> None:
     nearest = _nearest(name, part.columns)
     raise InputInvalid(
         f"{part.name} has no column `{name}`; it has {_listed(part.columns)}",
-        remedy=f"--column {nearest}={model or 'COLUMN'}" + (f", if `{nearest}` is the right column" if model else ""),
+        remedy=f"use --column {nearest}={model or 'COLUMN'}"
+        + (f", if `{nearest}` is the right column" if model else ""),
     )
 
 

@@ -94,7 +94,7 @@ def read_errors(file: InputFile) -> Iterator[None]:
         raise InputNotFound(cause, remedy="check the path and its permissions") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         cause = f"{file.name} is not a complete gzip file: {error}"
-        raise InputInvalid(cause, remedy="write the file again") from error
+        raise InputInvalid(cause, remedy="the file is damaged: create or copy it again") from error
     except OSError as error:
         cause = f"reading {file.name} failed: {error.strerror or error}"
         raise InputInvalid(cause, remedy="check the disk, or the connection") from error

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from likewise.core.errors import OutputRefused
 
 NAME = "journal.jsonl"
-DESCRIPTIONS = {  # of the entries of a fingerprint, for error messages
+DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "likewise": "the Likewise version",
     "bundle": "the model",
     "engine": "the engine",
@@ -160,11 +160,12 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 
 
 def _input_difference(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """A message about the first file that differs. old, new: identities by file name."""
     name = next(name for name in [*old, *new] if old.get(name) != new.get(name)) if set(old) | set(new) else ""
     if name not in new:
-        return f"its input included {name}, the new input does not"
+        return f"its input included {name}, the input of this job does not"
     if name not in old:
-        return f"its input did not include {name}, the new input does"
+        return f"its input did not include {name}, the input of this job does"
     return f"{name} has changed since: it was {old[name]} and is now {new[name]}"
 
 

@@ -38,7 +38,7 @@ REMEDIES = {
 class Layout:
     """Paths of an output: `data` is a folder of parts that contains the other two, or (single) a file next to them.
 
-    staging: the working folder of a job, next to `data`. replaced: where an old output is kept until it is replaced.
+    staging: the working folder of a job, next to `data`. replaced: a path for the old output while it is replaced.
     """
 
     data: Path
@@ -108,7 +108,9 @@ class Layout:
             )
             raise OutputRefused(f"{data if data.is_dir() else existing[0]} {problem}", remedy="choose another OUTPUT")
         if data.exists() and existing and not restart:
-            raise OutputRefused(f"{data} exists", remedy="choose another OUTPUT, or use --restart to replace it")
+            raise OutputRefused(
+                f"{data} already exists", remedy="choose another OUTPUT, or use --restart to replace it"
+            )
 
     def publish(self, folder: Path, part: str) -> None:
         """Rename the complete files in `folder` to their final names: the manifest first, the data last.

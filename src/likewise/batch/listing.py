@@ -29,7 +29,7 @@ def list_files(source: str, any_suffix: bool) -> list[InputFile]:
     if not files:
         raise InputNotFound(
             f"{source} matches no data file",
-            remedy=f"data files end in {', '.join(SUFFIXES)}; use one of these suffixes, or name a single file",
+            remedy=f"data files end in {', '.join(SUFFIXES)}; for other names add --input-format FORMAT",
         )
     return files
 

@@ -79,11 +79,11 @@ def _refuse_spark_options(options: ScoreOptions) -> None:
 
 
 Ready = tuple[Chunk, Sequence[Work | Failed]]
-"""A chunk with the engine's work for each row, or the row's error."""
+"""A chunk, and for each of its rows the engine's prepared work or the row's error."""
 
 
 class LocalScorer:
-    """Scores and writes the chunks of one job, and counts rows. state: the point up to which earlier runs got."""
+    """Scores and writes the chunks of one job, and counts rows. state: what earlier runs have completed."""
 
     def __init__(self, job: ScoreJob, source: Files, output: Output) -> None:
         self._job = job

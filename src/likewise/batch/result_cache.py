@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from likewise.core.results import Ok
 
-LIMIT = 64 << 20  # bytes
+LIMIT = 64 << 20  # bytes of cached predictions
 ENTRY = 220  # bytes of memory per entry in addition to its text
 ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 

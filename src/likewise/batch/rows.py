@@ -16,7 +16,7 @@ from likewise.core.signature import Field
 
 
 def items_of(chunk: Chunk, maker: RowMaker) -> list[Item | Failed]:
-    """The rows of `chunk` as the model takes them, each with its error in its place if it is invalid."""
+    """The rows of `chunk` as the model takes them; an invalid row is replaced by its error."""
     return [
         Failed(chunk.faults[index]) if index in chunk.faults else maker(record, f"row {chunk.first + index}")
         for index, record in enumerate(chunk.records)

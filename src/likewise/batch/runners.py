@@ -1,4 +1,4 @@
-"""The registry of runners by name. Runners are imported on demand; other packages add theirs by entry points."""
+"""The registry of runners, which execute batch jobs. They are imported on demand; entry points add further ones."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ScoreOptions:
         "--fail-on-quarantine PERCENT",
     )
     budget: int | None = option(
-        None, "Number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
+        None, "Largest number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
     )
     window: int = option(4096, "Number of rows that are read, sorted by length and scored together.", "--window ROWS")
     master: str | None = option(

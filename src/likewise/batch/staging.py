@@ -96,7 +96,7 @@ class ResultLog:
 
 
 class Claim:
-    """An exclusive lock on a staging folder."""
+    """An exclusive lock on a staging folder, so that each output has only one job at a time."""
 
     def __init__(self, folder: Path, output: Path) -> None:
         """Create and lock the folder; OutputRefused if another job has locked it. output: for the error message."""

@@ -22,7 +22,7 @@ def as_json(value: object) -> str:
 
 
 def as_cell(value: object) -> str:
-    """One CSV field: text unchanged, None empty, everything else as JSON; NaN and infinity by name."""
+    """One CSV field: text unchanged, None empty, everything else as JSON; NaN and infinity as `NaN` and `Infinity`."""
     if isinstance(value, str):
         return value
     if value is None:

@@ -1,1 +1,1 @@
-"""Builds bundles from model URIs: resolve, trace, vendor, prove."""
+"""Builds bundles from model URIs: resolve, vendor, trace, compile, verify."""

@@ -1,4 +1,4 @@
-"""Between servers and the engine: admission, batching across callers, caching, isolation of failing items.  No HTTP."""
+"""Between servers and the engine: admission, batching across callers, caching, isolation of failing items. No HTTP."""
 
 from likewise.core.renamed import renamed
 from likewise.dataplane.observer import Observer, RunStats

@@ -1,4 +1,4 @@
-"""The access log: one JSON line per request, without request or response bodies."""
+"""The access log: one JSON line per request, without the content of requests and responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ASGI app."""
+"""Creates the ASGI app of a model: its routes, the middleware, and the start and stop of the service."""
 
 from __future__ import annotations
 

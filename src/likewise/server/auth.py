@@ -50,8 +50,10 @@ def authorization(token_file: str | Path | None) -> dict[str, str]:
     try:
         tokens = tokens_in(Path(token_file).read_bytes())
     except OSError as error:
-        raise WrongUsage(f"the token file {token_file} cannot be read: {error}", remedy="fix the file") from error
-    return {"Authorization": f"Bearer {tokens[0].decode('latin-1')}"} if tokens else {}  # as HTTP writes headers
+        raise WrongUsage(
+            f"the token file {token_file} cannot be read: {error}", remedy="check its path and permissions"
+        ) from error
+    return {"Authorization": f"Bearer {tokens[0].decode('latin-1')}"} if tokens else {}  # latin-1: HTTP's encoding
 
 
 class Tokens:
@@ -116,7 +118,7 @@ class Tokens:
 
 
 def _token(header: str) -> bytes | None:
-    """The token in an Authorization header, or None.  Source: RFC 6750, 2.1, and RFC 7617, 2."""
+    """The token in an Authorization header, None if it has none.  Source: RFC 6750, 2.1, and RFC 7617, 2."""
     scheme, _, value = header.strip().partition(" ")
     raw = value.strip().encode("latin-1", "replace")  # the bytes as received
     if not raw or len(raw) > _MAX_HEADER:
@@ -127,6 +129,7 @@ def _token(header: str) -> bytes | None:
 
 
 def _password(raw: bytes) -> bytes | None:
+    """The password in Basic credentials, None if there is none."""
     try:
         return base64.b64decode(raw, validate=True).partition(b":")[2].strip() or None
     except binascii.Error:

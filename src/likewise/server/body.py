@@ -16,7 +16,7 @@ from starlette.types import Receive
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, LikewiseError, UnsupportedContentType
 
-DRAIN_FACTOR = 8  # an oversized body is read and discarded up to this multiple of the limit
+DRAIN_FACTOR = 8  # the rest of a rejected body is read and discarded up to this multiple of the limit
 CHUNK_BYTES = 256 * 1024  # inflated at a time, so that other requests are not blocked
 MAX_MEMBERS = 1000  # of a gzip body; even an empty member costs some microseconds
 
@@ -124,7 +124,7 @@ class _Inflater:
         self._stream = zlib.decompressobj(_WBITS[coding])
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress `data`.  Raises BadRequest if it is corrupt."""
+        """Decompress `data` in pieces.  Raises BadRequest if it is corrupt."""
         piece = b""
         while data or len(piece) == CHUNK_BYTES:  # a full piece may leave more inside zlib
             if self._stream.eof and data:

@@ -37,7 +37,7 @@ _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
 
 @dataclass(eq=False)
 class ServerMiddleware:
-    """Wraps the app.  `hot`: handlers by path that bypass the app's routing because they get most of the traffic."""
+    """Wraps the app.  `hot`: by path, handlers of POST that bypass the app's routing because they get most requests."""
 
     app: ASGIApp
     service: ModelService

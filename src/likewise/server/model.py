@@ -14,8 +14,10 @@ _REGISTERED = "models:/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """name: display name, such as the model's URI; digest: the bundle's; example: a JSON request body, MLflow's
-    `serving_input_example.json`; version: the registered model version, or an empty string.
+    """What the service shows of its model, and what it needs to decode requests.
+
+    name: display name, such as the model's URI.  digest: of the bundle.  example: a JSON request body, MLflow's
+    `serving_input_example.json`.  version: the registered model version, or an empty string.
     """
 
     name: str

@@ -18,12 +18,15 @@ def listen(host: str, port: int, *, guarded: bool = False) -> socket.socket:
     """A socket listening on `host` and `port` (0: any free port).
 
     Raises PortTaken, which names the listening process if it can be determined, and WrongUsage for an address that is
-    not this host's, or that other machines can reach unless it is `guarded`: by tokens or by a proxy in front of it.
+    not this machine's, or that other machines can reach unless it is `guarded`: by tokens or by a proxy in front of it.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, OverflowError) as error:
-        raise WrongUsage(f"cannot listen on {host}:{port}: {error}", remedy="use an address of this host") from error
+        raise WrongUsage(
+            f"cannot listen on {host}:{port}: {error}",
+            remedy="use a host name or address of this machine, and a port up to 65535",
+        ) from error
     if not guarded and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise WrongUsage(
             f"{host} is reachable from other machines, but the service has no authentication",

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection, with limits: uvicorn's protocol, hardened against slow, endless and malformed clients.
+"""HTTP/1.1 on one connection: uvicorn's protocol, with limits against slow clients, endless data and invalid HTTP.
 
 Sources: RFC 9110 (15.5.9, 408), RFC 9112 (9.3.2 pipelining, 9.5 time-outs, 9.6 closing).
 """
@@ -30,7 +30,8 @@ def limited_protocol(
 ) -> type[LimitedProtocol]:
     """The class for `uvicorn.Config(http=...)`, within the limits of `options`.
 
-    identity: headers for responses that do not come from the app.  refused: called with the status of each of these.
+    identity: returns the headers of responses that the app did not send, because their request was rejected before.
+    refused: called with the status of each of these responses.
     """
 
     class Protocol(LimitedProtocol):
@@ -99,7 +100,7 @@ class LimitedProtocol(LimitedHead):
             self.parse(data[start : start + SLICE_BYTES])
 
     def _defer(self, data: bytes) -> None:
-        """Leave `data` unparsed until a response is complete, and stop reading until then."""
+        """Keep `data` unparsed, and stop reading, until a response is complete."""
         self._unparsed = data
         self.flow.pause_reading()
 
@@ -165,6 +166,7 @@ class LimitedProtocol(LimitedHead):
 
     @staticmethod
     def _hang_up(cycle: RequestResponseCycle) -> None:
+        """Notify the app that the client of this request has disconnected."""
         cycle.disconnected = True
         cycle.message_event.set()
 
@@ -189,6 +191,7 @@ class LimitedProtocol(LimitedHead):
         self._unset_keepalive_if_required()
 
     def _arm(self, seconds: float, on_timeout: Callable[[], None] | None) -> None:
+        """Call `on_timeout` after `seconds`, unless that is scheduled already; None stops the timer."""
         if on_timeout == self._on_timeout:
             return
         if self._timer is not None:

@@ -1,4 +1,4 @@
-"""Parsing of request heads with limits, and rejection of what uvicorn's parser would wrongly accept.
+"""Parsing of request heads (request line and headers) with limits; rejects what uvicorn's parser wrongly accepts.
 
 Sources: RFC 9110 (7.8 Upgrade), RFC 9112 (2.3 versions, 6.1 transfer codings, 7.1.2 trailers), RFC 6585 (5, 431).
 """
@@ -19,7 +19,7 @@ _FIELD = len(": \r\n")
 
 
 class HeadRefused(Exception):
-    """Aborts the parsing of a request; has the status and the error for the response."""
+    """Raised to stop the parsing of a request; contains the status and the error of the response."""
 
     def __init__(self, cause: str, *, remedy: str, status: int = BadRequest.status) -> None:
         super().__init__(cause)
@@ -93,7 +93,9 @@ class LimitedHead(HttpToolsProtocol, ABC):
         if self.in_body:
             return  # a trailer must not be treated as a header
         if len(self.headers) >= MAX_HEADERS:
-            raise HeadRefused(f"the request has more than {MAX_HEADERS} headers", remedy="send fewer", status=431)
+            raise HeadRefused(
+                f"the request has more than {MAX_HEADERS} headers", remedy="send fewer headers", status=431
+            )
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

@@ -24,7 +24,7 @@ from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService, ServiceState
 
 OPEN_FILES = 10_240  # one per connection; the most that macOS allows a process
-SETTLE_S = 1.0  # after closing the listener: for accepted connections that have not sent a request yet
+SETTLE_S = 1.0  # how long to wait for pending connections to be accepted and to send their requests
 POLL_S = 0.02  # interval for checking whether the model is warm
 
 Announce = Callable[[str], None]

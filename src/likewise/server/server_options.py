@@ -57,7 +57,7 @@ class ServerOptions:
     header_limit_bytes: int = option(64 * 1024, "Maximum size of the request line and the headers together.")
     header_timeout_s: float = option(
         10.0,
-        "Time limit for a request's headers, in seconds from the connection or the first byte.",
+        "Time limit for a request's headers, in seconds from the connection or the request's first byte.",
         "--header-timeout SECONDS",
     )
     read_timeout_s: float = option(30.0, "Time limit for a request's body, in seconds.", "--read-timeout SECONDS")

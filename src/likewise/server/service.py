@@ -1,4 +1,4 @@
-"""The model's lifecycle behind the app: loading off the event loop, warm-up, ready, draining, closed."""
+"""The model's lifecycle behind the app: it is loaded in a thread, warmed up, ready, draining, and then closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
 
-RELEASE_S = 1.0  # grace period at shutdown for an engine run that no client waits for
+RELEASE_S = 1.0  # how long a stopping server waits for an engine run whose result no client needs
 
 
 class ServiceState(Enum):
@@ -133,7 +133,9 @@ class ModelService:
         first = failed[0]
         raised = all(isinstance(result, Failed) and isinstance(result.error, ModelRaised) for result in results)
         if raised and self._broken(call):
-            return ModelFailed(f"the model fails on every input: {first.cause}", remedy="fix the model")
+            return ModelFailed(
+                f"the model fails on every input: {first.cause}", remedy="fix the model, then build and deploy it again"
+            )
         if not call.by_row(self._row_wise):
             return first
         others = f" ({len(failed) - 1} more rows failed)" if len(failed) > 1 else ""

@@ -79,7 +79,7 @@ def _undo_after(error: LikewiseError, plan: Plan, started: Mapping[str, Outputs 
     try:
         _undo(plan, started, target)
     except LikewiseError as second:
-        error.add_note(f"and rolling back failed: {second.cause}")
+        error.add_note(f"undoing the steps so far failed too: {second.cause}")
         raise error from second
 
 

@@ -1,7 +1,7 @@
 """The interface of a target: a backend to which bundles are deployed.
 
-Every target implements `Target`: it checks, plans, and executes and undoes single steps.  A plan is data: what a dry
-run prints is what is executed.  `likewise.targets.apply` executes it step by step, independently of the target.
+Every target implements `Target`: it checks, plans, and executes and undoes single steps.  A plan is data: `--plan`
+prints exactly the steps that would be executed.  `likewise.targets.apply` executes it, independently of the target.
 A target whose deployments serve requests also implements `Live`; the other protocols below are optional.  Callers test
 for a protocol, never for a target's name.
 
@@ -14,7 +14,7 @@ Requirements that types cannot express, verified by `likewise.testing.targets.Ta
 - `undo` removes only what was created with its own params, and restores the previous state.
 - A failed or deleted deployment leaves nothing behind: no process, no file, nothing that incurs cost.
 - If a model does not load, the engine's own error message reaches the user.
-- Invalid options are rejected by name before anything is changed.
+- Invalid options are rejected, with an error that names them, before anything is changed.
 
 How to write one: architecture/targets.md.
 """
@@ -46,7 +46,7 @@ JsonValue = Any  # a value that JSON can represent: plans and receipts are store
 Outputs = Mapping[str, JsonValue]
 Verb = Literal["create", "update", "delete"]
 DeploymentState = Literal["ready", "starting", "updating", "degraded", "failing", "gone"]
-"""degraded: serving, with fewer replicas than configured."""
+"""failing: not serving. degraded: serving, with fewer replicas than configured. gone: it no longer exists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class PlanStep:
     params: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
-FROM = "$from"
+FROM = "$from"  # the key of an `output_of` reference in JSON
 
 
 def output_of(step: str, key: str) -> dict[str, JsonValue]:
@@ -330,7 +330,7 @@ class ReportsProgress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The environment of a rehearsal.
+    """The environment of a rehearsal: a local replacement of the backend, such as an emulator.
 
     uri: the target's URI there. options: option values that replace the real ones. url: endpoint URL for the backend's
     native tools. environment: variables that point those tools there. cautions: how it differs from the real backend.
@@ -345,7 +345,7 @@ class Stage:
 
 @runtime_checkable
 class Rehearses(Protocol):
-    """A target whose plans can be executed on this machine, before they cost anything."""
+    """A target whose plans can first be executed on this machine, where they cost nothing."""
 
     def stage(self) -> AbstractContextManager[Stage]:
         """The rehearsal environment, removed at the end of `with`.  Raises TargetUnavailable, MissingExtra."""

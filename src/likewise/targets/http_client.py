@@ -11,7 +11,7 @@ from likewise.core.errors import NotDeployed, TargetUnavailable
 from likewise.targets.base import Response
 
 PROBE_TIMEOUT_S = 2.0  # for a health check
-SLACK_S = 10.0  # in addition to the deployment's own deadline
+SLACK_S = 10.0  # how much longer than the deployment's own deadline a client waits
 CHECK_STATUS = "run `likewise status NAME` to see its state"
 
 

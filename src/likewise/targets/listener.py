@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 
 HAND_OVER = signal.SIGUSR1
-FORCED_S = 5.0  # seconds after its drain until a service that does not exit is killed
+FORCED_S = 5.0  # a service that has not exited this long after its drain time is killed
 
 
 def send_handles(service: socket.socket, *handles: int) -> None:

@@ -1,4 +1,4 @@
-"""Wire formats: decode request bodies to a `Table` and params, encode predictions.  Independent of HTTP and models."""
+"""Wire formats: decode request bodies to a `Table` and params, encode predictions. Independent of HTTP and models."""
 
 from likewise.wire.call import DecodedRequest, Form
 from likewise.wire.content import JSON, PARQUET

@@ -106,7 +106,7 @@ class OneFile:
 
 
 class Writer(Protocol):
-    """Writes part files, which grow chunk by chunk and may be truncated to the end of any. Does not close streams."""
+    """Writes part files chunk by chunk; a file may be truncated to the end of any chunk. Does not close streams."""
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         """Convert each prediction to this format, or return its error."""

@@ -101,7 +101,7 @@ class CsvSource(OneFile):
         where = f"{self.name}: the row that begins on line {reader.line}"
         if "field limit" in str(error):
             cause = f"{where} has a field of more than {FIELD_LIMIT} characters"
-            return InputInvalid(cause, remedy="close the quote of this field")
+            return InputInvalid(cause, remedy="add the missing closing quote of this field, or shorten it")
         return InputInvalid(
             f"{where} is not valid CSV: {error}", remedy='close its quotes; write a quote inside a field as ""'
         )

@@ -74,7 +74,7 @@ class ParquetSource(OneFile):
                     yield file
             except (pa.ArrowException, OSError) as error:
                 cause = f"{self.name} cannot be read as Parquet: {error}"
-                raise InputInvalid(cause, remedy="write the file again") from error
+                raise InputInvalid(cause, remedy="the file is damaged or not Parquet: create it again") from error
 
 
 def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, object]], dict[int, LikewiseError]]:

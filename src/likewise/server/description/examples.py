@@ -42,7 +42,7 @@ _SAMPLES: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A table with one or two rows, and params; the properties render it in the forms of `POST /invocations`.
+    """Some rows, usually one or two, and params; the properties render them in the forms of `POST /invocations`.
 
     rows: JSON values, bytes as base64.  ascii_rows: bytes as ASCII text, as `inputs` and `instances` expect them.
     """
@@ -95,7 +95,7 @@ class Example:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
-        writer.writerows([_field(value) for value in row] for row in self.rows)
+        writer.writerows([_csv_field(value) for value in row] for row in self.rows)
         return text.getvalue()
 
     @property
@@ -194,10 +194,11 @@ def _plain(value: object, otherwise: Callable[[Any], str]) -> Any:
 
 
 def _ascii(value: bytes) -> str:
+    """Bytes as ASCII text; a placeholder for other bytes, which these forms cannot express."""
     return value.decode("ascii") if value.isascii() else "bytes"
 
 
-def _field(value: object) -> object:
+def _csv_field(value: object) -> object:
     if isinstance(value, (list, dict)):
         return json.dumps(value)
     return str(value).lower() if isinstance(value, bool) else "" if value is None else value

@@ -119,6 +119,7 @@ def _record(cells: JsonObject, needed: list[str]) -> JsonObject:
 
 
 def _free() -> Forms:
+    """For a model without a signature."""
     plain = {"type": ["string", "number", "boolean", "null"]}
     of_objects = array_of({"type": "object"})
     anything = {"anyOf": [of_objects, array_of(_NOT_OBJECT), {"type": "object"}, plain]}
@@ -126,6 +127,7 @@ def _free() -> Forms:
 
 
 def _named(fields: Sequence[Field]) -> Forms:
+    """For columns with names."""
     variants = [_named_split(fields)]
     if needed := [field for field in fields if field.required]:
         variants += [_named_split(needed)] if len(needed) < len(fields) else []
@@ -171,6 +173,7 @@ def _values(field: Field) -> list[JsonObject]:
 
 
 def _unnamed_columns(fields: Sequence[Field]) -> Forms:
+    """For columns without names."""
     cells = [column_schema(field, "binary_ascii") for field in fields]
     rows = _rows(fields, [column_schema(field) for field in fields])
     table = _split(None, {"anyOf": rows}, {}, len(fields))
@@ -182,6 +185,7 @@ def _unnamed_columns(fields: Sequence[Field]) -> Forms:
 
 
 def _unnamed_tensor(field: Field) -> Forms:
+    """For a single tensor without a name."""
     rows = row_count([field])
     inputs = array_of(tensor_row(field) or _NOT_OBJECT, **rows)
     sizes = shape_of(field)[1:]

@@ -1,4 +1,8 @@
-"""The idempotent implementation of each plan step, and how it is undone."""
+"""The idempotent implementation of each plan step, and how it is undone.
+
+Parameters that need an explanation: claim, the digest of the model and options of the plan; stood, the versions that
+were running when the plan was made.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ContainerTargetOptions:
     insecure: bool = option(False, "Allow an address that other machines can reach; the service has no authentication.")
     port: int = option(0, "Port of this machine; 0 chooses a free port, which updates keep.")
     network: str | None = option(
-        None, "Network of the containers: a name, or host if the engine cannot create networks."
+        None, "Network of the containers: a name, or host if Docker or Podman cannot create networks."
     )
     isolated: bool = option(False, "Run the model without network access; clients can still reach it.")
     memory: str | None = option(None, "Memory limit of the model's container: 2g, 512m.")
@@ -80,7 +80,7 @@ def check_options(options: ContainerTargetOptions) -> None:
     )
     for is_wrong, name, value, remedy in checks:
         if is_wrong:
-            raise WrongUsage(f"option {name!r} is {value!r}", remedy=remedy)
+            raise WrongUsage(f"option {name!r} is {value!r}, which is not valid", remedy=remedy)
     if options.host not in LOOPBACK and not options.insecure:
         raise WrongUsage(
             f"{options.host} can be reached from other machines, and the service has no authentication",

@@ -78,7 +78,7 @@ def _existing(program: Program, image: str, model: ModelSpec) -> str:
         content = f"the bundle {digest}" if digest else "no bundle"
         raise WrongUsage(
             f"the image {image} contains {content}, but the model is {model.digest}",
-            remedy="name the model from which it was built, or leave image out to build one",
+            remedy="deploy the model from which it was built, or leave out the option image to build a new one",
         )
     return _id(description)
 

@@ -1,4 +1,7 @@
-"""Runs Docker's or Podman's command line: containers, volumes, images, logs."""
+"""Runs the command line of the container engine, Docker or Podman: containers, volumes, images, logs.
+
+In this package, "engine" means the container engine, not the engine that computes predictions.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +72,11 @@ class Program:
             return done.stdout
         why = done.stderr.strip()[-700:] or f"exit code {done.returncode}"
         if any(words in why for words in _TAKEN):
-            raise PortTaken(f"{self.name}: {why}", remedy="choose another port: -C port=PORT; or leave it out")
+            raise PortTaken(
+                f"{self.name}: {why}", remedy="choose another port with -C port=PORT, or leave it out to use a free one"
+            )
         raise DeployFailed(
-            f"{self.name} {arguments[0]} failed: {why}", remedy=f"correct the cause given above; {DOCTOR}"
+            f"{self.name} {arguments[0]} failed: {why}", remedy=f"correct the cause given in the message, or {DOCTOR}"
         )
 
     def listed(self, *arguments: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The target `container`: with Docker or Podman, a listener container that owns the port, and a version's container."""
+"""The target `container`: a listener container that owns the port, and a container per version, in Docker or Podman."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from likewise.targets.trust import needs_trust
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
 }
+OTHER_VERSION = "the plan was made by another version of Likewise: use that version to complete it"
 DEADLINE_S = 55.0  # the default deadline of the container's server
 _LISTENER_OPTIONS = ("host", "port", "network", "user")  # an update cannot change them
 
@@ -130,7 +131,7 @@ def _locked(program: Program, name: str) -> Iterator[Program]:
 
 def _action(action: str) -> Action:
     if action not in ACTIONS:
-        raise WrongUsage(f"the target container has no action {action!r}", remedy="run the command again")
+        raise WrongUsage(f"the target container has no action {action!r}", remedy=OTHER_VERSION)
     return ACTIONS[action]
 
 

@@ -11,11 +11,11 @@ from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, O
 from likewise.engine.rates import cache_home
 from likewise.targets.local.deployment_folder import DeploymentFolder
 
-NEW = ".new"
+NEW = ".new"  # a bundle that is being copied
 
 
 def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
-    """The bundle `digest` in `folder`; copied or linked from `source` unless it is already there and intact.
+    """The bundle `digest` in `folder`; copied or linked from `source` unless it is already there and unmodified.
 
     Raises what `open_bundle` does, BundleTampered if `source` has another digest, ModelNotFound, and OutputRefused.
     """
@@ -23,7 +23,9 @@ def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
     if _is_intact(target, digest):
         return target
     if not source.is_dir():
-        raise ModelNotFound(f"the bundle at {source} no longer exists", remedy="run the command again with the model")
+        raise ModelNotFound(
+            f"the bundle at {source} no longer exists", remedy="run the command again, with the model's URI"
+        )
     staging = folder.bundles / NEW
     try:
         folder.create()
@@ -34,7 +36,9 @@ def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
     except OSError as error:  # shutil.Error is one
         shutil.rmtree(staging, ignore_errors=True)
         folder.drop_if_empty()
-        raise OutputRefused(f"cannot copy the bundle to {target}: {error}", remedy="free some disk space") from error
+        raise OutputRefused(
+            f"cannot copy the bundle to {target}: {error}", remedy="check the disk space and permissions"
+        ) from error
     _check(staging, digest, source)
     shutil.rmtree(target, ignore_errors=True)  # a copy that was modified after its installation
     staging.rename(target)
@@ -62,7 +66,8 @@ def _check(staging: Path, digest: str, source: Path) -> None:
     try:
         if (actual := open_bundle(staging).digest) != digest:
             raise BundleTampered(
-                f"the bundle in {source} is {actual}, expected {digest}", remedy="run the command again with the model"
+                f"the bundle in {source} is {actual}, expected {digest}",
+                remedy="run the command again, with the model's URI",
             )
     except LikewiseError:
         shutil.rmtree(staging)

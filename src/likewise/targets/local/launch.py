@@ -25,7 +25,7 @@ from likewise.targets.local.deployment_folder import Deployment, DeploymentFolde
 
 STATUS_S = 10.0
 SLACK_S = 30.0  # in addition to what the service itself may take
-GUARD = "-C token_file=FILE, or -C insecure=true if a proxy guards it, or -C host=127.0.0.1"
+GUARD = "add -C token_file=FILE, or -C insecure=true if a proxy guards it, or -C host=127.0.0.1"
 PASSED_ON = (CodeNotTrusted, EngineUnavailable, MissingExtra, WrongUsage)  # all other errors become DeployFailed
 
 
@@ -46,7 +46,8 @@ def start(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
         return _launch(folder, spec)
     if ServiceSpec.from_dict(status["asked"]) != spec:
         raise AlreadyDeployed(
-            f"{folder.name!r} is already deployed here", remedy=f"likewise update {folder.name} MODEL --to local"
+            f"{folder.name!r} is already deployed here",
+            remedy=f"likewise update {folder.name} MODEL --to local",
         )
     return _outputs(folder, _await(folder, spec, folder.log_size()))
 
@@ -99,7 +100,7 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
 
 
 def _before(former: Deployment | None, spec: ServiceSpec) -> str | None:
-    """The digest of the previous bundle, to retain in addition to that of `spec`."""
+    """The digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
     if former is None:
         return None
     return former.before if former.spec.model.digest == spec.model.digest else former.spec.model.digest
@@ -115,7 +116,9 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
                 return listen(host, former.port, guarded=guarded)
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
-        raise PortTaken(error.cause, remedy="choose another: -C port=N; or leave it out to use a free port") from error
+        raise PortTaken(
+            error.cause, remedy="choose another port with -C port=N, or leave it out to use a free one"
+        ) from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
 
@@ -140,7 +143,8 @@ def _await(folder: DeploymentFolder, spec: ServiceSpec, log_start: int) -> int:
         return int(status_of(folder)["pid"])
     except SupervisorUnavailable as error:
         raise DeployFailed(
-            f"its supervisor does not respond: {error}\n{folder.tail(log_start)}", remedy="deploy it again"
+            f"the supervisor does not respond: {error}; last log lines:\n{folder.tail(log_start)}",
+            remedy="run the same command again",
         ) from error
 
 

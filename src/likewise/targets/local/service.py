@@ -64,7 +64,7 @@ class Service:
             if "failed" in message:
                 raise LikewiseError.from_dict(message["failed"])
             cause = f"the service {_describe_exit(self._process.returncode)} before it was ready"
-            raise self._failure(cause, "read the log lines above")
+            raise self._failure(cause, "correct the cause given in the log lines")
         self.ready_since = time.monotonic()
 
     async def exited(self) -> str:
@@ -109,7 +109,7 @@ class Service:
             self._process.send_signal(number)
 
     def _sweep(self) -> None:
-        """Kill the processes that the model started and close the channel; only once, because pids are reused."""
+        """Kill the processes that the model started, and close the channel; only once, because ids are reused."""
         if self._swept:
             return
         self._swept = True

@@ -28,8 +28,8 @@ from likewise.targets.local.service import Service
 
 logger = logging.getLogger("likewise.local")
 
-LOG_BYTES = 32 * 1024 * 1024
-LOG_POLL_S = 30.0
+LOG_BYTES = 32 * 1024 * 1024  # the log is moved to `log.1` when it exceeds this size
+LOG_POLL_S = 30.0  # interval for checking the log's size
 FIRST_S, LONGEST_S, STEADY_S = 0.2, 30.0, 60.0  # pauses between restarts: first, longest; reset after STEADY_S uptime
 ControlReply = dict[str, Any]
 
@@ -176,6 +176,7 @@ class Supervisor:
             await self._restarting
 
     async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to the control socket."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  a coroutine runs in one
         self._replying.add(task)
@@ -204,6 +205,7 @@ class Supervisor:
                 raise ValueError(f"unknown command: {other}")
 
     async def _trim_log(self) -> None:
+        """Keep the log's size limited."""
         while True:
             await asyncio.sleep(LOG_POLL_S)
             trim(self._folder.log, LOG_BYTES)

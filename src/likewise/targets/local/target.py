@@ -25,6 +25,7 @@ from likewise.targets.local.local_options import LocalOptions
 from likewise.targets.trust import needs_trust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+OTHER_VERSION = "the plan was made by another version of Likewise: use that version to complete it"
 RESTART = "run `likewise update NAME` to restart it with its last model and options"
 
 
@@ -91,7 +92,7 @@ class LocalTarget:
             case "remove":
                 folder.remove()
             case _:
-                raise WrongUsage(f"the target local has no action {action!r}", remedy="run the command again")
+                raise WrongUsage(f"the target local has no action {action!r}", remedy=OTHER_VERSION)
         return {}
 
     def undo(self, action: str, params: Mapping[str, Any]) -> None:
