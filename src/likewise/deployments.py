@@ -215,9 +215,7 @@ def rehearsal_stage(to: str) -> AbstractContextManager[Stage]:
     """The rehearsal environment of the target, until the end of `with`.  Raises WrongUsage if it has none."""
     target = open_target(to)
     if not isinstance(target, Rehearses):
-        raise WrongUsage(
-            f"{to} does not support rehearsals", remedy="leave out --rehearse: deploying there costs nothing"
-        )
+        raise WrongUsage(f"{to} does not support rehearsals", remedy="omit --rehearse: deploying there costs nothing")
     return target.stage()
 
 
@@ -275,7 +273,7 @@ def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     if not matches:
         where = f" on {uri}" if uri else ""
         raise NotDeployed(
-            f"there is no deployment named {name!r}{where}", remedy="run `likewise list` to see all deployments"
+            f"there is no deployment named {name!r}{where}", remedy="`likewise list` shows all deployments"
         )
     if len(matches) > 1:
         targets = ", ".join(each["target"] for each in matches)

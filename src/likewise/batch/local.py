@@ -74,7 +74,7 @@ def _refuse_spark_options(options: ScoreOptions) -> None:
     for name, value in (("--master", options.master), ("--conf", options.runner_conf)):
         if value:
             raise WrongUsage(
-                f"{name} has no effect with the local runner", remedy=f"add --runner spark, or remove {name}"
+                f"{name} has no effect with the local runner", remedy=f"use --runner spark, or omit {name}"
             )
 
 

@@ -18,9 +18,7 @@ parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", l
 class ScoreOptions:
     """Options of `score`; WrongUsage for an invalid value. Each field's metadata has its `help` and `flag`."""
 
-    runner: str = option(
-        "local", "What runs the job: local, spark, or a runner installed by another package.", "--runner NAME"
-    )
+    runner: str = option("local", "What runs the job: local, spark, or another package's runner.", "--runner NAME")
     column: Mapping[str, str] = option(
         dict, "Use column INPUT as the model's column MODEL. Repeatable.", "--column INPUT=MODEL", parse=parse_columns
     )
@@ -68,9 +66,7 @@ class ScoreOptions:
             if value is not None and value not in FORMATS:
                 raise WrongUsage(f"{name} is {value!r}", remedy=f"use one of: {', '.join(FORMATS)}")
         if self.fail_on_quarantine is not None and not 0 <= self.fail_on_quarantine <= 100:
-            raise WrongUsage(
-                f"fail_on_quarantine is {self.fail_on_quarantine}", remedy="use a percentage from 0 to 100"
-            )
+            raise WrongUsage(f"fail_on_quarantine is {self.fail_on_quarantine}", remedy="use a percentage, 0 to 100")
         for name, number in (("budget", self.budget), ("window", self.window)):
             if number is not None and number < 1:
                 raise WrongUsage(f"{name} is {number}", remedy="use a number of at least 1")

@@ -115,6 +115,4 @@ class Files:
 
 def has_predictions_column(where: str) -> InputInvalid:
     """The error for an input that already has the column that a job adds."""
-    return InputInvalid(
-        f"{where} already has a column `{PREDICTIONS}`", remedy="rename or remove this column in the input"
-    )
+    return InputInvalid(f"{where} already has a column `{PREDICTIONS}`", remedy="rename or remove it in the input")

@@ -360,9 +360,7 @@ def _same_or_refused(target: Path, digest: str) -> Bundle:
     """The bundle at `target` if it has this digest; raises OutputRefused otherwise."""
     if is_bundle(target) and (existing := open_bundle(target)).digest == digest:
         return existing
-    raise OutputRefused(
-        f"{target} already contains a different bundle", remedy="choose a new folder, or delete this one"
-    )
+    raise OutputRefused(f"{target} already contains another bundle", remedy="choose a new folder, or delete this one")
 
 
 def _silent(line: str) -> None:

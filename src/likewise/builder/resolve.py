@@ -51,9 +51,7 @@ def resolve(uri: str, folder: Path) -> Resolved:
     contains a link or a special file), MissingExtra (boto3 for s3, …).
     """
     if (path := local_path(uri)) is not None and not path.exists():
-        raise ModelNotFound(
-            f"there is no model at {path}", remedy="check the path; likewise bundle also accepts model URIs"
-        )
+        raise ModelNotFound(f"there is no model at {path}", remedy="check the path, or use a model URI")
     with limited_retries(), mapped(uri), real_stores():
         probe(uri)
         root, inner = _split(uri)

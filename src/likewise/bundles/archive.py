@@ -51,9 +51,7 @@ def _extract(archive: Path, folder: Path) -> None:
     try:
         raw = archive.open("rb")
     except OSError as error:
-        raise InputNotFound(
-            f"the archive {archive} cannot be read: {error.strerror}", remedy="check the path"
-        ) from error
+        raise InputNotFound(f"{archive} cannot be read: {error.strerror}", remedy="check the path") from error
     try:
         with raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
             for member in tar:
@@ -99,6 +97,4 @@ def _unsafe(name: str, why: str) -> UnsafeArchive:
 
 
 def _unreadable(archive: Path, error: Exception) -> BundleInvalid:
-    return BundleInvalid(
-        f"{archive} cannot be read as a tar archive: {error}", remedy="copy or download the archive again"
-    )
+    return BundleInvalid(f"{archive} cannot be read as a tar archive: {error}", remedy="copy or download it again")

@@ -71,7 +71,7 @@ def open_bundle(path: str | Path) -> Bundle:
         raise ModelNotFound(f"there is no bundle at {folder}", remedy="build one: likewise bundle MODEL -o DIR")
     if not is_bundle(folder):
         raise BundleInvalid(
-            f"{folder} is not a bundle: it has no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
+            f"{folder} is not a bundle: no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
         )
     manifest = load_manifest((folder / MANIFEST).read_bytes())
     actual = inventory(folder, without=frozenset({MANIFEST, LEFT_OUT}))

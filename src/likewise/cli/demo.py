@@ -195,9 +195,7 @@ class Demo:
                 )
             marker.touch()
         except OSError as error:
-            raise OutputRefused(
-                f"cannot create {self.folder}: {error}", remedy="choose another folder with -o"
-            ) from error
+            raise OutputRefused(f"cannot create {self.folder}: {error}", remedy="use another folder: -o DIR") from error
 
     def _environment(self) -> dict[str, str]:
         store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"

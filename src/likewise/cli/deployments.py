@@ -26,9 +26,7 @@ from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import names, open_target
 
 Name = Annotated[str, argument("NAME", "Name of the deployment.")]
-To = Annotated[
-    str | None, flag("--to -t TARGET", "Target of the deployment; needed only if several targets have this name.")
-]
+To = Annotated[str | None, flag("--to -t TARGET", "Target; needed only if several targets have this name.")]
 Config = Annotated[
     list[str] | None,
     flag("--config -C KEY=VALUE", "Set an option of the target; give nested values as JSON. Repeatable."),
@@ -45,9 +43,7 @@ def deploy(
             "Where to deploy: local, container, ray-serve, ray-serve://HOST:PORT, sagemaker:/REGION, …",
         ),
     ],
-    name: Annotated[
-        str | None, flag("--name NAME", "Name of the new deployment; required, except with --options.")
-    ] = None,
+    name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required without --options.")] = None,
     config: Config = None,
     plan: PlanFlag = False,
     output: Annotated[
@@ -165,16 +161,12 @@ def status(name: Name, to: To = None, *, screen: Screen) -> None:
 
 def predict(
     name: Name,
-    source: Annotated[
-        str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or the JSON text itself.")
-    ],
+    source: Annotated[str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or JSON text.")],
     to: To = None,
     later: Annotated[
         bool, flag("--async", "Send the request to an asynchronous SageMaker endpoint and wait for the result.")
     ] = False,
-    timeout: Annotated[
-        float, flag("--timeout SECONDS", "With --async: how long to wait for the result.", min=0.001)
-    ] = 900.0,
+    timeout: Annotated[float, flag("--timeout SECONDS", "With --async: how long to wait.", min=0.001)] = 900.0,
     *,
     screen: Screen,  # noqa: ARG001  takes --json like other commands; the output is JSON either way
 ) -> None:

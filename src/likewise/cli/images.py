@@ -39,9 +39,7 @@ ContainerProgram = Annotated[
 def build(
     model: ModelArgument,
     tag: Annotated[str, flag("--tag -t NAME:TAG", "Local name of the image.")],
-    oci: Annotated[
-        Path | None, flag("--oci DIR", "Also write the image as an OCI image layout to a new folder.")
-    ] = None,
+    oci: Annotated[Path | None, flag("--oci DIR", "Also write the image as an OCI layout to a new folder.")] = None,
     *,
     options: ImageOptions,
     choice: Choice,
@@ -86,9 +84,7 @@ def push(
 
 def run(
     name: Name,
-    port: Annotated[
-        int, flag("--port -p", "Port of this machine on which the model is served.", min=1, max=65535)
-    ] = 5000,
+    port: Annotated[int, flag("--port -p", "Port of this machine that serves the model.", min=1, max=65535)] = 5000,
     program: ContainerProgram = None,
     network: Annotated[
         str | None,

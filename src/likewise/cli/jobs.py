@@ -75,6 +75,6 @@ def rehearse(
             process = subprocess.run(command, env={**os.environ, **stage.environment}, check=False)
         except OSError as error:
             raise WrongUsage(
-                f"{command[0]}: {error.strerror}", remedy="usage: likewise rehearse TARGET -- COMMAND"
+                f"{command[0]}: {error.strerror}", remedy="run: likewise rehearse TARGET -- CMD"
             ) from error
     raise typer.Exit(process.returncode if process.returncode >= 0 else 128 - process.returncode)

@@ -29,9 +29,7 @@ def doctor(screen: Screen) -> None:
 
 
 def demo(
-    folder: Annotated[Path, flag("--output -o DIR", "Folder for everything that the demo creates.")] = Path(
-        "likewise-demo"
-    ),
+    folder: Annotated[Path, flag("--output -o DIR", "Folder for all that the demo creates.")] = Path("likewise-demo"),
     quick: Annotated[bool, flag("--quick", "Train two layers instead of six, on a third of the reviews.")] = False,
     rows: Annotated[int, flag("--rows", "Number of rows to score.", min=1)] = 2000,
     *,

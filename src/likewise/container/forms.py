@@ -60,9 +60,7 @@ class LineDecoder:
         columns = self._columns
         if columns is None:
             if header == "absent":
-                raise BadRequest(
-                    "the model's signature has no column names, so a CSV needs a header line", remedy="send one"
-                )
+                raise BadRequest("without column names in the signature, a CSV needs a header line", remedy="send one")
             return text
         first = next(csv.reader(io.StringIO(text, newline="")), [])
         if header is None and self._required <= set(first) and set(first) & set(columns):

@@ -36,9 +36,7 @@ def exit_code_of(serve: Callable[[], int]) -> int:
 
 def _serve(arguments: list[str]) -> int:
     if arguments != ["serve"]:
-        raise WrongUsage(
-            f"unknown container command {' '.join(arguments)!r}; the only command is 'serve'", remedy=_USAGE
-        )
+        raise WrongUsage(f"unknown container command {' '.join(arguments)!r}; use 'serve'", remedy=_USAGE)
     from likewise.container.app import container_app
     from likewise.container.models import find_model
     from likewise.container.settings import read_options

@@ -36,9 +36,7 @@ class ContainerOptions(ServerOptions):
     insecure: bool = option(True, "Serve without authentication, since the platform controls access.")
     deadline_s: float = option(55.0, "Deadline for a response, in seconds; SageMaker closes the connection after 60.")
     bundle: Path | None = option(None, "Folder of the bundle; by default the image's, else the one in model_dir.")
-    model_dir: Path = option(
-        Path("/opt/ml/model"), "Folder to search for a bundle; SageMaker unpacks model.tar.gz there."
-    )
+    model_dir: Path = option(Path("/opt/ml/model"), "Folder with a bundle; SageMaker unpacks model.tar.gz there.")
     trust: bool = option(False, "Allow running the model's own Python code.")
     engine: str | None = option(None, "Which of the bundle's engines to use; by default the best one.")
     precision: str | None = option(None, "bf16 or fp32; by default whichever is faster on this machine.")

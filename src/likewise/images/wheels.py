@@ -143,9 +143,7 @@ class Wheels:
                 f"pip found no wheel for {self.platform} and Python 3.{self._minor}: {message}",
                 remedy="pass a folder that has it with --wheels DIR, or use another --platform, --base or --engine",
             )
-        return TargetUnavailable(
-            f"pip cannot download the wheels: {message}", remedy="check the network and pip's settings"
-        )
+        return TargetUnavailable(f"pip cannot download the wheels: {message}", remedy="check network and pip settings")
 
     def _add(self, path: Path) -> Wheel:
         wheel = Wheel(path.name, sha256_file(path).removeprefix(PREFIX))

@@ -89,9 +89,7 @@ def verify(
     """
     options, report_progress = options or VerifyOptions(), report or (lambda _: None)
     if not against:
-        raise WrongUsage(
-            "there is nothing to compare with", remedy="add --against with NAME, a URL, local, spark or mlflow"
-        )
+        raise WrongUsage("there is nothing to compare with", remedy="add --against NAME, URL, local, spark or mlflow")
     bundle = model if isinstance(model, api.Bundle) else api.find(model, trust=trust, report=report)
     bundle = replace(bundle, choice=EngineOptions.of(bundle.spec(engine, precision)))
     golden = _golden(bundle, options)

@@ -32,6 +32,6 @@ class VerifyOptions:
         min=0.0,
     )
     token_file: Path | None = option(
-        None, "File whose first token is sent to URLs as a bearer token.", "--token-file FILE"
+        None, "File whose first token is sent to URLs as bearer token.", "--token-file FILE"
     )
     timeout_s: float = option(120.0, "Timeout of each request to a URL.", "--timeout SECONDS", min=0.001)

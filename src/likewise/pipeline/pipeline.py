@@ -27,9 +27,7 @@ class Pipeline:
         if not steps:
             raise WrongUsage("a pipeline needs at least one step", remedy="Pipeline(Classify(uri), …)")
         if any(isinstance(step, Cache) for step in steps[1:]):
-            raise WrongUsage(
-                "Cache stores complete answers, so it must be the first step", remedy="move it to the front"
-            )
+            raise WrongUsage("Cache stores complete answers and must be the first step", remedy="move it to the front")
         self.steps = steps
         self.uri = uri
         self._cache = steps[0] if isinstance(steps[0], Cache) else Cache(size=0)

@@ -46,9 +46,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "another method")
         known = MethodNotAllowed(f"{path} does not support {method}", remedy=f"use {allowed}")
     else:
-        known = RouteNotFound(
-            f"no route matches {path}", remedy="POST to /invocations; GET / shows the model and its routes"
-        )
+        known = RouteNotFound(f"no route matches {path}", remedy="POST to /invocations; GET / shows all routes")
     response = error_response(known, path)
     response.headers.update(error.headers or {})
     return response

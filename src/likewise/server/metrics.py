@@ -42,7 +42,7 @@ class Metrics(Observer):
         text = "Ratio of tokens to padded tokens per engine run."
         self._padding = self._unlabelled(Histogram, "padding_efficiency", text, buckets=RATIO)
         self._queue = self._unlabelled(
-            Histogram, "queue_seconds", "Time an item waits for the engine.", buckets=SECONDS
+            Histogram, "queue_seconds", "Waiting time of an item for the engine.", buckets=SECONDS
         )
         self._compute = self._unlabelled(Histogram, "compute_seconds", "Duration of an engine run.", buckets=SECONDS)
         self._hits = self._unlabelled(Counter, "cache_hits", "Items served from the cache.")

@@ -73,9 +73,7 @@ class ServerMiddleware:
         if isinstance(error, asyncio.CancelledError):  # the server is stopping and no longer waits for this response
             if self.service.state is not ServiceState.DRAINING:
                 raise error
-            error = Draining(
-                "the server stopped before the prediction was ready", remedy="send the request to another server"
-            )
+            error = Draining("the server stopped before the prediction was ready", remedy="send it to another server")
         if not isinstance(error, Exception):
             raise error
         if not isinstance(error, LikewiseError):

@@ -29,9 +29,7 @@ class HeadRefused(Exception):
 
 def malformed(cause: str) -> HeadRefused:
     """A 400 for data that is not valid HTTP/1.1."""
-    return HeadRefused(
-        f"not a valid HTTP/1.1 request: {cause}", remedy="send unencrypted HTTP/1.1, using any HTTP library"
-    )
+    return HeadRefused(f"not a valid HTTP/1.1 request: {cause}", remedy="send unencrypted HTTP/1.1 with any library")
 
 
 def _reason(error: httptools.HttpParserError) -> HeadRefused:
@@ -93,9 +91,7 @@ class LimitedHead(HttpToolsProtocol, ABC):
         if self.in_body:
             return  # a trailer must not be treated as a header
         if len(self.headers) >= MAX_HEADERS:
-            raise HeadRefused(
-                f"the request has more than {MAX_HEADERS} headers", remedy="send fewer headers", status=431
-            )
+            raise HeadRefused(f"more than {MAX_HEADERS} headers", remedy="send fewer headers", status=431)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

@@ -26,17 +26,13 @@ class ContainerTargetOptions:
     """The options of the target; those ending in `_s` are in seconds."""
 
     image: str | None = option(None, "An existing image of this model; without it, an image is built.")
-    base: str = option(
-        DEFAULT, "Base image for building: an image in a registry, a folder with an OCI layout, or a tar file."
-    )
+    base: str = option(DEFAULT, "Base image: an image in a registry, a folder with an OCI layout, or a tar file.")
     wheels: Path | None = option(None, "Folder of wheels that are not in a package index, for a built image.")
     lock: Path | None = option(None, "Requirements file with hashes of all packages of a built image.")
     host: str = option("127.0.0.1", "Address of this machine to listen on.")
     insecure: bool = option(False, "Allow an address that other machines can reach; the service has no authentication.")
     port: int = option(0, "Port of this machine; 0 chooses a free port, which updates keep.")
-    network: str | None = option(
-        None, "Network of the containers: a name, or host if Docker or Podman cannot create networks."
-    )
+    network: str | None = option(None, "Network of the containers: a name, or host if networks cannot be created.")
     isolated: bool = option(False, "Run the model without network access; clients can still reach it.")
     memory: str | None = option(None, "Memory limit of the model's container: 2g, 512m.")
     cpus: float | None = option(None, "CPU limit of the model's container: 1.5.")

@@ -116,9 +116,7 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
                 return listen(host, former.port, guarded=guarded)
         return listen(host, port, guarded=guarded)
     except PortTaken as error:
-        raise PortTaken(
-            error.cause, remedy="choose another port with -C port=N, or leave it out to use a free one"
-        ) from error
+        raise PortTaken(error.cause, remedy="set another port with -C port=N, or omit it to use a free one") from error
     except WrongUsage as error:
         raise WrongUsage(error.cause, remedy=GUARD) from error
 

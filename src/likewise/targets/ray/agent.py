@@ -128,7 +128,7 @@ def connect(address: str) -> str:
         raise
     except Exception as error:
         raise TargetUnavailable(
-            f"cannot connect to Ray at {address}: {_last_line(error)}", remedy=HOW_TO_START
+            f"no connection to Ray at {address}: {_last_line(error)}", remedy=HOW_TO_START
         ) from error
     return endpoint
 

@@ -23,9 +23,7 @@ class RayOptions:
     """Each field's `metadata["help"]` is its help text; None means Ray's default. Units are in the fields' names."""
 
     num_replicas: int | str = option(1, 'Number of replicas, or "auto" to scale with the load.')
-    autoscaling_config: dict[str, Any] | None = option(
-        None, "Ray's AutoscalingConfig as JSON, instead of num_replicas."
-    )
+    autoscaling_config: dict[str, Any] | None = option(None, "Ray's AutoscalingConfig as JSON; replaces num_replicas.")
     ray_actor_options: dict[str, Any] | None = option(
         None,
         'Resources of each replica, as JSON: {"num_cpus": 0.5, "num_gpus": 0.25, "memory": …, "resources": {…}, …}.',
@@ -45,25 +43,17 @@ class RayOptions:
     health_check_timeout_s: float = option(30.0, "Seconds after which a health check without a response has failed.")
     graceful_shutdown_wait_loop_s: float = option(1.0, "Seconds that a stopping replica waits for requests in transit.")
     graceful_shutdown_timeout_s: float = option(30.0, "Seconds in which a stopping replica may complete its requests.")
-    max_constructor_retry_count: int = option(
-        3, "Number of failed starts of a replica after which the deployment fails."
-    )
+    max_constructor_retry_count: int = option(3, "Failed starts of a replica after which the deployment fails.")
     max_surge_percent: int = option(
         25, "Extra replicas during an update, in percent, rounded up; 0 stops an old one before a new one starts."
     )
-    rolling_update_percentage: float | None = option(
-        None, "Fraction of the replicas that an update replaces at a time."
-    )
+    rolling_update_percentage: float | None = option(None, "Fraction of the replicas that an update replaces at once.")
     logging_config: dict[str, Any] | None = option(None, "Ray Serve's LoggingConfig for the replicas, as JSON.")
     route_prefix: str | None = option(
         None, "The HTTP route; /NAME by default, / for all requests that match no other route."
     )
-    timeout_s: float = option(
-        300.0, "Seconds until all replicas must be ready; otherwise the deployment is rolled back."
-    )
-    wait_for_capacity: bool = option(
-        False, "For autoscaling clusters: wait for missing resources instead of failing at once."
-    )
+    timeout_s: float = option(300.0, "Seconds until all replicas must be ready; otherwise it is rolled back.")
+    wait_for_capacity: bool = option(False, "For autoscaling clusters: wait for missing resources instead of failing.")
     canary: float = option(
         0.0, "Percentage of the requests that an update's new version gets at first, 50 at most; 0 for no canary."
     )
@@ -72,13 +62,9 @@ class RayOptions:
     canary_errors: float = option(
         1.0, "Percentage of its requests that the canary may fail although the old version handles them."
     )
-    canary_slower: float = option(
-        2.0, "Allowed ratio of its response times to the old version's median and 95th percentile."
-    )
+    canary_slower: float = option(2.0, "Allowed ratio of its response times to the old version's (median and p95).")
     canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise it is rolled back.")
-    deadline_s: float = option(
-        60.0, "Seconds within which a request must be served; if it cannot be, it is rejected at once."
-    )
+    deadline_s: float = option(60.0, "Seconds within which a request must be served; otherwise it is rejected.")
     queue_tokens: int = option(4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.")
     cache_bytes: int = option(
         64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache."

@@ -87,9 +87,7 @@ def _location(location: str) -> str:
     """The bundle's location as a replica expects it; WrongUsage unless it is an absolute path or an S3 URL."""
     if location.startswith(SCHEME) or ("://" not in location and Path(location).is_absolute()):
         return location.rstrip("/")
-    raise WrongUsage(
-        f"nodes cannot read a bundle from {location!r}", remedy="use an absolute path, or s3://BUCKET/PREFIX"
-    )
+    raise WrongUsage(f"nodes cannot read a bundle from {location!r}", remedy="use an absolute path or s3://BUCKET/KEY")
 
 
 def _pip_arguments(bundle: Bundle, model: ModelSpec, location: str) -> str:

@@ -27,9 +27,7 @@ KINDS = {
     ),
     "expired": Kind(TargetUnavailable, "the credentials have expired: log in to AWS again, then run the same command"),
     "denied": Kind(TargetUnavailable, "allow this action in IAM, or use another role: -C assume_role_arn=ARN"),
-    "role": Kind(
-        DeployFailed, "set -C execution_role_arn=ARN to an existing role that sagemaker.amazonaws.com may assume"
-    ),
+    "role": Kind(DeployFailed, "set -C execution_role_arn=ARN to a role that sagemaker.amazonaws.com may assume"),
     "image": Kind(DeployFailed, "set -C image_url=REGISTRY/NAME:TAG to an image in ECR in the endpoint's region"),
     "data": Kind(DeployFailed, "set -C bucket=NAME to a bucket in the endpoint's region that the role can read"),
     "throttled": Kind(TargetUnavailable, "AWS limits the request rate: run the same command again in a minute"),

@@ -53,9 +53,7 @@ def create_steps(aws: Aws, spec: EndpointSpec) -> list[PlanStep]:
             remedy=f"{remedy}, or choose another name",
         )
     if spec.options.mode in ("add", "replace"):
-        raise WrongUsage(
-            f"mode={spec.options.mode} is only for updates", remedy=f"run: likewise update {spec.name} MODEL"
-        )
+        raise WrongUsage(f"mode={spec.options.mode} is for updates", remedy=f"run: likewise update {spec.name} MODEL")
     prepared, model_name = model_steps(aws, spec)
     config, config_name, _ = _config_step(aws, spec, model_name, ())
     request = requests.create_request(spec.name, config_name, spec.tags)
@@ -266,9 +264,7 @@ def _settled(aws: Aws, name: str) -> EndpointDescription:
             remedy=f"run: likewise delete {name}, then deploy it again; SageMaker cannot update a failed endpoint",
         )
     if existing.status not in inspection.SETTLED:
-        raise TargetUnavailable(
-            f"the endpoint {name!r} is being changed ({existing.status})", remedy=KINDS["busy"].remedy
-        )
+        raise TargetUnavailable(f"endpoint {name!r} is being changed ({existing.status})", remedy=KINDS["busy"].remedy)
     return existing
 
 

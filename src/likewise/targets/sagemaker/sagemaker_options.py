@@ -46,7 +46,7 @@ class SageMakerOptions:
     startup_timeout_s: int | None = option(None, "Seconds until a container must be healthy, 60 to 3600.")
     model_download_timeout_s: int | None = option(None, "Seconds for the download of model.tar.gz, 60 to 3600.")
     routing_strategy: str | None = option(
-        None, "How requests are routed to instances: LEAST_OUTSTANDING_REQUESTS or RANDOM."
+        None, "Routing of requests to instances: LEAST_OUTSTANDING_REQUESTS or RANDOM."
     )
     vpc_config: dict[str, Any] | None = option(
         None, 'Network of the container, as JSON: {"SecurityGroupIds": [...], "Subnets": [...]}.'
@@ -90,9 +90,7 @@ class SageMakerOptions:
     archive: bool = option(False, "Keep the configuration and the model that an update replaces.")
     # waiting
     synchronous: bool = option(True, "Wait until the endpoint is ready.")
-    timeout_seconds: int = option(
-        1200, "Seconds until the endpoint must be ready; otherwise the operation is rolled back."
-    )
+    timeout_seconds: int = option(1200, "Seconds until the endpoint must be ready; otherwise it is rolled back.")
 
     def __post_init__(self) -> None:
         self._check_waiting()

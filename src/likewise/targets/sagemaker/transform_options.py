@@ -18,9 +18,7 @@ class TransformOptions:
     """
 
     content_type: str = option("text/csv", "Format of the input: text/csv, application/jsonlines or application/json.")
-    split_type: Literal["None", "Line"] = option(
-        "Line", "How objects are split into records: Line, or None for no splitting."
-    )
+    split_type: Literal["None", "Line"] = option("Line", "How objects are split into records: Line or None.")
     batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
         None, "MultiRecord: as many records per request as fit; SingleRecord: a single one."
     )
@@ -35,9 +33,7 @@ class TransformOptions:
         "S3Prefix", "Whether INPUT is a prefix of objects (S3Prefix), or a file that lists objects (ManifestFile)."
     )
     input_filter: str | None = option(None, "JSONPath of the part of each record that is sent to the model.")
-    output_filter: str | None = option(
-        None, "JSONPath of the part of each record that is written, after join_resource."
-    )
+    output_filter: str | None = option(None, "JSONPath of the part of each record to write, after join_resource.")
     join_resource: Literal["Input", "None"] | None = option(None, "Input: write each record with its prediction.")
     max_payload_mb: int | None = option(None, "Largest request in MB, up to 100.")
     max_concurrent_transforms: int | None = option(None, "Concurrent requests per instance.")

@@ -49,7 +49,7 @@ class Jobs:
             rows = frame.mapInArrow(portable(call, arguments, self._shipment), RESULT_SCHEMA).collect()
         except Exception as error:  # any error of Spark, its workers or the connection
             raise EngineUnavailable(
-                f"the Spark job failed: {_reason(error)}", remedy="check the executors' logs"
+                f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs"
             ) from error
         results = [json.loads(row[0]) for row in rows]
         for result in results:

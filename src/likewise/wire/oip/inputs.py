@@ -184,9 +184,7 @@ def _binary(entry: dict[str, Any], datatype: str, shape: tuple[int, ...], tail: 
 def _flatten(data: object, shape: tuple[int, ...], where: str) -> list[Any]:
     """The elements in row-major order; `data` is flat or nested like the shape."""
     if not isinstance(data, list):
-        raise BadRequest(
-            f"{where}: data is {shown(data)}", remedy="send data as a list, or parameters.binary_data_size"
-        )
+        raise BadRequest(f"{where}: data is {shown(data)}", remedy="send data as a list, or set binary_data_size")
     if not any(type(part) is list for part in data):
         if len(data) != math.prod(shape):
             raise _shape_mismatch(f"{len(data)} elements", shape, where)

@@ -101,9 +101,7 @@ class Fleet:
         try:
             container = self._runner.start(definition["Image"], environment, folder)
         except NotStarted as error:
-            raise StartupFailed(
-                f"CannotStartContainerError. The {what} could not be started: {error}"[:REASON]
-            ) from error
+            raise StartupFailed(f"CannotStartContainerError. The {what} did not start: {error}"[:REASON]) from error
         running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", definition["Image"], folder)
         with self._lock:
             self._running.append(running)
