@@ -27,8 +27,10 @@ GROUP = "likewise.engines"
 class ModelFacts:
     """What the `MLmodel` file of a logged model declares; read without running the model's code.
 
-    folder: the MLflow model.  flavors: by name, as in `MLmodel`.  pipeline: the declared pipeline, which needs none of
-    the model's code, or None.  references: URIs that the model declares it opens.  row_wise: as declared, or None.
+    folder: the MLflow model.  flavors: by name, as in `MLmodel`.  signature_raw: as in `MLmodel`, or None.
+    row_wise: whether its rows are independent, or None if not declared.
+    references: URIs that the model opens according to its metadata.
+    pipeline: the declared pipeline, which needs none of the model's code, or None.
     """
 
     folder: Path
@@ -70,7 +72,7 @@ class CalibrationTexts:
     """Texts to calibrate an engine on.
 
     source: a description for the report.  factor: the safety factor for the measured drift; larger for generated texts,
-    which may lack the kind of text that drifts most.
+    which may lack the kind of text for which bf16 differs most from fp32.
     """
 
     values: tuple[str, ...]

@@ -1,8 +1,8 @@
 """Redirects MLflow's access to artifact stores to the vendored files of a bundle.
 
-A pipeline opens `runs:/…`, `models:/name@alias`, `s3://…` while it loads.  In a bundle those are folders.  MLflow
-opens every artifact with `get_artifact_repository` and every store with `get_store`; this module wraps both, once per
-process, and passes through all calls that do not concern a bundle.
+A pipeline opens `runs:/…`, `models:/name@alias`, `s3://…` while it loads.  In a bundle, those are
+folders with copies.  MLflow opens every artifact with `get_artifact_repository` and every store with `get_store`; this
+module wraps both, once per process, and passes through all calls that do not concern a bundle.
 
 There are two modes.  `install` redirects the vendored URIs in the whole process and leaves all others to MLflow.
 `restricted_to`, while a model of the bundle loads or predicts, allows only vendored URIs: any other is an error.
@@ -32,8 +32,9 @@ class VendoredFiles:
     """Maps URIs to their local copies.
 
     paths: the file or folder of each vendored URI.  own: folders that the model may read directly.
-    fetch: for tracing, `fetch(uri, open_real, inner)` vendors a missing URI, the path `inner` of MLflow's repository;
-    None if a missing URI is an error.  refused: descriptions of requests to the stores that were rejected.
+    fetch: for tracing, `fetch(uri, open_real, inner)` copies a missing URI into the bundle (the path `inner` of the
+    repository that `open_real()` returns); None if a missing URI is an error.
+    refused: descriptions of requests to the stores that were rejected.
     """
 
     def __init__(self, paths: Mapping[str, Path], own: tuple[Path, ...] = (), fetch: Fetch | None = None) -> None:
@@ -43,7 +44,7 @@ class VendoredFiles:
         self.refused: list[str] = []
 
     def find(self, uri: str) -> Path | None:
-        """The copy of `uri`, matched by the longest vendored URI that equals it or is its parent; None if none is."""
+        """The copy of `uri`, below the longest vendored URI that equals it or is its parent; None without one."""
         return lookup(self.paths, uri)
 
     def get(self, uri: str, open_real: OpenReal, inner: str) -> Path | None:

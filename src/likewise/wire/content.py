@@ -20,7 +20,10 @@ _SEND = f"send Content-Type: {JSON}, {CSV} or {PARQUET}"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """media: JSON, CSV or PARQUET; charset: one of CHARSETS; format: one of FORMATS, of MLflow 1."""
+    """A parsed Content-Type.
+
+    media: JSON, CSV or PARQUET.  charset: one of CHARSETS.  format: one of FORMATS, which only MLflow 1 used, or None.
+    """
 
     media: str
     charset: str = "utf-8"

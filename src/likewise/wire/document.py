@@ -10,12 +10,12 @@ from likewise.wire.call import DecodedRequest, Form
 from likewise.wire.frame import Fitter, Frame
 from likewise.wire.params import ParamsFitter
 
-KEYS = frozenset({"messages", "prompt", "input"})  # one of them anywhere in the body makes it a document
+KEYS = frozenset({"messages", "prompt", "input"})  # any of these top-level keys makes the body a document
 _PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
 
 
 def parse_document(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -> DecodedRequest:
-    """Keys that the signature declares as params become params; all others are the model's input.
+    """Decode a document: keys that the signature declares as params become params; all others are the model's input.
 
     Raises BadRequest if a required column of the signature is missing.
     """

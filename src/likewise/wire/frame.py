@@ -14,7 +14,7 @@ from likewise.core.signature import Field, Signature
 from likewise.wire import tensor
 from likewise.wire.jsontext import shown
 
-_PLANS = 64  # most column orders that a fitter caches
+_PLANS = 64  # maximum number of column orders that a fitter caches
 
 
 @dataclass(frozen=True, slots=True)

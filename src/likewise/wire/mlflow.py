@@ -94,7 +94,7 @@ def _listed(value: list[object], form: str, signature: Signature) -> Frame:
 
 
 def _by_column(value: dict[str, object], form: str, signature: Signature) -> Frame:
-    """Columns of values, where a scalar applies to every row; or one row if the signature's cells are lists or objects.
+    """Columns of values, where a scalar applies to every row; or one row if a column takes lists or objects.
 
     It is also one row if columns and cells are indistinguishable: a list of strings in an `any` column is a cell.
     """

@@ -18,7 +18,7 @@ def calibrate(fast: Logits, exact: Logits, *, factor: float, source: str) -> Cal
 
     fast, exact: logits [texts, labels] in bf16 and fp32.  factor: the safety factor for the drift.
     Each half of the texts is also checked with the guard computed from the other half: a label that changed outside it
-    shows that the drift of unseen texts cannot be predicted, and bf16 is refused.
+    shows that the drift of unseen texts cannot be predicted.  Then `refused` is set in the result: bf16 is not offered.
     """
     moved = np.asarray(fast.argmax(axis=1) != exact.argmax(axis=1))
     if not (np.isfinite(fast).all() and np.isfinite(exact).all()):
@@ -51,7 +51,7 @@ def why_unequal(compiled: Logits, reference: Logits) -> str | None:
 
 
 def _guard(drifts: NDArray[np.float64], factor: float) -> float:
-    """`factor` times the largest drift, at least FLOOR; rounded up to be valid for the rounded drift too."""
+    """`factor` times the largest drift, at least FLOOR; rounded up, and also sufficient for the rounded drift."""
     largest = float(drifts.max(initial=0.0))
     return float(np.ceil(max(FLOOR, factor * max(largest, _rounded(largest))) * 1e6) / 1e6)
 

@@ -48,7 +48,7 @@ class Calibration:
 
     texts: their number; source: a description of their origin.  drift: the largest change of a margin, in logits.
     guard: rows with a margin below it are recomputed: `factor` x drift, but at least a minimum.
-    share: the fraction of texts that are.  moved: the number of labels that bf16 alone changed.
+    share: the fraction of texts that are recomputed.  moved: the number of labels that bf16 alone changed.
     agreement: the fraction of texts that have fp32's label with the guard.  refused: why bf16 is not offered, or empty.
     outside: the number of labels that changed outside the guard.
     """

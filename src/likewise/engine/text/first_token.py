@@ -1,7 +1,7 @@
 """Removes computations that a classifier's output does not use from its OpenVINO graph, without changing the rest.
 
 Most text classifiers only use the first token of the last layer's output. That layer's keys and values need every
-token, but its query, attention output and feed-forward network, ten twelfths of its matrix operations, need only one.
+token, but its query, attention output and feed-forward network, five sixths of its matrix operations, need only one.
 Runtimes do not detect this. A graph with a different structure is not changed; the caller compares the result with the
 torch model.
 """
@@ -47,7 +47,7 @@ def keep_first_token(model: Any) -> bool:
 
 
 def _cuts(nodes: list[Any]) -> list[Edge]:
-    """The edges to slice: going up from the selection of the first token, the last that need only one token."""
+    """The edges to slice: from the selection of the first token towards the inputs, the last that need one token."""
     edges_by_node: dict[str, list[Edge]] = {}
     cuts: list[Edge] = []
     attention = False

@@ -30,16 +30,15 @@ HINTS = {"bf16": "bf16", "fp32": "f32"}
 BUCKET = 16
 """Lengths are padded to a multiple of this: fewer shapes to set up, and results that do not depend on the batch."""
 
-
 DRIFT = 1e-3
 """Tolerance between converted fp32 logits and torch's, relative to the largest: the kernels differ."""
 
 LONGEST = ["likewise", "max_tokens"]
-"""The path in the model file's runtime info of the model's maximum number of tokens."""
+"""Where the maximum number of tokens is stored in the runtime info of the model file."""
 
 _FIRST = threading.Lock()
 """Serializes the first forward passes: two threads that pass arrays to the runtime for the first time concurrently
-deadlock, one in its binding's call-once and one waiting for the GIL."""
+deadlock, one inside a `call_once` of OpenVINO's Python binding and one waiting for the GIL."""
 
 TORCH = "use the engine 'torch'"
 

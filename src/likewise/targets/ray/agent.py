@@ -64,7 +64,7 @@ def main(address: str, descriptor: int) -> None:
 class Caller:
     """The process at the other end of the pipe; when it exits, the agent exits too, even during an action.
 
-    After a caller was killed, another one may work on the same deployment.
+    Otherwise, after a caller was killed, its agent and that of the next command could change the same deployment.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -102,13 +102,13 @@ class Caller:
 
 
 def perform(action: str, params: Mapping[str, Any]) -> Any:
-    """Execute the action; its JSON-compatible result."""
+    """Execute the action and return its JSON-compatible result."""
     importlib.import_module("ray.serve.context")._set_global_client(None)  # Serve may have been restarted
     return pkgutil.resolve_name(f"likewise.targets.ray.{ACTIONS[action]}")(params)
 
 
 def connect(address: str) -> str:
-    """Connect to the cluster as a driver; the HOST:PORT that accepts connections.
+    """Connect to the cluster as a driver, and return the HOST:PORT that accepts connections.
 
     Raises TargetUnavailable, Unauthorized, MissingExtra.  Cheap checks come first.
     """
@@ -146,7 +146,7 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _authenticate(endpoint: str, address: str) -> None:
-    """Enable the user's token if the cluster requires one, unless RAY_AUTH_MODE disables it; Unauthorized.
+    """Enable the user's token if the cluster requires one, unless RAY_AUTH_MODE disables it; raises Unauthorized.
 
     Ray itself would retry for half a minute, and then report that nothing is listening.
     """
@@ -177,7 +177,7 @@ def _rejects(endpoint: str) -> bool:
 
 
 def _probe(endpoint: str, address: str) -> None:
-    """TargetUnavailable if nothing is listening at HOST:PORT."""
+    """Raise TargetUnavailable if nothing is listening at HOST:PORT."""
     host, _, port = endpoint.rpartition(":")
     if not port.isdecimal():
         return

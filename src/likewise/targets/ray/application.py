@@ -57,7 +57,10 @@ def version_of(deployment: Mapping[str, Any]) -> str:
 
 
 def await_running(name: str, options: RayOptions, deadline: float, timeout_s: float) -> None:
-    """Wait until it runs; DeployFailed with Serve's message if it fails, or at `deadline`, after `timeout_s`."""
+    """Wait until the deployment `name` runs; raises DeployFailed with Serve's message if it fails, or at `deadline`.
+
+    deadline: a time of `time.monotonic`.  timeout_s: the corresponding time limit, for the error message.
+    """
     while (serve_status := status({"name": name}))["status"] != "RUNNING":
         if serve_status["status"] in FAILED_STATES:
             raise DeployFailed(f"Ray Serve could not start {name!r}: {_message(serve_status)}", remedy=REMEDY)
@@ -71,7 +74,7 @@ def await_running(name: str, options: RayOptions, deadline: float, timeout_s: fl
 
 
 def await_gone(app: str) -> None:
-    """Wait until Serve has deleted the application and its replicas; DeployFailed after DELETE_TIMEOUT_S."""
+    """Wait until Serve has deleted the application and its replicas; raises DeployFailed after DELETE_TIMEOUT_S."""
     deadline = time.monotonic() + DELETE_TIMEOUT_S
     while app in applications():
         if time.monotonic() > deadline:
@@ -88,7 +91,7 @@ def _capacity(serve_status: Mapping[str, Any], options: RayOptions) -> str:
 
 
 def require_known(options: RayOptions) -> None:
-    """WrongUsage for a key that Ray would silently ignore."""
+    """Raise WrongUsage for a key of a nested option (such as `autoscaling_config`) that Ray would silently ignore."""
     schema = need("ray.serve.schema", extra="ray")
     kinds = {"autoscaling_config": schema.AutoscalingConfig, "logging_config": schema.LoggingConfig}
     for option, kind in kinds.items():

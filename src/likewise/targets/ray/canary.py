@@ -24,17 +24,17 @@ from likewise.targets.ray.version_stats import VersionStats
 SUFFIX = "~canary"  # of the application's name: a deployment's name cannot contain it
 HEARTBEAT_S = 0.5
 LEASE_S = 5.0
-SILENCE_TIMEOUT_S = 20.0  # without a response from any replica of the old version
+SILENCE_TIMEOUT_S = 20.0  # the canary is rolled back if no replica of the old version responds for so long
 
 _REMEDY = "the old version serves all requests; fix the new one, or raise canary_errors, canary_slower, …"
 
 
 def evaluate(params: Mapping[str, Any], options: RayOptions, key: str) -> dict[str, Any]:
-    """Run the version in `params` as a canary; its figures if it is good enough to replace the old version.
+    """Run the version in `params` as a canary; returns its figures if it may replace the old version.
 
-    The result has outcome, why, start_s (until it was ready), seconds (of the watch), old and new (see
+    The result has the keys outcome, why, start_s (until it was ready), seconds (of the watch), old and new (see
     `VersionStats.summary`).  If a killed process has left the same canary, it is watched and not started again.  Raises
-    DeployFailed if it is not good enough; the canary is removed in either case.
+    DeployFailed if it must not replace the old version; the canary is removed in either case.
     """
     app, started = APP + params["name"], time.monotonic()
     try:
@@ -71,7 +71,7 @@ def remove(app: str) -> None:
 
 
 def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
-    """Start the canary and wait until it is ready; DeployFailed."""
+    """Start the canary and wait until it is ready; raises DeployFailed."""
     app, canary_options = APP + params["name"], options.as_canary()
     record = store.get(f"canary/{app}")
     if record is None or record["key"] != key or app + SUFFIX not in applications():
@@ -89,7 +89,7 @@ def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
 
 
 class CanaryWatch:
-    """Collects statistics from the old version's replicas. seconds: time in which replicas have responded."""
+    """Collects statistics from the old version's replicas. seconds: the time during which they have responded."""
 
     def __init__(self, app: str, options: RayOptions) -> None:
         self.seconds = 0.0
@@ -112,7 +112,7 @@ class CanaryWatch:
         self._last_response = time.monotonic()
 
     def renew(self) -> None:
-        """Renew the lease of every replica; DeployFailed if none has responded for SILENCE_TIMEOUT_S."""
+        """Renew the lease of every replica; raises DeployFailed if none has responded for SILENCE_TIMEOUT_S."""
         responded, now = self._broadcast("watch", self._request), time.monotonic()
         if responded:
             if self._active:

@@ -97,7 +97,7 @@ class RayOptions:
                 raise WrongUsage(f"{name} is less than {least}", remedy=f"use -C {name}=NUMBER, or omit it")
 
     def prefix(self, name: str) -> str:
-        """The route of the deployment `name`; WrongUsage if the name is not valid."""
+        """The route of the deployment `name`; raises WrongUsage if the name is not valid."""
         if not _NAME.fullmatch(name):
             raise WrongUsage(
                 f"{name!r} is not a valid deployment name on Ray: it is part of the URL",
@@ -106,7 +106,7 @@ class RayOptions:
         return self.route_prefix or f"/{name}"
 
     def server(self) -> dict[str, Any]:
-        """The options of Likewise's server."""
+        """The fields that are options of Likewise's server (ServerOptions)."""
         return {name: getattr(self, name) for name in sorted(SERVER)}
 
     def deployment(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class RayOptions:
         return int(config.get("initial_replicas") or config.get("min_replicas", 1))
 
     def as_canary(self) -> Self:
-        """The options of the canary's application: with its percentage of the replicas, at least one."""
+        """The options of the canary: `canary` percent of the replicas, at least one, and no autoscaling."""
         count = max(1, math.ceil(self.replicas() * self.canary / 100))
         return replace(self, num_replicas=count, autoscaling_config=None)
 
@@ -139,7 +139,7 @@ class RayOptions:
 
 
 def with_threads(actor: Mapping[str, Any]) -> dict[str, Any]:
-    """Ray's actor options, with as many threads as CPUs unless the user's `env_vars` set the variables.
+    """`actor` with variables that limit libraries to one thread per CPU; the user's own `env_vars` take precedence.
 
     Ray does not enforce its CPU counts: without these variables a library starts a thread for each core of the host.
     """

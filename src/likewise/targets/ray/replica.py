@@ -18,8 +18,8 @@ from likewise.shipping.unpack import already_installed, cache_folder, make_impor
 NAMESPACE = "likewise"  # in the cluster's key-value store
 
 # A plain dict, because a class of Likewise could not be unpickled before the environment is unpacked:
-# python, platform; bundle, environment: {"key": sha256 of the archive, "parts": number of parts}, the environment None
-# if every node had it already; package, versions: arguments of `already_installed`
+# python, platform: of the deploying machine; bundle, environment: {"key": sha256 of the archive, "parts": number of
+# parts}, or None for an environment that every node had already; package, versions: arguments of `already_installed`
 Shipment = dict[str, Any]
 
 
@@ -101,6 +101,6 @@ class Relay:
         self._handle = importlib.import_module("ray.serve").get_deployment_handle(deployment, app)
 
     def broadcast(self, method: str, argument: Any, timeout_s: float) -> list[Any]:
-        """The responses of the replicas, without failed ones. Raises if there is no replica, or none responds."""
+        """The responses of the replicas, without exceptions. Raises if there is no replica, or none responds."""
         responses = self._handle.broadcast(method, argument).results(timeout_s=timeout_s, return_exceptions=True)
         return [response for response in responses if isinstance(response, dict)]

@@ -22,7 +22,7 @@ UNREACHABLE_S = 10.0  # after which a proxy is assumed to be unreachable from th
 
 
 def run(params: Mapping[str, Any], *, with_canary: bool = True) -> dict[str, Any]:
-    """Deploy or update `name` and wait until every replica is ready; its URL and the canary's figures.
+    """Deploy or update `name` and wait until every replica is ready; returns its URL and the canary's figures.
 
     params: name, address, model (as a dict), options, shipment, create.  with_canary: run a canary first if the options
     request one.  Raises AlreadyDeployed (create, and another deployment has the name), DeployFailed with the message of

@@ -49,7 +49,10 @@ def render(name: str, model: ModelSpec, options: RayOptions, bundle_at: str | No
 
 
 def _document(name: str, model: ModelSpec, options: RayOptions, bundle: Mapping[str, str]) -> dict[str, Any]:
-    """A document for Ray's ServeDeploySchema; options that its deployments do not support go to the builder."""
+    """A document for Ray's ServeDeploySchema.
+
+    Options that the schema does not support for deployments are passed as arguments to `stored.application`.
+    """
     _require_supported(options)
     schema, deployment = need("ray.serve.schema", extra="ray"), options.deployment()
     require_known(options)
@@ -73,7 +76,7 @@ def _document(name: str, model: ModelSpec, options: RayOptions, bundle: Mapping[
 
 
 def _require_supported(options: RayOptions) -> None:
-    """WrongUsage for options that only `likewise deploy` implements, such as time-outs and canaries."""
+    """Raise WrongUsage for options that only `likewise deploy` implements, such as time-outs and canaries."""
     default = asdict(RayOptions())
     unsupported = [key for key in sorted(OWN - {"route_prefix"}) if getattr(options, key) != default[key]]
     if unsupported:
@@ -84,14 +87,14 @@ def _require_supported(options: RayOptions) -> None:
 
 
 def _location(location: str) -> str:
-    """The bundle's location as a replica expects it; WrongUsage unless it is an absolute path or an S3 URL."""
+    """The bundle's location as a replica expects it; raises WrongUsage unless it is an absolute path or an S3 URL."""
     if location.startswith(SCHEME) or ("://" not in location and Path(location).is_absolute()):
         return location.rstrip("/")
     raise WrongUsage(f"nodes cannot read a bundle from {location!r}", remedy="use an absolute path or s3://BUCKET/KEY")
 
 
 def _pip_arguments(bundle: Bundle, model: ModelSpec, location: str) -> str:
-    """The requirements of a node as arguments of `pip install`; CodeNotTrusted."""
+    """The requirements of a node as arguments of `pip install`; raises CodeNotTrusted."""
     kind, own = kind_of(trusted_engine(bundle, model).name), "likewise["
     extras = [each.removeprefix(own).rstrip("]") for each in kind.requirements if each.startswith(own)]
     extras = ["ray", *extras, *(["batch"] * location.startswith(SCHEME))]

@@ -40,14 +40,14 @@ class ReplicaService:
         self._lease: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
-        """Wait until the model has loaded or has failed to load; NotReady, with the reason, unless it is ready."""
+        """Wait until the model has loaded or has failed to load; raises NotReady, with the reason, unless it is ready."""
         service = self._service
         while service.state.value == "loading" and service.failure is None and service.problem is None:
             await asyncio.sleep(POLL_S)
         service.check_ready()
 
     async def watch(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a fraction of the requests to a canary for another `lease_s` seconds; the figures so far.
+        """Send a fraction of the requests to a canary for another `lease_s` seconds; returns the figures so far.
 
         request: the settings of `TrafficSplit`, and lease_s. Without another call the split ends with the lease.
         """
@@ -59,7 +59,7 @@ class ReplicaService:
         return split.figures()
 
     async def unwatch(self, run: str) -> dict[str, Any] | None:
-        """End the split: handle all requests here; the final figures, None if there is no such split."""
+        """End the split: handle all requests here; returns the final figures, None if there is no such split."""
         split = self._replica_app.split
         if split is None or split.run != run:
             return None

@@ -52,9 +52,9 @@ def call(address: str, action: str, params: Mapping[str, Any], *, timeout_s: flo
 
 
 def _send(address: str, request: Mapping[str, Any], timeout_s: float) -> tuple[_Agent, dict[str, Any]]:
-    """The agent and its response; TimeoutError, TargetUnavailable, and the errors of the connection."""
+    """The agent and its response; raises TimeoutError, TargetUnavailable, and the errors that connecting reports."""
     if (agent := _take(address)) is not None:
-        with contextlib.suppress(*_AGENT_DIED):  # since it was used last
+        with contextlib.suppress(*_AGENT_DIED):  # since its last request: then a new agent is started
             return agent, agent.receive(timeout_s, request)
     agent = _Agent(address)
     try:
@@ -99,7 +99,7 @@ class _Agent:
             )
 
     def connect(self) -> None:
-        """Wait until the agent is connected to the cluster; TargetUnavailable, and the errors that it reports."""
+        """Wait until the agent is connected to the cluster; raises TargetUnavailable, and what it reports."""
         try:
             response = self.receive(CONNECT_S)
         except TimeoutError:
@@ -109,7 +109,7 @@ class _Agent:
             raise LikewiseError.from_dict(response["error"])
 
     def receive(self, timeout_s: float, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The response to `request`, or to the start.
+        """The response to `request`, or the message that the agent sends once it is connected if `request` is None.
 
         Raises TimeoutError, EOFError or ConnectionError, after which the agent has been stopped.
         """

@@ -30,10 +30,10 @@ NODES_TIMEOUT_S = 120.0
 
 
 def ship(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Store what the model `params["model"]` needs, unless it is stored already; `{"shipment": …}`, for a replica.
+    """Store what the model `params["model"]` needs, unless it is stored already; returns `{"shipment": …}`.
 
-    The environment is packed only if a node lacks it.  Raises MissingExtra (a requirement of the engine is not
-    installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
+    The shipment is what a replica unpacks; it contains the environment only if a node lacks it.  Raises MissingExtra (a
+    requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
     """
     model, folder = ModelSpec.from_dict(params["model"]), cache_home() / "ray" / "sent"
     bundle = open_bundle(model.folder)
@@ -57,7 +57,7 @@ def on_each_node(work: Callable[..., Any], *arguments: Any, timeout_s: float) ->
 
 
 def by_value() -> None:
-    """Pickle the modules that a worker needs before Likewise is importable by value, not by name."""
+    """Make Ray send the modules that run before Likewise is installed on a worker by value, not by name."""
     pickle = importlib.import_module("ray.cloudpickle")
     for name in ("likewise.shipping.unpack", "likewise.targets.ray.replica"):
         pickle.register_pickle_by_value(importlib.import_module(name))
@@ -107,7 +107,7 @@ def _used() -> Iterator[str]:
 
 
 def _put_archive(path: Path) -> dict[str, Any]:
-    """Store the archive, unless it is stored already; its `{"key", "parts"}`."""
+    """Store the archive, unless it is stored already; returns its `{"key", "parts"}`."""
     size = path.stat().st_size
     if size > MAX_ARCHIVE_BYTES:
         raise DeployFailed(

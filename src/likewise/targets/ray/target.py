@@ -20,7 +20,7 @@ from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.session import call
 
-SHIP_S = 540.0
+SHIP_S = 540.0  # time limit of the steps `ship` and `stop`
 MARGIN_S = 60.0  # for work before and after the wait for the replicas
 PREDICT_S = 120.0
 ABANDONED_S = 120.0  # after the last update from a canary's watcher, or from its start
@@ -104,7 +104,7 @@ class RayTarget:
             self._call("take_back", params, _timeout(params))
 
     def status(self, receipt: Receipt) -> Status:
-        """The status from Serve; replicas and Serve's message in the details."""
+        """The status according to Serve; `details` has its message, the replicas, and a running canary."""
         reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
             return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
@@ -124,7 +124,7 @@ class RayTarget:
         return Status(state, receipt.output("url"), about, details, _bundle_of(record))  # type: ignore[arg-type]
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
-        """The proxy's response; NotDeployed if Likewise's server does not respond."""
+        """The response of Serve's HTTP proxy; raises NotDeployed if it cannot be reached or has no such route."""
         url = f"{receipt.output('url')}/invocations"
         request = urllib.request.Request(url, body, {"Content-Type": content_type})  # noqa: S310  Serve's own address
         try:
@@ -142,7 +142,7 @@ class RayTarget:
         return [_receipt(self.uri, deployment) for deployment in self._call("found", {})]
 
     def written(self, name: str, model: ModelSpec, options: RayOptions, bundle_at: str | None) -> str:
-        """The text of a Serve config file; see `serve_config`."""
+        """The text of a Serve config file that deploys this; see `serve_config.render`."""
         return serve_config.render(name, model, options, bundle_at)
 
     def _call(self, action: str, params: Mapping[str, JsonValue], timeout_s: float = 60.0) -> Any:

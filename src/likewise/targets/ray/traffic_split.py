@@ -39,9 +39,9 @@ class Miss:
 
 
 class TrafficSplit:
-    """The app of one replica while a canary runs; `likewise.targets.ray.canary` requests it.
+    """The ASGI app of one replica while a canary runs; the watcher (`likewise.targets.ray.canary`) starts and ends it.
 
-    settings: run, app and deployment (of the canary), share (percent), deadline_s, body_limit_bytes.
+    settings: run (the watch's id), app and deployment (of the canary), share (percent), deadline_s, body_limit_bytes.
     """
 
     def __init__(self, app: ASGIApp, settings: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ class TrafficSplit:
         self._canary = serve.get_deployment_handle(settings["deployment"], settings["app"])
 
     def figures(self) -> dict[str, Any]:
-        """The statistics of both versions and the canary's last error; counts restart with a new token."""
+        """The statistics of both versions and the canary's last error; counts that restart from 0 have a new token."""
         return {"token": self._token, "old": self._old.as_dict(), "new": self._new.as_dict(), "said": self._last_error}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,10 @@ class TrafficSplit:
         return response if response[0] < 400 else Miss(f"{response[0]}: {response[2].decode(errors='replace')}")
 
     def _note_miss(self, miss: Miss, status: int, seconds: float) -> None:
-        """Count a failure if the old version handled the same request successfully, and in much less time."""
+        """Count a failure of the canary if the old version then handled the same request successfully.
+
+        After a time-out, also only if the old version needed much less time.
+        """
         if not 200 <= status < 400 or (miss.waited is not None and seconds > miss.waited * MAX_TIMEOUT_FRACTION):
             return
         self._new.failed += 1

@@ -42,7 +42,7 @@ class VersionStats:
         self.times[math.ceil(math.log(max(seconds, MIN_S), BUCKET_RATIO))] += 1
 
     def quantile(self, fraction: float) -> float:
-        """The response time in seconds at this quantile, at most 10 % too high; 0.0 without responses."""
+        """The response time in seconds at the quantile `fraction`, at most 10 % too high; 0.0 without responses."""
         rank, seen = fraction * self.good, 0
         for each in sorted(self.times):
             seen += self.times[each]
@@ -55,7 +55,7 @@ class VersionStats:
         return sum(count for each, count in self.times.items() if BUCKET_RATIO ** (each - 1) >= seconds)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the inverse is `sum`."""
+        """The statistics as JSON types; `sum` reads them again."""
         times = {str(each): count for each, count in self.times.items()}
         return {"good": self.good, "failed": self.failed, "late": self.late, "times": times}
 
