@@ -40,7 +40,7 @@ class ReplicaService:
         self._lease: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
-        """Wait until the model has loaded or has failed to load; raises NotReady, with the reason, unless it is ready."""
+        """Wait until the model has loaded or failed to load; raises NotReady, with the reason, unless it is ready."""
         service = self._service
         while service.state.value == "loading" and service.failure is None and service.problem is None:
             await asyncio.sleep(POLL_S)
