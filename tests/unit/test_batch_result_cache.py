@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.batch.scoring import FunctionEngine, read, run_job, texts, write
 
-from likewise.batch.result_cache import ResultCache, weight
+from likewise.batch.result_cache import RowResultCache, weight
 from likewise.core.results import Ok
 
 JSON = st.recursive(
@@ -23,7 +23,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_cached_prediction_is_returned_unchanged(value: object) -> None:
-    cache = ResultCache()
+    cache = RowResultCache()
     cache.put("k", value)
     result = cache.get("k")
     assert isinstance(result, Ok)
@@ -34,13 +34,13 @@ def test_cached_prediction_is_returned_unchanged(value: object) -> None:
     "value", [b"x", date(2020, 1, 2), (1, 2), {1: 2}, [{"a": (1,)}], 10**5000], ids=lambda value: type(value).__name__
 )
 def test_values_that_json_would_change_are_not_cached(value: object) -> None:
-    cache = ResultCache()
+    cache = RowResultCache()
     cache.put("k", value)
     assert cache.get("k") is None
 
 
 def test_infinity_and_nan_are_cached() -> None:
-    cache = ResultCache()
+    cache = RowResultCache()
     cache.put("k", [math.inf, -math.inf, math.nan])
     assert repr(cache.get("k")) == "Ok(value=[inf, -inf, nan])"
 
@@ -48,7 +48,7 @@ def test_infinity_and_nan_are_cached() -> None:
 @given(st.lists(st.tuples(st.integers(0, 30), st.text(max_size=80)), max_size=60), st.integers(200, 3000))
 def test_oldest_entries_are_evicted_and_replay_restores_the_cache(rows: list[tuple[int, str]], limit: int) -> None:
     log: list[bytes] = []
-    cache = ResultCache(limit, log.append)
+    cache = RowResultCache(limit, log.append)
     expected: dict[str, str] = {}
     for key, text in rows:
         if cache.get(str(key)) is None:
@@ -64,7 +64,7 @@ def test_oldest_entries_are_evicted_and_replay_restores_the_cache(rows: list[tup
     known = {str(key) for key, _ in rows if cache.get(str(key)) is not None}
     assert len(known) == len(newest)
     assert all(cache.get(key) == Ok(expected[key]) for key in known)
-    restored = ResultCache(limit)
+    restored = RowResultCache(limit)
     restored.replay(log)
     assert {key for key in map(str, range(31)) if restored.get(key) is not None} == known
 

@@ -11,7 +11,7 @@ from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
 from likewise.batch.job import JobReport, Progress, ScoreJob
 from likewise.batch.journal import Counts, JournalState
-from likewise.batch.result_cache import ResultCache
+from likewise.batch.result_cache import RowResultCache
 from likewise.batch.rows import check_quarantine_limit, fingerprint, items_of, resume_remedy
 from likewise.batch.score_options import ScoreOptions
 from likewise.batch.scorer import Scorer, prepare
@@ -90,7 +90,7 @@ class LocalScorer:
         self._source = source
         self._output = output
         self._lines: list[bytes] = []
-        cache = ResultCache(log=self._lines.append)
+        cache = RowResultCache(log=self._lines.append)
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache)  # loads the engine
         engine = {"engine": job.engine.spec.label, "engine_digest": job.engine.spec.digest}
         files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}

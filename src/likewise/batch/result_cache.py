@@ -14,7 +14,7 @@ ENTRY = 220  # bytes of memory per entry in addition to its text
 ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
-class ResultCache:
+class RowResultCache:
     """Predictions by `Work.key`. Above `limit` bytes the oldest entries are evicted first.
 
     The content depends only on the order of insertions, so that `replay` of the same lines restores the same state.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from likewise.batch.result_cache import ResultCache
+from likewise.batch.result_cache import RowResultCache
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import LikewiseError, ModelFailed
 from likewise.core.isolation import isolate
@@ -32,7 +32,7 @@ class Scorer:
     """
 
     def __init__(
-        self, engine: Engine, *, budget: int | None = None, cache: ResultCache | None = None, whole: bool = True
+        self, engine: Engine, *, budget: int | None = None, cache: RowResultCache | None = None, whole: bool = True
     ) -> None:
         """Load the engine if it loads lazily.
 

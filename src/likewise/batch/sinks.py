@@ -80,7 +80,7 @@ class Output:
             return state
 
     def cached_results(self) -> Iterator[bytes]:
-        """The lines that `ResultCache` logged for the completed chunks."""
+        """The lines that `RowResultCache` logged for the completed chunks."""
         return self._results.lines()
 
     def split_results(self, results: Sequence[Result]) -> tuple[dict[int, object], dict[int, LikewiseError]]:
@@ -99,7 +99,7 @@ class Output:
         """Write a chunk and record it in the journal as complete.
 
         kept: indices of the rows with predictions. errors: of the other rows, by index. cache_lines: logged by
-        `ResultCache` for this chunk. counts: of the job so far, including this chunk.
+        `RowResultCache` for this chunk. counts: of the job so far, including this chunk.
         """
         with write_errors(self.layout.data):
             self._claim.check()

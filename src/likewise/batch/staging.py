@@ -54,7 +54,7 @@ class AppendFile:
 
 
 class ResultLog:
-    """The lines that `ResultCache` logs, in two files (generations) that together contain all cached results."""
+    """The lines that `RowResultCache` logs, in two files (generations) that together contain all cached results."""
 
     def __init__(self, folder: Path, state: JournalState) -> None:
         self._folder = folder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from likewise.batch.result_cache import ResultCache
+from likewise.batch.result_cache import RowResultCache
 from likewise.batch.scorer import Scorer, prepare
 from likewise.bundles.open import open_bundle
 from likewise.core.engine import Engine, Work
@@ -23,13 +23,13 @@ CACHE_BYTES = 16 << 20  # size of the result cache of each engine
 
 def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     """A scorer for one task, which shares the result cache of earlier tasks in this process."""
-    answers = _caches.setdefault(id(engine), ResultCache(CACHE_BYTES))
+    answers = _caches.setdefault(id(engine), RowResultCache(CACHE_BYTES))
     return Scorer(engine, budget=budget, cache=answers, whole=False)
 
 
 _lock = threading.Lock()
 _engines: dict[tuple[str, ModelSpec], Engine] = {}  # never removed, so that ids stay unique
-_caches: dict[int, ResultCache] = {}
+_caches: dict[int, RowResultCache] = {}
 
 
 def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:

@@ -38,7 +38,7 @@ class JobFailed(Exception):
 
 
 @dataclass
-class TransformJob:
+class EmulatedTransformJob:
     """The current state of a job. params: of CreateTransformJob. failure: its FailureReason."""
 
     name: str
@@ -78,7 +78,7 @@ class Transforms:
         self._catalog = catalog
         self._account: Account = catalog.account
         self._fleet = fleet
-        self._jobs: dict[str, TransformJob] = {}
+        self._jobs: dict[str, EmulatedTransformJob] = {}
         self._threads: list[threading.Thread] = []
 
     def create_transform_job(self, params: RequestParams) -> RequestParams:
@@ -93,7 +93,7 @@ class Transforms:
                     "Job name must be unique within an AWS account and region, and a job with this name already "
                     f"exists ({arn})",
                 )
-            job = self._jobs[name] = TransformJob(name, arn, params)
+            job = self._jobs[name] = EmulatedTransformJob(name, arn, params)
             self._catalog.register(arn, params)
         thread = threading.Thread(target=self._run, args=(job,), name="likewise-rehearsal-job", daemon=True)
         self._threads.append(thread)
@@ -122,7 +122,7 @@ class Transforms:
         job.stopping.set()
 
     def list_transform_jobs(self, params: RequestParams) -> RequestParams:
-        def more(job: TransformJob) -> RequestParams:
+        def more(job: EmulatedTransformJob) -> RequestParams:
             return {"TransformJobStatus": job.status, "LastModifiedTime": job.ended or job.created}
 
         return list_page(
@@ -136,13 +136,13 @@ class Transforms:
         for thread in self._threads:
             thread.join()
 
-    def _get(self, name: str) -> TransformJob:
+    def _get(self, name: str) -> EmulatedTransformJob:
         with self._catalog.lock:
             if name not in self._jobs:
                 raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
             return self._jobs[name]
 
-    def _run(self, job: TransformJob) -> None:
+    def _run(self, job: EmulatedTransformJob) -> None:
         try:
             keys = self._keys(job)
             running = self._started(job)
@@ -163,7 +163,7 @@ class Transforms:
         finally:
             self._fleet.stop(running)
 
-    def _started(self, job: TransformJob) -> Running:
+    def _started(self, job: EmulatedTransformJob) -> Running:
         params = job.params
         extra = {
             **params.get("Environment", {}),
@@ -174,13 +174,13 @@ class Transforms:
         what = f"container of transform job {job.name}"
         return self._fleet.start(model, what=what, group=JOBS, stream=job.name, extra=extra, wait_s=STARTUP_S)
 
-    def _keys(self, job: TransformJob) -> list[str]:
+    def _keys(self, job: EmulatedTransformJob) -> list[str]:
         source = _source(job)
         if keys := self._account.keys(source):
             return keys
         raise JobFailed(f"No S3 objects found under S3 URL {source}")
 
-    def _all_objects(self, job: TransformJob, running: Running, keys: Sequence[str]) -> None:
+    def _all_objects(self, job: EmulatedTransformJob, running: Running, keys: Sequence[str]) -> None:
         bucket, prefix = split_uri(_source(job))
         settings, output = _settings(job.params, running), job.params["TransformOutput"]["S3OutputPath"].rstrip("/")
         folder = prefix if prefix.endswith("/") or not prefix else prefix.rpartition("/")[0] + "/"
@@ -198,7 +198,7 @@ class Transforms:
             raise JobFailed("; ".join(failed))
 
 
-def _source(job: TransformJob) -> str:
+def _source(job: EmulatedTransformJob) -> str:
     return str(job.params["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"])
 
 
@@ -226,7 +226,7 @@ def _settings(params: RequestParams, running: Running) -> BatchSettings:
     return BatchSettings(strategy, size * MB, concurrency)
 
 
-def _transformed(job: TransformJob, running: Running, body: bytes, settings: BatchSettings) -> bytes:
+def _transformed(job: EmulatedTransformJob, running: Running, body: bytes, settings: BatchSettings) -> bytes:
     params = job.params
     if params["TransformInput"].get("CompressionType") == "Gzip":
         body = gzip.decompress(body)
@@ -256,7 +256,7 @@ def _payloads(body: bytes, split: str, settings: BatchSettings) -> Iterator[byte
         yield b"".join(batch)
 
 
-def _invoke(job: TransformJob, running: Running, payload: bytes) -> bytes:
+def _invoke(job: EmulatedTransformJob, running: Running, payload: bytes) -> bytes:
     """The container's response to a payload; JobFailed after as many attempts as the job allows."""
     params, client = job.params, job.params.get("ModelClientConfig", {})
     headers = {
