@@ -154,7 +154,7 @@ def test_other_applications_are_listed_and_not_modified(home: Path, ray_cluster:
         assert process.stdout.readline() == "running\n"
         assert plugin.list_deployments() == [other]
         assert plugin.get_deployment("other") == other
-        with pytest.raises(MlflowException, match="not deployed 'other'") as rejected:
+        with pytest.raises(MlflowException, match="'other' was not deployed by Likewise") as rejected:
             plugin.delete_deployment("other")
         assert rejected.value.error_code == "INVALID_PARAMETER_VALUE"
         assert httpx.get(f"{ray_cluster.url}/other").text == "from another application"
