@@ -46,7 +46,7 @@ def job(api: Api, name: str, source: str, **more: Any) -> dict[str, Any]:
     """Run a transform job and return its final description."""
     sagemaker, source_options = (
         api.client("sagemaker"),
-        {"ContentType": "text/csv", "SplitType": "Line", **more.pop("given", {})},
+        {"ContentType": "text/csv", "SplitType": "Line", **more.pop("source_options", {})},
     )
     sagemaker.create_transform_job(
         TransformJobName=name,

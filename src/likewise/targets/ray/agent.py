@@ -134,13 +134,13 @@ def connect(address: str) -> str:
 
 
 def _join(ray: Any, address: str) -> None:
-    """Call `ray.init`, once more if the head node was too busy to start this session's client server."""
+    """Call `ray.init`; retried once if a busy head node, or one whose client server has just died, aborts it."""
     for last in (False, True):
         try:
             ray.init(address=address, namespace="likewise", log_to_driver=False, logging_level="ERROR")
             return
-        except ConnectionAbortedError as error:
-            if last or "Starting Ray client server failed" not in str(error):
+        except ConnectionAbortedError:
+            if last:
                 raise
             ray.shutdown()
 
