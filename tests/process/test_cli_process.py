@@ -169,5 +169,5 @@ def test_model_uri_is_bundled_into_the_cache_once(folder: Path) -> None:
     assert first["digest"] == second["digest"] == third["digest"]
     assert first["path"] == second["path"] == third["path"]
     assert Path(first["path"]).is_relative_to(folder / "cache")
-    assert "proving" in by_run.stderr
-    assert "proving" not in by_run_again.stderr + by_registry.stderr
+    assert "verifying" in by_run.stderr
+    assert "verifying" not in by_run_again.stderr + by_registry.stderr

@@ -88,7 +88,7 @@ def test_a_batch_job_that_fails_at_any_call_costs_nothing(account: Account, buck
     [
         ("/a/path", {}, "the input"),
         ("s3://b/in", {"instance_type": "ml.m5.xlrage"}, "instance_type"),
-        ("s3://b/in", {"serverless_config": '{"MemorySizeInMB": 1024, "MaxConcurrency": 1}'}, "serverless_config"),
+        ("s3://b/in", {"serverless_config": '{"MemorySizeInMB": 1024, "MaxConcurrency": 1}'}, "be serverless"),
     ],
 )
 def test_an_invalid_batch_job_is_rejected_before_aws_is_called(
