@@ -82,7 +82,7 @@ class Tokens:
         sent = headers.getlist("authorization")
         token = _token(sent[0]) if len(sent) == 1 else None
         if token is None:
-            raise Unauthorized("the request has no valid Authorization header", remedy=_REMEDY)
+            raise Unauthorized("the request has no token in its Authorization header", remedy=_REMEDY)
         digest = hashlib.sha256(token).digest()
         known = False
         for valid in self._known:  # compares with all of them, so that timing reveals nothing
