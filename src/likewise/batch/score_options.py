@@ -43,7 +43,7 @@ class ScoreOptions:
     budget: int | None = option(
         None, "Largest number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
     )
-    window: int = option(4096, "Number of rows that are read, sorted by length and scored together.", "--window ROWS")
+    window: int = option(4096, "Rows read, sorted by length and scored together; fewer above 8 MB.", "--window ROWS")
     master: str | None = option(
         None,
         "Spark only: URL of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "

@@ -40,7 +40,7 @@ def deploy(
         str,
         flag(
             "--to -t TARGET",
-            "Where to deploy: local, container, ray-serve, ray-serve://HOST:PORT, sagemaker:/REGION, …",
+            "Where to deploy: local, container, ray-serve (or ray), ray-serve://HOST:PORT, sagemaker:/REGION, …",
         ),
     ],
     name: Annotated[str | None, flag("--name NAME", "Name of the new deployment; required without --options.")] = None,
@@ -161,7 +161,7 @@ def status(name: Name, to: To = None, *, screen: Screen) -> None:
 
 def predict(
     name: Name,
-    source: Annotated[str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or JSON text.")],
+    source: Annotated[str, argument("INPUT", "Request body: a .json or .csv file, - for stdin, or JSON text ({…}).")],
     to: To = None,
     later: Annotated[
         bool, flag("--async", "Send the request to an asynchronous SageMaker endpoint and wait for the result.")

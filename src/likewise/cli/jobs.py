@@ -34,7 +34,7 @@ def transform(
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Run a batch transform job in the cloud, next to the data. Resumes if interrupted and run again.
+    """Run a batch transform job on SageMaker, next to the data. Resumes if interrupted and run again.
 
     All resources except the output are deleted when the job ends.
     """

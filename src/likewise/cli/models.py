@@ -38,7 +38,7 @@ def bundle(
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that each prediction depends only on its own row (or not), if the model does not declare it.",
+            "Declare that each prediction depends only on its own row (or not); then requests share batches.",
         ),
     ] = None,
     *,

@@ -109,7 +109,7 @@ class BundleTampered(LikewiseError):
 
 
 class UnsafeArchive(LikewiseError):
-    """The archive or model folder contains a path that leads out of it, a link, or a special file."""
+    """An archive or model folder contains a path outside that folder, a link, or a special file."""
 
 
 class EngineUnavailable(LikewiseError):
@@ -140,7 +140,7 @@ class ModelRaised(RowRefused):
 
 
 class ModelFailed(LikewiseError):
-    """The model fails on every input, so the model is at fault and not the input."""
+    """The model fails on several different rows or on its own input example, so the model is at fault."""
 
 
 class Overloaded(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
@@ -188,11 +188,11 @@ class InputInvalid(LikewiseError):
 
 
 class OutputRefused(LikewiseError):
-    """The output cannot be written: it already exists, its folder does not exist, or the disk is full."""
+    """The output cannot be written: it exists, its folder does not, the disk is full, or another job uses it."""
 
 
 class TooManyQuarantined(LikewiseError):
-    """More rows failed than the job allows."""
+    """More rows failed than `--fail-on-quarantine` allows."""
 
 
 class PortTaken(LikewiseError):

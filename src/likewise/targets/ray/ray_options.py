@@ -29,7 +29,7 @@ class RayOptions:
         'Resources of each replica, as JSON: {"num_cpus": 0.5, "num_gpus": 0.25, "memory": …, "resources": {…}, …}.',
     )
     max_ongoing_requests: int = option(
-        1000, "Concurrent requests per replica, which batches them and rejects those that it cannot serve in time."
+        1000, "Concurrent requests per replica; it batches them and rejects those that would miss deadline_s."
     )
     max_queued_requests: int = option(-1, "Additional requests that may wait in each proxy; -1 for no limit.")
     max_replicas_per_node: int | None = option(None, "Maximum number of replicas on one node.")
@@ -47,12 +47,12 @@ class RayOptions:
     max_surge_percent: int = option(
         25, "Extra replicas during an update, in percent, rounded up; 0 stops an old one before a new one starts."
     )
-    rolling_update_percentage: float | None = option(None, "Fraction of the replicas that an update replaces at once.")
+    rolling_update_percentage: float | None = option(None, "Part of the replicas that an update replaces at once.")
     logging_config: dict[str, Any] | None = option(None, "Ray Serve's LoggingConfig for the replicas, as JSON.")
     route_prefix: str | None = option(
         None, "The HTTP route; /NAME by default, / for all requests that match no other route."
     )
-    timeout_s: float = option(300.0, "Seconds until all replicas must be ready; otherwise it is rolled back.")
+    timeout_s: float = option(300.0, "Seconds until all replicas must be ready; otherwise Likewise rolls back.")
     wait_for_capacity: bool = option(False, "For autoscaling clusters: wait for missing resources instead of failing.")
     canary: float = option(
         0.0, "Percentage of the requests that an update's new version gets at first, 50 at most; 0 for no canary."
@@ -60,10 +60,10 @@ class RayOptions:
     canary_s: float = option(30.0, "Maximum seconds for which the canary is watched.")
     canary_requests: int = option(500, "Requests to the canary after which the watch ends early.")
     canary_errors: float = option(
-        1.0, "Percentage of its requests that the canary may fail although the old version handles them."
+        1.0, "Allowed percentage of requests that fail on the canary but succeed on the old version."
     )
     canary_slower: float = option(2.0, "Allowed ratio of its response times to the old version's (median and p95).")
-    canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise it is rolled back.")
+    canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise Likewise removes it.")
     deadline_s: float = option(60.0, "Seconds within which a request must be served; otherwise it is rejected.")
     queue_tokens: int = option(4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.")
     cache_bytes: int = option(

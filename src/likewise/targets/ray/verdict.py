@@ -109,7 +109,8 @@ def _slowness(old: VersionStats, new: VersionStats, rules: Rules, ended: bool) -
             ended and fraction == 0.5 and new.good >= MIN_NEW and slow > new.good / 2
         )  # a tail needs more responses
         if sure or doubtful:
-            times = f"its p{fraction * 100:.0f} is {new.quantile(fraction) * 1000:.0f} ms and was {usual * 1000:.0f} ms"
+            actual = new.quantile(fraction)
+            times = f"its p{fraction * 100:.0f} is {actual * 1000:.0f} ms, the old version's {usual * 1000:.0f} ms"
             return f"{times}; {slow} of {new.good} responses took more than {rules.slower:g} times as long"
     return ""
 
