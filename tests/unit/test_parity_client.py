@@ -17,7 +17,7 @@ from likewise.core.signature import Signature
 from likewise.parity.client import ROWS, predict_by_requests
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden, golden_rows, logged_example
-from likewise.targets.base import Answer
+from likewise.targets.base import Response
 from likewise.wire import decode
 
 KINDS = ("string", "long", "double", "boolean", "datetime", "binary")
@@ -36,14 +36,14 @@ class Service:
         self.bad, self.sizes = bad, []
         self._predict = predict or (lambda rows: [row.upper() for row in rows])
 
-    def __call__(self, body: bytes) -> Answer:
+    def __call__(self, body: bytes) -> Response:
         rows = [row[0] for row in json.loads(body)["dataframe_split"]["data"]]
         self.sizes.append(len(rows))
         if self.bad in rows:
-            return Answer(
+            return Response(
                 500 if len(rows) == 1 else 422, "application/json", b'{"error_code": "ROW_REFUSED", "message": "no"}'
             )
-        return Answer(200, "application/json", json.dumps({"predictions": self._predict(rows)}).encode())
+        return Response(200, "application/json", json.dumps({"predictions": self._predict(rows)}).encode())
 
 
 def test_rows_are_sent_in_batches() -> None:
@@ -76,12 +76,12 @@ def test_nan_is_read_as_null() -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        Answer(503, "application/json", b'{"error_code": "OVERLOADED"}'),
-        Answer(200, "application/json", b"<html>"),
-        Answer(404, "application/json", b""),
+        Response(503, "application/json", b'{"error_code": "OVERLOADED"}'),
+        Response(200, "application/json", b"<html>"),
+        Response(404, "application/json", b""),
     ],
 )
-def test_failing_backend_is_an_error(response: Answer) -> None:
+def test_failing_backend_is_an_error(response: Response) -> None:
     with pytest.raises(DeployFailed, match=f"there responded with status {response.status}"):
         predict_by_requests(texts(2), lambda _: response, "there", row_wise=True)
 

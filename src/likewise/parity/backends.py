@@ -30,7 +30,7 @@ from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
 from likewise.parity.verify_options import VerifyOptions
 from likewise.server.auth import authorization
-from likewise.targets.base import Answer
+from likewise.targets.base import Response
 from likewise.wire import Form, decode, encode
 
 MLFLOW = "mlflow"
@@ -89,15 +89,15 @@ class _Endpoint:
         self._timeout_s = options.timeout_s
         self.bundle: str | None = None
 
-    def post(self, body: bytes) -> Answer:
+    def post(self, body: bytes) -> Response:
         """Send a request; TargetUnavailable if there is no response."""
         request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `predict_on` checks the scheme
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
                 self.bundle = response.headers.get("X-Likewise-Bundle")
-                return Answer(response.status, deployments.JSON, response.read())
+                return Response(response.status, deployments.JSON, response.read())
         except urllib.error.HTTPError as error:
-            return Answer(error.code, deployments.JSON, error.read())
+            return Response(error.code, deployments.JSON, error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an invalid URL
             raise TargetUnavailable(
                 f"no response from {self._url}: {error}", remedy="check that the service is running, and its URL"
@@ -147,7 +147,7 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
                 process.kill()
 
 
-def _exchange(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Answer:
+def _exchange(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> Response:
     """Send a request body to the MLflow process and read its response; ModelFailed if the process has exited."""
     assert process.stdin is not None  # noqa: S101
     assert process.stdout is not None  # noqa: S101
@@ -163,7 +163,7 @@ def _exchange(process: subprocess.Popen[bytes], log: IO[bytes], body: bytes) -> 
             remedy="fix the model so that MLflow can load it",
         )
     status, text = json.loads(line)
-    return Answer(status, deployments.JSON, str(text).encode())
+    return Response(status, deployments.JSON, str(text).encode())
 
 
 def _last_line(log: IO[bytes]) -> str:

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from likewise.core.errors import DeployFailed
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
-from likewise.targets.base import Answer
+from likewise.targets.base import Response
 
 ROWS = 64  # per request
 REFUSALS = (400, 422, 500)  # 500: a model that fails on all rows of a request, which may have only one
 
 
-Post = Callable[[bytes], Answer]
+Post = Callable[[bytes], Response]
 """Sends a request body and returns the response."""
 
 
@@ -42,7 +42,7 @@ def per_row(predictions: object, count: int) -> list[object]:
     return predictions if isinstance(predictions, list) and len(predictions) == count else [predictions]
 
 
-def _predictions(response: Answer, where: str) -> object:
+def _predictions(response: Response, where: str) -> object:
     """The predictions in a response, or RefusedRow; DeployFailed for any other response."""
     try:
         document = json.loads(response.body, parse_constant=lambda _: None)  # MLflow writes NaN where others write null
@@ -55,7 +55,7 @@ def _predictions(response: Answer, where: str) -> object:
     raise _unexpected_response(response, where)
 
 
-def _unexpected_response(response: Answer, where: str) -> DeployFailed:
+def _unexpected_response(response: Response, where: str) -> DeployFailed:
     text = response.body[:300].decode(errors="replace")
     return DeployFailed(
         f"{where} responded with status {response.status}: {text}", remedy="check that it is ready, then verify again"

@@ -32,7 +32,9 @@ from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
 
 _OLD_NAMES = {
+    "Answer": "Response",
     "AnswersLater": "PredictsAsync",
+    "Done": "JobResult",
     "Job": "TransformJob",
     "Json": "JsonValue",
     "State": "DeploymentState",
@@ -196,9 +198,6 @@ class Response:
     body: bytes
 
 
-Answer = Response  # the former name
-
-
 class Target(Protocol):
     """A backend to which bundles are deployed.  Its constructor connects to nothing; methods may be called from any
     process.
@@ -277,9 +276,6 @@ class JobResult:
     status: str
     output: str
     seconds: float
-
-
-Done = JobResult  # the former name
 
 
 @runtime_checkable

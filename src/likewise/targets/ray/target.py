@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Answer, Finding, JsonValue, Outputs, PlanStep, Receipt, Status, Verb, output_of
+from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
@@ -123,17 +123,17 @@ class RayTarget:
             about += f"; {_canary_status(canary)}"
         return Status(state, receipt.output("url"), about, details, _bundle_of(record))  # type: ignore[arg-type]
 
-    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The response of Serve's HTTP proxy; raises NotDeployed if it cannot be reached or has no such route."""
         url = f"{receipt.output('url')}/invocations"
         request = urllib.request.Request(url, body, {"Content-Type": content_type})  # noqa: S310  Serve's own address
         try:
             with urllib.request.urlopen(request, timeout=PREDICT_S) as response:  # noqa: S310
-                return Answer(response.status, response.headers["Content-Type"], response.read())
+                return Response(response.status, response.headers["Content-Type"], response.read())
         except urllib.error.HTTPError as error:
             if error.code == 404 and "X-Likewise-Bundle" not in error.headers:
                 raise _no_response(receipt.name, url, "Ray Serve has no application at this path") from error
-            return Answer(error.code, error.headers["Content-Type"] or "", error.read())
+            return Response(error.code, error.headers["Content-Type"] or "", error.read())
         except (OSError, http.client.HTTPException) as error:
             raise _no_response(receipt.name, url, str(error)) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from likewise.core.errors import DeadlineExceeded, NotDeployed, WrongUsage
 from likewise.core.extras import need
-from likewise.targets.base import Answer
+from likewise.targets.base import Response
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.inspection import require_endpoint
 from likewise.targets.sagemaker.polling import Poller
@@ -26,23 +26,23 @@ class AsyncInvocation:
     failure: str | None
 
 
-def invoke(aws: Aws, name: str, body: bytes, content_type: str) -> Answer:
+def invoke(aws: Aws, name: str, body: bytes, content_type: str) -> Response:
     """Send a request and return the container's response, whatever its status.
 
     Raises NotDeployed, TargetUnavailable, BodyTooLarge (SageMaker's limit), DeployFailed.
     """
 
-    def send(runtime: Any) -> Answer:
+    def send(runtime: Any) -> Response:
         try:
             response = runtime.invoke_endpoint(EndpointName=name, ContentType=content_type, Body=body)
         except need("botocore.exceptions", extra="aws").ClientError as error:
             if error.response["Error"]["Code"] != "ModelError":
                 raise
             status = int(error.response.get("OriginalStatusCode", 500))
-            return Answer(status, "application/json", str(error.response.get("OriginalMessage", "")).encode())
-        return Answer(200, response.get("ContentType", ""), response["Body"].read())
+            return Response(status, "application/json", str(error.response.get("OriginalMessage", "")).encode())
+        return Response(200, response.get("ContentType", ""), response["Body"].read())
 
-    response: Answer = aws.run(RUNTIME, "invoke_endpoint", send)
+    response: Response = aws.run(RUNTIME, "invoke_endpoint", send)
     return response
 
 
@@ -58,14 +58,14 @@ def invoke_async(aws: Aws, name: str, body: bytes, content_type: str) -> AsyncIn
     return AsyncInvocation(response["InferenceId"], response["OutputLocation"], response.get("FailureLocation"))
 
 
-def wait_for_response(aws: Aws, invocation: AsyncInvocation, poller: Poller, timeout_s: float) -> Answer:
+def wait_for_response(aws: Aws, invocation: AsyncInvocation, poller: Poller, timeout_s: float) -> Response:
     """Wait for the response: status 200, or 500 with the reason; DeadlineExceeded after `timeout_s` seconds."""
 
-    def check() -> tuple[Answer | None, str]:
+    def check() -> tuple[Response | None, str]:
         for url, status in ((invocation.output, 200), (invocation.failure, 500)):
             stored = None if url is None else _download(aws, url)
             if stored is not None:
-                return Answer(status, stored.get("ContentType", ""), stored["Body"]), f"{invocation.id}: {url}"
+                return Response(status, stored.get("ContentType", ""), stored["Body"]), f"{invocation.id}: {url}"
         return None, f"{invocation.id}: waiting for {invocation.output}"
 
     response = poller.until(check, timeout_s)

@@ -11,7 +11,18 @@ from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, described
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Answer, Done, Finding, JsonValue, Outputs, PlanStep, Receipt, Stage, Status, Verb
+from likewise.targets.base import (
+    Finding,
+    JobResult,
+    JsonValue,
+    Outputs,
+    PlanStep,
+    Receipt,
+    Response,
+    Stage,
+    Status,
+    Verb,
+)
 from likewise.targets.sagemaker import discovery, inspection, invocation, plan, rehearse
 from likewise.targets.sagemaker.actions import ACTIONS
 from likewise.targets.sagemaker.address import SageMakerAddress
@@ -87,11 +98,11 @@ class SageMakerTarget:
         """The deployment's status, as SageMaker reports it."""
         return discovery.status_of(self.aws_of(receipt), receipt.name)
 
-    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Answer:
+    def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The container's response, by InvokeEndpoint; NotDeployed, TargetUnavailable, BodyTooLarge, WrongUsage."""
         return invocation.invoke(self.aws_of(receipt), receipt.name, body, content_type)
 
-    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Answer:
+    def predict_later(self, receipt: Receipt, body: bytes, content_type: str, timeout_s: float) -> Response:
         """Invoke by InvokeEndpointAsync and wait for the response in S3.
 
         Raises DeadlineExceeded, WrongUsage, NotDeployed, TargetUnavailable.
@@ -114,7 +125,7 @@ class SageMakerTarget:
         name: str,
         restart: bool,
         on_step: Callable[[PlanStep], None],
-    ) -> Done:
+    ) -> JobResult:
         """Run a batch transform job; see `transform.transform`."""
         return transform(self, model, source, output, *split(options), name=name, restart=restart, on_step=on_step)
 

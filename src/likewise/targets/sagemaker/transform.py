@@ -10,7 +10,7 @@ from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import OnStep, apply
-from likewise.targets.base import BATCH, Done, Plan, PlanStep, Target, unless_fatal
+from likewise.targets.base import BATCH, JobResult, Plan, PlanStep, Target, unless_fatal
 from likewise.targets.sagemaker import jobs, plan
 from likewise.targets.sagemaker.actions import remove_model
 from likewise.targets.sagemaker.address import SageMakerAddress
@@ -57,7 +57,7 @@ def transform(
     name: str = BATCH,
     restart: bool = False,
     on_step: OnStep = lambda _: None,
-) -> Done:
+) -> JobResult:
     """Score the objects below `source` into `output`, both `s3://`; the model is removed when the job has ended.
 
     Calling it again resumes an interrupted call, waits for a running job, and returns the result of a completed one,
@@ -119,5 +119,5 @@ def _request(spec: plan.EndpointSpec, job: TransformOptions, source: str, output
     return build({**values, _SOURCE: source, _OUTPUT: output, "Tags": spec.tags})
 
 
-def _result(described: Mapping[str, Any], output: str) -> Done:
-    return Done(described["TransformJobName"], described["TransformJobStatus"], output, jobs.seconds(described))
+def _result(described: Mapping[str, Any], output: str) -> JobResult:
+    return JobResult(described["TransformJobName"], described["TransformJobStatus"], output, jobs.seconds(described))
