@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,9 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from platformdirs import user_cache_path
 from tests.support.containers.daemon import KEPT
 from tests.support.machine import need_program
+from tests.support.shared import CACHE, exclusive
 
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle, write_manifest
@@ -27,7 +26,6 @@ from likewise.images.oci import PLATFORMS
 from likewise.images.store import Store
 from likewise.images.wheels import Wheels, lock_text, pins
 
-CACHE = user_cache_path("likewise-tests")
 SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc++6", "python3")
 AMD64 = PLATFORMS["linux/amd64"]
 LEAN = ("likewise", "mlflow-skinny", "pandas", "cloudpickle")
@@ -60,7 +58,7 @@ class Cache:
     def environment(self, engine: str) -> str:
         """The name of an image in `store` with the environment of one of ENGINES; built if it is not cached."""
         name, cached = f"{engine}:{KEPT}", Store(CACHE / f"images-{FASTEST}")
-        with _exclusive("images"):
+        with exclusive(CACHE / "images.lock"):
             if engine == "pyfunc":
                 self.lock.write_text(_lean_lock(cached, self.base))
             with TemporaryDirectory() as folder:
@@ -86,7 +84,7 @@ def _base() -> Path:
     """The base image; its packages are only unpacked, not configured, which is sufficient and three times as fast."""
     digest = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
     cached = CACHE / f"base-{digest}.tar"
-    with _exclusive("base"):
+    with exclusive(CACHE / "base.lock"):
         if not cached.exists():
             program, stage = need_program("mmdebstrap", "mmdebstrap"), cached.with_suffix(f".{os.getpid()}.tar")
             command = [program, "--quiet", "--variant=extract", f"--include={','.join(PACKAGES)}", SUITE, str(stage)]
@@ -118,12 +116,3 @@ def _link(source: Path, target: Path) -> None:
                 os.link(path, copy)
             except OSError:  # another file system
                 shutil.copyfile(path, copy)
-
-
-@contextmanager
-def _exclusive(name: str) -> Iterator[None]:
-    """A lock between processes."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

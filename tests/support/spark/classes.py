@@ -5,7 +5,6 @@ Source: "Class Data Sharing" of the Java virtual machine guide, dynamic archives
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,9 +13,7 @@ import sys
 from pathlib import Path
 
 import pyspark
-from platformdirs import user_cache_path
-
-CACHE = user_cache_path("likewise-tests")
+from tests.support.shared import CACHE, exclusive
 
 # What most tests use: frames through Arrow and Python, reading and writing of files.
 TYPICAL_WORKLOAD = """
@@ -46,9 +43,7 @@ def class_archive(options: str) -> Path:
         f"{path} {path.stat().st_mtime_ns}" for path in (java, jars)
     )  # a JVM rejects an archive of other sources
     archive = CACHE / f"spark-{hashlib.sha256(sources.encode()).hexdigest()[:12]}.jsa"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "spark.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(CACHE / "spark.lock"):
         if not archive.exists():
             _create(archive, options)
     return archive
