@@ -72,7 +72,8 @@ class Bundle(StoredBundle):
         requested = EngineOptions(engine, precision)
         choice, source = requested if requested.pinned else self.choice, self.manifest.source.uri
         trusted = self.trust.allows_bundle(self)
-        return ModelSpec(self.digest, self.path.absolute(), source, choice.name, choice.precision, trusted)
+        folder = self.path.absolute()
+        return ModelSpec(self.digest, folder, source, choice.name, choice.precision, trusted, self.build)
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
         """The same predictions as `mlflow.pyfunc.load_model(…).predict(data, params)`, from the bundle's best engine.
@@ -126,7 +127,7 @@ def find(
 
     requested = Trust(allow=trust)
     cached = cached_bundle(str(model), trust=requested, report=report)
-    return Bundle(cached.path, cached.manifest, Trust(allow=trusts(cached, str(model), requested)), choice)
+    return _predicting(cached, Trust(allow=trusts(cached, str(model), requested)), choice)
 
 
 def open_bundle(
@@ -138,8 +139,11 @@ def open_bundle(
     Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing, WrongUsage.
     """
     choice = EngineOptions(engine, precision)
-    opened = open_stored(path)
-    return Bundle(opened.path, opened.manifest, Trust(allow=trust), choice)
+    return _predicting(open_stored(path), Trust(allow=trust), choice)
+
+
+def _predicting(stored: StoredBundle, trust: Trust, choice: EngineOptions = ANY) -> Bundle:
+    return Bundle(stored.path, stored.manifest, trust, choice, original=stored.original)
 
 
 def measure(bundle: Bundle) -> Measurement:
@@ -184,7 +188,7 @@ def bundle(
         compiling=compiling,
         report=report,
     )
-    return Bundle(created.path, created.manifest, Trust(allow=trusts(created, str(model), requested)))
+    return _predicting(created, Trust(allow=trusts(created, str(model), requested)))
 
 
 def serve(

@@ -16,8 +16,8 @@ NAME = "journal.jsonl"
 DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "likewise": "the Likewise version",
     "bundle": "the model",
+    "build": "the build of the bundle",
     "engine": "the engine",
-    "engine_digest": "what the engine was compiled from",
     "format": "the output's format",
     "input_format": "the input's format",
     "column": "--column",

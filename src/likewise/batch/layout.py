@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from likewise.batch.files import COMPRESSED
@@ -168,4 +168,5 @@ def _is_report(manifest: Path) -> bool:
         report = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(report, dict) and {field.name for field in fields(JobReport)} <= report.keys()
+    required = {field.name for field in fields(JobReport) if field.default is MISSING}
+    return isinstance(report, dict) and required <= report.keys()

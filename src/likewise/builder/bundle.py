@@ -98,10 +98,10 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
 def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     """Whether the code of `bundle`, which `build_bundle` or `cached_bundle` has just returned for `uri`, may run.
 
-    Checks the URI as typed, the URI that it resolved to, and the digest.  Do not use this for a bundle from elsewhere:
-    its `source` is an unverified claim of its author.
+    Checks the URI as typed, the URI that it resolved to, and the build digest.  Do not use this for a bundle from
+    elsewhere: its `source` is an unverified claim of its author.
     """
-    return trust.allows(digest=bundle.digest) or _trusted(trust, uri, bundle.manifest.source.resolved)
+    return trust.allows(digest=bundle.build) or _trusted(trust, uri, bundle.manifest.source.resolved)
 
 
 @dataclass
@@ -201,7 +201,7 @@ class _Draft:
 
     def with_source(self, bundle: Bundle) -> Bundle:
         """`bundle`, which may have been built from another URI, with the source that this call requested."""
-        return Bundle(bundle.path, replace(bundle.manifest, source=self.manifest.source))
+        return replace(bundle, manifest=replace(bundle.manifest, source=self.manifest.source))
 
     def _vendor(self, uri: str, via: str) -> None:
         self.report(f"vendoring {uri}")

@@ -14,7 +14,6 @@ from platformdirs import user_cache_path
 
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.core.cores import usable_cores
-from likewise.core.digests import sha256_json
 from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
@@ -70,10 +69,8 @@ def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:
 
 
 def rates_file(manifest: Manifest) -> Path:
-    """`measured/DIGEST.json` in the cache; the digest covers the engines too, as a model may be compiled again."""
-    engines = [(entry.name, entry.precision, entry.digest) for entry in manifest.engines]
-    name = sha256_json({"bundle": manifest.digest, "engines": engines}).replace(":", "-")
-    return cache_home() / "measured" / f"{name}.json"
+    """`measured/DIGEST.json` in the cache, by the build digest, as a model may be compiled again."""
+    return cache_home() / "measured" / f"{manifest.build.replace(':', '-')}.json"
 
 
 def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list[EngineEntry]:

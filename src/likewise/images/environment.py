@@ -15,12 +15,12 @@ from typing import BinaryIO
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
+from likewise.core.unpack import package_digest, package_files
 from likewise.images.base import Base
 from likewise.images.layers import LayerEntry, make_layer
 from likewise.images.store import Part
 from likewise.images.wheels import Wheel, Wheels, lock_text
 from likewise.shipping.environment import OURS, PACKAGE
-from likewise.shipping.unpack import package_digest, package_files
 
 LEVEL = 6  # gzip level; the layer is built once and sent to every registry
 HOME = "opt/likewise"

@@ -20,7 +20,7 @@ from typing import Any
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.errors import MissingExtra, WrongUsage
 from likewise.core.extras import need
-from likewise.shipping.unpack import local_runtime, package_digest, package_files
+from likewise.core.unpack import local_runtime, package_digest, package_files
 
 OURS = "likewise"  # the name of Likewise's own distribution
 EMPTY: Mapping[str, Any] = MappingProxyType({})

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
@@ -24,7 +23,6 @@ from likewise.targets.container.inspection import DeploymentContainers
 from likewise.targets.container.program import Program
 from likewise.targets.container.status import receipt_of, status_of
 from likewise.targets.http_client import invoke
-from likewise.targets.trust import needs_trust
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
@@ -53,16 +51,9 @@ class ContainerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:
-        """Check the options, that the model is trusted, the digest of the bundle, and that an engine responds.
-
-        Raises WrongUsage, TargetUnavailable, and what `open_bundle` raises.
-        """
+    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:  # noqa: ARG002
+        """Check the options, and that an engine responds.  Raises WrongUsage, TargetUnavailable."""
         check_options(options)
-        if needs_trust(model):
-            return [Finding("the model runs its own Python code, which is not trusted", "add --trust")]
-        if is_bundle(model.folder):
-            open_bundle(model.folder)
         self.program.platform()
         return []
 

@@ -1,7 +1,7 @@
 """The folder of one deployment: its spec, bundles, log, lock and control socket.
 
     NAME/deployment.json   what is served, and at which address; replaced atomically
-    NAME/bundles/          by digest: the current bundle and the previous one
+    NAME/bundles/          by build digest: the current bundle and the previous one
     NAME/log               log of the supervisor and the service
     NAME/control           the supervisor's control socket
     NAME/work              working directory of the processes
@@ -54,7 +54,8 @@ class ServiceSpec:
 class Deployment:
     """The content of `deployment.json`.
 
-    port, url: the actual ones, also where the spec leaves the port open. before: the digest of the previous bundle.
+    port, url: the actual ones, also where the spec leaves the port open. before: the build digest of the previous
+    bundle.
     """
 
     spec: ServiceSpec
@@ -76,8 +77,8 @@ class Deployment:
 
     @property
     def digests(self) -> set[str]:
-        """The digests of the bundles to retain."""
-        return {self.spec.model.digest, *([self.before] if self.before else [])}
+        """The build digests of the bundles to retain."""
+        return {self.spec.model.key, *([self.before] if self.before else [])}
 
 
 class DeploymentFolder:

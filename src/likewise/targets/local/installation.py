@@ -1,4 +1,4 @@
-"""Installs bundles in a deployment's folder, by digest, so that they do not depend on their source."""
+"""Installs bundles in a deployment's folder, by build digest, so that they do not depend on their source."""
 
 from __future__ import annotations
 
@@ -57,16 +57,22 @@ def keep_only(folder: DeploymentFolder, digests: set[str]) -> list[str]:
 
 def _is_intact(path: Path, digest: str) -> bool:
     try:
-        return path.is_dir() and open_bundle(path).digest == digest
+        return path.is_dir() and digest in _digests(path)
     except LikewiseError:
         return False
 
 
+def _digests(path: Path) -> tuple[str, str]:
+    """The build digest, and the model digest, by which deployments of earlier versions name their bundles."""
+    bundle = open_bundle(path)
+    return bundle.build, bundle.digest
+
+
 def _check(staging: Path, digest: str, source: Path) -> None:
     try:
-        if (actual := open_bundle(staging).digest) != digest:
+        if digest not in (actual := _digests(staging)):
             raise BundleTampered(
-                f"the bundle in {source} is {actual}, expected {digest}",
+                f"the bundle in {source} is {actual[0]}, expected {digest}",
                 remedy="run the command again, with the model's URI",
             )
     except LikewiseError:

@@ -100,10 +100,10 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
 
 
 def _before(former: Deployment | None, spec: ServiceSpec) -> str | None:
-    """The digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
+    """The build digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
     if former is None:
         return None
-    return former.before if former.spec.model.digest == spec.model.digest else former.spec.model.digest
+    return former.before if former.spec.model.key == spec.model.key else former.spec.model.key
 
 
 def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:

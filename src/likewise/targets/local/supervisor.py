@@ -96,7 +96,7 @@ class Supervisor:
             before = self._deployment
             await self._stop_restarting()
             old, self._service = self._service, new
-            self._deployment = replace(before, spec=spec, before=before.spec.model.digest)
+            self._deployment = replace(before, spec=spec, before=before.spec.model.key)
             self._folder.write(self._deployment)
             self._restarting = asyncio.create_task(self._keep_running(new))
             if old is not None:

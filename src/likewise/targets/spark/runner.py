@@ -19,7 +19,7 @@ from likewise.batch.layout import Layout, write_errors
 from likewise.batch.rows import check_quarantine_limit, fingerprint, resume_remedy
 from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, drop
-from likewise.bundles.open import open_bundle
+from likewise.bundles.open import open_exactly
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark.inputs import open_input
@@ -80,11 +80,11 @@ class _Run:
         """Run the job from snapshot to output; its report."""
         job, layout, staging = self._job, self._layout, self._staging
         RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # fails early if a column is missing
-        placed = place_model(self._spark, open_bundle(self._model.folder), self._model, None)
+        placed = place_model(self._spark, open_exactly(self._model), self._model, None)
         with write_errors(layout.data), ExitStack() as undo:
             undo.callback(self._close_staging)  # runs last, after the claim on the folder is released
             undo.callback(Claim(staging.folder, layout.data).release)
-            engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
+            engine = {"engine": [self._model.engine, self._model.precision]}
             job_fingerprint = fingerprint(job, engine, self._suffix, self._input.format, self._input.identity)
             resumed = staging.resume(job_fingerprint, job.options.restart)
             return self._scored(placed, resumed)
@@ -130,7 +130,7 @@ class _Run:
         totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
         engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
         seconds = self._staging.seconds + time.monotonic() - self._started
-        return JobReport.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
+        return JobReport.of(self._job, engines, Counts(**totals, seconds=seconds))
 
     def _close_staging(self) -> None:
         if self._resumable:
