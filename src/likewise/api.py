@@ -20,7 +20,7 @@ from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
-from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
+from likewise.engine.load import LazyEngine, allowed_engines, open_engine, why_unmeasured
 from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ def bundle(
     from likewise.builder.bundle import build_bundle, trusts
 
     requested = Trust(allow=trust)
+    existed = is_bundle(Path(output))  # by whoever; `build_bundle` only checks that it is of the same model
     created = build_bundle(
         str(model),
         Path(output),
@@ -188,7 +189,7 @@ def bundle(
         compiling=compiling,
         report=report,
     )
-    return _predicting(created, Trust(allow=trusts(created, str(model), requested)))
+    return _predicting(created, requested if existed else Trust(allow=trusts(created, str(model), requested)))
 
 
 def serve(
@@ -234,6 +235,7 @@ def score(
     """
     opened = bundle_of(model, trust)
     spec = opened.spec(engine, precision)
+    allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
     try:
         return score_file(lazy, opened.digest, opened.signature, source, output, options, progress, spec)

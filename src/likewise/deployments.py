@@ -238,6 +238,7 @@ def rehearsed(
 
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
+    _check_model(model)
     with rehearsal_stage(to) as stage:
         all_options = {**(options or {}), **stage.options}
         planned = plan("create", name, to=stage.uri, model=model, options=all_options)
