@@ -201,7 +201,9 @@ def test_declared_step_with_code_is_not_imported(
     assert not (tmp_path / "canary").exists()
 
 
-def test_existing_bundle_is_not_trusted_because_of_the_models_uri(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_bundle_is_not_trusted_because_of_the_models_uri(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be another build of the same model, by somebody else."""
     monkeypatch.setattr("likewise.builder.bundle.build_bundle", lambda *_, **__: open_bundle(bundle))
     trust.remember("models:/team/")

@@ -73,7 +73,7 @@ _EXTRA_HEADERS: dict[str, JsonObject] = {
 }
 _HEADERS: JsonObject = {
     name: {"$ref": f"#/components/headers/{name}"}
-    for name in ("X-Likewise-Bundle", "X-Likewise-Engine", "X-Request-Id")
+    for name in ("X-Likewise-Bundle", "X-Likewise-Build", "X-Likewise-Engine", "X-Request-Id")
 }
 _SOME_TEXT: JsonObject = {"type": "string", "minLength": 1}
 ERROR_SCHEMA = object_of(
