@@ -28,7 +28,7 @@ from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, O
 from likewise.core.extras import need
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
-from likewise.engine.rates import cache_home, cpu_class
+from likewise.engine.rates import cache_folder, cpu_class
 from likewise.pipeline.mlmodel import read_model
 
 OnProgress = Callable[[str], None]
@@ -78,7 +78,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
     The model and everything that it opens are fetched each time, because an alias or stage may have moved. A bundle
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
     """
-    cache = cache_home() / "bundles"
+    cache = cache_folder("bundles")
     with _staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, report or _silent)
         draft.fill(known=_cached_manifests(cache))

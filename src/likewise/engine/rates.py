@@ -15,6 +15,8 @@ from platformdirs import user_cache_path
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_json
+from likewise.core.errors import OutputRefused
+from likewise.core.private_files import open_folder, private_folder, write_private
 from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
@@ -24,6 +26,15 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16"
 def cache_home() -> Path:
     """The cache folder: `LIKEWISE_CACHE_HOME`, or `likewise` in the user's cache folder."""
     return Path(os.environ.get("LIKEWISE_CACHE_HOME") or user_cache_path("likewise")).absolute()
+
+
+def cache_folder(kind: str) -> Path:
+    """The private folder `kind` of the cache; OutputRefused if it cannot be created or is not this user's."""
+    folder, remedy = cache_home() / kind, "delete it, or set LIKEWISE_CACHE_HOME to a folder of your own"
+    try:
+        return private_folder(folder, remedy=remedy)
+    except OSError as error:
+        raise OutputRefused(f"{folder} cannot be created: {error.strerror}", remedy=remedy) from error
 
 
 @cache
@@ -59,13 +70,10 @@ def known_rates(manifest: Manifest) -> dict[str, float]:
 def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:
     """Save measurements of this machine for later starts; returns the file."""
     path = rates_file(manifest)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    cache_folder("measured")
     cached = _read(path)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(
-        json.dumps({**(cached if isinstance(cached, dict) else {}), cpu_class(): dict(rates)}, indent=2)
-    )
-    temporary.replace(path)
+    known = cached if isinstance(cached, dict) else {}
+    write_private(path, json.dumps({**known, cpu_class(): dict(rates)}, indent=2))
     return path
 
 
@@ -97,8 +105,9 @@ def label(entry: EngineEntry) -> str:
 
 def _read(path: Path) -> object:
     try:
+        os.close(open_folder(path.parent))
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):  # an unreadable cache is ignored
+    except (OSError, ValueError, OutputRefused):  # an unreadable cache, or that of another user, is ignored
         return {}
 
 

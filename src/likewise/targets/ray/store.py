@@ -17,7 +17,7 @@ from typing import Any
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
-from likewise.engine.rates import cache_home
+from likewise.engine.rates import cache_folder
 from likewise.shipping.payload import archive_of, environment_of, trusted_engine
 from likewise.shipping.unpack import already_installed, local_runtime
 from likewise.targets.ray.replica import NAMESPACE, Shipment, part_name
@@ -35,7 +35,7 @@ def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     The shipment is what a replica unpacks; it contains the environment only if a node lacks it.  Raises MissingExtra (a
     requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
     """
-    model, folder = ModelSpec.from_dict(params["model"]), cache_home() / "ray" / "sent"
+    model, folder = ModelSpec.from_dict(params["model"]), cache_folder("ray") / "sent"
     bundle = open_bundle(model.folder)
     packed = environment_of(bundle, trusted_engine(bundle, model), PREINSTALLED)
     shipment: Shipment = {**local_runtime(), "package": packed.package, "versions": packed.versions}

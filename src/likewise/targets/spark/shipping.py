@@ -6,7 +6,7 @@ from typing import Any
 
 from likewise.bundles.open import Bundle
 from likewise.core.spec import ModelSpec
-from likewise.engine.rates import cache_home
+from likewise.engine.rates import cache_folder
 from likewise.shipping.payload import archive_of, environment_of, manifest_key, trusted_engine
 from likewise.shipping.unpack import local_runtime
 from likewise.targets.spark.bootstrap import Shipment
@@ -26,7 +26,7 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     entry = trusted_engine(bundle, model)
     if always is False or (always is None and is_local(spark)):
         return None
-    folder = cache_home() / "spark"
+    folder = cache_folder("spark")
     packed = environment_of(bundle, entry, PREINSTALLED)
     environment, archive = packed.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
