@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -57,8 +58,13 @@ def open_folder(path: Path, *, remedy: str = REMEDY) -> int:
 
 
 def open_private(path: Path, flags: int = os.O_RDWR) -> int:
-    """A descriptor of the file `path`, created if missing, with mode 0600; OSError (ELOOP) if it is a link."""
-    handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    """A descriptor of the file `path`, created if missing, with mode 0600; OutputRefused if it is a link."""
+    try:
+        handle = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _refused(path, "is a link", REMEDY) from error
     make_private(handle)
     return handle
 
