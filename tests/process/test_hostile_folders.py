@@ -144,15 +144,19 @@ def test_receipts_in_a_folder_of_another_user_are_refused(shared: Path, monkeypa
     assert "PermissionError" in as_other_user((shared / "mine" / "receipts.db").read_bytes)
 
 
-@pytest.mark.parametrize("planted", ["key", ""])
+@pytest.mark.parametrize("planted", ["key", "", "link"])
 def test_a_node_does_not_use_what_another_user_unpacked(
-    shared: Path, monkeypatch: pytest.MonkeyPatch, planted: str
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: str
 ) -> None:
     monkeypatch.delenv("LIKEWISE_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/dev/null")  # so that the cache is in the temporary folder
     monkeypatch.setattr(tempfile, "tempdir", str(shared))
     name = f"likewise-{os.geteuid()}"
-    assert as_other_user(partial(plant, shared / name / "spark" / planted, {"code.py": b"forged"}, {})) == ""
+    if planted == "link":
+        (tmp_path / "own" / "spark" / "key").mkdir(parents=True)  # something else of this user
+        assert as_other_user(partial(plant, shared, {}, {name: tmp_path / "own"})) == ""
+    else:
+        assert as_other_user(partial(plant, shared / name / "spark" / planted, {"code.py": b"forged"}, {})) == ""
     with pytest.raises(RuntimeError, match=rf"{name} .*belongs to another user.* LIKEWISE_CACHE_HOME"):
         unpack.unpacked(unpack.cache_folder("spark"), "key", pytest.fail)
 
