@@ -132,13 +132,20 @@ def test_another_user_reads_the_output_but_not_the_staging_folder(shared: Path, 
     assert as_other_user((shared / "out" / "_likewise.json").read_bytes) == ""
 
 
-def test_receipts_in_a_folder_of_another_user_are_refused(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_receipts_in_a_folder_of_another_user_are_refused(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     home = shared / "data"
-    assert as_other_user(partial(plant, home, {"receipts.db": b""}, {})) == ""
+    if kind == "link":
+        assert as_other_user(partial(plant, shared, {}, {"data": tmp_path / "elsewhere"})) == ""
+    else:
+        assert as_other_user(partial(plant, home, {"receipts.db": b""}, {})) == ""
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(home))
     with pytest.raises(OutputRefused, match="belongs to another user") as caught:
         Receipts().all()
     assert "LIKEWISE_DATA_HOME" in caught.value.remedy
+    assert not (tmp_path / "elsewhere").exists()
     monkeypatch.setenv("LIKEWISE_DATA_HOME", str(shared / "mine"))
     assert Receipts().all() == []
     assert "PermissionError" in as_other_user((shared / "mine" / "receipts.db").read_bytes)
@@ -161,7 +168,7 @@ def test_a_node_does_not_use_what_another_user_unpacked(
         unpack.unpacked(unpack.cache_folder("spark"), "key", pytest.fail)
 
 
-def test_an_executor_of_another_user_is_told_so(shared: Path) -> None:
+def test_an_executor_of_another_user_gets_a_clear_error(shared: Path) -> None:
     staging = shared / STAGING
     (staging / "scored").mkdir(parents=True)
     staging.chmod(0o700)

@@ -34,11 +34,14 @@ def private_folder(path: Path, *, remedy: str = REMEDY) -> Path:
 
 
 def own_folder(path: Path, *, remedy: str = REMEDY) -> Path:
-    """Create the folder `path`, which the user has named, with mode 0700; an existing one keeps its mode.
+    """Create the folder `path`, which the user has named, with mode 0700; an existing one keeps its mode.  A link of this
+    user is followed.
 
     Raises OutputRefused if it belongs to another user, or others than the user's own group may write to it; OSError if
     it cannot be created.  remedy: of the error.  Returns `path`.
     """
+    if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
+        raise _refused(path, "belongs to another user", remedy)
     handle = _created(path.resolve(), remedy)
     try:
         if _writable(handle) & _shared(os.fstat(handle)):

@@ -112,6 +112,7 @@ def cache_folder(kind: str) -> Path:
     with contextlib.suppress(OSError, RuntimeError):
         folder = Path.home() / ".cache" / "likewise" / kind
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(folder)
         if os.access(folder, os.W_OK):
             return folder
     own = Path(tempfile.gettempdir()) / f"likewise-{os.geteuid()}"
