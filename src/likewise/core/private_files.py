@@ -1,4 +1,4 @@
-"""Files and folders that no other user may change; symbolic links are never followed."""
+"""Files and folders that no other user may change; symbolic links are not followed."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def private_folder(path: Path, *, remedy: str = REMEDY) -> Path:
 
 
 def own_folder(path: Path, *, remedy: str = REMEDY) -> Path:
-    """Create the folder `path`, which the user has named, with mode 0700; an existing one keeps its mode.  A link of this
-    user is followed.
+    """Create the folder `path`, which the user has named, with mode 0700; an existing one keeps its mode.
 
+    It may be a link of this user.
     Raises OutputRefused if it belongs to another user, or others than the user's own group may write to it; OSError if
     it cannot be created.  remedy: of the error.  Returns `path`.
     """
