@@ -31,6 +31,7 @@ REMEDIES = {
     errno.EROFS: "choose a folder that is not mounted read-only",
     errno.ENOENT: "create the folder first: mkdir -p",
     errno.ENOTDIR: "choose a name inside a folder",
+    errno.ELOOP: "delete the symbolic link, or choose another OUTPUT",
 }
 
 
@@ -38,7 +39,7 @@ REMEDIES = {
 class Layout:
     """Paths of an output: `data` is a folder of parts that contains the other two, or (single) a file next to them.
 
-    staging: the working folder of a job, next to `data`. replaced: a path for the old output while it is replaced.
+    staging: the working folder of a job, next to `data`. replaced: where the old output is while it is replaced.
     """
 
     data: Path
@@ -64,7 +65,7 @@ class Layout:
 
     @property
     def replaced(self) -> Path:
-        return self.data.parent / f".{self.data.name}.likewise-replaced"
+        return self.staging / "replaced"
 
     def format(self, source_format: str, requested: str | None) -> str:
         """The output's format; WrongUsage if the file name and the requested format differ."""
@@ -78,7 +79,7 @@ class Layout:
 
     def protect_inputs(self, inputs: Iterable[Path]) -> None:
         """OutputRefused if writing the output would delete or overwrite an input file."""
-        paths = [p for p in (self.data, self.manifest, self.quarantine, self.staging, self.replaced) if p.exists()]
+        paths = [p for p in (self.data, self.manifest, self.quarantine, self.staging) if p.exists()]
         by_path = {path.resolve(): path for path in paths}
         by_inode = {(stat.st_dev, stat.st_ino): path for path in paths for stat in [path.stat()]}
         for source in inputs if paths else ():
@@ -117,9 +118,9 @@ class Layout:
         """
         data, old = self.data, self.replaced
         remove(old)
-        if data.exists():
-            data.rename(old)
         try:
+            if data.exists():
+                data.rename(old)
             if self.single:
                 (folder / MANIFEST).replace(self.manifest)
                 (folder / QUARANTINE).replace(self.quarantine)

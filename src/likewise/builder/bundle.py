@@ -19,6 +19,7 @@ from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
 from likewise.builder.texts import calibration_texts
 from likewise.builder.trace import outermost, trace
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.folder import FileEntry, inventory
 from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, Reference, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
@@ -28,7 +29,7 @@ from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, O
 from likewise.core.extras import need
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
-from likewise.engine.rates import cache_home, cpu_class
+from likewise.engine.rates import cpu_class
 from likewise.pipeline.mlmodel import read_model
 
 OnProgress = Callable[[str], None]
@@ -78,7 +79,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
     The model and everything that it opens are fetched each time, because an alias or stage may have moved. A bundle
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
     """
-    cache = cache_home() / "bundles"
+    cache = cache_folder("bundles")
     with _staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, report or _silent)
         draft.fill(known=_cached_manifests(cache))

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.folder import add_files
 from likewise.bundles.format import MANIFEST
 from likewise.core.digests import PREFIX, sha256_bytes
-from likewise.core.unpack import cache_folder, unpacked
+from likewise.core.unpack import unpacked
 
 
 def private_copy(folder: Path) -> Path:

@@ -18,6 +18,7 @@ from likewise.bundles.open import Bundle
 from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.core.private_files import own_folder, write_private
 
 STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes whose meaning depends on the configured store
 
@@ -81,10 +82,8 @@ def forget(prefix: str) -> tuple[TrustEntry, ...]:
 
 def _save(entries: Iterable[TrustEntry]) -> tuple[TrustEntry, ...]:
     path = trust_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
-    temporary.replace(path)
+    own_folder(path.parent, remedy="set LIKEWISE_CONFIG_HOME to a folder that belongs to you and only you can write to")
+    write_private(path, json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
     return remembered()
 
 

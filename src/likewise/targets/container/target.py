@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
+from likewise.core.private_files import open_private, private_folder
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
@@ -113,9 +115,9 @@ def _not_deployed(name: str) -> NotDeployed:
 @contextmanager
 def _locked(program: Program, name: str) -> Iterator[Program]:
     """Lock the deployment.  The engine's commands inherit the lock, so it includes those of a killed process."""
-    folder = data_home() / "container"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock").open("w") as lock:
+    folder = private_folder(data_home() / "container")
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+    with os.fdopen(open_private(path), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield program.locked(lock.fileno())
 

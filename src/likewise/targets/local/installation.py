@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from likewise.bundles.cache import cache_home
 from likewise.bundles.folder import link_or_copy
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, OutputRefused
-from likewise.engine.rates import cache_home
+from likewise.core.private_files import private_folder
 from likewise.targets.local.deployment_folder import DeploymentFolder
 
 NEW = ".new"  # a bundle that is being copied
@@ -28,8 +29,7 @@ def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
         )
     staging = folder.bundles / NEW
     try:
-        folder.create()
-        folder.bundles.mkdir(exist_ok=True)
+        private_folder(folder.create().bundles)
         shutil.rmtree(staging, ignore_errors=True)
         linked = source.resolve().is_relative_to(cache_home().resolve())
         shutil.copytree(source, staging, symlinks=True, copy_function=link_or_copy if linked else shutil.copyfile)

@@ -19,6 +19,7 @@ from likewise.core.errors import (
     PortTaken,
     WrongUsage,
 )
+from likewise.core.private_files import open_private
 from likewise.server.port import listen, url_of
 from likewise.targets.local.control import SupervisorUnavailable, open_control, send
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
@@ -124,7 +125,7 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
 def _spawn(folder: DeploymentFolder, handles: tuple[int, int, int]) -> None:
     command = [sys.executable, "-P", "-m", "likewise.targets.local", str(folder.path), *map(str, handles)]
     try:
-        with folder.log.open("ab") as log:
+        with os.fdopen(open_private(folder.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             subprocess.run(  # this process exits immediately, the supervisor is its child
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handles, cwd=folder.work, check=True
             )

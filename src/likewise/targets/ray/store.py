@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.open import open_exactly
 from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
 from likewise.core.unpack import already_installed, local_runtime
 from likewise.engine.load import allowed_engines
-from likewise.engine.rates import cache_home
 from likewise.shipping.payload import archive_of, environment_of
 from likewise.targets.ray.replica import NAMESPACE, Shipment, part_name
 
@@ -36,7 +36,7 @@ def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     The shipment is what a replica unpacks; it contains the environment only if a node lacks it.  Raises MissingExtra (a
     requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
     """
-    model, folder = ModelSpec.from_dict(params["model"]), cache_home() / "ray" / "sent"
+    model, folder = ModelSpec.from_dict(params["model"]), cache_folder("ray") / "sent"
     bundle = open_exactly(model)
     packed = environment_of(bundle, allowed_engines(bundle.manifest, model)[0], PREINSTALLED)
     shipment: Shipment = {**local_runtime(), "package": packed.package, "versions": packed.versions}

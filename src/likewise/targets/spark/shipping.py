@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.open import Bundle
 from likewise.core.spec import ModelSpec
 from likewise.core.unpack import local_runtime
 from likewise.engine.load import allowed_engines
-from likewise.engine.rates import cache_home
 from likewise.shipping.payload import archive_of, build_key, environment_of
 from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
@@ -27,7 +27,7 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     entry = allowed_engines(bundle.manifest, model)[0]
     if always is False or (always is None and is_local(spark)):
         return None
-    folder = cache_home() / "spark"
+    folder = cache_folder("spark")
     packed = environment_of(bundle, entry, PREINSTALLED)
     environment, archive = packed.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
