@@ -301,13 +301,104 @@ def test_missing_trust_is_reported_with_a_remedy(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/", "runs:/abc/../def", "/tmp/..", "s3://[b"]
+    "entry",
+    [
+        "",
+        "s3",
+        "sha256:abc",
+        " models:/x",
+        "::/",
+        "runs:/abc/../def",
+        "s3://[b",
+        "s3://",
+        "s3:",
+        "http://",
+        "gs:/",
+        "unknown:/",
+        "no/such/folder",
+        "/srv/no-such-folder",
+        "file:///srv/no-such-folder",
+        "~",
+        "models",
+    ],
 )
-def test_too_broad_or_invalid_trust_is_rejected(config: Path, entry: str) -> None:
-    with pytest.raises(WrongUsage):
-        trust.remember(entry)
+def test_invalid_trust_is_rejected_even_with_everything(config: Path, entry: str) -> None:
+    for everything in (False, True):
+        with pytest.raises(WrongUsage):
+            trust.remember(entry, everything=everything)
     with pytest.raises(WrongUsage):
         trust.forget(entry)
+
+
+@pytest.mark.parametrize(
+    ("entry", "covered"),
+    [
+        ("/", "/srv/m"),
+        ("file:///", "/srv/m"),
+        ("file:/", "/srv/m"),
+        ("/tmp", "/tmp/m"),
+        ("/tmp/", "/tmp/m"),
+        ("file:///tmp", "/tmp/m"),
+        ("/tmp/..", "/srv/m"),
+        ("/var", "/var/lib/m"),
+        ("/home", "/home/me/m"),
+        ("HOME", "HOME/m"),
+        ("HOME/inner/..", "HOME/m"),
+        (".", "HOME/m"),
+        ("models:/", "models:/m/1"),
+        ("models:", "models:/m/1"),
+        ("runs:/", "runs:/abc/model"),
+        ("mlflow-artifacts:/", "mlflow-artifacts:/0/m"),
+        ("mlflow-artifacts://host:5000/", "mlflow-artifacts://host:5000/0/m"),
+        ("dbfs:/", "dbfs:/m"),
+        ("https://host", "https://host/m"),
+        ("https://host:8080/", "https://host:8080/m"),
+        ("hdfs://namenode/", "hdfs://namenode/m"),
+    ],
+)
+def test_trust_in_everything_needs_the_option_everything(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str, covered: str
+) -> None:
+    home = tmp_path / "home"
+    (home / "inner").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    entry = entry.replace("HOME", str(home))
+    with pytest.raises(WrongUsage) as caught:
+        trust.remember(entry)
+    assert trust.remembered() == ()
+    assert "--everything" in caught.value.remedy
+    trust.remember(entry, everything=True)
+    assert trust.Trust().allows(uri=covered.replace("HOME", str(home)))
+    assert trust.too_wide(trust.remembered()[0].prefix)
+    assert trust.forget(entry) == ()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "models:/m",
+        "models:/m/1",
+        "models:/m@best",
+        "runs:/abc",
+        "s3://bucket",
+        "s3://bucket/",
+        "gs://b/f",
+        "dbfs:/f",
+        "wasbs://container@account.example/",
+        "https://host/f",
+        "mlflow-artifacts:/0",
+        "m",
+    ],
+)
+def test_trust_in_one_model_folder_or_bucket_needs_no_option(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    trust.remember(entry)
+    assert trust.too_wide(entry) is None
+    assert trust.Trust().allows(uri=entry)
 
 
 def test_invalid_trust_file_is_reported(config: Path) -> None:
