@@ -49,6 +49,9 @@ def likewise(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["score", "a", "b", "-o", "c", "--format", "xml"], "WRONG_USAGE", 2),
         (["trust", "/"], "WRONG_USAGE", 2),
         (["trust", "--remove"], "WRONG_USAGE", 2),
+        (["trust", "--everything"], "WRONG_USAGE", 2),
+        (["trust", "models:/"], "WRONG_USAGE", 2),
+        (["trust", "no/such/folder"], "WRONG_USAGE", 2),
         (["inspect", "no/such/model"], "MODEL_NOT_FOUND", 1),
         (["bundle", "no/such/model", "-o", "out"], "MODEL_NOT_FOUND", 1),
         (["bundle", "models:/nobody/1", "-o", "out"], "STORE_UNREACHABLE", 1),
@@ -79,6 +82,24 @@ def test_trust_adds_lists_and_removes_entries(tmp_path: Path) -> None:
     entry = {"prefix": "models:/team/", "store": f"sqlite:///{tmp_path}/mlflow.db"}
     assert json.loads(likewise("trust", "--json", cwd=tmp_path).stdout) == {"trusted": [entry]}
     assert json.loads(likewise("trust", "--remove", "models:/team/", "--json", cwd=tmp_path).stdout) == {"trusted": []}
+
+
+def test_trust_in_everything_is_shown_as_such(tmp_path: Path) -> None:
+    added = likewise("trust", "models:/", "--everything", cwd=tmp_path)
+    assert "warning: from now on everything that starts with models:/ may run code" in added.stderr
+    assert "EVERYTHING" in likewise("trust", "--list", cwd=tmp_path).stdout
+    assert "EVERYTHING" not in likewise("trust", "--remove", "models:/", cwd=tmp_path).stdout
+
+
+def test_trust_in_a_folder_that_others_may_change_warns_and_the_remedy_helps(tmp_path: Path) -> None:
+    open_folder = tmp_path / "open"
+    (open_folder / "m").mkdir(parents=True)
+    open_folder.chmod(0o777)
+    warned = likewise("trust", str(open_folder / "m"), cwd=tmp_path)
+    assert warned.returncode == 0
+    assert f"chmod go-w {open_folder}" in warned.stderr
+    open_folder.chmod(0o755)
+    assert likewise("trust", str(open_folder / "m"), cwd=tmp_path).stderr == ""
 
 
 def test_doctor_reports_findings_with_remedies(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.bundles import trust
+from likewise.bundles.format import Manifest
+from likewise.bundles.open import write_manifest
+from likewise.bundles.trust import Trust
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
 from likewise.core.extras import need
@@ -28,6 +32,7 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.core.windows import windows
+from likewise.testing.models import upper_bundle
 
 
 @pytest.mark.parametrize(
@@ -198,6 +203,33 @@ def test_model_spec_round_trips() -> None:
     assert (before.build, before.key, spec.key) == ("", "sha256:ab", "sha256:cd")
 
 
+def test_digests_of_an_earlier_version_are_migrated_with_a_message(
+    config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(config / "cache"))
+    built = write_manifest(upper_bundle(config / "b", "x"), Manifest({}))
+    cached = config / "cache" / "bundles" / built.digest.replace(":", "-")
+    shutil.copytree(built.path, cached)
+    unknown = "sha256:" + "0" * 64
+    entries = [{"prefix": each, "store": None} for each in (built.digest, unknown, "s3://bucket/m")]
+    (config / "trust.json").write_text(json.dumps(entries))
+    assert {each.prefix for each in trust.remembered()} == {built.build, unknown, "s3://bucket/m"}
+    assert f"{built.digest} is now the build digest {built.build}" in caplog.text
+    assert f"{unknown} is no longer trusted" in caplog.text
+    caplog.clear()
+    assert Trust().allows_bundle(built)
+    assert not Trust(entries=(built.digest,)).allows_bundle(built)
+    assert "only build digests are trusted" in caplog.text
+    assert len(trust.remembered()) == 3
+
+
+def test_list_that_others_may_change_is_not_used(config: Path) -> None:
+    trust.remember("models:/team/")
+    trust.trust_file().chmod(0o666)
+    with pytest.raises(WrongUsage, match="other users may change"):
+        Trust()
+
+
 def test_trust_is_stored_for_prefixes_and_digests(config: Path) -> None:
     digest = "sha256:" + "a" * 64
     trust.remember("models:/team/")
@@ -304,13 +336,104 @@ def test_missing_trust_is_reported_with_a_remedy(config: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", ["", "/", "s3", "sha256:abc", " models:/x", "::/", "runs:/abc/../def", "/tmp/..", "s3://[b"]
+    "entry",
+    [
+        "",
+        "s3",
+        "sha256:abc",
+        " models:/x",
+        "::/",
+        "runs:/abc/../def",
+        "s3://[b",
+        "s3://",
+        "s3:",
+        "http://",
+        "gs:/",
+        "unknown:/",
+        "no/such/folder",
+        "/srv/no-such-folder",
+        "file:///srv/no-such-folder",
+        "~",
+        "models",
+    ],
 )
-def test_too_broad_or_invalid_trust_is_rejected(config: Path, entry: str) -> None:
-    with pytest.raises(WrongUsage):
-        trust.remember(entry)
+def test_invalid_trust_is_rejected_even_with_everything(config: Path, entry: str) -> None:
+    for everything in (False, True):
+        with pytest.raises(WrongUsage):
+            trust.remember(entry, everything=everything)
     with pytest.raises(WrongUsage):
         trust.forget(entry)
+
+
+@pytest.mark.parametrize(
+    ("entry", "covered"),
+    [
+        ("/", "/srv/m"),
+        ("file:///", "/srv/m"),
+        ("file:/", "/srv/m"),
+        ("/tmp", "/tmp/m"),
+        ("/tmp/", "/tmp/m"),
+        ("file:///tmp", "/tmp/m"),
+        ("/tmp/..", "/srv/m"),
+        ("/var", "/var/lib/m"),
+        ("/home", "/home/me/m"),
+        ("HOME", "HOME/m"),
+        ("HOME/inner/..", "HOME/m"),
+        (".", "HOME/m"),
+        ("models:/", "models:/m/1"),
+        ("models:", "models:/m/1"),
+        ("runs:/", "runs:/abc/model"),
+        ("mlflow-artifacts:/", "mlflow-artifacts:/0/m"),
+        ("mlflow-artifacts://host:5000/", "mlflow-artifacts://host:5000/0/m"),
+        ("dbfs:/", "dbfs:/m"),
+        ("https://host", "https://host/m"),
+        ("https://host:8080/", "https://host:8080/m"),
+        ("hdfs://namenode/", "hdfs://namenode/m"),
+    ],
+)
+def test_trust_in_everything_needs_the_option_everything(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str, covered: str
+) -> None:
+    home = tmp_path / "home"
+    (home / "inner").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    entry = entry.replace("HOME", str(home))
+    with pytest.raises(WrongUsage) as caught:
+        trust.remember(entry)
+    assert trust.remembered() == ()
+    assert "--everything" in caught.value.remedy
+    trust.remember(entry, everything=True)
+    assert trust.Trust().allows(uri=covered.replace("HOME", str(home)))
+    assert trust.too_wide(trust.remembered()[0].prefix)
+    assert trust.forget(entry) == ()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "models:/m",
+        "models:/m/1",
+        "models:/m@best",
+        "runs:/abc",
+        "s3://bucket",
+        "s3://bucket/",
+        "gs://b/f",
+        "dbfs:/f",
+        "wasbs://container@account.example/",
+        "https://host/f",
+        "mlflow-artifacts:/0",
+        "m",
+    ],
+)
+def test_trust_in_one_model_folder_or_bucket_needs_no_option(
+    config: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entry: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
+    trust.remember(entry)
+    assert trust.too_wide(entry) is None
+    assert trust.Trust().allows(uri=entry)
 
 
 def test_invalid_trust_file_is_reported(config: Path) -> None:

@@ -6,21 +6,31 @@ An MLflow pyfunc can run arbitrary code.  `--trust` allows it once; `likewise tr
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_config_path
 
+from likewise.bundles.cache import cache_home
+from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
-from likewise.core.errors import CodeNotTrusted, WrongUsage
-from likewise.core.private_files import own_folder, write_private
+from likewise.core.errors import CodeNotTrusted, LikewiseError, WrongUsage
+from likewise.core.private_files import changeable_by_others, own_folder, write_private
+from likewise.core.uris import AZURE
 
 STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes whose meaning depends on the configured store
+VERSION = 2  # of the file; version 1 was a plain list, with model digests
+BUCKETS = ("s3", "gs", *AZURE)  # schemes whose host is a bucket, which one team owns, rather than a server
+SHARED = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/Users")  # noqa: S108  # refused as scopes, never written to
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,16 +55,56 @@ def trust_file() -> Path:
 
 
 def remembered() -> tuple[TrustEntry, ...]:
-    """All entries, for every store, sorted; empty if the file does not exist."""
+    """All entries, for every store, sorted; empty if the file does not exist.
+
+    Raises WrongUsage if the file is invalid, or if another user may change it.
+    """
+    path = trust_file()
     try:
-        entries = json.loads(trust_file().read_bytes())
-        return tuple(sorted(TrustEntry(str(e["prefix"]), e["store"]) for e in entries))
+        document = json.loads(path.read_bytes())
+        listed = document if isinstance(document, list) else document["entries"]
+        entries = tuple(sorted(TrustEntry(str(e["prefix"]), e["store"]) for e in listed))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError) as error:
         raise WrongUsage(
-            f"{trust_file()} is not a list of entries with prefix and store: {error}", remedy="fix or delete the file"
+            f"{path} is not a list of entries with prefix and store: {error}", remedy="fix or delete the file"
         ) from error
+    if (part := changeable_by_others(path.resolve())) is not None:
+        raise WrongUsage(
+            f"{path} decides which code may run, and other users may change {part}",
+            remedy=f"check the file, then run: chmod go-w {part}; or set LIKEWISE_CONFIG_HOME to another folder",
+        )
+    return _migrated(entries) if isinstance(document, list) else entries
+
+
+def _migrated(entries: Sequence[TrustEntry]) -> tuple[TrustEntry, ...]:
+    """Entries of a version without build digests, whose digests are those of models; saved with a message for each.
+
+    A model digest is replaced by the build digest of this user's own bundle in the cache, if there is one.
+    """
+    kept = []
+    for entry in entries:
+        replacement = _build_in_cache(entry.prefix) if entry.prefix.startswith(PREFIX) else None
+        if replacement is not None:
+            logger.warning("the trusted model digest %s is now the build digest %s", entry.prefix, replacement)
+        elif entry.prefix.startswith(PREFIX):
+            logger.warning(
+                "%s is no longer trusted: it is a model digest, which does not cover the environment; "
+                "`likewise inspect` shows the build digest of a bundle, to trust instead",
+                entry.prefix,
+            )
+        kept += [replace(entry, prefix=replacement or entry.prefix)]
+    return _save(kept)
+
+
+def _build_in_cache(digest: str) -> str | None:
+    manifest = cache_home() / "bundles" / digest.replace(":", "-") / MANIFEST
+    try:
+        cached = load_manifest(manifest.read_bytes())
+    except (OSError, LikewiseError):
+        return None
+    return cached.build if cached.digest == digest and changeable_by_others(manifest) is None else None
 
 
 def active_entries() -> tuple[str, ...]:
@@ -62,12 +112,13 @@ def active_entries() -> tuple[str, ...]:
     return tuple(entry.prefix for entry in remembered() if entry.counts)
 
 
-def remember(prefix: str) -> tuple[TrustEntry, ...]:
+def remember(prefix: str, *, everything: bool = False) -> tuple[TrustEntry, ...]:
     """Trust a URI prefix (`models:/team-a/`, a folder) or a bundle's digest from now on.
 
     A prefix that names no store is trusted only in the store that is configured now.
+    Raises WrongUsage for a path that does not exist, and for a prefix that is `too_wide` unless `everything` is set.
     """
-    _check(prefix)
+    _check(prefix, everything)
     entry = TrustEntry(_normal(prefix), current_store() if urlsplit(prefix).scheme in STORELESS else None)
     return _save({*remembered(), entry})
 
@@ -83,13 +134,36 @@ def forget(prefix: str) -> tuple[TrustEntry, ...]:
 def _save(entries: Iterable[TrustEntry]) -> tuple[TrustEntry, ...]:
     path = trust_file()
     own_folder(path.parent, remedy="set LIKEWISE_CONFIG_HOME to a folder that belongs to you and only you can write to")
-    write_private(path, json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
+    document = {"version": VERSION, "entries": [asdict(entry) for entry in sorted(entries)]}
+    write_private(path, json.dumps(document, indent=2) + "\n")
     return remembered()
 
 
-def _check(prefix: str) -> None:
+def too_wide(prefix: str) -> str | None:
+    """What `prefix` covers if that is more than one team's models, such as `every model`; None for any other entry."""
+    path, parts = local_path(prefix), urlsplit(prefix)
+    if path is not None:
+        return _too_wide(path.resolve())
+    if parts.path.strip("/") or parts.scheme in BUCKETS:
+        return None
+    return f"everything on {parts.hostname}" if parts.hostname else f"everything that starts with {parts.scheme}:/"
+
+
+def changeable(prefix: str) -> Path | None:
+    """The first part of a path that another user may change or replace; None if there is none, or for other URIs."""
+    path = local_path(prefix)
+    return None if path is None else changeable_by_others(path.resolve())
+
+
+def _too_wide(path: Path) -> str | None:
+    """Folders for the files of all users, of all programs of a user, and their parents."""
+    folders = {Path(each).resolve() for each in (*SHARED, tempfile.gettempdir(), Path("~").expanduser())}
+    return f"everything below {path}" if any(folder.is_relative_to(path) for folder in folders) else None
+
+
+def _check(prefix: str, everything: bool) -> None:
     try:
-        urlsplit(prefix)
+        parts = urlsplit(prefix)
     except ValueError as error:
         raise WrongUsage(f"{prefix!r} is not a valid URI: {error}", remedy="check the spelling") from error
     if prefix.startswith(PREFIX):
@@ -98,13 +172,36 @@ def _check(prefix: str) -> None:
                 f"{prefix!r} is not a complete digest",
                 remedy="pass all 64 digits, as shown by: likewise inspect MODEL",
             )
-    elif min(len(prefix.strip("/: ")), len(_normal(prefix).strip("/: "))) < 3 or prefix != prefix.strip():
+        return
+    _check_names(prefix)
+    if not everything and (scope := too_wide(prefix)) is not None:
         raise WrongUsage(
-            f"{prefix!r} would trust nearly everything, or nothing",
-            remedy="pass a URI prefix such as models:/NAME/, a folder, or sha256:…",
+            f"{prefix!r} would trust {scope}",
+            remedy=f"pass one model or one folder, such as {_narrower(parts.scheme)}; or, if any code in it may run, "
+            "add --everything",
         )
-    elif _has_parent_part(_normal(prefix)):
+
+
+def _check_names(prefix: str) -> None:
+    """Raise WrongUsage for a prefix that covers nothing now: a typo, or what somebody else may create later."""
+    path, parts = local_path(prefix), urlsplit(prefix)
+    if not prefix or prefix != prefix.strip():
+        raise WrongUsage(f"{prefix!r} is empty, or has spaces around it", remedy="pass models:/NAME/, or a folder")
+    if _has_parent_part(_normal(prefix)):
         raise WrongUsage(f"{prefix!r} contains '..'", remedy="pass the resolved prefix")
+    if path is not None and not os.path.exists(path):
+        raise WrongUsage(
+            f"{path.absolute()} does not exist, so anyone who creates it later would be trusted",
+            remedy="check the spelling, or create it first; a registered model is written models:/NAME",
+        )
+    if path is None and parts.scheme not in (*STORELESS, "dbfs") and not parts.netloc:
+        raise WrongUsage(f"{prefix!r} names no bucket or host", remedy=f"name one, such as {_narrower(parts.scheme)}")
+
+
+def _narrower(scheme: str) -> str:
+    """An example of a scope that is not too wide, for a remedy."""
+    examples = {"": "/srv/models/team", "file": "/srv/models/team", "models": "models:/NAME/", "runs": "runs:/RUN/"}
+    return examples.get(scheme, f"{scheme}:/FOLDER/" if scheme in (*STORELESS, "dbfs") else f"{scheme}://HOST/FOLDER/")
 
 
 @dataclass(frozen=True)
@@ -130,7 +227,10 @@ class Trust:
 
         The manifest's own `source` is ignored: an untrusted bundle may claim any.
         """
-        return self.allows(uri=str(bundle.location.resolve()), digest=bundle.build)
+        allowed = self.allows(uri=str(bundle.location.resolve()), digest=bundle.build)
+        if not allowed and bundle.digest in self.entries:
+            logger.warning("the list has the model digest %s; only build digests are trusted", bundle.digest)
+        return allowed
 
     def require_bundle(self, bundle: Bundle) -> None:
         """Raise CodeNotTrusted unless `allows_bundle`."""
@@ -158,7 +258,10 @@ def _covers(prefix: str, uri: str) -> bool:
 def _normal(uri: str) -> str:
     """A local path made absolute with its links resolved; any other URI unchanged."""
     path = local_path(uri)
-    return uri if path is None else str(path.resolve()) + ("/" if uri.endswith("/") else "")
+    if path is None:
+        return uri
+    resolved = str(path.resolve()).rstrip("/")
+    return resolved + ("/" if uri.endswith("/") or not resolved else "")
 
 
 def _has_parent_part(uri: str) -> bool:

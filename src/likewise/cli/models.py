@@ -86,25 +86,47 @@ def trust(
     ] = None,
     remove: Annotated[bool, flag("--remove", "Remove the entry from the list.")] = False,
     list_: Annotated[bool, flag("--list", "Show the list without changing it.")] = False,
+    everything: Annotated[
+        bool, flag("--everything", "Accept an entry that covers a whole store, host, home or temporary folder.")
+    ] = False,
     *,
     screen: Screen,
 ) -> None:
     """Add models to the list of those whose own Python code may run. Without an argument, show the list."""
-    if entry is None and remove:
-        raise WrongUsage("--remove needs an entry", remedy="run likewise trust --list to see the entries")
+    if entry is None and (remove or everything):
+        name = "--remove" if remove else "--everything"
+        raise WrongUsage(f"{name} needs an entry", remedy="run likewise trust --list to see the entries")
     if entry is None or list_:
         entries = trust_list.remembered()
+    elif remove:
+        entries = trust_list.forget(entry)
     else:
-        entries = trust_list.forget(entry) if remove else trust_list.remember(entry)
+        entries = trust_list.remember(entry, everything=everything)
+        _warn(entry, screen)
     lines = [(e.prefix, _scope(e)) for e in entries] or [("nothing", "no model's code may run without --trust")]
     screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", lines)
 
 
+def _warn(entry: str, screen: Screen) -> None:
+    """Say how much has just been trusted, if that is everything or if another user may change it."""
+    if (scope := trust_list.too_wide(entry)) is not None:
+        screen.note(f"warning: from now on {scope} may run code; undo it with: likewise trust --remove {entry}")
+    if (part := trust_list.changeable(entry)) is not None:
+        screen.note(
+            f"warning: other users may change or replace {part}, and so decide what code runs; to prevent it, give the "
+            f"folder to yourself (chown) and run: chmod go-w {part}"
+        )
+
+
 def _scope(entry: trust_list.TrustEntry) -> str:
     """What an entry of the trust list applies to."""
+    if entry.prefix.startswith("sha256:"):
+        return "bundle"
+    wide = trust_list.too_wide(entry.prefix)
+    scope = "URIs with this prefix" if wide is None else f"EVERYTHING: {wide} may run code"
     if entry.store is None:
-        return "bundle" if entry.prefix.startswith("sha256:") else "URIs with this prefix"
-    return f"URIs with this prefix, in {entry.store}" + ("" if entry.counts else " (not the current store)")
+        return scope
+    return f"{scope}, in {entry.store}" + ("" if entry.counts else " (not the current store)")
 
 
 def document(bundle: Bundle) -> dict[str, object]:
