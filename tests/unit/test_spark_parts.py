@@ -16,24 +16,31 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql.types import DayTimeIntervalType
-from tests.support.batch.scoring import FunctionEngine, upper
+from tests.support.batch.scoring import TEXT, FunctionEngine, upper, write
+from tests.support.other_user import give_away, needs_root
 
+from likewise.batch import ScoreOptions
 from likewise.batch.formats import Chunk
 from likewise.batch.formats.parquet import records_of
+from likewise.batch.job import ScoreJob
+from likewise.batch.layout import Layout
 from likewise.core import unpack
 from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 from likewise.shipping.environment import cached_archive, closure, environment
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.chunks import decode, encode
 from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.predictions import arrow_array, values_and_errors
+from likewise.targets.spark.publish import assemble
 from likewise.targets.spark.result_type import arrow_type, declared_ddl
+from likewise.targets.spark.runner import _Run
 from likewise.targets.spark.session import require_java
 from likewise.targets.spark.shipping import PREINSTALLED
-from likewise.targets.spark.windows import WINDOW_ROWS, items_of, row_maker, windows
+from likewise.targets.spark.windows import WINDOW_ROWS, InputColumns, items_of, row_maker, windows
 from likewise.targets.spark.worker import score_windows
 
 RECORD = {"label": "good", "score": 0.5, "count": 3}
@@ -232,6 +239,39 @@ def test_partial_results_of_another_runner_are_not_deleted(tmp_path: Path) -> No
     (tmp_path / "journal.jsonl").write_text("{}\n")
     with pytest.raises(OutputRefused, match="another runner"):
         Staging(tmp_path).resume({}, False)
+
+
+def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
+    staging, chunk = Staging(tmp_path / "staging"), ChunkFile("x/000000", 1, 0)
+    (staging.scored / "x").mkdir(parents=True)
+    blob.write(tmp_path / "victim", {"rows": 1}, b"forged", b"")
+    (staging.scored / chunk.name).symlink_to(tmp_path / "victim")
+    staging.quarantine.symlink_to(tmp_path / "victim")
+    before = (tmp_path / "victim").read_bytes()
+    assert staging.result(chunk) is None
+    source = InputColumns(("text",), "in.csv")
+    with pytest.raises(OSError, match="symbolic links"):
+        assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
+    staging.quarantine.unlink()
+    with pytest.raises(OSError, match="symbolic links"):
+        assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
+    assert (tmp_path / "victim").read_bytes() == before
+
+
+@needs_root
+def test_job_on_spark_does_not_read_the_staging_folder_of_another_user(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", [{"text": "a"}])
+    staging = tmp_path / ".out.likewise-staging"
+    staging.mkdir()
+    os.mkfifo(staging / "spark.json")  # reading it would not end
+    give_away(staging)
+    engine = FunctionEngine(upper)
+    for restart in (False, True):
+        options = ScoreOptions(restart=restart)
+        job = ScoreJob(engine, "sha256:b", TEXT, str(source), tmp_path / "out", options, lambda _: None)
+        with pytest.raises(OutputRefused, match="belongs to another user"):
+            _Run(job, ModelSpec("sha256:b"), None)
+    assert [path.name for path in staging.iterdir()] == ["spark.json"]
 
 
 def test_packed_environment_is_complete_and_self_contained(tmp_path: Path) -> None:
