@@ -16,6 +16,7 @@ from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.rates import by_speed, known_rates
 from likewise.shipping.environment import PackedEnvironment, cached_archive, environment
+from likewise.shipping.requirements import plain_requirements
 
 
 def engine_of(bundle: Bundle, options: EngineOptions, *, trusted: bool) -> EngineEntry:
@@ -46,10 +47,12 @@ def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[
 
 
 def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """The requirements of `engine`, Likewise first, and the model's own if its code runs; pip options are left out."""
+    """The requirements of `engine`, Likewise first, and the model's own if its code runs.
+
+    Raises WrongUsage as `plain_requirements` does; the model's requirements are not read if its code does not run.
+    """
     kind = kind_of(engine.name)
-    lines = bundle.manifest.environment.requirements if kind.runs_code else ()
-    own = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    own = plain_requirements(bundle.manifest.environment.requirements) if kind.runs_code else []
     return ["likewise", *kind.requirements, *own]
 
 
