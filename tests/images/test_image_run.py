@@ -62,8 +62,11 @@ print(urllib.request.urlopen(request).read().decode())
 
 @pytest.fixture(scope="module")
 def docker(containers: Containers) -> Iterator[Docker]:
-    """The Docker daemon used by the commands, with the base and the environments of both images below."""
-    with containers.used("testing", "openvino") as docker:
+    """The Docker daemon used by the commands, with the base and the environments of both images below.
+
+    Every image is compressed like the cached environments: otherwise its digest would depend on what was cached.
+    """
+    with containers.used("testing", "openvino") as docker, fast_compression():
         yield docker
         docker.remove_images()
 
@@ -306,11 +309,10 @@ def another_home(containers: Containers, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def another_store(another_home: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The image store in that cache, which commands use."""
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(another_home))
-    with fast_compression():
-        yield Store()
+    return Store()
 
 
 def test_equal_inputs_give_the_same_digest(
@@ -319,7 +321,9 @@ def test_equal_inputs_give_the_same_digest(
     moved = shutil.copytree(upper, tmp_path / "elsewhere" / "bundle")
     arguments = ["image", "build", moved, "-t", "other:2", "--base", base, "--trust", "--oci", tmp_path / "oci"]
     built = json.loads(stdout_of(*arguments, "--json"))
-    assert built["digest"] == image_store.find("upper:1").digest
+    image = image_store.find("upper:1")
+    assert another_store.document(another_store.find("other:2")) == image_store.document(image)
+    assert built["digest"] == image.digest
     assert all(layer["made"] for layer in built["platforms"][0]["layers"].values())
     index = json.loads((tmp_path / "oci" / "index.json").read_bytes())
     assert index["manifests"][0]["digest"] == built["digest"]

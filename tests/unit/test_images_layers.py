@@ -9,13 +9,14 @@ import io
 import json
 import marshal
 import tarfile
-import zipfile
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.containers.images import AMD64, ARM64, elf, small_base, small_image
+from tests.support.wheels import make_wheel
 
 from likewise.core.errors import (
     BundleTampered,
@@ -106,6 +107,24 @@ def test_byte_code_is_reproducible_and_runs() -> None:
     exec(marshal.loads(code[16:]), namespace)  # noqa: S102, S302
     assert namespace["f"](1)["a"] == 1  # type: ignore[operator]
     assert byte_code(b"not valid Python", "/m.py") is None
+
+
+def test_byte_code_does_not_depend_on_the_state_of_the_process() -> None:
+    """Neither on what else refers to its constants, nor on warnings that are errors."""
+    source = b"def f(x):\n    return x in {'zz-z', 'aa-a', 'mm-m', 1000, ('b-b', 2.5)}, '\\d'\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = compile(source, "/m.py", "exec", dont_inherit=True, optimize=0)
+    code = byte_code(source, "/m.py")
+    assert code is not None
+    (function,) = (each for each in module.co_consts if hasattr(each, "co_consts"))
+    (members,) = (each for each in function.co_consts if isinstance(each, frozenset))
+    for member in members:
+        referred = [member, member]
+        assert code[16:] == marshal.dumps(module, 2), referred
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert byte_code(source, "/m.py") == code
 
 
 def test_byte_code_is_added_only_for_the_running_python_version() -> None:
@@ -246,23 +265,8 @@ def test_layout_and_archive_give_the_same_base(images: Store, tmp_path: Path) ->
     ]
 
 
-def private_wheel(folder: Path, tag: str = "py3-none-any") -> Path:
-    """Write a wheel that no package index has."""
-    folder.mkdir(exist_ok=True)
-    path = folder / f"likewise_private_thing-1.0-{tag}.whl"
-    info = "likewise_private_thing-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr("likewise_private_thing.py", "x = 1\n")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: likewise-private-thing\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
-        wheel.writestr(
-            f"{info}/RECORD", "likewise_private_thing.py,,\n" + f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n"
-        )
-    return path
-
-
 def test_private_wheel_is_locked_by_name_and_hash(images: Store, tmp_path: Path) -> None:
-    path = private_wheel(tmp_path / "wheels")
+    path = make_wheel(tmp_path / "wheels")
     wheels = Wheels(images, AMD64, 11, (2, 36))
     locked = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
     assert [wheel.sha256 for wheel in locked] == [hashlib.sha256(path.read_bytes()).hexdigest()]
@@ -295,7 +299,7 @@ def test_credentials_are_read_from_dockers_configuration(tmp_path: Path, monkeyp
 
 
 def test_modified_wheel_is_rejected(images: Store, tmp_path: Path) -> None:
-    path = private_wheel(tmp_path / "wheels")
+    path = make_wheel(tmp_path / "wheels")
     wheels = Wheels(images, AMD64, 11, (2, 36))
     (wheel,) = wheels.locked(["likewise-private-thing==1.0"], [path.parent])
     assert wheels.checked(wheel).read_bytes() == path.read_bytes()

@@ -16,14 +16,16 @@ from likewise.core.digests import canonical_json, sha256_bytes
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
-from likewise.engine.kinds import kind_of, runs_code
+from likewise.engine.kinds import EngineKind, kind_of, runs_code
 from likewise.engine.load import allowed_engines
 from likewise.images.base import DEFAULT, Base, open_base
+from likewise.images.bundled_wheels import bundled_wheels
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
 from likewise.images.layers import LayerEntry, files_under, make_layer
 from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, Platform, local_name, platform_named
 from likewise.images.store import Part, Store
-from likewise.images.wheels import Wheels, pins
+from likewise.images.wheels import Wheels, markers, pins
+from likewise.shipping.environment import OURS, closure
 from likewise.shipping.payload import requirements_of
 
 PORT = 8080
@@ -105,7 +107,8 @@ def build_image(
 ) -> Built:
     """Build the image `name` from `bundle`, with the engine of `model`; several platforms become an index.
 
-    Raises WrongUsage, CodeNotTrusted, EngineUnavailable, MissingExtra, InputNotFound, InputInvalid, TargetUnavailable.
+    Raises WrongUsage, CodeNotTrusted, EngineUnavailable, MissingExtra, InputNotFound, InputInvalid, TargetUnavailable,
+    BundleInvalid, BundleTampered.
     """
     start, options, store = time.perf_counter(), options or ImageOptions(), store or Store()
     tag = str(local_name(name))
@@ -125,13 +128,14 @@ def make_parts(
     """The layers for one platform, built unless they are cached."""
     engine = allowed_engines(bundle.manifest, model)[0]
     kind = kind_of(engine.name)
+    requirements = requirements_of(bundle, engine)
     base = open_base(store, options.base, platform, fresh=options.fresh)
     wheels = Wheels(store, platform, base.minor, base.glibc)
-    pinned = pins(requirements_of(bundle, engine), platform, base.minor, unused=kind.image.dependencies)
+    pinned = pins(requirements, platform, base.minor, unused=kind.image.dependencies)
     report(f"{platform}: {len(pinned)} distributions for the engine {engine.name}, Python 3.{base.minor}")
-    links = [*options.wheels, *([own] if (own := bundle.path / "wheels").is_dir() else [])]
-    locked = wheels.locked(pinned, links, options.lock)
-    environment = environment_layer(base, wheels, locked, left_out=kind.image.files)
+    own = bundled_wheels(bundle, _reserved(kind, platform, base.minor)) if kind.runs_code else {}
+    locked = wheels.locked(pinned, options.wheels, options.lock, own)
+    environment = environment_layer(base, wheels, locked, left_out=kind.image.files, bundled=own)
     inputs = {"bundle": sha256_bytes(bundle.manifest.dump()), "platform": str(platform), "level": BUNDLE_LEVEL}
     left_out = list(kind.unread(bundle))
     bundle_layer = store.layer(
@@ -140,6 +144,11 @@ def make_parts(
     )
     labels = _labels(bundle, base, engine)
     return Parts(platform, base, environment, bundle_layer, engine, labels, _variables(base, engine, model))
+
+
+def _reserved(kind: EngineKind, platform: Platform, minor: int) -> set[str]:
+    """The distributions that Likewise and the engine need, which no wheel of a bundle may replace."""
+    return {OURS, *closure([OURS, *kind.requirements], markers=markers(platform, minor))}
 
 
 def _bundle_entries(bundle: Bundle, left_out: Sequence[str]) -> Iterator[LayerEntry]:

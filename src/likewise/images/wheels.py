@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from likewise.core.digests import PREFIX, sha256_file
-from likewise.core.errors import BundleTampered, EngineUnavailable, InputNotFound, TargetUnavailable, WrongUsage
+from likewise.core.errors import BundleTampered, EngineUnavailable, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
+from likewise.core.uris import redacted
+from likewise.images.lock import read_lock
 from likewise.images.oci import Platform
 from likewise.images.store import Store
-from likewise.shipping.environment import OURS, closure, installed_from_folder
+from likewise.images.wheel_names import Wheel, identity, identity_of, platform_tags, rank
+from likewise.shipping.environment import OURS, closure, origin
 
-OLDEST = 17  # minor version of glibc 2 for manylinux2014, the oldest accepted tag
 _NO_MATCH = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
 UNUSED = {OURS: frozenset({"rich", "typer"})}
 """By distribution: declared dependencies that a service never imports, here those of the command line."""
@@ -47,30 +53,10 @@ def pins(
 
     requirements: for example `likewise[openvino]`. unused: by distribution, declared dependencies that nothing
     imports; omitted unless something else needs them. The versions are the installed ones, because the bundle was
-    verified with them.
-    Raises MissingExtra (a requirement is not installed), WrongUsage (it is installed from a working copy).
+    verified with them. Raises MissingExtra (a requirement is not installed).
     """
     distributions = closure(requirements, unused={**unused, **UNUSED}, markers=markers(platform, minor))
-    for name, distribution in distributions.items():
-        if name != OURS and installed_from_folder(distribution):
-            raise WrongUsage(
-                f"{name} is installed from a working copy", remedy=f"install it from a wheel: pip install {name}"
-            )
     return sorted(f"{name}=={each.version}" for name, each in distributions.items() if name != OURS)
-
-
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """A wheel by file name and sha256 (64 hex digits)."""
-
-    file: str
-    sha256: str
-
-    @property
-    def pin(self) -> str:
-        """The wheel as a line of a requirements file with hashes."""
-        name, version = need("packaging.utils", extra="images").parse_wheel_filename(self.file)[:2]
-        return f"{name}=={version} --hash=sha256:{self.sha256}"
 
 
 class Wheels:
@@ -78,22 +64,67 @@ class Wheels:
 
     def __init__(self, store: Store, platform: Platform, minor: int, glibc: tuple[int, int]) -> None:
         self.store, self.platform, self._minor, self._glibc = store, platform, minor, glibc
+        self._tags = platform_tags(platform, glibc)
         self.folder = store.folder / "wheels"
 
-    def locked(self, pins: Sequence[str], links: Iterable[Path] = (), lock: Path | None = None) -> list[Wheel]:
-        """One wheel per pin; resolved once and reused from then on.
+    def locked(
+        self,
+        pins: Sequence[str],
+        links: Iterable[Path] = (),
+        lock: Path | None = None,
+        bundled: Mapping[Wheel, Path] | None = None,
+    ) -> list[Wheel]:
+        """One wheel per pin, sorted by file name: from `links`, else from `bundled`, else from pip.
 
         links: folders of wheels that no index has. lock: a requirements file with hashes that replaces `pins`.
-        Raises EngineUnavailable (no such wheel for the platform), TargetUnavailable (pip failed), InputNotFound.
+        bundled: wheels of the bundle and their paths, which pip never sees.
+        Raises EngineUnavailable (no such wheel for the platform), TargetUnavailable (pip failed), InputNotFound,
+        WrongUsage (as `read_lock`; a package is not from an index, and no wheel of it is given), BundleTampered.
         """
-        lines = list(pins) if lock is None else _read_lock(lock)
+        lines = list(pins) if lock is None else read_lock(lock, markers(self.platform, self._minor))
         folders = sorted(str(folder.resolve()) for folder in links)
+        chosen = {line: wheel for line in lines if (wheel := self._given(line, folders, bundled or {}))}
+        rest = [line for line in lines if line not in chosen]
+        if lock is None:
+            _require_index(rest)
+        found = self._resolved(rest, folders, hashed=lock is not None) if rest else []
+        return sorted([*chosen.values(), *found], key=lambda wheel: wheel.file.lower())
+
+    def _given(self, line: str, folders: Sequence[str], bundled: Mapping[Wheel, Path]) -> Wheel | None:
+        """The wheel of exactly this name and version in the user's folders, else in the bundle."""
+        files = [path for folder in folders for path in sorted(Path(folder).glob("*.whl"))]
+        suitable = [path for path in files if _is_for(line, path.name) and self._rank(path.name)]
+        if "--hash" in line:
+            suitable = [path for path in suitable if sha256_file(path) in line]
+        if suitable:
+            return self._keep(min(suitable, key=lambda path: self._rank(path.name)))
+        for wheel, path in bundled.items():
+            if _is_for(line, wheel.file) and ("--hash" not in line or wheel.sha256 in line):
+                return self._keep_bundled(wheel, path)
+        return None
+
+    def _keep_bundled(self, wheel: Wheel, path: Path) -> Wheel:
+        if not self._rank(wheel.file):
+            raise EngineUnavailable(
+                f"the bundle's wheel {wheel.file} does not suit {self.platform}, Python 3.{self._minor} and glibc "
+                f"{'.'.join(map(str, self._glibc))}",
+                remedy="pass a folder that has a suitable one with --wheels DIR, or use another --platform or --base",
+            )
+        if self._keep(path) != wheel:
+            raise BundleTampered(f"{path} was modified after it was verified", remedy="copy the bundle again")
+        return wheel
+
+    def _rank(self, file: str) -> tuple[Any, ...]:
+        return rank(file, self._minor, self._tags)
+
+    def _resolved(self, lines: Sequence[str], folders: Sequence[str], *, hashed: bool) -> list[Wheel]:
+        """The wheels that pip chose for `lines`; once for all builds."""
         offered = sorted({f"{path.name} {sha256_file(path)}" for each in folders for path in Path(each).glob("*.whl")})
-        key = {"lines": lines, "tags": self._tags(), "python": self._minor, "links": offered}
+        key = {"lines": lines, "tags": self._tags, "python": self._minor, "links": offered}
         entries = self.store.recall("lock", key)
         wheels = [Wheel(**entry) for entry in entries or ()]
         if entries is None or not all(self.path(wheel).is_file() for wheel in wheels):
-            wheels = self._fetch(lines, folders, hashed=lock is not None)
+            wheels = self._fetch(lines, folders, hashed=hashed)
             self.store.remember("lock", key, [asdict(wheel) for wheel in wheels])
         return wheels
 
@@ -109,14 +140,12 @@ class Wheels:
         return path
 
     def _fetch(self, lines: Sequence[str], links: Sequence[str], *, hashed: bool) -> list[Wheel]:
-        self.folder.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+        with self._scratch() as scratch:
             requirements = Path(scratch, "requirements.txt")
             requirements.write_text("\n".join(lines) + "\n")
             downloads = Path(scratch, "wheels")
             downloads.mkdir()
-            if lines:
-                self._download(requirements, downloads, links, hashed=hashed)
+            self._download(requirements, downloads, links, hashed=hashed)
             return sorted((self._add(path) for path in downloads.iterdir()), key=lambda wheel: wheel.file.lower())
 
     def _download(self, requirements: Path, folder: Path, links: Sequence[str], *, hashed: bool) -> None:
@@ -126,7 +155,7 @@ class Wheels:
         command += ["--disable-pip-version-check", "--progress-bar=off"]
         command += [f"--dest={folder}", f"--requirement={requirements}"]
         command += ["--implementation=cp", f"--python-version=3.{self._minor}"]
-        command += [f"--platform={tag}" for tag in self._tags()]
+        command += [f"--platform={tag}" for tag in self._tags]
         command += [f"--find-links={link}" for link in links]
         command += ["--require-hashes"] if hashed else []
         completed = subprocess.run(
@@ -145,6 +174,15 @@ class Wheels:
             )
         return TargetUnavailable(f"pip cannot download the wheels: {message}", remedy="check network and pip settings")
 
+    def _keep(self, path: Path) -> Wheel:
+        """Copy a wheel into the cache; the copy is hashed, so that later changes of `path` do not matter."""
+        with self._scratch() as scratch:
+            return self._add(Path(shutil.copyfile(path, Path(scratch, path.name))))
+
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        self.folder.mkdir(exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=self.folder)
+
     def _add(self, path: Path) -> Wheel:
         wheel = Wheel(path.name, sha256_file(path).removeprefix(PREFIX))
         target = self.path(wheel)
@@ -152,22 +190,18 @@ class Wheels:
         path.replace(target)
         return wheel
 
-    def _tags(self) -> list[str]:
-        """Platform tags of wheels that run on the base's glibc, newest first. Source: PEP 600, PEP 599."""
-        newest = self._glibc[1] if self._glibc[0] == 2 else OLDEST
-        return [f"manylinux_2_{n}_{self.platform.machine}" for n in range(newest, OLDEST - 1, -1)] + [
-            f"manylinux2014_{self.platform.machine}",
-            f"linux_{self.platform.machine}",
-        ]
+
+def _is_for(pin: str, file: str) -> bool:
+    return identity_of(file) == identity(pin)
 
 
-def lock_text(wheels: Iterable[Wheel]) -> str:
-    """The wheels as a requirements file with hashes, the format that `--lock` reads."""
-    return "".join(f"{wheel.pin}\n" for wheel in wheels)
-
-
-def _read_lock(lock: Path) -> list[str]:
-    try:
-        return [line for line in lock.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise InputNotFound(f"the lock {lock} cannot be read: {error.strerror}", remedy="check the path") from error
+def _require_index(pins: Iterable[str]) -> None:
+    """Raise WrongUsage for a package that was not installed from an index: its name may be another's there."""
+    for pin in pins:
+        with suppress(PackageNotFoundError):
+            if source := origin(distribution(pin.partition("==")[0])):
+                raise WrongUsage(
+                    f"{pin} was installed from {redacted(source)}; a package index may have another package of that "
+                    "name, and no suitable wheel of this version is given",
+                    remedy="build it, for example pip wheel --no-deps -w DIR SOURCE, and pass --wheels DIR",
+                )

@@ -80,7 +80,7 @@ def closure(
     utils, parse = need("packaging.utils", extra="mlflow"), need("packaging.requirements", extra="mlflow").Requirement
     distributions: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
-    pending = [(parse(text), "") for text in requirements]
+    pending = [(each, "") for each in map(parse, requirements) if _applies(each.marker, markers, [""])]
     while pending:
         requirement, required_by = pending.pop()
         name = utils.canonicalize_name(requirement.name)
@@ -115,6 +115,13 @@ def installed_from_folder(distribution: Distribution) -> bool:
     return bool(direct_url.get("dir_info", {}).get("editable"))
 
 
+def origin(distribution: Distribution) -> str:
+    """The URL that a distribution was installed from; empty if from a package index. Source: PEP 610."""
+    if (distribution.read_text("INSTALLER") or "").strip() == "conda":
+        return ""  # conda's packages name the folder on the machine where they were built
+    return str(json.loads(distribution.read_text("direct_url.json") or "{}").get("url", ""))
+
+
 def _files(distributions: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
     """The name in the archive and the path on this disk of every file of the distributions."""
     for name, distribution in distributions.items():
@@ -135,7 +142,7 @@ def _record(name: str, distribution: Distribution) -> str:
     if record is None or (name != OURS and installed_from_folder(distribution)):
         raise WrongUsage(
             f"{name} is installed without a list of its files (RECORD), or in editable mode",
-            remedy=f"install it as a wheel: pip install {name}",
+            remedy=f"install {name} again from a wheel, without --editable",
         )
     return record
 

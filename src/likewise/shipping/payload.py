@@ -11,6 +11,7 @@ from likewise.bundles.open import Bundle
 from likewise.core.digests import PREFIX
 from likewise.engine.kinds import kind_of
 from likewise.shipping.environment import PackedEnvironment, cached_archive, environment
+from likewise.shipping.requirements import plain_requirements
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str]) -> PackedEnvironment:
@@ -22,10 +23,12 @@ def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[
 
 
 def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """The requirements of `engine`, Likewise first, and the model's own if its code runs; pip options are left out."""
+    """The requirements of `engine`, Likewise first, and the model's own if its code runs.
+
+    Raises WrongUsage as `plain_requirements` does; the model's requirements are not read if its code does not run.
+    """
     kind = kind_of(engine.name)
-    lines = bundle.manifest.environment.requirements if kind.runs_code else ()
-    own = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "-"))]
+    own = plain_requirements(bundle.manifest.environment.requirements) if kind.runs_code else []
     return ["likewise", *kind.requirements, *own]
 
 

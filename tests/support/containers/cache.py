@@ -24,7 +24,8 @@ from likewise.images.base import open_base
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.oci import PLATFORMS
 from likewise.images.store import Store
-from likewise.images.wheels import Wheels, lock_text, pins
+from likewise.images.wheel_names import lock_text
+from likewise.images.wheels import Wheels, pins
 
 SUITE, PACKAGES = "bookworm", ("base-files", "ca-certificates", "dash", "libstdc++6", "python3")
 AMD64 = PLATFORMS["linux/amd64"]

@@ -34,7 +34,8 @@ def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     """Store what the model `params["model"]` needs, unless it is stored already; returns `{"shipment": …}`.
 
     The shipment is what a replica unpacks; it contains the environment only if a node lacks it.  Raises MissingExtra (a
-    requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, and what `open_bundle` raises.
+    requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, WrongUsage (the model
+    was logged with a requirement that is not only a name and versions), and what `open_bundle` raises.
     """
     model, folder = ModelSpec.from_dict(params["model"]), cache_folder("ray") / "sent"
     bundle = open_exactly(model)
