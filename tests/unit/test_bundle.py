@@ -30,7 +30,8 @@ from likewise.bundles.format import (
     Reference,
     load_manifest,
 )
-from likewise.bundles.open import Bundle, open_bundle, write_manifest
+from likewise.bundles.open import Bundle, open_bundle, open_exactly, write_manifest
+from likewise.bundles.trust import Trust
 from likewise.core.digests import sha256_json
 from likewise.core.errors import (
     BundleInvalid,
@@ -42,6 +43,7 @@ from likewise.core.errors import (
     ReferenceMissing,
     UnsafeArchive,
 )
+from likewise.core.private_files import changeable_by_others
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 
@@ -301,6 +303,62 @@ def test_bundle_in_format_1_opens_with_the_same_digests(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"models:/m/1", b"models:/m/2"))
     with pytest.raises(BundleTampered):
         open_bundle(bundle.path)
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle in a folder that other users may change."""
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "shared").mkdir()
+    bundle = make_bundle(tmp_path / "shared" / "b")
+    (tmp_path / "shared").chmod(0o777)
+    return bundle
+
+
+def test_bundle_that_others_may_change_is_opened_from_a_private_copy(shared: Bundle, tmp_path: Path) -> None:
+    opened = open_bundle(shared.path)
+    assert (opened.digest, opened.build, opened.location) == (shared.digest, shared.build, shared.path)
+    assert opened.path.is_relative_to(tmp_path / "cache")
+    assert changeable_by_others(opened.path) is None
+    (shared.path / "model" / "MLmodel").write_text("flavors: {evil: {}}\n")
+    assert (opened.path / "model" / "MLmodel").read_text() == "flavors: {}\n"
+    assert open_bundle(opened.path).path == opened.path  # not copied again
+    assert Trust(entries=(str(shared.path),)).allows_bundle(opened)
+
+
+def test_private_copy_is_used_again_and_only_for_the_same_manifest(shared: Bundle) -> None:
+    first = open_bundle(shared.path)
+    assert open_bundle(shared.path).path == first.path
+    write_manifest(shared.path, replace(shared.manifest, row_wise=False))
+    assert open_bundle(shared.path).path != first.path
+
+
+@pytest.mark.parametrize("change", ["link", "content", "added"])
+def test_unverified_copy_is_not_opened(shared: Bundle, change: str, tmp_path: Path) -> None:
+    victim = shared.path / "model" / "MLmodel"
+    if change == "link":
+        victim.rename(tmp_path / "moved")
+        victim.symlink_to(tmp_path / "moved")
+    else:
+        (victim if change == "content" else victim.with_name("new")).write_text("other\n")
+    with pytest.raises((BundleTampered, UnsafeArchive)) as caught:
+        open_bundle(shared.path)
+    assert str(shared.path) in caught.value.cause
+
+
+def test_container_opens_its_bundle_in_place(shared: Bundle) -> None:
+    assert open_bundle(shared.path, in_place=True).path == shared.path
+
+
+def test_other_bundle_or_build_than_the_deployed_one_is_not_opened(tmp_path: Path) -> None:
+    one = make_bundle(tmp_path / "one")
+    other = make_bundle(tmp_path / "other", replace(UNSEALED, engines=()))
+    assert one.digest == other.digest
+    spec = ModelSpec(one.digest, one.path, build=one.build)
+    assert open_exactly(spec).build == one.build
+    with pytest.raises(BundleTampered, match=one.build):
+        open_exactly(spec, other.path)
+    assert open_exactly(replace(spec, build=""), other.path).build == other.build  # from an earlier version's receipt
 
 
 def test_packing_is_reproducible_and_reversible(tmp_path: Path) -> None:
