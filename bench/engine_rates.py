@@ -16,6 +16,7 @@ from bench.model import subject, texts
 from bench.options import Options
 from bench.servers import CHECKOUT
 from likewise.bundles.open import Bundle
+from likewise.engine.kinds import runs_code
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.pipeline.pipeline import classifiers
 
@@ -107,7 +108,7 @@ def _cause(response: Mapping[str, str]) -> str:
 def _engines(bundle: Bundle) -> Iterator[tuple[str, tuple[str, str]]]:
     """Label, name and requested precision of the engines that run none of the model's code."""
     for entry in bundle.manifest.engines:
-        if not entry.runs_code:
+        if not runs_code(entry):
             yield f"{entry.name}/{entry.precision}", (entry.name, entry.precision.partition("+")[0])
 
 

@@ -50,7 +50,6 @@ class Sleeping:
             thread_safe=False,
             pure=True,
             budget=budget,
-            digest="sha256:0",
         )
         self.computed: Counter[str] = Counter()
         self._tokens_per_s = tokens_per_s

@@ -20,7 +20,7 @@ from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
-from likewise.engine.load import LazyEngine, open_engine, why_unmeasured
+from likewise.engine.load import LazyEngine, allowed_engines, open_engine, why_unmeasured
 from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Bundle(StoredBundle):
         requested = EngineOptions(engine, precision)
         choice, source = requested if requested.pinned else self.choice, self.manifest.source.uri
         trusted = self.trust.allows_bundle(self)
-        return ModelSpec(self.digest, self.path.absolute(), source, choice.name, choice.precision, trusted)
+        folder = self.path.absolute()
+        return ModelSpec(self.digest, folder, source, choice.name, choice.precision, trusted, self.build)
 
     def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
         """The same predictions as `mlflow.pyfunc.load_model(…).predict(data, params)`, from the bundle's best engine.
@@ -126,7 +127,7 @@ def find(
 
     requested = Trust(allow=trust)
     cached = cached_bundle(str(model), trust=requested, report=report)
-    return Bundle(cached.path, cached.manifest, Trust(allow=trusts(cached, str(model), requested)), choice)
+    return _predicting(cached, Trust(allow=trusts(cached, str(model), requested)), choice)
 
 
 def open_bundle(
@@ -138,8 +139,11 @@ def open_bundle(
     Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing, WrongUsage.
     """
     choice = EngineOptions(engine, precision)
-    opened = open_stored(path)
-    return Bundle(opened.path, opened.manifest, Trust(allow=trust), choice)
+    return _predicting(open_stored(path), Trust(allow=trust), choice)
+
+
+def _predicting(stored: StoredBundle, trust: Trust, choice: EngineOptions = ANY) -> Bundle:
+    return Bundle(stored.path, stored.manifest, trust, choice, original=stored.original)
 
 
 def measure(bundle: Bundle) -> Measurement:
@@ -175,6 +179,7 @@ def bundle(
     from likewise.builder.bundle import build_bundle, trusts
 
     requested = Trust(allow=trust)
+    existed = is_bundle(Path(output))  # by whoever; `build_bundle` only checks that it is of the same model
     created = build_bundle(
         str(model),
         Path(output),
@@ -184,7 +189,7 @@ def bundle(
         compiling=compiling,
         report=report,
     )
-    return Bundle(created.path, created.manifest, Trust(allow=trusts(created, str(model), requested)))
+    return _predicting(created, requested if existed else Trust(allow=trusts(created, str(model), requested)))
 
 
 def serve(
@@ -230,6 +235,7 @@ def score(
     """
     opened = bundle_of(model, trust)
     spec = opened.spec(engine, precision)
+    allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
     try:
         return score_file(lazy, opened.digest, opened.signature, source, output, options, progress, spec)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
+from likewise.bundles.open import is_bundle, open_exactly
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
+from likewise.engine.load import allowed_engines
 from likewise.receipts import Receipts
 from likewise.targets.apply import OnStep, apply, roll_back
 from likewise.targets.base import (
@@ -155,6 +157,7 @@ def job(
     model: as returned by `model_of`.  Raises WrongUsage if the target does not run jobs, and what the target raises.
     """
     target = job_target(to)
+    _check_model(model)
     _report_to(progress, target)
     return target.run(model, source, output, options or {}, name=name, restart=restart, on_step=on_step)
 
@@ -193,6 +196,8 @@ def plan(
         interrupted = Plan.from_dict(unfinished.plan)
         if (interrupted.verb, interrupted.model, interrupted.options) == (verb, spec, as_json(typed)):
             return Planned(interrupted, target, ())  # the same request: resume it
+    if spec is not None:
+        _check_model(spec)
     findings = unless_fatal(target.check(spec, typed)) if spec is not None else ()
     if unfinished is not None and roll_back_interrupted:
         roll_back(target, name, receipts)
@@ -233,6 +238,7 @@ def rehearsed(
 
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
+    _check_model(model)
     with rehearsal_stage(to) as stage:
         all_options = {**(options or {}), **stage.options}
         planned = plan("create", name, to=stage.uri, model=model, options=all_options)
@@ -299,6 +305,15 @@ def _desired(
     if model is not None:
         raise WrongUsage("a model and the previous version cannot be given together", remedy="give only one of them")
     return ModelSpec.from_dict(current.previous["model"]), {**current.previous["options"], **options}
+
+
+def _check_model(model: ModelSpec) -> None:
+    """Verify the bundle and that an engine of it may run; does nothing if its folder no longer exists.
+
+    Raises CodeNotTrusted, EngineUnavailable, and what `open_exactly` raises.
+    """
+    if is_bundle(model.folder):
+        allowed_engines(open_exactly(model).manifest, model)
 
 
 def _report_to(progress: Callable[[str], None] | None, target: object) -> None:

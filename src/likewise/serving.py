@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.open import Bundle, open_exactly
 from likewise.core.engine import Engine
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
@@ -45,6 +45,7 @@ def served_model(bundle: Bundle) -> ServedModel:
         name=bundle.manifest.source.uri,
         version=_registered_version(bundle.manifest.source.resolved),
         digest=bundle.digest,
+        build=bundle.build,
         signature=bundle.signature,
         example=example.read_bytes() if example.is_file() else None,
     )
@@ -58,4 +59,4 @@ def _registered_version(uri: str) -> str:
 
 def _worker_engine(path: Path, model: ModelSpec) -> Engine:
     """Open the engine in a worker process."""
-    return open_engine(open_bundle(path), model)
+    return open_engine(open_exactly(model, path, in_place=True, partial=True), model)

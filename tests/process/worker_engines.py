@@ -17,7 +17,7 @@ from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 
-SPEC = EngineSpec("tricks", "none", row_wise=True, thread_safe=False, pure=False, budget=64, digest="sha256:7")
+SPEC = EngineSpec("tricks", "none", row_wise=True, thread_safe=False, pure=False, budget=64)
 
 
 class Strange:

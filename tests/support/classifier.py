@@ -8,7 +8,6 @@ from pathlib import Path
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.open import write_manifest
-from likewise.core.digests import sha256_json
 from likewise.engine.text import find_checkpoint
 from likewise.engine.text.compiled import EXACT, classifier_path, compile_classifier
 from likewise.pipeline import Cache, Classify, DetectLanguage, Pipeline, Respond
@@ -47,8 +46,6 @@ def classifier_bundle(folder: Path, *, seed: int = 1, compiled: bool = False) ->
         signature_raw={"inputs": text, "outputs": text},
         row_wise=True,
         pipeline=declaration,
-        engines=(
-            EngineEntry(*(("openvino", EXACT) if compiled else ("torch", "fp32")), False, sha256_json(declaration)),
-        ),
+        engines=(EngineEntry(*(("openvino", EXACT) if compiled else ("torch", "fp32"))),),
     )
     return write_manifest(folder, manifest).path

@@ -145,7 +145,7 @@ class Plain:
     """Calls `predict` per row; each run takes `delay` seconds.  Tokens are words of the row; the model is pure."""
 
     def __init__(self, model: Model, delay: float) -> None:
-        self.spec = EngineSpec("plain", "none", True, False, True, 512, "sha256:e")
+        self.spec = EngineSpec("plain", "none", True, False, True, 512)
         self._predict = model.predict
         self._delay = delay
 

@@ -24,7 +24,7 @@ class Upper:
     """Predicts `{"text": TEXT}`; raises for texts starting with `bad`; waits while `gate` is closed."""
 
     def __init__(self, *, row_wise: bool = True) -> None:
-        self.spec = EngineSpec("upper", "none", row_wise, False, True, 512, "sha256:e")
+        self.spec = EngineSpec("upper", "none", row_wise, False, True, 512)
         self.gate = threading.Event()
         self.gate.set()
         self.seen: list[str] = []

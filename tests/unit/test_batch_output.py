@@ -99,7 +99,7 @@ def test_failing_rename_keeps_the_old_output(
         raise OSError(errno.EIO, "x")
 
     def rename(path: Path, target: Path) -> Path:
-        return fail(target) if target == data and "staging" in str(path) else Path(os.rename(path, target) or target)
+        return fail(target) if target == data and path.name != "replaced" else Path(os.rename(path, target) or target)
 
     monkeypatch.setattr(Path, "rename", rename)
     monkeypatch.setattr(Path, "replace", rename)

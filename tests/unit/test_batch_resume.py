@@ -191,7 +191,7 @@ def test_interrupted_replacing_job_resumes_without_restart(tmp_path: Path) -> No
         ({"column": {"n": "text"}}, '--column was {} and is now {"n": "text"}'),
         ({"format": "jsonl"}, "the output's format was csv and is now jsonl"),
         ({"engine": {"precision": "bf16"}}, "the engine was test/fp32 and is now test/bf16"),
-        ({"engine": {"digest": "sha256:9"}}, "what the engine was compiled from was sha256:0 and is now sha256:9"),
+        ({"build": "sha256:9"}, "the build of the bundle was sha256:c and is now sha256:9"),
     ],
 )
 def test_different_job_is_not_resumed(tmp_path: Path, change: dict[str, object], cause: str) -> None:

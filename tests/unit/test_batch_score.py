@@ -49,10 +49,10 @@ def test_folder_contains_parts_manifest_and_quarantine(tmp_path: Path, monkeypat
     manifest = json.loads((tmp_path / "out/_likewise.json").read_text())
     assert manifest == report.as_dict()
     assert set(manifest) == {
-        "bundle", "rows_in", "rows_ok", "rows_quarantined", "duplicates", "engine", "seconds", "tokens",
+        "bundle", "rows_in", "rows_ok", "rows_quarantined", "duplicates", "engine", "seconds", "tokens", "build",
     }  # fmt: skip
     assert manifest["engine"] == "test/fp32"
-    assert manifest["bundle"] == "sha256:b"
+    assert (manifest["bundle"], manifest["build"]) == ("sha256:b", "sha256:c")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -368,5 +368,6 @@ def test_bundle_is_trusted_by_typed_uri_resolved_uri_or_digest(tmp_path: Path, t
     resolved = replace(built.manifest, source=ModelSource("models:/name@champion", "models:/name/1"))
     bundle = Bundle(built.path, resolved)
     assert trusts(bundle, "models:/name@champion", Trust(entries=(typed,)))
-    assert trusts(bundle, "models:/name@champion", Trust(entries=(built.digest,)))
+    assert trusts(bundle, "models:/name@champion", Trust(entries=(built.build,)))
+    assert not trusts(bundle, "models:/name@champion", Trust(entries=(built.digest,)))  # other builds have it too
     assert not trusts(bundle, "models:/name@champion", Trust(entries=("models:/name/2", "runs:/abc")))

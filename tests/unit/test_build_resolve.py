@@ -24,6 +24,7 @@ from likewise.core.errors import (
     UnsafeArchive,
     WrongUsage,
 )
+from likewise.engine.kinds import runs_code
 from likewise.pipeline.mlmodel import read_model
 
 
@@ -221,7 +222,7 @@ def test_model_metadata_is_read_without_running_its_code(tmp_path: Path) -> None
     facts = read_model(make_model(tmp_path / "m", metadata={"likewise": declared}, signature=SIGNED))
     assert (facts.row_wise, facts.references) == (True, ("runs:/a/model", "models:/b@c"))
     assert facts.environment.requirements == ("mlflow==3.17.2", "numpy")
-    assert [(e.name, e.runs_code) for e in facts.engines()] == [("torch", False), ("pyfunc", True)]
+    assert [(e.name, runs_code(e)) for e in facts.engines()] == [("torch", False), ("pyfunc", True)]
     bare = read_model(make_model(tmp_path / "bare"))
     assert (bare.row_wise, bare.references, [e.name for e in bare.engines()]) == (None, (), ["pyfunc"])
 

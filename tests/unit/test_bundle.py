@@ -30,16 +30,20 @@ from likewise.bundles.format import (
     Reference,
     load_manifest,
 )
-from likewise.bundles.open import LEFT_OUT, Bundle, open_bundle, write_manifest
+from likewise.bundles.open import Bundle, open_bundle, write_manifest
+from likewise.core.digests import sha256_json
 from likewise.core.errors import (
     BundleInvalid,
     BundleTampered,
+    EngineUnavailable,
     LikewiseError,
     ModelNotFound,
     OutputRefused,
     ReferenceMissing,
     UnsafeArchive,
 )
+from likewise.core.spec import ModelSpec
+from likewise.engine.load import open_engine
 
 UNSEALED = Manifest(
     files={},
@@ -48,7 +52,7 @@ UNSEALED = Manifest(
     row_wise=True,
     source=ModelSource("models:/m/1", "models:/m/1"),
     environment=LoggedEnvironment("3.11.7", ("numpy==2.0",)),
-    engines=(EngineEntry("pyfunc", "native", True, "sha256:" + "0" * 64),),
+    engines=(EngineEntry("pyfunc", "native"),),
 )
 
 
@@ -84,6 +88,32 @@ def test_digest_covers_the_content_but_not_its_origin(tmp_path: Path) -> None:
     assert make_bundle(tmp_path / "three", replace(UNSEALED, row_wise=False)).digest != one.digest
     assert make_bundle(tmp_path / "four", replace(UNSEALED, references=())).digest != one.digest
     assert make_bundle(tmp_path / "five", replace(UNSEALED, signature_raw=None)).digest != one.digest
+
+
+def test_build_digest_covers_what_decides_a_prediction_or_an_environment(tmp_path: Path) -> None:
+    one = make_bundle(tmp_path / "one")
+    changes = [
+        replace(UNSEALED, engines=()),
+        replace(UNSEALED, engines=(EngineEntry("torch", "fp32"),)),
+        replace(UNSEALED, environment=LoggedEnvironment("3.12.0", ("numpy==2.0",))),
+        replace(UNSEALED, environment=LoggedEnvironment("3.11.7", ("numpy==2.1",))),
+    ]
+    builds = {make_bundle(tmp_path / f"c{i}", change).build for i, change in enumerate(changes)}
+    for name in ("engine/openvino/labels.json", "wheels/private-1-py3-none-any.whl"):
+        other = make_bundle(tmp_path / name.replace("/", "-"))
+        add_file(other.path, name, b"{}")
+        other = write_manifest(other.path, other.manifest)
+        assert other.digest == one.digest
+        builds.add(other.build)
+    assert len(builds | {one.build}) == len(changes) + 3
+    origin = replace(UNSEALED, source=ModelSource("runs:/x/y", "s3://b/y"), measured={"s": 1})
+    assert make_bundle(tmp_path / "origin", origin).build == one.build
+    assert make_bundle(tmp_path / "model", replace(UNSEALED, row_wise=False)).build != one.build
+
+
+def add_file(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -160,7 +190,7 @@ def test_missing_reference_is_reported_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["../outside", "/etc", "references/../../outside", "model/data", "references", "engine/x"]
 )
-def test_reference_outside_the_bundle_is_rejected_despite_a_valid_seal(tmp_path: Path, path: str) -> None:
+def test_reference_outside_the_bundle_is_rejected_despite_a_valid_checksum(tmp_path: Path, path: str) -> None:
     (tmp_path / "outside").mkdir()
     make_bundle(tmp_path / "b", replace(UNSEALED, references=(Reference("runs:/abc/model", path, "given"),)))
     with pytest.raises(UnsafeArchive):
@@ -168,33 +198,45 @@ def test_reference_outside_the_bundle_is_rejected_despite_a_valid_seal(tmp_path:
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/etc/passwd", "model/../../outside.txt", "start.sh", "other/x"])
-def test_file_outside_the_bundles_folders_is_rejected_despite_a_valid_seal(tmp_path: Path, name: str) -> None:
+def test_file_outside_the_bundles_folders_is_rejected_despite_a_valid_checksum(tmp_path: Path, name: str) -> None:
     sealed = make_bundle(tmp_path / "b").manifest
     files = {**sealed.files, name: sealed.files["model/MLmodel"]}
     with pytest.raises(UnsafeArchive):
         load_manifest(replace(sealed, files=files).dump())
 
 
-def test_copy_that_lists_omitted_references_is_the_same_bundle(tmp_path: Path) -> None:
+def test_partial_copy_opens_only_where_it_is_expected(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b")
     name = "references/0-model/vocab.txt"
-    (bundle.path / LEFT_OUT).write_text(json.dumps([name]))
-    assert open_bundle(bundle.path).digest == bundle.digest  # nothing is missing yet
     (bundle.path / name).unlink()
-    assert open_bundle(bundle.path).digest == bundle.digest
+    with pytest.raises(BundleTampered, match=r"vocab\.txt is missing"):
+        open_bundle(bundle.path)
+    copy = open_bundle(bundle.path, partial=True)
+    assert (copy.digest, copy.build, copy.missing) == (bundle.digest, bundle.build, {name})
+    with pytest.raises(EngineUnavailable, match=r"lacks references/0-model/vocab\.txt"):
+        open_engine(copy, ModelSpec(copy.digest, trust=True))
     (bundle.path / name).write_text("another\n")
     with pytest.raises(BundleTampered, match=r"vocab\.txt"):
-        open_bundle(bundle.path)
+        open_bundle(bundle.path, partial=True)
 
 
-@pytest.mark.parametrize("listed", ['["model/MLmodel"]', '["model/data/weights.bin"]', "[1]", "7", "[", '{"a": 1}'])
-def test_only_references_may_be_omitted(tmp_path: Path, listed: str) -> None:
+@pytest.mark.parametrize("name", ["model/MLmodel", "model/data/weights.bin", "engine/openvino/labels.json"])
+def test_only_references_may_be_missing(tmp_path: Path, name: str) -> None:
     bundle = make_bundle(tmp_path / "b")
-    (bundle.path / LEFT_OUT).write_text(listed)
-    (bundle.path / "model" / "MLmodel").unlink()
-    (bundle.path / "model" / "data" / "weights.bin").unlink()
+    add_file(bundle.path, "engine/openvino/labels.json", b"[]")
+    write_manifest(bundle.path, bundle.manifest)
+    (bundle.path / name).unlink()
+    with pytest.raises(BundleTampered, match="is missing"):
+        open_bundle(bundle.path, partial=True)
+
+
+def test_file_that_lists_what_was_left_out_is_rejected(tmp_path: Path) -> None:
+    """Earlier versions read it, so that an edited copy kept its digest and lacked a reference."""
+    bundle = make_bundle(tmp_path / "b")
+    (bundle.path / "left-out.json").write_text('["references/0-model/vocab.txt"]')
+    (bundle.path / "references/0-model/vocab.txt").unlink()
     with pytest.raises(BundleTampered):
-        open_bundle(bundle.path)
+        open_bundle(bundle.path, partial=True)
 
 
 def test_bytecode_from_another_program_is_reported_with_a_remedy(tmp_path: Path) -> None:
@@ -225,11 +267,40 @@ def test_deeply_nested_manifest_is_rejected() -> None:
         load_manifest(b"[" * 200_000)
 
 
-def test_unsupported_format_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "remedy"), [(3, "upgrade"), (0, "bundle the model again"), ("2", "again")])
+def test_unsupported_format_is_reported(tmp_path: Path, version: object, remedy: str) -> None:
     make_bundle(tmp_path / "b")
     data = (tmp_path / "b" / MANIFEST).read_bytes()
-    with pytest.raises(BundleInvalid, match="format 2"):
-        load_manifest(data.replace(b'"likewise": 1', b'"likewise": 2'))
+    with pytest.raises(BundleInvalid, match=f"format {version!r}") as caught:
+        load_manifest(data.replace(b'"likewise": 2', f'"likewise": {json.dumps(version)}'.encode()))
+    assert remedy in caught.value.remedy
+
+
+def format_1(manifest: Manifest) -> bytes:
+    """The manifest as earlier versions wrote it."""
+    body = json.loads(manifest.dump())
+    del body["build"], body["checksum"]
+    body["likewise"] = 1
+    body["environment"]["digest"] = "sha256:" + "1" * 64
+    body["engines"] = [{**each, "runs_code": False, "digest": "sha256:" + "2" * 64} for each in body["engines"]]
+    return as_text({**body, "seal": sha256_json(body)})
+
+
+def as_text(body: dict[str, object]) -> bytes:
+    return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+
+def test_bundle_in_format_1_opens_with_the_same_digests(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    path = bundle.path / MANIFEST
+    path.write_bytes(format_1(bundle.manifest))
+    opened = open_bundle(bundle.path)
+    assert (opened.digest, opened.build) == (bundle.digest, bundle.build)
+    assert (opened.manifest.format, bundle.manifest.lacks) == (1, None)
+    assert bundle.build in (opened.manifest.lacks or "")
+    path.write_bytes(path.read_bytes().replace(b"models:/m/1", b"models:/m/2"))
+    with pytest.raises(BundleTampered):
+        open_bundle(bundle.path)
 
 
 def test_packing_is_reproducible_and_reversible(tmp_path: Path) -> None:

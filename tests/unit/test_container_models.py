@@ -24,7 +24,7 @@ def bundle(folder: Path, mark: str = "x") -> str:
     """Write a bundle that no engine could load; returns its digest."""
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text(f"flavors: {{}}  # {mark}\n")
-    engine = EngineEntry("pyfunc", "native", True, "sha256:" + "0" * 64)
+    engine = EngineEntry("pyfunc", "native")
     return write_manifest(folder, Manifest({}, engines=(engine,))).digest
 
 

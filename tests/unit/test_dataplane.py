@@ -22,7 +22,7 @@ class Echo:
     """Returns each item as its result; records its runs, which wait while `gate` is closed."""
 
     def __init__(self, *, row_wise: bool = True, budget: int = 64) -> None:
-        self.spec = EngineSpec("echo", "none", row_wise, False, False, budget, "sha256:0", overlaps=True)
+        self.spec = EngineSpec("echo", "none", row_wise, False, False, budget, overlaps=True)
         self.gate = threading.Event()
         self.gate.set()
         self.runs: list[list[Any]] = []

@@ -145,7 +145,6 @@ SPECS = st.builds(
     thread_safe=st.booleans(),
     pure=st.booleans(),
     budget=st.integers(1, 40),
-    digest=st.just(""),
     slots=st.integers(1, 3),
     overlaps=st.booleans(),
 )

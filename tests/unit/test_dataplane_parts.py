@@ -171,7 +171,7 @@ class Costly:
     """An engine whose items are their own cost."""
 
     def __init__(self, **spec: Any) -> None:
-        defaults = {"row_wise": True, "thread_safe": True, "pure": False, "budget": 100, "digest": "", "overlaps": True}
+        defaults = {"row_wise": True, "thread_safe": True, "pure": False, "budget": 100, "overlaps": True}
         self.spec = EngineSpec("costly", "none", **{**defaults, **spec})
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from likewise.core.signature import Field
 from likewise.parity.check import _compare, _pairs
 from likewise.parity.compare import SHOWN, Difference, RefusedRow, distance, shown
+from likewise.targets.http_client import Served
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
@@ -83,7 +84,7 @@ def test_long_prediction_is_shortened() -> None:
 def test_rows_of_a_backend_are_counted() -> None:
     here = [{"text": "a"}, 0.5, 0.5, "d", RefusedRow("ROW_REFUSED")]
     there = ["a", 0.5, 0.51, "e", RefusedRow("QUARANTINED")]
-    backend = _compare("there", None, _pairs(here, there, (TEXT,)), CLOSE, 1.0)
+    backend = _compare("there", Served(), _pairs(here, there, (TEXT,)), CLOSE, 1.0)
     counts = (backend.rows, backend.same, backend.close, backend.differ, backend.refused)
     assert counts == (5, 3, 1, 1, 1)
     assert backend.largest == pytest.approx(A_BIT)
@@ -95,5 +96,5 @@ TEXT = Field("text", "string", required=True, raw={})
 
 
 def test_refusal_of_a_whole_request_differs_in_every_row() -> None:
-    backend = _compare("there", None, _pairs(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
+    backend = _compare("there", Served(), _pairs(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
     assert (backend.rows, backend.differ) == (2, 2)

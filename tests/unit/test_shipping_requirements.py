@@ -71,7 +71,7 @@ def test_names_extras_versions_and_markers_are_accepted() -> None:
 
 def test_engine_without_the_models_code_never_reads_its_requirements(tmp_path: Path) -> None:
     bundle = bundle_with(tmp_path / "bundle", "-f wheels")
-    entry = EngineEntry("openvino", "fp32", True, "sha256:" + "0" * 64)
+    entry = EngineEntry("openvino", "fp32")
     assert requirements_of(bundle, entry) == ["likewise", *kind_of("openvino").requirements]
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark import cloudpickle
 
-from likewise.shipping import unpack
+from likewise.core import unpack
 from likewise.targets.spark import bootstrap
 
 SIZE = 1000  # bytes of each entry
@@ -25,7 +25,7 @@ SIZE = 1000  # bytes of each entry
 WORKER = """
 import os
 import sys
-from likewise.shipping import unpack
+from likewise.core import unpack
 from likewise.targets.spark import bootstrap
 import pyspark
 

@@ -20,11 +20,11 @@ from tests.support.batch.scoring import FunctionEngine, upper
 
 from likewise.batch.formats import Chunk
 from likewise.batch.formats.parquet import records_of
+from likewise.core import unpack
 from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
-from likewise.shipping import unpack
 from likewise.shipping.environment import cached_archive, closure, environment
 from likewise.targets.spark import blob, bootstrap
 from likewise.targets.spark.chunks import decode, encode
@@ -301,7 +301,7 @@ def test_missing_java_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pyt
 def test_bootstrap_imports_no_other_likewise_module(tmp_path: Path) -> None:
     lines = [line for module in (bootstrap, unpack) for line in Path(module.__file__).read_text().splitlines()]
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
-    assert {name for name in imported if name.startswith("likewise")} == {"likewise.shipping.unpack"}
+    assert {name for name in imported if name.startswith("likewise")} == {"likewise.core.unpack"}
 
 
 def test_unused_archives_are_deleted_and_a_failed_write_leaves_no_file(tmp_path: Path) -> None:

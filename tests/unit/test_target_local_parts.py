@@ -31,7 +31,7 @@ def bundle(folder: Path, mark: str = "x", *, engine: str = "pyfunc") -> str:
     """Write a bundle that no engine can load; returns its digest."""
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text(f"flavors: {{}}  # {mark}\n")
-    entry = EngineEntry(engine, "native", engine == "pyfunc", "sha256:" + "0" * 64)
+    entry = EngineEntry(engine, "native")
     return write_manifest(folder, Manifest({}, engines=(entry,))).digest
 
 
@@ -84,7 +84,8 @@ def test_deployment_file_of_an_earlier_version_is_read(folder: DeploymentFolder)
     (folder.path / "deployment.json").write_text(json.dumps(written))
     deployment = folder.read()
     assert deployment == Deployment(SPEC, "127.0.0.1", 1, "http://127.0.0.1:1")
-    assert deployment.as_dict() == written
+    assert deployment.digests == {"sha256:ab"}
+    assert deployment.as_dict() == {**written, "asked": {**spec, "build": ""}}
 
 
 def test_claim_waits_for_the_lock(folder: DeploymentFolder) -> None:
@@ -189,17 +190,6 @@ def test_unresponsive_or_missing_supervisor_is_reported(folder: DeploymentFolder
 def test_invalid_names_are_rejected(folder: DeploymentFolder, name: str) -> None:
     with pytest.raises(WrongUsage, match="name"):
         LocalTarget("local").plan("create", name, ModelSpec("sha256:ab", folder.path, "x"), LocalOptions(), None)
-
-
-def test_check_reports_a_model_that_needs_trust(folder: DeploymentFolder, tmp_path: Path) -> None:
-    digest, safe = bundle(tmp_path / "code"), bundle(tmp_path / "safe", engine="torch")
-    target, options = LocalTarget("local"), LocalOptions()
-    (finding,) = target.check(ModelSpec(digest, tmp_path / "code", "x"), options)
-    assert finding.fatal
-    assert "--trust" in finding.remedy
-    assert target.check(ModelSpec(digest, tmp_path / "code", "x", trust=True), options) == []
-    assert target.check(ModelSpec(safe, tmp_path / "safe", "x"), options) == []
-    assert target.check(ModelSpec(digest, tmp_path / "gone", "x"), options) == []
 
 
 def test_undo_of_steps_that_never_ran_does_nothing(folder: DeploymentFolder, tmp_path: Path) -> None:

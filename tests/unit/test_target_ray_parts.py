@@ -23,8 +23,8 @@ from starlette.routing import Route
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
+from likewise.core.unpack import unpacked
 from likewise.server import ServerOptions
-from likewise.shipping.unpack import unpacked
 from likewise.targets.base import Receipt, output_of
 from likewise.targets.ray.application import version_of
 from likewise.targets.ray.inspection import url_of

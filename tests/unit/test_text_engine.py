@@ -188,6 +188,13 @@ def test_configuration_that_requests_external_code_or_files_is_rejected(
         find_checkpoint(copy)
 
 
+def test_adapter_that_names_another_model_is_rejected(folder: Path, tmp_path: Path) -> None:
+    copy = _changed(folder, tmp_path / "copy", {})
+    (find_checkpoint(copy).weights / "adapter_config.json").write_text('{"base_model_name_or_path": "/tmp/evil"}')
+    with pytest.raises(ModelInvalid, match=r"adapter_config\.json names another model"):
+        find_checkpoint(copy)
+
+
 @pytest.mark.parametrize(
     "change",
     [

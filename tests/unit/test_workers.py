@@ -30,7 +30,7 @@ from likewise.workers.worker import Worker
 
 pytestmark = pytest.mark.slow
 
-SPEC = EngineSpec("fake", "none", row_wise=True, thread_safe=True, pure=True, budget=8, digest="sha256:1", slots=1)
+SPEC = EngineSpec("fake", "none", row_wise=True, thread_safe=True, pure=True, budget=8, slots=1)
 PATIENCE = 20  # seconds; none of these tests needs them
 
 plain = st.recursive(

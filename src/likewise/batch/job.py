@@ -38,8 +38,9 @@ class Progress:
 class JobReport:
     """The report of a finished job; the content of `_likewise.json`.
 
-    bundle: digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that reused the prediction of an equal row.
-    tokens: computed by the engine. seconds: of all runs of the job together, without the start of the engine.
+    bundle, build: the model digest and the build digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that
+    reused the prediction of an equal row. tokens: computed by the engine. seconds: of all runs of the job together,
+    without the start of the engine.
     """
 
     bundle: str
@@ -50,12 +51,14 @@ class JobReport:
     engine: str
     seconds: float
     tokens: int
+    build: str = ""  # reports of earlier versions have none
 
     @classmethod
-    def of(cls, bundle: str, engine: str, counts: Counts) -> Self:
-        """The report for these counts."""
+    def of(cls, job: ScoreJob, engine: str, counts: Counts) -> Self:
+        """The report of `job` for these counts.  engine: the label of the engine that ran."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
-        return cls(bundle, counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens)
+        figures = counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens
+        return cls(job.bundle, *figures, job.build)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object of the manifest."""
@@ -79,3 +82,8 @@ class ScoreJob:
     options: ScoreOptions
     progress: Callable[[Progress], None]
     model: ModelSpec | None = None
+
+    @property
+    def build(self) -> str:
+        """The build digest; empty if the caller has an engine without a bundle."""
+        return self.model.build if self.model else ""

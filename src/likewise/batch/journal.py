@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from likewise.core.errors import OutputRefused
+from likewise.core.private_files import open_file
 
 NAME = "journal.jsonl"
 DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "likewise": "the Likewise version",
     "bundle": "the model",
+    "build": "the build of the bundle",
     "engine": "the engine",
-    "engine_digest": "what the engine was compiled from",
     "format": "the output's format",
     "input_format": "the input's format",
     "column": "--column",
@@ -74,14 +75,14 @@ class Journal:
         check_same_job(lines[0].get("fingerprint") or {}, fingerprint)
         if len(lines) > 1:
             self.state = JournalState(**lines[-1])
-        self._stream = self._path.open("r+b")
+        self._stream = open_file(self._path, "r+b")
         self._stream.truncate(end)
         self._stream.seek(end)
         return True
 
     def begin(self, fingerprint: Mapping[str, object], replaces: bool) -> None:
         """Start a new journal. replaces: whether the job may replace an existing output."""
-        self._stream = self._path.open("wb")
+        self._stream = open_file(self._path, "wb")
         self._append({"fingerprint": fingerprint, "replaces": replaces})
 
     def add(self, state: JournalState) -> None:
@@ -123,18 +124,17 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The first and the last complete line (one entry if they are the same), and the bytes up to the latter's end."""
     lines: list[dict[str, Any]] = []
     end = 0
-    if path.exists():
-        with path.open("rb") as stream:
-            for line in stream:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or not isinstance(entry, dict):
-                    break
-                lines[1:] = [entry] if lines else []
-                lines = lines or [entry]
-                end += len(line)
+    with suppress(FileNotFoundError), open_file(path, "rb") as stream:
+        for line in stream:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n") or not isinstance(entry, dict):
+                break
+            lines[1:] = [entry] if lines else []
+            lines = lines or [entry]
+            end += len(line)
     return lines, end
 
 

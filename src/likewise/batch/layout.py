@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from likewise.batch.files import COMPRESSED
@@ -31,6 +31,7 @@ REMEDIES = {
     errno.EROFS: "choose a folder that is not mounted read-only",
     errno.ENOENT: "create the folder first: mkdir -p",
     errno.ENOTDIR: "choose a name inside a folder",
+    errno.ELOOP: "delete the symbolic link, or choose another OUTPUT",
 }
 
 
@@ -38,7 +39,7 @@ REMEDIES = {
 class Layout:
     """Paths of an output: `data` is a folder of parts that contains the other two, or (single) a file next to them.
 
-    staging: the working folder of a job, next to `data`. replaced: a path for the old output while it is replaced.
+    staging: the working folder of a job, next to `data`. replaced: where the old output is while it is replaced.
     """
 
     data: Path
@@ -64,7 +65,7 @@ class Layout:
 
     @property
     def replaced(self) -> Path:
-        return self.data.parent / f".{self.data.name}.likewise-replaced"
+        return self.staging / "replaced"
 
     def format(self, source_format: str, requested: str | None) -> str:
         """The output's format; WrongUsage if the file name and the requested format differ."""
@@ -78,7 +79,7 @@ class Layout:
 
     def protect_inputs(self, inputs: Iterable[Path]) -> None:
         """OutputRefused if writing the output would delete or overwrite an input file."""
-        paths = [p for p in (self.data, self.manifest, self.quarantine, self.staging, self.replaced) if p.exists()]
+        paths = [p for p in (self.data, self.manifest, self.quarantine, self.staging) if p.exists()]
         by_path = {path.resolve(): path for path in paths}
         by_inode = {(stat.st_dev, stat.st_ino): path for path in paths for stat in [path.stat()]}
         for source in inputs if paths else ():
@@ -117,9 +118,9 @@ class Layout:
         """
         data, old = self.data, self.replaced
         remove(old)
-        if data.exists():
-            data.rename(old)
         try:
+            if data.exists():
+                data.rename(old)
             if self.single:
                 (folder / MANIFEST).replace(self.manifest)
                 (folder / QUARANTINE).replace(self.quarantine)
@@ -168,4 +169,5 @@ def _is_report(manifest: Path) -> bool:
         report = json.loads(manifest.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(report, dict) and {field.name for field in fields(JobReport)} <= report.keys()
+    required = {field.name for field in fields(JobReport) if field.default is MISSING}
+    return isinstance(report, dict) and required <= report.keys()

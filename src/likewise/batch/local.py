@@ -92,7 +92,7 @@ class LocalScorer:
         self._lines: list[bytes] = []
         cache = RowResultCache(log=self._lines.append)
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache)  # loads the engine
-        engine = {"engine": job.engine.spec.label, "engine_digest": job.engine.spec.digest}
+        engine = {"engine": job.engine.spec.label}
         files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
         self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files))
         cache.replay(output.cached_results())
@@ -116,7 +116,7 @@ class LocalScorer:
 
     def report(self) -> JobReport:
         """The job's report with the counts so far."""
-        return JobReport.of(self._job.bundle, self._job.engine.spec.label, self._counts())
+        return JobReport.of(self._job, self._job.engine.spec.label, self._counts())
 
     def _counts(self) -> Counts:
         scorer = self._scorer

@@ -11,6 +11,7 @@ from likewise.batch.formats import CHUNK_BYTES, Chunk
 from likewise.batch.values import as_json
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
+from likewise.core.private_files import open_file
 
 
 def schema() -> Any:
@@ -49,7 +50,8 @@ def entry(chunk: Chunk, index: int, error: LikewiseError) -> dict[str, object]:
 def write_parquet(path: Path, stream: BinaryIO) -> None:
     """Convert the JSON lines in the file `path` to Parquet, some megabytes at a time."""
     pa = need("pyarrow", extra="batch")
-    with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, schema()) as file, path.open("rb") as rows:
+    parquet = need("pyarrow.parquet", extra="batch")
+    with parquet.ParquetWriter(stream, schema()) as file, open_file(path, "rb") as rows:
         while block := rows.readlines(CHUNK_BYTES):
             file.write_table(pa.Table.from_pylist([json.loads(row) for row in block], schema=schema()))
 

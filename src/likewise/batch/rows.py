@@ -43,6 +43,7 @@ def fingerprint(
     return {
         "likewise": importlib.metadata.version("likewise"),
         "bundle": job.bundle,
+        "build": job.build,
         **engine,
         "format": output_format,
         "input_format": input_format,

@@ -14,8 +14,9 @@ from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load
 from likewise.batch.journal import Counts, Journal, JournalState, replaces, rows_done, sync
 from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, remove, sync_folder, write_errors
 from likewise.batch.rows import split_results
-from likewise.batch.staging import AppendFile, Claim, ResultLog, drop
+from likewise.batch.staging import AppendFile, Claim, ResultLog, check, drop
 from likewise.core.errors import LikewiseError, OutputRefused
+from likewise.core.private_files import open_file
 from likewise.core.results import Result
 from likewise.core.signature import Signature
 
@@ -117,6 +118,7 @@ class Output:
             if self._journal.state.part < 0:
                 self._part = self._begin_part()
             self._end_part()
+            self._claim.check()
             publish(self.layout, self._folder, self._part_path(0).name, self._quarantine.path, report)
         self._discard = True  # the staging folder is no longer needed
 
@@ -126,7 +128,8 @@ class Output:
 
     def _leave(self) -> None:
         done = 0
-        with suppress(OSError):
+        with suppress(OSError, OutputRefused):
+            check(self._staging)
             done = rows_done(self._staging)
         if self._discard or not done:
             drop(self._staging)
@@ -134,8 +137,11 @@ class Output:
             self.done = done
 
     def _check_existing(self) -> None:
+        with write_errors(self.layout.data):
+            check(self._staging)
+            restart = self._restart or replaces(self._staging)
         try:
-            self.layout.check_existing(self._restart or replaces(self._staging))
+            self.layout.check_existing(restart)
         except OutputRefused:
             if not any(self._folder.glob("part-*")) and not any(self._staging.glob("part-*")):
                 drop(self._staging)  # left by a job that was killed just after it published its output
@@ -181,7 +187,7 @@ class Output:
         part.close()
         self._part = None
         if isinstance(self._writer, SealedWriter):
-            with part.path.open("rb") as pieces:
+            with open_file(part.path, "rb") as pieces:
                 seal(self._writer, pieces, self._part_path(_number(part.path)))
             sync_folder(self._folder)
             remove(part.path)
@@ -196,7 +202,7 @@ class Output:
 def seal(writer: SealedWriter, pieces: BinaryIO, path: Path) -> None:
     """Convert `pieces` to the part file `path`, which appears only when it is complete."""
     new = path.with_suffix(".new")
-    with new.open("wb") as stream:
+    with open_file(new, "wb") as stream:
         writer.seal(pieces, stream)
         sync(stream)
     new.replace(path)
@@ -207,10 +213,10 @@ def publish(layout: Layout, folder: Path, part: str, lines: Path, report: Mappin
 
     part: name of the first part file. lines: file with the quarantine's JSON lines. report: content of the manifest.
     """
-    with (folder / QUARANTINE).open("wb") as stream:
+    with open_file(folder / QUARANTINE, "wb") as stream:
         quarantine.write_parquet(lines, stream)
         sync(stream)
-    with (folder / MANIFEST).open("wb") as stream:
+    with open_file(folder / MANIFEST, "wb") as stream:
         stream.write(json.dumps(report, indent=2).encode() + b"\n")
         sync(stream)
     sync_folder(folder)

@@ -13,7 +13,9 @@ from likewise.batch import result_cache
 from likewise.batch.journal import JournalState, sync
 from likewise.batch.layout import remove, sync_folder
 from likewise.core.errors import OutputRefused
+from likewise.core.private_files import make_private, open_file, open_folder
 
+REMEDY = "delete it and run the command again, or choose another OUTPUT"
 HEAD = 33  # bytes before the prediction in a line of the result log: 32 hex digits and a space
 
 
@@ -28,7 +30,7 @@ class AppendFile:
         self.path = path
         self.length = length
         try:
-            self.stream: BinaryIO = path.open("r+b" if length else "wb")
+            self.stream: BinaryIO = open_file(path, "r+b" if length else "wb")
             size = os.fstat(self.stream.fileno()).st_size
         except FileNotFoundError:
             size = 0
@@ -87,9 +89,8 @@ class ResultLog:
         self._file.close()
 
     def _lines(self, generation: int) -> Iterator[bytes]:
-        if self._path(generation).exists():
-            with self._path(generation).open("rb") as stream:
-                yield from stream
+        with suppress(FileNotFoundError), open_file(self._path(generation), "rb") as stream:
+            yield from stream
 
     def _path(self, generation: int) -> Path:
         return self._folder / f"answers-{generation}.jsonl"
@@ -99,11 +100,16 @@ class Claim:
     """An exclusive lock on a staging folder, so that each output has only one job at a time."""
 
     def __init__(self, folder: Path, output: Path) -> None:
-        """Create and lock the folder; OutputRefused if another job has locked it. output: for the error message."""
+        """Create and lock the folder; output: for the error message.
+
+        OutputRefused if another job has locked it, or another user may have written to it.
+        """
         self._folder = folder
-        folder.mkdir(exist_ok=True)
-        self._lock = os.open(folder, os.O_RDONLY)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        self._lock = open_folder(folder, remedy=REMEDY)
         try:
+            make_private(self._lock)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
@@ -118,7 +124,7 @@ class Claim:
 
     def check(self) -> None:
         """FileNotFoundError if the folder is no longer the one that was locked."""
-        current, locked = os.stat(self._folder), os.fstat(self._lock)
+        current, locked = os.lstat(self._folder), os.fstat(self._lock)
         if (current.st_dev, current.st_ino) != (locked.st_dev, locked.st_ino):
             raise FileNotFoundError(2, "the folder no longer exists")
 
@@ -127,10 +133,16 @@ class Claim:
         os.close(self._lock)
 
 
+def check(folder: Path) -> None:
+    """OutputRefused if the staging folder exists and is a link, or another user may have written to it."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.close(open_folder(folder, remedy=REMEDY))
+
+
 def drop(folder: Path) -> None:
-    """Remove a staging folder unless another job has locked it."""
-    with suppress(OSError):
-        lock = os.open(folder, os.O_RDONLY)
+    """Remove a staging folder unless another job has locked it, or another user may have written to it."""
+    with suppress(OSError, OutputRefused):
+        lock = open_folder(folder)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)

@@ -19,6 +19,7 @@ from likewise.builder.prove import prove
 from likewise.builder.resolve import plain_name, resolve, sqlite_file
 from likewise.builder.texts import calibration_texts
 from likewise.builder.trace import outermost, trace
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.folder import FileEntry, inventory
 from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, Reference, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
@@ -28,7 +29,7 @@ from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, O
 from likewise.core.extras import need
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
-from likewise.engine.rates import cache_home, cpu_class
+from likewise.engine.rates import cpu_class
 from likewise.pipeline.mlmodel import read_model
 
 OnProgress = Callable[[str], None]
@@ -78,7 +79,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
     The model and everything that it opens are fetched each time, because an alias or stage may have moved. A bundle
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
     """
-    cache = cache_home() / "bundles"
+    cache = cache_folder("bundles")
     with _staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, report or _silent)
         draft.fill(known=_cached_manifests(cache))
@@ -98,10 +99,10 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
 def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     """Whether the code of `bundle`, which `build_bundle` or `cached_bundle` has just returned for `uri`, may run.
 
-    Checks the URI as typed, the URI that it resolved to, and the digest.  Do not use this for a bundle from elsewhere:
-    its `source` is an unverified claim of its author.
+    Checks the URI as typed, the URI that it resolved to, and the build digest.  Do not use this for a bundle from
+    elsewhere: its `source` is an unverified claim of its author.
     """
-    return trust.allows(digest=bundle.digest) or _trusted(trust, uri, bundle.manifest.source.resolved)
+    return trust.allows(digest=bundle.build) or _trusted(trust, uri, bundle.manifest.source.resolved)
 
 
 @dataclass
@@ -201,7 +202,7 @@ class _Draft:
 
     def with_source(self, bundle: Bundle) -> Bundle:
         """`bundle`, which may have been built from another URI, with the source that this call requested."""
-        return Bundle(bundle.path, replace(bundle.manifest, source=self.manifest.source))
+        return replace(bundle, manifest=replace(bundle.manifest, source=self.manifest.source))
 
     def _vendor(self, uri: str, via: str) -> None:
         self.report(f"vendoring {uri}")

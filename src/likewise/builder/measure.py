@@ -12,7 +12,6 @@ from pathlib import Path
 
 from likewise.builder.equality import results_match
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Row
@@ -79,7 +78,7 @@ def _engines(bundle: Bundle) -> dict[str, Engine]:
     for entry in bundle.manifest.engines:
         if not runs_code(entry):
             try:
-                engines[label(entry)] = open_entry(bundle, entry, trust=Trust(allow=False, entries=()))
+                engines[label(entry)] = open_entry(bundle, entry)
             except (MissingExtra, EngineUnavailable):  # an engine that cannot run here cannot be measured
                 continue
     return engines

@@ -19,7 +19,6 @@ from likewise.builder.equality import describe_result, results_match
 from likewise.builder.isolation import isolate_process
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
-from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
@@ -105,7 +104,7 @@ def _predictions(bundle: Bundle, entries: Sequence[EngineEntry], example: Exampl
 
 def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
     try:
-        engine = open_entry(bundle, entry, trust=Trust(allow=True, entries=()))
+        engine = open_entry(bundle, entry)
     except MissingExtra:
         raise
     except LikewiseError as error:

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from pathlib import Path
 
-from likewise.bundles.folder import regular_files, safe_relative
+from likewise.bundles.folder import add_files, safe_relative
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.errors import BundleInvalid, InputNotFound, OutputRefused, UnsafeArchive
 
@@ -21,11 +21,7 @@ def pack(bundle: Bundle, output: Path) -> Path:
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name, path in regular_files(bundle.path):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = path.stat().st_size, 0o644
-            with path.open("rb") as stream:
-                tar.addfile(member, stream)
+        add_files(tar, bundle.path)
     return output
 
 

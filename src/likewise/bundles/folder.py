@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import BinaryIO
 
 from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_file
@@ -65,6 +69,17 @@ def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str,
     with ThreadPoolExecutor(usable_cores()) as pool:  # hashing releases the GIL, and start-up waits for it
         entries = list(pool.map(_entry, (path for _, path in files)))
     return {name: entry for (name, _), entry in zip(files, entries, strict=True)}
+
+
+def add_files(tar: tarfile.TarFile, root: Path, *, instead: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Add every file below `root`, without its owner, times and mode.  instead: contents of files, by relative path."""
+    for name, path in regular_files(root):
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
+            stream: BinaryIO = io.BytesIO(instead[name]) if name in instead else source
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = stream.seek(0, os.SEEK_END), 0o644
+            stream.seek(0)
+            tar.addfile(member, stream)
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

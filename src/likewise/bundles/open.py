@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from likewise.bundles.folder import FileEntry, inventory
-from likewise.bundles.format import MANIFEST, Manifest, load_manifest
+from likewise.bundles.format import MANIFEST, REBUILD, Manifest, load_manifest
+from likewise.bundles.private_copy import private_copy
 from likewise.bundles.references import lookup
 from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
+from likewise.core.private_files import changeable_by_others
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 
 BYTE_CODE = "__pycache__"  # the folder to which Python writes bytecode
-LEFT_OUT = "left-out.json"  # lists reference files that this copy of the bundle omits: its engines do not use them
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle on disk."""
+    """A verified bundle on disk.
+
+    missing: reference files that this copy lacks, see `open_bundle`; an engine that reads one of them does not open.
+    original: the folder that was opened, if `path` is a private copy of it.
+    """
 
     path: Path
     manifest: Manifest
+    missing: frozenset[str] = field(default=frozenset(), kw_only=True)
+    original: Path | None = field(default=None, kw_only=True, compare=False)
+
+    @property
+    def location(self) -> Path:
+        """The folder that the user named."""
+        return self.original or self.path
 
     @property
     def digest(self) -> str:
-        """`sha256:…`, which identifies the bundle in responses, labels, manifests and receipts."""
+        """The model digest, `sha256:…`: the same for every bundle of the same model."""
         return self.manifest.digest
+
+    @property
+    def build(self) -> str:
+        """The build digest, `sha256:…`: covers everything that decides a prediction or an environment."""
+        return self.manifest.build
 
     @property
     def signature(self) -> Signature:
@@ -58,31 +75,54 @@ def is_bundle(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_bundle(path: str | Path) -> Bundle:
+def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = False) -> Bundle:
     """Open the bundle at `path` after verifying every file against the manifest.
 
-    A copy that lists omitted reference files in LEFT_OUT is the same bundle: the existing files are verified.
+    If another user could change the folder after this check, a private copy of it is verified and opened instead.
+    in_place: never copy, for a folder that the platform or the parent process protects.  partial: reference files may
+    be missing, as in an image.
 
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a changed, missing or added
     file), UnsafeArchive (a link, or a path outside the bundle), ReferenceMissing (a reference is missing).
     """
-    folder = Path(path)
+    folder, original = Path(path), None
     if not folder.is_dir():
         raise ModelNotFound(f"there is no bundle at {folder}", remedy="build one: likewise bundle MODEL -o DIR")
     if not is_bundle(folder):
         raise BundleInvalid(
             f"{folder} is not a bundle: no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
         )
+    if not in_place and changeable_by_others(folder.resolve()) is not None:
+        folder, original = private_copy(folder), folder
     manifest = load_manifest((folder / MANIFEST).read_bytes())
-    actual = inventory(folder, without=frozenset({MANIFEST, LEFT_OUT}))
-    _compare(folder, {n: f for n, f in manifest.files.items() if n in actual or n not in _left_out(folder)}, actual)
-    for reference in manifest.references:
+    actual = inventory(folder, without=frozenset({MANIFEST}))
+    missing = frozenset(name for name in manifest.files if name not in actual and name.startswith("references/"))
+    _compare(original or folder, {n: f for n, f in manifest.files.items() if not (partial and n in missing)}, actual)
+    for reference in manifest.references if not missing else ():
         if not (folder / reference.path).exists():
             raise ReferenceMissing(
-                f"the bundle {folder} lists {reference.uri} at {reference.path}, which does not exist",
-                remedy="bundle the model again: likewise bundle MODEL -o DIR",
+                f"the bundle {original or folder} lists {reference.uri} at {reference.path}, which does not exist",
+                remedy=REBUILD,
             )
-    return Bundle(folder, manifest)
+    return Bundle(folder, manifest, missing=missing, original=original)
+
+
+def open_exactly(
+    model: ModelSpec, folder: str | Path | None = None, *, in_place: bool = False, partial: bool = False
+) -> Bundle:
+    """Open the bundle of `model`, in its own folder or in the copy `folder`; see `open_bundle`.
+
+    Also raises BundleTampered if it is another bundle or another build than the one that `model` names.
+    """
+    bundle = open_bundle(folder or model.folder, in_place=in_place, partial=partial)
+    expected = (model.digest, model.build or bundle.build)  # receipts of earlier versions have no build digest
+    if (bundle.digest, bundle.build) != expected:
+        raise BundleTampered(
+            f"the bundle in {bundle.location} is {bundle.digest} (build {bundle.build}), but {expected[0]} (build "
+            f"{expected[1]}) was deployed",
+            remedy="deploy the model again",
+        )
+    return bundle
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
@@ -90,19 +130,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     sealed = replace(manifest, files=inventory(folder, without=frozenset({MANIFEST})))
     (folder / MANIFEST).write_bytes(sealed.dump())
     return Bundle(folder, sealed)
-
-
-def _left_out(folder: Path) -> frozenset[str]:
-    """Files that may be missing: references only, whose absence causes an error but never a different prediction."""
-    try:
-        listed = json.loads((folder / LEFT_OUT).read_bytes())
-        return frozenset(name for name in listed if name.startswith("references/"))
-    except FileNotFoundError:
-        return frozenset()
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BundleTampered(
-            f"the bundle {folder} was modified after it was built: {LEFT_OUT} cannot be read", remedy="copy it again"
-        ) from error
 
 
 def _compare(folder: Path, expected: Mapping[str, FileEntry], actual: Mapping[str, FileEntry]) -> None:

@@ -18,6 +18,7 @@ from likewise.bundles.open import Bundle
 from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.core.private_files import own_folder, write_private
 
 STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes whose meaning depends on the configured store
 
@@ -81,10 +82,8 @@ def forget(prefix: str) -> tuple[TrustEntry, ...]:
 
 def _save(entries: Iterable[TrustEntry]) -> tuple[TrustEntry, ...]:
     path = trust_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
-    temporary.replace(path)
+    own_folder(path.parent, remedy="set LIKEWISE_CONFIG_HOME to a folder that belongs to you and only you can write to")
+    write_private(path, json.dumps([asdict(entry) for entry in sorted(entries)], indent=2) + "\n")
     return remembered()
 
 
@@ -124,22 +123,27 @@ class Trust:
     def require(self, *, uri: str | None = None, digest: str | None = None, what: str = "the model") -> None:
         """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`."""
         if not self.allows(uri=uri, digest=digest):
-            name = digest or uri
-            raise CodeNotTrusted(
-                f"{what} can only be loaded by running its own Python code, which has not been allowed",
-                remedy=f"if you trust its author, add --trust, or allow it permanently: likewise trust {name}",
-            )
+            raise not_trusted(what, digest or str(uri))
 
     def allows_bundle(self, bundle: Bundle) -> bool:
-        """Whether code of `bundle` may run, by its folder or its digest.
+        """Whether code of `bundle` may run, by its folder or its build digest.
 
         The manifest's own `source` is ignored: an untrusted bundle may claim any.
         """
-        return self.allows(uri=str(bundle.path.resolve()), digest=bundle.digest)
+        return self.allows(uri=str(bundle.location.resolve()), digest=bundle.build)
 
     def require_bundle(self, bundle: Bundle) -> None:
         """Raise CodeNotTrusted unless `allows_bundle`."""
-        self.require(uri=str(bundle.path.resolve()), digest=bundle.digest, what=f"the bundle {bundle.path}")
+        if not self.allows_bundle(bundle):
+            raise not_trusted(f"the bundle {bundle.location}", bundle.build)
+
+
+def not_trusted(what: str, entry: str) -> CodeNotTrusted:
+    """The error for `what`, which needs its own code.  entry: what to add to the list, a build digest or a URI."""
+    return CodeNotTrusted(
+        f"{what} can only be loaded by running its own Python code, which has not been allowed",
+        remedy=f"if you trust its author, add --trust, or allow it permanently: likewise trust {entry}",
+    )
 
 
 def _covers(prefix: str, uri: str) -> bool:

@@ -204,7 +204,7 @@ def _write_file(output: Path, text: str, name: str, model: ModelSpec, screen: Sc
         raise OutputRefused(
             f"{output}: {error.strerror}", remedy="choose a file that can be written, in an existing folder"
         ) from error
-    facts = {"file": str(output), "bundle": model.digest}
+    facts = {"file": str(output), "bundle": model.digest, "build": model.build}
     screen.result({"name": name, **facts}, name, facts.items())
 
 
@@ -234,7 +234,11 @@ def _rehearse(model: ModelSpec, to: str, name: str, options: Mapping[str, str], 
             screen.note(caution)
         response = _send_example(receipt)
         document = {"receipt": receipt.as_dict(), "answer": response, "endpoint_url": stage.url}
-        facts = [("rehearsed in", f"{time.monotonic() - start:.1f} s"), ("bundle", model.digest)]
+        facts = [
+            ("rehearsed in", f"{time.monotonic() - start:.1f} s"),
+            ("bundle", model.digest),
+            ("build", model.build),
+        ]
         screen.result(document, name, [*facts, ("response to example", response), ("endpoint URL", stage.url)])
         if keep:
             screen.note(f"{name} is available at --endpoint-url {stage.url} until Ctrl-C")
@@ -284,9 +288,15 @@ def _show_plan(planned: Planned, screen: Screen) -> None:
 def _facts(receipt: Receipt, current: Status | None) -> list[tuple[str, str]]:
     """Names and values that describe the deployment by its receipt, overridden by the target's `current` status."""
     model = receipt.model
-    facts = {"target": receipt.target, "bundle": model.digest, "source": model.source, **receipt.shown()}
+    facts = {
+        "target": receipt.target,
+        "bundle": model.digest,
+        "build": model.build,
+        "source": model.source,
+        **receipt.shown(),
+    }
     if current is not None:
         facts = {"state": f"{current.state} {current.about}".strip(), **facts, **current.details}
-        facts |= {"bundle": current.bundle} if current.bundle else {}
+        facts |= {"bundle": current.bundle, "build": current.build} if current.bundle else {}
     lines = [(key, str(value)) for key, value in facts.items() if value not in (None, "", [], {})]
     return [*lines, ("since", receipt.updated)]

@@ -59,7 +59,7 @@ def push(
         str,
         argument(
             "REGISTRY/NAME[:TAG]",
-            "Where to push; for Amazon ECR, ecr:/REGION/NAME[:TAG]. The tag defaults to the bundle's digest.",
+            "Where to push; for Amazon ECR, ecr:/REGION/NAME[:TAG]. The tag defaults to the build digest.",
         ),
     ],
     *,

@@ -113,12 +113,14 @@ def document(bundle: Bundle) -> dict[str, object]:
     return {
         "path": str(bundle.path.resolve()),
         "digest": bundle.digest,
+        "build": bundle.build,
+        "lacks": manifest.lacks,
         "signature": manifest.signature_raw,
         "row_wise": manifest.row_wise,
         "pipeline": manifest.pipeline,
         "references": [asdict(r) for r in manifest.references],
         "environment": asdict(manifest.environment),
-        "engines": [asdict(e) for e in manifest.engines],
+        "engines": [{**asdict(e), "runs_code": runs_code(e)} for e in manifest.engines],
         "source": asdict(manifest.source),
         "calibration": {uri: asdict(calibration) for uri, calibration in _calibrations(bundle).items()},
         "cpu": cpu_class(),
@@ -133,7 +135,9 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
     manifest, signature = bundle.manifest, bundle.signature
     lines = [
         ("path", str(bundle.path)),
-        ("digest", bundle.digest),
+        ("model digest", bundle.digest),
+        ("build digest", bundle.build),
+        *([("lacks", manifest.lacks)] if manifest.lacks else []),
         ("source", _source(bundle)),
         ("inputs", _fields(signature.inputs)),
         ("outputs", _fields(signature.outputs)),

@@ -44,11 +44,11 @@ def _serve(bundle: api.Bundle, options: ServerOptions, screen: Screen) -> None:
     from likewise.serving import served_model
 
     def listening(url: str) -> None:
-        screen.note(f"serving {bundle.digest[:19]}… at {url} (Ctrl-C to stop); loading the model")
+        screen.note(f"serving {bundle.build[:19]}… at {url} (Ctrl-C to stop); loading the model")
 
     def ready(url: str) -> None:
         if screen.as_json:
-            screen.json({"url": url, "bundle": bundle.digest})
+            screen.json({"url": url, "bundle": bundle.digest, "build": bundle.build})
         else:
             screen.note(f"ready; open {url}/ in a browser, or run: {curl_line(served_model(bundle), url)}")
 

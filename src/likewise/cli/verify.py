@@ -54,7 +54,7 @@ def _show(parity: Parity, screen: Screen) -> None:
     screen.table(
         f"{parity.bundle[:19]}… on this machine with {parity.engine}, {parity.rows} rows of {parity.golden}",
         header,
-        [(backend.where, *_facts(backend, parity.bundle)) for backend in parity.places],
+        [(backend.where, *_facts(backend, parity)) for backend in parity.places],
     )
     for backend in parity.places:
         for each in backend.first:
@@ -62,9 +62,11 @@ def _show(parity: Parity, screen: Screen) -> None:
             screen.note(f"{' ' * len(backend.where)}  here: {each.here}")
 
 
-def _facts(backend: BackendParity, local_bundle: str) -> tuple[str, ...]:
+def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
     largest = f"{backend.largest:.2g}" if backend.close else ""
     counts = (backend.same, backend.close, backend.differ)
     verdict = "agrees" if backend.agrees else "DIFFERS"
-    bundle = "same" if backend.bundle == local_bundle else (backend.bundle or "unknown")[:19]
+    bundle = (backend.bundle or "unknown")[:19]
+    if backend.bundle == parity.bundle:
+        bundle = "same" if backend.build == parity.build else "same model, other build"
     return (verdict, bundle, *map(str, counts), largest, str(backend.refused), f"{backend.seconds:.1f}")

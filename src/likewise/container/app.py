@@ -34,7 +34,14 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
     """`serving.bundle_app` with SageMaker's `/ping` and `/execution-parameters`, and with line-based formats."""
     return bundle_app(
         bundle,
-        ModelSpec(bundle.digest, bundle.path, engine=options.engine, precision=options.precision, trust=options.trust),
+        ModelSpec(
+            bundle.digest,
+            bundle.path,
+            engine=options.engine,
+            precision=options.precision,
+            trust=options.trust,
+            build=bundle.build,
+        ),
         options,
         codec=line_codec(bundle.signature),
         routes=[Route("/ping", ping), Route("/execution-parameters", execution_parameters)],

@@ -37,15 +37,20 @@ def find_model(options: ContainerOptions, log: Log, image: Path = IMAGE_BUNDLE) 
     errors of `open_bundle`.
     """
     if options.bundle is not None:
-        return open_bundle(options.bundle)
+        return _open(options.bundle)
     given = _inside(options.model_dir)
     if not is_bundle(image):
         return _given(options, given)
     if given is not None and is_bundle(given):
-        return _only_one(open_bundle(image), open_bundle(given))
+        return _only_one(_open(image), _open(given))
     if given is not None:
         log(f"serving the bundle in the image; the MLflow model in {given} is ignored")
-    return open_bundle(image)
+    return _open(image)
+
+
+def _open(folder: Path) -> Bundle:
+    """The bundle in `folder`, which the platform protects; an image's lacks files that its engine does not read."""
+    return open_bundle(folder, in_place=True, partial=True)
 
 
 def _inside(folder: Path) -> Path | None:
@@ -58,9 +63,9 @@ def _inside(folder: Path) -> Path | None:
 
 
 def _only_one(image: Bundle, given: Bundle) -> Bundle:
-    if image.digest != given.digest:
+    if image.build != given.build:
         raise WrongUsage(
-            f"the image contains the bundle {image.digest}, but {given.path} contains another one, {given.digest}",
+            f"the image contains the bundle {image.build}, but {given.path} contains another one, {given.build}",
             remedy=f"deploy without model data, or select the bundle to serve: LIKEWISE_BUNDLE={given.path}",
         )
     return image
@@ -73,7 +78,7 @@ def _given(options: ContainerOptions, given: Path | None) -> Bundle:
             remedy="build the image with `likewise image build MODEL`, or pass the packed bundle as model data",
         )
     if is_bundle(given):
-        return open_bundle(given)
+        return _open(given)
     if not options.trust:
         raise CodeNotTrusted(
             f"{given} contains an MLflow model that is not bundled: loading it runs its own Python code, which is not "

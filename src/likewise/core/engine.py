@@ -18,7 +18,6 @@ class EngineSpec:
     thread_safe: `run` may be called from several threads at the same time (`prepare` always may).
     pure: equal keys give equal results, so results may be cached and shared.
     budget: the number of tokens per `run` that is fastest; a hint for `core.windows`.
-    digest: of what the engine was compiled from, for receipts and headers.
     slots: the number of concurrent runs that is fastest; 1 unless thread_safe.
     overlaps: whether `prepare` deserves its own thread next to `run` (tokenization that releases the GIL);
         false if all items cost the same or the engine is not row-wise.
@@ -30,7 +29,6 @@ class EngineSpec:
     thread_safe: bool
     pure: bool
     budget: int
-    digest: str
     slots: int = 1
     overlaps: bool = False
 

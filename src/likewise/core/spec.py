@@ -12,8 +12,9 @@ from typing import Any, Self
 class ModelSpec:
     """A verified bundle, the engine to run it with, and whether its own Python code may run.
 
-    digest: the bundle's digest.  folder: its path on this machine.  source: the model's URI as the user typed it.
-    engine, precision: None for the fastest on the machine that runs it.
+    digest: the model digest.  folder: the bundle's path on this machine.  source: the model's URI, without secrets.
+    engine, precision: None for the fastest on the machine that runs it.  build: the build digest, empty in receipts of
+    versions that had none.
     """
 
     digest: str
@@ -22,6 +23,12 @@ class ModelSpec:
     engine: str | None = None
     precision: str | None = None
     trust: bool = False
+    build: str = ""
+
+    @property
+    def key(self) -> str:
+        """The digest that identifies the copy to install: of the build, if it is known."""
+        return self.build or self.digest
 
     def as_dict(self) -> dict[str, Any]:
         """As a JSON object, for plans and receipts; `from_dict` reverses it."""

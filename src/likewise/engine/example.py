@@ -26,6 +26,8 @@ def read_example(model: Path) -> Example | None:
     models = need("mlflow.models", extra="mlflow")
     try:
         meta = models.Model.load(str(model))
+        for name in (meta.saved_input_example_info or {}).values():  # among others, of the file
+            _check_inside(name)
         value = meta.load_input_example(str(model))
         params = meta.load_input_example_params(str(model)) or {}
         table = None if value is None else _table(value)
@@ -35,6 +37,12 @@ def read_example(model: Path) -> Example | None:
             remedy="log the model again with an input_example that mlflow.models.validate_serving_input accepts",
         ) from error
     return None if table is None or not table.rows else Example(table, params)
+
+
+def _check_inside(name: object) -> None:
+    """Raise ValueError for a path outside the model, which MLflow would follow."""
+    if isinstance(name, str) and (name.startswith("/") or ".." in name.split("/")):
+        raise ValueError(f"{name} is not in the model's folder")
 
 
 def _table(value: Any) -> Table:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from likewise.bundles.format import EngineEntry
+from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle
-from likewise.bundles.trust import Trust
+from likewise.bundles.trust import not_trusted
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item
@@ -18,25 +18,38 @@ from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 
 
-def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
-    """Load the engine of `bundle` that `model` selects, or else the fastest that runs on this machine.
+def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
+    """The engines that `model` selects and that may run, the fastest on this machine first; at least one.
 
-    Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, and what loading raises.
+    Every interface asks this function before it loads, ships or installs anything.  An engine that runs the model's own
+    code, according to its class, is allowed only if `model.trust` says so.
+    Raises EngineUnavailable (no such engine), CodeNotTrusted (only engines that run the model's code match).
     """
-    options, trust = EngineOptions.of(model), Trust(allow=model.trust, entries=())
-    entries = by_speed([e for e in bundle.manifest.engines if options.takes(e)], known_rates(bundle.manifest))
-    if not entries:
-        available = ", ".join(label(e) for e in bundle.manifest.engines) or "none"
+    options = EngineOptions.of(model)
+    matching = by_speed([e for e in manifest.engines if options.takes(e)], known_rates(manifest))
+    if not matching:
+        available = ", ".join(label(e) for e in manifest.engines) or "none"
         raise EngineUnavailable(
             f"the bundle has no engine {options}; it has: {available}", remedy=f"use one of: {available}"
         )
+    allowed = [entry for entry in matching if model.trust or not runs_code(entry)]
+    if not allowed:
+        raise not_trusted(f"the bundle {model.source or model.folder}", manifest.build)
+    return allowed
+
+
+def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
+    """Load the first of `allowed_engines` that runs on this machine.
+
+    Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, and what loading raises.
+    """
     first_error: MissingExtra | EngineUnavailable | None = None
-    for entry in entries:
+    for entry in allowed_engines(bundle.manifest, model):
         try:
-            return open_entry(bundle, entry, trust=trust)
+            return open_entry(bundle, entry)
         except (MissingExtra, EngineUnavailable) as error:
             first_error = first_error or error
-    assert first_error is not None  # noqa: S101  entries is not empty
+    assert first_error is not None  # noqa: S101  there is at least one engine
     raise first_error
 
 
@@ -52,11 +65,14 @@ def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
     )
 
 
-def open_entry(bundle: Bundle, entry: EngineEntry, *, trust: Trust) -> Engine:
-    """Load the engine `entry`; raises CodeNotTrusted if it runs the model's code and that has not been allowed."""
+def open_entry(bundle: Bundle, entry: EngineEntry) -> Engine:
+    """Load the engine `entry`, which `allowed_engines` returned; EngineUnavailable if this copy lacks files for it."""
     kind = kind_of(entry.name)
-    if kind.runs_code:
-        trust.require_bundle(bundle)
+    if needed := sorted(bundle.missing.difference(kind.unread(bundle) if bundle.missing else ())):
+        raise EngineUnavailable(
+            f"this copy of the bundle lacks {needed[0]}, which the engine {entry.name} reads",
+            remedy="use the engine that the image was built for, or build an image for this one",
+        )
     return kind.open(bundle, entry)
 
 

@@ -106,9 +106,9 @@ class PyfuncKind(EngineKind):
         """Whether the model has the `python_function` flavor."""
         return bool(model.flavors.get(FLAVOR))
 
-    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
-        """One engine; its digest is that of the environment that the model's code needs."""
-        return (EngineEntry(self.name, "native", runs_code=True, digest=model.environment.digest),)
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all models
+        """The engine `pyfunc/native`."""
+        return (EngineEntry(self.name, "native"),)
 
     def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
         """Load the bundle's model, with its references resolved to the bundle. Runs the model's own code.
@@ -129,7 +129,6 @@ class PyfuncKind(EngineKind):
             thread_safe=False,
             pure=False,
             budget=BUDGET,
-            digest=entry.digest,
         )
         return PyfuncEngine(model, spec, bundle.signature, vendored)
 

@@ -10,20 +10,15 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
+from likewise.bundles.cache import cache_folder, cache_home
 from likewise.bundles.format import EngineEntry, Manifest
 from likewise.core.cores import usable_cores
-from likewise.core.digests import sha256_json
+from likewise.core.errors import OutputRefused
+from likewise.core.private_files import open_folder, write_private
 from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
 """CPU extensions that affect which engine is fastest."""
-
-
-def cache_home() -> Path:
-    """The cache folder: `LIKEWISE_CACHE_HOME`, or `likewise` in the user's cache folder."""
-    return Path(os.environ.get("LIKEWISE_CACHE_HOME") or user_cache_path("likewise")).absolute()
 
 
 @cache
@@ -59,21 +54,16 @@ def known_rates(manifest: Manifest) -> dict[str, float]:
 def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:
     """Save measurements of this machine for later starts; returns the file."""
     path = rates_file(manifest)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    cache_folder("measured")
     cached = _read(path)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(
-        json.dumps({**(cached if isinstance(cached, dict) else {}), cpu_class(): dict(rates)}, indent=2)
-    )
-    temporary.replace(path)
+    known = cached if isinstance(cached, dict) else {}
+    write_private(path, json.dumps({**known, cpu_class(): dict(rates)}, indent=2))
     return path
 
 
 def rates_file(manifest: Manifest) -> Path:
-    """`measured/DIGEST.json` in the cache; the digest covers the engines too, as a model may be compiled again."""
-    engines = [(entry.name, entry.precision, entry.digest) for entry in manifest.engines]
-    name = sha256_json({"bundle": manifest.digest, "engines": engines}).replace(":", "-")
-    return cache_home() / "measured" / f"{name}.json"
+    """`measured/DIGEST.json` in the cache, by the build digest, as a model may be compiled again."""
+    return cache_home() / "measured" / f"{manifest.build.replace(':', '-')}.json"
 
 
 def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list[EngineEntry]:
@@ -97,8 +87,9 @@ def label(entry: EngineEntry) -> str:
 
 def _read(path: Path) -> object:
     try:
+        os.close(open_folder(path.parent))
         return json.loads(path.read_bytes())
-    except (OSError, ValueError):  # an unreadable cache is ignored
+    except (OSError, ValueError, OutputRefused):  # an unreadable cache, or that of another user, is ignored
         return {}
 
 

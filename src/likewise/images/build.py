@@ -11,13 +11,13 @@ from typing import Any
 
 from likewise.bundles.folder import regular_files
 from likewise.bundles.format import EngineEntry
-from likewise.bundles.open import LEFT_OUT, Bundle
+from likewise.bundles.open import Bundle
 from likewise.core.digests import canonical_json, sha256_bytes
-from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
-from likewise.engine.engine_options import EngineOptions
 from likewise.engine.kinds import EngineKind, kind_of, runs_code
+from likewise.engine.load import allowed_engines
 from likewise.images.base import DEFAULT, Base, open_base
 from likewise.images.bundled_wheels import bundled_wheels
 from likewise.images.environment import BIN, ENTRYPOINT, HOME, SERVE, environment_layer, site
@@ -26,7 +26,7 @@ from likewise.images.oci import CONFIG, INDEX, MANIFEST, PLATFORMS, Descriptor, 
 from likewise.images.store import Part, Store
 from likewise.images.wheels import Wheels, markers, pins
 from likewise.shipping.environment import OURS, closure
-from likewise.shipping.payload import engine_of, requirements_of
+from likewise.shipping.payload import requirements_of
 
 PORT = 8080
 USER = "65532:65532"  # an unprivileged user without an account; any other works as well
@@ -126,13 +126,8 @@ def make_parts(
     bundle: Bundle, model: ModelSpec, platform: Platform, options: ImageOptions, store: Store, report: OnProgress
 ) -> Parts:
     """The layers for one platform, built unless they are cached."""
-    engine = engine_of(bundle, EngineOptions.of(model), trusted=model.trust)
+    engine = allowed_engines(bundle.manifest, model)[0]
     kind = kind_of(engine.name)
-    if kind.runs_code and not model.trust:
-        raise CodeNotTrusted(
-            f"the engine {engine.name} of {bundle.path} runs the model's own code, which is not trusted",
-            remedy="add --trust if you trust its author",
-        )
     requirements = requirements_of(bundle, engine)
     base = open_base(store, options.base, platform, fresh=options.fresh)
     wheels = Wheels(store, platform, base.minor, base.glibc)
@@ -157,10 +152,8 @@ def _reserved(kind: EngineKind, platform: Platform, minor: int) -> set[str]:
 
 
 def _bundle_entries(bundle: Bundle, left_out: Sequence[str]) -> Iterator[LayerEntry]:
-    files = ((name, path) for name, path in regular_files(bundle.path) if name not in {*left_out, LEFT_OUT})
+    files = ((name, path) for name, path in regular_files(bundle.path) if name not in left_out)
     yield from files_under(f"{HOME}/bundle", files)
-    if left_out:
-        yield LayerEntry.of(f"{HOME}/bundle/{LEFT_OUT}", canonical_json(left_out))
 
 
 def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
@@ -173,6 +166,7 @@ def _labels(bundle: Bundle, base: Base, engine: EngineEntry) -> dict[str, str]:
         "org.opencontainers.image.base.name": Path(base.name).name if Path(base.name).exists() else base.name,
         "org.opencontainers.image.base.digest": base.digest,
         "likewise.bundle": bundle.digest,
+        "likewise.build": bundle.build,
         "likewise.engine": engine.name,
         "likewise.signature": canonical_json(bundle.manifest.signature_raw).decode(),
         "likewise.schema": canonical_json(schema.records or schema.inputs).decode(),
@@ -217,7 +211,7 @@ def assemble(store: Store, parts: Parts, created: int) -> Descriptor:
         "mediaType": MANIFEST,
         "config": store.put(CONFIG, config).document,
         "layers": [layer.blob.document for layer in layers],
-        "annotations": {"likewise.bundle": parts.labels["likewise.bundle"]},
+        "annotations": {name: parts.labels[name] for name in ("likewise.bundle", "likewise.build")},
     }
     return store.put(MANIFEST, manifest)
 

@@ -16,13 +16,13 @@ from typing import BinaryIO
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.core.extras import need
+from likewise.core.unpack import package_digest, package_files
 from likewise.images.base import Base
 from likewise.images.layers import LayerEntry, make_layer
 from likewise.images.store import Part
 from likewise.images.wheel_names import Wheel, lock_text
 from likewise.images.wheels import Wheels
 from likewise.shipping.environment import OURS, PACKAGE
-from likewise.shipping.unpack import package_digest, package_files
 
 LEVEL = 6  # gzip level; the layer is built once and sent to every registry
 HOME = "opt/likewise"

@@ -67,10 +67,11 @@ def push_image(
 
 
 def bundle_tag(store: Store, image: Descriptor) -> str:
-    """The tag for an image's bundle: its digest with `sha256-` in place of `sha256:`, since tags have no colon."""
+    """The tag for an image's bundle: its build digest with `sha256-` for `sha256:`, since tags have no colon."""
     document = store.document(image)
     manifests = [Descriptor.parse(entry) for entry in document.get("manifests", ())] or [image]
-    bundles = {store.document(each).get("annotations", {}).get("likewise.bundle") for each in manifests}
+    annotations = [store.document(each).get("annotations", {}) for each in manifests]
+    bundles = {each.get("likewise.build") or each.get("likewise.bundle") for each in annotations}
     if len(bundles) != 1 or None in bundles:
         raise InputInvalid("the image has no label with its bundle", remedy="give a tag, or build it again")
     return str(bundles.pop()).replace(PREFIX, "sha256-")

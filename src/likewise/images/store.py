@@ -13,9 +13,10 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from likewise.bundles.cache import cache_folder
 from likewise.core.digests import PREFIX, canonical_json, sha256_bytes, sha256_json
 from likewise.core.errors import BundleTampered, InputNotFound
-from likewise.engine.rates import cache_home
+from likewise.core.private_files import open_private, write_private
 from likewise.images.oci import INDEX, INDEXES, MANIFESTS, NAME, Descriptor, Layer, local_name
 
 
@@ -35,13 +36,13 @@ class Store:
 
     def __init__(self, folder: Path | None = None) -> None:
         """folder: defaults to `images` in Likewise's cache."""
-        self.folder = folder or cache_home() / "images"
+        self.folder = folder or cache_folder("images")
         self._blobs = self.folder / "blobs" / "sha256"
         self._blobs.mkdir(parents=True, exist_ok=True)
         (self.folder / "known").mkdir(exist_ok=True)
         layout = self.folder / "oci-layout"
         if not layout.exists():
-            layout.write_text('{"imageLayoutVersion":"1.0.0"}')
+            write_private(layout, '{"imageLayoutVersion":"1.0.0"}')
 
     # --- blobs -------------------------------------------------------------------------------------------------------
 
@@ -115,10 +116,7 @@ class Store:
 
     def remember(self, kind: str, key: Mapping[str, object], document: object) -> None:
         """Store a JSON value under `key` until the cache is cleared."""
-        path = self._known(kind, key)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as stream:
-            json.dump(document, stream)
-        Path(stream.name).replace(path)
+        write_private(self._known(kind, key), json.dumps(document))
 
     def forget(self, kind: str, key: Mapping[str, object]) -> None:
         """Delete the value stored under `key`, if any."""
@@ -135,9 +133,8 @@ class Store:
             entries = [e for e in self._entries() if e.get("annotations", {}).get(NAME) != name]
             entries.append({**blob.document, "annotations": {NAME: name}})
             entries.sort(key=lambda entry: str(entry["annotations"][NAME]))
-            stage = self.folder / f"index.{os.getpid()}"
-            stage.write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}, indent=1))
-            stage.replace(self.folder / "index.json")
+            index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+            write_private(self.folder / "index.json", json.dumps(index, indent=1))
 
     def find(self, name: str) -> Descriptor:
         """The image with this name; raises InputNotFound, which lists the existing names."""
@@ -190,7 +187,7 @@ class Store:
 
     @contextlib.contextmanager
     def _lock(self, name: str, mode: int) -> Iterator[None]:
-        handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o600)
+        handle = open_private(self.folder / name)
         try:
             fcntl.flock(handle, mode)
             yield

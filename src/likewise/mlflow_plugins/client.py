@@ -177,13 +177,21 @@ def _description(receipt: Receipt, status: Status | None = None) -> dict[str, An
         "flavor": FLAVOR,
         "model_uri": receipt.model.source,
         "bundle": receipt.model.digest,
+        "build": receipt.model.build,
         "url": url,
         "config": dict(receipt.options),
         "updated": receipt.updated,
     }
     if status is None:
         return description
-    return {**description, "state": status.state, "about": status.about, **status.details, "bundle": status.bundle}
+    return {
+        **description,
+        "state": status.state,
+        "about": status.about,
+        **status.details,
+        "bundle": status.bundle,
+        "build": status.build,
+    }
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from likewise.parity.golden import Golden
 from likewise.parity.verify_options import VerifyOptions
 from likewise.server.auth import authorization
 from likewise.targets.base import Response
+from likewise.targets.http_client import Served, served_by
 from likewise.wire import Form, decode, encode
 
 MLFLOW = "mlflow"
@@ -49,24 +50,24 @@ def predict_locally(golden: Golden, bundle: api.Bundle) -> tuple[str, list[objec
 
 def predict_on(
     where: str, golden: Golden, bundle: api.Bundle, model: str, options: VerifyOptions
-) -> tuple[str | None, list[object]]:
-    """Run the golden set on the backend `where`; returns the digest of its bundle, if known, and the predictions.
+) -> tuple[Served, list[object]]:
+    """Run the golden set on the backend `where`; returns the digests of its bundle, if known, and the predictions.
 
     Raises NotDeployed for an unknown name, and the errors of the backend.
     """
     if where in runners.names():
-        return bundle.digest, _score(where, golden, bundle)
+        return Served(bundle.digest, bundle.build), _score(where, golden, bundle)
     row_wise = bundle.manifest.row_wise
     if where == MLFLOW:
         with _plain_mlflow(bundle, model) as post:
-            return None, predict_by_requests(golden, post, where, row_wise)
+            return Served(), predict_by_requests(golden, post, where, row_wise)
     if where.startswith(("http://", "https://")):
         endpoint = _Endpoint(where, options)
         predictions = predict_by_requests(golden, endpoint.post, where, row_wise)
-        return endpoint.bundle, predictions
+        return endpoint.serving, predictions
     name, _, target = where.partition("@")
     receipt, post = deployments.predictor(name, to=target or None)
-    return receipt.model.digest, predict_by_requests(golden, post, where, row_wise)
+    return Served(receipt.model.digest, receipt.model.build or None), predict_by_requests(golden, post, where, row_wise)
 
 
 def _via_json(value: object) -> object:
@@ -80,21 +81,21 @@ def _via_json(value: object) -> object:
 class _Endpoint:
     """A URL. It is used unchanged if it has a path (Ray serves deployments at a route), else `/invocations` is added.
 
-    bundle: the digest in the headers of the last response, if any.
+    serving: the digests in the headers of the last response, if any.
     """
 
     def __init__(self, url: str, options: VerifyOptions) -> None:
         self._url = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
         self._headers = {"Content-Type": deployments.JSON, **authorization(options.token_file)}
         self._timeout_s = options.timeout_s
-        self.bundle: str | None = None
+        self.serving = Served()
 
     def post(self, body: bytes) -> Response:
         """Send a request; TargetUnavailable if there is no response."""
         request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `predict_on` checks the scheme
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
-                self.bundle = response.headers.get("X-Likewise-Bundle")
+                self.serving = served_by(response.headers)
                 return Response(response.status, deployments.JSON, response.read())
         except urllib.error.HTTPError as error:
             return Response(error.code, deployments.JSON, error.read())
@@ -136,7 +137,7 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
     Raises CodeNotTrusted.
     """
     need("mlflow", extra="mlflow")
-    bundle.trust.require(uri=str(bundle.path.resolve()), digest=bundle.digest)
+    bundle.trust.require_bundle(bundle)
     uri = str(bundle.model_path) if is_bundle(Path(model)) else model
     with TemporaryFile() as log:
         command = [sys.executable, "-m", "likewise.parity.mlflow_process", uri]

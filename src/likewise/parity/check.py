@@ -15,6 +15,7 @@ from likewise.parity.backends import predict_locally, predict_on
 from likewise.parity.compare import Difference, RefusedRow, distance, shown
 from likewise.parity.golden import Golden, golden_rows, logged_example
 from likewise.parity.verify_options import VerifyOptions
+from likewise.targets.http_client import Served
 
 MAX_SHOWN = 5  # differing rows reported per backend
 
@@ -23,13 +24,15 @@ MAX_SHOWN = 5  # differing rows reported per backend
 class BackendParity:
     """The comparison of one backend with this machine.
 
-    bundle: digest of the bundle that it serves, None if unknown. same: rows with identical predictions. close: rows
-    whose numbers differ within the tolerance, by `largest` at most. differ: all other rows; `first` has a few of them.
-    refused: rows that both sides refuse (included in `same`). seconds: duration, including the start of processes.
+    bundle, build: model digest and build digest of what it serves, None if unknown. same: rows with identical
+    predictions. close: rows whose numbers differ within the tolerance, by `largest` at most. differ: all other rows;
+    `first` has a few of them. refused: rows that both sides refuse (included in `same`). seconds: duration, including
+    the start of processes.
     """
 
     where: str
     bundle: str | None
+    build: str | None
     rows: int
     same: int
     close: int
@@ -49,10 +52,12 @@ class BackendParity:
 class Parity:
     """The result of a comparison, with one entry in `places` per backend.
 
-    golden: source of the rows. engine: label of the engine that ran on this machine.
+    bundle, build: model digest and build digest. golden: source of the rows. engine: label of the engine that ran on
+    this machine.
     """
 
     bundle: str
+    build: str
     engine: str
     golden: str
     rows: int
@@ -98,12 +103,12 @@ def verify(
     uri, backends = str(model.path if isinstance(model, api.Bundle) else model), []
     for where in against:
         start = time.monotonic()
-        digest, theirs = predict_on(where, golden, bundle, uri, options)
+        serving, theirs = predict_on(where, golden, bundle, uri, options)
         pairs = _pairs(ours, theirs, bundle.signature.outputs)
-        backend = _compare(where, digest, pairs, options.tolerance, time.monotonic() - start)
+        backend = _compare(where, serving, pairs, options.tolerance, time.monotonic() - start)
         backends.append(backend)
         report_progress(f"{where}: {backend.rows - backend.differ} of {backend.rows} rows agree")
-    return Parity(bundle.digest, label, golden.source, len(golden), options.tolerance, tuple(backends))
+    return Parity(bundle.digest, bundle.build, label, golden.source, len(golden), options.tolerance, tuple(backends))
 
 
 def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
@@ -113,14 +118,14 @@ def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
 
 
 def _compare(
-    where: str, bundle: str | None, pairs: Sequence[tuple[object, object]], tolerance: float, seconds: float
+    where: str, serving: Served, pairs: Sequence[tuple[object, object]], tolerance: float, seconds: float
 ) -> BackendParity:
     distances = [distance(*pair, tolerance) for pair in pairs]
     differ = [row for row, each in enumerate(distances) if each is None]
     close = [each for each, (a, b) in zip(distances, pairs, strict=True) if each is not None and not _identical(a, b)]
     return BackendParity(
         where,
-        bundle,
+        *serving,
         rows=len(pairs),
         same=len(pairs) - len(close) - len(differ),
         close=len(close),

@@ -13,10 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.folder import inventory
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.digests import sha256_json
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
@@ -29,7 +27,6 @@ from likewise.pipeline.pipeline import classifiers
 from likewise.pipeline.texts import SAMPLE, default_texts, sample
 
 TIMEOUT = 900.0  # seconds
-FOLDER = "engine/openvino"
 NEEDED = ("openvino", "torch", "transformers")
 
 
@@ -48,7 +45,8 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         fast = _offers_bf16(result, models, request)
     except EngineUnavailable as error:
         return CompiledEngines(failure=error)
-    return CompiledEngines(_entries(bundle, fast), tuple(result["texts"]))
+    entries = tuple(EngineEntry("openvino", precision) for precision in ((FAST, EXACT) if fast else (EXACT,)))
+    return CompiledEngines(entries, tuple(result["texts"]))
 
 
 def _need_libraries() -> None:
@@ -98,19 +96,6 @@ def _offers_bf16(
             remedy="bundle with --precision fp32, or with more typical input texts in --calibration FILE",
         )
     return not refused
-
-
-def _entries(bundle: Bundle, fast: bool) -> tuple[EngineEntry, ...]:
-    files = {path: entry.sha256 for path, entry in inventory(bundle.path / FOLDER).items()}
-    return tuple(
-        EngineEntry(
-            "openvino",
-            precision,
-            runs_code=False,
-            digest=sha256_json({"pipeline": bundle.manifest.pipeline, "precision": precision, "files": files}),
-        )
-        for precision in ((FAST, EXACT) if fast else (EXACT,))
-    )
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------

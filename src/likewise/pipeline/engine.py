@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from likewise.core.cores import usable_threads
-from likewise.core.digests import sha256_json
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.isolation import isolate
@@ -35,7 +34,6 @@ class PipelineEngine:
         declaration: Mapping[str, object],
         *,
         resolve: Callable[[str], Path],
-        digest: str = "",
         name: str = "torch",
         precision: str = "fp32",
         open_text: Callable[[str, int], TextEngine] | None = None,
@@ -56,7 +54,6 @@ class PipelineEngine:
             thread_safe=True,
             pure=True,
             budget=budget,
-            digest=digest,
             slots=lanes,
             overlaps=True,
         )
@@ -72,9 +69,8 @@ class PipelineEngine:
             raise EngineUnavailable(
                 f"the bundle {bundle.path} declares no pipeline", remedy="use its engine 'pyfunc', with --trust"
             )
-        digest = sha256_json({"bundle": bundle.digest, "engine": entry.digest})  # weights and instructions
         name, precision = entry.name, entry.precision
-        create = partial(cls, declaration, resolve=bundle.resolve, digest=digest, name=name, precision=precision)
+        create = partial(cls, declaration, resolve=bundle.resolve, name=name, precision=precision)
         if name != "openvino":
             return create()
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.digests import sha256_json
 from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ImageContents, ModelFacts
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ class TorchKind(DeclaredKind):
         """Whether the model declares a pipeline."""
         return bool(model.pipeline)
 
-    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all pipelines
         """The engine `torch/fp32`."""
-        return (EngineEntry(self.name, "fp32", runs_code=False, digest=sha256_json(model.pipeline)),)
+        return (EngineEntry(self.name, "fp32"),)
 
 
 class OpenVINOKind(DeclaredKind):

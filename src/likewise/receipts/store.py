@@ -17,6 +17,7 @@ from typing import Any
 from platformdirs import user_data_path
 
 from likewise.core.errors import OutputRefused
+from likewise.core.private_files import make_private, own_folder
 
 TIMEOUT_S = 10.0  # to wait for another process's transaction
 TABLES = """
@@ -48,8 +49,10 @@ class Receipts:
 
     @property
     def folder(self) -> Path:
-        """The folder that contains the file."""
-        return self._path.parent
+        """The folder that contains the file, created if missing; OutputRefused if others may write to it."""
+        return own_folder(
+            self._path.parent, remedy="set LIKEWISE_DATA_HOME to a folder that belongs to you and only you can write to"
+        )
 
     def get(self, target: str, name: str) -> dict[str, Any] | None:
         """The receipt of a deployment as JSON, None if there is none."""
@@ -88,9 +91,9 @@ class Receipts:
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self._path, timeout=TIMEOUT_S)) as database:
+            with closing(sqlite3.connect(self.folder / self._path.name, timeout=TIMEOUT_S)) as database:
                 database.executescript(TABLES)
+                make_private(self._path)  # SQLite gives its journals the same mode
                 with database:  # commits, or rolls back
                     yield database
         except (OSError, sqlite3.Error) as error:

@@ -16,12 +16,13 @@ _REGISTERED = "models:/"
 class ServedModel:
     """What the service shows of its model, and what it needs to decode requests.
 
-    name: display name, such as the model's URI.  digest: of the bundle.  example: a JSON request body, MLflow's
+    name: display name, such as the model's URI.  digest, build: of the bundle.  example: a JSON request body, MLflow's
     `serving_input_example.json`.  version: the registered model version, or an empty string.
     """
 
     name: str
     digest: str
+    build: str = ""
     signature: Signature = field(default_factory=Signature)
     example: bytes | None = None
     version: str = ""

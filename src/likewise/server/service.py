@@ -156,7 +156,11 @@ class ModelService:
 
         While draining, each connection is closed with its next response, so that none is closed under a new request.
         """
-        headers = [("x-likewise-bundle", self.model.digest), ("x-likewise-engine", self.engine_label)]
+        headers = [
+            ("x-likewise-bundle", self.model.digest),
+            ("x-likewise-build", self.model.build),
+            ("x-likewise-engine", self.engine_label),
+        ]
         if self.state is ServiceState.DRAINING:
             headers.append(("connection", "close"))
         return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers]

@@ -20,7 +20,8 @@ from typing import Any
 from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.errors import MissingExtra, WrongUsage
 from likewise.core.extras import need
-from likewise.shipping.unpack import local_runtime, package_digest, package_files
+from likewise.core.private_files import private_folder
+from likewise.core.unpack import local_runtime, package_digest, package_files
 
 OURS = "likewise"  # the name of Likewise's own distribution
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -152,7 +153,7 @@ def cached_archive(archive: Path, write: Callable[[Path], object]) -> Path:
     write: writes the file at the path that it receives.  Archives in the folder that were not used for RETENTION_S are
     deleted.
     """
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(archive.parent)
     if archive.exists():
         os.utime(archive)
     else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import Busy, LikewiseError
+from likewise.core.private_files import open_private
 from likewise.core.renamed import renamed
 from likewise.receipts import Receipts, Run
 from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
@@ -116,9 +117,7 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
 def _claimed(receipts: Receipts, target: str, deployment: str) -> Iterator[None]:
     """An exclusive lock on the deployment.  Raises Busy if another process has it."""
     name = hashlib.sha256(f"{target}\0{deployment}".encode()).hexdigest()[:16]
-    path = Path(receipts.folder, f"{name}.lock")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with os.fdopen(open_private(receipts.folder / f"{name}.lock"), "wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

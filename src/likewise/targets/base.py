@@ -175,7 +175,8 @@ class Status:
     """The current state of a deployment, as reported by its target.
 
     url: the address that it serves. about: a one-line description for people. details: target-specific facts.
-    bundle: the digest of the bundle being served, None if nothing is served or if it is unknown.
+    bundle, build: the model digest and the build digest of the bundle being served; None if nothing is served, or if
+    unknown.
     """
 
     state: DeploymentState
@@ -183,6 +184,7 @@ class Status:
     about: str = ""
     details: Mapping[str, JsonValue] = field(default_factory=dict)
     bundle: str | None = None
+    build: str | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
         """The status as JSON; `bundle` is repeated in `details`, where earlier versions had it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 from collections.abc import Mapping
 from contextlib import closing
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from likewise.core.errors import NotDeployed, TargetUnavailable
@@ -15,13 +16,25 @@ SLACK_S = 10.0  # how much longer than the deployment's own deadline a client wa
 CHECK_STATUS = "run `likewise status NAME` to see its state"
 
 
-def served_digest(url: str, path: str) -> str | None:
-    """The X-Likewise-Bundle header of the response to `GET path`; None without a 200 within PROBE_TIMEOUT_S."""
+class Served(NamedTuple):
+    """The model digest and the build digest of the bundle that a service serves."""
+
+    bundle: str | None = None
+    build: str | None = None
+
+
+def served(url: str, path: str) -> Served | None:
+    """What the headers of the response to `GET path` name; None without a 200 within PROBE_TIMEOUT_S."""
     try:
         status, headers, _ = _exchange(url, PROBE_TIMEOUT_S, "GET", path, None, {})
     except (OSError, http.client.HTTPException):
         return None
-    return headers.get("X-Likewise-Bundle") if status == 200 else None
+    return served_by(headers) if status == 200 else None
+
+
+def served_by(headers: http.client.HTTPMessage) -> Served:
+    """What the headers of a response name."""
+    return Served(headers.get("X-Likewise-Bundle"), headers.get("X-Likewise-Build"))
 
 
 def invoke(url: str, headers: Mapping[str, str], body: bytes, *, deadline_s: float) -> Response:

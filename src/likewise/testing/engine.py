@@ -43,7 +43,6 @@ class PythonFileKind(EngineKind):
             thread_safe=False,
             pure=False,
             budget=256,
-            digest=entry.digest,
         )
         return PythonFileEngine(module["predict"], spec)
 

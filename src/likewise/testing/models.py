@@ -7,7 +7,6 @@ from pathlib import Path
 
 from likewise.bundles.format import EngineEntry, Manifest, Reference
 from likewise.bundles.open import write_manifest
-from likewise.core.digests import sha256_bytes, sha256_json
 from likewise.core.extras import need
 from likewise.pipeline.mlmodel import read_model
 from likewise.testing.engine import MODEL, PythonFileKind
@@ -43,7 +42,7 @@ def upper_bundle(folder: Path, mark: str, *, loading: str = "pass", predicting: 
     code = UPPER.format(mark=mark, loading=loading, predicting=predicting).encode()
     (folder / "model").mkdir(parents=True)
     (folder / "model" / MODEL).write_bytes(code)
-    entry = EngineEntry(PythonFileKind.name, "native", PythonFileKind.runs_code, sha256_bytes(code))
+    entry = EngineEntry(PythonFileKind.name, "native")
     return write_manifest(folder, Manifest({}, signature_raw=SIGNATURE, row_wise=True, engines=(entry,))).path
 
 
@@ -81,6 +80,6 @@ def classifier_bundle(folder: Path) -> Path:
         signature_raw=SIGNATURE,
         row_wise=True,
         pipeline=declared,
-        engines=(EngineEntry("torch", "fp32", False, sha256_json(declared)),),
+        engines=(EngineEntry("torch", "fp32"),),
     )
     return write_manifest(folder, manifest).path

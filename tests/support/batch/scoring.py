@@ -17,8 +17,9 @@ from likewise.core.errors import RowRefused
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
+from likewise.core.spec import ModelSpec
 
-SPEC = EngineSpec("test", "fp32", row_wise=True, thread_safe=True, pure=True, budget=64, digest="sha256:0")
+SPEC = EngineSpec("test", "fp32", row_wise=True, thread_safe=True, pure=True, budget=64)
 TEXT = Signature.parse(
     {"inputs": [{"name": "text", "type": "string"}], "outputs": [{"name": "text", "type": "string"}]}
 )
@@ -57,11 +58,15 @@ def upper(row: Row) -> dict[str, object]:
 def run_job(
     source: Path | str, output: Path | str, predict: Callable[[Row], object] = upper, **more: object
 ) -> JobReport:
-    """Run `score` with a FunctionEngine. Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`."""
+    """Run `score` with a FunctionEngine.
+
+    Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`, `build` (digest).
+    """
     engine = more.pop("engine", None) or FunctionEngine(predict)
     signature = more.pop("signature", TEXT)
     progress = more.pop("progress", None)
-    return score(engine, "sha256:b", signature, source, output, ScoreOptions(**more), progress)
+    model = ModelSpec("sha256:b", build=str(more.pop("build", "sha256:c")))
+    return score(engine, model.digest, signature, source, output, ScoreOptions(**more), progress, model)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

@@ -104,7 +104,7 @@ def _lean_lock(store: Store, base: Path) -> str:
 
 def _empty_bundle(folder: Path, engine: str) -> Bundle:
     """A bundle that consists only of a manifest."""
-    return write_manifest(folder, Manifest({}, engines=(EngineEntry(engine, "native", True, "sha256:" + "0" * 64),)))
+    return write_manifest(folder, Manifest({}, engines=(EngineEntry(engine, "native"),)))
 
 
 def _link(source: Path, target: Path) -> None:

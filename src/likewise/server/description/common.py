@@ -73,7 +73,7 @@ _EXTRA_HEADERS: dict[str, JsonObject] = {
 }
 _HEADERS: JsonObject = {
     name: {"$ref": f"#/components/headers/{name}"}
-    for name in ("X-Likewise-Bundle", "X-Likewise-Engine", "X-Request-Id")
+    for name in ("X-Likewise-Bundle", "X-Likewise-Build", "X-Likewise-Engine", "X-Request-Id")
 }
 _SOME_TEXT: JsonObject = {"type": "string", "minLength": 1}
 ERROR_SCHEMA = object_of(
@@ -109,11 +109,12 @@ def operation(
     return {"tags": [tag], "operationId": name, "summary": summary, **more, "responses": {"200": success, **failed}}
 
 
-def components(digest: str) -> JsonObject:
-    """The components for response headers and errors; `digest` is the bundle's."""
+def components(digest: str, build: str) -> JsonObject:
+    """The components for response headers and errors.  digest, build: of the bundle."""
     request_id = "The request's own id if it is valid; else its trace id, or a new id."
     headers = {
-        "X-Likewise-Bundle": {"description": "The digest of the served bundle.", "schema": {"const": digest}},
+        "X-Likewise-Bundle": {"description": "The digest of the served model.", "schema": {"const": digest}},
+        "X-Likewise-Build": {"description": "The digest of the served build.", "schema": {"const": build}},
         "X-Likewise-Engine": {"description": "The engine and its precision, or `loading`.", "schema": TEXT},
         "X-Request-Id": {"description": request_id, "schema": {**TEXT, "pattern": "^[A-Za-z0-9._:-]{1,128}$"}},
     }

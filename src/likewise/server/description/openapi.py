@@ -43,7 +43,7 @@ def describe(model: ServedModel, *, url: str, auth: bool, body_limit: int) -> Js
         "servers": [{"url": url.rstrip("/") or "/"}],
         "tags": common.TAGS,
         "paths": _paths(model, bodies),
-        "components": common.components(model.digest),
+        "components": common.components(model.digest, model.build),
     }
     if auth:
         common.require_token(document)
@@ -95,10 +95,10 @@ def _info(model: ServedModel, body_limit: int, *, auth: bool) -> JsonObject:
         "title": model.model_name,
         "summary": f"Predictions of {model.name}.",
         "description": (
-            f"Bundle `{model.digest}`. {authentication}Request bodies are limited to {body_limit:,} bytes, as sent "
-            "and decompressed; gzip and deflate are supported. Errors are JSON with an MLflow error code, a message "
-            "that names the column and the row (rows count from 0), and a remedy. On any route, malformed headers "
-            "result in 400, too large ones in 431, and too slow ones in 408."
+            f"Model `{model.digest}`, build `{model.build}`. {authentication}Request bodies are limited to "
+            f"{body_limit:,} bytes, as sent and decompressed; gzip and deflate are supported. Errors are JSON with an "
+            "MLflow error code, a message that names the column and the row (rows count from 0), and a remedy. On any "
+            "route, malformed headers result in 400, too large ones in 431, and too slow ones in 408."
         ),
         "version": model.version or mlflow_version(),
     }

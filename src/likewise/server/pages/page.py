@@ -88,7 +88,8 @@ def _facts(model: ServedModel, engine: str, state: str) -> str:
         ("State", f'<strong class="{kind}">{escape(words)}</strong>'),
         ("Model", _code(model.name)),
         *([("Version", _code(model.version))] if model.version else []),
-        ("Bundle", _code(model.digest)),
+        ("Model digest", _code(model.digest)),
+        ("Build digest", _code(model.build)),
         ("Engine", _code(engine)),
     ]
     return f'<dl class="facts">{"".join(f"<dt>{name}<dd>{value}" for name, value in facts)}</dl>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from likewise.bundles.open import open_bundle
+from likewise.bundles.open import open_exactly
 from likewise.core.errors import DeployFailed, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.images.build import ImageOptions, build_image
@@ -13,7 +13,7 @@ from likewise.images.containers import load
 from likewise.images.store import Store
 from likewise.targets.base import Outputs
 from likewise.targets.container.container_options import ContainerTargetOptions
-from likewise.targets.container.inspection import BUILT, BUNDLE, NAME, RETAINED
+from likewise.targets.container.inspection import BUILD, BUILT, BUNDLE, NAME, RETAINED
 from likewise.targets.container.program import WORK_S, Program
 
 
@@ -31,7 +31,7 @@ def ensure_image(program: Program, name: str, model: ModelSpec, options: Contain
         lock=options.lock,
     )
     store = Store()
-    bundle = open_bundle(model.folder)
+    bundle = open_exactly(model)
     built = build_image(bundle, _tag(name), model, image_options, store=store, report=lambda _: None)
     return {"image": _id(_inspected(program, load(store, built.name, program.engine)))}
 
@@ -73,11 +73,12 @@ def _existing(program: Program, image: str, model: ModelSpec) -> str:
         except InputNotFound:
             program.do("pull", "--quiet", image, timeout_s=WORK_S)
     description = _inspected(program, image)
-    digest = ((description.get("Config") or {}).get("Labels") or {}).get(BUNDLE)
-    if digest != model.digest:
-        content = f"the bundle {digest}" if digest else "no bundle"
+    labels = (description.get("Config") or {}).get("Labels") or {}
+    label, expected = (BUILD, model.build) if BUILD in labels else (BUNDLE, model.digest)
+    if labels.get(label) != expected:
+        content = f"the bundle {labels[label]}" if label in labels else "no bundle"
         raise WrongUsage(
-            f"the image {image} contains {content}, but the model is {model.digest}",
+            f"the image {image} contains {content}, but the model is {expected}",
             remedy="deploy the model from which it was built, or leave out the option image to build a new one",
         )
     return _id(description)

@@ -15,7 +15,8 @@ from likewise.targets.base import JsonValue
 from likewise.targets.container.program import Program
 
 NAME, ROLE, CLAIM = "likewise.deployment", "likewise.role", "likewise.claim"
-BUNDLE, MODEL, OPTIONS, URL = "likewise.bundle", "likewise.model", "likewise.options", "likewise.url"
+BUNDLE, BUILD = "likewise.bundle", "likewise.build"
+MODEL, OPTIONS, URL = "likewise.model", "likewise.options", "likewise.url"
 LISTENER, VERSION = "door", "version"  # values of the label ROLE
 BUILT = "likewise-deployed"  # image repository: images built for a deployment
 RETAINED = "likewise-held"  # image repository: images of deleted deployments that other deployments use

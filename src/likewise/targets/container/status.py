@@ -6,7 +6,7 @@ from likewise.targets.base import DeploymentState, JsonValue, Receipt, Status
 from likewise.targets.container import inspection
 from likewise.targets.container.inspection import ContainerState, DeploymentContainers
 from likewise.targets.container.program import Program
-from likewise.targets.http_client import served_digest
+from likewise.targets.http_client import Served, served
 
 RESTART = "run `likewise update NAME` to restart it with its last model and options"
 
@@ -20,12 +20,12 @@ def status_of(program: Program, containers: DeploymentContainers) -> Status:
         about = f"one of its containers is missing or stopped: {RESTART}"
         return Status("failing", about=about, details=_details(containers))
     url = listener.labels[inspection.URL]
-    digest = served_digest(url, "/ready")
-    state, about = _state(containers, current, digest)
+    serving = served(url, "/ready")
+    state, about = _state(containers, current, serving)
     if state == "failing":
         about = f"{about}: {' | '.join(program.log(current.name).splitlines()[-3:])}"
     log = f"{program.name} logs {current.name}"
-    return Status(state, url, about, {**_details(containers), "engine": program.name, "log": log}, digest)
+    return Status(state, url, about, {**_details(containers), "engine": program.name, "log": log}, *(serving or ()))
 
 
 def receipt_of(uri: str, name: str, containers: DeploymentContainers) -> Receipt | None:
@@ -39,11 +39,11 @@ def receipt_of(uri: str, name: str, containers: DeploymentContainers) -> Receipt
 
 
 def _state(
-    containers: DeploymentContainers, current: ContainerState, digest: str | None
+    containers: DeploymentContainers, current: ContainerState, serving: Served | None
 ) -> tuple[DeploymentState, str]:
     if len(containers.running) > 1:
         return "updating", f"{len(containers.running)} versions are running"
-    if digest is not None:
+    if serving is not None:
         return "ready", ""
     if current.status == "running" and not current.restarts:
         return "starting", "the container is running but not ready"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.digests import sha256_json
 from likewise.core.errors import NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
+from likewise.core.private_files import open_private, private_folder
 from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
@@ -24,7 +25,6 @@ from likewise.targets.container.inspection import DeploymentContainers
 from likewise.targets.container.program import Program
 from likewise.targets.container.status import receipt_of, status_of
 from likewise.targets.http_client import invoke
-from likewise.targets.trust import needs_trust
 
 URIS = {f"container{form}": None for form in ("", ":", "://")} | {
     f"container{form}{program}": program for form in (":/", "://") for program in ("docker", "podman")
@@ -53,16 +53,9 @@ class ContainerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:
-        """Check the options, that the model is trusted, the digest of the bundle, and that an engine responds.
-
-        Raises WrongUsage, TargetUnavailable, and what `open_bundle` raises.
-        """
+    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:  # noqa: ARG002
+        """Check the options, and that an engine responds.  Raises WrongUsage, TargetUnavailable."""
         check_options(options)
-        if needs_trust(model):
-            return [Finding("the model runs its own Python code, which is not trusted", "add --trust")]
-        if is_bundle(model.folder):
-            open_bundle(model.folder)
         self.program.platform()
         return []
 
@@ -122,9 +115,9 @@ def _not_deployed(name: str) -> NotDeployed:
 @contextmanager
 def _locked(program: Program, name: str) -> Iterator[Program]:
     """Lock the deployment.  The engine's commands inherit the lock, so it includes those of a killed process."""
-    folder = data_home() / "container"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock").open("w") as lock:
+    folder = private_folder(data_home() / "container")
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
+    with os.fdopen(open_private(path), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield program.locked(lock.fileno())
 

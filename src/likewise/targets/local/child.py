@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.open import open_bundle
-from likewise.core.errors import BundleTampered, LikewiseError
+from likewise.bundles.open import open_exactly
+from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
 from likewise.serving import bundle_app
@@ -49,13 +49,8 @@ def main(channel: int) -> int:
 def _serve(
     path: Path, spec: ServiceSpec, options: LocalOptions, listener: socket.socket, supervisor: socket.socket
 ) -> None:
-    bundle = open_bundle(path)
-    if bundle.digest != spec.model.digest:
-        raise BundleTampered(
-            f"the bundle in {path} is {bundle.digest}, expected {spec.model.digest}", remedy="deploy the model again"
-        )
     run(
-        bundle_app(bundle, spec.model, options),
+        bundle_app(open_exactly(spec.model, path), spec.model, options),
         options,
         listener=listener,
         leave_on=HAND_OVER,

@@ -1,7 +1,7 @@
 """The folder of one deployment: its spec, bundles, log, lock and control socket.
 
     NAME/deployment.json   what is served, and at which address; replaced atomically
-    NAME/bundles/          by digest: the current bundle and the previous one
+    NAME/bundles/          by build digest: the current bundle and the previous one
     NAME/log               log of the supervisor and the service
     NAME/control           the supervisor's control socket
     NAME/work              working directory of the processes
@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from likewise.core.private_files import make_private, open_private, private_folder, write_private
 from likewise.core.spec import ModelSpec
 
 LOCK_POLL_S = 0.05
@@ -54,7 +55,8 @@ class ServiceSpec:
 class Deployment:
     """The content of `deployment.json`.
 
-    port, url: the actual ones, also where the spec leaves the port open. before: the digest of the previous bundle.
+    port, url: the actual ones, also where the spec leaves the port open. before: the build digest of the previous
+    bundle.
     """
 
     spec: ServiceSpec
@@ -76,8 +78,8 @@ class Deployment:
 
     @property
     def digests(self) -> set[str]:
-        """The digests of the bundles to retain."""
-        return {self.spec.model.digest, *([self.before] if self.before else [])}
+        """The build digests of the bundles to retain."""
+        return {self.spec.model.key, *([self.before] if self.before else [])}
 
 
 class DeploymentFolder:
@@ -95,10 +97,13 @@ class DeploymentFolder:
         """The path for the bundle with this digest, whether it exists or not."""
         return self.bundles / digest.replace(":", "-")
 
-    def create(self) -> None:
-        """Create the folder, accessible to this user only."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def create(self) -> Self:
+        """Create the folder, accessible to this user only; so are its files, also those of earlier versions."""
+        private_folder(self.path)
         self.work.mkdir(exist_ok=True)
+        for path in self.path.glob("*"):
+            make_private(path)
+        return self
 
     def read(self) -> Deployment | None:
         """The content of `deployment.json`; None if there is no such file."""
@@ -113,16 +118,14 @@ class DeploymentFolder:
         if deployment is None:
             path.unlink(missing_ok=True)
             return
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(deployment.as_dict(), indent=2) + "\n")
-        temporary.replace(path)
+        write_private(path, json.dumps(deployment.as_dict(), indent=2) + "\n")
 
     def claim(self, timeout_s: float) -> int | None:
         """Acquire the lock, waiting up to `timeout_s` seconds for the deployment's processes to exit.
 
         Returns its file descriptor, None if a process is still running.
         """
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_private(self.path / "lock")
         deadline = time.monotonic() + timeout_s
         while True:
             try:
@@ -151,9 +154,10 @@ class DeploymentFolder:
 
     def clear(self) -> None:
         """Remove everything except bundles, and the folder itself if it is then empty."""
-        for name in ("deployment.json", "deployment.new", "log", "log.1", "control", "lock"):
-            (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
+        for path in self.path.glob("*"):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
         self.drop_if_empty()
 
     def drop_if_empty(self) -> None:

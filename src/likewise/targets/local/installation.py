@@ -1,14 +1,15 @@
-"""Installs bundles in a deployment's folder, by digest, so that they do not depend on their source."""
+"""Installs bundles in a deployment's folder, by build digest, so that they do not depend on their source."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from likewise.bundles.cache import cache_home
 from likewise.bundles.folder import link_or_copy
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered, LikewiseError, ModelNotFound, OutputRefused
-from likewise.engine.rates import cache_home
+from likewise.core.private_files import private_folder
 from likewise.targets.local.deployment_folder import DeploymentFolder
 
 NEW = ".new"  # a bundle that is being copied
@@ -28,8 +29,7 @@ def install(folder: DeploymentFolder, digest: str, source: Path) -> Path:
         )
     staging = folder.bundles / NEW
     try:
-        folder.create()
-        folder.bundles.mkdir(exist_ok=True)
+        private_folder(folder.create().bundles)
         shutil.rmtree(staging, ignore_errors=True)
         linked = source.resolve().is_relative_to(cache_home().resolve())
         shutil.copytree(source, staging, symlinks=True, copy_function=link_or_copy if linked else shutil.copyfile)
@@ -57,16 +57,22 @@ def keep_only(folder: DeploymentFolder, digests: set[str]) -> list[str]:
 
 def _is_intact(path: Path, digest: str) -> bool:
     try:
-        return path.is_dir() and open_bundle(path).digest == digest
+        return path.is_dir() and digest in _digests(path)
     except LikewiseError:
         return False
 
 
+def _digests(path: Path) -> tuple[str, str]:
+    """The build digest, and the model digest, by which deployments of earlier versions name their bundles."""
+    bundle = open_bundle(path)
+    return bundle.build, bundle.digest
+
+
 def _check(staging: Path, digest: str, source: Path) -> None:
     try:
-        if (actual := open_bundle(staging).digest) != digest:
+        if digest not in (actual := _digests(staging)):
             raise BundleTampered(
-                f"the bundle in {source} is {actual}, expected {digest}",
+                f"the bundle in {source} is {actual[0]}, expected {digest}",
                 remedy="run the command again, with the model's URI",
             )
     except LikewiseError:

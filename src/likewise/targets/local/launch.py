@@ -19,6 +19,7 @@ from likewise.core.errors import (
     PortTaken,
     WrongUsage,
 )
+from likewise.core.private_files import open_private
 from likewise.server.port import listen, url_of
 from likewise.targets.local.control import SupervisorUnavailable, open_control, send
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
@@ -100,10 +101,10 @@ def _launch(folder: DeploymentFolder, spec: ServiceSpec) -> dict[str, Any]:
 
 
 def _before(former: Deployment | None, spec: ServiceSpec) -> str | None:
-    """The digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
+    """The build digest of the bundle that was served before that of `spec`, and is kept for a return to it."""
     if former is None:
         return None
-    return former.before if former.spec.model.digest == spec.model.digest else former.spec.model.digest
+    return former.before if former.spec.model.key == spec.model.key else former.spec.model.key
 
 
 def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
@@ -124,7 +125,7 @@ def _listener(options: Mapping[str, Any], former: Deployment | None) -> Any:
 def _spawn(folder: DeploymentFolder, handles: tuple[int, int, int]) -> None:
     command = [sys.executable, "-P", "-m", "likewise.targets.local", str(folder.path), *map(str, handles)]
     try:
-        with folder.log.open("ab") as log:
+        with os.fdopen(open_private(folder.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             subprocess.run(  # this process exits immediately, the supervisor is its child
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handles, cwd=folder.work, check=True
             )

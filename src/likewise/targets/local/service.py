@@ -46,7 +46,7 @@ class Service:
             )
         self.pid = self._process.pid
         self._lines, self._writer = await asyncio.open_connection(sock=ours)
-        message = {"asked": self.spec.as_dict(), "bundle": str(self._folder.bundle(self.spec.model.digest))}
+        message = {"asked": self.spec.as_dict(), "bundle": str(self._folder.bundle(self.spec.model.key))}
         self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def ready(self) -> None:

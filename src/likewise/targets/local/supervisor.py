@@ -23,6 +23,7 @@ from typing import Any
 
 from likewise.core.backoff import Backoff
 from likewise.core.errors import DeployFailed, LikewiseError
+from likewise.core.private_files import open_private
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.service import Service
 
@@ -96,7 +97,7 @@ class Supervisor:
             before = self._deployment
             await self._stop_restarting()
             old, self._service = self._service, new
-            self._deployment = replace(before, spec=spec, before=before.spec.model.digest)
+            self._deployment = replace(before, spec=spec, before=before.spec.model.key)
             self._folder.write(self._deployment)
             self._restarting = asyncio.create_task(self._keep_running(new))
             if old is not None:
@@ -214,7 +215,9 @@ class Supervisor:
 def trim(log: Path, limit: int) -> None:
     """If the log exceeds `limit` bytes, copy it to `log.1` and truncate it; its writers must use append mode."""
     if log.exists() and log.stat().st_size > limit:
-        shutil.copyfile(log, log.with_name("log.1"))
+        former = log.with_name("log.1")
+        os.close(open_private(former))
+        shutil.copyfile(log, former)
         os.truncate(log, 0)
 
 

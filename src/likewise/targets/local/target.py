@@ -16,13 +16,12 @@ from likewise.core.spec import ModelSpec
 from likewise.receipts import data_home
 from likewise.server.auth import Tokens, authorization
 from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
-from likewise.targets.http_client import invoke, served_digest
+from likewise.targets.http_client import invoke, served
 from likewise.targets.local.control import SupervisorUnavailable
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.installation import install, keep_only
 from likewise.targets.local.launch import start, status_of, stop, switch
 from likewise.targets.local.local_options import LocalOptions
-from likewise.targets.trust import needs_trust
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 OTHER_VERSION = "the plan was made by another version of Likewise: use that version to complete it"
@@ -41,11 +40,9 @@ class LocalTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: LocalOptions) -> Sequence[Finding]:
-        """Check that the model is trusted and the token file is valid."""
+    def check(self, model: ModelSpec, options: LocalOptions) -> Sequence[Finding]:  # noqa: ARG002
+        """Check that the token file is valid."""
         findings = []
-        if needs_trust(model):
-            findings.append(Finding("the model runs its own Python code, which is not trusted", "add --trust"))
         if options.token_file is not None:
             try:
                 Tokens(options.token_file)
@@ -125,12 +122,12 @@ class LocalTarget:
         except SupervisorUnavailable as error:
             about = f"its supervisor is not running ({error}): {RESTART.replace('NAME', receipt.name)}"
             return Status("failing", deployment.url, about, {"folder": str(folder.path), "log": str(folder.log)})
-        digest = served_digest(deployment.url, "/ping") if reported["service_pid"] else None
+        serving = served(deployment.url, "/ping") if reported["service_pid"] else None
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
-        if state == "ready" and digest is None:
+        if state == "ready" and serving is None:
             state, about = "failing", "the service is running but does not respond"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
-        return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, digest)
+        return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""
@@ -149,7 +146,7 @@ class LocalTarget:
 
 def _receipt(uri: str, folder: DeploymentFolder, deployment: Deployment) -> Receipt:
     """A receipt from the content of the folder."""
-    spec, bundle = deployment.spec, folder.bundle(deployment.spec.model.digest)
+    spec, bundle = deployment.spec, folder.bundle(deployment.spec.model.key)
     manifest = bundle / MANIFEST
     source = load_manifest(manifest.read_bytes()).source.uri if manifest.is_file() else spec.model.digest
     model = replace(spec.model, folder=bundle, source=source)
@@ -188,7 +185,7 @@ def _not_deployed(name: str) -> NotDeployed:
 
 
 def _install_step(folder: DeploymentFolder, model: ModelSpec) -> PlanStep:
-    params = {"name": folder.name, "digest": model.digest, "from": str(model.folder)}
+    params = {"name": folder.name, "digest": model.key, "from": str(model.folder)}
     return PlanStep("place", "place", f"copies the bundle to {folder.path}", params)
 
 
@@ -203,7 +200,7 @@ def _switch_steps(name: str, spec: ServiceSpec, options: LocalOptions, deploymen
     if deployment is not None:
         _check_address(options, deployment)
     params = {**_params(name, spec), "before": None if before is None else before.as_dict()}
-    keep = sorted({spec.model.digest, *([before.model.digest] if before else [])})
+    keep = sorted({spec.model.key, *([before.model.key] if before else [])})
     about = "starts the new version at the same address; when it is ready, the current version drains"
     return [
         PlanStep("switch", "switch", about, params),

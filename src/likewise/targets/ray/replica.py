@@ -1,6 +1,6 @@
 """The first code that runs in a replica, where Likewise may not be installed.
 
-Pickled by value together with `likewise.shipping.unpack`: imports only the standard library, and `ray`, which every
+Pickled by value together with `likewise.core.unpack`: imports only the standard library, and `ray`, which every
 node has.
 """
 
@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import already_installed, cache_folder, make_importable, require_runtime, unpacked
+from likewise.core.unpack import already_installed, cache_folder, make_importable, require_runtime, unpacked
 
 NAMESPACE = "likewise"  # in the cluster's key-value store
 

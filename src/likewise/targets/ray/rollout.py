@@ -44,7 +44,7 @@ def run(params: Mapping[str, Any], *, with_canary: bool = True) -> dict[str, Any
         _submit(app, params, options, record)
     await_running(params["name"], options, deadline, options.timeout_s)
     url = url_of(params["address"], http_options(), options.prefix(params["name"]))
-    reached = _await_ready(url, params["model"]["digest"], deadline)
+    reached = _await_ready(url, params["model"]["build"], deadline)
     store.put(f"app/{app}", {"state": "done", "key": key, **_content(params)})
     store.collect_garbage()
     return {"url": url, "application": app, "reached": reached, **figures}
@@ -84,28 +84,28 @@ def stop(params: Mapping[str, Any]) -> None:
     store.collect_garbage()
 
 
-def _await_ready(url: str, digest: str, deadline: float) -> bool:
-    """Wait until the proxy serves this bundle; False if the proxy is unreachable from this machine."""
+def _await_ready(url: str, build: str, deadline: float) -> bool:
+    """Wait until the proxy serves this build; False if the proxy is unreachable from this machine."""
     unreachable = time.monotonic() + UNREACHABLE_S
     while True:
         response = _ready(url)
-        if response == (200, digest):
+        if response == (200, build):
             return True
         now = time.monotonic()
         if response is None and now > unreachable:
             return False
         if now > deadline:
-            raise DeployFailed(f"{url}/ready returns {response}, expected 200 for {digest}", remedy=REMEDY)
+            raise DeployFailed(f"{url}/ready returns {response}, expected 200 for {build}", remedy=REMEDY)
         time.sleep(POLL_S)
 
 
 def _ready(url: str) -> tuple[int, str | None] | None:
-    """Status and bundle digest of the response; None if there is no response."""
+    """Status and build digest of the response; None if there is no response."""
     try:
         with urllib.request.urlopen(f"{url}/ready", timeout=5.0) as response:  # noqa: S310  Serve's own address
-            return response.status, response.headers["X-Likewise-Bundle"]
+            return response.status, response.headers["X-Likewise-Build"]
     except urllib.error.HTTPError as error:
-        return error.code, error.headers["X-Likewise-Bundle"]
+        return error.code, error.headers["X-Likewise-Build"]
     except (OSError, http.client.HTTPException):
         return None
 

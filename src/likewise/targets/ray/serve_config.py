@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from likewise.batch.s3 import SCHEME
-from likewise.bundles.open import Bundle, open_bundle
+from likewise.bundles.open import Bundle, open_exactly
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of
-from likewise.shipping.payload import manifest_key, trusted_engine
+from likewise.engine.load import allowed_engines
+from likewise.shipping.payload import build_key, requirements_of
 from likewise.targets.ray.application import require_known
 from likewise.targets.ray.inspection import APP, DEPLOYMENT
 from likewise.targets.ray.ray_options import OWN, RayOptions
@@ -27,7 +29,8 @@ HEADER = """\
 # Every node needs Likewise and the requirements of the model's engine:
 #   pip install {install}
 # Every node reads the bundle from {location}
-# and serves it only if its contents match {digest}.
+# and serves it only if its model digest is {digest}
+# and its build digest is {build}.
 # If Ray Serve is not running yet, it is started on all addresses, port 8000, unless you add http_options to this file.
 """
 
@@ -40,10 +43,16 @@ def render(name: str, model: ModelSpec, options: RayOptions, bundle_at: str | No
     CodeNotTrusted, EngineUnavailable, and what `open_bundle` raises.
     """
     yaml = need("yaml", extra="ray")
-    bundle, location = open_bundle(model.folder), _location(bundle_at or str(model.folder.resolve()))
-    document = _document(name, model, options, {"bundle": location, "key": manifest_key(bundle)})
+    bundle, location = open_exactly(model), _location(bundle_at or str(model.folder.resolve()))
+    document = _document(name, model, options, {"bundle": location, "key": build_key(bundle)})
     install = _pip_arguments(bundle, model, location)
-    fields = {"name": name, "version": version("likewise"), "source": model.source, "digest": bundle.digest}
+    fields = {
+        "name": name,
+        "version": version("likewise"),
+        "source": model.source,
+        "digest": bundle.digest,
+        "build": bundle.build,
+    }
     header = HEADER.format(install=install, location=location, **fields)
     return header + str(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
@@ -95,11 +104,9 @@ def _location(location: str) -> str:
 
 def _pip_arguments(bundle: Bundle, model: ModelSpec, location: str) -> str:
     """The requirements of a node as arguments of `pip install`; raises CodeNotTrusted."""
-    kind, own = kind_of(trusted_engine(bundle, model).name), "likewise["
+    engine, own = allowed_engines(bundle.manifest, model)[0], "likewise["
+    kind = kind_of(engine.name)
     extras = [each.removeprefix(own).rstrip("]") for each in kind.requirements if each.startswith(own)]
     extras = ["ray", *extras, *(["batch"] * location.startswith(SCHEME))]
-    others = [each for each in kind.requirements if not each.startswith(own)]
-    arguments = " ".join(f"'{each}'" for each in (f"{own}{','.join(extras)}]=={version('likewise')}", *others))
-    if not kind.runs_code:
-        return arguments
-    return f"{arguments} -r {bundle.model_path / 'requirements.txt'}"
+    others = [each for each in requirements_of(bundle, engine)[1:] if not each.startswith(own)]
+    return shlex.join((f"{own}{','.join(extras)}]=={version('likewise')}", *others))

@@ -9,8 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from likewise.bundles.open import open_bundle
-from likewise.core.errors import BundleTampered
+from likewise.bundles.open import open_exactly
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.serving import bundle_app
@@ -22,16 +21,12 @@ POLL_S = 0.02
 class ReplicaService:
     """The app of the bundle in `folder`. model: a dict from `ModelSpec.portable`; server: fields of ServerOptions.
 
-    Raises BundleTampered if the bundle is not the one that was deployed, and what `open_bundle` raises.
+    Raises what `open_exactly` raises.
     """
 
     def __init__(self, folder: Path, model: Mapping[str, Any], server: Mapping[str, Any]) -> None:
-        bundle, spec = open_bundle(folder), ModelSpec.from_dict(model)
-        if bundle.digest != spec.digest:
-            raise BundleTampered(
-                f"the replica has the bundle {bundle.digest}, but {spec.digest} was deployed",
-                remedy="deploy the bundle again",
-            )
+        spec = ModelSpec.from_dict(model)
+        bundle = open_exactly(spec, folder)
         options = ServerOptions(access_log=False, **server)  # Serve writes its own access log
         app = bundle_app(bundle, spec, options)
         self._replica_app = ReplicaApp(app)

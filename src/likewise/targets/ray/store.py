@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.open import open_bundle
+from likewise.bundles.cache import cache_folder
+from likewise.bundles.open import open_exactly
 from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
-from likewise.engine.rates import cache_home
-from likewise.shipping.payload import archive_of, environment_of, trusted_engine
-from likewise.shipping.unpack import already_installed, local_runtime
+from likewise.core.unpack import already_installed, local_runtime
+from likewise.engine.load import allowed_engines
+from likewise.shipping.payload import archive_of, environment_of
 from likewise.targets.ray.replica import NAMESPACE, Shipment, part_name
 
 PREINSTALLED = frozenset({"ray"})  # on every node, in the version of its cluster
@@ -36,9 +37,9 @@ def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, WrongUsage (the model
     was logged with a requirement that is not only a name and versions), and what `open_bundle` raises.
     """
-    model, folder = ModelSpec.from_dict(params["model"]), cache_home() / "ray" / "sent"
-    bundle = open_bundle(model.folder)
-    packed = environment_of(bundle, trusted_engine(bundle, model), PREINSTALLED)
+    model, folder = ModelSpec.from_dict(params["model"]), cache_folder("ray") / "sent"
+    bundle = open_exactly(model)
+    packed = environment_of(bundle, allowed_engines(bundle.manifest, model)[0], PREINSTALLED)
     shipment: Shipment = {**local_runtime(), "package": packed.package, "versions": packed.versions}
     shipment["bundle"] = _put_archive(archive_of(bundle, folder))
     by_value()
@@ -60,7 +61,7 @@ def on_each_node(work: Callable[..., Any], *arguments: Any, timeout_s: float) ->
 def by_value() -> None:
     """Make Ray send the modules that run before Likewise is installed on a worker by value, not by name."""
     pickle = importlib.import_module("ray.cloudpickle")
-    for name in ("likewise.shipping.unpack", "likewise.targets.ray.replica"):
+    for name in ("likewise.core.unpack", "likewise.targets.ray.replica"):
         pickle.register_pickle_by_value(importlib.import_module(name))
 
 

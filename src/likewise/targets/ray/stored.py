@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from likewise.batch.s3 import SCHEME, Bucket, s3_errors
 from likewise.core.errors import InputNotFound, WrongUsage
-from likewise.shipping.unpack import cache_folder, unpacked
+from likewise.core.unpack import cache_folder, unpacked
 from likewise.targets.ray.inspection import DEPLOYMENT
 from likewise.targets.ray.replica import Replica
 
@@ -21,7 +21,7 @@ ARGUMENTS = frozenset({"bundle", "key", "model", "server", "deployment"})
 class StoredReplica(Replica):
     """A replica that reads its bundle from a folder that every node shares, or from `s3://BUCKET/PREFIX`.
 
-    key: digest of the bundle's manifest. model: a dict from `ModelSpec.portable`. server: fields of ServerOptions.
+    key: the build digest, without its prefix. model: a dict from `ModelSpec.portable`. server: fields of ServerOptions.
     Raises what `bundle_folder` raises, and what `ReplicaService` raises: BundleTampered for a different bundle.
     """
 

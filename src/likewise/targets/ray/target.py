@@ -85,7 +85,7 @@ class RayTarget:
         replicas = needed(options)
         canary = f"try it on {options.canary:g} % of the requests, then " if options.canary and verb == "update" else ""
         return [
-            PlanStep("ship", "ship", f"send the bundle {model.digest[:19]} to the cluster", {"model": model_dict}),
+            PlanStep("ship", "ship", f"send the bundle {model.key[:19]} to the cluster", {"model": model_dict}),
             PlanStep("run", "run", f"{canary}run {replicas} at {prefix} and wait until all are ready", run_params),
         ]
 
@@ -119,9 +119,12 @@ class RayTarget:
         about = f"{ready} of {reported['target']} replicas are running"
         if canary := record.get("canary"):
             state = "updating" if state == "ready" else state
-            details["canary"] = {"bundle": _bundle_of(canary), **{k: canary[k] for k in ("share", "seen", "at")}}
+            details["canary"] = {
+                **dict(zip(("bundle", "build"), _digests(canary), strict=True)),
+                **{k: canary[k] for k in ("share", "seen", "at")},
+            }
             about += f"; {_canary_status(canary)}"
-        return Status(state, receipt.output("url"), about, details, _bundle_of(record))  # type: ignore[arg-type]
+        return Status(state, receipt.output("url"), about, details, *_digests(record))  # type: ignore[arg-type]
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The response of Serve's HTTP proxy; raises NotDeployed if it cannot be reached or has no such route."""
@@ -176,7 +179,7 @@ def _timeout(params: Mapping[str, JsonValue]) -> float:
 
 def _canary_status(record: Mapping[str, Any]) -> str:
     """One line about a canary; includes a note if no process watches the canary any more."""
-    digest, seen = record["model"]["digest"][:19], record["seen"]
+    digest, seen = ModelSpec.from_dict(record["model"]).key[:19], record["seen"]
     if time.time() - record["at"] > ABANDONED_S:
         return f"a canary of {digest} was left by an interrupted update: update again, to any version"
     if seen is None:
@@ -185,8 +188,9 @@ def _canary_status(record: Mapping[str, Any]) -> str:
     return f"{share}: {seen['new']['failed']} of {seen['new']['requests']} failed"
 
 
-def _bundle_of(record: Mapping[str, Any]) -> str | None:
-    return record["model"]["digest"] if record else None
+def _digests(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The model digest and the build digest of a record's model."""
+    return (record["model"]["digest"], record["model"].get("build")) if record else (None, None)
 
 
 def _no_response(name: str, url: str, reason: str) -> NotDeployed:

@@ -50,8 +50,8 @@ def upload(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
     head = aws.find("s3", "head_object", Bucket=bucket, Key=key)
     if head is None or head["Metadata"].get(_DIGEST) != digest:
         bundle = open_bundle(folder)
-        if bundle.digest != digest:
-            raise BundleTampered(f"{folder} contains {bundle.digest}, not {digest}", remedy="deploy the bundle again")
+        if digest not in (bundle.build, bundle.digest):  # plans of earlier versions name the model digest
+            raise BundleTampered(f"{folder} contains {bundle.build}, not {digest}", remedy="deploy the bundle again")
         with tempfile.TemporaryDirectory(prefix="likewise-") as scratch:
             archive = pack(bundle, Path(scratch, ARCHIVE))
             extra = {"Metadata": {_DIGEST: digest}}

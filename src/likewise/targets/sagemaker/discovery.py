@@ -14,7 +14,7 @@ from likewise.targets.sagemaker import inspection
 from likewise.targets.sagemaker.actions import url_of
 from likewise.targets.sagemaker.aws import Aws
 from likewise.targets.sagemaker.inspection import EndpointDescription
-from likewise.targets.sagemaker.names import BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
+from likewise.targets.sagemaker.names import BUILD, BUNDLE, ENGINE, NAME, PRECISION, SOURCE, TRUST
 from likewise.targets.sagemaker.requests import CONFIG, MODEL, VARIANT
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 
@@ -57,14 +57,17 @@ def status_of(aws: Aws, name: str) -> Status:
     }
     about = described.get("FailureReason") or ("" if endpoint.status == "InService" else endpoint.status)
     state = STATES.get(endpoint.status, "failing")
-    return Status(state, url_of(aws, name), about, details, endpoint.tags.get(BUNDLE))
+    served = endpoint.tags.get(BUNDLE), endpoint.tags.get(BUILD)
+    return Status(state, url_of(aws, name), about, details, *served)
 
 
 def _receipt(aws: Aws, uri: str, endpoint: EndpointDescription) -> Receipt:
     tags, described = endpoint.tags, endpoint.description
     trust = tags.get(TRUST) == "true"
     source = tags.get(SOURCE, tags[BUNDLE])
-    model = ModelSpec(tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust)
+    model = ModelSpec(
+        tags[BUNDLE], Path(source), source, tags.get(ENGINE), tags.get(PRECISION), trust, tags.get(BUILD, "")
+    )
     variant = _latest_variant(endpoint)
     described_model = inspection.model(aws, variant["ModelName"]) or {} if "ModelName" in variant else {}
     options = SageMakerOptions(**_options(endpoint, described_model))

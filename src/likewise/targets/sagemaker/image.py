@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from likewise.bundles.open import open_bundle
+from likewise.bundles.open import open_exactly
 from likewise.core.spec import ModelSpec
 from likewise.images.base import DEFAULT
 from likewise.images.build import ImageOptions, build_image
@@ -23,5 +23,5 @@ def build_and_push(
     """
     options = ImageOptions(base=base or DEFAULT, platforms=(PLATFORMS[platform],))
     name = f"likewise:{address.rpartition(':')[2]}"
-    built = build_image(open_bundle(model.folder), name, model, options, report=report)
+    built = build_image(open_exactly(model), name, model, options, report=report)
     return push_image(built.name, address, credentials=lambda _: credentials(aws), report=report).digest

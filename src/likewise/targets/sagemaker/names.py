@@ -11,7 +11,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.spec import ModelSpec
 
 LONGEST = 63
-BUNDLE, NAME = "likewise:bundle", "likewise:name"
+BUNDLE, BUILD, NAME = "likewise:bundle", "likewise:build", "likewise:name"
 SOURCE, ENGINE, PRECISION, TRUST = "likewise:source", "likewise:engine", "likewise:precision", "likewise:trust"
 _ENDPOINT = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _NOT_IN_TAG = re.compile(r"[^\w .:/=+@-]")
@@ -44,9 +44,8 @@ def is_derived(name: str, candidate: str) -> bool:
 def tags_of(name: str, model: ModelSpec, own: Mapping[str, str]) -> Tags:
     """Tags with the deployment's name and model, and the user's own."""
     required = {NAME: name, BUNDLE: model.digest, SOURCE: _value(model.source), TRUST: str(model.trust).lower()}
-    optional = {
-        key: value for key, value in ((ENGINE, model.engine), (PRECISION, model.precision)) if value is not None
-    }
+    choices = ((BUILD, model.build), (ENGINE, model.engine), (PRECISION, model.precision))
+    optional = {key: value for key, value in choices if value}
     return [{"Key": key, "Value": value} for key, value in {**own, **required, **optional}.items()]
 
 

@@ -154,7 +154,7 @@ def image_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], Image]:
 
 def data_steps(aws: Aws, spec: EndpointSpec) -> tuple[list[PlanStep], str | None]:
     """The steps that upload the bundle to S3, and its URL; no steps and None if the bundle is in the image."""
-    options, name, digest = spec.options, spec.name, spec.model.digest
+    options, name, digest = spec.options, spec.name, spec.model.key
     if options.bundle_in == "image":
         return [], None
     bucket = options.bucket or data.default_bucket(spec.at.named_region, inspection.account(aws))
@@ -241,7 +241,7 @@ def _cleanup_steps(
     in_use = {each.get("ModelName") for each in variants}
     configs = [existing.config] if existing.config != config else []
     models = [name for name in existing.models if name not in in_use]
-    new_key = data.key_of(spec.name, spec.model.digest)
+    new_key = data.key_of(spec.name, spec.model.key)
     archives = [url for url in _archives(aws, spec.name, models) if not url.endswith(new_key)]
     about = f"removes the previous version: {_listed([*configs, *models, *archives])}"
     tagged = {"arn": existing.arn, "tags": spec.tags}

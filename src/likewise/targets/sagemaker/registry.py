@@ -13,7 +13,7 @@ from likewise.targets.sagemaker.names import Tags
 
 
 def tag_of(model: ModelSpec, platform: str, base: str | None, version: str) -> str:
-    """The image's immutable tag: the bundle's digest, and a digest of everything else that the image depends on."""
+    """The image's immutable tag: the build digest, and a digest of everything else that the image depends on."""
     inputs = {
         "platform": platform,
         "base": base,
@@ -21,7 +21,7 @@ def tag_of(model: ModelSpec, platform: str, base: str | None, version: str) -> s
         "engine": model.engine,
         "precision": model.precision,
     }
-    return f"{model.digest.replace(':', '-')}-{sha256_json(inputs).removeprefix('sha256:')[:8]}"
+    return f"{model.key.replace(':', '-')}-{sha256_json(inputs).removeprefix('sha256:')[:8]}"
 
 
 def find_repository(aws: Aws, name: str) -> str | None:

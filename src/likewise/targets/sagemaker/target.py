@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, ClassVar
 
-from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, described
 from likewise.core.spec import ModelSpec
@@ -34,7 +33,6 @@ from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
 from likewise.targets.sagemaker.transform import transform
 from likewise.targets.sagemaker.transform_options import TransformOptions, split
-from likewise.targets.trust import needs_trust
 
 
 class SageMakerTarget:
@@ -56,15 +54,10 @@ class SageMakerTarget:
     def check(self, model: ModelSpec, options: SageMakerOptions) -> Sequence[Finding]:
         """Validate every request against AWS's model of it, then check that the resources in the options exist.
 
-        Raises WrongUsage for an option that AWS would reject, TargetUnavailable without valid credentials, and the
-        errors of `open_bundle`.
+        Raises WrongUsage for an option that AWS would reject, TargetUnavailable without valid credentials.
         """
         at = self._at(options)
         check_requests(model, options)
-        if is_bundle(model.folder):
-            open_bundle(model.folder)  # verifies every byte, because the tags will contain the digest
-        if needs_trust(model):
-            return [Finding("the model runs its own Python code, which is not allowed by default", "add --trust")]
         aws = self._aws(at)
         inspection.account(aws)
         return _missing_resources(aws, options)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from likewise.core.private_files import open_file
+
 CHECK = "bytes"  # in the header: length and CRC-32 of each body
 
 
@@ -32,7 +34,7 @@ def write(path: Path, header: Mapping[str, object], *bodies: bytes) -> None:
 def header(path: Path) -> dict[str, Any] | None:
     """The header; None if the file is missing or its length differs from the one in its header."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path, "rb") as stream:
             line = stream.readline()
             size = os.fstat(stream.fileno()).st_size
         fields: dict[str, Any] = json.loads(line)
@@ -43,7 +45,7 @@ def header(path: Path) -> dict[str, Any] | None:
 
 def read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     """Header and bodies; OSError if the file cannot be read or its bytes are not those that were written."""
-    with path.open("rb") as stream:
+    with open_file(path, "rb") as stream:
         fields: dict[str, Any] = json.loads(stream.readline())
         bodies = [stream.read(length) for length, _ in fields[CHECK]]
     if [[len(body), zlib.crc32(body)] for body in bodies] != fields[CHECK]:

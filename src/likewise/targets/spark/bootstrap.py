@@ -1,6 +1,6 @@
 """The first code that runs in a Spark worker, where Likewise may not be installed.
 
-Pickled by value together with `likewise.shipping.unpack`: imports only the standard library, and `pyspark`, which
+Pickled by value together with `likewise.core.unpack`: imports only the standard library, and `pyspark`, which
 every worker has.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from likewise.shipping.unpack import already_installed, cache_folder, make_importable, require_runtime
-from likewise.shipping.unpack import unpacked as unpacked_once
+from likewise.core.unpack import already_installed, cache_folder, make_importable, require_runtime
+from likewise.core.unpack import unpacked as unpacked_once
 
 # A plain dict, because a class of Likewise could not be unpickled before the environment is unpacked:
 # python, platform; model, environment: names of shipped files; model_key, environment_key: digests;
@@ -54,7 +54,7 @@ def install_shipment(shipment: Shipment) -> str:
 
 
 def unpacked(name: str, key: str) -> str:
-    """The folder of the archive `name` that Spark distributed; see `likewise.shipping.unpack.unpacked`."""
+    """The folder of the archive `name` that Spark distributed; see `likewise.core.unpack.unpacked`."""
 
     def fetch(stream: BinaryIO) -> None:
         from pyspark import SparkFiles

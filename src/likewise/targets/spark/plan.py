@@ -11,6 +11,7 @@ from typing import Any
 from likewise.batch.journal import check_same_job
 from likewise.batch.layout import remove
 from likewise.core.errors import OutputRefused
+from likewise.core.private_files import open_file, write_private
 from likewise.targets.spark import blob
 
 FINGERPRINT = "spark.json"
@@ -27,7 +28,10 @@ class ChunkFile:
 
 
 class Staging:
-    """The folder next to the output that executors and driver share; both see it under the same path."""
+    """The folder next to the output that executors and driver share; both see it under the same path.
+
+    It is private to the driver's user, whose `Claim` creates or checks it first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +58,7 @@ class Staging:
             remove(entry)
         for folder in (self.chunks, self.scored):
             folder.mkdir()
-        _write(self.folder / FINGERPRINT, {"job": fingerprint, "replaces": restart, "seconds": 0.0})
+        self._keep(FINGERPRINT, {"job": fingerprint, "replaces": restart, "seconds": 0.0})
         return False
 
     @property
@@ -71,7 +75,7 @@ class Staging:
         """Add the duration of this run to that of earlier runs."""
         record = _json(self.folder / FINGERPRINT)
         if record is not None:
-            _write(self.folder / FINGERPRINT, {**record, "seconds": record["seconds"] + seconds})
+            self._keep(FINGERPRINT, {**record, "seconds": record["seconds"] + seconds})
 
     def snapshot(self) -> list[ChunkFile] | None:
         """The chunks in the input's order; None if the input has not been cut into chunks yet."""
@@ -81,11 +85,14 @@ class Staging:
     def keep_snapshot(self, parts: list[Mapping[str, Any]], *, numbered_on: bool) -> None:
         """Store the tasks' results for their parts. numbered_on: rows are numbered across parts, not within each."""
         ordered = sorted(parts, key=lambda part: int(part["part"]))
-        _write(self.folder / SNAPSHOT, {"parts": ordered, "numbered_on": numbered_on})
+        self._keep(SNAPSHOT, {"parts": ordered, "numbered_on": numbered_on})
 
     def result(self, chunk: ChunkFile) -> dict[str, Any] | None:
         """The counts of a chunk; None if it is not scored."""
         return blob.header(self.scored / chunk.name)
+
+    def _keep(self, name: str, value: Mapping[str, object]) -> None:
+        write_private(self.folder / name, json.dumps(value))
 
 
 def _chunk_files(parts: list[dict[str, Any]], numbered_on: bool) -> Iterator[ChunkFile]:
@@ -98,15 +105,10 @@ def _chunk_files(parts: list[dict[str, Any]], numbered_on: bool) -> Iterator[Chu
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = json.loads(path.read_bytes())
+        with open_file(path, "rb") as stream:
+            value: dict[str, Any] = json.load(stream)
     except FileNotFoundError:
         return None
     except ValueError as error:
         raise OutputRefused(f"{path} is damaged: {error}", remedy="use --restart") from error
     return value
-
-
-def _write(path: Path, value: Mapping[str, object]) -> None:
-    stage = path.with_suffix(".new")
-    stage.write_text(json.dumps(value))
-    stage.replace(path)

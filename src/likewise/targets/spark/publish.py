@@ -11,6 +11,7 @@ from likewise.batch.journal import sync
 from likewise.batch.layout import Layout, remove
 from likewise.batch.sinks import PART_BYTES, seal
 from likewise.core.errors import OutputRefused
+from likewise.core.private_files import open_file
 from likewise.core.signature import Signature
 from likewise.targets.spark import blob
 from likewise.targets.spark.plan import ChunkFile, Staging
@@ -48,7 +49,7 @@ class Parts:
         return f"part-{number:05d}.{self._suffix}"
 
     def _open_part(self) -> BinaryIO:
-        self._stream = (self._folder / self.name(self.count)).open("w+b")
+        self._stream = open_file(self._folder / self.name(self.count), "w+b")
         self.count += 1
         self._writer.begin(self._stream)
         return self._stream
@@ -82,7 +83,7 @@ def assemble(
     writer: Writer = load(suffix).open_writer(cast(RowSource, source), signature.outputs)
     parts = Parts(staging.output, writer, suffix, layout.single)
     counted: list[Mapping[str, Any]] = []
-    with staging.quarantine.open("wb") as refused:
+    with open_file(staging.quarantine, "wb") as refused:
         for chunk in chunks:
             counts, (rows, bad) = blob.read(staging.scored / chunk.name)
             _require_complete(chunk, counts, bad)

@@ -18,8 +18,8 @@ from likewise.batch.journal import Counts
 from likewise.batch.layout import Layout, write_errors
 from likewise.batch.rows import check_quarantine_limit, fingerprint, resume_remedy
 from likewise.batch.sinks import publish
-from likewise.batch.staging import Claim, drop
-from likewise.bundles.open import open_bundle
+from likewise.batch.staging import Claim, check, drop
+from likewise.bundles.open import open_exactly
 from likewise.core.errors import Interrupted, LikewiseError, ModelFailed, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark.inputs import open_input
@@ -73,23 +73,27 @@ class _Run:
         self._suffix = self._layout.format(input_.format, job.options.format)
         self._staging = Staging(self._layout.staging.absolute())
         self._layout.protect_inputs(file.path for file in input_.files if file.path)
-        self._layout.check_existing(job.options.restart or self._staging.replaces)
+        with write_errors(self._layout.data):
+            check(self._staging.folder)
+            restart = job.options.restart or self._staging.replaces
+        self._layout.check_existing(restart)
         self._source = input_.columns(self._suffix)
 
     def run(self) -> JobReport:
         """Run the job from snapshot to output; its report."""
         job, layout, staging = self._job, self._layout, self._staging
         RowMaker(cast(RowSource, self._source), job.signature, job.options.column)  # fails early if a column is missing
-        placed = place_model(self._spark, open_bundle(self._model.folder), self._model, None)
+        placed = place_model(self._spark, open_exactly(self._model), self._model, None)
         with write_errors(layout.data), ExitStack() as undo:
             undo.callback(self._close_staging)  # runs last, after the claim on the folder is released
-            undo.callback(Claim(staging.folder, layout.data).release)
-            engine = {"engine": [placed.key, self._model.engine, self._model.precision]}
+            claim = Claim(staging.folder, layout.data)
+            undo.callback(claim.release)
+            engine = {"engine": [self._model.engine, self._model.precision]}
             job_fingerprint = fingerprint(job, engine, self._suffix, self._input.format, self._input.identity)
             resumed = staging.resume(job_fingerprint, job.options.restart)
-            return self._scored(placed, resumed)
+            return self._scored(placed, claim, resumed)
 
-    def _scored(self, placed: PlacedModel, resumed: bool) -> JobReport:
+    def _scored(self, placed: PlacedModel, claim: Claim, resumed: bool) -> JobReport:
         job, staging, jobs = self._job, self._staging, Jobs(self._spark, placed)
         try:
             chunks = self._snapshot(jobs)
@@ -110,6 +114,7 @@ class _Run:
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
         parts, counted = assemble(staging, chunks, self._source, job.signature, self._layout, self._suffix)
         report = self._report(counted)
+        claim.check()
         publish(self._layout, staging.output, parts.name(0), staging.quarantine, report.as_dict())
         self._resumable = False
         return report
@@ -130,7 +135,7 @@ class _Run:
         totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
         engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
         seconds = self._staging.seconds + time.monotonic() - self._started
-        return JobReport.of(self._job.bundle, engines, Counts(**totals, seconds=seconds))
+        return JobReport.of(self._job, engines, Counts(**totals, seconds=seconds))
 
     def _close_staging(self) -> None:
         if self._resumable:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from likewise.bundles.cache import cache_folder
 from likewise.bundles.open import Bundle
 from likewise.core.spec import ModelSpec
-from likewise.engine.rates import cache_home
-from likewise.shipping.payload import archive_of, environment_of, manifest_key, trusted_engine
-from likewise.shipping.unpack import local_runtime
+from likewise.core.unpack import local_runtime
+from likewise.engine.load import allowed_engines
+from likewise.shipping.payload import archive_of, build_key, environment_of
 from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
 
@@ -23,10 +24,10 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     Raises CodeNotTrusted (only engines that run the model's code match), MissingExtra (a requirement of the engine is
     not installed here), EngineUnavailable, WrongUsage.
     """
-    entry = trusted_engine(bundle, model)
+    entry = allowed_engines(bundle.manifest, model)[0]
     if always is False or (always is None and is_local(spark)):
         return None
-    folder = cache_home() / "spark"
+    folder = cache_folder("spark")
     packed = environment_of(bundle, entry, PREINSTALLED)
     environment, archive = packed.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
@@ -34,7 +35,7 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     return {
         **local_runtime(),
         "model": archive.name,
-        "model_key": manifest_key(bundle),
+        "model_key": build_key(bundle),
         "environment": environment.name,
         "environment_key": packed.key,
         "package": packed.package,

@@ -142,8 +142,9 @@ def _write_chunks(chunks: Iterator[Chunk], number: int, folder: str) -> dict[str
 def _require_folder(folder: str) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputRefused(
-            f"the executor on {os.uname().nodename} cannot write to {folder}",
-            remedy="choose an OUTPUT on shared storage that the driver and all executors can write to",
+            f"the executor on {os.uname().nodename}, which runs as user {os.geteuid()}, cannot write to {folder}",
+            remedy="run the executors as the driver's user, to whom the folder is private, and choose an OUTPUT on "
+            "storage that all of them share",
         )
 
 

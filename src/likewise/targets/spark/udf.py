@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from likewise.batch.formats import PREDICTIONS
 from likewise.bundles.open import Bundle
+from likewise.core import unpack
 from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
-from likewise.shipping import unpack
-from likewise.shipping.payload import manifest_key
+from likewise.shipping.payload import build_key
 from likewise.targets.spark import bootstrap
 from likewise.targets.spark.columns import ERROR
 from likewise.targets.spark.result_type import arrow_type, spark_type
@@ -27,7 +27,7 @@ OnError = Literal["raise", "null"]
 
 @dataclass(frozen=True, slots=True)
 class PlacedModel:
-    """A model that a session's workers can open. key: digest of the bundle's manifest, engines included."""
+    """A model that a session's workers can open. key: the build digest, without its prefix."""
 
     key: str
     model: ModelSpec
@@ -51,7 +51,7 @@ def portable(
 def place_model(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> PlacedModel:
     """Make `bundle` available to the workers; raises what `ship` raises."""
     shipment = ship(spark, bundle, model, always)
-    return PlacedModel(manifest_key(bundle), model, bundle.signature, shipment)
+    return PlacedModel(build_key(bundle), model, bundle.signature, shipment)
 
 
 def column_udf(

@@ -10,7 +10,7 @@ from typing import Any
 
 from likewise.batch.result_cache import RowResultCache
 from likewise.batch.scorer import Scorer, prepare
-from likewise.bundles.open import open_bundle
+from likewise.bundles.open import open_exactly
 from likewise.core.engine import Engine, Work
 from likewise.core.extras import need
 from likewise.core.items import Item
@@ -35,15 +35,15 @@ _caches: dict[int, RowResultCache] = {}
 def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
     """The process's engine for `model`, opened by the first task that needs it.
 
-    key: digest of the bundle's manifest, engines included; folder: the bundle's folder on this host, None for the
+    key: the build digest, without its prefix; folder: the bundle's folder on this host, None for the
     model's own folder.
-    Raises what `open_bundle` and `open_engine` raise.
+    Raises what `open_exactly` and `open_engine` raise.
     """
     with _lock:
         if (key, model) not in _engines:
             if model.trust:
                 _keep_text_out_of_pyarrow()
-            _engines[key, model] = open_engine(open_bundle(folder or model.folder), model)
+            _engines[key, model] = open_engine(open_exactly(model, folder), model)
         return _engines[key, model]
 
 

@@ -171,6 +171,7 @@ class TargetSuite:
         assert receipt.output("url") == shared.output("url")
         status = deployments.status(shared.name)[1]
         assert (status.state, status.url, status.bundle) == ("ready", shared.output("url"), digest_of(one))
+        assert (receipt.model.build, status.build) == (build_of(one), build_of(one))
 
     def test_all_input_formats_are_accepted_and_invalid_input_is_rejected(self, shared: Receipt) -> None:
         for body, content_type, expected in FORMS:
@@ -349,5 +350,10 @@ def served(name: str) -> str | None:
 
 
 def digest_of(bundle: Path) -> str:
-    """The digest of a bundle's folder."""
+    """The model digest in a bundle's manifest."""
     return str(json.loads((bundle / "likewise.json").read_bytes())["digest"])
+
+
+def build_of(bundle: Path) -> str:
+    """The build digest in a bundle's manifest."""
+    return str(json.loads((bundle / "likewise.json").read_bytes())["build"])

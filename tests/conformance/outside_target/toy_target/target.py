@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from likewise.bundles.open import open_bundle
 from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
 from likewise.server import ServerOptions
 from likewise.targets.base import Finding, Outputs, PlanStep, Receipt, Response, Status, Verb
-from likewise.targets.http_client import invoke, served_digest
-from likewise.targets.trust import needs_trust
+from likewise.targets.http_client import invoke, served
 from toy_target.deployment import Deployment
 
 
@@ -36,10 +34,7 @@ class ToyTarget:
         self.uri = uri
 
     def check(self, model: ModelSpec, options: ToyOptions) -> Sequence[Finding]:
-        """Check that the model is trusted, and the bundle's digest.  Raises what `open_bundle` does."""
-        if needs_trust(model):
-            return [Finding("the model runs its own Python code, which is not trusted", "add --trust")]
-        open_bundle(model.folder)
+        """There is nothing to check: Likewise has verified the bundle and that its code may run."""
         return []
 
     def plan(
@@ -80,8 +75,9 @@ class ToyTarget:
         version = Deployment(receipt.name).version()
         if version is None:
             return Status("gone", about="the deployment does not exist")
-        digest = served_digest(version["url"], "/ready")
-        return Status("ready" if digest else "failing", version["url"], bundle=digest)
+        serving = served(version["url"], "/ready")
+        state = "ready" if serving else "failing"
+        return Status(state, version["url"], **(serving._asdict() if serving else {}))
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """Raises NotDeployed, TargetUnavailable."""

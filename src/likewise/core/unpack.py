@@ -14,6 +14,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import stat
 import sys
 import sysconfig
 import tarfile
@@ -84,13 +85,16 @@ def unpacked(cache: Path, key: str, fetch: Fetch) -> Path:
 
     key: a digest of the content. fetch: writes the gzipped tar to a stream, or raises if its bytes differ from those
     that were sent.  This process holds a shared lock until it exits, so the folder is not evicted while it is in use.
+    Raises RuntimeError if another user may have written to the cache or to the folder.
     """
     folder = cache / key
     # stored in `sys`: a module that is pickled by value may exist several times in one process
     locks: dict[Path, int] = sys.__dict__.setdefault("_likewise_held", {})
     if folder in locks and folder.is_dir():
         return folder
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        cache.mkdir(mode=0o700, parents=True)
+    _require_private(cache)
     if not _acquire(folder, locks):
         with _exclusive(cache):
             if not folder.is_dir():
@@ -108,21 +112,40 @@ def cache_folder(kind: str) -> Path:
     with contextlib.suppress(OSError, RuntimeError):
         folder = Path.home() / ".cache" / "likewise" / kind
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _require_private(folder)
         if os.access(folder, os.W_OK):
             return folder
-    own = Path(tempfile.gettempdir()) / f"likewise-{os.getuid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    if own.stat().st_uid != os.getuid():  # another user could put code there
-        raise RuntimeError(f"{own} belongs to another user; set LIKEWISE_CACHE_HOME for the workers")
+    own = Path(tempfile.gettempdir()) / f"likewise-{os.geteuid()}"
+    with contextlib.suppress(FileExistsError):
+        own.mkdir(mode=0o700)
+    _require_private(own)
     return own / kind
+
+
+def _require_private(folder: Path) -> None:
+    """RuntimeError if another user may have put code into `folder`: it is a link, or not this user's alone."""
+    found, owner, writable = folder.lstat(), os.geteuid(), stat.S_IWGRP | stat.S_IWOTH
+    if found.st_uid != owner or found.st_mode & writable:
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=folder) as new:  # NFS and SMB may map both
+            owner, writable = os.fstat(new.fileno()).st_uid, writable & ~os.fstat(new.fileno()).st_mode
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & writable:
+        raise RuntimeError(
+            f"{folder} is a link, belongs to another user or can be changed by others, so its content is not used; "
+            "delete it, or set LIKEWISE_CACHE_HOME to a private folder for the workers"
+        )
 
 
 def _acquire(folder: Path, locks: dict[Path, int]) -> bool:
     """Take the shared lock of a cache entry and mark it as just used; False if the entry does not exist."""
     handle = _lock(folder, fcntl.LOCK_SH)
-    if not folder.is_dir():
+    try:
+        _require_private(folder)
+    except FileNotFoundError:
         os.close(handle)
         return False
+    except RuntimeError:
+        os.close(handle)
+        raise
     os.utime(handle, ns=(time.time_ns(),) * 2)  # finer than the kernel's own file timestamps
     if folder in locks:  # the cache was cleared by hand
         os.close(locks[folder])
@@ -197,7 +220,7 @@ def _lock(folder: Path, operation: int) -> int:
     """Lock the file `FOLDER.lock` next to `folder`, created if missing; its file descriptor."""
     path = folder.with_name(f"{folder.name}.lock")
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(handle, operation)
             with contextlib.suppress(FileNotFoundError):
