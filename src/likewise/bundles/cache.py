@@ -18,7 +18,7 @@ def cache_home() -> Path:
 
 def cache_folder(kind: str) -> Path:
     """The private folder `kind` of the cache; OutputRefused if it cannot be created or is not this user's."""
-    folder, remedy = cache_home() / kind, "delete it, or set LIKEWISE_CACHE_HOME to a folder of your own"
+    folder, remedy = cache_home() / kind, "delete it, or set LIKEWISE_CACHE_HOME to a private folder"
     try:
         return private_folder(folder, remedy=remedy)
     except OSError as error:

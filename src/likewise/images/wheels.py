@@ -166,7 +166,7 @@ class Wheels:
 
     def _pip_failure(self, stderr: str) -> EngineUnavailable | TargetUnavailable:
         errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
-        message = (errors[-1] if errors else stderr.strip()[-300:]) or "no error message"
+        message = (errors[-1] if errors else redacted(stderr).strip()[-300:]) or "no error message"
         if any(word in stderr for word in _NO_MATCH) and "Connection" not in stderr:
             return EngineUnavailable(
                 f"pip found no wheel for {self.platform} and Python 3.{self._minor}: {message}",
