@@ -19,7 +19,7 @@ from likewise.shipping.environment import OURS, closure, installed_from_folder
 
 OLDEST = 17  # minor version of glibc 2 for manylinux2014, the oldest accepted tag
 _NO_MATCH = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
-UNUSED = {OURS: frozenset({"rich", "typer"})}
+UNUSED = {OURS: frozenset({"fickling", "rich", "typer"})}
 """By distribution: declared dependencies that a service never imports, here those of the command line."""
 
 
