@@ -14,6 +14,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from tests.support.build_store import EXAMPLE, Store, _one_store, predict_in_new_process, store
+from tests.support.processes import LIKEWISE, run
 
 from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.bundles.open import Bundle, open_bundle
@@ -209,6 +210,17 @@ DEPENDENT_ROWS = """
 def predict(self, context, model_input, params=None):
     return pd.DataFrame({"answer": [f"{x - model_input['x'].mean():.3f}" for x in model_input["x"]]})
 """
+
+
+def test_scan_reads_a_model_in_a_store_without_trust(store: Store, tmp_path: Path) -> None:
+    env = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
+    command = [*LIKEWISE, "scan", "models:/classifier@champion", "--fail-on", "unusual", "--json"]
+    (pickled,) = json.loads(run(command, cwd=tmp_path, env=env).stdout)["pickles"]
+    assert pickled["path"] == "model.pkl"
+    assert "sklearn.linear_model._logistic.LogisticRegression" in {each["name"] for each in pickled["imports"]}
+    missing = run([*LIKEWISE, "scan", "models:/nobody/1", "--json"], cwd=tmp_path, env=env, code=1)
+    assert json.loads(missing.stdout)["error"]["code"] == "MODEL_NOT_FOUND"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_row_wise_is_refuted_if_rows_depend_on_each_other(store: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import deployments, images, jobs, machine, models, serving, verify
+from likewise.cli import deployments, images, jobs, machine, models, scan, serving, verify
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help"]},
 )
 COMMANDS = (
-    *(models.bundle, models.inspect, serving.serve, serving.score),
+    *(models.bundle, models.inspect, scan.scan, serving.serve, serving.score),
     *(
         deployments.deploy,
         deployments.list_,

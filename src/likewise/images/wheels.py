@@ -25,7 +25,7 @@ from likewise.images.wheel_names import Wheel, identity, identity_of, platform_t
 from likewise.shipping.environment import OURS, closure, origin
 
 _NO_MATCH = ("No matching distribution", "Could not find a version", "ResolutionImpossible")
-UNUSED = {OURS: frozenset({"rich", "typer"})}
+UNUSED = {OURS: frozenset({"fickling", "rich", "typer"})}
 """By distribution: declared dependencies that a service never imports, here those of the command line."""
 
 

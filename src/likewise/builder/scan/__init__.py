@@ -1,0 +1,1 @@
+"""What a model's files would import, call or run when the model is loaded; see `likewise.builder.scan.model`."""
