@@ -18,6 +18,7 @@ from likewise.bundles.open import Bundle
 from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, WrongUsage
+from likewise.core.uris import redacted, without_secrets, without_user
 
 STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes whose meaning depends on the configured store
 
@@ -47,7 +48,10 @@ def remembered() -> tuple[TrustEntry, ...]:
     """All entries, for every store, sorted; empty if the file does not exist."""
     try:
         entries = json.loads(trust_file().read_bytes())
-        return tuple(sorted(TrustEntry(str(e["prefix"]), e["store"]) for e in entries))
+        # earlier versions did not remove passwords
+        return tuple(
+            sorted(TrustEntry(without_user(e["prefix"]), e["store"] and redacted(e["store"])) for e in entries)
+        )
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError) as error:
@@ -104,6 +108,11 @@ def _check(prefix: str) -> None:
             f"{prefix!r} would trust nearly everything, or nothing",
             remedy="pass a URI prefix such as models:/NAME/, a folder, or sha256:…",
         )
+    elif without_secrets(_normal(prefix)) != _normal(prefix):
+        raise WrongUsage(
+            f"the URI {without_secrets(prefix)} is given with a query, a fragment or invalid user information",
+            remedy="pass the URI without them; a model whose URI has a query needs --trust, or its bundle's digest",
+        )
     elif _has_parent_part(_normal(prefix)):
         raise WrongUsage(f"{prefix!r} contains '..'", remedy="pass the resolved prefix")
 
@@ -124,10 +133,11 @@ class Trust:
     def require(self, *, uri: str | None = None, digest: str | None = None, what: str = "the model") -> None:
         """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`."""
         if not self.allows(uri=uri, digest=digest):
-            name = digest or uri
+            name = digest or _normal(uri or "")
+            permanently = f", or allow it permanently: likewise trust {name}" if without_secrets(name) == name else ""
             raise CodeNotTrusted(
                 f"{what} can only be loaded by running its own Python code, which has not been allowed",
-                remedy=f"if you trust its author, add --trust, or allow it permanently: likewise trust {name}",
+                remedy=f"if you trust its author, add --trust{permanently}",
             )
 
     def allows_bundle(self, bundle: Bundle) -> bool:
@@ -152,9 +162,9 @@ def _covers(prefix: str, uri: str) -> bool:
 
 
 def _normal(uri: str) -> str:
-    """A local path made absolute with its links resolved; any other URI unchanged."""
+    """A local path made absolute with its links resolved; any other URI without user information."""
     path = local_path(uri)
-    return uri if path is None else str(path.resolve()) + ("/" if uri.endswith("/") else "")
+    return without_user(uri) if path is None else str(path.resolve()) + ("/" if uri.endswith("/") else "")
 
 
 def _has_parent_part(uri: str) -> bool:
@@ -165,7 +175,7 @@ def _has_parent_part(uri: str) -> bool:
 
 
 def current_store() -> str:
-    """The store that MLflow would use for a URI that names none, in canonical form, without a password.
+    """The store that MLflow would use for a URI that names none, in canonical form, without secrets.
 
     Names both stores if the registry and the runs are in different ones. Determined from environment variables, which
     MLflow's `set_tracking_uri` and `set_registry_uri` set too, without importing MLflow.
@@ -190,4 +200,4 @@ def _canonical(store: str) -> str:
         return str(Path(unquote(parts.path)).resolve())
     if parts.scheme.partition("+")[0] == "sqlite":
         return f"sqlite:///{Path(parts.path[1:]).resolve()}"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return without_secrets(store).rstrip("/")
