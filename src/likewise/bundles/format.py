@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from likewise.bundles.folder import FileEntry, safe_relative
 from likewise.core.digests import sha256_json
 from likewise.core.errors import BundleInvalid, BundleTampered, UnsafeArchive
+from likewise.core.uris import without_secrets
 
 FORMAT = 1
 MANIFEST = "likewise.json"
@@ -40,6 +41,11 @@ class ModelSource:
 
     uri: str
     resolved: str
+
+    @property
+    def clean(self) -> ModelSource:
+        """The source without secrets; bundles that older versions built may contain some."""
+        return ModelSource(without_secrets(self.uri), without_secrets(self.resolved))
 
 
 @dataclass(frozen=True, slots=True)

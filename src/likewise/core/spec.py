@@ -12,7 +12,7 @@ from typing import Any, Self
 class ModelSpec:
     """A verified bundle, the engine to run it with, and whether its own Python code may run.
 
-    digest: the bundle's digest.  folder: its path on this machine.  source: the model's URI as the user typed it.
+    digest: the bundle's digest.  folder: its path on this machine.  source: the model's URI, without secrets.
     engine, precision: None for the fastest on the machine that runs it.
     """
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from likewise.core.digests import PREFIX, sha256_file
 from likewise.core.errors import BundleTampered, EngineUnavailable, InputNotFound, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
+from likewise.core.uris import redacted
 from likewise.images.oci import Platform
 from likewise.images.store import Store
 from likewise.shipping.environment import OURS, closure, installed_from_folder
@@ -137,7 +138,7 @@ class Wheels:
 
     def _pip_failure(self, stderr: str) -> EngineUnavailable | TargetUnavailable:
         errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
-        message = (errors[-1] if errors else stderr.strip()[-300:]) or "no error message"
+        message = (errors[-1] if errors else redacted(stderr).strip()[-300:]) or "no error message"
         if any(word in stderr for word in _NO_MATCH) and "Connection" not in stderr:
             return EngineUnavailable(
                 f"pip found no wheel for {self.platform} and Python 3.{self._minor}: {message}",
