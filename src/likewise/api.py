@@ -70,7 +70,7 @@ class Bundle(StoredBundle):
         Raises WrongUsage for an unknown precision.
         """
         requested = EngineOptions(engine, precision)
-        choice, source = requested if requested.pinned else self.choice, self.manifest.source.uri
+        choice, source = requested if requested.pinned else self.choice, self.manifest.source.clean.uri
         trusted = self.trust.allows_bundle(self)
         folder = self.path.absolute()
         return ModelSpec(self.digest, folder, source, choice.name, choice.precision, trusted, self.build)

@@ -42,7 +42,7 @@ def served_model(bundle: Bundle) -> ServedModel:
     """Metadata of the model that the server exposes, including the input example that was logged with it."""
     example = bundle.model_path / "serving_input_example.json"
     return ServedModel(
-        name=bundle.manifest.source.uri,
+        name=bundle.manifest.source.clean.uri,
         version=_registered_version(bundle.manifest.source.resolved),
         digest=bundle.digest,
         build=bundle.build,

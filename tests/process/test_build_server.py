@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
 from tests.support.build_store import SIGNATURE, predict_in_new_process
-from tests.support.processes import free_port, running
+from tests.support.tracking_server import tracking_server
 
 from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.bundles.trust import Trust
@@ -29,22 +26,6 @@ class Pipeline(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Pipeline())
 """
-
-
-@contextmanager
-def tracking_server(folder: Path) -> Iterator[str]:
-    """`mlflow server` on a free port, stopped with all its workers."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(folder / "a"),
-    ]
-    with running(command, folder / "server.log", cwd=folder, group=True, pipe=False) as server:
-        server.wait_for_response(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
 
 
 def test_model_on_a_tracking_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

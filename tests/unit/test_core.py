@@ -18,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from likewise.builder.bundle import trusts
 from likewise.bundles import trust
-from likewise.bundles.format import Manifest
-from likewise.bundles.open import write_manifest
+from likewise.bundles.format import Manifest, ModelSource
+from likewise.bundles.open import Bundle, write_manifest
 from likewise.bundles.trust import Trust
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
@@ -273,6 +274,8 @@ def test_current_store_has_a_canonical_form_without_password(
         "./runs": f"{tmp_path}/runs",
         f"file://{tmp_path}/runs": f"{tmp_path}/runs",
         "postgresql://me:secret@host/db": "postgresql://host/db",
+        "postgresql+psycopg2://host/db?password=secret": "postgresql+psycopg2://host/db",
+        "http://me:secret@host:5000/": "http://host:5000",
         "databricks": "databricks",
     }
     for uri, expected in canonical.items():
@@ -325,6 +328,49 @@ def test_trusted_folder_is_recognized_in_every_notation(
         assert entries.allows(uri=uri)
     assert not entries.allows(uri="safe/way-out")
     assert trust.forget("safe") == ()
+
+
+def test_trusted_host_is_trusted_with_any_user_and_no_user_is_stored(config: Path) -> None:
+    stored = (trust.TrustEntry("http://host/x"), trust.TrustEntry("wasbs://container@account/x"))
+    trust.remember("wasbs://container@account/x")
+    assert trust.remember("http://me:secret@host/x") == stored
+    trust.trust_file().write_text(json.dumps([{"prefix": "http://me:secret@host/x", "store": None}]))
+    assert trust.remember("wasbs://container@account/x") == stored  # an entry that an earlier version stored
+    assert "secret" not in trust.trust_file().read_text()
+    entries = trust.Trust()
+    for uri in ("http://host/x", "http://you:other@host/x/y", "wasbs://container@account/x/y"):
+        assert entries.allows(uri=uri)
+    assert trust.forget("http://you@host/x") == stored[1:]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:secret@evil/x",
+        "http://host@evil/x",
+        "http://evil\\@host/x",
+        "http://evil:80\\@host/x",
+        "http://evil:secret\\@host/x",
+        "http://me:sec/ret@host/x",
+        "http://host/x?model=evil",
+        "http://me@host/x#evil",
+        "wasbs://other@account/x",
+    ],
+)
+def test_other_host_container_or_query_is_not_trusted(uri: str, tmp_path: Path) -> None:
+    """The characters before the last @ may be read as a host; a query may select any model."""
+    entries = trust.Trust(entries=("http://host/x", "wasbs://container@account/x"))
+    assert not entries.allows(uri=uri)
+    manifest = Manifest({}, source=ModelSource(uri, uri).clean)
+    assert not trusts(Bundle(tmp_path, manifest), uri, entries)
+
+
+def test_uri_with_a_query_cannot_be_trusted_permanently(config: Path) -> None:
+    with pytest.raises(WrongUsage, match="query"):
+        trust.remember("http://me:secret@host/x?sig=secret")
+    with pytest.raises(CodeNotTrusted) as refused:
+        trust.Trust().require(uri="http://host/x?sig=secret")
+    assert refused.value.remedy == "if you trust its author, add --trust"
 
 
 def test_missing_trust_is_reported_with_a_remedy(config: Path) -> None:

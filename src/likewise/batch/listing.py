@@ -35,6 +35,8 @@ def list_files(source: str, any_suffix: bool) -> list[InputFile]:
 
 
 def _local(source: str, any_suffix: bool) -> list[InputFile]:
+    if "://" in source:
+        raise InputNotFound(f"{source} cannot be read: only paths and s3:// can", remedy="download it first")
     path = Path(source)
     try:
         if MAGIC.search(source) and not path.exists():

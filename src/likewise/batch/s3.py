@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from likewise.core.errors import InputNotFound, WrongUsage
 from likewise.core.extras import need
+from likewise.core.uris import is_bucket
 
 SCHEME = "s3://"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
@@ -106,7 +107,7 @@ class Bucket:
     def of(cls, address: str) -> tuple[Bucket, str]:
         """The bucket and the key of `s3://bucket/key`; WrongUsage if the address is invalid or contains credentials."""
         name, _, key = address.removeprefix(SCHEME).partition("/")
-        if not name or "@" in name:
+        if not is_bucket(name):
             raise WrongUsage(
                 "an S3 address has the form s3://bucket/key, without credentials",
                 remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws/credentials",

@@ -16,17 +16,18 @@ from likewise.builder.compile import compile_engines
 from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
 from likewise.builder.prove import prove
-from likewise.builder.resolve import plain_name, resolve, sqlite_file
+from likewise.builder.resolve import plain_name, resolve, same_content, sqlite_file
 from likewise.builder.texts import calibration_texts
-from likewise.builder.trace import outermost, trace
+from likewise.builder.trace import ambiguous, outermost, trace
 from likewise.bundles.cache import cache_folder
 from likewise.bundles.folder import FileEntry, inventory
 from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, Reference, load_manifest
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
-from likewise.bundles.references import local_path, normal
+from likewise.bundles.references import local_path, lookup, normal, spelled
 from likewise.bundles.trust import STORELESS, Trust
-from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused
+from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused, StoreUnreachable
 from likewise.core.extras import need
+from likewise.core.uris import redacted, without_secrets
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.rates import cpu_class
@@ -34,6 +35,7 @@ from likewise.pipeline.mlmodel import read_model
 
 OnProgress = Callable[[str], None]
 STORE_FOLDERS = ("mlruns", "mlartifacts")
+LOGGED_TEXTS = ("MLmodel", "requirements.txt", "conda.yaml", "python_env.yaml")
 
 
 def build_bundle(
@@ -51,7 +53,8 @@ def build_bundle(
     references: URIs to vendor in addition to those that the model declares or opens.  row_wise: overrides the model's
     declaration.  compiling: how the fast engine is compiled and measured.  report: called with a line for each step.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
-    that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.
+    that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
+    information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
     Raises ModelNotFound, ModelInvalid, StoreUnreachable, UnsafeArchive, NotSelfContained, RowWiseRefuted,
     OutputRefused (`output` exists and is not the same bundle, or cannot be written), EngineUnavailable (the precision
     does not suit the model or this machine), InputNotFound and InputInvalid (the calibration texts).
@@ -61,7 +64,7 @@ def build_bundle(
     texts = calibration_texts(options.calibration, options.calibration_column) if options.calibration else None
     _refuse_occupied(target, uri)
     with _staging(target) as stage:
-        draft = _Draft(uri, stage, trust, tuple(references), row_wise, report or _silent, options, texts)
+        draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts)
         draft.fill()
         sealed = draft.seal()
         if is_bundle(target):
@@ -81,7 +84,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
     """
     cache = cache_folder("bundles")
     with _staging(cache / "new") as stage:
-        draft = _Draft(uri, stage, trust, (), None, report or _silent)
+        draft = _Draft(uri, stage, trust, (), None, _clean(report))
         draft.fill(known=_cached_manifests(cache))
         sealed = draft.seal()
         target = cache / sealed.digest.replace(":", "-")
@@ -127,35 +130,46 @@ class _Draft:
 
     def fill(self, known: Sequence[Manifest] = ()) -> None:
         """Copy the model and everything that it opens."""
-        self.report(f"fetching {self.uri}")
+        self.report(f"fetching {without_secrets(self.uri)}")
         self.source = resolve(self.uri, self.folder / "model")
         self.origins += self.source.origins
         self.facts = read_model(self.folder / "model")
+        self._warn_of_secrets()
         self.code = _trusted(self.trust, self.uri, self.source.resolved)
         if self.facts.needs_code and not self.code:
             self.trust.require(uri=_typed(self.uri), what=f"the model {self.uri}")
-        references = dict.fromkeys(map(normal, self.facts.references), "declared")
-        references |= dict.fromkeys(map(normal, self.given), "given")
-        for uri, via in references.items():
+        given = {spelled(uri): "given" for uri in self.given}
+        declared = {normal(uri): "declared" for uri in self.facts.references}
+        references = {uri: via for uri, via in declared.items() if uri not in set(map(normal, given))}
+        for uri, via in {**references, **given}.items():
             if via == "declared" and not self.code:
                 _refuse_elsewhere(uri, self.uri)
             self._vendor(uri, via)
         if self.code and not self.facts.pipeline and not self._traced_before(known):
             self._trace()
 
+    def _warn_of_secrets(self) -> None:
+        for path in (self.folder / "model" / name for name in LOGGED_TEXTS):
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            if redacted(text) != text:
+                self.report(
+                    f"the model's {path.name} contains a URI with user information or a query, and is copied as it is: "
+                    "if that is secret, log the model again without it"
+                )
+
     def seal(self) -> Bundle:
         """Write the manifest."""
         references = {r.uri: r for r in sorted(self.references, key=lambda r: r.uri)}
         kept = outermost({uri: self.folder / r.path for uri, r in references.items()})
         for uri in references.keys() - kept.keys():
-            shutil.rmtree((self.folder / references[uri].path).parent)
+            self._drop(references[uri], kept)
         self.manifest = Manifest(
             files={},
             references=tuple(references[uri] for uri in kept),
             signature_raw=self.facts.signature_raw,
             row_wise=bool(self.facts.row_wise if self.row_wise is None else self.row_wise),
             pipeline=self.facts.pipeline,
-            source=ModelSource(self.uri, self.source.resolved),
+            source=ModelSource(self.uri, self.source.resolved).clean,
             environment=self.facts.environment,
             engines=self._engines(),
         )
@@ -205,11 +219,27 @@ class _Draft:
         return replace(bundle, manifest=replace(bundle.manifest, source=self.manifest.source))
 
     def _vendor(self, uri: str, via: str) -> None:
-        self.report(f"vendoring {uri}")
-        path = _reference_path(uri)
+        name = normal(uri)
+        self.report(f"vendoring {name}")
+        path = _reference_path(name)
+        if (self.folder / path).exists():  # given twice, with different user information
+            again = self.stage / "again" / path
+            resolve(uri, again)
+            if not same_content(self.folder / path, again):
+                raise ambiguous(name)
+            return
         resolved = resolve(uri, self.folder / path)
         self.origins += resolved.origins
-        self.references.append(Reference(uri, path, via))
+        self.references.append(Reference(name, path, via))
+
+    def _drop(self, reference: Reference, kept: Mapping[str, Path]) -> None:
+        """Remove a reference that is also in one of `kept`."""
+        copy = self.folder / reference.path
+        if any(spelled(uri) != normal(uri) for uri in self.given):  # then the two may differ
+            other = lookup(kept, reference.uri)
+            if other is None or not same_content(other, copy):
+                raise ambiguous(reference.uri)
+        shutil.rmtree(copy.parent)
 
     def _traced_before(self, known: Sequence[Manifest]) -> bool:
         """Vendor the references of an already traced model with the same bytes; False if a reference has changed.
@@ -224,7 +254,7 @@ class _Draft:
                     self._vendor(uri, "traced")
                 if _same_references(self.folder, manifest):
                     return True
-            except ModelNotFound:
+            except (ModelNotFound, StoreUnreachable):  # the recorded URI may lack the password that the model has
                 pass
             for reference in self.references[declared:]:
                 shutil.rmtree((self.folder / reference.path).parent)
@@ -253,7 +283,8 @@ def _typed(uri: str) -> str:
 
 
 def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
-    return trust.allows(uri=_typed(uri)) or trust.allows(uri=resolved)
+    """Whether the URI as typed is trusted, or another one that it resolved to."""
+    return trust.allows(uri=_typed(uri)) or (resolved != without_secrets(uri) and trust.allows(uri=resolved))
 
 
 def _refuse_elsewhere(reference: str, model: str) -> None:
@@ -364,5 +395,6 @@ def _same_or_refused(target: Path, digest: str) -> Bundle:
     raise OutputRefused(f"{target} already contains another bundle", remedy="choose a new folder, or delete this one")
 
 
-def _silent(line: str) -> None:
-    pass
+def _clean(report: OnProgress | None) -> OnProgress:
+    """`report` without secrets, such as those in the command line of a program that the model starts."""
+    return (lambda line: report(redacted(line))) if report else (lambda _: None)

@@ -6,8 +6,10 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from likewise.core.errors import LikewiseError, MissingExtra, ModelNotFound, OutputRefused, StoreUnreachable, WrongUsage
+from likewise.core.uris import redacted, without_secrets
 from likewise.engine.vendored import exception_chain
 
 _UNREACHABLE = {
@@ -28,13 +30,23 @@ _KINDS = "runs:/RUN/PATH, models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID
 
 @contextmanager
 def mapped(uri: str) -> Iterator[None]:
-    """Convert exceptions while fetching `uri` to ModelNotFound, StoreUnreachable, MissingExtra or WrongUsage."""
+    """Convert exceptions while fetching `uri` to ModelNotFound, StoreUnreachable, MissingExtra or WrongUsage.
+
+    The secrets in URIs are also removed from the messages of the original exceptions, which tracebacks show.
+    """
     try:
         yield
     except LikewiseError:
         raise
     except Exception as error:
-        raise _convert(uri, error) from error
+        user = urlsplit(uri).netloc.rpartition("@")[0] or "\0"  # libraries also quote a host without its URI
+        for link in exception_chain(error):
+            link.args = tuple(_clean(each, user) if isinstance(each, str) else each for each in link.args)
+        raise _convert(without_secrets(uri), error) from error
+
+
+def _clean(text: str, user: str) -> str:
+    return redacted(text).replace(user, "…")
 
 
 def _convert(uri: str, error: Exception) -> LikewiseError:
@@ -99,5 +111,5 @@ def _unreachable(uri: str, error: BaseException) -> LikewiseError:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = redacted(" ".join(text.split()))
     return line if len(line) <= 300 else line[:300] + "…"

@@ -15,11 +15,13 @@ from urllib.parse import unquote, urlparse
 from urllib.request import getproxies
 
 from likewise.builder.failures import mapped
-from likewise.bundles.folder import regular_files
+from likewise.bundles.folder import inventory, regular_files
 from likewise.bundles.references import local_path
 from likewise.bundles.trust import STORELESS
-from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive
+from likewise.core.digests import sha256_file
+from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive, WrongUsage
 from likewise.core.extras import need
+from likewise.core.uris import is_bucket, without_secrets
 from likewise.engine.vendored import real_stores
 
 PROBE_SECONDS = 5.0
@@ -48,10 +50,15 @@ def resolve(uri: str, folder: Path) -> Resolved:
     """Copy the model at `uri` to the new path `folder`.
 
     Raises ModelNotFound (no such run, version, alias or path), StoreUnreachable (within seconds), UnsafeArchive (it
-    contains a link or a special file), MissingExtra (boto3 for s3, …).
+    contains a link or a special file), MissingExtra (boto3 for s3, …), WrongUsage (not a valid model URI).
     """
     if (path := local_path(uri)) is not None and not path.exists():
         raise ModelNotFound(f"there is no model at {path}", remedy="check the path, or use a model URI")
+    if urlparse(uri).scheme == "s3" and not is_bucket(urlparse(uri).netloc):
+        raise WrongUsage(
+            f"{without_secrets(uri)} is given with credentials, or without a bucket",
+            remedy="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws/credentials",
+        )
     with limited_retries(), mapped(uri), real_stores():
         probe(uri)
         root, inner = _split(uri)
@@ -79,6 +86,13 @@ def fetch(repository: Any, inner: str, target: Path) -> tuple[Path, ...]:
     _only_regular(target)
     clean(target)
     return origins
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files are equal, or two folders contain equal files."""
+    if one.is_dir() or other.is_dir():
+        return one == other or (one.is_dir() and other.is_dir() and inventory(one) == inventory(other))
+    return one == other or sha256_file(one) == sha256_file(other)
 
 
 def plain_name(uri: str) -> str:
@@ -139,7 +153,7 @@ def _probe_file(store: str) -> None:
 
 
 def _probe_server(store: str) -> None:
-    parts = urlparse(store)
+    parts = urlparse(without_secrets(store))
     if parts.scheme in getproxies() or parts.hostname is None:
         return
     port = parts.port or _DEFAULT_PORTS[parts.scheme.partition("+")[0]]

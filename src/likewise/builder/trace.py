@@ -17,11 +17,12 @@ from typing import Any
 
 from likewise.builder.audit import AuditWatch
 from likewise.builder.failures import mapped
-from likewise.builder.resolve import MLFLOW_SETTINGS, fetch, plain_name
+from likewise.builder.resolve import MLFLOW_SETTINGS, fetch, plain_name, same_content
 from likewise.bundles.folder import inventory
-from likewise.bundles.references import normal
+from likewise.bundles.references import lookup, normal
 from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
+from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import read_example
 from likewise.engine.pyfunc import load_pyfunc, model_input
@@ -58,7 +59,30 @@ def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: flo
     if changed := sorted(name for name, _ in before.items() ^ inventory(model).items()):
         raise _not_self_contained([f"modifies its own file {changed[0]}"])
     copies = {uri: Path(path) for uri, path in result["copies"].items()}
-    return Traced(outermost(copies), tuple(map(Path, result["origins"])), tuple(result["programs"]))
+    return Traced(copies, tuple(map(Path, result["origins"])), tuple(result["programs"]))
+
+
+def distinct(copies: Mapping[str, Path], vendored: Mapping[str, Path]) -> dict[str, Path]:
+    """The outermost `copies` that are not `vendored` yet, by URI without secrets.
+
+    Raises NotSelfContained if two URIs that differ only in what is removed have different contents.
+    """
+    opened = outermost(copies)
+    kept = outermost({normal(uri): path for uri, path in {**opened, **vendored}.items()})
+    for uri, path in opened.items():
+        other = lookup(kept, uri)
+        if other is None or not same_content(other, path):
+            raise ambiguous(normal(uri))
+    return {uri: path for uri, path in kept.items() if uri not in vendored}
+
+
+def ambiguous(uri: str) -> NotSelfContained:
+    """The error for a reference that a bundle cannot identify, because secrets are not stored."""
+    return NotSelfContained(
+        f"{uri} has different contents with different user information, query or fragment, which a bundle does not "
+        "store because they may be secret",
+        remedy="make both available at different paths, and log the model again with these",
+    )
 
 
 def outermost(copies: Mapping[str, Path]) -> dict[str, Path]:
@@ -98,7 +122,7 @@ class _Recorder:
         self._folder = work / "copies"
 
     def _fetch(self, uri: str, open_real: Any, inner: str) -> Path:
-        target = self._folder / str(len(self.copies)) / plain_name(uri)
+        target = self._folder / str(len(self.copies)) / plain_name(normal(uri))
         try:
             with self.watch.paused(), mapped(uri):
                 self.origins += fetch(open_real(), inner, target)
@@ -114,7 +138,7 @@ class _Recorder:
 
 def _record(task: Task, _: Path) -> dict[str, object]:
     model, work = Path(task["model"]), Path(task["work"])
-    vendored = {normal(uri): Path(path) for uri, path in task["vendored"].items()}
+    vendored = {uri: Path(path) for uri, path in task["vendored"].items()}
     need("mlflow.pyfunc", extra="mlflow")  # imported before watching: its own file accesses are not the model's
     example = read_example(model)
     recorder = _Recorder(model, vendored, work)
@@ -128,7 +152,7 @@ def _record(task: Task, _: Path) -> dict[str, object]:
             raise likewise_cause(error) or _fails_on_example(error) from error
     with recorder.watch.paused():
         return {
-            "copies": {uri: str(path) for uri, path in recorder.copies.items()},
+            "copies": {uri: str(path) for uri, path in distinct(recorder.copies, vendored).items()},
             "origins": [str(path) for path in recorder.origins],
             "outside": [*recorder.outside, *dict.fromkeys(recorder.vendored.refused)],
             "programs": list(dict.fromkeys(recorder.programs)),
@@ -137,7 +161,7 @@ def _record(task: Task, _: Path) -> dict[str, object]:
 
 def _fails_on_example(error: Exception) -> ModelInvalid:
     return ModelInvalid(
-        f"the model loads, but fails on its input example: {type(error).__name__}: {str(error)[:1000]}",
+        f"the model loads, but fails on its input example: {type(error).__name__}: {redacted(str(error))[:1000]}",
         remedy="fix the model, or log it with an example that it accepts",
     )
 

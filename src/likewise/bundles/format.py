@@ -19,6 +19,7 @@ from typing import Any
 from likewise.bundles.folder import FileEntry, safe_relative
 from likewise.core.digests import sha256_json
 from likewise.core.errors import BundleInvalid, BundleTampered, UnsafeArchive
+from likewise.core.uris import without_secrets
 
 FORMAT = 2
 CONTENT_FORMAT = 1  # a part of the model digest, which is the same in all formats
@@ -47,6 +48,11 @@ class ModelSource:
 
     uri: str
     resolved: str
+
+    @property
+    def clean(self) -> ModelSource:
+        """The source without secrets; bundles that older versions built may contain some."""
+        return ModelSource(without_secrets(self.uri), without_secrets(self.resolved))
 
 
 @dataclass(frozen=True, slots=True)

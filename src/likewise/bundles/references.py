@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from likewise.core.uris import without_secrets
 
-def lookup(paths: Mapping[str, Path], uri: str) -> Path | None:
+
+def normal(uri: str) -> str:
+    """The canonical form of a URI: no user information, query and fragment, no trailing slash, `file:///x` as `/x`."""
+    return spelled(without_secrets(uri))
+
+
+def spelled(uri: str) -> str:
+    """`normal` with user information, query and fragment, for fetching."""
+    path = local_path(uri) if uri.startswith("file:") else None
+    return str(path) if path is not None else uri.rstrip("/") or "/"
+
+
+def lookup(paths: Mapping[str, Path], uri: str, form: Callable[[str], str] = normal) -> Path | None:
     """The local copy of `uri`: matched by the longest URI in `paths` that equals it or is its parent; None if none is.
 
-    A path below a parent URI must exist inside that parent's copy.
+    A path below a parent URI must exist inside that parent's copy.  form: which URIs are equal, `normal` or `spelled`.
     """
-    wanted, known = normal(uri), {normal(base): path for base, path in paths.items()}
+    wanted, known = form(uri), {form(base): path for base, path in paths.items()}
     for base in sorted(known, key=len, reverse=True):
         if wanted == base:
             return known[base]
         if wanted.startswith(base + "/") and (inside := _below(known[base], wanted[len(base) + 1 :])):
             return inside
     return None
-
-
-def normal(uri: str) -> str:
-    """The canonical form of a URI: no trailing slash, `file:///x` as `/x`."""
-    path = local_path(uri) if uri.startswith("file:") else None
-    return str(path) if path is not None else uri.rstrip("/") or "/"
 
 
 def local_path(uri: str) -> Path | None:

@@ -23,11 +23,11 @@ from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
 from likewise.core.errors import CodeNotTrusted, LikewiseError, WrongUsage
 from likewise.core.private_files import changeable_by_others, own_folder, write_private
-from likewise.core.uris import AZURE
+from likewise.core.uris import CONTAINERS, redacted, without_secrets, without_user
 
 STORELESS = ("models", "runs", "mlflow-artifacts")  # schemes whose meaning depends on the configured store
 VERSION = 2  # of the file; version 1 was a plain list, with model digests
-BUCKETS = ("s3", "gs", *AZURE)  # schemes whose host is a bucket, which one team owns, rather than a server
+BUCKETS = ("s3", "gs", *CONTAINERS)  # schemes whose host is a bucket, which one team owns, rather than a server
 SHARED = ("/tmp", "/var/tmp", "/dev/shm", "/home", "/Users")  # noqa: S108  # refused as scopes, never written to
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ def remembered() -> tuple[TrustEntry, ...]:
     try:
         document = json.loads(path.read_bytes())
         listed = document if isinstance(document, list) else document["entries"]
-        entries = tuple(sorted(TrustEntry(str(e["prefix"]), e["store"]) for e in listed))
+        # earlier versions did not remove passwords
+        cleaned = (TrustEntry(without_user(e["prefix"]), e["store"] and redacted(e["store"])) for e in listed)
+        entries = tuple(sorted(cleaned))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError, KeyError) as error:
@@ -187,6 +189,11 @@ def _check_names(prefix: str) -> None:
     path, parts = local_path(prefix), urlsplit(prefix)
     if not prefix or prefix != prefix.strip():
         raise WrongUsage(f"{prefix!r} is empty, or has spaces around it", remedy="pass models:/NAME/, or a folder")
+    if without_secrets(_normal(prefix)) != _normal(prefix):
+        raise WrongUsage(
+            f"the URI {without_secrets(prefix)} is given with a query, a fragment or invalid user information",
+            remedy="pass the URI without them; a model whose URI has a query needs --trust, or its build digest",
+        )
     if _has_parent_part(_normal(prefix)):
         raise WrongUsage(f"{prefix!r} contains '..'", remedy="pass the resolved prefix")
     if path is not None and not os.path.exists(path):
@@ -220,7 +227,7 @@ class Trust:
     def require(self, *, uri: str | None = None, digest: str | None = None, what: str = "the model") -> None:
         """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`."""
         if not self.allows(uri=uri, digest=digest):
-            raise not_trusted(what, digest or str(uri))
+            raise not_trusted(what, digest or _normal(uri or ""))
 
     def allows_bundle(self, bundle: Bundle) -> bool:
         """Whether code of `bundle` may run, by its folder or its build digest.
@@ -240,9 +247,10 @@ class Trust:
 
 def not_trusted(what: str, entry: str) -> CodeNotTrusted:
     """The error for `what`, which needs its own code.  entry: what to add to the list, a build digest or a URI."""
+    permanently = f", or allow it permanently: likewise trust {entry}" if without_secrets(entry) == entry else ""
     return CodeNotTrusted(
         f"{what} can only be loaded by running its own Python code, which has not been allowed",
-        remedy=f"if you trust its author, add --trust, or allow it permanently: likewise trust {entry}",
+        remedy=f"if you trust its author, add --trust{permanently}",
     )
 
 
@@ -256,10 +264,10 @@ def _covers(prefix: str, uri: str) -> bool:
 
 
 def _normal(uri: str) -> str:
-    """A local path made absolute with its links resolved; any other URI unchanged."""
+    """A local path made absolute with its links resolved; any other URI without user information."""
     path = local_path(uri)
     if path is None:
-        return uri
+        return without_user(uri)
     resolved = str(path.resolve()).rstrip("/")
     return resolved + ("/" if uri.endswith("/") or not resolved else "")
 
@@ -272,7 +280,7 @@ def _has_parent_part(uri: str) -> bool:
 
 
 def current_store() -> str:
-    """The store that MLflow would use for a URI that names none, in canonical form, without a password.
+    """The store that MLflow would use for a URI that names none, in canonical form, without secrets.
 
     Names both stores if the registry and the runs are in different ones. Determined from environment variables, which
     MLflow's `set_tracking_uri` and `set_registry_uri` set too, without importing MLflow.
@@ -297,4 +305,4 @@ def _canonical(store: str) -> str:
         return str(Path(unquote(parts.path)).resolve())
     if parts.scheme.partition("+")[0] == "sqlite":
         return f"sqlite:///{Path(parts.path[1:]).resolve()}"
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return without_secrets(store).rstrip("/")

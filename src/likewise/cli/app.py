@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from likewise.cli import deployments, images, jobs, machine, models, scan, servi
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
+from likewise.core.uris import redacted
 
 app = typer.Typer(
     name="likewise",
@@ -77,10 +79,10 @@ def main() -> None:
         # The reader of stdout has exited. Without this, Python reports the error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  it is reported
         code = report_error(as_likewise_error(error))
         if os.environ.get("LIKEWISE_DEBUG"):
-            raise
+            sys.stderr.write(redacted("".join(traceback.format_exception(error))))
     sys.exit(code)
 
 
@@ -116,9 +118,18 @@ def as_likewise_error(error: Exception) -> LikewiseError:
     )
 
 
+class _WithoutSecrets(logging.Formatter):
+    """Removes secrets from the URIs that libraries log, for example when they retry a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def quiet_libraries() -> None:
     """Silence progress bars, log records and warnings of the libraries in use; their errors still appear."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithoutSecrets("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("mlflow", "alembic", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")

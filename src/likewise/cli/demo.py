@@ -203,6 +203,9 @@ class Demo:
         return {**os.environ, **quiet, "MLFLOW_TRACKING_URI": store}
 
     def _with_store(self, command: str) -> str:
+        """The command with the store, unless the user's own environment specifies it, perhaps with a password."""
+        if os.environ.get("MLFLOW_TRACKING_URI"):
+            return command
         return f"MLFLOW_TRACKING_URI={self._environment()['MLFLOW_TRACKING_URI']} {command}"
 
     def _json(self, *argv: str) -> Mapping[str, object]:

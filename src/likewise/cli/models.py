@@ -143,7 +143,7 @@ def document(bundle: Bundle) -> dict[str, object]:
         "references": [asdict(r) for r in manifest.references],
         "environment": asdict(manifest.environment),
         "engines": [{**asdict(e), "runs_code": runs_code(e)} for e in manifest.engines],
-        "source": asdict(manifest.source),
+        "source": asdict(manifest.source.clean),
         "calibration": {uri: asdict(calibration) for uri, calibration in _calibrations(bundle).items()},
         "cpu": cpu_class(),
         "rates": known_rates(manifest),
@@ -202,7 +202,7 @@ def _proof(measured: Mapping[str, object]) -> str:
 
 
 def _source(bundle: Bundle) -> str:
-    source = bundle.manifest.source
+    source = bundle.manifest.source.clean
     return source.uri if source.uri == source.resolved else f"{source.uri} = {source.resolved}"
 
 

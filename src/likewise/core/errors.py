@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar
 
+from likewise.core.uris import redacted
+
 
 class LikewiseError(Exception):
     """An unexpected failure, for example a bug in Likewise.
 
     Also the base class of all errors that Likewise raises.
-    `cause` describes what is wrong, with the names and values involved; `remedy` describes how to fix it.
+    `cause` describes what is wrong, with the names and values involved; `remedy` describes how to fix it.  Secrets in
+    URIs are removed from both, since they may contain the message of a library.
     """
 
     code: ClassVar[str] = "INTERNAL"
@@ -39,8 +42,8 @@ class LikewiseError(Exception):
         cls.kinds[cls.code] = cls
 
     def __init__(self, cause: str, *, remedy: str) -> None:
-        self.cause = _printable(cause)
-        self.remedy = _printable(remedy)
+        self.cause = _printable(redacted(cause))
+        self.remedy = _printable(redacted(remedy))
         super().__init__(self.cause)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised
 from likewise.core.results import Failed
+from likewise.core.uris import redacted
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -35,7 +36,7 @@ def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -
 def model_aborted(error: BaseException) -> ModelFailed:
     """The error for every item in a batch that the model aborted, for example with `sys.exit()`."""
     return ModelFailed(
-        f"the model aborted with {type(error).__name__}: {str(error)[:500]}",
+        f"the model aborted with {type(error).__name__}: {redacted(str(error))[:500]}",
         remedy="see the server's log and fix the model",
     )
 
@@ -44,7 +45,7 @@ def row_error(error: Exception) -> LikewiseError:
     """The model's exception as the error of the row that raised it."""
     if isinstance(error, LikewiseError):
         return error
-    text = str(error).strip() or "no message"
+    text = redacted(str(error)).strip() or "no message"
     return ModelRaised(
         f"the model raised {type(error).__name__}: {text[:500]}",
         remedy="correct the row, or fix the model if it should accept such a row",

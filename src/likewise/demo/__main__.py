@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from likewise.core.errors import LikewiseError
+from likewise.core.uris import without_secrets
 from likewise.demo.data import BUNDLED
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def fine_tune(
     with _store() as (store, uri), _progress("fine-tuning") as progress:
         recipe = store.Recipe(backbone, layers, trained_layers, epochs, seed=seed)
         logged = store.log_fine_tuned(recipe, source, rows or (QUICK_ROWS if quick else None), progress)
-    _print_result(asdict(logged) | {"tracking_uri": uri}, as_json)
+    _print_result(asdict(logged) | {"tracking_uri": without_secrets(uri)}, as_json)
 
 
 @app.command()
@@ -68,7 +69,7 @@ def log_pipeline(
     """Log the pipeline (cache, language, classifier, response) as `inference_pipeline_model`."""
     with _store() as (store, uri), err.status("logging the pipeline"):
         logged = store.log_pipeline(finetuned_model_uri)
-    _print_result(asdict(logged) | {"tracking_uri": uri}, as_json)
+    _print_result(asdict(logged) | {"tracking_uri": without_secrets(uri)}, as_json)
 
 
 @app.command()
@@ -83,7 +84,10 @@ def register(
     """Register a logged model as models:/NAME/VERSION."""
     with _store() as (store, uri), err.status("registering"):
         logged = store.register(model_uri, name)
-    _print_result(asdict(logged) | {"tracking_uri": uri, "model_uri": f"models:/{name}/{logged.version}"}, as_json)
+    _print_result(
+        asdict(logged) | {"tracking_uri": without_secrets(uri), "model_uri": f"models:/{name}/{logged.version}"},
+        as_json,
+    )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 from likewise.core import errors
 from likewise.core.errors import LikewiseError, ModelInvalid
 from likewise.core.processes import die_with_parent
+from likewise.core.uris import redacted
 from likewise.engine.vendored import likewise_cause
 
 TAIL = 300  # reported characters of a failed child's last output line, or of an unexpected exception
@@ -76,10 +77,10 @@ def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str,
 
 def _failure(error: Exception) -> dict[str, object]:
     """A result that `run_child` raises again: the same LikewiseError, or ModelInvalid for any other exception."""
-    unexpected = f"loading the model in a child process failed: {type(error).__name__}: {str(error)[:TAIL]}"
+    unexpected = f"loading the model in a child process failed: {type(error).__name__}: {redacted(str(error))[:TAIL]}"
     known = likewise_cause(error) or ModelInvalid(unexpected, remedy=_TRY)
     raised = {"kind": type(known).__name__, "cause": known.cause, "remedy": known.remedy}
-    return {"error": raised, "log": "".join(traceback.format_exception(error))}
+    return {"error": raised, "log": redacted("".join(traceback.format_exception(error)))}
 
 
 def _wait(process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -101,7 +102,7 @@ def _result(result_path: Path, output_path: Path, timed_out: bool, code: int, ti
             reported = getattr(errors, error["kind"])(error["cause"], remedy=error["remedy"])
             raise _with_log(reported, result.get("log", ""))
         return result
-    log = output_path.read_text(errors="replace").strip()
+    log = redacted(output_path.read_text(errors="replace").strip())
     last_line = log.rpartition("\n")[2][-TAIL:] or "none"
     how = f"took more than {timeout:.0f} s" if timed_out else f"exited with code {code}"
     failed = ModelInvalid(f"loading the model in a child process {how}; last line of output: {last_line}", remedy=_TRY)

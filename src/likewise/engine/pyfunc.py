@@ -19,6 +19,7 @@ from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
+from likewise.core.uris import redacted
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
@@ -143,7 +144,7 @@ def load_pyfunc(path: os.PathLike[str], vendored: VendoredFiles) -> Any:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
             raise ModelInvalid(
-                f"the model at {path} does not load: {type(error).__name__}: {str(error)[:1000]}",
+                f"the model at {path} does not load: {type(error).__name__}: {redacted(str(error))[:1000]}",
                 remedy="install the model's requirements; try mlflow.pyfunc.load_model on the machine that logged it",
             ) from error
 

@@ -19,10 +19,12 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from likewise.bundles.references import local_path, lookup, normal
+from likewise.bundles.references import local_path, lookup, normal, spelled
 from likewise.core.errors import LikewiseError, ReferenceMissing
 from likewise.core.extras import need
+from likewise.core.uris import redacted
 
 OpenReal = Callable[[], Any]
 Fetch = Callable[[str, OpenReal, str], Path]
@@ -33,19 +35,21 @@ class VendoredFiles:
 
     paths: the file or folder of each vendored URI.  own: folders that the model may read directly.
     fetch: for tracing, `fetch(uri, open_real, inner)` copies a missing URI into the bundle (the path `inner` of the
-    repository that `open_real()` returns); None if a missing URI is an error.
+    repository that `open_real()` returns); None if a missing URI is an error.  While tracing, URIs that differ only in
+    their user information, query or fragment are different ones, because their contents may differ.
     refused: descriptions of requests to the stores that were rejected.
     """
 
     def __init__(self, paths: Mapping[str, Path], own: tuple[Path, ...] = (), fetch: Fetch | None = None) -> None:
-        self.paths = {normal(uri): path for uri, path in paths.items()}
+        self._form = normal if fetch is None else spelled
+        self.paths = {self._form(uri): path for uri, path in paths.items()}
         self.own = tuple(path.resolve() for path in own)
         self.fetch = fetch
         self.refused: list[str] = []
 
     def find(self, uri: str) -> Path | None:
         """The copy of `uri`, below the longest vendored URI that equals it or is its parent; None without one."""
-        return lookup(self.paths, uri)
+        return lookup(self.paths, uri, self._form)
 
     def get(self, uri: str, open_real: OpenReal, inner: str) -> Path | None:
         """Like `find`, but fetches a missing URI if possible; None means that the model's own file is left to MLflow.
@@ -58,12 +62,12 @@ class VendoredFiles:
             return path
         if self.fetch is not None:
             with real_stores():
-                return self.fetch(normal(uri), open_real, inner)
+                return self.fetch(spelled(uri), open_real, inner)
         raise _undeclared(f"opens {uri}", uri)
 
     def concerns(self, uri: str) -> bool:
         """Whether `uri`, a parent of it or anything below it is vendored."""
-        prefix = normal(uri) + "/"
+        prefix = self._form(uri) + "/"
         return any(prefix.startswith(base + "/") or (base + "/").startswith(prefix) for base in self.paths)
 
     def _is_own(self, uri: str) -> bool:
@@ -237,6 +241,9 @@ class _Repository:
             return getattr(self._open_real(), name)
 
     def _join(self, inner: str) -> str:
+        parts = urlsplit(self.artifact_uri)
+        if parts.netloc and (parts.query or parts.fragment):  # the path ends before them
+            return parts._replace(path=_under(parts.path.rstrip("/"), inner.strip("/"))).geturl()
         return _under(self.artifact_uri.rstrip("/"), inner.strip("/"))
 
 
@@ -259,7 +266,7 @@ class _Store:
 
 
 def _refuse(vendored: VendoredFiles, name: str, *args: Any, **kwargs: Any) -> Any:
-    shown = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])[:200]
+    shown = redacted(", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]))[:200]
     vendored.refused.append(f"calls the tracking store or the model registry: {name}({shown})")
     raise as_mlflow_error(
         ReferenceMissing(

@@ -137,11 +137,16 @@ class ImageName:
 def parse_name(text: str) -> ImageName:
     """Parse an image name; raises WrongUsage if it is invalid."""
     rest, _, digest = text.partition("@")
+    if "@" in text and not is_digest(digest):  # what precedes it may be a password
+        raise WrongUsage(
+            "an image name contains an @ that no digest follows",
+            remedy="use NAME:TAG or NAME@sha256:…; to give a registry a password, run docker login REGISTRY",
+        )
     head, slash, tail = rest.partition("/")
     registry = head if slash and ("." in head or ":" in head or head == "localhost") else ""
     path, _, tag = (tail if registry else rest).partition(":")
     invalid = not _REPOSITORY.fullmatch(path) or (":" in rest and not registry and not tag)
-    invalid = invalid or bool(tag and not _TAG.fullmatch(tag)) or bool("@" in text and not is_digest(digest))
+    invalid = invalid or bool(tag and not _TAG.fullmatch(tag))
     if invalid or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]*", registry):
         raise WrongUsage(f"{text!r} is not a valid image name", remedy="use NAME:TAG, in lower case")
     return ImageName(registry, path, tag, digest)

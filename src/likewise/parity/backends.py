@@ -8,13 +8,14 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from likewise import api, deployments
 from likewise.batch import ScoreOptions, runners
@@ -81,12 +82,17 @@ def _via_json(value: object) -> object:
 class _Endpoint:
     """A URL. It is used unchanged if it has a path (Ray serves deployments at a route), else `/invocations` is added.
 
+    User information in it is sent as Basic credentials, unless there is a token file.
     serving: the digests in the headers of the last response, if any.
     """
 
     def __init__(self, url: str, options: VerifyOptions) -> None:
-        self._url = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
-        self._headers = {"Content-Type": deployments.JSON, **authorization(options.token_file)}
+        user = urlsplit(url).netloc.rpartition("@")[0]
+        self._url = url.replace(f"{user}@", "", 1) if user else url
+        if not urlsplit(url).path.strip("/"):
+            self._url = f"{self._url.rstrip('/')}/invocations"
+        basic = {"Authorization": f"Basic {b64encode(unquote_to_bytes(user)).decode()}"} if user else {}
+        self._headers = {"Content-Type": deployments.JSON, **basic, **authorization(options.token_file)}
         self._timeout_s = options.timeout_s
         self.serving = Served()
 
@@ -100,8 +106,10 @@ class _Endpoint:
         except urllib.error.HTTPError as error:
             return Response(error.code, deployments.JSON, error.read())
         except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an invalid URL
+            invalid = isinstance(error, ValueError | http.client.InvalidURL)  # whose message may quote a password
+            reason = "it is not a valid URL" if invalid else error
             raise TargetUnavailable(
-                f"no response from {self._url}: {error}", remedy="check that the service is running, and its URL"
+                f"no response from {self._url}: {reason}", remedy="check that the service is running, and its URL"
             ) from error
 
 
@@ -140,9 +148,13 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
     bundle.trust.require_bundle(bundle)
     uri = str(bundle.model_path) if is_bundle(Path(model)) else model
     with TemporaryFile() as log:
-        command = [sys.executable, "-m", "likewise.parity.mlflow_process", uri]
+        command = [sys.executable, "-m", "likewise.parity.mlflow_process"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process:
             try:
+                assert process.stdin is not None  # noqa: S101
+                with suppress(BrokenPipeError):  # `_exchange` reports why the process has exited
+                    process.stdin.write(f"{uri}\n".encode())  # not an argument: other users can see those
+                    process.stdin.flush()
                 yield partial(_exchange, process, log)
             finally:
                 process.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 from likewise import api
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.core.uris import redacted
 from likewise.engine.engine_options import EngineOptions
 from likewise.parity.backends import predict_locally, predict_on
 from likewise.parity.compare import Difference, RefusedRow, distance, shown
@@ -88,7 +89,8 @@ def verify(
     """Predict the same rows on this machine and on each backend, and compare the predictions.
 
     against: names of deployments, URLs, batch runners (`local`, `spark`), or `mlflow` (plain
-    `mlflow.pyfunc.load_model`, which runs the model's own code).  engine, precision: to use on this machine.
+    `mlflow.pyfunc.load_model`, which runs the model's own code).  A URL's user information is sent as Basic credentials
+    and does not appear in the result.  engine, precision: to use on this machine.
     Raises WrongUsage, the errors of `find` and `Bundle.engine`, and NotDeployed, TargetUnavailable or DeployFailed if a
     backend does not respond properly. Predictions that differ do not raise an error.
     """
@@ -105,9 +107,9 @@ def verify(
         start = time.monotonic()
         serving, theirs = predict_on(where, golden, bundle, uri, options)
         pairs = _pairs(ours, theirs, bundle.signature.outputs)
-        backend = _compare(where, serving, pairs, options.tolerance, time.monotonic() - start)
+        backend = _compare(redacted(where), serving, pairs, options.tolerance, time.monotonic() - start)
         backends.append(backend)
-        report_progress(f"{where}: {backend.rows - backend.differ} of {backend.rows} rows agree")
+        report_progress(f"{backend.where}: {backend.rows - backend.differ} of {backend.rows} rows agree")
     return Parity(bundle.digest, bundle.build, label, golden.source, len(golden), options.tolerance, tuple(backends))
 
 

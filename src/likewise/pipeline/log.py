@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
+from likewise.core.uris import without_secrets
 from likewise.pipeline.declaration import code_path, is_built_in
 from likewise.pipeline.pipeline import Pipeline
 
@@ -35,7 +37,8 @@ def log_model(
     """Log `pipeline` in the active MLflow run, or in a new one, and register it if a name is given.
 
     The model contains the `likewise` package and the code of custom steps; its requirements are pinned to the installed
-    versions. Its answers contain its own URI. Raises MissingExtra without MLflow.
+    versions. Its answers contain its own URI. Raises MissingExtra without MLflow, and WrongUsage if a step opens a URI
+    with user information, a query or a fragment.
     """
     mlflow = need("mlflow", extra="mlflow")
     pyfunc = need("mlflow.pyfunc", extra="mlflow")
@@ -76,6 +79,13 @@ def _arguments(pipeline: Pipeline, extra_pip_requirements: Sequence[str]) -> dic
 
 def _metadata(pipeline: Pipeline) -> dict[str, object]:
     """The metadata for building bundles: row-wise, references, and the pipeline if all its steps are built in."""
+    for uri in pipeline.references:
+        if without_secrets(uri) != uri:
+            raise WrongUsage(
+                f"the pipeline opens {without_secrets(uri)} with user information, a query or a fragment, which would "
+                "be stored with the model and appear in its answers",
+                remedy="use the URI without them; MLflow reads credentials from the environment",
+            )
     facts: dict[str, object] = {"row_wise": True, "references": list(pipeline.references)}
     return facts | ({"pipeline": pipeline.declaration()} if pipeline.built_in else {})
 

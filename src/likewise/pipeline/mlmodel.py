@@ -11,6 +11,7 @@ from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Signature
+from likewise.core.uris import redacted, without_secrets
 from likewise.engine.kinds import ModelFacts
 from likewise.engine.pyfunc import FLAVOR
 from likewise.pipeline.declaration import not_json
@@ -114,13 +115,20 @@ def _references(declared: Mapping[str, Any], pipeline: Mapping[str, Any] | None,
     models = [step["model"] for step in pipeline["steps"] if "model" in step] if pipeline else []
     if not all(isinstance(uri, str) and uri for uri in [*listed, *models]):
         raise _unreadable(folder, "each reference must be a URI")
+    for uri in (*listed, *models):
+        if without_secrets(uri) != uri:  # the file is part of the bundle
+            raise _unreadable(
+                folder,
+                f"it declares the reference {without_secrets(uri)} with user information, a query or a fragment, which "
+                "may be secret; MLflow reads credentials from the environment",
+            )
     return tuple(dict.fromkeys([*listed, *models]))
 
 
 def _requirements(folder: Path) -> tuple[str, ...]:
     path = folder / "requirements.txt"
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    return tuple(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
+    return tuple(redacted(line.strip()) for line in lines if line.strip() and not line.strip().startswith("#"))
 
 
 def _unreadable(folder: Path, why: str) -> LikewiseError:

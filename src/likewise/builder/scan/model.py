@@ -13,7 +13,7 @@ from likewise.builder.scan.findings import Remark, Scan
 from likewise.builder.scan.judge import Judge
 from likewise.bundles.folder import regular_files
 from likewise.bundles.format import MANIFEST
-from likewise.bundles.open import LEFT_OUT, is_bundle, open_bundle
+from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.uris import without_secrets
 from likewise.pipeline.mlmodel import MLMODEL
 
@@ -30,10 +30,10 @@ def scan(model: str | Path, *, limits: Limits = LIMITS, report: Callable[[str], 
     contents = Contents(Judge(), limits)
     if is_bundle(Path(model)):
         bundle = open_bundle(model)
-        files = [(name, path) for name, path in regular_files(bundle.path) if name not in (MANIFEST, LEFT_OUT)]
+        files = [(name, path) for name, path in regular_files(bundle.path) if name != MANIFEST]
         for name in sorted(bundle.manifest.files.keys() - {name for name, _ in files}):
             contents.not_analysed.append(Remark(name, "this copy of the bundle does not contain it"))
-        return _scan(str(model), bundle.digest, files, contents)
+        return _scan(str(model), bundle.build, files, contents)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder, "model")
         if report is not None:

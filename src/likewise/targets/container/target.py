@@ -42,7 +42,10 @@ class ContainerTarget:
     def __init__(self, uri: str) -> None:
         if uri not in URIS:
             known = "container, container:/docker, container:/podman"
-            raise WrongUsage(f"the target container does not accept the address {uri!r}", remedy=f"use one of: {known}")
+            address = uri.rpartition("@")[2]  # a password may precede it
+            raise WrongUsage(
+                f"the target container does not accept the address {address!r}", remedy=f"use one of: {known}"
+            )
         self._engine = URIS[uri]
         self.uri = f"container:/{self._engine}" if self._engine else "container"
 

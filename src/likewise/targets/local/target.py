@@ -148,7 +148,7 @@ def _receipt(uri: str, folder: DeploymentFolder, deployment: Deployment) -> Rece
     """A receipt from the content of the folder."""
     spec, bundle = deployment.spec, folder.bundle(deployment.spec.model.key)
     manifest = bundle / MANIFEST
-    source = load_manifest(manifest.read_bytes()).source.uri if manifest.is_file() else spec.model.digest
+    source = load_manifest(manifest.read_bytes()).source.clean.uri if manifest.is_file() else spec.model.digest
     model = replace(spec.model, folder=bundle, source=source)
     written = datetime.fromtimestamp((folder.path / "deployment.json").stat().st_mtime, UTC)
     since = written.isoformat(timespec="seconds")

@@ -20,6 +20,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable
+from likewise.core.uris import redacted
 from likewise.targets.ray.agent import HOW_TO_START, IDLE_S, LEAVE_S
 
 CONNECT_S = 120.0  # a busy head node aborts the start of its client server after 30 s; the agent retries once
@@ -129,7 +130,7 @@ class _Agent:
         """The error to raise, with the last line of Ray's output."""
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        output = lines[-1][-MESSAGE_CHARS:] if lines else "none"
+        output = redacted(lines[-1])[-MESSAGE_CHARS:] if lines else "none"
         return TargetUnavailable(
             f"no response from a Ray cluster at {self.address}; Ray's last output: {output}", remedy=HOW_TO_START
         )

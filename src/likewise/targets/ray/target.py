@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
@@ -32,6 +33,7 @@ STATES = {
     "DEPLOY_FAILED": "failing",
     "DELETING": "gone",
 }
+_ADDRESS = re.compile(r"//[^/?#@]*/?")  # Ray's client does not log in, so the address has no user and no query
 
 
 class RayTarget:
@@ -45,7 +47,7 @@ class RayTarget:
 
     def __init__(self, uri: str) -> None:
         scheme, _, rest = uri.partition(":")
-        if scheme not in ("ray", "ray-serve") or (rest and not rest.startswith("//")):
+        if scheme not in ("ray", "ray-serve") or (rest and not _ADDRESS.fullmatch(rest)):
             raise WrongUsage(f"{uri!r} is not a valid Ray address", remedy="use ray-serve, or ray-serve://HOST:10001")
         self._host_port = rest.removeprefix("//").rstrip("/")
         self.uri = (

@@ -43,7 +43,8 @@ class SageMakerAddress:
         endpoint = query.get("endpoint_url", [os.environ.get(ENDPOINT) or None])[0]
         if set(query) - {"endpoint_url"}:
             raise WrongUsage(
-                f"{uri!r} has a query parameter other than endpoint_url", remedy=f"use {FORMS}, with ?endpoint_url=URL"
+                f"{uri.partition('?')[0]!r} has a query parameter other than endpoint_url",
+                remedy=f"use {FORMS}, with ?endpoint_url=URL",
             )
         if endpoint is not None:
             _check_endpoint(endpoint)
@@ -74,7 +75,8 @@ class SageMakerAddress:
         """A copy with another region and role; None leaves the value as it is.  WrongUsage if one is not valid."""
         if region is not None and not REGION.fullmatch(region):
             hint = "put a region before the role" if region.startswith("arn:") else "use a region name"
-            raise WrongUsage(f"{region!r} is not an AWS region", remedy=f"{hint}, for example sagemaker:/eu-west-1")
+            shown = region.rpartition("@")[2]  # a password may precede it
+            raise WrongUsage(f"{shown!r} is not an AWS region", remedy=f"{hint}, for example sagemaker:/eu-west-1")
         if role is not None and not ROLE.fullmatch(role):
             raise WrongUsage(f"{role!r} is not a valid role ARN", remedy="use arn:aws:iam::123456789012:role/NAME")
         return replace(self, region=region or self.region, role=role or self.role)

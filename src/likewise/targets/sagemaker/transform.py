@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
+from likewise.core.uris import is_bucket
 from likewise.receipts import Receipts, data_home
 from likewise.targets.apply import OnStep, apply
 from likewise.targets.base import BATCH, JobResult, Plan, PlanStep, Target, unless_fatal
@@ -67,6 +69,9 @@ def transform(
     spec = plan.EndpointSpec(
         SageMakerAddress.of(target.uri).with_options(options.region_name, options.assume_role_arn), name, model, options
     )
+    for location in (source, output):
+        if (host := urlsplit(location).netloc) and not is_bucket(host):
+            raise WrongUsage(f"{location} has credentials", remedy="use s3://BUCKET/PREFIX, and AWS's usual settings")
     request = _request(spec, job or TransformOptions(), source, output)
     _check(spec, request)
     unless_fatal(target.check(model, options))
