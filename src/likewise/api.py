@@ -179,7 +179,7 @@ def bundle(
     from likewise.builder.bundle import build_bundle, trusts
 
     requested = Trust(allow=trust)
-    existed = is_bundle(Path(output))  # by whoever; `build_bundle` only checks that it is of the same model
+    existed = is_bundle(Path(output))  # perhaps built by someone else: `build_bundle` only compares the models
     created = build_bundle(
         str(model),
         Path(output),

@@ -164,6 +164,7 @@ def test_edited_bundle(trial: Trial, edit: Edit, data: st.DataObject) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @edits
 @settings(**MANY)
 @given(data=st.data())

@@ -193,7 +193,7 @@ def test_hostile_caches_are_refused_with_a_remedy(home: Path, tmp_path: Path, ki
     for use in (lambda: measured(home), Store, lambda: rates.cache_folder("bundles")):
         with pytest.raises(OutputRefused, match=f"{home}/cache/.* (is a link|belongs to {kind})") as caught:
             use()
-        assert caught.value.remedy == "delete it, or set LIKEWISE_CACHE_HOME to a folder of your own"
+        assert caught.value.remedy == "delete it, or set LIKEWISE_CACHE_HOME to a private folder"
     assert list((tmp_path / "theirs").iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""An untrusted model runs no code through any interface, whatever its manifest says."""
+"""An untrusted model runs no code through any interface, regardless of its manifest."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from likewise.engine.rates import by_speed, cpu_class, known_rates, label
 def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
     """The engines that `model` selects and that may run, the fastest on this machine first; at least one.
 
-    Every interface asks this function before it loads, ships or installs anything.  An engine that runs the model's own
-    code, according to its class, is allowed only if `model.trust` says so.
+    Every interface calls this function before it loads, ships or installs anything.  An engine that runs the model's
+    own code, according to its class, is allowed only if `model.trust` is set.
     Raises EngineUnavailable (no such engine), CodeNotTrusted (only engines that run the model's code match).
     """
     options = EngineOptions.of(model)
@@ -34,7 +34,7 @@ def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
         )
     allowed = [entry for entry in matching if model.trust or not runs_code(entry)]
     if not allowed:
-        raise not_trusted(f"the bundle {model.source or model.folder}", manifest.build)
+        raise not_trusted(f"the bundle {model.folder}", manifest.build)
     return allowed
 
 
