@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import io
 import json
 import os
 import pickle
 import pickletools
+import sys
 import tarfile
 import zipfile
 from collections import OrderedDict, deque
@@ -34,9 +36,9 @@ from tests.support.models import save_upper, seal
 from likewise.builder.scan.content import Limits
 from likewise.builder.scan.findings import Scan
 from likewise.builder.scan.judge import Judge
-from likewise.builder.scan.machine import Budget, walk
+from likewise.builder.scan.machine import COMPUTED, Budget, walk
 from likewise.builder.scan.model import scan
-from likewise.core.errors import BundleTampered, WrongUsage
+from likewise.core.errors import BundleTampered, MissingExtra, WrongUsage
 
 FOREST = RandomForestClassifier(3, random_state=np.random.RandomState(0)).fit(np.eye(4), [0, 1, 0, 1])
 
@@ -164,6 +166,16 @@ def test_skops_file_lists_its_types(tmp_path: Path) -> None:
     assert names(scanned(tmp_path, x_skops=forged)) == {"os.system"}
 
 
+def test_classes_in_the_configuration_of_a_keras_model_are_judged(tmp_path: Path) -> None:
+    layers = [
+        {"module": "keras.layers", "class_name": "Dense", "config": {}},
+        {"module": "os", "class_name": "function", "config": "system"},
+    ]
+    found = scanned(tmp_path, model_keras=zipped(**{"config.json": json.dumps(layers).encode()}))
+    assert names(found) == {"os.system"}
+    assert names(found, "usual") == {"keras.layers.Dense"}
+
+
 def test_xgboost_model_is_usual(tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost")
     model = xgboost.XGBClassifier(n_estimators=2).fit(np.eye(2), [0, 1])
@@ -230,6 +242,15 @@ def test_array_whose_size_is_not_clear_is_not_analysed(tmp_path: Path, shape: An
     found = scanned(tmp_path, x_joblib=pickle.dumps(wrapper, 2)[:-1] + b"0" * 9)
     assert "array" in found.not_analysed[0].text
     assert found.reaches("dangerous")
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "weights.bin"])
+def test_pickle_that_ends_inside_its_frame_is_not_analysed(tmp_path: Path, canary: Path, name: str) -> None:
+    """Unpicklers disagree on where the next pickle in the file starts: there, or after the frame."""
+    hidden = b"\x80\x04\x95" + (8).to_bytes(8, "little") + b"N.\xff\xff\xff\xff\xff\xff" + pickle.dumps(Forged(canary))
+    for start in (b"", b"N0"):
+        (tmp_path / name).write_bytes(start + hidden)
+        assert "frame" in scan(tmp_path / name).not_analysed[0].text
 
 
 def test_name_that_is_computed_is_unusual(tmp_path: Path) -> None:
@@ -357,6 +378,79 @@ def test_names_are_those_of_the_standard_disassembler_and_of_fickling(value: obj
     assert Judge()._names(content) <= found.uses.keys()
 
 
+class Stub:
+    """Stands for every class and function, does nothing, and can be used like any of them."""
+
+    def __new__(cls, *arguments: object, **options: object) -> Stub:
+        return object.__new__(cls)
+
+    def nothing(self, *arguments: object) -> Stub:
+        return self
+
+    __init__ = __call__ = __setstate__ = __setitem__ = append = extend = add = update = nothing  # type: ignore[assignment]
+
+
+class Recorder(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """Python's unpickler, which imports nothing and notes what it would import."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content))
+        self.seen: set[tuple[str, str]] = set()
+
+    def find_class(self, module: str, name: str) -> type[Stub]:
+        self.seen.add((module, name))
+        return Stub
+
+    def persistent_load(self, key: object) -> Stub:
+        return Stub()
+
+
+OPERATIONS = [
+    *(b"\x80\x04", b"\x80\x02", b"(", b"t", b"R", b"0", b"1", b"2", b"\x94", b"h\x00", b"h\x01", b"q\x00", b"q\x01"),
+    *(
+        b"cos\nsystem\n",
+        b"cbuiltins\neval\n",
+        b"ios\npopen\n",
+        b"\x8c\x02os",
+        b"\x8c\x06system",
+        b"X\x01\0\0\0a",
+        b"\x93",
+    ),
+    *(b"Va\n", b"S'os'\n", b"U\x02os", b"C\x01a", b"\x85", b"\x86", b"\x87", b")", b"}", b"]", b"\x8f", b"l", b"d"),
+    *(
+        b"a",
+        b"e",
+        b"u",
+        b"s",
+        b"b",
+        b"o",
+        b"\x81",
+        b"\x92",
+        b"\x90",
+        b"\x91",
+        b"N",
+        b"K\x01",
+        b"I01\n",
+        b"F1\n",
+        b"G" + bytes(8),
+    ),
+    *(b"\x95\x05" + bytes(7), b"P1\n", b"Q", b"\x88", b"g0\n", b"p0\n", b"\x96\x01" + bytes(8), b"\x97", b"\x98", b"."),
+]
+
+
+@pytest.mark.slow
+@given(st.lists(st.sampled_from(OPERATIONS), max_size=30).map(b"".join) | st.binary(max_size=60))
+@settings(max_examples=2000)
+@example(b"\x80\x04\x8c\x02os\x8c\x06system\x93.")
+def test_every_name_that_python_would_import_is_found_or_the_pickle_is_not_analysed(content: bytes) -> None:
+    unpickler = Recorder(content)
+    with contextlib.suppress(Exception):
+        unpickler.load()
+    found = walk(io.BytesIO(content), 0, Budget(1000, 1000))
+    missed = unpickler.seen - found.uses.keys()
+    assert not missed or COMPUTED in found.uses or (found.error is not None and not found.error.certain)
+
+
 # --- other code -----------------------------------------------------------------------------------------------------
 
 
@@ -429,6 +523,13 @@ def test_command_lists_findings_and_fails_on_request(bundle: Path, canary: Path)
         assert pickled["imports"][0]["name"] == "posix.system"
     assert call("scan", bundle, "--fail-on", "usual").returncode == WrongUsage.exit_code
     assert not canary.exists()
+
+
+def test_missing_library_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fickling.fickle", None)
+    with pytest.raises(MissingExtra) as caught:
+        scan(tmp_path)
+    assert "likewise[mlflow]" in caught.value.remedy
 
 
 def test_code_alone_fails_only_on_unusual(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def _names(found: Scan, level: Level) -> list[tuple[str, str]]:
     for pickle in found.pickles:
         for each in pickle.imports:
             if each.level == level:
-                paths[each.name + "()" * bool(each.calls), each.why].append(pickle.path)
+                called = each.calls > 0 and not each.name.endswith(")")
+                paths[each.name + "()" * called, each.why].append(pickle.path)
     lines: dict[tuple[str, str], list[str]] = defaultdict(list)
     for (name, why), where in paths.items():
         lines[_listed(where), why].append(name)

@@ -41,7 +41,7 @@ def is_settings(name: str) -> bool:
 
 
 def settings(name: str, text: bytes) -> tuple[tuple[str, ...], Counter[Name]]:
-    """Texts about code that a JSON or YAML file names, and the classes in the schema of a skops file.
+    """Texts about code that a JSON or YAML file names, and the classes in the schema of a skops or Keras file.
 
     Raises ValueError if it cannot be read.
     """
@@ -57,9 +57,7 @@ def settings(name: str, text: bytes) -> tuple[tuple[str, ...], Counter[Name]]:
     classes: Counter[Name] = Counter()
     for mapping in _mappings(document):
         texts |= dict.fromkeys(_texts(mapping))
-        kind, module = mapping.get("__class__"), mapping.get("__module__")
-        if isinstance(kind, str) and isinstance(module, str):
-            classes[Name(module, kind)] += 1
+        classes.update(_class(mapping))
     return tuple(texts), classes
 
 
@@ -78,6 +76,17 @@ def references(text: bytes) -> tuple[str, ...]:
 def has_keras_lambda(content: bytes | memoryview | mmap) -> bool:
     """Whether the bytes of an HDF5 file contain the configuration of a Lambda layer."""
     return _LAMBDA.search(content) is not None
+
+
+def _class(mapping: Mapping[Any, Any]) -> Iterator[Name]:
+    """The class or function that a skops schema, or the configuration of a Keras 3 model, names."""
+    function = mapping.get("config") if mapping.get("class_name") == "function" else None
+    for module, name in (
+        (mapping.get("__module__"), mapping.get("__class__")),
+        (mapping.get("module"), function or mapping.get("class_name")),
+    ):
+        if isinstance(module, str) and isinstance(name, str):
+            yield Name(module, name)
 
 
 def _texts(mapping: Mapping[Any, Any]) -> Iterator[str]:

@@ -214,7 +214,7 @@ class Contents:
             texts, classes = code.settings(name, text)
             self.code += [Remark(name, each) for each in texts]
             if classes:
-                self._add(name, "skops", Walk(0, uses=classes, calls=Counter(classes)))
+                self._add(name, "class names", Walk(0, uses=classes, calls=Counter(classes)))
 
     def _hdf5(self, stream: IO[bytes], name: str) -> None:
         with _mapped(stream) as content:
@@ -249,7 +249,8 @@ class Contents:
         damage = found.error
         if damage is not None:
             listed = named or damage.limit or any(map(self.judge.dangerous, found.uses))
-            if not listed and not (marked and (found.uses or not damage.certain)):
+            unclear = not damage.certain and (marked or found.operations > 1)
+            if not (listed or unclear or (marked and found.uses)):
                 return None
             what = f"not readable as a pickle after byte {found.end}" if found.uses or not named else "not a pickle"
             self._unknown(name, f"{what}: {damage}")

@@ -17,6 +17,7 @@ from likewise.core.extras import need
 WELL_KNOWN = frozenset(
     {
         *("numpy", "scipy", "sklearn", "pandas", "xgboost", "lightgbm", "catboost", "torch", "statsmodels", "mlflow"),
+        *("keras", "tensorflow"),
         *("builtins", "__builtin__", "collections", "copyreg", "copy_reg", "_codecs", "array", "datetime", "decimal"),
         *("enum", "fractions", "numbers", "pathlib", "random", "re", "zoneinfo"),
     }

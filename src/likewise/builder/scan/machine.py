@@ -104,7 +104,7 @@ def walk(stream: Readable, start: int, budget: Budget, *, joblib: bool = True) -
         machine.found.error = error
     except (ValueError, OverflowError, IndexError, TypeError, struct.error) as error:
         text = str(error) or type(error).__name__
-        ended = any(words in text for words in ("exhausted", "remain", "not enough data", "no newline found"))
+        ended = any(words in text for words in ("exhausted", "remain", "not enough data"))
         machine.found.error = Damaged(text, certain="unknown" in text, ended=ended)
     return machine.found
 
@@ -133,6 +133,8 @@ class _Machine:
             else:
                 self._other(info)
         self.found.end = self.stream.tell()
+        if self.found.end < self.frame_end:  # some unpicklers go on after the frame, others after the pickle
+            raise Damaged("it ends before its frame does", certain=False)
 
     def pop(self) -> Any:
         if not self.stack:
@@ -261,9 +263,10 @@ class _Machine:
         self.stack.append(name)
 
     def instance(self, argument: str) -> None:
+        self.name(argument)  # imported before the mark is looked for
+        kind = self.pop()
         self.pop_mark()
-        self.name(argument)
-        self._call(self.pop())
+        self._call(kind)
 
     def object_of_mark(self, _: object) -> None:
         values = self.pop_mark()
