@@ -69,10 +69,11 @@ def distinct(copies: Mapping[str, Path], vendored: Mapping[str, Path]) -> dict[s
     """
     opened = outermost(copies)
     kept = outermost({normal(uri): path for uri, path in {**opened, **vendored}.items()})
-    for uri, path in opened.items():
-        other = lookup(kept, uri)
-        if other is None or not same_content(other, path):
-            raise ambiguous(normal(uri))
+    if any(normal(uri) != uri for uri in opened):
+        for uri, path in opened.items():
+            other = lookup(kept, uri)
+            if other is None or not same_content(other, path):
+                raise ambiguous(normal(uri))
     return {uri: path for uri, path in kept.items() if uri not in vendored}
 
 

@@ -92,13 +92,16 @@ class _Endpoint:
         if not urlsplit(url).path.strip("/"):
             self._url = f"{self._url.rstrip('/')}/invocations"
         basic = {"Authorization": f"Basic {b64encode(unquote_to_bytes(user)).decode()}"} if user else {}
-        self._headers = {"Content-Type": deployments.JSON, **basic, **authorization(options.token_file)}
+        self._authorization = {**basic, **authorization(options.token_file)}
         self._timeout_s = options.timeout_s
         self.serving = Served()
 
     def post(self, body: bytes) -> Response:
         """Send a request; TargetUnavailable if there is no response."""
-        request = urllib.request.Request(self._url, body, self._headers)  # noqa: S310  `predict_on` checks the scheme
+        headers = {"Content-Type": deployments.JSON}
+        request = urllib.request.Request(self._url, body, headers)  # noqa: S310  `predict_on` checks the scheme
+        for name, value in self._authorization.items():
+            request.add_unredirected_header(name, value)  # not sent to a host that this one redirects to
         try:
             with urllib.request.urlopen(request, timeout=self._timeout_s) as response:  # noqa: S310
                 self.serving = served_by(response.headers)
