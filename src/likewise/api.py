@@ -122,7 +122,10 @@ def find(
     """
     choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
-        return open_bundle(model, engine=engine, precision=precision, trust=trust)
+        opened = open_bundle(model, engine=engine, precision=precision, trust=trust)
+        if report is not None and opened.manifest.lacks:
+            report(opened.manifest.lacks)
+        return opened
     from likewise.builder.bundle import cached_bundle, trusts
 
     requested = Trust(allow=trust)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from likewise.cli.verify import _facts
 from likewise.core.signature import Field
-from likewise.parity.check import _compare, _pairs
+from likewise.parity.check import Parity, _compare, _pairs
 from likewise.parity.compare import SHOWN, Difference, RefusedRow, distance, shown
 from likewise.targets.http_client import Served
 
@@ -98,3 +99,16 @@ TEXT = Field("text", "string", required=True, raw={})
 def test_refusal_of_a_whole_request_differs_in_every_row() -> None:
     backend = _compare("there", Served(), _pairs(["a", "b"], [RefusedRow("ROW_REFUSED")], None), CLOSE, 1.0)
     assert (backend.rows, backend.differ) == (2, 2)
+
+
+def test_table_names_another_build_of_the_same_model() -> None:
+    parity = Parity("sha256:m", "sha256:b", "torch/fp32", "golden.csv", 1, 0.0, ())
+    shown_as = {
+        Served("sha256:m", "sha256:b"): "same",
+        Served("sha256:m", "sha256:c"): "same model, other build",
+        Served("sha256:m"): "same model, unknown build",
+        Served("sha256:n", "sha256:c"): "sha256:n…",
+        Served(): "unknown",
+    }
+    for served, text in shown_as.items():
+        assert _facts(_compare("there", served, [(1, 1)], CLOSE, 1.0), parity)[1] == text

@@ -152,6 +152,7 @@ def test_inspecting_a_bundle_runs_no_code(bundle: Path, more: tuple[str, ...], t
     done = call("inspect", "bundle", *more, "--json")
     assert (done.returncode, "ENGINE_UNAVAILABLE" in done.stdout + done.stderr) == ((1, True) if more else (0, False))
     assert "runs_code" in done.stdout or more
+    assert "the bundle has format 1, which does not record its build digest" in done.stderr
     assert not (tmp_path / "canary").exists()
 
 

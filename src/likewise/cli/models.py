@@ -81,7 +81,8 @@ def trust(
     entry: Annotated[
         str | None,
         argument(
-            "PREFIX-OR-DIGEST", "URI prefix (models:/NAME for all versions), a folder, or a bundle's sha256:… digest."
+            "PREFIX-OR-DIGEST",
+            "URI prefix (models:/NAME for all versions), a folder, or a bundle's build digest (sha256:…).",
         ),
     ] = None,
     remove: Annotated[bool, flag("--remove", "Remove the entry from the list.")] = False,

@@ -66,7 +66,8 @@ def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
     largest = f"{backend.largest:.2g}" if backend.close else ""
     counts = (backend.same, backend.close, backend.differ)
     verdict = "agrees" if backend.agrees else "DIFFERS"
-    bundle = (backend.bundle or "unknown")[:19]
+    bundle = "unknown" if backend.bundle is None else f"{backend.bundle[:19]}…"
     if backend.bundle == parity.bundle:
-        bundle = "same" if backend.build == parity.build else "same model, other build"
+        other = f"same model, {'other' if backend.build else 'unknown'} build"
+        bundle = "same" if backend.build == parity.build else other
     return (verdict, bundle, *map(str, counts), largest, str(backend.refused), f"{backend.seconds:.1f}")
