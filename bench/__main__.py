@@ -13,6 +13,7 @@ from bench import (
     engine_rates,
     footprint,
     image_times,
+    opening,
     overhead,
     peers_report,
     ray_rates,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "agreement": agreement.agreement,
     "footprint": footprint.footprint,
     "image": image_times.image,
+    "opening": opening.opening,
 }
 REPORTS: dict[str, Callable[[Path], object]] = {"peers": peers_report.write}
 
