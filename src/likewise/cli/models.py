@@ -104,7 +104,7 @@ def trust(
     else:
         entries = trust_list.remember(entry, everything=everything)
         _warn(entry, screen)
-    lines = [(e.prefix, _scope(e)) for e in entries] or [("nothing", "no model's code may run without --trust")]
+    lines = [(_scope(e), e.prefix) for e in entries] or [("nothing", "no model's code may run without --trust")]
     screen.result({"trusted": [asdict(e) for e in entries]}, "Trusted", lines)
 
 
