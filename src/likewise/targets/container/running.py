@@ -26,7 +26,7 @@ def version_command(name: str, params: StepParams, options: ContainerTargetOptio
     model = params["model"]
     labels = {
         inspection.BUNDLE: model["digest"],
-        inspection.BUILD: model["build"],
+        inspection.BUILD: model.get("build", ""),  # none in plans of earlier versions
         inspection.MODEL: json.dumps(model),
         inspection.OPTIONS: json.dumps(params["options"]),
     }

@@ -13,6 +13,7 @@ from typing import Any
 from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.core.option_fields import coerce
+from likewise.core.spec import ModelSpec
 from likewise.targets.ray import canary, store
 from likewise.targets.ray.application import POLL_S, REMEDY, await_gone, await_running, deploy
 from likewise.targets.ray.inspection import APP, applications, http_options, url_of
@@ -44,7 +45,7 @@ def run(params: Mapping[str, Any], *, with_canary: bool = True) -> dict[str, Any
         _submit(app, params, options, record)
     await_running(params["name"], options, deadline, options.timeout_s)
     url = url_of(params["address"], http_options(), options.prefix(params["name"]))
-    reached = _await_ready(url, params["model"]["build"], deadline)
+    reached = _await_ready(url, ModelSpec.from_dict(params["model"]), deadline)
     store.put(f"app/{app}", {"state": "done", "key": key, **_content(params)})
     store.collect_garbage()
     return {"url": url, "application": app, "reached": reached, **figures}
@@ -84,28 +85,29 @@ def stop(params: Mapping[str, Any]) -> None:
     store.collect_garbage()
 
 
-def _await_ready(url: str, build: str, deadline: float) -> bool:
+def _await_ready(url: str, model: ModelSpec, deadline: float) -> bool:
     """Wait until the proxy serves this build; False if the proxy is unreachable from this machine."""
+    header = "X-Likewise-Build" if model.build else "X-Likewise-Bundle"
     unreachable = time.monotonic() + UNREACHABLE_S
     while True:
-        response = _ready(url)
-        if response == (200, build):
+        response = _ready(url, header)
+        if response == (200, model.key):
             return True
         now = time.monotonic()
         if response is None and now > unreachable:
             return False
         if now > deadline:
-            raise DeployFailed(f"{url}/ready returns {response}, expected 200 for {build}", remedy=REMEDY)
+            raise DeployFailed(f"{url}/ready returns {response}, expected 200 for {model.key}", remedy=REMEDY)
         time.sleep(POLL_S)
 
 
-def _ready(url: str) -> tuple[int, str | None] | None:
-    """Status and build digest of the response; None if there is no response."""
+def _ready(url: str, header: str) -> tuple[int, str | None] | None:
+    """Status and a header of the response; None if there is no response."""
     try:
         with urllib.request.urlopen(f"{url}/ready", timeout=5.0) as response:  # noqa: S310  Serve's own address
-            return response.status, response.headers["X-Likewise-Build"]
+            return response.status, response.headers[header]
     except urllib.error.HTTPError as error:
-        return error.code, error.headers["X-Likewise-Build"]
+        return error.code, error.headers[header]
     except (OSError, http.client.HTTPException):
         return None
 
