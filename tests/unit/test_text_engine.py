@@ -186,7 +186,7 @@ def test_configuration_that_requests_external_code_or_files_is_rejected(
 ) -> None:
     copy = _changed(folder, tmp_path / "copy", change)
     with pytest.raises(
-        ModelInvalid, match=r"config\.json: (_?attn_implementation|auto_map|quant|configur|transf|attribute)"
+        ModelInvalid, match=r"config\.json: (_?attn_implementation|auto_map|quant|configur|transf|attr)"
     ):
         find_checkpoint(copy)
 
