@@ -362,6 +362,17 @@ def test_equal_bundle_published_by_another_process_is_used(tmp_path: Path) -> No
         _publish(other.path, published.path, other.digest)
 
 
+def test_path_is_trusted_by_the_folder_that_was_copied(tmp_path: Path) -> None:
+    """Its owner may have replaced it with a link to a trusted folder in the meantime."""
+    built, good = _sealed(tmp_path / "b", "a"), tmp_path / "good"
+    good.mkdir()
+    (tmp_path / "shared").symlink_to(good)
+    copied = replace(built.manifest, source=ModelSource(str(tmp_path / "shared"), str(tmp_path / "shared")))
+    assert not trusts(Bundle(built.path, copied), str(tmp_path / "shared"), Trust(entries=(str(good),)))
+    copied = replace(copied, source=ModelSource(str(tmp_path / "shared"), str(good)))
+    assert trusts(Bundle(built.path, copied), str(tmp_path / "shared"), Trust(entries=(str(good),)))
+
+
 @pytest.mark.parametrize("typed", ["models:/name@champion", "models:/name", "models:/name/1"])
 def test_bundle_is_trusted_by_typed_uri_resolved_uri_or_digest(tmp_path: Path, typed: str) -> None:
     built = _sealed(tmp_path / "b", "a")

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-from likewise.builder.resolve import MLFLOW_SETTINGS, limited_retries, plain_name, resolve
+from likewise.builder.resolve import MLFLOW_SETTINGS, _resolved, limited_retries, plain_name, resolve
 from likewise.core.errors import (
     MissingExtra,
     ModelInvalid,
@@ -90,6 +91,11 @@ def test_paths_file_uris_and_whole_runs(run_id: str, tmp_path: Path, monkeypatch
     resolve(f"runs:/{run_id}/notes.txt", tmp_path / "4")
     resolve(f"runs:/{run_id}", tmp_path / "5")
     assert (tmp_path / "4").read_text() == (tmp_path / "5" / "notes.txt").read_text() == "hello"
+
+
+def test_resolved_uri_keeps_the_other_registry() -> None:
+    repository = SimpleNamespace(model_name="name", model_version="1")
+    assert _resolved("models://other@databricks/name@champion", repository) == "models://other@databricks/name/1"
 
 
 @pytest.mark.parametrize(

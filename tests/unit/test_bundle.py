@@ -346,6 +346,46 @@ def test_unverified_copy_is_not_opened(shared: Bundle, change: str, tmp_path: Pa
     assert str(shared.path) in caught.value.cause
 
 
+@pytest.mark.parametrize("name", ["model", "model/MLmodel"])
+def test_bundle_with_an_entry_that_others_may_change_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = make_bundle(tmp_path / "b")
+    assert open_bundle(bundle.path).path == bundle.path
+    (bundle.path / name).chmod((bundle.path / name).stat().st_mode | 0o002)
+    assert open_bundle(bundle.path).path.is_relative_to(tmp_path / "cache")
+
+
+def test_link_that_changes_after_the_verification_is_not_followed(tmp_path: Path) -> None:
+    good, evil, link = make_bundle(tmp_path / "good"), make_bundle(tmp_path / "evil"), tmp_path / "link"
+    trusted = Trust(entries=(str(good.path),))
+    for first, second in ((good, evil), (evil, good)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(first.path)
+        opened = open_bundle(link)
+        link.unlink()
+        link.symlink_to(second.path)
+        assert opened.path == first.path
+        assert trusted.allows_bundle(opened) is (first is good)
+
+
+def test_folder_that_becomes_a_link_to_a_trusted_one_is_not_trusted(shared: Bundle, tmp_path: Path) -> None:
+    good = make_bundle(tmp_path / "good")
+    opened = open_bundle(shared.path)
+    shared.path.rename(tmp_path / "moved")
+    shared.path.symlink_to(good.path)
+    assert not Trust(entries=(str(good.path),)).allows_bundle(opened)
+
+
+def test_copy_of_a_forged_bundle_does_not_stay_in_the_cache(shared: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(shared.path, shared.path.with_name("forged"))
+    (shared.path.with_name("forged") / "model" / "MLmodel").write_text("flavors: {evil: {}}\n")
+    with pytest.raises(BundleTampered):
+        open_bundle(shared.path.with_name("forged"))
+    assert open_bundle(shared.path).build == shared.build
+
+
 def test_container_opens_its_bundle_in_place(shared: Bundle) -> None:
     assert open_bundle(shared.path, in_place=True).path == shared.path
 

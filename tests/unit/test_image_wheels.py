@@ -352,3 +352,14 @@ def test_layer_is_built_again_when_likewises_own_metadata_changes(
 
     monkeypatch.setattr(kind, "read_text", read_text)
     assert build(bundle).environment.layer != before.layer
+
+
+def test_a_package_in_the_current_folder_does_not_replace_pip(
+    images: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__main__.py").write_text("open('canary', 'w')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineUnavailable, match="pip found no wheel"):
+        Wheels(images, AMD64, MINOR, (2, 36)).locked(["nothing-has-this-name==1.0"])
+    assert not (tmp_path / "canary").exists()

@@ -177,6 +177,7 @@ def test_invalid_file_is_reported(tmp_path: Path, name: str) -> None:
         {"text_config": {"quantization_config": {"quant_method": "gptq"}}},
         {"configuration_files": ["config.4.0.0.json"]},
         {"transformers_weights": "pytorch_model.bin"},
+        {"attribute_map": {"x": "_attn_implementation"}, "x": "evil/kernel"},
     ],
     ids=str,
 )
@@ -184,7 +185,9 @@ def test_configuration_that_requests_external_code_or_files_is_rejected(
     folder: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     copy = _changed(folder, tmp_path / "copy", change)
-    with pytest.raises(ModelInvalid, match=r"config\.json: (_?attn_implementation|auto_map|quant|configur|transf)"):
+    with pytest.raises(
+        ModelInvalid, match=r"config\.json: (_?attn_implementation|auto_map|quant|configur|transf|attr)"
+    ):
         find_checkpoint(copy)
 
 
@@ -193,6 +196,30 @@ def test_adapter_that_names_another_model_is_rejected(folder: Path, tmp_path: Pa
     (find_checkpoint(copy).weights / "adapter_config.json").write_text('{"base_model_name_or_path": "/tmp/evil"}')
     with pytest.raises(ModelInvalid, match=r"adapter_config\.json names another model"):
         find_checkpoint(copy)
+
+
+def test_index_that_names_weights_outside_its_folder_is_rejected(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    outside = shutil.copy(copy / "model.safetensors", tmp_path / "outside.safetensors")
+    (copy / "model.safetensors").rename(copy / "part.safetensors")
+    names = load_file(outside)
+    for shard in ("part.safetensors", outside, "../outside.safetensors"):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(names, str(shard))}
+        (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+        if shard == "part.safetensors":
+            TextEngine.open(copy)
+            continue
+        with pytest.raises(ModelInvalid, match="is not a file in this folder"):
+            TextEngine.open(copy)
+
+
+def test_empty_folder_does_not_select_another_checkpoint(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy" / "below")
+    shutil.copy(folder / "config.json", tmp_path / "copy")
+    before = find_checkpoint(tmp_path / "copy")
+    for name in ("x.safetensors", "tokenizer.json"):
+        (tmp_path / "copy" / name).mkdir()
+    assert find_checkpoint(tmp_path / "copy") == before
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ class _Draft:
         self._warn_of_secrets()
         self.code = _trusted(self.trust, self.uri, self.source.resolved)
         if self.facts.needs_code and not self.code:
-            self.trust.require(uri=_typed(self.uri), what=f"the model {self.uri}")
+            path = None if local_path(self.uri) is None else Path(self.source.resolved)
+            self.trust.require(uri=self.uri if path is None else None, folder=path, what=f"the model {self.uri}")
         given = {spelled(uri): "given" for uri in self.given}
         declared = {normal(uri): "declared" for uri in self.facts.references}
         references = {uri: via for uri, via in declared.items() if uri not in set(map(normal, given))}
@@ -276,15 +277,11 @@ class _Draft:
             self.references.append(Reference(uri, path, "traced"))
 
 
-def _typed(uri: str) -> str:
-    """The URI as the user typed it; a path is made absolute, so that trust does not depend on the current folder."""
-    path = local_path(uri)
-    return uri if path is None else str(path.absolute())
-
-
 def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
-    """Whether the URI as typed is trusted, or another one that it resolved to."""
-    return trust.allows(uri=_typed(uri)) or (resolved != without_secrets(uri) and trust.allows(uri=resolved))
+    """Whether the URI as typed is trusted, or another that it resolved to; for a path, the folder that was copied."""
+    if local_path(uri) is not None:
+        return trust.allows(folder=Path(resolved))
+    return trust.allows(uri=uri) or (resolved != without_secrets(uri) and trust.allows(uri=resolved))
 
 
 def _refuse_elsewhere(reference: str, model: str) -> None:

@@ -52,8 +52,10 @@ def resolve(uri: str, folder: Path) -> Resolved:
     Raises ModelNotFound (no such run, version, alias or path), StoreUnreachable (within seconds), UnsafeArchive (it
     contains a link or a special file), MissingExtra (boto3 for s3, …), WrongUsage (not a valid model URI).
     """
-    if (path := local_path(uri)) is not None and not path.exists():
-        raise ModelNotFound(f"there is no model at {path}", remedy="check the path, or use a model URI")
+    if (path := local_path(uri)) is not None:
+        if not path.exists():
+            raise ModelNotFound(f"there is no model at {path}", remedy="check the path, or use a model URI")
+        path = path.resolve()  # once: what is copied is what `resolved` names, also if a link changes meanwhile
     if urlparse(uri).scheme == "s3" and not is_bucket(urlparse(uri).netloc):
         raise WrongUsage(
             f"{without_secrets(uri)} is given with credentials, or without a bucket",
@@ -61,11 +63,11 @@ def resolve(uri: str, folder: Path) -> Resolved:
         )
     with limited_retries(), mapped(uri), real_stores():
         probe(uri)
-        root, inner = _split(uri)
+        root, inner = (str(path.parent), path.name) if path is not None else _split(uri)
         open_repository = need("mlflow.store.artifact.artifact_repository_registry", extra="mlflow")
         repository = open_repository.get_artifact_repository(root)
         origins = fetch(repository, inner, folder)
-        return Resolved(_resolved(uri, repository), origins)
+        return Resolved(str(path) if path is not None else _resolved(uri, repository), origins)
 
 
 def fetch(repository: Any, inner: str, target: Path) -> tuple[Path, ...]:
@@ -170,19 +172,16 @@ def _split(uri: str) -> tuple[str, str]:
     """MLflow's repository URI and the path in it. Handles a run's artifact root, which MLflow itself splits wrongly."""
     if urlparse(uri).scheme == "runs" and uri.strip("/").count("/") == 1:
         return uri.rstrip("/"), ""
-    if (path := local_path(uri)) is not None:
-        path = path.absolute()
-        return str(path.parent), path.name
     tools = need("mlflow.tracking.artifact_utils", extra="mlflow")
     root, inner = tools._get_root_uri_and_artifact_path(uri.rstrip("/"))
     return str(root), str(inner)
 
 
 def _resolved(uri: str, repository: Any) -> str:
-    if (path := local_path(uri)) is not None:
-        return str(path.resolve())
+    """The URI with its alias, stage or `latest` replaced; the part that names another registry is kept."""
     name, version = getattr(repository, "model_name", None), getattr(repository, "model_version", None)
-    return f"models:/{name}/{version}" if name and version else uri
+    registry = f"//{parts.netloc}" if (parts := urlparse(uri)).netloc else ""
+    return f"models:{registry}/{name}/{version}" if name and version else uri
 
 
 def _leaves(repository: Any, inner: str) -> Iterator[tuple[Any, str]]:

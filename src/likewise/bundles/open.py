@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +11,8 @@ from likewise.bundles.folder import FileEntry, inventory
 from likewise.bundles.format import MANIFEST, REBUILD, Manifest, load_manifest
 from likewise.bundles.private_copy import private_copy
 from likewise.bundles.references import lookup
-from likewise.core.errors import BundleInvalid, BundleTampered, ModelNotFound, ReferenceMissing
-from likewise.core.private_files import changeable_by_others
+from likewise.core.errors import BundleInvalid, BundleTampered, LikewiseError, ModelNotFound, ReferenceMissing
+from likewise.core.private_files import changeable_by_others, entry_changeable_by_others
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 
@@ -33,7 +34,7 @@ class Bundle:
 
     @property
     def location(self) -> Path:
-        """The folder that the user named."""
+        """The folder that the user named, without links, as it was when it was opened."""
         return self.original or self.path
 
     @property
@@ -78,22 +79,33 @@ def is_bundle(path: Path) -> bool:
 def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = False) -> Bundle:
     """Open the bundle at `path` after verifying every file against the manifest.
 
-    If another user could change the folder after this check, a private copy of it is verified and opened instead.
+    If another user could change the folder, a parent of it or anything in it after this check, a private copy is
+    verified and opened instead.  Links in `path` are resolved first: they may be another user's.
     in_place: never copy, for a folder that the platform or the parent process protects.  partial: reference files may
     be missing, as in an image.
 
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a changed, missing or added
     file), UnsafeArchive (a link, or a path outside the bundle), ReferenceMissing (a reference is missing).
     """
-    folder, original = Path(path), None
+    folder, original = Path(path) if in_place else Path(path).resolve(), None
     if not folder.is_dir():
         raise ModelNotFound(f"there is no bundle at {folder}", remedy="build one: likewise bundle MODEL -o DIR")
     if not is_bundle(folder):
         raise BundleInvalid(
             f"{folder} is not a bundle: no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
         )
-    if not in_place and changeable_by_others(folder.resolve()) is not None:
+    if not in_place and (changeable_by_others(folder) or entry_changeable_by_others(folder)):
         folder, original = private_copy(folder), folder
+    try:
+        return _verified(folder, original, partial=partial)
+    except LikewiseError:
+        if original is not None:  # else the same manifest would always find this copy
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _verified(folder: Path, original: Path | None, *, partial: bool) -> Bundle:
+    """The bundle in `folder`, which is a copy of `original`; raises as `open_bundle` does."""
     manifest = load_manifest((folder / MANIFEST).read_bytes())
     actual = inventory(folder, without=frozenset({MANIFEST}))
     missing = frozenset(name for name in manifest.files if name not in actual and name.startswith("references/"))

@@ -218,23 +218,28 @@ class Trust:
     allow: bool = False
     entries: tuple[str, ...] = field(default_factory=active_entries)
 
-    def allows(self, *, uri: str | None = None, digest: str | None = None) -> bool:
-        """Whether code of the model named by `uri`, or of the bundle with `digest`, may run."""
+    def allows(self, *, uri: str | None = None, digest: str | None = None, folder: Path | None = None) -> bool:
+        """Whether code of the model named by `uri`, of the bundle with `digest`, or of the model in `folder`, may run.
+
+        folder: absolute and without links, as it was when it was read.  It is not resolved again, because its owner
+        may have replaced it with a link to a trusted folder.
+        """
         if self.allow or (digest is not None and digest in self.entries):
             return True
-        return uri is not None and any(_covers(e, uri) for e in self.entries if not e.startswith(PREFIX))
+        names = [*([] if uri is None else [_normal(uri)]), *([] if folder is None else [str(folder)])]
+        return any(_covers(e, name) for e in self.entries if not e.startswith(PREFIX) for name in names)
 
-    def require(self, *, uri: str | None = None, digest: str | None = None, what: str = "the model") -> None:
+    def require(self, *, uri: str | None = None, folder: Path | None = None, what: str = "the model") -> None:
         """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`."""
-        if not self.allows(uri=uri, digest=digest):
-            raise not_trusted(what, digest or _normal(uri or ""))
+        if not self.allows(uri=uri, folder=folder):
+            raise not_trusted(what, str(folder or _normal(uri or "")))
 
     def allows_bundle(self, bundle: Bundle) -> bool:
         """Whether code of `bundle` may run, by its folder or its build digest.
 
         The manifest's own `source` is ignored: an untrusted bundle may claim any.
         """
-        allowed = self.allows(uri=str(bundle.location.resolve()), digest=bundle.build)
+        allowed = self.allows(folder=bundle.location.absolute(), digest=bundle.build)
         if not allowed and bundle.digest in self.entries:
             logger.warning("the list has the model digest %s; only build digests are trusted", bundle.digest)
         return allowed
@@ -255,8 +260,11 @@ def not_trusted(what: str, entry: str) -> CodeNotTrusted:
 
 
 def _covers(prefix: str, uri: str) -> bool:
-    """A prefix must end at a boundary, so that `models:/a` does not trust `models:/ab/1`; `..` is never covered."""
-    prefix, uri = _normal(prefix), _normal(uri)
+    """A prefix must end at a boundary, so that `models:/a` does not trust `models:/ab/1`; `..` is never covered.
+
+    uri: as `_normal` returns it.
+    """
+    prefix = _normal(prefix)
     if _has_parent_part(uri) or not uri.startswith(prefix) or urlsplit(uri).netloc != urlsplit(prefix).netloc:
         return False
     ends = "/@" if uri.startswith("models:") else "/"  # an alias follows a model's name; elsewhere @ is a letter

@@ -110,6 +110,16 @@ def changeable_by_others(path: Path) -> Path | None:
     return None
 
 
+def entry_changeable_by_others(folder: Path) -> Path | None:
+    """The first entry below `folder` that another user may change; None if there is none.  Links are not followed."""
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            info = (path := Path(parent, name)).lstat()
+            if info.st_uid not in (0, os.geteuid()) or (info.st_mode & _shared(info) and not path.is_symlink()):
+                return path
+    return None
+
+
 def _shared(info: os.stat_result) -> int:
     """The permissions to write that other users have."""
     return stat.S_IWOTH if info.st_gid == info.st_uid else WRITABLE  # equal ids: the user's private group

@@ -151,8 +151,9 @@ class Wheels:
     def _download(self, requirements: Path, folder: Path, links: Sequence[str], *, hashed: bool) -> None:
         need("pip", extra="images")
         # pip reads indexes, mirrors and passwords from the user's own configuration
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
-        command += ["--disable-pip-version-check", "--progress-bar=off"]
+        # -P: a folder `pip` in the current folder, which may be a model's, is not run
+        command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+        command += ["--quiet", "--disable-pip-version-check", "--progress-bar=off"]
         command += [f"--dest={folder}", f"--requirement={requirements}"]
         command += ["--implementation=cp", f"--python-version=3.{self._minor}"]
         command += [f"--platform={tag}" for tag in self._tags]

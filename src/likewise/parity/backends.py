@@ -151,7 +151,7 @@ def _plain_mlflow(bundle: api.Bundle, model: str) -> Iterator[Post]:
     bundle.trust.require_bundle(bundle)
     uri = str(bundle.model_path) if is_bundle(Path(model)) else model
     with TemporaryFile() as log:
-        command = [sys.executable, "-m", "likewise.parity.mlflow_process"]
+        command = [sys.executable, "-P", "-m", "likewise.parity.mlflow_process"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process:
             try:
                 assert process.stdin is not None  # noqa: S101

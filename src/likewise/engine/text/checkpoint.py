@@ -12,8 +12,11 @@ from likewise.core.errors import ModelInvalid
 ATTENTION = (None, "eager", "sdpa")
 """Attention implementations in transformers itself; any other name may be a kernel that it downloads and runs."""
 
-EXTERNAL = ("auto_map", "quantization_config", "configuration_files", "transformers_weights")
-"""Keys of `config.json` that make transformers use unchecked code or files, or a different arithmetic."""
+EXTERNAL = ("auto_map", "quantization_config", "configuration_files", "transformers_weights", "attribute_map")
+"""Keys of `config.json` that make transformers use unchecked code or files, a different arithmetic, or other keys."""
+
+ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"
 
 REMEDY = "log a fine-tuned sequence classifier with its fast tokenizer, weights as safetensors"
 
@@ -47,6 +50,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
         raise ModelInvalid(f"{folder}: no tokenizer.json", remedy=REMEDY)
     config = _read(weights / "config.json")
     _refuse_code(config, weights / "config.json")
+    _refuse_other_weights(weights)
     pad_id = config.get("pad_token_id")
     return Checkpoint(
         weights=weights,
@@ -59,11 +63,11 @@ def find_checkpoint(folder: Path) -> Checkpoint:
 
 def _named(folder: Path, name: str) -> list[Path]:
     """All files with that name, the shallowest first."""
-    return sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+    return sorted(filter(Path.is_file, folder.rglob(name)), key=lambda path: (len(path.parts), path))
 
 
 def _has_safetensors(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
+    return any(map(Path.is_file, folder.glob("*.safetensors")))  # no digest covers an empty folder
 
 
 def _read(path: Path) -> Mapping[str, object]:
@@ -91,6 +95,16 @@ def _refuse_code(value: object, path: Path) -> None:
         if external or (key in ("attn_implementation", "_attn_implementation") and not _known_attention(setting)):
             raise ModelInvalid(f"{path}: {key} is {setting!r}, which may run unchecked code", remedy=REMEDY)
         _refuse_code(setting, path)
+
+
+def _refuse_other_weights(folder: Path) -> None:
+    """Raise ModelInvalid for an adapter, and for an index with weights outside `folder`, which no digest covers."""
+    if (adapter := folder / ADAPTER).exists():  # transformers applies it only where peft is installed
+        raise ModelInvalid(f"{adapter} names another model, and adapters are not supported", remedy=REMEDY)
+    index = _read(folder / INDEX).get("weight_map") if (folder / INDEX).is_file() else {}
+    for name in index.values() if isinstance(index, dict) else [index]:
+        if not isinstance(name, str) or "/" in name or "\\" in name or not (folder / name).is_file():
+            raise ModelInvalid(f"{folder / INDEX}: {name!r} is not a file in this folder", remedy=REMEDY)
 
 
 def _known_attention(setting: object) -> bool:
