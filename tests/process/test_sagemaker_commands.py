@@ -58,7 +58,7 @@ def test_options_of_a_job_are_listed_and_invalid_arguments_are_rejected(account:
     for arguments, error, code in (
         (["--to", "local"], "WRONG_USAGE", 2),
         (["--to", account.uri, "--trust", "-C", "split_tipe=Line"], "WRONG_USAGE", 2),
-        (["--to", account.uri, *options(account)], "DEPLOY_FAILED", 1),  # without --trust
+        (["--to", account.uri, *options(account)], "CODE_NOT_TRUSTED", 1),
     ):
         done = call("transform", bundle, "s3://a/in", "-o", "s3://a/out", *arguments, "--json")
         assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (code, error), done.stdout

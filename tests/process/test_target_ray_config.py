@@ -39,7 +39,7 @@ FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # a file does not suppo
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
     bundle = open_bundle(pyfunc_bundle(tmp_path_factory.mktemp("models") / "pyfunc", "1:"))
-    return ModelSpec(bundle.digest, bundle.path, "runs:/1/model", trust=True)
+    return ModelSpec(bundle.digest, bundle.path, "runs:/1/model", trust=True, build=bundle.build)
 
 
 def document(text: str) -> dict[str, Any]:
@@ -75,7 +75,8 @@ def test_every_option_is_in_the_file(model: ModelSpec) -> None:
     assert (app["name"], app["route_prefix"]) == ("likewise-book", "/books/one")
     assert app["args"]["server"] == {name: options[name] for name in SERVER}
     assert app["args"]["bundle"] == "/mnt/bundles/one"
-    assert app["args"]["model"] == {"digest": model.digest, "engine": None, "precision": None, "trust": True}
+    assert app["args"]["model"] == model.portable()
+    assert "folder" not in app["args"]["model"]
     actor = deployment.pop("ray_actor_options")
     assert (actor["num_cpus"], actor["resources"]) == (0.5, {"lamp": 1})
     assert actor["runtime_env"]["env_vars"] == {"A": "b", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
@@ -200,6 +201,6 @@ def test_serve_deploys_the_file_and_rejects_another_bundle(
     assert (ready.status_code, ready.headers["X-Likewise-Bundle"]) == (200, model.digest)
     until(lambda: applications(ray_cluster)[f"{APP}other"]["status"] in ("DEPLOY_FAILED", "UNHEALTHY"))
     failed = json.dumps(applications(ray_cluster)[f"{APP}other"])
-    assert f"but {model.digest} was deployed" in failed
+    assert f"but {model.digest} (build {model.build}) was deployed" in failed
     serve_deploy(ray_cluster, "applications: []\n")
     until(lambda: applications(ray_cluster) == {})
