@@ -190,6 +190,7 @@ def bundle(
         references=references,
         row_wise=row_wise,
         compiling=compiling,
+        existing=existed,
         report=report,
     )
     return _predicting(created, requested if existed else Trust(allow=trusts(created, str(model), requested)))

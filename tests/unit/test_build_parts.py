@@ -22,7 +22,7 @@ from likewise.builder.bundle import _publish, _staging, trusts
 from likewise.builder.equality import values_match
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
-from likewise.bundles.format import Manifest, ModelSource
+from likewise.bundles.format import EngineEntry, Manifest, ModelSource
 from likewise.bundles.open import Bundle, write_manifest
 from likewise.bundles.trust import Trust
 from likewise.core.errors import ModelInvalid, OutputRefused, RowRefused, RowWiseRefuted
@@ -360,6 +360,15 @@ def test_equal_bundle_published_by_another_process_is_used(tmp_path: Path) -> No
     assert _publish(same.path, published.path, same.digest).digest == published.digest
     with pytest.raises(OutputRefused, match="another bundle"):
         _publish(other.path, published.path, other.digest)
+
+
+def test_other_build_that_appears_at_the_output_is_not_used(tmp_path: Path) -> None:
+    published, same = _sealed(tmp_path / "target", "a"), _sealed(tmp_path / "same", "a")
+    assert _publish(same.path, published.path, same.digest, same_build=True).build == same.build
+    forged = write_manifest(published.path, replace(published.manifest, engines=(EngineEntry("pyfunc", "native"),)))
+    assert forged.digest == same.digest
+    with pytest.raises(OutputRefused, match="another bundle"):
+        _publish(same.path, published.path, same.digest, same_build=True)
 
 
 def test_path_is_trusted_by_the_folder_that_was_copied(tmp_path: Path) -> None:

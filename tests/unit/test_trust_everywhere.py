@@ -19,7 +19,7 @@ import likewise
 from likewise import api, deployments
 from likewise.batch import ScoreOptions
 from likewise.bundles import trust
-from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, load_manifest
+from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource, load_manifest
 from likewise.bundles.open import open_bundle, write_manifest
 from likewise.container.serve import main as container
 from likewise.core.digests import sha256_json
@@ -210,3 +210,12 @@ def test_existing_bundle_is_not_trusted_because_of_the_models_uri(
     trust.remember("models:/team/")
     with pytest.raises(CodeNotTrusted):
         likewise.bundle("models:/team/1", bundle).predict(FRAME)
+
+
+def test_a_bundle_does_not_control_the_terminal(tmp_path: Path) -> None:
+    folder = upper_bundle(tmp_path / "bundle", "x")
+    source = ModelSource("models:/a\x1b[2J\x9b1m\u202e/1", "models:/a/1")
+    write_manifest(folder, replace(open_manifest(folder), source=source))
+    done = call("inspect", folder)
+    assert done.returncode == 0, done
+    assert r"models:/a\x1b[2J\x9b1m\u202e/1" in done.stdout

@@ -46,12 +46,14 @@ def build_bundle(
     references: Sequence[str] = (),
     row_wise: bool | None = None,
     compiling: CompileOptions | None = None,
+    existing: bool = True,
     report: OnProgress | None = None,
 ) -> Bundle:
     """Build a bundle of the model `uri` in the new folder `output`, which appears only when complete and verified.
 
     references: URIs to vendor in addition to those that the model declares or opens.  row_wise: overrides the model's
-    declaration.  compiling: how the fast engine is compiled and measured.  report: called with a line for each step.
+    declaration.  compiling: how the fast engine is compiled and measured.  existing: whether a bundle in `output` is
+    returned if it has the same model digest; else it must be the same build.  report: called with a line for each step.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
     that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
     information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
@@ -67,13 +69,13 @@ def build_bundle(
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts)
         draft.fill()
         sealed = draft.seal()
-        if is_bundle(target):
-            existing = _same_or_refused(target, sealed.digest)
+        if existing and is_bundle(target):
+            found = _same_or_refused(target, sealed.digest)
             draft.report("the same bundle already exists and is unchanged; to recompile it, delete it first")
-            return draft.with_source(existing)
+            return draft.with_source(found)
         draft.compile(sealed)
         draft.prove()
-        return draft.with_source(_publish(stage / "bundle", target, sealed.digest))
+        return draft.with_source(_publish(stage / "bundle", target, sealed.digest, same_build=not existing))
 
 
 def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -> Bundle:
@@ -375,19 +377,19 @@ def _refuse_occupied(target: Path, uri: str) -> None:
         raise OutputRefused(f"{target} is inside the model's own folder", remedy="choose a folder outside it")
 
 
-def _publish(folder: Path, target: Path, digest: str) -> Bundle:
+def _publish(folder: Path, target: Path, digest: str, *, same_build: bool = False) -> Bundle:
+    build = open_bundle(folder).build if same_build else None
     try:
         folder.rename(target)
     except OSError:
         if not target.exists():
             raise
-        return _same_or_refused(target, digest)  # another process has built it in the meantime
-    return open_bundle(target)
+    return _same_or_refused(target, digest, build)  # perhaps another process's, or another user's
 
 
-def _same_or_refused(target: Path, digest: str) -> Bundle:
-    """The bundle at `target` if it has this digest; raises OutputRefused otherwise."""
-    if is_bundle(target) and (existing := open_bundle(target)).digest == digest:
+def _same_or_refused(target: Path, digest: str, build: str | None = None) -> Bundle:
+    """The bundle at `target` if it has these digests; raises OutputRefused otherwise."""
+    if is_bundle(target) and (existing := open_bundle(target)).digest == digest and build in (None, existing.build):
         return existing
     raise OutputRefused(f"{target} already contains another bundle", remedy="choose a new folder, or delete this one")
 

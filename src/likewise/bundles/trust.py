@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -267,6 +268,8 @@ def _covers(prefix: str, uri: str) -> bool:
     prefix = _normal(prefix)
     if _has_parent_part(uri) or not uri.startswith(prefix) or urlsplit(uri).netloc != urlsplit(prefix).netloc:
         return False
+    if without_secrets(uri) != uri:  # a query may select any model of the host
+        return False
     ends = "/@" if uri.startswith("models:") else "/"  # an alias follows a model's name; elsewhere @ is a letter
     return prefix[-1] in ends or uri[len(prefix) :][:1] in ("", *ends)
 
@@ -281,7 +284,8 @@ def _normal(uri: str) -> str:
 
 
 def _has_parent_part(uri: str) -> bool:
-    return ".." in unquote(uri).replace("\\", "/").split("/")
+    plain = re.sub(r"[\t\r\n]", "", unquote(uri))  # urlsplit ignores these, so `.\t.` is a parent part
+    return ".." in plain.replace("\\", "/").split("/")
 
 
 # --- the store -----------------------------------------------------------------------------------------------------

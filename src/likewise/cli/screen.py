@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import option
 
 err = Console(stderr=True, highlight=False)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """`text` with control characters as escape sequences: a model's texts must not control the terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Screen:
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table on a terminal, tab-separated lines in a pipe."""
+        rows = [[visible(cell) for cell in row] for row in rows]
         if not self.out.is_terminal:
             for row in rows:
                 sys.stdout.write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
@@ -61,7 +69,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Print a progress message on stderr."""
-        err.print(f"[dim]·[/dim] {escape(text)}", soft_wrap=True)
+        err.print(f"[dim]·[/dim] {escape(visible(text))}", soft_wrap=True)
 
 
 def show_error(error: LikewiseError, *, as_json: bool) -> None:
@@ -69,8 +77,9 @@ def show_error(error: LikewiseError, *, as_json: bool) -> None:
     if as_json:
         Screen(as_json=True).json({"error": error.as_dict()})
         return
+    cause, remedy = visible(error.cause), visible(error.remedy)
     if not err.is_terminal:
-        err.print(f"{error.code}: {error.cause}\nremedy: {error.remedy}", markup=False, soft_wrap=True)
+        err.print(f"{error.code}: {cause}\nremedy: {remedy}", markup=False, soft_wrap=True)
         return
-    body = f"{escape(error.cause)}\n\n[bold]What to do:[/bold] {escape(error.remedy)}"
+    body = f"{escape(cause)}\n\n[bold]What to do:[/bold] {escape(remedy)}"
     err.print(Panel(body, title=f"[bold red]{error.code}[/bold red]", title_align="left", border_style="red"))

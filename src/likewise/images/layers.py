@@ -17,13 +17,14 @@ from typing import BinaryIO
 from likewise.bundles.folder import safe_relative
 from likewise.core.cores import usable_cores
 from likewise.core.digests import PREFIX
-from likewise.core.errors import EngineUnavailable
+from likewise.core.errors import EngineUnavailable, UnsafeArchive
 from likewise.images.oci import LAYER, Descriptor, Layer, Platform
 from likewise.images.store import Store
 
 PART = 4 << 20  # bytes compressed independently; together one gzip member, since some readers stop after the first
 RAW = -15  # zlib's wbits for raw deflate with the largest window
 HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # gzip header without time, file name and operating system
+WHITEOUT = ".wh."  # runtimes delete what a name with this prefix names, also `..`. Source: the OCI image specification
 _ELF_LITTLE = b"\x7fELF\x02\x01"
 
 
@@ -81,6 +82,8 @@ def zip_layer(store: Store, tar: BinaryIO, *, level: int) -> Layer:
 
 
 def _add_parents(tar: tarfile.TarFile, name: str, folders: set[str]) -> None:
+    if any(part.startswith(WHITEOUT) for part in name.split("/")):
+        raise UnsafeArchive(f"the file name {name!r} would delete files in an image", remedy="rename the file")
     for parent in reversed(PurePosixPath(safe_relative(name)).parents[:-1]):
         if str(parent) not in folders:
             folders.add(str(parent))
