@@ -87,7 +87,7 @@ def test_manifest_lists_verified_and_measured_engines(bundle: api.Bundle, bf16: 
     labels = [f"{entry.name}/{entry.precision}" for entry in bundle.manifest.engines]
     assert labels == ["openvino/bf16+fp32", "openvino/fp32", "torch/fp32", "pyfunc/native"]
     assert bundle.manifest.measured["proved_engines"] == labels[:3]
-    rates = bundle.manifest.measured["rates"]
+    rates = bundle.manifest.rates
     assert isinstance(rates, dict)
     assert set(rates[cpu_class()]) == set(labels[:3])
     fastest = max(labels[:3], key=rates[cpu_class()].__getitem__)

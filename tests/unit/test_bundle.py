@@ -97,6 +97,7 @@ def test_build_digest_covers_what_decides_a_prediction_or_an_environment(tmp_pat
     changes = [
         replace(UNSEALED, engines=()),
         replace(UNSEALED, engines=(EngineEntry("torch", "fp32"),)),
+        replace(UNSEALED, rates={"a CPU": {"torch/fp32": 1.0}}),
         replace(UNSEALED, environment=LoggedEnvironment("3.12.0", ("numpy==2.0",))),
         replace(UNSEALED, environment=LoggedEnvironment("3.11.7", ("numpy==2.1",))),
     ]
@@ -283,6 +284,7 @@ def format_1(manifest: Manifest) -> bytes:
     body = json.loads(manifest.dump())
     del body["build"], body["checksum"]
     body["likewise"] = 1
+    body["measured"]["rates"] = body.pop("rates")
     body["environment"]["digest"] = "sha256:" + "1" * 64
     body["engines"] = [{**each, "runs_code": False, "digest": "sha256:" + "2" * 64} for each in body["engines"]]
     return as_text({**body, "seal": sha256_json(body)})
@@ -302,6 +304,15 @@ def test_bundle_in_format_1_opens_with_the_same_digests(tmp_path: Path) -> None:
     assert bundle.build in (opened.manifest.lacks or "")
     path.write_bytes(path.read_bytes().replace(b"models:/m/1", b"models:/m/2"))
     with pytest.raises(BundleTampered):
+        open_bundle(bundle.path)
+
+
+def test_empty_folders_are_removed_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "b" / "model" / "empty" / "inner").mkdir(parents=True)
+    bundle = make_bundle(tmp_path / "b")
+    assert not (bundle.path / "model" / "empty").exists()
+    (bundle.path / "model" / "new").mkdir()
+    with pytest.raises(BundleTampered, match="the folder model/new is empty"):
         open_bundle(bundle.path)
 
 

@@ -60,8 +60,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     (folder / "wheels").mkdir()
     (folder / "wheels" / "private-1-py3-none-any.whl").write_bytes(b"PK")
     manifest = load_manifest((folder / MANIFEST).read_bytes())
-    measured = {"rates": {cpu_class(): {"openvino/fp32": 2.0, "torch/fp32": 1.0}}, "proved": "namespaces"}
-    write_manifest(folder, replace(manifest, engines=(*manifest.engines, TORCH), measured=measured))
+    rates = {cpu_class(): {"openvino/fp32": 2.0, "torch/fp32": 1.0}}
+    more = {"engines": (*manifest.engines, TORCH), "rates": rates, "measured": {"proved": "namespaces"}}
+    write_manifest(folder, replace(manifest, **more))
     return open_bundle(folder)
 
 
@@ -142,7 +143,7 @@ def edit_manifest(trial: Trial, data: st.DataObject) -> None:
         parent[key] = copy.deepcopy(body) if edit == "nest" else data.draw(VALUES)
     if data.draw(st.booleans()) and isinstance(body.get("content"), dict):
         body["digest"] = sha256_json(body["content"])
-        built = {name: body.get(name) for name in ("other_files", "environment", "engines")}
+        built = {name: body.get(name) for name in ("other_files", "environment", "engines", "rates")}
         body["build"] = sha256_json({"model": body["digest"], **built})
     for name in ("checksum", "seal"):
         if name in body:
@@ -228,7 +229,8 @@ def new_path(folder: Path, data: st.DataObject) -> Path:
 
 
 def as_format_1(body: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in body.items() if key not in ("build", "checksum")}
+    rest = {key: value for key, value in body.items() if key not in ("build", "checksum", "rates")}
+    rest["measured"] = {**body["measured"], "rates": body["rates"]}
     engines = [{**entry, "runs_code": False, "digest": "sha256:0"} for entry in body["engines"]]
     return {**rest, "likewise": 1, "engines": engines, "environment": {**body["environment"], "digest": ""}, "seal": ""}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -69,10 +69,10 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Except
     return errors
 
 
-def make_bundle(folder: Path, *entries: EngineEntry, **measured: object) -> Bundle:
+def make_bundle(folder: Path, *entries: EngineEntry, rates: Mapping[str, object] = {}) -> Bundle:
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "MLmodel").write_text("flavors: {}\n")
-    return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), measured=measured))
+    return write_manifest(folder, Manifest({}, engines=entries or (FAST, EXACT, TORCH, CODE), rates=rates))
 
 
 def opened(bundle: Bundle, name: str | None = None, precision: str | None = None, *, trust: bool = False) -> str:

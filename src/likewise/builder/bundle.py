@@ -214,7 +214,7 @@ class _Draft:
             return
         for name in measurement.differing:
             self.report(f"{name} gives a different prediction than fp32 for some text, and is ranked last")
-        self.manifest = self.manifest.with_measured(rates={cpu_class(): dict(measurement.rates)})
+        self.manifest = replace(self.manifest, rates={cpu_class(): dict(measurement.rates)})
         write_manifest(self.folder, self.manifest)
 
     def with_source(self, bundle: Bundle) -> Bundle:

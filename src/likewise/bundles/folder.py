@@ -63,6 +63,16 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
                 )
 
 
+def empty_folders(root: Path) -> Iterator[Path]:
+    """Every folder below `root` that contains no file at any depth, the deepest first."""
+    with_files: set[str] = set()
+    for folder, folders, names in os.walk(root, topdown=False):
+        if names or any(os.path.join(folder, name) in with_files for name in folders):
+            with_files.add(folder)
+        elif folder != str(root):
+            yield Path(folder)
+
+
 def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str, FileEntry]:
     """Size and sha256 of every file below `root`, by relative path."""
     files = [(name, path) for name, path in regular_files(root) if name not in without]

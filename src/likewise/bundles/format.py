@@ -2,8 +2,9 @@
 
 It has two digests.  `digest`, the model digest, covers `content` (model, references, signature, row_wise, pipeline) and
 is the same on every machine.  `build`, the build digest, also covers `other_files` (compiled engines, wheels),
-`environment` and `engines`: everything that decides a prediction or an environment.
-`source`, `via` and `measured` record where the model came from and how fast it runs; neither digest covers them.
+`environment`, `engines` and their `rates`, which choose one of them: everything that decides a prediction or an
+environment.
+`source`, `via` and `measured` record where the model came from and how it was verified; neither digest covers them.
 `checksum` covers the file, to detect accidental damage.
 """
 
@@ -76,7 +77,10 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The contents of `likewise.json`."""
+    """The contents of `likewise.json`.
+
+    rates: rows per second by engine label, by CPU class; see `likewise.engine.rates`.
+    """
 
     files: Mapping[str, FileEntry]
     references: tuple[Reference, ...] = ()
@@ -86,6 +90,7 @@ class Manifest:
     source: ModelSource = field(default=ModelSource("", ""))
     environment: LoggedEnvironment = field(default=LoggedEnvironment())
     engines: tuple[EngineEntry, ...] = ()
+    rates: Mapping[str, object] = field(default_factory=dict)
     measured: Mapping[str, object] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -108,6 +113,7 @@ class Manifest:
             "other_files": self._files(own=False),
             "environment": asdict(self.environment),
             "engines": [asdict(entry) for entry in self.engines],
+            "rates": dict(self.rates),
         }
 
     @property
@@ -231,7 +237,8 @@ def _parse(body: Mapping[str, Any]) -> Manifest:
             tuple(_is(str, line) for line in environment["requirements"]),
         ),
         engines=tuple(EngineEntry(_is(str, e["name"]), _is(str, e["precision"])) for e in body["engines"]),
-        measured=_is(dict, body["measured"]),
+        rates=_is(dict, body["rates"] if body["likewise"] == FORMAT else body["measured"].get("rates", {})),
+        measured={name: value for name, value in _is(dict, body["measured"]).items() if name != "rates"},
         format=body["likewise"],
     )
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from likewise.bundles.folder import FileEntry, inventory
-from likewise.bundles.format import MANIFEST, REBUILD, Manifest, load_manifest
+from likewise.bundles.folder import FileEntry, empty_folders, inventory
+from likewise.bundles.format import FORMAT, MANIFEST, REBUILD, Manifest, load_manifest
 from likewise.bundles.private_copy import private_copy
 from likewise.bundles.references import lookup
 from likewise.core.errors import BundleInvalid, BundleTampered, LikewiseError, ModelNotFound, ReferenceMissing
@@ -110,6 +110,8 @@ def _verified(folder: Path, original: Path | None, *, partial: bool) -> Bundle:
     actual = inventory(folder, without=frozenset({MANIFEST}))
     missing = frozenset(name for name in manifest.files if name not in actual and name.startswith("references/"))
     _compare(original or folder, {n: f for n, f in manifest.files.items() if not (partial and n in missing)}, actual)
+    if not missing and manifest.format == FORMAT and (empty := next(empty_folders(folder), None)) is not None:
+        raise _changed(original or folder, f"the folder {empty.relative_to(folder)} is empty")
     for reference in manifest.references if not missing else ():
         if not (folder / reference.path).exists():
             raise ReferenceMissing(
@@ -139,6 +141,8 @@ def open_exactly(
 
 def write_manifest(folder: Path, manifest: Manifest) -> Bundle:
     """Write `likewise.json` for the bundle in `folder`; `manifest.files` is replaced with the files on disk."""
+    for empty in list(empty_folders(folder)):  # no digest covers them
+        empty.rmdir()
     sealed = replace(manifest, files=inventory(folder, without=frozenset({MANIFEST})))
     (folder / MANIFEST).write_bytes(sealed.dump())
     return Bundle(folder, sealed)
@@ -156,10 +160,13 @@ def _compare(folder: Path, expected: Mapping[str, FileEntry], actual: Mapping[st
             problem = "does not match the digest in its manifest"
         else:
             continue
-        raise BundleTampered(
-            f"the bundle {folder} was modified after it was built: the file {name} {problem}",
-            remedy="do not use it; bundle the model again: likewise bundle MODEL -o DIR",
-        )
+        raise _changed(folder, f"the file {name} {problem}")
+
+
+def _changed(folder: Path, what: str) -> BundleTampered:
+    return BundleTampered(
+        f"the bundle {folder} was modified after it was built: {what}", remedy=f"do not use it; {REBUILD}"
+    )
 
 
 def _byte_code(folder: Path, name: str) -> BundleTampered:

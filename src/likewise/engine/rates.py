@@ -48,7 +48,7 @@ def describe_cpu(cpuinfo: str, cores: int) -> str:
 def known_rates(manifest: Manifest) -> dict[str, float]:
     """Rows per second by engine label for this CPU class; this machine's measurements override the bundle's."""
     cached = _read(rates_file(manifest))
-    return _for_this_cpu(cached) or _for_this_cpu(manifest.measured.get("rates"))
+    return _for_this_cpu(cached) or _for_this_cpu(manifest.rates)
 
 
 def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:
