@@ -87,7 +87,7 @@ def test_different_model_exits_with_code_3(
     assert backend["first"][0] == {"row": 0, "here": "two:FINE", "there": "one:FINE"}
     plain = call("verify", models["two"], "--against", "one", "--trust", "--golden", golden, env=home)
     assert plain.returncode == 3
-    assert plain.stdout.split("\t")[:6] == ["one", "DIFFERS", backend["bundle"][:19], "1", "0", "3"]
+    assert plain.stdout.split("\t")[:6] == ["one", "DIFFERS", f"{backend['bundle'][:19]}…", "1", "0", "3"]
     assert "one, row 0: one:FINE" in plain.stderr
 
 

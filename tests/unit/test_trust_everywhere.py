@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -169,10 +170,9 @@ def test_plugins_run_no_untrusted_code_if_trust_is_strict(bundle: Path, target: 
     assert not (tmp_path / "canary").exists()
 
 
-def test_container_runs_no_untrusted_code(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LIKEWISE_BUNDLE", str(bundle))
-    monkeypatch.setenv("LIKEWISE_PORT", "0")
-    done = call("serve", program=lambda: sys.exit(container(["serve"])))
+def test_container_runs_no_untrusted_code(bundle: Path, tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "LIKEWISE_BUNDLE": str(bundle), "LIKEWISE_PORT": "0"}
+    done = call("serve", program=lambda: sys.exit(container(["serve"])), env=env)
     assert (done.returncode, "CODE_NOT_TRUSTED" in done.stderr) == (1, True), done
     assert not (tmp_path / "canary").exists()
 
