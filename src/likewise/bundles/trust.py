@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -22,7 +23,7 @@ from likewise.bundles.format import MANIFEST, load_manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.references import local_path
 from likewise.core.digests import PREFIX
-from likewise.core.errors import CodeNotTrusted, LikewiseError, WrongUsage
+from likewise.core.errors import CodeNotTrusted, LikewiseError, OutputRefused, WrongUsage
 from likewise.core.private_files import changeable_by_others, own_folder, write_private
 from likewise.core.uris import CONTAINERS, redacted, without_secrets, without_user
 
@@ -98,7 +99,9 @@ def _migrated(entries: Sequence[TrustEntry]) -> tuple[TrustEntry, ...]:
                 entry.prefix,
             )
         kept += [replace(entry, prefix=replacement or entry.prefix)]
-    return _save(kept)
+    with suppress(OSError, OutputRefused):  # a folder that is only readable
+        _save(kept)
+    return tuple(sorted(kept))
 
 
 def _build_in_cache(digest: str) -> str | None:
