@@ -47,6 +47,10 @@ class Bundle:
         """The build digest, `sha256:…`: covers everything that decides a prediction or an environment."""
         return self.manifest.build
 
+    def has_digest(self, digest: str) -> bool:
+        """Whether `digest` is its build digest, or its model digest, by which earlier versions name bundles."""
+        return digest in (self.build, self.digest)
+
     @property
     def signature(self) -> Signature:
         """The model's signature."""

@@ -57,22 +57,16 @@ def keep_only(folder: DeploymentFolder, digests: set[str]) -> list[str]:
 
 def _is_intact(path: Path, digest: str) -> bool:
     try:
-        return path.is_dir() and digest in _digests(path)
+        return path.is_dir() and open_bundle(path).has_digest(digest)
     except LikewiseError:
         return False
 
 
-def _digests(path: Path) -> tuple[str, str]:
-    """The build digest, and the model digest, by which deployments of earlier versions name their bundles."""
-    bundle = open_bundle(path)
-    return bundle.build, bundle.digest
-
-
 def _check(staging: Path, digest: str, source: Path) -> None:
     try:
-        if digest not in (actual := _digests(staging)):
+        if not (bundle := open_bundle(staging)).has_digest(digest):
             raise BundleTampered(
-                f"the bundle in {source} is {actual[0]}, expected {digest}",
+                f"the bundle in {source} is {bundle.build}, expected {digest}",
                 remedy="run the command again, with the model's URI",
             )
     except LikewiseError:

@@ -50,7 +50,7 @@ def upload(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
     head = aws.find("s3", "head_object", Bucket=bucket, Key=key)
     if head is None or head["Metadata"].get(_DIGEST) != digest:
         bundle = open_bundle(folder)
-        if digest not in (bundle.build, bundle.digest):  # plans of earlier versions name the model digest
+        if not bundle.has_digest(digest):
             raise BundleTampered(f"{folder} contains {bundle.build}, not {digest}", remedy="deploy the bundle again")
         with tempfile.TemporaryDirectory(prefix="likewise-") as scratch:
             archive = pack(bundle, Path(scratch, ARCHIVE))
