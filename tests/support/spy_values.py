@@ -271,7 +271,10 @@ def _float(value: Any, text: bool, kind: str) -> Any:
     if number is None:
         return UNFIT
     rounds = text or isinstance(value, Decimal)
-    double = _double(value, text, kind) if not rounds or isinstance(number, float) else float(number)
+    try:
+        double = float(number) if rounds else _double(value, text, kind)
+    except OverflowError:
+        return UNFIT
     if double is UNFIT:
         return UNFIT
     with np.errstate(over="ignore", under="ignore"):
