@@ -25,7 +25,8 @@ from likewise.core.extras import need
 from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import read_example
-from likewise.engine.pyfunc import load_pyfunc, model_input
+from likewise.engine.model_input import model_input
+from likewise.engine.pyfunc import load_pyfunc
 from likewise.engine.vendored import VendoredFiles, as_mlflow_error, likewise_cause, restrict_process
 
 TIMEOUT = 600.0  # seconds, downloads included

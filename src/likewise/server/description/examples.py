@@ -16,12 +16,12 @@ import orjson
 
 from likewise.core.errors import LikewiseError
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import shape_of
 from likewise.server.model import ServedModel
 from likewise.wire import decode
 from likewise.wire.encode import plain
 from likewise.wire.oip.declared import INPUT, datatype_of
 from likewise.wire.oip.outputs import rectangle
-from likewise.wire.tensor import shape_of
 
 JsonObject = dict[str, Any]
 
