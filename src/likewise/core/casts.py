@@ -98,7 +98,8 @@ def cast_for(spec: Mapping[str, object], *, nullable: bool, source: Source) -> C
     if kind in _NESTED:
         cast = _NESTED[kind](spec, source)
     else:
-        cast = {**_SCALARS, "binary": _BINARY[source], "float": rounding(32, source)}.get(kind, _any)
+        particular = {"binary": _BINARY[source], "float": rounding(32, source), "datetime": _MOMENT[source]}
+        cast = {**_SCALARS, **particular}.get(kind, _any)
 
     def nullable_cast(value: object) -> object:
         if value is None:
@@ -255,6 +256,11 @@ def to_datetime(value: object) -> datetime:
     raise Mismatch("a date and time such as 2026-11-22T09:30:00, from 1677-09-22 to 2262-04-11")
 
 
+def _typed_datetime(value: object) -> datetime:
+    """`to_datetime`, but not of a number, whose unit is unknown; MLflow refuses it, too."""
+    return to_datetime(None if isinstance(value, (int, float)) else value)
+
+
 def _datetime(value: object) -> datetime | None:
     if isinstance(value, str):
         return _parse_datetime(value.strip())
@@ -378,10 +384,15 @@ _SCALARS: dict[str, Cast] = {
     "string": to_string,
     "double": to_double,
     "boolean": to_boolean,
-    "datetime": to_datetime,
     **{kind: integer_within(*bounds) for kind, bounds in INTEGERS.items()},
 }
 _NESTED = {"array": _array, "object": _object, "map": _map}
+_MOMENT: dict[Source, Cast] = {
+    Source.TEXT: to_datetime,
+    Source.ARRAYS: to_datetime,
+    Source.TYPED: _typed_datetime,
+    Source.TENSORS: _typed_datetime,
+}
 _BINARY: dict[Source, Cast] = {
     Source.TEXT: from_base64,
     Source.ARRAYS: from_ascii,
