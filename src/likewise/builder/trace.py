@@ -149,7 +149,7 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     loaded = load_pyfunc(model, recorder.vendored)
     if example is not None:
         try:
-            loaded.predict(model_input(loaded.metadata, example.table), params=dict(example.params) or None)
+            loaded.predict(model_input(loaded.metadata, example.table), params=dict(example.params or {}) or None)
         except Exception as error:
             raise likewise_cause(error) or _fails_on_example(error) from error
     with recorder.watch.paused():

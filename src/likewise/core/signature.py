@@ -40,8 +40,8 @@ class Signature:
     def parse(cls, raw: Mapping[str, object] | None) -> Signature:
         """Parse the `signature` mapping of an `MLmodel` file; raises ValueError if it is invalid."""
         raw = raw or {}
-        parts = (_fields(raw.get(part)) for part in ("inputs", "outputs", "params"))
-        return cls(*parts, from_type_hints=bool(raw.get("from_type_hints")))
+        inputs, outputs, params = (_fields(raw.get(part)) for part in ("inputs", "outputs", "params"))
+        return cls(inputs, outputs, params, bool(raw.get("from_type_hints")))
 
     @property
     def columns(self) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from likewise.core.items import Table
 _DTYPES = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 _MISSING = -(2**63)  # NumPy's missing datetime
 _INT64 = range(-(2**63), 2**63)
+_ALIKE = frozenset({int, float, bool, str})
 
 
 def model_input(metadata: Any, table: Table) -> Any:
@@ -72,7 +73,7 @@ def _frame(table: Table, schema: Any) -> Any:
     names = table.columns
     rows: Sequence[Sequence[Any]] = table.rows
     if names is None and len(schema.inputs) > 1:  # unnamed columns: each row is a list
-        rows = [row[0] for row in table.rows]
+        rows = [list[Any](row[0]) for row in table.rows]  # type: ignore[call-overload]
     width = len(schema.inputs) if names is None else len(names)
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
     arrow = None if table.arrow is None else _arrow_schema(table.arrow)
@@ -127,11 +128,18 @@ def _as_arrays(cells: list[Any], kind: Any) -> list[Any]:
 
 def _inferred(pandas: Any, table: Table) -> Any:
     """A frame with the dtypes that pandas infers, except where that would change an integer."""
-    rows = [tuple(map(copied, row)) for row in table.rows]
-    frame = pandas.DataFrame(rows, columns=list(table.columns or ()))
-    for at, dtype in enumerate(frame.dtypes):
-        if dtype.kind == "f" and any(type(row[at]) is int and int(float(row[at])) != row[at] for row in rows):
-            frame.isetitem(at, pandas.Series([row[at] for row in rows], dtype=object))
+    names = list(table.columns or ())
+    columns = list(zip(*table.rows, strict=True))
+    types = [set(map(type, values)) for values in columns]
+    if columns and all(len(kinds) == 1 and kinds <= _ALIKE for kinds in types):  # the same, but several times faster
+        return pandas.DataFrame(dict(zip(names, map(list, columns), strict=True)))
+    if any(kinds & {list, dict} for kinds in types):
+        frame = pandas.DataFrame([tuple(map(copied, row)) for row in table.rows], columns=names)
+    else:
+        frame = pandas.DataFrame(list(table.rows), columns=names)
+    for at, (values, kinds, dtype) in enumerate(zip(columns, types, frame.dtypes, strict=True)):
+        if dtype.kind == "f" and int in kinds and any(type(v) is int and int(float(v)) != v for v in values):
+            frame.isetitem(at, pandas.Series(list(values), dtype=object))
     return frame
 
 

@@ -44,6 +44,7 @@ class PyfuncEngine:
         self._vendored = vendored
         self._lock = threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
+        self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         self._mixed = not signature.inputs or any(field.kind == "any" for field in signature.inputs)
 
     @property
@@ -84,8 +85,8 @@ class PyfuncEngine:
 
     def _prepare(self, item: Item) -> Work | Failed:
         table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
-        if table.columns is not None and table.sent is None and (missing := self._missing(table.columns)):
-            return Failed(_missing_columns(missing, table.columns))
+        if table.columns is not None and table.sent is None and (missing := self._required.difference(table.columns)):
+            return Failed(_missing_columns(sorted(missing), table.columns))
         return Work(item_key(item).hex(), max(1, len(table)), item)
 
     def _groups(self, work: Sequence[Work]) -> list[list[int]]:
@@ -99,10 +100,6 @@ class PyfuncEngine:
                 key = (item.columns, params, item.arrow, row_types(item.values) if self._mixed else None)
             groups.setdefault(key, []).append(index)
         return list(groups.values())
-
-    def _missing(self, columns: Sequence[str]) -> list[str]:
-        fields = self._signature.inputs or ()
-        return [f.name for f in fields if f.name is not None and f.required and f.name not in columns]
 
     def _predict(self, payloads: Sequence[object]) -> list[Result]:
         items = [item for item in payloads if isinstance(item, (Row, Request))]
