@@ -49,8 +49,7 @@ def is_final(metadata: Any) -> bool:
     schema = metadata.get_input_schema()
     if schema is None or schema.is_tensor_spec() or metadata._is_signature_from_type_hint():
         return False
-    scalars = all(hasattr(spec.type, "to_numpy") for spec in schema.inputs)
-    return scalars and not metadata._is_type_hint_from_example()
+    return not metadata._is_type_hint_from_example()
 
 
 def copied(value: Any) -> Any:
@@ -111,8 +110,69 @@ def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any) -> Any:
     cells = [copied(value) for value in values]
     if arrow is not None and label in arrow.names:
         cells = _as_arrays(cells, arrow.field(label).type)
-    alike = len(set(map(type, cells))) == 1
-    return pandas.Series(cells, dtype=None if alike and not isinstance(cells[0], (list, dict)) else object)
+    if kind_of(spec.type) != "any":
+        return pandas.Series([nested(cell, spec.type) for cell in cells], dtype=object)
+    alike = len(set(map(type, cells))) == 1 and type(cells[0]) in _ALIKE
+    return pandas.Series(cells, dtype=None if alike else object)
+
+
+def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
+    """A value of an array, object or map as `mlflow.models.utils._enforce_type` hands it to the model.
+
+    Scalar properties and map values are NumPy scalars; elements of a list are Python's, unless `member` is set.
+    """
+    name = kind_of(kind)
+    if value is None and name not in ("float", "double"):
+        return None
+    if name == "array":
+        return _array(value, kind.dtype)
+    if name == "object":
+        types = {each.name: each.dtype for each in kind.properties}
+        return {
+            key: None
+            if value[key] is None and not _required(kind, key)
+            else nested(value[key], types[key], member=True)
+            for key in value
+        }
+    if name == "map":
+        return {key: nested(each, kind.value_type, member=True) for key, each in value.items()}
+    numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
+    if name == "datetime":
+        return pandas.Timestamp(epoch_nanoseconds(value), unit="ns")
+    if name == "any" or not member or name in ("string", "binary"):
+        return float("nan") if value is None else value
+    return numpy.dtype(_DTYPES.get(name, "bool")).type(numpy.nan if value is None else value)
+
+
+def kind_of(kind: Any) -> str:
+    """The lower-case name of a type of MLflow's signature."""
+    return str(getattr(kind, "name", None) or type(kind).__name__.removesuffix("Type").lower())
+
+
+def _required(kind: Any, name: str) -> bool:
+    return any(each.required for each in kind.properties if each.name == name)
+
+
+def _array(value: Any, element: Any) -> Any:
+    """A list, or an array if `value` is one."""
+    numpy = need("numpy", extra="mlflow")
+    elements = [nested(each, element) for each in value]
+    if isinstance(value, list):
+        return elements
+    name = kind_of(element)
+    if name in _DTYPES or name == "boolean":
+        return numpy.array(elements, _DTYPES.get(name, "bool"))
+    if name == "datetime":
+        return numpy.array([each.to_datetime64() for each in elements], "datetime64[ns]")
+    if name in ("string", "binary"):
+        zero = "\0" if name == "string" else b"\0"
+        return numpy.array(elements, object if any(each.endswith(zero) for each in elements) else None)
+    try:
+        return numpy.array(elements)
+    except ValueError:  # of different lengths
+        made = numpy.empty(len(elements), object)
+        made[:] = elements
+        return made
 
 
 def _as_arrays(cells: list[Any], kind: Any) -> list[Any]:

@@ -45,7 +45,8 @@ class PyfuncEngine:
         self._lock = threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
-        self._mixed = not signature.inputs or any(field.kind == "any" for field in signature.inputs)
+        fields = signature.inputs or ()
+        self._deciding = {f.name for f in fields if f.kind == "any" or (f.kind == "boolean" and not f.required)}
 
     @property
     def spec(self) -> EngineSpec:
@@ -83,6 +84,12 @@ class PyfuncEngine:
         uninstall(self._vendored)
         self._model = self._final = None
 
+    def _types(self, row: Row) -> tuple[object, ...]:
+        """The types on which the dtypes of the row's columns depend."""
+        if not self._signature.inputs or (row.columns is None and self._deciding):
+            return row_types(row.values)
+        return row_types([row.values[at] for at, name in enumerate(row.columns or ()) if name in self._deciding])
+
     def _prepare(self, item: Item) -> Work | Failed:
         table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
         if table.columns is not None and table.sent is None and (missing := self._required.difference(table.columns)):
@@ -97,7 +104,7 @@ class PyfuncEngine:
             key: object = index
             if isinstance(item, Row):
                 params = item_key(Row(None, (), item.params)) if item.params else item.params is None
-                key = (item.columns, params, item.arrow, row_types(item.values) if self._mixed else None)
+                key = (item.columns, params, item.arrow, self._types(item))
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from likewise.core.casts import NESTED, Cast, Mismatch, Source
@@ -122,6 +122,8 @@ class Fitter:
 
     def _unnamed_columns(self, frame: Frame) -> Table:
         fields, source = self._fields, frame.source
+        if self.signature.from_type_hints and frame.names is not None:
+            frame = replace(frame, names=None, rows=[[value] for value in _elements(frame, fields[0])])
         if self.signature.from_type_hints and source is Source.ARRAYS:
             source = Source.TEXT  # MLflow expects base64 there
         cells = [_Cell(at, f"column {at}", field_cast(field, source)) for at, field in enumerate(fields)]
@@ -182,6 +184,12 @@ def _enough(sent: object, row: int, frame: Frame, fields: Sequence[Field]) -> Se
         f"{frame.where}, row {row}: the model takes {len(fields)} columns, but this row is {shown(sent)}",
         remedy="send a value for each column, in the signature's order",
     )
+
+
+def _elements(frame: Frame, field: Field) -> Iterator[object]:
+    """The elements of a type hint `list[…]`: objects of the columns, or the values of the first one, as in MLflow."""
+    objects = field.kind in ("object", "map") and frame.names != ("0",)
+    return (dict(zip(frame.names or (), row, strict=True)) if objects else row[0] for row in frame.rows)
 
 
 def _only(value: object) -> object:

@@ -51,6 +51,13 @@ def _arrays(form: str, value: object, table: Table, signature: Signature) -> Sen
         return None if _is_rows(value) else Sent(form, value)
     if table.columns is None or not any(field.kind == "array" for field in signature.inputs):
         return None
+    arrays = [
+        at
+        for at, name in enumerate(table.columns)
+        if any(f.name == name and f.kind == "array" for f in signature.inputs)
+    ]
+    if any(row[at] is None for row in table.rows for at in arrays):
+        return None  # NumPy would make an array of it
     records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return Sent(form, records)
