@@ -15,17 +15,18 @@ from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
-from likewise.core.items import Item, Request, Table
+from likewise.core.extras import need
+from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
+from likewise.engine.frames import table_of
 from likewise.engine.load import LazyEngine, allowed_engines, open_engine, why_unmeasured
+from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServerOptions
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from likewise.builder.measure import Measurement
     from likewise.engine.engine_options import CompileOptions
 
@@ -75,16 +76,18 @@ class Bundle(StoredBundle):
         folder = self.path.absolute()
         return ModelSpec(self.digest, folder, source, choice.name, choice.precision, trusted, self.build)
 
-    def predict(self, data: pd.DataFrame, params: Mapping[str, object] | None = None) -> Any:
+    def predict(self, data: Any, params: Mapping[str, object] | None = None) -> Any:
         """The same predictions as `mlflow.pyfunc.load_model(…).predict(data, params)`, from the bundle's best engine.
 
-        Returns a DataFrame if the model's predictions have columns, else a list with one value per row.  Raises the
-        error of the first row that fails.
+        data: whatever MLflow takes: a DataFrame, a Series, arrays, lists, dicts of them, text.  It is not changed.
+        Returns what the model returns if its own code runs; from a compiled engine a DataFrame if the predictions have
+        columns, else a list with one value per row.  Raises the error of the first row that fails.
         """
         engine = self._loaded
-        columns = tuple(str(c) for c in data.columns)
-        table = Table(columns, list(data.itertuples(index=False, name=None)))
-        items: list[Item] = list(table.split(params or {})) if engine.spec.row_wise else [Request(table, params or {})]
+        if isinstance(engine.loaded, PyfuncEngine):
+            return engine.loaded.predict(data, params)
+        table = table_of(data, self.signature)
+        items: list[Item] = list(table.split(params)) if engine.spec.row_wise else [Request(table, params)]
         results = predict_items(engine, items)
         values = [_value(result) for result in results]
         predictions = values if engine.spec.row_wise else values[0]
@@ -97,14 +100,14 @@ def _value(result: Result) -> object:
     return result.value
 
 
-def _like_a_frame(predictions: object, data: pd.DataFrame, signature: Signature) -> Any:
+def _like_a_frame(predictions: object, data: Any, signature: Signature) -> Any:
     if not isinstance(predictions, list) or not all(isinstance(p, dict) for p in predictions):
         return predictions
     names = [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name is not None]
     if not predictions and not names:
         return predictions
-    index = data.index if len(predictions) == len(data) else None
-    return type(data)(predictions, index=index, columns=None if predictions else names)
+    index = getattr(data, "index", None) if len(predictions) == len(data) and hasattr(data, "columns") else None
+    return need("pandas", extra="mlflow").DataFrame(predictions, index=index, columns=None if predictions else names)
 
 
 def find(

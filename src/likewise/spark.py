@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from likewise.api import Bundle, bundle_of
-from likewise.core.items import NO_PARAMS
 from likewise.targets.spark.udf import OnError, PlacedModel, column_udf, place_model, with_predictions
 
 __all__ = ["score_frame", "udf"]
@@ -38,7 +37,7 @@ def udf(
     Raises WrongUsage, MissingExtra, EngineUnavailable, CodeNotTrusted, and what `likewise.find` raises.
     """
     placed = _placed(spark, model, engine, precision, trust, ship)
-    return column_udf(placed, result_type, params or NO_PARAMS, on_error)
+    return column_udf(placed, result_type, params or {}, on_error)
 
 
 def score_frame(
@@ -61,7 +60,7 @@ def score_frame(
     Raises InputInvalid (a column is missing or its name is taken), and what `udf` raises.
     """
     placed = _placed(frame.sparkSession, model, engine, precision, trust, ship)
-    return with_predictions(frame, placed, result_type, params or NO_PARAMS, column or {}, name)
+    return with_predictions(frame, placed, result_type, params or {}, column or {}, name)
 
 
 def _placed(

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conformance.reference_cases import HINTS, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES, b64
+from tests.conformance.reference_cases import HINTS, MIXED, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES
 from tests.conformance.reference_pair import ECHO, Pair
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
@@ -62,7 +62,7 @@ def test_a_body_that_mlflow_answers_gets_the_same_answer(pair_of: PairOf, name: 
     theirs = pair.theirs(raw)
     assert theirs.status == 200, theirs.value
     assert pair.ours(raw) == theirs
-    if not name.startswith("returns "):
+    if not name.startswith("returns ") and (name, body) not in MIXED:
         assert pair.by_row(raw) == theirs
 
 
@@ -108,6 +108,8 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
     (LOSSLESS, "numbers", {"inputs": [{**NUMBERS, "long": 1.5}]}, 400),
     (LOSSLESS, "numbers", {"dataframe_records": [{**NUMBERS, "boolean": "false"}]}, 200),
     (LOSSLESS, "numbers", {"dataframe_records": [{**NUMBERS, "boolean": 2}]}, 400),
+    (LOSSLESS, "numbers", {"dataframe_records": [{**NUMBERS, "double": 2**53 + 1}]}, 400),
+    (LOSSLESS, "numbers", {"dataframe_records": [{**NUMBERS, "double": True}]}, 400),
     (LOSSLESS, "vector", {"inputs": [1.5]}, 400),
     (LOSSLESS, "text", {"dataframe_records": [{"text": 5}]}, 400),
     (LOSSLESS, "text", {"inputs": [5]}, 400),
@@ -120,12 +122,12 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
         {"instances": [{"v": 0}, {"v": "a"}]},
         200,
     ),
+    ("null is not false", "optional", {"dataframe_records": [{"text": "a", "boolean": None}]}, 200),
     ("a lone surrogate is not valid text", "none", b'{"inputs": ["\\ud800"]}', 400),
     ("a number that overflows is not valid", "none", b'{"inputs": [1e999]}', 400),
     ("a prediction is text in Unicode", "returns surrogate", {"inputs": ["a"]}, 500),
     ("bytes are one line of base64", "returns bytes", {"inputs": ["a"]}, 200),
     ("a moment is text, not a count of nanoseconds", "returns moments", {"inputs": ["a"]}, 200),
-    ("a type hint of bytes is not distinguished from a binary column", "hint bytes", {"inputs": [b64(b"hi")]}, 200),
 ]
 
 
@@ -145,7 +147,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "string": TEXTS,
     "long": LONGS,
     "integer": st.integers(-(2**31), 2**31 - 1),
-    "double": DOUBLES | st.integers(-(2**62), 2**62),
+    "double": DOUBLES | st.integers(-(2**53), 2**53),
     "float": st.floats(width=32, allow_nan=False, allow_infinity=False),
     "boolean": st.booleans(),
     "datetime": st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1)).map(

@@ -201,7 +201,7 @@ return [[type(model_input).__name__, v] for v in model_input]
         ),
         (
             Schema([ColSpec("datetime", "t"), ColSpec("binary", "b"), ColSpec("boolean", "f")]),
-            Table(("t", "b", "f"), [("2026-01-02T03:04:05", b"\x00\xff", True)]),
+            Table(("t", "b", "f"), [(datetime(2026, 1, 2, 3, 4, 5), b"\x00\xff", True)]),
             {"dataframe_split": {"columns": ["t", "b", "f"], "data": [["2026-01-02T03:04:05", "AP8=", True]]}},
         ),
     ],

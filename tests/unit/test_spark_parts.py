@@ -21,10 +21,10 @@ from tests.support.other_user import give_away, needs_root
 
 from likewise.batch import ScoreOptions
 from likewise.batch.formats import Chunk
-from likewise.batch.formats.parquet import records_of
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
 from likewise.core import unpack
+from likewise.core.arrow import records_of
 from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok

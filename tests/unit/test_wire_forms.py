@@ -115,8 +115,8 @@ def test_without_a_signature_the_model_gets_the_original_value() -> None:
 
 def test_items_are_rows_only_for_row_wise_models() -> None:
     call = decode(body({"inputs": ["a", "b"]}), None, TEXT)
-    assert call.items(True) == [Row(("text",), ("a",), {}), Row(("text",), ("b",), {})]
-    assert call.items(False) == [Request(call.table, {})]
+    assert call.items(True) == [Row(("text",), ("a",)), Row(("text",), ("b",))]
+    assert call.items(False) == [Request(call.table)]
     assert (call.by_row(True), call.by_row(False)) == (True, False)
 
 

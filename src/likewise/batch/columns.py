@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
-from decimal import Decimal
 
 from likewise.batch.formats import PREDICTIONS, RowSource
 from likewise.batch.sources import has_predictions_column
-from likewise.core.casts import Cast, Mismatch, column_cast, from_base64, from_cell
+from likewise.core.arrow import schema_bytes
+from likewise.core.casts import Cast, Mismatch, Source
 from likewise.core.errors import InputInvalid, RowRefused
+from likewise.core.fields import field_cast, from_cell
 from likewise.core.items import Row
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
@@ -20,8 +20,8 @@ class RowMaker:
     """Converts an input record to the model's `Row`.
 
     mapping: input column to model column. Each column of the signature is read from the input column mapped to it, or
-    from the input column of the same name; without a signature, all input columns are used. Values of CSV and JSON
-    Lines are cast to the signature's types as for HTTP requests; in Parquet, which is typed, only text is cast.
+    from the input column of the same name; without a signature, all input columns are used. Values are cast to the
+    signature's types as for HTTP requests.
     """
 
     def __init__(self, source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> None:
@@ -29,11 +29,15 @@ class RowMaker:
         self._mapping = mapping
         for name in mapping:
             _require(name, source, "")
-        self._typed = source.format == "parquet"
+        typed = source.format == "parquet"
+        schema = source.schema() if typed else None
+        self._arrow = None if schema is None else schema_bytes(schema, mapping)
         bound = _bind(source, signature, mapping)
         self._fields: list[tuple[str, Field, Cast]] | None = None
         if bound is not None:
-            self._fields = [(name, field, column_cast(field, binary=from_base64)) for name, field in bound]
+            self._fields = [
+                (name, field, field_cast(field, Source.TYPED if typed else Source.TEXT)) for name, field in bound
+            ]
 
     def __call__(self, record: Mapping[str, object], where: str) -> Row | Failed:
         """The row, or the error if the record does not fit the model. where: the record, as error messages name it."""
@@ -48,36 +52,25 @@ class RowMaker:
                 names.append(field.name or "")
                 try:
                     values.append(self._value(record[name], field, cast))
-                except ValueError as error:  # Mismatch, or bytes that are not UTF-8
+                except Mismatch as error:
                     return _mismatch(where, name, record[name], error)
             elif field.required:
                 cause = f"{where} has no column `{name}`"
                 return Failed(RowRefused(cause, remedy=f"give the row a value for `{name}`"))
         unnamed = any(field.name is None for _, field, _ in self._fields)
-        return Row(None if unnamed else tuple(names), tuple(values))
+        return Row(None if unnamed else tuple(names), tuple(values), arrow=self._arrow)
 
     def _all_columns(self, record: Mapping[str, object]) -> Row:
         """A row of all columns, except those whose name `mapping` assigns to another column."""
         assigned = set(self._mapping.values())
         names = [name for name in record if name in self._mapping or name not in assigned]
-        return Row(
-            tuple(self._mapping.get(name, name) for name in names), tuple(_plain(record[name]) for name in names)
-        )
+        columns = tuple(self._mapping.get(name, name) for name in names)
+        return Row(columns, tuple(record[name] for name in names), arrow=self._arrow)
 
     def _value(self, value: object, field: Field, cast: Cast) -> object:
         if self._textual and isinstance(value, str):
             return cast(from_cell(value, field))
-        if isinstance(value, str) or not self._typed:
-            return cast(value)
-        return value.decode() if field.kind == "string" and isinstance(value, bytes) else _plain(value)
-
-
-def _plain(value: object) -> object:
-    """The value in a type that an item can have: Decimal becomes float; other unknown types become text."""
-    if isinstance(value, Decimal):
-        return float(value)
-    known = value is None or isinstance(value, (str, bool, int, float, bytes, date, Mapping, list, tuple))
-    return value if known else str(value)
+        return cast(value)
 
 
 def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> list[tuple[str, Field]] | None:
@@ -128,9 +121,8 @@ def _require(name: str, source: RowSource, model: str) -> None:
     )
 
 
-def _mismatch(where: str, name: str, value: object, error: ValueError) -> Failed:
-    expected = error if isinstance(error, Mismatch) else "text in UTF-8"
-    cause = f"{where}, column `{name}`: expected {expected}, got {str(value)[:100]!r}"
+def _mismatch(where: str, name: str, value: object, error: Mismatch) -> Failed:
+    cause = f"{where}, column `{name}`: expected {error}, got {str(value)[:100]!r}"
     return Failed(RowRefused(cause, remedy="correct the value"))
 
 

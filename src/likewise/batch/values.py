@@ -10,8 +10,6 @@ from datetime import date, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-from likewise.core.errors import LikewiseError, RowRefused
-
 
 def as_json(value: object) -> str:
     """One line of JSON. NaN and infinity become null, dates ISO 8601, bytes base64; TypeError for other types."""
@@ -32,23 +30,6 @@ def as_cell(value: object) -> str:
     text = as_json(value)
     # values without a JSON type (dates, bytes) are JSON strings; a CSV field does not need the quotes
     return str(json.loads(text)) if text.startswith('"') else text
-
-
-def unicode_fault(text: str, what: str) -> LikewiseError | None:
-    """The error if `text` cannot be encoded as UTF-8, else None. what: names the text in the message.
-
-    Surrogates U+DC80 to U+DCFF stand for undecodable bytes.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        invalid = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate U+{code:04X}"
-        return RowRefused(
-            f"{what} is not valid Unicode: {invalid} at character {error.start}",
-            remedy="encode the text as UTF-8, or replace the invalid characters",
-        )
-    return None
 
 
 def _plain(value: object) -> object:

@@ -25,7 +25,8 @@ from likewise.core.extras import need
 from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import read_example
-from likewise.engine.pyfunc import load_pyfunc, model_input
+from likewise.engine.model_input import model_input
+from likewise.engine.pyfunc import load_pyfunc
 from likewise.engine.vendored import VendoredFiles, as_mlflow_error, likewise_cause, restrict_process
 
 TIMEOUT = 600.0  # seconds, downloads included
@@ -148,7 +149,7 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     loaded = load_pyfunc(model, recorder.vendored)
     if example is not None:
         try:
-            loaded.predict(model_input(loaded.metadata, example.table), params=dict(example.params) or None)
+            loaded.predict(model_input(loaded.metadata, example.table), params=dict(example.params or {}) or None)
         except Exception as error:
             raise likewise_cause(error) or _fails_on_example(error) from error
     with recorder.watch.paused():

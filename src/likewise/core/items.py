@@ -1,16 +1,17 @@
 """The inputs of a model.
 
 A protocol frontend decodes its wire format to a `Table`.  For a model whose rows are independent, the table is split
-into `Row`s; for any other model it becomes one `Request`.  Values are JSON types, plus bytes, date and datetime.
+into `Row`s; for any other model it becomes one `Request`.  Values are JSON types, plus bytes, date and datetime; a
+column without a type in the signature has whatever its source contains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-Params = Mapping[str, object]
-NO_PARAMS: Params = {}
+Params = Mapping[str, object] | None  # None: the request has none, and the model does not declare any
+NO_PARAMS: Params = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +31,31 @@ class Table:
 
     `columns` is None if the client sent unnamed values (a bare tensor): each row then has exactly one value.
     `sent` is set if rows cannot represent the model's input: such a table is always processed as one `Request`.
+    `arrow` is the serialized Arrow schema of a typed source (Parquet, Spark), whose dtypes the model gets where the
+    signature does not set them.
     """
 
     columns: tuple[str, ...] | None
     rows: Sequence[tuple[object, ...]]
     sent: Sent | None = None
+    arrow: bytes | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def split(self, params: Params = NO_PARAMS) -> Iterator[Row]:
         """One `Row` per row, sharing the tuple of column names."""
-        return (Row(self.columns, values, params) for values in self.rows)
+        return (Row(self.columns, values, params, self.arrow) for values in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: the input item of a row-wise model and of every batch job."""
+    """One row: the input item of a row-wise model and of every batch job.  `arrow`: see `Table`."""
 
     columns: tuple[str, ...] | None
     values: tuple[object, ...]
-    params: Params = field(default_factory=lambda: NO_PARAMS)
+    params: Params = NO_PARAMS
+    arrow: bytes | None = None
 
     def get(self, column: str) -> object:
         """The value of `column`; raises KeyError if the row does not have it."""
@@ -64,7 +69,7 @@ class Request:
     """A whole request: the input item of a model whose rows may depend on each other. Never merged with another."""
 
     table: Table
-    params: Params = field(default_factory=lambda: NO_PARAMS)
+    params: Params = NO_PARAMS
 
 
 Item = Row | Request

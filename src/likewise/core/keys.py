@@ -18,13 +18,21 @@ def item_key(item: Item) -> bytes:
     """
     parts: Any
     if isinstance(item, Row):
-        parts = ("row", item.columns, item.values, dict(item.params))
+        parts = ("row", item.columns, item.values, dict(item.params or {}), *_rest(item.arrow, item))
     else:
         table, sent = item.table, item.table.sent
         raw_input = None if sent is None else (sent.form, sent.value)
-        parts = ("request", table.columns, list(table.rows), dict(item.params), raw_input)
+        parts = (
+            *("request", table.columns, list(table.rows), dict(item.params or {}), raw_input),
+            *_rest(table.arrow, item),
+        )
     try:
         raw = marshal.dumps(parts, _FORMAT)
     except ValueError:  # dates
         raw = ascii(parts).encode()  # `repr` depends on each Python version's table of printable characters
     return hashlib.blake2b(raw, digest_size=16).digest()
+
+
+def _rest(arrow: bytes | None, item: Item) -> tuple[object, ...]:
+    """What few items have: the source's types, and empty params."""
+    return (arrow, item.params) if arrow is not None or item.params == {} else ()

@@ -26,17 +26,22 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The model's inputs, outputs and parameters; None for those that it does not declare."""
+    """The model's inputs, outputs and parameters; None for those that it does not declare.
+
+    from_type_hints: whether MLflow derived it from the type hints of `predict`, and validates inputs with those.
+    """
 
     inputs: tuple[Field, ...] | None = None
     outputs: tuple[Field, ...] | None = None
     params: tuple[Field, ...] | None = None
+    from_type_hints: bool = False
 
     @classmethod
     def parse(cls, raw: Mapping[str, object] | None) -> Signature:
         """Parse the `signature` mapping of an `MLmodel` file; raises ValueError if it is invalid."""
         raw = raw or {}
-        return cls(*(_fields(raw.get(part)) for part in ("inputs", "outputs", "params")))
+        inputs, outputs, params = (_fields(raw.get(part)) for part in ("inputs", "outputs", "params"))
+        return cls(inputs, outputs, params, bool(raw.get("from_type_hints")))
 
     @property
     def columns(self) -> tuple[str, ...] | None:

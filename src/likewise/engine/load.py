@@ -88,7 +88,8 @@ class LazyEngine:
         self._lock = threading.Lock()
 
     @property
-    def _engine(self) -> Engine:
+    def loaded(self) -> Engine:
+        """The engine itself, loaded if necessary."""
         with self._lock:
             if self._loaded is None:
                 self._loaded = self._load()
@@ -96,13 +97,13 @@ class LazyEngine:
 
     @property
     def spec(self) -> EngineSpec:
-        return self._engine.spec
+        return self.loaded.spec
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
-        return self._engine.prepare(items)
+        return self.loaded.prepare(items)
 
     def run(self, work: Sequence[Work]) -> list[Result]:
-        return self._engine.run(work)
+        return self.loaded.run(work)
 
     def close(self) -> None:
         with self._lock:

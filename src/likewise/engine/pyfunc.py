@@ -1,8 +1,8 @@
-"""The engine for any MLflow model: calls its `pyfunc` with the same inputs as MLflow's scoring server does."""
+"""The engine for any MLflow model: calls its `pyfunc` with the same inputs as MLflow does."""
 
 from __future__ import annotations
 
-import base64
+import copy
 import os
 import sys
 import threading
@@ -14,13 +14,15 @@ from likewise.bundles.open import Bundle
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolation import isolate
+from likewise.core.isolation import isolate, row_error
 from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.uris import redacted
+from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
+from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
 
@@ -41,6 +43,10 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._lock = threading.Lock()
+        self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
+        self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
+        fields = signature.inputs or ()
+        self._deciding = {f.name for f in fields if f.kind == "any" or (f.kind == "boolean" and not f.required)}
 
     @property
     def spec(self) -> EngineSpec:
@@ -54,24 +60,53 @@ class PyfuncEngine:
         """One result per work, in order."""
         results: dict[int, Result] = {}
         with self._lock, restricted_to(self._vendored), no_bytecode:
-            for group in _groups(work):
+            for group in self._groups(work):
                 group_results = isolate(self._predict, [work[i].payload for i in group])
                 results.update(zip(group, group_results, strict=True))
         return [results[i] for i in range(len(work))]
 
+    def predict(self, data: Any, params: Params = None) -> Any:
+        """The same as `mlflow.pyfunc.PyFuncModel.predict`, on a copy of `data`; returns what the model returns.
+
+        Raises RowRefused, with row and column, for a value that does not fit the signature, and ModelRaised.
+        """
+        check_exact(data, self._signature)
+        with self._lock, restricted_to(self._vendored), no_bytecode:
+            try:
+                return self._model.predict(own_copy(data), params=None if params is None else dict(params))
+            except Exception as error:
+                if (known := likewise_cause(error)) is not None:
+                    raise known from error
+                explain(data, self._signature)
+                raise row_error(error) from error
+
     def close(self) -> None:
         uninstall(self._vendored)
-        self._model = None
+        self._model = self._final = None
+
+    def _types(self, row: Row) -> tuple[object, ...]:
+        """The types on which the dtypes of the row's columns depend."""
+        if not self._signature.inputs or (row.columns is None and self._deciding):
+            return row_types(row.values)
+        return row_types([row.values[at] for at, name in enumerate(row.columns or ()) if name in self._deciding])
 
     def _prepare(self, item: Item) -> Work | Failed:
         table = item.table if isinstance(item, Request) else Table(item.columns, [item.values])
-        if table.columns is not None and table.sent is None and (missing := self._missing(table.columns)):
-            return Failed(_missing_columns(missing, table.columns))
+        if table.columns is not None and table.sent is None and (missing := self._required.difference(table.columns)):
+            return Failed(_missing_columns(sorted(missing), table.columns))
         return Work(item_key(item).hex(), max(1, len(table)), item)
 
-    def _missing(self, columns: Sequence[str]) -> list[str]:
-        fields = self._signature.inputs or ()
-        return [f.name for f in fields if f.name is not None and f.required and f.name not in columns]
+    def _groups(self, work: Sequence[Work]) -> list[list[int]]:
+        """Groups of indices: rows that may share a data frame without changing a value; each request by itself."""
+        groups: dict[object, list[int]] = {}
+        for index, entry in enumerate(work):
+            item = entry.payload
+            key: object = index
+            if isinstance(item, Row):
+                params = item_key(Row(None, (), item.params)) if item.params else item.params is None
+                key = (item.columns, params, item.arrow, self._types(item))
+            groups.setdefault(key, []).append(index)
+        return list(groups.values())
 
     def _predict(self, payloads: Sequence[object]) -> list[Result]:
         items = [item for item in payloads if isinstance(item, (Row, Request))]
@@ -87,11 +122,24 @@ class PyfuncEngine:
 
     def _call_model(self, table: Table, params: Params) -> Any:
         try:
-            return self._model.predict(model_input(self._model.metadata, table), params=dict(params) or None)
+            data = model_input(self._model.metadata, table)
+            model = self._model if self._final is None or table.sent is not None else self._final
+            return model.predict(data, params=None if params is None else dict(params))
         except Exception as error:
             if (known := likewise_cause(error)) is None:
                 raise
             raise known from error
+
+
+def _accepting_final_frames(model: Any) -> Any:
+    """A twin of `model` that hands a frame of `model_input` to the model's code without converting it again."""
+    metadata = copy.copy(model.metadata)
+    signature = metadata.signature
+    rest = signature.outputs or signature.params  # MLflow's signature may not be empty
+    metadata.signature = type(signature)(outputs=signature.outputs, params=signature.params) if rest else None
+    twin = copy.copy(model)
+    twin._model_meta = metadata
+    return twin
 
 
 class PyfuncKind(EngineKind):
@@ -149,30 +197,6 @@ def load_pyfunc(path: os.PathLike[str], vendored: VendoredFiles) -> Any:
             ) from error
 
 
-def model_input(metadata: Any, table: Table) -> Any:
-    """The input that MLflow's scoring server would pass to `predict` for `table`.
-
-    Named columns become a data frame with the signature's types (`dataframe_split`), or arrays by name if the
-    signature has named tensors (`instances`); unnamed values become `inputs`.  A model whose signature is a type hint
-    gets a plain list.  If the table has a `sent` value, that is passed instead.
-    """
-    convert = need("mlflow.utils.proto_json_utils", extra="mlflow")
-    schema = metadata.get_input_schema()
-    if (sent := table.sent) is not None:
-        if sent.form == "document":
-            return sent.value
-        return convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
-    if metadata._is_signature_from_type_hint():
-        return _records(table)
-    if table.columns is None:
-        return convert.parse_tf_serving_input({"inputs": _records(table)}, schema=schema)
-    if schema is not None and schema.is_tensor_spec() and schema.has_input_names():
-        return convert.parse_tf_serving_input({"instances": _records(table)}, schema=schema)
-    rows = table.rows if schema is None else [[_as_json(value) for value in row] for row in table.rows]
-    split = {"columns": list(table.columns), "data": [list(row) for row in rows]}
-    return convert.dataframe_from_parsed_json(split, pandas_orient="split", schema=schema)
-
-
 class _NoBytecode:
     """A context in which Python does not write `__pycache__` next to the model's code, which would change the bundle.
 
@@ -198,27 +222,6 @@ class _NoBytecode:
 
 
 no_bytecode = _NoBytecode()
-
-
-def _records(table: Table) -> list[Any]:
-    if table.columns is None:
-        return [row[0] for row in table.rows]
-    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-
-
-def _as_json(value: object) -> object:
-    # MLflow expects binary columns in base64, as in JSON.
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-
-
-def _groups(work: Sequence[Work]) -> list[list[int]]:
-    """Groups of indices: rows that may share a data frame; each request by itself."""
-    groups: dict[object, list[int]] = {}
-    for index, entry in enumerate(work):
-        item = entry.payload
-        group_key = item_key(Row(item.columns, (), item.params)) if isinstance(item, Row) else index
-        groups.setdefault(group_key, []).append(index)
-    return list(groups.values())
 
 
 def _missing_columns(missing: Sequence[str], columns: Sequence[str]) -> RowRefused:

@@ -69,7 +69,7 @@ def logged_example(model: Path, signature: Signature) -> Golden:
     if request.table.sent is not None or not len(request.table):
         raise WrongUsage("the model's input example has no rows", remedy=remedy)
     defaults = {field.name: field.raw.get("default") for field in signature.params or ()}
-    params = {name: value for name, value in request.params.items() if value != defaults.get(name)}
+    params = {name: value for name, value in (request.params or {}).items() if value != defaults.get(name)}
     return Golden(request.table, "the model's input example", params)
 
 

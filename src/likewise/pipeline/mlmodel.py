@@ -30,7 +30,7 @@ def read_model(folder: Path) -> ModelFacts:
     facts = ModelFacts(
         folder=folder,
         flavors={name: _mapping(flavors, name, folder) for name in flavors},
-        signature_raw=_signature(_mapping(raw, "signature", folder), folder),
+        signature_raw=_signature(raw, folder),
         row_wise=_row_wise(declared.get("row_wise"), folder),
         references=_references(declared, pipeline, folder),
         pipeline=pipeline,
@@ -93,8 +93,9 @@ def _pipeline(declared: object, folder: Path) -> Mapping[str, object] | None:
     return declared
 
 
-def _signature(raw: Mapping[str, Any], folder: Path) -> Mapping[str, object] | None:
+def _signature(mlmodel: Mapping[str, Any], folder: Path) -> Mapping[str, object] | None:
     """The signature, validated with both MLflow's parser and Likewise's."""
+    raw = _mapping(mlmodel, "signature", folder)
     if not raw:
         return None
     models = need("mlflow.models", extra="mlflow")
@@ -105,7 +106,7 @@ def _signature(raw: Mapping[str, Any], folder: Path) -> Mapping[str, object] | N
         raise _unreadable(folder, f"its 'signature' is invalid: {type(error).__name__}: {str(error)[:300]}") from error
     if (problem := not_json(raw)) is not None:
         raise _unreadable(folder, f"its 'signature' {problem}")
-    return raw
+    return {**raw, "from_type_hints": True} if mlmodel.get("is_signature_from_type_hint") is True else raw
 
 
 def _references(declared: Mapping[str, Any], pipeline: Mapping[str, Any] | None, folder: Path) -> tuple[str, ...]:

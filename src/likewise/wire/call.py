@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
-from likewise.core.items import Item, Params, Request, Table
+from likewise.core.items import NO_PARAMS, Item, Params, Request, Table
 
 
 class Form(Enum):
@@ -24,7 +24,7 @@ class DecodedRequest:
     """A decoded request: its rows, cast to the model's signature; its params; the form of its response."""
 
     table: Table
-    params: Params = field(default_factory=dict)
+    params: Params = NO_PARAMS
     form: Form = Form.MLFLOW
 
     def by_row(self, row_wise: bool) -> bool:

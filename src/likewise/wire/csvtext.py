@@ -7,8 +7,9 @@ import io
 import sys
 from collections.abc import Sequence
 
-from likewise.core.casts import ABSENT, Mismatch, from_cell, to_boolean, to_double, to_whole
+from likewise.core.casts import Mismatch, to_boolean, to_double, to_whole
 from likewise.core.errors import BadRequest
+from likewise.core.fields import ABSENT, from_cell
 from likewise.core.signature import Field, Signature
 from likewise.wire.frame import Frame
 

@@ -44,7 +44,7 @@ class Decoder:
         if content.media == CSV:
             return self._without_params(parse_csv(content.text(body), self._signature), Form.MLFLOW)
         if content.media == PARQUET:
-            return self._without_params(parse_parquet(body, self._signature), Form.MLFLOW)
+            return self._without_params(parse_parquet(body), Form.MLFLOW)
         value = parse_json(body if content.charset == "utf-8" else content.text(body))
         if content.format == "pandas-split":
             return self._without_params(parse_split(value, _BODY))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from likewise.core.casts import NESTED, Cast, Mismatch, column_cast, from_ascii, from_base64
+from likewise.core.casts import NESTED, Cast, Mismatch, Source
 from likewise.core.errors import BadRequest
+from likewise.core.fields import field_cast
 from likewise.core.items import Sent, Table
 from likewise.core.signature import Field, Signature
-from likewise.wire import tensor
+from likewise.core.tensors import shape_of
 from likewise.wire.jsontext import shown
 
 _PLANS = 64  # maximum number of column orders that a fitter caches
@@ -23,13 +24,14 @@ class Frame:
 
     names: column names; None for unnamed values, and each row then has one value.
     where: the field of the body that contains the rows, for error messages.
-    ascii_bytes: binary columns are ASCII text rather than base64 (MLflow's `inputs` and `instances`).
+    source: how its values are converted.  arrow: its Arrow schema, if it has one; see `core.items.Table`.
     """
 
     names: tuple[str, ...] | None
     rows: Sequence[Sequence[object]]
     where: str
-    ascii_bytes: bool = False
+    source: Source = Source.TEXT
+    arrow: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Fitter:
         self.signature = signature
         self._fields = tuple(signature.inputs or ())
         self._columns = signature.columns
-        self._plans: dict[tuple[tuple[str, ...] | None, bool], _Plan] = {}
+        self._plans: dict[tuple[tuple[str, ...] | None, Source], _Plan] = {}
 
     def __call__(self, frame: Frame) -> Table:
         """The frame's columns in the signature's order and types; other columns are dropped, as in MLflow.
@@ -66,14 +68,14 @@ class Fitter:
         Raises BadRequest, which names the column and the row.
         """
         if self._columns is not None:
-            plan = self._plans.get((frame.names, frame.ascii_bytes)) or self._planned(frame)
-            table = Table(plan.columns, _cast_rows(frame, plan.cells))
+            plan = self._plans.get((frame.names, frame.source)) or self._planned(frame)
+            table = Table(plan.columns, _cast_rows(frame, plan.cells), arrow=frame.arrow)
             for field in plan.tensors:
                 _check_first_dimension(field, len(table), frame)
             return table
         _no_duplicates(frame)
         if not self._fields:
-            return Table(frame.names, [tuple(row) for row in frame.rows])
+            return Table(frame.names, [tuple(row) for row in frame.rows], arrow=frame.arrow)
         if self.signature.is_tensor:
             return self._unnamed_tensor(frame)
         return self._unnamed_columns(frame)
@@ -86,11 +88,11 @@ class Fitter:
         positions = {name: index for index, name in enumerate(names)}
         self._require(positions, frame)
         chosen = [field for field in self._fields if field.name in positions]
-        cells = [_Cell(positions[str(f.name)], f"column {f.name!r}", _cast(f, frame.ascii_bytes)) for f in chosen]
+        cells = [_Cell(positions[str(f.name)], f"column {f.name!r}", field_cast(f, frame.source)) for f in chosen]
         tensors = [field for field in chosen if field.kind == "tensor"]
         plan = _Plan(tuple(str(field.name) for field in chosen), cells, tensors)
         if len(chosen) == len(names) and len(self._plans) < _PLANS:
-            self._plans[frame.names, frame.ascii_bytes] = plan
+            self._plans[frame.names, frame.source] = plan
         return plan
 
     def whole(self, frame: Frame, sent: Sent) -> Table:
@@ -116,11 +118,15 @@ class Fitter:
         _check_first_dimension(field, len(frame.rows), frame)
         single = frame.names is None or len(frame.names) == 1
         rows = [(row[0] if single else list(row),) for row in frame.rows]
-        return Table(None, _cast_rows(frame, [_Cell(0, "the tensor", tensor.row_cast(field))], rows))
+        return Table(None, _cast_rows(frame, [_Cell(0, "the tensor", field_cast(field, frame.source))], rows))
 
     def _unnamed_columns(self, frame: Frame) -> Table:
-        fields = self._fields
-        cells = [_Cell(at, f"column {at}", _cast(field, frame.ascii_bytes)) for at, field in enumerate(fields)]
+        fields, source = self._fields, frame.source
+        if self.signature.from_type_hints and frame.names is not None:
+            frame = replace(frame, names=None, rows=[[value] for value in _elements(frame, fields[0])])
+        if self.signature.from_type_hints and source is Source.ARRAYS:
+            source = Source.TEXT  # MLflow expects base64 there
+        cells = [_Cell(at, f"column {at}", field_cast(field, source)) for at, field in enumerate(fields)]
         if frame.names is None and len(fields) == 1:
             if fields[0].kind in NESTED:  # such columns come from type hints, which validate them
                 return Table(None, [(row[0],) for row in frame.rows])
@@ -131,7 +137,7 @@ class Fitter:
         rows = _cast_rows(frame, cells, sent)
         if frame.names is None:
             return Table(None, [(list(row),) for row in rows])
-        return Table(frame.names[: len(fields)], rows)
+        return Table(frame.names[: len(fields)], rows, arrow=frame.arrow)
 
 
 def _cast_rows(
@@ -166,7 +172,9 @@ def _tensor(field: Field, value: object, where: str) -> list[object]:
         )
     frame = Frame((str(field.name),), [(element,) for element in value], where)
     _check_first_dimension(field, len(value), frame)
-    return [row[0] for row in _cast_rows(frame, [_Cell(0, f"the tensor {field.name!r}", tensor.row_cast(field))])]
+    return [
+        row[0] for row in _cast_rows(frame, [_Cell(0, f"the tensor {field.name!r}", field_cast(field, frame.source))])
+    ]
 
 
 def _enough(sent: object, row: int, frame: Frame, fields: Sequence[Field]) -> Sequence[object]:
@@ -178,18 +186,18 @@ def _enough(sent: object, row: int, frame: Frame, fields: Sequence[Field]) -> Se
     )
 
 
+def _elements(frame: Frame, field: Field) -> Iterator[object]:
+    """The elements of a type hint `list[…]`: objects of the columns, or the values of the first one, as in MLflow."""
+    objects = field.kind in ("object", "map") and frame.names != ("0",)
+    return (dict(zip(frame.names or (), row, strict=True)) if objects else row[0] for row in frame.rows)
+
+
 def _only(value: object) -> object:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _cast(field: Field, ascii_bytes: bool) -> Cast:
-    if field.kind == "tensor":
-        return tensor.row_cast(field)
-    return column_cast(field, binary=from_ascii if ascii_bytes else from_base64)
-
-
 def _check_first_dimension(field: Field, rows: int, frame: Frame) -> None:
-    if field.kind == "tensor" and (declared := tensor.shape_of(field)[0]) not in (-1, rows):
+    if field.kind == "tensor" and (declared := shape_of(field)[0]) not in (-1, rows):
         raise BadRequest(
             f"{frame.where}: the model takes {declared} rows per request, but got {rows}",
             remedy=f"send {declared} rows per request",

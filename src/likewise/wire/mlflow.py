@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import get_close_matches
 
+from likewise.core.casts import Source
 from likewise.core.errors import BadRequest
 from likewise.core.items import Sent, Table
 from likewise.core.signature import Signature
@@ -50,6 +51,13 @@ def _arrays(form: str, value: object, table: Table, signature: Signature) -> Sen
         return None if _is_rows(value) else Sent(form, value)
     if table.columns is None or not any(field.kind == "array" for field in signature.inputs):
         return None
+    arrays = [
+        at
+        for at, name in enumerate(table.columns)
+        if any(f.name == name and f.kind == "array" for f in signature.inputs)
+    ]
+    if any(row[at] is None for row in table.rows for at in arrays):
+        return None  # NumPy would make an array of it
     records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return Sent(form, records)
@@ -77,20 +85,20 @@ def _frame(form: str, value: object, signature: Signature) -> Frame:
         raise BadRequest(
             f"{form}: expected rows or columns, got {shown(value)}", remedy="send a list of rows, or columns of values"
         )
-    return Frame(None, [[value]], form, ascii_bytes=True)
+    return Frame(None, [[value]], form, Source.ARRAYS)
 
 
 def _listed(value: list[object], form: str, signature: Signature) -> Frame:
     """A list of records, or of unnamed rows, which are values of the only column if the signature has one."""
     if value and isinstance(value[0], dict) and not _holds_one_map(signature):
         records = parse_records(value, form)
-        return Frame(records.names, records.rows, form, ascii_bytes=True)
+        return Frame(records.names, records.rows, form, Source.ARRAYS)
     if not value and len(signature.columns or ()) > 1:
         return Frame((), [], form)
     only = (signature.inputs or ())[0] if len(signature.columns or ()) == 1 else None
     if only is not None and only.kind == "array" and not any(isinstance(element, list) for element in value):
-        return Frame(None, [[value]], form, ascii_bytes=True)
-    return Frame(None, [[row] for row in value], form, ascii_bytes=True)
+        return Frame(None, [[value]], form, Source.ARRAYS)
+    return Frame(None, [[row] for row in value], form, Source.ARRAYS)
 
 
 def _by_column(value: dict[str, object], form: str, signature: Signature) -> Frame:
@@ -103,10 +111,10 @@ def _by_column(value: dict[str, object], form: str, signature: Signature) -> Fra
     lists = {name: column for name, column in value.items() if isinstance(column, list)}
     cells = all(name in anything and all(isinstance(value, str) for value in lists[name]) for name in lists)
     if cells or any(field.kind in _NESTED for field in fields):
-        return Frame(tuple(value), [list(value.values())], form, ascii_bytes=True)
+        return Frame(tuple(value), [list(value.values())], form, Source.ARRAYS)
     rows = max(len(column) for column in lists.values())
     columns = {name: lists.get(name, [member] * rows) for name, member in value.items()}
-    return parse_columns(columns, form, ascii_bytes=True)
+    return parse_columns(columns, form, Source.ARRAYS)
 
 
 def _holds_one_map(signature: Signature) -> bool:

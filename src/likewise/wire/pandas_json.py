@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from likewise.core.casts import Source
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
 from likewise.wire.frame import Frame
@@ -44,7 +45,7 @@ def parse_records(value: object, where: str) -> Frame:
     return Frame(names, [[record.get(name) for name in names] for record in value], where)
 
 
-def parse_columns(columns: dict[str, list[object]], where: str, *, ascii_bytes: bool = False) -> Frame:
+def parse_columns(columns: dict[str, list[object]], where: str, source: Source = Source.TEXT) -> Frame:
     """Parse `{"column": [value, …], …}`; all columns must have the same length."""
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -52,7 +53,7 @@ def parse_columns(columns: dict[str, list[object]], where: str, *, ascii_bytes: 
             f"{where}: the columns differ in length: {', '.join(f'{n!r} has {k}' for n, k in lengths.items())}",
             remedy="send the same number of values for each column",
         )
-    return Frame(tuple(columns), list(zip(*columns.values(), strict=True)), where, ascii_bytes)
+    return Frame(tuple(columns), list(zip(*columns.values(), strict=True)), where, source)
 
 
 def parse_by_label(value: dict[str, dict[str, object]], signature: Signature) -> Frame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likewise.core.casts import INTEGERS, Cast, Mismatch, cast_for, from_ascii
+from likewise.core.casts import INTEGERS, Cast, Mismatch, Source, cast_for
 from likewise.core.errors import BadRequest
 from likewise.core.items import NO_PARAMS, Params
 from likewise.core.signature import Field, Signature
@@ -31,10 +31,11 @@ class ParamsFitter:
     def __call__(self, value: object) -> Params:
         """The params that the model takes, with defaults filled in; unknown params are ignored, as in MLflow.
 
+        If the model declares none, they are empty, or None if the request has none: MLflow distinguishes these.
         Raises BadRequest, which names the param.  Source: mlflow/models/utils.py, `_enforce_params_schema`.
         """
         if not self._fields:
-            return NO_PARAMS
+            return NO_PARAMS if value is None else {}
         if value is None:
             value = {}
         if not isinstance(value, dict):
@@ -63,5 +64,6 @@ def _one(field: Field, value: object) -> object:
     accepted = _ACCEPTS.get(field.kind)
     if value is not None and accepted is not None and type(value) not in accepted:
         raise Mismatch(f"a value of type {field.kind}")
-    cast: Cast = cast_for(field.raw, nullable=field.kind not in INTEGERS or value is None, binary=from_ascii)
+    spec = {**field.raw, "type": "double"} if field.kind == "float" else field.raw  # MLflow does not round params
+    cast: Cast = cast_for(spec, nullable=field.kind not in INTEGERS or value is None, source=Source.ARRAYS)
     return cast(value)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import date
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
+from likewise.core.arrow import records_of, schema_bytes
+from likewise.core.casts import Source
 from likewise.core.errors import BadRequest, MissingExtra, UnsupportedContentType
 from likewise.core.extras import need
-from likewise.core.signature import Signature
 from likewise.wire.frame import Frame
 from likewise.wire.parquet_child import TOO_LARGE
 
@@ -25,7 +21,7 @@ SECONDS = 30
 _CHILD_SCRIPT = Path(__file__).with_name("parquet_child.py")
 
 
-def parse_parquet(body: bytes, signature: Signature) -> Frame:
+def parse_parquet(body: bytes) -> Frame:
     """Decode a Parquet file, without the columns that pandas wrote as its index.
 
     The file is read in a child process, because some inputs crash Arrow; this takes about 0.3 s.  Raises BadRequest
@@ -36,14 +32,14 @@ def parse_parquet(body: bytes, signature: Signature) -> Frame:
     except MissingExtra as error:
         raise UnsupportedContentType(f"Parquet is not supported: {error.cause}", remedy="send JSON or CSV") from error
     table = pyarrow.ipc.open_stream(_read(body)).read_all()
-    kinds = {str(field.name): field.kind for field in signature.inputs or ()}
     names = tuple(table.schema.names)
-    try:
-        columns = [_values(pyarrow, table.column(at), kinds.get(name)) for at, name in enumerate(names)]
-        rows = list(zip(*columns, strict=True)) if columns else []
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise _unreadable(str(error)) from error
-    return Frame(names, rows, "the Parquet body")
+    rows: list[tuple[object, ...]] = []
+    for batch in table.to_batches():
+        records, faults = records_of(batch)
+        if faults:
+            raise _unreadable(faults[min(faults)].cause)
+        rows += [tuple(record.values()) for record in records]
+    return Frame(names, rows, "the Parquet body", Source.TYPED, schema_bytes(table.schema))
 
 
 def _read(body: bytes) -> bytes:
@@ -63,23 +59,6 @@ def _read(body: bytes) -> bytes:
     if done.returncode != 0:
         raise _unreadable(output.rpartition("\n")[2])
     return done.stdout
-
-
-def _values(pyarrow: Any, column: Any, kind: str | None) -> Iterator[object]:
-    if pyarrow.types.is_timestamp(column.type):  # datetime has a resolution of microseconds
-        column = column.cast(pyarrow.timestamp("us", column.type.tz), safe=False)
-    return (_value(value, kind) for value in column.to_pylist())
-
-
-def _value(value: object, kind: str | None) -> object:
-    """Convert a Parquet value to its JSON form for a column of this kind, which the casts of requests expect."""
-    if kind == "datetime" and isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, bytes) and kind == "binary":
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, bytes) and kind == "string":
-        return value.decode()
-    return float(value) if isinstance(value, Decimal) else value
 
 
 def _unreadable(why: str) -> BadRequest:

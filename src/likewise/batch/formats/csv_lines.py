@@ -11,10 +11,11 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_cell, unicode_fault
+from likewise.batch.values import as_cell
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.text import unicode_fault
 
 FIELD_LIMIT = 16 << 20  # characters; otherwise a quote that is never closed would load the whole file into memory
 

@@ -12,10 +12,12 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_json, unicode_fault
+from likewise.batch.values import as_json
+from likewise.core.casts import parse_number
 from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.text import unicode_fault
 
 BOM = b"\xef\xbb\xbf"
 FIRST_ROWS = 1000  # the columns of a source are those of this many first rows
@@ -100,7 +102,7 @@ def _parse(text: str, where: str) -> tuple[Mapping[str, object], LikewiseError |
     if fault:
         return {"": text}, fault
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_float=parse_number)
     except (ValueError, RecursionError) as error:
         return {"": text}, InputInvalid(f"{where} is not JSON: {error}", remedy="write one JSON object per line")
     if not isinstance(record, dict):

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import BUFFER, InputFile
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_cell, unicode_fault
-from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
+from likewise.batch.values import as_cell
+from likewise.core.arrow import records_of
+from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate
 from likewise.core.results import Ok, Result
@@ -75,32 +76,6 @@ class ParquetSource(OneFile):
             except (pa.ArrowException, OSError) as error:
                 cause = f"{self.name} cannot be read as Parquet: {error}"
                 raise InputInvalid(cause, remedy="the file is damaged or not Parquet: create it again") from error
-
-
-def records_of(batch: Any, first: int | None = None) -> tuple[list[Mapping[str, object]], dict[int, LikewiseError]]:
-    """The rows as Python objects, and the errors of invalid rows by index. first: number of the first, for messages."""
-    try:
-        batch.validate(full=True)  # the only check that text is valid UTF-8
-        return batch.to_pylist(), {}
-    except (ValueError, OverflowError):  # ArrowInvalid and UnicodeDecodeError are ValueErrors
-        names = ["the row" if first is None else f"row {first + index}" for index in range(len(batch))]
-        rows = [_row(batch.slice(index, 1), where) for index, where in enumerate(names)]
-    return [record for record, _ in rows], {index: fault for index, (_, fault) in enumerate(rows) if fault}
-
-
-def _row(row: Any, where: str) -> tuple[Mapping[str, object], LikewiseError | None]:
-    """A batch of one row as a Python object, and its error if it is invalid."""
-    record: dict[str, object] = {}
-    fault: LikewiseError | None = None
-    for name, column in zip(row.schema.names, row.columns, strict=True):
-        try:
-            record[name] = column[0].as_py()
-        except UnicodeDecodeError as error:
-            record[name] = error.object.decode(errors="surrogateescape")
-            fault = unicode_fault(str(record[name]), f"{where}, column `{name}`,")
-        except (ValueError, OverflowError) as error:  # a date outside the range of Python's dates
-            fault = InputInvalid(f"{where}, column `{name}`: {error}", remedy="correct the value")
-    return record, fault
 
 
 class ParquetWriter:

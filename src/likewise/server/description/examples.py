@@ -16,12 +16,12 @@ import orjson
 
 from likewise.core.errors import LikewiseError
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import shape_of
 from likewise.server.model import ServedModel
 from likewise.wire import decode
 from likewise.wire.encode import plain
 from likewise.wire.oip.declared import INPUT, datatype_of
 from likewise.wire.oip.outputs import rectangle
-from likewise.wire.tensor import shape_of
 
 JsonObject = dict[str, Any]
 
@@ -142,7 +142,7 @@ def _logged(model: ServedModel) -> Example | None:
     fixed = any(f.kind == "tensor" and shape_of(f)[0] != -1 for f in model.signature.inputs or ())
     rows = list(call.table.rows)[: None if fixed else _ROWS]
     plain = call.table.sent is None and any(rows)
-    return _example(model.signature, call.table.columns, rows, call.params) if plain else None
+    return _example(model.signature, call.table.columns, rows, call.params or {}) if plain else None
 
 
 def _generated(model: ServedModel) -> Example | None:

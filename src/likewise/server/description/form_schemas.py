@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from likewise.core.casts import INTEGERS, NESTED, NULLABLE
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import shape_of
 from likewise.server.description.schemas import (
     TEXT,
     TYPES,
@@ -28,7 +29,6 @@ from likewise.server.description.schemas import (
     tensor_row,
 )
 from likewise.wire.document import KEYS
-from likewise.wire.tensor import shape_of
 
 _PLAIN = frozenset({"string", "boolean", "integer", "long", "float", "double"})
 _NAMES = array_of(TEXT, uniqueItems=True)

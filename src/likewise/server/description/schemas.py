@@ -11,7 +11,7 @@ from typing import Any
 
 from likewise.core.casts import INTEGERS, NULLABLE
 from likewise.core.signature import Field
-from likewise.wire.tensor import dtype_of, shape_of
+from likewise.core.tensors import dtype_of, shape_of
 
 JsonObject = dict[str, Any]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.signature import Field
+from likewise.core.tensors import shape_of
 from likewise.server.description.examples import Example, example_of
 from likewise.server.model import ServedModel
-from likewise.wire.tensor import shape_of
 
 ASSETS = Path(__file__).with_name("assets")
 DOCS = (ASSETS / "docs.html").read_text()

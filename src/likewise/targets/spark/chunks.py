@@ -8,6 +8,7 @@ from typing import Any
 
 from likewise.batch.formats import Chunk
 from likewise.batch.values import as_json
+from likewise.core.arrow import records_of
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
 
@@ -52,7 +53,7 @@ def _records(
     if batch is not None:
         good = [index for index in range(rows) if index not in faulty]
         selected = batch if not faulty else batch.take(need("pyarrow", extra="batch").array(good, "int64"))
-        yield from selected.to_pylist()
+        yield from records_of(selected)[0]
     elif fields["native"] is not None:
         yield from (json.loads(line) for index, line in enumerate(fields["native"]) if index not in faulty)
     else:

@@ -43,7 +43,8 @@ def _items_by_window(
 ) -> Iterator[tuple[list[Any], list[Item | Failed]]]:
     """Each window of the batches with the items for the engine."""
     for window in windows(batches):
-        yield window, items_of(window, row_maker(window[0].schema.names, signature, mapping), params)
+        schema = window[0].schema
+        yield window, items_of(window, row_maker(schema.names, signature, mapping, schema), params)
 
 
 def _named_batch(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:

@@ -20,10 +20,10 @@ from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, read_errors, why_changed
 from likewise.batch.formats import Chunk, RowSource, Writer, load
-from likewise.batch.formats.parquet import records_of
 from likewise.batch.rows import items_of, split_results
 from likewise.batch.scorer import prepare
 from likewise.batch.sources import INPUT_CHANGED_REMEDY
+from likewise.core.arrow import records_of
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused
 from likewise.core.extras import need

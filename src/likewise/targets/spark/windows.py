@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import CHUNK_BYTES, RowSource
-from likewise.batch.formats.parquet import records_of
+from likewise.core.arrow import records_of
 from likewise.core.items import NO_PARAMS, Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
@@ -39,9 +39,9 @@ class InputColumns:
         return self.types
 
 
-def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str, str]) -> RowMaker:
-    """A converter from a frame's rows to the model's; InputInvalid if a column is missing."""
-    return RowMaker(cast(RowSource, InputColumns(tuple(columns))), signature, mapping)
+def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str, str], types: Any = None) -> RowMaker:
+    """A converter from a frame's rows to the model's; InputInvalid if a column is missing. types: the Arrow schema."""
+    return RowMaker(cast(RowSource, InputColumns(tuple(columns), types=types)), signature, mapping)
 
 
 def pieces(batch: Any, most: int = WINDOW_ROWS) -> Iterator[Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from likewise.core.casts import Source
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import dtype_of
 from likewise.wire.frame import Frame
 from likewise.wire.jsontext import parse_json
 from likewise.wire.oip.declared import array_leaf
 from likewise.wire.oip.inputs import SHOWN, InputTensor
-from likewise.wire.tensor import dtype_of
 
 _WHERE = "inputs"
 _AS_JSON = frozenset({"array", "object", "map"})  # such values are sent as JSON text, one BYTES element per row
@@ -27,7 +27,7 @@ def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
         _check_names([tensor.name for tensor in tensors], fields)
     elif fields and len(tensors) == 1:
         values = _column(tensors[0], fields[0] if len(fields) == 1 else None)
-        return Frame(None, [[value] for value in values], _WHERE)
+        return Frame(None, [[value] for value in values], _WHERE, Source.TENSORS)
     elif fields and len(tensors) != len(fields):
         raise BadRequest(
             f"inputs: the model takes {len(fields)}, but {len(tensors)} were sent",
@@ -37,7 +37,7 @@ def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
     named = signature.columns is not None
     chosen = [known[tensor.name] for tensor in tensors] if named else fields or [None] * len(tensors)
     columns = [_column(tensor, field) for tensor, field in zip(tensors, chosen, strict=True)]
-    return Frame(tuple(tensor.name for tensor in tensors), list(zip(*columns, strict=True)), _WHERE)
+    return Frame(tuple(tensor.name for tensor in tensors), list(zip(*columns, strict=True)), _WHERE, Source.TENSORS)
 
 
 def _check_rows(tensors: Sequence[InputTensor]) -> None:
@@ -85,13 +85,11 @@ def _column(tensor: InputTensor, field: Field | None) -> list[Any]:
 
 
 def _elements(tensor: InputTensor, field: Field | None) -> list[Any]:
-    """The elements as `Fitter` expects them: BYTES as text, or as base64 for a binary column."""
+    """The elements as `Fitter` expects them: BYTES as text, or as bytes for a binary column."""
     if tensor.datatype != "BYTES":
         return tensor.values
     leaf = _leaf(field)
-    if leaf == "binary":
-        return [None if value is None else base64.b64encode(_raw(value)).decode() for value in tensor.values]
-    if leaf == "bytes" or (leaf == "any" and tensor.base64):
+    if leaf in ("binary", "bytes") or (leaf == "any" and tensor.base64):
         return [None if value is None else _raw(value) for value in tensor.values]
     return _texts(tensor)
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import dtype_of, shape_of
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS
-from likewise.wire.tensor import dtype_of, shape_of
 
 INPUT = "input"  # name of an unnamed input in the metadata; requests may use any name
 OUTPUT = "predict"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast as typed
 
-from likewise.core.casts import Cast, Mismatch, integer_within, to_boolean, to_double, to_string
+from likewise.core.casts import Cast, Mismatch, Source, integer_within, rounding, to_boolean, to_string
 from likewise.core.signature import Field
 
 
@@ -21,13 +21,13 @@ def dtype_of(field: Field) -> str:
     return str(_spec(field).get("dtype", "object"))
 
 
-def row_cast(field: Field) -> Cast:
+def row_cast(field: Field, source: Source) -> Cast:
     """The cast of one row's values to the dtype and the shape without its first dimension.
 
     A flat list is reshaped if the shape has several fixed dimensions, as MLflow does for DataFrames.  Raises Mismatch.
     """
     dims = shape_of(field)[1:]
-    leaf = _leaf(dtype_of(field))
+    leaf = _leaf(dtype_of(field), source)
     if leaf is None:
         return lambda value: value
 
@@ -39,16 +39,18 @@ def row_cast(field: Field) -> Cast:
 
 def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
     if not dims:
-        if isinstance(value, (list, dict)):
+        if isinstance(value, (list, tuple, dict)):
             raise Mismatch("a single value")
         return leaf(value)
+    if isinstance(value, tuple):
+        value = list(value)
     if not isinstance(value, list):
         value = [value]
     if (
         len(dims) > 1
         and -1 not in dims
         and len(value) == math.prod(dims)
-        and not any(isinstance(part, list) for part in value)
+        and not any(isinstance(part, (list, tuple)) for part in value)
     ):
         step = math.prod(dims[1:])
         value = [value[i : i + step] for i in range(0, len(value), step)]
@@ -60,12 +62,13 @@ def _fold(value: object, dims: tuple[int, ...], leaf: Cast) -> object:
     return parts
 
 
-def _leaf(dtype: str) -> Cast | None:
+def _leaf(dtype: str, source: Source) -> Cast | None:
     """The cast to a numpy dtype; None if it accepts any object."""
     if dtype == "bool":
         return to_boolean
-    if dtype.startswith("float"):
-        return lambda value: None if value is None else to_double(value)
+    if match := re.fullmatch(r"float(16|32|64)", dtype):
+        cast = rounding(int(match[1]), source)
+        return lambda value: None if value is None else cast(value)
     if match := re.fullmatch(r"(u?)int(\d+)", dtype):
         bits = int(match[2])
         return integer_within(0, 2**bits - 1) if match[1] else integer_within(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

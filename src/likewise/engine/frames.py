@@ -1,0 +1,104 @@
+"""The inputs of `Bundle.predict`: what `mlflow.pyfunc.PyFuncModel.predict` takes, as rows or as a copy."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from likewise.core.casts import Mismatch, Source
+from likewise.core.errors import RowRefused
+from likewise.core.extras import need
+from likewise.core.fields import field_cast
+from likewise.core.items import Table
+from likewise.core.signature import Field, Signature
+
+_LOSSY = frozenset({"double", "float", "boolean"})  # MLflow rounds a Decimal, and takes null for a required boolean
+
+
+def own_copy(data: Any) -> Any:
+    """A copy that a model may change, down to lists and objects in cells."""
+    copied = copy.deepcopy(data)
+    if hasattr(copied, "iloc"):  # pandas copies the references to objects, not the objects
+        for at, dtype in enumerate(getattr(copied, "dtypes", []) if copied.ndim == 2 else []):
+            if dtype.kind == "O":
+                copied.isetitem(at, copied.iloc[:, at].map(copy.deepcopy))
+        if copied.ndim == 1 and copied.dtype.kind == "O":
+            copied = copied.map(copy.deepcopy)
+    return copied
+
+
+def check_exact(data: Any, signature: Signature) -> None:
+    """Raise RowRefused, with row and column, for a value in a column of objects that MLflow would change."""
+    for field in signature.inputs or ():
+        if field.kind in _LOSSY and _has_column(data, field.name) and data[field.name].dtype == object:
+            _check(data[field.name], field)
+
+
+def explain(data: Any, signature: Signature) -> None:
+    """Raise RowRefused for the first value that does not fit the signature, if one does not fit."""
+    for field in signature.inputs or ():
+        if _has_column(data, field.name):
+            _check(data[field.name], field)
+
+
+def _has_column(data: Any, name: str | None) -> bool:
+    return name is not None and hasattr(data, "columns") and name in data.columns and data.columns.is_unique
+
+
+def _check(column: Any, field: Field) -> None:
+    cast = field_cast(field, Source.TYPED)
+    for row, value in enumerate(cells(column)):
+        try:
+            cast(value)
+        except Mismatch as error:
+            raise RowRefused(
+                f"row {row}, column {field.name!r}: expected {error}, got {value!r:.100}",
+                remedy="correct the value; rows count from 0",
+            ) from error
+
+
+def cells(column: Any) -> list[Any]:
+    """The values of a pandas Series as the types of `core.items`; None for missing ones, lists for arrays."""
+    pandas = need("pandas", extra="mlflow")
+    return [_plain(pandas, value) for value in column.tolist()]
+
+
+def _plain(pandas: Any, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(pandas, member) for key, member in value.items()}
+    if hasattr(value, "tolist") and not isinstance(value, str):
+        value = value.tolist()  # an array, or a NumPy scalar
+    if isinstance(value, (list, tuple)):
+        return [_plain(pandas, element) for element in value]
+    return None if value is None or value is pandas.NA or value is pandas.NaT or value != value else value
+
+
+def table_of(data: Any, signature: Signature) -> Table:
+    """The rows of any input of `predict` for a model with named columns; RowRefused for a value that does not fit."""
+    frame = _frame(data, signature.columns or ())
+    columns = [str(name) for name in frame.columns]
+    values = [cells(frame.iloc[:, at]) for at in range(len(columns))]
+    for field in signature.inputs or ():
+        if field.name in columns:
+            at = columns.index(field.name)
+            _check(frame.iloc[:, at], field)
+            cast = field_cast(field, Source.TYPED)
+            values[at] = [cast(value) for value in values[at]]
+    return Table(tuple(columns), list(zip(*values, strict=True)))
+
+
+def _frame(data: Any, names: Sequence[str]) -> Any:
+    pandas = need("pandas", extra="mlflow")
+    if hasattr(data, "columns"):
+        return data
+    if isinstance(data, Mapping):
+        scalars = not any(isinstance(value, (list, tuple)) or hasattr(value, "__array__") for value in data.values())
+        return pandas.DataFrame([data] if scalars else data)
+    if isinstance(data, str):
+        data = [data]
+    if hasattr(data, "name"):  # a Series
+        data = data.tolist()
+    if isinstance(data, list) and data and isinstance(data[0], Mapping):
+        return pandas.DataFrame(data)
+    return pandas.DataFrame(data, columns=list(names[:1]) if len(names) == 1 else list(names) or None)

@@ -1,0 +1,233 @@
+"""The input of `predict` for a table: the frame, arrays or document that MLflow would hand to the model's code.
+
+The values of a table have been converted by `core.casts`, so every column is built with its final dtype at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from likewise.core.arrow import array_of
+from likewise.core.casts import epoch_nanoseconds
+from likewise.core.extras import need
+from likewise.core.items import Table
+
+_DTYPES = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
+_MISSING = -(2**63)  # NumPy's missing datetime
+_INT64 = range(-(2**63), 2**63)
+_ALIKE = frozenset({int, float, bool, str})
+
+
+def model_input(metadata: Any, table: Table) -> Any:
+    """The input for `mlflow.pyfunc.PyFuncModel.predict`; the model may change it.
+
+    Columns become a data frame; arrays by name if the signature has named tensors (MLflow's `instances`); unnamed
+    tensors an array (`inputs`).  A model whose signature is a type hint gets a plain list.  If the table has a `sent`
+    value, that is passed instead.
+    """
+    convert = need("mlflow.utils.proto_json_utils", extra="mlflow")
+    schema = metadata.get_input_schema()
+    if (sent := table.sent) is not None:
+        if sent.form == "document":
+            return copied(sent.value)
+        return convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
+    if metadata._is_signature_from_type_hint():
+        return copied(_records(table))
+    if schema is not None and schema.is_tensor_spec():
+        form = "instances" if schema.has_input_names() else "inputs"
+        if table.columns is None or form == "instances":
+            return convert.parse_tf_serving_input({form: _records(table)}, schema=schema)
+    if schema is None and table.columns is None:
+        return convert.parse_tf_serving_input({"inputs": _records(table)})
+    return _frame(table, None if schema is None or schema.is_tensor_spec() else schema)
+
+
+def is_final(metadata: Any) -> bool:
+    """Whether a frame of `model_input` is what the model gets, so that MLflow need not convert it again."""
+    schema = metadata.get_input_schema()
+    if schema is None or schema.is_tensor_spec() or metadata._is_signature_from_type_hint():
+        return False
+    return not metadata._is_type_hint_from_example()
+
+
+def copied(value: Any) -> Any:
+    """`value` with copies of its lists and objects, which a model may change."""
+    if isinstance(value, list):
+        return [copied(element) for element in value]
+    return {key: copied(member) for key, member in value.items()} if isinstance(value, dict) else value
+
+
+def _records(table: Table) -> list[Any]:
+    if table.columns is None:
+        return [row[0] for row in table.rows]
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def _frame(table: Table, schema: Any) -> Any:
+    pandas = need("pandas", extra="mlflow")
+    if schema is None and table.arrow is None:
+        return _inferred(pandas, table)
+    names = table.columns
+    rows: Sequence[Sequence[Any]] = table.rows
+    if names is None and len(schema.inputs) > 1:  # unnamed columns: each row is a list
+        rows = [list[Any](row[0]) for row in table.rows]  # type: ignore[call-overload]
+    width = len(schema.inputs) if names is None else len(names)
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
+    arrow = None if table.arrow is None else _arrow_schema(table.arrow)
+    if schema is None:
+        return _of_arrow(pandas, names or (), columns, arrow)
+    specs: Mapping[Any, Any] = schema.input_dict() if schema.has_input_names() else dict(enumerate(schema.inputs))
+    if names is None or not schema.has_input_names():
+        labels: Sequence[Any] = list(specs) if names is None else names
+        specs = dict(zip(labels, schema.inputs, strict=False))
+    else:
+        labels = names
+    built = {
+        label: _column(values, specs[label], label, arrow)
+        for label, values in zip(labels, columns, strict=True)
+        if label in specs  # MLflow drops the others
+    }
+    return pandas.DataFrame(built, index=range(len(table.rows)))
+
+
+def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any) -> Any:
+    """One column with the dtype of its type in the signature."""
+    numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
+    kind = getattr(spec.type, "name", "")
+    if kind in _DTYPES:
+        return numpy.array(values, _DTYPES[kind])
+    if kind == "datetime":
+        ticks = [_MISSING if value is None else epoch_nanoseconds(value) for value in values]
+        return numpy.array(ticks, "int64").view("datetime64[ns]")
+    if kind == "boolean" and None not in values:
+        return numpy.array(values, bool)
+    if kind == "string" and None not in values:
+        return pandas.Series(values, dtype=None if values else object)
+    if kind:  # of objects, so that null stays null in any company
+        return pandas.Series(values, dtype=object)
+    cells = [copied(value) for value in values]
+    if arrow is not None and label in arrow.names:
+        cells = _as_arrays(cells, arrow.field(label).type)
+    if kind_of(spec.type) != "any":
+        return pandas.Series([nested(cell, spec.type) for cell in cells], dtype=object)
+    alike = len(set(map(type, cells))) == 1 and type(cells[0]) in _ALIKE
+    return pandas.Series(cells, dtype=None if alike else object)
+
+
+def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
+    """A value of an array, object or map as `mlflow.models.utils._enforce_type` hands it to the model.
+
+    Scalar properties and map values are NumPy scalars; elements of a list are Python's, unless `member` is set.
+    """
+    name = kind_of(kind)
+    if value is None and name not in ("float", "double"):
+        return None
+    if name == "array":
+        return _array(value, kind.dtype)
+    if name == "object":
+        types = {each.name: each.dtype for each in kind.properties}
+        return {
+            key: None
+            if value[key] is None and not _required(kind, key)
+            else nested(value[key], types[key], member=True)
+            for key in value
+        }
+    if name == "map":
+        return {key: nested(each, kind.value_type, member=True) for key, each in value.items()}
+    numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
+    if name == "datetime":
+        return pandas.Timestamp(epoch_nanoseconds(value), unit="ns")
+    if name == "any" or not member or name in ("string", "binary"):
+        return float("nan") if value is None else value
+    return numpy.dtype(_DTYPES.get(name, "bool")).type(numpy.nan if value is None else value)
+
+
+def kind_of(kind: Any) -> str:
+    """The lower-case name of a type of MLflow's signature."""
+    return str(getattr(kind, "name", None) or type(kind).__name__.removesuffix("Type").lower())
+
+
+def _required(kind: Any, name: str) -> bool:
+    return any(each.required for each in kind.properties if each.name == name)
+
+
+def _array(value: Any, element: Any) -> Any:
+    """A list, or an array if `value` is one."""
+    numpy = need("numpy", extra="mlflow")
+    elements = [nested(each, element) for each in value]
+    if isinstance(value, list):
+        return elements
+    name = kind_of(element)
+    if name in _DTYPES or name == "boolean":
+        return numpy.array(elements, _DTYPES.get(name, "bool"))
+    if name == "datetime":
+        return numpy.array([each.to_datetime64() for each in elements], "datetime64[ns]")
+    if name in ("string", "binary"):
+        zero = "\0" if name == "string" else b"\0"
+        return numpy.array(elements, object if any(each.endswith(zero) for each in elements) else None)
+    try:
+        return numpy.array(elements)
+    except ValueError:  # of different lengths
+        made = numpy.empty(len(elements), object)
+        made[:] = elements
+        return made
+
+
+def _as_arrays(cells: list[Any], kind: Any) -> list[Any]:
+    """Lists of an Arrow source as NumPy arrays, as pandas reads them."""
+    types = need("pyarrow", extra="mlflow").types
+    if not types.is_nested(kind):
+        return cells
+    try:
+        return list(array_of(cells, kind).to_pandas(maps_as_pydicts="strict"))
+    except Exception:  # noqa: BLE001  the signature has made something else of them, such as dates of text
+        return cells
+
+
+def _inferred(pandas: Any, table: Table) -> Any:
+    """A frame with the dtypes that pandas infers, except where that would change an integer."""
+    names = list(table.columns or ())
+    columns = list(zip(*table.rows, strict=True))
+    types = [set(map(type, values)) for values in columns]
+    if columns and all(len(kinds) == 1 and kinds <= _ALIKE for kinds in types):  # the same, but several times faster
+        return pandas.DataFrame(dict(zip(names, map(list, columns), strict=True)))
+    if any(kinds & {list, dict} for kinds in types):
+        frame = pandas.DataFrame([tuple(map(copied, row)) for row in table.rows], columns=names)
+    else:
+        frame = pandas.DataFrame(list(table.rows), columns=names)
+    for at, (values, kinds, dtype) in enumerate(zip(columns, types, frame.dtypes, strict=True)):
+        if dtype.kind == "f" and int in kinds and any(type(v) is int and int(float(v)) != v for v in values):
+            frame.isetitem(at, pandas.Series(list(values), dtype=object))
+    return frame
+
+
+def _of_arrow(pandas: Any, names: Sequence[str], columns: Sequence[Sequence[Any]], arrow: Any) -> Any:
+    """A frame with the dtypes with which pandas reads the Arrow types."""
+    pa = need("pyarrow", extra="mlflow")
+    fields = [arrow.field(name) for name in names]
+    arrays = [array_of(values, field.type) for field, values in zip(fields, columns, strict=True)]
+    lossy = {
+        at: pandas.Series(list(values), dtype=object)
+        for at, (field, values) in enumerate(zip(fields, columns, strict=True))
+        if pa.types.is_integer(field.type) and None in values and any(v and int(float(v)) != v for v in values)
+    }  # pandas makes doubles of integers beside null
+    frame = pa.Table.from_arrays(arrays, schema=pa.schema(fields, arrow.metadata)).to_pandas(maps_as_pydicts="strict")
+    for at, series in lossy.items():
+        frame.isetitem(at, series)
+    return frame
+
+
+@lru_cache(maxsize=16)
+def _arrow_schema(data: bytes) -> Any:
+    pa = need("pyarrow", extra="mlflow")
+    return pa.ipc.read_schema(pa.py_buffer(data))
+
+
+def row_types(values: Sequence[object]) -> tuple[object, ...]:
+    """What pandas' dtype of each value depends on: rows with equal types may share a frame."""
+    return tuple(_BIG if type(value) is int and value not in _INT64 else type(value) for value in values)
+
+
+_BIG = object()
