@@ -24,11 +24,12 @@ from tests.support.oip import body_of, tensor
 from tests.support.spy import Refused, Row, Spy, parsed
 from tests.support.spy_values import FieldSpec
 from tests.support.waiting import until
+from tritonclient.http import InferenceServerClient
 
 from likewise import api
 from likewise.batch import ScoreOptions
 from likewise.container.forms import LineDecoder
-from likewise.core.casts import ABSENT
+from likewise.core.fields import ABSENT
 from likewise.core.signature import Signature
 from likewise.server import ServedModel
 from likewise.server.app import create_app
@@ -264,8 +265,10 @@ def posted(client: TestClient, form: Form, specs: Specs, rows: Rows) -> list[Row
     response = client.post("/v2/models/model/infer", content=body, headers=headers)
     if response.status_code != 200:
         return Refused(response.text)
-    (output,) = response.json()["outputs"]
-    return parsed(output["data"])
+    length = response.headers.get(HEADER_LENGTH)
+    result = InferenceServerClient.parse_response_body(response.content, header_length=length and int(length))
+    (output,) = result.get_response()["outputs"]
+    return parsed(result.as_numpy(output["name"]).tolist())
 
 
 def posted_parquet(client: TestClient, columns: Any) -> list[Row] | Refused:

@@ -193,7 +193,8 @@ def lossless(spec: FieldSpec, value: Any, *, text: bool) -> Any:
     text: the source is JSON or CSV, whose numbers are rounded to the precision of a `float`.
     """
     kind = spec["type"]
-    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value) and kind != "any"):
+    missing = value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value) and kind != "any")
+    if missing or (kind in ("float", "double") and isinstance(value, str) and value.strip().lower() == "nan"):
         return None if nullable(spec) else UNFIT
     if kind == "any":
         return value
@@ -263,6 +264,7 @@ def _double(value: Any, text: bool, kind: str) -> Any:
     if math.isinf(double):  # 1e400
         return UNFIT
     counted = isinstance(value, (int, Decimal)) or (isinstance(value, str) and value.strip().lstrip("+-").isdigit())
+    counted = counted and not (text and abs(number) >= 2**63)  # in JSON, an integer of more than 64 bits is a decimal
     return UNFIT if counted and number not in (Fraction(double), Fraction(Decimal(repr(double)))) else double
 
 
@@ -272,7 +274,7 @@ def _float(value: Any, text: bool, kind: str) -> Any:
         return UNFIT
     rounds = text or isinstance(value, Decimal)
     try:
-        double = float(number) if rounds else _double(value, text, kind)
+        double = float(value) if rounds else _double(value, text, kind)
     except OverflowError:
         return UNFIT
     if double is UNFIT:
