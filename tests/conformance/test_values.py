@@ -261,9 +261,8 @@ def test_json_values_that_do_not_fit_are_refused_or_exact(spies: SpyFolder, kind
         except BadRequest as error:
             answer = Refused(error.cause)
             faults.add(None if "row 1" in error.cause else f"the refusal does not name the row: {error.cause}", form)
-        fault = difference(
-            answer,
-            reference,
+        kinds, refusable = kinds_of({FIELD: spec}), not is_natural(spec, value)
+        fault = difference(answer, reference, {FIELD: fitted}, kinds, refusable=refusable, named=FIELD)
             {FIELD: fitted},
             kinds_of({FIELD: spec}),
             refusable=not is_natural(spec, value),
