@@ -7,6 +7,8 @@ The classifier, which needs torch, is in `tests.support.classifier`.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -80,3 +82,19 @@ def seal(folder: Path, *, row_wise: bool = True) -> Bundle:
         engines=facts.engines(),
     )
     return write_manifest(folder, manifest)
+
+
+def save_with_modules(folder: Path, modules: Mapping[str, str], code: str, **options: Any) -> Path:
+    """Like `save_code`, with the files `modules` (source code by path) as the model's `code_paths`.
+
+    Nothing of the code runs here: MLflow would import the modules into this process.
+    """
+    source = folder.with_name(f"{folder.name}-modules")
+    for name, text in modules.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(dedent(text))
+    empty = "import mlflow\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\n"
+    save_code(folder, empty, code_paths=[str(path) for path in source.iterdir()], **options)
+    (folder / "code.py").write_text(dedent(code))
+    shutil.rmtree(source)
+    return folder

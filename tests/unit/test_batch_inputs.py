@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -147,6 +148,30 @@ def test_parquet_files_with_different_types_are_rejected(tmp_path: Path) -> None
     pq.write_table(pa.table({"text": ["a"], "n": ["1"]}), tmp_path / "2.parquet")
     with pytest.raises(InputInvalid, match=r"`n` is int64 in .*1\.parquet, but string in .*2\.parquet"):
         run_job(tmp_path / "*.parquet", tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.string_view(), ["a", None, "c"]),
+        (pa.binary_view(), [b"\xff", None, b"c"]),
+        (pa.large_string(), ["a", None, "c"]),
+        (pa.list_(pa.string_view()), [["a"], None, ["b", "c"]]),
+        (pa.struct([("x", pa.string_view())]), [{"x": "a"}, None, {"x": "c"}]),
+        (pa.map_(pa.string_view(), pa.binary_view()), [[("k", b"v")], None, []]),
+    ],
+    ids=str,
+)
+def test_parquet_may_have_views_and_large_types(tmp_path: Path, kind: Any, values: list[Any], suffix: str) -> None:
+    table = pa.table({"a": pa.array(values, kind), "text": ["x", None, "z"]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    report = run_job(tmp_path / "in.parquet", tmp_path / f"out.{suffix}", lambda row: row.get("text"), window=2)
+    assert (report.rows_in, report.rows_ok) == (3, 2)
+    if suffix == "parquet":
+        out = pq.read_table(tmp_path / "out.parquet")
+        assert out["a"].to_pylist() == [values[0], values[2]]
+        assert out["predictions"].to_pylist() == ["x", "z"]
 
 
 def test_parquet_with_duplicate_column_is_rejected(tmp_path: Path) -> None:

@@ -110,12 +110,12 @@ def test_quarantine_has_position_and_bytes_of_each_row(tmp_path: Path) -> None:
 def test_unclosed_quote_affects_only_its_own_line(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_bytes(b'text\r\nok1\r\n"open quote\r\nrow3\r\n\r\n"two\nlines"\r\nrow5\r\n"open')
     report = run_job(tmp_path / "in.csv", tmp_path / "out.csv", window=2)
-    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["ok1", "row3", "two\nlines", "row5"]
-    assert report.rows_in == 6
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ["ok1", "row3", "", "two\nlines", "row5"]
+    assert report.rows_in == 7
     bad = quarantined(tmp_path / "out.csv")
     assert [(row["row"], row["line"], json.loads(row["columns"])) for row in bad] == [
         (2, 3, {"": '"open quote'}),
-        (6, 9, {"": '"open'}),
+        (7, 9, {"": '"open'}),
     ]
 
 

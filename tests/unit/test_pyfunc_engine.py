@@ -164,6 +164,20 @@ def test_datetimes_and_missing_values_become_plain() -> None:
         plain(object())
 
 
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        pd.DataFrame([[1, 2]], columns=["1", 1]),
+        {"1": [1], 1: [2]},
+        [{"1": 1, 1: 2}],
+    ],
+)
+def test_columns_of_the_same_name_are_an_error_because_a_record_would_lose_one(predictions: Any) -> None:
+    with pytest.raises(ModelFailed, match="two columns named"):
+        per_row(predictions, 1)
+
+
 def test_mapping_of_columns_becomes_records() -> None:
     assert per_row({"label": np.array(["a", "b"]), "score": [1, 2]}, 2) == [
         {"label": "a", "score": 1},

@@ -24,7 +24,7 @@ from likewise.targets.sagemaker.patterns import compiled
 from likewise.targets.sagemaker.request_validation import check, option_of
 from likewise.targets.sagemaker.requirements import check_requests
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
-from likewise.targets.sagemaker.transform_options import split
+from likewise.targets.sagemaker.transform_options import TransformOptions, split, with_header
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/b"), "models:/m/1")
 ROLE = "arn:aws:iam::123456789012:role/serving"
@@ -296,6 +296,18 @@ def test_options_of_a_job_and_of_its_model_are_separated() -> None:
     with pytest.raises(WrongUsage, match="contenttype") as caught:
         split({"contenttype": "x"})
     assert "did you mean 'content_type'?" in caught.value.remedy
+
+
+def test_the_header_of_csv_is_part_of_a_jobs_content_type() -> None:
+    assert with_header(TransformOptions()).content_type == "text/csv"
+    assert with_header(TransformOptions(header="absent")).content_type == "text/csv; header=absent"
+    whole = TransformOptions(header="present", split_type="None")
+    assert with_header(whole).content_type == "text/csv; header=present"
+    for job in (TransformOptions(header="present"), TransformOptions(content_type='text/csv; header="present"')):
+        with pytest.raises(WrongUsage, match="lose its first row"):
+            with_header(job)
+    with pytest.raises(WrongUsage, match="application/jsonlines"):
+        with_header(TransformOptions(header="absent", content_type="application/jsonlines"))
 
 
 # --- AWS's model -----------------------------------------------------------------------------------------------------

@@ -83,6 +83,16 @@ def test_a_large_body_is_served() -> None:
     run_scenario(scenario)
 
 
+def test_paths_of_the_inference_protocol_may_end_in_a_slash() -> None:
+    async def scenario(client: httpx.AsyncClient) -> None:
+        for path in ("/v2", "/v2/health/live", "/v2/health/ready"):
+            assert (await client.get(f"{path}/")).json() == (await client.get(path)).json()
+        check_error(await client.get("/v2//"), 404, "ENDPOINT_NOT_FOUND", "/v2/")
+        check_error(await client.get("/ping/"), 404, "ENDPOINT_NOT_FOUND", "/ping/")
+
+    run_scenario(scenario)
+
+
 def test_errors_are_json_with_code_message_and_remedy() -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         check_error(await client.get("/nothing"), 404, "ENDPOINT_NOT_FOUND", "/nothing")

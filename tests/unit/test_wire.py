@@ -338,7 +338,7 @@ def test_pythons_nan_and_infinity_are_accepted() -> None:
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=ebcdic", "text/csv; header=absent",
+    ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=ebcdic", "text/csv; header=no",
      "application/json; format=pandas-other", "text/csv; format=pandas-split"],
 )  # fmt: skip
 def test_other_content_types_are_rejected(content_type: str) -> None:
@@ -373,6 +373,39 @@ def test_csv_without_a_signature_is_typed_by_its_values() -> None:
 )
 def test_csv_without_a_signature_takes_only_plain_numbers_as_numbers(cell: str, value: object) -> None:
     assert list(read(f"v\n{cell}\n".encode(), NO_SIGNATURE, "text/csv").table.rows) == [(value,)]
+
+
+@pytest.mark.parametrize(
+    ("body", "of", "columns", "rows"),
+    [
+        ("a\nb", TEXT, ("text",), [("a",), ("b",)]),
+        ("text\n", TEXT, ("text",), [("text",)]),
+        ("1,2.5\n3,x", NO_SIGNATURE, ("0", "1"), [(1, "2.5"), (3, "x")]),
+        ("1,2\n3,4", signature(tensor("float64", -1, 2)), None, [([1.0, 2.0],), ([3.0, 4.0],)]),
+        ("1\nx", signature({"type": "string"}), ("0",), [("1",), ("x",)]),
+    ],
+)
+def test_csv_without_a_header(body: str, of: Signature, columns: object, rows: list[tuple[object, ...]]) -> None:
+    for content_type in ("text/csv; header=absent", 'text/csv;charset=utf-8; Header="ABSENT"'):
+        table = read(body.encode(), of, content_type).table
+        assert (table.columns, list(table.rows)) == (columns, rows)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_blank_line_of_a_csv_is_a_row_if_there_is_one_column(end: str, last: bool) -> None:
+    body = end.join(["text", "", "a", "", "b"]) + (end if last else "")
+    assert list(read(body.encode(), TEXT, "text/csv").table.rows) == [("",), ("a",), ("",), ("b",)]
+    number = signature({"name": "v", "type": "double"})
+    assert list(read(f"v{end}{end}1{end}".encode(), number, "text/csv").table.rows) == [(None,), (1.0,)]
+    pair = end.join(["", "a,b", "", "1,2", "", "3,4"]) + (end if last else "")
+    assert list(read(pair.encode(), NO_SIGNATURE, "text/csv").table.rows) == [(1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_breaks_in_quotes_and_byte_order_marks_do_not_change_the_number_of_rows(end: str) -> None:
+    body = f'\ufeff"a{end}b"{end}c'.encode()
+    assert list(read(body, TEXT, "text/csv; header=absent").table.rows) == [(f"a{end}b",), ("c",)]
 
 
 def test_csv_in_another_charset() -> None:

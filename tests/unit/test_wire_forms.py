@@ -136,6 +136,29 @@ def parquet_file(**columns: Any) -> bytes:
     return stream.getvalue()
 
 
+VIEWS: dict[str, tuple[Any, list[Any]]] = {
+    "text": (pa.string_view(), ["a", None]),
+    "bytes": (pa.binary_view(), [b"\xff", None]),
+    "large text": (pa.large_string(), ["a", None]),
+    "large bytes": (pa.large_binary(), [b"\xff", None]),
+    "list": (pa.list_(pa.string_view()), [["a", "b"], None]),
+    "large list": (pa.large_list(pa.large_string()), [["a", "b"], None]),
+    "list view": (pa.list_view(pa.string()), [["a", "b"], None]),
+    "record": (pa.struct([("x", pa.string_view())]), [{"x": "a"}, None]),
+    "dictionary": (pa.dictionary(pa.int32(), pa.large_string()), ["a", None]),
+}
+
+
+@pytest.mark.parametrize("case", VIEWS)
+def test_parquet_may_have_views_and_large_types_and_several_row_groups(case: str) -> None:
+    kind, values = VIEWS[case]
+    stream = io.BytesIO()
+    with pq.ParquetWriter(stream, schema := pa.schema([("a", kind)])) as file:
+        for _ in range(3):
+            file.write_table(pa.table([pa.array(values, kind)], schema=schema))
+    assert [row[0] for row in decode(stream.getvalue(), PARQUET, NO_SIGNATURE).table.rows] == values * 3
+
+
 def test_parquet_values_keep_their_types() -> None:
     nested = [{"x": [1, 2], "y": "s"}, None]
     table = decode(parquet_file(text=["a", None], nested=nested), PARQUET, NO_SIGNATURE).table

@@ -34,6 +34,16 @@ def test_each_declared_datatype_comes_back_to_the_client(datatype: str, binary: 
     assert result.as_numpy("y").dtype == dtype
 
 
+def test_outputs_have_one_order_and_lose_no_row() -> None:
+    of = signature(outputs=[column("string", "label"), column("double", "score")])
+    records = [{"score": 0.5}, {"more": 1, "label": "a"}]
+    _, response = encoded(records, of)
+    assert [output["name"] for output in response["outputs"]] == ["label", "score", "more"]
+    assert [output["data"] for output in response["outputs"]] == [[None, "a"], [0.5, None], [None, 1.0]]
+    _, response = encoded([{}, {}], NO_SIGNATURE)
+    assert response["outputs"][0]["data"] == ["{}", "{}"]
+
+
 @pytest.mark.parametrize("binary", [True, False])
 @given(texts=st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_records_of_text_come_back_to_the_client(binary: bool, texts: list[str | None]) -> None:

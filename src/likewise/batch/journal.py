@@ -21,6 +21,7 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "engine": "the engine",
     "format": "the output's format",
     "input_format": "the input's format",
+    "header": "--header",
     "column": "--column",
     "window": "--window",
     "budget": "--budget",

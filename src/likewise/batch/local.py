@@ -9,6 +9,7 @@ from contextlib import closing
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk
+from likewise.batch.header import Header
 from likewise.batch.job import JobReport, Progress, ScoreJob
 from likewise.batch.journal import Counts, JournalState
 from likewise.batch.result_cache import RowResultCache
@@ -27,7 +28,8 @@ def run(job: ScoreJob) -> JobReport:
     _refuse_spark_options(job.options)
     output: Output | None = None
     try:
-        source = open_source(job.source, job.options.input_format)
+        header = Header.of(job.options.header, job.signature, job.options.column)
+        source = open_source(job.source, job.options.input_format, header)
         rows = RowMaker(source, job.signature, job.options.column)
         with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
             report = _score(job, source, rows, output)

@@ -47,6 +47,7 @@ def fingerprint(
         **engine,
         "format": output_format,
         "input_format": input_format,
+        "header": options.header,
         "column": dict(options.column),
         "window": options.window,
         "budget": options.budget,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from likewise.batch.formats import FORMATS
+from likewise.batch.header import CHOICES
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option, parse_pairs
 
@@ -24,6 +25,12 @@ class ScoreOptions:
     )
     input_format: str | None = option(
         None, "Format of INPUT: csv, jsonl or parquet; by default from its suffix.", "--input-format FORMAT"
+    )
+    header: str | None = option(
+        None,
+        "Whether the first line of a CSV file contains the names of its columns: present (the default) or absent; then "
+        "they are the model's columns in their order or, with --column or if the model names none, 0, 1, …",
+        "--header present|absent",
     )
     format: str | None = option(
         None,
@@ -65,6 +72,8 @@ class ScoreOptions:
         for name, value in (("input_format", self.input_format), ("format", self.format)):
             if value is not None and value not in FORMATS:
                 raise WrongUsage(f"{name} is {value!r}", remedy=f"use one of: {', '.join(FORMATS)}")
+        if self.header not in CHOICES:
+            raise WrongUsage(f"header is {self.header!r}", remedy="use --header present or --header absent")
         if self.fail_on_quarantine is not None and not 0 <= self.fail_on_quarantine <= 100:
             raise WrongUsage(f"fail_on_quarantine is {self.fail_on_quarantine}", remedy="use a percentage, 0 to 100")
         for name, number in (("budget", self.budget), ("window", self.window)):

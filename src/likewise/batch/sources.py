@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from likewise.batch.files import InputFile, read_errors, why_changed
-from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, load, require_format
+from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, open_file, require_format
+from likewise.batch.header import Header
 from likewise.batch.listing import list_files
-from likewise.core.errors import InputInvalid
+from likewise.core.errors import InputInvalid, WrongUsage
 
+WITH_HEADER = Header()
 INPUT_CHANGED_REMEDY = "run the job again when nothing writes to its input"
 
 
-def open_source(source: str | Path, format_name: str | None = None) -> Files:
-    """Open a file, a folder or a glob pattern, local or `s3://`, as a stream of chunks.
+def open_source(source: str | Path, format_name: str | None = None, header: Header = WITH_HEADER) -> Files:
+    """Open a file, a folder or a glob pattern, local or `s3://`, as a stream of chunks.  header: of CSV files.
 
     Raises InputNotFound if no file can be opened; InputInvalid if a file is not valid in its format, already has a
     column `predictions`, or has other columns than the first file; WrongUsage if neither the suffix nor `format_name`
@@ -25,16 +27,24 @@ def open_source(source: str | Path, format_name: str | None = None) -> Files:
     """
     files = list_files(str(source), any_suffix=format_name is not None)
     name = format_name or _one_format(files)
-    parts = [_open(file, name) for file in files]
+    if name != "csv":
+        refuse_header(header, str(source))
+    parts = [_open(file, name, header) for file in files]
     if parts[0].format != "jsonl":  # in which columns may differ from row to row
         for part in parts[1:]:
             _require_alike(parts[0], part)
     return Files(str(source), parts)
 
 
-def _open(file: InputFile, name: str) -> RowSource:
+def refuse_header(header: Header, source: str) -> None:
+    """Raise WrongUsage if there is no header."""
+    if header.present is False:
+        raise WrongUsage(f"{source} is not CSV, so it has no header", remedy="omit --header absent")
+
+
+def _open(file: InputFile, name: str, header: Header) -> RowSource:
     with read_errors(file):
-        source: RowSource = load(name).open_source(file)
+        source = open_file(file, name, header)
     if PREDICTIONS in source.columns:
         raise has_predictions_column(file.name)
     return source

@@ -18,6 +18,7 @@ from likewise.cli import deployments, images, jobs, machine, models, scan, servi
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
+from likewise.core.stdout import release_stdout, stdout
 from likewise.core.uris import redacted
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def main() -> None:
 
     Exit codes: 0 success, 1 failure, 2 invalid usage, 3 predictions differ (`verify`), 130 interrupted.
     """
+    release_stdout()  # in a process that has run a command before
     quiet_libraries()
     signal.signal(signal.SIGINT, raise_interrupt)
     signal.signal(signal.SIGTERM, raise_interrupt)
@@ -77,7 +79,7 @@ def main() -> None:
         code = report_error(Interrupted("stopped by a signal", remedy="run the same command again"))
     except BrokenPipeError:
         # The reader of stdout has exited. Without this, Python reports the error again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout().fileno())
         code = 1
     except Exception as error:  # noqa: BLE001  it is reported
         code = report_error(as_likewise_error(error))

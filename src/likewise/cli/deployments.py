@@ -20,6 +20,7 @@ from likewise.cli.screen import Screen
 from likewise.core.errors import DeployFailed, InputNotFound, OutputRefused, WrongUsage
 from likewise.core.option_fields import coerce, described, parse_config
 from likewise.core.spec import ModelSpec
+from likewise.core.stdout import stdout
 from likewise.deployments import Planned
 from likewise.targets import base
 from likewise.targets.base import Receipt, Status
@@ -173,7 +174,7 @@ def predict(
     """Send a request to a deployment, in any format that its `/invocations` endpoint accepts."""
     body, content_type = _request(source)
     response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
-    sys.stdout.write(response.body.decode(errors="replace").rstrip("\n") + "\n")
+    stdout().write(response.body.decode(errors="replace").rstrip("\n") + "\n")
     if response.status >= 400:
         raise DeployFailed(f"{name} responded with status {response.status}", remedy="see the response above")
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
+from likewise.core.stdout import reserve_stdout
+
 
 def flag(spelling: str, text: str, **limits: float) -> Any:
     """A typer option for `Annotated`. spelling: `--output -o DIR`; text: its help; limits: min, max."""
@@ -29,7 +31,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Wrap `command` for typer: each dataclass parameter is replaced by the flags of its fields.
 
     See `likewise.core.option_fields.option`.  A field keeps its default if it has no flag, or if the command itself
-    declares a parameter named GROUP_FIELD in its place.
+    declares a parameter named GROUP_FIELD in its place.  While the command runs, stdout is reserved for its results.
     """
     hints = get_type_hints(command, include_extras=True)
     own = inspect.signature(command).parameters
@@ -46,6 +48,7 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(**arguments: Any) -> None:
+        reserve_stdout()
         for name, flagged in groups.items():
             values = {each.name: _value(each, arguments.pop(dest)) for dest, each in flagged.items()}
             arguments[name] = hints[name](**{field: value for field, value in values.items() if value is not None})

@@ -15,6 +15,7 @@ from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import parse_config
+from likewise.core.stdout import stdout_of_child
 from likewise.targets.base import BATCH
 
 
@@ -71,8 +72,9 @@ def rehearse(
         for caution in stage.cautions:
             screen.note(caution)
         screen.note(f"{target} is emulated at {stage.url} while this command runs: {' '.join(command)}")
+        environment = {**os.environ, **stage.environment}
         try:
-            process = subprocess.run(command, env={**os.environ, **stage.environment}, check=False)
+            process = subprocess.run(command, env=environment, stdout=stdout_of_child(), check=False)
         except OSError as error:
             raise WrongUsage(
                 f"{command[0]}: {error.strerror}", remedy="run: likewise rehearse TARGET -- CMD"

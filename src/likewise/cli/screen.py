@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import option
+from likewise.core.stdout import stdout
 
 err = Console(stderr=True, highlight=False)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -32,7 +32,7 @@ class Screen:
     as_json: bool = option(False, "Print the result as a single JSON document on stdout.", "--json")
 
     def __post_init__(self) -> None:
-        self.out = Console(highlight=False)
+        self.out = Console(file=stdout(), highlight=False)
 
     def result(self, document: Mapping[str, object], title: str, facts: Iterable[tuple[str, str]]) -> None:
         """Print `document` if `--json` was given, else the table `facts`, each a pair of a name and a value."""
@@ -43,15 +43,15 @@ class Screen:
 
     def json(self, document: object) -> None:
         """Print the JSON document on stdout."""
-        sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
-        sys.stdout.flush()
+        stdout().write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
+        stdout().flush()
 
     def table(self, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table on a terminal, tab-separated lines in a pipe."""
         rows = [[visible(cell) for cell in row] for row in rows]
         if not self.out.is_terminal:
             for row in rows:
-                sys.stdout.write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
+                stdout().write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
         table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
         for index, name in enumerate(header):

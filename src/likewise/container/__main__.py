@@ -8,5 +8,7 @@ import sys
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 from likewise.container.serve import main  # noqa: E402
+from likewise.core.stdout import reserve_stdout  # noqa: E402
 
+reserve_stdout()  # what a model prints joins the log
 sys.exit(main(sys.argv[1:]))

@@ -90,6 +90,10 @@ def line_codec(signature: Signature) -> Codec:
         media = accepted_media(headers.get("accept"), content_type)
         call = decode(body, content_type)
         custom = ((CUSTOM.encode(), headers[CUSTOM].encode("latin-1")),) if CUSTOM in headers else ()
-        return call, lambda predictions: Encoded(encode_as(media, call.form, predictions), media.encode(), custom)
+
+        def write(predictions: object) -> Encoded:
+            return Encoded(encode_as(media, call, predictions, signature), media.encode(), custom)
+
+        return call, write
 
     return read

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -36,41 +36,28 @@ class LineDecoder:
     """A `wire.Decoder` that also reads JSON Lines, and CSV with or without a header line.  Thread-safe."""
 
     def __init__(self, signature: Signature) -> None:
-        self._plain = Decoder(signature)
-        self._columns = signature.columns
-        self._required = {field.name for field in signature.inputs or () if field.required}
+        self._decode = Decoder(signature, by_line=True)
 
     def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
         """Like `Decoder.__call__`.  Raises BadRequest, which names the line, and UnsupportedContentType."""
-        media, header, rest = _parts(content_type)
-        if media in LINES:
-            return self._plain(_as_one_document(body, rest), JSON)
-        if media == CSV:
-            return self._plain(self._with_header(parse_content_type(rest).text(body), header).encode(), CSV)
+        if _media(content_type) in LINES:
+            return self._json_lines(_json_values(body, content_type or ""))
         try:
-            return self._plain(body, content_type)
+            return self._decode(body, content_type)
         except UnsupportedContentType as error:
             remedy = f"{error.remedy}; or {JSON_LINES}, one record per line"
             raise UnsupportedContentType(error.cause, remedy=remedy) from error
 
-    def _with_header(self, text: str, header: str | None) -> str:
-        """`text` with a header line; one is added unless the first line names all required columns."""
-        if header == "present" or not text.strip():
-            return text
-        columns = self._columns
-        if columns is None:
-            if header == "absent":
-                raise BadRequest("without column names in the signature, a CSV needs a header line", remedy="send one")
-            return text
-        first = next(csv.reader(io.StringIO(text, newline="")), [])
-        if header is None and self._required <= set(first) and set(first) & set(columns):
-            return text
-        if len(first) != len(columns):
+    def _json_lines(self, values: list[object]) -> DecodedRequest:
+        """The lines as `dataframe_records` if every one is an object, else as `inputs`."""
+        name = "dataframe_records" if values and all(isinstance(value, dict) for value in values) else "inputs"
+        call = self._decode.parsed({name: values})
+        if len(call.table) != len(values):
             raise BadRequest(
-                f"the CSV's first line has {len(first)} fields: neither a header nor a row of {len(columns)} columns",
-                remedy=f"send rows of {', '.join(columns)}, in this order, or a header line with these names",
+                f"the model takes the {len(values)} lines as {len(call.table)} row",
+                remedy='send each row as an object with the names of the columns: {"column": value}',
             )
-        return _csv_lines([columns]) + text
+        return call
 
 
 def accepted_media(accept: str | None, content_type: str | None) -> str:
@@ -78,7 +65,7 @@ def accepted_media(accept: str | None, content_type: str | None) -> str:
 
     Raises UnsupportedContentType if none is supported.  Source: RFC 9110, 12.5.1.
     """
-    default = JSON_LINES if _parts(content_type)[0] in LINES else JSON
+    default = JSON_LINES if _media(content_type) in LINES else JSON
     best, ranked = None, 0.0
     for part in (accept or "*/*").split(","):
         media, _, rest = part.strip().lower().partition(";")
@@ -92,27 +79,8 @@ def accepted_media(accept: str | None, content_type: str | None) -> str:
     return best
 
 
-def encode_as(media: str, form: Form, predictions: object) -> bytes:
-    """Encode predictions as `media`, one per line unless it is JSON; ModelFailed for values without a JSON form."""
-    if media == JSON:
-        return encode(form, predictions)
-    rows = predictions if isinstance(predictions, list) else [predictions]
-    if media == CSV:
-        return _csv_lines(_cells(row) for row in rows).encode()
-    return b"".join(encode(Form.LEGACY, row) + b"\n" for row in rows)
-
-
-def _parts(content_type: str | None) -> tuple[str, str | None, str]:
-    """Media type, value of the parameter `header`, and the content type without that parameter."""
-    media, *params = (content_type or JSON).split(";")
-    kept, header = [media.strip()], None
-    for param in params:
-        key, _, value = param.partition("=")
-        if key.strip().lower() == "header":
-            header = value.strip().strip('"').lower()
-        else:
-            kept.append(param.strip())
-    return media.strip().lower(), header, "; ".join(kept)
+def _media(content_type: str | None) -> str:
+    return (content_type or JSON).partition(";")[0].strip().lower()
 
 
 def _quality(params: str) -> float:
@@ -126,39 +94,103 @@ def _quality(params: str) -> float:
     return 1.0
 
 
-def _as_one_document(body: bytes, content_type: str) -> bytes:
-    """JSON Lines as one document: `dataframe_records` if every line is an object, else `inputs`."""
-    rows = list(_lines(body, content_type))
-    name = "dataframe_records" if rows and all(isinstance(row, dict) for row in rows) else "inputs"
-    return encode(Form.LEGACY, {name: rows})
+def _json_values(body: bytes, content_type: str) -> list[object]:
+    """The value of each line; BadRequest for a blank line, because the sender matches the predictions to its lines."""
+    text = parse_content_type(f"{JSON};{content_type.partition(';')[2]}").text(body)
+    return [
+        _json_value(line, number) for number, line in enumerate(text.removesuffix("\n").split("\n") if text else ())
+    ]
 
 
-def _lines(body: bytes, content_type: str) -> Iterator[object]:
-    charset = content_type.partition(";")[2]
-    text = parse_content_type(f"{JSON};{charset}").text(body)
-    for number, line in enumerate(text.split("\n")):
-        if not line.strip():
-            continue
-        try:
-            yield parse_json(line)
-        except BadRequest as error:
-            raise BadRequest(f"line {number}: {error.cause}", remedy=f"{error.remedy}; lines count from 0") from error
+def _json_value(line: str, number: int) -> object:
+    if not line.strip():
+        raise BadRequest(f"line {number} is blank", remedy="remove it, or send null; lines count from 0")
+    try:
+        return parse_json(line)
+    except BadRequest as error:
+        raise BadRequest(f"line {number}: {error.cause}", remedy=f"{error.remedy}; lines count from 0") from error
 
 
-def _cells(row: object) -> Sequence[object]:
-    values = list(row.values()) if isinstance(row, Mapping) else row if isinstance(row, list) else [row]
-    return [_cell(value) for value in values]
+def encode_as(media: str, call: DecodedRequest, predictions: object, signature: Signature) -> bytes:
+    """Encode the predictions of `call` as `media`: JSON, or one line per row of the request.
+
+    A CSV line has a field per column of the signature's outputs, in their order, or else of the records; the elements
+    of a list; or a single value.  Raises UnsupportedContentType if the predictions cannot be written this way, and
+    ModelFailed for values without a JSON form.
+    """
+    if media == JSON:
+        return encode(call.form, predictions)
+    rows = _one_per_row(media, predictions, len(call.table))
+    if media == CSV:
+        return _csv_lines(_fields(rows, signature))
+    return b"".join(encode(Form.LEGACY, row) + b"\n" for row in rows)
 
 
-def _cell(value: object) -> object:
+def _one_per_row(media: str, predictions: object, rows: int) -> list[object]:
+    """The prediction of each row; a model that is not row-wise may return columns, or anything for a single row."""
+    if isinstance(predictions, list) and len(predictions) == rows:
+        return predictions
+    if isinstance(predictions, dict) and (predictions or not rows):
+        columns = predictions.values()
+        if all(isinstance(column, list) and len(column) == rows for column in columns):
+            return [dict(zip(predictions, values, strict=True)) for values in zip(*columns, strict=True)]
+    if rows == 1 and not isinstance(predictions, list):
+        return [predictions]
+    returned = f"{len(predictions)} predictions" if isinstance(predictions, list) else "one prediction"
+    raise UnsupportedContentType(
+        f"the model returned {returned} for {rows} rows, so they cannot be written as {media}, one per line",
+        remedy=f"accept {JSON}, or let the model return one prediction per row",
+    )
+
+
+def _fields(rows: list[object], signature: Signature) -> Iterable[list[object]]:
+    """The values of each CSV line; their number and order are the same in each."""
+    records = [row for row in rows if isinstance(row, dict)]
+    if records and len(records) == len(rows):
+        names = _names(records, signature)
+        return ([record.get(name) for name in names] for record in records)
+    lists = [row for row in rows if isinstance(row, list)]
+    if lists and len(lists) == len(rows) and len(set(map(len, lists))) == 1 and lists[0]:
+        return lists
+    if records or lists:
+        raise _not_csv("they are not records with the same keys, lists of the same length, or single values")
+    return ([row] for row in rows)
+
+
+def _names(records: Sequence[dict[str, object]], signature: Signature) -> Sequence[str]:
+    """The columns of records: the signature's outputs, or else the first record's keys, which all must have."""
+    outputs = [field.name for field in signature.outputs or ()]
+    names = [name for name in outputs if name is not None] if None not in outputs else []
+    columns = dict.fromkeys(names or records[0])
+    for number, record in enumerate(records):
+        unknown = record.keys() - columns.keys()
+        if unknown or not columns or (not names and len(record) != len(columns)):
+            expected = f"{'the signature has' if names else 'the first has'} {', '.join(map(repr, columns)) or 'none'}"
+            keys = ", ".join(map(repr, record)) or "no columns"
+            raise _not_csv(f"the prediction of row {number} has {keys}, but {expected}")
+    return list(columns)
+
+
+def _csv_lines(rows: Iterable[list[object]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    for number, row in enumerate(rows):
+        cells = [_cell(value) for value in row]
+        if any("\n" in cell or "\r" in cell for cell in cells):
+            raise _not_csv(f"the prediction of row {number} contains a line break, so it would take several lines")
+        writer.writerow(cells)
+    return out.getvalue().encode()
+
+
+def _cell(value: object) -> str:
     """A CSV field: text unquoted, null empty, other values as JSON."""
     if isinstance(value, str):
         return value
     encoded = encode(Form.LEGACY, value)
-    return "" if encoded == b"null" else orjson.loads(encoded) if encoded.startswith(b'"') else encoded.decode()
+    if encoded == b"null":
+        return ""
+    return str(orjson.loads(encoded)) if encoded.startswith(b'"') else encoded.decode()
 
 
-def _csv_lines(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
+def _not_csv(cause: str) -> UnsupportedContentType:
+    return UnsupportedContentType(f"the predictions cannot be written as {CSV}: {cause}", remedy=f"accept {JSON_LINES}")

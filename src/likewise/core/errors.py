@@ -127,7 +127,7 @@ class BadRequest(LikewiseError, status=400, mlflow_code="BAD_REQUEST"):
 
 
 class UnsupportedContentType(LikewiseError, status=415, mlflow_code="BAD_REQUEST"):
-    """The request's content type is not supported."""
+    """The request's content type is not supported, or the predictions cannot be written as the one that it accepts."""
 
 
 class BodyTooLarge(LikewiseError, status=413, mlflow_code="REQUEST_LIMIT_EXCEEDED"):

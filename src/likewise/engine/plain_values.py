@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import Any
 
@@ -21,7 +21,7 @@ def plain(value: Any) -> object:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, Mapping):
-        return {_name(key): plain(item) for key, item in value.items()}
+        return dict(zip(_unique(value), map(plain, value.values()), strict=True))
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     return _scalar(value) if not hasattr(value, "__array__") else _array(value)
@@ -35,7 +35,8 @@ def per_row(predictions: Any, rows: int) -> list[object]:
     if isinstance(predictions, Mapping):
         columns = {key: plain(column) for key, column in predictions.items()}
         if all(isinstance(c, list) and len(c) == rows for c in columns.values()):
-            return [dict(zip(map(str, columns), values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            names = _unique(columns)
+            return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         raise _miscount(f"a {type(predictions).__name__} whose columns do not have one value per row", rows)
     listed = plain(predictions)
     if not isinstance(listed, list):
@@ -64,9 +65,20 @@ def _array(value: Any) -> object:
 
 
 def _records(frame: Any) -> list[object]:
-    names = [_name(name) for name in frame.columns]
+    names = _unique(frame.columns)
     columns = [[plain(cell) for cell in frame.iloc[:, index].tolist()] for index in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] if columns else [{}] * len(frame)
+
+
+def _unique(keys: Iterable[object]) -> list[str]:
+    """The keys as JSON writes them; ModelFailed if two are equal, because a record would keep only one of them."""
+    names = [_name(key) for key in keys]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelFailed(
+            f"the model returned two columns named {twice!r}", remedy="let the model return each column once"
+        )
+    return names
 
 
 def _name(key: object) -> str:

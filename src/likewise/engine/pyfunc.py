@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
@@ -22,6 +23,7 @@ from likewise.core.signature import Signature
 from likewise.core.uris import redacted
 from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
+from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
@@ -37,11 +39,20 @@ class PyfuncEngine:
     failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
     """
 
-    def __init__(self, model: Any, spec: EngineSpec, signature: Signature, vendored: VendoredFiles) -> None:
+    def __init__(
+        self,
+        model: Any,
+        spec: EngineSpec,
+        signature: Signature,
+        vendored: VendoredFiles,
+        code: AbstractContextManager[object],
+    ) -> None:
+        """code: the context from `model_code` in which `model` was loaded."""
         self._model = model
         self._spec = spec
         self._signature = signature
         self._vendored = vendored
+        self._code = code
         self._lock = threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
@@ -59,7 +70,7 @@ class PyfuncEngine:
     def run(self, work: Sequence[Work]) -> list[Result]:
         """One result per work, in order."""
         results: dict[int, Result] = {}
-        with self._lock, restricted_to(self._vendored), no_bytecode:
+        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
             for group in self._groups(work):
                 group_results = isolate(self._predict, [work[i].payload for i in group])
                 results.update(zip(group, group_results, strict=True))
@@ -71,7 +82,7 @@ class PyfuncEngine:
         Raises RowRefused, with row and column, for a value that does not fit the signature, and ModelRaised.
         """
         check_exact(data, self._signature)
-        with self._lock, restricted_to(self._vendored), no_bytecode:
+        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
             try:
                 return self._model.predict(own_copy(data), params=None if params is None else dict(params))
             except Exception as error:
@@ -165,9 +176,11 @@ class PyfuncKind(EngineKind):
         Raises ModelInvalid (it does not load), ReferenceMissing, MissingExtra.
         """
         vendored = VendoredFiles(bundle.reference_paths(), own=(bundle.path,))
+        code = model_code(bundle)
         install(vendored)
         try:
-            model = load_pyfunc(bundle.model_path, vendored)
+            with code:
+                model = load_pyfunc(bundle.model_path, vendored)
         except BaseException:
             uninstall(vendored)
             raise
@@ -179,7 +192,7 @@ class PyfuncKind(EngineKind):
             pure=False,
             budget=BUDGET,
         )
-        return PyfuncEngine(model, spec, bundle.signature, vendored)
+        return PyfuncEngine(model, spec, bundle.signature, vendored, code)
 
 
 def load_pyfunc(path: os.PathLike[str], vendored: VendoredFiles) -> Any:

@@ -19,6 +19,7 @@ from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
 from likewise.core.option_fields import coerce, described
+from likewise.core.stdout import reserved_stdout, stdout
 from likewise.engine.frames import cells
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
@@ -132,11 +133,12 @@ def run_local(
     """Serve `model_uri` in the foreground until Ctrl-C; config: options of the server, such as port."""
     with as_mlflow(flavor):
         options = coerce(ServerOptions, config or {})
-        api.serve(model_uri, options=options, trust=_trust(), ready=_print_url)
+        with reserved_stdout():  # programs wait for the URL on stdout
+            api.serve(model_uri, options=options, trust=_trust(), ready=_print_url)
 
 
 def _print_url(url: str) -> None:
-    print(f"{url}/invocations", flush=True)  # noqa: T201  programs wait for this line on stdout
+    print(f"{url}/invocations", file=stdout(), flush=True)
 
 
 def help_of(*targets: str) -> Callable[[], str]:

@@ -7,15 +7,15 @@ one per line.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
+
+from likewise.core.stdout import reserve_stdout, stdout
 
 
 def main() -> None:
     """Load the model and respond to requests until stdin ends."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # redirects what the model prints to stderr, so that stdout has responses only
+    reserve_stdout()  # for responses
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import load_model, scoring_server
 
@@ -27,8 +27,8 @@ def main() -> None:
             response = [invocation.status, invocation.response]
         except MlflowException as error:
             response = [error.get_http_status_code(), error.serialize_as_json()]
-        out.write(json.dumps(response) + "\n")
-        out.flush()
+        stdout().write(json.dumps(response) + "\n")
+        stdout().flush()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class ServerMiddleware:
             await self.app(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
+        if path.startswith("/v2/") and path.endswith("/"):  # clients of the Open Inference Protocol also send `/v2/`
+            path, scope = path[:-1], {**scope, "path": scope["path"][:-1]}
         exchange = _Exchange(scope, send, self.service)
         try:
             if self.tokens is not None and path not in OPEN_PATHS:

@@ -11,6 +11,7 @@ JSON = "application/json"
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 FORMATS = ("pandas-split", "pandas-records")
+_HEADERS = {None: None, "present": True, "absent": False}
 CHARSETS = frozenset(
     {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252", "utf-16"}
 )
@@ -23,11 +24,13 @@ class Content:
     """A parsed Content-Type.
 
     media: JSON, CSV or PARQUET.  charset: one of CHARSETS.  format: one of FORMATS, which only MLflow 1 used, or None.
+    header: whether the first line of a CSV contains the column names, None if the header does not say.
     """
 
     media: str
     charset: str = "utf-8"
     format: str | None = None
+    header: bool | None = None
 
     def text(self, body: bytes) -> str:
         """Decode the body, without a byte order mark; raises BadRequest if it is not valid in its charset."""
@@ -44,7 +47,8 @@ class Content:
 def parse_content_type(header: str | None) -> Content:
     """Parse a Content-Type header; the default is JSON.  Raises UnsupportedContentType.
 
-    Source: RFC 9110, 8.3.1; `format` is MLflow 1's (`application/json; format=pandas-split`).
+    Sources: RFC 9110, 8.3.1; RFC 4180, 3 (`text/csv; header=absent`); `format` is MLflow 1's
+    (`application/json; format=pandas-split`).
     """
     media, *rest = (header or JSON).split(";")
     media = media.strip().lower() or JSON
@@ -60,6 +64,9 @@ def parse_content_type(header: str | None) -> Content:
         raise UnsupportedContentType(
             f"the format {form!r} of {media} is not supported", remedy=f"use one of: {', '.join(FORMATS)}; or none"
         )
-    if params.get("header") == "absent":
-        raise UnsupportedContentType("CSV without a header row is not supported", remedy="send a header row")
-    return Content(media, charset, form)
+    declared = params.get("header") if media == CSV else None
+    if declared not in _HEADERS:
+        raise UnsupportedContentType(
+            f"header={declared} of {media} is not supported", remedy="send header=present, header=absent, or neither"
+        )
+    return Content(media, charset, form, _HEADERS[declared])

@@ -24,10 +24,15 @@ def decode(body: bytes, content_type: str | None, signature: Signature) -> Decod
 
 
 class Decoder:
-    """Decodes the request bodies of one model.  Thread-safe; work that depends only on the signature is done once."""
+    """Decodes the request bodies of one model.  Thread-safe; work that depends only on the signature is done once.
 
-    def __init__(self, signature: Signature) -> None:
+    by_line: for clients that split their files by line: if the Content-Type does not say whether a CSV has a header,
+    the first line decides (by default it has one, as with MLflow), and blank lines that are no rows are rejected.
+    """
+
+    def __init__(self, signature: Signature, *, by_line: bool = False) -> None:
         self._signature = signature
+        self._by_line = by_line
         self._fit = Fitter(signature)
         self._fit_params = ParamsFitter(signature)
 
@@ -42,7 +47,9 @@ class Decoder:
         """
         content = parse_content_type(content_type)
         if content.media == CSV:
-            return self._without_params(parse_csv(content.text(body), self._signature), Form.MLFLOW)
+            header = content.header if content.header is not None or self._by_line else True
+            frame = parse_csv(content.text(body), self._signature, header, by_line=self._by_line)
+            return self._without_params(frame, Form.MLFLOW)
         if content.media == PARQUET:
             return self._without_params(parse_parquet(body), Form.MLFLOW)
         value = parse_json(body if content.charset == "utf-8" else content.text(body))
@@ -50,9 +57,10 @@ class Decoder:
             return self._without_params(parse_split(value, _BODY))
         if content.format == "pandas-records":
             return self._without_params(parse_records(value, _BODY))
-        return self._quoted(value) if isinstance(value, str) else self._plain(value)
+        return self._quoted(value) if isinstance(value, str) else self.parsed(value)
 
-    def _plain(self, value: object) -> DecodedRequest:
+    def parsed(self, value: object) -> DecodedRequest:
+        """Decode a body of JSON that is already parsed; raises BadRequest."""
         if isinstance(value, list):
             return self._without_params(parse_records(value, _BODY))
         if not isinstance(value, dict):
@@ -78,7 +86,7 @@ class Decoder:
         labelled = isinstance(value, dict) and value and all(isinstance(column, dict) for column in value.values())
         if isinstance(value, dict) and labelled and not any(form in value for form in FORMS):
             return self._without_params(parse_by_label(value, self._signature))
-        return self._plain(value)
+        return self.parsed(value)
 
     def _without_params(self, frame: Frame, form: Form = Form.LEGACY) -> DecodedRequest:
         return DecodedRequest(self._fit(frame), self._fit_params(None), form)

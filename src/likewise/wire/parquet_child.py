@@ -8,6 +8,7 @@ exceed the limit; their size in bytes is on stderr.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 TOO_LARGE = 3
@@ -29,14 +30,20 @@ def main(limit: int, memory: int) -> None:
     packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     total = 0
     shared = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(body), read_dictionary=packed)
-    for batch in shared.iter_batches(batch_size=BATCH_ROWS):
+    for batch in _batches(shared):
         total += sum(_unpacked(column) for column in batch.columns)
         _check(total, limit)
     index = {name for name in (file.schema_arrow.pandas_metadata or {}).get("index_columns", []) if type(name) is str}
-    table = pyarrow.Table.from_batches(file.iter_batches(batch_size=BATCH_ROWS), file.schema_arrow)
+    table = pyarrow.Table.from_batches(_batches(file), file.schema_arrow)
     columns = table.select([i for i, name in enumerate(table.schema.names) if name not in index])
     with pyarrow.ipc.new_stream(sys.stdout.buffer, columns.schema) as out:
         out.write_table(columns)
+
+
+def _batches(file: Any) -> Iterator[Any]:
+    """The rows of one row group after the other: Arrow cannot read lists with the dictionaries of several groups."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group])
 
 
 def _limit_memory(limit: int) -> None:

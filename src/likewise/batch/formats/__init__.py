@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from likewise.batch.files import COMPRESSED, InputFile
+from likewise.batch.header import Header
 from likewise.core.errors import LikewiseError, WrongUsage
 from likewise.core.results import Result
 
@@ -129,6 +130,13 @@ class SealedWriter(Writer, Protocol):
 def load(name: str) -> ModuleType:
     """The format's module, with `open_source(file)` and `open_writer(source, outputs)`."""
     return importlib.import_module(FORMATS[name])
+
+
+def open_file(file: InputFile, name: str, header: Header) -> RowSource:
+    """Open a file of the format `name`; header: of CSV.  Raises InputInvalid, and OSError if it cannot be read."""
+    module = load(name)
+    source: RowSource = module.open_source(file, header) if name == "csv" else module.open_source(file)
+    return source
 
 
 def format_of(name: str) -> str | None:

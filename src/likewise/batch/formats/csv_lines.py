@@ -11,18 +11,21 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
+from likewise.batch.header import Header
 from likewise.batch.values import as_cell
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.text import unicode_fault
 
+WITH_HEADER = Header()
 FIELD_LIMIT = 16 << 20  # characters; otherwise a quote that is never closed would load the whole file into memory
 
 
 class CsvSource(OneFile):
-    """A CSV file with a header; InputInvalid if the header is invalid. Empty lines are skipped, as in pandas.
+    """A CSV file; InputInvalid if its header is invalid.
 
+    An empty line is a row with one empty field if the file has one column; else it is skipped, as in pandas.
     If a row is not valid CSV, only its first physical line is quarantined, under the empty column name; the next row
     starts on the next line.
     """
@@ -31,10 +34,11 @@ class CsvSource(OneFile):
     textual = True
     rows = None
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, header: Header = WITH_HEADER) -> None:
         super().__init__(file)
+        self._header = header
         with self._open() as reader:
-            self.columns = self._header(reader)
+            self.columns = self._names(reader)
 
     def schema(self, *_: Any) -> Any:
         pa = need("pyarrow", extra="batch")
@@ -42,7 +46,9 @@ class CsvSource(OneFile):
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         with self._open() as reader:
-            self._header(reader)
+            if self._header.present is not False:
+                self._names(reader)
+            reader.empty_lines_are_rows = len(self.columns) == 1
             first = 1
             while True:
                 if past > 0:
@@ -61,20 +67,26 @@ class CsvSource(OneFile):
         with Reading(self.file) as reading:
             yield _Reader(reading)
 
-    def _header(self, reader: _Reader) -> tuple[str, ...]:
+    def _names(self, reader: _Reader) -> tuple[str, ...]:
+        """The names of the columns; reads the first line that is not empty."""
+        absent = self._header.present is False
         try:
             fields = reader.read()
         except csv.Error as error:
-            raise InputInvalid(f"{self.name}: invalid header: {error}", remedy="check the quotes in line 1") from error
+            what = "first line" if absent else "header"
+            raise InputInvalid(f"{self.name}: invalid {what}: {error}", remedy="check the quotes in line 1") from error
+        if fields is None and absent and self.size:  # only empty lines, the rows of a single column
+            fields = [""]
         if fields is None:
             raise InputInvalid(f"{self.name} is empty: there is no header", remedy="add a first line of column names")
-        if fault := unicode_fault("".join(fields), f"{self.name}: the header"):
+        names = self._header.names(fields, self.name)
+        if fault := unicode_fault("".join(names), f"{self.name}: the header"):
             raise InputInvalid(fault.cause, remedy="save the file as UTF-8")
-        if len(set(fields)) < len(fields):
-            duplicate = next(name for name in fields if fields.count(name) > 1)
+        if len(set(names)) < len(names):
+            duplicate = next(name for name in names if names.count(name) > 1)
             cause = f"{self.name}: two columns are named {duplicate!r}"
             raise InputInvalid(cause, remedy="give each column its own name")
-        return tuple(fields)
+        return names
 
     def _chunk(self, reader: _Reader, first: int, rows: int) -> Chunk:
         records: list[dict[str, object]] = []
@@ -109,8 +121,10 @@ class CsvSource(OneFile):
 
     def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
         if len(fields) != len(self.columns):
+            absent = self._header.present is False
             return InputInvalid(
-                f"line {line} has {len(fields)} fields, but the header has {len(self.columns)}",
+                f"line {line} has {len(fields)} fields, but the {'first line' if absent else 'header'} has "
+                f"{len(self.columns)}",
                 remedy="quote fields that contain commas or newlines",
             )
         return unicode_fault("".join(fields), f"line {line}")
@@ -130,6 +144,7 @@ class _Reader(Iterator[str]):
         self._current: list[str] = []  # lines of the current row
         self._pushed_back: deque[str] = deque()  # lines that an invalid row had consumed
         self.line = 1
+        self.empty_lines_are_rows = False
 
     @property
     def offset(self) -> int:
@@ -137,7 +152,7 @@ class _Reader(Iterator[str]):
         return self._reading.offset
 
     def read(self) -> list[str] | None:
-        """The next row that is not an empty line, None at the end; csv.Error if its quotes are invalid.
+        """The next row, None at the end; csv.Error if its quotes are invalid.  Skips empty lines that are no rows.
 
         After an error the next row begins on the next line: an open quote had consumed all lines up to the next quote.
         """
@@ -150,6 +165,8 @@ class _Reader(Iterator[str]):
                 self._pushed_back.extendleft(reversed(self._current[1:]))
                 del self._current[1:]
                 raise
+            if fields == [] and self.empty_lines_are_rows:
+                return [""]
             if fields != []:
                 return fields
 

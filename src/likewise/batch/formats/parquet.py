@@ -12,6 +12,7 @@ from likewise.batch.files import BUFFER, InputFile
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
 from likewise.batch.values import as_cell
 from likewise.core.arrow import records_of
+from likewise.core.arrow_types import without_views
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate
@@ -42,7 +43,7 @@ class ParquetSource(OneFile):
     def __init__(self, file: InputFile) -> None:
         super().__init__(file)
         with self._open() as opened:
-            self._schema = opened.schema_arrow
+            self._schema = without_views(opened.schema_arrow)
             self.rows: int | None = opened.metadata.num_rows
             groups = (opened.metadata.row_group(i) for i in range(opened.metadata.num_row_groups))
             self._row_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1) or 1
@@ -59,6 +60,7 @@ class ParquetSource(OneFile):
         first = 1
         with self._open() as file:
             for batch in file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes))):
+                batch = batch if batch.schema == self._schema else batch.cast(self._schema)
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
                 if past > 0:
                     yield skipped_chunk(self.file.short, first, len(batch), offset)

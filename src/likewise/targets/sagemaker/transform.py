@@ -21,7 +21,7 @@ from likewise.targets.sagemaker.names import check_name, derived
 from likewise.targets.sagemaker.request_validation import check
 from likewise.targets.sagemaker.requests import Paths, Request, build, option_values
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
-from likewise.targets.sagemaker.transform_options import TransformOptions
+from likewise.targets.sagemaker.transform_options import TransformOptions, with_header
 
 _SOURCE, _OUTPUT = "TransformInput.DataSource.S3DataSource.S3Uri", "TransformOutput.S3OutputPath"
 _JOB_PATHS: Paths = {
@@ -120,7 +120,7 @@ def _job_steps(spec: plan.EndpointSpec, request: Request, model: str) -> list[Pl
 
 def _request(spec: plan.EndpointSpec, job: TransformOptions, source: str, output: str) -> Request:
     """The parameters of CreateTransformJob without the names of the job and the model."""
-    values = {**option_values(job, _JOB_PATHS), **option_values(spec.options, _MODEL_PATHS)}
+    values = {**option_values(with_header(job), _JOB_PATHS), **option_values(spec.options, _MODEL_PATHS)}
     return build({**values, _SOURCE: source, _OUTPUT: output, "Tags": spec.tags})
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
+from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, option, refuse_unknown
 from likewise.targets.sagemaker.sagemaker_options import SageMakerOptions
+
+CSV = "text/csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +21,9 @@ class TransformOptions:
     """
 
     content_type: str = option("text/csv", "Format of the input: text/csv, application/jsonlines or application/json.")
+    header: Literal["present", "absent"] | None = option(
+        None, "Whether each CSV object begins with the names of its columns; by default the container decides."
+    )
     split_type: Literal["None", "Line"] = option("Line", "How objects are split into records: Line or None.")
     batch_strategy: Literal["MultiRecord", "SingleRecord"] | None = option(
         None, "MultiRecord: as many records per request as fit; SingleRecord: a single one."
@@ -39,6 +45,25 @@ class TransformOptions:
     max_concurrent_transforms: int | None = option(None, "Concurrent requests per instance.")
     invocation_timeout_s: int | None = option(None, "Timeout of a request in seconds, up to 3600.")
     invocation_retries: int | None = option(None, "Retries of a failed request, up to 3.")
+
+
+def with_header(job: TransformOptions) -> TransformOptions:
+    """`job` with `header` as a parameter of its content type.
+
+    Raises WrongUsage for options with which rows would be lost.
+    """
+    media = job.content_type.partition(";")[0].strip().lower()
+    if job.header is not None and media != CSV:
+        raise WrongUsage(f"header is {job.header!r}, but the input is {media}", remedy="omit header, or use text/csv")
+    content_type = job.content_type if job.header is None else f"{job.content_type}; header={job.header}"
+    declared = content_type.replace(" ", "").replace('"', "").lower()
+    if job.split_type == "Line" and ";header=present" in declared:
+        raise WrongUsage(
+            "the objects are split by line, and only the first part of each has the header: every other part would "
+            "lose its first row",
+            remedy="use -C split_type=None, or remove the header from the objects and use -C header=absent",
+        )
+    return replace(job, content_type=content_type)
 
 
 def split(values: Mapping[str, object]) -> tuple[SageMakerOptions, TransformOptions]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
-from likewise.batch.sources import Files, has_predictions_column, open_source
+from likewise.batch.header import Header
+from likewise.batch.sources import Files, has_predictions_column, open_source, refuse_header
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
@@ -30,8 +31,9 @@ class FilesInput:
 
     numbered_on = False
 
-    def __init__(self, source: Files) -> None:
+    def __init__(self, source: Files, header: Header) -> None:
         self._source = source
+        self._header = header
         self.format, self.size = source.format, source.size
 
     @property
@@ -49,7 +51,9 @@ class FilesInput:
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
-            return jobs.run_numbered("tasks:read_files", len(self.files), (self.files, self.format, rows, folder))
+            return jobs.run_numbered(
+                "tasks:read_files", len(self.files), (self.files, self.format, self._header, rows, folder)
+            )
         except InputNotFound as error:  # the driver could read the beginning of each file
             raise InputNotFound(f"on an executor: {error.cause}", remedy=self._remedy) from error
 
@@ -96,11 +100,12 @@ class TableInput:
 Input = FilesInput | TableInput
 
 
-def open_input(spark: Any, source: str, format_name: str | None) -> Input:
+def open_input(spark: Any, source: str, format_name: str | None, header: Header) -> Input:
     """`table:NAME`, or files as for the local runner; raises what `open_source` raises."""
     if source.startswith(TABLE):
+        refuse_header(header, source)
         return TableInput(spark, source.removeprefix(TABLE))
-    return FilesInput(open_source(source, format_name))
+    return FilesInput(open_source(source, format_name, header), header)
 
 
 def _absolute(file: InputFile) -> InputFile:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import RowSource
+from likewise.batch.header import Header
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.journal import Counts
 from likewise.batch.layout import Layout, write_errors
@@ -68,7 +69,8 @@ class _Run:
         self._started = time.monotonic()
         self._tally = Tally(job.progress)
         self._resumable = False  # whether the next run can resume from the staging folder
-        self._input = input_ = open_input(spark, job.source, job.options.input_format)
+        header = Header.of(job.options.header, job.signature, job.options.column)
+        self._input = input_ = open_input(spark, job.source, job.options.input_format, header)
         self._layout = Layout.of(job.output)
         self._suffix = self._layout.format(input_.format, job.options.format)
         self._staging = Staging(self._layout.staging.absolute())

@@ -19,7 +19,8 @@ from typing import Any, cast
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, read_errors, why_changed
-from likewise.batch.formats import Chunk, RowSource, Writer, load
+from likewise.batch.formats import Chunk, RowSource, Writer, load, open_file
+from likewise.batch.header import Header
 from likewise.batch.rows import items_of, split_results
 from likewise.batch.scorer import prepare
 from likewise.batch.sources import INPUT_CHANGED_REMEDY
@@ -56,6 +57,7 @@ def read_files(
     folder: str | None,  # noqa: ARG001  passed to every task
     files: Sequence[InputFile],
     format_name: str,
+    header: Header,
     rows: int,
     chunks: str,
 ) -> Iterator[Any]:
@@ -64,7 +66,7 @@ def read_files(
     def cut(number: int) -> dict[str, object]:
         file = files[number]
         with read_errors(file):
-            source: RowSource = load(format_name).open_source(file)
+            source = open_file(file, format_name, header)
             part = _write_chunks(source.chunks(rows), number, chunks)
             if changed := why_changed(file):
                 raise InputInvalid(changed, remedy=INPUT_CHANGED_REMEDY)

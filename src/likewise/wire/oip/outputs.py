@@ -34,7 +34,7 @@ class OutputTensor:
 
 
 def output_tensors(predictions: object, signature: Signature) -> list[OutputTensor]:
-    """One tensor per column of records or of a mapping, else one for all rows.
+    """One tensor per column of records or of a mapping, else one for all rows; the signature's outputs come first.
 
     The datatype is the signature's if the values have it, else it is inferred.  Numbers and booleans with missing
     values are FP64.  Ragged, nested or mixed values are BYTES: JSON text, one element per row.  Raises ModelFailed for
@@ -60,8 +60,10 @@ def _columns(predictions: object, signature: Signature) -> dict[str, list[Any]]:
     if not predictions:
         return {name: [] for name in named(signature.outputs, OUTPUT) or (OUTPUT,)}
     if all(isinstance(record, dict) for record in predictions):
-        names = dict.fromkeys(name for record in predictions for name in record)
-        return {str(name): [record.get(name) for record in predictions] for name in names}
+        sent = dict.fromkeys(name for record in predictions for name in record)
+        declared = [name for name in named(signature.outputs, OUTPUT) if name in sent]
+        if names := dict.fromkeys([*declared, *sent]):
+            return {str(name): [record.get(name) for record in predictions] for name in names}
     return {only_output(signature): predictions}
 
 

@@ -239,9 +239,7 @@ def _transformed(job: EmulatedTransformJob, running: Running, body: bytes, setti
 
 def _payloads(body: bytes, split: str, settings: BatchSettings) -> Iterator[bytes]:
     """Split an object into payloads: the entire object, one line each, or as many lines as fit."""
-    records: Sequence[bytes] = (
-        [body] if split == "None" else [each for each in body.splitlines(keepends=True) if each.strip()]
-    )
+    records: Sequence[bytes] = [body] if split == "None" else body.splitlines(keepends=True)
     batch: list[bytes] = []
     size = 0
     for record in records:

@@ -1,0 +1,58 @@
+"""The names of the columns of CSV files: from a header, from the model, or by position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from likewise.core.errors import InputInvalid
+from likewise.core.header import is_row, positions
+from likewise.core.signature import Signature
+
+CHOICES: Mapping[str | None, bool | None] = {None: None, "present": True, "absent": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Whether CSV files have a header, and the names of their columns if not.
+
+    present: None if the user does not say; there is one then, and a first line that cannot be one is an error.
+    columns: the model's, None if it names none or the user assigns the file's columns to them.  required: whether the
+    model requires any of them.
+    """
+
+    present: bool | None = True
+    columns: tuple[str, ...] | None = None
+    required: bool = False
+
+    @classmethod
+    def of(cls, choice: str | None, signature: Signature, mapping: Mapping[str, str]) -> Header:
+        """choice: one of CHOICES. mapping: input column to model column."""
+        required = any(field.required for field in signature.inputs or ())
+        return cls(CHOICES[choice], None if mapping else signature.columns, required or bool(mapping))
+
+    def names(self, first: Sequence[str], where: str) -> tuple[str, ...]:
+        """The names of the columns of a file whose first line has the fields `first`. where: the file, for messages.
+
+        Raises InputInvalid.
+        """
+        if self.present is False:
+            return self._without_header(first, where)
+        unknown = not set(first).intersection(self.columns or ())
+        if self.present is None and unknown and (is_row(first) or (self.columns is not None and not self.required)):
+            raise InputInvalid(
+                f"{where}: the first line seems to be a row, not the names of the columns: {','.join(first)[:100]!r}",
+                remedy="add --header absent if it is a row, else --header present",
+            )
+        return tuple(first)
+
+    def _without_header(self, first: Sequence[str], where: str) -> tuple[str, ...]:
+        if self.columns is None:
+            return positions(len(first))
+        if len(self.columns) != len(first):
+            raise InputInvalid(
+                f"{where} has {len(first)} fields in its first line, but the model has the columns "
+                f"{', '.join(self.columns)}",
+                remedy=f"assign columns by their position, from 0: --column 0={self.columns[0]}",
+            )
+        return self.columns
