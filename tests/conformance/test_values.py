@@ -263,11 +263,6 @@ def test_json_values_that_do_not_fit_are_refused_or_exact(spies: SpyFolder, kind
             faults.add(None if "row 1" in error.cause else f"the refusal does not name the row: {error.cause}", form)
         kinds, refusable = kinds_of({FIELD: spec}), not is_natural(spec, value)
         fault = difference(answer, reference, {FIELD: fitted}, kinds, refusable=refusable, named=FIELD)
-            {FIELD: fitted},
-            kinds_of({FIELD: spec}),
-            refusable=not is_natural(spec, value),
-            named=FIELD,
-        )
         faults.add(f"{value!r}: {fault}" if fault else None, form, field_of(fault), type(value).__name__)
 
     check()
