@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from tests.support.batch.scoring import TEXT, FunctionEngine, upper, write
 from tests.support.other_user import give_away, needs_root
 
 from likewise.batch import ScoreOptions
-from likewise.batch.formats import Chunk
+from likewise.batch.formats import Chunk, load
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
 from likewise.core import unpack
@@ -256,6 +258,26 @@ def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
     assert (tmp_path / "victim").read_bytes() == before
+
+
+def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
+    """Executors infer the type of their own chunk; the driver knows all of them before it writes the first part."""
+    staging = Staging(tmp_path / "staging")
+    source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
+    chunks = []
+    for number, answers in enumerate([[[1], [2]], [[0.5], None]]):
+        writer = load("parquet").open_writer(source, None)
+        chunk = Chunk("in.csv", 1, [{"text": "a"}, {"text": "b"}], {}, None, None, 0)
+        rows = io.BytesIO()
+        writer.write(rows, chunk, [0, 1], [result.value for result in writer.fit(answers)])
+        counts = {"rows": 2, "ok": 2, "kind": writer.open_kind}
+        (staging.scored / "x").mkdir(parents=True, exist_ok=True)
+        blob.write(staging.scored / f"x/{number:06d}", counts, rows.getvalue(), b"")
+        chunks.append(ChunkFile(f"x/{number:06d}", 2, 0))
+    parts, _ = assemble(staging, chunks, source, Signature(), Layout.of(tmp_path / "out"), "parquet")
+    predictions = pq.read_table(staging.output / parts.name(0))["predictions"]
+    assert parts.prediction_type == str(predictions.type) == "list<element: double>"
+    assert predictions.to_pylist() == [[1.0], [2.0], [0.5], None]
 
 
 @needs_root

@@ -52,8 +52,6 @@ def _named_batch(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
         return pa.RecordBatch.from_struct_array(arrays[0])
     names = signature.columns or tuple(str(index) for index in range(len(arrays)))
-    if signature.inputs and signature.columns is None:
-        names = ("",)  # one unnamed value per row
     used = arrays[: len(names)]
     return pa.RecordBatch.from_arrays(list(used), names=list(names[: len(used)]))
 

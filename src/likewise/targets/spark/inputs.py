@@ -2,7 +2,8 @@
 
 identity: changes when the content changes, as far as this can be detected. size: bytes, None if unknown. numbered_on:
 rows are numbered across all parts instead of within each. columns: the columns, with types if the output format needs
-them. cut: writes chunk files of at most `rows` rows to `folder`, and returns the tasks' result for each part.
+them. inferred_types: see `likewise.batch.columns.inferred_types`. cut: writes chunk files of at most `rows` rows to
+`folder`, and returns the tasks' result for each part.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from likewise.batch.columns import inferred_types
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.header import Header
+from likewise.batch.job import Types
 from likewise.batch.sources import Files, has_predictions_column, open_source, refuse_header
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
+from likewise.core.signature import Signature
 from likewise.targets.spark.jobs import Jobs
 from likewise.targets.spark.windows import InputColumns
 
@@ -48,6 +52,9 @@ class FilesInput:
         source = self._source
         types = None if output == "jsonl" else source.schema()
         return InputColumns(source.columns, source.name, source.format, source.textual, types)
+
+    def inferred_types(self, signature: Signature) -> Types:
+        return inferred_types(self._source, signature)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
@@ -92,6 +99,9 @@ class TableInput:
 
     def columns(self, output: str) -> InputColumns:  # noqa: ARG002
         return InputColumns(tuple(self._types.names), self._name, types=self._types)
+
+    def inferred_types(self, signature: Signature) -> Types:  # noqa: ARG002
+        return None
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return jobs.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))
