@@ -17,6 +17,7 @@ from likewise.batch.sources import Files, has_predictions_column, open_source
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.session import TIME_ZONE
 from likewise.targets.spark.windows import InputColumns
 
 TABLE = "table:"
@@ -78,16 +79,17 @@ class TableInput:
                 f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
             ) from error
         self._name = TABLE + table
+        self._zone: str = spark.conf.get(TIME_ZONE)
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
         if PREDICTIONS in self._types.names:
             raise has_predictions_column(self._name)
 
     @property
     def identity(self) -> object:
-        return {self._name: str(self._types)}
+        return {self._name: str(self._types), "zone": self._zone}
 
     def columns(self, output: str) -> InputColumns:  # noqa: ARG002
-        return InputColumns(tuple(self._types.names), self._name, types=self._types)
+        return InputColumns(tuple(self._types.names), self._name, types=self._types, zone=self._zone)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return jobs.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))

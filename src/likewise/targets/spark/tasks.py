@@ -32,6 +32,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.local_times import local_batch
 from likewise.targets.spark.plan import Staging
 from likewise.targets.spark.windows import InputColumns, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
@@ -173,11 +174,18 @@ def _read_chunk(path: Path, row_offset: int) -> Chunk:
     return replace(chunk, first=chunk.first + row_offset)
 
 
+def _with_local_times(chunk: Chunk, zone: str | None) -> Chunk:
+    """The rows of a table as the model takes them; the output keeps the table's own."""
+    if zone is None or chunk.native is None:
+        return chunk
+    return replace(chunk, records=records_of(local_batch(chunk.native, zone))[0])
+
+
 def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     """Score a chunk and write its counts, predictions and quarantined rows to `path`."""
     scorer = task_scorer(engine, budget=plan.budget)
     maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column)
-    work = prepare(engine, items_of(chunk, maker))
+    work = prepare(engine, items_of(_with_local_times(chunk, plan.source.zone), maker))
     results = scorer.score(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
