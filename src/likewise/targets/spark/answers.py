@@ -50,7 +50,7 @@ class Answer:
 def answers(predictions: Any, rows: int) -> list[object]:
     """One `Answer` for each of `rows` rows: the columns are those of `pandas.DataFrame(predictions)`.
 
-    Unlike there, values keep their type: integers beside nulls do not become floats.  Raises ModelFailed if the model
+    Unlike there, values keep their type: integers next to nulls do not become floats.  Raises ModelFailed if the model
     returned another number of rows.
     """
     pandas, numpy = need("pandas", extra="mlflow"), need("numpy", extra="mlflow")

@@ -62,5 +62,5 @@ def _local(array: Any, zone: str | None) -> Any:
 
 
 def _offsets(array: Any) -> Any:
-    """A copy of the array's offsets: a slice of a longer buffer is not accepted beside a mask."""
+    """A copy of the array's offsets: a slice of a longer buffer is not accepted together with a mask."""
     return need("pyarrow", extra="batch").array(array.offsets.to_pylist(), "int32")

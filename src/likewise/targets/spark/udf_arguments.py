@@ -25,7 +25,7 @@ SHOWN = 3  # differences in a message
 
 
 def require_environment(env_manager: str | None, bundle: Bundle, model: ModelSpec, *, shipped: bool) -> None:
-    """WrongUsage if `env_manager` asks for the environment that the model was logged with, and workers have another.
+    """WrongUsage if `env_manager` demands the environment that the model was logged with, and workers have another.
 
     shipped: whether the workers use the driver's environment.  Nothing is required of it for an engine that does not
     run the model's own code.
@@ -38,7 +38,7 @@ def require_environment(env_manager: str | None, bundle: Bundle, model: ModelSpe
         )
     if not runs_code(allowed_engines(bundle.manifest, model)[0]):
         return
-    wanted = f"env_manager={env_manager!r} asks for the environment that the model was logged with"
+    wanted = f"env_manager={env_manager!r} demands the environment that the model was logged with"
     if not shipped:
         raise WrongUsage(f"{wanted}, but ship=False uses the executors' own", remedy="omit ship, or env_manager")
     logged = bundle.manifest.environment
