@@ -152,15 +152,15 @@ TYPED_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("kind", TYPED_COLUMNS)
 @pytest.mark.usefixtures("new_york")
-def test_models_get_the_values_that_they_get_from_mlflows_udf(spark: Any, bundles: Bundles, kind: str) -> None:
-    frame = spark.range(1).selectExpr(f"{TYPED_COLUMNS[kind]} as x")
-    from pyspark.sql.functions import struct
-
-    column = struct("x") if kind == "struct" else "x"
-    reference, ours = both(spark, bundles(), frame, [column], result_type="string", params={"answer": "types"})
-    assert ours == reference
+def test_models_get_the_values_that_they_get_from_mlflows_udf(spark: Any, bundles: Bundles) -> None:
+    names = {str(index): kind for index, kind in enumerate(TYPED_COLUMNS)}
+    frame = spark.range(1).selectExpr(*(f"{value} as `{kind}`" for kind, value in TYPED_COLUMNS.items()))
+    columns = [f"`{kind}`" for kind in TYPED_COLUMNS]
+    reference, ours = both(spark, bundles(), frame, columns, result_type="string", params={"answer": "types"})
+    lines = [dict(line.split(": ", 1) for line in rows[0][0].split("\n")) for _, rows in (reference, ours)]
+    expected, given = ({names[name]: value for name, value in each.items()} for each in lines)
+    assert given == expected
 
 
 @pytest.mark.usefixtures("new_york")
@@ -198,6 +198,8 @@ def test_timestamps_of_a_table_are_in_the_sessions_zone(spark: Any, bundles: Bun
         ((ColSpec("long", "b"), ColSpec("long", "a")), ["a", "b", "a"], "b,a"),
         ((ColSpec("long", "b"), ColSpec("long", "a")), ["struct"], "b,a"),
         ((ColSpec("long", "a"), ColSpec("string", "c", required=False)), ["a"], "a,c"),
+        ((ColSpec("long"), ColSpec("long")), ["a", "b", "a"], "0,1"),
+        ((ColSpec("long"), ColSpec("long")), ["struct"], "b,a"),
     ],
 )
 def test_calling_forms_are_those_of_mlflows_udf(
@@ -235,11 +237,11 @@ def test_flat_arrays_become_tensors(spark: Any, bundles: Bundles) -> None:
 
 def test_environment_and_configuration_are_the_udfs_own(spark: Any, bundles: Bundles, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("alpha: 2\n")
+    config.write_text("alpha: 2\n")  # `spark_udf` takes its path as text only
     options: dict[str, Any] = {"result_type": "string", "params": {"answer": "settings"}}
     frame = spark.range(1)
     for settings, expected in [
-        ({"extra_env": {VARIABLE: "one"}, "model_config": config}, "one 2 one"),
+        ({"extra_env": {VARIABLE: "one"}, "model_config": str(config)}, "one 2 one"),
         ({"extra_env": {VARIABLE: "two"}, "model_config": {"alpha": 3, "unknown": 4}}, "two 3 two"),
         ({}, "None 1 None"),
     ]:

@@ -256,6 +256,12 @@ def test_arguments_are_columns_of_the_signature() -> None:
     assert column_batch(signature, [1]) == (["a", "b"], [[1], [None]])
     assert column_batch(signature, [{"b": 2, "a": 1, "c": 3}]) == (["b", "a", "c"], [[2], [1], [3]])
     assert column_batch(Signature(), [1], [2]) == (["0", "1"], [[1], [2]])
+    unnamed = signature_of(long, long)
+    assert column_batch(unnamed, [1], [2], [3]) == (["0", "1"], [[1], [2]])
+    batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "y"])
+    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [Row(("x", "y"), (1, 2))]
+    with pytest.raises(InputInvalid, match="needs 2 columns"):
+        row_maker(batch.select(["x"]).schema, unnamed, {})
     with pytest.raises(InputInvalid, match="needs 2 columns"):
         column_batch(signature_of({**long, "name": "a"}, {**long, "name": "b"}), [1])
 

@@ -26,9 +26,12 @@ class Answering(mlflow.pyfunc.PythonModel):
         return [",".join(map(str, frame.columns))] * len(frame)
 
     def types(self, frame: Any) -> list[str]:
-        """The column's type, and each value with its type."""
-        (column,) = (frame[name] for name in frame.columns)
-        return [f"{column.dtype} {type(value).__name__} {value!r}" for value in column.tolist()]
+        """For each row, a line per column: its name and type, the value's type, and the value."""
+        columns = [
+            [f"{name}: {frame[name].dtype} {type(value).__name__} {value!r}" for value in frame[name].tolist()]
+            for name in frame.columns
+        ]
+        return ["\n".join(lines) for lines in zip(*columns, strict=True)]
 
     def shapes(self, tensors: Any) -> list[str]:
         return [f"{one.shape} {one.tolist()}" for one in (tensors["x"] if isinstance(tensors, dict) else tensors)]

@@ -62,8 +62,8 @@ def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
     fields = signature.inputs
     if not fields:
         return pa.RecordBatch.from_arrays(list(arrays), names=[str(index) for index in range(len(arrays))])
-    names = signature.columns or ("",)  # one unnamed value per row
-    required = [field for field in fields if field.required] if signature.columns else fields[:1]
+    names = signature.columns or tuple(str(index) for index in range(1 if signature.is_tensor else len(fields)))
+    required = [field for field in fields[: len(names)] if field.required]
     if len(arrays) < len(required):
         raise InputInvalid(
             f"the model needs {len(required)} columns ({', '.join(names)}), but the UDF was called with {len(arrays)}",

@@ -54,7 +54,20 @@ def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str]) -> 
         if mapping.get(name, name) in (signature.columns or (mapping.get(name, name),)):
             _require_known(name, schema.field(name).type)
     source = InputColumns(tuple(schema.names), types=local_times.local_schema(schema))
-    return RowMaker(cast(RowSource, source), signature, mapping)
+    return RowMaker(cast(RowSource, source), _by_position(signature, schema.names), mapping)
+
+
+def _by_position(signature: Signature, names: Sequence[str]) -> Signature:
+    """A signature of several unnamed columns with the names of the input's, which it takes in their order."""
+    fields = signature.inputs or ()
+    if len(fields) < 2 or signature.columns is not None or signature.is_tensor:
+        return signature
+    if len(names) < len(fields):
+        raise InputInvalid(
+            f"the model needs {len(fields)} columns, but got {len(names)}", remedy="pass its columns in their order"
+        )
+    named = (replace(field, name=name) for field, name in zip(fields, names, strict=False))
+    return replace(signature, inputs=tuple(named))
 
 
 def _require_known(name: str, kind: Any) -> None:
