@@ -22,6 +22,7 @@ from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
 from likewise.core.signature import Signature
 from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.session import TIME_ZONE
 from likewise.targets.spark.windows import InputColumns
 
 TABLE = "table:"
@@ -50,7 +51,7 @@ class FilesInput:
 
     def columns(self, output: str) -> InputColumns:
         source = self._source
-        types = None if output == "jsonl" else source.schema()
+        types = None if output == "jsonl" and source.format != "parquet" else source.schema()
         return InputColumns(source.columns, source.name, source.format, source.textual, types)
 
     def inferred_types(self, signature: Signature) -> Types:
@@ -89,16 +90,17 @@ class TableInput:
                 f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
             ) from error
         self._name = TABLE + table
+        self._zone: str = spark.conf.get(TIME_ZONE)
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
         if PREDICTIONS in self._types.names:
             raise has_predictions_column(self._name)
 
     @property
     def identity(self) -> object:
-        return {self._name: str(self._types)}
+        return {self._name: str(self._types), "zone": self._zone}
 
     def columns(self, output: str) -> InputColumns:  # noqa: ARG002
-        return InputColumns(tuple(self._types.names), self._name, types=self._types)
+        return InputColumns(tuple(self._types.names), self._name, types=self._types, zone=self._zone)
 
     def inferred_types(self, signature: Signature) -> Types:  # noqa: ARG002
         return None

@@ -34,6 +34,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.local_times import local_batch, local_schema
 from likewise.targets.spark.plan import Staging
 from likewise.targets.spark.windows import InputColumns, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
@@ -180,11 +181,21 @@ def _read_chunk(path: Path, row_offset: int) -> Chunk:
     return replace(chunk, first=chunk.first + row_offset)
 
 
+def _with_local_times(chunk: Chunk, zone: str | None) -> Chunk:
+    """The rows of a table as the model takes them; the output keeps the table's own."""
+    if zone is None or chunk.native is None:
+        return chunk
+    return replace(chunk, records=records_of(local_batch(chunk.native, zone))[0])
+
+
 def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     """Score a chunk and write its counts, predictions and quarantined rows to `path`."""
     scorer = task_scorer(engine, budget=plan.budget)
-    maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column, plan.types)
-    work = prepare(engine, items_of(chunk, maker))
+    source = plan.source
+    if source.zone is not None:
+        source = replace(source, types=local_schema(source.types))
+    maker = RowMaker(cast(RowSource, source), plan.signature, plan.column, plan.types)
+    work = prepare(engine, items_of(_with_local_times(chunk, source.zone), maker))
     results = scorer.score(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
