@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from likewise.api import Bundle, bundle_of
-from likewise.targets.spark.udf import OnError, PlacedModel, column_udf, place_model, with_predictions
+from likewise.core.errors import WrongUsage
+from likewise.targets.spark.session import is_local
+from likewise.targets.spark.udf import OnError, column_udf, place_model, with_predictions
+from likewise.targets.spark.udf_arguments import (
+    checked_env,
+    engine_for_config,
+    read_model_config,
+    require_environment,
+)
+from likewise.targets.spark.worker import Loading
 
 __all__ = ["score_frame", "udf"]
 
 
 def udf(
     spark: Any,
-    model: str | Path | Bundle,
+    model_uri: str | Path | Bundle,
     result_type: Any = None,
-    *,
+    env_manager: str | None = None,
     params: Mapping[str, object] | None = None,
+    extra_env: Mapping[str, str] | None = None,
+    prebuilt_env_uri: str | None = None,
+    model_config: Mapping[str, object] | str | Path | None = None,
+    *,
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
     on_error: OnError = "raise",
     ship: bool | None = None,
 ) -> Callable[..., Any]:
-    """A UDF that replaces `mlflow.pyfunc.spark_udf(spark, model_uri, result_type)`.
+    """A UDF that replaces `mlflow.pyfunc.spark_udf`, with the same arguments in the same order.
 
     Call it with columns in the order of the model's signature, with one `struct` whose fields are matched by name, or
     without arguments (the signature's columns, by name).  It returns one prediction per row.
 
-    model: a bundle's folder, an open bundle, or any MLflow model URI.  result_type: a Spark type or its DDL, by the
+    model_uri: any MLflow model URI, a bundle's folder, or an open bundle.  result_type: a Spark type or its DDL, by the
     rules of `spark_udf`: the leftmost column of that type in a record, `array<…>` for all of them, `struct<…>` by name;
-    by default what the signature declares, else `string`.  on_error: whether a row without a prediction fails the query
-    (`raise`) or is null.  ship: whether the bundle and the environment are sent to the executors; by default unless
-    Spark runs in local processes.
+    by default what the signature declares, else `double`.  env_manager: `local` runs the model in the driver's
+    environment; `virtualenv`, `uv` and `conda` require that this is the one that the model was logged with.
+    extra_env: environment variables of the workers while the model loads and predicts.  model_config: as for
+    `mlflow.pyfunc.load_model`, or the path of a YAML or JSON file with it.  on_error: whether a row without a
+    prediction fails the query (`raise`) or is null.  ship: whether the bundle and the environment are sent to the
+    executors; by default unless Spark runs in local processes.
     Raises WrongUsage, MissingExtra, EngineUnavailable, CodeNotTrusted, and what `likewise.find` raises.
     """
-    placed = _placed(spark, model, engine, precision, trust, ship)
-    return column_udf(placed, result_type, params or {}, on_error)
+    if prebuilt_env_uri is not None:
+        raise WrongUsage(
+            "prebuilt_env_uri is an archive for Databricks' serverless workers, which Likewise does not use",
+            remedy="omit it: the driver's environment is sent to the executors; ship=False uses the executors' own",
+        )
+    config = read_model_config(model_config)
+    bundle = bundle_of(model_uri, trust)
+    model = bundle.spec(*engine_for_config(config, engine, precision))
+    require_environment(env_manager, bundle, model, shipped=ship is not False or is_local(spark))
+    placed = place_model(spark, bundle, model, ship)
+    loading = Loading(checked_env(extra_env), pickle.dumps(config) if config else b"", typed=True)
+    return column_udf(spark, placed, result_type, params, on_error, loading)
 
 
 def score_frame(
@@ -56,15 +83,10 @@ def score_frame(
     """`frame`, batch or streaming, with the columns `name` and `error` (code, cause, remedy) added.
 
     One of the two is null in every row: a bad row does not affect other rows.  column: maps columns of the frame to
-    columns of the model, `{"review": "text"}`; the other parameters are those of `udf`.
+    columns of the model, `{"review": "text"}`; the other parameters are those of `udf`, but without a declared
+    type predictions are text, and nested values as text are JSON, as in the output of `likewise score`.
     Raises InputInvalid (a column is missing or its name is taken), and what `udf` raises.
     """
-    placed = _placed(frame.sparkSession, model, engine, precision, trust, ship)
-    return with_predictions(frame, placed, result_type, params or {}, column or {}, name)
-
-
-def _placed(
-    spark: Any, model: str | Path | Bundle, engine: str | None, precision: str | None, trust: bool, ship: bool | None
-) -> PlacedModel:
     bundle = bundle_of(model, trust)
-    return place_model(spark, bundle, bundle.spec(engine, precision), ship)
+    placed = place_model(frame.sparkSession, bundle, bundle.spec(engine, precision), ship)
+    return with_predictions(frame, placed, result_type, params, column or {}, name)

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from tests.support.batch.scoring import (
     TEXT,
-    UNSIGNED,
     FunctionEngine,
     names,
     quarantined,
@@ -299,14 +298,6 @@ def test_mapping_of_unknown_columns_is_rejected(
     with pytest.raises(InputInvalid, match=cause) as caught:
         run_job(source, tmp_path / "out", column=column, signature=TEXT)
     assert "--column text=" in caught.value.remedy
-
-
-def test_unnamed_model_input_needs_a_mapping_with_several_columns(tmp_path: Path) -> None:
-    source = write(tmp_path / "in.csv", [{"a": "1", "b": "2"}])
-    unnamed = UNSIGNED.parse({"inputs": [{"type": "string"}]})
-    with pytest.raises(InputInvalid, match="one unnamed value"):
-        run_job(source, tmp_path / "out", signature=unnamed)
-    assert run_job(source, tmp_path / "out", lambda row: row.values[0], signature=unnamed, column={"b": "x"}).rows_ok
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.support.batch.scoring import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
-from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, TooManyQuarantined
+from likewise.batch.formats import Chunk
+from likewise.batch.quarantine import lines
+from likewise.batch.values import as_some_json
+from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, RowRefused, TooManyQuarantined
 from likewise.core.items import Row
 
 ROWS = 1000
@@ -218,3 +223,50 @@ def test_exceptions_of_the_model_have_their_own_code(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", texts(["fail", "b"]))
     run_job(source, tmp_path / "out.csv", predict=fails_on_marker)
     assert quarantined(tmp_path / "out.csv")[0]["code"] == ModelRaised.code
+
+
+class Odd:
+    """A value that no format knows, and that cannot even be shown."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(3), 3),
+        (np.array([[1.5], [2.5]]), [[1.5], [2.5]]),
+        (1j, "1j"),
+        ({b"k": [1, 1j]}, {"b'k'": [1, "1j"]}),
+        ({("a", 1): 2}, {"('a', 1)": 2}),
+        ([math.nan, {1}], [None, "{1}"]),
+        (10**5000, "<int>"),
+        (Odd(), "<Odd>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_value_can_be_quarantined(value: object, expected: object) -> None:
+    chunk = Chunk("in.parquet", 1, [{"n": 1, "v": value}], {}, None, None, 0)
+    (line,) = lines(chunk, {0: RowRefused("a cause", remedy="a remedy")})
+    columns = json.loads(json.loads(line)["columns"])
+    assert columns["n"] == 1
+    assert columns["v"] == expected
+    assert json.loads(as_some_json({"v": value}))["v"] == columns["v"]
+
+
+def test_a_value_nested_too_deeply_for_json_is_quarantined_as_text() -> None:
+    value: object = 1j
+    for _ in range(500):
+        value = [value]
+    assert as_some_json(value).count("[") > 100
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_input_values_without_a_json_form_are_copied_as_text(tmp_path: Path, suffix: str) -> None:
+    table = pa.table({"text": ["a"], "half": pa.array([np.float16(0.5)]), "t": pa.array([1], pa.duration("s"))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    assert run_job(tmp_path / "in.parquet", tmp_path / f"out.{suffix}").rows_ok == 1
+    (row,) = read(tmp_path / f"out.{suffix}")
+    assert float(str(row["half"])) == 0.5
+    assert float(str(row["t"])) == 1

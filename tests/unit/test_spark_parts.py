@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
 import tarfile
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,28 +26,38 @@ from tests.support.batch.scoring import TEXT, FunctionEngine, upper, write
 from tests.support.other_user import give_away, needs_root
 
 from likewise.batch import ScoreOptions
-from likewise.batch.formats import Chunk
+from likewise.batch.formats import Chunk, load
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
 from likewise.core import unpack
 from likewise.core.arrow import records_of
-from likewise.core.errors import InputInvalid, MissingExtra, OutputRefused, RowRefused, WrongUsage
+from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.shipping.environment import cached_archive, closure, environment
 from likewise.targets.spark import blob, bootstrap
+from likewise.targets.spark.answers import answers
 from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.columns import named_batch
+from likewise.targets.spark.local_times import local_batch
 from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.predictions import arrow_array, values_and_errors
+from likewise.targets.spark.predictions import ResultType, arrow_array, time_zone, values_and_errors
 from likewise.targets.spark.publish import assemble
-from likewise.targets.spark.result_type import arrow_type, declared_ddl
+from likewise.targets.spark.result_type import declared_ddl, result_type_of
 from likewise.targets.spark.runner import _Run
 from likewise.targets.spark.session import require_java
 from likewise.targets.spark.shipping import PREINSTALLED
+from likewise.targets.spark.udf_arguments import checked_env, engine_for_config, read_model_config
 from likewise.targets.spark.windows import WINDOW_ROWS, InputColumns, items_of, row_maker, windows
-from likewise.targets.spark.worker import score_windows
+from likewise.targets.spark.worker import Loading, environment_of, score_windows
+
+
+class Point(NamedTuple):
+    x: int
+    y: float
+
 
 RECORD = {"label": "good", "score": 0.5, "count": 3}
 
@@ -64,7 +80,7 @@ RECORD = {"label": "good", "score": 0.5, "count": 3}
     ],
 )
 def test_predictions_are_converted_to_the_requested_type(value: object, kind: pa.DataType, expected: object) -> None:
-    array = arrow_array([Ok(value)], kind, "raise")
+    array = arrow_array([Ok(value)], ResultType(kind), "raise")
     assert array.type == kind
     assert array.to_pylist() == [expected]
 
@@ -84,12 +100,243 @@ def test_predictions_are_converted_to_the_requested_type(value: object, kind: pa
     ],
 )
 def test_a_prediction_that_does_not_fit_the_type_fails_only_its_row(value: object, kind: pa.DataType) -> None:
+    result = ResultType(kind)
     with pytest.raises(RowRefused, match="does not fit"):
-        arrow_array([Ok(value)], kind, "raise")
-    assert arrow_array([Ok(value), Ok(None)], kind, "null").to_pylist() == [None, None]
-    values, errors = values_and_errors([Ok(value), Ok(None), Failed(RowRefused("no", remedy="yes"))], kind)
+        arrow_array([Ok(value)], result, "raise")
+    assert arrow_array([Ok(value), Ok(None)], result, "null").to_pylist() == [None, None]
+    values, errors = values_and_errors([Ok(value), Ok(None), Failed(RowRefused("no", remedy="yes"))], result)
     assert values == [None, None, None]
     assert [error and error["code"] for error in errors] == ["ROW_REFUSED", None, "ROW_REFUSED"]
+
+
+def converted(predictions: object, kind: pa.DataType, rows: int = 2, *, prints: bool = True) -> list[object]:
+    results = [Ok(answer) for answer in answers(predictions, rows)]
+    values: list[object] = arrow_array(results, ResultType(kind, prints=prints), "raise").to_pylist()
+    return values
+
+
+WIDE_AND_NARROW = pd.DataFrame({"a": [2**40, 1], "b": np.array([3, 4], "int32"), "c": [0.5, None]})
+OBJECTS = pd.DataFrame({"id": pd.Series([1, 2], dtype=object), "score": [0.5, 0.25]})
+PAIR = pa.struct([("a", pa.int32()), ("b", pa.string())])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "kind", "expected"),
+    [
+        (WIDE_AND_NARROW, pa.int32(), [3, 4]),  # not `a`, although its second value would fit
+        (WIDE_AND_NARROW, pa.int64(), [2**40, 1]),
+        (WIDE_AND_NARROW, pa.list_(pa.int32()), [[3], [4]]),
+        (WIDE_AND_NARROW, pa.list_(pa.float64()), [[2.0**40, 3.0, 0.5], [1.0, 4.0, None]]),
+        (OBJECTS, pa.float64(), [0.5, 0.25]),  # objects are not numbers, as for `spark_udf`
+        ([{"a": None, "b": 2.0}, {"a": 1.0, "b": 3.0}], pa.float64(), [None, 1.0]),  # one column for both rows
+        ([{"a": None, "b": 2.0}, {"a": "x", "b": 3.0}], pa.float64(), [2.0, 3.0]),
+        ([{"a": None}, {"a": 2**60 + 1}], pa.struct([("a", pa.int64())]), [{"a": None}, {"a": 2**60 + 1}]),
+        ({"a": [1.5, 2.5], "b": [1, 2]}, pa.list_(pa.float64()), [[1.5, 1.0], [2.5, 2.0]]),
+        ({"out": np.array([[1.5, 1], [2.5, 2]])}, pa.list_(pa.float64()), [[1.5, 1.0], [2.5, 2.0]]),
+        (np.array([[1, 2], [3, 4]]), pa.list_(pa.int32()), [[1, 2], [3, 4]]),
+        (np.arange(8).reshape(2, 2, 2), pa.list_(pa.list_(pa.int64())), [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]),
+        ([np.array([[1.5]]), [[2]]], pa.list_(pa.list_(pa.float64())), [[[1.5]], [[2.0]]]),
+        (pd.DataFrame({"a": [np.array([1.0, np.nan]), np.nan]}), pa.list_(pa.float64()), [[1.0, None], None]),
+        (
+            [[(1, "x")], [(2, "y"), (3, None)]],
+            pa.list_(PAIR),
+            [[{"a": 1, "b": "x"}], [{"a": 2, "b": "y"}, {"a": 3, "b": None}]],
+        ),
+        ([{"k": 1}, {"z": 2.0}], pa.map_(pa.string(), pa.int32()), [[("k", 1)], [("z", 2)]]),
+        ([Decimal("1.50"), 2], pa.string(), ["1.50", "2"]),
+        ([Decimal("1.50"), 2], pa.decimal128(10, 2), [Decimal("1.50"), Decimal("2.00")]),
+        ([None, float("nan")], pa.string(), [None, "nan"]),
+        ([[1, None], ["a", 2.5]], pa.list_(pa.string()), [["1", None], ["a", "2.5"]]),
+        ([np.array([1.0, np.nan]), None], pa.list_(pa.float64()), [[1.0, None], None]),
+        ([{"a": [1, 2]}, {"a": np.array([1, 2])}], pa.string(), ["[1, 2]", "[1 2]"]),
+        ([b"ab", b""], pa.binary(), [b"ab", b""]),
+        ([date(2024, 1, 2), None], pa.date32(), [date(2024, 1, 2), None]),
+        (pd.Series(pd.array([1, None], "Int64")), pa.int64(), [1, None]),
+        (np.array([1, 2], "uint64"), pa.int64(), [1, 2]),
+        ([Point(1, 2.5), Point(3, 4.5)], pa.struct([("y", pa.float64())]), [{"y": 2.5}, {"y": 4.5}]),
+        (np.array([0.1, 0.2], "float32"), pa.float64(), [0.10000000149011612, 0.20000000298023224]),
+        (np.array([True, False]), pa.bool_(), [True, False]),
+    ],
+)
+def test_answers_are_converted_by_the_types_of_their_columns(
+    predictions: object, kind: pa.DataType, expected: list[object]
+) -> None:
+    assert converted(predictions, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("predictions", "kind"),
+    [
+        ([{"a": 2**40}, {"a": 1}], pa.struct([("a", pa.int32())])),
+        ([{"a": 1.5}, {"a": 1}], pa.struct([("a", pa.int32())])),
+        ([{"a": "no"}, {"a": "yes"}], pa.struct([("a", pa.bool_())])),
+        ([[[1.5]], [[1]]], pa.list_(pa.list_(pa.int32()))),
+        (np.array([2**53 + 1, 1]), pa.float64()),
+        ([16777217, 1], pa.float32()),
+        ([1e300, 1.0], pa.float32()),
+        ([1, 2], pa.bool_()),
+        (OBJECTS[["id"]], pa.int64()),
+        (["3", "4"], pa.int64()),
+        ([Decimal("1.005"), 1], pa.decimal128(10, 2)),
+        ([(1, 2, 3), (4, 5, 6)], PAIR),
+        (pd.Series(pd.to_datetime(["2024-01-01 00:00:00.000000001"] * 2)), pa.timestamp("us", "UTC")),
+    ],
+)
+def test_answers_that_would_be_changed_are_refused(predictions: object, kind: pa.DataType) -> None:
+    with pytest.raises(RowRefused, match="does not fit"):
+        converted(predictions, kind)
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "-04:00"])
+def test_naive_times_are_in_the_sessions_zone(zone: str) -> None:
+    summer = pd.Series(pd.to_datetime(["2024-07-01 08:00", None]))
+    result = ResultType(pa.timestamp("us", "UTC"), zone)
+    values = arrow_array([Ok(answer) for answer in answers(summer, 2)], result, "raise").to_pylist()
+    assert values == [datetime(2024, 7, 1, 12, tzinfo=UTC), None]
+
+
+def test_unknown_time_zone_is_rejected() -> None:
+    with pytest.raises(WrongUsage, match="Mars/Base"):
+        time_zone("Mars/Base")
+
+
+def test_frames_have_json_where_the_udf_prints() -> None:
+    nested = [{"a": {"k": None}}, None]
+    assert converted(nested, pa.string(), prints=False) == ['{"k": null}', None]
+    assert converted(nested, pa.string()) == ["{'k': None}", None]
+
+
+@pytest.mark.parametrize("predictions", [[1], {"a": [1]}, pd.Series([1]), np.array([[1]]), 1, "ab"])
+def test_another_number_of_predictions_than_rows_is_an_error(predictions: object) -> None:
+    with pytest.raises(ModelFailed, match="returned"):
+        answers(predictions, 2)
+
+
+def test_single_row_may_have_a_scalar_prediction() -> None:
+    assert converted(1, pa.int64(), rows=1) == [1]
+
+
+ZONED = pa.timestamp("us", "Europe/Berlin")
+MOMENT = datetime(2024, 7, 1, 12, tzinfo=UTC)
+LOCAL = datetime(2024, 7, 1, 14)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "expected"),
+    [
+        (ZONED, [MOMENT, None], [LOCAL, None]),
+        (pa.list_(ZONED), [[MOMENT, None], None, []], [[LOCAL, None], None, []]),
+        (pa.struct([("a", ZONED), ("b", pa.int8())]), [{"a": MOMENT, "b": 1}, None], [{"a": LOCAL, "b": 1}, None]),
+        (pa.map_(pa.string(), ZONED), [[("k", MOMENT)], None], [[("k", LOCAL)], None]),
+        (pa.list_(pa.struct([("a", pa.list_(ZONED))])), [None, [{"a": [MOMENT]}]], [None, [{"a": [LOCAL]}]]),
+        (pa.timestamp("us"), [LOCAL], [LOCAL]),
+    ],
+)
+def test_times_reach_the_model_in_the_sessions_zone(kind: pa.DataType, values: list[Any], expected: list[Any]) -> None:
+    batch = pa.record_batch([pa.array(values, kind)], names=["t"])
+    for start in range(len(values) + 1):
+        local = local_batch(batch.slice(start))
+        local.validate(full=True)
+        assert local.column("t").to_pylist() == expected[start:]
+    in_utc = pa.record_batch([pa.array([MOMENT], pa.timestamp("us", "UTC"))], names=["t"])
+    assert local_batch(in_utc, "Europe/Berlin").column("t").to_pylist() == [LOCAL]
+
+
+def signature_of(*inputs: dict[str, object]) -> Signature:
+    return Signature.parse({"inputs": [*inputs]})
+
+
+def column_batch(signature: Signature, *columns: list[Any]) -> tuple[list[str], list[list[Any]]]:
+    batch = named_batch(tuple(map(pa.array, columns)), signature)
+    return batch.schema.names, [column.to_pylist() for column in batch.columns]
+
+
+def test_arguments_are_columns_of_the_signature() -> None:
+    long = {"type": "long", "required": True}
+    signature = signature_of({**long, "name": "a"}, {**long, "name": "b", "required": False})
+    assert column_batch(signature, [1], [2], [3]) == (["a", "b"], [[1], [2]])
+    assert column_batch(signature, [1]) == (["a", "b"], [[1], [None]])
+    assert column_batch(signature, [{"b": 2, "a": 1, "c": 3}]) == (["b", "a", "c"], [[2], [1], [3]])
+    assert column_batch(Signature(), [1], [2]) == (["0", "1"], [[1], [2]])
+    unnamed = signature_of(long, long)
+    assert column_batch(unnamed, [1], [2], [3]) == (["0", "1"], [[1], [2]])
+    batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "y"])
+    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [Row(("x", "y"), (1, 2))]
+    with pytest.raises(InputInvalid, match="needs 2 columns"):
+        row_maker(batch.select(["x"]).schema, unnamed, {})
+    with pytest.raises(InputInvalid, match="needs 2 columns"):
+        column_batch(signature_of({**long, "name": "a"}, {**long, "name": "b"}), [1])
+
+
+def tensor(*shape: int) -> dict[str, object]:
+    return {"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float64", "shape": list(shape)}}
+
+
+def test_flat_arrays_are_reshaped_to_the_tensors_shape() -> None:
+    numbers = list(range(12))
+    rows = [numbers, numbers[::-1]]
+    assert column_batch(signature_of(tensor(-1, 12)), rows) == (["x"], [rows])
+    for shape in [(-1, 3, 4), (-1, 2, 3, 2), (-1, -1, 4)]:
+        expected = [np.array(row).reshape(shape[1:]).tolist() for row in rows]
+        assert column_batch(signature_of(tensor(*shape)), rows) == (["x"], [expected])
+    assert column_batch(signature_of(tensor(-1, 1)), [1.5, 2.5]) == (["x"], [[[1.5], [2.5]]])
+    for bad in ([numbers, None], [numbers[1:]], [[*numbers, *numbers]]):
+        with pytest.raises(InputInvalid, match="does not have the shape"):
+            column_batch(signature_of(tensor(-1, 3, 4)), bad)
+
+
+def test_types_that_only_spark_knows_are_refused_with_their_conversion() -> None:
+    variant = pa.struct(
+        [pa.field("value", pa.binary()), pa.field("metadata", pa.binary(), metadata={"variant": "true"})]
+    )
+    vector = pa.struct(
+        [
+            ("type", pa.int8()),
+            ("size", pa.int32()),
+            ("indices", pa.list_(pa.int32())),
+            ("values", pa.list_(pa.float64())),
+        ]
+    )
+    schema = pa.schema([("a", variant), ("b", vector), ("c", pa.int64())])
+    with pytest.raises(InputInvalid, match="`a` contains variants"):
+        row_maker(schema, Signature(), {})
+    with pytest.raises(InputInvalid, match="`b` contains vectors"):
+        row_maker(schema, signature_of({"type": "double", "name": "x"}), {"b": "x"})
+    row_maker(schema, signature_of({"type": "long", "name": "c"}), {})  # the model does not use the others
+
+
+def test_extra_env_must_be_text() -> None:
+    assert checked_env({"B": "2", "A": "1"}) == (("A", "1"), ("B", "2"))
+    for wrong in ({"A": 1}, {"A=B": "1"}, {"": "1"}, {"A": "\0"}):
+        with pytest.raises(WrongUsage, match="extra_env cannot set"):
+            checked_env(wrong)  # type: ignore[arg-type]
+
+
+def test_model_config_is_a_mapping_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("alpha: 0.5\n")
+    (tmp_path / "c.json").write_text('{\t"alpha": 0.5}')
+    for given_config in ({"alpha": 0.5}, tmp_path / "c.yaml", str(tmp_path / "c.json")):
+        assert read_model_config(given_config) == {"alpha": 0.5}
+    assert read_model_config(None) is None
+    (tmp_path / "list.yaml").write_text("[1]")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    for name in ("list.yaml", "bad.yaml", "none.yaml"):
+        with pytest.raises(WrongUsage, match="model_config file"):
+            read_model_config(tmp_path / name)
+    assert engine_for_config({"alpha": 1}, None, None) == ("pyfunc", None)
+    assert engine_for_config({}, "openvino", "bf16") == ("openvino", "bf16")
+    with pytest.raises(WrongUsage, match="does not run the model's own code"):
+        engine_for_config({"alpha": 1}, "openvino", None)
+
+
+def test_workers_share_an_engine_only_with_the_same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIKEWISE_TEST_SET", "before")
+    monkeypatch.delenv("LIKEWISE_TEST_UNSET", raising=False)
+    loading = Loading((("LIKEWISE_TEST_SET", "new"), ("LIKEWISE_TEST_UNSET", "new")))
+    with environment_of(loading):
+        assert (os.environ["LIKEWISE_TEST_SET"], os.environ["LIKEWISE_TEST_UNSET"]) == ("new", "new")
+    assert (os.environ["LIKEWISE_TEST_SET"], os.environ.get("LIKEWISE_TEST_UNSET")) == ("before", None)
+    assert loading != Loading()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +352,7 @@ def test_a_prediction_that_does_not_fit_the_type_fails_only_its_row(value: objec
     ],
 )
 def test_default_type_comes_from_the_signature(outputs: Any, expected: str) -> None:
-    assert declared_ddl(Signature.parse({"outputs": outputs}).outputs) == expected
+    assert declared_ddl(Signature.parse({"outputs": outputs}).outputs, "string") == expected
 
 
 def test_tensors_without_a_spark_type_are_rejected() -> None:
@@ -113,12 +360,12 @@ def test_tensors_without_a_spark_type_are_rejected() -> None:
         {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
     )
     with pytest.raises(WrongUsage, match="returns tensors"):
-        declared_ddl(outputs.outputs)
+        declared_ddl(outputs.outputs, "double")
 
 
 def test_unsupported_prediction_type_is_rejected() -> None:
     with pytest.raises(WrongUsage, match="cannot be of type interval"):
-        arrow_type(DayTimeIntervalType())
+        result_type_of(DayTimeIntervalType(), "UTC", prints=True)
 
 
 @settings(max_examples=50, deadline=None)
@@ -148,7 +395,7 @@ def test_text_that_is_not_utf8_fails_only_its_row() -> None:
     records, faults = records_of(batch)
     assert records == [{"text": "good"}, {"text": "bad \udcff"}, {"text": "fine"}]
     assert {index: type(fault) for index, fault in faults.items()} == {1: RowRefused}
-    maker = row_maker(["text"], Signature(), {})
+    maker = row_maker(batch.schema, Signature(), {})
     assert [type(item) for item in items_of([batch], maker, {"k": 1})] == [Row, Failed, Row]
 
 
@@ -256,6 +503,26 @@ def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         assemble(staging, [chunk], source, Signature(), Layout.of(tmp_path / "out"), "jsonl")
     assert (tmp_path / "victim").read_bytes() == before
+
+
+def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
+    """Executors infer the type of their own chunk; the driver knows all of them before it writes the first part."""
+    staging = Staging(tmp_path / "staging")
+    source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
+    chunks = []
+    for number, predicted in enumerate([[[1], [2]], [[0.5], None]]):
+        writer = load("parquet").open_writer(source, None)
+        chunk = Chunk("in.csv", 1, [{"text": "a"}, {"text": "b"}], {}, None, None, 0)
+        rows = io.BytesIO()
+        writer.write(rows, chunk, [0, 1], [result.value for result in writer.fit(predicted)])
+        counts = {"rows": 2, "ok": 2, "kind": writer.open_kind}
+        (staging.scored / "x").mkdir(parents=True, exist_ok=True)
+        blob.write(staging.scored / f"x/{number:06d}", counts, rows.getvalue(), b"")
+        chunks.append(ChunkFile(f"x/{number:06d}", 2, 0))
+    parts, _ = assemble(staging, chunks, source, Signature(), Layout.of(tmp_path / "out"), "parquet")
+    predictions = pq.read_table(staging.output / parts.name(0))["predictions"]
+    assert parts.prediction_type == str(predictions.type) == "list<element: double>"
+    assert predictions.to_pylist() == [[1.0], [2.0], [0.5], None]
 
 
 @needs_root

@@ -3,69 +3,125 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from likewise.batch.formats import PREDICTIONS, RowSource
 from likewise.batch.sources import has_predictions_column
 from likewise.core.arrow import schema_bytes
-from likewise.core.casts import Cast, Mismatch, Source
+from likewise.core.casts import Cast, Mismatch, Source, cast_for
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.fields import field_cast, from_cell
 from likewise.core.items import Row
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
+from likewise.core.text_types import TextType, typed
+
+INFERENCE_ROWS = 4096  # rows in memory while types are inferred
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """A value that the model takes from each row: the input column, the model's name for it, its type and its cast."""
+
+    column: str
+    name: str
+    field: Field
+    cast: Cast
+
+
+@dataclass(frozen=True, slots=True)
+class _Binding:
+    """How a record becomes a row.
+
+    shape: `columns`, a row of named values; `value`, one unnamed value; `list`, one unnamed list of all values;
+    `object`, one unnamed dict of the values by name.  cells: None for a dict of all columns, which then have the type
+    `member`.  whole: the cast of a `list`.
+    """
+
+    shape: Literal["columns", "value", "list", "object"]
+    cells: Sequence[_Cell] | None
+    member: Field | None = None
+    whole: Cast | None = None
+
+    def row(self, names: Sequence[str], values: Sequence[object], where: str, arrow: bytes | None) -> Row | Failed:
+        """The row of these values, or the error if the list of all of them does not fit the model."""
+        if self.shape == "columns":
+            return Row(tuple(names), tuple(values), arrow=arrow)
+        if self.shape == "object":
+            return Row(None, (dict(zip(names, values, strict=True)),))
+        if self.whole is None:
+            return Row(None, tuple(values) or (None,))
+        try:
+            return Row(None, (self.whole(values),))
+        except Mismatch as error:
+            return _mismatch(where, ", ".join(names), values, error)
 
 
 class RowMaker:
     """Converts an input record to the model's `Row`.
 
     mapping: input column to model column. Each column of the signature is read from the input column mapped to it, or
-    from the input column of the same name; without a signature, all input columns are used. Values are cast to the
+    from the input column of the same name; without a signature, all input columns are used. A signature without names
+    takes the columns in their order, as MLflow does: one tensor takes all of them as a list, an object (of a type
+    hint such as `list[Message]`) those that are its properties.  types: see `inferred_types`.  Values are cast to the
     signature's types as for HTTP requests.
     """
 
-    def __init__(self, source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        source: RowSource,
+        signature: Signature,
+        mapping: Mapping[str, str],
+        types: Mapping[str, str] | None = None,
+    ) -> None:
         self._textual = source.textual
+        self._kind = _kind(source)
         self._mapping = mapping
+        self._types = types or {}
         for name in mapping:
             _require(name, source, "")
-        typed = source.format == "parquet"
-        schema = source.schema() if typed else None
+        schema = source.schema() if self._kind is Source.TYPED else None
         self._arrow = None if schema is None else schema_bytes(schema, mapping)
-        bound = _bind(source, signature, mapping)
-        self._fields: list[tuple[str, Field, Cast]] | None = None
-        if bound is not None:
-            self._fields = [
-                (name, field, field_cast(field, Source.TYPED if typed else Source.TEXT)) for name, field in bound
-            ]
+        self._binding = _bind(source, signature, mapping)
 
     def __call__(self, record: Mapping[str, object], where: str) -> Row | Failed:
         """The row, or the error if the record does not fit the model. where: the record, as error messages name it."""
         if PREDICTIONS in record:
             return Failed(has_predictions_column(where))
-        if self._fields is None:
+        if (binding := self._binding) is None:
             return self._all_columns(record)
         names: list[str] = []
         values: list[object] = []
-        for name, field, cast in self._fields:
-            if name in record:
-                names.append(field.name or "")
+        for cell in _members(record, binding.member, self._kind) if binding.cells is None else binding.cells:
+            if cell.column in record:
+                names.append(cell.name)
                 try:
-                    values.append(self._value(record[name], field, cast))
+                    values.append(self._cell(record[cell.column], cell))
                 except Mismatch as error:
-                    return _mismatch(where, name, record[name], error)
-            elif field.required:
-                cause = f"{where} has no column `{name}`"
-                return Failed(RowRefused(cause, remedy=f"give the row a value for `{name}`"))
-        unnamed = any(field.name is None for _, field, _ in self._fields)
-        return Row(None if unnamed else tuple(names), tuple(values), arrow=self._arrow)
+                    return _mismatch(where, cell.column, record[cell.column], error)
+            elif cell.field.required:
+                cause = f"{where} has no column `{cell.column}`"
+                return Failed(RowRefused(cause, remedy=f"give the row a value for `{cell.column}`"))
+        return binding.row(names, values, where, self._arrow)
+
+    def _cell(self, value: object, cell: _Cell) -> object:
+        if isinstance(value, str) and (kind := self._types.get(cell.column)):
+            return typed(value, kind)
+        return self._value(value, cell.field, cell.cast)
 
     def _all_columns(self, record: Mapping[str, object]) -> Row:
         """A row of all columns, except those whose name `mapping` assigns to another column."""
         assigned = set(self._mapping.values())
         names = [name for name in record if name in self._mapping or name not in assigned]
         columns = tuple(self._mapping.get(name, name) for name in names)
-        return Row(columns, tuple(record[name] for name in names), arrow=self._arrow)
+        return Row(columns, tuple(self._inferred(name, record[name]) for name in names), arrow=self._arrow)
+
+    def _inferred(self, name: str, value: object) -> object:
+        kind = self._types.get(name)
+        return typed(value, kind) if kind and isinstance(value, str) else value
 
     def _value(self, value: object, field: Field, cast: Cast) -> object:
         if self._textual and isinstance(value, str):
@@ -73,39 +129,170 @@ class RowMaker:
         return cast(value)
 
 
-def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> list[tuple[str, Field]] | None:
-    """Each input field of the signature with the name of its input column; None if the model declares no inputs."""
+def _kind(source: RowSource) -> Source:
+    return Source.TYPED if source.format == "parquet" else Source.TEXT
+
+
+def inferred_types(source: RowSource, signature: Signature) -> dict[str, str] | None:
+    """MLflow's type of each column of CSV files, from all of their rows; None if the rows have other types.
+
+    That is the case for JSON Lines and Parquet, and for models that declare the types of their inputs.  Reads the files
+    once.
+    """
+    if not source.textual or not _takes_any_type(signature):
+        return None
+    columns = {name: TextType() for name in source.columns}
+    for chunk in source.chunks(INFERENCE_ROWS):
+        records = [record for index, record in enumerate(chunk.records) if index not in chunk.faults]
+        for name, column in columns.items():
+            column.add([str(record[name]) for record in records])
+    return {name: column.kind for name, column in columns.items()}
+
+
+def _takes_any_type(signature: Signature) -> bool:
+    """Whether the signature leaves the types of the input's columns open."""
+    if not signature.inputs:
+        return True
+    spec = signature.inputs[0].raw
+    if spec.get("type") == "map":
+        spec = _spec(spec.get("values"))
+    return signature.columns is None and len(signature.inputs) == 1 and spec.get("type") == "any"
+
+
+def _bind(source: RowSource, signature: Signature, mapping: Mapping[str, str]) -> _Binding | None:
+    """How the records of `source` become rows; None if the model declares no inputs."""
     inputs = signature.inputs
     if not inputs:
         return None
     by_model = {model: name for name, model in mapping.items()}
     if signature.columns is None:
-        return [(_only_column(source, by_model), field) for field in inputs[:1]]
+        return _bind_unnamed(source, inputs, by_model)
     for model in by_model:
         if model not in signature.columns:
             raise InputInvalid(
                 f"the model has no column `{model}`; it has {_listed(signature.columns)}",
                 remedy=f"use --column {by_model[model]}={_nearest(model, signature.columns)}",
             )
-    bound = [(by_model.get(str(field.name), str(field.name)), field) for field in inputs]
-    for name, field in bound:
-        if field.required:
-            _require(name, source, str(field.name))
-    return bound
+    cells = [_column(by_model.get(str(field.name), str(field.name)), field, _kind(source)) for field in inputs]
+    for cell in cells:
+        if cell.field.required:
+            _require(cell.column, source, cell.name)
+    return _Binding("columns", cells)
 
 
-def _only_column(source: RowSource, by_model: Mapping[str, str]) -> str:
-    """The input column for a model with one unnamed input: the mapped one, whatever it is mapped to, else the only one.
+def _bind_unnamed(source: RowSource, inputs: Sequence[Field], by_model: Mapping[str, str]) -> _Binding:
+    """The binding of inputs without names: to the mapped columns if there are any, else to all, in their order."""
+    field, kind = inputs[0], _kind(source)
+    mapped = [by_model[model] for model in sorted(by_model, key=_position)]
+    names = mapped or list(source.columns)
+    if len(inputs) > 1:
+        if len(names) < len(inputs):
+            raise _too_few(source, len(inputs))
+        return _Binding("columns", [_column(name, field, kind) for name, field in zip(names, inputs, strict=False)])
+    if field.kind == "object":
+        properties = _properties(field)
+        bound = {by_model.get(name, name): spec for name, spec in properties.items()}
+        if any(model in properties for model in by_model) or any(name in bound for name in source.columns):
+            return _Binding("object", _property_cells(properties, by_model, kind))
+        if len(names) > 1:
+            example = f"--column {names[0]}={next(iter(properties), 'FIELD')}"
+            raise InputInvalid(
+                f"{source.name} has none of the model's fields {_listed(properties)}; it has {_listed(names)}",
+                remedy=f"map its columns to the model's fields, such as {example}",
+            )
+    if field.kind == "map" and len(names) > 1:
+        member = _spec(field.raw.get("values"))
+        return _Binding("object", None, Field(None, str(member.get("type")), True, member))
+    if field.kind == "tensor" and len(names) > 1:
+        _require_positions(source, field, names)
+        cells = [_Cell(name, name, field, _unchanged) for name in names]
+        return _Binding("list", cells, whole=field_cast(field, kind))
+    name = names[0] if names else ""
+    cast = _object_cast(field, kind) if field.kind == "object" else field_cast(field, kind)
+    return _Binding("value", [_Cell(name, name, field, cast)])
 
-    Raises InputInvalid if there are several.
-    """
-    names = tuple(by_model.values()) or source.columns
-    if len(names) != 1 and source.columns:
-        raise InputInvalid(
-            f"the model takes one unnamed value per row, but {source.name} has {_listed(source.columns)}",
-            remedy=f"add --column {source.columns[0]}=input, or name another column",
-        )
-    return names[0] if names else ""
+
+def _column(name: str, field: Field, kind: Source) -> _Cell:
+    return _Cell(name, name if field.name is None else field.name, field, field_cast(field, kind))
+
+
+def _property_cells(
+    properties: Mapping[str, Mapping[str, object]], by_model: Mapping[str, str], kind: Source
+) -> list[_Cell]:
+    """The properties that the input has: for the others the model has defaults, or it refuses the row itself."""
+    for model in by_model:
+        if model not in properties:
+            raise InputInvalid(
+                f"the model has no field `{model}`; it has {_listed(properties)}",
+                remedy=f"use --column {by_model[model]}={_nearest(model, list(properties))}",
+            )
+    fields = {name: Field(name, str(spec.get("type")), False, spec) for name, spec in properties.items()}
+    return [
+        _Cell(by_model.get(name, name), name, field, _member_cast(field.raw, kind)) for name, field in fields.items()
+    ]
+
+
+def _members(record: Mapping[str, object], member: Field | None, kind: Source) -> Iterator[_Cell]:
+    """All columns of a record, as members of a map."""
+    if member is not None:
+        cast = _member_cast(member.raw, kind)
+        yield from (_Cell(name, name, member, cast) for name in record)
+
+
+def _member_cast(spec: Mapping[str, object], kind: Source) -> Cast:
+    """The cast of a value that the model's own type hints check again: null is theirs to refuse."""
+    return cast_for(spec, nullable=True, source=kind)
+
+
+def _object_cast(field: Field, kind: Source) -> Cast:
+    """The cast of an object whose missing and unknown properties are left to the model's own type hints."""
+    casts = {name: _member_cast(spec, kind) for name, spec in _properties(field).items()}
+
+    def cast(value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: casts.get(name, _unchanged)(member) for name, member in value.items()}
+
+    return cast
+
+
+def _properties(field: Field) -> dict[str, Mapping[str, object]]:
+    return {str(name): _spec(spec) for name, spec in _spec(field.raw.get("properties")).items()}
+
+
+def _spec(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+def _position(model: str) -> tuple[int, str]:
+    """The order of mapped columns whose model has no names: by number, then by text."""
+    return (int(model), "") if model.isascii() and model.isdecimal() else (sys.maxsize, model)
+
+
+def _require_positions(source: RowSource, field: Field, names: Sequence[str]) -> None:
+    """InputInvalid unless a row of the tensor consists of as many values as there are columns."""
+    shape = _spec(field.raw.get("tensor-spec")).get("shape")
+    dimensions = list(shape[1:]) if isinstance(shape, (list, tuple)) else []
+    if len(dimensions) == 1 and dimensions[0] in (-1, len(names)):
+        return
+    takes = f"{dimensions[0]} values" if len(dimensions) == 1 else f"an array of shape {tuple(dimensions)}"
+    cause = f"the model takes {takes if dimensions else 'one value'} per row, but {source.name} has {_listed(names)}"
+    if len(dimensions) == 1 and dimensions[0] > len(names):
+        raise InputInvalid(cause, remedy=f"give it {dimensions[0]} columns in the model's order, or one of lists")
+    chosen = names[: dimensions[0] if len(dimensions) == 1 else 1]
+    pairs = " ".join(f"--column {name}={index}" for index, name in enumerate(chosen))
+    raise InputInvalid(cause, remedy=f"name the columns to use, in the model's order, such as {pairs}")
+
+
+def _too_few(source: RowSource, count: int) -> InputInvalid:
+    return InputInvalid(
+        f"the model takes {count} columns, but {source.name} has {_listed(source.columns)}",
+        remedy="add the missing columns, in the order of the model's signature",
+    )
 
 
 def _require(name: str, source: RowSource, model: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -12,6 +12,9 @@ from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+
+Types = Mapping[str, str] | None
+"""MLflow's type of each column of the input; None if they were not inferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class JobReport:
 
     bundle, build: the model digest and the build digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that
     reused the prediction of an equal row. tokens: computed by the engine. seconds: of all runs of the job together,
-    without the start of the engine.
+    without the start of the engine. input_types: MLflow's type of each column of a CSV input, if they were inferred.
+    prediction_type: Arrow's type of the predictions in a Parquet output.
     """
 
     bundle: str
@@ -51,14 +55,18 @@ class JobReport:
     engine: str
     seconds: float
     tokens: int
-    build: str = ""  # reports of earlier versions have none
+    build: str = ""  # reports of earlier versions have none of these
+    input_types: Types = None
+    prediction_type: str | None = None
 
     @classmethod
-    def of(cls, job: ScoreJob, engine: str, counts: Counts) -> Self:
+    def of(
+        cls, job: ScoreJob, engine: str, counts: Counts, input_types: Types = None, prediction_type: str | None = None
+    ) -> Self:
         """The report of `job` for these counts.  engine: the label of the engine that ran."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
         figures = counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens
-        return cls(job.bundle, *figures, job.build)
+        return cls(job.bundle, *figures, job.build, input_types, prediction_type)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object of the manifest."""

@@ -26,6 +26,7 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
     "window": "--window",
     "budget": "--budget",
     "input": "the input",
+    "types": "the input's inferred types",
 }
 
 
@@ -47,6 +48,7 @@ class JournalState(Counts):
 
     chunks: number completed. part: number of the part file being written, -1 before the first; length: its bytes.
     quarantine, answers: bytes of the quarantine and of the current result log; generation: number of that log.
+    kind: what is known of the predictions' type, see `likewise.batch.formats.SealedWriter`.
     """
 
     chunks: int = 0
@@ -55,6 +57,7 @@ class JournalState(Counts):
     quarantine: int = 0
     generation: int = 0
     answers: int = 0
+    kind: Any = None
 
 
 class Journal:

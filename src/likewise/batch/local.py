@@ -7,10 +7,10 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from likewise.batch.columns import RowMaker
+from likewise.batch.columns import RowMaker, inferred_types
 from likewise.batch.formats import Chunk
 from likewise.batch.header import Header
-from likewise.batch.job import JobReport, Progress, ScoreJob
+from likewise.batch.job import JobReport, Progress, ScoreJob, Types
 from likewise.batch.journal import Counts, JournalState
 from likewise.batch.result_cache import RowResultCache
 from likewise.batch.rows import check_quarantine_limit, fingerprint, items_of, resume_remedy
@@ -30,9 +30,10 @@ def run(job: ScoreJob) -> JobReport:
     try:
         header = Header.of(job.options.header, job.signature, job.options.column)
         source = open_source(job.source, job.options.input_format, header)
-        rows = RowMaker(source, job.signature, job.options.column)
+        types = inferred_types(source, job.signature)
+        rows = RowMaker(source, job.signature, job.options.column, types)
         with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
-            report = _score(job, source, rows, output)
+            report = _score(job, source, rows, types, output)
     except KeyboardInterrupt:  # may come at any time, also while the engine loads
         raise Interrupted("stopped" + _rows_done(output, job), remedy=_resume_remedy(output, job)) from None
     except LikewiseError as error:
@@ -45,9 +46,11 @@ def run(job: ScoreJob) -> JobReport:
     return report
 
 
-def _score(job: ScoreJob, source: Files, rows: RowMaker, output: Output) -> JobReport:
+def _score(job: ScoreJob, source: Files, rows: RowMaker, types: Types, output: Output) -> JobReport:
     try:
-        scorer = LocalScorer(job, source, output)  # loads the engine, now that input and output have been checked
+        scorer = LocalScorer(
+            job, source, types, output
+        )  # loads the engine, now that input and output have been checked
         with closing(_ahead(_prepared(source, rows, job, scorer.state))) as chunks:
             for chunk, work in chunks:
                 scorer.write(chunk, work)
@@ -87,8 +90,9 @@ Ready = tuple[Chunk, Sequence[Work | Failed]]
 class LocalScorer:
     """Scores and writes the chunks of one job, and counts rows. state: what earlier runs have completed."""
 
-    def __init__(self, job: ScoreJob, source: Files, output: Output) -> None:
+    def __init__(self, job: ScoreJob, source: Files, types: Types, output: Output) -> None:
         self._job = job
+        self._types = types
         self._source = source
         self._output = output
         self._lines: list[bytes] = []
@@ -96,7 +100,7 @@ class LocalScorer:
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache)  # loads the engine
         engine = {"engine": job.engine.spec.label}
         files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
-        self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files))
+        self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files, types))
         cache.replay(output.cached_results())
         scorer.rows, scorer.answered = state.rows, state.answered
         scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
@@ -118,7 +122,8 @@ class LocalScorer:
 
     def report(self) -> JobReport:
         """The job's report with the counts so far."""
-        return JobReport.of(self._job, self._job.engine.spec.label, self._counts())
+        label = self._job.engine.spec.label
+        return JobReport.of(self._job, label, self._counts(), self._types, self._output.prediction_type)
 
     def _counts(self) -> Counts:
         scorer = self._scorer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from likewise.batch.formats import CHUNK_BYTES, Chunk
-from likewise.batch.values import as_json
+from likewise.batch.values import as_some_json
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
 from likewise.core.private_files import open_file
@@ -43,7 +43,7 @@ def entry(chunk: Chunk, index: int, error: LikewiseError) -> dict[str, object]:
         "code": error.code,
         "cause": _ascii(error.cause),
         "remedy": _ascii(error.remedy),
-        "columns": json.dumps(json.loads(as_json(chunk.records[index]))),
+        "columns": json.dumps(json.loads(as_some_json(chunk.records[index]))),
     }
 
 

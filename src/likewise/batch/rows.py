@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
-from likewise.batch.job import JobReport, ScoreJob
+from likewise.batch.job import JobReport, ScoreJob, Types
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.errors import LikewiseError, TooManyQuarantined
 from likewise.core.items import Item
@@ -36,9 +36,12 @@ def split_results(
 
 
 def fingerprint(
-    job: ScoreJob, engine: Mapping[str, object], output_format: str, input_format: str, files: object
+    job: ScoreJob, engine: Mapping[str, object], output_format: str, input_format: str, files: object, types: Types
 ) -> dict[str, object]:
-    """What must be unchanged for an interrupted job to resume. engine: entries that identify the engine."""
+    """What must be unchanged for an interrupted job to resume.
+
+    engine: entries that identify the engine. types: inferred types of the input's columns.
+    """
     options = job.options
     return {
         "likewise": importlib.metadata.version("likewise"),
@@ -52,6 +55,7 @@ def fingerprint(
         "window": options.window,
         "budget": options.budget,
         "input": files,
+        "types": types,
     }
 
 
@@ -72,7 +76,21 @@ def check_quarantine_limit(report: JobReport, job: ScoreJob) -> None:
 
 
 def _single_value(value: object, outputs: tuple[Field, ...] | None) -> object:
-    """The value of a record with a single column, as `spark_udf` returns it; any other prediction unchanged."""
-    if isinstance(value, dict) and len(value) == 1 and (outputs is None or [f.name for f in outputs] == list(value)):
-        return next(iter(value.values()))
-    return value
+    """The value of a record with a single column, as `spark_udf` returns it; any other prediction unchanged.
+
+    A record is kept if the declared outputs are records too. A list of one value is that value if a scalar is declared.
+    """
+    only = outputs[0] if outputs is not None and len(outputs) == 1 else None
+    if isinstance(value, list) and len(value) == 1 and only is not None and only.kind in _SCALARS:
+        return value[0]
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((name, member),) = value.items()
+    if outputs is None or (only is not None and (only.name == name or only.kind not in _RECORDS)):
+        return member
+    # a Series or an unnamed column of records has the name 0
+    return member if name == "0" and isinstance(member, dict) else value
+
+
+_RECORDS = ("object", "map", "any")
+_SCALARS = ("boolean", "integer", "long", "float", "double", "datetime")

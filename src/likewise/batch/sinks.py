@@ -43,7 +43,7 @@ class Output:
         quarantine.schema()  # fails now, not after hours, if pyarrow is missing
         self._outputs = signature.outputs
         self._writer: Writer = load(self.format).open_writer(source, signature.outputs)
-        self._sealed = isinstance(self._writer, SealedWriter)
+        self._sealed = self._writer if isinstance(self._writer, SealedWriter) else None
         self._part: AppendFile | None = None
         self._discard = self._resumed = False
         self.done = 0
@@ -75,10 +75,17 @@ class Output:
             self._undo.callback(self._quarantine.close)
             self._results = ResultLog(self._staging, state)
             self._undo.callback(self._results.close)
+            if self._sealed:
+                self._sealed.include(state.kind)
             self._open_part(state)
             sync_folder(self._staging)
             self._resumed = True
             return state
+
+    @property
+    def prediction_type(self) -> str | None:
+        """The name of the predictions' type, if the output's format has types; known when all rows are written."""
+        return self._sealed.prediction_type if self._sealed else None
 
     def cached_results(self) -> Iterator[bytes]:
         """The lines that `RowResultCache` logged for the completed chunks."""
@@ -118,6 +125,7 @@ class Output:
             if self._journal.state.part < 0:
                 self._part = self._begin_part()
             self._end_part()
+            self._seal_parts()
             self._claim.check()
             publish(self.layout, self._folder, self._part_path(0).name, self._quarantine.path, report)
         self._discard = True  # the staging folder is no longer needed
@@ -158,6 +166,7 @@ class Output:
             quarantine=self._quarantine.commit(),
             answers=self._results.commit(),
             generation=self._results.generation,
+            kind=self._sealed.open_kind if self._sealed else None,
         )
 
     def _open_part(self, state: JournalState) -> None:
@@ -180,17 +189,24 @@ class Output:
             self._end_part()
 
     def _end_part(self) -> None:
-        """Close the current part, and give it its final format and name; can be repeated if it is interrupted."""
+        """Close the current part, and seal it unless that needs the predictions of later parts."""
         if (part := self._part) is None:
             return
         part.commit()
         part.close()
         self._part = None
-        if isinstance(self._writer, SealedWriter):
-            with open_file(part.path, "rb") as pieces:
-                seal(self._writer, pieces, self._part_path(_number(part.path)))
+        if self._sealed and self._sealed.open_kind is None:
+            self._seal_parts()
+
+    def _seal_parts(self) -> None:
+        """Give all closed parts their final format and name; can be repeated if it is interrupted."""
+        if self._sealed is None:
+            return
+        for path in sorted(self._staging.glob("part-*.pieces")):
+            with open_file(path, "rb") as pieces:
+                seal(self._sealed, pieces, self._part_path(_number(path)))
             sync_folder(self._folder)
-            remove(part.path)
+            remove(path)
 
     def _part_path(self, number: int) -> Path:
         return self._folder / f"part-{number:05d}.{self.format}"

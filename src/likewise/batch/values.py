@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from uuid import UUID
+
+from likewise.core.errors import LikewiseError, RowRefused
+
+_DEPTH = 100  # levels of nesting that are kept when a value as a whole has no JSON form
 
 
 def as_json(value: object) -> str:
@@ -19,7 +23,15 @@ def as_json(value: object) -> str:
         return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_plain)
 
 
-def as_cell(value: object) -> str:
+def as_some_json(value: object) -> str:
+    """One line of JSON for any value: a part without a JSON form is written as its text."""
+    try:
+        return as_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(_json_or_text(value, _DEPTH), ensure_ascii=False)
+
+
+def as_cell(value: object, to_json: Callable[[object], str] = as_json) -> str:
     """One CSV field: text unchanged, None empty, everything else as JSON; NaN and infinity as `NaN` and `Infinity`."""
     if isinstance(value, str):
         return value
@@ -27,9 +39,14 @@ def as_cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return json.dumps(value)
-    text = as_json(value)
+    text = to_json(value)
     # values without a JSON type (dates, bytes) are JSON strings; a CSV field does not need the quotes
     return str(json.loads(text)) if text.startswith('"') else text
+
+
+def unwritable(error: Exception) -> LikewiseError:
+    """The error of a row whose prediction raised `error` when it was written."""
+    return RowRefused(f"the prediction cannot be written: {error}", remedy="return values of JSON types")
 
 
 def _plain(value: object) -> object:
@@ -41,7 +58,28 @@ def _plain(value: object) -> object:
         return str(value)
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _json_or_text(value: object, depth: int) -> object:
+    """The value with everything that JSON lacks, or that is nested deeper than `depth`, as text."""
+    if depth and isinstance(value, Mapping):
+        return {str(key): _json_or_text(entry, depth - 1) for key, entry in value.items()}
+    if depth and isinstance(value, (list, tuple)):
+        return [_json_or_text(entry, depth - 1) for entry in value]
+    try:
+        return json.loads(as_json(value))
+    except (TypeError, ValueError, RecursionError):
+        return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001  an integer of thousands of digits, or the value's own code
+        return f"<{type(value).__name__}>"
 
 
 def _finite(value: object) -> object:

@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -37,7 +37,10 @@ class PyfuncEngine:
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
     failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
+    per_row: splits what the model returns for a data frame of rows; an interface with types of its own replaces it.
     """
+
+    per_row: Callable[[Any, int], list[object]] = staticmethod(per_row)
 
     def __init__(
         self,
@@ -127,7 +130,7 @@ class PyfuncEngine:
         table = Table(first.columns, [row.values for row in items if isinstance(row, Row)])
         predictions = self._call_model(table, first.params)
         try:
-            return [Ok(value) for value in per_row(predictions, len(items))]
+            return [Ok(value) for value in self.per_row(predictions, len(items))]
         except LikewiseError as error:  # applies to the whole batch: bisecting it would hide a wrong row count
             return [Failed(error) for _ in items]
 
@@ -170,9 +173,12 @@ class PyfuncKind(EngineKind):
         """The engine `pyfunc/native`."""
         return (EngineEntry(self.name, "native"),)
 
-    def open(self, bundle: Bundle, entry: EngineEntry) -> PyfuncEngine:
+    def open(
+        self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
+    ) -> PyfuncEngine:
         """Load the bundle's model, with its references resolved to the bundle. Runs the model's own code.
 
+        model_config: as for `mlflow.pyfunc.load_model`.
         Raises ModelInvalid (it does not load), ReferenceMissing, MissingExtra.
         """
         vendored = VendoredFiles(bundle.reference_paths(), own=(bundle.path,))
@@ -180,7 +186,7 @@ class PyfuncKind(EngineKind):
         install(vendored)
         try:
             with code:
-                model = load_pyfunc(bundle.model_path, vendored)
+                model = load_pyfunc(bundle.model_path, vendored, model_config)
         except BaseException:
             uninstall(vendored)
             raise
@@ -195,12 +201,14 @@ class PyfuncKind(EngineKind):
         return PyfuncEngine(model, spec, bundle.signature, vendored, code)
 
 
-def load_pyfunc(path: os.PathLike[str], vendored: VendoredFiles) -> Any:
+def load_pyfunc(
+    path: os.PathLike[str], vendored: VendoredFiles, model_config: Mapping[str, object] | None = None
+) -> Any:
     """`mlflow.pyfunc.load_model` on the folder `path`, with its references resolved by `vendored`."""
     mlflow = need("mlflow.pyfunc", extra="mlflow")
     with restricted_to(vendored), no_bytecode:
         try:
-            return mlflow.load_model(os.fspath(path), suppress_warnings=True)
+            return mlflow.load_model(os.fspath(path), suppress_warnings=True, model_config=model_config)
         except Exception as error:
             if (known := likewise_cause(error)) is not None:
                 raise known from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from likewise.batch.columns import RowMaker
+from likewise.batch.columns import RowMaker, inferred_types
 from likewise.batch.rows import items_of
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
@@ -46,7 +46,7 @@ def golden_rows(path: str, signature: Signature, columns: Mapping[str, str]) -> 
     Raises InputNotFound, InputInvalid, and RowRefused for a row that does not fit the model's signature.
     """
     source = open_source(path)
-    maker = RowMaker(source, signature, columns)
+    maker = RowMaker(source, signature, columns, inferred_types(source, signature))
     rows: list[Row] = []
     for chunk in source.chunks(CHUNK):
         rows.extend(_valid_rows(items_of(chunk, maker)))

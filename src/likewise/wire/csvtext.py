@@ -7,11 +7,11 @@ import io
 import sys
 from collections.abc import Sequence
 
-from likewise.core.casts import Mismatch, to_boolean, to_double, to_whole
 from likewise.core.errors import BadRequest
-from likewise.core.fields import ABSENT, from_cell
+from likewise.core.fields import from_cell
 from likewise.core.header import is_header, positions
 from likewise.core.signature import Field, Signature
+from likewise.core.text_types import TextType, typed
 from likewise.wire.frame import Frame
 
 
@@ -92,19 +92,10 @@ def _fields(signature: Signature, names: Sequence[str]) -> Sequence[Field | None
 
 
 def _typed(values: Sequence[str], field: Field | None) -> Sequence[object]:
-    """Values for the signature's cast; without a field, typed like pandas.read_csv: boolean, integer, float or text."""
+    """Values for the signature's cast; without a field, typed by all of them."""
     if field is not None:
         return [from_cell(value, field) for value in values]
-    sparse = [None if value.strip().lower() in ABSENT else value for value in values]
-    present = [value for value in sparse if value is not None]
-    for cast in (_true_or_false, to_whole, to_double):
-        try:
-            typed = iter([cast(value) for value in present])
-        except Mismatch:
-            continue
-        return [None if value is None else next(typed) for value in sparse]
-    return values
-
-
-def _true_or_false(text: str) -> bool:
-    return to_boolean(text if text.strip().lower() in ("true", "false") else None)
+    column = TextType()
+    column.add(values)
+    kind = column.kind
+    return [typed(value, kind) for value in values]

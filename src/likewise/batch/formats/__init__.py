@@ -123,6 +123,20 @@ class Writer(Protocol):
 class SealedWriter(Writer, Protocol):
     """A writer of a format that cannot be appended to: it writes pieces, which `seal` converts to a part file."""
 
+    @property
+    def open_kind(self) -> Any:
+        """What is known of the type of the predictions so far, as a JSON value; None if the signature declares it.
+
+        If it is not None, parts may be sealed only when it includes all predictions of the job.
+        """
+
+    @property
+    def prediction_type(self) -> str:
+        """The name of the type of the predictions."""
+
+    def include(self, kind: Any) -> None:
+        """Take predictions into account that an earlier run or another machine wrote. kind: its `open_kind`."""
+
     def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
         """Convert what was written to `pieces` to a part file."""
 

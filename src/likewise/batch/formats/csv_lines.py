@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
 from likewise.batch.header import Header
-from likewise.batch.values import as_cell
+from likewise.batch.values import as_cell, as_some_json, unwritable
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
@@ -214,7 +214,7 @@ class CsvWriter:
     def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
         columns, records = self._columns, chunk.records
         _writer(stream).writerows(
-            [*[as_cell(records[index].get(name)) for name in columns], prediction]
+            [*[as_cell(records[index].get(name), as_some_json) for name in columns], prediction]
             for index, prediction in zip(kept, predictions, strict=True)
         )
 
@@ -235,7 +235,10 @@ class _Lines:
 
 
 def _cell(value: object) -> Result:
-    cell = as_cell(value)
+    try:
+        cell = as_cell(value)
+    except (TypeError, RecursionError) as error:
+        return Failed(unwritable(error))
     fault = unicode_fault(cell, "the prediction")
     return Failed(fault) if fault else Ok(cell)
 

@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_json
+from likewise.batch.values import as_json, as_some_json, unwritable
 from likewise.core.casts import parse_number
-from likewise.core.errors import InputInvalid, LikewiseError, RowRefused
+from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.text import unicode_fault
@@ -128,7 +128,7 @@ class JsonLinesWriter:
     def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
         for index, prediction in zip(kept, predictions, strict=True):
             record = chunk.records[index]
-            line = chunk.native[index] if isinstance(chunk.native, list) else as_json(record)
+            line = chunk.native[index] if isinstance(chunk.native, list) else as_some_json(record)
             comma = ", " if record else ""
             stream.write(f'{line[:-1].rstrip()}{comma}"{PREDICTIONS}": {prediction}}}\n'.encode())
 
@@ -136,8 +136,8 @@ class JsonLinesWriter:
 def _text(value: object) -> Result:
     try:
         text = as_json(value)
-    except TypeError as error:
-        return Failed(RowRefused(f"the prediction cannot be written: {error}", remedy="return values of JSON types"))
+    except (TypeError, RecursionError) as error:
+        return Failed(unwritable(error))
     fault = unicode_fault(text, "the prediction")
     return Failed(fault) if fault else Ok(text)
 

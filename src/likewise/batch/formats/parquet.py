@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from likewise.batch.files import BUFFER, InputFile
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_cell
+from likewise.batch.formats.prediction_types import (
+    Kind,
+    all_merged,
+    converter,
+    declared_type,
+    decode,
+    encode,
+    inferred_array,
+    inferred_type,
+    kind_of,
+    merged,
+)
+from likewise.batch.values import as_cell, unwritable
 from likewise.core.arrow import records_of
 from likewise.core.arrow_types import without_views
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate
-from likewise.core.results import Ok, Result
+from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Field
+from likewise.core.text import unicode_fault
 
 Outputs = tuple[Field, ...] | None
-
-# MLflow type name: Arrow type name, and the Python type that it represents exactly
-KINDS: dict[str, tuple[str, type]] = {
-    "string": ("string", str),
-    "long": ("int64", int),
-    "integer": ("int32", int),
-    "double": ("float64", float),
-    "float": ("float32", float),
-    "boolean": ("bool", bool),
-    "binary": ("binary", bytes),
-    "datetime": ("timestamp[us]", date),  # includes datetime, a subclass
-}
 
 
 class ParquetSource(OneFile):
@@ -81,19 +80,32 @@ class ParquetSource(OneFile):
 
 
 class ParquetWriter:
-    """Writes one row group per chunk. Predictions have the type that the signature declares, else they are text.
+    """Writes one row group per chunk. The rows of a part are first written as Arrow streams.
 
-    The rows of a part are first written as Arrow streams. A prediction that its declared type cannot represent exactly
-    is rejected. Text is the same as in CSV: strings unchanged, everything else as JSON.
+    Predictions have the type that the signature's outputs declare, and one that this type cannot represent exactly is
+    rejected. If the outputs leave the type open, it is inferred from all predictions of the job: until then, streams
+    contain them as JSON.  Predictions of different types become text as in CSV: strings unchanged, the rest as JSON.
     """
 
     def __init__(self, source: RowSource, outputs: Outputs) -> None:
-        self._pa = need("pyarrow", extra="batch")
-        self._schema = source.schema()
-        self._outputs = _declared(outputs)
-        self._type = _arrow_type(self._pa, self._outputs)
-        self._output_schema = self._schema.append(self._pa.field(PREDICTIONS, self._type))
+        self._pa = pa = need("pyarrow", extra="batch")
         self._ipc = need("pyarrow.ipc", extra="batch")
+        self._schema = source.schema()
+        self._type = declared_type(pa, outputs)
+        self._convert = None if self._type is None else converter(pa, self._type)
+        self._kind: Kind = "null"
+
+    @property
+    def open_kind(self) -> Kind | None:
+        return self._kind if self._type is None else None
+
+    def include(self, kind: Kind | None) -> None:
+        if kind is not None:
+            self._kind = merged(self._kind, kind)
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self._final_type)
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
         return isolate(self._fit, predictions)
@@ -102,27 +114,47 @@ class ParquetWriter:
         pass
 
     def write(self, stream: BinaryIO, chunk: Chunk, kept: Sequence[int], predictions: Sequence[object]) -> None:
-        column = self._pa.array(predictions, self._type)
+        values = predictions
+        if self._type is None:
+            kinds, values = zip(*cast(Sequence[tuple[Kind, str]], predictions), strict=True)
+            self._kind = all_merged((self._kind, *kinds))
+        column = self._pa.array(values, self._type or self._pa.string())
         if isinstance(chunk.native, self._pa.RecordBatch):
             batch = chunk.native.select(self._schema.names)
             columns = batch.take(self._pa.array(kept, self._pa.int64())).columns
         else:
             records = [chunk.records[index] for index in kept]
             columns = [self._column(field, records) for field in self._schema]
-        rows = self._pa.record_batch([*columns, column], schema=self._output_schema)
+        rows = self._pa.record_batch([*columns, column], schema=self._with_predictions(column.type))
         options = self._ipc.IpcWriteOptions(compression="lz4")
-        with self._ipc.new_stream(stream, self._output_schema, options=options) as piece:
+        with self._ipc.new_stream(stream, rows.schema, options=options) as piece:
             piece.write_batch(rows)
 
     def seal(self, pieces: BinaryIO, stream: BinaryIO) -> None:
         end = pieces.seek(0, 2)
         pieces.seek(0)
-        with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, self._output_schema) as file:
+        schema = self._with_predictions(self._final_type)
+        with need("pyarrow.parquet", extra="batch").ParquetWriter(stream, schema) as file:
             while pieces.tell() < end:  # each chunk is a stream with one batch
                 with self._ipc.open_stream(pieces) as batches:
-                    file.write_batch(batches.read_next_batch())
+                    file.write_batch(self._sealed(batches.read_next_batch(), schema))
                     for _ in batches:
                         pass  # reads the end-of-stream marker
+
+    @property
+    def _final_type(self) -> Any:
+        return inferred_type(self._pa, self._kind) if self._type is None else self._type
+
+    def _with_predictions(self, kind: Any) -> Any:
+        return self._schema.append(self._pa.field(PREDICTIONS, kind))
+
+    def _sealed(self, rows: Any, schema: Any) -> Any:
+        """A batch of a stream with its predictions in their final type."""
+        if self._type is not None:
+            return rows
+        values = [decode(text) for text in rows.columns[-1].to_pylist()]
+        column = inferred_array(self._pa, self._kind, values)
+        return self._pa.record_batch([*rows.columns[:-1], column], schema=schema)
 
     def _column(self, field: Any, records: Sequence[Mapping[str, object]]) -> Any:
         text = field.type == self._pa.string()
@@ -130,8 +162,10 @@ class ParquetWriter:
         return self._pa.array([_text(value) if text else value for value in values], field.type)
 
     def _fit(self, predictions: Sequence[object]) -> list[Result]:
+        if self._convert is None:
+            return [_undeclared(value) for value in predictions]
         try:
-            values = [_exact(value, self._outputs) for value in predictions]
+            values = [self._convert(value) for value in predictions]
             self._pa.array(values, self._type)  # checks the range of integers and the encoding of text
         except (self._pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RowRefused(
@@ -141,43 +175,14 @@ class ParquetWriter:
         return [Ok(value) for value in values]
 
 
-def _declared(outputs: Outputs) -> tuple[Field, ...]:
-    """The outputs if each has an Arrow type, and a name unless it is the only one; else an empty tuple."""
-    fields = outputs or ()
-    plain = all(field.kind in KINDS and (field.name is not None or len(fields) == 1) for field in fields)
-    return fields if plain else ()
-
-
-def _arrow_type(pa: Any, outputs: tuple[Field, ...]) -> Any:
-    types = [(field.name, pa.type_for_alias(KINDS[field.kind][0])) for field in outputs]
-    if not types:
-        return pa.string()
-    return types[0][1] if len(types) == 1 else pa.struct(types)
-
-
-def _exact(value: object, outputs: tuple[Field, ...]) -> object:
-    """The value as the declared outputs; TypeError if they cannot represent it exactly. Arrow would cut 4.75 to 4."""
-    if value is None or not outputs:
-        return _text(value)
-    if len(outputs) == 1:
-        return _scalar(value, outputs[0].kind)
-    kinds = {str(field.name): field.kind for field in outputs}
-    if not isinstance(value, Mapping) or not value.keys() <= kinds.keys():
-        raise TypeError(f"expected a record of {', '.join(kinds)}, got {str(value)[:100]}")
-    return {name: _scalar(member, kinds[name]) for name, member in value.items()}
-
-
-def _scalar(value: object, kind: str) -> object:
-    """The value as the MLflow type `kind`; TypeError or OverflowError if it cannot represent the value exactly."""
-    if value is None or kind == "string":
-        return _text(value)
-    if kind in ("double", "float") and isinstance(value, int) and not isinstance(value, bool) and float(value) == value:
-        value = float(value)
-    if kind == "float" and isinstance(value, float):
-        struct.pack("<f", value)  # raises OverflowError for a value that Arrow would write as infinity
-    if not isinstance(value, KINDS[kind][1]) or (isinstance(value, bool) and kind != "boolean"):
-        raise TypeError(f"expected a {kind}, got {str(value)[:100]} ({type(value).__name__})")
-    return value
+def _undeclared(value: object) -> Result:
+    """The kind of a prediction, and its JSON; or why it cannot be written."""
+    try:
+        kind, text = kind_of(value), encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        return Failed(unwritable(error))
+    fault = unicode_fault(text, "the prediction")
+    return Failed(fault) if fault else Ok((kind, text))
 
 
 def _text(value: object) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from likewise.batch.formats import Chunk
-from likewise.batch.values import as_json
+from likewise.batch.values import as_some_json
 from likewise.core.arrow import records_of
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
@@ -19,7 +19,7 @@ def encode(chunk: Chunk) -> tuple[dict[str, object], bytes, bytes]:
     arrow = chunk.native if isinstance(chunk.native, pa.RecordBatch) else None
     body = {
         "faults": {index: error.as_dict() for index, error in chunk.faults.items()},
-        "faulty": {index: json.loads(as_json(chunk.records[index])) for index in chunk.faults},
+        "faulty": {index: json.loads(as_some_json(chunk.records[index])) for index in chunk.faults},
         "lines": None if chunk.lines is None else list(chunk.lines),
         "native": chunk.native if arrow is None else None,
         "offset": chunk.offset,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from likewise.core.errors import InputInvalid
 from likewise.core.extras import need
 from likewise.core.items import Item, Params
 from likewise.core.results import Failed
-from likewise.core.signature import Signature
+from likewise.core.signature import Field, Signature
 from likewise.core.spec import ModelSpec
-from likewise.targets.spark.predictions import arrow_array, values_and_errors
+from likewise.targets.spark.predictions import ResultType, arrow_array, values_and_errors
 from likewise.targets.spark.windows import items_of, row_maker, windows
-from likewise.targets.spark.worker import engine_of, score_windows
+from likewise.targets.spark.worker import Loading, engine_of, environment_of, score_windows
 
+TYPED = Loading(typed=True)
 ERROR = "error"  # the column of a frame with the reason why a row has no prediction
 
 
@@ -24,18 +27,19 @@ def predict_columns(
     model: ModelSpec,
     signature: Signature,
     params: Params,
-    kind: Any,
+    kind: ResultType,
     on_error: str,
+    loading: Loading,
 ) -> Iterator[Any]:
     """The UDF: one array of predictions per window of argument columns, rows in order.
 
     batches: a `pyarrow.Array` each if the UDF has one argument, else a tuple of them.
     """
-    pa = need("pyarrow", extra="batch")
-    engine = engine_of(key, model, folder)
-    tables = (_named_batch(pa, args if isinstance(args, tuple) else (args,), signature) for args in batches)
-    for _, results in score_windows(engine, _items_by_window(tables, signature, {}, params)):
-        yield arrow_array(results, kind, on_error)
+    with environment_of(loading):
+        engine = engine_of(key, model, folder, loading)
+        tables = (named_batch(args if isinstance(args, tuple) else (args,), signature) for args in batches)
+        for _, results in score_windows(engine, _items_by_window(tables, signature, {}, params)):
+            yield arrow_array(results, kind, on_error)
 
 
 def _items_by_window(
@@ -43,19 +47,56 @@ def _items_by_window(
 ) -> Iterator[tuple[list[Any], list[Item | Failed]]]:
     """Each window of the batches with the items for the engine."""
     for window in windows(batches):
-        schema = window[0].schema
-        yield window, items_of(window, row_maker(schema.names, signature, mapping, schema), params)
+        yield window, items_of(window, row_maker(window[0].schema, signature, mapping), params)
 
 
-def _named_batch(pa: Any, arrays: tuple[Any, ...], signature: Signature) -> Any:
-    """The arguments as a batch: fields of a single struct by name, else in the order of the signature's columns."""
+def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
+    """The arguments as a `pyarrow.RecordBatch`: fields of a single struct by name, else in the signature's order.
+
+    Columns after the signature's last are ignored, optional ones that are missing are null, and without a signature
+    the names are ordinals, as in `spark_udf`.  Arrays for tensors are reshaped.  Raises InputInvalid for too few.
+    """
+    pa = need("pyarrow", extra="batch")
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
         return pa.RecordBatch.from_struct_array(arrays[0])
-    names = signature.columns or tuple(str(index) for index in range(len(arrays)))
-    if signature.inputs and signature.columns is None:
-        names = ("",)  # one unnamed value per row
-    used = arrays[: len(names)]
-    return pa.RecordBatch.from_arrays(list(used), names=list(names[: len(used)]))
+    fields = signature.inputs
+    if not fields:
+        return pa.RecordBatch.from_arrays(list(arrays), names=[str(index) for index in range(len(arrays))])
+    names = signature.columns or tuple(str(index) for index in range(1 if signature.is_tensor else len(fields)))
+    required = [field for field in fields[: len(names)] if field.required]
+    if len(arrays) < len(required):
+        raise InputInvalid(
+            f"the model needs {len(required)} columns ({', '.join(names)}), but the UDF was called with {len(arrays)}",
+            remedy="pass the columns in that order, or as one struct with these names",
+        )
+    used = [_reshaped(array, field) for array, field in zip(arrays, fields[: len(names)], strict=False)]
+    used += [pa.nulls(len(arrays[0]))] * (len(names) - len(used))
+    return pa.RecordBatch.from_arrays(used, names=list(names))
+
+
+def _reshaped(array: Any, field: Field) -> Any:
+    """A column of flat arrays, or of single values, as arrays of the tensor's shape, in C order; else unchanged."""
+    pa = need("pyarrow", extra="batch")
+    spec = field.raw.get("tensor-spec")
+    shape = [int(size) for size in spec.get("shape", ())][1:] if isinstance(spec, Mapping) else []
+    if shape == [1] and not pa.types.is_nested(array.type):
+        return pa.ListArray.from_arrays(pa.array(range(len(array) + 1), pa.int32()), array)
+    flat = pa.types.is_list(array.type) and not pa.types.is_nested(array.type.value_type)
+    if len(shape) < 2 or not flat or any(size < 1 for size in shape[1:]):
+        return array
+    size = math.prod(shape[1:])
+    values = array.flatten()
+    rows = [0]
+    for length in need("pyarrow.compute", extra="batch").list_value_length(array).to_pylist():
+        if length is None or length % size or (shape[0] > 0 and length != size * shape[0]):
+            raise InputInvalid(
+                f"an array of {length or 0} values does not have the shape {shape} of the model's tensor",
+                remedy="pass arrays with as many values as the tensor has",
+            )
+        rows.append(rows[-1] + length // size)
+    for count in reversed(shape[1:]):
+        values = pa.ListArray.from_arrays(pa.array(range(0, len(values) + 1, count), pa.int32()), values)
+    return pa.ListArray.from_arrays(pa.array(rows, pa.int32()), values)
 
 
 def extend_frame(
@@ -65,20 +106,20 @@ def extend_frame(
     model: ModelSpec,
     signature: Signature,
     params: Params,
-    kind: Any,
+    kind: ResultType,
     mapping: Mapping[str, str],
     name: str,
 ) -> Iterator[Any]:
     """For `mapInArrow`: append the columns `name` and `error` to each row; rows in order."""
     pa = need("pyarrow", extra="batch")
-    engine = engine_of(key, model, folder)
+    engine = engine_of(key, model, folder, TYPED)
     reason = pa.struct([(each, pa.string()) for each in ("code", "cause", "remedy")])
     for window, results in score_windows(engine, _items_by_window(batches, signature, mapping, params)):
         values, errors = values_and_errors(results, kind)
         start = 0
         for piece in window:
             end = start + piece.num_rows
-            added = [pa.array(values[start:end], kind), pa.array(errors[start:end], reason)]
+            added = [pa.array(values[start:end], kind.kind), pa.array(errors[start:end], reason)]
             names = [*piece.schema.names, name, ERROR]
             yield pa.RecordBatch.from_arrays([*piece.columns, *added], names=names)
             start = end

@@ -2,7 +2,8 @@
 
 identity: changes when the content changes, as far as this can be detected. size: bytes, None if unknown. numbered_on:
 rows are numbered across all parts instead of within each. columns: the columns, with types if the output format needs
-them. cut: writes chunk files of at most `rows` rows to `folder`, and returns the tasks' result for each part.
+them. inferred_types: see `likewise.batch.columns.inferred_types`. cut: writes chunk files of at most `rows` rows to
+`folder`, and returns the tasks' result for each part.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from likewise.batch.columns import inferred_types
 from likewise.batch.files import InputFile, LocalFile
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.header import Header
+from likewise.batch.job import Types
 from likewise.batch.sources import Files, has_predictions_column, open_source, refuse_header
 from likewise.core.errors import InputNotFound
 from likewise.core.extras import need
+from likewise.core.signature import Signature
 from likewise.targets.spark.jobs import Jobs
+from likewise.targets.spark.session import TIME_ZONE
 from likewise.targets.spark.windows import InputColumns
 
 TABLE = "table:"
@@ -46,8 +51,11 @@ class FilesInput:
 
     def columns(self, output: str) -> InputColumns:
         source = self._source
-        types = None if output == "jsonl" else source.schema()
+        types = None if output == "jsonl" and source.format != "parquet" else source.schema()
         return InputColumns(source.columns, source.name, source.format, source.textual, types)
+
+    def inferred_types(self, signature: Signature) -> Types:
+        return inferred_types(self._source, signature)
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         try:
@@ -82,16 +90,20 @@ class TableInput:
                 f"Spark has no table {table}: {str(error)[:200]}", remedy="check the name, and the session's catalog"
             ) from error
         self._name = TABLE + table
+        self._zone: str = spark.conf.get(TIME_ZONE)
         self._types = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema(schema, timezone="UTC")
         if PREDICTIONS in self._types.names:
             raise has_predictions_column(self._name)
 
     @property
     def identity(self) -> object:
-        return {self._name: str(self._types)}
+        return {self._name: str(self._types), "zone": self._zone}
 
     def columns(self, output: str) -> InputColumns:  # noqa: ARG002
-        return InputColumns(tuple(self._types.names), self._name, types=self._types)
+        return InputColumns(tuple(self._types.names), self._name, types=self._types, zone=self._zone)
+
+    def inferred_types(self, signature: Signature) -> Types:  # noqa: ARG002
+        return None
 
     def cut(self, jobs: Jobs, rows: int, folder: str) -> list[Mapping[str, Any]]:
         return jobs.run_on(self._frame, "tasks:read_table", (self._name, self._types, rows, folder))

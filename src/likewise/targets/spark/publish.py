@@ -44,6 +44,11 @@ class Parts:
             self._open_part()
         self._close_part()
 
+    @property
+    def prediction_type(self) -> str | None:
+        """The name of the predictions' type, if the output's format has types."""
+        return self._writer.prediction_type if isinstance(self._writer, SealedWriter) else None
+
     def name(self, number: int) -> str:
         """The name of the part file with this number."""
         return f"part-{number:05d}.{self._suffix}"
@@ -81,6 +86,9 @@ def assemble(
     remove(staging.output)
     staging.output.mkdir()
     writer: Writer = load(suffix).open_writer(cast(RowSource, source), signature.outputs)
+    if isinstance(writer, SealedWriter):
+        for chunk in chunks:  # before the first part is sealed
+            writer.include((staging.result(chunk) or {}).get("kind"))
     parts = Parts(staging.output, writer, suffix, layout.single)
     counted: list[Mapping[str, Any]] = []
     with open_file(staging.quarantine, "wb") as refused:

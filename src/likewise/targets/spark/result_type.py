@@ -8,6 +8,7 @@ from typing import Any
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.core.signature import Field, Signature
+from likewise.targets.spark.predictions import ResultType, converter
 
 REMEDY = "use result_type='string', which accepts every prediction"
 # MLflow's type names to Spark's
@@ -20,47 +21,48 @@ SIMPLE = {
     "boolean": "boolean",
     "binary": "binary",
     "datetime": "timestamp",
+    "any": "variant",
 }
 # NumPy's type names to Spark's
 NUMPY = {"int64": "bigint", "int32": "int", "float64": "double", "float32": "float", "bool": "boolean", "str": "string"}
 
 
-def spark_type(result_type: Any, signature: Signature) -> Any:
+def spark_type(result_type: Any, signature: Signature, undeclared: str) -> Any:
     """The `pyspark.sql.types.DataType` of predictions.
 
     result_type: a DataType, or DDL as for `spark_udf` (`double`, `array<float>`, `label string, score double`); None
-    for the type that the signature's outputs declare, `string` if it declares none. WrongUsage for an invalid type.
+    for the type that the signature's outputs declare, `undeclared` if it declares none. WrongUsage for an invalid type.
     """
     types = need("pyspark.sql.types", extra="spark")
     if isinstance(result_type, types.DataType):
         return result_type
-    ddl = declared_ddl(signature.outputs) if result_type is None else str(result_type)
+    ddl = declared_ddl(signature.outputs, undeclared) if result_type is None else str(result_type)
     try:
         return types.DataType.fromDDL("boolean" if ddl.strip().lower() == "bool" else ddl)
     except Exception as error:  # Spark's parser raises arbitrary errors of its JVM
         raise WrongUsage(f"{ddl!r} is not a valid Spark type: {str(error)[:200]}", remedy=REMEDY) from error
 
 
-def arrow_type(kind: Any) -> Any:
-    """The `pyarrow.DataType` that Spark expects for its type `kind`; WrongUsage if predictions cannot have it."""
-    from likewise.targets.spark.predictions import converter
-
+def result_type_of(kind: Any, zone: str, *, prints: bool) -> ResultType:
+    """The `ResultType` for Spark's type `kind` and time zone; WrongUsage if predictions cannot have that type."""
     convert = need("pyspark.sql.pandas.types", extra="spark")
     try:
-        arrow = convert.to_arrow_type(kind, timezone="UTC")
-        converter(arrow)
+        result = ResultType(convert.to_arrow_type(kind, timezone="UTC"), zone, prints)
+        converter(result)
+    except WrongUsage:
+        raise
     except Exception as error:
         raise WrongUsage(f"predictions cannot be of type {kind.simpleString()}: {error}", remedy=REMEDY) from error
-    return arrow
+    return result
 
 
-def declared_ddl(outputs: Sequence[Field] | None) -> str:
-    """The Spark DDL of a signature's outputs: the type of a single output, a struct for several, `string` for none.
+def declared_ddl(outputs: Sequence[Field] | None, undeclared: str) -> str:
+    """The Spark DDL of a signature's outputs: the type of a single output, a struct for several, `undeclared` for none.
 
     WrongUsage for tensors without a matching Spark type.
     """
     if not outputs:
-        return "string"
+        return undeclared
     kinds = [_ddl(field.raw) for field in outputs]
     if len(kinds) == 1:
         return kinds[0]

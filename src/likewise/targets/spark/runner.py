@@ -80,6 +80,7 @@ class _Run:
             restart = job.options.restart or self._staging.replaces
         self._layout.check_existing(restart)
         self._source = input_.columns(self._suffix)
+        self._types = input_.inferred_types(job.signature)
 
     def run(self) -> JobReport:
         """Run the job from snapshot to output; its report."""
@@ -91,7 +92,9 @@ class _Run:
             claim = Claim(staging.folder, layout.data)
             undo.callback(claim.release)
             engine = {"engine": [self._model.engine, self._model.precision]}
-            job_fingerprint = fingerprint(job, engine, self._suffix, self._input.format, self._input.identity)
+            job_fingerprint = fingerprint(
+                job, engine, self._suffix, self._input.format, self._input.identity, self._types
+            )
             resumed = staging.resume(job_fingerprint, job.options.restart)
             return self._scored(placed, claim, resumed)
 
@@ -100,7 +103,8 @@ class _Run:
         try:
             chunks = self._snapshot(jobs)
             options = job.options
-            plan = TaskScorer(staging, self._source, job.signature, options.column, self._suffix, options.budget)
+            columns = self._source, job.signature, options.column, self._types
+            plan = TaskScorer(staging, *columns, self._suffix, options.budget)
             self._tally.start(chunks, staging, resumed=resumed)
             self._resumable = True
             jobs.score(placed, plan, [chunk for chunk in chunks if staging.result(chunk) is None], self._tally)
@@ -115,7 +119,7 @@ class _Run:
             remedy = f"{error.remedy}; then {resume_remedy(job.options)}"
             raise type(error)(f"{error.cause}; {self._tally.rows} rows are done", remedy=remedy) from error
         parts, counted = assemble(staging, chunks, self._source, job.signature, self._layout, self._suffix)
-        report = self._report(counted)
+        report = self._report(counted, parts.prediction_type)
         claim.check()
         publish(self._layout, staging.output, parts.name(0), staging.quarantine, report.as_dict())
         self._resumable = False
@@ -132,12 +136,13 @@ class _Run:
         assert chunks is not None  # noqa: S101  `keep_snapshot` has just written it
         return chunks
 
-    def _report(self, counted: Sequence[Mapping[str, Any]]) -> JobReport:
+    def _report(self, counted: Sequence[Mapping[str, Any]], prediction_type: str | None) -> JobReport:
         names = ("rows", "ok", "duplicates", "tokens", "answered")
         totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
         engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
         seconds = self._staging.seconds + time.monotonic() - self._started
-        return JobReport.of(self._job, engines, Counts(**totals, seconds=seconds))
+        counts = Counts(**totals, seconds=seconds)
+        return JobReport.of(self._job, engines, counts, self._types, prediction_type)
 
     def _close_staging(self) -> None:
         if self._resumable:

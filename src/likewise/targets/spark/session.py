@@ -17,6 +17,7 @@ from likewise.core.extras import need
 
 JAVA = 17  # the minimum version for Spark 4
 LOCAL = "local[*]"
+TIME_ZONE = "spark.sql.session.timeZone"
 _LOCAL = re.compile(r"local(\[|$)")
 DEFAULTS = {"spark.ui.showConsoleProgress": "false", "spark.sql.execution.arrow.pyspark.enabled": "true"}
 

@@ -19,8 +19,9 @@ from typing import Any, cast
 from likewise.batch import quarantine
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, read_errors, why_changed
-from likewise.batch.formats import Chunk, RowSource, Writer, load, open_file
+from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load, open_file
 from likewise.batch.header import Header
+from likewise.batch.job import Types
 from likewise.batch.rows import items_of, split_results
 from likewise.batch.scorer import prepare
 from likewise.batch.sources import INPUT_CHANGED_REMEDY
@@ -33,6 +34,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.targets.spark import blob
 from likewise.targets.spark.chunks import decode, encode
+from likewise.targets.spark.local_times import local_batch, local_schema
 from likewise.targets.spark.plan import Staging
 from likewise.targets.spark.windows import InputColumns, pieces
 from likewise.targets.spark.worker import engine_of, task_scorer
@@ -42,12 +44,16 @@ RESULT_SCHEMA = "told string"  # codespell:ignore told  # Spark's schema of what
 
 @dataclass(frozen=True, slots=True)
 class TaskScorer:
-    """What scoring a chunk needs in addition to the engine. output: the format of the rows."""
+    """What scoring a chunk needs in addition to the engine.
+
+    types: the inferred types of the input's columns. output: the format of the rows.
+    """
 
     staging: Staging
     source: InputColumns
     signature: Signature
     column: Mapping[str, str]
+    types: Types
     output: str
     budget: int | None
 
@@ -175,11 +181,21 @@ def _read_chunk(path: Path, row_offset: int) -> Chunk:
     return replace(chunk, first=chunk.first + row_offset)
 
 
+def _with_local_times(chunk: Chunk, zone: str | None) -> Chunk:
+    """The rows of a table as the model takes them; the output keeps the table's own."""
+    if zone is None or chunk.native is None:
+        return chunk
+    return replace(chunk, records=records_of(local_batch(chunk.native, zone))[0])
+
+
 def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     """Score a chunk and write its counts, predictions and quarantined rows to `path`."""
     scorer = task_scorer(engine, budget=plan.budget)
-    maker = RowMaker(cast(RowSource, plan.source), plan.signature, plan.column)
-    work = prepare(engine, items_of(chunk, maker))
+    source = plan.source
+    if source.zone is not None:
+        source = replace(source, types=local_schema(source.types))
+    maker = RowMaker(cast(RowSource, source), plan.signature, plan.column, plan.types)
+    work = prepare(engine, items_of(_with_local_times(chunk, source.zone), maker))
     results = scorer.score(work)
     refused = {w.key for w, r in zip(work, results, strict=True) if isinstance(w, Work) and isinstance(r, Failed)}
     writer: Writer = load(plan.output).open_writer(cast(RowSource, plan.source), plan.signature.outputs)
@@ -196,6 +212,7 @@ def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
         "refused": len(refused),
         "first_refused": next((e.as_dict() for i, e in errors.items() if isinstance(work[i], Work)), None),
         "engine": engine.spec.label,
+        "kind": writer.open_kind if isinstance(writer, SealedWriter) else None,
     }
     path.parent.mkdir(exist_ok=True)
     blob.write(path, counts, rows.getvalue(), b"".join(quarantine.lines(chunk, errors)))

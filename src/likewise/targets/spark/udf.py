@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -13,14 +14,17 @@ from likewise.bundles.open import Bundle
 from likewise.core import unpack
 from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.extras import need
+from likewise.core.items import Params
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.shipping.payload import build_key
 from likewise.targets.spark import bootstrap
 from likewise.targets.spark.columns import ERROR
-from likewise.targets.spark.result_type import arrow_type, spark_type
+from likewise.targets.spark.result_type import result_type_of, spark_type
+from likewise.targets.spark.session import TIME_ZONE
 from likewise.targets.spark.shipping import ship
 from likewise.targets.spark.windows import row_maker
+from likewise.targets.spark.worker import Loading
 
 OnError = Literal["raise", "null"]
 
@@ -55,23 +59,40 @@ def place_model(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | Non
 
 
 def column_udf(
-    placed: PlacedModel, result_type: Any, params: Mapping[str, object], on_error: OnError
+    spark: Any,
+    placed: PlacedModel,
+    result_type: Any,
+    params: Params,
+    on_error: OnError,
+    loading: Loading,
 ) -> Callable[..., Any]:
-    """A function of columns, of one struct of columns, or without arguments (the signature's columns by name)."""
+    """A function of columns, of one struct of columns, or without arguments (the signature's columns by name).
+
+    It has the attributes of Spark's UDFs, so that it can be registered for SQL.
+    """
     if on_error not in ("raise", "null"):
         raise WrongUsage(f"on_error is {on_error!r}", remedy="use 'raise' or 'null'")
     functions = need("pyspark.sql.functions", extra="spark")
     if not hasattr(functions, "arrow_udf"):
         raise WrongUsage("the UDF needs Spark 4.1 or newer", remedy="pip install -U 'pyspark>=4.1'")
-    kind = spark_type(result_type, placed.signature)
-    task = placed.task("columns:predict_columns", dict(params), arrow_type(kind), on_error)
+    kind = spark_type(result_type, placed.signature, "double")
+    result = result_type_of(kind, spark.conf.get(TIME_ZONE), prints=True)
+    task = placed.task("columns:predict_columns", _plain_params(params), result, on_error, loading)
     task.__annotations__ = _hints()
     wrapped = functions.arrow_udf(task, kind)
 
+    @functools.wraps(wrapped)
     def predict(*columns: Any) -> Any:
         return wrapped(*(columns or _columns(placed.signature)))
 
     return predict
+
+
+def _plain_params(params: Params) -> dict[str, object] | None:
+    """Params with NumPy's values as Python's, which is what the model gets from MLflow too."""
+    if params is None:
+        return None
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in params.items()}
 
 
 def _hints() -> dict[str, Any]:
@@ -96,7 +117,7 @@ def with_predictions(
     frame: Any,
     placed: PlacedModel,
     result_type: Any,
-    params: Mapping[str, object],
+    params: Params,
     mapping: Mapping[str, str],
     name: str,
 ) -> Any:
@@ -105,9 +126,11 @@ def with_predictions(
     for taken in (name, ERROR, PREDICTIONS):
         if taken in frame.columns:
             raise InputInvalid(f"the frame already has a column `{taken}`", remedy="rename or drop that column")
-    row_maker(frame.columns, placed.signature, mapping)  # fails early if a column is missing
-    kind = spark_type(result_type, placed.signature)
+    types_of = need("pyspark.sql.pandas.types", extra="spark").to_arrow_schema
+    row_maker(types_of(frame.schema, timezone="UTC"), placed.signature, mapping)  # fails early if a column is missing
+    kind = spark_type(result_type, placed.signature, "string")
+    result = result_type_of(kind, frame.sparkSession.conf.get(TIME_ZONE), prints=False)
     reason = sql.StructType([sql.StructField(part, sql.StringType()) for part in ("code", "cause", "remedy")])
     added = [sql.StructField(name, kind), sql.StructField(ERROR, reason)]
-    task = placed.task("columns:extend_frame", dict(params), arrow_type(kind), dict(mapping), name)
+    task = placed.task("columns:extend_frame", _plain_params(params), result, dict(mapping), name)
     return frame.mapInArrow(task, sql.StructType([*frame.schema.fields, *added]))

@@ -9,18 +9,23 @@ from typing import Any, cast
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import CHUNK_BYTES, RowSource
 from likewise.core.arrow import records_of
+from likewise.core.errors import InputInvalid
+from likewise.core.extras import need
 from likewise.core.items import NO_PARAMS, Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
+from likewise.targets.spark import local_times
 
 WINDOW_ROWS = 4096
+VECTOR = ["type", "size", "indices", "values"]  # the fields of VectorUDT
 
 
 @dataclass(frozen=True, slots=True)
 class InputColumns:
     """The part of a `Source` that row makers and writers use: the columns, by default those of a frame.
 
-    types: a `pyarrow.Schema`; None if the output needs none.
+    types: a `pyarrow.Schema`; None if the output needs none.  zone: the time zone in which the model takes the times of
+    a table; None for files.
     """
 
     columns: tuple[str, ...]
@@ -28,6 +33,7 @@ class InputColumns:
     format: str = "parquet"
     textual: bool = False
     types: Any = None
+    zone: str | None = None
 
     @property
     def parts(self) -> tuple[InputColumns, ...]:
@@ -39,9 +45,33 @@ class InputColumns:
         return self.types
 
 
-def row_maker(columns: Sequence[str], signature: Signature, mapping: Mapping[str, str], types: Any = None) -> RowMaker:
-    """A converter from a frame's rows to the model's; InputInvalid if a column is missing. types: the Arrow schema."""
-    return RowMaker(cast(RowSource, InputColumns(tuple(columns), types=types)), signature, mapping)
+def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str]) -> RowMaker:
+    """A converter from the rows of batches with this `pyarrow.Schema` to the model's rows, see `items_of`.
+
+    Raises InputInvalid if a column is missing, or has a type that only Spark knows.
+    """
+    for name in schema.names:
+        if mapping.get(name, name) in (signature.columns or (mapping.get(name, name),)):
+            _require_known(name, schema.field(name).type)
+    source = InputColumns(tuple(schema.names), types=local_times.local_schema(schema))
+    return RowMaker(cast(RowSource, source), signature, mapping)
+
+
+def _require_known(name: str, kind: Any) -> None:
+    """InputInvalid for types that Arrow represents as structs of bytes, which no model expects."""
+    types = need("pyarrow", extra="batch").types
+    if not types.is_struct(kind):
+        return
+    marks = {mark for field in kind for mark in field.metadata or ()}
+    if [field.name for field in kind] == VECTOR:
+        problem, remedy = "vectors of pyspark.ml", f"convert it: pyspark.ml.functions.vector_to_array({name!r})"
+    elif b"variant" in marks:
+        problem, remedy = "variants", f"convert it: to_json({name!r}), or variant_get with the type"
+    elif marks & {b"geometry", b"geography"}:
+        problem, remedy = "shapes", f"convert it: st_asbinary({name!r})"
+    else:
+        return
+    raise InputInvalid(f"the column `{name}` contains {problem}, which models do not take", remedy=remedy)
 
 
 def pieces(batch: Any, most: int = WINDOW_ROWS) -> Iterator[Any]:
@@ -66,11 +96,11 @@ def windows(batches: Iterator[Any]) -> Iterator[list[Any]]:
 
 
 def items_of(window: Sequence[Any], maker: RowMaker, params: Params = NO_PARAMS) -> list[Item | Failed]:
-    """The model's rows, or the error of a row that cannot be converted."""
+    """The model's rows, or the error of a row that cannot be converted; times are naive, in the session's zone."""
     items: list[Item | Failed] = []
     for piece in window:
-        records, faults = records_of(piece)
+        records, faults = records_of(local_times.local_batch(piece))
         for index, record in enumerate(records):
             row = Failed(faults[index]) if index in faults else maker(record, "the row")
-            items.append(row if isinstance(row, Failed) or not params else replace(row, params=params))
+            items.append(row if isinstance(row, Failed) or params is None else replace(row, params=params))
     return items

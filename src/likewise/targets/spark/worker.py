@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from likewise.batch.result_cache import RowResultCache
 from likewise.batch.scorer import Scorer, prepare
-from likewise.bundles.open import open_exactly
+from likewise.bundles.open import Bundle, open_exactly
 from likewise.core.engine import Engine, Work
 from likewise.core.extras import need
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import open_engine
+from likewise.engine.load import allowed_engines, open_engine
+from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
+from likewise.targets.spark.answers import answers
 
 CACHE_BYTES = 16 << 20  # size of the result cache of each engine
 
@@ -27,24 +33,63 @@ def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
     return Scorer(engine, budget=budget, cache=answers, whole=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a UDF or a frame loads and calls its model; workers share an engine only among equal ones.
+
+    env: environment variables, by name.  config: pickled `model_config` of `mlflow.pyfunc.load_model`, empty for none.
+    typed: whether a pyfunc's predictions are `Answer`s, with the model's own types, instead of plain values.
+    """
+
+    env: tuple[tuple[str, str], ...] = ()
+    config: bytes = b""
+    typed: bool = False
+
+
+PLAIN = Loading()
 _lock = threading.Lock()
-_engines: dict[tuple[str, ModelSpec], Engine] = {}  # never removed, so that ids stay unique
+_engines: dict[tuple[str, ModelSpec, Loading], Engine] = {}  # never removed, so that ids stay unique
 _caches: dict[int, RowResultCache] = {}
 
 
-def engine_of(key: str, model: ModelSpec, folder: str | None) -> Engine:
-    """The process's engine for `model`, opened by the first task that needs it.
+def engine_of(key: str, model: ModelSpec, folder: str | None, loading: Loading = PLAIN) -> Engine:
+    """The process's engine for `model`, opened by the first task that needs it, in `environment_of(loading)`.
 
     key: the build digest, without its prefix; folder: the bundle's folder on this host, None for the
     model's own folder.
     Raises what `open_exactly` and `open_engine` raise.
     """
     with _lock:
-        if (key, model) not in _engines:
+        if (key, model, loading) not in _engines:
             if model.trust:
                 _keep_text_out_of_pyarrow()
-            _engines[key, model] = open_engine(open_exactly(model, folder), model)
-        return _engines[key, model]
+            _engines[key, model, loading] = _opened(open_exactly(model, folder), model, loading)
+        return _engines[key, model, loading]
+
+
+def _opened(bundle: Bundle, model: ModelSpec, loading: Loading) -> Engine:
+    if loading.config:  # the driver has chosen this engine
+        entry = allowed_engines(bundle.manifest, model)[0]
+        engine: Engine = PyfuncKind().open(bundle, entry, pickle.loads(loading.config))  # noqa: S301  the driver's
+    else:
+        engine = open_engine(bundle, model)
+    if loading.typed and isinstance(engine, PyfuncEngine):
+        engine.per_row = answers
+    return engine
+
+
+@contextmanager
+def environment_of(loading: Loading) -> Iterator[None]:
+    """Set the environment variables of `loading`, and restore the earlier ones at the end."""
+    before = {name: os.environ.get(name) for name, _ in loading.env}
+    os.environ.update(loading.env)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _keep_text_out_of_pyarrow() -> None:

@@ -1,0 +1,70 @@
+"""Types of text columns that no signature declares: inferred from all values of a column, as `pandas.read_csv` does.
+
+Used for CSV in requests and in jobs, so that the same file means the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from likewise.core.casts import Mismatch, to_boolean, to_double, to_whole
+from likewise.core.fields import ABSENT
+
+EXACT = 1 << 53  # integers up to this limit are exact as double
+
+
+def is_absent(text: str) -> bool:
+    """Whether the text stands for a missing value in a column that is not text."""
+    return text.strip().lower() in ABSENT
+
+
+class TextType:
+    """The type of one column, narrowed by `add`; the order in which values are added does not matter."""
+
+    def __init__(self) -> None:
+        self._possible = ["boolean", "long", "double"]
+        self._present = self._absent = self._inexact = False
+
+    def add(self, values: Iterable[str]) -> None:
+        """Take more values of the column into account."""
+        if not self._possible:  # text, whatever follows
+            return
+        listed = list(values)
+        present = [value for value in listed if not is_absent(value)]
+        self._present = self._present or bool(present)
+        self._absent = self._absent or len(present) < len(listed)
+        self._possible = [kind for kind in self._possible if self._has_all(kind, present)]
+
+    @property
+    def kind(self) -> str:
+        """`boolean`, `long`, `double` or `string`, as MLflow names them; `double` if all values are missing.
+
+        Integers with missing values among them are `double` if that represents all of them exactly.
+        """
+        kind = self._possible[0] if self._possible else "string"
+        as_double = kind == "long" and self._absent and not self._inexact
+        return "double" if as_double or not self._present else kind
+
+    def _has_all(self, kind: str, values: Sequence[str]) -> bool:
+        parse = PARSERS[kind]
+        try:
+            numbers = [parse(value) for value in values]
+        except Mismatch:
+            return False
+        if kind == "long":
+            self._inexact = self._inexact or any(isinstance(n, int) and abs(n) > EXACT for n in numbers)
+        return True
+
+
+def typed(text: str, kind: str) -> object:
+    """The text as a value of a column of this kind; None if it is missing. Text is unchanged, also if it is empty."""
+    if kind == "string":
+        return text
+    return None if is_absent(text) else PARSERS[kind](text)
+
+
+def _to_boolean(text: str) -> bool:
+    return to_boolean(text if text.strip().lower() in ("true", "false") else None)
+
+
+PARSERS: dict[str, Callable[[str], object]] = {"boolean": _to_boolean, "long": to_whole, "double": to_double}
