@@ -127,7 +127,7 @@ class PyfuncEngine:
         first = items[0]
         if isinstance(first, Request):
             return [Ok(plain(self._call_model(first.table, first.params)))]
-        table = Table(first.columns, [row.values for row in items if isinstance(row, Row)])
+        table = Table(first.columns, [row.values for row in items if isinstance(row, Row)], arrow=first.arrow)
         predictions = self._call_model(table, first.params)
         try:
             return [Ok(value) for value in self.per_row(predictions, len(items))]
