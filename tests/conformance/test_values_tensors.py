@@ -261,9 +261,12 @@ def test_elements_of_a_type_hint_are_what_plain_mlflow_gets(spies: SpyFolder, tm
     faults = Faults()
     for at, (value, sent) in enumerate(zip(values, written, strict=True)):
         reference = spy.reference_row([value])
+        split = {"columns": ["x"], "data": [[sent]]}
+        if records:
+            split = {"columns": list(value), "data": [list(value.values())]}
         answers = {form: job[at] for form, job in jobs.items()} | {
             "inputs": asked(spy, {"inputs": [sent]})[0],
-            "dataframe_split": asked(spy, {"dataframe_split": {"columns": ["x"], "data": [[sent]]}})[0],
+            "dataframe_split": asked(spy, {"dataframe_split": split})[0],
         }
         got = {} if isinstance(reference, Refused) else {"": fields(reference)[0][2]}
         for form, answer in answers.items():
