@@ -140,6 +140,13 @@ def test_where_we_do_not_follow(pair_of: PairOf, reason: str, name: str, body: A
     assert ours.value != theirs.value, reason
 
 
+def test_a_blank_line_of_a_csv_is_an_empty_text_which_mlflow_drops(pair_of: PairOf) -> None:
+    pair, body = pair_of("text"), b"text\na\n\nb\n"
+    theirs, ours = pair.theirs(body, CSV), pair.ours(body, CSV)
+    assert (theirs.status, ours.status) == (200, 200)
+    assert (len(theirs.value["predictions"]), len(ours.value["predictions"])) == (2, 3)
+
+
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
 LONGS = st.integers(-(2**63), 2**63 - 1)
 DOUBLES = st.floats(allow_nan=False, allow_infinity=False)
