@@ -122,6 +122,7 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
         {"instances": [{"v": 0}, {"v": "a"}]},
         200,
     ),
+    ("an array without elements has the dtype of the signature", "array", {"inputs": {"v": []}}, 200),
     ("null is not false", "optional", {"dataframe_records": [{"text": "a", "boolean": None}]}, 200),
     ("a lone surrogate is not valid text", "none", b'{"inputs": ["\\ud800"]}', 400),
     ("a number that overflows is not valid", "none", b'{"inputs": [1e999]}', 400),
@@ -173,7 +174,7 @@ def of_type(raw: dict[str, Any], *, nulls: bool = False) -> st.SearchStrategy[An
     """Values of a column, element or property, as the signature's JSON has it; `nulls` where it is optional."""
     kind = raw["type"]
     if kind == "array":
-        return st.lists(of_type(raw["items"]), max_size=3)
+        return st.lists(of_type(raw["items"]), min_size=1, max_size=3)
     if kind == "map":
         return st.dictionaries(TEXTS, of_type(raw["values"]), max_size=3)
     if kind == "object":
