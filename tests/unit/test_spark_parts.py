@@ -506,7 +506,7 @@ def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
 
 
 def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
-    """Executors infer the type of their own chunk; the driver knows all of them before it writes the first part."""
+    """An executor infers the type of its chunk; the driver knows all of them before it writes the first part."""
     staging = Staging(tmp_path / "staging")
     source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
     chunks = []
