@@ -347,7 +347,11 @@ def test_workers_share_an_engine_only_with_the_same_environment(monkeypatch: pyt
         ([{"type": "long"}], "bigint"),
         ([{"type": "string", "name": "a"}, {"type": "double", "name": "b c"}], "struct<`a`: string, `b c`: double>"),
         ([{"type": "array", "items": {"type": "float"}}], "array<float>"),
-        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [2, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1, 2, 2]}}], "array<array<bigint>>"),
+        ([{"type": "any"}], "variant"),
         ([{"type": "map", "values": {"type": "boolean"}}], "map<string, boolean>"),
     ],
 )
@@ -357,7 +361,7 @@ def test_default_type_comes_from_the_signature(outputs: Any, expected: str) -> N
 
 def test_tensors_without_a_spark_type_are_rejected() -> None:
     outputs = Signature.parse(
-        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
+        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "complex64", "shape": [-1, 2]}}]}
     )
     with pytest.raises(WrongUsage, match="returns tensors"):
         declared_ddl(outputs.outputs, "double")
