@@ -24,7 +24,7 @@ def own_copy(data: Any) -> Any:
     if copied.ndim == 1:
         return _own_cells(copied)
     for at, dtype in enumerate(copied.dtypes):
-        if dtype == object:
+        if dtype.kind == "O":
             copied.isetitem(at, _own_cells(copied.iloc[:, at]))
     return copied
 

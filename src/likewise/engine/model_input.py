@@ -123,7 +123,8 @@ def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any, arrays:
 def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
     """A value of an array, object or map as `mlflow.models.utils._enforce_type` hands it to the model.
 
-    A list stays one, a tuple becomes an array.  Scalar properties and map values are NumPy scalars; elements of a list are Python's, unless `member` is set.
+    A list stays one, a tuple becomes an array.  Scalar properties and map values are NumPy scalars; elements of a list
+    are Python's, unless `member` is set.
     """
     name = kind_of(kind)
     if value is None and name not in ("float", "double"):
