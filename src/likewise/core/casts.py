@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1)  # MLflow's datetimes have no time zone
 _DATES = ("%Y/%m/%d", "%Y/%m/%d %H:%M:%S", "%m/%d/%Y", "%m/%d/%Y %H:%M:%S", "%Y-%m", "%Y")
 _BEYOND_MICROSECONDS = re.compile(r"(.*:\d\d[.,]\d{6})(\d+)(.*)", re.ASCII | re.DOTALL)
 _DIGITS = 40  # more than any integer type has
-_EXACT = 2**53  # integers up to this are exact as double
+EXACT = 2**53  # integers up to this are exact as double
 _FLOATS = {16: struct.Struct("<e"), 32: struct.Struct("<f")}
 
 
@@ -45,6 +45,11 @@ class Source(Enum):
     """Parquet, Arrow and pandas: binary is bytes; a number must fit a float exactly."""
     TENSORS = "tensors"
     """Open Inference Protocol: the same, but binary inside JSON text is base64."""
+
+    @property
+    def typed(self) -> bool:
+        """Whether its values have types of their own."""
+        return self in (Source.TYPED, Source.TENSORS)
 
 
 class Mismatch(ValueError):
@@ -82,9 +87,7 @@ class Nanoseconds(datetime):
 
 def epoch_nanoseconds(value: datetime) -> int:
     """The nanoseconds from 1970 to `value`, which is naive."""
-    since = (
-        datetime(value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond) - _EPOCH
-    )
+    since = value - _EPOCH
     return (since.days * 86_400 + since.seconds) * 10**9 + since.microseconds * 1000 + getattr(value, "nanosecond", 0)
 
 
@@ -98,7 +101,9 @@ def cast_for(spec: Mapping[str, object], *, nullable: bool, source: Source) -> C
     if kind in _NESTED:
         cast = _NESTED[kind](spec, source)
     else:
-        particular = {"binary": _BINARY[source], "float": rounding(32, source), "datetime": _MOMENT[source]}
+        particular = {"binary": _BINARY[source], "float": rounding(32, source)}
+        if source.typed:
+            particular["datetime"] = _typed_datetime
         cast = {**_SCALARS, **particular}.get(kind, _any)
 
     def nullable_cast(value: object) -> object:
@@ -131,7 +136,7 @@ def _whole(value: object) -> int | None:
             return int(value)
         value = _decimal(value)
     if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) <= _EXACT else None  # a larger one may be rounded
+        return int(value) if value.is_integer() and abs(value) <= EXACT else None  # a larger one may be rounded
     if isinstance(value, Decimal):
         small = value.is_finite() and value.adjusted() < _DIGITS  # 1e999999999 would take all memory
         return int(value) if small and value == value.to_integral_value() else None
@@ -201,7 +206,7 @@ def parse_number(text: str) -> float | Decimal:
 
 def rounding(bits: int, source: Source) -> Cast:
     """The cast to a float of 16, 32 or 64 bits: text is rounded to the nearest; integers and typed values are exact."""
-    packed, exact = _FLOATS.get(bits), source in (Source.TYPED, Source.TENSORS)
+    packed, exact = _FLOATS.get(bits), source.typed
 
     def cast(value: object) -> float | None:
         number = to_double(value)
@@ -384,15 +389,10 @@ _SCALARS: dict[str, Cast] = {
     "string": to_string,
     "double": to_double,
     "boolean": to_boolean,
+    "datetime": to_datetime,
     **{kind: integer_within(*bounds) for kind, bounds in INTEGERS.items()},
 }
 _NESTED = {"array": _array, "object": _object, "map": _map}
-_MOMENT: dict[Source, Cast] = {
-    Source.TEXT: to_datetime,
-    Source.ARRAYS: to_datetime,
-    Source.TYPED: _typed_datetime,
-    Source.TENSORS: _typed_datetime,
-}
 _BINARY: dict[Source, Cast] = {
     Source.TEXT: from_base64,
     Source.ARRAYS: from_ascii,

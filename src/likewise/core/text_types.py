@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from likewise.core.casts import Mismatch, to_boolean, to_double, to_whole
+from likewise.core.casts import EXACT, Mismatch, to_boolean, to_double, to_whole
 from likewise.core.fields import ABSENT
-
-EXACT = 1 << 53  # integers up to this limit are exact as double
 
 
 def is_absent(text: str) -> bool:
