@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from likewise.core.errors import InputInvalid, WrongUsage
-from likewise.core.header import is_row, positions
+from likewise.core.header import CHOICES, is_row, positions
 from likewise.core.signature import Signature
-
-CHOICES: Mapping[str | None, bool | None] = {None: None, "present": True, "absent": False}
 
 
 def check_choice(header: str | None) -> None:
@@ -64,3 +62,6 @@ class Header:
                 remedy=f"assign columns by their position, from 0: --column 0={self.columns[0]}",
             )
         return self.columns
+
+
+WITH_HEADER = Header()

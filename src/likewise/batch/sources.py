@@ -10,11 +10,10 @@ from typing import Any
 
 from likewise.batch.files import InputFile, read_errors, why_changed
 from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, open_file, require_format
-from likewise.batch.header import Header
+from likewise.batch.header import WITH_HEADER, Header
 from likewise.batch.listing import list_files
 from likewise.core.errors import InputInvalid, WrongUsage
 
-WITH_HEADER = Header()
 INPUT_CHANGED_REMEDY = "run the job again when nothing writes to its input"
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from likewise.core.casts import Mismatch, to_double
 from likewise.core.signature import Signature
+
+CHOICES: Mapping[str | None, bool | None] = {None: None, "present": True, "absent": False}  # of users, see RFC 4180
 
 
 def positions(width: int) -> tuple[str, ...]:

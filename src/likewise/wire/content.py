@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from likewise.core.errors import BadRequest, UnsupportedContentType
+from likewise.core.header import CHOICES
 
 JSON = "application/json"
 CSV = "text/csv"
 PARQUET = "application/vnd.apache.parquet"
 FORMATS = ("pandas-split", "pandas-records")
-_HEADERS = {None: None, "present": True, "absent": False}
 CHARSETS = frozenset(
     {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "latin1", "windows-1252", "utf-16"}
 )
@@ -65,8 +65,8 @@ def parse_content_type(header: str | None) -> Content:
             f"the format {form!r} of {media} is not supported", remedy=f"use one of: {', '.join(FORMATS)}; or none"
         )
     declared = params.get("header") if media == CSV else None
-    if declared not in _HEADERS:
+    if declared not in CHOICES:
         raise UnsupportedContentType(
             f"header={declared} of {media} is not supported", remedy="send header=present, header=absent, or neither"
         )
-    return Content(media, charset, form, _HEADERS[declared])
+    return Content(media, charset, form, CHOICES[declared])
