@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
 from collections.abc import Callable, Mapping
-from datetime import date, time, timedelta
-from decimal import Decimal
-from uuid import UUID
 
 from likewise.core.errors import LikewiseError, RowRefused
+from likewise.core.json_values import finite, json_form
+from likewise.core.results import Failed, Ok, Result
+from likewise.core.text import unicode_fault
 
 _DEPTH = 100  # levels of nesting that are kept when a value as a whole has no JSON form
 
@@ -18,9 +16,9 @@ _DEPTH = 100  # levels of nesting that are kept when a value as a whole has no J
 def as_json(value: object) -> str:
     """One line of JSON. NaN and infinity become null, dates ISO 8601, bytes base64; TypeError for other types."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=json_form)
     except ValueError:
-        return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_plain)
+        return json.dumps(finite(value), ensure_ascii=False, allow_nan=False, default=json_form)
 
 
 def as_some_json(value: object) -> str:
@@ -44,23 +42,19 @@ def as_cell(value: object, to_json: Callable[[object], str] = as_json) -> str:
     return str(json.loads(text)) if text.startswith('"') else text
 
 
+def written(prediction: object, convert: Callable[[object], str]) -> Result:
+    """The text that `convert` makes of a prediction, or why it cannot be written."""
+    try:
+        text = convert(prediction)
+    except (TypeError, RecursionError) as error:
+        return Failed(unwritable(error))
+    fault = unicode_fault(text, "the prediction")
+    return Failed(fault) if fault else Ok(text)
+
+
 def unwritable(error: Exception) -> LikewiseError:
     """The error of a row whose prediction raised `error` when it was written."""
     return RowRefused(f"the prediction cannot be written: {error}", remedy="return values of JSON types")
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (Decimal, UUID)):
-        return str(value)
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if hasattr(value, "tolist"):  # of numpy
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _json_or_text(value: object, depth: int) -> object:
@@ -80,13 +74,3 @@ def _text(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001  an integer of thousands of digits, or the value's own code
         return f"<{type(value).__name__}>"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return value

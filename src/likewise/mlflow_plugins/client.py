@@ -18,13 +18,13 @@ from mlflow.utils.proto_json_utils import NumpyEncoder, dump_input_data
 
 from likewise import api, deployments
 from likewise.core.errors import LikewiseError, NotDeployed, WrongUsage
+from likewise.core.json_values import json_form
 from likewise.core.option_fields import coerce, described
 from likewise.core.stdout import reserved_stdout, stdout
 from likewise.engine.frames import cells
 from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, Status
 from likewise.targets.registry import open_target
-from likewise.wire.encode import plain
 
 FLAVOR = "python_function"
 TRUST = "LIKEWISE_TRUST"
@@ -165,9 +165,9 @@ def _body(inputs: Any) -> str:
     if isinstance(inputs, pd.DataFrame):  # unlike MLflow's own encoder, with every value that JSON can express
         columns = [cells(inputs.iloc[:, at]) for at in range(inputs.shape[1])]
         split = {"columns": list(map(str, inputs.columns)), "data": list(zip(*columns, strict=True))}
-        return json.dumps({"dataframe_split": split}, default=plain)
+        return json.dumps({"dataframe_split": split}, default=json_form)
     if isinstance(inputs, pd.Series):
-        return json.dumps({"inputs": cells(inputs)}, default=plain)
+        return json.dumps({"inputs": cells(inputs)}, default=json_form)
     if isinstance(inputs, dict):  # MLflow's `dump_input_data` does not accept a dict
         is_request = PROTOCOL & inputs.keys()
         return json.dumps(inputs if is_request else {"inputs": inputs}, cls=NumpyEncoder)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
-from collections.abc import Mapping
-from datetime import date
 
 import orjson
 
 from likewise.core.errors import ModelFailed
+from likewise.core.json_values import finite, json_form
 from likewise.wire.call import Form
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS
@@ -23,7 +20,7 @@ def encode(form: Form, predictions: object) -> bytes:
     """
     response = {"predictions": predictions} if form is Form.MLFLOW else predictions
     try:
-        return orjson.dumps(response, default=plain, option=_OPTIONS)
+        return orjson.dumps(response, default=json_form, option=_OPTIONS)
     except TypeError:  # orjson's JSONEncodeError is one
         return _dumped(response)
 
@@ -31,7 +28,7 @@ def encode(form: Form, predictions: object) -> bytes:
 def _dumped(response: object) -> bytes:
     """The same with the standard library, which supports integers over 64 bits and deeper lists, as MLflow does."""
     try:
-        return json.dumps(_finite(response), ensure_ascii=False, separators=(",", ":"), default=plain).encode()
+        return json.dumps(finite(response), ensure_ascii=False, separators=(",", ":"), default=json_form).encode()
     except UnicodeEncodeError as error:
         cause = f"a string contains the lone surrogate U+{ord(error.object[error.start]):04X}"
         raise _unwritable(cause, "make the model return valid Unicode text") from error
@@ -39,25 +36,6 @@ def _dumped(response: object) -> bytes:
         raise _unwritable("they are nested too deeply", "make the model return less deeply nested values") from error
     except (TypeError, ValueError) as error:
         raise _unwritable(str(error), "make the model return plain values: text, numbers, lists, records") from error
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(member) for key, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(element) for element in value]
-    return value
-
-
-def plain(value: object) -> str:
-    """Convert types that JSON lacks: bytes to base64, dates to ISO 8601; raises TypeError for anything else."""
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, date):  # a datetime is one; orjson writes them itself
-        return value.isoformat()
-    raise TypeError(f"a value of type {type(value).__name__} has no JSON representation")
 
 
 def _unwritable(cause: str, remedy: str) -> ModelFailed:

@@ -11,14 +11,13 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.header import Header
-from likewise.batch.values import as_cell, as_some_json, unwritable
+from likewise.batch.header import WITH_HEADER, Header
+from likewise.batch.values import as_cell, as_some_json, written
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
-from likewise.core.results import Failed, Ok, Result
+from likewise.core.results import Result
 from likewise.core.text import unicode_fault
 
-WITH_HEADER = Header()
 FIELD_LIMIT = 16 << 20  # characters; otherwise a quote that is never closed would load the whole file into memory
 
 
@@ -206,7 +205,7 @@ class CsvWriter:
         self._columns: list[str] = list(source.schema().names)
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
-        return [_cell(value) for value in predictions]
+        return [written(value, as_cell) for value in predictions]
 
     def begin(self, stream: BinaryIO) -> None:
         _writer(stream).writerow([*self._columns, PREDICTIONS])
@@ -232,15 +231,6 @@ class _Lines:
 
     def write(self, line: str) -> int:
         return self._stream.write((line[:-2] + "\n").encode())
-
-
-def _cell(value: object) -> Result:
-    try:
-        cell = as_cell(value)
-    except (TypeError, RecursionError) as error:
-        return Failed(unwritable(error))
-    fault = unicode_fault(cell, "the prediction")
-    return Failed(fault) if fault else Ok(cell)
 
 
 open_source, open_writer = CsvSource, CsvWriter

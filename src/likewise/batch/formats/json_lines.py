@@ -12,16 +12,15 @@ from typing import Any, BinaryIO
 
 from likewise.batch.files import InputFile, Reading
 from likewise.batch.formats import CHUNK_BYTES, PREDICTIONS, Chunk, OneFile, RowSource, skipped_chunk
-from likewise.batch.values import as_json, as_some_json, unwritable
-from likewise.core.casts import parse_number
+from likewise.batch.values import as_json, as_some_json, written
+from likewise.core.casts import EXACT, parse_number
 from likewise.core.errors import InputInvalid, LikewiseError
 from likewise.core.extras import need
-from likewise.core.results import Failed, Ok, Result
+from likewise.core.results import Result
 from likewise.core.text import unicode_fault
 
 BOM = b"\xef\xbb\xbf"
 FIRST_ROWS = 1000  # the columns of a source are those of this many first rows
-EXACT = 1 << 53  # integers up to this limit are exact as double
 
 
 class JsonLinesSource(OneFile):
@@ -120,7 +119,7 @@ class JsonLinesWriter:
         """JSON has no types to declare."""
 
     def fit(self, predictions: Sequence[object]) -> list[Result]:
-        return [_text(value) for value in predictions]
+        return [written(value, as_json) for value in predictions]
 
     def begin(self, stream: BinaryIO) -> None:
         pass
@@ -131,15 +130,6 @@ class JsonLinesWriter:
             line = chunk.native[index] if isinstance(chunk.native, list) else as_some_json(record)
             comma = ", " if record else ""
             stream.write(f'{line[:-1].rstrip()}{comma}"{PREDICTIONS}": {prediction}}}\n'.encode())
-
-
-def _text(value: object) -> Result:
-    try:
-        text = as_json(value)
-    except (TypeError, RecursionError) as error:
-        return Failed(unwritable(error))
-    fault = unicode_fault(text, "the prediction")
-    return Failed(fault) if fault else Ok(text)
 
 
 def _kind(value: object) -> str:

@@ -15,11 +15,11 @@ import numpy as np
 import orjson
 
 from likewise.core.errors import LikewiseError
+from likewise.core.json_values import json_form
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
 from likewise.server.model import ServedModel
 from likewise.wire import decode
-from likewise.wire.encode import plain
 from likewise.wire.oip.declared import INPUT, datatype_of
 from likewise.wire.oip.outputs import rectangle
 
@@ -163,7 +163,7 @@ def _generated(model: ServedModel) -> Example | None:
 def _example(
     signature: Signature, columns: tuple[str, ...] | None, rows: Sequence[object], params: Mapping[str, object]
 ) -> Example:
-    return Example(signature, columns, _plain(rows, plain), _plain(rows, _ascii), _plain(params, _ascii))
+    return Example(signature, columns, _plain(rows, json_form), _plain(rows, _ascii), _plain(params, _ascii))
 
 
 def _sample(spec: Mapping[str, Any]) -> object:
@@ -188,7 +188,7 @@ def _sample_tensor(spec: Mapping[str, Any]) -> object:
     return np.full(sizes, value, object).tolist()
 
 
-def _plain(value: object, otherwise: Callable[[Any], str]) -> Any:
+def _plain(value: object, otherwise: Callable[[Any], object]) -> Any:
     """`value` as plain JSON types: non-finite numbers become null, `otherwise` converts types that JSON lacks."""
     return orjson.loads(orjson.dumps(value, default=otherwise, option=orjson.OPT_NON_STR_KEYS))
 

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from likewise.core.errors import BadRequest
+from likewise.core.json_values import json_form
 from likewise.core.signature import Signature
-from likewise.wire.encode import plain
 from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.datatypes import to_binary
 from likewise.wire.oip.inputs import SHOWN
@@ -34,7 +34,7 @@ def encode_infer(
             tail.append(data)
     response = {"model_name": model_name, "model_version": model_version, "id": call.id, "outputs": outputs}
     try:
-        header = orjson.dumps({key: value for key, value in response.items() if value is not None}, default=plain)
+        header = orjson.dumps({key: value for key, value in response.items() if value is not None}, default=json_form)
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
     return b"".join([header, *tail]), len(header) if tail else None

@@ -12,8 +12,8 @@ import numpy as np
 import orjson
 
 from likewise.core.errors import ModelFailed
+from likewise.core.json_values import json_form
 from likewise.core.signature import Field, Signature
-from likewise.wire.encode import plain
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS, integer_bounds
 from likewise.wire.oip.declared import OUTPUT, datatype_of, named, only_output
 from likewise.wire.oip.inputs import MAX_RANK
@@ -145,6 +145,6 @@ def _json_text(value: object) -> str | None:
     if _missing(value):
         return None
     try:
-        return orjson.dumps(value, default=plain, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=json_form, option=orjson.OPT_NON_STR_KEYS).decode()
     except TypeError as error:  # orjson's JSONEncodeError is one
         raise unwritable(error) from error
