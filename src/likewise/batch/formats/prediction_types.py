@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any
 
 from likewise.batch.values import as_cell
+from likewise.core.casts import EXACT
 from likewise.core.signature import Field
 
 Kind = str | list[Any] | dict[str, Any]
 Convert = Callable[[object], object]
 
-EXACT = 1 << 53  # integers up to this limit are exact as double
 LONGEST = 1 << 63
 MEMBERS = 1000  # names in one record; more are data rather than names, and become text
 
@@ -216,7 +216,7 @@ def _arrow(pa: Any, kind: Kind) -> Any:
         return _list_of(pa, _arrow(pa, kind[0]))
     if isinstance(kind, dict):
         return pa.struct([(name, _arrow(pa, member)) for name, member in kind.items()])
-    return _ARROW[kind](pa)
+    return pa.timestamp("us", "UTC") if kind == "instant" else pa.type_for_alias(_ARROW[kind])
 
 
 def _has_empty_record(kind: Kind) -> bool:
@@ -247,19 +247,7 @@ _TAG = "\ufdd0"  # a code point that Unicode reserves for internal use: no predi
 _INTEGERS = {f"int{bits}" for bits in (8, 16, 32, 64)}
 _KINDS: dict[type, str] = {bool: "boolean", float: "double", str: "string", bytes: "binary", date: "date"}
 _NUMBERS = {frozenset(("integer", "long")): "long", frozenset(("integer", "double")): "double"}
-_ARROW: dict[str, Any] = {
-    "null": lambda pa: pa.string(),
-    "mixed": lambda pa: pa.string(),
-    "boolean": lambda pa: pa.bool_(),
-    "integer": lambda pa: pa.int64(),
-    "long": lambda pa: pa.int64(),
-    "double": lambda pa: pa.float64(),
-    "string": lambda pa: pa.string(),
-    "binary": lambda pa: pa.binary(),
-    "date": lambda pa: pa.date32(),
-    "datetime": lambda pa: pa.timestamp("us"),
-    "instant": lambda pa: pa.timestamp("us", "UTC"),
-}
+_ARROW = {**SCALARS, "null": "string", "mixed": "string", "integer": "int64", "date": "date32"}
 # pyarrow's predicates of types: the Python type that they represent exactly
 _PYTHON: dict[str, type] = {
     "is_boolean": bool,
