@@ -37,13 +37,13 @@ def per_row(predictions: Any, rows: int) -> list[object]:
     listed = plain(islice(predictions, rows + 1) if isinstance(predictions, Iterator) else predictions)
     if isinstance(listed, dict):
         if (by_row := _by_row(listed, rows)) is None:
-            raise _miscount(f"a {type(predictions).__name__} whose columns do not have one value per row", rows)
+            raise miscount(f"a {type(predictions).__name__} whose columns do not have one value per row", rows)
         return by_row
     if not isinstance(listed, list):
-        raise _miscount(f"one {type(predictions).__name__}", rows)
+        raise miscount(f"one {type(predictions).__name__}", rows)
     if len(listed) != rows:
         more_than = isinstance(predictions, Iterator) and len(listed) > rows
-        raise _miscount(f"more than {rows} predictions" if more_than else f"{len(listed)} predictions", rows)
+        raise miscount(f"more than {rows} predictions" if more_than else f"{len(listed)} predictions", rows)
     return listed
 
 
@@ -55,7 +55,8 @@ def _by_row(columns: Mapping[str, object], rows: int) -> list[object] | None:
     return [dict(zip(columns, entries, strict=True)) for entries in zip(*lists, strict=True)]
 
 
-def _miscount(returned: str, rows: int) -> ModelFailed:
+def miscount(returned: str, rows: int) -> ModelFailed:
+    """The error of a model that has not returned one prediction per row. returned: what it has returned."""
     return ModelFailed(
         f"the model returned {returned} for {rows} rows, so the predictions cannot be assigned to rows",
         remedy="let the model return one prediction per row, in order; or declare it as not row-wise",

@@ -11,7 +11,7 @@ from typing import Any
 
 from likewise.core.errors import ModelFailed
 from likewise.core.extras import need
-from likewise.engine.plain_values import plain
+from likewise.engine.plain_values import miscount, plain
 
 
 class _Missing:
@@ -67,7 +67,7 @@ def answers(predictions: Any, rows: int) -> list[object]:
     kinds = tuple(_kind_of_column(column) for _, column in columns)
     values = [list(column) if isinstance(column, list) else column.tolist() for _, column in columns]
     if any(len(column) != rows for column in values) or not values:
-        raise _miscount(f"{len(values[0]) if values else 'no'} predictions", rows)
+        raise miscount(f"{len(values[0]) if values else 'no'} predictions", rows)
     names = tuple(name for name, _ in columns)
     return [Answer(names, kinds, row) for row in zip(*values, strict=True)]
 
@@ -98,7 +98,7 @@ def is_missing(value: object) -> bool:
 def _elements(predictions: Any, rows: int) -> Iterable[Answer]:
     elements = _listed(predictions)
     if len(elements) != rows:
-        raise _miscount(f"{len(elements)} predictions", rows)
+        raise miscount(f"{len(elements)} predictions", rows)
     split = [_columns_of(element) for element in elements]
     dtype = getattr(predictions, "dtype", None)
     kinds: dict[str, Kind] = {}
@@ -167,13 +167,6 @@ def _merged(first: Kind, second: Kind) -> Kind:
     if Kind.EMPTY in (first, second) or first == second:
         return max(first, second)
     return max(first, second) if max(first, second) <= Kind.DECIMAL else Kind.OTHER
-
-
-def _miscount(returned: str, rows: int) -> ModelFailed:
-    return ModelFailed(
-        f"the model returned {returned} for {rows} rows, so the predictions cannot be assigned to rows",
-        remedy="let the model return one prediction per row, in order; or declare it as not row-wise",
-    )
 
 
 def positions(kinds: Sequence[Kind], tiers: Sequence[frozenset[Kind]]) -> list[int]:
