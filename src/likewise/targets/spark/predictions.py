@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from datetime import date, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from decimal import Decimal, InvalidOperation
 from functools import cached_property, partial
 from typing import Any
@@ -86,11 +86,9 @@ def _value(result: Result, kind: ResultType) -> tuple[object, LikewiseError | No
 
 def time_zone(name: str) -> tzinfo:
     """The zone of `spark.sql.session.timeZone`, a name or an offset; raises WrongUsage."""
-    if (offset := _OFFSET.fullmatch(name)) is not None:
-        hours, minutes = offset[1][1:].split(":")
-        shift = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-shift if offset[1].startswith("-") else shift)
     try:
+        if (offset := _OFFSET.fullmatch(name)) is not None:
+            return datetime.strptime(offset[1], "%z").tzinfo or UTC
         return ZoneInfo("UTC" if name == "Z" else name)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise WrongUsage(
@@ -122,7 +120,7 @@ def _tiers(kind: Any) -> tuple[frozenset[Kind], ...] | None:
         return (NUMBERS,)
     if types.is_decimal(kind):
         return (NUMBERS | {Kind.DECIMAL},)
-    return next(((frozenset({found}),) for is_kind, found in _KINDS.items() if getattr(types, is_kind)(kind)), None)
+    return next(((frozenset({of}),) for is_kind, (of, _) in _SCALARS.items() if getattr(types, is_kind)(kind)), None)
 
 
 def _leftmost(cast: Convert, tiers: tuple[frozenset[Kind], ...] | None, value: object) -> object:
@@ -182,17 +180,10 @@ def _record_of(cast: Convert, value: object) -> object:
 def _cast(kind: Any, result: ResultType) -> Convert:
     """A conversion to exactly this type: null for a missing value; raises WrongResultType or OverflowError."""
     if _is_text(kind):
-        return partial(_text, _printed if result.prints else text_of)
-    return partial(_unless_missing, _exact(kind, result))
-
-
-def _text(convert: Convert, value: object) -> object:
-    """Text, which can express NaN but not null."""
-    return None if is_missing(value) and not isinstance(value, float) else convert(value)
-
-
-def _unless_missing(convert: Convert, value: object) -> object:
-    return None if is_missing(value) else convert(value)
+        text = _printed if result.prints else text_of  # which can express NaN but not null
+        return lambda value: None if is_missing(value) and not isinstance(value, float) else text(value)
+    exact = _exact(kind, result)
+    return lambda value: None if is_missing(value) else exact(value)
 
 
 def _exact(kind: Any, result: ResultType) -> Convert:
@@ -205,8 +196,8 @@ def _exact(kind: Any, result: ResultType) -> Convert:
         return partial(_entries, _cast(kind.item_type, result))
     if types.is_list(kind) or types.is_large_list(kind):
         return partial(_elements, _cast(kind.value_type, result))
-    if types.is_timestamp(kind):
-        return partial(_time, time_zone(result.zone) if kind.tz else None)
+    if types.is_timestamp(kind) and kind.tz:
+        return partial(_time, time_zone(result.zone))
     return _exact_scalar(kind)
 
 
@@ -218,9 +209,9 @@ def _exact_scalar(kind: Any) -> Convert:
         return partial(_number, kind.bit_width)
     if types.is_decimal(kind):
         return partial(_decimal, kind.scale)
-    for is_kind, scalar in _SCALARS.items():
+    for is_kind, (_, convert) in _SCALARS.items():
         if getattr(types, is_kind)(kind):
-            return scalar
+            return convert
     raise RowRefused(f"a prediction cannot be of type {kind}", remedy="choose another result_type")
 
 
@@ -373,16 +364,10 @@ def _short(value: object) -> str:
 
 
 # the name of pyarrow's predicate of a type: the kind of its columns, and the conversion to that type
-_KINDS = {
-    "is_boolean": Kind.BOOLEAN,
-    "is_timestamp": Kind.TIME,
-    "is_date": Kind.DATE,
-    "is_binary": Kind.BYTES,
-    "is_large_binary": Kind.BYTES,
-}
-_SCALARS: dict[str, Convert] = {
-    "is_boolean": _boolean,
-    "is_binary": _bytes,
-    "is_large_binary": _bytes,
-    "is_date": _date,
+_SCALARS: dict[str, tuple[Kind, Convert]] = {
+    "is_boolean": (Kind.BOOLEAN, _boolean),
+    "is_timestamp": (Kind.TIME, partial(_time, None)),
+    "is_date": (Kind.DATE, _date),
+    "is_binary": (Kind.BYTES, _bytes),
+    "is_large_binary": (Kind.BYTES, _bytes),
 }

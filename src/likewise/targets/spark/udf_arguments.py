@@ -95,9 +95,11 @@ def read_model_config(model_config: Mapping[str, object] | str | Path | None) ->
     if model_config is None or isinstance(model_config, Mapping):
         return None if model_config is None else dict(model_config)
     path = Path(model_config)
+    yaml = need("yaml", extra="mlflow")
     try:
-        loaded: Any = _parsed(path)
-    except (OSError, ValueError) as error:
+        text = path.read_bytes()
+        loaded: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise WrongUsage(
             f"the model_config file {path} cannot be read: {error}", remedy="pass a dict, or a YAML or JSON file"
         ) from error
@@ -107,16 +109,6 @@ def read_model_config(model_config: Mapping[str, object] | str | Path | None) ->
             remedy="write a mapping of names to values",
         )
     return dict(loaded)
-
-
-def _parsed(path: Path) -> Any:
-    if path.suffix.lower() == ".json":
-        return json.loads(path.read_bytes())
-    yaml = need("yaml", extra="mlflow")
-    try:
-        return yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
 
 
 def engine_for_config(
