@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from likewise.core.casts import Nanoseconds, epoch_nanoseconds
@@ -91,17 +91,25 @@ def without_views(schema: Any) -> Any:
     Arrow can neither take rows from views nor write all of them to Parquet; `cast` converts them without loss.
     """
     pa = need("pyarrow", extra="batch")
-    return pa.schema([field.with_type(_plain(pa, field.type)) for field in schema], metadata=schema.metadata)
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return with_types(schema, lambda kind: plain.get(kind, kind))
 
 
-def _plain(pa: Any, kind: Any) -> Any:
+def with_types(schema: Any, change: Callable[[Any], Any]) -> Any:
+    """The `pyarrow.Schema` with other types.  change: gives the new type of values that are not nested."""
+    pa = need("pyarrow", extra="batch")
+    return pa.schema([field.with_type(changed(field.type, change)) for field in schema], metadata=schema.metadata)
+
+
+def changed(kind: Any, change: Callable[[Any], Any]) -> Any:
+    """The `pyarrow.DataType` with the types of values that are not nested changed; see `with_types`."""
+    pa = need("pyarrow", extra="batch")
     types = pa.types
-    if kind in (pa.string_view(), pa.binary_view()):
-        return pa.string() if kind == pa.string_view() else pa.binary()
     if types.is_struct(kind):
-        return pa.struct([field.with_type(_plain(pa, field.type)) for field in kind])
+        return pa.struct([field.with_type(changed(field.type, change)) for field in kind])
     if types.is_map(kind):
-        return pa.map_(_plain(pa, kind.key_type), _plain(pa, kind.item_type), kind.keys_sorted)
+        key, item = (field.with_type(changed(field.type, change)) for field in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, kind.keys_sorted)
     for is_list, list_of in (
         (types.is_list, pa.list_),
         (types.is_large_list, pa.large_list),
@@ -110,5 +118,5 @@ def _plain(pa: Any, kind: Any) -> Any:
         (types.is_fixed_size_list, lambda field: pa.list_(field, kind.list_size)),
     ):
         if is_list(kind):
-            return list_of(kind.value_field.with_type(_plain(pa, kind.value_type)))
-    return kind
+            return list_of(kind.value_field.with_type(changed(kind.value_type, change)))
+    return change(kind)

@@ -12,6 +12,7 @@ from likewise.core.items import Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
 from likewise.core.spec import ModelSpec
+from likewise.core.tensors import shape_of
 from likewise.targets.spark.predictions import ResultType, arrow_array, values_and_errors
 from likewise.targets.spark.windows import items_of, row_maker, windows
 from likewise.targets.spark.worker import Loading, engine_of, environment_of, score_windows
@@ -77,8 +78,7 @@ def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
 def _reshaped(array: Any, field: Field) -> Any:
     """A column of flat arrays, or of single values, as arrays of the tensor's shape, in C order; else unchanged."""
     pa = need("pyarrow", extra="batch")
-    spec = field.raw.get("tensor-spec")
-    shape = [int(size) for size in spec.get("shape", ())][1:] if isinstance(spec, Mapping) else []
+    shape = list(shape_of(field)[1:])
     if shape == [1] and not pa.types.is_nested(array.type):
         return pa.ListArray.from_arrays(pa.array(range(len(array) + 1), pa.int32()), array)
     flat = pa.types.is_list(array.type) and not pa.types.is_nested(array.type.value_type)

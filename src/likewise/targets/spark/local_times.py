@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from likewise.core.arrow import changed, with_types
 from likewise.core.extras import need
 
 
@@ -25,27 +26,17 @@ def local_batch(batch: Any, zone: str | None = None) -> Any:
 
 def local_schema(schema: Any) -> Any:
     """The schema of `local_batch`."""
-    pa = need("pyarrow", extra="batch")
-    return pa.schema([field.with_type(_local_type(field.type)) for field in schema], schema.metadata)
+    return with_types(schema, _naive)
 
 
-def _local_type(kind: Any) -> Any:
+def _naive(kind: Any) -> Any:
     pa = need("pyarrow", extra="batch")
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp(kind.unit)
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_local_type(field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        key, item = kind.key_field, kind.item_field
-        return pa.map_(key.with_type(_local_type(key.type)), item.with_type(_local_type(item.type)))
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_local_type(kind.value_type)))
-    return kind
+    return pa.timestamp(kind.unit) if pa.types.is_timestamp(kind) else kind
 
 
 def _local(array: Any, zone: str | None) -> Any:
     pa = need("pyarrow", extra="batch")
-    kind, local = array.type, _local_type(array.type)
+    kind, local = array.type, changed(array.type, _naive)
     if local.equals(kind):
         return array
     if pa.types.is_timestamp(kind):
