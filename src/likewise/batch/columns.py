@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from likewise.batch.formats import PREDICTIONS, RowSource
@@ -17,6 +17,7 @@ from likewise.core.fields import field_cast, from_cell
 from likewise.core.items import Row
 from likewise.core.results import Failed
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import shape_of
 from likewise.core.text_types import TextType, typed
 
 INFERENCE_ROWS = 4096  # rows in memory while types are inferred
@@ -37,14 +38,20 @@ class _Binding:
     """How a record becomes a row.
 
     shape: `columns`, a row of named values; `value`, one unnamed value; `list`, one unnamed list of all values;
-    `object`, one unnamed dict of the values by name.  cells: None for a dict of all columns, which then have the type
-    `member`.  whole: the cast of a `list`.
+    `object`, one unnamed dict of the values by name.  member: a cell that stands for all columns, whatever their names.
+    whole: the cast of a `list`.
     """
 
     shape: Literal["columns", "value", "list", "object"]
-    cells: Sequence[_Cell] | None
-    member: Field | None = None
+    cells: Sequence[_Cell] = ()
+    member: _Cell | None = None
     whole: Cast | None = None
+
+    def cells_of(self, record: Mapping[str, object]) -> Sequence[_Cell]:
+        """The values that the model takes from this record, if it has their columns."""
+        if self.member is None:
+            return self.cells
+        return [replace(self.member, column=name, name=name) for name in record]
 
     def row(self, names: Sequence[str], values: Sequence[object], where: str, arrow: bytes | None) -> Row | Failed:
         """The row of these values, or the error if the list of all of them does not fit the model."""
@@ -91,17 +98,18 @@ class RowMaker:
         """The row, or the error if the record does not fit the model. where: the record, as error messages name it."""
         if PREDICTIONS in record:
             return Failed(has_predictions_column(where))
+        if types := self._types:
+            record = {name: typed(str(value), types[name]) for name, value in record.items()}
         if (binding := self._binding) is None:
             return self._all_columns(record)
         names: list[str] = []
         values: list[object] = []
-        types = self._types
-        for cell in _members(record, binding.member, self._kind) if binding.cells is None else binding.cells:
+        for cell in binding.cells_of(record):
             if cell.column in record:
                 names.append(cell.name)
                 value = record[cell.column]
                 try:
-                    values.append(self._cell(value, cell) if types else self._value(value, cell.field, cell.cast))
+                    values.append(value if types else self._value(value, cell.field, cell.cast))
                 except Mismatch as error:
                     return _mismatch(where, cell.column, record[cell.column], error)
             elif cell.field.required:
@@ -109,21 +117,12 @@ class RowMaker:
                 return Failed(RowRefused(cause, remedy=f"give the row a value for `{cell.column}`"))
         return binding.row(names, values, where, self._arrow)
 
-    def _cell(self, value: object, cell: _Cell) -> object:
-        if isinstance(value, str) and (kind := self._types.get(cell.column)):
-            return typed(value, kind)
-        return self._value(value, cell.field, cell.cast)
-
     def _all_columns(self, record: Mapping[str, object]) -> Row:
         """A row of all columns, except those whose name `mapping` assigns to another column."""
         assigned = set(self._mapping.values())
         names = [name for name in record if name in self._mapping or name not in assigned]
         columns = tuple(self._mapping.get(name, name) for name in names)
-        return Row(columns, tuple(self._inferred(name, record[name]) for name in names), arrow=self._arrow)
-
-    def _inferred(self, name: str, value: object) -> object:
-        kind = self._types.get(name)
-        return typed(value, kind) if kind and isinstance(value, str) else value
+        return Row(columns, tuple(record[name] for name in names), arrow=self._arrow)
 
     def _value(self, value: object, field: Field, cast: Cast) -> object:
         if self._textual and isinstance(value, str):
@@ -204,7 +203,8 @@ def _bind_unnamed(source: RowSource, inputs: Sequence[Field], by_model: Mapping[
             )
     if field.kind == "map" and len(names) > 1:
         member = _spec(field.raw.get("values"))
-        return _Binding("object", None, Field(None, str(member.get("type")), True, member))
+        of = Field(None, str(member.get("type")), True, member)
+        return _Binding("object", member=_Cell("", "", of, _member_cast(member, kind)))
     if field.kind == "tensor" and len(names) > 1:
         _require_positions(source, field, names)
         cells = [_Cell(name, name, field, _unchanged) for name in names]
@@ -232,13 +232,6 @@ def _property_cells(
     return [
         _Cell(by_model.get(name, name), name, field, _member_cast(field.raw, kind)) for name, field in fields.items()
     ]
-
-
-def _members(record: Mapping[str, object], member: Field | None, kind: Source) -> Iterator[_Cell]:
-    """All columns of a record, as members of a map."""
-    if member is not None:
-        cast = _member_cast(member.raw, kind)
-        yield from (_Cell(name, name, member, cast) for name in record)
 
 
 def _member_cast(spec: Mapping[str, object], kind: Source) -> Cast:
@@ -277,11 +270,10 @@ def _position(model: str) -> tuple[int, str]:
 
 def _require_positions(source: RowSource, field: Field, names: Sequence[str]) -> None:
     """InputInvalid unless a row of the tensor consists of as many values as there are columns."""
-    shape = _spec(field.raw.get("tensor-spec")).get("shape")
-    dimensions = list(shape[1:]) if isinstance(shape, (list, tuple)) else []
+    dimensions = shape_of(field)[1:]
     if len(dimensions) == 1 and dimensions[0] in (-1, len(names)):
         return
-    takes = f"{dimensions[0]} values" if len(dimensions) == 1 else f"an array of shape {tuple(dimensions)}"
+    takes = f"{dimensions[0]} values" if len(dimensions) == 1 else f"an array of shape {dimensions}"
     cause = f"the model takes {takes if dimensions else 'one value'} per row, but {source.name} has {_listed(names)}"
     if len(dimensions) == 1 and dimensions[0] > len(names):
         raise InputInvalid(cause, remedy=f"give it {dimensions[0]} columns in the model's order, or one of lists")
