@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from likewise.core.casts import Mismatch, Source
@@ -39,32 +39,38 @@ def _own_cells(column: Any) -> Any:
 
 def check_exact(data: Any, signature: Signature) -> None:
     """Raise RowRefused, with row and column, for a value in a column of objects that MLflow would change."""
-    for field in signature.inputs or ():
-        if field.kind in _LOSSY and _has_column(data, field.name) and data[field.name].dtype == object:
-            _check(data[field.name], field)
+    for column, field in _columns(data, signature):
+        if field.kind in _LOSSY and column.dtype == object:
+            _cast(column, field)
 
 
 def explain(data: Any, signature: Signature) -> None:
     """Raise RowRefused for the first value that does not fit the signature, if one does not fit."""
-    for field in signature.inputs or ():
-        if _has_column(data, field.name):
-            _check(data[field.name], field)
+    for column, field in _columns(data, signature):
+        _cast(column, field)
 
 
-def _has_column(data: Any, name: str | None) -> bool:
-    return name is not None and hasattr(data, "columns") and name in data.columns and data.columns.is_unique
+def _columns(data: Any, signature: Signature) -> Iterator[tuple[Any, Field]]:
+    """The columns of a frame that the signature declares; none if names are not unique."""
+    names = getattr(data, "columns", None)
+    if names is not None and names.is_unique:
+        declared = [field for field in signature.inputs or () if field.name is not None and field.name in names]
+        yield from ((data[field.name], field) for field in declared)
 
 
-def _check(column: Any, field: Field) -> None:
+def _cast(column: Any, field: Field) -> list[object]:
+    """The values as the field's type; RowRefused for the first one that does not fit."""
     cast = field_cast(field, Source.TYPED)
+    values = []
     for row, value in enumerate(cells(column)):
         try:
-            cast(value)
+            values.append(cast(value))
         except Mismatch as error:
             raise RowRefused(
                 f"row {row}, column {field.name!r}: expected {error}, got {value!r:.100}",
                 remedy="correct the value; rows count from 0",
             ) from error
+    return values
 
 
 def cells(column: Any) -> list[Any]:
@@ -86,14 +92,12 @@ def _plain(pandas: Any, value: Any) -> Any:
 def table_of(data: Any, signature: Signature) -> Table:
     """The rows of any input of `predict` for a model with named columns; RowRefused for a value that does not fit."""
     frame = _frame(data, signature.columns or ())
+    fields = {field.name: field for field in signature.inputs or ()}
     columns = [str(name) for name in frame.columns]
-    values = [cells(frame.iloc[:, at]) for at in range(len(columns))]
-    for field in signature.inputs or ():
-        if field.name in columns:
-            at = columns.index(field.name)
-            _check(frame.iloc[:, at], field)
-            cast = field_cast(field, Source.TYPED)
-            values[at] = [cast(value) for value in values[at]]
+    values = []
+    for at, name in enumerate(columns):
+        column = frame.iloc[:, at]
+        values.append(_cast(column, fields[name]) if name in fields else cells(column))
     return Table(tuple(columns), list(zip(*values, strict=True)))
 
 
