@@ -77,13 +77,10 @@ def _frame(table: Table, schema: Any) -> Any:
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
     arrow = _arrow_schema(table.arrow) if table.arrow else None
     if schema is None:
-        return _of_arrow(pandas, names or (), columns, arrow)
-    specs: Mapping[Any, Any] = schema.input_dict() if schema.has_input_names() else dict(enumerate(schema.inputs))
-    if names is None or not schema.has_input_names():
-        labels: Sequence[Any] = list(specs) if names is None else names
-        specs = dict(zip(labels, schema.inputs, strict=False))
-    else:
-        labels = names
+        return _of_arrow(names or (), columns, arrow)
+    labels: Sequence[Any] = schema.input_names() if names is None else names
+    named = schema.has_input_names()
+    specs: Mapping[Any, Any] = schema.input_dict() if named else dict(zip(labels, schema.inputs, strict=False))
     arrays = table.arrow == ARRAYS
     built = {
         label: _column(values, specs[label], label, arrow, arrays)
@@ -212,25 +209,24 @@ def _inferred(pandas: Any, table: Table) -> Any:
         frame = pandas.DataFrame([tuple(map(copied, row)) for row in table.rows], columns=names)
     else:
         frame = pandas.DataFrame(list(table.rows), columns=names)
-    for at, (values, kinds, dtype) in enumerate(zip(columns, types, frame.dtypes, strict=True)):
-        if dtype.kind == "f" and int in kinds and any(type(v) is int and int(float(v)) != v for v in values):
-            frame.isetitem(at, pandas.Series(list(values), dtype=object))
-    return frame
+    return _with_exact_integers(frame, columns)
 
 
-def _of_arrow(pandas: Any, names: Sequence[str], columns: Sequence[Sequence[Any]], arrow: Any) -> Any:
+def _of_arrow(names: Sequence[str], columns: Sequence[Sequence[Any]], arrow: Any) -> Any:
     """A frame with the dtypes with which pandas reads the Arrow types."""
     pa = need("pyarrow", extra="mlflow")
     fields = [arrow.field(name) for name in names]
     arrays = [array_of(values, field.type) for field, values in zip(fields, columns, strict=True)]
-    lossy = {
-        at: pandas.Series(list(values), dtype=object)
-        for at, (field, values) in enumerate(zip(fields, columns, strict=True))
-        if pa.types.is_integer(field.type) and None in values and any(v and int(float(v)) != v for v in values)
-    }  # pandas makes doubles of integers beside null
     frame = pa.Table.from_arrays(arrays, schema=pa.schema(fields, arrow.metadata)).to_pandas(maps_as_pydicts="strict")
-    for at, series in lossy.items():
-        frame.isetitem(at, series)
+    return _with_exact_integers(frame, columns)
+
+
+def _with_exact_integers(frame: Any, columns: Sequence[Sequence[Any]]) -> Any:
+    """The frame with objects in columns where pandas has made other numbers of integers, which it does beside null."""
+    pandas = need("pandas", extra="mlflow")
+    for at, (values, dtype) in enumerate(zip(columns, frame.dtypes, strict=True)):
+        if dtype.kind == "f" and any(type(value) is int and int(float(value)) != value for value in values):
+            frame.isetitem(at, pandas.Series(list(values), dtype=object))
     return frame
 
 
