@@ -28,7 +28,7 @@ def run(job: ScoreJob) -> JobReport:
     _refuse_spark_options(job.options)
     output: Output | None = None
     try:
-        header = Header.of(job.options.header, job.signature, job.options.column)
+        header = Header(job.options.header, job.signature, job.options.column)
         source = open_source(job.source, job.options.input_format, header)
         types = inferred_types(source, job.signature)
         rows = RowMaker(source, job.signature, job.options.column, types)

@@ -37,7 +37,7 @@ def open_source(source: str | Path, format_name: str | None = None, header: Head
 
 def refuse_header(header: Header, source: str) -> None:
     """Raise WrongUsage if there is no header."""
-    if header.present is False:
+    if header.absent:
         raise WrongUsage(f"{source} is not CSV, so it has no header", remedy="omit --header absent")
 
 

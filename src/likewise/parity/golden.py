@@ -47,7 +47,7 @@ def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], hea
     header: of CSV, `present` or `absent`.
     Raises InputNotFound, InputInvalid, and RowRefused for a row that does not fit the model's signature.
     """
-    source = open_source(path, header=Header.of(header, signature, columns))
+    source = open_source(path, header=Header(header, signature, columns))
     maker = RowMaker(source, signature, columns, inferred_types(source, signature))
     rows: list[Row] = []
     for chunk in source.chunks(CHUNK):

@@ -45,7 +45,7 @@ class CsvSource(OneFile):
 
     def chunks(self, rows: int, past: int = 0) -> Iterator[Chunk]:
         with self._open() as reader:
-            if self._header.present is not False:
+            if not self._header.absent:
                 self._names(reader)
             reader.empty_lines_are_rows = len(self.columns) == 1
             first = 1
@@ -68,7 +68,7 @@ class CsvSource(OneFile):
 
     def _names(self, reader: _Reader) -> tuple[str, ...]:
         """The names of the columns; reads the first line that is not empty."""
-        absent = self._header.present is False
+        absent = self._header.absent
         try:
             fields = reader.read()
         except csv.Error as error:
@@ -120,10 +120,9 @@ class CsvSource(OneFile):
 
     def _fault(self, fields: list[str], line: int) -> LikewiseError | None:
         if len(fields) != len(self.columns):
-            absent = self._header.present is False
             return InputInvalid(
-                f"line {line} has {len(fields)} fields, but the {'first line' if absent else 'header'} has "
-                f"{len(self.columns)}",
+                f"line {line} has {len(fields)} fields, "
+                f"but the {'first line' if self._header.absent else 'header'} has {len(self.columns)}",
                 remedy="quote fields that contain commas or newlines",
             )
         return unicode_fault("".join(fields), f"line {line}")

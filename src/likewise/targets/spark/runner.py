@@ -69,7 +69,7 @@ class _Run:
         self._started = time.monotonic()
         self._tally = Tally(job.progress)
         self._resumable = False  # whether the next run can resume from the staging folder
-        header = Header.of(job.options.header, job.signature, job.options.column)
+        header = Header(job.options.header, job.signature, job.options.column)
         self._input = input_ = open_input(spark, job.source, job.options.input_format, header)
         self._layout = Layout.of(job.output)
         self._suffix = self._layout.format(input_.format, job.options.format)
