@@ -7,18 +7,13 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from likewise.core.errors import ModelFailed
 from likewise.core.extras import need
 from likewise.engine.plain_values import miscount, plain
 
-
-class _Missing:
-    """The type of NO_ELEMENT."""
-
-
-NO_ELEMENT = _Missing()  # the rows of a data frame or of a mapping of columns are not elements of a list
+NO_ELEMENT: Final = object()  # the rows of a data frame or of a mapping of columns are not elements of a list
 
 
 class Kind(IntEnum):

@@ -22,6 +22,7 @@ from likewise.batch.values import as_cell
 from likewise.core.errors import LikewiseError, RowRefused, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed, Result
+from likewise.core.text import unicode_fault
 from likewise.engine.plain_values import plain
 from likewise.targets.spark.answers import NO_ELEMENT, Answer, Kind, answer_of, is_missing, positions
 
@@ -270,10 +271,8 @@ def _elements(cast: Convert, value: Any) -> object:
 def _printed(value: object) -> str:
     """A value as `spark_udf` prints it; WrongResultType for lone surrogates."""
     text = str(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise WrongResultType(f"it is not valid Unicode: {json.dumps(text)[:100]}") from error
+    if fault := unicode_fault(text, "it"):
+        raise WrongResultType(fault.cause)
     return text
 
 
