@@ -11,7 +11,7 @@ from typing import Literal
 from likewise.batch.formats import PREDICTIONS, RowSource
 from likewise.batch.sources import has_predictions_column
 from likewise.core.arrow import schema_bytes
-from likewise.core.casts import Cast, Mismatch, Source, cast_for
+from likewise.core.casts import Cast, Mismatch, Source, cast_for, mapping_of, properties_of, unchanged
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.fields import field_cast, from_cell
 from likewise.core.items import Row
@@ -85,12 +85,11 @@ class RowMaker:
         types: Mapping[str, str] | None = None,
     ) -> None:
         self._textual = source.textual
-        self._kind = _kind(source)
         self._mapping = mapping
         self._types = types or {}
         for name in mapping:
             _require(name, source, "")
-        schema = source.schema() if self._kind is Source.TYPED else None
+        schema = source.schema() if _kind(source) is Source.TYPED else None
         self._arrow = None if schema is None else schema_bytes(schema, mapping)
         self._binding = _bind(source, signature, mapping)
 
@@ -156,7 +155,7 @@ def _takes_any_type(signature: Signature) -> bool:
         return True
     spec = signature.inputs[0].raw
     if spec.get("type") == "map":
-        spec = _spec(spec.get("values"))
+        spec = mapping_of(spec.get("values"))
     return signature.columns is None and len(signature.inputs) == 1 and spec.get("type") == "any"
 
 
@@ -191,7 +190,7 @@ def _bind_unnamed(source: RowSource, inputs: Sequence[Field], by_model: Mapping[
             raise _too_few(source, len(inputs))
         return _Binding("columns", [_column(name, field, kind) for name, field in zip(names, inputs, strict=False)])
     if field.kind == "object":
-        properties = _properties(field)
+        properties = properties_of(field.raw)
         bound = {by_model.get(name, name): spec for name, spec in properties.items()}
         if any(model in properties for model in by_model) or any(name in bound for name in source.columns):
             return _Binding("object", _property_cells(properties, by_model, kind))
@@ -202,12 +201,12 @@ def _bind_unnamed(source: RowSource, inputs: Sequence[Field], by_model: Mapping[
                 remedy=f"map its columns to the model's fields, such as {example}",
             )
     if field.kind == "map" and len(names) > 1:
-        member = _spec(field.raw.get("values"))
+        member = mapping_of(field.raw.get("values"))
         of = Field(None, str(member.get("type")), True, member)
         return _Binding("object", member=_Cell("", "", of, _member_cast(member, kind)))
     if field.kind == "tensor" and len(names) > 1:
         _require_positions(source, field, names)
-        cells = [_Cell(name, name, field, _unchanged) for name in names]
+        cells = [_Cell(name, name, field, unchanged) for name in names]
         return _Binding("list", cells, whole=field_cast(field, kind))
     name = names[0] if names else ""
     cast = _object_cast(field, kind) if field.kind == "object" else field_cast(field, kind)
@@ -241,26 +240,14 @@ def _member_cast(spec: Mapping[str, object], kind: Source) -> Cast:
 
 def _object_cast(field: Field, kind: Source) -> Cast:
     """The cast of an object whose missing and unknown properties are left to the model's own type hints."""
-    casts = {name: _member_cast(spec, kind) for name, spec in _properties(field).items()}
+    casts = {name: _member_cast(spec, kind) for name, spec in properties_of(field.raw).items()}
 
     def cast(value: object) -> object:
         if not isinstance(value, Mapping):
             return value
-        return {name: casts.get(name, _unchanged)(member) for name, member in value.items()}
+        return {name: casts.get(name, unchanged)(member) for name, member in value.items()}
 
     return cast
-
-
-def _properties(field: Field) -> dict[str, Mapping[str, object]]:
-    return {str(name): _spec(spec) for name, spec in _spec(field.raw.get("properties")).items()}
-
-
-def _spec(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _unchanged(value: object) -> object:
-    return value
 
 
 def _position(model: str) -> tuple[int, str]:

@@ -104,7 +104,7 @@ def cast_for(spec: Mapping[str, object], *, nullable: bool, source: Source) -> C
         particular = {"binary": _BINARY[source], "float": rounding(32, source)}
         if source.typed:
             particular["datetime"] = _typed_datetime
-        cast = {**_SCALARS, **particular}.get(kind, _any)
+        cast = {**_SCALARS, **particular}.get(kind, unchanged)
 
     def nullable_cast(value: object) -> object:
         if value is None:
@@ -330,12 +330,13 @@ def _naive(value: datetime) -> datetime:
     return Nanoseconds.of(plain, nanosecond) if nanosecond else plain
 
 
-def _any(value: object) -> object:
+def unchanged(value: object) -> object:
+    """The cast to any type."""
     return value
 
 
 def _array(spec: Mapping[str, object], source: Source) -> Cast:
-    items = _mapping(spec.get("items"))
+    items = mapping_of(spec.get("items"))
     cast = cast_for(items, nullable=items.get("type") in ("double", "float"), source=source)  # null is NaN there
 
     def elements(value: object) -> object:
@@ -347,7 +348,7 @@ def _array(spec: Mapping[str, object], source: Source) -> Cast:
 
 
 def _object(spec: Mapping[str, object], source: Source) -> Cast:
-    properties = {str(name): _mapping(p) for name, p in _mapping(spec.get("properties")).items()}
+    properties = properties_of(spec)
     required = [name for name, p in properties.items() if p.get("required", True)]
     casts = {name: cast_for(p, nullable=name not in required, source=source) for name, p in properties.items()}
 
@@ -363,8 +364,13 @@ def _object(spec: Mapping[str, object], source: Source) -> Cast:
     return members
 
 
+def properties_of(spec: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """The entries of an object's properties in the signature, by name."""
+    return {str(name): mapping_of(entry) for name, entry in mapping_of(spec.get("properties")).items()}
+
+
 def _map(spec: Mapping[str, object], source: Source) -> Cast:
-    cast = cast_for(_mapping(spec.get("values")), nullable=False, source=source)
+    cast = cast_for(mapping_of(spec.get("values")), nullable=False, source=source)
 
     def members(value: object) -> object:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -381,7 +387,8 @@ def _inside(where: str, cast: Cast, value: object) -> object:
         raise Mismatch(f"{error} in {where}") from error
 
 
-def _mapping(value: object) -> Mapping[str, object]:
+def mapping_of(value: object) -> Mapping[str, object]:
+    """`value`, a part of a signature; empty if it is not a mapping."""
     return value if isinstance(value, Mapping) else {}
 
 
