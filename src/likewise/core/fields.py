@@ -26,13 +26,9 @@ def from_cell(text: str, field: Field) -> object:
         return text
     if text.strip().lower() in ABSENT:
         return None
-    if _is_json(field):
+    if field.kind in NESTED or (field.kind == "tensor" and dtype_of(field) != "object"):
         try:
             return json.loads(text, parse_float=parse_number)
         except (ValueError, RecursionError):
             pass  # the cast reports what it expected
     return text
-
-
-def _is_json(field: Field) -> bool:
-    return field.kind in NESTED or (field.kind == "tensor" and dtype_of(field) != "object")

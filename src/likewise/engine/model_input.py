@@ -129,13 +129,9 @@ def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
     if name == "array":
         return _array(value, kind.dtype)
     if name == "object":
-        types = {each.name: each.dtype for each in kind.properties}
-        return {
-            key: None
-            if value[key] is None and not _required(kind, key)
-            else nested(value[key], types[key], member=True)
-            for key in value
-        }
+        properties = {each.name: each for each in kind.properties}
+        absent = {key for key in value if value[key] is None and not properties[key].required}
+        return {key: None if key in absent else nested(value[key], properties[key].dtype, member=True) for key in value}
     if name == "map":
         return {key: nested(each, kind.value_type, member=True) for key, each in value.items()}
     numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
@@ -149,10 +145,6 @@ def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
 def kind_of(kind: Any) -> str:
     """The lower-case name of a type of MLflow's signature."""
     return str(getattr(kind, "name", None) or type(kind).__name__.removesuffix("Type").lower())
-
-
-def _required(kind: Any, name: str) -> bool:
-    return any(each.required for each in kind.properties if each.name == name)
 
 
 def _array(value: Any, element: Any) -> Any:

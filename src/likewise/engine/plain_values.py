@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -124,9 +125,7 @@ def _names(keys: Any) -> list[str]:
 
 
 def _name(key: object) -> str:
-    if key is None or isinstance(key, bool):
-        return {None: "null", True: "true", False: "false"}[key]
-    return str(key)
+    return json.dumps(key) if key is None or isinstance(key, bool) else str(key)
 
 
 def _scalar(value: Any) -> object:

@@ -158,7 +158,7 @@ class ParquetWriter:
     def _column(self, field: Any, records: Sequence[Mapping[str, object]]) -> Any:
         text = field.type == self._pa.string()
         values = (record.get(field.name) for record in records)
-        return self._pa.array([_text(value) if text else value for value in values], field.type)
+        return self._pa.array([as_cell(value) if text and value is not None else value for value in values], field.type)
 
     def _fit(self, predictions: Sequence[object]) -> list[Result]:
         if self._convert is None:
@@ -182,10 +182,6 @@ def _undeclared(value: object) -> Result:
         return Failed(unwritable(error))
     fault = unicode_fault(text, "the prediction")
     return Failed(fault) if fault else Ok((kind, text))
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else as_cell(value)
 
 
 open_source, open_writer = ParquetSource, ParquetWriter

@@ -46,12 +46,7 @@ def _local(array: Any, zone: str | None) -> Any:
     if pa.types.is_struct(kind):
         members = [_local(member, zone) for member in (array.field(index) for index in range(kind.num_fields))]
         return pa.StructArray.from_arrays(members, fields=list(local), mask=absent)
-    offsets = _offsets(array)
+    offsets = pa.array(array.offsets.to_pylist(), "int32")  # a slice of a longer buffer is not accepted with a mask
     if pa.types.is_map(kind):
         return pa.MapArray.from_arrays(offsets, _local(array.keys, zone), _local(array.items, zone), local, mask=absent)
     return pa.ListArray.from_arrays(offsets, _local(array.values, zone), local, mask=absent)
-
-
-def _offsets(array: Any) -> Any:
-    """A copy of the array's offsets: a slice of a longer buffer is not accepted together with a mask."""
-    return need("pyarrow", extra="batch").array(array.offsets.to_pylist(), "int32")
