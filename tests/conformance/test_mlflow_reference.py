@@ -160,6 +160,7 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
     (LOSSLESS, "hint long", {"inputs": [True]}, 400),
     (LOSSLESS, "hint long", {"inputs": [2**70]}, 400),
     ("a moment has no time zone", "hint moment", {"inputs": ["2026-01-02T03:04:05+01:00"]}, 200),
+    ("an array without elements has the dtype of the signature", "array", {"inputs": {"v": []}}, 200),
     ("null is not false", "optional", {"dataframe_records": [{"text": "a", "boolean": None}]}, 200),
     ("a lone surrogate is not valid text", "none", b'{"inputs": ["\\ud800"]}', 400),
     ("a number that overflows is not valid", "none", b'{"inputs": [1e999]}', 400),
@@ -211,7 +212,7 @@ def of_type(raw: dict[str, Any], *, nulls: bool = False) -> st.SearchStrategy[An
     """Values of a column, element or property, as the signature's JSON has it; `nulls` where it is optional."""
     kind = raw["type"]
     if kind == "array":
-        return st.lists(of_type(raw["items"]), max_size=3)
+        return st.lists(of_type(raw["items"]), min_size=1, max_size=3)
     if kind == "map":
         return st.dictionaries(TEXTS, of_type(raw["values"]), max_size=3)
     if kind == "object":

@@ -30,7 +30,7 @@ from likewise.batch.formats import Chunk, load
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
 from likewise.core import unpack
-from likewise.core.arrow import records_of
+from likewise.core.arrow import records_of, schema_bytes
 from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
@@ -255,14 +255,16 @@ def test_arguments_are_columns_of_the_signature() -> None:
     long = {"type": "long", "required": True}
     signature = signature_of({**long, "name": "a"}, {**long, "name": "b", "required": False})
     assert column_batch(signature, [1], [2], [3]) == (["a", "b"], [[1], [2]])
-    assert column_batch(signature, [1]) == (["a", "b"], [[1], [None]])
+    assert column_batch(signature, [1]) == (["a"], [[1]])
     assert column_batch(signature, [{"b": 2, "a": 1, "c": 3}]) == (["b", "a", "c"], [[2], [1], [3]])
     assert column_batch(Signature(), [1], [2]) == (["0", "1"], [[1], [2]])
     unnamed = signature_of(long, long)
     assert column_batch(unnamed, [1], [2], [3]) == (["0", "1"], [[1], [2]])
     batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "y"])
-    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [Row(("x", "y"), (1, 2))]
-    with pytest.raises(InputInvalid, match="needs 2 columns"):
+    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [
+        Row(("x", "y"), (1, 2), arrow=schema_bytes(batch.schema))
+    ]
+    with pytest.raises(InputInvalid, match="takes 2 columns"):
         row_maker(batch.select(["x"]).schema, unnamed, {})
     with pytest.raises(InputInvalid, match="needs 2 columns"):
         column_batch(signature_of({**long, "name": "a"}, {**long, "name": "b"}), [1])
@@ -347,7 +349,11 @@ def test_workers_share_an_engine_only_with_the_same_environment(monkeypatch: pyt
         ([{"type": "long"}], "bigint"),
         ([{"type": "string", "name": "a"}, {"type": "double", "name": "b c"}], "struct<`a`: string, `b c`: double>"),
         ([{"type": "array", "items": {"type": "float"}}], "array<float>"),
-        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [2, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1, 2, 2]}}], "array<array<bigint>>"),
+        ([{"type": "any"}], "variant"),
         ([{"type": "map", "values": {"type": "boolean"}}], "map<string, boolean>"),
     ],
 )
@@ -357,7 +363,7 @@ def test_default_type_comes_from_the_signature(outputs: Any, expected: str) -> N
 
 def test_tensors_without_a_spark_type_are_rejected() -> None:
     outputs = Signature.parse(
-        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
+        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "complex64", "shape": [-1, 2]}}]}
     )
     with pytest.raises(WrongUsage, match="returns tensors"):
         declared_ddl(outputs.outputs, "double")
@@ -506,7 +512,7 @@ def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
 
 
 def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
-    """Executors infer the type of their own chunk; the driver knows all of them before it writes the first part."""
+    """An executor infers the type of its chunk; the driver knows all of them before it writes the first part."""
     staging = Staging(tmp_path / "staging")
     source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
     chunks = []

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from likewise.core.errors import InputInvalid
+from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.header import is_row, positions
 from likewise.core.signature import Signature
 
 CHOICES: Mapping[str | None, bool | None] = {None: None, "present": True, "absent": False}
+
+
+def check_choice(header: str | None) -> None:
+    """Raise WrongUsage if the option `header` is not one of CHOICES."""
+    if header not in CHOICES:
+        raise WrongUsage(f"header is {header!r}", remedy="use --header present or --header absent")
 
 
 @dataclass(frozen=True, slots=True)
