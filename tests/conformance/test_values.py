@@ -19,7 +19,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.spy import UNFIT, Faults, Refused, Row, Spy, SpyFolder, content_of, difference, fields, normal
+from tests.support.spy import (
+    UNFIT,
+    Faults,
+    Refused,
+    Row,
+    Spy,
+    SpyFolder,
+    content_of,
+    difference,
+    field_of,
+    fields,
+    normal,
+)
 from tests.support.spy_sources import (
     FORMS,
     JSON,
@@ -178,11 +190,6 @@ def answers(spy: Spy, form: str, specs: Specs, rows: Sequence[Mapping[Any, Any]]
     except BadRequest as error:
         return [Refused(error.cause)] * len(rows)
     return [by_position(row, specs) for row in spy.called(call)]
-
-
-def field_of(fault: str | None) -> str:
-    """The field that a fault is about, or how it begins."""
-    return "" if fault is None else fault.partition(":")[0]
 
 
 def items_of(spy: Spy, form: str, specs: Specs, row: Mapping[Any, Any]) -> list[Item]:

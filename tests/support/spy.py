@@ -214,6 +214,11 @@ class Faults(dict[tuple[str, ...], str]):
         assert not self, "\n" + "\n".join(f"{', '.join(kind)}: {fault}" for kind, fault in self.items())
 
 
+def field_of(fault: str | None) -> str:
+    """The field that a fault is about, or how it begins."""
+    return "" if fault is None else fault.partition(":")[0]
+
+
 def fields(row: Row) -> list[tuple[str, str, Any]]:
     """Name, dtype and described value of each field of a row; an unnamed element has an empty name."""
     (listed,) = (value for key, value in row.items() if key != "params")
