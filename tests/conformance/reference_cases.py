@@ -177,7 +177,7 @@ SAME: list[tuple[str, Any]] = [
     ("binary", {"dataframe_records": [{"raw": b64(b"\xff\x00hi")}]}),
     ("binary", {"inputs": {"raw": ["hi", "you"]}}),
     ("binary", {"inputs": ["hi"]}),
-    *(("array", b) for b in ({"inputs": {"v": [1, 2]}}, {"inputs": [{"v": [1, 2]}, {"v": []}]}, {"inputs": [1, 2]},
+    *(("array", b) for b in ({"inputs": {"v": [1, 2]}}, {"inputs": [{"v": [1, 2]}, {"v": [3]}]}, {"inputs": [1, 2]},
         split(["v"], [[1, 2]], [[3]]), {"dataframe_records": [{"v": [1]}]}, {"dataframe_records": [{"v": []}]})),
     ("texts", {"inputs": {"v": ["a", "b"], "text": "c"}}),
     ("texts", {"inputs": [{"v": ["a"], "text": "c"}]}),

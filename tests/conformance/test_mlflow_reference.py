@@ -122,6 +122,7 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
         {"instances": [{"v": 0}, {"v": "a"}]},
         200,
     ),
+    ("an array without elements has the dtype of the signature", "array", {"inputs": {"v": []}}, 200),
     ("null is not false", "optional", {"dataframe_records": [{"text": "a", "boolean": None}]}, 200),
     ("a lone surrogate is not valid text", "none", b'{"inputs": ["\\ud800"]}', 400),
     ("a number that overflows is not valid", "none", b'{"inputs": [1e999]}', 400),
@@ -138,6 +139,13 @@ def test_where_we_do_not_follow(pair_of: PairOf, reason: str, name: str, body: A
     assert theirs.status == 200, theirs.value
     assert ours.status == status, ours.value
     assert ours.value != theirs.value, reason
+
+
+def test_a_blank_line_of_a_csv_is_an_empty_text_which_mlflow_drops(pair_of: PairOf) -> None:
+    pair, body = pair_of("text"), b"text\na\n\nb\n"
+    theirs, ours = pair.theirs(body, CSV), pair.ours(body, CSV)
+    assert (theirs.status, ours.status) == (200, 200)
+    assert (len(theirs.value["predictions"]), len(ours.value["predictions"])) == (2, 3)
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
@@ -166,7 +174,7 @@ def of_type(raw: dict[str, Any], *, nulls: bool = False) -> st.SearchStrategy[An
     """Values of a column, element or property, as the signature's JSON has it; `nulls` where it is optional."""
     kind = raw["type"]
     if kind == "array":
-        return st.lists(of_type(raw["items"]), max_size=3)
+        return st.lists(of_type(raw["items"]), min_size=1, max_size=3)
     if kind == "map":
         return st.dictionaries(TEXTS, of_type(raw["values"]), max_size=3)
     if kind == "object":

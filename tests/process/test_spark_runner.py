@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.support.models import save_code, seal
 from tests.support.spark.bundles import PREDICTED, log_of, quick_bundle
 from tests.support.spark.cluster import java_env
 
@@ -30,6 +31,17 @@ pytestmark = [
 ]
 ROWS = 600
 ON_SPARK = ScoreOptions(runner="spark", window=100)
+
+SUM = """
+import mlflow
+
+class Sum(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        sums = model_input["a"] + model_input["b"]
+        return [{"kind": str(model_input["b"].dtype), "sums": [each]} for each in sums]
+
+mlflow.models.set_model(Sum())
+"""
 
 
 def text_of(row: int) -> str:
@@ -93,6 +105,23 @@ def test_output_is_identical_to_the_local_runners(
     assert quarantine(tmp_path / "spark") == quarantine(tmp_path / "local")
     assert json.loads((tmp_path / "spark" / "_likewise.json").read_bytes()) == spark.as_dict()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "local", "spark"])
+
+
+def test_types_are_inferred_as_by_the_local_runner(tmp_path: Path) -> None:
+    """Without a signature: types of CSV columns from all files, and the type of the predictions from all answers."""
+    save_code(tmp_path / "bundle/model", SUM)
+    bundle = api.open_bundle(seal(tmp_path / "bundle").path, trust=True)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.csv").write_text("a,b\n" + "".join(f"{n},{2 * n}\n" for n in range(300)))
+    (folder / "b.csv").write_text("a,b\n1,0.5\n")
+    for runner in ("local", "spark"):
+        options = ScoreOptions(runner=runner, window=100, format="parquet")
+        report = api.score(bundle, folder, tmp_path / runner, options=options)
+        assert report.input_types == {"a": "long", "b": "double"}
+        assert report.prediction_type == "struct<kind: string, sums: list<element: double>>"
+    assert rows_of(tmp_path / "spark") == rows_of(tmp_path / "local")
+    assert rows_of(tmp_path / "spark")["predictions"][300].as_py() == {"kind": "float64", "sums": [1.5]}
 
 
 def test_several_input_files_with_one_output_file(text_model: api.Bundle, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType
 from tests.support.models import seal
 from tests.support.spark.answering import VARIABLE
 
@@ -128,6 +129,21 @@ def test_results_of_declared_types_are_those_of_mlflows_udf(
     bundle = bundles(outputs=[output])
     reference, ours = both(spark, bundle, spark.range(1), ["id"], params={"answer": answer})
     assert ours == reference
+
+
+def test_declared_types_that_mlflows_udf_cannot_convert(spark: Any, bundles: Bundles) -> None:
+    from pyspark.errors import PythonException
+
+    matrix = bundles(outputs=[TensorSpec(np.dtype("float64"), (-1, 2))])
+    frame = spark.range(1)
+    plain = mlflow.pyfunc.spark_udf(spark, str(matrix.model_path), params={"answer": "matrix"})
+    with pytest.raises(PythonException):
+        values_of(frame, plain, "id")
+    udf = likewise.spark.udf(spark, matrix, params={"answer": "matrix"})
+    assert values_of(frame, udf, "id") == [[1.5, 1.5]]
+    anything = likewise.spark.udf(spark, bundles(outputs=[ColSpec(AnyType())]), params={"answer": "anything"})
+    (value,) = values_of(frame, anything, "id")
+    assert value.toPython() == {"a": [1, None]}
 
 
 TYPED_COLUMNS = {

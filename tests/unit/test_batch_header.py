@@ -80,6 +80,11 @@ def test_a_first_line_of_names_is_a_header(tmp_path: Path, content: str) -> None
     assert len(scored(tmp_path, content, UNSIGNED)) == 1
 
 
+def test_a_number_is_a_name_if_another_field_is_a_known_one(tmp_path: Path) -> None:
+    assert len(scored(tmp_path, "text,2025\na,1\n", TEXT)) == 1
+    assert len(scored(tmp_path, "2024,2025\na,1\n", TEXT, column={"2024": "text"})) == 1
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_an_empty_line_is_a_row_if_there_is_one_column(tmp_path: Path, end: str) -> None:
     def texts(content: str, **more: object) -> list[str]:

@@ -72,7 +72,7 @@ def test_a_header_is_not_read_as_a_row() -> None:
         (OPTIONAL, "text,good\nx,bad\n", 1, 2),
         (LOOSE, "a,x\ny,z\n", 1, 2),
         (LOOSE, "a,a\ny,z\n", None, 2),
-        (PAIR, "x,nmae\n1,a\n", None, None),
+        (PAIR, "x,title\n1,a\n", None, None),
         (TEXT, "\ntext\na\n", 1, 3),
         (UNKNOWN, "a,b\n1,2\n", 1, 2),
         (UNKNOWN, "What a movie!\n", 0, 1),

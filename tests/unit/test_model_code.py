@@ -13,11 +13,13 @@ from pathlib import Path
 from types import ModuleType
 
 import mlflow
+import pandas as pd
 import pytest
 from tests.support.models import save_code, save_with_modules, seal
 
+from likewise import api
 from likewise.bundles.open import Bundle
-from likewise.core.engine import predict_items
+from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import ModelInvalid
 from likewise.core.items import Item, Table
 from likewise.core.results import Ok
@@ -25,6 +27,7 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.load import open_engine
 from likewise.engine.model_code import model_code
 from likewise.engine.pyfunc import PyfuncEngine
+from likewise.targets.spark.worker import engine_of
 
 NAMES = ("helper", "lib", "parts", "late")
 LOOKUPS = """
@@ -129,7 +132,7 @@ def load(bundle: Bundle) -> PyfuncEngine:
     return engine
 
 
-def found(engine: PyfuncEngine, *ways: str) -> dict[str, object]:
+def found(engine: Engine, *ways: str) -> dict[str, object]:
     """What the model finds in each of the `ways`; one call per way."""
     items: list[Item] = [row for way in ways for row in Table(("way",), [(way,)]).split()]
     results = predict_items(engine, items)
@@ -150,6 +153,21 @@ def test_each_model_runs_its_own_modules(bundles: dict[str, Bundle], order: tupl
     engines[first].close()
     assert found(engines[second], *WAYS) == dict.fromkeys(WAYS, second)
     assert found(load(bundles[first]), *WAYS) == dict.fromkeys(WAYS, first)
+
+
+def test_in_every_interface_of_a_process(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    frame = pd.DataFrame({"way": WAYS})
+    frame.to_csv(tmp_path / "ways.csv", index=False)
+    with ExitStack() as stack:
+        opened = {m: stack.enter_context(api.open_bundle(b.path, trust=True)) for m, b in bundles.items()}
+        for mark, bundle in (*opened.items(), *opened.items()):
+            assert bundle.predict(frame) == [mark] * len(WAYS)
+        for mark, bundle in opened.items():
+            api.score(bundle, tmp_path / "ways.csv", tmp_path / f"{mark}.csv")
+            assert pd.read_csv(tmp_path / f"{mark}.csv")["predictions"].tolist() == [mark] * len(WAYS)
+    engines = {mark: engine_of(mark, bundle.spec(), None) for mark, bundle in opened.items()}  # of a Spark worker
+    for mark, engine in (*engines.items(), *engines.items()):
+        assert found(engine, *WAYS) == dict.fromkeys(WAYS, mark)
 
 
 def test_models_run_from_several_threads(bundles: dict[str, Bundle]) -> None:
@@ -265,7 +283,7 @@ def test_failed_prediction_leaves_nothing(tmp_path: Path, bundles: dict[str, Bun
 
 
 def test_pickled_models_and_loader_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose class is pickled by name, and one that a module of its own loads."""
+    """A model whose class is pickled by name, and one that its own module loads."""
     engines = {}
     for mark in ("one", "two"):
         source = tmp_path / mark / "source"

@@ -17,6 +17,7 @@ from likewise.core.signature import Signature
 from likewise.parity.client import ROWS, predict_by_requests
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden, golden_rows, logged_example
+from likewise.parity.verify_options import VerifyOptions
 from likewise.targets.base import Response
 from likewise.wire import decode
 
@@ -117,6 +118,16 @@ def test_golden_file_is_read_like_job_input(tmp_path: Path, name: str) -> None:
 def test_golden_columns_can_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "g.csv").write_text("review\na\n")
     assert list(golden_rows(str(tmp_path / "g.csv"), TEXT, {"review": "text"}).table.rows) == [("a",)]
+
+
+def test_golden_rows_without_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "g.csv"
+    path.write_text("5\nb\n")
+    assert list(golden_rows(str(path), TEXT, {}, "absent").table.rows) == [("5",), ("b",)]
+    with pytest.raises(InputInvalid, match="the first line seems to be a row"):
+        golden_rows(str(path), TEXT, {})
+    with pytest.raises(WrongUsage, match="header"):
+        VerifyOptions(header="no")
 
 
 def test_invalid_golden_sets_are_rejected(tmp_path: Path) -> None:

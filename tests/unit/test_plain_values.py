@@ -106,7 +106,7 @@ BY_ROW: dict[str, tuple[Any, list[object]]] = {
     "nullable integers": (pd.DataFrame({"n": pd.array([2**60 + 1, None], "Int64")}), [{"n": 2**60 + 1}, {"n": None}]),
     "extension array": (pd.array([True, None], "boolean"), [True, None]),
     "sparse matrix": (scipy.sparse.csr_matrix([[1.0, 0.0], [0.0, 2.0]]), [[1.0, 0.0], [0.0, 2.0]]),
-    "sparse array": (scipy.sparse.coo_array([[1, 0], [0, 2]]), [[1, 0], [0, 2]]),
+    "sparse array": (scipy.sparse.csc_array([[1, 0], [0, 2]]), [[1, 0], [0, 2]]),
     "tensor": (torch.tensor([[1.0], [2.0]], requires_grad=True), [[1.0], [2.0]]),
     "narrow tensor": (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), [1.0, 2.0]),
     "sparse tensor": (torch.eye(2).to_sparse(), [[1.0, 0.0], [0.0, 1.0]]),

@@ -347,7 +347,11 @@ def test_workers_share_an_engine_only_with_the_same_environment(monkeypatch: pyt
         ([{"type": "long"}], "bigint"),
         ([{"type": "string", "name": "a"}, {"type": "double", "name": "b c"}], "struct<`a`: string, `b c`: double>"),
         ([{"type": "array", "items": {"type": "float"}}], "array<float>"),
-        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 3]}}], "array<float>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [2, 3]}}], "array<array<float>>"),
+        ([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1, 2, 2]}}], "array<array<bigint>>"),
+        ([{"type": "any"}], "variant"),
         ([{"type": "map", "values": {"type": "boolean"}}], "map<string, boolean>"),
     ],
 )
@@ -357,7 +361,7 @@ def test_default_type_comes_from_the_signature(outputs: Any, expected: str) -> N
 
 def test_tensors_without_a_spark_type_are_rejected() -> None:
     outputs = Signature.parse(
-        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2, 2]}}]}
+        {"outputs": [{"type": "tensor", "tensor-spec": {"dtype": "complex64", "shape": [-1, 2]}}]}
     )
     with pytest.raises(WrongUsage, match="returns tensors"):
         declared_ddl(outputs.outputs, "double")
@@ -506,7 +510,7 @@ def test_driver_follows_no_links_in_staging(tmp_path: Path) -> None:
 
 
 def test_predictions_of_all_chunks_have_one_type(tmp_path: Path) -> None:
-    """Executors infer the type of their own chunk; the driver knows all of them before it writes the first part."""
+    """An executor infers the type of its chunk; the driver knows all of them before it writes the first part."""
     staging = Staging(tmp_path / "staging")
     source = InputColumns(("text",), "in.csv", types=pa.schema([("text", pa.string())]))
     chunks = []

@@ -95,11 +95,13 @@ class RowMaker:
             return self._all_columns(record)
         names: list[str] = []
         values: list[object] = []
+        types = self._types
         for cell in _members(record, binding.member, self._kind) if binding.cells is None else binding.cells:
             if cell.column in record:
                 names.append(cell.name)
+                value = record[cell.column]
                 try:
-                    values.append(self._cell(record[cell.column], cell))
+                    values.append(self._cell(value, cell) if types else self._value(value, cell.field, cell.cast))
                 except Mismatch as error:
                     return _mismatch(where, cell.column, record[cell.column], error)
             elif cell.field.required:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from likewise.batch.formats import FORMATS
-from likewise.batch.header import CHOICES
+from likewise.batch.header import check_choice
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option, parse_pairs
 
@@ -72,8 +72,7 @@ class ScoreOptions:
         for name, value in (("input_format", self.input_format), ("format", self.format)):
             if value is not None and value not in FORMATS:
                 raise WrongUsage(f"{name} is {value!r}", remedy=f"use one of: {', '.join(FORMATS)}")
-        if self.header not in CHOICES:
-            raise WrongUsage(f"header is {self.header!r}", remedy="use --header present or --header absent")
+        check_choice(self.header)
         if self.fail_on_quarantine is not None and not 0 <= self.fail_on_quarantine <= 100:
             raise WrongUsage(f"fail_on_quarantine is {self.fail_on_quarantine}", remedy="use a percentage, 0 to 100")
         for name, number in (("budget", self.budget), ("window", self.window)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 Params = Mapping[str, object] | None  # None: the request has none, and the model does not declare any
 NO_PARAMS: Params = None
+ARRAYS = b""  # for `Table.arrow`: arrays are NumPy arrays, of the types in the signature
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ module of the same name, for example two versions of one model, would run the fi
 
 Here, the modules that were imported from a model's folder belong to that model.  They are in `sys.modules`, and its
 folders in `sys.path`, only while the model loads or predicts; modules of the same names that the process had imported
-are put aside during that time.  Such models therefore take turns in a process.  A model without modules of its own
+are put aside during that time.  Such models therefore take turns in a process.  A model that contains no modules
 does none of this and does not wait.
 
 Limits: while a model runs, the other threads of the process find its modules too.  Between its calls, a thread that the
@@ -167,7 +167,7 @@ def _modules_in(folder: Path, parent: str = "") -> Iterator[str]:
 
 
 def _is_shared(name: str) -> bool:
-    """Whether a model uses the process's module `name`, as in a process of its own, where it is imported earlier."""
+    """Whether a model uses the process's module `name`, as in a dedicated process, which imports it earlier."""
     top = name.partition(".")[0]
     return top in SHARED or (top in sys.stdlib_module_names and top in sys.modules)
 

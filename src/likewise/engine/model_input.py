@@ -12,7 +12,7 @@ from typing import Any
 from likewise.core.arrow import array_of
 from likewise.core.casts import epoch_nanoseconds
 from likewise.core.extras import need
-from likewise.core.items import Table
+from likewise.core.items import ARRAYS, Table
 
 _DTYPES = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64"}
 _MISSING = -(2**63)  # NumPy's missing datetime
@@ -67,7 +67,7 @@ def _records(table: Table) -> list[Any]:
 
 def _frame(table: Table, schema: Any) -> Any:
     pandas = need("pandas", extra="mlflow")
-    if schema is None and table.arrow is None:
+    if schema is None and not table.arrow:
         return _inferred(pandas, table)
     names = table.columns
     rows: Sequence[Sequence[Any]] = table.rows
@@ -75,7 +75,7 @@ def _frame(table: Table, schema: Any) -> Any:
         rows = [list[Any](row[0]) for row in table.rows]  # type: ignore[call-overload]
     width = len(schema.inputs) if names is None else len(names)
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
-    arrow = None if table.arrow is None else _arrow_schema(table.arrow)
+    arrow = _arrow_schema(table.arrow) if table.arrow else None
     if schema is None:
         return _of_arrow(pandas, names or (), columns, arrow)
     specs: Mapping[Any, Any] = schema.input_dict() if schema.has_input_names() else dict(enumerate(schema.inputs))
@@ -84,16 +84,17 @@ def _frame(table: Table, schema: Any) -> Any:
         specs = dict(zip(labels, schema.inputs, strict=False))
     else:
         labels = names
+    arrays = table.arrow == ARRAYS
     built = {
-        label: _column(values, specs[label], label, arrow)
+        label: _column(values, specs[label], label, arrow, arrays)
         for label, values in zip(labels, columns, strict=True)
         if label in specs  # MLflow drops the others
     }
     return pandas.DataFrame(built, index=range(len(table.rows)))
 
 
-def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any) -> Any:
-    """One column with the dtype of its type in the signature."""
+def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any, arrays: bool) -> Any:
+    """One column with the dtype of its type in the signature. arrays: whether lists become arrays, see `core.items`."""
     numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
     kind = getattr(spec.type, "name", "")
     if kind in _DTYPES:
@@ -110,6 +111,8 @@ def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any) -> Any:
     cells = [copied(value) for value in values]
     if arrow is not None and label in arrow.names:
         cells = _as_arrays(cells, arrow.field(label).type)
+    if arrays and kind_of(spec.type) == "array":
+        cells = [None if cell is None else tuple(cell) for cell in cells]
     if kind_of(spec.type) != "any":
         return pandas.Series([nested(cell, spec.type) for cell in cells], dtype=object)
     alike = len(set(map(type, cells))) == 1 and type(cells[0]) in _ALIKE

@@ -37,7 +37,7 @@ class PyfuncEngine:
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
     failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
-    per_row: splits what the model returns for a data frame of rows; an interface with types of its own replaces it.
+    per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
     """
 
     per_row: Callable[[Any, int], list[object]] = staticmethod(per_row)

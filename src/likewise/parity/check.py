@@ -116,7 +116,7 @@ def verify(
 def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
     if options.golden is None:
         return logged_example(bundle.model_path, bundle.signature)
-    return golden_rows(options.golden, bundle.signature, options.column)
+    return golden_rows(options.golden, bundle.signature, options.column, options.header)
 
 
 def _compare(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from likewise.batch.columns import RowMaker, inferred_types
+from likewise.batch.header import Header
 from likewise.batch.rows import items_of
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
@@ -40,12 +41,13 @@ class Golden:
         return encode(Form.DOCUMENT, {**document, **({"params": self.params} if self.params else {})})
 
 
-def golden_rows(path: str, signature: Signature, columns: Mapping[str, str]) -> Golden:
+def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], header: str | None = None) -> Golden:
     """The golden set in CSV, JSON Lines or Parquet files (a file, a folder or a glob), read as a batch job reads them.
 
+    header: of CSV, `present` or `absent`.
     Raises InputNotFound, InputInvalid, and RowRefused for a row that does not fit the model's signature.
     """
-    source = open_source(path)
+    source = open_source(path, header=Header.of(header, signature, columns))
     maker = RowMaker(source, signature, columns, inferred_types(source, signature))
     rows: list[Row] = []
     for chunk in source.chunks(CHUNK):

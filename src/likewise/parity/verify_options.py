@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from likewise.batch.header import check_choice
 from likewise.batch.score_options import parse_columns
 from likewise.core.option_fields import option
 
@@ -25,6 +26,11 @@ class VerifyOptions:
         "--column INPUT=MODEL",
         parse=parse_columns,
     )
+    header: str | None = option(
+        None,
+        "Whether the first line of a golden CSV file contains the names of its columns, as for `likewise score`.",
+        "--header present|absent",
+    )
     tolerance: float = option(
         0.02,
         "Largest difference between two numbers that counts as close; relative for numbers above 1.",
@@ -35,3 +41,6 @@ class VerifyOptions:
         None, "File whose first token is sent to URLs as bearer token.", "--token-file FILE"
     )
     timeout_s: float = option(120.0, "Timeout of each request to a URL.", "--timeout SECONDS", min=0.001)
+
+    def __post_init__(self) -> None:
+        check_choice(self.header)

@@ -27,7 +27,7 @@ class Decoder:
     """Decodes the request bodies of one model.  Thread-safe; work that depends only on the signature is done once.
 
     by_line: for clients that split their files by line: if the Content-Type does not say whether a CSV has a header,
-    the first line decides (by default it has one, as with MLflow), and blank lines that are no rows are rejected.
+    the first line decides (by default it has one, as with MLflow), and blank lines that are not rows are rejected.
     """
 
     def __init__(self, signature: Signature, *, by_line: bool = False) -> None:

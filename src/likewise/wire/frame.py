@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from likewise.core.casts import NESTED, Cast, Mismatch, Source
 from likewise.core.errors import BadRequest
 from likewise.core.fields import field_cast
-from likewise.core.items import Sent, Table
+from likewise.core.items import ARRAYS, Sent, Table
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
 from likewise.wire.jsontext import shown
@@ -59,6 +59,7 @@ class Fitter:
         self.signature = signature
         self._fields = tuple(signature.inputs or ())
         self._columns = signature.columns
+        self._has_arrays = any(field.kind == "array" for field in self._fields)
         self._plans: dict[tuple[tuple[str, ...] | None, Source], _Plan] = {}
 
     def __call__(self, frame: Frame) -> Table:
@@ -69,7 +70,8 @@ class Fitter:
         """
         if self._columns is not None:
             plan = self._plans.get((frame.names, frame.source)) or self._planned(frame)
-            table = Table(plan.columns, _cast_rows(frame, plan.cells), arrow=frame.arrow)
+            arrow = ARRAYS if frame.source is Source.ARRAYS and self._has_arrays else frame.arrow
+            table = Table(plan.columns, _cast_rows(frame, plan.cells), arrow=arrow)
             for field in plan.tensors:
                 _check_first_dimension(field, len(table), frame)
             return table

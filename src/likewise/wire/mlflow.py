@@ -32,7 +32,7 @@ def parse_call(body: dict[str, object], fit: Fitter, fit_params: ParamsFitter) -
 
 
 def _table(form: str, value: object, fit: Fitter) -> Table:
-    """The table of a form; MLflow passes a DataFrame if the signature has columns, else arrays (see `_arrays`)."""
+    """The table of a form. Without a signature, the model gets the arrays that MLflow makes of what is not rows."""
     signature = fit.signature
     if form == "inputs" and isinstance(value, dict) and _ragged(value):
         if not signature.inputs:
@@ -40,28 +40,9 @@ def _table(form: str, value: object, fit: Fitter) -> Table:
         if signature.is_tensor and signature.columns is not None:
             return fit.tensors(value, form)
     table = fit(_frame(form, value, signature))
-    if form in ("inputs", "instances"):
-        return replace(table, sent=_arrays(form, value, table, signature))
+    if form in ("inputs", "instances") and not signature.inputs and not _is_rows(value):
+        return replace(table, sent=Sent(form, value))
     return table
-
-
-def _arrays(form: str, value: object, table: Table, signature: Signature) -> Sent | None:
-    """The value that MLflow converts to arrays, if rows cannot represent it: no signature, or array columns."""
-    if not signature.inputs:
-        return None if _is_rows(value) else Sent(form, value)
-    if table.columns is None or not any(field.kind == "array" for field in signature.inputs):
-        return None
-    arrays = [
-        at
-        for at, name in enumerate(table.columns)
-        if any(f.name == name and f.kind == "array" for f in signature.inputs)
-    ]
-    if any(row[at] is None for row in table.rows for at in arrays):
-        return None  # NumPy would make an array of it
-    records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return Sent(form, records)
-    return Sent(form, records[0]) if len(records) == 1 else None
 
 
 def _ragged(columns: dict[str, object]) -> bool:

@@ -68,6 +68,12 @@ class Answering(mlflow.pyfunc.PythonModel):
     def arrays(self, frame: Any) -> list[Any]:
         return [np.arange(4.0).reshape(2, 2)] * len(frame)
 
+    def matrix(self, frame: Any) -> Any:
+        return np.full((len(frame), 2), 1.5)
+
+    def anything(self, frame: Any) -> list[Any]:
+        return [{"a": [1, None]}] * len(frame)
+
     def when(self, frame: Any) -> Any:
         return pd.Series(pd.to_datetime(["2024-07-01 08:00"] * len(frame)))
 

@@ -152,7 +152,7 @@ class _Reader(Iterator[str]):
         return self._reading.offset
 
     def read(self) -> list[str] | None:
-        """The next row, None at the end; csv.Error if its quotes are invalid.  Skips empty lines that are no rows.
+        """The next row, None at the end; csv.Error if its quotes are invalid.  Skips empty lines that are not rows.
 
         After an error the next row begins on the next line: an open quote had consumed all lines up to the next quote.
         """

@@ -21,8 +21,7 @@ from likewise.batch.formats.prediction_types import (
     merged,
 )
 from likewise.batch.values import as_cell, unwritable
-from likewise.core.arrow import records_of
-from likewise.core.arrow_types import without_views
+from likewise.core.arrow import records_of, without_views
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate

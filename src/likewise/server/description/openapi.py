@@ -165,8 +165,8 @@ def _bodies(signature: Signature) -> dict[str, JsonObject]:
 _SPLIT = "pandas' split orient: the column names once, then each row's values in that order."
 _RECORDS = "one record per row; a key missing from some records is null there."
 _CSV_TEXT = (
-    "RFC 4180 with a header, typed by the signature. An empty field is the empty string in a column of strings, and "
-    "null in any other. Lists and objects are written as JSON."
+    "RFC 4180 with a header (`text/csv; header=absent`: without one), typed by the signature. An empty field is the "
+    "empty string in a column of strings, and null in any other. Lists and objects are written as JSON."
 )
 _CELLS = {
     "string": '("([^"]|"")*"|[^",\\r\\n]+)',

@@ -84,10 +84,12 @@ def _ddl(spec: Mapping[str, Any]) -> str:
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:
-    element, depth = NUMPY.get(str(spec.get("dtype"))), len(spec.get("shape") or ())
-    if element is None or depth not in (1, 2):
+    """The type of one row of a tensor; of a tensor without other dimensions it is an array, as in `spark_udf`."""
+    element, shape = NUMPY.get(str(spec.get("dtype"))), list(spec.get("shape") or ())
+    if element is None or not shape:
         raise WrongUsage(f"the model returns tensors ({dict(spec)}), which have no matching Spark type", remedy=REMEDY)
-    return f"array<{element}>" if depth == 1 else f"array<array<{element}>>"
+    depth = len(shape) - (shape[0] == -1 and len(shape) > 1)
+    return "array<" * depth + element + ">" * depth
 
 
 def _struct(members: Mapping[str, str]) -> str:
