@@ -8,6 +8,7 @@ from likewise.core.casts import INTEGERS, NESTED, NULLABLE, Cast, Source, cast_f
 from likewise.core.signature import Field
 from likewise.core.tensors import dtype_of, row_cast
 
+_TEXT = ("str", "U", "<U")  # NumPy's dtypes of text
 ABSENT = frozenset({"", "na", "n/a", "nan", "null", "none", "<na>"})  # missing values in a CSV's non-text columns
 
 
@@ -21,7 +22,7 @@ def field_cast(field: Field, source: Source) -> Cast:
 
 def from_cell(text: str, field: Field) -> object:
     """Prepare a CSV field for the column's cast: text unchanged, None if missing, nested types parsed as JSON."""
-    if field.kind == "string":
+    if field.kind == "string" or (field.kind == "tensor" and dtype_of(field).startswith(_TEXT)):
         return text
     if text.strip().lower() in ABSENT:
         return None
@@ -34,6 +35,4 @@ def from_cell(text: str, field: Field) -> object:
 
 
 def _is_json(field: Field) -> bool:
-    if field.kind == "tensor":
-        return not dtype_of(field).startswith(("str", "object", "U", "<U"))
-    return field.kind in NESTED
+    return field.kind in NESTED or (field.kind == "tensor" and dtype_of(field) != "object")

@@ -19,13 +19,22 @@ _LOSSY = frozenset({"double", "float", "boolean"})  # MLflow rounds a Decimal, a
 def own_copy(data: Any) -> Any:
     """A copy that a model may change, down to lists and objects in cells."""
     copied = copy.deepcopy(data)
-    if hasattr(copied, "iloc"):  # pandas copies the references to objects, not the objects
-        for at, dtype in enumerate(getattr(copied, "dtypes", []) if copied.ndim == 2 else []):
-            if dtype.kind == "O":
-                copied.isetitem(at, copied.iloc[:, at].map(copy.deepcopy))
-        if copied.ndim == 1 and copied.dtype.kind == "O":
-            copied = copied.map(copy.deepcopy)
+    if not hasattr(copied, "iloc"):
+        return copied
+    if copied.ndim == 1:
+        return _own_cells(copied)
+    for at, dtype in enumerate(copied.dtypes):
+        if dtype.kind == "O":
+            copied.isetitem(at, _own_cells(copied.iloc[:, at]))
     return copied
+
+
+def _own_cells(column: Any) -> Any:
+    """A Series with copies of its objects: pandas copies only the references to them."""
+    if column.dtype != object:
+        return column
+    values = [copy.deepcopy(value) for value in column]
+    return type(column)(values, index=column.index, name=column.name, dtype=object)
 
 
 def check_exact(data: Any, signature: Signature) -> None:

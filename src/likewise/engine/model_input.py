@@ -109,12 +109,13 @@ def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any, arrays:
     if kind:  # of objects, so that null stays null in any company
         return pandas.Series(values, dtype=object)
     cells = [copied(value) for value in values]
-    if arrow is not None and label in arrow.names:
-        cells = _as_arrays(cells, arrow.field(label).type)
-    if arrays and kind_of(spec.type) == "array":
-        cells = [None if cell is None else tuple(cell) for cell in cells]
+    typed = arrow is not None and label in arrow.names
     if kind_of(spec.type) != "any":
+        if typed or (arrays and kind_of(spec.type) == "array"):
+            cells = [_as_tuples(cell, deep=typed) for cell in cells]
         return pandas.Series([nested(cell, spec.type) for cell in cells], dtype=object)
+    if typed:
+        cells = _as_arrays(cells, arrow.field(label).type)
     alike = len(set(map(type, cells))) == 1 and type(cells[0]) in _ALIKE
     return pandas.Series(cells, dtype=None if alike else object)
 
@@ -122,7 +123,8 @@ def _column(values: Sequence[Any], spec: Any, label: object, arrow: Any, arrays:
 def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
     """A value of an array, object or map as `mlflow.models.utils._enforce_type` hands it to the model.
 
-    Scalar properties and map values are NumPy scalars; elements of a list are Python's, unless `member` is set.
+    A list stays one, a tuple becomes an array.  Scalar properties and map values are NumPy scalars; elements of a list
+    are Python's, unless `member` is set.
     """
     name = kind_of(kind)
     if value is None and name not in ("float", "double"):
@@ -157,7 +159,7 @@ def _required(kind: Any, name: str) -> bool:
 
 
 def _array(value: Any, element: Any) -> Any:
-    """A list, or an array if `value` is one."""
+    """A list, or an array if `value` is a tuple."""
     numpy = need("numpy", extra="mlflow")
     elements = [nested(each, element) for each in value]
     if isinstance(value, list):
@@ -169,23 +171,33 @@ def _array(value: Any, element: Any) -> Any:
         return numpy.array([each.to_datetime64() for each in elements], "datetime64[ns]")
     if name in ("string", "binary"):
         zero = "\0" if name == "string" else b"\0"
-        return numpy.array(elements, object if any(each.endswith(zero) for each in elements) else None)
+        inexact = not elements or any(each.endswith(zero) for each in elements)  # NumPy's text loses a zero at its end
+        return numpy.array(elements, object if inexact else None)
     try:
-        return numpy.array(elements)
+        return numpy.array(elements, None if elements else object)
     except ValueError:  # of different lengths
         made = numpy.empty(len(elements), object)
         made[:] = elements
         return made
 
 
+def _as_tuples(value: Any, *, deep: bool) -> Any:
+    """A list as a tuple, which `nested` makes an array; deep: also those inside, as pandas reads Arrow's lists."""
+    if isinstance(value, list):
+        return tuple(_as_tuples(each, deep=True) for each in value) if deep else tuple(value)
+    if deep and isinstance(value, dict):
+        return {key: _as_tuples(each, deep=True) for key, each in value.items()}
+    return value
+
+
 def _as_arrays(cells: list[Any], kind: Any) -> list[Any]:
-    """Lists of an Arrow source as NumPy arrays, as pandas reads them."""
+    """Values of any type as pandas reads those of the Arrow type: lists are NumPy arrays."""
     types = need("pyarrow", extra="mlflow").types
     if not types.is_nested(kind):
         return cells
     try:
         return list(array_of(cells, kind).to_pandas(maps_as_pydicts="strict"))
-    except Exception:  # noqa: BLE001  the signature has made something else of them, such as dates of text
+    except (need("pyarrow", extra="mlflow").ArrowException, TypeError, ValueError):  # --column has mapped another one
         return cells
 
 
