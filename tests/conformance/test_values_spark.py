@@ -6,9 +6,8 @@ The reference is plain MLflow for one row of the same Arrow column, in which a `
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 from mlflow.types import ColSpec, Schema
-from tests.support.spy import Faults, Refused, Spy, SpyFolder, difference, field_of
-from tests.support.spy_sources import InexpressibleError, csv_text, json_lines, parquet_file, scored
+from tests.support.spy import Faults, Refused, Row, Spy, SpyFolder, difference, field_of
+from tests.support.spy_sources import InexpressibleError, csv_text, json_lines, scored
 from tests.support.spy_values import (
-    COLUMNS,
     FIELD,
     LIMITS,
     NESTED,
@@ -36,7 +34,6 @@ from tests.support.spy_values import (
     lossless,
     natural,
     nullable,
-    one_column,
     pool,
     specs_of,
     whole,
@@ -85,53 +82,66 @@ def local(column: pa.Array, zone: str) -> pa.Array:
 
 
 def test_a_udf_gets_what_plain_mlflow_does(spark: Any, spies: SpyFolder, tmp_path: Path) -> None:
-    """All columns in one query, those of other types than the signature's each with a model of one optional field."""
-    from pyspark.sql.functions import col, struct
-
-    zone = spark.conf.get("spark.sql.session.timeZone")
-    kinds = {kind: specs_of(one_column(kind, required=False))[FIELD] for kind in COLUMNS}
-    table = {"row": pa.array(range(ROWS))}
-    for kind in itertools.chain(*WIDE.values()):
-        values = [None, *(with_all_properties(kinds[kind], value) for value in pool(natural(kinds[kind]), ROWS - 1))]
-        values = values if nullable(kinds[kind]) else values[1:]
-        table[kind] = arrow_array(filled(values), arrow_type(kinds[kind]))
-    for at, (_, of, values) in enumerate(OTHERS):
-        table[f"c{at}"] = arrow_array(filled([None, *pool(values, ROWS - 1)]), of)
-    frame = spark.read.parquet(str(parquet_file(tmp_path / "in.parquet", pa.table(table))))
-
-    calls: list[tuple[Spy, dict[str, str]]] = []  # a model, and its fields by column
-    for name, columns in WIDE.items():
-        fields_of = {kind: f"the {kind}" if name == "optional" else kind for kind in columns}
-        calls.append((spies.signed(name, SCHEMAS[name]), fields_of))
-    for at, (kind, _, _) in enumerate(OTHERS):
-        calls.append((spies.signed(f"optional {kind}", one_column(kind, required=False)), {f"c{at}": FIELD}))
-    answers = {
-        row["row"]: row
-        for row in frame.select(
-            "row",
-            *(
-                likewise.spark.udf(spark, spy.bundle, "string", on_error="null")(
-                    struct(*(col(column).alias(field) for column, field in of.items()))
-                ).alias(f"answer{at}")
-                for at, (spy, of) in enumerate(calls)
-            ),
-        ).collect()
-    }
     faults = Faults()
-    for (at, (spy, of)), row in itertools.product(enumerate(calls), range(ROWS)):
-        seen = {field: local(table[column], zone).slice(row, 1) for column, field in of.items()}
-        specs = {field: spec for field, spec in specs_of_model(spy).items() if field in seen}
-        exact = {name: lossless(specs[name], python_value(column), text=False) for name, column in seen.items()}
-        reference = spy.reference_row(pa.table(seen).to_pandas(maps_as_pydicts="strict"))
-        text = answers[row][f"answer{at}"]
-        fault = difference(Refused("") if text is None else json.loads(text), reference, exact, kinds_of(specs))
-        faults.add(f"{exact}: {fault}" if fault else None, *map(str, of), (fault and field_of(fault)) or "")
+    for name, columns in WIDE.items():
+        schema, table = SCHEMAS[name], {}
+        for field in (field for field in schema.input_names() if field.removeprefix("the ") in columns):
+            spec = specs_of(schema)[field]
+            values = [with_all_properties(spec, value) for value in pool(natural(spec), ROWS)]
+            table[field] = arrow_array(filled([None, *values] if nullable(spec) else values), arrow_type(spec))
+        check(spark, spies.signed(name, schema), table, tmp_path / f"{name}.parquet", faults)
     faults.check()
 
 
-def specs_of_model(spy: Spy) -> dict[str, Any]:
-    """The types of the model's fields by name."""
-    return {str(field.name): {**field.raw, "required": field.required} for field in spy.signature.inputs or ()}
+def test_a_udf_refuses_other_types_or_gets_them_exactly(spark: Any, spies: SpyFolder, tmp_path: Path) -> None:
+    """Each row has a value of one column; the others are null, or 5 where null is refused."""
+    schema = Schema([ColSpec(kind, f"{kind} {at}", required=False) for at, (kind, _, _) in enumerate(OTHERS)])
+    names = schema.input_names()
+    rows, tested = [], []
+    for at, (_, _, values) in enumerate(OTHERS):
+        usual = [5 if kind == "integer" else Decimal(5) if kind == "long" else None for kind, _, _ in OTHERS]
+        found = [[*usual[:at], value, *usual[at + 1 :]] for value in pool(values, ROWS)]
+        rows += found
+        tested += [names[at]] * len(found)
+    columns = zip(names, OTHERS, zip(*rows, strict=True), strict=True)
+    table = {name: arrow_array(values, of) for name, (_, of, _), values in columns}
+    faults = Faults()
+    check(spark, spies.signed("others", schema), table, tmp_path / "in.parquet", faults, tested)
+    faults.check()
+
+
+def check(
+    spark: Any,
+    spy: Spy,
+    table: dict[str, pa.Array],
+    source: Path,
+    faults: Faults,
+    tested: Sequence[str] = (),
+) -> None:
+    """Compare what a UDF gets for each row of a table with what plain MLflow hands to the model.
+
+    tested: for each row the field to compare, by default all. The fields are optional, so the reference has only these.
+    """
+    from pyspark.sql.functions import col, struct
+
+    zone = spark.conf.get("spark.sql.session.timeZone")
+    count = len(next(iter(table.values())))
+    pq.write_table(pa.table({"row": list(range(count)), **table}), source)
+    predict = likewise.spark.udf(spark, spy.bundle, "string", on_error="null")
+    query = spark.read.parquet(str(source)).select("row", predict(struct(*map(col, table))).alias("seen"))
+    answers = {row["row"]: row["seen"] for row in query.collect()}
+    specs = {name: spec for name, spec in specs_of_model(spy).items() if name in table}
+    for at in range(count):
+        compared = [tested[at]] if tested else list(table)
+        seen = {name: local(table[name], zone).slice(at, 1) for name in compared}
+        exact = {name: lossless(specs[name], python_value(column), text=False) for name, column in seen.items()}
+        reference = spy.reference_row(pa.table(seen).to_pandas(maps_as_pydicts="strict"))
+        answer: Row | Refused = Refused("")
+        if answers[at] is not None:
+            answer = {"frame": [field for field in json.loads(answers[at])["frame"] if field[0] in compared]}
+        fault = difference(answer, reference, exact, kinds_of(specs))
+        told = exact.get(field_of(fault), exact)
+        faults.add(f"{told}: {fault}" if fault else None, field_of(fault))
 
 
 def filled(values: list[Any]) -> list[Any]:
