@@ -30,7 +30,7 @@ from likewise.batch.formats import Chunk, load
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
 from likewise.core import unpack
-from likewise.core.arrow import records_of
+from likewise.core.arrow import records_of, schema_bytes
 from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
@@ -255,14 +255,16 @@ def test_arguments_are_columns_of_the_signature() -> None:
     long = {"type": "long", "required": True}
     signature = signature_of({**long, "name": "a"}, {**long, "name": "b", "required": False})
     assert column_batch(signature, [1], [2], [3]) == (["a", "b"], [[1], [2]])
-    assert column_batch(signature, [1]) == (["a", "b"], [[1], [None]])
+    assert column_batch(signature, [1]) == (["a"], [[1]])
     assert column_batch(signature, [{"b": 2, "a": 1, "c": 3}]) == (["b", "a", "c"], [[2], [1], [3]])
     assert column_batch(Signature(), [1], [2]) == (["0", "1"], [[1], [2]])
     unnamed = signature_of(long, long)
     assert column_batch(unnamed, [1], [2], [3]) == (["0", "1"], [[1], [2]])
     batch = pa.record_batch([pa.array([1]), pa.array([2])], names=["x", "y"])
-    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [Row(("x", "y"), (1, 2))]
-    with pytest.raises(InputInvalid, match="needs 2 columns"):
+    assert items_of([batch], row_maker(batch.schema, unnamed, {})) == [
+        Row(("x", "y"), (1, 2), arrow=schema_bytes(batch.schema))
+    ]
+    with pytest.raises(InputInvalid, match="takes 2 columns"):
         row_maker(batch.select(["x"]).schema, unnamed, {})
     with pytest.raises(InputInvalid, match="needs 2 columns"):
         column_batch(signature_of({**long, "name": "a"}, {**long, "name": "b"}), [1])

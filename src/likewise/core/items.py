@@ -8,7 +8,7 @@ column without a type in the signature has whatever its source contains.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Params = Mapping[str, object] | None  # None: the request has none, and the model does not declare any
 NO_PARAMS: Params = None
@@ -39,7 +39,7 @@ class Table:
     columns: tuple[str, ...] | None
     rows: Sequence[tuple[object, ...]]
     sent: Sent | None = None
-    arrow: bytes | None = None
+    arrow: bytes | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -56,7 +56,7 @@ class Row:
     columns: tuple[str, ...] | None
     values: tuple[object, ...]
     params: Params = NO_PARAMS
-    arrow: bytes | None = None
+    arrow: bytes | None = field(default=None, repr=False)
 
     def get(self, column: str) -> object:
         """The value of `column`; raises KeyError if the row does not have it."""

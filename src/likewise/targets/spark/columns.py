@@ -53,8 +53,8 @@ def _items_by_window(
 def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
     """The arguments as a `pyarrow.RecordBatch`: fields of a single struct by name, else in the signature's order.
 
-    Columns after the signature's last are ignored, optional ones that are missing are null, and without a signature
-    the names are ordinals, as in `spark_udf`.  Arrays for tensors are reshaped.  Raises InputInvalid for too few.
+    Columns after the signature's last are ignored, optional ones may be missing, and without a signature the names are
+    ordinals, as in `spark_udf`.  Arrays for tensors are reshaped.  Raises InputInvalid for too few.
     """
     pa = need("pyarrow", extra="batch")
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
@@ -70,8 +70,7 @@ def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
             remedy="pass the columns in that order, or as one struct with these names",
         )
     used = [_reshaped(array, field) for array, field in zip(arrays, fields[: len(names)], strict=False)]
-    used += [pa.nulls(len(arrays[0]))] * (len(names) - len(used))
-    return pa.RecordBatch.from_arrays(used, names=list(names))
+    return pa.RecordBatch.from_arrays(used, names=list(names[: len(used)]))
 
 
 def _reshaped(array: Any, field: Field) -> Any:
