@@ -204,7 +204,7 @@ def test_requests_hand_on_what_plain_mlflow_does(spies: SpyFolder, name: str) ->
     has_arrays = any(spec["type"] == "array" for spec in specs.values())
     faults, taken = Faults(), set()
 
-    @settings(GENERATED, max_examples=20 if name in WIDE else 8)
+    @settings(GENERATED, max_examples=12 if name in WIDE else 5)
     @given(row_lists(specs))
     def check(rows: list[dict[Any, Any]]) -> None:
         references = {
@@ -255,7 +255,7 @@ def test_json_values_that_do_not_fit_are_refused_or_exact(spies: SpyFolder, kind
     faults = Faults()
     good = {**fits, **nested}.get(spec["type"], 1.0)
 
-    @settings(GENERATED, max_examples=60)
+    @settings(GENERATED, max_examples=40)
     @given(JSON_VALUES | natural(spec).map(json_value))
     def check(value: Any) -> None:
         fitted = lossless(spec, value, text=True) if spec["type"] != "binary" else UNFIT
@@ -290,7 +290,7 @@ def test_the_web_service_hands_on_the_same(spies: SpyFolder, name: str) -> None:
     """Decoded requests and the engine are tested above: here they are behind HTTP, together with Parquet."""
     specs = specs_of(SCHEMAS[name])
     spy, kinds = spies.signed(name, SCHEMAS[name]), kinds_of(specs)
-    found = pool(st.fixed_dictionaries({key: natural(spec) for key, spec in specs.items()}), 12)
+    found = pool(st.fixed_dictionaries({key: natural(spec) for key, spec in specs.items()}), 6)
     rows = [{key: with_all_properties(specs[key], row[key]) for key in specs} for row in found]
     faults = Faults()
     with serving(spy) as client:
@@ -330,7 +330,7 @@ def test_parquet_columns_of_other_types_are_exact_or_refused(
     schema = one_column(kind, required=False)
     (spec,) = specs_of(schema).values()
     spy = spies.signed(f"optional {kind}", schema)
-    values = [None, *pool(arrow_values(source), 10)]
+    values = [None, *pool(arrow_values(source), 8)]
     column = arrow_array(values, source)
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
     assert len(got) == len(values)
@@ -351,7 +351,7 @@ def test_parquet_columns_of_the_signatures_type_are_what_plain_mlflow_gets(
     schema = one_column(kind, required=required)
     (spec,) = specs_of(schema).values()
     spy = spies.signed(f"{'' if required else 'optional '}{kind}", schema)
-    values = [None, *(with_all_properties(spec, value) for value in pool(natural(spec), 10))]
+    values = [None, *(with_all_properties(spec, value) for value in pool(natural(spec), 8))]
     column = arrow_array(values, arrow_type(spec))
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
     faults = Faults()

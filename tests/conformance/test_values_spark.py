@@ -144,6 +144,11 @@ def check(
         faults.add(f"{told}: {fault}" if fault else None, field_of(fault))
 
 
+def specs_of_model(spy: Spy) -> dict[str, Any]:
+    """The types of the model's fields by name."""
+    return {str(field.name): {**field.raw, "required": field.required} for field in spy.signature.inputs or ()}
+
+
 def filled(values: list[Any]) -> list[Any]:
     """Exactly ROWS values."""
     return (values * ROWS)[:ROWS]
