@@ -226,11 +226,8 @@ def fields(row: Row) -> list[tuple[str, str, Any]]:
 
 
 def normal(kind: str, dtype: str, cell: Any) -> Any:
-    """A field's dtype and described value, without the differences that are none. There are four."""
-    if kind == "string" and dtype in (
-        "object",
-        "str",
-    ):  # pandas has two dtypes for text: the elements are `str` in both
+    """A field's dtype and described value, without the differences that are none. There are five."""
+    if kind == "string" and dtype in ("object", "str"):  # pandas has two dtypes for text, of `str` both
         return "text", ["null"] if content(cell) == NULL else cell  # a null is None in one and NaN in the other
     if kind == "any":  # pandas infers the dtype of such a column anew: the value itself decides
         return "any", content(cell)
@@ -238,6 +235,8 @@ def normal(kind: str, dtype: str, cell: Any) -> Any:
 
 
 def _without_widths(cell: Any) -> Any:
+    if cell[0] == "ndarray" and not cell[3] and cell[1] in ("object", "float64"):
+        return [cell[0], "no elements", cell[2], []]  # MLflow's is float64 if the column is required, else object
     if cell[0] == "ndarray":
         return [cell[0], _without_width(cell[1]), cell[2], [_without_widths(element) for element in cell[3]]]
     if cell[0] in ("list", "tuple"):
