@@ -1,7 +1,7 @@
 """One value through every interface: the model gets what plain MLflow hands to it, or the row is refused.
 
 The model is a spy (tests/support/spy_model.py), which describes the values and types that it gets. The reference is
-`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` says what is right. Values are
+`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` decides what is right. Values are
 random, with those weighted at which types differ. A row must also be the same alone and among other rows.
 """
 
@@ -229,16 +229,16 @@ def test_requests_hand_on_what_plain_mlflow_does(spies: SpyFolder, name: str) ->
         for form in FORMS:
             if all((form, at) in alone for at in range(len(rows))):
                 for at, answer in enumerate(answers(spy, form, specs, rows) or []):
-                    told = f"{alone[form, at]} alone, but {answer} among other rows"
-                    faults.add(None if same(answer, alone[form, at], kinds) else told, form, "company")
+                    shown = f"{alone[form, at]} alone, but {answer} among other rows"
+                    faults.add(None if same(answer, alone[form, at], kinds) else shown, form, "company")
 
     def in_company(alone: Mapping[tuple[str, int], Row], items: Mapping[tuple[str, int], Item]) -> None:
         """All requests at once, as the service merges them."""
         shuffled = random.Random(len(items)).sample(list(items), len(items))
         for key, answer in zip(shuffled, spy.run([items[key] for key in shuffled]), strict=True):
             got = by_position(answer, specs)
-            told = f"{alone[key]} alone, but {got} among other requests"
-            faults.add(None if same(got, alone[key], kinds) else told, key[0], "other requests")
+            shown = f"{alone[key]} alone, but {got} among other requests"
+            faults.add(None if same(got, alone[key], kinds) else shown, key[0], "other requests")
 
     check()
     faults.check()

@@ -140,8 +140,8 @@ def check(
         if answers[at] is not None:
             answer = {"frame": [field for field in json.loads(answers[at])["frame"] if field[0] in compared]}
         fault = difference(answer, reference, exact, kinds_of(specs))
-        told = exact.get(field_of(fault), exact)
-        faults.add(f"{told}: {fault}" if fault else None, field_of(fault))
+        shown = exact.get(field_of(fault), exact)
+        faults.add(f"{shown}: {fault}" if fault else None, field_of(fault))
 
 
 def specs_of_model(spy: Spy) -> dict[str, Any]:

@@ -229,7 +229,7 @@ def normal(kind: str, dtype: str, cell: Any) -> Any:
     """A field's dtype and described value, without the differences that are none. There are five."""
     if kind == "string" and dtype in ("object", "str"):  # pandas has two dtypes for text, of `str` both
         return "text", ["null"] if content(cell) == NULL else cell  # a null is None in one and NaN in the other
-    if kind == "any":  # pandas infers the dtype of such a column anew: the value itself decides
+    if kind == "any":  # pandas infers the dtype of such a column again: the value itself decides
         return "any", content(cell)
     return _without_width(dtype), _without_widths(cell)
 

@@ -26,7 +26,7 @@ from tests.support.spy import UNFIT
 FieldSpec = Mapping[str, Any]
 Values = st.SearchStrategy[Any]
 
-GENERATED = settings(  # not shrunk: a fault names the field and its value, and each example asks many interfaces
+GENERATED = settings(  # not shrunk: a fault names the field and its value, and each example tries many interfaces
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
@@ -50,7 +50,7 @@ def whole(low: int, high: int) -> Values:
 
 
 def pool(values: st.SearchStrategy[Any], count: int) -> list[Any]:
-    """`count` values, or fewer if there are not so many; for interfaces that are asked once for many rows."""
+    """`count` values, or fewer if there are not so many; for interfaces that get many rows at once."""
     found: list[Any] = []
 
     @settings(GENERATED, max_examples=count, phases=[Phase.generate], database=None)
@@ -569,7 +569,7 @@ def pandas_row(column: pa.Array) -> Any:
 
 
 def with_all_properties(spec: FieldSpec, value: Any) -> Any:
-    """The value as Arrow has it: an object has all of its properties, null where it has none."""
+    """The value as Arrow has it: an object has all of its properties, null if there is none."""
     if value is None:
         return None
     if spec["type"] == "array":
