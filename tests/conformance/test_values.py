@@ -1,8 +1,8 @@
 """One value through every interface: the model gets what plain MLflow hands to it, or the row is refused.
 
 The model is a spy (tests/support/spy_model.py), which describes the values and types that it gets. The reference is
-`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` decides what is right. Values are
-random, with those weighted at which types differ. A row must also be the same alone and among other rows.
+`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` decides which are right. Values
+are random, with those weighted at which types differ. A row must also be the same alone and among other rows.
 """
 
 from __future__ import annotations
