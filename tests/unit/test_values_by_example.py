@@ -137,8 +137,8 @@ def test_nanoseconds_are_kept(spies: SpyFolder, tmp_path: Path, text: str) -> No
     expected = [["Timestamp", "2026-01-02T03:04:05.123456789"]]
     assert from_request(spy, {"dataframe_records": [{"field": text}]}) == expected
     assert from_request(spy, f"field\n{text}\n".encode(), CSV) == expected
-    for name, content in (("in.csv", f"field\n{text}\n"), ("in.jsonl", json.dumps({"field": text}) + "\n")):
-        (tmp_path / name).write_text(content)
+    for name, written in (("in.csv", f"field\n{text}\n"), ("in.jsonl", json.dumps({"field": text}) + "\n")):
+        (tmp_path / name).write_text(written)
         assert [seen(row) for row in scored(spy, tmp_path / name, tmp_path / f"{name}.jsonl")] == expected
 
 
