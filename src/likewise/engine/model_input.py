@@ -175,10 +175,10 @@ def _required(kind: Any, name: str) -> bool:
 def _array(value: Any, element: Any) -> Any:
     """A list, or an array if `value` is a tuple."""
     numpy = need("numpy", extra="mlflow")
-    elements = [nested(each, element) for each in value]
-    if isinstance(value, list):
-        return elements
     name = kind_of(element)
+    if isinstance(value, list):
+        return [nested(each, element) for each in value]
+    elements = [nested(_as_tuples(each, deep=False) if name == "array" else each, element) for each in value]
     if name in _DTYPES or name == "boolean":
         return numpy.array(elements, _DTYPES.get(name, "bool"))
     if name == "datetime":
@@ -187,6 +187,10 @@ def _array(value: Any, element: Any) -> Any:
         zero = "\0" if name == "string" else b"\0"
         inexact = not elements or any(each.endswith(zero) for each in elements)  # NumPy's text loses a zero at its end
         return numpy.array(elements, object if inexact else None)
+    if name == "any":
+        return numpy.array(
+            elements, None if len(set(map(type, elements))) == 1 and type(elements[0]) in _ALIKE else object
+        )
     try:
         return numpy.array(elements, None if elements else object)
     except ValueError:  # of different lengths
