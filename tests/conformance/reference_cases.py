@@ -83,6 +83,7 @@ HINTS = {
     "hint long": "list[int]",
     "hint dict": "list[dict[str, int]]",
     "hint lists": "list[list[float]]",
+    "hint float": "list[float]",
     "hint moment": "list[datetime.datetime]",
     "hint bytes": "list[bytes]",
     "hint thing": "list[Thing]",
@@ -112,6 +113,49 @@ RETURNS = {
     "moments": "np.array(['2026-01-02'], dtype='datetime64[ns]')",
 }
 ODD = ("surrogate", "bytes", "moments")  # answered in another way, see DIFFERENT
+# Models for language: the text of an answer is what the model received.
+AGENTS = {
+    "chat model": """
+from mlflow.types.llm import ChatChoice, ChatCompletionResponse, ChatMessage
+class M(mlflow.pyfunc.ChatModel):
+    def predict(self, context, messages, params):
+        text = f"{[each.to_dict() for each in messages]} {sorted(params.to_dict().items(), key=str)}"
+        choice = ChatChoice(index=0, message=ChatMessage(role="assistant", content=text))
+        return ChatCompletionResponse(choices=[choice], id="x", created=1, model="m")
+""",
+    "chat agent": """
+from mlflow.types.agent import ChatAgentMessage, ChatAgentResponse
+class M(mlflow.pyfunc.ChatAgent):
+    def predict(self, messages, context=None, custom_inputs=None):
+        text = f"{[each.model_dump(exclude={'id'}) for each in messages]} {context!r} {custom_inputs}"
+        return ChatAgentResponse(messages=[ChatAgentMessage(role="assistant", id="1", content=text)])
+""",
+    "responses agent": """
+from mlflow.types.responses import ResponsesAgentResponse
+class M(mlflow.pyfunc.ResponsesAgent):
+    def predict(self, request):
+        item = self.create_text_output_item(text=repr(request.model_dump(exclude_none=True)), id="m")
+        return ResponsesAgentResponse(id="r", created_at=1.0, output=[item])
+""",
+}
+USER = [{"role": "user", "content": "hi"}]
+TOOLS = [
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "name": "f", "content": "5", "tool_call_id": "1"},
+]  # fmt: skip
+ASKED: list[tuple[str, Any]] = [
+    *((agent, {"messages": USER, **more}) for agent in ("chat model", "chat agent") for more in (
+        {}, {"messages": [*USER, *TOOLS]}, {"custom_inputs": {"a": 1}}, {"unknown": 1}, {"messages": []},
+        {"stream": True}, {"context": {"conversation_id": "c", "user_id": "u"}})),
+    ("chat model", {"messages": USER, "temperature": 0.5, "max_tokens": 5, "stop": ["x"], "top_p": 1}),
+    *((agent, body) for agent in ("chat model", "chat agent") for body in (
+        {"inputs": {"messages": USER}}, {"instances": {"messages": USER}},
+        {"dataframe_records": [{"messages": USER}]})),
+    *(("responses agent", {"input": USER, **more}) for more in (
+        {}, {"temperature": 0.5, "custom_inputs": {"a": 1}}, {"context": {"conversation_id": "c"}}, {"unknown": 1},
+        {"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x"}]}]})),
+]  # fmt: skip
 MODEL = """
 import typing
 class Thing(pydantic.BaseModel):
@@ -251,8 +295,10 @@ SAME: list[tuple[str, Any]] = [
     ("hint text", {"inputs": ["a", "ß"]}),
     ("hint text", {"inputs": []}),
     ("hint long", {"inputs": [1, 2**62]}),
+    ("hint float", b'{"inputs": [1.5, NaN, 0.1]}'),
     ("hint dict", {"inputs": [{"a": 1}, {"b": 2}]}),
     ("hint lists", {"inputs": [[1.5], []]}),
+    ("hint lists", b'{"inputs": [[NaN, 0.5]]}'),
     ("hint moment", {"inputs": ["2026-01-02T03:04:05"]}),
     ("hint bytes", {"inputs": [b64(b"\x00\x01\xff")]}),
     ("hint thing", {"inputs": [{"a": 1}, {"a": 2, "b": "y", "c": 0.5}]}),

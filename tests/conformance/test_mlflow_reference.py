@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conformance.reference_cases import HINTS, MIXED, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES
+from tests.conformance.reference_cases import AGENTS, ASKED, HINTS, MIXED, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES
 from tests.conformance.reference_pair import ECHO, Pair
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
@@ -30,6 +30,10 @@ def pair_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     made: dict[str, Pair] = {}
 
     def pair(name: str) -> Pair:
+        if name in AGENTS and name not in made:
+            made[name] = Pair(
+                folder / str(len(made)), f"import mlflow\n{AGENTS[name]}mlflow.models.set_model(M())\n", None
+            )
         if name not in made:
             hint = f": {HINTS[name]}" if name in HINTS else ""
             answer = (
@@ -101,6 +105,37 @@ def test_a_file_that_mlflow_answers_gets_the_same_answer(pair_of: PairOf, case: 
     assert pair.by_row(raw, content_type) == theirs
 
 
+@pytest.mark.parametrize(("agent", "body"), ASKED, ids=lambda value: str(value)[:60])
+def test_a_request_to_an_agent_gets_the_same_answer(pair_of: PairOf, agent: str, body: Any) -> None:
+    pair, raw = pair_of(agent), as_bytes(body)
+    theirs = pair.theirs(raw)
+    assert theirs.status == 200, theirs.value
+    assert pair.ours(raw) == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("hint text", "a"),
+        ("hint text", ["a", ["b"]]),
+        ("hint text", [{"a": "b"}]),
+        ("hint text", {"a": ["b"]}),
+        ("hint text", [None]),
+        ("hint long", [[1]]),
+        ("hint thing", {"a": 1}),
+        ("hint thing", [{"a": 1}, {"b": "x"}]),
+        ("hint thing", [{"b": "x"}, {"b": "y"}]),
+        ("hint dict", [{"a": 1.5}]),
+    ],
+)
+def test_what_a_type_hint_rejects_is_refused(pair_of: PairOf, name: str, sent: Any) -> None:
+    pair, raw = pair_of(name), as_bytes({"inputs": sent})
+    assert pair.theirs(raw).status == 400
+    refused = pair.ours(raw)
+    assert refused.status in (400, 422)
+    assert json.loads(refused.value)["error_code"] in ("BAD_REQUEST", "INVALID_PARAMETER_VALUE")
+
+
 LOSSLESS = "a value is taken whole or refused"
 NULL_TEXT = "null stays null in a column of text: numpy prints it as the text None"
 DIFFERENT: list[tuple[str, str, Any, int]] = [
@@ -122,6 +157,9 @@ DIFFERENT: list[tuple[str, str, Any, int]] = [
         {"instances": [{"v": 0}, {"v": "a"}]},
         200,
     ),
+    (LOSSLESS, "hint long", {"inputs": [True]}, 400),
+    (LOSSLESS, "hint long", {"inputs": [2**70]}, 400),
+    ("a moment has no time zone", "hint moment", {"inputs": ["2026-01-02T03:04:05+01:00"]}, 200),
     ("an array without elements has the dtype of the signature", "array", {"inputs": {"v": []}}, 200),
     ("null is not false", "optional", {"dataframe_records": [{"text": "a", "boolean": None}]}, 200),
     ("a lone surrogate is not valid text", "none", b'{"inputs": ["\\ud800"]}', 400),

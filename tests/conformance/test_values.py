@@ -1,8 +1,8 @@
 """One value through every interface: the model gets what plain MLflow hands to it, or the row is refused.
 
 The model is a spy (tests/support/spy_model.py), which describes the values and types that it gets. The reference is
-`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` says what is right. Values are
-random, with those weighted at which types differ. A row must also be the same alone and among other rows.
+`mlflow.pyfunc.load_model(…).predict(…)` with a data frame of this one row; `difference` decides which are right. Values
+are random, with those weighted at which types differ. A row must also be the same alone and among other rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,19 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.spy import UNFIT, Faults, Refused, Row, Spy, SpyFolder, content_of, difference, fields, normal
+from tests.support.spy import (
+    UNFIT,
+    Faults,
+    Refused,
+    Row,
+    Spy,
+    SpyFolder,
+    content_of,
+    difference,
+    field_of,
+    fields,
+    normal,
+)
 from tests.support.spy_sources import (
     FORMS,
     JSON,
@@ -180,11 +192,6 @@ def answers(spy: Spy, form: str, specs: Specs, rows: Sequence[Mapping[Any, Any]]
     return [by_position(row, specs) for row in spy.called(call)]
 
 
-def field_of(fault: str | None) -> str:
-    """The field that a fault is about, or how it begins."""
-    return "" if fault is None else fault.partition(":")[0]
-
-
 def items_of(spy: Spy, form: str, specs: Specs, row: Mapping[Any, Any]) -> list[Item]:
     call = FORMS[form].call(spy.signature, specs, [row])
     return call.items(True) if call.by_row(True) else []
@@ -194,12 +201,17 @@ def items_of(spy: Spy, form: str, specs: Specs, row: Mapping[Any, Any]) -> list[
 def test_requests_hand_on_what_plain_mlflow_does(spies: SpyFolder, name: str) -> None:
     specs = specs_of(SCHEMAS[name])
     spy, kinds = spies.signed(name, SCHEMAS[name]), kinds_of(specs)
+    has_arrays = any(spec["type"] == "array" for spec in specs.values())
     faults, taken = Faults(), set()
 
-    @settings(GENERATED, max_examples=20 if name in WIDE else 8)
+    @settings(GENERATED, max_examples=12 if name in WIDE else 5)
     @given(row_lists(specs))
     def check(rows: list[dict[Any, Any]]) -> None:
-        references = [spy.reference_row(frame(specs, row)) for row in rows]
+        references = {
+            (arrays, at): spy.reference_row(frame(specs, row, arrays=arrays))
+            for at, row in enumerate(rows)
+            for arrays in ((False, True) if has_arrays else (False,))
+        }
         alone: dict[tuple[str, int], Row] = {}
         items: dict[tuple[str, int], Item] = {}
         for form, (at, row) in itertools.product(FORMS, enumerate(rows)):
@@ -207,7 +219,7 @@ def test_requests_hand_on_what_plain_mlflow_does(spies: SpyFolder, name: str) ->
             if got is None:
                 continue
             (answer,) = got
-            fault = difference(answer, references[at], exact(specs, row), kinds)
+            fault = difference(answer, references[has_arrays and FORMS[form].arrays, at], exact(specs, row), kinds)
             faults.add(fault, form, field_of(fault))
             if not isinstance(answer, Refused):
                 taken.add(form)
@@ -217,16 +229,16 @@ def test_requests_hand_on_what_plain_mlflow_does(spies: SpyFolder, name: str) ->
         for form in FORMS:
             if all((form, at) in alone for at in range(len(rows))):
                 for at, answer in enumerate(answers(spy, form, specs, rows) or []):
-                    told = f"{alone[form, at]} alone, but {answer} among other rows"
-                    faults.add(None if same(answer, alone[form, at], kinds) else told, form, "company")
+                    shown = f"{alone[form, at]} alone, but {answer} among other rows"
+                    faults.add(None if same(answer, alone[form, at], kinds) else shown, form, "company")
 
     def in_company(alone: Mapping[tuple[str, int], Row], items: Mapping[tuple[str, int], Item]) -> None:
         """All requests at once, as the service merges them."""
         shuffled = random.Random(len(items)).sample(list(items), len(items))
         for key, answer in zip(shuffled, spy.run([items[key] for key in shuffled]), strict=True):
             got = by_position(answer, specs)
-            told = f"{alone[key]} alone, but {got} among other requests"
-            faults.add(None if same(got, alone[key], kinds) else told, key[0], "other requests")
+            shown = f"{alone[key]} alone, but {got} among other requests"
+            faults.add(None if same(got, alone[key], kinds) else shown, key[0], "other requests")
 
     check()
     faults.check()
@@ -243,14 +255,15 @@ def test_json_values_that_do_not_fit_are_refused_or_exact(spies: SpyFolder, kind
     faults = Faults()
     good = {**fits, **nested}.get(spec["type"], 1.0)
 
-    @settings(GENERATED, max_examples=60)
+    @settings(GENERATED, max_examples=40)
     @given(JSON_VALUES | natural(spec).map(json_value))
     def check(value: Any) -> None:
         fitted = lossless(spec, value, text=True) if spec["type"] != "binary" else UNFIT
         if spec["type"] == "binary" and (isinstance(value, str) or value is None):
             return  # any text may be base64; natural values are in the other test
-        reference = Refused("") if fitted is UNFIT else spy.reference_row(frame({FIELD: spec}, {FIELD: fitted}))
         for form in ("dataframe_split", "dataframe_records", "inputs", "instances"):
+            known = frame({FIELD: spec}, {FIELD: fitted}, arrays=FORMS[form].arrays) if fitted is not UNFIT else None
+            reference = Refused("") if known is None else spy.reference_row(known)
             rows = [[good], [value]] if form == "dataframe_split" else [{FIELD: good}, {FIELD: value}]
             body = {form: {"columns": [FIELD], "data": rows} if form == "dataframe_split" else rows}
             verify(form, json.dumps(body).encode(), JSON, value, fitted, reference)
@@ -277,7 +290,7 @@ def test_the_web_service_hands_on_the_same(spies: SpyFolder, name: str) -> None:
     """Decoded requests and the engine are tested above: here they are behind HTTP, together with Parquet."""
     specs = specs_of(SCHEMAS[name])
     spy, kinds = spies.signed(name, SCHEMAS[name]), kinds_of(specs)
-    found = pool(st.fixed_dictionaries({key: natural(spec) for key, spec in specs.items()}), 12)
+    found = pool(st.fixed_dictionaries({key: natural(spec) for key, spec in specs.items()}), 6)
     rows = [{key: with_all_properties(specs[key], row[key]) for key in specs} for row in found]
     faults = Faults()
     with serving(spy) as client:
@@ -317,7 +330,7 @@ def test_parquet_columns_of_other_types_are_exact_or_refused(
     schema = one_column(kind, required=False)
     (spec,) = specs_of(schema).values()
     spy = spies.signed(f"optional {kind}", schema)
-    values = [None, *pool(arrow_values(source), 10)]
+    values = [None, *pool(arrow_values(source), 8)]
     column = arrow_array(values, source)
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
     assert len(got) == len(values)
@@ -338,7 +351,7 @@ def test_parquet_columns_of_the_signatures_type_are_what_plain_mlflow_gets(
     schema = one_column(kind, required=required)
     (spec,) = specs_of(schema).values()
     spy = spies.signed(f"{'' if required else 'optional '}{kind}", schema)
-    values = [None, *(with_all_properties(spec, value) for value in pool(natural(spec), 10))]
+    values = [None, *(with_all_properties(spec, value) for value in pool(natural(spec), 8))]
     column = arrow_array(values, arrow_type(spec))
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
     faults = Faults()

@@ -48,7 +48,7 @@ def spies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpyFolder]:
     folder.close()
 
 
-def asked(spy: Spy, body: Any, media: str = JSON) -> list[Row | Refused]:
+def requested(spy: Spy, body: Any, media: str = JSON) -> list[Row | Refused]:
     """The answers to one request; its refusal stands for one row."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
@@ -114,14 +114,14 @@ def test_tensors_in_requests_are_what_plain_mlflow_gets(spies: SpyFolder, dtype:
         reference = spy.reference_row(array(value, dtype))
         bodies = tensor_requests(value, dtype, dims)
         for form, body in bodies.items():
-            (answer,) = asked(spy, body)
+            (answer,) = requested(spy, body)
             faults.add(difference(answer, reference, {"": value}, {}), form)
         plain = array(value, "object" if dtype == "str" else dtype)
         texts = np.vectorize(lambda text: text.encode(), otypes=[object])(plain) if dtype == "str" else plain
         (answer,) = spy.called(decode_infer(*body_of({"x": texts}), spy.signature))
         faults.add(difference(answer, reference, {"": value}, {}), "inference protocol")
         if len(dims) < 2:
-            (answer,) = asked(spy, csv_of(flat(value)), CSV)
+            (answer,) = requested(spy, csv_of(flat(value)), CSV)
             faults.add(difference(answer, reference, {"": value}, {}), "CSV")
 
     check()
@@ -152,7 +152,7 @@ def test_elements_that_do_not_fit_a_tensor_are_refused(spies: SpyFolder, dtype: 
     spy = spies.signed(f"{dtype} vector", Schema([TensorSpec(np.dtype(dtype), (-1,))]))
     good = {"str": "a", "bool": True}.get(dtype, 1)
     for body in ({"inputs": [good, value]}, {"dataframe_split": {"columns": ["x"], "data": [[good], [value]]}}):
-        answer = asked(spy, body)[-1]
+        answer = requested(spy, body)[-1]
         assert isinstance(answer, Refused), answer
         assert "row 1" in answer.cause
 
@@ -219,9 +219,9 @@ def test_named_tensors_are_what_plain_mlflow_gets(spies: SpyFolder, tmp_path: Pa
         reference = spy.reference_row(arrays)
         coded = arrays | {"t": np.array([row["t"].encode()], dtype=object)}
         answers = {form: job[at] for form, job in jobs.items()} | {
-            "instances": asked(spy, {"instances": [row]})[0],
-            "inputs by column": asked(spy, {"inputs": {name: [value] for name, value in row.items()}})[0],
-            "dataframe_records": asked(spy, {"dataframe_records": [row]})[0],
+            "instances": requested(spy, {"instances": [row]})[0],
+            "inputs by column": requested(spy, {"inputs": {name: [value] for name, value in row.items()}})[0],
+            "dataframe_records": requested(spy, {"dataframe_records": [row]})[0],
             "inference protocol": spy.called(decode_infer(*body_of(coded), spy.signature))[0],
         }
         for form, answer in answers.items():
@@ -265,8 +265,8 @@ def test_elements_of_a_type_hint_are_what_plain_mlflow_gets(spies: SpyFolder, tm
         if records:
             split = {"columns": list(value), "data": [list(value.values())]}
         answers = {form: job[at] for form, job in jobs.items()} | {
-            "inputs": asked(spy, {"inputs": [sent]})[0],
-            "dataframe_split": asked(spy, {"dataframe_split": split})[0],
+            "inputs": requested(spy, {"inputs": [sent]})[0],
+            "dataframe_split": requested(spy, {"dataframe_split": split})[0],
         }
         got = {} if isinstance(reference, Refused) else {"": fields(reference)[0][2]}
         for form, answer in answers.items():
@@ -309,9 +309,11 @@ def test_json_without_a_signature_is_typed_as_pandas_does_for_each_row_alone(spi
     for at, row in enumerate(rows):
         reference = spy.reference_row(pd.DataFrame([list(row.values())], columns=list(row)))
         answers = {
-            "dataframe_split": asked(spy, {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}})[0],
-            "dataframe_records": asked(spy, {"dataframe_records": [row]})[0],
-            "container JSON Lines": asked(spy, json.dumps(row).encode() + b"\n", JSON_LINES)[0],
+            "dataframe_split": requested(
+                spy, {"dataframe_split": {"columns": list(row), "data": [list(row.values())]}}
+            )[0],
+            "dataframe_records": requested(spy, {"dataframe_records": [row]})[0],
+            "container JSON Lines": requested(spy, json.dumps(row).encode() + b"\n", JSON_LINES)[0],
             "JSON Lines": job[at],
         }
         for form, answer in answers.items():
@@ -364,7 +366,7 @@ def test_csv_without_a_signature_is_typed_as_pandas_does_in_every_interface(spie
     references = [spy.reference_row(frame.iloc[[at]]) for at in range(len(frame))]
     (tmp_path / "in.csv").write_text(text)
     sent = [{name: column[at] for name, column in frame.items()} for at in range(len(frame))]
-    for answers in (asked(spy, text.encode(), CSV), scored(spy, tmp_path / "in.csv", tmp_path / "out.jsonl")):
+    for answers in (requested(spy, text.encode(), CSV), scored(spy, tmp_path / "in.csv", tmp_path / "out.jsonl")):
         for answer, reference, row in zip(answers, references, sent, strict=True):
             assert difference(answer, reference, row, {}) is None
 

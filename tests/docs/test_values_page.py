@@ -135,7 +135,8 @@ NaN in `float` and `double`, NaT in `datetime`, and `None` in `string`, `any` an
 A tensor's elements are converted to its dtype by the rules of `long` (with the bounds of its integer type), `double`
 (exact in `float16` and `float32` unless the source is text), `boolean` and `string`. For a table with several
 columns, an unnamed tensor gets the columns in order. Inputs of a model whose signature comes from type hints are
-validated by MLflow, with pydantic; `bytes` are base64 in text.
+validated by MLflow, with pydantic; `bytes` are base64 in text. `inputs` must be the list that `predict` takes. A
+`datetime` has no time zone here either, while MLflow's server keeps it; nanoseconds make it a `pandas.Timestamp`.
 
 ## No signature
 

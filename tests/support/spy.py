@@ -214,6 +214,11 @@ class Faults(dict[tuple[str, ...], str]):
         assert not self, "\n" + "\n".join(f"{', '.join(kind)}: {fault}" for kind, fault in self.items())
 
 
+def field_of(fault: str | None) -> str:
+    """The field that a fault is about, or how it begins."""
+    return "" if fault is None else fault.partition(":")[0]
+
+
 def fields(row: Row) -> list[tuple[str, str, Any]]:
     """Name, dtype and described value of each field of a row; an unnamed element has an empty name."""
     (listed,) = (value for key, value in row.items() if key != "params")
@@ -221,18 +226,17 @@ def fields(row: Row) -> list[tuple[str, str, Any]]:
 
 
 def normal(kind: str, dtype: str, cell: Any) -> Any:
-    """A field's dtype and described value, without the differences that are none. There are four."""
-    if kind == "string" and dtype in (
-        "object",
-        "str",
-    ):  # pandas has two dtypes for text: the elements are `str` in both
+    """A field's dtype and described value, without the differences that are none. There are five."""
+    if kind == "string" and dtype in ("object", "str"):  # pandas has two dtypes for text, of `str` both
         return "text", ["null"] if content(cell) == NULL else cell  # a null is None in one and NaN in the other
-    if kind == "any":  # pandas infers the dtype of such a column anew: the value itself decides
+    if kind == "any":  # pandas infers the dtype of such a column again: the value itself decides
         return "any", content(cell)
     return _without_width(dtype), _without_widths(cell)
 
 
 def _without_widths(cell: Any) -> Any:
+    if cell[0] == "ndarray" and not cell[3] and cell[1] in ("object", "float64"):
+        return [cell[0], "no elements", cell[2], []]  # MLflow's is float64 if the column is required, else object
     if cell[0] == "ndarray":
         return [cell[0], _without_width(cell[1]), cell[2], [_without_widths(element) for element in cell[3]]]
     if cell[0] in ("list", "tuple"):

@@ -208,11 +208,16 @@ def oip_binary(specs: Specs, rows: Rows) -> tuple[bytes, str | None]:
 
 @dataclass(frozen=True)
 class Form:
-    """A form of requests. `encode` returns a body, and the length of its JSON if binary tensors follow it."""
+    """A form of requests.
+
+    `encode` returns a body, and the length of its JSON if binary tensors follow it. arrays: whether arrays are NumPy's
+    for the model, because MLflow makes arrays of the form's values.
+    """
 
     encode: Callable[[Specs, Rows], tuple[bytes, str | None]]
     media: str
     decoder: str = "service"
+    arrays: bool = False
 
     def call(self, signature: Signature, specs: Specs, rows: Rows) -> DecodedRequest:
         """The request with these rows, decoded; raises InexpressibleError and BadRequest."""
@@ -228,15 +233,17 @@ def _headerless(specs: Specs, rows: Rows) -> bytes:
     return csv_text(specs, rows, header=False)
 
 
-def _form(encode: Callable[[Specs, Rows], bytes], media: str = JSON, decoder: str = "service") -> Form:
-    return Form(lambda specs, rows: (encode(specs, rows), None), media, decoder)
+def _form(
+    encode: Callable[[Specs, Rows], bytes], media: str = JSON, decoder: str = "service", *, arrays: bool = False
+) -> Form:
+    return Form(lambda specs, rows: (encode(specs, rows), None), media, decoder, arrays)
 
 
 FORMS: dict[str, Form] = {
     "dataframe_split": _form(split),
     "dataframe_records": _form(records),
-    "inputs": _form(inputs),
-    "instances": _form(instances),
+    "inputs": _form(inputs, arrays=True),
+    "instances": _form(instances, arrays=True),
     "inputs by column": _form(by_column),
     "CSV": _form(csv_text, CSV),
     "container CSV": _form(csv_text, f"{CSV}; header=present", "container"),

@@ -26,7 +26,7 @@ from tests.support.spy import UNFIT
 FieldSpec = Mapping[str, Any]
 Values = st.SearchStrategy[Any]
 
-GENERATED = settings(  # not shrunk: a fault names the field and its value, and each example asks many interfaces
+GENERATED = settings(  # not shrunk: a fault names the field and its value, and each example tries many interfaces
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
@@ -50,7 +50,7 @@ def whole(low: int, high: int) -> Values:
 
 
 def pool(values: st.SearchStrategy[Any], count: int) -> list[Any]:
-    """`count` values, or fewer if there are not so many; for interfaces that are asked once for many rows."""
+    """`count` values, or fewer if there are not so many; for interfaces that get many rows at once."""
     found: list[Any] = []
 
     @settings(GENERATED, max_examples=count, phases=[Phase.generate], database=None)
@@ -169,19 +169,36 @@ def _inside(spec: FieldSpec) -> Values:
 DTYPES = {"integer": "int32", "long": "int64", "float": "float32", "double": "float64", "datetime": "datetime64[ns]"}
 
 
-def series(spec: FieldSpec, value: Any) -> pd.Series[Any]:
-    """One value as a column of the natural dtype; arrays are lists, as from JSON."""
+def series(spec: FieldSpec, value: Any, *, arrays: bool = False) -> pd.Series[Any]:
+    """One value as a column of the natural dtype. arrays: whether an array is one of NumPy; by default it is a list."""
     kind = spec["type"]
     if kind in DTYPES:
         return pd.Series([value], dtype=DTYPES[kind])
     if kind in ("string", "boolean", "binary") or kind == "any":
         return pd.Series([copy.deepcopy(value)])
-    return pd.Series([copy.deepcopy(value)], dtype=object)
+    as_array = arrays and kind == "array" and value is not None
+    return pd.Series([_array(spec["items"], value) if as_array else copy.deepcopy(value)], dtype=object)
 
 
-def frame(specs: Mapping[Any, FieldSpec], row: Mapping[Any, Any]) -> pd.DataFrame:
-    """One row as a data frame of natural dtypes."""
-    return pd.DataFrame({name: series(specs[name], value) for name, value in row.items()})
+def _array(spec: FieldSpec, values: list[Any]) -> Any:
+    """A list as an array, of lists if these are not of equal length."""
+    leaf = spec
+    while leaf["type"] == "array":
+        leaf = leaf["items"]
+    dtype = {**DTYPES, "boolean": "bool"}.get(leaf["type"], "object")
+    try:
+        if dtype != "object" or spec is leaf:
+            return np.array(copy.deepcopy(values), dtype=dtype)
+    except ValueError:
+        pass
+    ragged = np.empty(len(values), object)
+    ragged[:] = copy.deepcopy(values)
+    return ragged
+
+
+def frame(specs: Mapping[Any, FieldSpec], row: Mapping[Any, Any], *, arrays: bool = False) -> pd.DataFrame:
+    """One row as a data frame of natural dtypes, see `series`."""
+    return pd.DataFrame({name: series(specs[name], value, arrays=arrays) for name, value in row.items()})
 
 
 # --- values that a source has instead --------------------------------------------------------------------------------
@@ -516,6 +533,7 @@ COLUMNS: dict[str, Any] = {
     "any": AnyType(),
     "array of any": Array(AnyType()),
 }
+FIELD = "the field"
 ALONE = ("array of integer", "array of float", "array of datetime", "object of bytes and times")  # MLflow refuses most
 NESTED = tuple(name for name in COLUMNS if name not in (*KINDS, *ALONE, "any", "array of any"))
 SCHEMAS: dict[str, Schema] = {
@@ -526,10 +544,9 @@ SCHEMAS: dict[str, Schema] = {
     "anything": Schema([ColSpec(AnyType(), "what"), ColSpec(Array(AnyType()), "many"), ColSpec("string", "text")]),
     "unnamed": Schema([ColSpec(DataType[kind]) for kind in KINDS]),
     **{f"unnamed {kind}": Schema([ColSpec(DataType[kind])]) for kind in KINDS},
-    **{name: Schema([ColSpec(COLUMNS[name], name)]) for name in ALONE},
+    **{name: Schema([ColSpec(COLUMNS[name], FIELD)]) for name in ALONE},
 }
 WIDE = ("required", "optional", "nested", "optional nested", "anything", "unnamed")
-FIELD = "the field"
 
 
 def specs_of(schema: Schema) -> Specs:
@@ -552,7 +569,7 @@ def pandas_row(column: pa.Array) -> Any:
 
 
 def with_all_properties(spec: FieldSpec, value: Any) -> Any:
-    """The value as Arrow has it: an object has all of its properties, null where it has none."""
+    """The value as Arrow has it: an object has all of its properties, null if there is none."""
     if value is None:
         return None
     if spec["type"] == "array":

@@ -23,8 +23,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from tests.support.models import TEXT, save_code, seal
 
 from likewise.bundles.open import Bundle, open_bundle
+from likewise.core.casts import Nanoseconds
 from likewise.core.engine import predict_items
-from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, RowRefused
+from likewise.core.errors import CodeNotTrusted, ModelFailed, ModelInvalid, ModelRaised, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.spec import ModelSpec
@@ -233,6 +234,53 @@ def test_model_gets_the_same_input_as_from_mlflows_server(
 def test_model_with_a_type_hint_gets_a_list(tmp_path: Path) -> None:
     engine = load(make_bundle(tmp_path, "return [t.upper() for t in model_input]", hint=": list[str]"))
     assert values(predict_items(engine, list(Table(None, [("a",), ("b",)]).split()))) == ["A", "B"]
+
+
+def test_input_that_mlflow_rejects_is_refused_and_does_not_count_as_a_failing_model(tmp_path: Path) -> None:
+    engine = load(make_bundle(tmp_path, "return model_input", hint=": list[int]"))
+    good, *bad = predict_items(engine, list(Table(None, [(1,), ("x",), (0.5,)]).split()))
+    assert values([good]) == [1]
+    assert [type(r.error) for r in bad if isinstance(r, Failed)] == [RowRefused, RowRefused]
+    assert "list[int]" in bad[0].error.cause if isinstance(bad[0], Failed) else False
+
+
+def test_mlflows_exception_from_the_models_own_code_is_the_models(tmp_path: Path) -> None:
+    body = "from mlflow.exceptions import MlflowException\nraise MlflowException('no')"
+    (result,) = predict_items(load(make_bundle(tmp_path, body)), texts("a"))
+    assert isinstance(result, Failed)
+    assert isinstance(result.error, ModelRaised)
+
+
+@pytest.mark.parametrize("data", [np.array([[1, 0.5]]), pd.DataFrame({"x": [0.5]}), 5])
+def test_predict_refuses_what_does_not_fit_the_signature(tmp_path: Path, data: Any) -> None:
+    engine = load(make_bundle(tmp_path, "return model_input", ModelSignature(NUMBERS)))
+    with pytest.raises(RowRefused, match="schema"):
+        engine.predict(data)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "expected"),
+    [
+        ("list[float]", None, "nan"),
+        ("list[list[float]]", [1.5, None], "[1.5, nan]"),
+        (
+            "list[datetime.datetime]",
+            Nanoseconds.since_epoch(1_000_000_001),
+            "Timestamp('1970-01-01 00:00:01.000000001')",
+        ),
+    ],
+)
+def test_element_of_a_type_hint_is_exact(tmp_path: Path, hint: str, value: object, expected: str) -> None:
+    code = f"""
+        import datetime, mlflow
+        class M(mlflow.pyfunc.PythonModel):
+            def predict(self, model_input: {hint}, params=None):
+                return list(map(repr, model_input))
+        mlflow.models.set_model(M())
+    """
+    save_code(tmp_path / "bundle" / "model", code)
+    engine = load(seal(tmp_path / "bundle"))
+    assert values(predict_items(engine, [Row(None, (value,))])) == [expected]
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_the_type_of_a_column_is_that_of_all_its_values(values: list[str], expec
 def test_columns_have_the_values_that_pandas_reads(values: list[str]) -> None:
     """Except for text, in which nothing is missing, and for integers that pandas changes."""
     of = kind(*values)
-    ours = [typed(value, of) for value in values]
+    ours = [None if pd.isna(value) else value for value in (typed(value, of) for value in values)]
     frame = pd.read_csv(io.StringIO("v,w\n" + "".join(f"{value},x\n" for value in values)))
     theirs = [None if pd.isna(value) else value for value in frame["v"].tolist()]
     if of == "string":
@@ -128,7 +128,7 @@ def test_other_formats_and_declared_columns_keep_their_types(tmp_path: Path) -> 
         seen: list[Row] = []
         source = write(tmp_path / f"in.{suffix}", rows)
         report = run_job(source, tmp_path / f"o.{suffix}", lambda row: seen.append(row) or 0, signature=UNSIGNED)  # noqa: B023
-        assert seen == [Row(("a", "b"), ("1", 2)), Row(("a", "b"), ("3", 4))]
+        assert [(row.columns, row.values) for row in seen] == [(("a", "b"), ("1", 2)), (("a", "b"), ("3", 4))]
         assert report.input_types is None
     text = Signature.parse({"inputs": [{"name": "a", "type": "string"}]})
     seen = []

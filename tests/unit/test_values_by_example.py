@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
-from mlflow.types.schema import Array, Map, Object, Property
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 from tests.support.batch.scoring import quarantined, read
 from tests.support.models import save_code, seal
-from tests.support.spy import Refused, Row, Spy, SpyFolder, fields
+from tests.support.spy import Refused, Row, Spy, SpyFolder, content, content_of, fields
 from tests.support.spy_sources import CSV, JSON, scored, serving
 
 from likewise import api
@@ -137,8 +137,8 @@ def test_nanoseconds_are_kept(spies: SpyFolder, tmp_path: Path, text: str) -> No
     expected = [["Timestamp", "2026-01-02T03:04:05.123456789"]]
     assert from_request(spy, {"dataframe_records": [{"field": text}]}) == expected
     assert from_request(spy, f"field\n{text}\n".encode(), CSV) == expected
-    for name, content in (("in.csv", f"field\n{text}\n"), ("in.jsonl", json.dumps({"field": text}) + "\n")):
-        (tmp_path / name).write_text(content)
+    for name, written in (("in.csv", f"field\n{text}\n"), ("in.jsonl", json.dumps({"field": text}) + "\n")):
+        (tmp_path / name).write_text(written)
         assert [seen(row) for row in scored(spy, tmp_path / name, tmp_path / f"{name}.jsonl")] == expected
 
 
@@ -241,6 +241,24 @@ def test_a_request_without_params_has_none(spies: SpyFolder) -> None:
     spy = spies.signed("string", one("string"))
     (row,) = spy.called(Decoder(spy.signature)(b'{"inputs": [{"field": "a"}]}', JSON))
     assert row["params"] == spy.reference(pd.DataFrame({"field": ["a"]}))[0]["params"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("form", ["inputs", "instances", "dataframe_records"])
+@pytest.mark.parametrize(
+    ("element", "value"),
+    [
+        (AnyType(), [1, "a"]),
+        (AnyType(), [True, "x"]),
+        (AnyType(), [2**53 + 1, 0.5]),
+        (AnyType(), [[1, "a"]]),
+        (Array(DataType.string), [["a\0"], ["b"]]),
+        (DataType.string, ["a\0", "b"]),
+    ],
+)
+def test_elements_of_an_array_do_not_change_each_other(spies: SpyFolder, form: str, element: Any, value: Any) -> None:
+    spy = spies.signed(f"array of {element}", one(Array(element)))
+    (answer,) = from_request(spy, {form: [{"field": value}]})
+    assert content(answer) == content_of(value)
 
 
 # --- other models ----------------------------------------------------------------------------------------------------

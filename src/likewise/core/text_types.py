@@ -5,6 +5,7 @@ Used for CSV in requests and in jobs, so that the same file means the same in bo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from likewise.core.casts import EXACT, Mismatch, to_boolean, to_double, to_whole
@@ -55,10 +56,12 @@ class TextType:
 
 
 def typed(text: str, kind: str) -> object:
-    """The text as a value of a column of this kind; None if it is missing. Text is unchanged, also if it is empty."""
+    """The text as a value of a column of this kind; missing, NaN as a `double`, else None. Text is unchanged."""
     if kind == "string":
         return text
-    return None if is_absent(text) else PARSERS[kind](text)
+    if is_absent(text):
+        return math.nan if kind == "double" else None
+    return PARSERS[kind](text)
 
 
 def _to_boolean(text: str) -> bool:

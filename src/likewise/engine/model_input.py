@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from likewise.core.arrow import array_of
-from likewise.core.casts import epoch_nanoseconds
+from likewise.core.casts import Nanoseconds, epoch_nanoseconds
 from likewise.core.extras import need
 from likewise.core.items import ARRAYS, Table
 
@@ -34,7 +34,7 @@ def model_input(metadata: Any, table: Table) -> Any:
             return copied(sent.value)
         return convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
     if metadata._is_signature_from_type_hint():
-        return copied(_records(table))
+        return [_hinted(element, schema.inputs[0].type) for element in _records(table)]
     if schema is not None and schema.is_tensor_spec():
         form = "instances" if schema.has_input_names() else "inputs"
         if table.columns is None or form == "instances":
@@ -56,7 +56,21 @@ def copied(value: Any) -> Any:
     """`value` with copies of its lists and objects, which a model may change."""
     if isinstance(value, list):
         return [copied(element) for element in value]
-    return {key: copied(member) for key, member in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        return {key: copied(member) for key, member in value.items()}
+    return value if type(value) is not Nanoseconds else _timestamp(value)
+
+
+def _timestamp(value: Any) -> Any:
+    return need("pandas", extra="mlflow").Timestamp(epoch_nanoseconds(value), unit="ns")
+
+
+def _hinted(value: Any, kind: Any) -> Any:
+    """A copy of an element of a type hint `list[…]`, whose type in the signature is `kind`."""
+    name = kind_of(kind)
+    if name == "array" and isinstance(value, list):
+        return [_hinted(element, kind.dtype) for element in value]
+    return float("nan") if value is None and name == "double" else copied(value)
 
 
 def _records(table: Table) -> list[Any]:
@@ -134,9 +148,9 @@ def nested(value: Any, kind: Any, *, member: bool = False) -> Any:
         return {key: None if key in absent else nested(value[key], properties[key].dtype, member=True) for key in value}
     if name == "map":
         return {key: nested(each, kind.value_type, member=True) for key, each in value.items()}
-    numpy, pandas = need("numpy", extra="mlflow"), need("pandas", extra="mlflow")
     if name == "datetime":
-        return pandas.Timestamp(epoch_nanoseconds(value), unit="ns")
+        return _timestamp(value)
+    numpy = need("numpy", extra="mlflow")
     if name == "any" or not member or name in ("string", "binary"):
         return float("nan") if value is None else value
     return numpy.dtype(_DTYPES.get(name, "bool")).type(numpy.nan if value is None else value)
@@ -150,10 +164,10 @@ def kind_of(kind: Any) -> str:
 def _array(value: Any, element: Any) -> Any:
     """A list, or an array if `value` is a tuple."""
     numpy = need("numpy", extra="mlflow")
-    elements = [nested(each, element) for each in value]
-    if isinstance(value, list):
-        return elements
     name = kind_of(element)
+    if isinstance(value, list):
+        return [nested(each, element) for each in value]
+    elements = [nested(_as_tuples(each, deep=False) if name == "array" else each, element) for each in value]
     if name in _DTYPES or name == "boolean":
         return numpy.array(elements, _DTYPES.get(name, "bool"))
     if name == "datetime":
@@ -162,6 +176,10 @@ def _array(value: Any, element: Any) -> Any:
         zero = "\0" if name == "string" else b"\0"
         inexact = not elements or any(each.endswith(zero) for each in elements)  # NumPy's text loses a zero at its end
         return numpy.array(elements, object if inexact else None)
+    if name == "any":
+        return numpy.array(
+            elements, None if len(set(map(type, elements))) == 1 and type(elements[0]) in _ALIKE else object
+        )
     try:
         return numpy.array(elements, None if elements else object)
     except ValueError:  # of different lengths

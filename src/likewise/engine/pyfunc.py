@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -92,7 +93,7 @@ class PyfuncEngine:
                 if (known := likewise_cause(error)) is not None:
                     raise known from error
                 explain(data, self._signature)
-                raise row_error(error) from error
+                raise (_refused(error) or row_error(error)) from error
 
     def close(self) -> None:
         uninstall(self._vendored)
@@ -140,9 +141,22 @@ class PyfuncEngine:
             model = self._model if self._final is None or table.sent is not None else self._final
             return model.predict(data, params=None if params is None else dict(params))
         except Exception as error:
-            if (known := likewise_cause(error)) is None:
+            if (known := likewise_cause(error) or _refused(error)) is None:
                 raise
             raise known from error
+
+
+def _refused(error: Exception) -> RowRefused | None:
+    """The error for input that MLflow rejected, by a type hint or the signature, before the model's code ran."""
+    if type(error).__name__ != "MlflowException":
+        return None
+    raised = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not all(module.startswith(("likewise.engine.", "mlflow.")) for module in raised):
+        return None
+    return RowRefused(
+        redacted(str(error))[:500],
+        remedy="send input that fits the model's signature and type hints, as shown by: likewise inspect MODEL",
+    )
 
 
 def _accepting_final_frames(model: Any) -> Any:

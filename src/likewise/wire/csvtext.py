@@ -11,6 +11,7 @@ from likewise.core.errors import BadRequest
 from likewise.core.fields import from_cell
 from likewise.core.header import is_header, positions
 from likewise.core.signature import Field, Signature
+from likewise.core.tensors import dtype_of
 from likewise.core.text_types import TextType, typed
 from likewise.wire.frame import Frame
 
@@ -87,6 +88,8 @@ def _fields(signature: Signature, names: Sequence[str]) -> Sequence[Field | None
     inputs = signature.inputs or ()
     if signature.columns is None and not signature.is_tensor:
         return [inputs[at] if at < len(inputs) else None for at in range(len(names))]
+    if signature.columns is None and inputs and dtype_of(inputs[0]) != "object":
+        return [inputs[0]] * len(names)
     by_name = {field.name: field for field in inputs}
     return [by_name.get(name) for name in names]
 

@@ -123,16 +123,17 @@ class Fitter:
         return Table(None, _cast_rows(frame, [_Cell(0, "the tensor", field_cast(field, frame.source))], rows))
 
     def _unnamed_columns(self, frame: Frame) -> Table:
-        fields, source = self._fields, frame.source
-        if self.signature.from_type_hints and frame.names is not None:
+        fields, source, hinted = self._fields, frame.source, self.signature.from_type_hints
+        if hinted and frame.names is not None:
             frame = replace(frame, names=None, rows=[[value] for value in _elements(frame, fields[0])])
-        if self.signature.from_type_hints and source is Source.ARRAYS:
+        if hinted and source is Source.ARRAYS:
             source = Source.TEXT  # MLflow expects base64 there
         cells = [_Cell(at, f"column {at}", field_cast(field, source)) for at, field in enumerate(fields)]
         if frame.names is None and len(fields) == 1:
             if fields[0].kind in NESTED:  # such columns come from type hints, which validate them
                 return Table(None, [(row[0],) for row in frame.rows])
-            return Table(None, _cast_rows(frame, cells, [(_only(row[0]),) for row in frame.rows]))
+            values = [row[0] if hinted else _only(row[0]) for row in frame.rows]
+            return Table(None, _cast_rows(frame, cells, [(value,) for value in values]))
         sent = [
             _enough(row if frame.names is not None else row[0], i, frame, fields) for i, row in enumerate(frame.rows)
         ]

@@ -58,6 +58,8 @@ def _frame(form: str, value: object, signature: Signature) -> Frame:
         return parse_split(value, form)
     if form == "dataframe_records":
         return parse_records(value, form)
+    if signature.from_type_hints:
+        return _elements(value, form)
     if isinstance(value, list):
         return _listed(value, form, signature)
     if isinstance(value, dict):
@@ -67,6 +69,13 @@ def _frame(form: str, value: object, signature: Signature) -> Frame:
             f"{form}: expected rows or columns, got {shown(value)}", remedy="send a list of rows, or columns of values"
         )
     return Frame(None, [[value]], form, Source.ARRAYS)
+
+
+def _elements(value: object, form: str) -> Frame:
+    """The elements of a list, as a type hint `list[…]` takes them."""
+    if not isinstance(value, list):
+        raise BadRequest(f"{form}: expected a list, got {shown(value)}", remedy="send a list of inputs")
+    return Frame(None, [[element] for element in value], form, Source.ARRAYS)
 
 
 def _listed(value: list[object], form: str, signature: Signature) -> Frame:

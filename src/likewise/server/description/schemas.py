@@ -19,9 +19,8 @@ NULL: JsonObject = {"type": "null"}
 TEXT: JsonObject = {"type": "string"}
 _LARGEST = 1.7976931348623157e308
 _DIGITS = {2**31 - 1: "[0-9]{1,9}|1[0-9]{9}", 2**63 - 1: "[0-9]{1,18}|[1-8][0-9]{18}"}
-_DECIMAL = r"^[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE](-[0-9]{1,3}|\+?[0-9]{1,2}))?$"
 _MONTH_DAY = "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))"
-_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
 _ZONE = "(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
 
 
@@ -47,23 +46,32 @@ def as_json(schema: JsonObject) -> JsonObject:
 
 
 def whole_number(low: int, high: int) -> JsonObject:
-    """An integer from `low` to `high`; also accepted as text, or as true and false for 1 and 0."""
+    """An integer from `low` to `high`; also accepted as text."""
     text = {"type": "string", "pattern": f"^[+-]?({_DIGITS[high]})$"} if high in _DIGITS else None
     parts: list[JsonObject] = [{"type": "integer", "minimum": low, "maximum": high}, *([text] if text else [])]
-    return {"anyOf": [*parts, {"type": "boolean"}]}
+    return {"anyOf": parts}
 
 
-_NUMBER: JsonObject = {"type": "number", "minimum": -_LARGEST, "maximum": _LARGEST}
-_FLOATING: JsonObject = {
-    "description": "A number; also accepted as text.",
-    "anyOf": [_NUMBER, {"type": "string", "pattern": _DECIMAL}, {"type": "boolean"}],
-}
+def _floating(largest: float, exact: int, digits: int, exponent: str) -> JsonObject:
+    """A number up to `largest`; integers that it holds exactly, up to `exact`, which has more than `digits` digits."""
+    decimal = rf"^[+-]?([0-9]{{1,{digits}}}(\.[0-9]{{0,40}})?|\.[0-9]{{1,40}})([eE](-[0-9]{{1,3}}|\+?{exponent}))?$"
+    return {
+        "description": "A number; also accepted as text. Larger integers are accepted if they are exact.",
+        "anyOf": [*_numbers(largest, exact), {"type": "string", "pattern": decimal}],
+    }
+
+
+def _numbers(largest: float = _LARGEST, exact: int = 2**53) -> list[JsonObject]:
+    fraction = {"type": "number", "minimum": -largest, "maximum": largest, "not": {"type": "integer"}}
+    return [fraction, {"type": "integer", "minimum": -exact, "maximum": exact}]
+
+
 TYPES: Mapping[str, JsonObject] = {
     "string": {"description": "Text.", "type": "string"},
     "integer": {"description": "A 32-bit integer; also accepted as text.", **whole_number(*INTEGERS["integer"])},
     "long": {"description": "A 64-bit integer; also accepted as text.", **whole_number(*INTEGERS["long"])},
-    "float": _FLOATING,
-    "double": _FLOATING,
+    "float": _floating(3.4e38, 2**24, 7, "[12]?[0-9]"),
+    "double": _floating(_LARGEST, 2**53, 15, "[0-9]{1,2}"),
     "boolean": {
         "description": "true or false; 1 and 0, and the words as text, are also accepted.",
         "anyOf": [
@@ -76,8 +84,8 @@ TYPES: Mapping[str, JsonObject] = {
         "description": "A date, or a date and time, in ISO 8601; converted to UTC if it has a time zone. A number is "
         "nanoseconds since 1970. Dates such as 2026/11/22 and 11/22/2026 are also accepted.",
         "anyOf": [
-            {"type": "string", "pattern": f"^[12][0-9]{{3}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$"},
-            {"type": "number", "minimum": -6.2e19, "maximum": 2.5e20},
+            {"type": "string", "pattern": f"^(1[7-9]|2[01])[0-9]{{2}}-{_MONTH_DAY}([T ]{_TIME}{_ZONE}?)?$"},
+            {"type": "integer", "minimum": -(2**63) + 1, "maximum": 2**63 - 1},
         ],
     },
     "binary": {
@@ -158,8 +166,8 @@ def param_schema(field: Field) -> JsonObject:
     strict: dict[str, JsonObject] = {
         "string": {"type": "string"},
         "boolean": {"type": "boolean"},
-        "double": _NUMBER,
-        "float": _NUMBER,
+        "double": {"anyOf": _numbers()},
+        "float": {"anyOf": _numbers()},
         **{kind: {"type": "integer", "minimum": low, "maximum": high} for kind, (low, high) in INTEGERS.items()},
     }
     one = nullable(strict.get(field.kind) or value_schema(field.raw, "binary_ascii"))
