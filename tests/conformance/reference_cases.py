@@ -144,7 +144,7 @@ TOOLS = [
         {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
     {"role": "tool", "name": "f", "content": "5", "tool_call_id": "1"},
 ]  # fmt: skip
-ASKED: list[tuple[str, Any]] = [
+REQUESTS: list[tuple[str, Any]] = [
     *((agent, {"messages": USER, **more}) for agent in ("chat model", "chat agent") for more in (
         {}, {"messages": [*USER, *TOOLS]}, {"custom_inputs": {"a": 1}}, {"unknown": 1}, {"messages": []},
         {"stream": True}, {"context": {"conversation_id": "c", "user_id": "u"}})),

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conformance.reference_cases import AGENTS, ASKED, HINTS, MIXED, MODEL, NUMBERS, RETURNS, SAME, SIGNATURES
+from tests.conformance.reference_cases import AGENTS, HINTS, MIXED, MODEL, NUMBERS, REQUESTS, RETURNS, SAME, SIGNATURES
 from tests.conformance.reference_pair import ECHO, Pair
 
 CSV, PARQUET = "text/csv", "application/vnd.apache.parquet"
@@ -105,7 +105,7 @@ def test_a_file_that_mlflow_answers_gets_the_same_answer(pair_of: PairOf, case: 
     assert pair.by_row(raw, content_type) == theirs
 
 
-@pytest.mark.parametrize(("agent", "body"), ASKED, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("agent", "body"), REQUESTS, ids=lambda value: str(value)[:60])
 def test_a_request_to_an_agent_gets_the_same_answer(pair_of: PairOf, agent: str, body: Any) -> None:
     pair, raw = pair_of(agent), as_bytes(body)
     theirs = pair.theirs(raw)

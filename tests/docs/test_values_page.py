@@ -143,7 +143,7 @@ validated by MLflow, with pydantic; `bytes` are base64 in text. `inputs` must be
 Each interface gives the types that pandas gives. JSON and JSON Lines: the types of JSON. CSV: each column is boolean,
 integer, float or text, by all values of the file or request, as in `pandas.read_csv`. Parquet, Arrow and Spark: the
 dtypes with which pandas reads the Arrow types (`float32` stays `float32`), but a map is a dict and an integer stays
-exact beside null. Rows of a row-wise model that are predicted together have equal types in each column, so a value of
+exact next to null. Rows of a row-wise model that are predicted together have equal types in each column, so a value of
 one row does not change the type of another's.
 
 ## Params
@@ -162,7 +162,7 @@ has no `params`, and otherwise `{}`, as from MLflow.
 | a date and time with a time zone | refused | UTC (in Spark, the session's time zone) |
 | a decimal that a double cannot hold | rounded | refused |
 | a Parquet or Spark map | a list of tuples | a dict |
-| an integer beside null, without a signature | a double, possibly rounded | an integer |
+| an integer next to null, without a signature | a double, possibly rounded | an integer |
 """
 
 

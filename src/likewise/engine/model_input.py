@@ -232,7 +232,7 @@ def _of_arrow(names: Sequence[str], columns: Sequence[Sequence[Any]], arrow: Any
 
 
 def _with_exact_integers(frame: Any, columns: Sequence[Sequence[Any]]) -> Any:
-    """The frame with objects in columns where pandas has made other numbers of integers, which it does beside null."""
+    """The frame with objects in columns where pandas has made other numbers of integers, which it does next to null."""
     pandas = need("pandas", extra="mlflow")
     for at, (values, dtype) in enumerate(zip(columns, frame.dtypes, strict=True)):
         if dtype.kind == "f" and any(type(value) is int and int(float(value)) != value for value in values):
