@@ -48,7 +48,7 @@ class Source(Enum):
 
     @property
     def typed(self) -> bool:
-        """Whether its values have types of their own."""
+        """Whether its values have types of Arrow, pandas or tensors."""
         return self in (Source.TYPED, Source.TENSORS)
 
 
