@@ -177,9 +177,8 @@ def _array(value: Any, element: Any) -> Any:
         inexact = not elements or any(each.endswith(zero) for each in elements)  # NumPy's text loses a zero at its end
         return numpy.array(elements, object if inexact else None)
     if name == "any":
-        return numpy.array(
-            elements, None if len(set(map(type, elements))) == 1 and type(elements[0]) in _ALIKE else object
-        )
+        kinds = set(map(type, elements))
+        return numpy.array(elements, None if len(kinds) == 1 and kinds <= {bool, int, float} else object)
     try:
         return numpy.array(elements, None if elements else object)
     except ValueError:  # of different lengths
