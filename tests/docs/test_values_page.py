@@ -116,8 +116,8 @@ Numbers are not rounded to `float`, because the source has exact numbers. A time
 without one; in a Spark frame it becomes the session's time zone, as in `mlflow.pyfunc.spark_udf`. Tensors of the Open
 Inference Protocol follow this table, too.
 
-`Bundle.predict` hands a pandas object to the model's own code as MLflow does, and refuses what MLflow refuses: an `int64`
-column for `double`, for example, which the table below allows because each of its values is checked.
+`Bundle.predict` hands a pandas object to the model's own code as MLflow does, and refuses what MLflow refuses: for
+example an `int64` column for `double`, which the table below allows because each of its values is checked.
 """
 NESTED_HEAD = """
 ## Nested types
