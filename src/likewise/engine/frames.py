@@ -18,7 +18,10 @@ _LOSSY = frozenset({"double", "float", "boolean"})  # MLflow rounds a Decimal, a
 
 def own_copy(data: Any) -> Any:
     """A copy that a model may change, down to lists and objects in cells."""
-    copied = copy.deepcopy(data)
+    try:
+        copied = copy.deepcopy(data)
+    except TypeError:  # an iterator, a Spark frame: the model can only read it
+        return data
     if not hasattr(copied, "iloc"):
         return copied
     if copied.ndim == 1:
