@@ -54,6 +54,7 @@ def log_of(folder: Path, name: str) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def predicted(bundle: api.Bundle, texts: Sequence[str | None]) -> list[str]:
+def predicted(bundle: api.Bundle, texts: Sequence[str | None]) -> list[str | None]:
     """The predictions of `Bundle.predict` for the texts."""
-    return list(bundle.predict(pd.DataFrame({"text": texts}))["text"])
+    predictions = bundle.predict(pd.DataFrame({"text": texts}))["text"]
+    return [None if pd.isna(prediction) else prediction for prediction in predictions]
