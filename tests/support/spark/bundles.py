@@ -56,5 +56,5 @@ def log_of(folder: Path, name: str) -> list[str]:
 
 def predicted(bundle: api.Bundle, texts: Sequence[str | None]) -> list[str | None]:
     """The predictions of `Bundle.predict` for the texts."""
-    predictions = bundle.predict(pd.DataFrame({"text": texts}))["text"]
+    predictions = bundle.predict(pd.DataFrame({"text": texts}, dtype=object))["text"]  # else None is NaN
     return [None if pd.isna(prediction) else prediction for prediction in predictions]
