@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from likewise.core.casts import INTEGERS
 from likewise.core.errors import InputInvalid
 from likewise.core.extras import need
 from likewise.core.items import Item, Params
@@ -54,8 +55,9 @@ def _items_by_window(
 def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
     """The arguments as a `pyarrow.RecordBatch`: fields of a single struct by name, else in the signature's order.
 
-    Columns after the signature's last are ignored, optional ones may be missing, and without a signature the names are
-    ordinals, as in `spark_udf`.  Arrays for tensors are reshaped.  Raises InputInvalid for too few.
+    Columns after the signature's last are ignored, and optional ones that are missing are null, as in `spark_udf`
+    (integers, which cannot be null, are left out).  Without a signature the names are ordinals.  Arrays for tensors are
+    reshaped.  Raises InputInvalid for too few.
     """
     pa = need("pyarrow", extra="batch")
     if len(arrays) == 1 and pa.types.is_struct(arrays[0].type):
@@ -71,7 +73,13 @@ def named_batch(arrays: tuple[Any, ...], signature: Signature) -> Any:
             remedy="pass the columns in that order, or as one struct with these names",
         )
     used = [_reshaped(array, field) for array, field in zip(arrays, fields[: len(names)], strict=False)]
-    return pa.RecordBatch.from_arrays(used, names=list(names[: len(used)]))
+    absent = [name for name, field in zip(names[len(used) :], fields[len(used) :], strict=False) if _takes_null(field)]
+    nulls = [pa.nulls(len(arrays[0]))] * len(absent)
+    return pa.RecordBatch.from_arrays([*used, *nulls], names=[*names[: len(used)], *absent])
+
+
+def _takes_null(field: Field) -> bool:
+    return field.kind not in INTEGERS and field.kind != "tensor"
 
 
 def _reshaped(array: Any, field: Field) -> Any:
