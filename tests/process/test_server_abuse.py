@@ -286,6 +286,7 @@ def test_the_server_raises_its_limit_of_open_files(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
         with surviving(tmp_path / "log") as running:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # this process may have many files open
             connections = [connect(running) for _ in range(200)]
             with other_clients_served(running):
                 assert file_limit(running) == min(hard, 10_240)
