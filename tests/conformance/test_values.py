@@ -323,6 +323,17 @@ def test_the_web_service_hands_on_the_same(spies: SpyFolder, name: str) -> None:
 PAIRS = [(kind, source) for kind in SOURCES for source in SOURCES[kind]]
 
 
+def check_column(spy: Spy, spec: Mapping[str, Any], column: Any, values: list[Any], got: list[Any]) -> None:
+    """Fail unless each value of a typed column is what plain MLflow gets for it alone, or is refused with its name."""
+    faults = Faults()
+    for at, (value, answer) in enumerate(zip(values, got, strict=True)):
+        fitted = lossless(spec, value, text=False)
+        reference = spy.reference_row(pandas_row(column.slice(at, 1)))
+        found = difference(answer, reference, {FIELD: fitted}, kinds_of({FIELD: spec}), named=FIELD)
+        faults.add(f"{value!r}: {found}" if found else None, field_of(found), type(value).__name__)
+    faults.check()
+
+
 @pytest.mark.parametrize(("kind", "source"), PAIRS, ids=str)
 def test_parquet_columns_of_other_types_are_exact_or_refused(
     spies: SpyFolder, tmp_path: Path, kind: str, source: pa.DataType
@@ -334,13 +345,7 @@ def test_parquet_columns_of_other_types_are_exact_or_refused(
     column = arrow_array(values, source)
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
     assert len(got) == len(values)
-    faults = Faults()
-    for at, (value, answer) in enumerate(zip(values, got, strict=True)):
-        fitted = lossless(spec, value, text=False)
-        reference = spy.reference_row(pandas_row(column.slice(at, 1)))
-        found = difference(answer, reference, {FIELD: fitted}, kinds_of({FIELD: spec}), named=FIELD)
-        faults.add(f"{value!r}: {found}" if found else None, field_of(found), type(value).__name__)
-    faults.check()
+    check_column(spy, spec, column, values, got)
 
 
 @pytest.mark.parametrize("required", [True, False], ids=["required", "optional"])
@@ -354,13 +359,7 @@ def test_parquet_columns_of_the_signatures_type_are_what_plain_mlflow_gets(
     values = [None, *(with_all_properties(spec, value) for value in pool(natural(spec), 8))]
     column = arrow_array(values, arrow_type(spec))
     got = scored(spy, parquet_file(tmp_path / "in.parquet", pa.table({FIELD: column})), tmp_path / "out.jsonl")
-    faults = Faults()
-    for at, (value, answer) in enumerate(zip(values, got, strict=True)):
-        fitted = lossless(spec, value, text=False)
-        reference = spy.reference_row(pandas_row(column.slice(at, 1)))
-        found = difference(answer, reference, {FIELD: fitted}, kinds_of({FIELD: spec}), named=FIELD)
-        faults.add(f"{value!r}: {found}" if found else None, field_of(found), type(value).__name__)
-    faults.check()
+    check_column(spy, spec, column, values, got)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
