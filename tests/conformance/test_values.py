@@ -11,7 +11,7 @@ import copy
 import itertools
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,6 @@ from likewise.core.errors import BadRequest
 from likewise.core.fields import ABSENT
 from likewise.core.items import Item
 from likewise.wire import Decoder
-
-
-@pytest.fixture(scope="module")
-def spies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpyFolder]:
-    folder = SpyFolder(tmp_path_factory.mktemp("spies"))
-    yield folder
-    folder.close()
 
 
 @st.composite

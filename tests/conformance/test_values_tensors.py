@@ -7,7 +7,6 @@ import datetime
 import io
 import json
 import math
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -39,13 +38,6 @@ from likewise.container.forms import LineDecoder
 from likewise.core.errors import BadRequest
 from likewise.wire import Decoder
 from likewise.wire.oip import decode_infer
-
-
-@pytest.fixture(scope="module")
-def spies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SpyFolder]:
-    folder = SpyFolder(tmp_path_factory.mktemp("spies"))
-    yield folder
-    folder.close()
 
 
 def requested(spy: Spy, body: Any, media: str = JSON) -> list[Row | Refused]:
