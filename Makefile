@@ -20,8 +20,9 @@ PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(PYT
 test: $(READY)
 	$(PYTEST) -m "not long"
 
-# Additionally the long variants that CONTRIBUTING.md lists.
+# Additionally the long variants that CONTRIBUTING.md lists, and a model of each flavour.
 test-all: $(READY)
+	$(BIN)/pip install --quiet --constraint requirements.lock --editable '.[zoo]'
 	$(PYTEST)
 
 test-fast: $(READY)

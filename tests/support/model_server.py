@@ -92,7 +92,7 @@ def backwards(row: Row) -> object:
 
 def echo(row: Row) -> object:
     """Everything that the model received."""
-    return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params)}
+    return {"columns": list(row.columns or ()), "values": list(row.values), "params": dict(row.params or {})}
 
 
 KINDS = ("string", "integer", "long", "float", "double", "boolean", "datetime", "binary")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -125,7 +126,10 @@ class Running:
 
     def _readline(self) -> str:
         assert self.process.stdout is not None
+        overdue = threading.Timer(4 * PATIENCE, self.process.kill)
+        overdue.start()
         line = self.process.stdout.readline()
+        overdue.cancel()
         assert line, f"exited with {self.process.wait(PATIENCE)}: {self.log.read_text()[-4000:]}"
         return line
 
