@@ -57,7 +57,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
-        self._lock = threading.Lock()
+        self._lock: AbstractContextManager[object] = threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
