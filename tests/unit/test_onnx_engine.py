@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.models import ModelSignature
@@ -37,10 +39,11 @@ from tests.support.onnx_models import (
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import RowRefused
+from likewise.core.errors import ModelInvalid, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
 from likewise.engine.kinds import kind_of
+from likewise.engine.onnx_file import read_onnx
 from likewise.engine.plain_values import per_row, plain
 from likewise.pipeline.mlmodel import read_model
 
@@ -54,8 +57,8 @@ def bundle_of(model: onnx.ModelProto, folder: Path, *, row_wise: bool = True, **
     return seal(folder, row_wise=row_wise)
 
 
-def opened(bundle: Bundle, name: str = "onnx") -> Any:
-    return kind_of(name).open(bundle, EngineEntry(name, "native"))
+def opened(bundle: Bundle) -> Any:
+    return kind_of("onnx").open(bundle, EngineEntry("onnx", "native"))
 
 
 def text(length: int, shift: int = 0) -> tuple[list[int], list[int]]:
@@ -74,18 +77,27 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def signed(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    return _opened(tmp_path_factory.mktemp("signed"), text_model(), signature=TEXT_SIGNATURE)
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    folder = tmp_path_factory.mktemp("texts")
+    return {
+        "signed": bundle_of(text_model(), folder / "signed", signature=TEXT_SIGNATURE),
+        "unsigned": bundle_of(text_model(), folder / "unsigned"),
+    }
 
 
-@pytest.fixture(scope="module")
-def unsigned(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    return _opened(tmp_path_factory.mktemp("unsigned"), text_model())
+VARIANTS = ("signed 2", "unsigned 2", "signed 1")
 
 
-def _opened(folder: Path, model: onnx.ModelProto, **options: Any) -> Opened:
-    bundle = bundle_of(model, folder, **options)
-    return Opened(opened(bundle), mlflow.pyfunc.load_model(str(bundle.model_path)))
+@pytest.fixture(scope="module", params=VARIANTS)
+def texts(request: pytest.FixtureRequest, bundles: dict[str, Bundle]) -> Opened:
+    """The model of texts, with one thread and with two."""
+    signature, threads = request.param.split()
+    bundle = bundles[signature]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", threads)
+        engine = opened(bundle)
+    assert engine.spec.slots == int(threads)
+    return Opened(engine, mlflow.pyfunc.load_model(str(bundle.model_path)))
 
 
 def arrays(length: int, shift: int = 0) -> dict[str, np.ndarray]:
@@ -102,26 +114,22 @@ def ok(result: Result) -> object:
 lengths = st.lists(st.tuples(st.integers(1, POSITIONS), st.integers(0, WORDS)), min_size=1, max_size=12)
 
 
-@pytest.mark.parametrize("signature", ["signed", "unsigned"])
 @settings(max_examples=30, deadline=None)
-@given(texts=lengths)
-def test_texts_of_any_lengths_get_mlflows_answers_in_any_company(
-    request: pytest.FixtureRequest, signature: str, texts: list[tuple[int, int]]
-) -> None:
-    model: Opened = request.getfixturevalue(signature)
-    together = predict_items(model.engine, [row(*each) for each in texts])
-    for each, result in zip(texts, together, strict=True):
-        expected = model.plain.predict(arrays(*each))["logits"][0].tolist()
-        assert ok(predict_items(model.engine, [row(*each)])[0]) == {"logits": expected}
+@given(many=lengths)
+def test_texts_of_any_lengths_get_mlflows_answers_in_any_company(texts: Opened, many: list[tuple[int, int]]) -> None:
+    together = predict_items(texts.engine, [row(*each) for each in many])
+    for each, result in zip(many, together, strict=True):
+        expected = texts.plain.predict(arrays(*each))["logits"][0].tolist()
+        (alone,) = predict_items(texts.engine, [row(*each)])
         assert ok(result)["logits"] == pytest.approx(expected, rel=1e-5, abs=1e-5)  # type: ignore[index]
+        assert ok(alone) == {"logits": expected}
 
 
-@pytest.mark.parametrize("signature", ["signed", "unsigned"])
-def test_predict_takes_and_gives_what_mlflow_does(request: pytest.FixtureRequest, signature: str) -> None:
-    model: Opened = request.getfixturevalue(signature)
-    given_, expected = model.engine.predict(arrays(9)), model.plain.predict(arrays(9))
-    assert given_.keys() == expected.keys()
-    assert given_["logits"].tobytes() == expected["logits"].tobytes()
+def test_predict_takes_and_gives_what_mlflow_does(texts: Opened) -> None:
+    result, expected = texts.engine.predict(arrays(9)), texts.plain.predict(arrays(9))
+    assert result.keys() == expected.keys()
+    assert result["logits"].dtype == expected["logits"].dtype
+    assert result["logits"].tobytes() == expected["logits"].tobytes()
 
 
 BAD: dict[str, tuple[list[int], list[int]]] = {
@@ -133,11 +141,8 @@ BAD: dict[str, tuple[list[int], list[int]]] = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-@pytest.mark.parametrize("signature", ["signed", "unsigned"])
-def test_input_that_fails_fails_alone(
-    request: pytest.FixtureRequest, signature: str, bad: tuple[list[int], list[int]]
-) -> None:
-    engine: Engine = request.getfixturevalue(signature).engine
+def test_input_that_fails_fails_alone(texts: Opened, bad: tuple[list[int], list[int]]) -> None:
+    engine: Engine = texts.engine
     alone = [predict_items(engine, [row(5, shift)])[0] for shift in range(2)]
     for _ in range(2):
         first, failed, last = predict_items(engine, [row(5), Row(NAMES, bad), row(5, 1)])
@@ -145,12 +150,28 @@ def test_input_that_fails_fails_alone(
         assert [first, last] == alone
 
 
-def test_threads_get_their_own_answers(signed: Opened) -> None:
-    texts = [(1 + number % POSITIONS, number % WORDS) for number in range(120)]
-    expected = [predict_items(signed.engine, [row(*each)]) for each in texts]
+failing = st.sampled_from(list(BAD.values()))
+good = st.builds(text, st.integers(1, POSITIONS), st.integers(0, WORDS))
+
+
+@settings(max_examples=40, deadline=None)
+@given(many=st.lists(st.one_of(good, failing), min_size=2, max_size=12))
+def test_answers_after_failures_are_right(texts: Opened, many: list[tuple[list[int], list[int]]]) -> None:
+    """One after the other, as a runtime may keep something of an inference that failed."""
+    for values in many:
+        (result,) = predict_items(texts.engine, [Row(NAMES, values)])
+        assert isinstance(result, Failed) == (values in BAD.values())
+        if isinstance(result, Ok):
+            expected = texts.plain.predict({name: np.array([each]) for name, each in zip(NAMES, values, strict=True)})
+            assert result.value["logits"] == pytest.approx(expected["logits"][0], rel=1e-5, abs=1e-5)  # type: ignore[index]
+
+
+def test_threads_get_their_own_answers(texts: Opened) -> None:
+    many = [(1 + number % POSITIONS, number % WORDS) for number in range(120)]
+    expected = [predict_items(texts.engine, [row(*each)]) for each in many]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            assert list(pool.map(lambda each: predict_items(signed.engine, [row(*each)]), texts)) == expected
+            assert list(pool.map(lambda each: predict_items(texts.engine, [row(*each)]), many)) == expected
 
 
 # --- other inputs and outputs ----------------------------------------------------------------------------------------
@@ -267,3 +288,79 @@ def test_fixed_batch_axis(tmp_path: Path) -> None:
     (refused,) = predict_items(engine, [two])
     assert isinstance(refused, Failed)
     assert isinstance(refused.error, RowRefused)
+
+
+# --- what is not run without trust -----------------------------------------------------------------------------------
+
+
+def edited(bundle: Bundle, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The bundle's model after `change` of the document in its MLmodel file."""
+    path = bundle.model_path / "MLmodel"
+    document = yaml.safe_load(path.read_text())
+    change(document)
+    path.write_text(yaml.safe_dump(document))
+    return bundle.model_path
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "code": lambda m: m["flavors"]["python_function"].update(code="code"),
+    "own loader": lambda m: m["flavors"]["python_function"].update(loader_module="loader"),
+    "options of a provider": lambda m: m["flavors"]["onnx"].update(
+        providers=[["TensorrtExecutionProvider", {"trt_extra_plugin_lib_paths": "plugin.so"}]]
+    ),
+    "session options": lambda m: m["flavors"]["onnx"].update(
+        onnx_session_options={"extra_session_config": {"session.model_external_initializers_file_folder_path": "/"}}
+    ),
+    "file elsewhere": lambda m: [flavor.update(data="../model.onnx") for flavor in m["flavors"].values()],
+    "two files": lambda m: m["flavors"]["onnx"].update(data="other.onnx"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_model_that_may_run_code_is_left_to_pyfunc(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    bundle = bundle_of(sum_of_two(), tmp_path)
+    facts = read_model(edited(bundle, change))
+    assert not [kind for kind in facts.kinds() if kind.name == "onnx"]
+    with pytest.raises(ModelInvalid, match="not of the ONNX flavor"):  # a manifest that claims otherwise
+        opened(bundle)
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../secret", "..\\secret", ""])
+@pytest.mark.parametrize("nested", [False, True], ids=["weights", "constant in a branch"])
+def test_weights_outside_of_the_model_are_refused(tmp_path: Path, location: str, nested: bool) -> None:
+    model = sum_of_two()
+    weights = onnx.TensorProto(name="w", data_type=FLOAT, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value=location)
+    if nested:
+        constant = helper.make_node("Constant", [], ["c"])
+        constant.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=weights))
+        branch = helper.make_graph([constant], "branch", [], [tensor("c", FLOAT, 1)])
+        condition = helper.make_node("If", ["a"], ["ignored"], then_branch=branch, else_branch=branch)
+        model.graph.node.append(condition)
+    else:
+        model.graph.initializer.append(weights)
+    bundle = bundle_of(sum_of_two(), tmp_path)
+    (tmp_path / "secret").write_bytes(b"\0" * 4)
+    (bundle.model_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelInvalid, match="outside of its folder"):
+        opened(bundle)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_damaged_file_is_an_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    good = text_model().SerializeToString()
+    cut = data.draw(st.integers(0, len(good) - 1))
+    path = tmp_path_factory.mktemp("damaged") / "model.onnx"
+    path.write_bytes(good[:cut] + data.draw(st.binary(max_size=8)))
+    with suppress(ModelInvalid):
+        read_onnx(path)
+
+
+def test_weights_in_another_file_of_the_model_are_read(tmp_path: Path) -> None:
+    options = {"signature": TEXT_SIGNATURE, "save_as_external_data": True, "size_threshold": 100}
+    bundle = bundle_of(text_model(), tmp_path, **options)
+    found = read_onnx(bundle.model_path / "model.onnx")
+    assert len(found.external) == 1
+    assert (found.inputs, found.outputs) == (dict.fromkeys(NAMES, ("batch", "length")), {"logits": ("batch", 3)})
+    assert isinstance(predict_items(opened(bundle), [row(4)])[0], Ok)

@@ -1,4 +1,4 @@
-"""The engines for MLflow's ONNX flavour: an ONNX file holds no code, so no trust is needed."""
+"""The engines for MLflow's ONNX flavor: an ONNX file holds no code, so no trust is needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from likewise.core.extras import need
 from likewise.core.items import Item, Request, Row
 from likewise.core.results import Failed
 from likewise.engine.kinds import EngineKind, ModelFacts
-from likewise.engine.onnx_file import OnnxFile, read_onnx
+from likewise.engine.onnx_file import read_onnx
 from likewise.engine.onnx_sessions import OPTIONS, Feeds, Session, open_onnxruntime
 from likewise.engine.pyfunc import FLAVOR, PyfuncEngine
 from likewise.engine.vendored import VendoredFiles
@@ -28,7 +28,7 @@ BUDGET = 512
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What MLflow's flavour says of its model. path: the ONNX file. providers, options: of the session."""
+    """What MLflow's flavor says of its model. path: the ONNX file. providers, options: of the session."""
 
     path: Path
     providers: tuple[str, ...]
@@ -36,7 +36,7 @@ class Declared:
 
 
 def declared(folder: Path, flavors: Mapping[str, Mapping[str, object]]) -> Declared | None:
-    """The ONNX model in the MLflow model `folder`; None for another flavour, or one that may run the author's code.
+    """The ONNX model in the MLflow model `folder`; None for another flavor, or one that may run the author's code.
 
     Providers with options, and session options other than `OPTIONS`, can name libraries that a runtime would load.
     """
@@ -147,7 +147,7 @@ def _size(value: object) -> int:
 
 
 class OnnxKind(EngineKind):
-    """Runs models of MLflow's ONNX flavour with ONNX Runtime."""
+    """Runs models of MLflow's ONNX flavor with ONNX Runtime."""
 
     name = "onnx"
     runs_code = False
@@ -156,7 +156,7 @@ class OnnxKind(EngineKind):
     purpose = "run ONNX models without their author's trust"
 
     def takes(self, model: ModelFacts) -> bool:
-        """Whether the model is of the ONNX flavour and names neither code nor libraries."""
+        """Whether the model is of the ONNX flavor and names neither code nor libraries."""
         return declared(model.folder, model.flavors) is not None
 
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all models
@@ -181,10 +181,12 @@ class OnnxKind(EngineKind):
         found = declared(bundle.model_path, meta.flavors)
         if found is None:
             raise ModelInvalid(
-                f"the bundle {bundle.path} names the engine {self.name}, but its model is not of the ONNX flavour",
+                f"the bundle {bundle.path} names the engine {self.name}, but its model is not of the ONNX flavor",
                 remedy="bundle the model again",
             )
-        model = mlflow.PyFuncModel(model_meta=meta, model_impl=OnnxModel(self._session(found, read_onnx(found.path))))
+        read_onnx(found.path)  # refuses weights outside of the model
+        session = open_onnxruntime(found.path, found.providers, found.options)
+        model = mlflow.PyFuncModel(model_meta=meta, model_impl=OnnxModel(session))
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
@@ -195,6 +197,3 @@ class OnnxKind(EngineKind):
             slots=usable_threads(),
         )
         return OnnxEngine(model, spec, bundle)
-
-    def _session(self, model: Declared, file: OnnxFile) -> Session:  # noqa: ARG002  of the other runtime
-        return open_onnxruntime(model.path, model.providers, model.options)

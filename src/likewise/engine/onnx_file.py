@@ -57,8 +57,9 @@ def read_onnx(path: Path) -> OnnxFile:
     Raises ModelInvalid for a file that is not ONNX, or whose weights are outside of its folder.
     """
     try:
-        with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            found = _read(memoryview(mapped))
+        with path.open("rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
+        found = _read(memoryview(mapped))
     except (OSError, ValueError, IndexError) as error:
         raise ModelInvalid(f"{path.name} is no readable ONNX model: {error}", remedy="log the model again") from error
     for name in sorted(found.external):

@@ -1,8 +1,7 @@
-"""Runs an ONNX model file with ONNX Runtime or OpenVINO, from several threads at once; both refuse the same inputs."""
+"""Runs an ONNX model file with ONNX Runtime, from several threads at once."""
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any
 from likewise.core.cores import usable_threads
 from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.extras import need
-from likewise.engine.openvino_calls import FIRST, infer, last_line, runtime
 
 Feeds = dict[str, Any]
 """Arrays by input name."""
 
 OPTIONS = frozenset({"inter_op_num_threads", "intra_op_num_threads", "execution_mode", "graph_optimization_level"})
-"""The session options of MLflow's flavour that are passed on; others may name files and libraries."""
+"""The session options of MLflow's flavor that are passed on; others may name files and libraries."""
 
 CPU = "CPUExecutionProvider"
 _TYPES = {
@@ -34,7 +32,7 @@ class Input:
     shape: tuple[int | None, ...] | None
 
     def check(self, name: str, value: Any) -> None:
-        """Raise RowRefused for an array of another type or shape, which OpenVINO would convert or misread."""
+        """Raise RowRefused for an array of another type or shape."""
         if self.dtype is None:
             return
         given = "str" if value.dtype.kind in "OUS" else value.dtype.name
@@ -74,7 +72,7 @@ class Session:
 def open_onnxruntime(path: Path, providers: Sequence[str], options: Mapping[str, Any]) -> Session:
     """Open the model with ONNX Runtime; raises MissingExtra, EngineUnavailable if it cannot be opened.
 
-    providers, options: of MLflow's flavour. Threads do not spin while they wait, which would take other requests' time.
+    providers, options: of MLflow's flavor. Threads do not spin while they wait, which would take other requests' time.
     """
     ort = need("onnxruntime", extra="onnx")
     settings = ort.SessionOptions()
@@ -96,42 +94,6 @@ def open_onnxruntime(path: Path, providers: Sequence[str], options: Mapping[str,
     names = [each.name for each in session.get_outputs()]
     inputs = {each.name: Input(_dtype(each.type), _lengths(each.shape)) for each in session.get_inputs()}
     return Session(inputs, names, lambda feeds: list(session.run(names, feeds)))
-
-
-def open_openvino(path: Path) -> Session:
-    """Open the model with OpenVINO in fp32; raises MissingExtra, EngineUnavailable if it does not support the model."""
-    core = runtime()
-    threads = usable_threads()
-    settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # bf16 by default
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
-    }
-    try:
-        with FIRST:
-            compiled = core.compile_model(core.read_model(path), "CPU", settings)
-    except RuntimeError as error:
-        raise _unusable("OpenVINO", path, last_line(error)) from error
-    idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for _ in range(threads):
-        idle.put(compiled.create_infer_request())
-
-    def run(feeds: Feeds) -> list[Any]:
-        request = idle.get()
-        try:
-            return infer(request, [feeds[name] for name in inputs])
-        finally:
-            idle.put(request)
-
-    inputs = {port.get_any_name(): _port(port) for port in compiled.inputs}
-    return Session(inputs, [port.get_any_name() for port in compiled.outputs], run)
-
-
-def _port(port: Any) -> Input:
-    shape = port.get_partial_shape()
-    lengths = None if shape.rank.is_dynamic else tuple(n.get_length() if n.is_static else None for n in shape)
-    return Input(port.get_element_type().to_dtype().name, lengths)
 
 
 def _dtype(kind: str) -> str | None:
