@@ -271,6 +271,8 @@ class _Draft:
         self.origins += traced.origins
         for program in traced.programs:
             self.report(f"the model starts a program, whose file accesses cannot be traced: {program}")
+        for path in traced.settings:
+            self.report(f"the model reads settings of this machine, which the bundle does not contain: {path}")
         for uri, copy in traced.copies.items():
             self.report(f"vendoring {uri}")
             path = _reference_path(uri)
