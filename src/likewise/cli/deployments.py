@@ -80,7 +80,7 @@ def deploy(
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="add --name NAME")
     writer = _file_writer(to, output, bundle_at, plan)  # reports invalid flags before the model is bundled
-    spec = choice.find(model).spec()
+    spec = choice.find(model, screen.note).spec()
     target_options = parse_config(config or [])
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at)
@@ -111,7 +111,7 @@ def update(
         raise WrongUsage(
             "--engine, --precision and --exact need a MODEL", remedy=f"run: likewise update {name} MODEL …"
         )
-    spec = None if model is None else choice.find(model).spec()
+    spec = None if model is None else choice.find(model, screen.note).spec()
     planned = deployments.plan(
         "update",
         name,

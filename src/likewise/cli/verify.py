@@ -38,6 +38,7 @@ def verify(
         engine=choice.name,
         precision=choice.precision,
         trust=choice.trust,
+        allow_versions=choice.allow_versions,
         report=screen.note,
     )
     if screen.as_json:

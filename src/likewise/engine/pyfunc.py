@@ -178,6 +178,7 @@ class PyfuncKind(EngineKind):
     requirements = ("likewise[mlflow]",)
     library = "mlflow"
     purpose = "bundle models and run any pyfunc"
+    logged_libraries = True
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model has the `python_function` flavor."""
@@ -228,7 +229,8 @@ def load_pyfunc(
                 raise known from error
             raise ModelInvalid(
                 f"the model at {path} does not load: {type(error).__name__}: {redacted(str(error))[:1000]}",
-                remedy="install the model's requirements; try mlflow.pyfunc.load_model on the machine that logged it",
+                remedy="install the model's requirements, or add --env to run it in an environment with its own "
+                "versions; or try mlflow.pyfunc.load_model on the machine that logged it",
             ) from error
 
 
