@@ -25,6 +25,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.frames import table_of
+from likewise.engine.kinds import logged_libraries
 from likewise.engine.load import LazyEngine, allowed_engines, check_versions, open_engine, why_unmeasured
 from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServerOptions
@@ -181,7 +182,7 @@ def open_bundle(
 
 
 def _already(note: str) -> None:
-    """The build has reported it."""
+    """Report nothing: the build has reported it, or nobody listens."""
 
 
 def _predicting(
@@ -292,6 +293,46 @@ def score(
         return score_file(lazy, opened.digest, opened.signature, source, output, options, progress, spec)
     finally:
         lazy.close()
+
+
+def environment(
+    model: str | Path | Bundle,
+    *,
+    engine: str | None = None,
+    trust: bool = False,
+    allow_versions: bool = False,
+    extras: Sequence[str] = (),
+    report: OnProgress | None = None,
+) -> Path | None:
+    """The Python of an environment with the versions that `model` was logged with, created unless it is in the cache.
+
+    None if no library of the model runs: `engine`, or the one that would be chosen, brings its own.  trust: whether all
+    of its requirements are installed, or only the libraries of MLflow's flavors.  allow_versions: whether this Python
+    may take the place of one that is not installed.  extras: of Likewise, to install as well.
+    Raises EnvironmentFailed, OutputRefused, CodeNotTrusted, WrongUsage (a requirement is a URL or a path), and the
+    errors of `open_bundle` and `bundle`.
+    """
+    from likewise.images.bundled_wheels import bundled_wheels
+    from likewise.shipping.logged_environment import environment_python, wanted
+
+    tell, requested = report or _already, Trust(allow=trust)
+    needs = partial(wanted, extras=extras, other_python=allow_versions, report=tell)
+    if isinstance(model, Bundle) or is_bundle(Path(model)):
+        opened = model if isinstance(model, Bundle) else open_bundle(model, engine=engine, trust=trust)
+        spec = opened._spec(engine)
+        if not logged_libraries(allowed_engines(opened.manifest, spec)[0]):
+            return None
+        wheels = bundled_wheels(opened, ()).values() if spec.trust else ()
+        needed = needs(opened.manifest.environment, trusted=spec.trust, wheels=wheels)
+        return environment_python(needed, tell)
+    from likewise.builder.logged import fetched
+
+    with fetched(str(model), requested) as (facts, code):
+        kinds = [each for each in facts.kinds() if engine in (None, each.name) and (code or not each.runs_code)]
+        if not all(kind.needs_libraries for kind in kinds):
+            return None
+        needed = needs(facts.environment, trusted=code)
+    return environment_python(needed, tell)
 
 
 def advice(bundle: Bundle) -> str | None:

@@ -29,7 +29,7 @@ from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, O
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
 from likewise.engine.engine_options import CompileOptions
-from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
+from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
 from likewise.engine.rates import cpu_class
 from likewise.engine.versions import compare_model
 from likewise.pipeline.mlmodel import read_model
@@ -110,7 +110,7 @@ def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     Checks the URI as typed, the URI that it resolved to, and the build digest.  Do not use this for a bundle from
     elsewhere: its `source` is an unverified claim of its author.
     """
-    return trust.allows(digest=bundle.build) or _trusted(trust, uri, bundle.manifest.source.resolved)
+    return trust.allows(digest=bundle.build) or allows_code(trust, uri, bundle.manifest.source.resolved)
 
 
 @dataclass
@@ -141,10 +141,8 @@ class _Draft:
         self.origins += self.source.origins
         self.facts = read_model(self.folder / "model")
         self._warn_of_secrets()
-        self.code = _trusted(self.trust, self.uri, self.source.resolved)
-        if self.facts.needs_code and not self.code:
-            path = None if local_path(self.uri) is None else Path(self.source.resolved)
-            self.trust.require(uri=self.uri if path is None else None, folder=path, what=f"the model {self.uri}")
+        self.code = allows_code(self.trust, self.uri, self.source.resolved)
+        require_trust(self.facts, self.code, self.trust, self.uri, self.source.resolved)
         if (note := compare_model(self.facts, code=self.code, allow=self.allow_versions)) is not None:
             self.report(note)
         given = {spelled(uri): "given" for uri in self.given}
@@ -285,11 +283,18 @@ class _Draft:
             self.references.append(Reference(uri, path, "traced"))
 
 
-def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
+def allows_code(trust: Trust, uri: str, resolved: str) -> bool:
     """Whether the URI as typed is trusted, or another that it resolved to; for a path, the folder that was copied."""
     if local_path(uri) is not None:
         return trust.allows(folder=Path(resolved))
     return trust.allows(uri=uri) or (resolved != without_secrets(uri) and trust.allows(uri=resolved))
+
+
+def require_trust(model: ModelFacts, code: bool, trust: Trust, uri: str, resolved: str) -> None:
+    """Raise CodeNotTrusted if no engine can run `model` without its code, and `code` is False."""
+    if model.needs_code and not code:
+        path = None if local_path(uri) is None else Path(resolved)
+        trust.require(uri=uri if path is None else None, folder=path, what=f"the model {uri}")
 
 
 def _refuse_elsewhere(reference: str, model: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from likewise import api
+from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
@@ -24,6 +25,7 @@ TRUST = "Allow the model's own Python code to run."
 ALLOW_VERSIONS = "Run the model although its library has another major version here than where it was logged."
 ENV = "Run in an environment with the versions that the model was logged with, which is created once and kept."
 TrustFlag = Annotated[bool, flag("--trust", TRUST)]
+EnvFlag = Annotated[bool, flag("--env", ENV)]
 AllowVersionsFlag = Annotated[bool, flag("--allow-versions", ALLOW_VERSIONS)]
 
 
@@ -46,7 +48,8 @@ class Choice(EngineOptions):
         EngineOptions.__post_init__(self)
 
     def find(self, model: str, report: Callable[[str], None] | None = None) -> api.Bundle:
-        """The model's bundle, opened with this engine, precision and trust."""
+        """The model's bundle, opened with this engine, precision and trust, in its own environment with --env."""
+        self.enter(model, report)
         return api.find(
             model,
             engine=self.name,
@@ -55,3 +58,9 @@ class Choice(EngineOptions):
             allow_versions=self.allow_versions,
             report=report,
         )
+
+    def enter(self, model: str, report: Callable[[str], None] | None = None) -> None:
+        """With --env, replace this process by the same command in the environment of `model`, unless it runs there."""
+        if self.env:
+            tell = report or (lambda _: None)
+            enter(model, engine=self.name, trust=self.trust, allow_versions=self.allow_versions, report=tell)

@@ -107,9 +107,10 @@ def update(
     screen: Screen,
 ) -> None:
     """Change a deployment's model, its options, or both. Everything else stays unchanged."""
-    if model is None and choice.pinned:
+    if model is None and (choice.pinned or choice.env or choice.allow_versions):
         raise WrongUsage(
-            "--engine, --precision and --exact need a MODEL", remedy=f"run: likewise update {name} MODEL …"
+            "--engine, --precision, --exact, --allow-versions and --env need a MODEL",
+            remedy=f"run: likewise update {name} MODEL …",
         )
     spec = None if model is None else choice.find(model, screen.note).spec()
     planned = deployments.plan(

@@ -11,7 +11,8 @@ from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
-from likewise.cli.arguments import AllowVersionsFlag, ModelArgument, TrustFlag
+from likewise.cli.arguments import AllowVersionsFlag, EnvFlag, ModelArgument, TrustFlag
+from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
@@ -46,9 +47,12 @@ def bundle(
     compiling: CompileOptions,
     trust: TrustFlag = False,
     allow_versions: AllowVersionsFlag = False,
+    env: EnvFlag = False,
     screen: Screen,
 ) -> None:
     """Create a self-contained bundle of MODEL and verify that it loads without a network or a tracking server."""
+    if env:
+        enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     created = api.bundle(
         model,
         output,
@@ -70,10 +74,13 @@ def inspect(
     ] = False,
     trust: TrustFlag = False,
     allow_versions: AllowVersionsFlag = False,
+    env: EnvFlag = False,
     *,
     screen: Screen,
 ) -> None:
     """Show the contents of MODEL's bundle: digest, signature, steps, references, environment, engines."""
+    if env:
+        enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     opened = api.find(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     if measure:
         for name in api.measure(opened).differing:

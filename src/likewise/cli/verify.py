@@ -31,6 +31,7 @@ def verify(
     screen: Screen,
 ) -> None:
     """Compare MODEL's predictions on this machine with those of other backends. Exit code 3 if any row differs."""
+    choice.enter(model, screen.note)
     parity = compare(
         model,
         against,
