@@ -22,10 +22,19 @@ from likewise.core.stdout import release_stdout, stdout
 from likewise.core.uris import redacted
 
 COMMANDS = {
-    "bundle": "models", "inspect": "models", "scan": "scan", "serve": "serving", "score": "serving",
+    "bundle": "models",
+    "inspect": "models",
+    "scan": "scan",
+    "serve": "serving",
+    "score": "serving",
     **dict.fromkeys(("deploy", "list", "status", "predict", "update", "delete"), "deployments"),
-    "transform": "jobs", "rehearse": "jobs", "verify": "verify",
-    "demo": "machine", "doctor": "machine", "trust": "models", "image": "images",
+    "transform": "jobs",
+    "rehearse": "jobs",
+    "verify": "verify",
+    "demo": "machine",
+    "doctor": "machine",
+    "trust": "models",
+    "image": "images",
 }
 """The module in `likewise.cli` of each command."""
 
