@@ -6,7 +6,9 @@ where namespaces are not available, a Python audit hook rejects such accesses ("
 
 from __future__ import annotations
 
+import errno
 import os
+import site
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +25,21 @@ from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
-from likewise.core.results import Failed, Result
+from likewise.core.results import Failed, Ok, Result
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
+from likewise.engine.plain_values import per_row, plain
+from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 600.0  # seconds
 NO_STORE = "no-tracking-server-in-a-bundle"
 _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_PLACES = (  # of settings, weights and data, by default in the home folder
+    *("XDG_", "KERAS_HOME", "MPLCONFIGDIR", "MATPLOTLIBRC", "NLTK_DATA", "TORCH_HOME", "SENTENCE_TRANSFORMERS_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"),
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,10 @@ def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = 
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
+        home = Path(work, "home")  # empty: no settings, caches or data of this machine
+        home.mkdir()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
+        environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
@@ -67,6 +78,10 @@ def _refuse(access: str) -> None:
     raise PermissionError(f"the model {access}, which is not available where the bundle runs")
 
 
+def _miss(source: str) -> None:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
 def _try_all(task: Task, work: Path) -> dict[str, object]:
     folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
     python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
@@ -74,7 +89,7 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     os.chdir(work)  # the working folder would stay accessible although its path is hidden
     isolated = isolate_process(hidden, kept)
     die_with_parent(task["parent"])
-    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
+    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
@@ -116,15 +131,32 @@ def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Re
 
 
 def _predict(engine: Engine, example: Example) -> list[Result]:
+    """The example's prediction: one result per row, if the model returns one."""
     table = example.table
-    items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
-    results = predict_items(engine, items)
-    for result in results:
-        if isinstance(result, Failed):
-            raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", result.error)
-    if engine.spec.row_wise:
+    by_row = engine.spec.row_wise and table.sent is None
+    try:
+        if isinstance(engine, PyfuncEngine) and not by_row:  # as `load_model().predict` is called
+            results: list[Result] = [Ok(plain(engine.predict(example.value, example.params)))]
+        else:
+            items: list[Item] = list(table.split(example.params)) if by_row else [Request(table, example.params)]
+            results = predict_items(engine, items)
+        for result in results:
+            if isinstance(result, Failed):
+                raise result.error
+    except LikewiseError as error:
+        raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", error) from error
+    if by_row:
         refute_row_wise(partial(predict_items, engine), example)
-    return results
+        return results
+    return _by_row(results[0], len(table))
+
+
+def _by_row(result: Result, rows: int) -> list[Result]:
+    """A prediction for all rows as one for each, if it can be assigned to rows."""
+    try:
+        return [Ok(each) for each in per_row(result.value, rows)] if isinstance(result, Ok) else [result]
+    except LikewiseError:
+        return [result]
 
 
 def refute_row_wise(predict: Predict, example: Example) -> None:
