@@ -28,7 +28,7 @@ BUDGET = 512
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What MLflow's flavor says of its model. path: the ONNX file. providers, options: of the session."""
+    """What MLflow's flavor states about its model. path: the ONNX file. providers, options: of the session."""
 
     path: Path
     providers: tuple[str, ...]

@@ -37,5 +37,5 @@ def infer(request: Any, inputs: Sequence[Any]) -> list[Any]:
 
 
 def last_line(error: RuntimeError) -> str:
-    """The last line of the runtime's message, which says what failed; the others name its source files."""
+    """The last line of the runtime's message, which states what failed; the others name its source files."""
     return str(error).strip().rpartition("\n")[2]
