@@ -94,7 +94,7 @@ def _quotas(root: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        group = mounted / path.lstrip("/")  # missing in a container that has no namespace of its own
+        group = mounted / path.lstrip("/")  # missing in a container without a private namespace
         for folder in (group, *group.parents):
             yield from _quota(folder)
             if folder == mounted:

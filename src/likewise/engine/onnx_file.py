@@ -61,7 +61,7 @@ def read_onnx(path: Path) -> OnnxFile:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped with its last view
         found = _read(memoryview(mapped))
     except (OSError, ValueError, IndexError) as error:
-        raise ModelInvalid(f"{path.name} is no readable ONNX model: {error}", remedy="log the model again") from error
+        raise ModelInvalid(f"{path.name} cannot be read as ONNX: {error}", remedy="log the model again") from error
     for name in sorted(found.external):
         _check_inside(path.parent, name)
     return found
