@@ -170,13 +170,18 @@ class _Draft:
             files={},
             references=tuple(references[uri] for uri in kept),
             signature_raw=self.facts.signature_raw,
-            row_wise=bool(self.facts.row_wise if self.row_wise is None else self.row_wise),
+            row_wise=self._rows_independent(),
             pipeline=self.facts.pipeline,
             source=ModelSource(self.uri, self.source.resolved).clean,
             environment=self.facts.environment,
             engines=self._engines(),
         )
         return write_manifest(self.folder, self.manifest)
+
+    def _rows_independent(self) -> bool:
+        """As the user says, else as the model declares, else by the contract of its flavour."""
+        declared = self.facts.row_wise if self.row_wise is None else self.row_wise
+        return self.facts.rows_independent() if declared is None else declared
 
     def _engines(self) -> tuple[EngineEntry, ...]:
         """Engines that run the model as logged; those that run its code only if the references have been determined."""

@@ -49,6 +49,10 @@ class ModelFacts:
         """The installed kinds that support this model."""
         return [kind for kind in kinds() if kind.takes(self)]
 
+    def rows_independent(self) -> bool:
+        """Whether some kind that supports this model knows, from the flavour's contract, that its rows are independent."""
+        return any(kind.row_wise(self) for kind in self.kinds())
+
     @property
     def needs_code(self) -> bool:
         """Whether no engine can run this model without its own code."""
@@ -132,6 +136,13 @@ class EngineKind:
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
         """The engines that run `model`, which `takes` has accepted, as it was logged; none by default."""
         return ()
+
+    def row_wise(self, model: ModelFacts) -> bool:
+        """Whether the contract of `model`'s flavour says that rows are independent, so that they may share a batch.
+
+        A model's own declaration and the user's take precedence, and the build tries to refute it on the example.
+        """
+        return False
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         """Compile the model into `engine/NAME/` of the unfinished `bundle`; does nothing by default.
