@@ -10,12 +10,12 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from likewise.builder.audit import AuditWatch
-from likewise.builder.equality import describe_result, results_match
+from likewise.builder.equality import describe_result, results_match, values_match
 from likewise.builder.isolation import isolate_process
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
@@ -23,39 +23,49 @@ from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
-from likewise.core.results import Failed, Result
+from likewise.core.results import Failed, Ok, Result
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
+from likewise.engine.plain_values import per_row
 
 TIMEOUT = 600.0  # seconds
 NO_STORE = "no-tracking-server-in-a-bundle"
+_REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 @dataclass(frozen=True)
 class Proof:
-    """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared."""
+    """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared.
+
+    refuted: why rows are not independent, although the flavour's contract says so; None if they may be.
+    """
 
     isolation: str
     engines: tuple[str, ...]
     rows: int
+    refuted: str | None = None
 
 
-def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = TIMEOUT) -> Proof:
+def prove(
+    bundle: Path, *, hidden: Sequence[Path], code: bool, declared: bool = True, timeout: float = TIMEOUT
+) -> Proof:
     """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
+    declared: whether the user or the model says that rows are independent, if they are; else only the flavour's
+    contract does, and a dependency is no error.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
-    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
+    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code, "declared": declared}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
-    return Proof(result["isolation"], tuple(result["engines"]), result["rows"])
+    return Proof(result["isolation"], tuple(result["engines"]), result["rows"], result["refuted"])
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -78,69 +88,127 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
-    predictions = _predictions(bundle, entries, example)
+    trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise)
+    predictions = trial.predictions(entries)
+    if trial.refuted is not None:  # then no engine is given single rows
+        predictions = replace(trial, by_row=False).predictions(entries)
     _compare_engines(predictions)
     _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
         "engines": list(predictions),
         "rows": len(example.table) if example is not None else 0,
+        "refuted": trial.refuted,
     }
 
 
-def _predictions(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
-    """Predictions by engine label, without engines whose libraries are missing; MissingExtra if none can be tried."""
-    predictions: dict[str, list[Result]] = {}
-    missing: MissingExtra | None = None
-    for entry in entries:
+@dataclass
+class _Trial:
+    """Predicts the example of `bundle`.  by_row: whether each row is an item, or the whole example one request."""
+
+    bundle: Bundle
+    example: Example | None
+    declared: bool
+    by_row: bool
+    refuted: str | None = None
+
+    def predictions(self, entries: Sequence[EngineEntry]) -> dict[str, list[Result]]:
+        """Predictions by engine label, without engines whose libraries are missing; MissingExtra if all are."""
+        predictions: dict[str, list[Result]] = {}
+        missing: MissingExtra | None = None
+        for entry in entries:
+            try:
+                predictions[f"{entry.name}/{entry.precision}"] = self._try(entry)
+            except MissingExtra as error:
+                missing = missing or error
+        if missing is not None and not predictions:
+            raise missing
+        return predictions
+
+    def _try(self, entry: EngineEntry) -> list[Result]:
         try:
-            predictions[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
-        except MissingExtra as error:
-            missing = missing or error
-    if missing is not None and not predictions:
-        raise missing
-    return predictions
+            engine = open_entry(self.bundle, entry)
+        except MissingExtra:
+            raise
+        except LikewiseError as error:
+            raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
+        try:
+            return [] if self.example is None else self._predict(engine, self.example)
+        finally:
+            engine.close()
+
+    def _predict(self, engine: Engine, example: Example) -> list[Result]:
+        if not self.by_row:
+            return _predicted(engine, [Request(example.table, example.params)])
+        if self.declared:
+            results = _predicted(engine, list(example.table.split(example.params)))
+            refute_row_wise(partial(predict_items, engine), example)
+            return results
+        try:
+            return _rows_of(engine, example)
+        except RowWiseRefuted as error:
+            self.refuted = self.refuted or error.cause
+            return []
 
 
-def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
-    try:
-        engine = open_entry(bundle, entry)
-    except MissingExtra:
-        raise
-    except LikewiseError as error:
-        raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
-    try:
-        return [] if example is None else _predict(engine, example)
-    finally:
-        engine.close()
-
-
-def _predict(engine: Engine, example: Example) -> list[Result]:
-    table = example.table
-    items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
+def _predicted(engine: Engine, items: Sequence[Item]) -> list[Result]:
     results = predict_items(engine, items)
     for result in results:
         if isinstance(result, Failed):
             raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", result.error)
-    if engine.spec.row_wise:
-        refute_row_wise(partial(predict_items, engine), example)
     return results
 
 
-def refute_row_wise(predict: Predict, example: Example) -> None:
-    """Raise RowWiseRefuted if a row's prediction depends on the other rows; not raising does not prove independence."""
+def _rows_of(engine: Engine, example: Example) -> list[Result]:
+    """Predictions of the example's rows; RowWiseRefuted unless they are those of the whole example, in any company."""
+    whole = _predicted(engine, [Request(example.table, example.params)])[0]
+    results = predict_items(engine, list(example.table.split(example.params)))
+    values = [result.value for result in results if not isinstance(result, Failed)]
+    if not values_match(values, _by_row(whole, len(results))):
+        raise RowWiseRefuted(
+            f"the model gives {describe_result(whole)} for the {len(results)} rows of its example in one request, and "
+            f"{describe_result(results[0])} for the first of them as an item",
+            remedy=_REMEDY,
+        )
+    refute_row_wise(partial(predict_items, engine), example, random=True)
+    return results
+
+
+def _by_row(whole: Result, rows: int) -> object:
+    """The predictions of a request of `rows` rows, by row if they are columns; None if they cannot be assigned."""
+    if not isinstance(whole, Ok) or not isinstance(whole.value, dict):
+        return whole.value if isinstance(whole, Ok) else None
+    try:
+        return per_row(whole.value, rows)
+    except LikewiseError:
+        return None
+
+
+def refute_row_wise(predict: Predict, example: Example, *, random: bool = False) -> None:
+    """Raise RowWiseRefuted if a row's prediction depends on the other rows; not raising does not prove independence.
+
+    random: whether to raise it also if a row by itself gives different predictions each time.
+    """
     table = example.table
     rows: list[Item] = [Row(table.columns, values, example.params) for values in [*table.rows, *variants(table)]]
     alone = [predict([row])[0] for row in rows]
     for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
         together = predict([rows[i] for i in order])
         for i, result in zip(order, together, strict=True):
-            if not results_match(alone[i], result):
+            if results_match(alone[i], result):
+                continue
+            again = predict([rows[i]])[0]
+            if results_match(alone[i], again):
                 raise RowWiseRefuted(
-                    "the model is declared row-wise, but its rows depend on each other: "
-                    f"the row {_values(rows[i])} gives {describe_result(alone[i])} by itself, "
-                    f"and {describe_result(result)} together with other rows",
-                    remedy="fix the model, or declare row_wise: false (likewise bundle --no-row-wise)",
+                    f"rows depend on each other: the row {_values(rows[i])} gives {describe_result(alone[i])} by "
+                    f"itself, and {describe_result(result)} together with other rows",
+                    remedy=_REMEDY,
+                )
+            if random:
+                raise RowWiseRefuted(
+                    f"predictions are random: the row {_values(rows[i])} gives {describe_result(alone[i])}, and the "
+                    f"next time {describe_result(again)}",
+                    remedy="to merge rows nevertheless: likewise bundle --row-wise",
                 )
 
 

@@ -50,7 +50,7 @@ class ModelFacts:
         return [kind for kind in kinds() if kind.takes(self)]
 
     def rows_independent(self) -> bool:
-        """Whether some kind that supports this model knows, from the flavour's contract, that its rows are independent."""
+        """Whether the contract of the model's flavour, according to a kind that supports it, makes rows independent."""
         return any(kind.row_wise(self) for kind in self.kinds())
 
     @property
@@ -158,6 +158,10 @@ class EngineKind:
         Raises MissingExtra or EngineUnavailable (the next engine is tried in both cases), ModelInvalid.
         """
         raise NotImplementedError
+
+    def libraries(self, logged: Sequence[str]) -> Sequence[str]:
+        """Those of the model's `logged` requirement lines that the engine needs; its author chooses their versions."""
+        return logged if self.runs_code else ()
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
         """Files of the bundle, as named in its manifest, that the engine never opens; images omit them."""

@@ -22,6 +22,7 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.uris import redacted
+from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
@@ -183,9 +184,20 @@ class PyfuncKind(EngineKind):
         """Whether the model has the `python_function` flavor."""
         return bool(model.flavors.get(FLAVOR))
 
-    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all models
-        """The engine `pyfunc/native`."""
-        return (EngineEntry(self.name, "native"),)
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+        """The engine `pyfunc/native`, except for a model without code, which `flavor/native` runs in the same way."""
+        return () if known_why_code(model.folder) is None else (EngineEntry(self.name, "native"),)
+
+    def row_wise(self, model: ModelFacts) -> bool:
+        """Whether the model is of a flavour whose `predict` gives one prediction per row, from that row alone.
+
+        Not for sentence-transformers with other inputs than texts: of a list of texts MLflow takes the first one's.
+        """
+        flavor = flavor_of(model.flavors)
+        texts = Signature.parse(model.signature_raw).inputs or ()
+        return flavor is not None and (
+            flavor != "sentence_transformers" or [field.kind for field in texts] == ["string"]
+        )
 
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
