@@ -28,6 +28,7 @@ from likewise.bundles.trust import STORELESS, Trust
 from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused, StoreUnreachable
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
+from likewise.engine.code_free import known_why_code
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
 from likewise.engine.merging import Rows, describe_rows, rows_of
@@ -139,7 +140,8 @@ class _Draft:
         self.code = _trusted(self.trust, self.uri, self.source.resolved)
         if self.facts.needs_code and not self.code:
             path = None if local_path(self.uri) is None else Path(self.source.resolved)
-            self.trust.require(uri=self.uri if path is None else None, folder=path, what=f"the model {self.uri}")
+            uri, why = (self.uri if path is None else None), known_why_code(self.facts.folder)
+            self.trust.require(uri=uri, folder=path, what=f"the model {self.uri}", why=why)
         given = {spelled(uri): "given" for uri in self.given}
         declared = {normal(uri): "declared" for uri in self.facts.references}
         references = {uri: via for uri, via in declared.items() if uri not in set(map(normal, given))}
@@ -222,11 +224,14 @@ class _Draft:
         """Verify the bundle in isolation, time its engines, and record both in the manifest."""
         self.report("verifying that the bundle works in isolation")
         hidden = [*_stores(self.origins), *_tracking_files()]
-        proof = prove(self.folder, hidden=hidden, code=self.code, declared=self.rows.declared)
+        timed = self.compiling.measure and not self.facts.pipeline
+        proof = prove(self.folder, hidden=hidden, code=self.code, declared=self.rows.declared, measure=timed)
         self._settle_rows(proof)
         self.manifest = self.manifest.with_measured(
             proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
         )
+        if proof.speeds:
+            self.manifest = self.manifest.with_measured(speeds={cpu_class(): dict(proof.speeds)})
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"verified with {', '.join(proof.engines)} on {rows}, isolated by {proof.isolation}")

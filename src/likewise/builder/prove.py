@@ -10,13 +10,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from likewise.builder.audit import AuditWatch
 from likewise.builder.equality import describe_result, results_match, values_match
 from likewise.builder.isolation import isolate_process
+from likewise.builder.measure import compared
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
@@ -41,31 +42,40 @@ class Proof:
     """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared.
 
     refuted: why rows are not independent, although the flavour's contract says so; None if they may be.
+    speeds: as `likewise.builder.measure.compare` returns them; empty if they were not measured.
     """
 
     isolation: str
     engines: tuple[str, ...]
     rows: int
     refuted: str | None = None
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 def prove(
-    bundle: Path, *, hidden: Sequence[Path], code: bool, declared: bool = True, timeout: float = TIMEOUT
+    bundle: Path,
+    *,
+    hidden: Sequence[Path],
+    code: bool,
+    declared: bool = True,
+    measure: bool = False,
+    timeout: float = TIMEOUT,
 ) -> Proof:
     """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
     declared: whether the user or the model says that rows are independent, if they are; else only the flavour's
-    contract does, and a dependency is no error.
+    contract does, and a dependency is no error.  measure: whether to time the engines on the example.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
-    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code, "declared": declared}
+    task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
+    task |= {"declared": declared, "measure": measure}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
-    return Proof(result["isolation"], tuple(result["engines"]), result["rows"], result["refuted"])
+    return Proof(result["isolation"], tuple(result["engines"]), result["rows"], result["refuted"], result["speeds"])
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -93,12 +103,16 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     if trial.refuted is not None:  # then no engine is given single rows
         predictions = replace(trial, by_row=False).predictions(entries)
     _compare_engines(predictions)
+    if trial.refuted is not None:
+        bundle = replace(bundle, manifest=replace(bundle.manifest, row_wise=False))
+    speeds = compared(bundle, example, code=task["code"]) if task["measure"] and example is not None else {}
     _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
         "engines": list(predictions),
         "rows": len(example.table) if example is not None else 0,
         "refuted": trial.refuted,
+        "speeds": speeds,
     }
 
 

@@ -172,6 +172,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         *[("includes", f"{r.uri} ({r.via})") for r in manifest.references],
         ("environment", _environment(bundle)),
         *[("engine", line) for line in _engines(manifest)],
+        *([("selected", api.selected(bundle))] if isinstance(bundle, api.Bundle) and manifest.engines else []),
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]

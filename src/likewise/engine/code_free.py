@@ -90,6 +90,8 @@ def _starts(path: Path, start: bytes) -> bool:
 
 def _sklearn(folder: Path, conf: Settings, files: frozenset[str]) -> str | None:
     name = conf["pickled_model"]
+    if conf.get("serialization_format") != "skops":
+        return f"{name} is a pickle; serialization_format='skops' logs it without"
     return _one_file(name)(files) or _skops(folder / name, SKOPS_TYPES)
 
 
@@ -120,7 +122,7 @@ def _lightgbm(folder: Path, conf: Settings, files: frozenset[str]) -> str | None
     if conf.get("model_class", LIGHTGBM_TYPES[1]) == LIGHTGBM_TYPES[1]:
         return None if _starts(folder / name, b"tree") else f"{name} is not LightGBM's text format"
     if conf.get("serialization_format") != "skops":
-        return f"{name} is a pickle"
+        return f"{name} is a pickle; serialization_format='skops' logs it without"
     return _skops(folder / name, (*LIGHTGBM_TYPES, *SKOPS_TYPES))
 
 
@@ -160,7 +162,7 @@ _ENCODE = (
 )
 RULES: Mapping[str, Rule] = {
     "sklearn": Rule(
-        {"pickled_model": file_name, "serialization_format": one_of("skops"), "sklearn_version": text,
+        {"pickled_model": file_name, "serialization_format": text, "sklearn_version": text,
          "skops_trusted_types": anything},
         _sklearn,
         {"model_path": file_name, **_PREDICT},

@@ -87,14 +87,22 @@ class PyfuncEngine:
         Raises RowRefused, with row and column, for a value that does not fit the signature, and ModelRaised.
         """
         check_exact(data, self._signature)
+        try:
+            return self.call(own_copy(data), params)
+        except Exception as error:
+            if (known := likewise_cause(error)) is not None:
+                raise known from error
+            explain(data, self._signature)
+            raise (_refused(error) or row_error(error)) from error
+
+    def call(self, data: Any, params: Params = None) -> Any:
+        """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
         with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
-            try:
-                return self._model.predict(own_copy(data), params=None if params is None else dict(params))
-            except Exception as error:
-                if (known := likewise_cause(error)) is not None:
-                    raise known from error
-                explain(data, self._signature)
-                raise (_refused(error) or row_error(error)) from error
+            return self._model.predict(data, params=None if params is None else dict(params))
+
+    def input_of(self, table: Table) -> Any:
+        """The input of `call` for a table."""
+        return model_input(self._model.metadata, table)
 
     def close(self) -> None:
         uninstall(self._vendored)
