@@ -28,7 +28,7 @@ ANYWHERE = frozenset({
     "serving_input_example.json", "README.md", "LICENSE.txt", "model_card.md", "model_card_data.yaml",
     "uv.lock", "pyproject.toml", ".python-version",
 })  # fmt: skip
-SKOPS_TYPES = ("sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+SKOPS_TYPES = ("numpy.dtype", "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
                "sklearn.neural_network._stochastic_optimizers.SGDOptimizer")  # fmt: skip
 LIGHTGBM_TYPES = ("collections.OrderedDict", "lightgbm.basic.Booster",
                   *(f"lightgbm.sklearn.LGBM{kind}" for kind in ("Classifier", "Regressor", "Ranker")))  # fmt: skip
