@@ -179,6 +179,9 @@ def _rows_of(engine: Engine, example: Example) -> list[Result]:
     results = predict_items(engine, list(example.table.split(example.params)))
     values = [result.value for result in results if not isinstance(result, Failed)]
     if not values_match(values, _by_row(whole, len(results))):
+        again = predict_items(engine, [Request(example.table, example.params)])[0]
+        if not results_match(whole, again):
+            raise _random("the example", whole, again)
         raise RowWiseRefuted(
             f"the model gives {describe_result(whole)} for the {len(results)} rows of its example in one request, and "
             f"{describe_result(results[0])} for the first of them as an item",
@@ -219,11 +222,14 @@ def refute_row_wise(predict: Predict, example: Example, *, random: bool = False)
                     remedy=_REMEDY,
                 )
             if random:
-                raise RowWiseRefuted(
-                    f"predictions are random: the row {_values(rows[i])} gives {describe_result(alone[i])}, and the "
-                    f"next time {describe_result(again)}",
-                    remedy="to merge rows nevertheless: likewise bundle --row-wise",
-                )
+                raise _random(f"the row {_values(rows[i])}", alone[i], again)
+
+
+def _random(what: str, once: Result, again: Result) -> RowWiseRefuted:
+    return RowWiseRefuted(
+        f"predictions are random: {what} gives {describe_result(once)}, and the next time {describe_result(again)}",
+        remedy="to merge rows nevertheless: likewise bundle --row-wise",
+    )
 
 
 def _values(item: Item) -> str:

@@ -235,6 +235,11 @@ def flavor_of(flavors: Mapping[str, object]) -> str | None:
     return next((name for name in RULES if loader == f"mlflow.{name}" and name in flavors), None)
 
 
+def handwritten(loader: object) -> bool:
+    """Whether the loader is that of MLflow for Python classes and functions of the user."""
+    return isinstance(loader, str) and loader.startswith("mlflow.pyfunc.")
+
+
 def _mlmodel(folder: Path) -> Settings:
     document = need("yaml", extra="mlflow").safe_load((folder / MLMODEL).read_bytes())
     if not isinstance(document, dict) or not isinstance(document.get("flavors"), dict):
@@ -247,6 +252,8 @@ def _why(folder: Path) -> str | None:
     flavors = document["flavors"]
     if (name := flavor_of(flavors)) is None:
         loader = (flavors.get(PYFUNC) or {}).get("loader_module")
+        if handwritten(loader):
+            return "it is a hand-written pyfunc"
         return f"it is loaded by {loader}, for which Likewise knows no form without code"
     rule = RULES[name]
     if extra := sorted(map(str, flavors.keys() - {PYFUNC, name})):

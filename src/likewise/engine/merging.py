@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
 from likewise.bundles.format import Manifest
-from likewise.engine.code_free import PYFUNC, flavor_of
+from likewise.engine.code_free import PYFUNC, flavor_of, handwritten
 from likewise.engine.kinds import ModelFacts
 
 Source = Literal["user", "model", "contract", "refuted", "untried", "unknown"]
@@ -69,6 +69,6 @@ def describe_rows(manifest: Manifest) -> str:
 def _unknown(facts: ModelFacts) -> str:
     pyfunc = facts.flavors.get(PYFUNC) or {}
     loader, flavor = pyfunc.get("loader_module"), flavor_of(facts.flavors)
-    if flavor is not None or (str(loader).startswith("mlflow.") and loader != "mlflow.pyfunc.model"):
+    if flavor is not None or (str(loader).startswith("mlflow.") and not handwritten(loader)):
         return f"the flavor {flavor or str(loader).removeprefix('mlflow.')} does not promise one prediction per row"
     return "a hand-written pyfunc may use several rows for one prediction"
