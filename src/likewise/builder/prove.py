@@ -6,7 +6,9 @@ where namespaces are not available, a Python audit hook rejects such accesses ("
 
 from __future__ import annotations
 
+import errno
 import os
+import site
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from likewise.builder.audit import AuditWatch
-from likewise.builder.equality import describe_result, results_match, values_match
+from likewise.builder.equality import describe_result, results_match
 from likewise.builder.isolation import isolate_process
 from likewise.builder.measure import compared
 from likewise.bundles.format import EngineEntry
@@ -29,18 +31,24 @@ from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
-from likewise.engine.plain_values import per_row
+from likewise.engine.plain_values import per_row, plain
+from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 600.0  # seconds
 NO_STORE = "no-tracking-server-in-a-bundle"
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_PLACES = (  # of settings, weights and data, by default in the home folder
+    *("XDG_", "KERAS_HOME", "MPLCONFIGDIR", "MATPLOTLIBRC", "NLTK_DATA", "TORCH_HOME", "SENTENCE_TRANSFORMERS_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"),
+)
 
 
 @dataclass(frozen=True)
 class Proof:
     """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared.
 
+    tried: whether the example has rows that were predicted in different company.
     refuted: why rows are not independent, although the flavour's contract says so; None if they may be.
     speeds: as `likewise.builder.measure.compare` returns them; empty if they were not measured.
     """
@@ -48,6 +56,7 @@ class Proof:
     isolation: str
     engines: tuple[str, ...]
     rows: int
+    tried: bool = False
     refuted: str | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
 
@@ -71,11 +80,19 @@ def prove(
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     task |= {"declared": declared, "measure": measure}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
+        home = Path(work, "home")  # empty: no settings, caches or data of this machine
+        home.mkdir()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
+        environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
-    return Proof(result["isolation"], tuple(result["engines"]), result["rows"], result["refuted"], result["speeds"])
+    return Proof(
+        result["isolation"],
+        tuple(result["engines"]),
+        result["rows"],
+        *(result[name] for name in ("tried", "refuted", "speeds")),
+    )
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -87,6 +104,10 @@ def _refuse(access: str) -> None:
     raise PermissionError(f"the model {access}, which is not available where the bundle runs")
 
 
+def _miss(source: str) -> None:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
 def _try_all(task: Task, work: Path) -> dict[str, object]:
     folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
     python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
@@ -94,7 +115,7 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     os.chdir(work)  # the working folder would stay accessible although its path is hidden
     isolated = isolate_process(hidden, kept)
     die_with_parent(task["parent"])
-    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
+    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
@@ -111,6 +132,7 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
         "isolation": "namespaces" if isolated else "audit hook",
         "engines": list(predictions),
         "rows": len(example.table) if example is not None else 0,
+        "tried": _has_rows(example),
         "refuted": trial.refuted,
         "speeds": speeds,
     }
@@ -152,10 +174,15 @@ class _Trial:
             engine.close()
 
     def _predict(self, engine: Engine, example: Example) -> list[Result]:
-        if not self.by_row:
-            return _predicted(engine, [Request(example.table, example.params)])
+        """The example's prediction: one result per row, if the model returns one."""
+        if not self.by_row or not _has_rows(example):
+            return _by_row(_whole(engine, example), len(example.table))
         if self.declared:
-            results = _predicted(engine, list(example.table.split(example.params)))
+            try:
+                results = _predicted(engine, list(example.table.split(example.params)))
+            except LikewiseError as error:
+                what = f"the engine {engine.spec.label} cannot predict the input example"
+                raise _not_isolated(what, error) from error
             refute_row_wise(partial(predict_items, engine), example)
             return results
         try:
@@ -165,22 +192,44 @@ class _Trial:
             return []
 
 
+def _has_rows(example: Example | None) -> bool:
+    """Whether the rows of the example can be items, so that they can be predicted in any company."""
+    return example is not None and example.table.sent is None
+
+
+def _whole(engine: Engine, example: Example) -> Result:
+    """The prediction of the whole example in one call, for a pyfunc as `load_model().predict` is called."""
+    try:
+        if isinstance(engine, PyfuncEngine):
+            return Ok(plain(engine.predict(example.value, example.params)))
+        return _predicted(engine, [Request(example.table, example.params)])[0]
+    except LikewiseError as error:
+        raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", error) from error
+
+
 def _predicted(engine: Engine, items: Sequence[Item]) -> list[Result]:
     results = predict_items(engine, items)
     for result in results:
         if isinstance(result, Failed):
-            raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", result.error)
+            raise result.error
     return results
+
+
+def _by_row(result: Result, rows: int) -> list[Result]:
+    """A prediction for all rows as one for each, if it can be assigned to rows."""
+    try:
+        return [Ok(each) for each in per_row(result.value, rows)] if isinstance(result, Ok) else [result]
+    except LikewiseError:
+        return [result]
 
 
 def _rows_of(engine: Engine, example: Example) -> list[Result]:
     """Predictions of the example's rows; RowWiseRefuted unless they are those of the whole example, in any company."""
-    whole = _predicted(engine, [Request(example.table, example.params)])[0]
+    whole = _whole(engine, example)
     results = predict_items(engine, list(example.table.split(example.params)))
-    values = [result.value for result in results if not isinstance(result, Failed)]
-    if not values_match(values, _by_row(whole, len(results))):
-        again = predict_items(engine, [Request(example.table, example.params)])[0]
-        if not results_match(whole, again):
+    expected = _by_row(whole, len(results))
+    if len(expected) != len(results) or not all(map(results_match, results, expected)):
+        if not results_match(whole, again := _whole(engine, example)):
             raise _random("the example", whole, again)
         raise RowWiseRefuted(
             f"the model gives {describe_result(whole)} for the {len(results)} rows of its example in one request, and "
@@ -189,16 +238,6 @@ def _rows_of(engine: Engine, example: Example) -> list[Result]:
         )
     refute_row_wise(partial(predict_items, engine), example, random=True)
     return results
-
-
-def _by_row(whole: Result, rows: int) -> object:
-    """The predictions of a request of `rows` rows, by row if they are columns; None if they cannot be assigned."""
-    if not isinstance(whole, Ok) or not isinstance(whole.value, dict):
-        return whole.value if isinstance(whole, Ok) else None
-    try:
-        return per_row(whole.value, rows)
-    except LikewiseError:
-        return None
 
 
 def refute_row_wise(predict: Predict, example: Example, *, random: bool = False) -> None:
@@ -227,8 +266,9 @@ def refute_row_wise(predict: Predict, example: Example, *, random: bool = False)
 
 def _random(what: str, once: Result, again: Result) -> RowWiseRefuted:
     return RowWiseRefuted(
-        f"predictions are random: {what} gives {describe_result(once)}, and the next time {describe_result(again)}",
-        remedy="to merge rows nevertheless: likewise bundle --row-wise",
+        f"predictions are random: {what} gives {describe_result(once)}, and the next time "
+        f"{describe_result(again)}; to merge rows nevertheless, bundle with --row-wise",
+        remedy=_REMEDY,
     )
 
 

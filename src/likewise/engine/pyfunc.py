@@ -28,7 +28,7 @@ from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
-from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
+from likewise.engine.vendored import VendoredFiles, exception_chain, install, likewise_cause, restricted_to, uninstall
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows, because a pyfunc has no tokens
@@ -187,6 +187,7 @@ class PyfuncKind(EngineKind):
     requirements = ("likewise[mlflow]",)
     library = "mlflow"
     purpose = "bundle models and run any pyfunc"
+    logged_libraries = True
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model has the `python_function` flavor."""
@@ -242,14 +243,36 @@ def load_pyfunc(
     mlflow = need("mlflow.pyfunc", extra="mlflow")
     with restricted_to(vendored), no_bytecode:
         try:
+            _select_keras_backend(os.fspath(path))
             return mlflow.load_model(os.fspath(path), suppress_warnings=True, model_config=model_config)
         except Exception as error:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
             raise ModelInvalid(
                 f"the model at {path} does not load: {type(error).__name__}: {redacted(str(error))[:1000]}",
-                remedy="install the model's requirements; try mlflow.pyfunc.load_model on the machine that logged it",
+                remedy=_load_remedy(error),
             ) from error
+
+
+_INSTALL = "install the model's requirements, or add --env to run it in an environment with its own versions"
+
+
+def _load_remedy(error: Exception) -> str:
+    missing = [link.name for link in exception_chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
+    if missing:
+        module = missing[0].partition(".")[0]
+        return (
+            f"if {module} is your own module, log the model again with its file or folder in code_paths=[…]; "
+            f"otherwise {_INSTALL}"
+        )
+    return f"{_INSTALL}; or try mlflow.pyfunc.load_model on the machine that logged it"
+
+
+def _select_keras_backend(model: str) -> None:
+    """Select the backend with which a Keras model was logged, unless the user has; the default is TensorFlow."""
+    flavors = need("mlflow.models", extra="mlflow").Model.load(model).flavors
+    if backend := flavors.get("keras", {}).get("keras_backend"):
+        os.environ.setdefault("KERAS_BACKEND", str(backend))
 
 
 class _NoBytecode:

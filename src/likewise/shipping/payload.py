@@ -10,8 +10,8 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import PREFIX
 from likewise.engine.kinds import kind_of
+from likewise.engine.requirements import plain_requirements
 from likewise.shipping.environment import PackedEnvironment, cached_archive, environment
-from likewise.shipping.requirements import plain_requirements
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str]) -> PackedEnvironment:
