@@ -22,7 +22,7 @@ from likewise.builder.isolation import isolate_process
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
+from likewise.core.errors import LikewiseError, MissingExtra, ModelRaised, NotSelfContained, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
@@ -135,9 +135,8 @@ def _predict(engine: Engine, example: Example) -> list[Result]:
     table = example.table
     by_row = engine.spec.row_wise and table.sent is None
     try:
-        if isinstance(engine, PyfuncEngine) and not by_row:  # as `load_model().predict` is called
-            results: list[Result] = [Ok(plain(engine.predict(example.value, example.params)))]
-        else:
+        results = _as_logged(engine, example) if isinstance(engine, PyfuncEngine) and not by_row else None
+        if results is None:
             items: list[Item] = list(table.split(example.params)) if by_row else [Request(table, example.params)]
             results = predict_items(engine, items)
         for result in results:
@@ -149,6 +148,16 @@ def _predict(engine: Engine, example: Example) -> list[Result]:
         refute_row_wise(partial(predict_items, engine), example)
         return results
     return _by_row(results[0], len(table))
+
+
+def _as_logged(engine: PyfuncEngine, example: Example) -> list[Result] | None:
+    """The prediction for the example as `load_model().predict` takes it; None if its JSON has lost the types."""
+    try:
+        return [Ok(plain(engine.predict(example.value, example.params)))]
+    except ModelRaised:
+        raise
+    except RowRefused:
+        return None
 
 
 def _by_row(result: Result, rows: int) -> list[Result]:
