@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from likewise.api import Bundle, bundle, find, open_bundle, score, serve
+    from likewise.api import Bundle, bundle, environment, find, open_bundle, score, serve
     from likewise.deployments import deploy
     from likewise.parity import verify
 
-__all__ = ["Bundle", "bundle", "deploy", "find", "open_bundle", "score", "serve", "verify"]
+__all__ = ["Bundle", "bundle", "deploy", "environment", "find", "open_bundle", "score", "serve", "verify"]
 _MODULES = {"deploy": "likewise.deployments", "verify": "likewise.parity"}
 
 

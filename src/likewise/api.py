@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from likewise.bundles.open import is_bundle
 from likewise.bundles.open import open_bundle as open_stored
 from likewise.bundles.trust import Trust
 from likewise.core.engine import Engine, predict_items
+from likewise.core.errors import VersionsDiffer
 from likewise.core.extras import need
 from likewise.core.items import Item, Request
 from likewise.core.results import Failed, Result
@@ -22,7 +25,8 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.frames import table_of
-from likewise.engine.load import LazyEngine, allowed_engines, open_engine, why_unmeasured
+from likewise.engine.kinds import logged_libraries
+from likewise.engine.load import LazyEngine, allowed_engines, check_versions, open_engine, why_unmeasured
 from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServerOptions
 
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from likewise.engine.engine_options import CompileOptions
 
 OnProgress = Callable[[str], None]
+log = logging.getLogger(__name__)
+_reported: set[str] = set()  # build digests of the bundles whose versions the user has been told about
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,13 @@ class Bundle(StoredBundle):
     """A verified bundle that can predict.
 
     `predict` loads an engine and keeps it loaded until `close`, or until the end of a `with` block.  `choice`: the
-    engine that `predict`, and `engine()` without arguments, use.
+    engine that `predict`, and `engine()` without arguments, use.  allow_versions: whether it may run with another major
+    version of its library, or of Python, than it was logged with.
     """
 
     trust: Trust = field(default_factory=Trust, repr=False)
     choice: EngineOptions = ANY
+    allow_versions: bool = False
     _loaded: LazyEngine = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -68,13 +76,31 @@ class Bundle(StoredBundle):
     def spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
         """A ModelSpec of this bundle with the given engine and precision, by default those of `choice`.
 
-        Raises WrongUsage for an unknown precision.
+        Raises WrongUsage for an unknown precision, and VersionsDiffer if the model's library has another major version
+        here, or its pickled code needs another Python.  Smaller differences are logged.
         """
+        spec = self._spec(engine, precision)
+        if (note := check_versions(self, spec)) is not None and self.build not in _reported:
+            _reported.add(self.build)
+            log.warning(note)
+        return spec
+
+    def _spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
         requested = EngineOptions(engine, precision)
         choice, source = requested if requested.pinned else self.choice, self.manifest.source.clean.uri
         trusted = self.trust.allows_bundle(self)
         folder = self.path.absolute()
-        return ModelSpec(self.digest, folder, source, choice.name, choice.precision, trusted, self.build)
+        names = choice.name, choice.precision
+        return ModelSpec(self.digest, folder, source, *names, trusted, self.build, self.allow_versions)
+
+    def reporting(self, report: OnProgress | None) -> Self:
+        """This bundle, after a line on what differs from its logged versions; refusing it is left to `spec`."""
+        if report is not None:
+            with suppress(VersionsDiffer):
+                if (note := check_versions(self, self._spec())) is not None:
+                    report(note)
+                _reported.add(self.build)
+        return self
 
     def predict(self, data: Any, params: Mapping[str, object] | None = None) -> Any:
         """The same predictions as `mlflow.pyfunc.load_model(…).predict(data, params)`, from the bundle's best engine.
@@ -116,40 +142,53 @@ def find(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     report: OnProgress | None = None,
 ) -> Bundle:
     """Open `model`: a bundle folder, or any MLflow model URI, which is first bundled into the cache.
 
-    engine, precision: the engine that its `predict` uses.  report: called with progress messages.  Raises the errors of
-    `open_bundle` and `bundle`.
+    engine, precision: the engine that its `predict` uses.  allow_versions: see `Bundle`.  report: called with progress
+    messages.  Raises the errors of `open_bundle` and `bundle`.
     """
     choice = EngineOptions(engine, precision)
     if is_bundle(Path(model)):
-        opened = open_bundle(model, engine=engine, precision=precision, trust=trust)
+        opened = _predicting(open_stored(model), Trust(allow=trust), choice, allow_versions)
         if report is not None and opened.manifest.lacks:
             report(opened.manifest.lacks)
-        return opened
+        return opened.reporting(report)
     from likewise.builder.bundle import cached_bundle, trusts
 
     requested = Trust(allow=trust)
-    cached = cached_bundle(str(model), trust=requested, report=report)
-    return _predicting(cached, Trust(allow=trusts(cached, str(model), requested)), choice)
+    cached = cached_bundle(str(model), trust=requested, allow_versions=allow_versions, report=report)
+    allowed = Trust(allow=trusts(cached, str(model), requested))
+    return _predicting(cached, allowed, choice, allow_versions).reporting(report and _already)
 
 
 def open_bundle(
-    path: str | Path, *, engine: str | None = None, precision: str | None = None, trust: bool = False
+    path: str | Path,
+    *,
+    engine: str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+    allow_versions: bool = False,
 ) -> Bundle:
     """Open a bundle folder after verifying the digests of all its files.
 
-    engine, precision: the engine that its `predict` uses.
+    engine, precision: the engine that its `predict` uses.  allow_versions: see `Bundle`.
     Raises ModelNotFound, BundleInvalid, BundleTampered, UnsafeArchive, ReferenceMissing, WrongUsage.
     """
     choice = EngineOptions(engine, precision)
-    return _predicting(open_stored(path), Trust(allow=trust), choice)
+    return _predicting(open_stored(path), Trust(allow=trust), choice, allow_versions)
 
 
-def _predicting(stored: StoredBundle, trust: Trust, choice: EngineOptions = ANY) -> Bundle:
-    return Bundle(stored.path, stored.manifest, trust, choice, original=stored.original)
+def _already(note: str) -> None:
+    """Report nothing: the build has reported it, or nobody listens."""
+
+
+def _predicting(
+    stored: StoredBundle, trust: Trust, choice: EngineOptions = ANY, allow_versions: bool = False
+) -> Bundle:
+    return Bundle(stored.path, stored.manifest, trust, choice, allow_versions, original=stored.original)
 
 
 def measure(bundle: Bundle) -> Measurement:
@@ -173,14 +212,16 @@ def bundle(
     row_wise: bool | None = None,
     compiling: CompileOptions | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     report: OnProgress | None = None,
 ) -> Bundle:
     """Create a self-contained bundle of an MLflow model at `output`, and verify that it works without its store.
 
     references: URIs that the model opens and that are not detected automatically. row_wise: overrides what the model
-    declares. compiling: how the fast engine is compiled and measured. report: called with progress messages.
-    Raises ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained, RowWiseRefuted,
-    ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
+    declares. compiling: how the fast engine is compiled and measured. allow_versions: see `Bundle`. report: called with
+    progress messages.
+    Raises VersionsDiffer, ModelNotFound, ModelInvalid, StoreUnreachable, CodeNotTrusted, NotSelfContained,
+    RowWiseRefuted, ReferenceMissing, UnsafeArchive, OutputRefused, EngineUnavailable, InputNotFound, InputInvalid.
     """
     from likewise.builder.bundle import build_bundle, trusts
 
@@ -194,9 +235,11 @@ def bundle(
         row_wise=row_wise,
         compiling=compiling,
         existing=existed,
+        allow_versions=allow_versions,
         report=report,
     )
-    return _predicting(created, requested if existed else Trust(allow=trusts(created, str(model), requested)))
+    trusted = requested if existed else Trust(allow=trusts(created, str(model), requested))
+    return _predicting(created, trusted, allow_versions=allow_versions).reporting(report and _already)
 
 
 def serve(
@@ -206,6 +249,7 @@ def serve(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     listening: OnProgress | None = None,
     ready: OnProgress | None = None,
 ) -> None:
@@ -218,7 +262,7 @@ def serve(
     from likewise.serving import bundle_app
 
     options = options or ServerOptions()
-    opened = bundle_of(model, trust)
+    opened = bundle_of(model, trust, allow_versions)
     run(bundle_app(opened, opened.spec(engine, precision), options), options, on_listening=listening, on_ready=ready)
 
 
@@ -231,6 +275,7 @@ def score(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> JobReport:
     """Score CSV, JSON Lines or Parquet files into `output`; returns the report, which is also in `_likewise.json`.
@@ -240,7 +285,7 @@ def score(
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and the errors of
     `find` and `Bundle.engine`.
     """
-    opened = bundle_of(model, trust)
+    opened = bundle_of(model, trust, allow_versions)
     spec = opened.spec(engine, precision)
     allowed_engines(opened.manifest, spec)
     lazy = LazyEngine(partial(open_engine, opened, spec))
@@ -250,11 +295,51 @@ def score(
         lazy.close()
 
 
+def environment(
+    model: str | Path | Bundle,
+    *,
+    engine: str | None = None,
+    trust: bool = False,
+    allow_versions: bool = False,
+    extras: Sequence[str] = (),
+    report: OnProgress | None = None,
+) -> Path | None:
+    """The Python of an environment with the versions that `model` was logged with, created unless it is in the cache.
+
+    None if no library of the model runs: `engine`, or the one that would be chosen, brings its own.  trust: whether all
+    of its requirements are installed, or only the libraries of MLflow's flavors.  allow_versions: whether this Python
+    may take the place of one that is not installed.  extras: of Likewise, to install as well.
+    Raises EnvironmentFailed, OutputRefused, CodeNotTrusted, WrongUsage (a requirement is a URL or a path), and the
+    errors of `open_bundle` and `bundle`.
+    """
+    from likewise.images.bundled_wheels import bundled_wheels
+    from likewise.shipping.logged_environment import environment_python, wanted
+
+    tell, requested = report or _already, Trust(allow=trust)
+    needs = partial(wanted, extras=extras, other_python=allow_versions, report=tell)
+    if isinstance(model, Bundle) or is_bundle(Path(model)):
+        opened = model if isinstance(model, Bundle) else open_bundle(model, engine=engine, trust=trust)
+        spec = opened._spec(engine)
+        if not logged_libraries(allowed_engines(opened.manifest, spec)[0]):
+            return None
+        wheels = bundled_wheels(opened, ()).values() if spec.trust else ()
+        needed = needs(opened.manifest.environment, trusted=spec.trust, wheels=wheels)
+        return environment_python(needed, tell)
+    from likewise.builder.logged import fetched
+
+    with fetched(str(model), requested) as (facts, code):
+        kinds = [each for each in facts.kinds() if engine in (None, each.name) and (code or not each.runs_code)]
+        if not all(kind.needs_libraries for kind in kinds):
+            return None
+        needed = needs(facts.environment, trusted=code)
+    return environment_python(needed, tell)
+
+
 def advice(bundle: Bundle) -> str | None:
     """A hint how to get the fastest engine; None if the engines have been measured on this kind of CPU."""
     return why_unmeasured(bundle, bundle.choice)
 
 
-def bundle_of(model: str | Path | Bundle, trust: bool) -> Bundle:
+def bundle_of(model: str | Path | Bundle, trust: bool, allow_versions: bool = False) -> Bundle:
     """`model` itself if it is an open bundle, else the bundle that `find` opens."""
-    return model if isinstance(model, Bundle) else find(model, trust=trust)
+    return model if isinstance(model, Bundle) else find(model, trust=trust, allow_versions=allow_versions)

@@ -66,13 +66,14 @@ def deploy(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
 ) -> Receipt:
     """Deploy `model` to the target `to` under `name`.  Resumes if interrupted; rolls back on failure.
 
     options: the target's options, as values or strings.  Raises AlreadyDeployed, DeployFailed, TargetUnavailable, Busy,
     WrongUsage, and what `find` raises.
     """
-    spec = model_of(model, engine, precision, trust)
+    spec = model_of(model, engine, precision, trust, allow_versions)
     return _receipt(execute(plan("create", name, to=to, model=spec, options=options, roll_back_interrupted=True)))
 
 
@@ -86,12 +87,13 @@ def update(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
 ) -> Receipt:
     """Change the model, the options, or both; options that are not given keep their values.
 
     previous: restore the previous version.  Raises NotDeployed, and what `deploy` does.
     """
-    spec = None if model is None else model_of(model, engine, precision, trust)
+    spec = None if model is None else model_of(model, engine, precision, trust, allow_versions)
     planned = plan("update", name, to=to, model=spec, options=options, previous=previous, roll_back_interrupted=True)
     return _receipt(execute(planned))
 
@@ -250,10 +252,14 @@ def rehearsed(
 
 
 def model_of(
-    model: str | Path | Bundle, engine: str | None = None, precision: str | None = None, trust: bool = False
+    model: str | Path | Bundle,
+    engine: str | None = None,
+    precision: str | None = None,
+    trust: bool = False,
+    allow_versions: bool = False,
 ) -> ModelSpec:
     """The spec of the model to deploy, resolved as `find` does."""
-    return bundle_of(model, trust).spec(engine, precision)
+    return bundle_of(model, trust, allow_versions).spec(engine, precision)
 
 
 def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) -> tuple[str, Receipt | None]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from likewise.core.cores import usable_cores
+from likewise.core.errors import LikewiseError
 from likewise.engine.kinds import kinds
+from likewise.shipping.logged_environment import complete_environments
 
 TIMEOUT_S = 5.0  # of each program and request
 LIBRARIES = {
@@ -49,6 +51,7 @@ def examine() -> list[MachineFinding]:
         _cpu,
         _memory,
         _disk,
+        _environments,
         *(partial(_library, name, *about) for name, about in _libraries().items()),
         _java,
         _containers,
@@ -57,6 +60,17 @@ def examine() -> list[MachineFinding]:
     ]
     with ThreadPoolExecutor(len(checks)) as pool:
         return [future.result() for future in [pool.submit(check) for check in checks]]
+
+
+def _environments() -> MachineFinding:
+    try:
+        sizes = complete_environments()
+    except LikewiseError as error:
+        return MachineFinding("environments", "missing", error.cause, error.remedy)
+    if not sizes:
+        return MachineFinding("environments", "ok", "none yet; --env creates one with a model's own versions")
+    folder, size = next(iter(sizes)).parent, sum(sizes.values()) / 1e6
+    return MachineFinding("environments", "ok", f"{len(sizes)} for --env, {size:,.0f} MB, in {folder}; delete any")
 
 
 def _python() -> MachineFinding:

@@ -35,6 +35,7 @@ def udf(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     on_error: OnError = "raise",
     ship: bool | None = None,
 ) -> Callable[..., Any]:
@@ -59,7 +60,7 @@ def udf(
             remedy="omit it: the driver's environment is sent to the executors; ship=False uses the executors' own",
         )
     config = read_model_config(model_config)
-    bundle = bundle_of(model_uri, trust)
+    bundle = bundle_of(model_uri, trust, allow_versions)
     model = bundle.spec(*engine_for_config(config, engine, precision))
     require_environment(env_manager, bundle, model, shipped=ship is not False or is_local(spark))
     placed = place_model(spark, bundle, model, ship)
@@ -77,6 +78,7 @@ def score_frame(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     ship: bool | None = None,
     name: str = "predictions",
 ) -> Any:
@@ -87,6 +89,6 @@ def score_frame(
     type predictions are text, and nested values as text are JSON, as in the output of `likewise score`.
     Raises InputInvalid (a column is missing or its name is taken), and what `udf` raises.
     """
-    bundle = bundle_of(model, trust)
+    bundle = bundle_of(model, trust, allow_versions)
     placed = place_model(frame.sparkSession, bundle, bundle.spec(engine, precision), ship)
     return with_predictions(frame, placed, result_type, params, column or {}, name)

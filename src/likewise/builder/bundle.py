@@ -29,8 +29,9 @@ from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, O
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
 from likewise.engine.engine_options import CompileOptions
-from likewise.engine.kinds import CalibrationTexts, CompileRequest, runs_code
+from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
 from likewise.engine.rates import cpu_class
+from likewise.engine.versions import compare_model
 from likewise.pipeline.mlmodel import read_model
 
 OnProgress = Callable[[str], None]
@@ -47,26 +48,28 @@ def build_bundle(
     row_wise: bool | None = None,
     compiling: CompileOptions | None = None,
     existing: bool = True,
+    allow_versions: bool = False,
     report: OnProgress | None = None,
 ) -> Bundle:
     """Build a bundle of the model `uri` in the new folder `output`, which appears only when complete and verified.
 
     references: URIs to vendor in addition to those that the model declares or opens.  row_wise: overrides the model's
     declaration.  compiling: how the fast engine is compiled and measured.  existing: whether a bundle in `output` is
-    returned if it has the same model digest; else it must be the same build.  report: called with a line for each step.
+    returned if it has the same model digest; else it must be the same build.  allow_versions: whether a model whose
+    library has another major version here is bundled all the same.  report: called with a line for each step.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
     that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
     information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
-    Raises ModelNotFound, ModelInvalid, StoreUnreachable, UnsafeArchive, NotSelfContained, RowWiseRefuted,
-    OutputRefused (`output` exists and is not the same bundle, or cannot be written), EngineUnavailable (the precision
-    does not suit the model or this machine), InputNotFound and InputInvalid (the calibration texts).
+    Raises ModelNotFound, ModelInvalid, VersionsDiffer, StoreUnreachable, UnsafeArchive, NotSelfContained,
+    RowWiseRefuted, OutputRefused (`output` exists and is not the same bundle, or cannot be written), EngineUnavailable
+    (the precision does not suit the model or this machine), InputNotFound and InputInvalid (the calibration texts).
     """
     target = Path(output).absolute()
     options = compiling or CompileOptions()
     texts = calibration_texts(options.calibration, options.calibration_column) if options.calibration else None
     _refuse_occupied(target, uri)
     with _staging(target) as stage:
-        draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts)
+        draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts, allow_versions)
         draft.fill()
         sealed = draft.seal()
         if existing and is_bundle(target):
@@ -78,7 +81,7 @@ def build_bundle(
         return draft.with_source(_publish(stage / "bundle", target, sealed.digest, same_build=not existing))
 
 
-def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -> Bundle:
+def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, report: OnProgress | None = None) -> Bundle:
     """The bundle of `uri` from the cache, built if it is missing; raises what `build_bundle` does.
 
     The model and everything that it opens are fetched each time, because an alias or stage may have moved. A bundle
@@ -86,7 +89,7 @@ def cached_bundle(uri: str, *, trust: Trust, report: OnProgress | None = None) -
     """
     cache = cache_folder("bundles")
     with _staging(cache / "new") as stage:
-        draft = _Draft(uri, stage, trust, (), None, _clean(report))
+        draft = _Draft(uri, stage, trust, (), None, _clean(report), allow_versions=allow_versions)
         draft.fill(known=_cached_manifests(cache))
         sealed = draft.seal()
         target = cache / sealed.digest.replace(":", "-")
@@ -107,7 +110,7 @@ def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
     Checks the URI as typed, the URI that it resolved to, and the build digest.  Do not use this for a bundle from
     elsewhere: its `source` is an unverified claim of its author.
     """
-    return trust.allows(digest=bundle.build) or _trusted(trust, uri, bundle.manifest.source.resolved)
+    return trust.allows(digest=bundle.build) or allows_code(trust, uri, bundle.manifest.source.resolved)
 
 
 @dataclass
@@ -122,6 +125,7 @@ class _Draft:
     report: OnProgress
     compiling: CompileOptions = field(default_factory=CompileOptions)
     texts: CalibrationTexts | None = None
+    allow_versions: bool = False
     timed_on: tuple[str, ...] = ()
     origins: list[Path] = field(default_factory=list)
     references: list[Reference] = field(default_factory=list)
@@ -137,10 +141,10 @@ class _Draft:
         self.origins += self.source.origins
         self.facts = read_model(self.folder / "model")
         self._warn_of_secrets()
-        self.code = _trusted(self.trust, self.uri, self.source.resolved)
-        if self.facts.needs_code and not self.code:
-            path = None if local_path(self.uri) is None else Path(self.source.resolved)
-            self.trust.require(uri=self.uri if path is None else None, folder=path, what=f"the model {self.uri}")
+        self.code = allows_code(self.trust, self.uri, self.source.resolved)
+        require_trust(self.facts, self.code, self.trust, self.uri, self.source.resolved)
+        if (note := compare_model(self.facts, code=self.code, allow=self.allow_versions)) is not None:
+            self.report(note)
         given = {spelled(uri): "given" for uri in self.given}
         declared = {normal(uri): "declared" for uri in self.facts.references}
         references = {uri: via for uri, via in declared.items() if uri not in set(map(normal, given))}
@@ -281,11 +285,18 @@ class _Draft:
             self.references.append(Reference(uri, path, "traced"))
 
 
-def _trusted(trust: Trust, uri: str, resolved: str) -> bool:
+def allows_code(trust: Trust, uri: str, resolved: str) -> bool:
     """Whether the URI as typed is trusted, or another that it resolved to; for a path, the folder that was copied."""
     if local_path(uri) is not None:
         return trust.allows(folder=Path(resolved))
     return trust.allows(uri=uri) or (resolved != without_secrets(uri) and trust.allows(uri=resolved))
+
+
+def require_trust(model: ModelFacts, code: bool, trust: Trust, uri: str, resolved: str) -> None:
+    """Raise CodeNotTrusted if no engine can run `model` without its code, and `code` is False."""
+    if model.needs_code and not code:
+        path = None if local_path(uri) is None else Path(resolved)
+        trust.require(uri=uri if path is None else None, folder=path, what=f"the model {uri}")
 
 
 def _refuse_elsewhere(reference: str, model: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from likewise import api
+from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
@@ -21,15 +22,21 @@ ModelArgument = Annotated[
     ),
 ]
 TRUST = "Allow the model's own Python code to run."
+ALLOW_VERSIONS = "Run the model although its library has another major version here than where it was logged."
+ENV = "Run in an environment with the versions that the model was logged with, which is created once and kept."
 TrustFlag = Annotated[bool, flag("--trust", TRUST)]
+EnvFlag = Annotated[bool, flag("--env", ENV)]
+AllowVersionsFlag = Annotated[bool, flag("--allow-versions", ALLOW_VERSIONS)]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice(EngineOptions):
-    """The engine to run, and whether the model's own code may run. Raises WrongUsage if flags contradict each other."""
+    """The engine to run, where, and what is allowed. Raises WrongUsage if flags contradict each other."""
 
     exact: bool = option(False, "Same as --precision fp32.", "--exact")
     trust: bool = option(False, TRUST, "--trust")
+    allow_versions: bool = option(False, ALLOW_VERSIONS, "--allow-versions")
+    env: bool = option(False, ENV, "--env")
 
     def __post_init__(self) -> None:
         if self.exact and self.precision not in (None, "fp32"):
@@ -41,5 +48,19 @@ class Choice(EngineOptions):
         EngineOptions.__post_init__(self)
 
     def find(self, model: str, report: Callable[[str], None] | None = None) -> api.Bundle:
-        """The model's bundle, opened with this engine, precision and trust."""
-        return api.find(model, engine=self.name, precision=self.precision, trust=self.trust, report=report)
+        """The model's bundle, opened with this engine, precision and trust, in its own environment with --env."""
+        self.enter(model, report)
+        return api.find(
+            model,
+            engine=self.name,
+            precision=self.precision,
+            trust=self.trust,
+            allow_versions=self.allow_versions,
+            report=report,
+        )
+
+    def enter(self, model: str, report: Callable[[str], None] | None = None) -> None:
+        """With --env, replace this process by the same command in the environment of `model`, unless it runs there."""
+        if self.env:
+            tell = report or (lambda _: None)
+            enter(model, engine=self.name, trust=self.trust, allow_versions=self.allow_versions, report=tell)

@@ -80,7 +80,7 @@ def deploy(
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="add --name NAME")
     writer = _file_writer(to, output, bundle_at, plan)  # reports invalid flags before the model is bundled
-    spec = choice.find(model).spec()
+    spec = choice.find(model, screen.note).spec()
     target_options = parse_config(config or [])
     if writer is not None and output is not None:
         text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at)
@@ -107,11 +107,12 @@ def update(
     screen: Screen,
 ) -> None:
     """Change a deployment's model, its options, or both. Everything else stays unchanged."""
-    if model is None and choice.pinned:
+    if model is None and (choice.pinned or choice.env or choice.allow_versions):
         raise WrongUsage(
-            "--engine, --precision and --exact need a MODEL", remedy=f"run: likewise update {name} MODEL …"
+            "--engine, --precision, --exact, --allow-versions and --env need a MODEL",
+            remedy=f"run: likewise update {name} MODEL …",
         )
-    spec = None if model is None else choice.find(model).spec()
+    spec = None if model is None else choice.find(model, screen.note).spec()
     planned = deployments.plan(
         "update",
         name,

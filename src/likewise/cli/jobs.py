@@ -44,7 +44,7 @@ def transform(
         screen.options(f"Options of jobs on {to}", target.job_options())
         return
     result = deployments.job(
-        choice.find(model).spec(),
+        choice.find(model, screen.note).spec(),
         to,
         source,
         output,

@@ -11,14 +11,16 @@ from likewise import api
 from likewise.bundles import trust as trust_list
 from likewise.bundles.format import Manifest
 from likewise.bundles.open import Bundle
-from likewise.cli.arguments import ModelArgument, TrustFlag
+from likewise.cli.arguments import AllowVersionsFlag, EnvFlag, ModelArgument, TrustFlag
+from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
 from likewise.engine.engine_options import CompileOptions
-from likewise.engine.kinds import runs_code
+from likewise.engine.kinds import logged_libraries, runs_code
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
+from likewise.engine.versions import Versions, versions_of
 
 if TYPE_CHECKING:
     from likewise.engine.text.compiled import Calibration
@@ -44,9 +46,13 @@ def bundle(
     *,
     compiling: CompileOptions,
     trust: TrustFlag = False,
+    allow_versions: AllowVersionsFlag = False,
+    env: EnvFlag = False,
     screen: Screen,
 ) -> None:
     """Create a self-contained bundle of MODEL and verify that it loads without a network or a tracking server."""
+    if env:
+        enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     created = api.bundle(
         model,
         output,
@@ -54,6 +60,7 @@ def bundle(
         row_wise=row_wise,
         compiling=compiling,
         trust=trust,
+        allow_versions=allow_versions,
         report=screen.note,
     )
     screen.result(document(created), "Bundle", facts(created))
@@ -66,11 +73,15 @@ def inspect(
         flag("--measure", "First measure the speed of the bundle's engines, and store the result on this machine."),
     ] = False,
     trust: TrustFlag = False,
+    allow_versions: AllowVersionsFlag = False,
+    env: EnvFlag = False,
     *,
     screen: Screen,
 ) -> None:
     """Show the contents of MODEL's bundle: digest, signature, steps, references, environment, engines."""
-    opened = api.find(model, trust=trust, report=screen.note)
+    if env:
+        enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
+    opened = api.find(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     if measure:
         for name in api.measure(opened).differing:
             screen.note(f"{name} predicts some texts differently from fp32 on this machine, so it is used last")
@@ -143,6 +154,7 @@ def document(bundle: Bundle) -> dict[str, object]:
         "pipeline": manifest.pipeline,
         "references": [asdict(r) for r in manifest.references],
         "environment": asdict(manifest.environment),
+        "versions": _versions(bundle).as_dict(),
         "engines": [{**asdict(e), "runs_code": runs_code(e)} for e in manifest.engines],
         "source": asdict(manifest.source.clean),
         "calibration": {uri: asdict(calibration) for uri, calibration in _calibrations(bundle).items()},
@@ -171,12 +183,18 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         *[("step", s) for s in _steps(manifest.pipeline)],
         *[("includes", f"{r.uri} ({r.via})") for r in manifest.references],
         ("environment", _environment(bundle)),
+        *([("versions", note)] if (note := _versions(bundle).note) else []),
         *[("engine", line) for line in _engines(manifest)],
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
     return [*lines, ("verified", _proof(manifest.measured))] if proved else lines
+
+
+def _versions(bundle: Bundle) -> Versions:
+    """How this environment differs from the logged one, if an engine of the bundle needs the model's own libraries."""
+    return versions_of(bundle) if any(map(logged_libraries, bundle.manifest.engines)) else Versions()
 
 
 def _calibrations(bundle: Bundle) -> dict[str, Calibration]:

@@ -31,6 +31,7 @@ def verify(
     screen: Screen,
 ) -> None:
     """Compare MODEL's predictions on this machine with those of other backends. Exit code 3 if any row differs."""
+    choice.enter(model, screen.note)
     parity = compare(
         model,
         against,
@@ -38,6 +39,7 @@ def verify(
         engine=choice.name,
         precision=choice.precision,
         trust=choice.trust,
+        allow_versions=choice.allow_versions,
         report=screen.note,
     )
     if screen.as_json:

@@ -41,6 +41,7 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
             precision=options.precision,
             trust=options.trust,
             build=bundle.build,
+            allow_versions=True,  # decided when the image was built
         ),
         options,
         codec=line_codec(bundle.signature),

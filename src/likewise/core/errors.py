@@ -119,6 +119,14 @@ class EngineUnavailable(LikewiseError):
     """The bundle does not have this engine, or the engine cannot run on this machine."""
 
 
+class VersionsDiffer(EngineUnavailable):
+    """The library or the Python that runs the model is not the one that it was logged with, and that matters."""
+
+
+class EnvironmentFailed(LikewiseError):
+    """An environment with the versions that the model was logged with cannot be made here."""
+
+
 # --- input and output ------------------------------------------------------------------------------------------------
 
 

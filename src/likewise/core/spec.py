@@ -14,7 +14,7 @@ class ModelSpec:
 
     digest: the model digest.  folder: the bundle's path on this machine.  source: the model's URI, without secrets.
     engine, precision: None for the fastest on the machine that runs it.  build: the build digest, empty in receipts of
-    versions that had none.
+    versions that had none.  allow_versions: whether it may run with another major version of its library.
     """
 
     digest: str
@@ -24,6 +24,7 @@ class ModelSpec:
     precision: str | None = None
     trust: bool = False
     build: str = ""
+    allow_versions: bool = False
 
     @property
     def key(self) -> str:
@@ -36,8 +37,11 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:
-        """Restore a spec from the output of `as_dict` or `portable`."""
-        return cls(**{**document, "folder": Path(document.get("folder", ""))})
+        """Restore a spec from the output of `as_dict` or `portable`.
+
+        Versions that did not compare a model's libraries allowed them all.
+        """
+        return cls(**{"allow_versions": True, **document, "folder": Path(document.get("folder", ""))})
 
     def portable(self) -> dict[str, Any]:
         """`as_dict` for another machine or folder: without folder and source, which are only valid here."""

@@ -96,7 +96,7 @@ def unpacked(cache: Path, key: str, fetch: Fetch) -> Path:
         cache.mkdir(mode=0o700, parents=True)
     _require_private(cache)
     if not _acquire(folder, locks):
-        with _exclusive(cache):
+        with exclusive(cache):
             if not folder.is_dir():
                 _unpack(folder, fetch)
             _acquire(folder, locks)
@@ -177,7 +177,7 @@ def _evict_oldest(cache: Path, limit: int) -> None:
         if total <= limit:
             return
         folder = path.with_suffix("")
-        with contextlib.suppress(BlockingIOError), _exclusive(folder, fcntl.LOCK_NB):
+        with contextlib.suppress(BlockingIOError), exclusive(folder, fcntl.LOCK_NB):
             if folder.is_dir():  # a partly deleted entry must never have this name
                 folder.rename(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
             _remove_partial(folder)
@@ -207,7 +207,7 @@ def _size(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def _exclusive(folder: Path, flags: int = 0) -> Iterator[None]:
+def exclusive(folder: Path, flags: int = 0) -> Iterator[None]:
     """Hold the exclusive lock of a folder; BlockingIOError if `flags` is LOCK_NB and another process has the lock."""
     handle = _lock(folder, fcntl.LOCK_EX | flags)
     try:

@@ -113,17 +113,25 @@ class EngineKind:
 
     name: the name in manifests, options and labels, equal to the entry point's.  runs_code: whether `open` may execute
     the model's own Python code or unpickle its files, and so needs the user's trust; set by the class, never by a file
-    in a bundle.  requirements: pip requirements in addition to Likewise.  library: the importable distribution that
-    `likewise doctor` checks, and purpose its description there.  image: what a container image does not need.
+    in a bundle.  logged_libraries: whether it needs the libraries that the model was logged with although it runs no
+    code of the model; one that runs code always does.  requirements: pip requirements in addition to Likewise.
+    library: the importable distribution that `likewise doctor` checks, and purpose its description there.  image: what
+    a container image does not need.
     The module of a kind is imported to look it up, so it should import heavy libraries only inside functions.
     """
 
     name: ClassVar[str]
     runs_code: ClassVar[bool] = True
+    logged_libraries: ClassVar[bool] = False
     requirements: ClassVar[tuple[str, ...]] = ()
     library: ClassVar[str] = ""
     purpose: ClassVar[str] = ""
     image: ClassVar[ImageContents] = ImageContents()
+
+    @property
+    def needs_libraries(self) -> bool:
+        """Whether it runs the model with the libraries that it was logged with, so that their versions matter."""
+        return self.runs_code or self.logged_libraries
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether this kind can run `model`, as logged or after compilation."""
@@ -179,6 +187,14 @@ def runs_code(entry: EngineEntry) -> bool:
         return kind_of(entry.name).runs_code
     except EngineUnavailable:
         return True
+
+
+def logged_libraries(entry: EngineEntry) -> bool:
+    """Whether the versions of the model's own libraries matter to the engine; False if its class is not installed."""
+    try:
+        return kind_of(entry.name).needs_libraries
+    except EngineUnavailable:
+        return False
 
 
 def _candidates() -> Iterator[EntryPoint]:

@@ -9,13 +9,14 @@ from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.trust import not_trusted
 from likewise.core.engine import Engine, EngineSpec, Work
-from likewise.core.errors import EngineUnavailable, MissingExtra
+from likewise.core.errors import EngineUnavailable, MissingExtra, VersionsDiffer
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
-from likewise.engine.kinds import kind_of, runs_code
+from likewise.engine.kinds import kind_of, logged_libraries, runs_code
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
+from likewise.engine.versions import versions_of
 
 
 def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
@@ -25,9 +26,9 @@ def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
     own code, according to its class, is allowed only if `model.trust` is set.
     Raises EngineUnavailable (no such engine), CodeNotTrusted (only engines that run the model's code match).
     """
-    options = EngineOptions.of(model)
-    matching = by_speed([e for e in manifest.engines if options.takes(e)], known_rates(manifest))
+    matching = _matching(manifest, model)
     if not matching:
+        options = EngineOptions.of(model)
         available = ", ".join(label(e) for e in manifest.engines) or "none"
         raise EngineUnavailable(
             f"the bundle has no engine {options}; it has: {available}", remedy=f"use one of: {available}"
@@ -38,19 +39,53 @@ def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
     return allowed
 
 
+def _matching(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
+    options = EngineOptions.of(model)
+    return by_speed([e for e in manifest.engines if options.takes(e)], known_rates(manifest))
+
+
 def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
     """Load the first of `allowed_engines` that runs on this machine.
 
-    Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, and what loading raises.
+    Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, VersionsDiffer (unless
+    `model.allow_versions`), and what loading raises.
     """
     first_error: MissingExtra | EngineUnavailable | None = None
     for entry in allowed_engines(bundle.manifest, model):
         try:
+            require_versions(bundle, entry, allow=model.allow_versions)
             return open_entry(bundle, entry)
         except (MissingExtra, EngineUnavailable) as error:
             first_error = first_error or error
     assert first_error is not None  # noqa: S101  there is at least one engine
     raise first_error
+
+
+def require_versions(bundle: Bundle, entry: EngineEntry, *, allow: bool) -> str | None:
+    """VersionsDiffer if `entry` needs libraries that differ too much from the logged ones, unless `allow` is set.
+
+    Returns a line for the user on the differences that do not matter, None if there are none.
+    """
+    if not logged_libraries(entry):
+        return None
+    versions = versions_of(bundle)
+    if not allow and (refusal := versions.refusal) is not None:
+        raise refusal
+    return versions.note
+
+
+def check_versions(bundle: Bundle, model: ModelSpec) -> str | None:
+    """`require_versions` for the first engine that may run `model` here; None if no engine may."""
+    refused: VersionsDiffer | None = None
+    for entry in _matching(bundle.manifest, model):
+        if model.trust or not runs_code(entry):
+            try:
+                return require_versions(bundle, entry, allow=model.allow_versions)
+            except VersionsDiffer as error:
+                refused = refused or error
+    if refused is not None:
+        raise refused
+    return None
 
 
 def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:

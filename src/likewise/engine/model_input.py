@@ -33,7 +33,7 @@ def model_input(metadata: Any, table: Table) -> Any:
         if sent.form == "document":
             return copied(sent.value)
         return convert.parse_tf_serving_input({sent.form: sent.value}, schema=schema)
-    if metadata._is_signature_from_type_hint():
+    if _from_type_hint(metadata):
         return [_hinted(element, schema.inputs[0].type) for element in _records(table)]
     if schema is not None and schema.is_tensor_spec():
         form = "instances" if schema.has_input_names() else "inputs"
@@ -47,9 +47,14 @@ def model_input(metadata: Any, table: Table) -> Any:
 def is_final(metadata: Any) -> bool:
     """Whether a frame of `model_input` is what the model gets, so that MLflow need not convert it again."""
     schema = metadata.get_input_schema()
-    if schema is None or schema.is_tensor_spec() or metadata._is_signature_from_type_hint():
+    if schema is None or schema.is_tensor_spec() or _from_type_hint(metadata):
         return False
-    return not metadata._is_type_hint_from_example()
+    return not getattr(metadata, "_is_type_hint_from_example", bool)()
+
+
+def _from_type_hint(metadata: Any) -> bool:
+    """Whether the signature is a type hint; MLflow before 2.20 has none."""
+    return bool(getattr(metadata, "_is_signature_from_type_hint", bool)())
 
 
 def copied(value: Any) -> Any:

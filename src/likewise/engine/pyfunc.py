@@ -178,6 +178,7 @@ class PyfuncKind(EngineKind):
     requirements = ("likewise[mlflow]",)
     library = "mlflow"
     purpose = "bundle models and run any pyfunc"
+    logged_libraries = True
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model has the `python_function` flavor."""
@@ -233,15 +234,18 @@ def load_pyfunc(
             ) from error
 
 
+_INSTALL = "install the model's requirements, or add --env to run it in an environment with its own versions"
+
+
 def _load_remedy(error: Exception) -> str:
     missing = [link.name for link in exception_chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
     if missing:
         module = missing[0].partition(".")[0]
         return (
             f"if {module} is your own module, log the model again with its file or folder in code_paths=[…]; "
-            "otherwise install the model's requirements"
+            f"otherwise {_INSTALL}"
         )
-    return "install the model's requirements; try mlflow.pyfunc.load_model on the machine that logged it"
+    return f"{_INSTALL}; or try mlflow.pyfunc.load_model on the machine that logged it"
 
 
 def _select_keras_backend(model: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from likewise.core.errors import InputNotFound, WrongUsage
 from likewise.core.uris import redacted
+from likewise.engine.requirements import plain_requirement, without_comment
 from likewise.images.wheel_names import identity
 from likewise.shipping.environment import OURS
-from likewise.shipping.requirements import plain_requirement, without_comment
 
 _HASH = re.compile(r"\s+--hash[= ]sha256:([0-9a-f]{64})(?=\s|$)")
 

@@ -84,20 +84,24 @@ def verify(
     engine: str | None = None,
     precision: str | None = None,
     trust: bool = False,
+    allow_versions: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> Parity:
     """Predict the same rows on this machine and on each backend, and compare the predictions.
 
     against: names of deployments, URLs, batch runners (`local`, `spark`), or `mlflow` (plain
     `mlflow.pyfunc.load_model`, which runs the model's own code).  A URL's user information is sent as Basic credentials
-    and does not appear in the result.  engine, precision: to use on this machine.
+    and does not appear in the result.  engine, precision: to use on this machine.  allow_versions: see `Bundle`.
     Raises WrongUsage, the errors of `find` and `Bundle.engine`, and NotDeployed, TargetUnavailable or DeployFailed if a
     backend does not respond properly. Predictions that differ do not raise an error.
     """
     options, report_progress = options or VerifyOptions(), report or (lambda _: None)
     if not against:
         raise WrongUsage("there is nothing to compare with", remedy="add --against NAME, URL, local, spark or mlflow")
-    bundle = model if isinstance(model, api.Bundle) else api.find(model, trust=trust, report=report)
+    if isinstance(model, api.Bundle):
+        bundle = model
+    else:
+        bundle = api.find(model, trust=trust, allow_versions=allow_versions, report=report)
     bundle = replace(bundle, choice=EngineOptions.of(bundle.spec(engine, precision)))
     golden = _golden(bundle, options)
     report_progress(f"{len(golden)} rows of {golden.source}")

@@ -49,7 +49,7 @@ class PackedEnvironment:
     def archive(self, folder: Path) -> Path:
         """The path of a gzipped tar of all files in `folder`, created unless it exists."""
         path = folder / f"likewise-environment-{self.key}.archive"
-        return cached_archive(path, lambda stage: pack(dict(_files(self.distributions, PACKAGE)), stage))
+        return cached_archive(path, lambda stage: pack(dict(distribution_files(self.distributions, PACKAGE)), stage))
 
 
 def environment(requirements: Iterable[str], preinstalled: frozenset[str]) -> PackedEnvironment:
@@ -122,7 +122,7 @@ def origin(distribution: Distribution) -> str:
     return str(json.loads(distribution.read_text("direct_url.json") or "{}").get("url", ""))
 
 
-def _files(distributions: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
+def distribution_files(distributions: dict[str, Distribution], package: Path) -> Iterator[tuple[str, Path]]:
     """The name in the archive and the path on this disk of every file of the distributions."""
     for name, distribution in distributions.items():
         own = name == OURS

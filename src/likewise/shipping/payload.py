@@ -10,12 +10,12 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.digests import PREFIX
 from likewise.engine.kinds import kind_of
+from likewise.engine.requirements import plain_requirements
 from likewise.shipping.environment import PackedEnvironment, cached_archive, environment
-from likewise.shipping.requirements import plain_requirements
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str]) -> PackedEnvironment:
-    """The environment of `engine`, with the model's own requirements if it runs code; raises as `environment` does.
+    """The environment of `engine`, with the model's own requirements if it uses them; raises as `environment` does.
 
     preinstalled: packages that every worker has.
     """
@@ -23,12 +23,12 @@ def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[
 
 
 def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """The requirements of `engine`, Likewise first, and the model's own if its code runs.
+    """The requirements of `engine`, Likewise first, and the model's own if it runs with its own libraries.
 
-    Raises WrongUsage as `plain_requirements` does; the model's requirements are not read if its code does not run.
+    Raises WrongUsage as `plain_requirements` does, unless the model's requirements are not used.
     """
     kind = kind_of(engine.name)
-    own = plain_requirements(bundle.manifest.environment.requirements) if kind.runs_code else []
+    own = plain_requirements(bundle.manifest.environment.requirements) if kind.needs_libraries else []
     return ["likewise", *kind.requirements, *own]
 
 

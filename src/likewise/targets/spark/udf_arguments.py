@@ -17,7 +17,7 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import allowed_engines
 from likewise.engine.pyfunc import PyfuncKind
-from likewise.shipping.requirements import plain_requirement, plain_requirements
+from likewise.engine.requirements import plain_requirement, plain_requirements
 
 LOCAL = "local"
 RESTORING = ("virtualenv", "uv", "conda")
