@@ -20,7 +20,7 @@ from tests.support.models import save_code, seal
 from tests.support.server_app import client_of
 
 from likewise import api
-from likewise.builder.prove import _predict
+from likewise.builder.prove import _whole
 from likewise.core.results import Ok
 from likewise.engine.example import predict_example, read_example
 from likewise.engine.pyfunc import load_pyfunc
@@ -113,7 +113,7 @@ def test_example_is_passed_as_plain_mlflow_does(logged: tuple[str, bool, Path]) 
     predict_example(load_pyfunc(folder, VendoredFiles({})), example)
     seal(folder.parent, row_wise=False)
     with api.open_bundle(folder.parent, trust=True) as bundle:
-        [result] = _predict(bundle.engine(), example)
+        result = _whole(bundle.engine(), example)
         assert isinstance(result, Ok)
         if signed and name in LOST:
             with pytest.raises(MlflowException, match="enforce schema"):

@@ -185,6 +185,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("environment", _environment(bundle)),
         *([("versions", note)] if (note := _versions(bundle).note) else []),
         *[("engine", line) for line in _engines(manifest)],
+        *([("selected", api.selected(bundle))] if isinstance(bundle, api.Bundle) and manifest.engines else []),
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]

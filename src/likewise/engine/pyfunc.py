@@ -22,6 +22,7 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.uris import redacted
+from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
@@ -57,7 +58,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
-        self._lock = threading.Lock()
+        self._lock: AbstractContextManager[object] = threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
@@ -86,14 +87,22 @@ class PyfuncEngine:
         Raises RowRefused, with row and column, for a value that does not fit the signature, and ModelRaised.
         """
         check_exact(data, self._signature)
+        try:
+            return self.call(own_copy(data), params)
+        except Exception as error:
+            if (known := likewise_cause(error)) is not None:
+                raise known from error
+            explain(data, self._signature)
+            raise (refused_by_mlflow(error) or row_error(error)) from error
+
+    def call(self, data: Any, params: Params = None) -> Any:
+        """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
         with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
-            try:
-                return self._model.predict(own_copy(data), params=None if params is None else dict(params))
-            except Exception as error:
-                if (known := likewise_cause(error)) is not None:
-                    raise known from error
-                explain(data, self._signature)
-                raise (refused_by_mlflow(error) or row_error(error)) from error
+            return self._model.predict(data, params=None if params is None else dict(params))
+
+    def input_of(self, table: Table) -> Any:
+        """The input of `call` for a table."""
+        return model_input(self._model.metadata, table)
 
     def close(self) -> None:
         uninstall(self._vendored)
@@ -184,9 +193,20 @@ class PyfuncKind(EngineKind):
         """Whether the model has the `python_function` flavor."""
         return bool(model.flavors.get(FLAVOR))
 
-    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all models
-        """The engine `pyfunc/native`."""
-        return (EngineEntry(self.name, "native"),)
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+        """The engine `pyfunc/native`, except for a model without code, which `flavor/native` runs in the same way."""
+        return () if known_why_code(model.folder) is None else (EngineEntry(self.name, "native"),)
+
+    def row_wise(self, model: ModelFacts) -> bool:
+        """Whether the model is of a flavour whose `predict` gives one prediction per row, from that row alone.
+
+        Not for sentence-transformers with other inputs than texts: of a list of texts MLflow takes the first one's.
+        """
+        flavor = flavor_of(model.flavors)
+        texts = Signature.parse(model.signature_raw).inputs or ()
+        return flavor is not None and (
+            flavor != "sentence_transformers" or [field.kind for field in texts] == ["string"]
+        )
 
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
