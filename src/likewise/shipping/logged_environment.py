@@ -322,7 +322,7 @@ def _install(folder: Path, wanted: Wanted, uv: str | None) -> None:
 
 def run_installer(command: Sequence[str], folder: Path) -> None:
     """Run an installer, which is killed with this process; EnvironmentFailed with its message."""
-    done = subprocess.run(
+    with subprocess.Popen(
         bound(command),
         cwd=folder,  # uv reads the settings of a project in the current folder
         stdin=subprocess.DEVNULL,
@@ -330,12 +330,17 @@ def run_installer(command: Sequence[str], folder: Path) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        check=False,
         env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
-    )
-    if done.returncode != 0:
+    ) as process:
+        try:
+            output = process.communicate()[0]
+        except BaseException:
+            process.kill()
+            process.wait()  # it must not write to a folder that is being removed
+            raise
+    if process.returncode != 0:
         raise EnvironmentFailed(
-            f"an environment with the versions of the model cannot be created: {_reason(done.stdout)}",
+            f"an environment with the versions of the model cannot be created: {_reason(output)}",
             remedy="check the network and the settings of pip (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) or uv "
             "(UV_INDEX, uv.toml); or run with the versions that are installed here: --allow-versions without --env",
         )
