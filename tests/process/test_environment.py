@@ -13,10 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from mlflow.models import ModelSignature
 from tests.support.cli import call
-from tests.support.models import TEXT, save_code, seal
-from tests.support.own_index import make_links, settings
+from tests.support.models import seal
+from tests.support.own_index import make_links, save_versioned, settings
 from tests.support.processes import LIKEWISE, likewise, running
 from tests.support.wheels import PRIVATE
 
@@ -27,18 +26,6 @@ from likewise.core.errors import CodeNotTrusted, EnvironmentFailed, MissingExtra
 from likewise.pipeline.mlmodel import read_model
 from likewise.shipping.logged_environment import environment_python, find_uv, packages_of, run_installer, wanted
 
-CODE = """
-    import likewise_private_thing
-    import mlflow
-
-
-    class Versioned(mlflow.pyfunc.PythonModel):
-        def predict(self, context, model_input):
-            return [f"{each} {likewise_private_thing.x}" for each in model_input["text"]]
-
-
-    mlflow.models.set_model(Versioned())
-"""
 REQUIREMENTS = ["mlflow", f"{PRIVATE}==1.0"]
 
 
@@ -55,16 +42,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that needs version 1.0 of a package that is not installed here."""
     folder = tmp_path_factory.mktemp("versioned") / "model"
-    return logged(folder, REQUIREMENTS)
-
-
-def logged(folder: Path, requirements: list[str]) -> Path:
-    """The model with the lines `requirements`; its code does not run while it is saved."""
-    empty = "import mlflow\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\n"
-    save_code(folder, empty, signature=ModelSignature(TEXT))
-    (folder / "code.py").write_text("\n".join(line[4:] for line in CODE.splitlines()) + "\n")
-    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
-    return folder
+    return save_versioned(folder, REQUIREMENTS)
 
 
 def sealed(folder: Path, model: Path, wheels: Path | None = None) -> Path:
@@ -157,7 +135,7 @@ def test_an_interrupted_creation_is_cleaned_up(bundle: Path, links: Path, tmp_pa
             code = process.stop(sent)
     if sent == signal.SIGTERM:
         assert code == 130
-        assert not [path for path in folder.iterdir() if path.is_dir()]
+        assert not list(folder.glob("*/*"))
     done = likewise("inspect", bundle, "--trust", "--env", "--json", env=settings(tmp_path / "cache", links))
     assert done.stderr.count("created ") == 1
     assert json.loads(done.stdout)["versions"] == {"differ": []}

@@ -8,14 +8,30 @@ from __future__ import annotations
 import os
 import site
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import dedent
 
+from mlflow.models import ModelSignature
+from tests.support.models import TEXT, save_code
 from tests.support.wheels import PRIVATE, make_wheel
 
 from likewise.bundles.format import LoggedEnvironment
 from likewise.shipping.logged_environment import wanted
 
+CODE = """
+    import likewise_private_thing
+    import mlflow
+
+
+    class Versioned(mlflow.pyfunc.PythonModel):
+        def predict(self, context, model_input):
+            return [f"{each} {likewise_private_thing.x}" for each in model_input["text"]]
+
+
+    mlflow.models.set_model(Versioned())
+"""
 UNREACHABLE = "http://127.0.0.1:1/simple"
 
 
@@ -30,6 +46,18 @@ def make_links(folder: Path) -> Path:
         make_wheel(folder, name, number, files=outer)
     make_wheel(folder, PRIVATE, "1.0", files={"likewise_private_thing.py": "x = 'of version 1.0'\n"})
     make_wheel(folder, PRIVATE, "2.0", files={"likewise_private_thing.py": "x = 'of version 2.0'\n"})
+    return folder
+
+
+def save_versioned(folder: Path, requirements: Sequence[str]) -> Path:
+    """A model with the lines `requirements` that answers with the version of the private package, which it imports.
+
+    Its code does not run while it is saved.
+    """
+    empty = "import mlflow\nmlflow.models.set_model(mlflow.pyfunc.PythonModel())\n"
+    save_code(folder, empty, signature=ModelSignature(TEXT))
+    (folder / "code.py").write_text(dedent(CODE))
+    (folder / "requirements.txt").write_text("\n".join(requirements) + "\n")
     return folder
 
 

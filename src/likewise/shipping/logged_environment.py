@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -322,22 +323,29 @@ def _install(folder: Path, wanted: Wanted, uv: str | None) -> None:
 
 def run_installer(command: Sequence[str], folder: Path) -> None:
     """Run an installer, which is killed with this process; EnvironmentFailed with its message."""
-    with subprocess.Popen(
-        bound(command),
-        cwd=folder,  # uv reads the settings of a project in the current folder
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
-    ) as process:
-        try:
-            output = process.communicate()[0]
-        except BaseException:
-            process.kill()
-            process.wait()  # it must not write to a folder that is being removed
-            raise
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            bound(command),
+            cwd=folder,  # uv reads the settings of a project in the current folder
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
+            start_new_session=True,
+        )
+        with process:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # from here on, an exception kills it
+                output = process.communicate()[0]
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()  # it may not write to a folder that is being removed
+                raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if process.returncode != 0:
         raise EnvironmentFailed(
             f"an environment with the versions of the model cannot be created: {_reason(output)}",
