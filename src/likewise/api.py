@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[str], None]
 log = logging.getLogger(__name__)
-_reported: set[str] = set()  # build digests of the bundles whose versions the user has been told about
+_reported: set[str] = set()  # build digests of the bundles whose versions have been reported
 
 
 @dataclass(frozen=True)
@@ -316,8 +316,8 @@ def environment(
     from likewise.images.bundled_wheels import bundled_wheels
     from likewise.shipping.logged_environment import environment_python, wanted
 
-    tell, requested = report or _already, Trust(allow=trust)
-    needs = partial(wanted, extras=extras, other_python=allow_versions, report=tell)
+    progress, requested = report or _already, Trust(allow=trust)
+    needs = partial(wanted, extras=extras, other_python=allow_versions, report=progress)
     if isinstance(model, Bundle) or is_bundle(Path(model)):
         opened = model if isinstance(model, Bundle) else open_bundle(model, engine=engine, trust=trust)
         spec = opened.uncompared_spec(engine)
@@ -325,7 +325,7 @@ def environment(
             return None
         wheels = bundled_wheels(opened, ()).values() if spec.trust else ()
         needed = needs(opened.manifest.environment, trusted=spec.trust, wheels=wheels)
-        return environment_python(needed, tell)
+        return environment_python(needed, progress)
     from likewise.builder.logged import fetched
 
     with fetched(str(model), requested) as (facts, code):
@@ -333,7 +333,7 @@ def environment(
         if not all(kind.needs_libraries for kind in kinds):
             return None
         needed = needs(facts.environment, trusted=code)
-    return environment_python(needed, tell)
+    return environment_python(needed, progress)
 
 
 def advice(bundle: Bundle) -> str | None:

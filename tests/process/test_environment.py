@@ -174,10 +174,10 @@ def test_a_failure_shows_the_reason_and_leaves_nothing(
 
 
 def test_the_reason_has_no_passwords(tmp_path: Path) -> None:
-    text = "WARNING: Retrying https://me:5ecret@host.example/simple/a/\nERROR: 403 for https://me:5ecret@host.example/a"
+    text = "WARNING: Retrying https://me:s3cr3t@host.example/simple/a/\nERROR: 403 for https://me:s3cr3t@host.example/a"
     with pytest.raises(EnvironmentFailed, match=r"created: 403 for https://host.example/a") as failed:
         run_installer([sys.executable, "-c", f"print({text!r}); exit(1)"], tmp_path)
-    assert "5ecret" not in str(failed.value)
+    assert "s3cr3t" not in str(failed.value)
 
 
 def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

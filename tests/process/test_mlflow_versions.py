@@ -35,7 +35,7 @@ class Logged:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def logged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    """Logged in an environment of its own, which the cache of pytest keeps."""
+    """Logged in a separate environment, which the cache of pytest keeps."""
     version, folder = str(request.param), tmp_path_factory.mktemp("logged")
     cache = getattr(request.config, "cache", None)
     home = cache.mkdir("mlflow-versions") if cache is not None else tmp_path_factory.mktemp("mlflow")
