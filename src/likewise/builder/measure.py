@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from likewise.builder.equality import results_match
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
+from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Request, Row, Table
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.code_free import why_code
@@ -91,7 +91,7 @@ def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]
 
     Rows of different requests arrive 16 at a time, and only share a batch if the model's rows are independent.
     """
-    tables = [Table(example.table.columns, [row]) for row in example.table.rows]
+    tables = list(_alone(example.table))
     entries = [entry for entry in bundle.manifest.engines if code or not runs_code(entry)]
     engines = _engines(bundle, entries)
     checked = any(name.startswith("onnx/") for name in engines)  # it has just checked what MLflow's loader reads
@@ -114,6 +114,17 @@ def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]
     finally:
         for engine in filter(None, (plain, *engines.values())):
             engine.close()
+
+
+def _alone(table: Table) -> Iterator[Table]:
+    """Each row of an example by itself, in the form in which the example was sent."""
+    sent = table.sent
+    if len(table) == 1 or (sent is not None and not isinstance(sent.value, Mapping)):
+        yield table
+        return
+    for row in table.rows:
+        cells = {name: [cell] for name, cell in zip(table.columns or (), row, strict=True)} if sent else None
+        yield Table(table.columns, [row], sent and replace(sent, value=cells))
 
 
 def _windows(engine: Engine, tables: Sequence[Table], example: Example) -> None:
@@ -162,7 +173,7 @@ def compared(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float
     """As `compare`; nothing if the model cannot be timed, because the bundle is complete without."""
     try:
         return compare(bundle, example, code=code)
-    except LikewiseError:
+    except Exception:  # noqa: BLE001  plain `load_model` may refuse what the bundle accepts
         return {}
 
 
