@@ -97,10 +97,11 @@ def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]
     Rows of different requests arrive 16 at a time, and only share a batch if the model's rows are independent.
     """
     tables = [Table(example.table.columns, [row]) for row in example.table.rows]
-    with_plain = code or why_code(bundle.model_path) is None
-    plain = PyfuncKind().open(bundle, EngineEntry(FLAVOR, "native")) if with_plain else None
     entries = [entry for entry in bundle.manifest.engines if code or not runs_code(entry)]
     engines = _engines(bundle, entries)
+    checked = any(name.startswith("onnx/") for name in engines)  # it has just checked what MLflow's loader reads
+    with_plain = code or checked or why_code(bundle.model_path) is None
+    plain = PyfuncKind().open(bundle, EngineEntry(FLAVOR, "native")) if with_plain else None
     if plain is not None:
         once = Contender(lambda: plain.call(plain.input_of(tables[0]), example.params))
         once.run()  # the warm-up

@@ -40,7 +40,8 @@ def bundle(
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that each prediction depends only on its own row (or not); then requests share batches.",
+            "Declare that each prediction depends only on its own row (or not); then requests share batches. By "
+            "default the model's metadata decides, else the contract of its flavor, unless the example refutes it.",
         ),
     ] = None,
     *,

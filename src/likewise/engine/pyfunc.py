@@ -100,7 +100,7 @@ class PyfuncEngine:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
             explain(data, self._signature)
-            raise (_refused(error) or row_error(error)) from error
+            raise (refused_by_mlflow(error) or row_error(error)) from error
 
     def call(self, data: Any, params: Params = None) -> Any:
         """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
@@ -164,12 +164,12 @@ class PyfuncEngine:
             model = self._model if self._final is None or table.sent is not None else self._final
             return model.predict(data, params=None if params is None else dict(params))
         except Exception as error:
-            if (known := likewise_cause(error) or _refused(error)) is None:
+            if (known := likewise_cause(error) or refused_by_mlflow(error)) is None:
                 raise
             raise known from error
 
 
-def _refused(error: Exception) -> RowRefused | None:
+def refused_by_mlflow(error: Exception) -> RowRefused | None:
     """The error for input that MLflow rejected, by a type hint or the signature, before the model's code ran."""
     if type(error).__name__ != "MlflowException":
         return None
