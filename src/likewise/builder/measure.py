@@ -23,6 +23,7 @@ from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
+from likewise.engine.pools import loaded_pools
 from likewise.engine.pyfunc import FLAVOR, PyfuncKind
 from likewise.engine.rates import PLAIN, label
 from likewise.engine.text.compiled import TOKENIZER, classifier_path
@@ -37,10 +38,14 @@ LIMIT = 0.5  # seconds per round of plain load_model; a slower model is timed on
 
 @dataclass(frozen=True)
 class Measurement:
-    """rates: rows per second by engine label, and of plain `load_model`.  differing: engines that differ from fp32."""
+    """rates: rows per second by engine label, and of plain `load_model`.  differing: engines that differ from fp32.
+
+    pools: the threads of each library that the engines have loaded.
+    """
 
     rates: Mapping[str, float]
     differing: tuple[str, ...] = ()
+    pools: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +85,7 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
     with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts), "code": code}
         result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
-    return Measurement(result["rates"], tuple(result["differing"]))
+    return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -145,6 +150,10 @@ def _rates(contenders: Mapping[str, Contender], rows: int) -> dict[str, float]:
 
 
 def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
+    return {**_timed(task), "pools": loaded_pools()}
+
+
+def _timed(task: Task) -> dict[str, object]:
     bundle = open_bundle(task["bundle"])
     if not task["texts"]:
         example = read_example(bundle.model_path)
