@@ -194,6 +194,7 @@ def test_model_spec_round_trips() -> None:
         "precision": "fp32",
         "trust": True,
         "build": "sha256:cd",
+        "allow_versions": False,
     }
     spec = ModelSpec.from_dict(stored)
     assert spec == ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1", "torch", "fp32", True, "sha256:cd")

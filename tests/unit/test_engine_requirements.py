@@ -15,11 +15,11 @@ from likewise.bundles.open import Bundle, open_bundle, write_manifest
 from likewise.core.errors import LikewiseError, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.engine.kinds import kind_of
+from likewise.engine.requirements import plain_requirements
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.store import Store
 from likewise.shipping.environment import closure
 from likewise.shipping.payload import requirements_of
-from likewise.engine.requirements import plain_requirements
 from likewise.targets.ray import store as ray_store
 from likewise.targets.spark import shipping as spark_shipping
 from likewise.testing.models import upper_bundle
