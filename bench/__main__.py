@@ -11,6 +11,7 @@ from bench import (
     agreement,
     comparison,
     engine_rates,
+    flavours,
     footprint,
     image_times,
     opening,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "scoring": scoring.scoring,
     "spark": spark_rates.spark,
     "spark-memory": scoring.spark_memory,
+    "flavours": flavours.flavours,
     "trivial": serving.trivial,
     "cached": serving.cached,
     "lone": overhead.lone,
@@ -52,7 +54,7 @@ def main() -> int:
     os.environ.setdefault(
         "MLFLOW_TRACKING_URI", f"sqlite:///{FOLDER / 'mlflow.db'}"
     )  # inherited by all child processes
-    options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS, PEERS)
+    options = parse(__doc__ or "", [*BENCHMARKS, "soak"], soak.SCENARIOS, PEERS, flavours.FLAVOURS)
     if options.only == "soak":
         return _soak(options)
     for name in [options.only] if options.only else BENCHMARKS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def subject() -> Subject:
     some = [
         review.text for review in split(reviews()).train[:CALIBRATION]
     ]  # not from IMDB, which is used for measuring
-    return _cached("subject.json", "bundle", _logged_pipeline, "--calibration", str(_csv("calibration.csv", some)))
+    return cached("subject.json", "bundle", _logged_pipeline, "--calibration", str(_csv("calibration.csv", some)))
 
 
 def upper(seconds: float = 0.0, fault: str = "") -> Subject:
@@ -43,7 +44,7 @@ def upper(seconds: float = 0.0, fault: str = "") -> Subject:
     fault: one of the faults of `upper_model`, which occur only on Ray.
     """
     name = f"upper-{seconds:g}{fault and '-'}{fault.replace(' ', '-')}"
-    return _cached(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
+    return cached(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
 
 
 def texts(count: int) -> list[str]:
@@ -70,11 +71,16 @@ def bodies(rows: Sequence[str]) -> Path:
 
 def run_json(module: str, *argv: str) -> dict[str, str]:
     """Run `python -m module …`; returns the JSON document that it prints."""
-    completed = subprocess.run([sys.executable, "-m", module, *argv], check=True, stdout=subprocess.PIPE, cwd=FOLDER)
+    command, environment = [sys.executable, "-m", module, *argv], {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=FOLDER, env=environment)
     return dict(json.loads(completed.stdout))
 
 
-def _cached(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subject:
+def cached(note: str, bundle: str, log: Callable[[], str], *options: str) -> Subject:
+    """The model that `log` logs and its bundle, made at the first call; bundled again if the code has changed.
+
+    note: file that keeps the URI; bundle: name of the bundle's folder; options: of `likewise bundle`.
+    """
     FOLDER.mkdir(exist_ok=True)
     logged = FOLDER / note
     if not logged.exists():

@@ -12,7 +12,7 @@ class Options:
     """Options; None selects the benchmark's default.
 
     seconds: length of one measurement; rows_per_s: speed of the sleeping engine; peer: names, None for all; reviews:
-    how many are scored; isa: value of ONEDNN_MAX_CPU_ISA.
+    how many are scored; isa: value of ONEDNN_MAX_CPU_ISA; model: names, None for all.
     """
 
     only: str | None = None
@@ -26,9 +26,16 @@ class Options:
     peer: list[str] | None = None
     reviews: int | None = None
     isa: str | None = None
+    model: list[str] | None = None
 
 
-def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str], peers: Iterable[str]) -> Options:
+def parse(
+    about: str,
+    benchmarks: Iterable[str],
+    scenarios: Iterable[str],
+    peers: Iterable[str],
+    models: Iterable[str],
+) -> Options:
     """Parse the command line."""
     parser = ArgumentParser(prog="python -m bench", description=about)
     parser.add_argument("--only", choices=list(benchmarks), help="run only this benchmark; default: all except soak")
@@ -43,6 +50,9 @@ def parse(about: str, benchmarks: Iterable[str], scenarios: Iterable[str], peers
     parser.add_argument("--rows-per-s", type=float, default=Options.rows_per_s, help="soak: the engine's speed")
     parser.add_argument(
         "--peer", action="append", choices=list(peers), help="peers: compare with this peer; repeatable"
+    )
+    parser.add_argument(
+        "--model", action="append", choices=list(models), help="flavours: measure this model; repeatable"
     )
     parser.add_argument("--reviews", type=int, help="engines, agreement, footprint: number of reviews")
     parser.add_argument(

@@ -11,6 +11,8 @@ from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond, Rows,
 
 @dataclass
 class Threshold(Step):
+    needs = ("label", "score")
+    gives = ("label",)
     minimum: float = 0.9
 
     def run(self, rows: Rows) -> Rows:

@@ -26,7 +26,14 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.frames import table_of
 from likewise.engine.kinds import logged_libraries
-from likewise.engine.load import LazyEngine, allowed_engines, check_versions, open_engine, why_unmeasured
+from likewise.engine.load import (
+    LazyEngine,
+    allowed_engines,
+    check_versions,
+    describe_engine,
+    open_engine,
+    why_unmeasured,
+)
 from likewise.engine.pyfunc import PyfuncEngine
 from likewise.server import ServerOptions
 
@@ -195,12 +202,13 @@ def _predicting(
 def measure(bundle: Bundle) -> Measurement:
     """Measure the speed of the bundle's engines on this machine and store it for future starts on this kind of CPU.
 
-    Raises EngineUnavailable if fewer than two engines can run here.
+    Also that of plain `load_model`, if the model needs no code of its own or its code is trusted.
+    Raises EngineUnavailable if there is nothing to compare.
     """
     from likewise.builder.measure import measure as run_measurement
     from likewise.engine.rates import remember_rates
 
-    measurement = run_measurement(bundle)
+    measurement = run_measurement(bundle, code=bundle.trust.allows_bundle(bundle))
     remember_rates(bundle.manifest, measurement.rates)
     return measurement
 
@@ -339,6 +347,14 @@ def environment(
 def advice(bundle: Bundle) -> str | None:
     """A hint how to get the fastest engine; None if the engines have been measured on this kind of CPU."""
     return why_unmeasured(bundle, bundle.choice)
+
+
+def selected(bundle: Bundle) -> str:
+    """One line: the engine that is used, how it compares with plain `load_model` on this kind of CPU, what would help.
+
+    Raises EngineUnavailable if the bundle has no such engine.
+    """
+    return describe_engine(bundle, bundle.spec())
 
 
 def bundle_of(model: str | Path | Bundle, trust: bool, allow_versions: bool = False) -> Bundle:

@@ -24,10 +24,10 @@ from likewise.core.errors import BundleTampered
 from likewise.core.items import Row
 from likewise.core.results import Ok
 from likewise.demo.data import reviews, split
+from likewise.engine.openvino_calls import runtime
 from likewise.engine.rates import cpu_class, remember_rates
 from likewise.engine.text import TextEngine
 from likewise.engine.text.guard import margins
-from likewise.engine.text.openvino import runtime
 from likewise.pipeline.engine import calibrations
 
 HELD_OUT = [review.text for review in split(reviews()).held_out]

@@ -20,6 +20,7 @@ from tests.support.s3 import s3_server
 from tests.support.waiting import until
 
 from likewise.bundles.open import open_bundle
+from likewise.core.cores import thread_environment
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray.inspection import APP
@@ -79,7 +80,7 @@ def test_every_option_is_in_the_file(model: ModelSpec) -> None:
     assert "folder" not in app["args"]["model"]
     actor = deployment.pop("ray_actor_options")
     assert (actor["num_cpus"], actor["resources"]) == (0.5, {"lamp": 1})
-    assert actor["runtime_env"]["env_vars"] == {"A": "b", "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+    assert actor["runtime_env"]["env_vars"] == thread_environment({"A": "b"}, 1)
     assert deployment.pop("name") == "model"
     expected = {name: value for name, value in options.items() if name not in {*SERVER, *OWN, "ray_actor_options"}}
     assert deployment | app["args"]["deployment"] == expected

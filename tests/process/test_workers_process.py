@@ -18,6 +18,7 @@ from tests.process import worker_engines
 from tests.process.worker_engines import Tricks
 from tests.support.processes import PATIENCE, alive, until
 
+from likewise.core.cores import thread_environment
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import (
     Draining,
@@ -140,7 +141,7 @@ def test_many_threads_get_the_right_results(two: WorkerPool) -> None:
 
 def test_cores_are_divided_among_workers(two: WorkerPool) -> None:
     share = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert value(two, "env OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS", str(share))
+    assert value(two, "env OMP_NUM_THREADS") == thread_environment(os.environ, share)["OMP_NUM_THREADS"]
 
 
 # --- failures of the model -------------------------------------------------------------------------------------------

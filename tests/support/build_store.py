@@ -52,7 +52,7 @@ class Store:
 
     def declared(self, name: str, *steps: Step) -> str:
         """Log and register a model with a declared pipeline, which does not need its own code; returns its URI."""
-        likewise = {"row_wise": True, "pipeline": Pipeline(*steps).declaration()}
+        likewise = {"row_wise": True, "pipeline": Pipeline(*steps, fitting=False).declaration()}
         with mlflow.start_run(run_id=self.run_id):
             mlflow.pyfunc.log_model(name=name, registered_model_name=name, metadata={"likewise": likewise}, **upper())
         MlflowClient().set_registered_model_alias(name, "champion", "1")

@@ -16,7 +16,7 @@ from tests.support.processes import LIKEWISE, run
 from likewise.cli import app
 from likewise.cli.images import image
 
-COMMANDS = [command.__name__.rstrip("_") for command in app.COMMANDS]
+COMMANDS = [name for name in app.COMMANDS if name != "image"]
 COMMANDS += [f"image {command.callback.__name__}" for command in image.registered_commands if command.callback]
 
 

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
@@ -76,7 +77,7 @@ def test_options_from_strings_are_passed_to_ray() -> None:
     deployment = options.deployment()
     assert (deployment["num_replicas"], deployment["max_queued_requests"]) == (2, 9)
     threads = deployment["ray_actor_options"]["runtime_env"]["env_vars"]
-    assert threads == {"OMP_NUM_THREADS": "2", "RAYON_NUM_THREADS": "7"}
+    assert threads == thread_environment({"RAYON_NUM_THREADS": "7"}, 2)
     assert options.server()["deadline_s"] == 3.0
     assert "deadline_s" not in deployment
     assert coerce(RayOptions, {"num_replicas": "auto"}).deployment()["num_replicas"] == "auto"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from tests.support.classifier import POSITIONS, TEXTS, make_classifier
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from likewise.core.errors import EngineUnavailable
+from likewise.engine.openvino_calls import runtime
 from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch, openvino
-from likewise.engine.text.openvino import convert, open_openvino, read_graph, runtime
+from likewise.engine.text.openvino import convert, open_openvino, read_graph
 
 pytestmark = pytest.mark.slow
 
@@ -136,6 +138,19 @@ def test_threads_get_the_right_results(forwards: dict[str, Forward]) -> None:
     for thread in threads:
         thread.join()
     assert [results[index] for index in range(len(inputs))] == [{each} for each in expected]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inference_that_fails_raises_and_later_ones_are_right(
+    folder: Path, forwards: dict[str, Forward], threads: int
+) -> None:
+    """With one thread, OpenVINO's own `infer` returns the logits of the inference before."""
+    too_long = 2 * POSITIONS  # the graph has no position embeddings for it
+    forward = open_openvino(replace(read_graph(folder), longest=too_long), precision="fp32", threads=threads)
+    for row in ([5, 6, 7], [8, 9]):
+        assert forward(*padded([row], 3)).tobytes() == forwards["fp32"](*padded([row], 3)).tobytes()
+        with pytest.raises(RuntimeError):
+            forward(*padded([[5] * too_long], too_long))
 
 
 CONVERT = """

@@ -18,14 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.core import errors
-from likewise.core.cores import usable_cores
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied
 from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
 from likewise.workers import WorkerPool
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
-from likewise.workers.pool import STEADY_S, THREAD_VARIABLES, worker_environment
+from likewise.workers.pool import STEADY_S
 from likewise.workers.worker import Worker
 
 pytestmark = pytest.mark.slow
@@ -103,22 +102,6 @@ def test_entry_that_cannot_be_sent_is_reported() -> None:
     assert good == Ok(1)
     assert isinstance(bad, Failed)
     assert "ModelClass is not a plain value" in bad.error.cause
-
-
-# --- threads ---------------------------------------------------------------------------------------------------------
-
-
-@given(st.integers(1, 10_000))
-def test_cores_are_divided_among_workers(count: int) -> None:
-    threads = {int(worker_environment(count, {})[name]) for name in THREAD_VARIABLES}
-    (each,) = threads
-    assert each >= 1
-    assert each * count <= max(count, usable_cores())
-
-
-def test_user_settings_are_not_overridden() -> None:
-    settings = {"OMP_NUM_THREADS": "17", "HOME": "/somewhere"}
-    assert settings.items() <= worker_environment(4, settings).items()
 
 
 # --- the pool --------------------------------------------------------------------------------------------------------

@@ -6,19 +6,18 @@ a file outside the model, that is an access; otherwise the program is reported s
 
 from __future__ import annotations
 
+import linecache
 import os
 import shlex
 import sys
-import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/usr", "/lib", "/lib64", "/bin", "/sbin", "/var/lib", "/System", "/Library")
-# Hidden folders in the home folder are configuration, except these: they hold models and data that a bundle needs.
-CACHES = (".cache", ".keras", ".mlflow", ".ollama")
-HARMLESS_CACHES = ("matplotlib", "fontconfig", "numba", "pip", "mesa_shader_cache", "torch_extensions")
+from likewise.builder.machine_files import holds_data, is_incidental, is_setting, machine_folders, spellings
 
 MAX_COMMAND = 200  # reported characters of a command line
 
@@ -30,8 +29,12 @@ class AuditWatch:
     `connects to host:port`, `opens the database /path`, `starts a program on /path: command line`.
 
     own: folders whose files may be read.  hidden: folders whose files may not, unless they are in `own`.
-    everywhere: whether to report files outside all of these that do not belong to Python or the system either.
+    everywhere: whether to report files outside all of these that do not belong to Python or the system either, and that
+    the process has not written itself.
     on_program: called with the command line of each other program that is started.
+    on_setting: called with the path of each file of settings in the home folder that is read.
+    on_source: called with the path of each outside source file of which Python wants to show a line in a warning or
+    traceback; an OSError that it raises is shown as a missing line.
     An audit hook cannot be removed, so use it only in child processes.
     """
 
@@ -43,13 +46,18 @@ class AuditWatch:
         hidden: Iterable[Path] = (),
         everywhere: bool,
         on_program: AccessCallback = lambda _: None,
+        on_setting: AccessCallback = lambda _: None,
+        on_source: AccessCallback = lambda _: None,
     ) -> None:
         self._on_access = on_access
         self._on_program = on_program
-        self._own = tuple(_spellings(own))
-        self._hidden = tuple(_spellings(hidden))
-        self._system = _interpreter()
+        self._on_setting = on_setting
+        self._on_source = on_source
+        self._own = tuple(spellings(own))
+        self._hidden = tuple(spellings(hidden))
+        self._system = machine_folders()
         self._everywhere = everywhere
+        self._written: set[str] = set()
         self._paused = 0
 
     def start(self) -> None:
@@ -75,9 +83,36 @@ class AuditWatch:
 
     def _open(self, args: tuple[Any, ...]) -> str | None:
         path, mode, flags = args
-        if isinstance(path, int) or _writes(mode, flags):
+        if isinstance(path, int):
             return None
-        return f"opens the file {os.fsdecode(path)}" if self._outside(os.fsdecode(path)) else None
+        name = os.fsdecode(path)
+        if _writes(mode, flags):
+            if _anew(mode, flags) or not self._is_file(name):
+                self._written.add(os.path.abspath(name))
+            return None
+        if name.endswith((".py", ".pyw")) and self._shows_source():
+            if not _within(os.path.abspath(name), (*self._own, *self._system)):
+                self._on_source(name)
+            return None
+        return f"opens the file {name}" if self._outside(name) else None
+
+    def _renamed(self, args: tuple[Any, ...]) -> None:
+        source, target = (os.path.abspath(os.fsdecode(each)) for each in args[:2])
+        if source in self._written:
+            self._written.add(target)
+
+    def _shows_source(self) -> bool:
+        """Whether `linecache` opens the file for a library, such as `warnings`, and not for the model's own code."""
+        frame: FrameType | None = sys._getframe()
+        inside = {__name__: False, "tokenize": False, "linecache": False}
+        while frame is not None and (name := frame.f_globals.get("__name__")) in inside:
+            inside[name] = inside[name] or frame.f_globals is vars(linecache)
+            frame = frame.f_back
+        if frame is None:
+            return False
+        if frame.f_globals is vars(threading):  # where the interpreter itself shows the traceback of a thread
+            return True
+        return inside["linecache"] and _within(frame.f_code.co_filename, self._system)
 
     def _connect(self, args: tuple[Any, ...]) -> str | None:
         address = args[1]
@@ -87,7 +122,13 @@ class AuditWatch:
 
     def _database(self, args: tuple[Any, ...]) -> str | None:
         name = os.fsdecode(args[0]).removeprefix("file:").partition("?")[0]
-        return f"opens the database {name}" if name and name != ":memory:" and self._outside(name) else None
+        if not name or name == ":memory:":
+            return None
+        if self._outside(name):
+            return f"opens the database {name}"
+        if not self._is_file(name):
+            self._written.add(os.path.abspath(name))
+        return None
 
     def _program(self, executable: object, arguments: object, folder: object = None) -> str | None:
         command = _strings(arguments)
@@ -107,14 +148,26 @@ class AuditWatch:
             return False
         if _within(path, self._hidden):
             return True
-        if not self._everywhere or _within(path, self._system) or _configuration(path):
+        if not self._everywhere or path in self._written or is_incidental(path):
             return False
         with self.paused():
-            return exists(path) and not _within(os.path.realpath(path), (*self._own, *self._system))
+            real = os.path.realpath(path)
+            machines = _within(path, self._system) or _within(real, (*self._own, *self._system))
+            if (machines and not holds_data(path)) or not exists(path):
+                return False
+        if is_setting(path):
+            self._on_setting(path)
+            return False
+        return True
+
+    def _is_file(self, name: str) -> bool:
+        with self.paused():
+            return os.path.isfile(name)
 
 
 _HANDLERS: dict[str, Callable[[AuditWatch, tuple[Any, ...]], str | None]] = {
     "open": AuditWatch._open,
+    "os.rename": AuditWatch._renamed,
     "socket.connect": AuditWatch._connect,
     "sqlite3.connect": AuditWatch._database,
     "subprocess.Popen": lambda watch, args: watch._program(*args[:3]),
@@ -150,29 +203,18 @@ def _shell_words(line: str) -> list[str]:
 
 
 def _writes(mode: object, flags: object) -> bool:
+    """Whether a file is opened for writing only, or anew; a file that is also read is a file that is opened."""
     if isinstance(mode, str):
         return not mode.startswith("r")
-    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+    return isinstance(flags, int) and (bool(flags & os.O_WRONLY) or _anew(None, flags))
+
+
+def _anew(mode: object, flags: object) -> bool:
+    """Whether the file's earlier content is removed, so that all that is read from it later is the process's own."""
+    if isinstance(mode, str):
+        return mode.startswith(("w", "x"))
+    return isinstance(flags, int) and bool(flags & (os.O_TRUNC | os.O_EXCL))
 
 
 def _within(path: str, folders: tuple[str, ...]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
-
-
-def _configuration(path: str) -> bool:
-    """Whether `path` is a settings file in the home folder, rather than in one of its caches."""
-    home = os.path.expanduser("~").rstrip("/") + "/"
-    first, _, rest = path.removeprefix(home).partition("/")
-    if not path.startswith(home) or not first.startswith("."):
-        return False
-    return first not in CACHES or rest.partition("/")[0] in HARMLESS_CACHES
-
-
-def _interpreter() -> tuple[str, ...]:
-    prefixes = [sys.prefix, sys.base_prefix, sys.exec_prefix, *(p for p in sys.path if p)]
-    return (*_spellings(Path(p) for p in prefixes), *SYSTEM, *_spellings([Path(tempfile.gettempdir())]))
-
-
-def _spellings(folders: Iterable[Path]) -> Iterator[str]:
-    for folder in folders:
-        yield from {os.path.abspath(folder), os.path.realpath(folder)}

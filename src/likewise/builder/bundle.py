@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
 from likewise.builder.compile import compile_engines
-from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
-from likewise.builder.prove import prove
+from likewise.builder.output import occupied, publish, refuse_occupied, staging
+from likewise.builder.prove import Proof, prove
 from likewise.builder.resolve import plain_name, resolve, same_content, sqlite_file
 from likewise.builder.texts import calibration_texts
 from likewise.builder.trace import ambiguous, outermost, trace
@@ -25,11 +22,13 @@ from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, lookup, normal, spelled
 from likewise.bundles.trust import STORELESS, Trust
-from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused, StoreUnreachable
+from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, StoreUnreachable
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
+from likewise.engine.code_free import known_why_code
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
+from likewise.engine.merging import Rows, describe_rows, rows_of
 from likewise.engine.rates import cpu_class
 from likewise.engine.versions import compare_model
 from likewise.pipeline.mlmodel import read_model
@@ -67,18 +66,19 @@ def build_bundle(
     target = Path(output).absolute()
     options = compiling or CompileOptions()
     texts = calibration_texts(options.calibration, options.calibration_column) if options.calibration else None
-    _refuse_occupied(target, uri)
-    with _staging(target) as stage:
+    refuse_occupied(target, uri)
+    with staging(target) as stage:
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts, allow_versions)
         draft.fill()
         sealed = draft.seal()
         if existing and is_bundle(target):
-            found = _same_or_refused(target, sealed.digest)
+            if not draft.made(found := open_bundle(target)):
+                raise occupied(target)
             draft.report("the same bundle already exists and is unchanged; to recompile it, delete it first")
             return draft.with_source(found)
         draft.compile(sealed)
-        draft.prove()
-        return draft.with_source(_publish(stage / "bundle", target, sealed.digest, same_build=not existing))
+        proved = draft.prove()
+        return draft.with_source(publish(stage / "bundle", target, proved.digest, same_build=not existing))
 
 
 def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, report: OnProgress | None = None) -> Bundle:
@@ -88,20 +88,17 @@ def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, repor
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
     """
     cache = cache_folder("bundles")
-    with _staging(cache / "new") as stage:
+    with staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, _clean(report), allow_versions=allow_versions)
         draft.fill(known=_cached_manifests(cache))
         sealed = draft.seal()
-        target = cache / sealed.digest.replace(":", "-")
-        if is_bundle(target):
-            try:
-                return draft.with_source(open_bundle(target))
-            except LikewiseError as error:
-                draft.report(f"rebuilding the cached bundle: {error.cause}")
-                shutil.rmtree(target)
+        for digest in (sealed.digest, draft.unmerged.digest):
+            if (found := draft.found(cache / digest.replace(":", "-"))) is not None:
+                return draft.with_source(found)
         draft.compile(sealed)
-        draft.prove()
-        return draft.with_source(_publish(stage / "bundle", target, sealed.digest))
+        proved = draft.prove()
+        target = cache / proved.digest.replace(":", "-")
+        return draft.with_source(publish(stage / "bundle", target, proved.digest))
 
 
 def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
@@ -152,7 +149,8 @@ class _Draft:
             if via == "declared" and not self.code:
                 _refuse_elsewhere(uri, self.uri)
             self._vendor(uri, via)
-        if self.code and not self.facts.pipeline and not self._traced_before(known):
+        self.rows = Rows.of(self.facts, self.row_wise)
+        if self.code and self.facts.needs_code and not self._traced_before(known):
             self._trace()
 
     def _warn_of_secrets(self) -> None:
@@ -174,13 +172,40 @@ class _Draft:
             files={},
             references=tuple(references[uri] for uri in kept),
             signature_raw=self.facts.signature_raw,
-            row_wise=bool(self.facts.row_wise if self.row_wise is None else self.row_wise),
+            row_wise=self.rows.independent,
             pipeline=self.facts.pipeline,
             source=ModelSource(self.uri, self.source.resolved).clean,
             environment=self.facts.environment,
             engines=self._engines(),
+            measured={"rows": self.rows.stored},
         )
-        return write_manifest(self.folder, self.manifest)
+        sealed = write_manifest(self.folder, self.manifest)
+        self.manifest = sealed.manifest  # with its files
+        return sealed
+
+    @property
+    def unmerged(self) -> Manifest:
+        """The manifest that the bundle has if the example refutes the contract of its flavour."""
+        return replace(self.manifest, row_wise=False)
+
+    def made(self, bundle: Bundle) -> bool:
+        """Whether `bundle` is of this model, with the rows that this build would give it."""
+        if bundle.digest == self.manifest.digest:
+            return True
+        settled = self.rows.source == "contract" and rows_of(bundle.manifest).source in ("refuted", "untried")
+        return settled and bundle.digest == self.unmerged.digest
+
+    def found(self, target: Path) -> Bundle | None:
+        """The bundle in the cache's folder `target`, if it can be used; it is not verified again."""
+        if not is_bundle(target):
+            return None
+        try:
+            bundle = open_bundle(target)
+        except LikewiseError as error:
+            self.report(f"rebuilding the cached bundle: {error.cause}")
+            shutil.rmtree(target)
+            return None
+        return bundle if self.made(bundle) else None
 
     def _engines(self) -> tuple[EngineEntry, ...]:
         """Engines that run the model as logged; those that run its code only if the references have been determined."""
@@ -195,19 +220,34 @@ class _Draft:
         self.manifest = replace(self.manifest, engines=(*compiled.entries, *self.manifest.engines))
         write_manifest(self.folder, self.manifest)
 
-    def prove(self) -> None:
+    def prove(self) -> Bundle:
         """Verify the bundle in isolation, time its engines, and record both in the manifest."""
         self.report("verifying that the bundle works in isolation")
         hidden = [*_stores(self.origins), *_tracking_files()]
-        proof = prove(self.folder, hidden=hidden, code=self.code)
+        timed = self.compiling.measure and not self.facts.pipeline
+        proof = prove(self.folder, hidden=hidden, code=self.code, declared=self.rows.declared, measure=timed)
+        self._settle_rows(proof)
         self.manifest = self.manifest.with_measured(
             proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
         )
+        if proof.speeds:
+            self.manifest = self.manifest.with_measured(speeds={cpu_class(): dict(proof.speeds)})
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"verified with {', '.join(proof.engines)} on {rows}, isolated by {proof.isolation}")
         if self.timed_on and self.compiling.measure:
             self._measure(bundle)
+        return bundle
+
+    def _settle_rows(self, proof: Proof) -> None:
+        """Do not merge rows by contract if the example refutes it, or if the model's own code has not been tried."""
+        if self.rows.source == "contract" and proof.refuted is not None:
+            self.rows = Rows(False, "refuted", proof.refuted)
+        elif self.rows.source == "contract" and not proof.tried and self.facts.needs_code:
+            why = "it was logged without an example to try it on, and its own code may break its flavor's contract"
+            self.rows = Rows(False, "untried", why)
+        self.manifest = replace(self.manifest, row_wise=self.rows.independent).with_measured(rows=self.rows.stored)
+        self.report(describe_rows(self.manifest))
 
     def _measure(self, bundle: Bundle) -> None:
         self.report("measuring the engines on this CPU")
@@ -275,6 +315,8 @@ class _Draft:
         self.origins += traced.origins
         for program in traced.programs:
             self.report(f"the model starts a program, whose file accesses cannot be traced: {program}")
+        for path in traced.settings:
+            self.report(f"the model reads settings of this machine, which the bundle does not contain: {path}")
         for uri, copy in traced.copies.items():
             self.report(f"vendoring {uri}")
             path = _reference_path(uri)
@@ -294,7 +336,8 @@ def require_trust(model: ModelFacts, code: bool, trust: Trust, uri: str, resolve
     """Raise CodeNotTrusted if no engine can run `model` without its code, and `code` is False."""
     if model.needs_code and not code:
         path = None if local_path(uri) is None else Path(resolved)
-        trust.require(uri=uri if path is None else None, folder=path, what=f"the model {uri}")
+        why = known_why_code(model.folder)
+        trust.require(uri=uri if path is None else None, folder=path, what=f"the model {uri}", why=why)
 
 
 def _refuse_elsewhere(reference: str, model: str) -> None:
@@ -352,57 +395,6 @@ def _same_references(folder: Path, manifest: Manifest) -> bool:
 def _files_at(path: str, files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     """The entries of the file `path`, or of all files below the folder `path`."""
     return {name: entry for name, entry in files.items() if name == path or name.startswith(path + "/")}
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A temporary folder next to `target`, on the same disk; raises OutputRefused if it cannot be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise unwritable(error) from error
-    try:
-        yield stage
-    except OSError as error:
-        if not _is_write_error(error, target.parent):
-            raise
-        raise unwritable(error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _is_write_error(error: OSError, folder: Path) -> bool:
-    """Whether the disk is full, or `folder` is not writable."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    inside = isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
-    return inside and error.errno in (errno.EROFS, errno.EACCES)
-
-
-def _refuse_occupied(target: Path, uri: str) -> None:
-    if target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir()))):
-        raise OutputRefused(f"{target} exists and is not a bundle", remedy="choose a folder that does not exist")
-    model = local_path(uri)
-    if model is not None and target.resolve().is_relative_to(model.resolve()):
-        raise OutputRefused(f"{target} is inside the model's own folder", remedy="choose a folder outside it")
-
-
-def _publish(folder: Path, target: Path, digest: str, *, same_build: bool = False) -> Bundle:
-    build = open_bundle(folder).build if same_build else None
-    try:
-        folder.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-    return _same_or_refused(target, digest, build)  # perhaps another process's, or another user's
-
-
-def _same_or_refused(target: Path, digest: str, build: str | None = None) -> Bundle:
-    """The bundle at `target` if it has these digests; raises OutputRefused otherwise."""
-    if is_bundle(target) and (existing := open_bundle(target)).digest == digest and build in (None, existing.build):
-        return existing
-    raise OutputRefused(f"{target} already contains another bundle", remedy="choose a new folder, or delete this one")
 
 
 def _clean(report: OnProgress | None) -> OnProgress:

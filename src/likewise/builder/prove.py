@@ -6,56 +6,93 @@ where namespaces are not available, a Python audit hook rejects such accesses ("
 
 from __future__ import annotations
 
+import errno
 import os
+import site
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from likewise.builder.audit import AuditWatch
 from likewise.builder.equality import describe_result, results_match
 from likewise.builder.isolation import isolate_process
+from likewise.builder.measure import compared
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
+from likewise.core.errors import LikewiseError, MissingExtra, ModelRaised, NotSelfContained, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
-from likewise.core.results import Failed, Result
+from likewise.core.results import Failed, Ok, Result
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
+from likewise.engine.plain_values import per_row, plain
+from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 600.0  # seconds
 NO_STORE = "no-tracking-server-in-a-bundle"
+_REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 _STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_PLACES = (  # of settings, weights and data, by default in the home folder
+    *("XDG_", "KERAS_HOME", "MPLCONFIGDIR", "MATPLOTLIBRC", "NLTK_DATA", "TORCH_HOME", "SENTENCE_TRANSFORMERS_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"),
+)
 
 
 @dataclass(frozen=True)
 class Proof:
-    """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared."""
+    """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared.
+
+    tried: whether the example has rows that were predicted in different company.
+    refuted: why rows are not independent, although the flavour's contract says so; None if they may be.
+    speeds: as `likewise.builder.measure.compare` returns them; empty if they were not measured.
+    """
 
     isolation: str
     engines: tuple[str, ...]
     rows: int
+    tried: bool = False
+    refuted: str | None = None
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
-def prove(bundle: Path, *, hidden: Sequence[Path], code: bool, timeout: float = TIMEOUT) -> Proof:
+def prove(
+    bundle: Path,
+    *,
+    hidden: Sequence[Path],
+    code: bool,
+    declared: bool = True,
+    measure: bool = False,
+    timeout: float = TIMEOUT,
+) -> Proof:
     """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
+    declared: whether the user or the model says that rows are independent, if they are; else only the flavour's
+    contract does, and a dependency is no error.  measure: whether to time the engines on the example.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
+    task |= {"declared": declared, "measure": measure}
     with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
+        home = Path(work, "home")  # empty: no settings, caches or data of this machine
+        home.mkdir()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
+        environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
         result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
-    return Proof(result["isolation"], tuple(result["engines"]), result["rows"])
+    return Proof(
+        result["isolation"],
+        tuple(result["engines"]),
+        result["rows"],
+        *(result[name] for name in ("tried", "refuted", "speeds")),
+    )
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -67,6 +104,10 @@ def _refuse(access: str) -> None:
     raise PermissionError(f"the model {access}, which is not available where the bundle runs")
 
 
+def _miss(source: str) -> None:
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
+
+
 def _try_all(task: Task, work: Path) -> dict[str, object]:
     folder, hidden = Path(task["bundle"]), [Path(p) for p in task["hidden"]]
     python = [Path(p) for p in (sys.prefix, sys.base_prefix, *sys.path) if p and Path(p).is_dir()]
@@ -74,74 +115,171 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     os.chdir(work)  # the working folder would stay accessible although its path is hidden
     isolated = isolate_process(hidden, kept)
     die_with_parent(task["parent"])
-    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False).start()
+    AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
     entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
-    predictions = _predictions(bundle, entries, example)
+    trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise)
+    predictions = trial.predictions(entries)
+    if trial.refuted is not None:  # then no engine is given single rows
+        predictions = replace(trial, by_row=False).predictions(entries)
     _compare_engines(predictions)
+    if trial.refuted is not None:
+        bundle = replace(bundle, manifest=replace(bundle.manifest, row_wise=False))
+    speeds = compared(bundle, example, code=task["code"]) if task["measure"] and example is not None else {}
     _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",
         "engines": list(predictions),
         "rows": len(example.table) if example is not None else 0,
+        "tried": _has_rows(example),
+        "refuted": trial.refuted,
+        "speeds": speeds,
     }
 
 
-def _predictions(bundle: Bundle, entries: Sequence[EngineEntry], example: Example | None) -> dict[str, list[Result]]:
-    """Predictions by engine label, without engines whose libraries are missing; MissingExtra if none can be tried."""
-    predictions: dict[str, list[Result]] = {}
-    missing: MissingExtra | None = None
-    for entry in entries:
+@dataclass
+class _Trial:
+    """Predicts the example of `bundle`.  by_row: whether each row is an item, or the whole example one request."""
+
+    bundle: Bundle
+    example: Example | None
+    declared: bool
+    by_row: bool
+    refuted: str | None = None
+
+    def predictions(self, entries: Sequence[EngineEntry]) -> dict[str, list[Result]]:
+        """Predictions by engine label, without engines whose libraries are missing; MissingExtra if all are."""
+        predictions: dict[str, list[Result]] = {}
+        missing: MissingExtra | None = None
+        for entry in entries:
+            try:
+                predictions[f"{entry.name}/{entry.precision}"] = self._try(entry)
+            except MissingExtra as error:
+                missing = missing or error
+        if missing is not None and not predictions:
+            raise missing
+        return predictions
+
+    def _try(self, entry: EngineEntry) -> list[Result]:
         try:
-            predictions[f"{entry.name}/{entry.precision}"] = _try(bundle, entry, example)
-        except MissingExtra as error:
-            missing = missing or error
-    if missing is not None and not predictions:
-        raise missing
-    return predictions
+            engine = open_entry(self.bundle, entry)
+        except MissingExtra:
+            raise
+        except LikewiseError as error:
+            raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
+        try:
+            return [] if self.example is None else self._predict(engine, self.example)
+        finally:
+            engine.close()
+
+    def _predict(self, engine: Engine, example: Example) -> list[Result]:
+        """The example's prediction: one result per row, if the model returns one."""
+        if not self.by_row or not _has_rows(example):
+            return _by_row(_whole(engine, example), len(example.table))
+        if self.declared:
+            try:
+                results = _predicted(engine, list(example.table.split(example.params)))
+            except LikewiseError as error:
+                what = f"the engine {engine.spec.label} cannot predict the input example"
+                raise _not_isolated(what, error) from error
+            refute_row_wise(partial(predict_items, engine), example)
+            return results
+        try:
+            return _rows_of(engine, example)
+        except RowWiseRefuted as error:
+            self.refuted = self.refuted or error.cause
+            return []
 
 
-def _try(bundle: Bundle, entry: EngineEntry, example: Example | None) -> list[Result]:
+def _has_rows(example: Example | None) -> bool:
+    """Whether the rows of the example can be items, so that they can be predicted in any company."""
+    return example is not None and example.table.sent is None
+
+
+def _whole(engine: Engine, example: Example) -> Result:
+    """The prediction of the whole example in one call, for a pyfunc as `load_model().predict` is called."""
     try:
-        engine = open_entry(bundle, entry)
-    except MissingExtra:
-        raise
+        if isinstance(engine, PyfuncEngine) and (result := _as_logged(engine, example)) is not None:
+            return result
+        return _predicted(engine, [Request(example.table, example.params)])[0]
     except LikewiseError as error:
-        raise _not_isolated(f"the engine {entry.name} does not load from the bundle in isolation", error) from error
-    try:
-        return [] if example is None else _predict(engine, example)
-    finally:
-        engine.close()
+        raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", error) from error
 
 
-def _predict(engine: Engine, example: Example) -> list[Result]:
-    table = example.table
-    items: list[Item] = list(table.split(example.params)) if engine.spec.row_wise else [Request(table, example.params)]
+def _predicted(engine: Engine, items: Sequence[Item]) -> list[Result]:
     results = predict_items(engine, items)
     for result in results:
         if isinstance(result, Failed):
-            raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", result.error)
-    if engine.spec.row_wise:
-        refute_row_wise(partial(predict_items, engine), example)
+            raise result.error
     return results
 
 
-def refute_row_wise(predict: Predict, example: Example) -> None:
-    """Raise RowWiseRefuted if a row's prediction depends on the other rows; not raising does not prove independence."""
+def _as_logged(engine: PyfuncEngine, example: Example) -> Result | None:
+    """The prediction for the example as `load_model().predict` takes it; None if its JSON has lost the types."""
+    try:
+        return Ok(plain(engine.predict(example.value, example.params)))
+    except ModelRaised:
+        raise
+    except RowRefused:
+        return None
+
+
+def _by_row(result: Result, rows: int) -> list[Result]:
+    """A prediction for all rows as one for each, if it can be assigned to rows."""
+    try:
+        return [Ok(each) for each in per_row(result.value, rows)] if isinstance(result, Ok) else [result]
+    except LikewiseError:
+        return [result]
+
+
+def _rows_of(engine: Engine, example: Example) -> list[Result]:
+    """Predictions of the example's rows; RowWiseRefuted unless they are those of the whole example, in any company."""
+    whole = _whole(engine, example)
+    results = predict_items(engine, list(example.table.split(example.params)))
+    expected = _by_row(whole, len(results))
+    if len(expected) != len(results) or not all(map(results_match, results, expected)):
+        if not results_match(whole, again := _whole(engine, example)):
+            raise _random("the example", whole, again)
+        raise RowWiseRefuted(
+            f"the model gives {describe_result(whole)} for the {len(results)} rows of its example in one request, and "
+            f"{describe_result(results[0])} for the first of them as an item",
+            remedy=_REMEDY,
+        )
+    refute_row_wise(partial(predict_items, engine), example, random=True)
+    return results
+
+
+def refute_row_wise(predict: Predict, example: Example, *, random: bool = False) -> None:
+    """Raise RowWiseRefuted if a row's prediction depends on the other rows; not raising does not prove independence.
+
+    random: whether to raise it also if a row by itself gives different predictions each time.
+    """
     table = example.table
     rows: list[Item] = [Row(table.columns, values, example.params) for values in [*table.rows, *variants(table)]]
     alone = [predict([row])[0] for row in rows]
     for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
         together = predict([rows[i] for i in order])
         for i, result in zip(order, together, strict=True):
-            if not results_match(alone[i], result):
+            if results_match(alone[i], result):
+                continue
+            again = predict([rows[i]])[0]
+            if results_match(alone[i], again):
                 raise RowWiseRefuted(
-                    "the model is declared row-wise, but its rows depend on each other: "
-                    f"the row {_values(rows[i])} gives {describe_result(alone[i])} by itself, "
-                    f"and {describe_result(result)} together with other rows",
-                    remedy="fix the model, or declare row_wise: false (likewise bundle --no-row-wise)",
+                    f"rows depend on each other: the row {_values(rows[i])} gives {describe_result(alone[i])} by "
+                    f"itself, and {describe_result(result)} together with other rows",
+                    remedy=_REMEDY,
                 )
+            if random:
+                raise _random(f"the row {_values(rows[i])}", alone[i], again)
+
+
+def _random(what: str, once: Result, again: Result) -> RowWiseRefuted:
+    return RowWiseRefuted(
+        f"predictions are random: {what} gives {describe_result(once)}, and the next time "
+        f"{describe_result(again)}; to merge rows nevertheless, bundle with --row-wise",
+        remedy=_REMEDY,
+    )
 
 
 def _values(item: Item) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from likewise.builder.audit import AuditWatch
 from likewise.builder.failures import mapped
+from likewise.builder.machine_files import described
 from likewise.builder.resolve import MLFLOW_SETTINGS, fetch, plain_name, same_content
 from likewise.bundles.folder import inventory
 from likewise.bundles.references import lookup, normal
@@ -24,8 +25,7 @@ from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
-from likewise.engine.example import read_example
-from likewise.engine.model_input import model_input
+from likewise.engine.example import predict_example, read_example
 from likewise.engine.pyfunc import load_pyfunc
 from likewise.engine.vendored import VendoredFiles, as_mlflow_error, likewise_cause, restrict_process
 
@@ -38,11 +38,13 @@ class Traced:
 
     copies: the local copy of each URI.  origins: the local folders that the copies came from.
     programs: command lines of the programs that it started, whose own file accesses cannot be traced.
+    settings: the files of settings on this machine that it read and that are not only defaults.
     """
 
     copies: Mapping[str, Path]
     origins: tuple[Path, ...]
     programs: tuple[str, ...]
+    settings: tuple[str, ...]
 
 
 def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: float = TIMEOUT) -> Traced:
@@ -55,12 +57,11 @@ def trace(model: Path, vendored: Mapping[str, Path], work: Path, *, timeout: flo
     before = inventory(model)
     task = {"model": str(model), "vendored": {uri: str(path) for uri, path in vendored.items()}, "work": str(work)}
     result = run_child("likewise.builder.trace", task, work, environment=_environment(), timeout=timeout)
-    if outside := result["outside"]:
+    changed = sorted(name for name, _ in before.items() ^ inventory(model).items())
+    if outside := [*result["outside"], *(f"modifies its own file {name}" for name in changed[:1])]:
         raise _not_self_contained(outside)
-    if changed := sorted(name for name, _ in before.items() ^ inventory(model).items()):
-        raise _not_self_contained([f"modifies its own file {changed[0]}"])
     copies = {uri: Path(path) for uri, path in result["copies"].items()}
-    return Traced(copies, tuple(map(Path, result["origins"])), tuple(result["programs"]))
+    return Traced(copies, tuple(map(Path, result["origins"])), tuple(result["programs"]), tuple(result["settings"]))
 
 
 def distinct(copies: Mapping[str, Path], vendored: Mapping[str, Path]) -> dict[str, Path]:
@@ -98,12 +99,21 @@ def _environment() -> dict[str, str]:
     return {**MLFLOW_SETTINGS, **os.environ, **stores}
 
 
+_LOG_IT = "log such files with the model (artifacts=… or code_paths=…), or let it open them by a URI through MLflow"
+_REMEDIES = {
+    "opens": f"{_LOG_IT} (mlflow.artifacts.download_artifacts), so that they are vendored",
+    "starts": f"{_LOG_IT} (mlflow.artifacts.download_artifacts), so that they are vendored",
+    "connects": "download what it needs when you log the model, and log that with it (artifacts=…)",
+    "calls": "let it open what it needs by a URI (runs:/…, models:/name@alias)",
+    "modifies": "let it write to a folder of tempfile.mkdtemp()",
+}
+
+
 def _not_self_contained(outside: list[str]) -> NotSelfContained:
     shown = "; ".join(outside[:5]) + (f"; and {len(outside) - 5} more" if len(outside) > 5 else "")
+    remedies = dict.fromkeys(_REMEDIES[access.partition(" ")[0]] for access in outside)
     return NotSelfContained(
-        f"while loading, the model {shown}: a bundle cannot contain that",
-        remedy="log such files with the model (artifacts=…), or let it open them by a URI through MLflow "
-        "(mlflow.artifacts.download_artifacts), so that they are vendored",
+        f"while loading, the model {shown}: a bundle cannot contain that", remedy=f"{'; '.join(remedies)}; log it again"
     )
 
 
@@ -119,8 +129,15 @@ class _Recorder:
         self.origins: list[Path] = []
         self.outside: list[str] = []
         self.programs: list[str] = []
+        self.settings: list[str] = []
         self.vendored = VendoredFiles(vendored, own=own, fetch=self._fetch)
-        self.watch = AuditWatch(self._record_access, own=own, everywhere=True, on_program=self.programs.append)
+        self.watch = AuditWatch(
+            self._record_access,
+            own=own,
+            everywhere=True,
+            on_program=self.programs.append,
+            on_setting=self.settings.append,
+        )
         self._folder = work / "copies"
 
     def _fetch(self, uri: str, open_real: Any, inner: str) -> Path:
@@ -146,18 +163,23 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     recorder = _Recorder(model, vendored, work)
     restrict_process(recorder.vendored)
     recorder.watch.start()
-    loaded = load_pyfunc(model, recorder.vendored)
-    if example is not None:
-        try:
-            loaded.predict(model_input(loaded.metadata, example.table), params=dict(example.params or {}) or None)
-        except Exception as error:
-            raise likewise_cause(error) or _fails_on_example(error) from error
+    try:
+        loaded = load_pyfunc(model, recorder.vendored)
+        if example is not None:
+            try:
+                predict_example(loaded, example)
+            except Exception as error:
+                raise likewise_cause(error) or _fails_on_example(error) from error
+    except Exception:
+        if not recorder.vendored.refused:  # else that is the reason, reported with everything else that is outside
+            raise
     with recorder.watch.paused():
         return {
             "copies": {uri: str(path) for uri, path in distinct(recorder.copies, vendored).items()},
             "origins": [str(path) for path in recorder.origins],
             "outside": [*recorder.outside, *dict.fromkeys(recorder.vendored.refused)],
             "programs": list(dict.fromkeys(recorder.programs)),
+            "settings": list(filter(None, map(described, dict.fromkeys(recorder.settings)))),
         }
 
 

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from types import NoneType
 from typing import Any
 
@@ -75,9 +76,9 @@ class EngineEntry:
     precision: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
-    """The contents of `likewise.json`.
+    """The contents of `likewise.json`; its digests are computed once.
 
     rates: rows per second by engine label, by CPU class; see `likewise.engine.rates`.
     """
@@ -94,7 +95,7 @@ class Manifest:
     measured: Mapping[str, object] = field(default_factory=dict)
     format: int = FORMAT
 
-    @property
+    @cached_property
     def content(self) -> dict[str, object]:
         """The part that the model digest covers."""
         return {
@@ -106,7 +107,7 @@ class Manifest:
             "pipeline": self.pipeline,
         }
 
-    @property
+    @cached_property
     def built(self) -> dict[str, object]:
         """The part that only the build digest covers."""
         return {
@@ -116,12 +117,12 @@ class Manifest:
             "rates": dict(self.rates),
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The model digest: SHA-256 of the content as canonical JSON."""
         return sha256_json(self.content)
 
-    @property
+    @cached_property
     def build(self) -> str:
         """The build digest: SHA-256 of the model digest and of `built` as canonical JSON."""
         return sha256_json({"model": self.digest, **self.built})
@@ -153,7 +154,7 @@ class Manifest:
     def _files(self, *, own: bool) -> dict[str, object]:
         """The entries of the model and its references, or of all other files."""
         return {
-            path: asdict(entry)
+            path: {"size": entry.size, "sha256": entry.sha256}
             for path, entry in sorted(self.files.items())
             if (path.partition("/")[0] in CONTENT_FOLDERS) is own
         }

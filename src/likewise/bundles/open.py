@@ -108,11 +108,15 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
         raise
 
 
+OPTIONAL = ("references/", "model/code/")
+"""The files that a partial copy may lack, if its engine does not read them: weights, and the model's Python modules."""
+
+
 def _verified(folder: Path, original: Path | None, *, partial: bool) -> Bundle:
     """The bundle in `folder`, which is a copy of `original`; raises as `open_bundle` does."""
     manifest = load_manifest((folder / MANIFEST).read_bytes())
     actual = inventory(folder, without=frozenset({MANIFEST}))
-    missing = frozenset(name for name in manifest.files if name not in actual and name.startswith("references/"))
+    missing = frozenset(name for name in manifest.files if name not in actual and name.startswith(OPTIONAL))
     _compare(original or folder, {n: f for n, f in manifest.files.items() if not (partial and n in missing)}, actual)
     if not missing and manifest.format == FORMAT and (empty := next(empty_folders(folder), None)) is not None:
         raise _changed(original or folder, f"the folder {empty.relative_to(folder)} is empty")

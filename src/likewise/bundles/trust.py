@@ -233,10 +233,15 @@ class Trust:
         names = [*([] if uri is None else [_normal(uri)]), *([] if folder is None else [str(folder)])]
         return any(_covers(e, name) for e in self.entries if not e.startswith(PREFIX) for name in names)
 
-    def require(self, *, uri: str | None = None, folder: Path | None = None, what: str = "the model") -> None:
-        """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`."""
+    def require(
+        self, *, uri: str | None = None, folder: Path | None = None, what: str = "the model", why: str | None = None
+    ) -> None:
+        """Raise CodeNotTrusted, which describes the two ways to allow the code, unless `allows`.
+
+        why: what in the model's files may run code.
+        """
         if not self.allows(uri=uri, folder=folder):
-            raise not_trusted(what, str(folder or _normal(uri or "")))
+            raise not_trusted(what, str(folder or _normal(uri or "")), why)
 
     def allows_bundle(self, bundle: Bundle) -> bool:
         """Whether code of `bundle` may run, by its folder or its build digest.
@@ -254,11 +259,12 @@ class Trust:
             raise not_trusted(f"the bundle {bundle.location}", bundle.build)
 
 
-def not_trusted(what: str, entry: str) -> CodeNotTrusted:
+def not_trusted(what: str, entry: str, why: str | None = None) -> CodeNotTrusted:
     """The error for `what`, which needs its own code.  entry: what to add to the list, a build digest or a URI."""
     permanently = f", or allow it permanently: likewise trust {entry}" if without_secrets(entry) == entry else ""
     return CodeNotTrusted(
-        f"{what} can only be loaded by running its own Python code, which has not been allowed",
+        f"{what} can only be loaded by running its own Python code, which has not been allowed"
+        + (f": {redacted(why)}" if why else ""),
         remedy=f"if you trust its author, add --trust{permanently}",
     )
 

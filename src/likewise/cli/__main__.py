@@ -1,5 +1,5 @@
 """`python -m likewise.cli`, for environments in which the `likewise` script is not on the PATH."""
 
-from likewise.cli.app import main
+from likewise.cli import main
 
 main()

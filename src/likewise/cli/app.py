@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -14,37 +15,49 @@ from typing import Annotated
 
 import typer
 
-from likewise.cli import deployments, images, jobs, machine, models, scan, serving, verify
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 from likewise.core.stdout import release_stdout, stdout
 from likewise.core.uris import redacted
 
-app = typer.Typer(
-    name="likewise",
-    help="Deploy an MLflow model to any target and get the same predictions from each.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["--help"]},
-)
-COMMANDS = (
-    *(models.bundle, models.inspect, scan.scan, serving.serve, serving.score),
-    *(
-        deployments.deploy,
-        deployments.list_,
-        deployments.status,
-        deployments.predict,
-        deployments.update,
-        deployments.delete,
-    ),
-    *(jobs.transform, jobs.rehearse, verify.verify),
-    *(machine.demo, machine.doctor, models.trust),
-)
-for command in COMMANDS:
-    app.command(command.__name__.rstrip("_"))(with_flags(command))
-app.add_typer(images.image)
+COMMANDS = {
+    "bundle": "models",
+    "inspect": "models",
+    "scan": "scan",
+    "serve": "serving",
+    "score": "serving",
+    **dict.fromkeys(("deploy", "list", "status", "predict", "update", "delete"), "deployments"),
+    "transform": "jobs",
+    "rehearse": "jobs",
+    "verify": "verify",
+    "demo": "machine",
+    "doctor": "machine",
+    "trust": "models",
+    "image": "images",
+}
+"""The module in `likewise.cli` of each command."""
+
+
+def application(*names: str) -> typer.Typer:
+    """The application with the commands `names`; others are not imported, because that takes longer than many run."""
+    app = typer.Typer(
+        name="likewise",
+        help="Deploy an MLflow model to any target and get the same predictions from each.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["--help"]},
+    )
+    app.callback()(root)
+    for name in names:
+        module = importlib.import_module(f"likewise.cli.{COMMANDS[name]}")
+        command = getattr(module, name, None) or getattr(module, f"{name}_")
+        if isinstance(command, typer.Typer):
+            app.add_typer(command)
+        else:
+            app.command(name)(with_flags(command))
+    return app
 
 
 def _print_version(requested: bool) -> None:
@@ -53,7 +66,6 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
@@ -72,6 +84,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, raise_interrupt)
     signal.signal(signal.SIGTERM, raise_interrupt)
     try:
+        named = [word for word in sys.argv[1:2] if word in COMMANDS]
+        app = application(*(named or COMMANDS))
         code = app(standalone_mode=False, prog_name="likewise") or 0  # the call returns the code of a typer.Exit
         if code == Interrupted.exit_code:
             raise KeyboardInterrupt  # typer turned it into an exit code
@@ -108,7 +122,7 @@ def as_likewise_error(error: Exception) -> LikewiseError:
     if isinstance(error, LikewiseError):
         return error
     if isinstance(error, typer.TyperException):
-        names = [word for word in sys.argv[1:2] if word in {command.__name__.rstrip("_") for command in COMMANDS}]
+        names = [word for word in sys.argv[1:2] if word in COMMANDS]
         return WrongUsage(error.format_message(), remedy=" ".join(["run: likewise", *names, "--help"]))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return OutputRefused(f"no space left: {error}", remedy="free some space, or write to another disk")

@@ -40,7 +40,8 @@ def bundle(
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that each prediction depends only on its own row (or not); then requests share batches.",
+            "Declare that each prediction depends only on its own row (or not); then requests share batches. By "
+            "default the model's metadata decides, else the contract of its flavor, unless the example refutes it.",
         ),
     ] = None,
     *,
@@ -185,6 +186,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         ("environment", _environment(bundle)),
         *([("versions", note)] if (note := _versions(bundle).note) else []),
         *[("engine", line) for line in _engines(manifest)],
+        *([("selected", api.selected(bundle))] if isinstance(bundle, api.Bundle) and manifest.engines else []),
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]

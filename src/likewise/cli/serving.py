@@ -32,8 +32,9 @@ def serve(
 
 
 def _open(model: str, choice: Choice, screen: Screen) -> api.Bundle:
-    """The model's bundle with the chosen engine; prints a hint if a faster engine may be available."""
+    """The model's bundle with the chosen engine; prints which that is, and a hint if a faster one may be available."""
     bundle = choice.find(model, screen.note)
+    screen.note(api.selected(bundle))
     if (hint := api.advice(bundle)) is not None:
         screen.note(hint)
     return bundle

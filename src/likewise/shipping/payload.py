@@ -15,7 +15,7 @@ from likewise.shipping.environment import PackedEnvironment, cached_archive, env
 
 
 def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str]) -> PackedEnvironment:
-    """The environment of `engine`, with the model's own requirements if it uses them; raises as `environment` does.
+    """The environment of `engine`, with those of the model's requirements that it needs; raises as `environment` does.
 
     preinstalled: packages that every worker has.
     """
@@ -23,12 +23,12 @@ def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[
 
 
 def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:
-    """The requirements of `engine`, Likewise first, and the model's own if it runs with its own libraries.
+    """The requirements of `engine`, Likewise first, and those of the model that it needs; all of them if code runs.
 
-    Raises WrongUsage as `plain_requirements` does, unless the model's requirements are not used.
+    Raises WrongUsage as `plain_requirements` does, for the lines that the engine needs.
     """
     kind = kind_of(engine.name)
-    own = plain_requirements(bundle.manifest.environment.requirements) if kind.needs_libraries else []
+    own = plain_requirements(kind.libraries(bundle.manifest.environment.requirements))
     return ["likewise", *kind.requirements, *own]
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from likewise.core.backoff import Backoff
-from likewise.core.cores import usable_cores
+from likewise.core.cores import thread_environment, usable_cores
 from likewise.core.engine import Engine, EngineSpec, Work
 from likewise.core.errors import Draining, LikewiseError, ModelFailed, RowRefused, WorkerDied, WrongUsage
 from likewise.core.items import Item
@@ -30,13 +30,6 @@ logger = logging.getLogger("likewise.workers")
 
 START_TIMEOUT_S = 600.0
 LOAD_ATTEMPTS = 3
-# By default, each library starts as many threads as the machine has cores in every worker.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "RAYON_NUM_THREADS",  # tokenizers
-)
 FIRST_S, LONGEST_S, STEADY_S = 0.1, 10.0, 30.0  # backoff between restarts of a worker
 
 
@@ -57,7 +50,9 @@ def open_pool(
     """
     if count < 1:
         raise WrongUsage(f"invalid number of workers: {count}", remedy="set at least 1 worker")
-    start = partial(Worker, _first_message(opener), start_timeout_s, worker_environment(count, os.environ))
+    start = partial(
+        Worker, _first_message(opener), start_timeout_s, thread_environment(os.environ, usable_cores() // count)
+    )
     workers: list[Worker] = []
     try:
         for _ in range(count):
@@ -68,12 +63,6 @@ def open_pool(
         raise
     spec = replace(specs[0], thread_safe=True, slots=count)
     return WorkerPool(workers, spec, start, load_attempts=load_attempts, clock=clock)
-
-
-def worker_environment(count: int, inherited: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """`inherited` plus thread limits that divide the usable cores among `count` workers, unless the user set them."""
-    threads = str(max(1, usable_cores() // count))
-    return {**dict.fromkeys(THREAD_VARIABLES, threads), **inherited}
 
 
 def _first_message(opener: Callable[[], Engine]) -> bytes:

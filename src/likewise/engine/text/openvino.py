@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import queue
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
 from likewise.core.memory import release_pages, trim
 from likewise.core.windows import windows
+from likewise.engine.openvino_calls import FIRST, infer, last_line, runtime
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
@@ -36,24 +35,10 @@ DRIFT = 1e-3
 LONGEST = ["likewise", "max_tokens"]
 """Where the maximum number of tokens is stored in the runtime info of the model file."""
 
-_FIRST = threading.Lock()
-"""Serializes the first forward passes: two threads that pass arrays to the runtime for the first time concurrently
-deadlock, one inside a `call_once` of OpenVINO's Python binding and one waiting for the GIL."""
-
 TORCH = "use the engine 'torch'"
 
 Probe = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Ids and mask, both [batch, length]."""
-
-
-@cache
-def runtime() -> Any:
-    """The OpenVINO runtime, one for the life of the process; raises MissingExtra.
-
-    The CPU plugin of OpenVINO 2026.4 sets a signal stack in the thread that loads it, and frees that stack when the
-    plugin is freed. If that happens out of order or in another thread, the next signal causes a segmentation fault.
-    """
-    return need("openvino", extra="openvino").Core()
 
 
 def convert(checkpoint: Checkpoint, folder: Path) -> None:
@@ -103,7 +88,7 @@ def read_graph(folder: Path) -> Graph:
         return Graph(model, folder, int(model.get_rt_info(LONGEST).astype(int)))
     except RuntimeError as error:
         raise EngineUnavailable(
-            f"OpenVINO cannot read {folder}: {_last_line(error)}", remedy="build the bundle again"
+            f"OpenVINO cannot read {folder}: {last_line(error)}", remedy="build the bundle again"
         ) from error
 
 
@@ -120,7 +105,7 @@ def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -
             f"OpenVINO does not support {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
             remedy=f"use the precision {' or '.join(offered)}",
         )
-    with _FIRST:
+    with FIRST:
         threads = threads or usable_threads()
         lanes = _Lanes(_compiled(core, graph, precision, threads), graph.longest, threads)
         lanes(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))
@@ -151,7 +136,7 @@ class _Lanes:
     def _infer(self, inputs: Probe) -> NDArray[np.float32]:
         request = self._idle.get()
         try:
-            logits: NDArray[np.float32] = request.infer(list(inputs), share_inputs=True)[0]
+            logits: NDArray[np.float32] = infer(request, inputs)[0]
         finally:
             self._idle.put(request)
         return logits
@@ -181,16 +166,12 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
         compiled = core.compile_model(graph.model, "CPU", settings)
     except RuntimeError as error:
         raise EngineUnavailable(
-            f"OpenVINO cannot open {graph.folder} in {precision}: {_last_line(error)}",
+            f"OpenVINO cannot open {graph.folder} in {precision}: {last_line(error)}",
             remedy="use the precision fp32" if precision == "bf16" else "build the bundle again",
         ) from error
     release_pages(graph.folder / "model.bin")
     trim()  # memory that compiling needed
     return compiled
-
-
-def _last_line(error: RuntimeError) -> str:
-    return str(error).strip().rpartition("\n")[2]
 
 
 def _probes(checkpoint: Checkpoint, vocabulary: int) -> list[Probe]:
@@ -225,7 +206,8 @@ def _traced(model: Any, probe: Probe) -> Any:
 
 def _agrees(graph: Any, probes: list[Probe], expected: list[NDArray[np.float32]]) -> bool:
     compiled = runtime().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    logits = [compiled(list(probe))[0] for probe in probes]
+    request = compiled.create_infer_request()
+    logits = [infer(request, probe)[0] for probe in probes]
     return all(
         np.abs(one - other).max() <= DRIFT * np.abs(other).max() for one, other in zip(logits, expected, strict=True)
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 
@@ -143,7 +144,6 @@ def with_threads(actor: Mapping[str, Any]) -> dict[str, Any]:
 
     Ray does not enforce its CPU counts: without these variables a library starts a thread for each core of the host.
     """
-    threads = str(max(1, int(actor.get("num_cpus", 1))))
     runtime = dict(actor.get("runtime_env") or {})
-    variables = {"OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
-    return {**actor, "runtime_env": {**runtime, "env_vars": {**variables, **runtime.get("env_vars", {})}}}
+    variables = thread_environment(runtime.get("env_vars") or {}, int(actor.get("num_cpus", 1)))
+    return {**actor, "runtime_env": {**runtime, "env_vars": variables}}

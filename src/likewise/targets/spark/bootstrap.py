@@ -1,7 +1,7 @@
 """The first code that runs in a Spark worker, where Likewise may not be installed.
 
-Pickled by value together with `likewise.core.unpack`: imports only the standard library, and `pyspark`, which
-every worker has.
+Pickled by value together with `likewise.core.cores` and `likewise.core.unpack`: imports only the standard library, and
+`pyspark`, which every worker has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from likewise.core.cores import THREADS, thread_environment, usable_threads
 from likewise.core.unpack import already_installed, cache_folder, make_importable, require_runtime
 from likewise.core.unpack import unpacked as unpacked_once
 
@@ -34,8 +35,8 @@ def task(call: str, arguments: bytes, shipment: Shipment | None) -> Callable[[It
 
     def run(batches: Iterator[Any]) -> Iterator[Any]:
         folder = None if shipment is None else install_shipment(shipment)
-        # limit the tokenizer's threads to the cores that Spark assigned to the task
-        os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+        # Spark sets OMP_NUM_THREADS to the cores of a task
+        os.environ.update(thread_environment(os.environ, usable_threads() if THREADS in os.environ else 1))
         function = pkgutil.resolve_name(f"likewise.targets.spark.{call}")
         result: Iterator[Any] = function(batches, folder, *pickle.loads(arguments))  # noqa: S301  Spark's own channel
         return result

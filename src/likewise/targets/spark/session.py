@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from likewise.core.cores import thread_environment
 from likewise.core.errors import EngineUnavailable, MissingExtra, WrongUsage
 from likewise.core.extras import need
 
@@ -41,24 +42,27 @@ def session(master: str | None, conf: Mapping[str, str]) -> tuple[Any, bool]:
         return _start(builder.remote(master), str(master)), True
     require_java()
     chosen = master or conf.get("spark.master") or LOCAL
-    with _workers_python(conf.get("spark.pyspark.python"), chosen):
+    with _workers_environment(conf, chosen):
         return _start(builder.master(chosen), chosen), True
 
 
 @contextmanager
-def _workers_python(requested: str | None, master: str) -> Iterator[None]:
-    """Set PYSPARK_PYTHON, from which Spark takes the workers' Python when the session starts, and restore it."""
-    before = os.environ.get("PYSPARK_PYTHON")
+def _workers_environment(conf: Mapping[str, str], master: str) -> Iterator[None]:
+    """The environment in which the session starts: with the workers' Python and, for local workers, their threads."""
+    before = dict(os.environ)
+    cores = conf.get("spark.task.cpus", "1")
+    changed = thread_environment(before, int(cores) if cores.isdecimal() else 1)
     # local workers use this Python; otherwise Spark would run the first `python3` on the PATH
-    chosen = requested or before or (sys.executable if _LOCAL.match(master) else None)
-    if chosen is not None:
-        os.environ["PYSPARK_PYTHON"] = chosen
+    local = sys.executable if _LOCAL.match(master) else None
+    if chosen := conf.get("spark.pyspark.python") or before.get("PYSPARK_PYTHON") or local:
+        changed["PYSPARK_PYTHON"] = chosen
+    os.environ.update(changed)
     try:
         yield
     finally:
-        os.environ.pop("PYSPARK_PYTHON", None)
-        if before is not None:
-            os.environ["PYSPARK_PYTHON"] = before
+        for name in changed.keys() - before.keys():
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _active(sql: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from likewise.batch.formats import PREDICTIONS
 from likewise.bundles.open import Bundle
-from likewise.core import unpack
+from likewise.core import cores, unpack
 from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.core.extras import need
 from likewise.core.items import Params
@@ -48,7 +48,7 @@ def portable(
     call: str, arguments: tuple[Any, ...], shipment: bootstrap.Shipment | None
 ) -> Callable[[Iterator[Any]], Iterator[Any]]:
     """`bootstrap.task`, picklable by value so that workers need no Likewise."""
-    for module in (bootstrap, unpack):
+    for module in (bootstrap, cores, unpack):
         need("pyspark.cloudpickle", extra="spark").register_pickle_by_value(module)
     return bootstrap.task(call, pickle.dumps(arguments), shipment)
 

@@ -1,0 +1,139 @@
+"""Models that users bring: `likewise serve` and `mlflow models serve`, alternating, idle and on a busy machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bench import wrk
+from bench.flavour_models import rows, token_ids
+from bench.model import FOLDER, Subject, cached, run_json, subject, texts
+from bench.options import Options
+from bench.servers import likewise_serve, mlflow_serve, running
+from likewise.bundles.open import open_bundle
+
+CONNECTIONS = 16
+BUSY = 4  # processes that compute without end, on the busy machine
+TABULAR = 40_000  # distinct rows
+REVIEWS = 4_000
+WARMING = 0.2  # fraction of the requests that only the warm-up sends
+PEER, OURS = "mlflow models serve", "likewise serve"
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A model, its requests, and whether running it needs trust."""
+
+    log: Callable[[], str]
+    requests: Callable[[], list[object]]
+    trust: bool
+
+
+def flavours(options: Options) -> dict[str, object]:
+    """Requests per second of each model, one row per request and all rows different, idle and busy."""
+    wrk.require()
+    result: dict[str, object] = {}
+    for name in options.model or FLAVOURS:
+        flavour = FLAVOURS[name]
+        model = cached(f"{name}.json", f"{name}-bundle", flavour.log, "--trust")
+        bodies = FOLDER / f"{name}-bodies.txt"
+        if not bodies.exists():
+            bodies.write_text("".join(json.dumps(each) + "\n" for each in flavour.requests()))
+        commands = {PEER: mlflow_serve(model.uri), OURS: _ours(model, flavour)}
+        loads: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            "idle": nullcontext,
+            f"{BUSY} busy loops": _busy,
+        }
+        result[name] = {
+            load: _alternate(name, load, commands, bodies, around, options) for load, around in loads.items()
+        }
+    return result
+
+
+def _ours(model: Subject, flavour: Flavour) -> Sequence[str]:
+    return likewise_serve(model.bundle, *(["--trust"] if flavour.trust else []))
+
+
+def _alternate(
+    name: str,
+    load: str,
+    commands: dict[str, Sequence[str]],
+    bodies: Path,
+    around: Callable[[], AbstractContextManager[None]],
+    options: Options,
+) -> dict[str, object]:
+    lines = bodies.read_bytes().splitlines()
+    taken: dict[str, list[wrk.Figures]] = {each: [] for each in commands}
+    for _ in range(options.rounds or 3):
+        for server_name, argv in commands.items():
+            with running(argv, lines[-1]) as server, around():
+                figures = wrk.warm_load(
+                    server.url,
+                    options.seconds or 10,
+                    CONNECTIONS,
+                    settle=lambda server=server: server.post(lines[-1]),  # type: ignore[misc]
+                    bodies=bodies,
+                    fresh=int(WARMING * len(lines)),
+                )
+            print(f"  {name}, {load}, {server_name}: {figures}", flush=True)
+            taken[server_name].append(figures)
+    medians = wrk.medians(taken)
+    return {**medians, "ratio": round(medians[OURS]["rps"] / medians[PEER]["rps"], 2), "rounds": taken}
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(BUSY)]
+    try:
+        yield
+    finally:
+        for each in loops:
+            each.kill()
+            each.wait()
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _classifier() -> str:
+    """The URI of the demo's fine-tuned classifier, a transformers model."""
+    return open_bundle(subject().bundle).manifest.references[0].uri
+
+
+def _log(name: str, *classifier: Callable[[], str]) -> Callable[[], str]:
+    return lambda: run_json("bench.flavour_models", name, *(uri() for uri in classifier))["uri"]
+
+
+def _tabular() -> list[object]:
+    frame = rows(TABULAR)
+    columns = list(frame.columns)
+    return [{"dataframe_split": {"columns": columns, "data": [row]}} for row in frame.to_numpy().tolist()]
+
+
+def _reviews() -> list[str]:
+    """Distinct reviews of 100 to 200 words."""
+    return [text for text in texts(4 * REVIEWS) if 100 <= len(text.split()) <= 200][:REVIEWS]
+
+
+FLAVOURS = {
+    "sklearn": Flavour(_log("sklearn"), _tabular, trust=False),
+    "xgboost": Flavour(_log("xgboost"), _tabular, trust=False),
+    "onnx": Flavour(
+        _log("onnx", _classifier),
+        lambda: [{"inputs": each} for each in token_ids(_classifier(), _reviews())],
+        trust=False,
+    ),
+    "transformers": Flavour(_classifier, lambda: [{"inputs": [text]} for text in _reviews()], trust=True),
+    "book": Flavour(
+        _log("book", _classifier),
+        lambda: [{"dataframe_split": {"columns": ["text"], "data": [[text]]}} for text in _reviews()],
+        trust=True,
+    ),
+}

@@ -1,0 +1,82 @@
+"""Whether rows of different requests may share a batch, and who says so; kept in the manifest's measurements."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from likewise.bundles.format import Manifest
+from likewise.engine.code_free import PYFUNC, flavor_of, handwritten
+from likewise.engine.kinds import ModelFacts
+
+Source = Literal["user", "model", "contract", "refuted", "untried", "unknown"]
+OWN_ROW = "if each prediction depends only on its own row, bundle with --row-wise"
+PIPELINE = "a classifier of texts runs several times faster, and without trust, as a likewise.pipeline"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Whether rows are independent.
+
+    source: `user` or `model`, which declared it; `contract`, of the model's flavour; `refuted` on the example;
+    `untried`, because there is no example and the model has its own code; `unknown`.  why: for people, if not merged.
+    """
+
+    independent: bool
+    source: Source
+    why: str = ""
+
+    @classmethod
+    def of(cls, facts: ModelFacts, given: bool | None) -> Rows:
+        """As the user has given it, else as the model declares it, else by the contract of its flavour."""
+        if given is not None:
+            return cls(given, "user", "the bundle was built with --no-row-wise")
+        if facts.row_wise is not None:
+            return cls(facts.row_wise, "model", "the model's metadata declares row_wise: false")
+        if facts.rows_independent():
+            return cls(True, "contract")
+        return cls(False, "unknown", _unknown(facts))
+
+    @property
+    def declared(self) -> bool:
+        """Whether the user or the model says so, who must be wrong if the example refutes it."""
+        return self.source in ("user", "model")
+
+    @property
+    def stored(self) -> Mapping[str, object]:
+        """The entry `rows` of the manifest's measurements."""
+        return {name: value for name, value in asdict(self).items() if name != "independent"}
+
+
+def rows_of(manifest: Manifest) -> Rows:
+    """What the bundle's builder recorded; an earlier one recorded no reason."""
+    stored = manifest.measured.get("rows")
+    known = stored if isinstance(stored, Mapping) else {}
+    source: Source = next((each for each in get_args(Source) if each == known.get("source")), "unknown")
+    return Rows(manifest.row_wise, source, str(known.get("why") or "neither the model nor its flavor says they may be"))
+
+
+def describe_rows(manifest: Manifest) -> str:
+    """One clause for people: whether rows of different requests share a batch, and what would help."""
+    rows = rows_of(manifest)
+    pipeline = f"; {PIPELINE}" if _may_classify_texts(manifest) else ""
+    if rows.independent:
+        return f"rows of different requests are merged{pipeline}"
+    advice = {"user": "", "model": "", "refuted": ""}.get(rows.source, f"; {OWN_ROW}")
+    return f"rows of different requests are not merged, because {rows.why}{advice}{pipeline}"
+
+
+def _may_classify_texts(manifest: Manifest) -> bool:
+    """Whether a model that is not a pipeline was logged with transformers, but not for embeddings."""
+    names = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in manifest.environment.requirements}
+    return manifest.pipeline is None and "transformers" in names and "sentence-transformers" not in names
+
+
+def _unknown(facts: ModelFacts) -> str:
+    pyfunc = facts.flavors.get(PYFUNC) or {}
+    loader, flavor = pyfunc.get("loader_module"), flavor_of(facts.flavors)
+    if flavor is not None or (str(loader).startswith("mlflow.") and not handwritten(loader)):
+        return f"the flavor {flavor or str(loader).removeprefix('mlflow.')} does not promise one prediction per row"
+    return "a hand-written pyfunc may use several rows for one prediction"

@@ -1,0 +1,41 @@
+"""Calls of OpenVINO that avoid its pitfalls: one runtime per process, and an inference that fails always raises."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from likewise.core.extras import need
+
+FIRST = threading.Lock()
+"""Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently
+deadlock, one inside a `call_once` of OpenVINO's Python binding and one waiting for the GIL."""
+
+
+@cache
+def runtime() -> Any:
+    """The OpenVINO runtime, one for the life of the process; raises MissingExtra.
+
+    The CPU plugin of OpenVINO 2026.4 sets a signal stack in the thread that loads it, and frees that stack when the
+    plugin is freed. If that happens out of order or in another thread, the next signal causes a segmentation fault.
+    """
+    return need("openvino", extra="openvino").Core()
+
+
+def infer(request: Any, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs of `request`, an infer request that no other thread uses, as new arrays in the model's order.
+
+    Raises RuntimeError if the inference fails. `request.infer` does not with one thread (OpenVINO 2026.4): it returns
+    the outputs of the previous inference.  Later inferences of the compiled model may then fail too, because it keeps
+    shapes of the failed one: callers check the shapes of what they pass.
+    """
+    request.start_async(list(inputs), share_inputs=True)
+    request.wait()
+    return [tensor.data.copy() for tensor in request.output_tensors]
+
+
+def last_line(error: RuntimeError) -> str:
+    """The last line of the runtime's message, which states what failed; the others name its source files."""
+    return str(error).strip().rpartition("\n")[2]
