@@ -87,7 +87,7 @@ def test_deployment_file_of_an_earlier_version_is_read(folder: DeploymentFolder)
     earlier = replace(SPEC, model=replace(SPEC.model, allow_versions=True))
     assert deployment == Deployment(earlier, "127.0.0.1", 1, "http://127.0.0.1:1")
     assert deployment.digests == {"sha256:ab"}
-    assert deployment.as_dict() == {**written, "asked": {**spec, "build": "", "allow_versions": True}}
+    assert deployment.as_dict() == {**written, "asked": {**spec, "build": "", "allow_versions": True, "python": ""}}
 
 
 def test_claim_waits_for_the_lock(folder: DeploymentFolder) -> None:
