@@ -20,6 +20,7 @@ from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import VersionsDiffer
 from likewise.core.extras import need
 from likewise.core.items import Item, Request
+from likewise.core.processes import own_python
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
@@ -99,7 +100,7 @@ class Bundle(StoredBundle):
         trusted = self.trust.allows_bundle(self)
         folder = self.path.absolute()
         names = choice.name, choice.precision
-        return ModelSpec(self.digest, folder, source, *names, trusted, self.build, self.allow_versions)
+        return ModelSpec(self.digest, folder, source, *names, trusted, self.build, self.allow_versions, own_python())
 
     def reporting(self, report: OnProgress | None) -> Self:
         """This bundle, after a line on what differs from its logged versions; refusing it is left to `spec`."""

@@ -114,6 +114,30 @@ def test_the_python_of_the_environment_is_available_from_python(
         api.environment(bundle)
 
 
+@pytest.mark.long
+def test_each_version_of_a_deployment_has_its_own_environment(
+    model: Path, links: Path, user: dict[str, str], tmp_path: Path
+) -> None:
+    own = user | {"LIKEWISE_DATA_HOME": str(tmp_path / "data")}
+    other = save_versioned(tmp_path / "other", ["mlflow", f"{PRIVATE}==2.0"])
+    old, new = sealed(tmp_path / "old", model), sealed(tmp_path / "new", other)
+
+    def answer(*words: str | Path) -> str:
+        likewise(*words, env=own)
+        rows = json.dumps({"dataframe_records": [{"text": "a"}]})
+        return str(json.loads(likewise("predict", "versioned", rows, env=own).stdout)["predictions"][0])
+
+    try:
+        deploy = ("deploy", old, "--to", "local", "--name", "versioned", "--trust", "--env")
+        assert answer(*deploy) == "a of version 1.0"
+        assert answer("update", "versioned", new, "--trust", "--env") == "a of version 2.0"
+        assert answer("update", "versioned", "-C", "queue_tokens=1000") == "a of version 2.0"
+        assert answer("update", "versioned", "--to-previous") == "a of version 2.0"
+        assert answer("update", "versioned", old, "--trust", "--env") == "a of version 1.0"
+    finally:
+        likewise("delete", "versioned", env=own)
+
+
 def test_two_commands_at_once_create_one(bundle: Path, links: Path, tmp_path: Path) -> None:
     user = settings(tmp_path / "cache", links)
     command = [*LIKEWISE, "inspect", str(bundle), "--trust", "--env", "--json"]

@@ -82,7 +82,8 @@ def test_they_run_in_their_own_versions(logged: Logged, tmp_path: Path) -> None:
     built = likewise("bundle", logged.folder / "signed", "-o", tmp_path / "bundle", "--trust", "--env")
     assert "logged with other versions" not in built.stderr
     assert _scored(tmp_path / "bundle", tmp_path, "--trust", "--env") == logged.answers["signed"]
-    verified = likewise("verify", tmp_path / "bundle", "--against", "mlflow", "--trust", "--env", "--json")
+    golden = ("--golden", tmp_path / "rows.csv")
+    verified = likewise("verify", tmp_path / "bundle", "--against", "mlflow", *golden, "--trust", "--env", "--json")
     assert json.loads(verified.stdout)["agrees"]
 
 

@@ -112,7 +112,7 @@ def _installed(name: str, required_by: str) -> Distribution:
         reason = f", which {required_by} needs" if required_by else ""
         raise MissingExtra(
             f"{name}{reason} is not installed here, so the version that the model was tested with cannot be shipped",
-            remedy=f"pip install {name}; or add --env to the command, to run it in an environment with the model's versions",
+            remedy=f"pip install {name}; or add --env to run in an environment with the model's versions",
         ) from error
 
 

@@ -27,7 +27,7 @@ from likewise.bundles.format import LoggedEnvironment
 from likewise.core.digests import sha256_file, sha256_json
 from likewise.core.errors import EnvironmentFailed, MissingExtra, OutputRefused
 from likewise.core.extras import need
-from likewise.core.processes import bound
+from likewise.core.processes import OWN, bound
 from likewise.core.unpack import exclusive, local_runtime, package_digest
 from likewise.core.uris import redacted
 from likewise.engine.requirements import plain_requirement, plain_requirements, without_comment
@@ -36,7 +36,6 @@ from likewise.shipping.environment import OURS, PACKAGE, distribution_files
 
 FOLDER = "environments"
 UV = "uv"
-COMPLETE = "likewise-environment.json"  # in a complete environment, written last
 LEAST_MLFLOW = "2.9.2"  # the oldest MLflow that the engine runs with; tests/process/test_mlflow_versions.py
 PYTHONS = range(11, 14)  # minor versions of Python 3 that Likewise runs on
 RELAXED = frozenset({"numpy", "pyarrow"})  # Likewise's own lower bounds of these hold only for its fast engines
@@ -121,7 +120,7 @@ def environment_python(wanted: Wanted, report: OnProgress, uv: str | None = UV) 
     folder = cache_folder(FOLDER) / wanted.key
     try:
         with _only_one(folder, report):
-            if not (folder / COMPLETE).is_file():
+            if not (folder / OWN).is_file():
                 _create(folder, wanted, report, find_uv() if uv == UV else uv)
     except OSError as error:
         raise OutputRefused(
@@ -133,7 +132,7 @@ def environment_python(wanted: Wanted, report: OnProgress, uv: str | None = UV) 
 
 def complete_environments() -> dict[Path, int]:
     """The complete environments in the cache, and their sizes in bytes when they were created."""
-    marks = sorted(cache_folder(FOLDER).glob(f"*/{COMPLETE}"))
+    marks = sorted(cache_folder(FOLDER).glob(f"*/{OWN}"))
     return {mark.parent: int(json.loads(mark.read_bytes())["bytes"]) for mark in marks}
 
 
@@ -288,8 +287,8 @@ def _create(folder: Path, wanted: Wanted, report: OnProgress, uv: str | None) ->
         _install(folder, wanted, uv)
         _copy_likewise(packages_of(folder / "bin" / "python"))
         size = sum(path.lstat().st_size for path in folder.rglob("*"))
-        mark = {"bytes": size, "requirements": wanted.requirements, "python": f"3.{wanted.minor}"}
-        (folder / COMPLETE).write_text(json.dumps(mark, indent=2) + "\n")
+        mark = {"bytes": size, "requirements": wanted.requirements, "creator": sys.executable}
+        (folder / OWN).write_text(json.dumps(mark, indent=2) + "\n")
         report(f"created {folder}, {size / 1e6:,.0f} MB")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
