@@ -172,8 +172,14 @@ def spark(model: Model, session: Any) -> None:
     """The values of a UDF; a record is a struct, whose fields it has in another order perhaps."""
     import likewise.spark
 
-    frame = session.createDataFrame(model.frame)
-    answers = frame.select(likewise.spark.udf(session, model.bundle, params=model.loaded[1])().alias("y")).collect()
+    from pyspark.sql.functions import struct
+
+    arrays = isinstance(model.data, np.ndarray)
+    frame = session.createDataFrame(pd.DataFrame({"x": model.data.tolist()}) if arrays else model.frame)
+    columns = frame.columns if len(frame.columns) == 1 else [struct(*frame.columns)]
+    answers = frame.select(
+        likewise.spark.udf(session, model.bundle, params=model.loaded[1])(*columns).alias("y")
+    ).collect()
     got = [_value(each["y"]) for each in answers]
     model_expected = json.loads(encode(Form.DOCUMENT, model.expected))
     expected = [_like(one, each) for one, each in zip(got, model_expected, strict=True)]
@@ -185,13 +191,13 @@ def _value(value: Any) -> Any:
 
 
 def _like(got: Any, expected: Any) -> Any:
-    """The value of a record or of a list that a UDF with a scalar type returns: the leftmost of that type."""
-    if isinstance(expected, Mapping) and not isinstance(got, Mapping):
+    """`expected` as a UDF of the type that the signature has, or `double`, returns it."""
+    if isinstance(expected, Mapping) and not isinstance(got, Mapping):  # the leftmost column of the type
         kind = (int, float) if isinstance(got, int | float) else type(got)
         return next(each for each in expected.values() if isinstance(each, kind))
-    if isinstance(expected, list) and isinstance(got, int | float):
-        return expected[0]
-    return expected
+    if isinstance(got, list) and not isinstance(expected, list):  # a tensor of one dimension
+        return [expected]
+    return expected[0] if isinstance(expected, list) and not isinstance(got, list) else expected
 
 
 CELLS = {"serve": serve, "score CSV": score_csv, "score Parquet": score_parquet}
