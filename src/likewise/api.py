@@ -355,7 +355,7 @@ def selected(bundle: Bundle) -> str:
 
     Raises EngineUnavailable if the bundle has no such engine.
     """
-    return describe_engine(bundle, bundle.spec())
+    return describe_engine(bundle, bundle.uncompared_spec())
 
 
 def bundle_of(model: str | Path | Bundle, trust: bool, allow_versions: bool = False) -> Bundle:
