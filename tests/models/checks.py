@@ -170,9 +170,9 @@ def verify(model: Model, *, by_example: bool = False) -> None:
 
 def spark(model: Model, session: Any) -> None:
     """The values of a UDF; a record is a struct, whose fields it has in another order perhaps."""
-    import likewise.spark
-
     from pyspark.sql.functions import struct
+
+    import likewise.spark
 
     arrays = isinstance(model.data, np.ndarray)
     frame = session.createDataFrame(pd.DataFrame({"x": model.data.tolist()}) if arrays else model.frame)
