@@ -1,4 +1,4 @@
-"""What each interface answers for a model of the zoo, beside `mlflow.pyfunc.load_model(uri).predict`."""
+"""What each interface answers for a model of the zoo, next to `mlflow.pyfunc.load_model(uri).predict`."""
 
 from __future__ import annotations
 

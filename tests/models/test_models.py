@@ -1,4 +1,4 @@
-"""A small model of each flavor through each interface, beside plain MLflow: `pytest tests/models -k xgboost`."""
+"""A small model of each flavor through each interface, next to plain MLflow: `pytest tests/models -k xgboost`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _cell(name: str, cell: str, check: Callable[[], None]) -> str:
     if (why := ZOO[name].why.get(cell)) is None:
         check()
         return "yes"
-    with pytest.raises((LikewiseError, PySparkException)):  # Spark's has the text of ours
+    with pytest.raises((LikewiseError, PySparkException)):  # whose message has the text of the error
         check()
     return why
 
