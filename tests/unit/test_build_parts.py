@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.builder.bundle import _publish, _staging, trusts
+from likewise.builder.bundle import trusts
 from likewise.builder.equality import values_match
+from likewise.builder.output import publish, staging
 from likewise.builder.prove import refute_row_wise
 from likewise.builder.trace import outermost
 from likewise.bundles.format import EngineEntry, Manifest, ModelSource
@@ -340,10 +341,10 @@ def test_only_errors_of_writing_the_output_become_output_refused(tmp_path: Path)
         OSError(errno.ENOSPC, "full"),
         PermissionError(errno.EACCES, "no", str(tmp_path / ".bundle.x" / "a")),
     ):
-        with pytest.raises(OutputRefused), _staging(target):
+        with pytest.raises(OutputRefused), staging(target):
             raise error
     for other in (FileNotFoundError(errno.ENOENT, "no", "/etc/x"), PermissionError(errno.EACCES, "no", "/etc/shadow")):
-        with pytest.raises(type(other)), _staging(target):
+        with pytest.raises(type(other)), staging(target):
             raise other
     assert list(tmp_path.iterdir()) == []
 
@@ -357,18 +358,18 @@ def _sealed(folder: Path, text: str) -> Bundle:
 def test_equal_bundle_published_by_another_process_is_used(tmp_path: Path) -> None:
     published = _sealed(tmp_path / "target", "a")
     same, other = _sealed(tmp_path / "same", "a"), _sealed(tmp_path / "other", "b")
-    assert _publish(same.path, published.path, same.digest).digest == published.digest
+    assert publish(same.path, published.path, same.digest).digest == published.digest
     with pytest.raises(OutputRefused, match="another bundle"):
-        _publish(other.path, published.path, other.digest)
+        publish(other.path, published.path, other.digest)
 
 
 def test_other_build_that_appears_at_the_output_is_not_used(tmp_path: Path) -> None:
     published, same = _sealed(tmp_path / "target", "a"), _sealed(tmp_path / "same", "a")
-    assert _publish(same.path, published.path, same.digest, same_build=True).build == same.build
+    assert publish(same.path, published.path, same.digest, same_build=True).build == same.build
     forged = write_manifest(published.path, replace(published.manifest, engines=(EngineEntry("pyfunc", "native"),)))
     assert forged.digest == same.digest
     with pytest.raises(OutputRefused, match="another bundle"):
-        _publish(same.path, published.path, same.digest, same_build=True)
+        publish(same.path, published.path, same.digest, same_build=True)
 
 
 def test_path_is_trusted_by_the_folder_that_was_copied(tmp_path: Path) -> None:

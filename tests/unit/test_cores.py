@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from likewise.core.cores import COUNTS, OURS, THREADS, WAITING, limit_threads, thread_environment, usable_cores
 from likewise.doctor import examine
+from likewise.engine.pools import loaded_pools
 
 NAMES = [*COUNTS, *WAITING]
 CORES = len(os.sched_getaffinity(0))
@@ -111,3 +112,11 @@ def test_doctor_shows_own_settings(monkeypatch: pytest.MonkeyPatch, settings: di
     assert all(f"{name}={value}" in finding.found for name, value in settings.items())
     assert advice in finding.remedy
     assert bool(advice) == bool(finding.remedy)
+
+
+def test_pools_of_loaded_libraries_are_found() -> None:
+    import sklearn.utils._openmp_helpers  # noqa: F401  loads OpenMP
+
+    pools = loaded_pools()
+    assert pools["openblas of numpy"] >= 1
+    assert any(name.startswith("openmp of ") for name in pools)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlparse
 
 from likewise.builder.compile import compile_engines
-from likewise.builder.failures import unwritable
 from likewise.builder.measure import measure
+from likewise.builder.output import occupied, publish, refuse_occupied, staging
 from likewise.builder.prove import Proof, prove
 from likewise.builder.resolve import plain_name, resolve, same_content, sqlite_file
 from likewise.builder.texts import calibration_texts
@@ -25,7 +22,7 @@ from likewise.bundles.format import MANIFEST, EngineEntry, Manifest, ModelSource
 from likewise.bundles.open import Bundle, is_bundle, open_bundle, write_manifest
 from likewise.bundles.references import local_path, lookup, normal, spelled
 from likewise.bundles.trust import STORELESS, Trust
-from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, OutputRefused, StoreUnreachable
+from likewise.core.errors import CodeNotTrusted, LikewiseError, ModelNotFound, StoreUnreachable
 from likewise.core.extras import need
 from likewise.core.uris import redacted, without_secrets
 from likewise.engine.code_free import known_why_code
@@ -58,7 +55,7 @@ def build_bundle(
     references: URIs to vendor in addition to those that the model declares or opens.  row_wise: overrides the model's
     declaration.  compiling: how the fast engine is compiled and measured.  existing: whether a bundle in `output` is
     returned if it has the same model digest; else it must be the same build.  allow_versions: whether a model whose
-    library has another major version here is bundled all the same.  report: called with a line for each step.
+    library has another major version here is bundled anyway.  report: called with a line for each step.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
     that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
     information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
@@ -69,19 +66,19 @@ def build_bundle(
     target = Path(output).absolute()
     options = compiling or CompileOptions()
     texts = calibration_texts(options.calibration, options.calibration_column) if options.calibration else None
-    _refuse_occupied(target, uri)
-    with _staging(target) as stage:
+    refuse_occupied(target, uri)
+    with staging(target) as stage:
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts, allow_versions)
         draft.fill()
         sealed = draft.seal()
         if existing and is_bundle(target):
             if not draft.made(found := open_bundle(target)):
-                raise _occupied(target)
+                raise occupied(target)
             draft.report("the same bundle already exists and is unchanged; to recompile it, delete it first")
             return draft.with_source(found)
         draft.compile(sealed)
         proved = draft.prove()
-        return draft.with_source(_publish(stage / "bundle", target, proved.digest, same_build=not existing))
+        return draft.with_source(publish(stage / "bundle", target, proved.digest, same_build=not existing))
 
 
 def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, report: OnProgress | None = None) -> Bundle:
@@ -91,7 +88,7 @@ def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, repor
     with the same digest is not verified again, and an unchanged model with unchanged references is not traced again.
     """
     cache = cache_folder("bundles")
-    with _staging(cache / "new") as stage:
+    with staging(cache / "new") as stage:
         draft = _Draft(uri, stage, trust, (), None, _clean(report), allow_versions=allow_versions)
         draft.fill(known=_cached_manifests(cache))
         sealed = draft.seal()
@@ -101,7 +98,7 @@ def cached_bundle(uri: str, *, trust: Trust, allow_versions: bool = False, repor
         draft.compile(sealed)
         proved = draft.prove()
         target = cache / proved.digest.replace(":", "-")
-        return draft.with_source(_publish(stage / "bundle", target, proved.digest))
+        return draft.with_source(publish(stage / "bundle", target, proved.digest))
 
 
 def trusts(bundle: Bundle, uri: str, trust: Trust) -> bool:
@@ -398,61 +395,6 @@ def _same_references(folder: Path, manifest: Manifest) -> bool:
 def _files_at(path: str, files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     """The entries of the file `path`, or of all files below the folder `path`."""
     return {name: entry for name, entry in files.items() if name == path or name.startswith(path + "/")}
-
-
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A temporary folder next to `target`, on the same disk; raises OutputRefused if it cannot be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise unwritable(error) from error
-    try:
-        yield stage
-    except OSError as error:
-        if not _is_write_error(error, target.parent):
-            raise
-        raise unwritable(error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
-def _is_write_error(error: OSError, folder: Path) -> bool:
-    """Whether the disk is full, or `folder` is not writable."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    inside = isinstance(error.filename, str) and Path(error.filename).is_relative_to(folder)
-    return inside and error.errno in (errno.EROFS, errno.EACCES)
-
-
-def _refuse_occupied(target: Path, uri: str) -> None:
-    if target.exists() and not (target.is_dir() and (is_bundle(target) or not any(target.iterdir()))):
-        raise OutputRefused(f"{target} exists and is not a bundle", remedy="choose a folder that does not exist")
-    model = local_path(uri)
-    if model is not None and target.resolve().is_relative_to(model.resolve()):
-        raise OutputRefused(f"{target} is inside the model's own folder", remedy="choose a folder outside it")
-
-
-def _publish(folder: Path, target: Path, digest: str, *, same_build: bool = False) -> Bundle:
-    build = open_bundle(folder).build if same_build else None
-    try:
-        folder.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
-    return _same_or_refused(target, digest, build)  # perhaps another process's, or another user's
-
-
-def _same_or_refused(target: Path, digest: str, build: str | None = None) -> Bundle:
-    """The bundle at `target` if it has these digests; raises OutputRefused otherwise."""
-    if is_bundle(target) and (existing := open_bundle(target)).digest == digest and build in (None, existing.build):
-        return existing
-    raise _occupied(target)
-
-
-def _occupied(target: Path) -> OutputRefused:
-    return OutputRefused(f"{target} already contains another bundle", remedy="choose a new folder, or delete this one")
 
 
 def _clean(report: OnProgress | None) -> OnProgress:

@@ -40,7 +40,8 @@ def bundle(
         bool | None,
         flag(
             "--row-wise/--no-row-wise",
-            "Declare that each prediction depends only on its own row (or not); then requests share batches.",
+            "Declare that each prediction depends only on its own row (or not); then requests share batches. By "
+            "default the model's metadata decides, else the contract of its flavor, unless the example refutes it.",
         ),
     ] = None,
     *,
@@ -83,7 +84,10 @@ def inspect(
         enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     opened = api.find(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     if measure:
-        for name in api.measure(opened).differing:
+        measured = api.measure(opened)
+        pools = ", ".join(f"{name} {count}" for name, count in measured.pools.items())
+        screen.note(f"threads: {pools or 'no pools found'} (docs/threads.md)")
+        for name in measured.differing:
             screen.note(f"{name} predicts some texts differently from fp32 on this machine, so it is used last")
     screen.result(document(opened), "Bundle", facts(opened))
 

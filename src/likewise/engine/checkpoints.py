@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from likewise.engine.text.checkpoint import EXTERNAL, INDEX
+
 ARCHITECTURES = {
     "albert": "Albert", "bert": "Bert", "camembert": "Camembert", "deberta-v2": "DebertaV2", "distilbert": "DistilBert",
     "electra": "Electra", "mpnet": "MPNet", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
@@ -22,7 +24,6 @@ TASKS = frozenset({
     "question-answering", "zero-shot-classification",
 })  # fmt: skip
 SHARD = re.compile(r"model(?:-\d{5}-of-\d{5})?\.safetensors")
-INDEX = "model.safetensors.index.json"
 TOKENIZER = frozenset({
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt",
@@ -36,8 +37,8 @@ TEXTS = frozenset({
     "additional_special_tokens", "model_input_names", "extra_special_tokens",
     *(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")),
 })  # fmt: skip
-CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate", "quantization_config", "use_kernels",
-        "chat_template")  # fmt: skip
+CODE = (*EXTERNAL, "trust_remote_code", "custom_pipelines", "custom_generate", "use_kernels", "chat_template")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 _MODULES = {
     "Transformer": ("models", "base.modules.transformer", "sentence_transformer.modules.transformer"),
     "Pooling": ("models", "sentence_transformer.modules.pooling"),
@@ -154,7 +155,11 @@ def _texts(value: object, where: str, key: str = "", free: bool = False) -> str 
         return None
     if isinstance(value, list):
         return next(filter(None, (_texts(each, where, key, free) for each in value)), None)
-    if isinstance(value, str) and not free and key not in TEXTS:
+    if (
+        isinstance(value, str)
+        and not free
+        and (key not in TEXTS or (key in ("dtype", "torch_dtype") and value not in DTYPES))
+    ):
         return f"{where} sets {key} to {value!r:.100}"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
@@ -12,7 +13,7 @@ from likewise.engine.kinds import ModelFacts
 
 Source = Literal["user", "model", "contract", "refuted", "untried", "unknown"]
 OWN_ROW = "if each prediction depends only on its own row, bundle with --row-wise"
-PIPELINE = "a classifier of texts runs several times faster, without its own code, as a likewise.pipeline"
+PIPELINE = "a classifier of texts runs several times faster, and without trust, as a likewise.pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,17 @@ def rows_of(manifest: Manifest) -> Rows:
 def describe_rows(manifest: Manifest) -> str:
     """One clause for people: whether rows of different requests share a batch, and what would help."""
     rows = rows_of(manifest)
+    pipeline = f"; {PIPELINE}" if _may_classify_texts(manifest) else ""
     if rows.independent:
-        return "rows of different requests are merged"
+        return f"rows of different requests are merged{pipeline}"
     advice = {"user": "", "model": "", "refuted": ""}.get(rows.source, f"; {OWN_ROW}")
-    return f"rows of different requests are not merged, because {rows.why}{advice}"
+    return f"rows of different requests are not merged, because {rows.why}{advice}{pipeline}"
+
+
+def _may_classify_texts(manifest: Manifest) -> bool:
+    """Whether a model that is not a pipeline was logged with transformers, but not for embeddings."""
+    names = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in manifest.environment.requirements}
+    return manifest.pipeline is None and "transformers" in names and "sentence-transformers" not in names
 
 
 def _unknown(facts: ModelFacts) -> str:
