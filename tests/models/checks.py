@@ -187,6 +187,8 @@ def spark(model: Model, session: Any) -> None:
 
 
 def _value(value: Any) -> Any:
+    if hasattr(value, "toPython"):  # a variant, for an output of any type
+        return value.toPython()
     return value.asDict(recursive=True) if hasattr(value, "asDict") else value
 
 
