@@ -1,4 +1,4 @@
-"""What each interface answers for a model of the zoo, beside `mlflow.pyfunc.load_model(uri).predict`."""
+"""What each interface answers for a model of the zoo, next to `mlflow.pyfunc.load_model(uri).predict`."""
 
 from __future__ import annotations
 
@@ -187,6 +187,8 @@ def spark(model: Model, session: Any) -> None:
 
 
 def _value(value: Any) -> Any:
+    if hasattr(value, "toPython"):  # a variant, for an output of any type
+        return value.toPython()
     return value.asDict(recursive=True) if hasattr(value, "asDict") else value
 
 

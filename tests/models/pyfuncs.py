@@ -171,7 +171,7 @@ print("LOGGED", info.model_uri)
 
 
 def _book(uri: str, load: str, label: str) -> Logged:
-    """Log a class of a script, as the book does; the script stays beside the model."""
+    """Log a class of a script, as the book does; the script stays next to the model."""
     from importlib.metadata import version
 
     pins = [f"{name}=={version(name).partition('+')[0]}" for name in ("mlflow", "torch", "transformers", "pandas")]

@@ -57,7 +57,7 @@ def _log_by_script(store: Store, name: str, home: Path, *, reads: bool) -> str:
     return f"runs:/{store.run_id}/{name}"
 
 
-def test_class_of_a_script_that_warns_and_reads_settings_is_bundled_beside_the_script(
+def test_class_of_a_script_that_warns_and_reads_settings_is_bundled_next_to_the_script(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".keras").mkdir()

@@ -160,3 +160,24 @@ def test_params_of_the_example_without_defaults_are_sent(tmp_path: Path) -> None
     golden = logged_example(tmp_path, signature)
     assert golden.params == {"p": 0.25}
     assert json.loads(golden.body(0, 1))["params"] == {"p": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body"),
+    [
+        (None, {"inputs": {"a": [[1.0, 2.0]], "b": [1, 2, 3]}}),  # arrays by name, which are not rows
+        (None, {"inputs": "text"}),
+        ([{"name": "messages", "type": "array", "items": {"type": "any"}}], {"messages": [{"role": "user"}]}),
+        (
+            [{"name": 0, "type": "double"}, {"name": 1, "type": "double"}],  # of a frame that was made of an array
+            {"dataframe_split": {"columns": [0, 1], "data": [[1.0, 2.0]]}},
+        ),
+    ],
+)
+def test_example_that_is_not_a_table_of_named_columns_is_sent_as_it_is(
+    tmp_path: Path, inputs: list[dict[str, object]] | None, body: dict[str, object]
+) -> None:
+    signature = Signature.parse(None if inputs is None else {"inputs": json.dumps(inputs)})
+    (tmp_path / "serving_input_example.json").write_text(json.dumps(body))
+    golden = logged_example(tmp_path, signature)
+    assert json.loads(golden.body(0, len(golden))) == body

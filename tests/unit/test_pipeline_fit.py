@@ -104,7 +104,7 @@ def test_what_the_constructor_accepts_runs_and_what_it_refuses_would_not(folder:
         ),
         ([Shout(), Classify(URI)], "Shout needs the column 'label'", "put Classify(MODEL_URI) before Shout"),
         ([Plain(), Topic()], "Plain needs the column 'topic'", "put Topic before Plain"),
-        ([Plain()], "Plain needs the column 'topic'", "put a step of your own with gives = ('topic',) before Plain"),
+        ([Plain()], "Plain needs the column 'topic'", "put a custom step with gives = ('topic',) before Plain"),
         ([Classify(URI)], "no step gives the column 'answer'", "put DetectLanguage() and Respond() at the end"),
         ([Classify(URI), DetectLanguage()], "no step gives the column 'answer'", "put Respond() at the end"),
         ([Cache()], "'answer'", "put Classify(MODEL_URI) and DetectLanguage() and Respond() at the end"),

@@ -87,7 +87,7 @@ class AuditWatch:
             return None
         name = os.fsdecode(path)
         if _writes(mode, flags):
-            if _anew(mode, flags) or not self._is_file(name):
+            if _emptied(mode, flags) or not self._is_file(name):
                 self._written.add(os.path.abspath(name))
             return None
         if name.endswith((".py", ".pyw")) and self._shows_source():
@@ -203,13 +203,13 @@ def _shell_words(line: str) -> list[str]:
 
 
 def _writes(mode: object, flags: object) -> bool:
-    """Whether a file is opened for writing only, or anew; a file that is also read is a file that is opened."""
+    """Whether a file is opened for writing only, or emptied; a file that is also read is a file that is opened."""
     if isinstance(mode, str):
         return not mode.startswith("r")
-    return isinstance(flags, int) and (bool(flags & os.O_WRONLY) or _anew(None, flags))
+    return isinstance(flags, int) and (bool(flags & os.O_WRONLY) or _emptied(None, flags))
 
 
-def _anew(mode: object, flags: object) -> bool:
+def _emptied(mode: object, flags: object) -> bool:
     """Whether the file's earlier content is removed, so that all that is read from it later is the process's own."""
     if isinstance(mode, str):
         return mode.startswith(("w", "x"))

@@ -61,7 +61,7 @@ def _givers(columns: Iterable[str], known: set[str], later: Sequence[Step]) -> I
         built_in = next((kind for kind in _SHOWN if column in (kind.gives or ())), None)
         kind = built_in if moved is None else type(moved)
         yield from () if kind is None else _givers(kind.needs, known | {column}, later)
-        yield f"a step of your own with gives = ({column!r},)" if kind is None else _SHOWN.get(kind, kind.__name__)
+        yield f"a custom step with gives = ({column!r},)" if kind is None else _SHOWN.get(kind, kind.__name__)
 
 
 def _check_names(step: Step, name: str) -> None:
