@@ -55,7 +55,7 @@ def build_bundle(
     references: URIs to vendor in addition to those that the model declares or opens.  row_wise: overrides the model's
     declaration.  compiling: how the fast engine is compiled and measured.  existing: whether a bundle in `output` is
     returned if it has the same model digest; else it must be the same build.  allow_versions: whether a model whose
-    library has another major version here is bundled all the same.  report: called with a line for each step.
+    library has another major version here is bundled anyway.  report: called with a line for each step.
     Without trust, none of the model's code runs, and CodeNotTrusted is raised for a model that needs its own code or
     that declares a reference outside the tracking store.  The bundle's `source` is the requested `uri`.  User
     information, query and fragment of URIs are only used for fetching: nothing that is stored or reported has them.
