@@ -20,6 +20,7 @@ from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import VersionsDiffer
 from likewise.core.extras import need
 from likewise.core.items import Item, Request
+from likewise.core.processes import own_python
 from likewise.core.results import Failed, Result
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 OnProgress = Callable[[str], None]
 log = logging.getLogger(__name__)
-_reported: set[str] = set()  # build digests of the bundles whose versions the user has been told about
+_reported: set[str] = set()  # build digests of the bundles whose versions have been reported
 
 
 @dataclass(frozen=True)
@@ -86,25 +87,26 @@ class Bundle(StoredBundle):
         Raises WrongUsage for an unknown precision, and VersionsDiffer if the model's library has another major version
         here, or its pickled code needs another Python.  Smaller differences are logged.
         """
-        spec = self._spec(engine, precision)
+        spec = self.uncompared_spec(engine, precision)
         if (note := check_versions(self, spec)) is not None and self.build not in _reported:
             _reported.add(self.build)
             log.warning(note)
         return spec
 
-    def _spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
+    def uncompared_spec(self, engine: str | None = None, precision: str | None = None) -> ModelSpec:
+        """`spec`, without comparing versions: for a model that will run in another environment."""
         requested = EngineOptions(engine, precision)
         choice, source = requested if requested.pinned else self.choice, self.manifest.source.clean.uri
         trusted = self.trust.allows_bundle(self)
         folder = self.path.absolute()
         names = choice.name, choice.precision
-        return ModelSpec(self.digest, folder, source, *names, trusted, self.build, self.allow_versions)
+        return ModelSpec(self.digest, folder, source, *names, trusted, self.build, self.allow_versions, own_python())
 
     def reporting(self, report: OnProgress | None) -> Self:
         """This bundle, after a line on what differs from its logged versions; refusing it is left to `spec`."""
         if report is not None:
             with suppress(VersionsDiffer):
-                if (note := check_versions(self, self._spec())) is not None:
+                if (note := check_versions(self, self.uncompared_spec())) is not None:
                     report(note)
                 _reported.add(self.build)
         return self
@@ -323,16 +325,16 @@ def environment(
     from likewise.images.bundled_wheels import bundled_wheels
     from likewise.shipping.logged_environment import environment_python, wanted
 
-    tell, requested = report or _already, Trust(allow=trust)
-    needs = partial(wanted, extras=extras, other_python=allow_versions, report=tell)
+    progress, requested = report or _already, Trust(allow=trust)
+    needs = partial(wanted, extras=extras, other_python=allow_versions, report=progress)
     if isinstance(model, Bundle) or is_bundle(Path(model)):
         opened = model if isinstance(model, Bundle) else open_bundle(model, engine=engine, trust=trust)
-        spec = opened._spec(engine)
+        spec = opened.uncompared_spec(engine)
         if not logged_libraries(allowed_engines(opened.manifest, spec)[0]):
             return None
         wheels = bundled_wheels(opened, ()).values() if spec.trust else ()
         needed = needs(opened.manifest.environment, trusted=spec.trust, wheels=wheels)
-        return environment_python(needed, tell)
+        return environment_python(needed, progress)
     from likewise.builder.logged import fetched
 
     with fetched(str(model), requested) as (facts, code):
@@ -340,7 +342,7 @@ def environment(
         if not all(kind.needs_libraries for kind in kinds):
             return None
         needed = needs(facts.environment, trusted=code)
-    return environment_python(needed, tell)
+    return environment_python(needed, progress)
 
 
 def advice(bundle: Bundle) -> str | None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from likewise.core.cores import usable_cores
+from likewise.core.cores import own_settings, usable_cores, usable_threads
 from likewise.core.errors import LikewiseError
 from likewise.engine.kinds import kinds
 from likewise.shipping.logged_environment import complete_environments
@@ -49,6 +49,7 @@ def examine() -> list[MachineFinding]:
     checks: list[Callable[[], MachineFinding]] = [
         _python,
         _cpu,
+        _threads,
         _memory,
         _disk,
         _environments,
@@ -90,6 +91,20 @@ def _cpu() -> MachineFinding:
     extensions = ", ".join(f for f in CPU_FLAGS if f in flags) or "none of the vector extensions that engines use"
     name = model[1] if model else platform.machine()
     return MachineFinding("CPU", "ok", f"{usable_cores()} cores, {name}: {extensions}")
+
+
+def _threads() -> MachineFinding:
+    """The thread pools that commands give to libraries, and the user's own settings if these slow models down."""
+    cores, own = usable_cores(), own_settings(os.environ)
+    found = f"{usable_threads()} per library, divided among workers; they sleep while they wait"
+    if not own:
+        return MachineFinding("Threads", "ok", found)
+    found = f"{usable_threads()} per library; your settings: {' '.join(f'{name}={own[name]}' for name in own)}"
+    spins = own.get("OMP_WAIT_POLICY", "").upper() == "ACTIVE" or own.get("GOMP_SPINCOUNT", "0") != "0"
+    remedy = "unset them, if other programs use this machine: waiting threads take the cores" if spins else ""
+    if usable_threads() > cores:
+        remedy = f"set OMP_NUM_THREADS to at most {cores}, the number of cores, or unset it"
+    return MachineFinding("Threads", "ok", found, remedy)
 
 
 def _memory() -> MachineFinding:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.api import Bundle, bundle_of
+from likewise.api import Bundle, bundle_of, environment
 from likewise.core.errors import WrongUsage
-from likewise.targets.spark.session import is_local
+from likewise.shipping.logged_environment import packages_of
 from likewise.targets.spark.udf import OnError, column_udf, place_model, with_predictions
 from likewise.targets.spark.udf_arguments import (
     checked_env,
     engine_for_config,
+    needs_own_environment,
     read_model_config,
-    require_environment,
 )
 from likewise.targets.spark.worker import Loading
 
@@ -47,12 +47,14 @@ def udf(
     model_uri: any MLflow model URI, a bundle's folder, or an open bundle.  result_type: a Spark type or its DDL, by the
     rules of `spark_udf`: the leftmost column of that type in a record, `array<…>` for all of them, `struct<…>` by name;
     by default what the signature declares, else `double`.  env_manager: `local` runs the model in the driver's
-    environment; `virtualenv`, `uv` and `conda` require that this is the one that the model was logged with.
+    environment; `virtualenv`, `uv` and `conda` in one with the versions that it was logged with, which the driver
+    creates and sends, unless its own has them.
     extra_env: environment variables of the workers while the model loads and predicts.  model_config: as for
     `mlflow.pyfunc.load_model`, or the path of a YAML or JSON file with it.  on_error: whether a row without a
     prediction fails the query (`raise`) or is null.  ship: whether the bundle and the environment are sent to the
     executors; by default unless Spark runs in local processes.
-    Raises WrongUsage, MissingExtra, EngineUnavailable, CodeNotTrusted, and what `likewise.find` raises.
+    Raises WrongUsage, MissingExtra, EngineUnavailable, VersionsDiffer, EnvironmentFailed, CodeNotTrusted, and what
+    `likewise.find` raises.
     """
     if prebuilt_env_uri is not None:
         raise WrongUsage(
@@ -61,9 +63,19 @@ def udf(
         )
     config = read_model_config(model_config)
     bundle = bundle_of(model_uri, trust, allow_versions)
-    model = bundle.spec(*engine_for_config(config, engine, precision))
-    require_environment(env_manager, bundle, model, shipped=ship is not False or is_local(spark))
-    placed = place_model(spark, bundle, model, ship)
+    choice = engine_for_config(config, engine, precision)
+    if needs_own_environment(env_manager, bundle, bundle.uncompared_spec(*choice)):
+        if ship is False:
+            raise WrongUsage(
+                f"env_manager={env_manager!r} demands the environment that the model was logged with, but ship=False "
+                "does not send it",
+                remedy="omit ship, or env_manager",
+            )
+        own = environment(bundle, engine=choice[0], trust=trust)
+        model, ship = bundle.uncompared_spec(*choice), True
+    else:
+        own, model = None, bundle.spec(*choice)
+    placed = place_model(spark, bundle, model, ship, own and packages_of(own))
     loading = Loading(checked_env(extra_env), pickle.dumps(config) if config else b"", typed=True)
     return column_udf(spark, placed, result_type, params, on_error, loading)
 

@@ -16,7 +16,9 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from tests.support.models import seal
+from tests.support.own_index import make_links, save_versioned, settings
 from tests.support.spark.answering import VARIABLE
+from tests.support.wheels import PRIVATE
 
 import likewise.spark
 from likewise import api
@@ -261,12 +263,12 @@ def test_environment_and_configuration_are_the_udfs_own(spark: Any, bundles: Bun
     config.write_text("alpha: 2\n")  # `spark_udf` takes its path as text only
     options: dict[str, Any] = {"result_type": "string", "params": {"answer": "settings"}}
     frame = spark.range(1)
-    for settings, expected in [
+    for given, expected in [
         ({"extra_env": {VARIABLE: "one"}, "model_config": str(config)}, "one 2 one"),
         ({"extra_env": {VARIABLE: "two"}, "model_config": {"alpha": 3, "unknown": 4}}, "two 3 two"),
         ({}, "None 1 None"),
     ]:
-        reference, ours = both(spark, bundles(), frame, ["id"], **options, **settings)
+        reference, ours = both(spark, bundles(), frame, ["id"], **options, **given)
         assert ours == reference
         assert ours[1][0][0] == expected
 
@@ -279,6 +281,20 @@ def test_env_manager_is_honoured_or_refused(spark: Any, bundles: Bundles) -> Non
         likewise.spark.udf(spark, bundles(), env_manager="docker")
     with pytest.raises(WrongUsage, match="prebuilt_env_uri"):
         likewise.spark.udf(spark, bundles(), prebuilt_env_uri="dbfs:/env.tar.gz")
+
+
+def test_env_manager_creates_the_environment_that_the_model_was_logged_with(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings(tmp_path / "cache", make_links(tmp_path / "index")).items():
+        monkeypatch.setenv(name, value)
+    model = save_versioned(tmp_path / "bundle" / "model", ["mlflow", f"{PRIVATE}==1.0"])
+    bundle = seal(model.parent).path
+    udf = likewise.spark.udf(spark, bundle, "string", "virtualenv", trust=True)
+    frame = spark.createDataFrame([("a",), ("b",)], "text string")
+    assert values_of(frame, udf, "text") == ["a of version 1.0", "b of version 1.0"]
+    with pytest.raises(WrongUsage, match="ship=False does not send it"):
+        likewise.spark.udf(spark, bundle, "string", "virtualenv", trust=True, ship=False)
 
 
 def test_udf_is_a_function_in_sql(spark: Any, bundles: Bundles) -> None:

@@ -194,11 +194,15 @@ def test_model_spec_round_trips() -> None:
         "precision": "fp32",
         "trust": True,
         "build": "sha256:cd",
+        "allow_versions": False,
+        "python": "",
     }
     spec = ModelSpec.from_dict(stored)
     assert spec == ModelSpec("sha256:ab", Path("/bundle"), "models:/m/1", "torch", "fp32", True, "sha256:cd")
     assert spec.as_dict() == stored
-    assert spec.portable() == {name: value for name, value in stored.items() if name not in ("folder", "source")}
+    assert spec.portable() == {
+        name: value for name, value in stored.items() if name not in ("folder", "source", "python")
+    }
     assert ModelSpec.from_dict(spec.portable()) == replace(spec, folder=Path(), source="")
     before = ModelSpec.from_dict({name: value for name, value in stored.items() if name != "build"})
     assert (before.build, before.key, spec.key) == ("", "sha256:ab", "sha256:cd")

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.core.cores import COUNTS, THREADS, WAITING, limit_threads, thread_environment, usable_cores
+from likewise.core.cores import COUNTS, OURS, THREADS, WAITING, limit_threads, thread_environment, usable_cores
+from likewise.doctor import examine
+from likewise.engine.pools import loaded_pools
 
 NAMES = [*COUNTS, *WAITING]
 CORES = len(os.sched_getaffinity(0))
@@ -88,3 +90,33 @@ def test_quotas_limit_the_cores(tmp_path: Path, groups: str, files: Mapping[str,
 
 def test_without_control_groups_affinity_counts(tmp_path: Path) -> None:
     assert usable_cores(tmp_path) == CORES
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({}, ""),
+        ({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}, ""),
+        ({"OMP_WAIT_POLICY": "active"}, "unset them"),
+        ({"GOMP_SPINCOUNT": "10000"}, "unset them"),
+        ({"OMP_NUM_THREADS": "9999"}, f"at most {CORES}"),
+    ],
+)
+def test_doctor_shows_own_settings(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], advice: str) -> None:
+    for name in (*NAMES, "GOMP_SPINCOUNT", OURS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    limit_threads()
+    (finding,) = (each for each in examine() if each.name == "Threads")
+    assert all(f"{name}={value}" in finding.found for name, value in settings.items())
+    assert advice in finding.remedy
+    assert bool(advice) == bool(finding.remedy)
+
+
+def test_pools_of_loaded_libraries_are_found() -> None:
+    import sklearn.utils._openmp_helpers  # noqa: F401  loads OpenMP
+
+    pools = loaded_pools()
+    assert pools["openblas of numpy"] >= 1
+    assert any(name.startswith("openmp of ") for name in pools)

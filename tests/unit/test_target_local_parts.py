@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,9 +84,10 @@ def test_deployment_file_of_an_earlier_version_is_read(folder: DeploymentFolder)
     written = {"asked": spec, "host": "127.0.0.1", "port": 1, "url": "http://127.0.0.1:1", "before": None}
     (folder.path / "deployment.json").write_text(json.dumps(written))
     deployment = folder.read()
-    assert deployment == Deployment(SPEC, "127.0.0.1", 1, "http://127.0.0.1:1")
+    earlier = replace(SPEC, model=replace(SPEC.model, allow_versions=True))
+    assert deployment == Deployment(earlier, "127.0.0.1", 1, "http://127.0.0.1:1")
     assert deployment.digests == {"sha256:ab"}
-    assert deployment.as_dict() == {**written, "asked": {**spec, "build": ""}}
+    assert deployment.as_dict() == {**written, "asked": {**spec, "build": "", "allow_versions": True, "python": ""}}
 
 
 def test_claim_waits_for_the_lock(folder: DeploymentFolder) -> None:

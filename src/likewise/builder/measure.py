@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from likewise.builder.equality import results_match
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
+from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Request, Row, Table
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
+from likewise.engine.pools import loaded_pools
 from likewise.engine.pyfunc import FLAVOR, PyfuncKind
 from likewise.engine.rates import PLAIN, label
 from likewise.engine.text.compiled import TOKENIZER, classifier_path
@@ -37,10 +38,14 @@ LIMIT = 0.5  # seconds per round of plain load_model; a slower model is timed on
 
 @dataclass(frozen=True)
 class Measurement:
-    """rates: rows per second by engine label, and of plain `load_model`.  differing: engines that differ from fp32."""
+    """rates: rows per second by engine label, and of plain `load_model`.  differing: engines that differ from fp32.
+
+    pools: the threads of each library that the engines have loaded.
+    """
 
     rates: Mapping[str, float]
     differing: tuple[str, ...] = ()
+    pools: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -80,7 +85,7 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
     with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts), "code": code}
         result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
-    return Measurement(result["rates"], tuple(result["differing"]))
+    return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
@@ -91,7 +96,7 @@ def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]
 
     Rows of different requests arrive 16 at a time, and only share a batch if the model's rows are independent.
     """
-    tables = [Table(example.table.columns, [row]) for row in example.table.rows]
+    tables = list(_alone(example.table))
     entries = [entry for entry in bundle.manifest.engines if code or not runs_code(entry)]
     engines = _engines(bundle, entries)
     checked = any(name.startswith("onnx/") for name in engines)  # it has just checked what MLflow's loader reads
@@ -116,6 +121,17 @@ def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]
             engine.close()
 
 
+def _alone(table: Table) -> Iterator[Table]:
+    """Each row of an example by itself, in the form in which the example was sent."""
+    sent = table.sent
+    if len(table) == 1 or (sent is not None and not isinstance(sent.value, Mapping)):
+        yield table
+        return
+    for row in table.rows:
+        cells = {name: [cell] for name, cell in zip(table.columns or (), row, strict=True)} if sent else None
+        yield Table(table.columns, [row], sent and replace(sent, value=cells))
+
+
 def _windows(engine: Engine, tables: Sequence[Table], example: Example) -> None:
     if not engine.spec.row_wise:
         for table in tables:
@@ -134,6 +150,10 @@ def _rates(contenders: Mapping[str, Contender], rows: int) -> dict[str, float]:
 
 
 def _measure(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
+    return {**_timed(task), "pools": loaded_pools()}
+
+
+def _timed(task: Task) -> dict[str, object]:
     bundle = open_bundle(task["bundle"])
     if not task["texts"]:
         example = read_example(bundle.model_path)
@@ -162,7 +182,7 @@ def compared(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float
     """As `compare`; nothing if the model cannot be timed, because the bundle is complete without."""
     try:
         return compare(bundle, example, code=code)
-    except LikewiseError:
+    except Exception:  # noqa: BLE001  plain `load_model` may refuse what the bundle accepts
         return {}
 
 

@@ -23,7 +23,7 @@ from likewise.builder.measure import compared
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
-from likewise.core.errors import LikewiseError, MissingExtra, NotSelfContained, RowWiseRefuted
+from likewise.core.errors import LikewiseError, MissingExtra, ModelRaised, NotSelfContained, RowRefused, RowWiseRefuted
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
@@ -200,8 +200,8 @@ def _has_rows(example: Example | None) -> bool:
 def _whole(engine: Engine, example: Example) -> Result:
     """The prediction of the whole example in one call, for a pyfunc as `load_model().predict` is called."""
     try:
-        if isinstance(engine, PyfuncEngine):
-            return Ok(plain(engine.predict(example.value, example.params)))
+        if isinstance(engine, PyfuncEngine) and (result := _as_logged(engine, example)) is not None:
+            return result
         return _predicted(engine, [Request(example.table, example.params)])[0]
     except LikewiseError as error:
         raise _not_isolated(f"the engine {engine.spec.label} cannot predict the input example", error) from error
@@ -213,6 +213,16 @@ def _predicted(engine: Engine, items: Sequence[Item]) -> list[Result]:
         if isinstance(result, Failed):
             raise result.error
     return results
+
+
+def _as_logged(engine: PyfuncEngine, example: Example) -> Result | None:
+    """The prediction for the example as `load_model().predict` takes it; None if its JSON has lost the types."""
+    try:
+        return Ok(plain(engine.predict(example.value, example.params)))
+    except ModelRaised:
+        raise
+    except RowRefused:
+        return None
 
 
 def _by_row(result: Result, rows: int) -> list[Result]:

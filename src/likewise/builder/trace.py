@@ -25,7 +25,7 @@ from likewise.core.errors import LikewiseError, ModelInvalid, NotSelfContained
 from likewise.core.extras import need
 from likewise.core.uris import redacted
 from likewise.engine.child import Task, run_child, run_task
-from likewise.engine.example import Example, read_example
+from likewise.engine.example import predict_example, read_example
 from likewise.engine.pyfunc import load_pyfunc
 from likewise.engine.vendored import VendoredFiles, as_mlflow_error, likewise_cause, restrict_process
 
@@ -166,7 +166,10 @@ def _record(task: Task, _: Path) -> dict[str, object]:
     try:
         loaded = load_pyfunc(model, recorder.vendored)
         if example is not None:
-            _predict(loaded, example)
+            try:
+                predict_example(loaded, example)
+            except Exception as error:
+                raise likewise_cause(error) or _fails_on_example(error) from error
     except Exception:
         if not recorder.vendored.refused:  # else that is the reason, reported with everything else that is outside
             raise
@@ -178,13 +181,6 @@ def _record(task: Task, _: Path) -> dict[str, object]:
             "programs": list(dict.fromkeys(recorder.programs)),
             "settings": list(filter(None, map(described, dict.fromkeys(recorder.settings)))),
         }
-
-
-def _predict(model: Any, example: Example) -> None:
-    try:
-        model.predict(example.value, params=dict(example.params or {}) or None)
-    except Exception as error:
-        raise likewise_cause(error) or _fails_on_example(error) from error
 
 
 def _fails_on_example(error: Exception) -> ModelInvalid:

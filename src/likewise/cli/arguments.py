@@ -62,5 +62,5 @@ class Choice(EngineOptions):
     def enter(self, model: str, report: Callable[[str], None] | None = None) -> None:
         """With --env, replace this process by the same command in the environment of `model`, unless it runs there."""
         if self.env:
-            tell = report or (lambda _: None)
-            enter(model, engine=self.name, trust=self.trust, allow_versions=self.allow_versions, report=tell)
+            progress = report or (lambda _: None)
+            enter(model, engine=self.name, trust=self.trust, allow_versions=self.allow_versions, report=progress)

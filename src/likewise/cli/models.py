@@ -84,7 +84,10 @@ def inspect(
         enter(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     opened = api.find(model, trust=trust, allow_versions=allow_versions, report=screen.note)
     if measure:
-        for name in api.measure(opened).differing:
+        measured = api.measure(opened)
+        pools = ", ".join(f"{name} {count}" for name, count in measured.pools.items())
+        screen.note(f"threads: {pools or 'no pools found'} (docs/threads.md)")
+        for name in measured.differing:
             screen.note(f"{name} predicts some texts differently from fp32 on this machine, so it is used last")
     screen.result(document(opened), "Bundle", facts(opened))
 

@@ -57,6 +57,13 @@ def thread_environment(inherited: Mapping[str, str], cores: int) -> dict[str, st
     return {**given, **added, OURS: ",".join(added)}
 
 
+def own_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of thread pools that the user has set, and Likewise therefore keeps."""
+    before = environment.get(OURS, "").split(",")
+    known = (*COUNTS, *WAITING, "GOMP_SPINCOUNT")
+    return {name: environment[name] for name in known if name in environment and name not in before}
+
+
 def usable_threads() -> int:
     """Number of compute threads: `OMP_NUM_THREADS`, which the numeric libraries honour too, or one per usable core."""
     return _number(os.environ.get(THREADS, "")) or usable_cores()
@@ -87,7 +94,7 @@ def _quotas(root: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        group = mounted / path.lstrip("/")  # missing in a container that has no namespace of its own
+        group = mounted / path.lstrip("/")  # missing in a container without a private namespace
         for folder in (group, *group.parents):
             yield from _quota(folder)
             if folder == mounted:
@@ -99,7 +106,7 @@ def _quota(group: Path) -> Iterator[float]:
         try:
             values = (group / quota).read_text().split()
             limit = int(values[0]) / int(values[1] if period is None else (group / period).read_text())
-        except (OSError, ValueError, IndexError, ZeroDivisionError):  # none: version 2 says "max", version 1 -1
+        except (OSError, ValueError, IndexError, ZeroDivisionError):  # none: version 2 has "max", version 1 -1
             continue
         if limit > 0:
             yield limit

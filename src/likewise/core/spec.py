@@ -14,7 +14,8 @@ class ModelSpec:
 
     digest: the model digest.  folder: the bundle's path on this machine.  source: the model's URI, without secrets.
     engine, precision: None for the fastest on the machine that runs it.  build: the build digest, empty in receipts of
-    versions that had none.  allow_versions: whether it may run with another major version of its library.
+    versions that had none.  allow_versions: whether it may run with another major version of its library.  python: that
+    of an environment with the model's own versions, on this machine; empty for the Python that runs Likewise.
     """
 
     digest: str
@@ -25,6 +26,7 @@ class ModelSpec:
     trust: bool = False
     build: str = ""
     allow_versions: bool = False
+    python: str = ""
 
     @property
     def key(self) -> str:
@@ -44,5 +46,5 @@ class ModelSpec:
         return cls(**{"allow_versions": True, **document, "folder": Path(document.get("folder", ""))})
 
     def portable(self) -> dict[str, Any]:
-        """`as_dict` for another machine or folder: without folder and source, which are only valid here."""
-        return {name: value for name, value in asdict(self).items() if name not in ("folder", "source")}
+        """`as_dict` for another machine or folder: without folder, source and python, which are only valid here."""
+        return {name: value for name, value in asdict(self).items() if name not in ("folder", "source", "python")}

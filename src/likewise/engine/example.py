@@ -10,7 +10,9 @@ from typing import Any
 from likewise.core.errors import ModelInvalid
 from likewise.core.extras import need
 from likewise.core.items import Params, Sent, Table
+from likewise.engine.model_input import model_input
 from likewise.engine.plain_values import plain
+from likewise.engine.pyfunc import refused_by_mlflow
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,31 @@ def read_example(model: Path) -> Example | None:
         for name in (meta.saved_input_example_info or {}).values():  # among others, of the file
             _check_inside(name)
         value = meta.load_input_example(str(model))
-        params = meta.load_input_example_params(str(model)) or {}
-        table = None if value is None else _table(value, signed=meta.get_input_schema() is not None)
+        params = meta.load_input_example_params(str(model)) or None
+        schema = meta.get_input_schema()
+        if hasattr(value, "toarray") and schema is not None:  # the example's JSON does not have its type
+            value = value.astype(schema.numpy_types()[0])
+        table = None if value is None else _table(value, signed=schema is not None)
     except Exception as error:
         raise ModelInvalid(
             f"the input example of the model cannot be read: {type(error).__name__}: {str(error)[:300]}",
             remedy="log the model again with an input_example that mlflow.models.validate_serving_input accepts",
         ) from error
     return None if table is None or not table.rows else Example(table, params, value)
+
+
+def predict_example(model: Any, example: Example) -> Any:
+    """The prediction of a `mlflow.pyfunc.PyFuncModel` for the example; raises what the model or MLflow raises.
+
+    If MLflow refuses the value, because the example's JSON does not have all types, the model gets the rows.
+    """
+    params = None if example.params is None else dict(example.params)
+    try:
+        return model.predict(example.value, params=params)
+    except Exception as error:
+        if refused_by_mlflow(error) is None:
+            raise
+        return model.predict(model_input(model.metadata, example.table), params=params)
 
 
 def _check_inside(name: object) -> None:

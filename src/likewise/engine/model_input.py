@@ -5,7 +5,7 @@ The values of a table have been converted by `core.casts`, so every column is bu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -97,17 +97,14 @@ def _frame(table: Table, schema: Any) -> Any:
     arrow = _arrow_schema(table.arrow) if table.arrow else None
     if schema is None:
         return _of_arrow(names or (), columns, arrow)
-    labels: Sequence[Any] = schema.input_names() if names is None else names
-    named = schema.has_input_names()
-    specs: Mapping[Any, Any] = (
-        dict(zip(schema.input_names(), schema.inputs, strict=True))
-        if named
-        else dict(zip(labels, schema.inputs, strict=False))
-    )
-    arrays = table.arrow == ARRAYS
+    named, arrays = schema.has_input_names(), table.arrow == ARRAYS
+    declared: Sequence[Any] = schema.input_names() if named or names is None else names
+    labels = declared if names is None else names
+    # names may be numbers, those of a frame that was made of an array
+    specs = {str(label): (label, spec) for label, spec in zip(declared, schema.inputs, strict=False)}
     built = {
-        label: _column(values, specs[label], label, arrow, arrays)
-        for label, values in zip(labels, columns, strict=True)
+        specs[label][0]: _column(values, specs[label][1], label, arrow, arrays)
+        for label, values in zip(map(str, labels), columns, strict=True)
         if label in specs  # MLflow drops the others
     }
     return pandas.DataFrame(built, index=range(len(table.rows)))

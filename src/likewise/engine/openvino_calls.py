@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -24,17 +24,18 @@ def runtime() -> Any:
     return need("openvino", extra="openvino").Core()
 
 
-def infer(request: Any, inputs: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+def infer(request: Any, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of `request`, an infer request that no other thread uses, as new arrays in the model's order.
 
     Raises RuntimeError if the inference fails. `request.infer` does not with one thread (OpenVINO 2026.4): it returns
-    the outputs of the previous inference.
+    the outputs of the previous inference.  Later inferences of the compiled model may then fail too, because it keeps
+    shapes of the failed one: callers check the shapes of what they pass.
     """
-    request.start_async(inputs if isinstance(inputs, Mapping) else list(inputs), share_inputs=True)
+    request.start_async(list(inputs), share_inputs=True)
     request.wait()
     return [tensor.data.copy() for tensor in request.output_tensors]
 
 
 def last_line(error: RuntimeError) -> str:
-    """The last line of the runtime's message, which says what failed; the others name its source files."""
+    """The last line of the runtime's message, which states what failed; the others name its source files."""
     return str(error).strip().rpartition("\n")[2]

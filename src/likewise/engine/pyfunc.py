@@ -8,11 +8,12 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
+from likewise.core.cores import usable_cores
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
@@ -28,17 +29,23 @@ from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
+from likewise.engine.turns import Turns
 from likewise.engine.vendored import VendoredFiles, exception_chain, install, likewise_cause, restricted_to, uninstall
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows, because a pyfunc has no tokens
+CALLS = min(32, usable_cores() + 4)  # at once: as many as MLflow's server makes, in threads of asyncio's pool
+CONCURRENT = frozenset({"transformers", "sentence_transformers"})
+"""Flavors whose rows several threads compute faster: merging them gains nothing, and torch releases the GIL."""
 
 
 class PyfuncEngine:
     """A loaded pyfunc model.
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
-    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe.
+    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe, unless
+    `spec` states that it is.  Then a call that fails is repeated while no other runs, and calls with params run alone,
+    because they may change a library's state.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
     """
 
@@ -58,7 +65,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
-        self._lock = threading.Lock()
+        self._turns = Turns(spec.slots if spec.thread_safe else 1)
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
@@ -75,9 +82,9 @@ class PyfuncEngine:
     def run(self, work: Sequence[Work]) -> list[Result]:
         """One result per work, in order."""
         results: dict[int, Result] = {}
-        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
+        with self._code, restricted_to(self._vendored), no_bytecode:
             for group in self._groups(work):
-                group_results = isolate(self._predict, [work[i].payload for i in group])
+                group_results = self._isolated([work[i].payload for i in group])
                 results.update(zip(group, group_results, strict=True))
         return [results[i] for i in range(len(work))]
 
@@ -93,11 +100,11 @@ class PyfuncEngine:
             if (known := likewise_cause(error)) is not None:
                 raise known from error
             explain(data, self._signature)
-            raise (_refused(error) or row_error(error)) from error
+            raise (refused_by_mlflow(error) or row_error(error)) from error
 
     def call(self, data: Any, params: Params = None) -> Any:
         """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
-        with self._code, self._lock, restricted_to(self._vendored), no_bytecode:
+        with self._code, self._turns.alone(), restricted_to(self._vendored), no_bytecode:
             return self._model.predict(data, params=None if params is None else dict(params))
 
     def input_of(self, table: Table) -> Any:
@@ -132,6 +139,13 @@ class PyfuncEngine:
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
+    def _isolated(self, payloads: Sequence[object]) -> list[Result]:
+        if self._spec.thread_safe and not any(item.params for item in payloads if isinstance(item, (Row, Request))):
+            with self._turns.shared(), suppress(Exception):  # perhaps because of another thread's call
+                return self._predict(payloads)
+        with self._turns.alone():
+            return isolate(self._predict, payloads)
+
     def _predict(self, payloads: Sequence[object]) -> list[Result]:
         items = [item for item in payloads if isinstance(item, (Row, Request))]
         first = items[0]
@@ -150,12 +164,12 @@ class PyfuncEngine:
             model = self._model if self._final is None or table.sent is not None else self._final
             return model.predict(data, params=None if params is None else dict(params))
         except Exception as error:
-            if (known := likewise_cause(error) or _refused(error)) is None:
+            if (known := likewise_cause(error) or refused_by_mlflow(error)) is None:
                 raise
             raise known from error
 
 
-def _refused(error: Exception) -> RowRefused | None:
+def refused_by_mlflow(error: Exception) -> RowRefused | None:
     """The error for input that MLflow rejected, by a type hint or the signature, before the model's code ran."""
     if type(error).__name__ != "MlflowException":
         return None
@@ -225,13 +239,15 @@ class PyfuncKind(EngineKind):
         except BaseException:
             uninstall(vendored)
             raise
+        slots = CALLS if _thread_safe(model.metadata) else 1
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
             row_wise=bundle.manifest.row_wise,
-            thread_safe=False,
+            thread_safe=slots > 1,
             pure=False,
             budget=BUDGET,
+            slots=slots,
         )
         return PyfuncEngine(model, spec, bundle.signature, vendored, code)
 
@@ -273,6 +289,12 @@ def _select_keras_backend(model: str) -> None:
     flavors = need("mlflow.models", extra="mlflow").Model.load(model).flavors
     if backend := flavors.get("keras", {}).get("keras_backend"):
         os.environ.setdefault("KERAS_BACKEND", str(backend))
+
+
+def _thread_safe(metadata: Any) -> bool:
+    """Whether several calls run at once: if the model's metadata declares it, or its flavor is one of `CONCURRENT`."""
+    own = (metadata.metadata or {}).get("likewise") or {}
+    return own.get("thread_safe") is True or flavor_of(metadata.flavors) in CONCURRENT
 
 
 class _NoBytecode:

@@ -122,8 +122,10 @@ class _Endpoint:
 def _score(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
     """The predictions that a batch job writes; RefusedRow for quarantined rows."""
     columns = golden.table.columns
-    if golden.params or not bundle.signature.inputs:
+    if golden.params or not bundle.signature.inputs or golden.table.sent is not None:
         reason = f"{golden.source} has params" if golden.params else "the model has no signature"
+        if golden.table.sent is not None:
+            reason = f"{golden.source} has no rows"
         raise WrongUsage(f"{reason}, which batch jobs do not support", remedy=f"remove --against {runner}")
     with TemporaryDirectory(prefix="likewise-verify-") as folder:
         source, output = Path(folder, "golden.jsonl"), Path(folder, "scored.jsonl")

@@ -24,7 +24,7 @@ def predict_by_requests(golden: Golden, post: Post, where: str, row_wise: bool) 
     A model whose rows depend on each other gets all rows in one request.  Raises DeployFailed if the backend itself
     fails. where: the backend, for messages.
     """
-    if not row_wise:
+    if not row_wise or golden.table.sent is not None:
         return per_row(_predictions(post(golden.body(0, len(golden))), where), len(golden))
     predictions: list[object] = []
     for first in range(0, len(golden), ROWS):

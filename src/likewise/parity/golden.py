@@ -22,23 +22,33 @@ EXAMPLE = "serving_input_example.json"
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Rows in the model's types, and its params. source: where the rows are from, for messages."""
+    """Rows in the model's types, and its params. source: where the rows are from, for messages.
+
+    labels: the names of the columns that are numbers in the signature, which MLflow does not take as text.
+    """
 
     table: Table
     source: str
     params: Mapping[str, object] = field(default_factory=dict)
+    labels: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def body(self, first: int, rows: int) -> bytes:
         """The body of an MLflow 3 request (JSON) for `rows` rows from row number `first`."""
+        params = {"params": self.params} if self.params else {}
+        if (sent := self.table.sent) is not None:  # always whole
+            if sent.form == "document" and isinstance(sent.value, Mapping):
+                return encode(Form.DOCUMENT, {**sent.value, **self.params})
+            return encode(Form.DOCUMENT, {sent.form: sent.value, **params})
         batch = self.table.rows[first : first + rows]
         if self.table.columns is None:
             document: dict[str, object] = {"inputs": [row[0] for row in batch]}
         else:
-            document = {"dataframe_split": {"columns": list(self.table.columns), "data": [list(row) for row in batch]}}
-        return encode(Form.DOCUMENT, {**document, **({"params": self.params} if self.params else {})})
+            columns = [self.labels.get(name, name) for name in self.table.columns]
+            document = {"dataframe_split": {"columns": columns, "data": [list(row) for row in batch]}}
+        return encode(Form.DOCUMENT, {**document, **params})
 
 
 def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], header: str | None = None) -> Golden:
@@ -54,7 +64,7 @@ def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], hea
         rows.extend(_valid_rows(items_of(chunk, maker)))
     if not rows:
         raise InputInvalid(f"{path} has no rows", remedy="provide a golden set with at least one row")
-    return Golden(_table(rows, path), path)
+    return Golden(_table(rows, path), path, labels=_labels(signature))
 
 
 def logged_example(model: Path, signature: Signature) -> Golden:
@@ -68,11 +78,16 @@ def logged_example(model: Path, signature: Signature) -> Golden:
     except LikewiseError as error:
         cause = f"the model's input example does not fit its signature: {error.cause}"
         raise WrongUsage(cause, remedy=remedy) from error
-    if request.table.sent is not None or not len(request.table):
+    if not len(request.table):
         raise WrongUsage("the model's input example has no rows", remedy=remedy)
     defaults = {field.name: field.raw.get("default") for field in signature.params or ()}
     params = {name: value for name, value in (request.params or {}).items() if value != defaults.get(name)}
-    return Golden(request.table, "the model's input example", params)
+    return Golden(request.table, "the model's input example", params, _labels(signature))
+
+
+def _labels(signature: Signature) -> dict[str, object]:
+    named = {field.name: field.raw["name"] for field in signature.inputs or () if field.name is not None}
+    return {name: label for name, label in named.items() if label != name}
 
 
 def _valid_rows(items: Sequence[Item | Failed]) -> Iterator[Row]:

@@ -25,6 +25,7 @@ from likewise.core.unpack import local_runtime, package_digest, package_files
 
 OURS = "likewise"  # the name of Likewise's own distribution
 EMPTY: Mapping[str, Any] = MappingProxyType({})
+_INSTALLERS = frozenset({"pip", "wheel"})
 RETENTION_S = 7 * 24 * 3600.0
 PACKAGE = Path(__file__).parents[1]  # the folder of the installed `likewise` package
 
@@ -57,7 +58,17 @@ def environment(requirements: Iterable[str], preinstalled: frozenset[str]) -> Pa
 
     Raises MissingExtra (a distribution is not installed here), WrongUsage (one is installed in editable mode).
     """
-    distributions = closure(requirements, preinstalled)
+    return _packed(closure(requirements, preinstalled))
+
+
+def whole_environment(packages: Path, preinstalled: frozenset[str]) -> PackedEnvironment:
+    """All distributions in the folder `packages`, except `preinstalled`, which every worker has."""
+    canonical = need("packaging.utils", extra="mlflow").canonicalize_name
+    found = {canonical(each.name): each for each in importlib.metadata.distributions(path=[str(packages)])}
+    return _packed({name: each for name, each in found.items() if name not in preinstalled | _INSTALLERS})
+
+
+def _packed(distributions: dict[str, Distribution]) -> PackedEnvironment:
     own = package_digest(PACKAGE)
     records = {name: sha256_bytes(_record(name, each).encode()) for name, each in sorted(distributions.items())}
     key = sha256_json({"records": records, "package": own, **local_runtime()})[7:]
@@ -101,7 +112,7 @@ def _installed(name: str, required_by: str) -> Distribution:
         reason = f", which {required_by} needs" if required_by else ""
         raise MissingExtra(
             f"{name}{reason} is not installed here, so the version that the model was tested with cannot be shipped",
-            remedy=f"pip install {name}",
+            remedy=f"pip install {name}; or add --env to run in an environment with the model's versions",
         ) from error
 
 

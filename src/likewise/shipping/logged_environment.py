@@ -13,12 +13,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from likewise.bundles.format import LoggedEnvironment
 from likewise.core.digests import sha256_file, sha256_json
 from likewise.core.errors import EnvironmentFailed, MissingExtra, OutputRefused
 from likewise.core.extras import need
-from likewise.core.processes import die_with_parent
+from likewise.core.processes import OWN, bound
 from likewise.core.unpack import exclusive, local_runtime, package_digest
 from likewise.core.uris import redacted
 from likewise.engine.requirements import plain_requirement, plain_requirements, without_comment
@@ -36,8 +36,7 @@ from likewise.shipping.environment import OURS, PACKAGE, distribution_files
 
 FOLDER = "environments"
 UV = "uv"
-COMPLETE = "likewise-environment.json"  # in a complete environment, written last
-LEAST_MLFLOW = "2.9"  # the oldest MLflow that the engine runs with; tests/process/test_mlflow_versions.py
+LEAST_MLFLOW = "2.9.2"  # the oldest MLflow that the engine runs with; tests/process/test_mlflow_versions.py
 PYTHONS = range(11, 14)  # minor versions of Python 3 that Likewise runs on
 RELAXED = frozenset({"numpy", "pyarrow"})  # Likewise's own lower bounds of these hold only for its fast engines
 KNOWN = frozenset({"numpy", "pandas", "scipy", "joblib", "threadpoolctl", "skops", "setuptools"})
@@ -115,12 +114,13 @@ def wanted(
 def environment_python(wanted: Wanted, report: OnProgress, uv: str | None = UV) -> Path:
     """The Python of the environment, created unless it exists; two commands at once create one.
 
-    uv: its path, None for pip; by default what is installed.  Raises EnvironmentFailed (with the installer's reason), OutputRefused (the cache cannot be written).
+    uv: its path, None for pip; by default uv if it is installed.
+    Raises EnvironmentFailed (with the installer's reason), OutputRefused (the cache cannot be written).
     """
     folder = cache_folder(FOLDER) / wanted.key
     try:
         with _only_one(folder, report):
-            if not (folder / COMPLETE).is_file():
+            if not (folder / OWN).is_file():
                 _create(folder, wanted, report, find_uv() if uv == UV else uv)
     except OSError as error:
         raise OutputRefused(
@@ -132,7 +132,7 @@ def environment_python(wanted: Wanted, report: OnProgress, uv: str | None = UV) 
 
 def complete_environments() -> dict[Path, int]:
     """The complete environments in the cache, and their sizes in bytes when they were created."""
-    marks = sorted(cache_folder(FOLDER).glob(f"*/{COMPLETE}"))
+    marks = sorted(cache_folder(FOLDER).glob(f"*/{OWN}"))
     return {mark.parent: int(json.loads(mark.read_bytes())["bytes"]) for mark in marks}
 
 
@@ -279,14 +279,16 @@ def _create(folder: Path, wanted: Wanted, report: OnProgress, uv: str | None) ->
         tool = "uv" if uv else "pip"
         report(f"creating an environment with Python 3.{wanted.minor} and the logged versions, by {tool}")
         if uv:
-            _run([uv, "venv", "--quiet", "--no-project", "--python", wanted.python, str(folder)], folder.parent)
+            run_installer(
+                [uv, "venv", "--quiet", "--no-project", "--python", wanted.python, str(folder)], folder.parent
+            )
         else:
-            _run([wanted.python, "-I", "-m", "venv", str(folder)], folder.parent)
+            run_installer([wanted.python, "-I", "-m", "venv", str(folder)], folder.parent)
         _install(folder, wanted, uv)
         _copy_likewise(packages_of(folder / "bin" / "python"))
         size = sum(path.lstat().st_size for path in folder.rglob("*"))
-        mark = {"bytes": size, "requirements": wanted.requirements, "python": f"3.{wanted.minor}"}
-        (folder / COMPLETE).write_text(json.dumps(mark, indent=2) + "\n")
+        mark = {"bytes": size, "requirements": wanted.requirements, "creator": sys.executable}
+        (folder / OWN).write_text(json.dumps(mark, indent=2) + "\n")
         report(f"created {folder}, {size / 1e6:,.0f} MB")
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -305,36 +307,47 @@ def _install(folder: Path, wanted: Wanted, uv: str | None) -> None:
         command += ["--progress-bar=off"]
     command += [f"--requirement={lines}", *([] if wanted.builds else ["--only-binary=:all:"])]
     if not wanted.wheels:
-        return _run(command, folder)
+        return run_installer(command, folder)
     links = folder / "wheels"
     links.mkdir()
     for path in wanted.wheels:
         shutil.copyfile(path, links / path.name)
     command.append(f"--find-links={links}")
     try:
-        _run([*command, "--no-index"], folder)
+        run_installer([*command, "--no-index"], folder)
     except EnvironmentFailed:
-        _run(command, folder)
+        run_installer(command, folder)
     return shutil.rmtree(links)
 
 
-def _run(command: Sequence[str], folder: Path) -> None:
+def run_installer(command: Sequence[str], folder: Path) -> None:
     """Run an installer, which is killed with this process; EnvironmentFailed with its message."""
-    done = subprocess.run(
-        command,
-        cwd=folder,  # uv reads the settings of a project in the current folder
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-        env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
-        preexec_fn=partial(die_with_parent, os.getpid()),
-    )
-    if done.returncode != 0:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process = subprocess.Popen(
+            bound(command),
+            cwd=folder,  # uv reads the settings of a project in the current folder
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, "LC_ALL": "C.UTF-8", "NO_COLOR": "1"},
+            start_new_session=True,
+        )
+        with process:
+            try:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)  # from here on, an exception kills it
+                output = process.communicate()[0]
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()  # it may not write to a folder that is being removed
+                raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if process.returncode != 0:
         raise EnvironmentFailed(
-            f"an environment with the versions of the model cannot be created: {_reason(done.stdout)}",
+            f"an environment with the versions of the model cannot be created: {_reason(output)}",
             remedy="check the network and the settings of pip (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, pip.conf) or uv "
             "(UV_INDEX, uv.toml); or run with the versions that are installed here: --allow-versions without --env",
         )
@@ -343,7 +356,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 def _reason(output: str) -> str:
     lines = [line.strip() for line in redacted(output).splitlines() if not line.startswith("WARNING: ")]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return " ".join(errors or filter(None, lines))[:REASON] or "no message"
+    return " ".join(errors or filter(None, lines))[-REASON:] or "no message"
 
 
 def _copy_likewise(packages: Path) -> None:

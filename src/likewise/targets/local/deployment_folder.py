@@ -42,7 +42,7 @@ class ServiceSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """The spec as JSON, for the plan, the control socket and `deployment.json`."""
-        return {**self.model.portable(), "options": dict(self.options)}
+        return {**self.model.portable(), "python": self.model.python, "options": dict(self.options)}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Self:

@@ -10,13 +10,13 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from likewise.core.errors import DeployFailed, LikewiseError
+from likewise.core.processes import outer_python
 from likewise.targets.listener import FORCED_S, HAND_OVER, send_handles
 from likewise.targets.local.deployment_folder import DeploymentFolder, ServiceSpec
 
@@ -36,10 +36,11 @@ class Service:
     async def start(self, handles: Sequence[int]) -> None:
         """Start the process, which loads the model.  handles: file descriptors of the listener and the lock."""
         ours, theirs = socket.socketpair()
+        python = self.spec.model.python or outer_python()  # of this version, whatever the supervisor was started by
         with theirs:
             send_handles(ours, *handles)
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
+                *(python, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # so that processes which the model starts can be killed with it

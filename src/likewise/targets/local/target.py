@@ -172,7 +172,7 @@ def _spec(model: ModelSpec, options: LocalOptions) -> ServiceSpec:
     document = as_json(options)
     if options.token_file is not None:
         document["token_file"] = str(options.token_file.absolute())
-    return ServiceSpec(ModelSpec.from_dict(model.portable()), document)
+    return ServiceSpec(replace(model, folder=Path(), source=""), document)
 
 
 def _require(name: str, deployment: Deployment | None, current: Receipt | None) -> None:

@@ -10,7 +10,8 @@ import os
 import pickle
 import pkgutil
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +21,8 @@ from likewise.core.unpack import unpacked as unpacked_once
 
 # A plain dict, because a class of Likewise could not be unpickled before the environment is unpacked:
 # python, platform; model, environment: names of shipped files; model_key, environment_key: digests;
-# package: digest of Likewise's sources; versions: of every distribution in the environment
+# package: digest of Likewise's sources; versions: of every distribution in the environment; exact: whether a worker
+# that has already loaded other versions must refuse
 Shipment = dict[str, Any]
 
 
@@ -51,7 +53,21 @@ def install_shipment(shipment: Shipment) -> str:
     require_runtime(shipment, "executor", remedy)
     if not already_installed(shipment["package"], shipment["versions"]):
         make_importable(unpacked(shipment["environment"], shipment["environment_key"]))
+        if shipment.get("exact"):
+            require_unloaded(shipment["versions"])
     return unpacked(shipment["model"], shipment["model_key"])
+
+
+def require_unloaded(versions: Mapping[str, str]) -> None:
+    """RuntimeError if this process has already imported another version of a package, which cannot be replaced."""
+    for name in ("numpy", "pandas"):
+        loaded = getattr(sys.modules.get(name), "__version__", None)
+        if loaded is not None and versions.get(name, loaded) != loaded:
+            raise RuntimeError(
+                f"the model needs {name} {versions[name]}, but Spark's Python workers have loaded {loaded}; run it as "
+                "a job, whose local workers have the model's own versions: likewise score MODEL INPUT -o OUTPUT "
+                f"--runner spark --env; or install {name} {versions[name]} where the workers run"
+            )
 
 
 def unpacked(name: str, key: str) -> str:

@@ -63,9 +63,9 @@ def declared_ddl(outputs: Sequence[Field] | None, undeclared: str) -> str:
     """
     if not outputs:
         return undeclared
-    kinds = [_ddl(field.raw) for field in outputs]
-    if len(kinds) == 1:
-        return kinds[0]
+    if len(outputs) == 1:
+        return _ddl(outputs[0].raw)
+    kinds = [_member(field.raw) for field in outputs]
     names = [str(index) if field.name is None else field.name for index, field in enumerate(outputs)]
     return _struct(dict(zip(names, kinds, strict=True)))
 
@@ -81,6 +81,13 @@ def _ddl(spec: Mapping[str, Any]) -> str:
     if kind == "map":
         return f"map<string, {_ddl(spec['values'])}>"
     return _tensor(spec["tensor-spec"]) if kind == "tensor" else "string"
+
+
+def _member(spec: Mapping[str, Any]) -> str:
+    """The type of one of several outputs: of a tensor with one number per row, the number."""
+    kind = _ddl(spec)
+    one = len((spec.get("tensor-spec") or {}).get("shape") or ()) == 1
+    return kind.removeprefix("array<").removesuffix(">") if one else kind
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:

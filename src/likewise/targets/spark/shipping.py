@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from likewise.bundles.cache import cache_folder
@@ -9,6 +10,7 @@ from likewise.bundles.open import Bundle
 from likewise.core.spec import ModelSpec
 from likewise.core.unpack import local_runtime
 from likewise.engine.load import allowed_engines
+from likewise.shipping.environment import whole_environment
 from likewise.shipping.payload import archive_of, build_key, environment_of
 from likewise.targets.spark.bootstrap import Shipment
 from likewise.targets.spark.session import is_local
@@ -17,10 +19,13 @@ from likewise.targets.spark.session import is_local
 PREINSTALLED = frozenset({"pyspark", "pyspark-client", "py4j", "pyarrow"})
 
 
-def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> Shipment | None:
+def ship(
+    spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None, packages: Path | None = None
+) -> Shipment | None:
     """Send the bundle and the environment to the executors of `spark`, and describe them; None if nothing is sent.
 
-    always: True sends, False does not, None sends unless the workers are local processes.
+    always: True sends, False does not, None sends unless the workers are local processes.  packages: the folder of the
+    packages to send instead of the driver's.
     Raises CodeNotTrusted (only engines that run the model's code match), MissingExtra (a requirement of the engine is
     not installed here), EngineUnavailable, WrongUsage.
     """
@@ -28,7 +33,9 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
     if always is False or (always is None and is_local(spark)):
         return None
     folder = cache_folder("spark")
-    packed = environment_of(bundle, entry, PREINSTALLED)
+    packed = (
+        environment_of(bundle, entry, PREINSTALLED) if packages is None else whole_environment(packages, PREINSTALLED)
+    )
     environment, archive = packed.archive(folder), archive_of(bundle, folder)
     for path in (environment, archive):
         spark.addArtifacts(str(path), file=True)
@@ -40,4 +47,5 @@ def ship(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> S
         "environment_key": packed.key,
         "package": packed.package,
         "versions": packed.versions,
+        "exact": packages is not None,
     }

@@ -7,6 +7,7 @@ import pickle
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from likewise.batch.formats import PREDICTIONS
@@ -52,9 +53,11 @@ def portable(
     return bootstrap.task(call, pickle.dumps(arguments), shipment)
 
 
-def place_model(spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None) -> PlacedModel:
-    """Make `bundle` available to the workers; raises what `ship` raises."""
-    shipment = ship(spark, bundle, model, always)
+def place_model(
+    spark: Any, bundle: Bundle, model: ModelSpec, always: bool | None, packages: Path | None = None
+) -> PlacedModel:
+    """Make `bundle` available to the workers; see `ship`, and raises what it raises."""
+    shipment = ship(spark, bundle, model, always, packages)
     return PlacedModel(build_key(bundle), model, bundle.signature, shipment)
 
 

@@ -4,78 +4,49 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likewise.bundles.format import LoggedEnvironment
 from likewise.bundles.open import Bundle
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
 from likewise.core.spec import ModelSpec
-from likewise.engine.kinds import runs_code
+from likewise.engine.kinds import logged_libraries
 from likewise.engine.load import allowed_engines
 from likewise.engine.pyfunc import PyfuncKind
-from likewise.engine.requirements import plain_requirement, plain_requirements
+from likewise.engine.requirements import plain_requirements
+from likewise.engine.versions import versions_of
 
 LOCAL = "local"
 RESTORING = ("virtualenv", "uv", "conda")
-SHOWN = 3  # differences in a message
 
 
-def require_environment(env_manager: str | None, bundle: Bundle, model: ModelSpec, *, shipped: bool) -> None:
-    """WrongUsage if `env_manager` demands the environment that the model was logged with, and workers have another.
+def needs_own_environment(env_manager: str | None, bundle: Bundle, model: ModelSpec) -> bool:
+    """Whether the workers need an environment with the versions that the model was logged with.
 
-    shipped: whether the workers use the driver's environment.  Nothing is required of it for an engine that does not
-    run the model's own code.
+    False if the driver's has them, or if the engine does not use the model's libraries.  Raises WrongUsage for an
+    unknown `env_manager`, and if there cannot be such an environment.
     """
     if env_manager is None or env_manager == LOCAL:
-        return
+        return False
     if env_manager not in RESTORING:
         raise WrongUsage(
             f"env_manager is {env_manager!r}", remedy=f"use one of: {', '.join((LOCAL, *RESTORING))}; or omit it"
         )
-    if not runs_code(allowed_engines(bundle.manifest, model)[0]):
-        return
+    if not logged_libraries(allowed_engines(bundle.manifest, model)[0]):
+        return False
     wanted = f"env_manager={env_manager!r} demands the environment that the model was logged with"
-    if not shipped:
-        raise WrongUsage(f"{wanted}, but ship=False uses the executors' own", remedy="omit ship, or env_manager")
-    logged = bundle.manifest.environment
+    logged, mine = bundle.manifest.environment, platform.python_version()
     if logged.python is None and not logged.requirements:
         raise WrongUsage(f"{wanted}, but it was logged without one", remedy="use env_manager='local'")
-    if python := _other_python(logged):
+    if logged.python and logged.python.split(".")[:2] != mine.split(".")[:2]:
         raise WrongUsage(
-            f"{wanted}, Python {logged.python}, but the driver and the workers run Python {python}",
+            f"{wanted}, Python {logged.python}, but the driver and the workers run Python {mine}",
             remedy=f"start the driver with Python {logged.python}; or use env_manager='local'",
         )
-    if missing := dict(_other_packages(logged)):
-        listed = ", ".join(list(missing.values())[:SHOWN]) + (" and others" if len(missing) > SHOWN else "")
-        raise WrongUsage(
-            f"{wanted}, but the driver's, which the workers use, differs: {listed}",
-            remedy=f"pip install {' '.join(map(repr, missing))}; or use env_manager='local'",
-        )
-
-
-def _other_python(logged: LoggedEnvironment) -> str | None:
-    """This Python's version if its minor version is not the logged one."""
-    mine = platform.python_version()
-    return mine if logged.python and logged.python.split(".")[:2] != mine.split(".")[:2] else None
-
-
-def _other_packages(logged: LoggedEnvironment) -> Iterator[tuple[str, str]]:
-    """Each logged requirement that the installed distributions do not meet, with what is installed instead."""
-    for line in plain_requirements(logged.requirements):
-        requirement = plain_requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            continue
-        try:
-            installed = version(requirement.name)
-        except PackageNotFoundError:
-            yield line, f"{requirement.name} is not installed"
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
-            yield line, f"{requirement.name} is {installed}, not {requirement.specifier}"
+    plain_requirements(logged.requirements)  # else nobody can install them
+    return versions_of(bundle).note is not None
 
 
 def checked_env(extra_env: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,7 @@ from likewise.core.extras import need
 from likewise.core.items import Item
 from likewise.core.results import Failed, Result
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import allowed_engines, open_engine
+from likewise.engine.load import allowed_engines, open_engine, require_versions
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
 from likewise.targets.spark.answers import answers
 
@@ -70,6 +70,7 @@ def engine_of(key: str, model: ModelSpec, folder: str | None, loading: Loading =
 def _opened(bundle: Bundle, model: ModelSpec, loading: Loading) -> Engine:
     if loading.config:  # the driver has chosen this engine
         entry = allowed_engines(bundle.manifest, model)[0]
+        require_versions(bundle, entry, allow=model.allow_versions)
         engine: Engine = PyfuncKind().open(bundle, entry, pickle.loads(loading.config))  # noqa: S301  the driver's
     else:
         engine = open_engine(bundle, model)
