@@ -29,7 +29,7 @@ from likewise.batch import ScoreOptions
 from likewise.batch.formats import Chunk, load
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
-from likewise.core import unpack
+from likewise.core import cores, unpack
 from likewise.core.arrow import records_of, schema_bytes
 from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
 from likewise.core.items import Row
@@ -612,9 +612,9 @@ def test_missing_java_is_reported_with_a_remedy(tmp_path: Path, monkeypatch: pyt
 
 
 def test_bootstrap_imports_no_other_likewise_module(tmp_path: Path) -> None:
-    lines = [line for module in (bootstrap, unpack) for line in Path(module.__file__).read_text().splitlines()]
+    lines = [line for module in (bootstrap, cores, unpack) for line in Path(module.__file__).read_text().splitlines()]
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
-    assert {name for name in imported if name.startswith("likewise")} == {"likewise.core.unpack"}
+    assert {name for name in imported if name.startswith("likewise")} == {"likewise.core.cores", "likewise.core.unpack"}
 
 
 def test_unused_archives_are_deleted_and_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
