@@ -203,7 +203,7 @@ def _predicting(
 def measure(bundle: Bundle) -> Measurement:
     """Measure the speed of the bundle's engines on this machine and store it for future starts on this kind of CPU.
 
-    Also that of plain `load_model`, if the model needs no code of its own or its code is trusted.
+    Also that of plain `load_model`, if the model needs no code or its code is trusted.
     Raises EngineUnavailable if there is nothing to compare.
     """
     from likewise.builder.measure import measure as run_measurement
@@ -355,7 +355,7 @@ def selected(bundle: Bundle) -> str:
 
     Raises EngineUnavailable if the bundle has no such engine.
     """
-    return describe_engine(bundle, bundle.spec())
+    return describe_engine(bundle, bundle.uncompared_spec())
 
 
 def bundle_of(model: str | Path | Bundle, trust: bool, allow_versions: bool = False) -> Bundle:

@@ -152,7 +152,7 @@ mlflow.models.set_model(Model())
 """
 
 
-def test_a_handwritten_model_is_not_merged_unless_it_is_said(tmp_path: Path) -> None:
+def test_a_handwritten_model_is_not_merged_unless_declared(tmp_path: Path) -> None:
     frame, _ = flavors.data()
     model = save_code(tmp_path / "model", OWN_ROW, signature=flavors.signature(), input_example=frame[:3])
     with pytest.raises(CodeNotTrusted, match="it is a hand-written pyfunc"):

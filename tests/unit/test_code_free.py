@@ -112,7 +112,7 @@ EVIL = [{"idx": 0, "name": "0", "path": "", "type": "evil.Module"}]
 TABULAR: dict[str, tuple[str, Edit]] = {
     "code paths": ("sklearn", both(put("python_function", code="code"), write("code/sklearn.py"))),
     "code paths of the flavor": ("xgboost", both(put("xgboost", code="code"), write("code/xgboost.py"))),
-    "a module beside the model": ("sklearn", write("usercustomize.py")),
+    "a module next to the model": ("sklearn", write("usercustomize.py")),
     "another loader": ("sklearn", both(put("python_function", loader_module="evil"), write("evil.py"))),
     "a hand-written pyfunc": ("sklearn", put("python_function", loader_module="mlflow.pyfunc.model")),
     "the loader of another flavor": ("xgboost", put("python_function", loader_module="mlflow.statsmodels")),
@@ -120,7 +120,7 @@ TABULAR: dict[str, tuple[str, Edit]] = {
     "a pickle called skops": ("sklearn", pickle_as("model.skops")),
     "a pickle by default": ("sklearn", both(pickle_as("model.skops"), lambda folder: settings(
         folder, lambda document: document["flavors"]["sklearn"].pop("serialization_format")))),
-    "a pickle beside it": ("xgboost", pickle_as("model.pkl")),
+    "a pickle next to it": ("xgboost", pickle_as("model.pkl")),
     "a function in skops": ("sklearn", skops_of_function),
     "a class to import": ("xgboost", put("xgboost", model_class="subprocess.Popen")),
     "a pickle for XGBoost": ("xgboost", pickle_as("model.ubj")),
@@ -162,11 +162,11 @@ TEXTS: dict[str, tuple[str, Edit]] = {
     "a template file": ("transformers", write("components/tokenizer/chat_template.jinja", "{{ x }}")),
     "pickled weights": ("transformers", lambda folder: (folder / "model/model.safetensors").rename(
         folder / "model/pytorch_model.bin")),
-    "pickled weights beside safetensors": ("transformers", pickle_as("model/pytorch_model.bin")),
+    "pickled weights next to safetensors": ("transformers", pickle_as("model/pytorch_model.bin")),
     "an index of pickles": ("transformers", write(
         "model/model.safetensors.index.json", json.dumps({"weight_map": {"w": "../evil.bin"}}))),
     "an adapter": ("transformers", write("model/adapter_config.json", '{"base_model_name_or_path": "/evil"}')),
-    "code beside the weights": ("transformers", write("model/modeling_evil.py")),
+    "code next to the weights": ("transformers", write("model/modeling_evil.py")),
     "generation": ("transformers", put("transformers", task="text-generation")),
     "files by name": ("transformers", put("transformers", task="image-classification")),
     "a type of torch": ("transformers", put("transformers", torch_dtype="os.system")),

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mlflow.models import ModelSignature
 from mlflow.types import TensorSpec
 from onnx import helper
+from starlette.testclient import TestClient
 from tests.support.models import seal
 from tests.support.onnx_models import (
     FLOAT,
@@ -35,6 +36,7 @@ from tests.support.onnx_models import (
     tensors,
     text_model,
 )
+from tests.support.waiting import until
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
@@ -46,6 +48,8 @@ from likewise.engine.kinds import kind_of
 from likewise.engine.onnx_file import read_onnx
 from likewise.engine.plain_values import per_row, plain
 from likewise.pipeline.mlmodel import read_model
+from likewise.server.app import create_app
+from likewise.serving import served_model
 
 pytestmark = pytest.mark.slow
 
@@ -288,6 +292,21 @@ def test_fixed_batch_axis(tmp_path: Path) -> None:
     (refused,) = predict_items(engine, [two])
     assert isinstance(refused, Failed)
     assert isinstance(refused.error, RowRefused)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("form", ["inputs", "instances"])
+def test_server_answers_in_the_form_of_mlflows(bundles: dict[str, Bundle], count: int, form: str) -> None:
+    bundle = bundles["signed"]
+    rows = [dict(zip(NAMES, text(5, shift), strict=True)) for shift in range(count)]
+    by_name = {name: [each[name] for each in rows] for name in NAMES}
+    body = {"inputs": by_name} if form == "inputs" else {"instances": rows}
+    expected = mlflow.pyfunc.load_model(str(bundle.model_path)).predict({n: np.array(v) for n, v in by_name.items()})
+    with TestClient(create_app(lambda: opened(bundle), served_model(bundle))) as client:
+        until(lambda: client.get("/ready").status_code == 200)
+        (predictions,) = client.post("/invocations", json=body).raise_for_status().json().values()
+    assert predictions.keys() == {"logits"}
+    assert np.array(predictions["logits"]) == pytest.approx(expected["logits"], rel=1e-5, abs=1e-5)
 
 
 # --- what is not run without trust -----------------------------------------------------------------------------------

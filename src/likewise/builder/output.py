@@ -1,4 +1,4 @@
-"""The folder that a build writes: staged beside it, and renamed when the bundle is complete."""
+"""The folder that a build writes: staged next to it, and renamed when the bundle is complete."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Proof:
     """isolation: `namespaces` or `audit hook`.  engines: labels of those tried.  rows: number of rows compared.
 
     tried: whether the example has rows that were predicted in different company.
-    refuted: why rows are not independent, although the flavour's contract says so; None if they may be.
+    refuted: why rows are not independent, although the flavour's contract states so; None if they may be.
     speeds: as `likewise.builder.measure.compare` returns them; empty if they were not measured.
     """
 
@@ -73,8 +73,8 @@ def prove(
     """Open the bundle in the folder `bundle` in isolation, and predict its example with each engine that may run.
 
     hidden: the folders and files that the model came from.  code: whether to try engines that run the model's code.
-    declared: whether the user or the model says that rows are independent, if they are; else only the flavour's
-    contract does, and a dependency is no error.  measure: whether to time the engines on the example.
+    declared: whether the user or the model states that rows are independent, if they are; else only the flavour's
+    contract does, and a dependency only prevents merging.  measure: whether to time the engines on the example.
     Raises NotSelfContained, RowWiseRefuted, and what opening the bundle raises.
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}

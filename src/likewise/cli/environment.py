@@ -16,6 +16,7 @@ _EXTRAS: dict[str, tuple[str, ...]] = {
     "ray": ("ray",),
     "ray-serve": ("ray",),
     "container": ("images",),
+    "image": ("images",),
     "sagemaker": ("aws", "images"),
     "s3": ("aws",),
 }

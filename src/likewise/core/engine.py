@@ -21,6 +21,7 @@ class EngineSpec:
     slots: the number of concurrent runs that is fastest; 1 unless thread_safe.
     overlaps: whether `prepare` deserves its own thread next to `run` (tokenization that releases the GIL);
         false if all items cost the same or the engine is not row-wise.
+    columns: for a request, the model returns an object with a list per output; a row's prediction is an entry of each.
     """
 
     name: str
@@ -31,6 +32,7 @@ class EngineSpec:
     budget: int
     slots: int = 1
     overlaps: bool = False
+    columns: bool = False
 
     @property
     def label(self) -> str:

@@ -146,7 +146,7 @@ class EngineKind:
         return ()
 
     def row_wise(self, model: ModelFacts) -> bool:
-        """Whether the contract of `model`'s flavour says that rows are independent, so that they may share a batch.
+        """Whether the contract of `model`'s flavour states that rows are independent, so that they may share a batch.
 
         A model's own declaration and the user's take precedence, and the build tries to refute it on the example.
         """

@@ -1,4 +1,4 @@
-"""Whether rows of different requests may share a batch, and who says so; kept in the manifest's measurements."""
+"""Whether rows of different requests may share a batch, and who decided that; kept in the manifest's measurements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rows:
 
     @property
     def declared(self) -> bool:
-        """Whether the user or the model says so, who must be wrong if the example refutes it."""
+        """Whether the user or the model has declared it, who must be wrong if the example refutes it."""
         return self.source in ("user", "model")
 
     @property
@@ -55,7 +55,11 @@ def rows_of(manifest: Manifest) -> Rows:
     stored = manifest.measured.get("rows")
     known = stored if isinstance(stored, Mapping) else {}
     source: Source = next((each for each in get_args(Source) if each == known.get("source")), "unknown")
-    return Rows(manifest.row_wise, source, str(known.get("why") or "neither the model nor its flavor says they may be"))
+    return Rows(
+        manifest.row_wise,
+        source,
+        str(known.get("why") or "neither the model nor its flavor declares that they are independent"),
+    )
 
 
 def describe_rows(manifest: Manifest) -> str:

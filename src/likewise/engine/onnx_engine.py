@@ -198,5 +198,6 @@ class OnnxKind(EngineKind):
             pure=False,
             budget=BUDGET,
             slots=usable_threads(),
+            columns=bundle.signature.is_tensor,
         )
         return OnnxEngine(model, spec, bundle)

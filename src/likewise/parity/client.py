@@ -29,12 +29,21 @@ def predict_by_requests(golden: Golden, post: Post, where: str, row_wise: bool) 
     predictions: list[object] = []
     for first in range(0, len(golden), ROWS):
         count = min(ROWS, len(golden) - first)
-        batch = per_row(_predictions(post(golden.body(first, count)), where), count)
+        batch = per_row(_rows(_predictions(post(golden.body(first, count)), where), count), count)
         if count > 1 and len(batch) == 1:  # refused, or not one prediction per row
             single = [_predictions(post(golden.body(first + row, 1)), where) for row in range(count)]
-            batch = [per_row(each, 1)[0] for each in single]
+            batch = [per_row(_rows(each, 1), 1)[0] for each in single]
         predictions += batch
     return predictions
+
+
+def _rows(predictions: object, count: int) -> object:
+    """A record for each row of an object with a list per output, as a model of tensors returns; else unchanged."""
+    if not isinstance(predictions, dict) or not predictions:
+        return predictions
+    if not all(isinstance(each, list) and len(each) == count for each in predictions.values()):
+        return predictions
+    return [dict(zip(predictions, values, strict=True)) for values in zip(*predictions.values(), strict=True)]
 
 
 def per_row(predictions: object, count: int) -> list[object]:

@@ -25,12 +25,14 @@ class Golden:
     """Rows in the model's types, and its params. source: where the rows are from, for messages.
 
     labels: the names of the columns that are numbers in the signature, which MLflow does not take as text.
+    tensors: whether the inputs are named tensors, which MLflow does not take as a data frame of lists.
     """
 
     table: Table
     source: str
     params: Mapping[str, object] = field(default_factory=dict)
     labels: Mapping[str, object] = field(default_factory=dict)
+    tensors: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
@@ -45,6 +47,8 @@ class Golden:
         batch = self.table.rows[first : first + rows]
         if self.table.columns is None:
             document: dict[str, object] = {"inputs": [row[0] for row in batch]}
+        elif self.tensors:
+            document = {"instances": [dict(zip(self.table.columns, row, strict=True)) for row in batch]}
         else:
             columns = [self.labels.get(name, name) for name in self.table.columns]
             document = {"dataframe_split": {"columns": columns, "data": [list(row) for row in batch]}}
@@ -64,7 +68,7 @@ def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], hea
         rows.extend(_valid_rows(items_of(chunk, maker)))
     if not rows:
         raise InputInvalid(f"{path} has no rows", remedy="provide a golden set with at least one row")
-    return Golden(_table(rows, path), path, labels=_labels(signature))
+    return Golden(_table(rows, path), path, labels=_labels(signature), tensors=signature.is_tensor)
 
 
 def logged_example(model: Path, signature: Signature) -> Golden:
@@ -82,7 +86,7 @@ def logged_example(model: Path, signature: Signature) -> Golden:
         raise WrongUsage("the model's input example has no rows", remedy=remedy)
     defaults = {field.name: field.raw.get("default") for field in signature.params or ()}
     params = {name: value for name, value in (request.params or {}).items() if value != defaults.get(name)}
-    return Golden(request.table, "the model's input example", params, _labels(signature))
+    return Golden(request.table, "the model's input example", params, _labels(signature), signature.is_tensor)
 
 
 def _labels(signature: Signature) -> dict[str, object]:

@@ -51,7 +51,7 @@ class ModelService:
         self._observer = observer
         self._engine: Engine | None = None
         self._plane: DataPlane | None = None
-        self._row_wise = False
+        self._row_wise = self._columns = False
         self.headers = self._headers()
 
     @property
@@ -75,7 +75,7 @@ class ModelService:
         finally:
             loader.shutdown()
         self._engine = engine
-        self._row_wise = engine.spec.row_wise
+        self._row_wise, self._columns = engine.spec.row_wise, engine.spec.columns
         self.engine_label = engine.spec.label
         self._plane = DataPlane(engine, self._options, observer=self._observer)
         self.problem = await self._warm_up()
@@ -126,7 +126,9 @@ class ModelService:
             if isinstance(result, Failed):
                 raise self._error(row, call, results)
             values.append(result.value)
-        return values if call.by_row(self._row_wise) else values[0]
+        if not call.by_row(self._row_wise):
+            return values[0]
+        return _joined(values) if self._columns else values
 
     def _error(self, row: int, call: DecodedRequest, results: list[Result]) -> LikewiseError:
         failed = [result.error for result in results if isinstance(result, Failed)]
@@ -175,6 +177,12 @@ class ModelService:
             logger.warning("the warm-up on the model's input example failed: %s", error.cause)
             return error
         return None
+
+
+def _joined(rows: list[object]) -> object:
+    """A list per output of the rows' predictions, as a model returns that predicts them together."""
+    records = [row for row in rows if isinstance(row, dict)]
+    return {name: [record[name] for record in records] for name in records[0]} if records else rows
 
 
 def _loaded(open_engine: Callable[[], Engine]) -> Engine:

@@ -234,11 +234,11 @@ def _own(logged: Collection[str], extras: Collection[str]) -> Iterator[str]:
     """
     canonical = need("packaging.utils", extra="mlflow").canonicalize_name
     parse = need("packaging.requirements", extra="mlflow").Requirement
-    own = ["", "batch"]
+    own = ["", "batch", "mlflow"]  # the last for its tools; MLflow itself is as logged
     for text in importlib.metadata.distribution(OURS).requires or ():
         requirement = parse(text)
         marker, name = requirement.marker, canonical(requirement.name)
-        if name in logged or name == OURS:
+        if name in logged or name == OURS or name in alike("mlflow"):
             continue
         if marker is None or any(marker.evaluate({"extra": each}) for each in own):
             yield name if name in RELAXED else f"{requirement.name}{requirement.specifier}"
