@@ -291,3 +291,27 @@ def test_an_author_chooses_versions_of_known_libraries_only() -> None:
 )
 def test_the_flavor_is_that_of_the_loader(flavor: dict[str, object], expected: str | None) -> None:
     assert flavor_of(flavor) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "merged"),
+    [
+        ({"tokenizer_config.json": {"padding_side": "right"}, "tokenizer.json": {"padding": None}}, True),
+        ({"tokenizer_config.json": {"padding_side": "left"}}, False),
+        ({"tokenizer.json": {"padding": {"direction": "Left"}}}, False),
+        ({"tokenizer.json": ["unreadable"]}, False),
+    ],
+)
+def test_embeddings_of_texts_that_are_padded_on_the_left_are_not_merged(
+    tmp_path: Path, settings: dict[str, object], merged: bool
+) -> None:
+    """Padding on the left moves a text's positions, so its embedding depends on the longest text of the batch."""
+    signature = {"inputs": json.dumps([{"type": "string"}]), "outputs": None, "params": None}
+    loader = {"loader_module": "mlflow.sentence_transformers", "env": "conda.yaml", "python_version": "3.11"}
+    document = {"flavors": {"python_function": loader, "sentence_transformers": {}}, "signature": signature}
+    (tmp_path / "MLmodel").write_text(yaml.safe_dump(document))
+    data = tmp_path / "model.sentence_transformer"
+    data.mkdir()
+    for name, value in settings.items():
+        (data / name).write_text(json.dumps(value))
+    assert read_model(tmp_path).rows_independent() is merged

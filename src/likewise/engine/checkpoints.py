@@ -97,6 +97,18 @@ def sentence_transformers_problem(folder: Path, conf: Conf, files: frozenset[str
     )
 
 
+def pads_left(folder: Path) -> bool:
+    """Whether a sentence-transformers model pads texts on the left, so that a text's positions depend on the longest."""
+    data = folder / "model.sentence_transformer"
+    paths = [path for name in ("tokenizer_config.json", "tokenizer.json") if (path := data / name).is_file()]
+    try:
+        settings = [_read(path) for path in paths]
+        sides = [each.get("padding_side") or (each.get("padding") or {}).get("direction") for each in settings]
+    except (ValueError, AttributeError):  # not a tokenizer that can be loaded
+        return True
+    return any(str(side).lower() == "left" for side in sides)
+
+
 def _unexpected(names: Collection[str]) -> str | None:
     return f"it contains {min(names)}, which may hold code" if names else None
 

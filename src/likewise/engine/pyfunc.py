@@ -23,6 +23,7 @@ from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
 from likewise.core.uris import redacted
+from likewise.engine.checkpoints import pads_left
 from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.frames import check_exact, explain, own_copy
 from likewise.engine.kinds import EngineKind, ModelFacts
@@ -214,13 +215,14 @@ class PyfuncKind(EngineKind):
     def row_wise(self, model: ModelFacts) -> bool:
         """Whether the model is of a flavour whose `predict` gives one prediction per row, from that row alone.
 
-        Not for sentence-transformers with other inputs than texts: of a list of texts MLflow takes the first one's.
+        Not for sentence-transformers with other inputs than texts, because MLflow takes the first of a list of texts;
+        nor for those that pad on the left.
         """
         flavor = flavor_of(model.flavors)
-        texts = Signature.parse(model.signature_raw).inputs or ()
-        return flavor is not None and (
-            flavor != "sentence_transformers" or [field.kind for field in texts] == ["string"]
-        )
+        if flavor != "sentence_transformers":
+            return flavor is not None
+        kinds = [field.kind for field in Signature.parse(model.signature_raw).inputs or ()]
+        return kinds == ["string"] and not pads_left(model.folder)
 
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
