@@ -98,7 +98,7 @@ def sentence_transformers_problem(folder: Path, conf: Conf, files: frozenset[str
 
 
 def pads_left(folder: Path) -> bool:
-    """Whether a sentence-transformers model pads texts on the left, so that a text's positions depend on the longest."""
+    """Whether a sentence-transformers model pads on the left, so that a text's positions depend on the longest text."""
     data = folder / "model.sentence_transformer"
     paths = [path for name in ("tokenizer_config.json", "tokenizer.json") if (path := data / name).is_file()]
     try:
