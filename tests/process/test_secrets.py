@@ -41,7 +41,7 @@ from likewise.images.layers import make_layer
 from likewise.images.store import Part, Store
 from likewise.parity import VerifyOptions
 from likewise.parity.backends import _Endpoint
-from likewise.pipeline import Classify, Pipeline
+from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond
 from likewise.pipeline.log import save_model
 from likewise.pipeline.mlmodel import read_model
 from likewise.server import ServerOptions
@@ -337,7 +337,7 @@ def test_declared_reference_with_a_password_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelInvalid, match="declares the reference http://host/x with user information") as refused:
         build_bundle(str(model), tmp_path / "bundle", trust=TRUSTED)
     with pytest.raises(WrongUsage, match="opens s3://bucket/x with user information") as logged:
-        save_model(Pipeline(Classify(f"s3://{USER}bucket/x")), tmp_path / "logged")
+        save_model(Pipeline(DetectLanguage(), Classify(f"s3://{USER}bucket/x"), Respond()), tmp_path / "logged")
     assert leaks(str(refused.value.as_dict()), str(logged.value.as_dict())) == []
 
 
