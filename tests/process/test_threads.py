@@ -121,7 +121,8 @@ def _deploy(bundle: str, machine: Machine) -> None:
 def _serve_in_container(bundle: str, machine: Machine) -> None:
     settings = {"SAGEMAKER_BIND_TO_PORT": str(free_port()), "LIKEWISE_HOST": "127.0.0.1", "LIKEWISE_TRUST": "true"}
     paths = {"LIKEWISE_BUNDLE": bundle, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with running(SERVE, machine.folder / "log", env={**machine.env, **settings, **paths}) as server:
+    inherited = {name: value for name, value in machine.env.items() if not name.startswith("LIKEWISE_")}
+    with running(SERVE, machine.folder / "log", env={**inherited, **settings, **paths}) as server:
         server.line("ready at ")
         assert server.stop() == 0
 
