@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
@@ -32,10 +33,10 @@ from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.turns import Turns
 from likewise.engine.vendored import VendoredFiles, exception_chain, install, likewise_cause, restricted_to, uninstall
+from likewise.engine.versions import flavors_of
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows, because a pyfunc has no tokens
-CALLS = min(32, usable_cores() + 4)  # at once: as many as MLflow's server makes, in threads of asyncio's pool
 CONCURRENT = frozenset({"transformers", "sentence_transformers"})
 """Flavors whose rows several threads compute faster: merging them gains nothing, and torch releases the GIL."""
 
@@ -241,7 +242,8 @@ class PyfuncKind(EngineKind):
         except BaseException:
             uninstall(vendored)
             raise
-        slots = CALLS if _thread_safe(model.metadata) else 1
+        # as many calls at once as MLflow's server makes, in threads of asyncio's pool
+        slots = min(32, usable_cores() + 4) if _thread_safe(model.metadata) else 1
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
@@ -261,7 +263,7 @@ def load_pyfunc(
     mlflow = need("mlflow.pyfunc", extra="mlflow")
     with restricted_to(vendored), no_bytecode:
         try:
-            _select_keras_backend(os.fspath(path))
+            _select_keras_backend(Path(path))
             return mlflow.load_model(os.fspath(path), suppress_warnings=True, model_config=model_config)
         except Exception as error:
             if (known := likewise_cause(error)) is not None:
@@ -286,10 +288,9 @@ def _load_remedy(error: Exception) -> str:
     return f"{_INSTALL}; or try mlflow.pyfunc.load_model on the machine that logged it"
 
 
-def _select_keras_backend(model: str) -> None:
+def _select_keras_backend(model: Path) -> None:
     """Select the backend with which a Keras model was logged, unless the user has; the default is TensorFlow."""
-    flavors = need("mlflow.models", extra="mlflow").Model.load(model).flavors
-    if backend := flavors.get("keras", {}).get("keras_backend"):
+    if backend := flavors_of(model).get("keras", {}).get("keras_backend"):
         os.environ.setdefault("KERAS_BACKEND", str(backend))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from likewise.engine.kinds import logged_libraries
 from likewise.engine.load import allowed_engines
 from likewise.engine.pyfunc import PyfuncKind
 from likewise.engine.requirements import plain_requirements
-from likewise.engine.versions import versions_of
+from likewise.engine.versions import PYTHON, versions_of
 
 LOCAL = "local"
 RESTORING = ("virtualenv", "uv", "conda")
@@ -37,16 +36,17 @@ def needs_own_environment(env_manager: str | None, bundle: Bundle, model: ModelS
     if not logged_libraries(allowed_engines(bundle.manifest, model)[0]):
         return False
     wanted = f"env_manager={env_manager!r} demands the environment that the model was logged with"
-    logged, mine = bundle.manifest.environment, platform.python_version()
+    logged = bundle.manifest.environment
     if logged.python is None and not logged.requirements:
         raise WrongUsage(f"{wanted}, but it was logged without one", remedy="use env_manager='local'")
-    if logged.python and logged.python.split(".")[:2] != mine.split(".")[:2]:
+    versions = versions_of(bundle)
+    for python in (each for each in (*versions.refused, *versions.others) if each.name == PYTHON):
         raise WrongUsage(
-            f"{wanted}, Python {logged.python}, but the driver and the workers run Python {mine}",
-            remedy=f"start the driver with Python {logged.python}; or use env_manager='local'",
+            f"{wanted}, Python {python.logged}, but the driver and the workers run Python {python.here}",
+            remedy=f"start the driver with Python {python.logged}; or use env_manager='local'",
         )
     plain_requirements(logged.requirements)  # else nobody can install them
-    return versions_of(bundle).note is not None
+    return versions.note is not None
 
 
 def checked_env(extra_env: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
