@@ -105,9 +105,9 @@ def model(
     name: str, zoo_store: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[checks.Model]:
     """The bundled model, made once per run."""
+    monkeypatch.setenv("KERAS_BACKEND", "torch")  # before Keras is imported
     for library in ZOO[name].needs:
         pytest.importorskip(library, reason=f"{library} is in the extra zoo")
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
     mlflow.set_tracking_uri(zoo_store)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "zoo")
     try:
