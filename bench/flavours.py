@@ -28,11 +28,12 @@ PEER, OURS = "mlflow models serve", "likewise serve"
 
 @dataclass(frozen=True)
 class Flavour:
-    """A model, its requests, and whether running it needs trust."""
+    """A model, its requests, whether running it needs trust, and options of `likewise bundle`."""
 
     log: Callable[[], str]
     requests: Callable[[], list[object]]
     trust: bool
+    bundling: tuple[str, ...] = ("--trust",)
 
 
 def flavours(options: Options) -> dict[str, object]:
@@ -41,7 +42,7 @@ def flavours(options: Options) -> dict[str, object]:
     result: dict[str, object] = {}
     for name in options.model or FLAVOURS:
         flavour = FLAVOURS[name]
-        model = cached(f"{name}.json", f"{name}-bundle", flavour.log, "--trust")
+        model = cached(f"{name}.json", f"{name}-bundle", flavour.log, *flavour.bundling)
         bodies = FOLDER / f"{name}-bodies.txt"
         if not bodies.exists():
             bodies.write_text("".join(json.dumps(each) + "\n" for each in flavour.requests()))
@@ -129,6 +130,12 @@ FLAVOURS = {
         _log("onnx", _classifier),
         lambda: [{"inputs": each} for each in token_ids(_classifier(), _reviews())],
         trust=False,
+    ),
+    "onnx-bf16": Flavour(
+        _log("onnx", _classifier),
+        lambda: [{"inputs": each} for each in token_ids(_classifier(), _reviews())],
+        trust=False,
+        bundling=("--trust", "--tolerance", "0.03"),
     ),
     "transformers": Flavour(_classifier, lambda: [{"inputs": [text]} for text in _reviews()], trust=True),
     "book": Flavour(

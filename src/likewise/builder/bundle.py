@@ -218,6 +218,7 @@ class _Draft:
         compiled = compile_engines(sealed, request)
         self.timed_on = compiled.texts
         self.manifest = replace(self.manifest, engines=(*compiled.entries, *self.manifest.engines))
+        self.manifest = self.manifest.with_measured(**compiled.measured)
         write_manifest(self.folder, self.manifest)
 
     def prove(self) -> Bundle:
@@ -232,6 +233,8 @@ class _Draft:
         )
         if proof.speeds:
             self.manifest = self.manifest.with_measured(speeds={cpu_class(): dict(proof.speeds)})
+        if sum(not runs_code(entry) for entry in self.manifest.engines) > 1 and proof.speeds:  # they decide between two
+            self.manifest = replace(self.manifest, rates={cpu_class(): dict(proof.speeds)})
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"verified with {', '.join(proof.engines)} on {rows}, isolated by {proof.isolation}")

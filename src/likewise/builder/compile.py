@@ -33,4 +33,5 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         raise errors[0]
     for each_error in errors:
         request.report(f"no compiled engine: {each_error.cause} ({each_error.remedy})")
-    return CompiledEngines(entries, next((each.texts for each in compiled if each.texts), ()))
+    measured = {name: value for each in compiled for name, value in each.measured.items()}
+    return CompiledEngines(entries, next((each.texts for each in compiled if each.texts), ()), measured=measured)

@@ -28,6 +28,7 @@ from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
 from likewise.engine.child import Task, run_child, run_task
+from likewise.engine.engine_options import TOLERANT
 from likewise.engine.example import Example, read_example, variants
 from likewise.engine.kinds import runs_code
 from likewise.engine.load import open_entry
@@ -117,7 +118,8 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     die_with_parent(task["parent"])
     AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
-    entries = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
+    exact = [e for e in bundle.manifest.engines if e.precision != TOLERANT]  # the others have been compared with these
+    entries = [e for e in exact if task["code"] or not runs_code(e)]
     example = read_example(bundle.model_path)
     trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise)
     predictions = trial.predictions(entries)

@@ -191,6 +191,7 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         *[("engine", line) for line in _engines(manifest)],
         *([("selected", api.selected(bundle))] if isinstance(bundle, api.Bundle) and manifest.engines else []),
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
+        *([("bf16", _agreement(stated))] if isinstance(stated := manifest.measured.get("bf16"), Mapping) else []),
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
@@ -216,6 +217,13 @@ def _engines(manifest: Manifest) -> list[str]:
         speed = f", {rates[label(entry)]:,.0f} rows/s on this kind of CPU" if label(entry) in rates else ""
         lines.append(label(entry) + speed + (" (runs the model's code)" if runs_code(entry) else ""))
     return lines
+
+
+def _agreement(stated: Mapping[str, object]) -> str:
+    return (
+        f"changes the numbers for {stated['rows']} example rows by up to {stated['difference']:.2g} of the largest "
+        f"(tolerance {stated['tolerance']:g})"
+    )
 
 
 def _proof(measured: Mapping[str, object]) -> str:

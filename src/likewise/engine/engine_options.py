@@ -11,7 +11,10 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 from likewise.core.spec import ModelSpec
 
-PRECISIONS = {"bf16": ("bf16+fp32",), "fp32": ("fp32", "native")}
+TOLERANT = "bf16"
+"""The manifest's name for bf16 that changes numbers, within the tolerance that was stated when the bundle was built."""
+
+PRECISIONS = {"bf16": ("bf16+fp32", TOLERANT), "fp32": ("fp32", "native")}
 """Accepted precisions, and the manifest's names for each. `native`: the precision of the model's own code."""
 
 
@@ -24,7 +27,7 @@ class EngineOptions:
     )
     precision: str | None = option(
         None,
-        "bf16 (recomputes borderline results in fp32) or fp32, with the same labels; by default the faster one.",
+        "bf16 (with the labels of fp32, or within the tolerance that was stated) or fp32; by default the faster one.",
         "--precision NAME",
     )
 
@@ -70,6 +73,13 @@ class CompileOptions:
         None,
         "bf16: fail if bf16 is not accurate enough here; fp32: omit bf16. By default, include bf16 if accurate enough.",
         "--precision NAME",
+    )
+    tolerance: float | None = option(
+        None,
+        "Also run an ONNX model in bf16, if this changes the numbers for its example by at most this share of the "
+        "largest, for example 0.02.",
+        "--tolerance NUMBER",
+        min=0,
     )
     measure: bool = option(
         True, "Measure the engines' speed, so that the fastest is used on this kind of CPU.", "--measure/--no-measure"

@@ -105,11 +105,13 @@ class CompiledEngines:
 
     entries: new engines of the bundle, best first.  texts: a sample for timing engines, or empty.
     failure: an error that must stop the build, because the engine is wrong on the user's texts or options.
+    measured: what was measured, for the manifest.
     """
 
     entries: tuple[EngineEntry, ...] = ()
     texts: tuple[str, ...] = ()
     failure: LikewiseError | None = None
+    measured: Mapping[str, object] = field(default_factory=dict)
 
 
 class EngineKind:

@@ -188,8 +188,7 @@ class OnnxKind(EngineKind):
                 remedy="bundle the model again",
             )
         read_onnx(found.path)  # refuses weights outside of the model
-        session = open_onnxruntime(found.path, found.providers, found.options)
-        model = mlflow.PyFuncModel(model_meta=meta, model_impl=OnnxModel(session))
+        model = mlflow.PyFuncModel(model_meta=meta, model_impl=OnnxModel(self._session(found)))
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
@@ -201,3 +200,6 @@ class OnnxKind(EngineKind):
             columns=bundle.signature.is_tensor,
         )
         return OnnxEngine(model, spec, bundle)
+
+    def _session(self, model: Declared) -> Session:
+        return open_onnxruntime(model.path, model.providers, model.options)
