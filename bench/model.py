@@ -47,6 +47,11 @@ def upper(seconds: float = 0.0, fault: str = "") -> Subject:
     return cached(f"{name}.json", f"{name}-bundle", lambda: _logged_upper(seconds, fault), "--trust")
 
 
+def hostile() -> Subject:
+    """A row-wise pyfunc whose rows hang, crash and raise, according to their first word; cached as well."""
+    return cached("hostile.json", "hostile-bundle", lambda: _logged("hostile_model.py", {}), "--trust")
+
+
 def texts(count: int) -> list[str]:
     """`count` distinct IMDB reviews."""
     return list(dict.fromkeys(r.text for r in reviews("imdb")[:: max(1, 25_000 // (count + 200))]))[:count]
@@ -114,15 +119,19 @@ def _logged_pipeline() -> str:
 
 
 def _logged_upper(seconds: float, fault: str) -> str:
+    return _logged("upper_model.py", {"seconds": seconds, "fault": fault})
+
+
+def _logged(code: str, config: dict[str, object]) -> str:
     import mlflow
     import pandas as pd
 
     frame = pd.DataFrame({"text": ["a text"]})
     with mlflow.start_run():
         logged = mlflow.pyfunc.log_model(
-            name="upper",
-            python_model=str(Path(__file__).with_name("upper_model.py")),
-            model_config={"seconds": seconds, "fault": fault},
+            name=code.partition("_")[0],
+            python_model=str(Path(__file__).with_name(code)),
+            model_config=config,
             signature=mlflow.models.infer_signature(frame, frame),
             input_example=frame,
             pip_requirements=[f"mlflow=={mlflow.__version__}", f"pandas=={pd.__version__}"],

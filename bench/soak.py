@@ -1,4 +1,4 @@
-"""Endurance tests: the web service under overload, disconnects, stops and killed workers.
+"""Endurance tests: the web service under overload, disconnects, stops, and killed, hung and crashed workers.
 
 Also a deployment on Ray with killed replicas, many updates and faulty versions.
 """
@@ -9,7 +9,7 @@ import resource
 from collections.abc import Callable, Iterator
 
 from bench.options import Options
-from bench.scenarios import drain, hangup, identity, overload, ray_faults, starve, workers
+from bench.scenarios import chaos, drain, hangup, hung, identity, overload, ray_faults, starve, workers
 from bench.verdict import Verdict
 
 SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
@@ -20,6 +20,8 @@ SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
     "hangup": hangup.hangup,
     "drain": drain.drain,
     "workers": workers.workers,
+    "hung": hung.hung,
+    "chaos": chaos.chaos,
     "ray-kill": ray_faults.kill,
     "ray-updates": ray_faults.updates,
     "ray-rollback": ray_faults.rollback,

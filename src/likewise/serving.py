@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +13,27 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from likewise.bundles.open import Bundle, open_exactly
-from likewise.core.engine import Engine
+from likewise.bundles.open import Bundle, is_bundle, open_exactly
+from likewise.core.engine import Engine, EngineSpec
+from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
+from likewise.core.items import Item
 from likewise.core.spec import ModelSpec
-from likewise.engine.load import open_engine
+from likewise.engine.kinds import runs_code
+from likewise.engine.load import allowed_engines, open_engine
+from likewise.engine.rates import label
 from likewise.server import ServedModel, ServerOptions
 from likewise.server.app import create_app
 from likewise.server.codec import Codec
+from likewise.wire import Decoder
+
+logger = logging.getLogger("likewise.serving")
+
+MOST = 4
+"""The most worker processes, if the user does not set their number."""
+NOT_CONTAINED = (
+    "the model's code runs in the server process: a row that hangs, crashes or takes all memory stops the service for "
+    "all callers; without --in-process (or --workers 0) it runs in worker processes, which are ended and replaced"
+)
 
 
 def bundle_app(
@@ -28,14 +44,45 @@ def bundle_app(
     codec: Codec | None = None,
     routes: Sequence[Route] = (),
     middleware: Sequence[Middleware] = (),
+    most_workers: int = MOST,
 ) -> Starlette:
-    """The ASGI app, which loads the engine of `model` at lifespan startup; see `server.app.create_app`."""
-    load: Callable[[], Engine] = partial(open_engine, bundle, model)
-    if options.workers:
-        from likewise.workers import open_pool
+    """The ASGI app, which loads the engine of `model` at lifespan startup; see `server.app.create_app`.
 
-        load = partial(open_pool, partial(_worker_engine, bundle.path, model), options.workers)
+    most_workers: the most processes that run the model, if the options do not set their number.
+    """
+    load = partial(open_served, bundle, model, options, most_workers)
     return create_app(load, served_model(bundle), options, codec=codec, routes=routes, middleware=middleware)
+
+
+def open_served(bundle: Bundle, model: ModelSpec, options: ServerOptions, most_workers: int = MOST) -> Engine:
+    """The engine of `model`: in worker processes if it runs the model's code, unless the options say otherwise.
+
+    Raises what `open_engine` and `open_pool` raise.
+    """
+    allowed = allowed_engines(bundle.manifest, model)
+    if options.in_process or options.workers == 0:
+        engine = open_engine(bundle, model)
+        if any(runs_code(entry) and label(entry) == engine.spec.label for entry in allowed):
+            logger.warning(NOT_CONTAINED)
+        return engine
+    if options.workers is None and not runs_code(allowed[0]):
+        try:
+            return open_engine(bundle, replace(model, trust=False))
+        except (MissingExtra, EngineUnavailable):  # the next engine may run the model's code
+            if not runs_code(allowed[-1]):
+                raise
+    from likewise.workers import PoolOptions, automatic_count, open_pool
+
+    size = sum(entry.size for entry in bundle.manifest.files.values())
+    return open_pool(
+        _opener(bundle, model),
+        options.workers or automatic_count(size, most_workers),
+        PoolOptions(
+            run_timeout_s=options.run_timeout_s,
+            shrinks=options.workers is None,
+            warm_up=partial(_example_items, served_model(bundle)),
+        ),
+    )
 
 
 def served_model(bundle: Bundle) -> ServedModel:
@@ -57,6 +104,22 @@ def _registered_version(uri: str) -> str:
     return match[1] if match else ""
 
 
+def _opener(bundle: Bundle, model: ModelSpec) -> Callable[[], Engine]:
+    """Opens the engine in a worker process, after the bundle has been verified again."""
+    if is_bundle(bundle.path):
+        return partial(_worker_engine, bundle.path, model)
+    return partial(open_engine, bundle, model)
+
+
 def _worker_engine(path: Path, model: ModelSpec) -> Engine:
-    """Open the engine in a worker process."""
     return open_engine(open_exactly(model, path, in_place=True, partial=True), model)
+
+
+def _example_items(served: ServedModel, spec: EngineSpec) -> Sequence[Item]:
+    """The items of the model's input example; none if it has no valid one, which the server's own warm-up reports."""
+    if served.example is None:
+        return ()
+    try:
+        return Decoder(served.signature)(served.example, None).items(spec.row_wise)
+    except LikewiseError:
+        return ()

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.process import worker_engines
@@ -32,17 +33,17 @@ from likewise.core.errors import (
 )
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
-from likewise.workers import WorkerPool, open_pool, worker
+from likewise.workers import PoolOptions, WorkerPool, open_pool, worker
 
 ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def pool(
-    count: int = 1, opener: Callable[[], Engine] = worker_engines.tricks, **options: float
-) -> Iterator[WorkerPool]:
-    opened = open_pool(opener, count, **options)  # type: ignore[arg-type]
+def pool(count: int = 1, opener: Callable[[], Engine] = worker_engines.tricks, **options: Any) -> Iterator[WorkerPool]:
+    opened = open_pool(opener, count, PoolOptions(**options))
     try:
+        opened.fill()
+        until(lambda: len(opened.pids) == count)
         yield opened
     finally:
         opened.close()
@@ -125,7 +126,6 @@ def test_third_call_waits_for_an_idle_worker(two: WorkerPool, tmp_path: Path) ->
     running = [in_thread(lambda: predict(two, f"wait {tmp_path}")) for _ in range(2)]
     marked(tmp_path, 2)
     third = in_thread(lambda: predict(two, "third"))
-    assert [type(each) for each in two.prepare(rows("prepared during the runs"))] != [Failed]
     assert not third.done()
     (tmp_path / "go").touch()
     assert third.result(PATIENCE) == [Ok("third")]
@@ -154,11 +154,11 @@ def test_exception_only_fails_its_item(two: WorkerPool) -> None:
     assert isinstance(bad, Failed)
     assert isinstance(bad.error, ModelRaised)
     assert "ValueError: bad number" in bad.error.cause
-    assert isinstance(error(two, "exit now"), ModelFailed)
+    assert "SystemExit: now" in error(two, "exit now").cause
     assert two.pids == before
 
 
-@pytest.mark.parametrize("text", ["strange", "deep", "lambda"])
+@pytest.mark.parametrize("text", ["strange", "deep"])
 def test_result_that_cannot_be_sent_only_fails_its_item(two: WorkerPool, text: str) -> None:
     before = two.pids
     good, bad, other = predict(two, "good", text, "other")
@@ -181,9 +181,9 @@ def test_value_that_cannot_be_sent_only_fails_its_item(two: WorkerPool, strange:
 def test_wrong_number_of_results_does_not_end_the_worker(two: WorkerPool) -> None:
     before = two.pids
     request = Request(Table(("text",), [("a",)]))  # this engine skips requests
-    prepared = two.prepare([request])
-    assert isinstance(prepared[0], Failed)
-    assert isinstance(prepared[0].error, ModelFailed)
+    (result,) = predict_items(two, [request])
+    assert isinstance(result, Failed)
+    assert isinstance(result.error, ModelFailed)
     assert two.pids == before
 
 
@@ -221,7 +221,8 @@ def test_killed_worker_only_fails_its_own_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "how"), [("die 3", "exited with code 3"), ("segfault", "killed by SIGSEGV"), ("die-early", "prepared")]
+    ("text", "how"),
+    [("die 3", "exited with code 3"), ("segfault", "killed by SIGSEGV"), ("die-early", "exited with code 4")],
 )
 def test_crashed_worker_is_reported_and_replaced(text: str, how: str) -> None:
     with pool() as opened:
@@ -316,7 +317,7 @@ def test_loading_errors_are_reported(opener: Callable[[], Engine], kind: type[Li
 
 def test_loading_timeout(tmp_path: Path) -> None:
     with pytest.raises(WorkerDied) as raised:
-        open_pool(partial(worker_engines.hanging, tmp_path), 2, start_timeout_s=2)
+        open_pool(partial(worker_engines.hanging, tmp_path), 2, PoolOptions(start_timeout_s=2))
     assert "within 2 s" in raised.value.cause
     assert not any(exists(int(path.name)) for path in tmp_path.iterdir())
 
@@ -328,6 +329,8 @@ def test_at_least_one_worker_is_required() -> None:
 
 def test_close_closes_engines_and_frees_all_resources(tmp_path: Path) -> None:
     opened = open_pool(partial(worker_engines.tricks, tmp_path), 2)
+    opened.fill()
+    until(lambda: len(opened.pids) == 2)
     before = opened.pids
     handles = len(os.listdir("/proc/self/fd"))
     opened.close()
@@ -376,9 +379,11 @@ def test_close_while_a_replacement_is_loading(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from tests.process import worker_engines
-from tests.process.test_workers_process import in_thread, predict
+from tests.process.test_workers_process import in_thread, predict, until
 from likewise.workers import open_pool
 pool = open_pool(worker_engines.tricks, 2)
+pool.fill()
+until(lambda: len(pool.pids) == 2)
 futures = [in_thread(lambda text=text: predict(pool, text)) for text in sys.argv[1:]]
 print(*pool.pids, flush=True)
 sys.stdin.read()

@@ -58,6 +58,8 @@ class Tricks:
     def _do(self, verb: str, argument: str) -> object:
         if verb in VERBS:
             return VERBS[verb](argument)
+        if verb in RAISED:
+            raise RAISED[verb]
         return f"{verb} {argument}" if argument else verb
 
 
@@ -129,6 +131,25 @@ VERBS: dict[str, Callable[[str], object]] = {
     "wait": wait,
     "spin": spin,
     "leave": leave_a_child,
+}
+
+
+class Rude(Exception):
+    def __str__(self) -> str:
+        raise KeyError("no message")
+
+
+class PanicException(BaseException):
+    """As a Rust extension raises it."""
+
+
+RAISED: dict[str, type[BaseException]] = {
+    "panic": PanicException,
+    "interrupt": KeyboardInterrupt,
+    "memory": MemoryError,
+    "recursion": RecursionError,
+    "rude": Rude,
+    "generator": GeneratorExit,
 }
 
 

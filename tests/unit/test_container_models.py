@@ -125,8 +125,6 @@ def test_a_trusted_plain_mlflow_model_is_served_in_place(layout: Layout) -> None
     assert layout.digest(trust=True) == served.digest
     (layout.model_data / "more").write_text("")
     assert layout.digest(trust=True) != served.digest
-    with pytest.raises(WrongUsage, match="worker"):
-        layout.digest(trust=True, workers=2)
 
 
 def test_a_modified_bundle_is_rejected(layout: Layout) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.container.machine import configure_environment, requested_workers
+from likewise.container.machine import configure_environment
 from likewise.container.settings import NOT_OPTIONS, ContainerOptions, read_options
 from likewise.core.cores import usable_cores
 from likewise.core.errors import WrongUsage
@@ -61,7 +61,8 @@ def test_sagemakers_port_takes_precedence() -> None:
 def test_likewises_workers_take_precedence_over_sagemakers() -> None:
     assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}).workers == 3
     assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "LIKEWISE_WORKERS": "2"}).workers == 2
-    assert read_options({"LIKEWISE_WORKERS": "auto"}).workers == usable_cores()
+    assert read_options({"SAGEMAKER_MODEL_SERVER_WORKERS": "3", "LIKEWISE_WORKERS": "auto"}).workers is None
+    assert read_options({}).workers is None
 
 
 def test_a_batch_transform_job_has_a_longer_deadline_and_a_larger_body_limit() -> None:
@@ -136,19 +137,6 @@ def test_variables_set_by_the_user_are_kept() -> None:
     environment = {"OMP_NUM_THREADS": "7", "HOME": "/"}
     configure_environment(environment)
     assert environment["OMP_NUM_THREADS"] == "7"
-
-
-def test_workers_share_the_cores() -> None:
-    environment = {"LIKEWISE_WORKERS": "64"}
-    assert requested_workers(environment) == 64
-    configure_environment(environment)
-    assert environment["OMP_NUM_THREADS"] == "1"
-
-
-def test_requested_workers_are_a_number_or_auto() -> None:
-    assert requested_workers({"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}) == 2
-    assert requested_workers({"LIKEWISE_WORKERS": "auto"}) == usable_cores()
-    assert requested_workers({"LIKEWISE_WORKERS": "x"}) == 0
 
 
 def _refused(variable: str, text: str) -> str | None:

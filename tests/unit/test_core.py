@@ -6,12 +6,14 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import orjson
 import pytest
@@ -23,6 +25,7 @@ from likewise.bundles import trust
 from likewise.bundles.format import Manifest, ModelSource
 from likewise.bundles.open import Bundle, write_manifest
 from likewise.bundles.trust import Trust
+from likewise.cli.app import raise_interrupt
 from likewise.core.digests import canonical_json, sha256_bytes, sha256_file
 from likewise.core.errors import CodeNotTrusted, MissingExtra, RowRefused, WrongUsage
 from likewise.core.extras import need
@@ -98,6 +101,51 @@ def test_isolation_keeps_likewise_errors_and_wraps_others() -> None:
     assert first.error.cause == "no"
     assert isinstance(second, Failed)
     assert "KeyError" in second.error.cause
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even a message")
+
+
+class Panic(BaseException):
+    """As pyo3's PanicException, not an Exception."""
+
+
+@pytest.mark.parametrize(
+    "raised", [Panic, SystemExit, KeyboardInterrupt, MemoryError, RecursionError, GeneratorExit, Unspeakable]
+)
+def test_whatever_an_item_raises_is_its_own_failure(raised: type[BaseException]) -> None:
+    def run(work: Sequence[int]) -> list[Result]:
+        if 3 in work:
+            raise raised
+        return [Ok(each) for each in work]
+
+    results = isolate(run, range(5))
+    assert [each for each in results if isinstance(each, Ok)] == [Ok(0), Ok(1), Ok(2), Ok(4)]
+    assert isinstance(results[3], Failed)
+    assert raised.__name__ in results[3].error.cause
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, raise_interrupt])
+def test_signal_to_the_process_is_not_an_items_failure(handler: Callable[[int, FrameType | None], None]) -> None:
+    def run(work: Sequence[int]) -> list[Result]:
+        signal.raise_signal(signal.SIGINT)
+        return [Ok(each) for each in work]
+
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            isolate(run, range(5))
+    finally:
+        for number, before in kept.items():
+            signal.signal(number, before)
+
+
+def test_wrong_number_of_results_fails_all_items() -> None:
+    results = isolate(lambda work: [], range(2))
+    assert all(isinstance(each, Failed) and "0 results for 2 items" in each.error.cause for each in results)
 
 
 def test_error_can_be_pickled() -> None:

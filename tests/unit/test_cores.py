@@ -45,11 +45,10 @@ def test_number_of_a_nested_or_invalid_setting(value: str, threads: str) -> None
     assert {environment[name] for name in COUNTS[1:]} == {threads}
 
 
-def test_processes_divide_the_cores() -> None:
-    for share in (1, 2, 1000):
-        environment: dict[str, str] = {}
-        limit_threads(environment, share=share)
-        assert int(environment[THREADS]) == max(1, usable_cores() // share)
+def test_own_process_has_the_cores() -> None:
+    environment: dict[str, str] = {}
+    limit_threads(environment)
+    assert int(environment[THREADS]) == usable_cores()
 
 
 V2 = "0::/"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likewise.core.engine import EngineSpec, Work
-from likewise.core.errors import Draining, ModelFailed, RowRefused
+from likewise.core.errors import Draining, ModelRaised, RowRefused
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane import DataPlane
@@ -177,7 +177,7 @@ def test_a_model_that_calls_exit_does_not_stop_the_server() -> None:
         plane = DataPlane(Echo())
         (result,) = await plane.submit(rows(EXIT))
         assert isinstance(result, Failed)
-        assert isinstance(result.error, ModelFailed)
+        assert isinstance(result.error, ModelRaised)
         assert await plane.submit(rows("after")) == [Ok("after")]
         await plane.close()
 

@@ -22,9 +22,9 @@ from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied
 from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
-from likewise.workers import WorkerPool
+from likewise.workers import PoolOptions, WorkerPool
+from likewise.workers.fleet import STEADY_S
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
-from likewise.workers.pool import STEADY_S
 from likewise.workers.worker import Worker
 
 pytestmark = pytest.mark.slow
@@ -111,6 +111,7 @@ class Fake:
     """A fake worker without a process."""
 
     pid = 0
+    killed = False
 
     def __init__(self, *, exited: bool = False, loads: bool = True) -> None:
         self.exited = threading.Event()
@@ -126,12 +127,10 @@ class Fake:
             raise WorkerDied("the fake does not load", remedy="none")
         return SPEC
 
-    def run(self, message: bytes) -> bytes:
+    def request(self, message: bytes) -> bytes:
         if self.exited.is_set():
             raise WorkerDied("the fake died", remedy="none")
-        return pack([Ok(each.payload) for each in unpack(message)])
-
-    prepare = run
+        return pack([(1, Ok(each)) for each in unpack(message)])
 
     def kill(self) -> None:
         self.exited.set()
@@ -144,7 +143,7 @@ def pool_of(
     first: Fake, create: Callable[[], Fake], clock: Callable[[], float] = lambda: 0.0, load_attempts: int = 3
 ) -> Iterator[WorkerPool]:
     start = cast("Callable[[], Worker]", create)
-    pool = WorkerPool([cast("Worker", first)], SPEC, start, load_attempts=load_attempts, clock=clock)
+    pool = WorkerPool(cast("Worker", first), SPEC, start, PoolOptions(load_attempts=load_attempts, clock=clock))
     try:
         yield pool
     finally:
@@ -216,8 +215,8 @@ def test_steady_run_resets_the_backoff(caplog: pytest.LogCaptureFixture) -> None
 
 def test_unreadable_response_fails_without_ending_the_worker() -> None:
     class Garbled(Fake):
-        def run(self, message: bytes) -> bytes:
-            return b"\x80garbage" if unpack(message)[0].payload == "bad" else super().run(message)
+        def request(self, message: bytes) -> bytes:
+            return b"\x80garbage" if unpack(message) == ["bad"] else super().request(message)
 
     with pool_of(Garbled(), Fake) as pool:
         (result,) = pool.run([Work("a", 1, "bad")])

@@ -18,6 +18,7 @@ import typer
 from likewise.cli.flags import with_flags
 from likewise.cli.screen import show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
+from likewise.core.isolation import StopSignal
 from likewise.core.stdout import release_stdout, stdout
 from likewise.core.uris import redacted
 
@@ -103,12 +104,12 @@ def main() -> None:
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Handle SIGINT and SIGTERM alike: raise KeyboardInterrupt, so that the command cleans up.
+    """Handle SIGINT and SIGTERM alike: raise a KeyboardInterrupt, so that the command cleans up.
 
     Further SIGTERMs are ignored during the cleanup; a further Ctrl-C is not.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise StopSignal
 
 
 def report_error(error: LikewiseError) -> int:

@@ -85,15 +85,10 @@ def _given(options: ContainerOptions, given: Path | None) -> Bundle:
             "allowed, and files that it opens elsewhere are not included",
             remedy="bundle it first: likewise bundle MODEL -o DIR; or if you trust the author, set LIKEWISE_TRUST=true",
         )
-    return _plain(given, options)
+    return _plain(given)
 
 
-def _plain(folder: Path, options: ContainerOptions) -> PlainModel:
-    if options.workers:
-        raise WrongUsage(
-            f"{folder} is not a bundle, and worker processes can only serve bundles",
-            remedy="unset LIKEWISE_WORKERS, or bundle the model first: likewise bundle MODEL -o DIR",
-        )
+def _plain(folder: Path) -> PlainModel:
     facts = read_model(folder)
     manifest = Manifest(
         files={f"model/{name}": entry for name, entry in inventory(folder).items()},

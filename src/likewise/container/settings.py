@@ -11,8 +11,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 
-from likewise.container.machine import AUTO
-from likewise.core.cores import OURS, usable_cores
+from likewise.core.cores import OURS
 from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import coerce, option
 from likewise.server.server_options import ServerOptions
@@ -21,10 +20,11 @@ PREFIX = "LIKEWISE_"
 MB = 1024 * 1024
 MAX_BATCH_MB = 100
 BATCH_DEADLINE_S = 600.0
+AUTO = "auto"  # LIKEWISE_WORKERS: the default
 NOT_OPTIONS = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG", OURS.removeprefix(PREFIX)})
 """Names of `LIKEWISE_` variables that are not container options."""
 
-_MAY_BE_ZERO = frozenset({"port", "workers", "cache_bytes", "drain_linger_s", "drain_timeout_s"})
+_MAY_BE_ZERO = frozenset({"port", "workers", "run_timeout_s", "cache_bytes", "drain_linger_s", "drain_timeout_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,9 @@ def read_options(environment: Mapping[str, str]) -> ContainerOptions:
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(PREFIX)
         if name == variable or name in NOT_OPTIONS or not text:
+            continue
+        if name == "WORKERS" and text.lower() == AUTO:
+            values.pop("workers", None)
             continue
         if name.lower() not in known or not name.isupper():
             raise _unknown(variable, known)
@@ -99,9 +102,7 @@ def _value(name: str, variable: str, text: str) -> object:
 
 
 def _as_number(name: str, text: str) -> str:
-    """Replace keywords: `auto` workers by the number of cores, `strict` trust (as in the MLflow plugins) by false."""
-    if name == "workers" and text.lower() == AUTO:
-        return str(usable_cores())
+    """Replace the keyword `strict` trust (as in the MLflow plugins) by false."""
     return "false" if name == "trust" and text.lower() == "strict" else text
 
 

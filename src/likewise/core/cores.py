@@ -36,13 +36,10 @@ OURS = "LIKEWISE_THREAD_VARIABLES"
 """Names of the variables that Likewise has set: a child process may have another number of cores, and replaces them."""
 
 
-def limit_threads(environment: MutableMapping[str, str] | None = None, *, share: int = 1) -> None:
-    """Set the variables in `environment`, by default this process's; call it before libraries are loaded.
-
-    share: the number of processes that divide the cores.
-    """
+def limit_threads(environment: MutableMapping[str, str] | None = None) -> None:
+    """Set the variables in `environment`, by default this process's; call it before libraries are loaded."""
     target = os.environ if environment is None else environment
-    target.update(thread_environment(target, usable_cores() // share))
+    target.update(thread_environment(target, usable_cores()))
 
 
 def thread_environment(inherited: Mapping[str, str], cores: int) -> dict[str, str]:
@@ -81,22 +78,23 @@ def usable_cores(root: Path = Path("/")) -> int:
     root: of the file system; other than `/` for tests.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, round(min([usable, *_quotas(root)])))
+    quotas = (quota for group in control_groups("cpu", root) for quota in _quota(group))
+    return max(1, round(min([usable, *quotas])))
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores that the control groups of this process allow, in version 1 and 2; each limits the groups inside."""
+def control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """Folders of the control groups of this process, in version 1 and 2; each limits the groups inside."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not Linux
         return
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mounted = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        mounted = root / "sys/fs/cgroup" / (controller if controllers else "")
         group = mounted / path.lstrip("/")  # missing in a container without a private namespace
         for folder in (group, *group.parents):
-            yield from _quota(folder)
+            yield folder
             if folder == mounted:
                 break
 

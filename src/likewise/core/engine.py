@@ -69,6 +69,34 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
+LATE = 0.5
+"""Fraction of the run time-out after which a run of a `ContainedEngine` no longer occupies one of its slots."""
+
+
+@runtime_checkable
+class ContainedEngine(Engine, Protocol):
+    """An engine in processes that can be ended: a row that hangs or crashes does not end this process."""
+
+    def answer(self, items: Sequence[Item], *, alone_s: float | None = None) -> list[tuple[int, Result]]:
+        """Prepare and run `items` together: for each its cost, 0 if it was not prepared, and its result.
+
+        Raises RunTimeout or WorkerDied if the process was ended before it returned: one of the items is at fault.
+        alone_s: for items of such a run, which are run again: seconds after which they are given up, in addition to the
+        run time-out. They wait until a process is free that no other call needs; one that crashes again raises
+        ModelCrashed.
+        """
+        ...
+
+    @property
+    def available(self) -> bool:
+        """Whether a process exists that can run the model."""
+        ...
+
+    def fill(self) -> None:
+        """Start the remaining processes, now that the first one is warm; returns at once."""
+        ...
+
+
 def predict_items(engine: Engine, items: Sequence[Item]) -> list[Result]:
     """Prepare and run `items`: one result per item, in order."""
     prepared = engine.prepare(items)

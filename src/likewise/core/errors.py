@@ -150,6 +150,10 @@ class ModelRaised(RowRefused):
     """The model raised an exception for this row; other rows are not affected."""
 
 
+class ModelCrashed(ModelRaised):
+    """The worker process ended when it processed this row alone; other rows are not affected."""
+
+
 class ModelFailed(LikewiseError):
     """The model fails on several different rows or on its own input example, so the model is at fault."""
 
@@ -162,8 +166,12 @@ class DeadlineExceeded(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED
     """The prediction was not ready within the deadline."""
 
 
+class RunTimeout(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED"):
+    """The model did not return a prediction for this row within the run time-out; other rows are not affected."""
+
+
 class WorkerDied(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
-    """The worker process died while it processed this row or request, and is restarted; send the request again."""
+    """No worker process can run the model, or one was killed while it ran this row alone; send the request again."""
 
 
 class BodyTimeout(LikewiseError, status=408, mlflow_code="BAD_REQUEST"):

@@ -2,51 +2,90 @@
 
 from __future__ import annotations
 
+import dis
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from likewise.core.engine import Engine, Work
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised
-from likewise.core.results import Failed
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
 from likewise.core.uris import redacted
 
 W = TypeVar("W")
 R = TypeVar("R")
 
+_RAISE = dis.opmap["RAISE_VARARGS"]  # the bytecode of the statement `raise`
+
+
+class StopSignal(KeyboardInterrupt):
+    """What a signal handler raises to stop a command; never an item's failure."""
+
 
 def isolate(run: Callable[[Sequence[W]], list[R | Failed]], work: Sequence[W]) -> list[R | Failed]:
     """`run(work)`; if that raises, each half of it separately, down to the single items that raise.
 
-    Returns one result per item, in order. An item that raises by itself becomes `Failed`: with the error itself if it
-    is a `LikewiseError`, otherwise with `ModelRaised`. Calls `run` at most 2n times for n items.
+    Returns one result per item, in order. An item that raises by itself becomes `Failed`, whatever it raises: with the
+    error itself if it is a `LikewiseError`, otherwise with `ModelRaised`. Only a signal to this process is passed on.
+    Calls `run` at most 2n times for n items.
     """
     if not work:
         return []
     try:
         results = run(work)
-    except Exception as error:  # noqa: BLE001  any exception of the model is the item's result
+    except BaseException as error:  # anything that the model raises is the item's result
+        if by_signal(error):
+            raise
         if len(work) == 1:
             return [Failed(row_error(error))]
         half = len(work) // 2
-        return isolate(run, work[:half]) + isolate(run, work[half:])
-    if len(results) != len(work):
-        raise AssertionError(f"run returned {len(results)} results for {len(work)} items")
-    return results
+    else:
+        return results if len(results) == len(work) else [Failed(_miscount(len(results), len(work)))] * len(work)
+    return isolate(run, work[:half]) + isolate(run, work[half:])
 
 
-def model_aborted(error: BaseException) -> ModelFailed:
-    """The error for every item in a batch that the model aborted, for example with `sys.exit()`."""
-    return ModelFailed(
-        f"the model aborted with {type(error).__name__}: {redacted(str(error))[:500]}",
-        remedy="see the server's log and fix the model",
-    )
+def answers(engine: Engine, items: Sequence[Item]) -> list[tuple[int, Result]]:
+    """Prepare and run `items`, isolating those that fail: each one's cost, 0 if it was not prepared, and result."""
+    prepared = isolate(engine.prepare, items)
+    results = iter(isolate(engine.run, [each for each in prepared if isinstance(each, Work)]))
+    return [(each.cost, next(results)) if isinstance(each, Work) else (0, each) for each in prepared]
 
 
-def row_error(error: Exception) -> LikewiseError:
+def row_error(error: BaseException) -> LikewiseError:
     """The model's exception as the error of the row that raised it."""
     if isinstance(error, LikewiseError):
         return error
-    text = redacted(str(error)).strip() or "no message"
     return ModelRaised(
-        f"the model raised {type(error).__name__}: {text[:500]}",
+        f"the model raised {type(error).__name__}: {describe(error) or 'no message'}",
         remedy="correct the row, or fix the model if it should accept such a row",
+    )
+
+
+def describe(error: BaseException) -> str:
+    """The message of an exception, shortened and without secrets; its own `__str__` may raise as well."""
+    try:
+        return redacted(str(error)).strip()[:500]
+    except BaseException as raised:  # noqa: BLE001  the model's code
+        return f"its message cannot be read, because its __str__ raises {type(raised).__name__}"
+
+
+def by_signal(error: BaseException) -> bool:
+    """Whether a signal to this process has raised `error`, rather than the model's own code.
+
+    Python's handler of SIGINT raises KeyboardInterrupt in the main thread, at any instruction except `raise`.
+    """
+    if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, StopSignal):
+        return True
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return last is None or last.tb_frame.f_code.co_code[last.tb_lasti] != _RAISE
+
+
+def _miscount(results: int, items: int) -> ModelFailed:
+    return ModelFailed(
+        f"the engine returned {results} results for {items} items", remedy="fix the engine: one result per item"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple
 
 from likewise.core.engine import EngineSpec
@@ -24,7 +25,9 @@ class Rejection(NamedTuple):
 class Admission:
     """Predicts when a call would be completed, from the queue, the current runs, and the durations of past runs."""
 
-    def __init__(self, spec: EngineSpec, *, slots: int, deadline_s: float, queue_tokens: int) -> None:
+    def __init__(
+        self, spec: EngineSpec, *, slots: int, deadline_s: float, queue_tokens: int, run_timeout_s: float = 0.0
+    ) -> None:
         self.model = CostModel()
         self._alone = not spec.row_wise
         self._budget = max(1, spec.budget)
@@ -32,6 +35,7 @@ class Admission:
         self._limit_s = deadline_s * SAFETY
         self._deadline_s = deadline_s
         self._queue_tokens = queue_tokens
+        self._run_timeout_s = run_timeout_s or inf
         self._running: dict[object, tuple[float, float]] = {}  # start time, expected seconds
 
     @property
@@ -43,21 +47,23 @@ class Admission:
         """Record the start of a run."""
         self._running[run] = now, self.model.seconds(tokens, 1)
 
-    def run_finished(self, run: object, tokens: int, now: float) -> float:
-        """Record the end of a run; returns its start time."""
-        started, _ = self._running.pop(run)
+    def run_finished(self, run: object) -> None:
+        """Record the end of a run."""
+        self._running.pop(run)
+
+    def learn(self, started: float, tokens: int, now: float) -> None:
+        """Learn from the duration of a run that has returned."""
         self.model.learn(tokens, now - started)
-        return started
 
     def predict(self, tokens: float, items: int, now: float) -> float:
         """Expected seconds until `items` with `tokens` in total are completed, after the current runs.
 
-        A run that exceeds its expected duration is expected to take as long again.
+        A run that exceeds its expected duration is expected to take as long again, up to the run time-out.
         """
         left = 0.0
         for started, takes in self._running.values():
             elapsed = now - started
-            left += takes - elapsed if elapsed < takes else elapsed
+            left += takes - elapsed if elapsed < takes else max(0.0, min(elapsed, self._run_timeout_s - elapsed))
         if self._can_estimate():
             left += self.model.seconds(tokens, items if self._alone else tokens / self._budget)
         return left / self._slots

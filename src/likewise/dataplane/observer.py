@@ -42,3 +42,9 @@ class Observer:
 
     def shed(self, reason: str) -> None:
         """A call was rejected; reason: `deadline` or `queue`."""
+
+    def ended(self, reason: str) -> None:
+        """A run had no results; reason: `timeout`, `death` (its process died), `overdue` (it cannot be ended)."""
+
+    def repeated(self, items: int) -> None:
+        """Items of such a run are run again, one by one."""

@@ -11,11 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
-from likewise.core.engine import Engine, Work
-from likewise.core.errors import DeadlineExceeded, Draining, ModelRaised
-from likewise.core.isolation import isolate, model_aborted
+from likewise.core.engine import LATE, ContainedEngine, Engine, Work
+from likewise.core.errors import (
+    DeadlineExceeded,
+    Draining,
+    LikewiseError,
+    ModelRaised,
+    NotReady,
+    RunTimeout,
+    WorkerDied,
+)
+from likewise.core.isolation import answers, isolate, row_error
 from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -23,12 +30,9 @@ from likewise.dataplane.admission import Admission
 from likewise.dataplane.cache import ResultCache
 from likewise.dataplane.calls import EntryQueue, PendingCall, QueueEntry
 from likewise.dataplane.observer import Observer, RunStats
+from likewise.dataplane.runs import CurrentRuns, Run
+from likewise.dataplane.suspects import Suspects
 from likewise.dataplane.thread import DaemonThread, Thread
-
-W = TypeVar("W")
-R = TypeVar("R")
-Prepared = Sequence[Work | Failed]
-"""One entry per item: the prepared work, or the failure to prepare it."""
 
 PREPARE_AT_ONCE = 256  # items, so that the runs of a long request overlap with its own tokenization
 KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is not blocked
@@ -36,9 +40,13 @@ KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is no
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneOptions:
-    """deadline_s: deadline of a call; queue_tokens: limit of the queue; cache_bytes: cache size for a pure engine."""
+    """deadline_s: deadline of a call; queue_tokens: limit of the queue; cache_bytes: cache size for a pure engine.
+
+    run_timeout_s: seconds after which a run of the engine has failed; 0 for no limit.  A `ContainedEngine` ends it.
+    """
 
     deadline_s: float = 60.0
+    run_timeout_s: float = 0.0
     queue_tokens: int = 4_000_000
     cache_bytes: int = 64 * 1024 * 1024
 
@@ -49,6 +57,8 @@ class DataPlane:
     Create and use it on one event loop.  Items of a model that is not row-wise (`Request`s) are run one at a time.
     There are as many concurrent runs as the engine has `slots`, or one if it is not thread safe.  If the engine is
     pure, equal items are computed once: they are served from the cache or join the one in flight.
+    A run that exceeds the run time-out has failed: a `ContainedEngine` ends it, and its items are run again one by one;
+    any other engine goes on, and if all its slots do, calls are rejected.
     """
 
     def __init__(
@@ -61,6 +71,8 @@ class DataPlane:
     ) -> None:
         options = options or PlaneOptions()
         self._engine = engine
+        self._contained = engine if isinstance(engine, ContainedEngine) else None
+        self._run_timeout_s = options.run_timeout_s
         self._spec = engine.spec
         self._budget = max(1, self._spec.budget)
         self._deadline_s = options.deadline_s
@@ -70,9 +82,20 @@ class DataPlane:
         self._free = [new_thread(f"likewise-run-{n}") for n in range(slots)]
         self._preparer = new_thread("likewise-prepare") if self._spec.overlaps else None
         self._threads = [*self._free, *([self._preparer] if self._preparer else [])]
+        self._slots = slots
         self._admission = Admission(
-            self._spec, slots=slots, deadline_s=options.deadline_s, queue_tokens=options.queue_tokens
+            self._spec,
+            slots=slots,
+            deadline_s=options.deadline_s,
+            queue_tokens=options.queue_tokens,
+            run_timeout_s=options.run_timeout_s,
         )
+        self._new_thread = new_thread
+        if self._contained is not None:
+            self._runs = CurrentRuns(self._loop, LATE * options.run_timeout_s, self._late)
+        else:
+            self._runs = CurrentRuns(self._loop, options.run_timeout_s, self._overdue)
+        self._suspects = self._retries(self._contained, new_thread) if self._contained is not None else None
         self._cache = ResultCache(options.cache_bytes)
         self._raw = EntryQueue()
         self._ready = EntryQueue()
@@ -94,15 +117,32 @@ class DataPlane:
         """Tokens in the queue; an item that is not tokenized yet counts with the mean cost."""
         return self._raw.tokens + self._ready.tokens
 
+    def check_free(self) -> None:
+        """Raise NotReady if no run can be started at present."""
+        self.check_usable()
+        if self._contained is not None and not self._contained.available:
+            raise NotReady("no worker can run the model at present", remedy="try again in a few seconds")
+
+    def check_usable(self) -> None:
+        """Raise NotReady if the runs of all slots exceed the run time-out and cannot be ended."""
+        if self._contained is None and self._runs.overdue == self._slots:
+            raise NotReady(
+                f"the model has been computing for more than {self._run_timeout_s:g} s, which cannot be interrupted in "
+                "the server's process",
+                remedy="restart the server; without --in-process it ends such a run itself",
+            )
+
     async def submit(self, items: Sequence[Item]) -> list[Result]:
         """Compute one result per item, in order.
 
         Cancelling drops this call's waiting items and affects no other call.  Raises Overloaded immediately if the
-        deadline cannot be met, DeadlineExceeded if it was not, Draining after `close` was called.
+        deadline cannot be met, DeadlineExceeded if it was not, NotReady if all runs exceed the run time-out and cannot
+        be ended, Draining after `close` was called.
         """
         keys = await self._keys(items)
         if self._closing:
             raise Draining("the server is stopping", remedy="send the request to another server, or retry")
+        self.check_usable()
         call = PendingCall(len(items))
         if self._enqueue(call, items, keys):
             return call.results
@@ -133,6 +173,9 @@ class DataPlane:
         await closed
         for thread in self._threads:
             thread.shutdown()
+        if self._suspects is not None:
+            self._suspects.shutdown()
+        self._runs.close()
 
     # --- from the caller to the queue --------------------------------------------------------------------------------
 
@@ -191,8 +234,7 @@ class DataPlane:
         """Drop the queued items of a cancelled call that no other call waits for."""
         for entry in call.entries:
             if not entry.leave(call) and (self._raw.drop(entry) or self._ready.drop(entry)):
-                self._remove_in_flight(entry)
-                self._observer.dropped(1)
+                self._drop(entry)
 
     def _expire(self, done: asyncio.Future[list[Result]]) -> None:
         if not done.done():
@@ -228,17 +270,32 @@ class DataPlane:
         thread = self._free.pop()
         self._busy += 1
         self._admission.run_started(thread, sum(entry.cost for entry in entries), self._loop.time())
+        self._runs.begin(thread, entries)
         thread.post(partial(self._run, thread, entries))
 
     # --- on the threads ----------------------------------------------------------------------------------------------
 
     def _prepare(self, items: list[Item]) -> None:
-        self._call_on_loop(self._prepared, _isolated(self._engine.prepare, items))
+        self._call_on_loop(self._prepared, isolate(self._engine.prepare, items))
 
     def _run(self, thread: Thread, entries: list[QueueEntry]) -> None:
-        ready: Prepared = [entry.work for entry in entries if entry.work is not None]
-        prepared = ready or _isolated(self._engine.prepare, [entry.item for entry in entries])
-        self._call_on_loop(self._ran, thread, entries, prepared, _results(self._engine, prepared))
+        try:
+            found = self._answers(entries)
+        except BaseException as error:  # noqa: BLE001  the engine's process was ended, or the engine is wrong
+            self._call_on_loop(self._lost, thread, entries, row_error(error))
+        else:
+            self._call_on_loop(self._ran, thread, entries, found)
+
+    def _answers(self, entries: list[QueueEntry]) -> list[tuple[int, Result]]:
+        if self._contained is not None:
+            return self._contained.answer([entry.item for entry in entries])
+        if work := [entry.work for entry in entries if entry.work is not None]:
+            return [(each.cost, result) for each, result in zip(work, isolate(self._engine.run, work), strict=True)]
+        return answers(self._engine, [entry.item for entry in entries])
+
+    def _retries(self, engine: ContainedEngine, new_thread: Callable[[str], Thread]) -> Suspects:
+        settle, drop = (partial(self._call_on_loop, call) for call in (self._settle, self._drop_suspect))
+        return Suspects(engine, self._run_timeout_s, new_thread("likewise-again"), settle, drop)
 
     def _close_engine(self, closed: asyncio.Future[None]) -> None:
         try:
@@ -252,38 +309,85 @@ class DataPlane:
 
     # --- back on the loop --------------------------------------------------------------------------------------------
 
-    def _prepared(self, prepared: Prepared) -> None:
+    def _prepared(self, prepared: Sequence[Work | Failed]) -> None:
         entries, self._preparing = self._preparing, []
         self._busy -= 1
-        self._record_costs(entries, prepared)
+        self._record_costs(entries, [each.cost if isinstance(each, Work) else 0 for each in prepared])
         for entry, prep in zip(entries, prepared, strict=True):
             if isinstance(prep, Failed):
                 self._settle(entry, prep)
             elif entry.waiters:
+                entry.work = prep
                 self._ready.add(entry)
             else:
-                self._remove_in_flight(entry)
-                self._observer.dropped(1)
+                self._drop(entry)
         self._dispatch()
         self._notify_if_idle()
 
-    def _ran(self, thread: Thread, entries: list[QueueEntry], prepared: Prepared, results: Sequence[Result]) -> None:
-        now = self._loop.time()
-        self._busy -= 1
-        self._free.append(thread)
-        self._record_costs(entries, prepared)
-        started = self._admission.run_finished(thread, sum(entry.cost for entry in entries), now)
+    def _ran(self, thread: Thread, entries: list[QueueEntry], found: Sequence[tuple[int, Result]]) -> None:
+        self._record_costs(entries, [cost for cost, _ in found])
+        run = self._release(thread)
+        if not run.overdue:
+            self._admission.learn(run.started, sum(entry.cost for entry in entries), self._loop.time())
         self._dispatch()  # restart the engine before delivering the results
-        self._observer.ran(_run_stats(entries, results, started, now))
+        results = [result for _, result in found]
+        self._observer.ran(_run_stats(entries, results, run.started, self._loop.time()))
         for entry, result in zip(entries, results, strict=True):
             self._settle(entry, result)
         self._notify_if_idle()
 
-    def _record_costs(self, entries: Sequence[QueueEntry], prepared: Prepared) -> None:
-        """Replace the estimated costs of entries by those of their prepared work."""
-        for entry, prep in zip(entries, prepared, strict=True):
-            if isinstance(prep, Work):
-                entry.work, entry.cost = prep, max(1, prep.cost)
+    def _lost(self, thread: Thread, entries: list[QueueEntry], error: LikewiseError) -> None:
+        """A run has no results: run its items again if one of them may have ended it, and it is not known which."""
+        self._release(thread)
+        self._dispatch()
+        timed_out, died = isinstance(error, RunTimeout), isinstance(error, WorkerDied)
+        if timed_out or died:
+            self._observer.ended("timeout" if timed_out else "death")
+        if self._suspects is not None and (died or (timed_out and len(entries) > 1)):
+            self._observer.repeated(len(entries))
+            self._suspects.post(entries, error)
+        else:
+            for entry in entries:
+                self._settle(entry, Failed(error))
+        self._notify_if_idle()
+
+    def _late(self, run: Run) -> None:  # noqa: ARG002  whichever it is
+        """A run takes long: another thread takes its place, as an additional process does."""
+        thread = self._new_thread("likewise-run")
+        self._free.append(thread)
+        self._threads.append(thread)
+        self._dispatch()
+
+    def _overdue(self, run: Run) -> None:
+        """A run takes too long and cannot be ended: its calls fail, and all that wait if no slot is left."""
+        self._observer.ended("overdue")
+        timeout = RunTimeout(
+            f"the model did not return within {self._run_timeout_s:g} s",
+            remedy="correct the row or the model, or raise the run time-out",
+        )
+        for entry in run.entries:
+            self._settle(entry, Failed(timeout))
+        try:
+            self.check_usable()
+        except NotReady as error:
+            for entry in [entry for queue in (self._raw, self._ready) for entry in queue.take(len(queue))]:
+                self._settle(entry, Failed(error))
+
+    def _release(self, thread: Thread) -> Run:
+        self._busy -= 1
+        self._admission.run_finished(thread)
+        run = self._runs.end(thread)
+        if run.overdue and self._contained is not None:  # another thread has taken its place
+            self._threads.remove(thread)
+            thread.shutdown()
+        else:
+            self._free.append(thread)
+        return run
+
+    def _record_costs(self, entries: Sequence[QueueEntry], costs: Sequence[int]) -> None:
+        """Replace the estimated costs of entries by the actual ones; 0 if an item was not prepared."""
+        for entry, cost in zip(entries, costs, strict=True):
+            entry.cost = cost or entry.cost
         self._admission.model.record_costs([entry.cost for entry in entries])
 
     def _settle(self, entry: QueueEntry, result: Result) -> None:
@@ -294,6 +398,17 @@ class DataPlane:
         for call, index in waiters:
             call.settle(index, result)
 
+    def _drop(self, entry: QueueEntry) -> None:
+        """Forget an entry that no call waits for."""
+        self._remove_in_flight(entry)
+        self._observer.dropped(1)
+
+    def _drop_suspect(self, entry: QueueEntry) -> None:
+        if entry.waiters and self._suspects is not None:  # a call has joined it in the meantime
+            self._suspects.post([entry])
+        else:
+            self._drop(entry)
+
     def _remove_in_flight(self, entry: QueueEntry) -> None:
         if entry.key is not None and self._in_flight.get(entry.key) is entry:
             del self._in_flight[entry.key]
@@ -302,20 +417,6 @@ class DataPlane:
         """Wake `close` when no calls or runs are left."""
         if self._idle is not None and not self._idle.done() and not (self._calls or self._busy):
             self._idle.set_result(None)
-
-
-def _results(engine: Engine, prepared: Prepared) -> list[Result]:
-    """One result per item, in order; runs the items that could be prepared."""
-    ran = iter(_isolated(engine.run, [prep for prep in prepared if isinstance(prep, Work)]))
-    return [prep if isinstance(prep, Failed) else next(ran) for prep in prepared]
-
-
-def _isolated(stage: Callable[[Sequence[W]], list[R | Failed]], batch: Sequence[W]) -> list[R | Failed]:
-    """One result per entry; any exception of the model, even SystemExit, becomes a failure of the batch."""
-    try:
-        return isolate(stage, batch)
-    except BaseException as error:  # noqa: BLE001
-        return [Failed(model_aborted(error)) for _ in batch]
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

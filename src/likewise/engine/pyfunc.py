@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from likewise.core.cores import usable_cores
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolation import isolate, row_error
+from likewise.core.isolation import by_signal, isolate, row_error
 from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -143,8 +143,12 @@ class PyfuncEngine:
 
     def _isolated(self, payloads: Sequence[object]) -> list[Result]:
         if self._spec.thread_safe and not any(item.params for item in payloads if isinstance(item, (Row, Request))):
-            with self._turns.shared(), suppress(Exception):  # perhaps because of another thread's call
-                return self._predict(payloads)
+            with self._turns.shared():
+                try:
+                    return self._predict(payloads)
+                except BaseException as error:  # perhaps because of another thread's call
+                    if by_signal(error):
+                        raise
         with self._turns.alone():
             return isolate(self._predict, payloads)
 

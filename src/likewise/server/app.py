@@ -54,7 +54,10 @@ def create_app(
     options = options or ServerOptions()
     metrics = Metrics(model.digest)
     plane = PlaneOptions(
-        deadline_s=options.deadline_s, queue_tokens=options.queue_tokens, cache_bytes=options.cache_bytes
+        deadline_s=options.deadline_s,
+        run_timeout_s=options.run_timeout_s,
+        queue_tokens=options.queue_tokens,
+        cache_bytes=options.cache_bytes,
     )
     service = ModelService(open_engine, model, plane, metrics)
     log = AccessLog() if options.access_log else None

@@ -18,6 +18,7 @@ RATIO = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1.0)
 GAUGES = {
     "queue_items": "Items waiting for the engine.",
     "queue_tokens": "Tokens waiting for the engine.",
+    "workers": "Worker processes that have loaded the model.",
     "worker_restarts": "Worker processes replaced since the start.",
 }
 
@@ -50,6 +51,9 @@ class Metrics(Observer):
         self._shared = self._unlabelled(Counter, "shared_items", "Items that joined an equal item in flight.")
         self._dropped = self._unlabelled(Counter, "dropped_items", "Items dropped because their clients were gone.")
         self._poison = self._unlabelled(Counter, "poison_items", "Items on which the model raised an exception.")
+        text = "Engine runs without results: ended at the run time-out, ended by a death, or not to be ended."
+        self._ended = self._metric(Counter, "ended_runs", text, "reason")
+        self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
         self._gauges = {name: self._unlabelled(Gauge, name, text) for name, text in GAUGES.items()}
 
@@ -79,6 +83,12 @@ class Metrics(Observer):
 
     def shed(self, reason: str) -> None:
         self._shed.labels(bundle=self._bundle, reason=reason).inc()
+
+    def ended(self, reason: str) -> None:
+        self._ended.labels(bundle=self._bundle, reason=reason).inc()
+
+    def repeated(self, items: int) -> None:
+        self._repeated.inc(items)
 
     # --- events of the server ----------------------------------------------------------------------------------------
 

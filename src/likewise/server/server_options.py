@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 
 MB = 1024 * 1024
@@ -16,10 +17,23 @@ class ServerOptions:
 
     host: str = option("127.0.0.1", "Address to listen on.", "--host -h")
     port: int = option(5000, "Port to listen on; 0 selects a free port.", "--port -p", min=0, max=65535)
-    workers: int = option(
-        0,
-        "Number of processes that run the model, for models that hold the GIL; 0: run it in the server process.",
+    workers: int | None = option(
+        None,
+        "Number of processes that run the model; by default one per core, at most 4, if the model's own code runs and "
+        "they fit into the memory, and otherwise 0: it runs in the server process.",
         "--workers -w",
+        min=0,
+    )
+    in_process: bool = option(
+        False,
+        "Run the model's code in the server process: a row that hangs or crashes then stops all of them.",
+        "--in-process",
+    )
+    run_timeout_s: float = option(
+        30.0,
+        "Time limit for a run of the model, in seconds: it ends with its worker process, and the run's other rows are "
+        "run again; 0 for no limit.",
+        "--run-timeout SECONDS",
         min=0,
     )
     token_file: Path | None = option(
@@ -67,3 +81,10 @@ class ServerOptions:
     access_log: bool = option(
         True, "Log one JSON line per request to stderr, without bodies.", "--access-log/--no-access-log"
     )
+
+    def __post_init__(self) -> None:
+        if self.in_process and self.workers:
+            raise WrongUsage(
+                f"workers is {self.workers}, and in_process runs the model in the server's process",
+                remedy="set one of them",
+            )

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 
-from likewise.core.engine import Engine
+from likewise.core.engine import ContainedEngine, Engine
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
@@ -61,6 +61,7 @@ class ModelService:
         return {
             "queue_items": plane.waiting_items if plane else 0,
             "queue_tokens": plane.waiting_tokens if plane else 0,
+            "workers": len(getattr(self._engine, "pids", ())),
             "worker_restarts": getattr(self._engine, "restarts", 0),
         }
 
@@ -82,6 +83,8 @@ class ModelService:
         if self.problem is None and self.state is ServiceState.LOADING:
             self.state = ServiceState.READY
         self.headers = self._headers()
+        if isinstance(engine, ContainedEngine):
+            engine.fill()
 
     def drain(self) -> None:
         """Report not ready from now on; requests are still served until `stop`."""
@@ -99,8 +102,15 @@ class ModelService:
             logger.warning("the engine is still running; exiting without waiting for it")
 
     def check_ready(self) -> None:
-        """Raise NotReady, with the reason, unless the service is ready."""
-        if self.state is ServiceState.READY:
+        """Raise NotReady, with the reason, unless a request would be run now."""
+        self.check_usable()
+        if self._plane is not None:
+            self._plane.check_free()
+
+    def check_usable(self) -> None:
+        """Raise NotReady, with the reason, unless requests are served at once, or as soon as a worker is replaced."""
+        if self.state is ServiceState.READY and self._plane is not None:
+            self._plane.check_usable()
             return
         if self.state is ServiceState.DRAINING:
             raise NotReady("the server is stopping", remedy="send requests to another server")

@@ -1,5 +1,6 @@
 """Engines in separate worker processes, which isolate the GIL and crashes; the pool is one `core.engine.Engine`."""
 
-from likewise.workers.pool import WorkerPool, open_pool
+from likewise.workers.pool import PoolOptions, WorkerPool, open_pool
+from likewise.workers.sizing import automatic_count
 
-__all__ = ["WorkerPool", "open_pool"]
+__all__ = ["PoolOptions", "WorkerPool", "automatic_count", "open_pool"]

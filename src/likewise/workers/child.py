@@ -1,4 +1,4 @@
-"""The worker process: `python -m likewise.workers.child RUN PREPARE LIFELINE`, with inherited file descriptors.
+"""The worker process: `python -m likewise.workers.child SOCKET LIFELINE`, with inherited file descriptors.
 
 It exits when its parent does, whatever it is doing, and ignores signals other than the parent's.
 """
@@ -13,38 +13,29 @@ import pickle
 import select
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TypeVar
 
-from likewise.core.engine import Engine, Work
+from likewise.core.engine import Engine
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
-from likewise.core.isolation import isolate, model_aborted
-from likewise.core.items import Item
-from likewise.core.results import Failed, Result
-from likewise.workers.messages import CLOSE, PROTOCOL, pack, sendable, unpack
-
-W = TypeVar("W")
-R = TypeVar("R")
+from likewise.core.isolation import answers, describe
+from likewise.workers.messages import CLOSE, pack, sendable, unpack
 
 
 def main(handles: Sequence[str]) -> None:
     """Load the engine from the first message, send its spec or the error, then serve requests until CLOSE."""
-    run_handle, prepare_handle, lifeline = (int(handle) for handle in handles)
-    _set_up_process(run_handle, prepare_handle, lifeline)
-    run, prepare = Connection(run_handle), Connection(prepare_handle)
+    socket, lifeline = (int(handle) for handle in handles)
+    _set_up_process(socket, lifeline)
+    connection = Connection(socket)
     try:
-        engine, spec = _opened(run.recv_bytes())
+        engine, spec = _opened(connection.recv_bytes())
     except LikewiseError as error:
-        run.send_bytes(pack(error))
+        connection.send_bytes(pack(error))
         return
-    run.send_bytes(spec)
-    handle_prepare = partial(_handle, partial(_prepare, engine))
-    threading.Thread(target=_serve, args=(prepare, handle_prepare), name="likewise-prepare", daemon=True).start()
-    _serve(run, partial(_handle, partial(_run, engine)))
+    connection.send_bytes(spec)
+    _serve(connection, partial(_answers, engine))
     engine.close()
 
 
@@ -83,7 +74,7 @@ def _opened(message: bytes) -> tuple[Engine, bytes]:
     except BaseException as error:
         traceback.print_exc()
         raise EngineUnavailable(
-            f"loading the model in a worker raised {type(error).__name__}: {str(error)[:500]}",
+            f"loading the model in a worker raised {type(error).__name__}: {describe(error)}",
             remedy="see the server's log; load the model in a plain Python process first",
         ) from error
 
@@ -97,44 +88,28 @@ def _serve(connection: Connection, handle: Callable[[bytes], bytes]) -> None:
         os._exit(0)
 
 
-def _handle(stage: Callable[[Sequence[W]], Sequence[R | Failed]], message: bytes) -> bytes:
-    """The packed results, one per entry, or one error for all. Catches everything, including SystemExit."""
+def _answers(engine: Engine, message: bytes) -> bytes:
+    """The packed answers, one per item, or one error for all. Catches everything, including SystemExit."""
     try:
-        results = stage(unpack(message))
+        found = answers(engine, unpack(message))
         try:
-            return pack(results)
-        except Exception:  # noqa: BLE001  some value cannot be packed: find out which
-            return pack(sendable(results, _unsendable))
-    except BaseException as error:  # noqa: BLE001
+            return pack(found)
+        except BaseException:  # noqa: BLE001  some value cannot be packed: find out which
+            return pack([(cost, result) for cost, each in found for result in sendable([each], _unsendable)])
+    except BaseException as error:  # noqa: BLE001  of the engine, not of an item
         traceback.print_exc()
-        return pack(model_aborted(error))
-
-
-def _prepare(engine: Engine, items: Sequence[Item]) -> list[Work | Failed]:
-    prepared = isolate(engine.prepare, items)
-    return [entry if isinstance(entry, Failed) else _with_pickled_payload(entry) for entry in prepared]
-
-
-def _run(engine: Engine, work: Sequence[Work]) -> list[Result]:
-    return isolate(engine.run, [Work(each.key, each.cost, _unpickled_payload(each)) for each in work])
-
-
-def _with_pickled_payload(work: Work) -> Work | Failed:
-    """`work` with its payload pickled: only workers, which have the model's modules, unpickle it."""
-    try:
-        return Work(work.key, work.cost, pickle.dumps(work.payload, PROTOCOL))
-    except Exception as error:  # noqa: BLE001  a payload's own pickling may raise anything
-        return Failed(_unsendable(f"{type(error).__name__}: {str(error)[:300]}"))
-
-
-def _unpickled_payload(work: Work) -> object:
-    return pickle.loads(work.payload) if isinstance(work.payload, bytes) else work.payload  # noqa: S301  from a worker
+        return pack(
+            ModelFailed(
+                f"the model aborted with {type(error).__name__}: {describe(error)}",
+                remedy="see the server's log and fix the model",
+            )
+        )
 
 
 def _unsendable(why: str) -> ModelFailed:
     return ModelFailed(
         f"the model's result for this item cannot be sent from the worker process: {why}",
-        remedy="serve the model without workers, or let it return plain values",
+        remedy="let the model return plain values, or serve it with --in-process",
     )
 
 

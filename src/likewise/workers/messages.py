@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from likewise.core.engine import Work
 from likewise.core.errors import LikewiseError
+from likewise.core.isolation import describe
 from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
 
@@ -56,8 +57,8 @@ def sendable(entries: Sequence[E], refuse: Callable[[str], LikewiseError]) -> li
     def checked(entry: E) -> E | Failed:
         try:
             pack(entry)
-        except Exception as error:  # noqa: BLE001  a value's own pickling may raise anything
-            return Failed(refuse(f"{type(error).__name__}: {str(error)[:300]}"))
+        except BaseException as error:  # noqa: BLE001  a value's own pickling may raise anything
+            return Failed(refuse(f"{type(error).__name__}: {describe(error)}"))
         return entry
 
     return list(map(checked, entries))

@@ -40,7 +40,7 @@ class Worker:
         except OSError as error:
             raise _start_failed(error) from error
         self.pid = self._process.pid
-        self._run.send(opener)
+        self._channel.send(opener)
         try:
             threading.Thread(target=self._watch, name=f"likewise-watch-{self.pid}", daemon=True).start()
         except RuntimeError as error:  # no more threads
@@ -57,7 +57,7 @@ class Worker:
         """Wait until the engine is loaded. Raises what loading it raised, or WorkerDied; the process then exits."""
         left = self._started + self._start_timeout_s - time.monotonic()
         try:
-            response = self._run.receive(max(0.0, left))
+            response = self._channel.receive(max(0.0, left))
         except DISCONNECTED:
             raise self.death("loaded the model") from None
         if response is None:
@@ -71,13 +71,17 @@ class Worker:
             raise spec
         return spec
 
-    def prepare(self, message: bytes) -> bytes:
-        """Send packed items and return the packed response. Raises WorkerDied."""
-        return self._request(self._prepare, message, "prepared this item")
+    def request(self, message: bytes) -> bytes:
+        """Send packed items and return the packed answers. Raises WorkerDied."""
+        try:
+            return self._channel.request(message)
+        except DISCONNECTED:
+            raise self.death("ran this item") from None
 
-    def run(self, message: bytes) -> bytes:
-        """Send packed works and return the packed response. Raises WorkerDied."""
-        return self._request(self._run, message, "ran this item")
+    @property
+    def killed(self) -> bool:
+        """Whether SIGKILL ended the process, perhaps without any fault of the item; valid after `exited` is set."""
+        return self._process.returncode == -signal.SIGKILL
 
     def death(self, doing: str) -> WorkerDied:
         """The error that reports the exit; kills the process if it is still running with its sockets closed."""
@@ -95,36 +99,25 @@ class Worker:
 
     def request_stop(self) -> None:
         """Let the process close its engine and exit; kill it if it is busy."""
-        if not self._run.send(CLOSE):
+        if not self._channel.send(CLOSE):
             self.kill()
-
-    def _request(self, channel: Channel, message: bytes, doing: str) -> bytes:
-        try:
-            return channel.request(message)
-        except DISCONNECTED:
-            raise self.death(doing) from None
 
     def _start(self, environment: dict[str, str]) -> None:
         with ExitStack() as opened:
-            pairs = [socket.socketpair() for _ in range(2)]
-            for each in (end for pair in pairs for end in pair):
-                opened.callback(each.close)
+            own, given = socket.socketpair()
+            opened.callback(own.close)
             read_end, self._lifeline = os.pipe()
             opened.callback(os.close, self._lifeline)
-            with os.fdopen(read_end, "rb") as lifeline:
-                handles = [pairs[0][1].fileno(), pairs[1][1].fileno(), lifeline.fileno()]
-                self._process = _spawn(handles, environment)
+            with given, os.fdopen(read_end, "rb") as lifeline:
+                self._process = _spawn([given.fileno(), lifeline.fileno()], environment)
             opened.pop_all()
-        for _, end in pairs:
-            end.close()
-        self._run, self._prepare = (Channel(end) for end, _ in pairs)
+        self._channel = Channel(own)
 
     def _watch(self) -> None:
         self._process.wait()
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)  # also kills processes that the model started
-        for channel in (self._run, self._prepare):
-            channel.close()
+        self._channel.close()
         os.close(self._lifeline)
         self.exited.set()
 

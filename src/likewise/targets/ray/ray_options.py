@@ -14,7 +14,7 @@ from likewise.core.option_fields import option
 
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
 OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
-SERVER = frozenset({"deadline_s", "queue_tokens", "cache_bytes", "body_limit_bytes"})
+SERVER = frozenset({"deadline_s", "run_timeout_s", "in_process", "queue_tokens", "cache_bytes", "body_limit_bytes"})
 _PREFIX = re.compile(r"/|/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -66,6 +66,10 @@ class RayOptions:
     canary_slower: float = option(2.0, "Allowed ratio of its response times to the old version's (median and p95).")
     canary_timeout_s: float = option(35.0, "Seconds until the canary must be ready; otherwise Likewise removes it.")
     deadline_s: float = option(60.0, "Seconds within which a request must be served; otherwise it is rejected.")
+    run_timeout_s: float = option(
+        30.0, "Time limit for a run of the model, in seconds: it ends with its worker process; 0 for no limit."
+    )
+    in_process: bool = option(False, "Run the model's code in the replica's process instead of in a worker.")
     queue_tokens: int = option(4_000_000, "Number of tokens that may wait in a replica; further requests are rejected.")
     cache_bytes: int = option(
         64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache."

@@ -28,18 +28,21 @@ class ReplicaService:
         spec = ModelSpec.from_dict(model)
         bundle = open_exactly(spec, folder)
         options = ServerOptions(access_log=False, **server)  # Serve writes its own access log
-        app = bundle_app(bundle, spec, options)
+        app = bundle_app(bundle, spec, options, most_workers=1)  # Serve adds replicas
         self._replica_app = ReplicaApp(app)
         self.app: ASGIApp = self._replica_app
         self._service = app.state.service
         self._lease: asyncio.TimerHandle | None = None
 
     async def check(self) -> None:
-        """Wait until the model has loaded or failed to load; raises NotReady, with the reason, unless it is ready."""
+        """Wait until the model has loaded or failed to load; raises NotReady, with the reason, unless it is ready.
+
+        Not while a worker is being replaced: to replace the replica as well would take longer.
+        """
         service = self._service
         while service.state.value == "loading" and service.failure is None and service.problem is None:
             await asyncio.sleep(POLL_S)
-        service.check_ready()
+        service.check_usable()
 
     async def watch(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a fraction of the requests to a canary for another `lease_s` seconds; returns the figures so far.
