@@ -5,21 +5,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, is_bundle, open_exactly
 from likewise.core.engine import Engine, EngineSpec
 from likewise.core.errors import EngineUnavailable, LikewiseError, MissingExtra
 from likewise.core.items import Item
 from likewise.core.spec import ModelSpec
-from likewise.engine.kinds import runs_code
-from likewise.engine.load import allowed_engines, open_engine
+from likewise.engine.kinds import in_processes, runs_code
+from likewise.engine.load import allowed_engines, open_engine, open_first
 from likewise.engine.rates import label
 from likewise.server import ServedModel, ServerOptions
 from likewise.server.app import create_app
@@ -55,22 +56,22 @@ def bundle_app(
 
 
 def open_served(bundle: Bundle, model: ModelSpec, options: ServerOptions, most_workers: int = MOST) -> Engine:
-    """The engine of `model`: in worker processes if it runs the model's code, unless the options say otherwise.
+    """The engine of `model`: in worker processes if its kind needs them, unless the options say otherwise.
 
     Raises what `open_engine` and `open_pool` raise.
     """
     allowed = allowed_engines(bundle.manifest, model)
+    here: Sequence[EngineEntry] = ()
     if options.in_process or options.workers == 0:
-        engine = open_engine(bundle, model)
-        if any(runs_code(entry) and label(entry) == engine.spec.label for entry in allowed):
-            logger.warning(NOT_CONTAINED)
-        return engine
-    if options.workers is None and not runs_code(allowed[0]):
-        try:
-            return open_engine(bundle, replace(model, trust=False))
-        except (MissingExtra, EngineUnavailable):  # the next engine may run the model's code
-            if not runs_code(allowed[-1]):
-                raise
+        here = allowed
+    elif options.workers is None:
+        here = list(takewhile(lambda entry: not in_processes(entry, bundle), allowed))
+    try:
+        if here:
+            return _warned(open_first(bundle, here, model), here)
+    except (MissingExtra, EngineUnavailable):
+        if len(here) == len(allowed):
+            raise
     from likewise.workers import PoolOptions, automatic_count, open_pool
 
     size = sum(entry.size for entry in bundle.manifest.files.values())
@@ -83,6 +84,13 @@ def open_served(bundle: Bundle, model: ModelSpec, options: ServerOptions, most_w
             warm_up=partial(_example_items, served_model(bundle)),
         ),
     )
+
+
+def _warned(engine: Engine, entries: Sequence[EngineEntry]) -> Engine:
+    """`engine`, one of `entries` in the server's process, after a warning if it runs the model's code."""
+    if any(runs_code(entry) and label(entry) == engine.spec.label for entry in entries):
+        logger.warning(NOT_CONTAINED)
+    return engine
 
 
 def served_model(bundle: Bundle) -> ServedModel:

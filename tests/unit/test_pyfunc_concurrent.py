@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.support.models import save_code, seal
 
 from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok
 from likewise.engine.kinds import kind_of
-from likewise.engine.turns import Turns
 
 pytestmark = pytest.mark.slow
 
@@ -36,20 +32,17 @@ class Model(mlflow.pyfunc.PythonModel):
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-            others = self.inside > 1
         try:
-            return [self.one(text, others) for text in model_input["text"]]
+            return [self.one(text) for text in model_input["text"]]
         finally:
             with self.lock:
                 self.inside -= 1
 
-    def one(self, text, others):
+    def one(self, text):
         if text == "meet":
             self.met.wait(60)
         if text == "most":
             return self.most
-        if others and text == "alone":
-            raise RuntimeError("Already borrowed")
         return text.upper()
 
 mlflow.models.set_model(Model())
@@ -84,10 +77,11 @@ def test_thread_safe_model_is_called_at_once(concurrent: Engine) -> None:
         assert list(pool.map(lambda text: value(concurrent, text), ["meet", "meet"])) == ["MEET", "MEET"]
 
 
-def test_call_that_another_one_disturbs_is_repeated_alone(concurrent: Engine) -> None:
-    with ThreadPoolExecutor(THREADS) as pool:
-        answers = list(pool.map(lambda text: value(concurrent, text), ["alone", "a"] * 100))
-    assert answers == ["ALONE", "A"] * 100
+def test_only_a_thread_safe_model_stays_in_the_servers_process(tmp_path: Path) -> None:
+    kind = kind_of("pyfunc")
+    for name, metadata, expected in (("safe", {"likewise": {"thread_safe": True}}, False), ("other", None, True)):
+        save_code(tmp_path / name / "model", CODE, metadata=metadata)
+        assert kind.in_processes(seal(tmp_path / name)) is expected
 
 
 @pytest.mark.parametrize(
@@ -105,20 +99,3 @@ def test_bad_row_fails_alone(concurrent: Engine) -> None:
     first, bad, last = predict_items(concurrent, rows)
     assert (first, last) == (Ok("A"), Ok("B"))
     assert isinstance(bad, Failed)
-
-
-@given(count=st.integers(1, 4), alone=st.lists(st.booleans(), min_size=1, max_size=24))
-def test_turns(count: int, alone: list[bool]) -> None:
-    turns, inside, lock = Turns(count), list[bool](), threading.Lock()
-
-    def enter(by_itself: bool) -> bool:
-        with turns.alone() if by_itself else turns.shared():
-            with lock:
-                inside.append(by_itself)
-                allowed = len(inside) == 1 if by_itself else len(inside) <= count and True not in inside
-            with lock:
-                inside.remove(by_itself)
-            return allowed
-
-    with ThreadPoolExecutor(6) as pool:
-        assert all(pool.map(enter, alone))

@@ -8,14 +8,17 @@ from collections.abc import Mapping, Sequence
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.errors import CodeNotTrusted
-from likewise.engine.code_free import known_why_code, why_code
+from likewise.engine.code_free import flavor_of, known_why_code, why_code
 from likewise.engine.kinds import ModelFacts
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
+from likewise.engine.versions import flavors_of
 
 LIBRARIES = frozenset({
     "catboost", "lightgbm", "numpy", "pandas", "safetensors", "scikit-learn", "scipy", "sentence-transformers", "skops",
     "tokenizers", "torch", "transformers", "xgboost", "xgboost-cpu",
 })  # fmt: skip
+
+TORCH = frozenset({"sentence_transformers", "transformers"})
 
 
 class FlavorKind(PyfuncKind):
@@ -39,6 +42,10 @@ class FlavorKind(PyfuncKind):
     def libraries(self, logged: Sequence[str]) -> Sequence[str]:
         """The logged versions of the flavours' own libraries: an author may not choose any other package."""
         return [line for line in logged if _distribution(line) in LIBRARIES]
+
+    def in_processes(self, bundle: Bundle) -> bool:
+        """For models of torch: threads of one process compute one after the other, and wait for each other's."""
+        return flavor_of(flavors_of(bundle.model_path)) in TORCH
 
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None

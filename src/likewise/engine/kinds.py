@@ -169,6 +169,10 @@ class EngineKind:
         """
         raise NotImplementedError
 
+    def in_processes(self, bundle: Bundle) -> bool:
+        """Whether a server should run it in worker processes, which can be ended, and use all cores."""
+        return self.runs_code
+
     def libraries(self, logged: Sequence[str]) -> Sequence[str]:
         """Those of the model's `logged` requirement lines that the engine needs; its author chooses their versions."""
         return logged if self.needs_libraries else ()
@@ -202,6 +206,14 @@ def runs_code(entry: EngineEntry) -> bool:
     """Whether the engine runs the model's own code, according to its class; True if that is not installed."""
     try:
         return kind_of(entry.name).runs_code
+    except EngineUnavailable:
+        return True
+
+
+def in_processes(entry: EngineEntry, bundle: Bundle) -> bool:
+    """Whether a server should run the engine in worker processes; True if its class is not installed."""
+    try:
+        return kind_of(entry.name).in_processes(bundle)
     except EngineUnavailable:
         return True
 

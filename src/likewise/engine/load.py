@@ -54,8 +54,13 @@ def open_engine(bundle: Bundle, model: ModelSpec) -> Engine:
     Raises EngineUnavailable (no such engine, or none that can run here), CodeNotTrusted, VersionsDiffer (unless
     `model.allow_versions`), and what loading raises.
     """
+    return open_first(bundle, allowed_engines(bundle.manifest, model), model)
+
+
+def open_first(bundle: Bundle, entries: Sequence[EngineEntry], model: ModelSpec) -> Engine:
+    """`open_engine`, for a part of `allowed_engines`; at least one."""
     first_error: MissingExtra | EngineUnavailable | None = None
-    for entry in allowed_engines(bundle.manifest, model):
+    for entry in entries:
         try:
             require_versions(bundle, entry, allow=model.allow_versions)
             return open_entry(bundle, entry)

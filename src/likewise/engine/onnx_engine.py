@@ -14,9 +14,8 @@ from likewise.core.cores import usable_threads
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolation import isolate
 from likewise.core.items import Item, Request, Row
-from likewise.core.results import Failed, Result
+from likewise.core.results import Failed
 from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.onnx_file import read_onnx
 from likewise.engine.onnx_sessions import OPTIONS, Feeds, Session, open_onnxruntime
@@ -114,9 +113,6 @@ class OnnxEngine(PyfuncEngine):
 
     def __init__(self, model: Any, spec: EngineSpec, bundle: Bundle) -> None:
         super().__init__(model, spec, bundle.signature, VendoredFiles({}, own=(bundle.path,)), nullcontext())
-
-    def _isolated(self, payloads: Sequence[object]) -> list[Result]:
-        return isolate(self._predict, payloads)  # calls never disturb each other
 
     def close(self) -> None:
         self._model = self._final = None

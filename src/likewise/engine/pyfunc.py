@@ -8,17 +8,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.cores import usable_cores
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
-from likewise.core.isolation import by_signal, isolate, row_error
+from likewise.core.isolation import isolate, row_error
 from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
@@ -31,14 +30,12 @@ from likewise.engine.kinds import EngineKind, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.model_input import is_final, model_input, row_types
 from likewise.engine.plain_values import per_row, plain
-from likewise.engine.turns import Turns
 from likewise.engine.vendored import VendoredFiles, exception_chain, install, likewise_cause, restricted_to, uninstall
-from likewise.engine.versions import flavors_of
+from likewise.engine.versions import flavors_of, mlmodel_of
 
 FLAVOR = "python_function"
 BUDGET = 256  # rows, because a pyfunc has no tokens
-CONCURRENT = frozenset({"transformers", "sentence_transformers"})
-"""Flavors whose rows several threads compute faster: merging them gains nothing, and torch releases the GIL."""
+CALLS = 32  # at the same time, of a model that is thread-safe: MLflow's server makes at most as many
 
 
 class PyfuncEngine:
@@ -46,8 +43,7 @@ class PyfuncEngine:
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
     failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe, unless
-    `spec` states that it is.  Then a call that fails is repeated while no other runs, and calls with params run alone,
-    because they may change a library's state.
+    `spec` states that it is.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
     """
 
@@ -67,7 +63,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
-        self._turns = Turns(spec.slots if spec.thread_safe else 1)
+        self._turn: AbstractContextManager[object] = nullcontext() if spec.thread_safe else threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
@@ -106,7 +102,7 @@ class PyfuncEngine:
 
     def call(self, data: Any, params: Params = None) -> Any:
         """`mlflow.pyfunc.PyFuncModel.predict` itself: the model may change `data`, and raises its own errors."""
-        with self._code, self._turns.alone(), restricted_to(self._vendored), no_bytecode:
+        with self._code, self._turn, restricted_to(self._vendored), no_bytecode:
             return self._model.predict(data, params=None if params is None else dict(params))
 
     def input_of(self, table: Table) -> Any:
@@ -142,14 +138,7 @@ class PyfuncEngine:
         return list(groups.values())
 
     def _isolated(self, payloads: Sequence[object]) -> list[Result]:
-        if self._spec.thread_safe and not any(item.params for item in payloads if isinstance(item, (Row, Request))):
-            with self._turns.shared():
-                try:
-                    return self._predict(payloads)
-                except BaseException as error:  # perhaps because of another thread's call
-                    if by_signal(error):
-                        raise
-        with self._turns.alone():
+        with self._turn:
             return isolate(self._predict, payloads)
 
     def _predict(self, payloads: Sequence[object]) -> list[Result]:
@@ -229,6 +218,10 @@ class PyfuncKind(EngineKind):
         kinds = [field.kind for field in Signature.parse(model.signature_raw).inputs or ()]
         return kinds == ["string"] and not pads_left(model.folder)
 
+    def in_processes(self, bundle: Bundle) -> bool:
+        """Unless the model declares that it may be called several times at once: its calls mostly wait."""
+        return not thread_safe(mlmodel_of(bundle.model_path).get("metadata"))
+
     def open(
         self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
     ) -> PyfuncEngine:
@@ -246,8 +239,7 @@ class PyfuncKind(EngineKind):
         except BaseException:
             uninstall(vendored)
             raise
-        # as many calls at once as MLflow's server makes, in threads of asyncio's pool
-        slots = min(32, usable_cores() + 4) if _thread_safe(model.metadata) else 1
+        slots = CALLS if thread_safe(model.metadata.metadata) else 1
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
@@ -298,10 +290,10 @@ def _select_keras_backend(model: Path) -> None:
         os.environ.setdefault("KERAS_BACKEND", str(backend))
 
 
-def _thread_safe(metadata: Any) -> bool:
-    """Whether several calls run at once: if the model's metadata declares it, or its flavor is one of `CONCURRENT`."""
-    own = (metadata.metadata or {}).get("likewise") or {}
-    return own.get("thread_safe") is True or flavor_of(metadata.flavors) in CONCURRENT
+def thread_safe(metadata: object) -> bool:
+    """Whether the model's metadata declares that it may be called several times at once."""
+    own = metadata.get("likewise") if isinstance(metadata, Mapping) else None
+    return isinstance(own, Mapping) and own.get("thread_safe") is True
 
 
 class _NoBytecode:

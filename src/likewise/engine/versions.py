@@ -191,6 +191,12 @@ def compare(
 
 def flavors_of(model: Path) -> dict[str, Mapping[str, object]]:
     """The flavors in the `MLmodel` of the folder `model`; none if it has no such file, or one that is not readable."""
+    flavors = mlmodel_of(model).get("flavors")
+    return {str(k): v for k, v in flavors.items() if isinstance(v, dict)} if isinstance(flavors, dict) else {}
+
+
+def mlmodel_of(model: Path) -> Mapping[str, object]:
+    """The contents of the `MLmodel` of the folder `model`; empty if it has none, or one that is not readable."""
     path = model / "MLmodel"
     if not path.is_file():
         return {}
@@ -199,8 +205,7 @@ def flavors_of(model: Path) -> dict[str, Mapping[str, object]]:
         raw = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
-    flavors = raw.get("flavors") if isinstance(raw, dict) else None
-    return {str(k): v for k, v in flavors.items() if isinstance(v, dict)} if isinstance(flavors, dict) else {}
+    return raw if isinstance(raw, dict) else {}
 
 
 def alike(name: str) -> tuple[str, ...]:
