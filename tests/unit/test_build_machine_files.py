@@ -13,6 +13,7 @@ import pytest
 from likewise.builder.machine_files import described
 
 MACHINE = [
+    *("project/.git/HEAD", "project/.git/config"),
     *(
         ".cache/matplotlib/fontlist-v390.json",
         ".cache/fontconfig/x-le64.cache-7",

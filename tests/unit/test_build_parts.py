@@ -291,6 +291,10 @@ os.chdir(out)
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 subprocess.run(["uname", "-p"], **quiet)
 subprocess.run(["cat", f"{own}/mine.txt", "/etc/hosts"], **quiet)
+try:
+    subprocess.run(["git", "-C", f"{out}/data", "rev-parse", "HEAD"], **quiet)  # as MLflow does to tag traces
+except OSError:
+    pass
 subprocess.run(["cat", f"{out}/w.txt"], **quiet)
 subprocess.run(f"cat<{out}/w.txt; true", shell=True, **quiet)
 subprocess.run(["cat", "w.txt"], **quiet)
@@ -330,6 +334,7 @@ def test_audit_hook_reports_started_programs(
     assert list(dict.fromkeys(result["started"])) == [
         "uname -p",
         f"cat {own}/mine.txt /etc/hosts",
+        f"git -C {out}/data rev-parse HEAD",
         "cat w.txt",
         f"cat {out}/gone.txt",
     ]

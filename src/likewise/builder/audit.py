@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -134,7 +134,7 @@ class AuditWatch:
         command = _strings(arguments)
         line = " ".join(" ".join(command).split())[:MAX_COMMAND]
         base = "".join(_strings(folder)) or os.curdir
-        for word in _words([*_strings(executable), *command]):
+        for word in () if _is_git(command) else _words([*_strings(executable), *command]):
             path = os.path.abspath(os.path.join(base, word))
             if self._outside(path, os.path.exists if "/" in word else os.path.isfile):
                 return f"starts a program on {path}: {line}"
@@ -183,6 +183,11 @@ def _strings(value: object) -> list[str]:
         return [os.fsdecode(value)]
     listed = value if isinstance(value, (list, tuple)) else ()
     return [os.fsdecode(v) for v in listed if isinstance(v, (str, bytes, os.PathLike))]
+
+
+def _is_git(command: Sequence[str]) -> bool:
+    """Whether git is started, with which MLflow tags the traces of agents; it is reported as a program."""
+    return bool(command) and os.path.basename(command[0]) == "git"
 
 
 def _words(command: Iterable[str]) -> Iterator[str]:

@@ -25,6 +25,9 @@ _CACHES = "fontconfig matplotlib mesa_shader_cache numba nv pip torch/inductor t
 QUICK = frozenset(_CACHES.split())  # in `~/.cache`, or hidden in the home folder: they only save time
 FONTS_AND_TRANSLATIONS = frozenset({".afm", ".mo", ".otf", ".pfb", ".ttc", ".ttf", ".woff", ".woff2"})
 METADATA = (".dist-info", ".egg-info")
+INCIDENTAL = frozenset(
+    {"__pycache__", ".git"}
+)  # MLflow tags the traces of agents with the commit of the current folder
 SETTINGS = frozenset({"", ".cfg", ".conf", ".ini", ".json", ".toml", ".xml", ".yaml", ".yml"})
 PLAIN_SETTINGS = frozenset({".cfg", ".conf", ".ini", ".toml"})
 SETTING_NAMES = frozenset({"config", "credentials", "preferences", "settings"})
@@ -49,7 +52,7 @@ def holds_data(path: str) -> bool:
 def is_incidental(path: str) -> bool:
     """Whether the file only saves time, shows text or describes a package."""
     parts = PurePath(path).parts
-    if "__pycache__" in parts or any(part.endswith(METADATA) for part in parts):
+    if not INCIDENTAL.isdisjoint(parts) or any(part.endswith(METADATA) for part in parts):
         return True
     return PurePath(path).suffix.lower() in FONTS_AND_TRANSLATIONS or (_saves_time(path) and not is_setting(path))
 
