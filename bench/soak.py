@@ -1,4 +1,4 @@
-"""Endurance tests: the web service under overload, disconnects, stops, and killed, hung and crashed workers.
+"""Endurance tests: the service under overload, the worst bodies, disconnects, stops, hung and crashed workers.
 
 Also a deployment on Ray with killed replicas, many updates and faulty versions.
 """
@@ -9,7 +9,19 @@ import resource
 from collections.abc import Callable, Iterator
 
 from bench.options import Options
-from bench.scenarios import chaos, drain, hangup, hung, identity, overload, ray_faults, starve, workers
+from bench.scenarios import (
+    bodies,
+    chaos,
+    drain,
+    hangup,
+    hung,
+    identity,
+    overload,
+    ray_faults,
+    scaling,
+    starve,
+    workers,
+)
 from bench.verdict import Verdict
 
 SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
@@ -22,6 +34,8 @@ SCENARIOS: dict[str, Callable[[Options], Verdict]] = {
     "workers": workers.workers,
     "hung": hung.hung,
     "chaos": chaos.chaos,
+    "scaling": scaling.scaling,
+    "bodies": bodies.bodies,
     "ray-kill": ray_faults.kill,
     "ray-updates": ray_faults.updates,
     "ray-rollback": ray_faults.rollback,

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, UnsupportedContentType
 from likewise.server.body import CHUNK_BYTES, DRAIN_FACTOR, MAX_MEMBERS, read_body
+from likewise.server.in_flight import InFlight, Share
 
 LIMIT = 1000
 SOON = 0.01  # seconds; only for time-outs that must expire
@@ -44,7 +45,11 @@ class Client:
 
 def read(client: Client, *, limit: int = LIMIT, timeout_s: float = 30, **headers: str) -> bytes:
     named = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    return asyncio.run(read_body(client.receive, named, limit=limit, timeout_s=timeout_s))
+    return asyncio.run(read_body(client.receive, named, limit=limit, timeout_s=timeout_s, share=share()))
+
+
+def share() -> Share:
+    return InFlight(10**12, lambda: None).share()
 
 
 def compressed(body: bytes, coding: str) -> bytes:
@@ -109,7 +114,7 @@ def test_other_codings_are_rejected(coding: str) -> None:
 def test_codings_in_two_headers_are_a_list() -> None:
     headers = Headers(raw=[(b"content-encoding", b"identity"), (b"content-encoding", b"gzip")])
     with pytest.raises(UnsupportedContentType):
-        asyncio.run(read_body(Client([b"a"]).receive, headers, limit=LIMIT, timeout_s=30))
+        asyncio.run(read_body(Client([b"a"]).receive, headers, limit=LIMIT, timeout_s=30, share=share()))
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])

@@ -6,6 +6,8 @@ Source: AWS, "Custom Inference Code with Hosting Services" (`/ping`, `/invocatio
 
 from __future__ import annotations
 
+import sys
+
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -22,7 +24,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.server.codec import Codec, Encoded, Encoder
 from likewise.serving import bundle_app
-from likewise.wire import JSON, DecodedRequest
+from likewise.wire import JSON, Cells, DecodedRequest
 
 CUSTOM = "x-amzn-sagemaker-custom-attributes"
 INFERENCE = "x-amzn-sagemaker-inference-id"
@@ -44,7 +46,7 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
             allow_versions=True,  # decided when the image was built
         ),
         options,
-        codec=line_codec(bundle.signature),
+        codec=line_codec(bundle.signature, options.cells_limit),
         routes=[Route("/ping", ping), Route("/execution-parameters", execution_parameters)],
         middleware=[Middleware(InferenceId)],
     )
@@ -82,9 +84,9 @@ class InferenceId:
         await self._app(scope, receive, send)
 
 
-def line_codec(signature: Signature) -> Codec:
+def line_codec(signature: Signature, cells_limit: int = sys.maxsize) -> Codec:
     """Codec for line-based bodies and responses as requested by `Accept`; returns SageMaker's custom attributes."""
-    decode = LineDecoder(signature)
+    decode = LineDecoder(signature, Cells(cells_limit))
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         content_type = headers.get("content-type")

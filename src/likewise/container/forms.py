@@ -15,8 +15,9 @@ import orjson
 from likewise.core.errors import BadRequest, UnsupportedContentType
 from likewise.core.signature import Signature
 from likewise.wire import JSON, DecodedRequest, Decoder, Form, encode
+from likewise.wire.cells import Cells
 from likewise.wire.content import CSV, parse_content_type
-from likewise.wire.jsontext import parse_json
+from likewise.wire.jsontext import UNLIMITED, parse_json
 
 JSON_LINES = "application/jsonlines"
 LINES = frozenset({JSON_LINES, "application/jsonl", "application/x-ndjson"})
@@ -35,12 +36,14 @@ _ALIASES = {
 class LineDecoder:
     """A `wire.Decoder` that also reads JSON Lines, and CSV with or without a header line.  Thread-safe."""
 
-    def __init__(self, signature: Signature) -> None:
-        self._decode = Decoder(signature, by_line=True)
+    def __init__(self, signature: Signature, cells: Cells = UNLIMITED) -> None:
+        self._cells = cells
+        self._decode = Decoder(signature, by_line=True, cells=cells)
 
     def __call__(self, body: bytes, content_type: str | None) -> DecodedRequest:
         """Like `Decoder.__call__`.  Raises BadRequest, which names the line, and UnsupportedContentType."""
         if _media(content_type) in LINES:
+            self._cells.json(body)
             return self._json_lines(_json_values(body, content_type or ""))
         try:
             return self._decode(body, content_type)

@@ -46,8 +46,8 @@ def read_options(environment: Mapping[str, str]) -> ContainerOptions:
     """The options set in `environment`.
 
     In addition to `LIKEWISE_…`: SAGEMAKER_BIND_TO_PORT; SAGEMAKER_MODEL_SERVER_WORKERS if LIKEWISE_WORKERS is not set;
-    and, in a batch transform job, SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the body limit.  Empty variables count
-    as unset.  Raises WrongUsage, which names the variable.
+    and, in a batch transform job, SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the limits of bodies and cells.  Empty
+    variables count as unset.  Raises WrongUsage, which names the variable.
     """
     known = {field.name for field in fields(ContainerOptions)}
     values = _of_sagemaker(environment)
@@ -74,6 +74,7 @@ def _of_sagemaker(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         variable = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
         limit = (_whole(variable, environment.get(variable) or "6") or MAX_BATCH_MB) * MB  # 0 means unlimited
         values["body_limit_bytes"] = (variable, str(max(limit, ServerOptions().body_limit_bytes)))
+        values["cells_limit"] = (variable, str(limit))  # SageMaker sends as many rows as fit
         values["deadline_s"] = ("SAGEMAKER_BATCH", str(BATCH_DEADLINE_S))
     return values
 

@@ -142,6 +142,10 @@ class BodyTooLarge(LikewiseError, status=413, mlflow_code="REQUEST_LIMIT_EXCEEDE
     """The request body exceeds the size limit."""
 
 
+class TooManyCells(LikewiseError, status=413, mlflow_code="REQUEST_LIMIT_EXCEEDED"):
+    """The request has more cells (values of a table, a tensor or JSON) than the limit, or its table is mostly empty."""
+
+
 class RowRefused(LikewiseError, status=422, mlflow_code="INVALID_PARAMETER_VALUE"):
     """The model or its signature rejects this row; other rows are not affected."""
 
@@ -159,7 +163,7 @@ class ModelFailed(LikewiseError):
 
 
 class Overloaded(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
-    """The queue is full, or too long for this request to be completed within its deadline."""
+    """The queue is full or too long for this request's deadline, or too many bytes of requests are in flight."""
 
 
 class DeadlineExceeded(LikewiseError, status=504, mlflow_code="DEADLINE_EXCEEDED"):

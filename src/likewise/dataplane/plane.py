@@ -23,7 +23,7 @@ from likewise.core.errors import (
     WorkerDied,
 )
 from likewise.core.isolation import answers, isolate, row_error
-from likewise.core.items import Item
+from likewise.core.items import Item, Request
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane.admission import Admission
@@ -35,7 +35,7 @@ from likewise.dataplane.suspects import Suspects
 from likewise.dataplane.thread import DaemonThread, Thread
 
 PREPARE_AT_ONCE = 256  # items, so that the runs of a long request overlap with its own tokenization
-KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is not blocked
+KEYS_ON_LOOP = 256  # rows; more are hashed in a thread, so that the loop is not blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,9 +132,11 @@ class DataPlane:
                 remedy="restart the server; without --in-process it ends such a run itself",
             )
 
-    async def submit(self, items: Sequence[Item]) -> list[Result]:
+    async def submit(self, items: Sequence[Item], *, following: int | None = 0) -> list[Result]:
         """Compute one result per item, in order.
 
+        following: how many more items of the same request will be submitted, which are admitted or rejected together
+        with these; None: these were admitted so.
         Cancelling drops this call's waiting items and affects no other call.  Raises Overloaded immediately if the
         deadline cannot be met, DeadlineExceeded if it was not, NotReady if all runs exceed the run time-out and cannot
         be ended, Draining after `close` was called.
@@ -144,7 +146,7 @@ class DataPlane:
             raise Draining("the server is stopping", remedy="send the request to another server, or retry")
         self.check_usable()
         call = PendingCall(len(items))
-        if self._enqueue(call, items, keys):
+        if self._enqueue(call, items, keys, following):
             return call.results
         call.done = self._loop.create_future()
         self._calls.add(call)
@@ -182,11 +184,13 @@ class DataPlane:
     async def _keys(self, items: Sequence[Item]) -> Sequence[bytes | None]:
         if not self._spec.pure:
             return [None] * len(items)
-        if len(items) <= KEYS_ON_LOOP:
+        if sum(len(item.table) if isinstance(item, Request) else 1 for item in items) <= KEYS_ON_LOOP:
             return [item_key(item) for item in items]
         return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 
-    def _enqueue(self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None]) -> bool:
+    def _enqueue(
+        self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None], following: int | None
+    ) -> bool:
         """Enqueue the items that are not cached; returns whether all were cached.  Raises Overloaded."""
         now, cost = self._loop.time(), self._admission.guess
         fresh: dict[object, QueueEntry] = {}
@@ -200,7 +204,9 @@ class DataPlane:
             if entry is None:
                 entry = fresh[key or index] = QueueEntry(item, key, now, cost)
             pending.append((entry, index))
-        self._admit(fresh, now)
+        if following is not None:
+            self._check_admission(fresh, following, now)
+        self._add(fresh)
         for entry, index in pending:
             entry.waiters.append((call, index))
             call.entries.append(entry)
@@ -209,14 +215,13 @@ class DataPlane:
             self._observer.shared(len(pending) - len(fresh))
         return not pending
 
-    def _admit(self, fresh: Mapping[object, QueueEntry], now: float) -> None:
-        """Add new entries to the queue if admission control accepts them.  Raises Overloaded."""
+    def _check_admission(self, fresh: Mapping[object, QueueEntry], following: int, now: float) -> None:
+        """Raise Overloaded if admission control rejects the new entries and as many `following` ones."""
         if not fresh:
             return
+        tokens = sum(entry.cost for entry in fresh.values()) + following * self._admission.guess
         rejection = self._admission.rejection(
-            waiting=(self.waiting_items, self.waiting_tokens),
-            new=(len(fresh), sum(entry.cost for entry in fresh.values())),
-            now=now,
+            waiting=(self.waiting_items, self.waiting_tokens), new=(len(fresh) + following, tokens), now=now
         )
         if rejection is not None:
             self._observer.shed(rejection.reason)
@@ -224,6 +229,11 @@ class DataPlane:
                 raise rejection.error
             finally:
                 del rejection  # breaks the reference cycle between the error and this frame
+
+    def _add(self, fresh: Mapping[object, QueueEntry]) -> None:
+        """Add new entries to the queue."""
+        if not fresh:
+            return
         for entry in fresh.values():
             self._raw.add(entry)
             if entry.key is not None:

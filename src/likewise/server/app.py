@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from starlette.applications import Starlette
@@ -23,7 +24,9 @@ from likewise.server.auth import Tokens
 from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
 from likewise.server.error_responses import on_http_error
+from likewise.server.in_flight import InFlight
 from likewise.server.invocations import InvocationHandler
+from likewise.server.lane import Lanes
 from likewise.server.metrics import Metrics
 from likewise.server.middleware import ServerMiddleware
 from likewise.server.model import ServedModel, mlflow_version
@@ -61,12 +64,14 @@ def create_app(
     )
     service = ModelService(open_engine, model, plane, metrics)
     log = AccessLog() if options.access_log else None
-    invocations = InvocationHandler(service, options, codec or mlflow_codec(model.signature))
+    in_flight, lanes = InFlight(options.in_flight_bytes, partial(metrics.shed, "in_flight")), Lanes()
+    handler = partial(InvocationHandler, service, options, in_flight, lanes)
+    invocations = handler(codec or mlflow_codec(model.signature, options.cells_limit))
     all_routes = [
         *routes,
         Route("/invocations", invocations, methods=["POST"]),
-        *V2(service, options).routes(),
-        *_Pages(service, metrics, options).routes(),
+        *V2(service, options, handler).routes(),
+        *_Pages(service, metrics, options, in_flight).routes(),
     ]
     outer = Middleware(
         ServerMiddleware,
@@ -85,6 +90,7 @@ def create_app(
         finally:
             loading.cancel()
             await service.stop()
+            lanes.close()
             if log is not None:
                 await log.close()
 
@@ -109,6 +115,7 @@ class _Pages:
     service: ModelService
     service_metrics: Metrics
     options: ServerOptions
+    in_flight: InFlight
 
     def routes(self) -> list[Route]:
         return [
@@ -138,7 +145,8 @@ class _Pages:
 
     async def metrics(self, request: Request) -> Response:
         """Metrics in Prometheus' text format or OpenMetrics, as the Accept header requests."""
-        page, content_type = self.service_metrics.exposition(request.headers.get("accept", ""), **self.service.gauges)
+        gauges = {**self.service.gauges, "in_flight_bytes": self.in_flight.used}
+        page, content_type = self.service_metrics.exposition(request.headers.get("accept", ""), **gauges)
         return Response(page, headers={"Content-Type": content_type})
 
     async def openapi(self, request: Request) -> Response:

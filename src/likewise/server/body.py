@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from likewise.core.errors import BadRequest, BodyTimeout, BodyTooLarge, LikewiseError, UnsupportedContentType
+from likewise.server.in_flight import Share
 
 DRAIN_FACTOR = 8  # the rest of a rejected body is read and discarded up to this multiple of the limit
 CHUNK_BYTES = 256 * 1024  # inflated at a time, so that other requests are not blocked
@@ -23,19 +24,20 @@ MAX_MEMBERS = 1000  # of a gzip body; even an empty member costs some microsecon
 _WBITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> bytes:
+async def read_body(receive: Receive, headers: Headers, *, limit: int, timeout_s: float, share: Share) -> bytes:
     """The complete body, decompressed: at most `limit` bytes, both as sent and inflated, within `timeout_s` seconds.
 
+    `share` grows with the body; one that would be too large according to its Content-Length is rejected unread.
     A rejected body is still read to its end, within that time and DRAIN_FACTOR times the limit, because a client that
-    is still sending would not read the response.  Raises BodyTimeout, BodyTooLarge, BadRequest (corrupt compressed
-    data), UnsupportedContentType (a coding other than gzip and deflate) and ClientDisconnect.
+    is still sending would not read the response.  Raises BodyTimeout, BodyTooLarge, Overloaded, BadRequest (corrupt
+    compressed data), UnsupportedContentType (a coding other than gzip and deflate) and ClientDisconnect.
     """
     stream = _BodyStream(receive, headers)
     rejection: LikewiseError | None = None
     try:
         async with asyncio.timeout(timeout_s):
             try:
-                return await _read(stream, headers, limit)
+                return await _read(stream, headers, limit, share)
             except LikewiseError as error:
                 rejection = error
                 await stream.drain(limit * DRAIN_FACTOR)
@@ -78,10 +80,11 @@ class _BodyStream:
             pass
 
 
-async def _read(stream: _BodyStream, headers: Headers, limit: int) -> bytes:
+async def _read(stream: _BodyStream, headers: Headers, limit: int, share: Share) -> bytes:
     inflater = _inflater(headers)
     if stream.declared > limit:
         raise _too_large(limit)
+    share.check(stream.declared)
     body = BytesIO()
     while (data := await stream.next()) is not None:
         if stream.size > limit:
@@ -90,6 +93,7 @@ async def _read(stream: _BodyStream, headers: Headers, limit: int) -> bytes:
             body.write(piece)
             if body.tell() > limit:
                 raise _too_large(limit)
+            share.grow(body.tell())
             if len(piece) == CHUNK_BYTES:
                 await asyncio.sleep(0)
     if inflater:

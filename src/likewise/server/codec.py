@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.datastructures import Headers
 
 from likewise.core.signature import Signature
-from likewise.wire import JSON, DecodedRequest, Decoder, encode
+from likewise.wire import JSON, Cells, DecodedRequest, Decoder, encode
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
@@ -28,9 +28,9 @@ Codec = Callable[[bytes, Headers], tuple[DecodedRequest, Encoder]]
 """Maps a request's body and headers to the decoded request and its response encoder; both may run in any thread."""
 
 
-def mlflow_codec(signature: Signature) -> Codec:
+def mlflow_codec(signature: Signature, cells_limit: int) -> Codec:
     """MLflow's scoring protocol: the response is JSON, in the form that matches the request."""
-    decode = Decoder(signature)
+    decode = Decoder(signature, cells=Cells(cells_limit))
 
     def read(body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         call = decode(body, headers.get("content-type"))

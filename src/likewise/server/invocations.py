@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
+from likewise.core.errors import DeadlineExceeded
 from likewise.server.body import read_body
-from likewise.server.codec import Codec, Encoded
+from likewise.server.codec import Codec, Encoded, Encoder
+from likewise.server.in_flight import InFlight, Share
+from likewise.server.lane import Lanes
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
-from likewise.wire import PARQUET
+from likewise.wire import PARQUET, DecodedRequest
 
 T = TypeVar("T")
-P = ParamSpec("P")
 
-OFF_LOOP_BYTES = 64 * 1024  # larger bodies are decoded in a thread, so that other requests are not blocked
+ON_LOOP_BYTES = 16 * 1024  # larger bodies are decoded in a thread, so that other requests are not blocked
+CELL_BYTES = 100  # memory of a decoded cell, with its part of a row; an object of JSON takes twice as much
+SEND_BYTES = 256 * 1024  # a larger response is sent in parts, each after the client has read most of those before it
 WATCH_AFTER_S = 0.01  # a faster request gains nothing from noticing that its client disconnected
+ABORT = "likewise.abort"  # ASGI extension of `protocol`, whose "call" closes the connection at once
 
 
 @dataclass(eq=False)
@@ -33,6 +38,8 @@ class InvocationHandler:
 
     service: ModelService
     options: ServerOptions
+    in_flight: InFlight
+    lanes: Lanes
     codec: Codec
     check: Callable[[Scope], None] | None = None
 
@@ -40,26 +47,62 @@ class InvocationHandler:
         if self.check is not None:
             self.check(scope)
         headers, options = Headers(scope=scope), self.options
-        body = await read_body(receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s)
-        large = len(body) > OFF_LOOP_BYTES or PARQUET in headers.get("content-type", "").lower()
-        call, encode = await _off_loop(large, self.codec, body, headers)
-        results = await _while_connected(receive, self.service.predict(call))
-        predictions = self.service.predictions(call, results)
-        await _send(send, await _off_loop(large, encode, predictions))
+        with self.in_flight.share() as share:
+            body = await read_body(
+                receive, headers, limit=options.body_limit_bytes, timeout_s=options.read_timeout_s, share=share
+            )
+            deadline = asyncio.get_running_loop().time() + options.deadline_s
+            parquet = PARQUET in headers.get("content-type", "").lower()
+            if len(body) > ON_LOOP_BYTES or parquet:
+                response = await self._until(deadline, receive, self._large(body, headers, share, waits=parquet))
+            else:
+                call, encode = self.codec(body, headers)
+                results = await _while_connected(receive, self.service.predict(call))
+                response = encode(self.service.predictions(call, results))
+            await self._send(scope, send, response, share, deadline)
 
+    async def _until(self, deadline: float, receive: Receive, response: Awaitable[T]) -> T:
+        """Await a response until the deadline, or until the client disconnects."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await _while_connected(receive, response)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"no response within {self.options.deadline_s:g} s",
+                remedy="send fewer rows per request, or raise the deadline",
+            ) from error
 
-async def _off_loop(large: bool, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """`function(*arguments)`, in a thread if it is `large`, so that other requests are not blocked."""
-    if large:
-        return await asyncio.to_thread(function, *arguments, **named)
-    return function(*arguments, **named)
+    async def _large(self, body: bytes, headers: Headers, share: Share, *, waits: bool) -> Encoded:
+        """The response to a body whose decoding would block the event loop."""
+        size = len(body)
+        call, encode, cells = await self.lanes.run(size, waits, self._decoded, body, headers)
+        share.grow(share.size + CELL_BYTES * cells)
+        results = await self.service.predict(call)
+        return await self.lanes.run(size, False, lambda: encode(self.service.predictions(call, results)))
 
+    def _decoded(self, body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder, int]:
+        """The decoded request, its encoder, and its cells: those of its table, or as many as the text has commas."""
+        call, encode = self.codec(body, headers)
+        return call, encode, max(body.count(b","), len(call.table) * len(call.table.columns or ("",)))
 
-async def _send(send: Send, response: Encoded) -> None:
-    length = str(len(response.body)).encode()
-    headers = [(b"content-type", response.media_type), (b"content-length", length), *response.headers]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    async def _send(self, scope: Scope, send: Send, response: Encoded, share: Share, deadline: float) -> None:
+        body, size = response.body, len(response.body)
+        length = str(size).encode()
+        headers = [(b"content-type", response.media_type), (b"content-length", length), *response.headers]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if size <= SEND_BYTES:
+            await send({"type": "http.response.body", "body": body})
+            return
+        share.add(size)
+        try:
+            async with asyncio.timeout_at(deadline):
+                for start in range(0, size, SEND_BYTES):
+                    end = start + SEND_BYTES
+                    await send({"type": "http.response.body", "body": body[start:end], "more_body": end < size})
+        except TimeoutError:  # the client reads too slowly, and the response cannot be replaced by an error any more
+            if abort := scope.get("extensions", {}).get(ABORT):
+                abort["call"]()
+            raise ClientDisconnect from None
 
 
 async def _while_connected(receive: Receive, result: Awaitable[T]) -> T:

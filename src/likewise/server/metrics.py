@@ -20,6 +20,7 @@ GAUGES = {
     "queue_tokens": "Tokens waiting for the engine.",
     "workers": "Worker processes that have loaded the model.",
     "worker_restarts": "Worker processes replaced since the start.",
+    "in_flight_bytes": "Estimated memory of the requests in flight.",
 }
 
 M = TypeVar("M", Counter, Gauge, Histogram)

@@ -13,6 +13,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from likewise.server.error_responses import error_body
+from likewise.server.invocations import ABORT
 from likewise.server.request_head import SLICE_BYTES, HeadRefused, LimitedHead
 from likewise.server.server_options import ServerOptions
 from likewise.wire import JSON
@@ -38,6 +39,7 @@ def limited_protocol(
         header_bytes = options.header_limit_bytes
         header_s = options.header_timeout_s
         stall_s = options.read_timeout_s
+        write_s = options.deadline_s
         identify = staticmethod(identity)
         on_refused = staticmethod(refused)
 
@@ -53,6 +55,7 @@ class LimitedProtocol(LimitedHead):
 
     header_s: float  # seconds for a request's headers to arrive
     stall_s: float  # seconds for the rest of a body after its response was sent, and for a client that does not read
+    write_s: float  # seconds in which a client must read the last part of a response
     identify: Identity
     on_refused: Callable[[int], None]
 
@@ -60,6 +63,7 @@ class LimitedProtocol(LimitedHead):
     _on_timeout: Callable[[], None] | None = None  # what `_timer` will call
     _write_timer: asyncio.TimerHandle | None = None
     _unsent = 0
+    _writing_since: float | None = None  # the time since when the client has been behind with reading
     _running: RequestResponseCycle | None = None
     _unparsed = b""
     _rejection: HeadRefused | None = None  # sent after the responses to the requests before it
@@ -108,6 +112,7 @@ class LimitedProtocol(LimitedHead):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        cycle.scope["extensions"] = {ABORT: {"call": self.transport.abort}}
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -220,20 +225,33 @@ class LimitedProtocol(LimitedHead):
         super().pause_writing()
         self._watch_writes()
 
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._writing_since = None
+        super().resume_writing()
+
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
             self._watch_writes()
 
     def _watch_writes(self) -> None:
-        """Abort the connection if its client reads nothing for `stall_s`; a plain close would wait for it forever."""
+        """Abort the connection if its client reads nothing for `stall_s`, or is behind for `write_s`.
+
+        A plain close would wait for it forever.
+        """
         self._unsent = self.transport.get_write_buffer_size()
         if self._write_timer is not None:
             self._write_timer.cancel()
-        self._write_timer = self.loop.call_later(self.stall_s, self._check_writes) if self._unsent else None
+            self._write_timer = None
+        if self._unsent:
+            if self._writing_since is None:
+                self._writing_since = self.loop.time()
+            self._write_timer = self.loop.call_later(min(self.stall_s, self.write_s), self._check_writes)
 
     def _check_writes(self) -> None:
-        if self.transport.get_write_buffer_size() >= self._unsent:
+        behind_s = 0.0 if self._writing_since is None else self.loop.time() - self._writing_since
+        if self.transport.get_write_buffer_size() >= self._unsent or behind_s >= self.write_s:
             self.transport.abort()
         else:
             self._watch_writes()

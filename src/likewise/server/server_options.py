@@ -44,7 +44,8 @@ class ServerOptions:
     insecure: bool = option(False, "Allow listening on a non-loopback address without authentication.", "--insecure")
     deadline_s: float = option(
         60.0,
-        "Deadline for a response, in seconds; requests that cannot meet it are rejected immediately.",
+        "Deadline for a response, in seconds, from the complete request to the response's last byte; requests that "
+        "cannot meet it are rejected immediately.",
         "--deadline SECONDS",
         min=0.001,
     )
@@ -67,6 +68,19 @@ class ServerOptions:
         "--body-limit-mb",
         unit=MB,
         min=0.001,
+    )
+    cells_limit: int = option(
+        1_000_000,
+        "Maximum cells of a request: values of a table (rows times columns), of tensors and of JSON.",
+        "--cells-limit",
+        min=1,
+    )
+    in_flight_bytes: int = option(
+        400 * MB,
+        "Maximum memory of all requests in flight, estimated from the sizes of bodies, cells and responses.",
+        "--in-flight-mb",
+        unit=MB,
+        min=1,
     )
     header_limit_bytes: int = option(64 * 1024, "Maximum size of the request line and the headers together.")
     header_timeout_s: float = option(

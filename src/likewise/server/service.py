@@ -12,6 +12,7 @@ from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotRea
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
 from likewise.server.model import ServedModel
+from likewise.server.slices import ROWS, submit_sliced
 from likewise.wire import DecodedRequest, Decoder
 
 logger = logging.getLogger("likewise.server")
@@ -124,6 +125,8 @@ class ModelService:
         if self._plane is None:
             self.check_ready()
             raise NotReady("the model is being loaded", remedy="try again in a moment")
+        if call.by_row(self._row_wise) and len(call.table) > ROWS:
+            return await submit_sliced(self._plane, call.table.split(call.params), len(call.table))
         return await self._plane.submit(call.items(self._row_wise))
 
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:

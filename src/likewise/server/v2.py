@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -14,20 +16,23 @@ from likewise.server.invocations import InvocationHandler
 from likewise.server.model import likewise_version
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
-from likewise.wire import DecodedRequest
+from likewise.wire import Cells, DecodedRequest
 from likewise.wire.oip import HEADER_LENGTH, decode_infer, encode_infer, model_metadata
 
 
 class V2:
     """The protocol's routes for one model, with and without its version in the path."""
 
-    def __init__(self, service: ModelService, options: ServerOptions) -> None:
+    def __init__(
+        self, service: ModelService, options: ServerOptions, handler: Callable[..., InvocationHandler]
+    ) -> None:
         self._service = service
-        self._options = options
+        self._cells = Cells(options.cells_limit)
+        self._handler = handler
 
     def routes(self) -> list[Route]:
         """All routes: server metadata, health, model metadata and readiness, infer."""
-        infer = InvocationHandler(self._service, self._options, self.infer_codec, self.check_name)
+        infer = self._handler(self.infer_codec, self.check_name)
         model = [
             Route(f"/v2/models/{{model}}{version}{tail}", endpoint, methods=methods)
             for version in ("", "/versions/{version}")
@@ -75,7 +80,7 @@ class V2:
     def infer_codec(self, body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder]:
         """The codec of `infer` requests, JSON or with binary tensors."""
         model = self._service.model
-        call = decode_infer(body, headers.get(HEADER_LENGTH), model.signature)
+        call = decode_infer(body, headers.get(HEADER_LENGTH), model.signature, self._cells)
 
         def encode(predictions: object) -> Encoded:
             response, json_length = encode_infer(

@@ -7,16 +7,28 @@ import io
 import sys
 from collections.abc import Sequence
 
+from likewise.core.casts import NESTED
 from likewise.core.errors import BadRequest
 from likewise.core.fields import from_cell
 from likewise.core.header import is_header, positions
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import dtype_of
 from likewise.core.text_types import TextType, typed
+from likewise.wire.cells import Cells
 from likewise.wire.frame import Frame
+from likewise.wire.jsontext import UNLIMITED
+
+_CSV = "the CSV"
 
 
-def parse_csv(text: str, signature: Signature, header: bool | None = True, *, by_line: bool = False) -> Frame:
+def parse_csv(
+    text: str,
+    signature: Signature,
+    header: bool | None = True,
+    *,
+    by_line: bool = False,
+    cells: Cells = UNLIMITED,
+) -> Frame:
     """Parse a CSV document to a frame.
 
     header: whether the first line contains the column names; None if `core.header.is_header` decides.  Without one, the
@@ -24,13 +36,16 @@ def parse_csv(text: str, signature: Signature, header: bool | None = True, *, by
     A blank line is a row with one empty field if there is one column.  If there are more, blank lines are skipped, as
     pandas does, unless `by_line`: the sender then matches the predictions to its lines, and a blank line is rejected.
     An empty field is the empty string in a string column and null in any other.  Columns that are not in the signature
-    become numbers or booleans if all their values are.  Raises BadRequest, which names the row.
+    become numbers or booleans if all their values are.  Raises BadRequest, which names the row, and TooManyCells.
     """
-    names, lines = _named(_lines(text), signature, header)
+    names, lines = _named(_lines(text, cells), signature, header)
     rows = _rows(lines, names, by_line=by_line)
     fields = _fields(signature, names)
+    for at, field in enumerate(fields):
+        if field is not None and (field.kind in NESTED or field.kind == "tensor"):
+            cells.texts((row[at] for row in rows), _CSV)
     by_column = [_typed([row[at] for row in rows], field) for at, field in enumerate(fields)]
-    return Frame(names, list(zip(*by_column, strict=True)), "the CSV")
+    return Frame(names, list(zip(*by_column, strict=True)), _CSV)
 
 
 def _named(
@@ -55,12 +70,13 @@ def _named(
     return signature.columns or positions(len(lines[first])), lines
 
 
-def _lines(text: str) -> list[list[str]]:
+def _lines(text: str, cells: Cells) -> list[list[str]]:
     """The fields of each record; none for a blank line."""
+    cells.csv(text, _CSV)
     csv.field_size_limit(sys.maxsize)  # a field is bounded by the limit of the body
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        return list(reader)
+        return [line for line in reader]  # noqa: C416  a single call of C would block all other threads
     except csv.Error as error:
         raise BadRequest(
             f"the CSV cannot be read: {error} (line {reader.line_num})", remedy="send CSV that conforms to RFC 4180"

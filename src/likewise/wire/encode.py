@@ -11,6 +11,7 @@ from likewise.core.json_values import finite, json_form
 from likewise.wire.call import Form
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS
+_ROWS = 1000  # encoded by one call of C, during which no other thread of the process can run
 
 
 def encode(form: Form, predictions: object) -> bytes:
@@ -18,15 +19,22 @@ def encode(form: Form, predictions: object) -> bytes:
 
     NaN and infinity become null, bytes base64, dates ISO 8601.  Raises ModelFailed for values without a JSON form.
     """
-    response = {"predictions": predictions} if form is Form.MLFLOW else predictions
+    if isinstance(predictions, list) and len(predictions) > _ROWS:
+        parts = (_dumped(predictions[start : start + _ROWS])[1:-1] for start in range(0, len(predictions), _ROWS))
+        listed = b"[" + b",".join(parts) + b"]"
+        return b'{"predictions":' + listed + b"}" if form is Form.MLFLOW else listed
+    return _dumped({"predictions": predictions} if form is Form.MLFLOW else predictions)
+
+
+def _dumped(value: object) -> bytes:
+    """The value as JSON; without orjson if it has integers over 64 bits or deeper lists, which MLflow supports."""
     try:
-        return orjson.dumps(response, default=json_form, option=_OPTIONS)
+        return orjson.dumps(value, default=json_form, option=_OPTIONS)
     except TypeError:  # orjson's JSONEncodeError is one
-        return _dumped(response)
+        return _slowly(value)
 
 
-def _dumped(response: object) -> bytes:
-    """The same with the standard library, which supports integers over 64 bits and deeper lists, as MLflow does."""
+def _slowly(response: object) -> bytes:
     try:
         return json.dumps(finite(response), ensure_ascii=False, separators=(",", ":"), default=json_form).encode()
     except UnicodeEncodeError as error:

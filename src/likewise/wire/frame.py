@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 from likewise.core.casts import NESTED, Cast, Mismatch, Source
 from likewise.core.errors import BadRequest
@@ -13,7 +12,7 @@ from likewise.core.fields import field_cast
 from likewise.core.items import ARRAYS, Sent, Table
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import shape_of
-from likewise.wire.jsontext import shown
+from likewise.wire.jsontext import SHOWN, nearest, shown
 
 _PLANS = 64  # maximum number of column orders that a fitter caches
 
@@ -211,7 +210,7 @@ def _no_duplicates(frame: Frame) -> None:
     names = frame.names or ()
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise BadRequest(f"{frame.where}: duplicate column {twice!r}", remedy="send each column once")
+        raise BadRequest(f"{frame.where}: duplicate column {twice[:SHOWN]!r}", remedy="send each column once")
 
 
 def _missing(name: str, frame: Frame) -> BadRequest:
@@ -220,9 +219,9 @@ def _missing(name: str, frame: Frame) -> BadRequest:
             f"{frame.where}: the values have no column names, but the model takes several columns, including {name!r}",
             remedy="send dataframe_split or dataframe_records, which include column names",
         )
-    sent = ", ".join(map(repr, frame.names[:20])) or "none"
-    near = get_close_matches(name, frame.names, n=1)
+    sent = ", ".join(repr(other[:SHOWN]) for other in frame.names[:20]) or "none"
+    near = nearest(name, frame.names)
     return BadRequest(
         f"{frame.where}: the column {name!r} is missing; sent: {sent}",
-        remedy=f"rename {near[0]!r} to {name!r}" if near else f"send the column {name!r}",
+        remedy=f"rename {near!r} to {name!r}" if near else f"send the column {name!r}",
     )

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
+from itertools import islice
 
 import orjson
 
 from likewise.core.errors import BadRequest
+from likewise.wire.cells import Cells
 
 BOM = b"\xef\xbb\xbf"
-_SHOWN = 60
+SHOWN = 60  # characters of a name or a value shown in error messages
+COMPARED = 1000  # names among which a similar one is looked for
+UNLIMITED = Cells()
 _LITERALS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}  # pandas writes missing values as NaN
 
 
-def parse_json(body: bytes | str) -> object:
-    """Parse `body` as JSON; raises BadRequest, with line and column, if it is not valid.
+def parse_json(body: bytes | str, cells: Cells = UNLIMITED) -> object:
+    """Parse `body` as JSON; raises BadRequest, with line and column, if it is not valid, and TooManyCells.
 
     Python's `NaN` (read as null) and `Infinity` are accepted, because `json.dumps`, and thus MLflow's clients, write
     them.  Numbers that overflow, lone surrogates and more than 1,024 levels of nesting are rejected.
     """
     raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
     raw = raw.removeprefix(BOM)
+    cells.json(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -32,8 +39,9 @@ def parse_json(body: bytes | str) -> object:
 
 def _parse_with_literals(raw: bytes, first: orjson.JSONDecodeError) -> object:
     try:
-        value = json.loads(raw.decode(), parse_constant=_LITERALS.__getitem__, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
+        value = json.loads(raw.decode(), parse_constant=_LITERALS.__getitem__, parse_float=_finite, parse_int=_whole)
+        if b"\\ud" in raw or b"\\uD" in raw:
+            json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
     except BadRequest:
         raise
     except json.JSONDecodeError as error:
@@ -43,10 +51,15 @@ def _parse_with_literals(raw: bytes, first: orjson.JSONDecodeError) -> object:
     return value
 
 
+def _whole(text: str) -> int:
+    """The same as `int`, but a Python function: others can run while many of them are parsed, which C code prevents."""
+    return int(text)
+
+
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise BadRequest(f"the number {text[:_SHOWN]} is too large", remedy="send a number within ±1.8e308")
+        raise BadRequest(f"the number {text[:SHOWN]} is too large", remedy="send a number within ±1.8e308")
     return number
 
 
@@ -62,8 +75,15 @@ def shown(value: object) -> str:
         return f"{kind} of {len(value)}"
     if value is None:
         return "null"
+    if isinstance(value, str):
+        value = value[: SHOWN + 1]
     text = json.dumps(value) if isinstance(value, (str, bool)) else str(value)
-    return f"{text[:_SHOWN]}{'…' if len(text) > _SHOWN else ''} ({kind})"
+    return f"{text[:SHOWN]}{'…' if len(text) > SHOWN else ''} ({kind})"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The most similar of the first `names`, if any is: comparing with all of a hostile request would take minutes."""
+    return next(iter(get_close_matches(name[:SHOWN], islice(names, COMPARED), n=1)), None)
 
 
 _KINDS: dict[type, str] = {

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from likewise.core.casts import Source
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
+from likewise.wire.cells import Cells
 from likewise.wire.frame import Frame
-from likewise.wire.jsontext import shown
+from likewise.wire.jsontext import SHOWN, shown
 
 _SPLIT = frozenset({"columns", "data", "index"})
+_QUOTED = "the quoted document"
 
 
-def parse_split(value: object, where: str) -> Frame:
+def parse_split(value: object, where: str, cells: Cells) -> Frame:
     """Parse `{"columns": […], "data": [[…], …], "index": […]}`; columns and index are optional."""
     if not isinstance(value, dict):
         raise _unexpected(value, where, 'an object {"columns": […], "data": [[…], …]}')
     if unknown := value.keys() - _SPLIT:
         raise BadRequest(
-            f"{where}: {sorted(unknown)[0]!r} is not a field of the split form", remedy="send columns, data and index"
+            f"{where}: {sorted(unknown)[0][:SHOWN]!r} is not a field of the split form",
+            remedy="send columns, data and index",
         )
     if not isinstance(value.get("data"), list):
         raise _unexpected(value.get("data"), f"{where}.data", "a list of rows")
@@ -27,6 +31,7 @@ def parse_split(value: object, where: str) -> Frame:
     names = _names(value.get("columns"), data, where)
     width = len(names)
     regular = all(type(row) is list and len(row) == width for row in data)
+    cells.table(len(data), names, len(data) * width if regular else _values(data), where)
     rows = data if regular else [_row(names, row, i, where) for i, row in enumerate(data)]
     index = value.get("index")
     if index is not None and (not isinstance(index, list) or len(index) != len(rows)):
@@ -34,7 +39,7 @@ def parse_split(value: object, where: str) -> Frame:
     return Frame(names, rows, where)
 
 
-def parse_records(value: object, where: str) -> Frame:
+def parse_records(value: object, where: str, cells: Cells) -> Frame:
     """Parse `[{"column": value, …}, …]`; keys missing from a record are null, as in pandas."""
     if not isinstance(value, list):
         raise _unexpected(value, where, "a list of records")
@@ -42,6 +47,7 @@ def parse_records(value: object, where: str) -> Frame:
         if not isinstance(record, dict):
             raise _unexpected(record, f"{where}, row {i}", 'a record {"column": value, …}')
     names = tuple(dict.fromkeys(str(key) for record in value for key in record))
+    cells.table(len(value), names, _values(value), where)
     return Frame(names, [[record.get(name) for name in names] for record in value], where)
 
 
@@ -50,21 +56,31 @@ def parse_columns(columns: dict[str, list[object]], where: str, source: Source =
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadRequest(
-            f"{where}: the columns differ in length: {', '.join(f'{n!r} has {k}' for n, k in lengths.items())}",
+            f"{where}: the columns differ in length: {_listed(lengths)}",
             remedy="send the same number of values for each column",
         )
     return Frame(tuple(columns), list(zip(*columns.values(), strict=True)), where, source)
 
 
-def parse_by_label(value: dict[str, dict[str, object]], signature: Signature) -> Frame:
+def _listed(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{name[:SHOWN]!r} has {rows}" for name, rows in islice(lengths.items(), 20))
+
+
+def parse_by_label(value: dict[str, dict[str, object]], signature: Signature, cells: Cells) -> Frame:
     """Parse `{"column": {"label": value}}`, or `{"label": {"column": value}}` if the inner keys are the columns."""
     columns = set(signature.columns or ())
     inner = {key for member in value.values() for key in member}
     if columns and columns <= inner and not columns & value.keys():
-        return parse_records(list(value.values()), "the quoted document")
+        return parse_records(list(value.values()), _QUOTED, cells)
     labels = dict.fromkeys(label for column in value.values() for label in column)
+    cells.table(len(labels), tuple(value), _values(value.values()), _QUOTED)
     rows = [[column.get(label) for column in value.values()] for label in labels]
-    return Frame(tuple(value), rows, "the quoted document")
+    return Frame(tuple(value), rows, _QUOTED)
+
+
+def _values(rows: Iterable[object]) -> int:
+    """The number of values in rows, or in columns."""
+    return sum(len(row) if isinstance(row, (list, dict)) else 1 for row in rows)
 
 
 def _names(columns: object, data: list[object], where: str) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """Child process that converts one Parquet file on stdin to an Arrow stream on stdout, within a memory limit.
 
 It runs as a script and imports no Likewise module.  A file that crashes Arrow or decompresses endlessly affects only
-this process.  Arguments: limit for the size of the values, limit for memory, both in bytes.  Exit code 3: the values
-exceed the limit; their size in bytes is on stderr.
+this process.  Arguments: limit for the size of the values, limit for memory, both in bytes, and limit for the number of
+values.  Exit code 3: the values exceed the first limit; their size in bytes is on stderr.  4: there are more than the
+last limit; their number is on stderr.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 TOO_LARGE = 3
+TOO_MANY = 4
 BATCH_ROWS = 1024
 VALUE_BYTES = 8  # the minimum size assumed for a value
 
 
-def main(limit: int, memory: int) -> None:
+def main(limit: int, memory: int, cells: int) -> None:
     """Copy the file's columns, except those that pandas wrote as its index."""
     body = sys.stdin.buffer.read()
     import pyarrow
@@ -26,6 +28,7 @@ def main(limit: int, memory: int) -> None:
     file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(body))
     schema = file.metadata.schema
     leaves = [schema.column(i) for i in range(file.metadata.num_columns)]
+    _check(_cells(file.metadata), cells, TOO_MANY)
     _check(_declared(file.metadata), limit)
     packed = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     total = 0
@@ -55,6 +58,13 @@ def _limit_memory(limit: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _cells(metadata: Any) -> int:
+    """The number of all values, including nulls, according to the file's footer, but at least one per row."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    values = sum(group.column(i).num_values for group in groups for i in range(metadata.num_columns))
+    return int(max(values, metadata.num_rows))
+
+
 def _declared(metadata: Any) -> int:
     """Size in bytes of all values, including nulls, according to the file's footer."""
     total = 0
@@ -82,11 +92,11 @@ def _unpacked(array: Any) -> int:
     return int(array.nbytes)
 
 
-def _check(size: int, limit: int) -> None:
+def _check(size: int, limit: int, code: int = TOO_LARGE) -> None:
     if size > limit:
         sys.stderr.write(str(size))
-        sys.exit(TOO_LARGE)
+        sys.exit(code)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

@@ -21,6 +21,7 @@ from likewise.core.text import unicode_fault
 
 BOM = b"\xef\xbb\xbf"
 FIRST_ROWS = 1000  # the columns of a source are those of this many first rows
+MAX_COLUMNS = 5000  # of a typed output, in which every row has every column
 
 
 class JsonLinesSource(OneFile):
@@ -43,6 +44,11 @@ class JsonLinesSource(OneFile):
             for record in _valid_records(chunk):
                 for name, value in record.items():
                     kinds.setdefault(name, set()).add(_kind(value))
+            if len(kinds) > MAX_COLUMNS:
+                raise InputInvalid(
+                    f"{self.name} has more than {MAX_COLUMNS:,} different columns, and each row would have all of them",
+                    remedy="write JSON Lines (--format jsonl), in which each row keeps its own columns",
+                )
         kinds.pop(PREDICTIONS, None)  # rows with this column are quarantined
         return pa.schema([(name, pa.type_for_alias(_alias(of - {"null"}))) for name, of in kinds.items()])
 

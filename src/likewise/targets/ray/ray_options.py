@@ -14,7 +14,12 @@ from likewise.core.option_fields import option
 
 CANARY = frozenset({"canary", "canary_s", "canary_requests", "canary_errors", "canary_slower", "canary_timeout_s"})
 OWN = CANARY | {"route_prefix", "timeout_s", "wait_for_capacity"}
-SERVER = frozenset({"deadline_s", "run_timeout_s", "in_process", "queue_tokens", "cache_bytes", "body_limit_bytes"})
+SERVER = frozenset(
+    {
+        *("deadline_s", "run_timeout_s", "in_process", "queue_tokens", "cache_bytes"),
+        *("body_limit_bytes", "cells_limit", "in_flight_bytes"),
+    }
+)
 _PREFIX = re.compile(r"/|/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -75,6 +80,10 @@ class RayOptions:
         64 * 1024 * 1024, "Memory of a replica for caching predictions of a pure model; 0 disables the cache."
     )
     body_limit_bytes: int = option(25 * 1024 * 1024, "Maximum size of a request body in bytes.")
+    cells_limit: int = option(1_000_000, "Maximum number of values of a request: rows times columns, or elements.")
+    in_flight_bytes: int = option(
+        400 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.num_replicas, str) and self.num_replicas != "auto":

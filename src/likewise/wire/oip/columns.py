@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from likewise.core.casts import Source
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Field, Signature
 from likewise.core.tensors import dtype_of
+from likewise.wire.cells import Cells
 from likewise.wire.frame import Frame
-from likewise.wire.jsontext import parse_json
+from likewise.wire.jsontext import SHOWN, nearest, parse_json
 from likewise.wire.oip.declared import array_leaf
-from likewise.wire.oip.inputs import SHOWN, InputTensor
+from likewise.wire.oip.inputs import InputTensor
 
 _WHERE = "inputs"
 _AS_JSON = frozenset({"array", "object", "map"})  # such values are sent as JSON text, one BYTES element per row
 
 
-def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
+def to_frame(tensors: Sequence[InputTensor], signature: Signature, cells: Cells) -> Frame:
     """One column per input, unnamed if the signature has no names.  Raises BadRequest, which names the input."""
     _check_rows(tensors)
     fields = signature.inputs or ()
     if signature.columns is not None:
         _check_names([tensor.name for tensor in tensors], fields)
     elif fields and len(tensors) == 1:
-        values = _column(tensors[0], fields[0] if len(fields) == 1 else None)
+        values = _column(tensors[0], fields[0] if len(fields) == 1 else None, cells)
         return Frame(None, [[value] for value in values], _WHERE, Source.TENSORS)
     elif fields and len(tensors) != len(fields):
         raise BadRequest(
@@ -36,7 +36,7 @@ def to_frame(tensors: Sequence[InputTensor], signature: Signature) -> Frame:
     known = {field.name: field for field in fields}
     named = signature.columns is not None
     chosen = [known[tensor.name] for tensor in tensors] if named else fields or [None] * len(tensors)
-    columns = [_column(tensor, field) for tensor, field in zip(tensors, chosen, strict=True)]
+    columns = [_column(tensor, field, cells) for tensor, field in zip(tensors, chosen, strict=True)]
     return Frame(tuple(tensor.name for tensor in tensors), list(zip(*columns, strict=True)), _WHERE, Source.TENSORS)
 
 
@@ -55,27 +55,29 @@ def _check_names(sent: Sequence[str], fields: Sequence[Field]) -> None:
     names = [str(field.name) for field in fields]
     for field in fields:
         if field.required and field.name not in sent:
-            near = get_close_matches(str(field.name), [name for name in sent if name not in names], n=1)
+            near = nearest(str(field.name), (name for name in sent if name not in names))
             raise BadRequest(
                 f"inputs: {field.name!r} is missing; sent: {', '.join(repr(name[:SHOWN]) for name in sent[:20])}",
-                remedy=f"rename {near[0]!r} to {field.name!r}" if near else f"send the input {field.name!r}",
+                remedy=f"rename {near!r} to {field.name!r}" if near else f"send the input {field.name!r}",
             )
     for name in sent:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
+            near = nearest(name, names)
             raise BadRequest(
                 f"inputs: the model has no input {name[:SHOWN]!r}; it takes: {', '.join(map(repr, names[:20]))}",
-                remedy=f"rename it to {near[0]!r}" if near else "leave it out",
+                remedy=f"rename it to {near!r}" if near else "leave it out",
             )
 
 
-def _column(tensor: InputTensor, field: Field | None) -> list[Any]:
+def _column(tensor: InputTensor, field: Field | None, cells: Cells) -> list[Any]:
     """One value per row: nested lists for tensors and arrays, else one element."""
     kind = "any" if field is None else field.kind
     if kind == "tensor" or (kind == "array" and len(tensor.shape) > 1):
         return tensor.rows(_elements(tensor, field))
     if tensor.flat:
-        return _from_json_text(tensor) if kind in _AS_JSON and tensor.datatype == "BYTES" else _elements(tensor, field)
+        if kind in _AS_JSON and tensor.datatype == "BYTES":
+            return _from_json_text(tensor, cells)
+        return _elements(tensor, field)
     if kind == "any":
         return tensor.rows(_elements(tensor, field))
     raise BadRequest(
@@ -121,9 +123,11 @@ def _texts(tensor: InputTensor) -> list[str | None]:
     return texts
 
 
-def _from_json_text(tensor: InputTensor) -> list[object]:
+def _from_json_text(tensor: InputTensor, cells: Cells) -> list[object]:
     values: list[object] = []
-    for row, text in enumerate(_texts(tensor)):
+    texts = _texts(tensor)
+    cells.texts(texts, f"input {tensor.name[:SHOWN]!r}")
+    for row, text in enumerate(texts):
         try:
             values.append(None if text is None else parse_json(text))
         except BadRequest as error:

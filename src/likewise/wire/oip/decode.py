@@ -6,32 +6,35 @@ from typing import Any
 
 from likewise.core.errors import BadRequest
 from likewise.core.signature import Signature
+from likewise.wire.cells import Cells
 from likewise.wire.frame import Fitter
-from likewise.wire.jsontext import parse_json, shown
+from likewise.wire.jsontext import SHOWN, UNLIMITED, parse_json, shown
 from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.columns import to_frame
-from likewise.wire.oip.inputs import SHOWN, Tail, check_distinct, name_of, parameters_of, read_inputs
+from likewise.wire.oip.inputs import Tail, check_distinct, name_of, parameters_of, read_inputs
 from likewise.wire.params import ParamsFitter
 
 HEADER_LENGTH = "Inference-Header-Content-Length"  # length of the JSON in a body with binary tensors
 
 
-def decode_infer(body: bytes, header_length: str | None, signature: Signature) -> InferCall:
+def decode_infer(body: bytes, header_length: str | None, signature: Signature, cells: Cells = UNLIMITED) -> InferCall:
     """Decode an `infer` request and cast it to the model's `signature`.
 
     `header_length` is the header Inference-Header-Content-Length: the JSON's length in bytes if binary tensors follow
-    it.  Raises BadRequest, which names the input and the row or element (both count from 0); nothing else.
+    it.  Raises BadRequest, which names the input and the row or element (both count from 0), and TooManyCells.
     Source: Open Inference Protocol v2 (kserve/open-inference-protocol), with the Binary Tensor Data Extension.
     """
     length = _length(header_length, len(body))
-    request = parse_json(body[:length])
+    request = parse_json(body[:length], cells)
     if not isinstance(request, dict):
         raise BadRequest(f"the body is {shown(request)}", remedy='send an object {"inputs": […]}')
     parameters = parameters_of(request, "the request")
-    tensors = read_inputs(request.get("inputs"), Tail(memoryview(body)[length:]))
+    tensors = read_inputs(request.get("inputs"), Tail(memoryview(body)[length:]), cells)
+    table, params = Fitter(signature)(to_frame(tensors, signature, cells)), ParamsFitter(signature)(parameters)
+    cells.params(len(table), params)
     return InferCall(
-        table=Fitter(signature)(to_frame(tensors, signature)),
-        params=ParamsFitter(signature)(parameters),
+        table=table,
+        params=params,
         id=_id(request.get("id")),
         outputs=_outputs(request.get("outputs")),
         binary_output=_flag(parameters, "binary_data_output", "the request") or False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import orjson
@@ -11,9 +10,9 @@ import orjson
 from likewise.core.errors import BadRequest
 from likewise.core.json_values import json_form
 from likewise.core.signature import Signature
+from likewise.wire.jsontext import SHOWN, nearest
 from likewise.wire.oip.call import InferCall
 from likewise.wire.oip.datatypes import to_binary
-from likewise.wire.oip.inputs import SHOWN
 from likewise.wire.oip.outputs import OutputTensor, output_tensors, unwritable
 
 
@@ -47,10 +46,10 @@ def _chosen(call: InferCall, tensors: Sequence[OutputTensor]) -> list[tuple[Outp
     by_name = {tensor.name: tensor for tensor in tensors}
     for name in call.outputs:
         if name not in by_name:
-            near = get_close_matches(name, by_name, n=1)
+            near = nearest(name, by_name)
             raise BadRequest(
                 f"outputs: the model has no output {name[:SHOWN]!r}; it has: {', '.join(map(repr, by_name))}",
-                remedy=f"request {near[0]!r}" if near else "omit outputs to get all of them",
+                remedy=f"request {near!r}" if near else "omit outputs to get all of them",
             )
     return [(by_name[name], call.binary_output if binary is None else binary) for name, binary in call.outputs.items()]
 

@@ -6,17 +6,16 @@ import math
 import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import accumulate, chain
 from typing import Any
 
 from likewise.core.casts import Mismatch, from_base64
 from likewise.core.errors import BadRequest
-from likewise.wire.jsontext import shown
+from likewise.wire.cells import Cells
+from likewise.wire.jsontext import SHOWN, nearest, shown
 from likewise.wire.oip.datatypes import DATATYPES, FIXED, BadElement, from_binary, from_json, min_size
 
 MAX_RANK = 8
-SHOWN = 60  # characters of a name shown in error messages
 MAX_LISTS = 100_000  # nested lists are costly in memory: more are rejected if most have one element
 
 
@@ -72,12 +71,13 @@ class Tail:
             )
 
 
-def read_inputs(value: object, tail: Tail) -> list[InputTensor]:
-    """The tensors of `inputs`, in order; raises BadRequest, which names the input and the element."""
+def read_inputs(value: object, tail: Tail, cells: Cells) -> list[InputTensor]:
+    """The tensors of `inputs`, in order; raises BadRequest, which names the input and the element, and TooManyCells."""
     if not isinstance(value, list) or not value:
         raise BadRequest(
             f"inputs: expected a list of tensors, got {shown(value)}", remedy='send "inputs": [{"name": …, …}]'
         )
+    cells.check(sum(map(_declared, value)), "inputs")
     tensors = [_read(entry, index, tail) for index, entry in enumerate(value)]
     tail.check_empty()
     check_distinct([tensor.name for tensor in tensors], "inputs")
@@ -111,6 +111,13 @@ def name_of(entry: object, where: str) -> tuple[dict[str, Any], str]:
     return entry, entry["name"]
 
 
+def _declared(entry: object) -> int:
+    """The number of elements that an input declares; `_read` refuses what is not a shape."""
+    shape = entry.get("shape") if isinstance(entry, dict) else None
+    sizes = shape if isinstance(shape, list) and len(shape) <= MAX_RANK else []
+    return math.prod(sizes) if sizes and all(type(size) is int and size > 0 for size in sizes) else 0
+
+
 def _read(entry: object, index: int, tail: Tail) -> InputTensor:
     fields, name = name_of(entry, f"inputs, entry {index}")
     where = f"input {name[:SHOWN]!r}"
@@ -136,10 +143,10 @@ def _read(entry: object, index: int, tail: Tail) -> InputTensor:
 def _datatype(value: object, where: str) -> str:
     if isinstance(value, str) and value in DATATYPES:
         return value
-    near = get_close_matches(value.upper(), DATATYPES, n=1) if isinstance(value, str) else []
+    near = nearest(value[:SHOWN].upper(), DATATYPES) if isinstance(value, str) else None
     raise BadRequest(
         f"{where}: the datatype is {shown(value)}",
-        remedy=f"did you mean {near[0]!r}?" if near else f"send one of: {', '.join(DATATYPES)}",
+        remedy=f"did you mean {near!r}?" if near else f"send one of: {', '.join(DATATYPES)}",
     )
 
 
