@@ -93,7 +93,8 @@ def _keys(size: int) -> Body:
 
 
 def _quoted(size: int) -> Body:
-    return Body(json.dumps(_records(size * 3 // 4, ({"text": ""} for _ in count())).data.decode()).encode())
+    record = r"{\"text\":\"\"}"
+    return _repeated(record, '"[', ']"')(size)
 
 
 def _csv(text: str) -> Body:

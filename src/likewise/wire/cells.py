@@ -45,7 +45,7 @@ class Cells:
             raise TooManyCells(
                 f"{where} has {rows:,} rows and together {len(names):,} columns: {cells:,} cells, of which at most "
                 f"{sent:,} have a value",
-                remedy="send rows with the same columns, and other rows in requests of their own",
+                remedy="send rows with different columns in separate requests",
             )
         self.check(cells + rows * sum(map(len, names)) // TEXT, where)
 
