@@ -233,3 +233,14 @@ def test_credentials_are_removed_from_errors(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     with pytest.raises(FileNotFoundError, match="signed with …, refused"), plain_errors():
         raise FileNotFoundError("signed with hush, refused")
+
+
+def test_rows_with_different_keys_stay_apart_and_are_refused_where_each_row_has_all_columns(tmp_path: Path) -> None:
+    rows = 6000
+    lines = "".join(f'{{"text": "a", "k{row}": 1}}\n' for row in range(rows))
+    (tmp_path / "in.jsonl").write_text(lines)
+    report = run_job(tmp_path / "in.jsonl", tmp_path / "out.jsonl", signature=UNSIGNED)
+    assert (report.rows_in, report.rows_quarantined) == (rows, 0)
+    with pytest.raises(InputInvalid, match="more than 5,000 different columns") as error:
+        run_job(tmp_path / "in.jsonl", tmp_path / "out.parquet", signature=UNSIGNED)
+    assert "--format jsonl" in error.value.remedy

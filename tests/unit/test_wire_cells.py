@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likewise.container.forms import LineDecoder
-from likewise.core.errors import BadRequest, TooManyCells
+from likewise.core.errors import BadRequest, ModelFailed, TooManyCells
 from likewise.core.signature import Signature
 from likewise.wire import Cells, Decoder, Form, encode
 from likewise.wire.jsontext import nearest, parse_json
-from likewise.wire.oip import decode_infer
+from likewise.wire.oip import decode_infer, encode_infer
 
 LIMIT = 50_000
 NONE = Signature()
@@ -114,6 +114,22 @@ def test_parquet_is_counted_by_its_footer() -> None:
     assert len(file.getvalue()) < 2000
     with pytest.raises(TooManyCells, match="the Parquet body has 50,001 cells"):
         Decoder(TEXT, cells=Cells(LIMIT))(file.getvalue(), PARQUET)
+
+
+def test_predictions_with_different_keys_are_not_made_a_table() -> None:
+    call = decode_infer(tensor(1, data=["a"]), None, TEXT)
+    few, many = ([{f"k{row}": 1} for row in range(rows)] for rows in (100, 20_000))
+    assert encode_infer(call, few, NONE, model_name="m", model_version=None)[0]
+    with pytest.raises(ModelFailed, match="400,000,000 cells"):
+        encode_infer(call, many, NONE, model_name="m", model_version=None)
+
+
+@pytest.mark.parametrize("decode", [Decoder(NONE), LineDecoder(NONE)])
+@pytest.mark.parametrize("first", ["a", "1", '""'])
+def test_the_first_field_of_a_csv_may_be_large(decode: Decoder, first: str) -> None:
+    field = first * 200_000
+    (row,) = decode(f'"{field}",2\n'.encode(), "text/csv; header=absent").table.rows
+    assert len(str(row[0])) in (len(field), len(field) // 2) or first == "1"
 
 
 def test_params_count_in_every_row() -> None:

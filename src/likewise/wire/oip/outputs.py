@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from likewise.core.errors import ModelFailed
+from likewise.core.errors import ModelFailed, TooManyCells
 from likewise.core.json_values import json_form
 from likewise.core.signature import Field, Signature
+from likewise.wire.cells import Cells
 from likewise.wire.oip.datatypes import FLOATS, INTEGERS, integer_bounds
 from likewise.wire.oip.declared import OUTPUT, datatype_of, named, only_output
 from likewise.wire.oip.inputs import MAX_RANK
@@ -63,8 +64,17 @@ def _columns(predictions: object, signature: Signature) -> dict[str, list[Any]]:
         sent = dict.fromkeys(name for record in predictions for name in record)
         declared = [name for name in named(signature.outputs, OUTPUT) if name in sent]
         if names := dict.fromkeys([*declared, *sent]):
+            _check_cells(predictions, list(map(str, names)))
             return {str(name): [record.get(name) for record in predictions] for name in names}
     return {only_output(signature): predictions}
+
+
+def _check_cells(records: list[dict[Any, Any]], names: list[str]) -> None:
+    """ModelFailed if a table of records with different keys would be mostly empty."""
+    try:
+        Cells().table(len(records), names, sum(map(len, records)), "a tensor for each key")
+    except TooManyCells as error:
+        raise unwritable(error) from error
 
 
 def _tensor(name: str, values: list[Any], field: Field | None) -> OutputTensor:
