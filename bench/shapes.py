@@ -35,12 +35,12 @@ class Body:
 
 
 def send(port: int, body: Body) -> tuple[int, float]:
-    """The status of the response, 0 if there is none, and the seconds until its last byte."""
-    started = time.perf_counter()
+    """The status of the response, 0 if there is none, and the seconds from the body's last byte to the response's."""
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         with suppress(ConnectionError):  # it was rejected, and the response may still be read
             connection.sendall(body.request)
+        started = time.perf_counter()
         with suppress(ConnectionError):
             while part := connection.recv(1 << 20):
                 answer = answer or part

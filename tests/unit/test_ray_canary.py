@@ -242,6 +242,15 @@ def test_too_large_body_is_handled_by_the_old_version(monkeypatch: pytest.Monkey
     assert (response.json()[:2], handle.requests) == ([1, "x" * 101], [])
 
 
+def test_bodies_for_which_there_is_no_memory_are_handled_by_the_old_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, split = split_of(Handle((200, [], b"[2]", 0.1)), app_of(1), monkeypatch)
+    asyncio.run(post(app, MIN_OWN_RESPONSES))
+    assert asyncio.run(post(app, 1))[0].json() == [2]
+    monkeypatch.setattr(split_module, "HELD_BYTES", 3)
+    assert asyncio.run(post(app, 1))[0].json()[0] == 1
+    assert split._held == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [

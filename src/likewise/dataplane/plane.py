@@ -23,7 +23,7 @@ from likewise.core.errors import (
     WorkerDied,
 )
 from likewise.core.isolation import answers, isolate, row_error
-from likewise.core.items import Item, Request
+from likewise.core.items import Item
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.dataplane.admission import Admission
@@ -35,7 +35,7 @@ from likewise.dataplane.suspects import Suspects
 from likewise.dataplane.thread import DaemonThread, Thread
 
 PREPARE_AT_ONCE = 256  # items, so that the runs of a long request overlap with its own tokenization
-KEYS_ON_LOOP = 256  # rows; more are hashed in a thread, so that the loop is not blocked
+KEYS_ON_LOOP = 256  # items; more are hashed in a thread, so that the loop is not blocked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,16 +132,16 @@ class DataPlane:
                 remedy="restart the server; without --in-process it ends such a run itself",
             )
 
-    async def submit(self, items: Sequence[Item], *, following: int | None = 0) -> list[Result]:
+    async def submit(self, items: Sequence[Item], *, following: int | None = 0, large: bool = False) -> list[Result]:
         """Compute one result per item, in order.
 
         following: how many more items of the same request will be submitted, which are admitted or rejected together
-        with these; None: these were admitted so.
+        with these; None: these were admitted so.  large: whether the items are too large to be hashed on the loop.
         Cancelling drops this call's waiting items and affects no other call.  Raises Overloaded immediately if the
         deadline cannot be met, DeadlineExceeded if it was not, NotReady if all runs exceed the run time-out and cannot
         be ended, Draining after `close` was called.
         """
-        keys = await self._keys(items)
+        keys = await self._keys(items, large=large)
         if self._closing:
             raise Draining("the server is stopping", remedy="send the request to another server, or retry")
         self.check_usable()
@@ -181,10 +181,10 @@ class DataPlane:
 
     # --- from the caller to the queue --------------------------------------------------------------------------------
 
-    async def _keys(self, items: Sequence[Item]) -> Sequence[bytes | None]:
+    async def _keys(self, items: Sequence[Item], *, large: bool) -> Sequence[bytes | None]:
         if not self._spec.pure:
             return [None] * len(items)
-        if sum(len(item.table) if isinstance(item, Request) else 1 for item in items) <= KEYS_ON_LOOP:
+        if len(items) <= KEYS_ON_LOOP and not large:
             return [item_key(item) for item in items]
         return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 

@@ -13,12 +13,13 @@ from starlette.types import Message, Receive, Scope, Send
 
 from likewise.core.errors import DeadlineExceeded
 from likewise.server.body import read_body
-from likewise.server.codec import Codec, Encoded, Encoder
+from likewise.server.codec import Codec, Encoded
 from likewise.server.in_flight import InFlight, Share
-from likewise.server.lane import Lanes
+from likewise.server.lane import LARGE_BYTES, Lanes
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
-from likewise.wire import PARQUET, DecodedRequest
+from likewise.wire import PARQUET
+from likewise.wire.cells import estimated_cells
 
 T = TypeVar("T")
 
@@ -75,15 +76,13 @@ class InvocationHandler:
     async def _large(self, body: bytes, headers: Headers, share: Share, *, waits: bool) -> Encoded:
         """The response to a body whose decoding would block the event loop."""
         size = len(body)
-        call, encode, cells = await self.lanes.run(size, waits, self._decoded, body, headers)
-        share.grow(share.size + CELL_BYTES * cells)
-        results = await self.service.predict(call)
+        if size > LARGE_BYTES:  # rejected before it is decoded, if there is no memory for its cells
+            cells = await self.lanes.run(size, False, estimated_cells, body)
+            share.grow(size + CELL_BYTES * min(cells, self.options.cells_limit))
+        call, encode = await self.lanes.run(size, waits, self.codec, body, headers)
+        share.grow(size + CELL_BYTES * len(call.table) * len(call.table.columns or ("",)))
+        results = await self.service.predict(call, large=True)
         return await self.lanes.run(size, False, lambda: encode(self.service.predictions(call, results)))
-
-    def _decoded(self, body: bytes, headers: Headers) -> tuple[DecodedRequest, Encoder, int]:
-        """The decoded request, its encoder, and its cells: those of its table, or as many as the text has commas."""
-        call, encode = self.codec(body, headers)
-        return call, encode, max(body.count(b","), len(call.table) * len(call.table.columns or ("",)))
 
     async def _send(self, scope: Scope, send: Send, response: Encoded, share: Share, deadline: float) -> None:
         body, size = response.body, len(response.body)

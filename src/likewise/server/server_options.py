@@ -76,7 +76,7 @@ class ServerOptions:
         min=1,
     )
     in_flight_bytes: int = option(
-        400 * MB,
+        200 * MB,
         "Maximum memory of all requests in flight, estimated from the sizes of bodies, cells and responses.",
         "--in-flight-mb",
         unit=MB,

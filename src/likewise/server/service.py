@@ -120,14 +120,17 @@ class ModelService:
             raise NotReady(f"the model is not usable: {known.cause}", remedy=known.remedy)
         raise NotReady("the model is being loaded", remedy="try again in a moment")
 
-    async def predict(self, call: DecodedRequest) -> list[Result]:
-        """One result per row if the request is processed by row, else a single result.  Raises NotReady."""
+    async def predict(self, call: DecodedRequest, *, large: bool = False) -> list[Result]:
+        """One result per row if the request is processed by row, else a single result.  Raises NotReady.
+
+        large: whether the request is too large to be hashed on the event loop.
+        """
         if self._plane is None:
             self.check_ready()
             raise NotReady("the model is being loaded", remedy="try again in a moment")
         if call.by_row(self._row_wise) and len(call.table) > ROWS:
             return await submit_sliced(self._plane, call.table.split(call.params), len(call.table))
-        return await self._plane.submit(call.items(self._row_wise))
+        return await self._plane.submit(call.items(self._row_wise), large=large)
 
     def predictions(self, call: DecodedRequest, results: list[Result]) -> object:
         """The predictions of one request; raises the error of the first row that failed.

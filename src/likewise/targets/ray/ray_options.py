@@ -82,7 +82,7 @@ class RayOptions:
     body_limit_bytes: int = option(25 * 1024 * 1024, "Maximum size of a request body in bytes.")
     cells_limit: int = option(1_000_000, "Maximum number of values of a request: rows times columns, or elements.")
     in_flight_bytes: int = option(
-        400 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
+        200 * 1024 * 1024, "Estimated memory of a replica's requests in flight; further ones are rejected."
     )
 
     def __post_init__(self) -> None:

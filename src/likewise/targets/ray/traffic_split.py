@@ -24,6 +24,7 @@ TIMEOUT_FACTOR = 5.0  # time-out of the canary, as a multiple of the old version
 MIN_TIMEOUT_S = 1.0
 MAX_TIMEOUT_FRACTION = 0.5  # a time-out counts only if the old version needs at most this fraction of it
 MESSAGE_CHARS = 300
+HELD_BYTES = 100 * 1024 * 1024  # of bodies that are kept until the canary has responded; more go to the old version
 
 Fields = list[tuple[bytes, bytes]]
 # status, headers, body, seconds in the canary: plain types, because the two versions of Likewise may differ
@@ -51,6 +52,7 @@ class TrafficSplit:
         self._token = secrets.token_hex(8)
         self._old, self._new = VersionStats(), VersionStats()
         self._last_error = ""
+        self._held = 0
         serve = importlib.import_module("ray.serve")
         self._canary = serve.get_deployment_handle(settings["deployment"], settings["app"])
 
@@ -60,10 +62,19 @@ class TrafficSplit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         percent = self._settings["share"] if self._old.good >= MIN_OWN_RESPONSES else 0.0
-        if random.random() * 100 >= percent:  # noqa: S311  not for cryptography
+        size = _announced(scope) or self._settings["body_limit_bytes"]
+        if random.random() * 100 >= percent or self._held + size > HELD_BYTES:  # noqa: S311  not for cryptography
             status, seconds = await self._own(scope, receive, send)
             self._note_own(status, seconds)
             return
+        self._held += size
+        try:
+            await self._canary_first(scope, receive, send)
+        finally:
+            self._held -= size
+
+    async def _canary_first(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the canary's response, or the old version's own if the canary fails."""
         body, again = await _read(receive, self._settings["body_limit_bytes"])
         if body is None:  # too large, or the client disconnected: the server handles it
             await self._own(scope, again, send)
@@ -151,6 +162,12 @@ async def respond(app: ASGIApp, request: Mapping[str, Any]) -> CanaryResponse:
 
 
 _SCOPE = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "root_path": ""}
+
+
+def _announced(scope: Scope) -> int:
+    """The Content-Length; 0 if there is none."""
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    return int(length) if length.isdigit() else 0
 
 
 def _request(scope: Scope, body: bytes) -> dict[str, Any]:
