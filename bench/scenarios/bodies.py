@@ -6,13 +6,12 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from http.client import HTTPConnection
 
 from bench.engines import sleeping
 from bench.options import Options
+from bench.pinger import pinging
 from bench.processes import family, resident_mb
 from bench.servers import Server
 from bench.shapes import SHAPES, Body, ordinary, send
@@ -62,34 +61,9 @@ def _largest(runs: Sequence[tuple[int, float, float]]) -> int:
 
 def _with_ping(server: Server, body: Body) -> tuple[int, float, float]:
     """The status and seconds of a body's response, and the longest response of /ping meanwhile."""
-    with _pinging(server) as waits:
+    with pinging(server.port) as waits:
         status, took = send(server.port, body)
     return status, round(took, 3), round(max(waits, default=0.0), 3)
-
-
-@contextmanager
-def _pinging(server: Server) -> Iterator[list[float]]:
-    """The response times of /ping, on new connections, while the block runs."""
-    waits: list[float] = []
-    done = threading.Event()
-
-    def ping() -> None:
-        while not done.is_set():
-            started = time.perf_counter()
-            connection = HTTPConnection("127.0.0.1", server.port, timeout=60)
-            connection.request("GET", "/ping")
-            connection.getresponse().read()
-            connection.close()
-            waits.append(time.perf_counter() - started)
-            done.wait(EVERY_S)
-
-    thread = threading.Thread(target=ping)
-    thread.start()
-    try:
-        yield waits
-    finally:
-        done.set()
-        thread.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +88,7 @@ def _under_load(choice: Sequence[Body], seconds: float) -> Load:
             while time.monotonic() < until:
                 outcomes.append(send(server.port, next(turns)))
 
-        with _pinging(server) as waits:
+        with pinging(server.port) as waits:
             clients = [threading.Thread(target=client) for _ in range(CONNECTIONS)]
             for one in clients:
                 one.start()

@@ -106,6 +106,7 @@ class DataPlane:
         self._dispatch_scheduled = False
         self._closing = False
         self._idle: asyncio.Future[None] | None = None
+        self._hashing = asyncio.Lock()  # more threads would only take the interpreter from the loop
 
     @property
     def waiting_items(self) -> int:
@@ -186,7 +187,8 @@ class DataPlane:
             return [None] * len(items)
         if len(items) <= KEYS_ON_LOOP and not large:
             return [item_key(item) for item in items]
-        return await asyncio.to_thread(lambda: [item_key(item) for item in items])
+        async with self._hashing:
+            return await asyncio.to_thread(lambda: [item_key(item) for item in items])
 
     def _enqueue(
         self, call: PendingCall, items: Sequence[Item], keys: Sequence[bytes | None], following: int | None
