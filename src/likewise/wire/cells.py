@@ -16,6 +16,7 @@ from likewise.core.errors import TooManyCells
 from likewise.core.items import Params
 
 SPARSE = 20  # most cells of a table per value that was sent for it
+COLUMN = 10  # cells that a column counts at least, since its name is compared and indexed
 SMALL = 20_000  # cells that a table may have in any case
 TEXT = 100  # characters that count as one cell where each row repeats them: names of columns, params
 _PIECE = 1 << 20
@@ -38,6 +39,7 @@ class Cells:
 
     def table(self, rows: int, names: Sequence[str], sent: int, where: str) -> None:
         """Check a table before it is built from `sent` values.  It may be sparse, but not mostly empty."""
+        self.check(COLUMN * len(names), f"{where}, in which a column is as costly as {COLUMN} values,")
         if rows < 2:
             return
         cells = rows * len(names)
