@@ -292,8 +292,8 @@ def score(
 
     source: a file, a folder or a glob pattern, local or `s3://`; runners may support other inputs.  If a job was
     interrupted, the same call resumes it.
-    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, and the errors of
-    `find` and `Bundle.engine`.
+    Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted, TooManyQuarantined, NothingScored, and
+    the errors of `find` and `Bundle.engine`.
     """
     opened = bundle_of(model, trust, allow_versions)
     spec = opened.spec(engine, precision)

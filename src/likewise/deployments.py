@@ -9,13 +9,14 @@ from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
 from likewise.bundles.open import is_bundle, open_exactly
-from likewise.core.errors import AlreadyDeployed, NotDeployed, WrongUsage
+from likewise.core.errors import AlreadyDeployed, Interrupted, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.renamed import renamed
+from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines
-from likewise.receipts import Receipts
-from likewise.targets.apply import OnStep, apply, roll_back
+from likewise.receipts import Receipts, Record
+from likewise.targets.apply import OnStep, apply, roll_back, unfinished_plan
 from likewise.targets.base import (
     BATCH,
     Finding,
@@ -34,6 +35,7 @@ from likewise.targets.base import (
     Verb,
     unless_fatal,
 )
+from likewise.targets.listing import Listed, listed_record, to_finish
 from likewise.targets.registry import open_target
 
 _OLD_NAMES = {
@@ -105,13 +107,20 @@ def delete(name: str, *, to: str | None = None) -> None:
 
 def deployments(to: str | None = None) -> list[Receipt]:
     """The user's deployments, by name; to: those on this target, including the ones of other users."""
-    recorded = [Receipt.from_dict(document) for document in Receipts().all()]
+    return [each.receipt for each in listed(to) if each.receipt is not None]
+
+
+def listed(to: str | None = None) -> list[Listed]:
+    """`deployments`, and also those that are unfinished or whose record is damaged."""
+    receipts = Receipts()
+    recorded = [listed_record(record, receipts) for record in receipts.records()]
     if to is None:
         return recorded
     target = open_target(to)
     own = {each.name: each for each in recorded if each.target == target.uri}
-    existing = {each.name: each for each in target.found()} if isinstance(target, Live) else {}
-    return [own.get(name) or existing[name] for name in sorted({*own, *existing})]
+    found = target.found() if isinstance(target, Live) else ()
+    others = {each.name: Listed(each.target, each.name, each) for each in found if each.name not in own}
+    return [each for _, each in sorted({**own, **others}.items())]
 
 
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
@@ -181,41 +190,56 @@ def plan(
     options: Mapping[str, object] | None = None,
     previous: bool = False,
     roll_back_interrupted: bool = False,
+    receipts: Receipts | None = None,
 ) -> Planned:
     """The plan for `verb`; changes nothing.
 
     to: the target's URI; optional if only one deployment has this name. roll_back_interrupted: first undo an
-    interrupted run of another plan for this deployment.
+    interrupted run of another plan for this deployment. receipts: the user's by default.
     Raises what the function for the verb raises; DeployFailed with the first fatal finding of the target's check.
     """
-    receipts = Receipts()
+    receipts = receipts or Receipts()
+    if verb == "delete" and (rest := _rest_of(receipts, name, to)) is not None:
+        return _removal(receipts, rest, roll_back_interrupted)
     uri, current = _current_state(receipts, verb, name, to)
     target = open_target(uri)
     spec, requested = _desired(verb, current, model, options or {}, previous)
     typed = coerce(target.Options, requested)
-    unfinished = receipts.unfinished(target.uri, name)
-    if unfinished is not None:
-        interrupted = Plan.from_dict(unfinished.plan)
-        if (interrupted.verb, interrupted.model, interrupted.options) == (verb, spec, as_json(typed)):
-            return Planned(interrupted, target, ())  # the same request: resume it
+    interrupted = unfinished_plan(receipts.unfinished(target.uri, name))
+    requested_now = verb, spec, as_json(typed)
+    if interrupted is not None and (interrupted.verb, interrupted.model, interrupted.options) == requested_now:
+        return Planned(interrupted, target, ())  # resume it
     if spec is not None:
         _check_model(spec)
     findings = unless_fatal(target.check(spec, typed)) if spec is not None else ()
-    if unfinished is not None and roll_back_interrupted:
+    if interrupted is not None and roll_back_interrupted:
         roll_back(target, name, receipts)
     steps = tuple(target.plan(verb, name, spec, typed, current))
     return Planned(Plan(target.uri, name, verb, spec, as_json(typed), steps), target, findings)
 
 
 def execute(
-    planned: Planned, on_step: OnStep = lambda _: None, progress: Callable[[str], None] | None = None
+    planned: Planned,
+    on_step: OnStep = lambda _: None,
+    progress: Callable[[str], None] | None = None,
+    receipts: Receipts | None = None,
 ) -> Receipt | None:
     """Execute a plan; see `likewise.targets.apply.apply`.
 
     progress: called with a line of text when the state that a step waits for changes, if the target reports progress.
+    receipts: the user's by default.  Raises Interrupted (Ctrl-C); `listed` then has what is unfinished.
     """
+    store, plan = receipts or Receipts(), planned.plan
     _report_to(progress, planned.target)
-    return apply(planned.plan, planned.target, Receipts(), on_step)
+    try:
+        return apply(plan, planned.target, store, on_step)
+    except KeyboardInterrupt:
+        if receipts is not None or store.unfinished(plan.target, plan.name) is None:
+            raise
+        remedy = to_finish(plan.verb, f"likewise delete {plan.name} --to {plan.target}")
+        raise Interrupted(
+            f"stopped: {plan.verb} {plan.name} on {plan.target} is unfinished, as `likewise list` shows", remedy=remedy
+        ) from None
 
 
 def rehearsal_stage(to: str) -> AbstractContextManager[Stage]:
@@ -241,14 +265,15 @@ def rehearsed(
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
     _check_model(model)
-    with rehearsal_stage(to) as stage:
+    with rehearsal_stage(to) as stage, scratch_folder("likewise-rehearsal-") as folder:
+        receipts = Receipts(folder / "receipts.db")  # not the user's: if this process is killed, nothing is left there
         all_options = {**(options or {}), **stage.options}
-        planned = plan("create", name, to=stage.uri, model=model, options=all_options)
-        receipt = _receipt(execute(planned, on_step, progress))
+        planned = plan("create", name, to=stage.uri, model=model, options=all_options, receipts=receipts)
+        receipt = _receipt(execute(planned, on_step, progress, receipts))
         try:
             yield receipt, stage
         finally:
-            delete(name, to=stage.uri)
+            execute(plan("delete", name, to=stage.uri, receipts=receipts), receipts=receipts)
 
 
 def model_of(
@@ -271,29 +296,69 @@ def _current_state(receipts: Receipts, verb: Verb, name: str, to: str | None) ->
         raise WrongUsage("no target is given", remedy="add --to TARGET")
     uri = open_target(to).uri
     if receipts.get(uri, name) is not None:  # the target's plan checks for deployments of other users
+        run = receipts.unfinished(uri, name)
+        deleting = run is not None and run.plan.get("verb") == "delete"
         raise AlreadyDeployed(
-            f"{name!r} is already deployed on {uri}", remedy=f"likewise update {name} MODEL, or choose another name"
+            f"{name!r} is {'not yet deleted from' if deleting else 'already deployed on'} {uri}",
+            remedy=f"first run: likewise delete {name} --to {uri}"
+            if deleting
+            else f"likewise update {name} MODEL, or choose another name",
         )
     return uri, None
 
 
 def _current(receipts: Receipts, name: str, to: str | None) -> Receipt:
     uri = None if to is None else open_target(to).uri
-    matches = [each for each in receipts.all() if each["name"] == name and uri in (None, each["target"])]
-    if not matches and to is not None:
-        matches = [each.as_dict() for each in deployments(to) if each.name == name]
-    if not matches:
-        where = f" on {uri}" if uri else ""
-        raise NotDeployed(
-            f"there is no deployment named {name!r}{where}", remedy="`likewise list` shows all deployments"
-        )
+    record = _record(receipts, name, uri)
+    known = None if record is None else listed_record(record, receipts)
+    if known is not None and known.receipt is not None:
+        return known.receipt
+    place = uri if known is None else known.target
+    unfinished = known is not None and known.unfinished is not None
+    if place is not None and not unfinished and (existing := _existing(place, name)) is not None:
+        return existing
+    if known is not None:
+        raise NotDeployed(f"{name!r} on {known.target}: {known.state}", remedy=known.remedy)
+    where = f" on {uri}" if uri else ""
+    raise NotDeployed(f"there is no deployment named {name!r}{where}", remedy="`likewise list` shows all deployments")
+
+
+def _record(receipts: Receipts, name: str, uri: str | None) -> Record | None:
+    """What is recorded about the deployment, None if nothing is.  Raises WrongUsage if there are several."""
+    matches = [each for each in receipts.records() if each.name == name and uri in (None, each.target)]
     if len(matches) > 1:
-        targets = ", ".join(each["target"] for each in matches)
+        targets = ", ".join(each.target for each in matches)
         raise WrongUsage(
             f"{name!r} is deployed on several targets: {targets}",
             remedy="choose one with --to TARGET; for verify, use NAME@TARGET",
         )
-    return Receipt.from_dict(matches[0])
+    return matches[0] if matches else None
+
+
+def _existing(uri: str, name: str) -> Receipt | None:
+    """The deployment according to its target, which may be another user's."""
+    target = open_target(uri)
+    found = target.found() if isinstance(target, Live) else ()
+    return next((each for each in found if each.name == name), None)
+
+
+def _rest_of(receipts: Receipts, name: str, to: str | None) -> Listed | None:
+    """The deployment to delete, if it has no receipt: its creation is unfinished, or its record is damaged."""
+    record = _record(receipts, name, None if to is None else open_target(to).uri)
+    if record is None or (rest := listed_record(record, receipts)).receipt is not None:
+        return None
+    return None if rest.unfinished is None and _existing(record.target, name) is not None else rest
+
+
+def _removal(receipts: Receipts, rest: Listed, now: bool) -> Planned:
+    """The plan for the deletion of what an unfinished creation has left.  now: whether to undo its steps now."""
+    target, undone = open_target(rest.target), rest.unfinished
+    if now:
+        roll_back(target, rest.name, receipts)
+    steps = [step.about for step in reversed(undone.steps)] if undone is not None else []
+    findings = [Finding("undoes the steps of the unfinished creation", "; ".join(steps), fatal=False)] if steps else []
+    plan = Plan(target.uri, rest.name, "delete", None, undone.options if undone is not None else {}, ())
+    return Planned(plan, target, () if now else findings)
 
 
 def _desired(

@@ -8,6 +8,7 @@ import pickletools
 import re
 import secrets
 import shutil
+import signal
 import sys
 import tarfile
 from collections import Counter
@@ -26,7 +27,9 @@ from tests.support.containers.daemon import Docker, podman
 from tests.support.containers.images import small_base
 from tests.support.containers.registry import registry
 from tests.support.containers.shared import Containers
-from tests.support.processes import free_port, likewise, run, until
+from tests.support.interrupt import moments, run_interrupted
+from tests.support.processes import LIKEWISE, alive, children, free_port, likewise, run, until
+from tests.support.processes import running as background
 from tests.support.sentiment_store import TEXTS
 from tests.support.sentiment_store import Store as Demo
 
@@ -375,6 +378,42 @@ def test_dockerfile_builds_an_equivalent_image(docker: Docker, upper: Path, base
         assert predictions_inside(docker, name, EXAMPLE) == ["A", "B"]
 
 
+POINTS = [pytest.param(2, id="few"), pytest.param(20, id="many", marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_build_leaves_nothing_that_the_next_one_does_not_remove(
+    docker: Docker, upper: Path, base: str, image_store: Store, tmp_path: Path, number: signal.Signals, points: int
+) -> None:
+    def build(at: int | None = None) -> tuple[int, int]:
+        command = ["image", "build", bundle, "-t", "killed:1", "--base", base, "--trust", "--oci", tmp_path / "layout"]
+        return run_interrupted(command, tmp_path / "out", at=at, number=number)
+
+    bundle = upper_bundle(tmp_path / "bundle", number.name)  # whose layer is not in the cache
+    code, operations = build()
+    assert code == 0, (tmp_path / "out.err").read_text()
+    for at in moments(operations, points):
+        shutil.rmtree(tmp_path / "layout")
+        shutil.rmtree(bundle)
+        upper_bundle(bundle, f"{number.name}{at}")
+        code, _ = build(at)
+        if code != 0:
+            assert code in (-number, 130)
+            if code == 130:
+                assert not partial(tmp_path, image_store.folder.parent)
+            assert not (tmp_path / "layout").exists()
+            assert build()[0] == 0, (tmp_path / "out.err").read_text()
+        assert (tmp_path / "layout" / "index.json").is_file()
+        assert not partial(tmp_path, image_store.folder.parent)
+
+
+def partial(*folders: Path) -> list[Path]:
+    """Files and folders that are not complete."""
+    names = ("*likewise-new-*", "stage.*")
+    return [path for folder in folders for name in names for path in folder.rglob(name)]
+
+
 def test_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base: str, tmp_path: Path) -> None:
     """Build the image, push it to a real registry, pull it, start it as SageMaker does, query it, remove everything."""
     before = docker("ps", "--all", "--quiet")
@@ -385,6 +424,28 @@ def test_deployment_to_sagemaker_is_rehearsed(docker: Docker, upper: Path, base:
     assert document["receipt"]["target"].startswith("sagemaker:/eu-west-1?endpoint_url=http://127.0.0.1:")
     assert docker("ps", "--all", "--quiet") == before
     assert json.loads(likewise("list", "--json", env=env).stdout) == {"deployments": []}
+
+
+def test_killed_rehearsal_leaves_nothing_after_the_next_one(
+    docker: Docker, upper: Path, base: str, tmp_path: Path
+) -> None:
+    before = docker("ps", "--all", "--quiet")
+    (tmp_path / "tmp").mkdir()
+    home = {"LIKEWISE_DATA_HOME": str(tmp_path / "data"), "TMPDIR": str(tmp_path / "tmp")}
+    env = {**os.environ, **home, "AWS_EC2_METADATA_DISABLED": "true"}
+    arguments = ["deploy", upper, "--to", "sagemaker:/eu-west-1", "--name", "upper", "--trust", "--rehearse"]
+    arguments += ["-C", f"base_image={base}"]
+    with background([*LIKEWISE, *arguments, "--keep"], tmp_path / "log", env=env) as rehearsal:
+        rehearsal.line("is available at")
+        registries = children(rehearsal.pid, "docker-registry")
+        assert registries
+        rehearsal.stop(signal.SIGKILL)
+    assert docker("ps", "--all", "--quiet") != before
+    until(lambda: not any(map(alive, registries)))
+    assert json.loads(likewise("list", "--json", env=env).stdout) == {"deployments": []}
+    likewise(*arguments, env=env)
+    assert docker("ps", "--all", "--quiet") == before
+    assert [*(tmp_path / "tmp").iterdir()] == []
 
 
 def test_container_that_does_not_become_ready_is_reported_and_removed(docker: Docker, upper: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.support.cli import call
 from tests.support.local import left_in, processes_in
 from tests.support.processes import LIKEWISE, alive, command_of, environment_of, resident_bytes, run, until
 
@@ -327,3 +328,18 @@ def test_update_chooses_a_new_port_if_the_former_one_is_in_use(data: Path, model
         assert repaired.output("url") != receipt.output("url")
         assert predict() == "1:A"
         assert status().url == repaired.output("url")
+
+
+def test_invalid_request_is_reported_as_the_callers_in_one_document(data: Path, models: dict[str, Path]) -> None:
+    deploy(models["1"])
+    done = call("predict", "one", '{"inputs": [', "--json")
+    document = json.loads(done.stdout)  # a single one
+    assert done.returncode == 1
+    assert document["error"]["code"] == "BAD_REQUEST"
+    assert document["error"]["cause"].startswith("one responded with status 400: ")
+    assert (document["status"], document["response"]["error_code"]) == (400, "BAD_REQUEST")
+    done = call("predict", "one", '{"inputs": [')
+    assert json.loads(done.stdout) == document["response"]
+    assert done.stderr.startswith("BAD_REQUEST: one responded with status 400: ")
+    done = call("predict", "one", '{"inputs": ["a"]}', "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"predictions": ["1:A"]})

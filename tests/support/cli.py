@@ -45,7 +45,7 @@ def call(
 def _restored() -> Iterator[None]:
     """Restore arguments, folder, environment and signal handlers of this process afterwards."""
     argv, folder, environment = sys.argv, Path.cwd(), dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:

@@ -375,6 +375,24 @@ def test_compressed_output_is_rejected(tmp_path: Path, source: Path) -> None:
         run_job(source, tmp_path / "out.csv.gz")
 
 
+@pytest.mark.parametrize(
+    ("output", "nearest"),
+    [("x.xlsx", "x.csv"), ("x.json", "x.jsonl"), ("x.jsn", "x.jsonl"), ("x.parq", "x.parquet"), ("v1.2", "v1.csv")],
+)
+def test_unknown_suffix_of_a_file_is_rejected_with_the_nearest(
+    tmp_path: Path, source: Path, output: str, nearest: str
+) -> None:
+    with pytest.raises(WrongUsage, match=r"jobs write \.csv, \.jsonl, \.parquet files") as refused:
+        run_job(source, str(tmp_path / output))
+    assert f"-o {tmp_path / nearest}, or -o {tmp_path / output}/ for a folder" in refused.value.remedy
+    assert names(tmp_path) == {"in.csv"}
+    run_job(source, f"{tmp_path / output}/")
+    assert (tmp_path / output / "part-00000.csv").is_file()
+    run_job(source, str(tmp_path / output), restart=True)  # an existing folder
+    with pytest.raises(WrongUsage, match="ends in a slash"):
+        run_job(source, f"{tmp_path}/out.csv/")
+
+
 def test_conf_pairs_are_parsed() -> None:
     assert parse_conf(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
     for wrong in (["a"], ["=b"], ["a=b", "a=c"]):

@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.batch.scoring import UNSIGNED, FunctionEngine, names, quarantined, read, run_job, texts, upper, write
 
+from likewise.batch import reasons
 from likewise.batch.formats import Chunk
-from likewise.batch.quarantine import lines
+from likewise.batch.quarantine import entries, line
 from likewise.batch.values import as_some_json
-from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, RowRefused, TooManyQuarantined
+from likewise.core.errors import InputInvalid, ModelFailed, ModelRaised, NothingScored, RowRefused, TooManyQuarantined
 from likewise.core.items import Row
 
 ROWS = 1000
@@ -248,8 +249,8 @@ class Odd:
 )
 def test_any_value_can_be_quarantined(value: object, expected: object) -> None:
     chunk = Chunk("in.parquet", 1, [{"n": 1, "v": value}], {}, None, None, 0)
-    (line,) = lines(chunk, {0: RowRefused("a cause", remedy="a remedy")})
-    columns = json.loads(json.loads(line)["columns"])
+    (refused,) = entries(chunk, {0: RowRefused("a cause", remedy="a remedy")})
+    columns = json.loads(json.loads(line(refused))["columns"])
     assert columns["n"] == 1
     assert columns["v"] == expected
     assert json.loads(as_some_json({"v": value}))["v"] == columns["v"]
@@ -270,3 +271,64 @@ def test_input_values_without_a_json_form_are_copied_as_text(tmp_path: Path, suf
     (row,) = read(tmp_path / f"out.{suffix}")
     assert float(str(row["half"])) == 0.5
     assert float(str(row["t"])) == 1
+
+
+# --- reasons ----------------------------------------------------------------------------------------------------------
+
+
+def refusing(row: Row) -> object:
+    number = int(str(row.get("text"))[1:])
+    if number % 2:
+        raise ValueError(f"cannot parse {number!r} in 't{number}'")
+    if number % 10 == 0:
+        raise KeyError("weights")
+    return upper(row)
+
+
+def test_report_has_the_reasons_with_counts_and_first_examples(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.csv", texts(f"t{n}" for n in range(100)))
+    report = run_job(source, tmp_path / "out.csv", predict=refusing, window=30)
+    assert report.quarantine == str(tmp_path / "out.csv.quarantine.parquet")
+    weights, parse = sorted(report.reasons, key=lambda reason: int(reason["rows"]))
+    assert (weights["rows"], parse["rows"]) == (10, 50)
+    assert (parse["code"], len(parse["examples"])) == ("MODEL_RAISED", 3)
+    first = {"file": "in.csv", "row": 2, "line": 3, "cause": "the model raised ValueError: cannot parse 1 in 't1'"}
+    assert parse["examples"][0] == first
+    lines = reasons.described(report.reasons, report.rows_quarantined)
+    assert lines[0] == f"50 rows: MODEL_RAISED: {first['cause']} (in.csv row 2, line 3; row 4; row 6; …)"
+    stored = json.loads((tmp_path / "out.csv.likewise.json").read_text())
+    assert stored["reasons"] == report.reasons
+    assert stored["quarantine"] == "out.csv.quarantine.parquet"
+
+
+def test_reasons_of_parts_add_up_and_further_ones_are_counted() -> None:
+    def quarantined_rows(words: str) -> list[dict[str, object]]:
+        return [
+            {"code": "ROW_REFUSED", "cause": f"{word} is missing", "remedy": "", "file": "f", "row": n, "line": None}
+            for n, word in enumerate(words, 1)
+        ]
+
+    one, other = reasons.add((), quarantined_rows("aabc")), reasons.add((), quarantined_rows("cdefghijklm"))
+    together = reasons.combined([one, other])
+    assert together == reasons.add(one, quarantined_rows("cdefghijklm"))
+    assert [reason["rows"] for reason in together] == [2, 1, 2, 1, 1, 1, 1, 1, 1, 1]
+    assert one[0]["rows"] == 2  # unchanged
+    assert reasons.described(together, 15)[-1] == "3 rows: other reasons"
+    assert reasons.described((), 0) == []
+
+
+@pytest.mark.parametrize("rows", [0, 20])
+def test_job_without_any_prediction_fails_after_writing(tmp_path: Path, rows: int) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("text\n" + "".join(f"t{2 * n + 1}\n" for n in range(rows)))
+    with pytest.raises(NothingScored) as failed:
+        run_job(source, tmp_path / "out.csv", predict=refusing, allow_empty=False)
+    assert "--allow-empty" in failed.value.remedy
+    assert failed.value.details["rows_quarantined"] == rows
+    assert ("has no rows" in failed.value.cause) == (rows == 0)
+    if rows:
+        assert "20 rows: MODEL_RAISED: the model raised ValueError" in failed.value.cause
+        assert str(tmp_path / "out.csv.quarantine.parquet") in failed.value.cause
+    assert read(tmp_path / "out.csv") == []
+    report = run_job(source, tmp_path / "out.csv", predict=refusing, restart=True, allow_empty=True)
+    assert (report.rows_ok, report.rows_quarantined) == (0, rows)

@@ -52,7 +52,7 @@ def everything(output: Path) -> dict[str, object]:
     for path in paths:
         data = path.read_bytes()
         name = path.name.replace(output.name, "out")
-        files[name] = data if not name.endswith(".json") else {**json.loads(data), "seconds": 0}
+        files[name] = data if not name.endswith(".json") else {**json.loads(data), "seconds": 0, "quarantine": ""}
     return files
 
 

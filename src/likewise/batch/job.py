@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from likewise.batch.journal import Counts
+from likewise.batch.reasons import Reason
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.signature import Signature
@@ -44,7 +45,9 @@ class JobReport:
     bundle, build: the model digest and the build digest. rows_in = rows_ok + rows_quarantined. duplicates: rows that
     reused the prediction of an equal row. tokens: computed by the engine. seconds: of all runs of the job together,
     without the start of the engine. input_types: MLflow's type of each column of a CSV input, if they were inferred.
-    prediction_type: Arrow's type of the predictions in a Parquet output.
+    prediction_type: Arrow's type of the predictions in a Parquet output. reasons: why rows were quarantined, with the
+    number of rows and the first examples of each. quarantine: the file with all of them, in the manifest only its name;
+    None if there are none.
     """
 
     bundle: str
@@ -58,15 +61,24 @@ class JobReport:
     build: str = ""  # reports of earlier versions have none of these
     input_types: Types = None
     prediction_type: str | None = None
+    reasons: Sequence[Reason] = ()
+    quarantine: str | None = None
 
     @classmethod
     def of(
-        cls, job: ScoreJob, engine: str, counts: Counts, input_types: Types = None, prediction_type: str | None = None
+        cls,
+        job: ScoreJob,
+        engine: str,
+        counts: Counts,
+        input_types: Types = None,
+        prediction_type: str | None = None,
+        quarantine: str | None = None,
     ) -> Self:
         """The report of `job` for these counts.  engine: the label of the engine that ran."""
         bad, seconds = counts.rows - counts.ok, round(counts.seconds, 3)
         figures = counts.rows, counts.ok, bad, counts.duplicates, engine, seconds, counts.tokens
-        return cls(job.bundle, *figures, job.build, input_types, prediction_type)
+        why = counts.reasons, quarantine if bad else None
+        return cls(job.bundle, *figures, job.build, input_types, prediction_type, *why)
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object of the manifest."""

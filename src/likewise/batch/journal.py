@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from likewise.batch.reasons import Reason
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file
 
@@ -32,7 +33,10 @@ DESCRIPTIONS = {  # how error messages name the entries of a fingerprint
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts since the start of the job. ok: rows with a prediction. answered: distinct ones. seconds: of all runs."""
+    """Counts since the start of the job. ok: rows with a prediction. answered: distinct ones. seconds: of all runs.
+
+    reasons: why the other rows are quarantined, see `likewise.batch.reasons`.
+    """
 
     rows: int = 0
     ok: int = 0
@@ -40,6 +44,7 @@ class Counts:
     tokens: int = 0
     answered: int = 0
     seconds: float = 0.0
+    reasons: Sequence[Reason] = ()
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,10 @@ def replaces(folder: Path) -> bool:
     return bool(lines) and lines[0].get("replaces") is True
 
 
-def rows_done(folder: Path) -> int:
-    """The number of rows that the interrupted job in this staging folder has completed."""
+def last_state(folder: Path) -> JournalState:
+    """What the interrupted job in this staging folder has completed."""
     lines, _ = _read(folder / NAME)
-    return int(lines[-1].get("rows", 0)) if lines else 0
+    return JournalState(**lines[-1]) if len(lines) > 1 else JournalState()
 
 
 def sync(stream: BinaryIO) -> None:

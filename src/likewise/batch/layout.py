@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 from likewise.batch.files import COMPRESSED
@@ -133,6 +134,32 @@ class Layout:
             raise
         sync_folder(data.parent)
         remove(old)
+
+
+def check_name(output: str) -> None:
+    """WrongUsage if OUTPUT looks like a file of a format that jobs do not write.
+
+    A name with another suffix is a folder if it ends in a slash, or if a folder with this name exists.
+    """
+    path, slash = Path(output), output.endswith("/")
+    suffix = path.suffix.lower()
+    if slash and suffix in FILE_SUFFIXES:
+        raise WrongUsage(
+            f"{output} ends in a slash like a folder, and in {suffix} like a file", remedy="leave out one of the two"
+        )
+    if slash or suffix in ("", COMPRESSED, *FILE_SUFFIXES) or path.is_dir():
+        return
+    near = f"{path.stem}{_nearest(suffix)}"
+    raise WrongUsage(
+        f"{path.name}: jobs write {', '.join(FILE_SUFFIXES)} files, not {suffix}",
+        remedy=f"use -o {path.with_name(near)}, or -o {output}/ for a folder with this name",
+    )
+
+
+def _nearest(suffix: str) -> str:
+    """The suffix among FILE_SUFFIXES that most resembles another one."""
+    same = [each for each in FILE_SUFFIXES if SUFFIXES[each] == SUFFIXES.get(suffix)]
+    return [*same, *get_close_matches(suffix, FILE_SUFFIXES, n=1, cutoff=0.4), FILE_SUFFIXES[0]][0]
 
 
 @contextmanager

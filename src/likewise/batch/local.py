@@ -7,13 +7,14 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+from likewise.batch import quarantine, reasons
 from likewise.batch.columns import RowMaker, inferred_types
 from likewise.batch.formats import Chunk
 from likewise.batch.header import Header
 from likewise.batch.job import JobReport, Progress, ScoreJob, Types
 from likewise.batch.journal import Counts, JournalState
 from likewise.batch.result_cache import RowResultCache
-from likewise.batch.rows import check_quarantine_limit, fingerprint, items_of, resume_remedy
+from likewise.batch.rows import check_outcome, fingerprint, items_of, resume_remedy
 from likewise.batch.score_options import ScoreOptions
 from likewise.batch.scorer import Scorer, prepare
 from likewise.batch.sinks import Output
@@ -42,8 +43,7 @@ def run(job: ScoreJob) -> JobReport:
                 error.cause + _rows_done(output, job), remedy=f"{error.remedy}; then {_resume_remedy(output, job)}"
             ) from error
         raise
-    check_quarantine_limit(report, job)
-    return report
+    return check_outcome(report, job)
 
 
 def _score(job: ScoreJob, source: Files, rows: RowMaker, types: Types, output: Output) -> JobReport:
@@ -97,14 +97,16 @@ class LocalScorer:
         self._output = output
         self._lines: list[bytes] = []
         cache = RowResultCache(log=self._lines.append)
-        self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache)  # loads the engine
-        engine = {"engine": job.engine.spec.label}
+        loaded = job.engine.spec  # loads the engine
+        engine = {"engine": loaded.label}
         files = {str(file.path.resolve()) if file.path else file.name: file.identity for file in source.files}
         self.state = state = output.resume(fingerprint(job, engine, output.format, source.format, files, types))
         cache.replay(output.cached_results())
+        self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache, log=output.chunk_log)
+        self._resumed = state.rows + output.chunk_log.rows
         scorer.rows, scorer.answered = state.rows, state.answered
         scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
-        self._rows_ok = state.ok
+        self._rows_ok, self._reasons = state.ok, state.reasons
         self._offset = 0
         self._started = time.monotonic()
 
@@ -115,7 +117,9 @@ class LocalScorer:
         predictions, errors = self._output.split_results(results)
         self._rows_ok += len(predictions)
         indices, values = list(predictions), list(predictions.values())
-        self._output.write(chunk, indices, values, errors, self._lines, self._counts())
+        entries = quarantine.entries(chunk, errors)
+        self._reasons = reasons.add(self._reasons, entries)
+        self._output.write(chunk, indices, values, entries, self._lines, self._counts())
         self._lines.clear()
         self._offset = chunk.offset
         self._report_progress(chunk, 0)
@@ -123,12 +127,15 @@ class LocalScorer:
     def report(self) -> JobReport:
         """The job's report with the counts so far."""
         label = self._job.engine.spec.label
-        return JobReport.of(self._job, label, self._counts(), self._types, self._output.prediction_type)
+        output = self._output
+        more = self._types, output.prediction_type, output.layout.quarantine.name
+        return JobReport.of(self._job, label, self._counts(), *more)
 
     def _counts(self) -> Counts:
         scorer = self._scorer
         seconds = self.state.seconds + self._seconds()
-        return Counts(scorer.rows, self._rows_ok, scorer.duplicates, scorer.tokens, scorer.answered, seconds)
+        figures = scorer.rows, self._rows_ok, scorer.duplicates, scorer.tokens, scorer.answered, seconds
+        return Counts(*figures, self._reasons)
 
     def _report_progress(self, chunk: Chunk, rows: int) -> None:
         """Report progress. rows: number of rows of `chunk` scored so far; 0 after it was written."""
@@ -138,7 +145,7 @@ class LocalScorer:
             fraction = read / max(1, self._source.size)
         else:
             fraction = done / max(1, total)
-        counts = (self._scorer.tokens, self._seconds(), self._scorer.duplicates, self.state.rows)
+        counts = (self._scorer.tokens, self._seconds(), self._scorer.duplicates, self._resumed)
         self._job.progress(Progress(done, total, min(1.0, fraction), *counts))
 
     def _seconds(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +12,8 @@ from likewise.batch.values import as_some_json
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
 from likewise.core.private_files import open_file
+
+Entry = Mapping[str, Any]  # a row of the quarantine, as a JSON object
 
 
 def schema() -> Any:
@@ -28,13 +30,17 @@ def schema() -> Any:
     return pa.schema([("file", pa.string()), *numbers, *texts])
 
 
-def lines(chunk: Chunk, errors: Mapping[int, LikewiseError]) -> Iterator[bytes]:
-    """The rows of `chunk` that have an error, as JSON lines for `write_parquet`. errors: by row index."""
-    for index in sorted(errors):
-        yield json.dumps(entry(chunk, index, errors[index])).encode() + b"\n"
+def entries(chunk: Chunk, errors: Mapping[int, LikewiseError]) -> list[Entry]:
+    """The rows of `chunk` that have an error. errors: by row index."""
+    return [entry(chunk, index, errors[index]) for index in sorted(errors)]
 
 
-def entry(chunk: Chunk, index: int, error: LikewiseError) -> dict[str, object]:
+def line(entry: Entry) -> bytes:
+    """A quarantined row as a JSON line for `write_parquet`."""
+    return json.dumps(entry).encode() + b"\n"
+
+
+def entry(chunk: Chunk, index: int, error: LikewiseError) -> Entry:
     """One row of the quarantine, as a JSON object."""
     return {
         "file": _ascii(chunk.file),

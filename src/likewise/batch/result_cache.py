@@ -35,7 +35,7 @@ class RowResultCache:
 
     def put(self, key: str, value: object) -> None:
         """Cache the prediction of a row for which `get` returned None."""
-        if (text := _encode(value)) is None:
+        if (text := exact_json(value)) is None:
             return
         digest = _digest(key)
         if self._store(digest, text) and self._log:
@@ -67,7 +67,7 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _encode(value: object) -> bytes | None:
+def exact_json(value: object) -> bytes | None:
     """The value as JSON; None if JSON does not represent it exactly."""
     try:
         return ENCODE(value).encode() if _is_json(value) else None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import Chunk, Writer
 from likewise.batch.job import JobReport, ScoreJob, Types
+from likewise.batch.layout import Layout
+from likewise.batch.reasons import described
 from likewise.batch.score_options import ScoreOptions
-from likewise.core.errors import LikewiseError, TooManyQuarantined
+from likewise.core.errors import LikewiseError, NothingScored, TooManyQuarantined
 from likewise.core.items import Item
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Field
@@ -64,15 +67,37 @@ def resume_remedy(options: ScoreOptions) -> str:
     return "run the same command again" + ", without --restart," * options.restart + " to resume"
 
 
-def check_quarantine_limit(report: JobReport, job: ScoreJob) -> None:
-    """TooManyQuarantined if the percentage of rows without a prediction exceeds the job's limit."""
-    limit = job.options.fail_on_quarantine
-    percent = 100 * report.rows_quarantined / max(1, report.rows_in)
+def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:
+    """The report of a job whose output is complete, with the path of its quarantine.
+
+    TooManyQuarantined if the percentage of rows without a prediction exceeds the job's limit, NothingScored if there
+    is no other row.  The report is in the `details` of these errors.
+    """
+    limit, bad = job.options.fail_on_quarantine, report.rows_quarantined
+    if bad:
+        report = replace(report, quarantine=str(Layout.of(job.output).quarantine))
+    percent = 100 * bad / max(1, report.rows_in)
+    error: LikewiseError | None = None
     if limit is not None and percent > limit:
-        raise TooManyQuarantined(
-            f"{report.rows_quarantined} of {report.rows_in} rows quarantined: {percent:.2f} %, more than {limit:g} %",
-            remedy=f"see the quarantine file next to {job.output} for the reasons; fix the rows or raise the limit",
-        )
+        cause = f"{bad} of {report.rows_in} rows quarantined: {percent:.2f} %, more than {limit:g} %"
+        error = TooManyQuarantined(_with_reasons(cause, report), remedy=f"{_FIX_ROWS} or raise the limit")
+    elif not report.rows_ok and not job.options.allow_empty:
+        cause = f"none of the {bad} rows was scored" if bad else f"{job.source} has no rows, so nothing was scored"
+        fix = _FIX_ROWS if bad else "correct the input and run it again with --restart,"
+        error = NothingScored(_with_reasons(cause, report), remedy=f"{fix} or add --allow-empty to accept this")
+    if error is None:
+        return report
+    error.details = {"output": str(job.output), **report.as_dict()}
+    raise error
+
+
+_FIX_ROWS = "correct the rows and run it again with --restart,"
+
+
+def _with_reasons(cause: str, report: JobReport) -> str:
+    if not report.rows_quarantined:
+        return cause
+    return "\n".join([cause, *described(report.reasons, report.rows_quarantined), f"all of them: {report.quarantine}"])
 
 
 def _single_value(value: object, outputs: tuple[Field, ...] | None) -> object:

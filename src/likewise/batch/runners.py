@@ -9,6 +9,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from likewise.batch.job import JobReport, Progress, ScoreJob
+from likewise.batch.layout import check_name
 from likewise.batch.score_options import ScoreOptions
 from likewise.core.engine import Engine
 from likewise.core.errors import OutputRefused, WrongUsage
@@ -35,11 +36,11 @@ def score(
 
     source: a file, a folder or a glob pattern, local or `s3://`.  model: for runners that open it on other machines.
     Raises InputNotFound, InputInvalid, OutputRefused, ModelFailed, Interrupted (Ctrl-C), WrongUsage and MissingExtra;
-    the same call then resumes after the completed chunks.  TooManyQuarantined is raised after everything is written.
+    the same call then resumes.  TooManyQuarantined and NothingScored are raised after everything is written.
     """
     options = options or ScoreOptions()
     run = runner(options.runner)
-    path = _local_path(str(output))
+    path = output_path(str(output))
     return run(
         ScoreJob(engine, bundle_digest, signature, str(source), path, options, progress or (lambda _: None), model)
     )
@@ -65,11 +66,15 @@ def runner(name: str) -> Runner:
     return run
 
 
-def _local_path(output: str) -> Path:
-    """The output's path; OutputRefused for a URL, even if a Path has removed one of its slashes."""
+def output_path(output: str) -> Path:
+    """The output's path; OutputRefused for a URL, even if a Path has removed one of its slashes.
+
+    WrongUsage for a file of an unknown format.
+    """
     if re.match(r"[a-zA-Z][\w+.-]+:/", output):
         raise OutputRefused(
             f"{output}: jobs write to local folders only",
             remedy="name a local OUTPUT, then copy it, for example with: aws s3 cp --recursive",
         )
+    check_name(output)
     return Path(output)

@@ -47,6 +47,9 @@ class ScoreOptions:
         "Fail if more than this percentage of the rows cannot be scored (is quarantined).",
         "--fail-on-quarantine PERCENT",
     )
+    allow_empty: bool = option(
+        False, "Accept an output without any prediction, for example of an INPUT without rows.", "--allow-empty"
+    )
     budget: int | None = option(
         None, "Largest number of tokens per forward pass; by default the engine decides.", "--budget TOKENS"
     )

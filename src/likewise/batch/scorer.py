@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
+from likewise.batch.chunk_log import ChunkLog
 from likewise.batch.result_cache import RowResultCache
 from likewise.core.engine import Engine, Work
 from likewise.core.errors import LikewiseError, ModelFailed
@@ -14,6 +16,7 @@ from likewise.core.results import Failed, Ok, Result
 from likewise.core.windows import windows
 
 PASSES = 8  # batches per engine slot in one run, so that no slot idles for long at its end
+LONG_RUN_S = 5.0  # a run of the engine in a job takes no longer, if rows are independent
 BROKEN_AFTER = 100  # a model that fails on this many distinct rows, without any prediction, is considered broken
 
 
@@ -32,12 +35,19 @@ class Scorer:
     """
 
     def __init__(
-        self, engine: Engine, *, budget: int | None = None, cache: RowResultCache | None = None, whole: bool = True
+        self,
+        engine: Engine,
+        *,
+        budget: int | None = None,
+        cache: RowResultCache | None = None,
+        log: ChunkLog | None = None,
+        whole: bool = True,
     ) -> None:
         """Load the engine if it loads lazily.
 
         budget: tokens per run; None lets the engine decide. cache: results of earlier chunks, used if the engine is
-        pure; with None only rows of the same chunk are deduplicated. whole: whether this scorer sees the whole job, and
+        pure; with None only rows of the same chunk are deduplicated. log: keeps the results of a chunk as they arrive,
+        and has those of an interrupted run. whole: whether this scorer sees the whole job, and
         so may declare the model broken; one of many tasks sees too little of it.
         """
         self._engine = engine
@@ -45,6 +55,9 @@ class Scorer:
         spec = engine.spec
         self._pure = spec.pure
         self._cache = cache if spec.pure else None
+        self._log = log
+        self._adapts = log is not None and spec.row_wise
+        self._most = spec.budget if self._adapts and not spec.pure else None  # rows in a run
         self._budget = budget or spec.budget * (PASSES * spec.slots if spec.slots > 1 else 1)
         self.rows = self.answered = self.duplicates = self.tokens = 0
 
@@ -57,13 +70,12 @@ class Scorer:
         self.rows += len(results)
         groups = self._not_cached(self._groups(work), work, results)
         leading = [w for group in groups if isinstance(w := work[group[0]], Work)]
-        for window in windows([w.cost for w in leading], self._budget):
-            outcomes = isolate(self._engine.run, [leading[i] for i in window])
-            for index, result in zip(window, outcomes, strict=True):
+        for indices, outcomes in self._runs(leading, groups):
+            for index, result in zip(indices, outcomes, strict=True):
                 results.update(dict.fromkeys(groups[index], result))
                 self.rows += len(groups[index])
                 self.answered += isinstance(result, Ok)
-            self.tokens += sum(leading[i].cost for i in window)
+                self.tokens += leading[index].cost
             on_run()
         self.duplicates += sum(len(group) - 1 for group in groups)
         distinct = [results[group[0]] for group in groups]
@@ -71,6 +83,28 @@ class Scorer:
         self._check_broken(distinct)
         trim()  # returns memory to the system: the largest chunk would otherwise determine the process's size
         return [results[index] for index in range(len(work))]
+
+    def _runs(
+        self, work: Sequence[Work], groups: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], Sequence[Result]]]:
+        """Run the engine window by window; yields the indices into `work` of each run, and their results.
+
+        groups: the rows that share the result of each entry of `work`.  What the log has is not run again.
+        """
+        known = {} if self._log is None else self._log.results
+        for window in windows([entry.cost for entry in work], self._budget):
+            if kept := [index for index in window if index in known]:
+                yield kept, [known[index] for index in kept]
+            rest = [index for index in window if index not in known]
+            while rest:
+                run, rest = rest[: self._most], rest[self._most :] if self._most else []
+                started = time.monotonic()
+                outcomes = isolate(self._engine.run, [work[index] for index in run])
+                if self._adapts:  # rows do not depend on the others in their run, of which an interruption loses one
+                    self._most = max(1, int(len(run) * LONG_RUN_S / max(1e-6, time.monotonic() - started)))
+                if self._log is not None:
+                    self._log.add(run, outcomes, sum(len(groups[index]) for index in run))
+                yield run, outcomes
 
     def _not_cached(
         self, groups: list[list[int]], work: Sequence[Work | Failed], results: dict[int, Result]
@@ -106,6 +140,8 @@ class Scorer:
     def _check_broken(self, results: Sequence[Result]) -> None:
         if not self._whole or self.answered or len(results) < BROKEN_AFTER:
             return
+        if self._log is not None:
+            self._log.drop()  # a later run may have a model that works
         raise broken_model(len(results), next(result.error for result in results if isinstance(result, Failed)))
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from likewise.batch import quarantine
+from likewise.batch.chunk_log import ChunkLog, rows_kept
 from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load
-from likewise.batch.journal import Counts, Journal, JournalState, replaces, rows_done, sync
+from likewise.batch.journal import Counts, Journal, JournalState, last_state, replaces, sync
 from likewise.batch.layout import MANIFEST, QUARANTINE, Layout, remove, sync_folder, write_errors
 from likewise.batch.rows import split_results
 from likewise.batch.staging import AppendFile, Claim, ResultLog, check, drop
@@ -26,8 +27,8 @@ PART_BYTES = 128 << 20  # a part file of a folder ends at the first chunk past t
 class Output:
     """The output of one job. A context manager, in which `resume` is called first.
 
-    If it exits without `commit`, the results of completed chunks are kept for the next run, and `done` is their number
-    of rows.  Nothing is kept if no chunk is complete or `discard` was called.
+    If it exits without `commit`, all results so far are kept for the next run, and `done` is their number of rows.
+    Nothing is kept if there are none or `discard` was called.  chunk_log: those of the chunk that is being scored.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class Output:
             self._undo.callback(self._quarantine.close)
             self._results = ResultLog(self._staging, state)
             self._undo.callback(self._results.close)
+            self.chunk_log = ChunkLog(self._staging, state.chunks, self.layout.data)
+            self._undo.callback(self.chunk_log.close)
             if self._sealed:
                 self._sealed.include(state.kind)
             self._open_part(state)
@@ -100,23 +103,24 @@ class Output:
         chunk: Chunk,
         kept: Sequence[int],
         predictions: Sequence[object],
-        errors: Mapping[int, LikewiseError],
+        entries: Sequence[quarantine.Entry],
         cache_lines: list[bytes],
         counts: Counts,
     ) -> None:
         """Write a chunk and record it in the journal as complete.
 
-        kept: indices of the rows with predictions. errors: of the other rows, by index. cache_lines: logged by
-        `RowResultCache` for this chunk. counts: of the job so far, including this chunk.
+        kept: indices of the rows with predictions. entries: of the other rows. cache_lines: logged by `RowResultCache`
+        for this chunk. counts: of the job so far, including this chunk.
         """
         with write_errors(self.layout.data):
             self._claim.check()
             if kept:
                 self._part = self._part or self._begin_part()
                 self._writer.write(self._part.stream, chunk, kept, predictions)
-            self._quarantine.stream.writelines(quarantine.lines(chunk, errors))
+            self._quarantine.stream.writelines(map(quarantine.line, entries))
             self._results.append(cache_lines)
             self._journal.add(self._state(counts))
+            self.chunk_log.begin(self._journal.state.chunks)
             self._end_full_part()
 
     def commit(self, report: Mapping[str, object]) -> None:
@@ -138,7 +142,8 @@ class Output:
         done = 0
         with suppress(OSError, OutputRefused):
             check(self._staging)
-            done = rows_done(self._staging)
+            state = last_state(self._staging)
+            done = state.rows + rows_kept(self._staging, state.chunks)
         if self._discard or not done:
             drop(self._staging)
         elif self._resumed:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from likewise.builder.bundle import allows_code, require_trust
 from likewise.builder.resolve import resolve
 from likewise.bundles.trust import Trust
+from likewise.core.scratch import scratch_folder
 from likewise.engine.kinds import ModelFacts
 from likewise.pipeline.mlmodel import read_model
 
@@ -20,9 +19,9 @@ def fetched(uri: str, trust: Trust) -> Iterator[tuple[ModelFacts, bool]]:
 
     Raises CodeNotTrusted (only its own code can run it, and may not), and what `resolve` and `read_model` raise.
     """
-    with tempfile.TemporaryDirectory(prefix="likewise-model-") as folder:
-        source = resolve(uri, Path(folder, "model"))
-        facts = read_model(Path(folder, "model"))
+    with scratch_folder("likewise-scratch-model-") as folder:
+        source = resolve(uri, folder / "model")
+        facts = read_model(folder / "model")
         code = allows_code(trust, uri, source.resolved)
         require_trust(facts, code, trust, uri, source.resolved)
         yield facts, code

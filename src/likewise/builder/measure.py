@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import EngineUnavailable, MissingExtra
 from likewise.core.items import Item, Request, Row, Table
+from likewise.core.scratch import scratch_folder
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
@@ -82,9 +82,9 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
     if models and not texts:
         uri, longest = next(iter(models.items()))
         texts = sample(default_texts(bundle.model_path, bundle.path / classifier_path(uri) / TOKENIZER, longest))
-    with tempfile.TemporaryDirectory(prefix="likewise-measure-") as work:
+    with scratch_folder("likewise-scratch-measure-") as work:
         task = {"bundle": str(bundle.path.resolve()), "texts": list(texts), "code": code}
-        result = run_child("likewise.builder.measure", task, Path(work), environment=os.environ, timeout=TIMEOUT)
+        result = run_child("likewise.builder.measure", task, work, environment=os.environ, timeout=TIMEOUT)
     return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 

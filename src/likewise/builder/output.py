@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import errno
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from likewise.builder.failures import unwritable
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
 from likewise.bundles.references import local_path
 from likewise.core.errors import OutputRefused
+from likewise.core.scratch import scratch_folder
 
 
 @contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """A temporary folder next to `target`, on the same disk; raises OutputRefused if it cannot be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise unwritable(error) from error
-    try:
-        yield stage
-    except OSError as error:
-        if not _is_write_error(error, target.parent):
-            raise
-        raise unwritable(error) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stage = stack.enter_context(scratch_folder(f".{target.name}.likewise-new-", target.parent))
+        except OSError as error:
+            raise unwritable(error) from error
+        try:
+            yield stage
+        except OSError as error:
+            if not _is_write_error(error, target.parent):
+                raise
+            raise unwritable(error) from error
 
 
 def _is_write_error(error: OSError, folder: Path) -> bool:

@@ -10,7 +10,6 @@ import errno
 import os
 import site
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +26,7 @@ from likewise.core.errors import LikewiseError, MissingExtra, ModelRaised, NotSe
 from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
+from likewise.core.scratch import scratch_folder
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.engine_options import TOLERANT
 from likewise.engine.example import Example, read_example, variants
@@ -80,14 +80,14 @@ def prove(
     """
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     task |= {"declared": declared, "measure": measure}
-    with tempfile.TemporaryDirectory(prefix="likewise-proof-") as work:
-        home = Path(work, "home")  # empty: no settings, caches or data of this machine
+    with scratch_folder("likewise-scratch-proof-") as work:
+        home = work / "home"  # empty: no settings, caches or data of this machine
         home.mkdir()
         environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
         environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
         environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
         environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-        result = run_child("likewise.builder.prove", task, Path(work), environment=environment, timeout=timeout)
+        result = run_child("likewise.builder.prove", task, work, environment=environment, timeout=timeout)
     return Proof(
         result["isolation"],
         tuple(result["engines"]),

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likewise.cli.flags import with_flags
-from likewise.cli.screen import show_error
+from likewise.cli.screen import Screen, show_error
 from likewise.core.errors import Interrupted, LikewiseError, OutputRefused, WrongUsage
 from likewise.core.isolation import StopSignal
 from likewise.core.stdout import release_stdout, stdout
@@ -81,9 +81,12 @@ def main() -> None:
     Exit codes: 0 success, 1 failure, 2 invalid usage, 3 predictions differ (`verify`), 130 interrupted.
     """
     release_stdout()  # in a process that has run a command before
+    Screen.printed = False
     quiet_libraries()
     signal.signal(signal.SIGINT, raise_interrupt)
     signal.signal(signal.SIGTERM, raise_interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, raise_interrupt)
     try:
         named = [word for word in sys.argv[1:2] if word in COMMANDS]
         app = application(*(named or COMMANDS))
@@ -104,17 +107,19 @@ def main() -> None:
 
 
 def raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    """Handle SIGINT and SIGTERM alike: raise a KeyboardInterrupt, so that the command cleans up.
+    """Handle SIGINT, SIGTERM and SIGHUP alike: raise a KeyboardInterrupt, so that the command cleans up.
 
-    Further SIGTERMs are ignored during the cleanup; a further Ctrl-C is not.
+    Further SIGTERMs and SIGHUPs are ignored during the cleanup; a further Ctrl-C is not.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     raise StopSignal
 
 
 def report_error(error: LikewiseError) -> int:
     """Print the error, as JSON if `--json` was given, and return its exit code."""
-    show_error(error, as_json="--json" in sys.argv)
+    own = sys.argv[: sys.argv.index("--")] if "--" in sys.argv else sys.argv  # without those of `rehearse -- COMMAND`
+    show_error(error, as_json="--json" in own)
     return error.exit_code
 
 

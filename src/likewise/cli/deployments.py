@@ -24,7 +24,9 @@ from likewise.core.stdout import stdout
 from likewise.deployments import Planned
 from likewise.targets import base
 from likewise.targets.base import Receipt, Status
+from likewise.targets.listing import Listed
 from likewise.targets.registry import names, open_target
+from likewise.targets.responses import error_of
 
 Name = Annotated[str, argument("NAME", "Name of the deployment.")]
 To = Annotated[str | None, flag("--to -t TARGET", "Target; needed only if several targets have this name.")]
@@ -73,7 +75,10 @@ def deploy(
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Deploy MODEL to TARGET. Resumes if interrupted and run again; rolls back if a step fails."""
+    """Deploy MODEL to TARGET. Rolls back if a step fails.
+
+    If interrupted, `likewise list` shows it as unfinished: the same command resumes it, `likewise delete` removes it.
+    """
     if options:
         title = f"Options of {to} (targets: {', '.join(names())})"
         return screen.options(title, described(open_target(to).Options))
@@ -140,17 +145,25 @@ def list_(
     screen: Screen,
 ) -> None:
     """List the deployments made from this machine, on all targets, and the resources that incur costs."""
-    receipts = deployments.deployments(to)
+    listed = deployments.listed(to)
     if screen.as_json:
-        screen.json({"deployments": [receipt.as_dict() for receipt in receipts]})
+        screen.json({"deployments": [each.as_dict() for each in listed]})
         return
-    if not receipts:
+    if not listed:
         screen.note("no deployments; create one with: likewise deploy MODEL --to TARGET --name NAME")
-    rows = [
-        (each.name, each.target, each.model.source, each.model.digest[:19], each.updated, each.shown().get("costs", ""))
-        for each in receipts
-    ]
-    screen.table("Deployments", ("name", "target", "model", "bundle", "since", "costs"), rows)
+    header = ("name", "target", "model", "bundle", "since", "costs", "state")
+    screen.table("Deployments", header, [_row(each) for each in listed])
+    for each in listed:
+        if each.state:
+            screen.note(f"{each.name} on {each.target}: {each.state}: {each.remedy}")
+
+
+def _row(listed: Listed) -> tuple[str, ...]:
+    receipt = listed.receipt
+    model = receipt.model if receipt is not None else listed.unfinished and listed.unfinished.model
+    source, digest = (model.source, model.digest[:19]) if model else ("", "")
+    since, costs = (receipt.updated, receipt.shown().get("costs", "")) if receipt is not None else ("", "")
+    return (listed.name, listed.target, source, digest, since, costs, listed.state)
 
 
 def status(name: Name, to: To = None, *, screen: Screen) -> None:
@@ -170,14 +183,16 @@ def predict(
     ] = False,
     timeout: Annotated[float, flag("--timeout SECONDS", "With --async: how long to wait.", min=0.001)] = 900.0,
     *,
-    screen: Screen,  # noqa: ARG001  takes --json like other commands; the output is JSON either way
+    screen: Screen,
 ) -> None:
     """Send a request to a deployment, in any format that its `/invocations` endpoint accepts."""
     body, content_type = _request(source)
     response = deployments.predict(name, body, content_type, to=to, later_s=timeout if later else None)
-    stdout().write(response.body.decode(errors="replace").rstrip("\n") + "\n")
-    if response.status >= 400:
-        raise DeployFailed(f"{name} responded with status {response.status}", remedy="see the response above")
+    failed = response.status >= 400
+    if not (failed and screen.as_json):  # then the response is in the error's JSON document
+        stdout().write(response.body.decode(errors="replace").rstrip("\n") + "\n")
+    if failed:
+        raise error_of(name, response)
 
 
 def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
@@ -253,7 +268,10 @@ def _send_example(receipt: Receipt) -> str:
     example = receipt.model.folder / "model" / "serving_input_example.json"
     if not example.is_file():
         return "not sent: the model was logged without an input example"
-    response = deployments.predict(receipt.name, example.read_bytes(), to=receipt.target)
+    target = open_target(receipt.target)
+    if not isinstance(target, base.Live):
+        return "not sent: deployments on this target serve no requests"
+    response = target.predict(receipt, example.read_bytes(), deployments.JSON)
     text = response.body.decode(errors="replace").strip()
     if response.status >= 400:
         raise DeployFailed(

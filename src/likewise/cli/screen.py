@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import orjson
 from rich.console import Console
@@ -30,6 +31,7 @@ class Screen:
     """Output of one command. Results go to stdout, everything else to stderr."""
 
     as_json: bool = option(False, "Print the result as a single JSON document on stdout.", "--json")
+    printed: ClassVar[bool] = False  # whether this process has printed its JSON document
 
     def __post_init__(self) -> None:
         self.out = Console(file=stdout(), highlight=False)
@@ -42,7 +44,8 @@ class Screen:
             self.table(title, ("", ""), list(facts))
 
     def json(self, document: object) -> None:
-        """Print the JSON document on stdout."""
+        """Print the JSON document on stdout; only once, because readers expect a single one."""
+        Screen.printed = True
         stdout().write(orjson.dumps(document, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
         stdout().flush()
 
@@ -73,9 +76,9 @@ class Screen:
 
 
 def show_error(error: LikewiseError, *, as_json: bool) -> None:
-    """Print code, cause and remedy of an error: as JSON on stdout, else on stderr."""
-    if as_json:
-        Screen(as_json=True).json({"error": error.as_dict()})
+    """Print code, cause and remedy of an error: as JSON on stdout, else or after another JSON document on stderr."""
+    if as_json and not Screen.printed:
+        Screen(as_json=True).json({"error": error.as_dict(), **error.details})
         return
     cause, remedy = visible(error.cause), visible(error.remedy)
     if not err.is_terminal:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from likewise import api
 from likewise.batch import JobReport, ScoreOptions
+from likewise.batch.reasons import described
+from likewise.batch.runners import output_path
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.progress import JobProgress
@@ -62,7 +64,10 @@ def score(
         str,
         argument("INPUT", "CSV, JSON Lines or Parquet: a file, a folder or a glob pattern; local or s3://."),
     ],
-    output: Annotated[str, flag("--output -o OUTPUT", "Where to write: a folder, or a .csv, .jsonl or .parquet file.")],
+    output: Annotated[
+        str,
+        flag("--output -o OUTPUT", "Where to write: a .csv, .jsonl or .parquet file, or a folder (NAME or NAME.x/)."),
+    ],
     *,
     options: ScoreOptions,
     choice: Choice,
@@ -72,6 +77,7 @@ def score(
 
     An interrupted job resumes when the same command is run again.
     """
+    output_path(output)  # reports an invalid one before the model is bundled
     bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:
         report = api.score(bundle, source, output, options=options, progress=bar.show)
@@ -84,6 +90,8 @@ def _facts(report: JobReport, output: str, row_wise: bool) -> list[tuple[str, st
     return [
         ("output", output),
         ("rows", f"{report.rows_in:,} read, {report.rows_ok:,} scored, {report.rows_quarantined:,} quarantined"),
+        *[("reason", line) for line in described(report.reasons, report.rows_quarantined)],
+        *([("quarantine", report.quarantine)] if report.quarantine else []),
         ("duplicates", f"{report.duplicates:,} rows reused the prediction of an equal row"),
         ("engine", report.engine),
         ("time", f"{report.seconds:.1f} s, {rate:,.1f} rows/s, {report.tokens:,} tokens"),

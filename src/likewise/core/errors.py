@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import ClassVar
 
 from likewise.core.uris import redacted
@@ -26,6 +27,7 @@ class LikewiseError(Exception):
     mlflow_code: ClassVar[str] = "INTERNAL_ERROR"  # the `error_code` that MLflow's clients read
     exit_code: ClassVar[int] = 1
     retry_after_s: float | None = None  # seconds until the same request may be retried; None if retrying cannot help
+    details: Mapping[str, object] = MappingProxyType({})  # what `--json` prints next to the error
     kinds: ClassVar[dict[str, type[LikewiseError]]] = {}  # by code
 
     def __init_subclass__(
@@ -218,6 +220,10 @@ class TooManyQuarantined(LikewiseError):
     """More rows failed than `--fail-on-quarantine` allows."""
 
 
+class NothingScored(LikewiseError):
+    """A job has written its output, but it contains no prediction."""
+
+
 class PortTaken(LikewiseError):
     """Another process is listening on the address."""
 
@@ -246,4 +252,4 @@ class Busy(LikewiseError, status=409, mlflow_code="TEMPORARILY_UNAVAILABLE"):
 
 
 class Interrupted(LikewiseError, exit_code=130):
-    """Stopped by Ctrl-C or SIGTERM."""
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP."""

@@ -11,6 +11,7 @@ from likewise.core.errors import OutputRefused, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.images.build import PORT, USER, ImageOptions, OnProgress, Parts, make_parts, silent
 from likewise.images.environment import ENTRYPOINT, SERVE
+from likewise.images.export import new_folder
 from likewise.images.store import Store
 
 
@@ -35,10 +36,10 @@ def write_dockerfile(
         raise OutputRefused(f"{folder} is not empty", remedy="use a new folder")
     with store.used():
         parts = make_parts(bundle, model, options.platforms[0], options, store, report)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in (("environment", parts.environment), ("bundle", parts.bundle)):
-            shutil.copyfile(store.path(part.layer.blob.digest), folder / f"{name}.tar.gz")
-    (folder / "Dockerfile").write_text(_text(parts))
+        with new_folder(folder) as stage:
+            for name, part in (("environment", parts.environment), ("bundle", parts.bundle)):
+                shutil.copyfile(store.path(part.layer.blob.digest), stage / f"{name}.tar.gz")
+            (stage / "Dockerfile").write_text(_text(parts))
     return parts
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from likewise.bundles.folder import link_or_copy
 from likewise.core.digests import PREFIX
 from likewise.core.errors import EngineUnavailable, OutputRefused
+from likewise.core.scratch import scratch_folder
 from likewise.images.oci import INDEX, INDEXES, NAME, PLATFORMS, Descriptor
 from likewise.images.store import Store
 
@@ -20,15 +23,32 @@ _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 def write_layout(store: Store, name: str, folder: Path) -> Descriptor:
     """Write an image as an OCI layout into a new or empty folder; raises OutputRefused, InputNotFound."""
     image = store.find(name)
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputRefused(f"{folder} is not empty", remedy="use a new folder")
-    blobs = folder / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    for blob in dict.fromkeys(store.reachable(image)):
-        link_or_copy(store.path(blob.digest), blobs / blob.digest.removeprefix(PREFIX))
-    (folder / "oci-layout").write_bytes(_LAYOUT)
-    (folder / "index.json").write_bytes(_index(image, name))
+    with new_folder(folder) as stage:
+        blobs = stage / "blobs" / "sha256"
+        blobs.mkdir(parents=True)
+        for blob in dict.fromkeys(store.reachable(image)):
+            link_or_copy(store.path(blob.digest), blobs / blob.digest.removeprefix(PREFIX))
+        (stage / "oci-layout").write_bytes(_LAYOUT)
+        (stage / "index.json").write_bytes(_index(image, name))
     return image
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, whose content moves to the new or empty `folder` when it is complete; raises OutputRefused."""
+    target = folder.resolve()
+    if target.exists() and any(target.iterdir()):
+        raise OutputRefused(f"{folder} is not empty", remedy="use a new folder")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(f".{target.name}.likewise-new-", target.parent) as scratch:
+        stage = scratch / "new"
+        stage.mkdir()
+        yield stage
+        if not target.exists():
+            stage.rename(target)
+            return
+        for entry in stage.iterdir():
+            entry.rename(target / entry.name)
 
 
 def write_archive(store: Store, name: str, platform: str, stream: IO[bytes], alias: str = "", skip: int = 0) -> None:

@@ -6,9 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 from likewise.core.digests import PREFIX, sha256_file
 from likewise.core.errors import BundleTampered, EngineUnavailable, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
+from likewise.core.processes import bound
+from likewise.core.scratch import scratch_folder
 from likewise.core.uris import redacted
 from likewise.images.lock import read_lock
 from likewise.images.oci import Platform
@@ -160,7 +161,7 @@ class Wheels:
         command += [f"--find-links={link}" for link in links]
         command += ["--require-hashes"] if hashed else []
         completed = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+            bound(command), capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
         )
         if completed.returncode != 0:
             raise self._pip_failure(completed.stderr)
@@ -180,9 +181,9 @@ class Wheels:
         with self._scratch() as scratch:
             return self._add(Path(shutil.copyfile(path, Path(scratch, path.name))))
 
-    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+    def _scratch(self) -> AbstractContextManager[Path]:
         self.folder.mkdir(exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=self.folder)
+        return scratch_folder("likewise-new-", self.folder)
 
     def _add(self, path: Path) -> Wheel:
         wheel = Wheel(path.name, sha256_file(path).removeprefix(PREFIX))

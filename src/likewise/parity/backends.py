@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -26,6 +26,7 @@ from likewise.core.engine import predict_items
 from likewise.core.errors import ModelFailed, TargetUnavailable, WrongUsage
 from likewise.core.extras import need
 from likewise.core.results import Failed
+from likewise.core.scratch import scratch_folder
 from likewise.parity.client import Post, per_row, predict_by_requests
 from likewise.parity.compare import RefusedRow
 from likewise.parity.golden import Golden
@@ -127,14 +128,17 @@ def _score(runner: str, golden: Golden, bundle: api.Bundle) -> list[object]:
         if golden.table.sent is not None:
             reason = f"{golden.source} has no rows"
         raise WrongUsage(f"{reason}, which batch jobs do not support", remedy=f"remove --against {runner}")
-    with TemporaryDirectory(prefix="likewise-verify-") as folder:
-        source, output = Path(folder, "golden.jsonl"), Path(folder, "scored.jsonl")
+    with scratch_folder("likewise-scratch-verify-") as folder:
+        source, output = folder / "golden.jsonl", folder / "scored.jsonl"
         with source.open("w", encoding="utf-8") as stream:
             for number, row in enumerate(golden.table.rows):
                 record = dict(zip(columns or ("input",), row, strict=True))
                 stream.write(as_json({ROW: number, **record}) + "\n")
         mapping = {} if columns else {"input": "input"}  # the only column in addition to the row number
-        api.score(bundle, source, output, options=ScoreOptions(runner=runner, column=mapping))
+        options = ScoreOptions(
+            runner=runner, column=mapping, allow_empty=True
+        )  # rows that are refused are compared too
+        api.score(bundle, source, output, options=options)
         with output.open(encoding="utf-8") as stream:
             predictions = {record[ROW]: record[PREDICTIONS] for record in map(json.loads, stream)}
     return [predictions.get(number, RefusedRow("QUARANTINED")) for number in range(len(golden))]

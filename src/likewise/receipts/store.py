@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from platformdirs import user_data_path
 
@@ -25,6 +25,12 @@ CREATE TABLE IF NOT EXISTS receipts (target TEXT, name TEXT, receipt TEXT NOT NU
 CREATE TABLE IF NOT EXISTS runs (target TEXT, name TEXT, plan TEXT NOT NULL, outputs TEXT NOT NULL,
                                  PRIMARY KEY (target, name));
 """
+RECORDS = """
+SELECT target, name, receipt, plan, outputs
+FROM (SELECT target, name FROM receipts UNION SELECT target, name FROM runs)
+LEFT JOIN receipts USING (target, name) LEFT JOIN runs USING (target, name) ORDER BY name, target
+"""
+COLUMNS = ("receipt", "plan", "outputs")
 
 
 def data_home() -> Path:
@@ -41,6 +47,20 @@ class Run:
     outputs: Mapping[str, Mapping[str, Any] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything that is stored about a deployment.
+
+    receipt: as JSON.  run: that has not finished.  unreadable: why some of it cannot be read; empty if all of it can.
+    """
+
+    target: str
+    name: str
+    receipt: dict[str, Any] | None = None
+    run: Run | None = None
+    unreadable: str = ""
+
+
 class Receipts:
     """The store.  Each call is a separate transaction; all raise OutputRefused if the file cannot be used."""
 
@@ -55,18 +75,26 @@ class Receipts:
         )
 
     def get(self, target: str, name: str) -> dict[str, Any] | None:
-        """The receipt of a deployment as JSON, None if there is none."""
-        rows = self._read("SELECT receipt FROM receipts WHERE target = ? AND name = ?", target, name)
-        return rows[0][0] if rows else None
+        """The receipt of a deployment as JSON, None if there is none that can be read."""
+        return self.record_of(target, name).receipt
 
     def all(self) -> list[dict[str, Any]]:
-        """All receipts as JSON, ordered by name and target."""
-        return [receipt for (receipt,) in self._read("SELECT receipt FROM receipts ORDER BY name, target")]
+        """All receipts that can be read, as JSON, ordered by name and target."""
+        return [record.receipt for record in self.records() if record.receipt is not None]
 
     def unfinished(self, target: str, name: str) -> Run | None:
-        """The unfinished run for this deployment, None if there is none."""
-        rows = self._read("SELECT plan, outputs FROM runs WHERE target = ? AND name = ?", target, name)
-        return Run(*rows[0]) if rows else None
+        """The unfinished run for this deployment, None if there is none that can be read."""
+        return self.record_of(target, name).run
+
+    def record_of(self, target: str, name: str) -> Record:
+        """What is stored about a deployment."""
+        records = (each for each in self.records() if (each.target, each.name) == (target, name))
+        return next(records, Record(target, name))
+
+    def records(self) -> list[Record]:
+        """What is stored about each deployment, ordered by name and target."""
+        with self._connected() as database:
+            return [_record(*row) for row in database.execute(RECORDS)]
 
     def record(self, target: str, name: str, run: Run) -> None:
         """Record the progress of a run."""
@@ -84,14 +112,11 @@ class Receipts:
             if receipt is not None:
                 database.execute("INSERT INTO receipts VALUES (?, ?, ?)", (target, name, json.dumps(receipt)))
 
-    def _read(self, query: str, *values: str) -> list[list[Any]]:
-        with self._connected() as database:
-            return [list(map(json.loads, row)) for row in database.execute(query, values)]
-
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self.folder / self._path.name, timeout=TIMEOUT_S)) as database:
+                database.text_factory = _text
                 database.executescript(TABLES)
                 make_private(self._path)  # SQLite gives its journals the same mode
                 with database:  # commits, or rolls back
@@ -101,3 +126,31 @@ class Receipts:
                 f"{self._path}: {error}",
                 remedy="check the file and its folder, or set LIKEWISE_DATA_HOME to another folder",
             ) from error
+
+
+def _record(target: object, name: object, receipt: object, plan: object, outputs: object) -> Record:
+    """The record in a row of RECORDS, however damaged it is."""
+    problems: list[str] = []
+    documents = [
+        _document(column, text, problems) for column, text in zip(COLUMNS, (receipt, plan, outputs), strict=True)
+    ]
+    run = None if documents[1] is None or documents[2] is None else Run(documents[1], documents[2])
+    return Record(str(target), str(name), documents[0], run, "; ".join(problems))
+
+
+def _document(column: str, text: object, problems: list[str]) -> dict[str, Any] | None:
+    """The JSON object in a column; None if the column is empty, or is damaged, which is added to `problems`."""
+    if text is None:
+        return None
+    try:
+        document = json.loads(cast(str, text))  # a damaged file may hold anything; then this raises TypeError
+        if not isinstance(document, dict):
+            raise TypeError("not a JSON object")
+    except (ValueError, TypeError, RecursionError) as error:
+        problems.append(f"its {column} is damaged: {error}")
+        return None
+    return document
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")

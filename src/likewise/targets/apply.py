@@ -48,8 +48,17 @@ def roll_back(target: Target, name: str, receipts: Receipts) -> None:
             _roll_back(target, name, receipts, before)
 
 
+def unfinished_plan(run: Run | None) -> Plan | None:
+    """The plan of an unfinished run; None if there is none, or if its record is damaged."""
+    try:
+        return None if run is None else Plan.from_dict(run.plan)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def _roll_back(target: Target, name: str, receipts: Receipts, run: Run) -> None:
-    _undo(Plan.from_dict(run.plan), run.outputs, target)
+    if (plan := unfinished_plan(run)) is not None:
+        _undo(plan, run.outputs, target)
     receipts.finish(target.uri, name, None, keep=True)
 
 
@@ -111,6 +120,15 @@ def _receipt(plan: Plan, outputs: Mapping[str, Outputs], receipts: Receipts) -> 
     before = {"model": old["model"], "options": old["options"]}
     same = before == {"model": plan.model.as_dict(), "options": dict(plan.options)}  # a repair, not a new version
     return replace(receipt, created=old["created"], previous=old["previous"] if same else before)
+
+
+def busy(receipts: Receipts, target: str, deployment: str) -> bool:
+    """Whether another process is changing the deployment."""
+    try:
+        with _claimed(receipts, target, deployment):
+            return False
+    except Busy:
+        return True
 
 
 @contextmanager

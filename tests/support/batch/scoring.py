@@ -60,8 +60,9 @@ def run_job(
 ) -> JobReport:
     """Run `score` with a FunctionEngine.
 
-    Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`, `build` (digest).
+    Keywords: those of ScoreOptions, and `engine`, `signature`, `progress`, `build` (digest).  Jobs may score nothing.
     """
+    more.setdefault("allow_empty", True)
     engine = more.pop("engine", None) or FunctionEngine(predict)
     signature = more.pop("signature", TEXT)
     progress = more.pop("progress", None)

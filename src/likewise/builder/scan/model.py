@@ -23,6 +23,7 @@ from likewise.bundles.folder import regular_files
 from likewise.bundles.format import MANIFEST
 from likewise.bundles.open import is_bundle, open_bundle
 from likewise.core.extras import need
+from likewise.core.scratch import scratch_folder
 from likewise.core.uris import without_secrets
 from likewise.pipeline.mlmodel import MLMODEL, read_model
 
@@ -71,8 +72,8 @@ def scan(model: str | Path, *, limits: Limits | None = None, report: Callable[[s
         for name in sorted(bundle.manifest.files.keys() - files):
             contents.unknown(name, "this copy of the bundle does not contain it")
         return contents.read(files)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder, "model")
+    with scratch_folder("likewise-scratch-scan-") as folder:
+        root = folder / "model"
         if report is not None:
             report(f"fetching {contents.found.model}")
         resolve(str(model), root)

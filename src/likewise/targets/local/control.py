@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from likewise.core.scratch import scratch_folder
 
 BACKLOG = 16
 
@@ -51,7 +52,7 @@ def open_control(path: Path) -> socket.socket:
 @contextmanager
 def _short_path(path: Path) -> Iterator[str]:
     """A short alias of `path`: the address of a Unix socket is limited to about a hundred bytes, a path is not."""
-    with tempfile.TemporaryDirectory(prefix="likewise-") as folder:
-        link = Path(folder, "at")
+    with scratch_folder("likewise-scratch-socket-") as folder:
+        link = folder / "at"
         link.symlink_to(path.parent.absolute())
         yield str(link / path.name)

@@ -107,7 +107,8 @@ class LocalTarget:
                 in_use = deployment.digests if deployment is not None else set()
                 if params["digest"] not in in_use:
                     keep_only(folder, in_use)
-                folder.drop_if_empty()
+                if deployment is None:
+                    folder.clear()
 
     # --- existing deployments ----------------------------------------------------------------------------------------
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from likewise.bundles.archive import pack
 from likewise.bundles.open import open_bundle
 from likewise.core.errors import BundleTampered
+from likewise.core.scratch import scratch_folder
 from likewise.targets.sagemaker.aws import Aws
 
 ARCHIVE = "model.tar.gz"
@@ -52,8 +52,8 @@ def upload(aws: Aws, bucket: str, key: str, folder: Path, digest: str) -> str:
         bundle = open_bundle(folder)
         if not bundle.has_digest(digest):
             raise BundleTampered(f"{folder} contains {bundle.build}, not {digest}", remedy="deploy the bundle again")
-        with tempfile.TemporaryDirectory(prefix="likewise-") as scratch:
-            archive = pack(bundle, Path(scratch, ARCHIVE))
+        with scratch_folder("likewise-scratch-data-") as scratch:
+            archive = pack(bundle, scratch / ARCHIVE)
             extra = {"Metadata": {_DIGEST: digest}}
             aws.run("s3", "upload_file", lambda s3: s3.upload_file(str(archive), bucket, key, ExtraArgs=extra))
     return f"s3://{bucket}/{key}"

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from likewise.core.errors import TargetUnavailable
+from likewise.core.processes import bound
+from likewise.core.scratch import scratch_folder
 from likewise.targets.base import Stage
 from likewise.targets.sagemaker.address import ENDPOINT, SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
@@ -41,6 +42,7 @@ def stage(at: SageMakerAddress) -> Iterator[Stage]:
     from likewise.targets.sagemaker.emulator import ContainerRunner, Emulator, rehearsal  # the extra `rehearsal`
 
     runner = ContainerRunner([find_engine().program])
+    runner.remove_abandoned()
     with _registry() as registry, rehearsal(Emulator(runner, registry)) as emulator:
         own = SageMakerAddress(at.region or REGION, endpoint=emulator.url)
         policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUST_STATEMENT]})
@@ -74,14 +76,17 @@ def _registry() -> Iterator[str]:
             "there is no container registry that can take the place of ECR",
             remedy=f"run: apt-get install docker-registry, or start one and set {REGISTRY}=127.0.0.1:PORT",
         )
-    with socket.socket() as probe, TemporaryDirectory(prefix="likewise-registry-") as folder:
+    with socket.socket() as probe, scratch_folder("likewise-scratch-registry-") as folder:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        config = Path(folder, "config.yml")
-        config.write_text(_CONFIG.format(folder=Path(folder, "data"), port=port))
-        log = Path(folder, "log")
-        with log.open("wb") as stream, subprocess.Popen([program, "serve", str(config)], stderr=stream) as process:
+        config = folder / "config.yml"
+        config.write_text(_CONFIG.format(folder=folder / "data", port=port))
+        log = folder / "log"
+        with (
+            log.open("wb") as stream,
+            subprocess.Popen(bound([program, "serve", str(config)]), stderr=stream) as process,
+        ):
             try:
                 _wait_for(port, process, log)
                 yield f"127.0.0.1:{port}"

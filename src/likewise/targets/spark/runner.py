@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
 
+from likewise.batch import reasons
 from likewise.batch.columns import RowMaker
 from likewise.batch.formats import RowSource
 from likewise.batch.header import Header
 from likewise.batch.job import JobReport, ScoreJob
 from likewise.batch.journal import Counts
 from likewise.batch.layout import Layout, write_errors
-from likewise.batch.rows import check_quarantine_limit, fingerprint, resume_remedy
+from likewise.batch.rows import check_outcome, fingerprint, resume_remedy
 from likewise.batch.sinks import publish
 from likewise.batch.staging import Claim, check, drop
 from likewise.bundles.open import open_exactly
@@ -55,8 +56,7 @@ def run(job: ScoreJob) -> JobReport:
     finally:
         if created:
             spark.stop()
-    check_quarantine_limit(report, job)
-    return report
+    return check_outcome(report, job)
 
 
 class _Run:
@@ -141,8 +141,9 @@ class _Run:
         totals = {name: sum(int(counts[name]) for counts in counted) for name in names}
         engines = ", ".join(sorted({str(counts["engine"]) for counts in counted}))
         seconds = self._staging.seconds + time.monotonic() - self._started
-        counts = Counts(**totals, seconds=seconds)
-        return JobReport.of(self._job, engines, counts, self._types, prediction_type)
+        why = reasons.combined(counts["reasons"] for counts in counted)
+        counts = Counts(**totals, seconds=seconds, reasons=why)
+        return JobReport.of(self._job, engines, counts, self._types, prediction_type, self._layout.quarantine.name)
 
     def _close_staging(self) -> None:
         if self._resumable:

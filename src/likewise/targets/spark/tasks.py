@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from likewise.batch import quarantine
+from likewise.batch import quarantine, reasons
 from likewise.batch.columns import RowMaker
 from likewise.batch.files import InputFile, read_errors, why_changed
 from likewise.batch.formats import Chunk, RowSource, SealedWriter, Writer, load, open_file
@@ -203,6 +203,7 @@ def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
     rows = io.BytesIO()
     if predictions:
         writer.write(rows, chunk, list(predictions), list(predictions.values()))
+    entries = quarantine.entries(chunk, errors)
     counts = {
         "rows": len(chunk),
         "ok": len(predictions),
@@ -212,7 +213,8 @@ def _score(engine: Engine, plan: TaskScorer, chunk: Chunk, path: Path) -> None:
         "refused": len(refused),
         "first_refused": next((e.as_dict() for i, e in errors.items() if isinstance(work[i], Work)), None),
         "engine": engine.spec.label,
+        "reasons": reasons.add((), entries),
         "kind": writer.open_kind if isinstance(writer, SealedWriter) else None,
     }
     path.parent.mkdir(exist_ok=True)
-    blob.write(path, counts, rows.getvalue(), b"".join(quarantine.lines(chunk, errors)))
+    blob.write(path, counts, rows.getvalue(), b"".join(map(quarantine.line, entries)))

@@ -299,6 +299,21 @@ class TargetSuite:
         assert target.left() == before
         assert "resumed" not in [each.name for each in deployments.deployments()]
 
+    def test_interrupted_creation_is_listed_as_unfinished_and_can_be_deleted(
+        self, target: TargetUnderTest, deployer: Deployer, one: Path
+    ) -> None:
+        """Killed before each of its steps in turn and before the receipt is written."""
+        before = target.left()
+        deployer.kill_before_each_step("create", "unfinished", one)
+        states = {each.name: each.state for each in deployments.listed()}
+        assert states["unfinished"] == "create unfinished"
+        with pytest.raises(NotDeployed, match="unfinished") as refused:
+            deployments.update("unfinished", one, trust=True)
+        assert "likewise deploy" in refused.value.remedy
+        deployments.delete("unfinished")
+        assert target.left() == before
+        assert "unfinished" not in [each.name for each in deployments.listed()]
+
     def test_interrupted_plan_is_rolled_back_by_another_plan(
         self, deploy: Deploy, deployer: Deployer, one: Path, two: Path
     ) -> None:

@@ -25,6 +25,9 @@ _OPEN_NETWORK = (
 )
 
 
+OWNER = "likewise.rehearsal"  # a label: host, process id and start time of the emulator
+
+
 class ImageNotFound(Exception):
     """The image does not exist or cannot be pulled; the message has the reason."""
 
@@ -44,6 +47,16 @@ class ContainerRunner:
         self._isolated = _can_enter_namespaces()
         self.cautions: tuple[str, ...] = () if self._isolated else (_OPEN_NETWORK,)
 
+    def remove_abandoned(self) -> None:
+        """Remove the containers of emulators on this machine whose process was killed."""
+        listed = run([*self._program, "ps", "--all", "--quiet", "--filter", f"label={OWNER}"], COMMAND_TIMEOUT_S)
+        for name in listed.stdout.split():
+            template = f'{{{{index .Config.Labels "{OWNER}"}}}}'
+            owner = run([*self._program, "inspect", "--format", template, name], COMMAND_TIMEOUT_S).stdout.strip()
+            host, _, process = owner.rpartition(":")
+            if host == os.uname().nodename and not _is_running(process):
+                run([*self._program, "rm", "--force", name], COMMAND_TIMEOUT_S)
+
     def pull(self, image: str) -> None:
         """Pull the image from its registry; raises ImageNotFound."""
         command = ["pull", *self._plain_http(image), "--", image]
@@ -56,7 +69,8 @@ class ContainerRunner:
 
         model_dir: mounted at /opt/ml/model, read-only; None to mount nothing.
         """
-        command = ["run", "--detach", "--read-only", "--tmpfs", "/tmp", *self._network()]  # noqa: S108
+        owner = f"{OWNER}={os.uname().nodename}:{_process(os.getpid())}"
+        command = ["run", "--detach", "--label", owner, "--read-only", "--tmpfs", "/tmp", *self._network()]  # noqa: S108
         for name, value in environment.items():
             command += ["--env", f"{name}={value}"]
         if model_dir is not None:
@@ -137,6 +151,29 @@ def run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 1, "", str(error))
+
+
+def _process(pid: int) -> str:
+    """The process id and, on Linux, when the process started, since ids are reused."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return str(pid)
+    return f"{pid}.{stat.rpartition(')')[2].split()[19]}"
+
+
+def _is_running(process: str) -> bool:
+    """Whether the process with this result of `_process` still exists; True if that is unknown."""
+    pid = process.partition(".")[0]
+    if not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return _process(int(pid)) == process
 
 
 def _can_enter_namespaces() -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import http.client
 import io
-import shutil
 import tarfile
-import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from likewise.core.scratch import scratch_folder
 from likewise.targets.sagemaker.emulator.account import Account, S3Unavailable
 from likewise.targets.sagemaker.emulator.containers import PORT, Container, ContainerRunner, ImageNotFound, NotStarted
 
@@ -43,13 +43,13 @@ class ContainerResponse:
 class Running:
     """A started container.
 
-    stream: its log stream.  _model_dir: the folder that is mounted at /opt/ml/model, None if there is none.
+    stream: its log stream.  _files: removes the folder that is mounted at /opt/ml/model, if there is one.
     """
 
     container: Container
     stream: str
     image: str
-    _model_dir: Path | None
+    _files: ExitStack
 
     def send(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, timeout_s: float
@@ -68,8 +68,7 @@ class Running:
     def stop(self) -> None:
         """Stop the container, which first completes the requests that it has accepted, and delete its folder."""
         self.container.stop(GRACE_S)
-        if self._model_dir is not None:
-            shutil.rmtree(self._model_dir, ignore_errors=True)
+        self._files.close()
 
 
 class Fleet:
@@ -96,13 +95,14 @@ class Fleet:
         if problem is not None:
             raise StartupFailed(problem)
         self._pull(definition["Image"], what)
-        folder = self._unpacked(definition.get("ModelDataUrl"))
         environment = {**definition.get("Environment", {}), **extra}
-        try:
-            container = self._runner.start(definition["Image"], environment, folder)
-        except NotStarted as error:
-            raise StartupFailed(f"CannotStartContainerError. The {what} did not start: {error}"[:REASON]) from error
-        running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", definition["Image"], folder)
+        with ExitStack() as files:
+            folder = self._unpacked(definition.get("ModelDataUrl"), files)
+            try:
+                container = self._runner.start(definition["Image"], environment, folder)
+            except NotStarted as error:
+                raise StartupFailed(f"CannotStartContainerError. The {what} did not start: {error}"[:REASON]) from error
+            running = Running(container, f"{stream}/i-{uuid4().hex[:17]}", definition["Image"], files.pop_all())
         with self._lock:
             self._running.append(running)
         self._account.follow(group, running.stream, container)
@@ -139,15 +139,14 @@ class Fleet:
                 f"The image {image} of the {what} does not exist or cannot be pulled: {error}"[:REASON]
             ) from error
 
-    def _unpacked(self, url: str | None) -> Path | None:
+    def _unpacked(self, url: str | None, files: ExitStack) -> Path | None:
         if url is None:
             return None
-        folder = Path(tempfile.mkdtemp(prefix="likewise-rehearsal-model-"))
+        folder = files.enter_context(scratch_folder("likewise-scratch-rehearsal-"))
         try:
             with tarfile.open(fileobj=io.BytesIO(self._account.read(url)), mode="r:gz") as archive:
                 archive.extractall(folder, filter=_readable)  # noqa: S202  it is `data_filter`
         except (S3Unavailable, tarfile.TarError, zlib.error, OSError, EOFError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
             raise StartupFailed(f"Failed to download model data from {url}: {error}"[:REASON]) from error
         folder.chmod(0o755)  # readable for any user of the container
         return folder
