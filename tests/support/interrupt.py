@@ -50,10 +50,12 @@ def moments(operations: int, wanted: int) -> Iterator[int]:
 def _command(words: list[str], at: int | None, number: int, count: str) -> None:
     from likewise.cli import main
 
-    seen = 0
+    seen, done = 0, False
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal seen
+        if done:
+            return
         if event in OPERATIONS or (event == "open" and isinstance(arguments[0], str) and arguments[2] & WRITES):
             seen += 1
             if seen - 1 == at:
@@ -61,9 +63,8 @@ def _command(words: list[str], at: int | None, number: int, count: str) -> None:
 
     sys.argv = ["likewise", *words]
     sys.addaudithook(watch)
-    operations = 0
     try:
         main()
     finally:
-        operations = seen
-        Path(count).write_text(str(operations))
+        done = True
+        Path(count).write_text(str(seen))

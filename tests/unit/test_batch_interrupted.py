@@ -86,25 +86,25 @@ def test_results_are_written_every_few_seconds(tmp_path: Path, monkeypatch: pyte
     now = [0.0]
     monkeypatch.setattr("likewise.batch.chunk_log.time.monotonic", lambda: now[0])
     log = ChunkLog(tmp_path, 3, tmp_path)
-    log.add([0, 2], [Ok("a"), Failed(RowRefused("no", remedy="fix"))], 5)
+    log.add([0, 2], [Ok("a"), Failed(RowRefused("no", remedy="fix"))], 5, 0.5)
     assert rows_kept(tmp_path, 3) == 0
     now[0] = chunk_log.KEEP_S
-    log.add([1], [Ok({"x": [1.5, None, float("inf")]})], 1)
+    log.add([1], [Ok({"x": [1.5, None, float("inf")]})], 1, 0.25)
     assert (rows_kept(tmp_path, 3), rows_kept(tmp_path, 4)) == (6, 0)
-    log.add([4], [Ok(date(2026, 1, 1))], 1)  # JSON cannot represent it exactly
-    log.add([5], [Ok("\ud800")], 1)
+    log.add([4], [Ok(date(2026, 1, 1))], 1, 1.0)  # JSON cannot represent it exactly
+    log.add([5], [Ok("\ud800")], 1, 1.0)
     log.close()
     with (tmp_path / chunk_log.NAME).open("ab") as stream:
         stream.write(b'{"chunk": 3, "indices": [6], "ro')  # killed while it was written
     again = ChunkLog(tmp_path, 3, tmp_path)
-    assert again.rows == 7
+    assert (again.rows, again.seconds) == (7, 1.75)
     assert again.results.keys() == {0, 1, 2, 5}
     assert again.results[1] == Ok({"x": [1.5, None, float("inf")]})
     assert again.results[5] == Ok("\ud800")
     refused = again.results[2]
     assert isinstance(refused, Failed)
     assert refused.error.as_dict() == {"code": "ROW_REFUSED", "cause": "no", "remedy": "fix"}
-    again.add([6], [Ok("b")], 1)
+    again.add([6], [Ok("b")], 1, 1.0)
     again.close()
     assert rows_kept(tmp_path, 3) == 8
     assert ChunkLog(tmp_path, 4, tmp_path).results == {}

@@ -273,7 +273,7 @@ def test_ctrl_c_while_the_staging_folder_is_created_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("likewise.batch.sinks.Claim.check", stop)
+    monkeypatch.setattr("likewise.batch.sinks.Claim.clear", stop)
     with pytest.raises(Interrupted):
         run_job(source, tmp_path / "out")
     assert names(tmp_path) == {"in.csv"}

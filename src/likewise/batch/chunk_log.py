@@ -24,23 +24,24 @@ class ChunkLog:
     """The file: a line per run of the engine, with the number of its chunk. A torn last line is ignored.
 
     results: of the current chunk, from earlier runs of the job, by the index of the distinct row.
-    rows: of the current chunk that have a result on the disk, with the duplicates in the chunk.
+    rows: of the current chunk that have a result on the disk, with the duplicates in the chunk.  seconds: that the
+    engine took for these results.
     """
 
     def __init__(self, folder: Path, chunk: int, output: Path) -> None:
         """Open the file for the chunk with this number, without what it has of others.  output: for error messages."""
         self._chunk = chunk
         self._output = output
-        self.results, self.rows, end = _read(folder / NAME, chunk)
+        self.results, self.rows, self.seconds, end = _read(folder / NAME, chunk)
         self._stream = open_file(folder / NAME, "r+b" if end else "wb")
         self._stream.truncate(end)
         self._stream.seek(end)
-        self._pending: list[tuple[Sequence[int], Sequence[Result], int]] = []
+        self._pending: list[tuple[Sequence[int], Sequence[Result], int, float]] = []
         self._saved = time.monotonic()
 
-    def add(self, indices: Sequence[int], results: Sequence[Result], rows: int) -> None:
-        """Note the results of one run; raises OutputRefused.  rows: their number with duplicates."""
-        self._pending.append((indices, results, rows))
+    def add(self, indices: Sequence[int], results: Sequence[Result], rows: int, seconds: float) -> None:
+        """Note the results of one run; raises OutputRefused.  rows: with duplicates.  seconds: that the run took."""
+        self._pending.append((indices, results, rows, seconds))
         if time.monotonic() - self._saved >= KEEP_S:
             with write_errors(self._output):
                 self._save()
@@ -66,11 +67,13 @@ class ChunkLog:
 
     def _save(self) -> None:
         while self._pending:
-            indices, results, rows = self._pending[0]
+            indices, results, rows, seconds = self._pending[0]
             encoded = [_encoded(result) for result in results]
             if None not in encoded:
-                head = json.dumps({"chunk": self._chunk, "indices": list(indices), "rows": rows}).encode()
-                self._stream.write(head[:-1] + b', "results": [' + b",".join(filter(None, encoded)) + b"]}\n")
+                head = {"chunk": self._chunk, "indices": list(indices), "rows": rows, "seconds": seconds}
+                self._stream.write(
+                    json.dumps(head).encode()[:-1] + b', "results": [' + b",".join(filter(None, encoded)) + b"]}\n"
+                )
                 self.rows += rows
             del self._pending[0]
         sync(self._stream)
@@ -82,20 +85,20 @@ def rows_kept(folder: Path, chunk: int) -> int:
     return _read(folder / NAME, chunk)[1]
 
 
-def _read(path: Path, chunk: int) -> tuple[dict[int, Result], int, int]:
-    """The results of this chunk, their number of rows, and the bytes up to the end of the last complete line."""
+def _read(path: Path, chunk: int) -> tuple[dict[int, Result], int, float, int]:
+    """The results of this chunk, their rows and seconds, and the bytes up to the end of the last complete line."""
     results: dict[int, Result] = {}
-    rows = end = 0
+    rows, seconds, end = 0, 0.0, 0
     with suppress(FileNotFoundError, ValueError), open_file(path, "rb") as stream:
         for text in stream:
             line = json.loads(text)
             if not text.endswith(b"\n") or line["chunk"] != chunk:
                 break
             if line["indices"][0] not in results:  # a signal while it was written may have written it twice
-                rows += line["rows"]
+                rows, seconds = rows + line["rows"], seconds + line["seconds"]
             results.update(zip(line["indices"], map(_decoded, line["results"]), strict=True))
             end += len(text)
-    return results, rows, end
+    return results, rows, seconds, end
 
 
 def _encoded(result: Result) -> bytes | None:

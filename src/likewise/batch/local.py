@@ -28,6 +28,7 @@ def run(job: ScoreJob) -> JobReport:
     """Run the job in this process; see `likewise.batch.score`."""
     _refuse_spark_options(job.options)
     output: Output | None = None
+    report: JobReport | None = None
     try:
         header = Header(job.options.header, job.signature, job.options.column)
         source = open_source(job.source, job.options.input_format, header)
@@ -36,6 +37,9 @@ def run(job: ScoreJob) -> JobReport:
         with Output(job.output, source, job.signature, job.options.format, job.options.restart) as output:
             report = _score(job, source, rows, types, output)
     except KeyboardInterrupt:  # may come at any time, also while the engine loads
+        if report is not None and output is not None:  # the output is complete
+            output.drop_staging()
+            return check_outcome(report, job)
         raise Interrupted("stopped" + _rows_done(output, job), remedy=_resume_remedy(output, job)) from None
     except LikewiseError as error:
         if output is not None and output.done:
@@ -104,6 +108,7 @@ class LocalScorer:
         cache.replay(output.cached_results())
         self._scorer = scorer = Scorer(job.engine, budget=job.options.budget, cache=cache, log=output.chunk_log)
         self._resumed = state.rows + output.chunk_log.rows
+        self._before = state.seconds + output.chunk_log.seconds
         scorer.rows, scorer.answered = state.rows, state.answered
         scorer.duplicates, scorer.tokens = state.duplicates, state.tokens
         self._rows_ok, self._reasons = state.ok, state.reasons
@@ -133,7 +138,7 @@ class LocalScorer:
 
     def _counts(self) -> Counts:
         scorer = self._scorer
-        seconds = self.state.seconds + self._seconds()
+        seconds = self._before + self._seconds()
         figures = scorer.rows, self._rows_ok, scorer.duplicates, scorer.tokens, scorer.answered, seconds
         return Counts(*figures, self._reasons)
 

@@ -100,10 +100,11 @@ class Scorer:
                 run, rest = rest[: self._most], rest[self._most :] if self._most else []
                 started = time.monotonic()
                 outcomes = isolate(self._engine.run, [work[index] for index in run])
+                seconds = time.monotonic() - started
                 if self._adapts:  # rows do not depend on the others in their run, of which an interruption loses one
-                    self._most = max(1, int(len(run) * LONG_RUN_S / max(1e-6, time.monotonic() - started)))
+                    self._most = max(1, int(len(run) * LONG_RUN_S / max(1e-6, seconds)))
                 if self._log is not None:
-                    self._log.add(run, outcomes, sum(len(groups[index]) for index in run))
+                    self._log.add(run, outcomes, sum(len(groups[index]) for index in run), seconds)
                 yield run, outcomes
 
     def _not_cached(

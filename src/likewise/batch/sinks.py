@@ -138,6 +138,10 @@ class Output:
         """Keep none of the results, because they are not valid."""
         self._discard = True
 
+    def drop_staging(self) -> None:
+        """Remove the staging folder, which is no longer needed."""
+        drop(self._staging)
+
     def _leave(self) -> None:
         done = 0
         with suppress(OSError, OutputRefused):

@@ -6,6 +6,7 @@ Standard library only.
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from likewise.core.scratch import scratch_folder
 
 BACKLOG = 16
+OPEN_FILES = Path("/proc/self/fd")  # of Linux
 
 
 class SupervisorUnavailable(Exception):
@@ -52,7 +54,13 @@ def open_control(path: Path) -> socket.socket:
 @contextmanager
 def _short_path(path: Path) -> Iterator[str]:
     """A short alias of `path`: the address of a Unix socket is limited to about a hundred bytes, a path is not."""
-    with scratch_folder("likewise-scratch-socket-") as folder:
-        link = folder / "at"
-        link.symlink_to(path.parent.absolute())
-        yield str(link / path.name)
+    if not OPEN_FILES.is_dir():
+        with scratch_folder("likewise-scratch-") as folder:
+            (folder / "at").symlink_to(path.parent.absolute())
+            yield str(folder / "at" / path.name)
+        return
+    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield str(OPEN_FILES / str(handle) / path.name)
+    finally:
+        os.close(handle)
