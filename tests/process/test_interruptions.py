@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from tests.support.cli import call
 from tests.support.interrupt import moments, run_interrupted
 from tests.support.local import left_in, processes_in
+from tests.support.processes import command_of, until
 
 from likewise import deployments
-from likewise.testing.models import upper_bundle
+from likewise.bundles.open import open_bundle
+from likewise.testing.models import pyfunc_bundle, upper_bundle
 
 pytestmark = pytest.mark.xdist_group("local")
 SIGNALS = [signal.SIGINT, signal.SIGKILL]
@@ -158,6 +161,35 @@ def test_interrupted_job_is_resumed_and_leaves_only_its_output(
         assert [*(home / "tmp").iterdir()] == []
         for path in new:
             (home / path).unlink()
+
+
+@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_interrupted_build_of_a_bundle_leaves_nothing_after_the_next(
+    home: Path, number: signal.Signals, points: int
+) -> None:
+    model = pyfunc_bundle(home / "logged", "p:") / "model"
+
+    def build(at: int | None = None) -> int:
+        return run(home, "bundle", model, "-o", home / "bundle", "--trust", at=at, number=number)
+
+    operations = build()
+    shutil.rmtree(home / "bundle")
+    before = {path.name for path in home.iterdir()}
+    for at in moments(operations, points):
+        if build(at) != 0:
+            until(lambda: not processes_with(str(home / "tmp")))  # they are killed with the command
+            if not (home / "bundle").exists():
+                build()  # also removes what the interrupted one may have left
+        assert open_bundle(home / "bundle").manifest.measured["proved"]
+        shutil.rmtree(home / "bundle")
+        assert {path.name for path in home.iterdir()} == before, at
+        assert [*(home / "tmp").iterdir()] == [], at
+
+
+def processes_with(word: str) -> list[int]:
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    return [pid for pid in pids if word in command_of(pid)]
 
 
 def test_sighup_ends_a_job_like_ctrl_c(home: Path, models: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Commands that are interrupted at one of their own operations, such as a file that they create."""
+"""Commands that are interrupted at one of their operations, such as the creation of a file."""
 
 from __future__ import annotations
 

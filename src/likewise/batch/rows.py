@@ -70,8 +70,8 @@ def resume_remedy(options: ScoreOptions) -> str:
 def check_outcome(report: JobReport, job: ScoreJob) -> JobReport:
     """The report of a job whose output is complete, with the path of its quarantine.
 
-    TooManyQuarantined if the percentage of rows without a prediction exceeds the job's limit, NothingScored if there
-    is no other row.  The report is in the `details` of these errors.
+    TooManyQuarantined if the percentage of rows without a prediction exceeds the job's limit, NothingScored if no
+    row has a prediction.  The report is in the `details` of these errors.
     """
     limit, bad = job.options.fail_on_quarantine, report.rows_quarantined
     if bad:
