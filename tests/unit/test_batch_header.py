@@ -15,6 +15,7 @@ from tests.support.batch.scoring import TEXT, UNSIGNED, read, run_job, write
 
 from likewise.batch import ScoreOptions
 from likewise.core.errors import InputInvalid, LikewiseError, OutputRefused, WrongUsage
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.signature import Signature
 
@@ -118,7 +119,7 @@ def test_a_job_does_not_resume_with_another_header(tmp_path: Path) -> None:
     def stop(progress: object) -> None:
         stopped.append(progress)
         if len(stopped) > 3:
-            raise KeyboardInterrupt
+            raise StopSignal
 
     with pytest.raises(LikewiseError, match="rows are done"):
         run_job(tmp_path / "in.csv", tmp_path / "out", shown, window=1, progress=stop, header="absent")

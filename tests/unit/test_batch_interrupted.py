@@ -13,6 +13,7 @@ from tests.support.batch.scoring import FunctionEngine, names, run_job, texts, u
 from likewise.batch import chunk_log
 from likewise.batch.chunk_log import ChunkLog, rows_kept
 from likewise.core.errors import Interrupted, ModelFailed, RowRefused
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.results import Failed, Ok
 
@@ -33,7 +34,7 @@ class Stopping:
 
     def __call__(self, row: Row) -> object:
         if len(self.seen) == self.at:
-            raise KeyboardInterrupt
+            raise StopSignal
         self.seen.append(str(row.get("text")))
         if "bad" in self.seen[-1]:
             raise ValueError(self.seen[-1])

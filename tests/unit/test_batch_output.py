@@ -39,6 +39,7 @@ from likewise.core.errors import (
     OutputRefused,
     WrongUsage,
 )
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import LazyEngine
@@ -76,7 +77,7 @@ def test_ctrl_c_before_the_first_chunk_is_complete_leaves_nothing(
 
     def stop(row: Row) -> object:
         if row.get("text") == "t30":
-            raise KeyboardInterrupt
+            raise StopSignal
         return upper(row)
 
     with pytest.raises(Interrupted) as caught:

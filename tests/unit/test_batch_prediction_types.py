@@ -20,6 +20,7 @@ from likewise.batch import JobReport, sinks
 from likewise.batch.formats.prediction_types import all_merged, decode, encode, kind_of, merged
 from likewise.batch.values import as_cell
 from likewise.core.errors import Interrupted, OutputRefused
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.core.signature import Signature
 
@@ -228,7 +229,7 @@ def test_an_interrupted_job_infers_the_same_type(
     def run(stop: int | None, name: str) -> JobReport:
         def predict(row: Row) -> object:
             if int(str(row.get("text"))) == stop:
-                raise KeyboardInterrupt
+                raise StopSignal
             return answers[int(str(row.get("text")))]
 
         return run_job(source, tmp_path / name, predict, signature=OPEN, window=5, format="parquet")

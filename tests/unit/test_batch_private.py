@@ -13,6 +13,7 @@ from tests.support.other_user import give_away, needs_root
 from likewise.batch import Progress
 from likewise.batch.staging import Claim, check, drop
 from likewise.core.errors import Interrupted, OutputRefused
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 
 OUTPUTS = ["out", "out.csv", "out.parquet"]
@@ -25,7 +26,7 @@ def source(tmp_path: Path) -> Path:
 
 def stopping(row: Row) -> object:
     if row.get("text") == "t30":
-        raise KeyboardInterrupt
+        raise StopSignal
     return upper(row)
 
 

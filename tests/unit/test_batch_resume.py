@@ -18,6 +18,7 @@ from tests.support.batch.scoring import FunctionEngine, names, read, run_job, te
 from likewise.batch import JobReport
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid, Interrupted, LikewiseError, OutputRefused
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ class Stopping:
     def __call__(self, row: Row) -> object:
         text = str(row.get("text"))
         if self.at is not None and len(self.seen) == self.at:
-            raise KeyboardInterrupt
+            raise StopSignal
         self.seen.append(text)
         if "bad" in text:
             raise ValueError(text)
@@ -355,7 +356,7 @@ def test_seconds_are_summed_over_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     def predict(row: Row) -> object:
         now[0] += 1
         if now[0] == 50:
-            raise KeyboardInterrupt
+            raise StopSignal
         return upper(row)
 
     with pytest.raises(Interrupted):
