@@ -103,7 +103,9 @@ def test_output_is_identical_to_the_local_runners(
     assert spark.rows_quarantined == local.rows_quarantined >= ROWS // 100
     assert rows_of(tmp_path / "spark") == rows_of(tmp_path / "local")
     assert quarantine(tmp_path / "spark") == quarantine(tmp_path / "local")
-    assert json.loads((tmp_path / "spark" / "_likewise.json").read_bytes()) == spark.as_dict()
+    assert spark.reasons == local.reasons != []
+    manifest = json.loads((tmp_path / "spark" / "_likewise.json").read_bytes())
+    assert manifest == {**spark.as_dict(), "quarantine": "_quarantine.parquet"}
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([source.name, "local", "spark"])
 
 
