@@ -82,8 +82,17 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+WORKERS = min(4, usable_cores())  # of a server by default
+SHARE = usable_cores() // WORKERS
+
+
 def test_server(bundle: str, machine: Machine) -> None:
     with machine.serving(bundle):
+        machine.check(SHARE, WORKERS)
+
+
+def test_server_that_runs_the_model_itself(bundle: str, machine: Machine) -> None:
+    with machine.serving(bundle, "--in-process"):
         machine.check(usable_cores(), 1)
 
 
@@ -96,7 +105,7 @@ def test_workers_divide_the_cores(bundle: str, machine: Machine) -> None:
 def test_user_settings_win(bundle: str, machine: Machine, words: tuple[str, ...]) -> None:
     machine.env |= {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"}
     with machine.serving(bundle, *words):
-        machine.check(3, 2 if words else 1, "ACTIVE")
+        machine.check(3, 2 if words else WORKERS, "ACTIVE")
 
 
 def _score(bundle: str, machine: Machine) -> None:
@@ -134,14 +143,25 @@ def _rows(machine: Machine) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("command", "processes"),
-    [(_score, 1), (_verify, 2), (_bundle, 2), (_deploy, 1), (_serve_in_container, 1)],
+    ("command", "processes", "threads"),
+    [
+        (_score, 1, usable_cores()),
+        (_verify, 2, usable_cores()),
+        (_bundle, 2, usable_cores()),
+        (_deploy, None, SHARE),
+        (_serve_in_container, None, SHARE),
+    ],
     ids=["score", "verify", "bundle", "deploy to local", "container"],
 )
-def test_processes_of(bundle: str, machine: Machine, command: Callable[[str, Machine], None], processes: int) -> None:
-    """verify: of Likewise and of MLflow alone. bundle: the children that trace and that verify."""
+def test_processes_of(
+    bundle: str, machine: Machine, command: Callable[[str, Machine], None], processes: int | None, threads: int
+) -> None:
+    """verify: of Likewise and of MLflow alone. bundle: the children that trace and that verify.
+
+    The other workers of a service may not have loaded the model when it is stopped.
+    """
     command(bundle, machine)
-    machine.check(usable_cores(), processes)
+    machine.check(threads, processes)
 
 
 @pytest.mark.long
