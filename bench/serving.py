@@ -25,10 +25,14 @@ def serving(options: Options) -> dict[str, object]:
 
 
 def trivial(options: Options) -> dict[str, object]:
-    """A trivial model on distinct texts: the overhead of the server."""
+    """A trivial model on distinct texts: the overhead of the server, and of worker processes."""
     model = upper()
-    ours = likewise_serve(model.bundle, "--trust")
-    return _compare({"mlflow models serve": mlflow_serve(model.uri), "likewise serve": ours}, options, fresh=NUMBERED)
+    compared = {
+        "mlflow models serve": mlflow_serve(model.uri),
+        "likewise serve --in-process": likewise_serve(model.bundle, "--trust", "--in-process"),
+        "likewise serve": likewise_serve(model.bundle, "--trust"),
+    }
+    return _compare(compared, options, fresh=NUMBERED)
 
 
 def cached(options: Options) -> dict[str, object]:
