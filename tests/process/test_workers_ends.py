@@ -96,6 +96,14 @@ def test_item_that_crashes_again_is_at_fault_unless_its_worker_was_killed(one: W
     assert not isinstance(died.value, ModelCrashed)
 
 
+def test_worker_that_was_stopped_is_not_the_fault_of_its_items(one: WorkerPool) -> None:
+    settle(one)
+    os.kill(one.pids[0], signal.SIGSTOP)
+    with pytest.raises(WorkerDied):
+        call(one, "innocent")
+    assert again(one, "innocent") == Ok("innocent")
+
+
 @pytest.mark.parametrize("verb", ["exit", *RAISED])
 def test_whatever_an_item_raises_fails_only_that_item(one: WorkerPool, verb: str) -> None:
     good, bad, other = call(one, "good", verb, "other")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import cast
 
 from likewise.core.engine import EngineSpec
@@ -77,6 +78,13 @@ class Worker:
             return self._channel.request(message)
         except DISCONNECTED:
             raise self.death("ran this item") from None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has stopped the process, so that it does not run at all. Source: proc(5), /proc/PID/stat."""
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        return False
 
     @property
     def killed(self) -> bool:
