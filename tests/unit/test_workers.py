@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from likewise.core import errors
 from likewise.core.engine import EngineSpec, Work
-from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied
+from likewise.core.errors import LikewiseError, ModelFailed, WorkerDied, WrongUsage
 from likewise.core.items import Request, Row, Table
 from likewise.core.results import Failed, Ok
+from likewise.server import ServerOptions
 from likewise.workers import PoolOptions, WorkerPool
 from likewise.workers.fleet import STEADY_S
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
@@ -224,3 +225,9 @@ def test_unreadable_response_fails_without_ending_the_worker() -> None:
         assert isinstance(result.error, ModelFailed)
         assert run_one(pool) == Ok("a")
         assert pool.restarts == 0
+
+
+def test_workers_and_in_process_exclude_each_other() -> None:
+    with pytest.raises(WrongUsage, match="in_process"):
+        ServerOptions(workers=2, in_process=True)
+    assert ServerOptions(workers=0, in_process=True).in_process
