@@ -163,7 +163,7 @@ def terminate_inside(process: Service) -> int:
 
 def test_sigterm_completes_accepted_requests_even_as_pid_1(bundle: Bundle, tmp_path: Path) -> None:
     gate, responses = tmp_path / "gate", []
-    with service(tmp_path / "log", settings(bundle), first_process()) as process:
+    with service(tmp_path / "log", settings(bundle, LIKEWISE_WORKERS="1"), first_process()) as process:
         url = process.ready()
 
         def post(text: str) -> None:
