@@ -36,6 +36,7 @@ class Callers:
 
     def __init__(self, url: str) -> None:
         self.statuses: list[int] = []
+        self.completed = [0] * CALLERS
         self._url = url
         self._over = asyncio.Event()
 
@@ -46,6 +47,7 @@ class Callers:
                     return
                 response = await client.post("/invocations", json={"inputs": [f"caller {name}, text {i}"]})
                 self.statuses.append(response.status_code)
+                self.completed[name] += 1
                 if response.status_code == 200:
                     assert response.json() == {"predictions": [f"CALLER {name}, TEXT {i}"]}
                 else:
@@ -57,6 +59,11 @@ class Callers:
         """Wait until `more` further requests got 200."""
         expected = self.statuses.count(200) + more
         await until_async(lambda: self.statuses.count(200) >= expected)
+
+    async def until_each_completed(self) -> None:
+        """Wait until each client has got another response, so that no request is being run again."""
+        before = list(self.completed)
+        await until_async(lambda: all(now > then + 1 for now, then in zip(self.completed, before, strict=True)))
 
     def end(self) -> None:
         self._over.set()
@@ -72,7 +79,7 @@ async def kill_under_load(service: Service) -> None:
         victim = min(before) if killed % 2 else max(before)
         os.kill(victim, signal.SIGKILL)
         await until_async(lambda: victim not in workers(service) and len(workers(service)) >= 2)  # noqa: B023
-        await callers.until_completed(20)
+        await callers.until_each_completed()
     assert set(callers.statuses) == {200}
     assert service.metric("likewise_worker_restarts") >= 1
     for worker in workers(service):
