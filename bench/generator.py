@@ -20,7 +20,7 @@ T = TypeVar("T")
 Fate = Literal["answered", "refused", "cut", "silent"]
 """The outcome of a request: `refused` connection, `cut` off without a response, `silent` after a timeout."""
 
-HEAD = b"POST /invocations HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 TICK_S = 0.0005
 RETRY_S = 0.02  # before a closed loop retries a refused connection
 PATIENCE_S = 30.0  # timeout for responses that are outstanding when a load ends

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -14,11 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.containers.service import Service, service
+from tests.support.containers.service import Service, first_process, service, stop_first
 from tests.support.gated import gated_bundle
 from tests.support.machine import cannot_test
 from tests.support.models import save_upper
-from tests.support.processes import PATIENCE, children, until
+from tests.support.processes import PATIENCE, until
 
 import likewise
 from likewise.bundles.open import Bundle, open_bundle
@@ -139,26 +138,10 @@ def test_ping_is_200_only_after_the_warm_up(tmp_path: Path) -> None:
         process.line("loading the model")
         with httpx.Client(base_url=process.url(), timeout=PATIENCE) as client:
             assert client.get("/ping").status_code == 503
-            assert client.get("/health").status_code == 200
+            assert client.get("/v2/health/live").status_code == 200
             gate.touch()
             until(lambda: client.get("/ping").status_code == 200)
         assert process.stop() == 0
-
-
-def first_process() -> list[str]:
-    """A command prefix that runs the command as PID 1 of a PID namespace, as in a container."""
-    prefix = ["unshare", "--pid", "--fork", "--kill-child"]
-    done = subprocess.run([*prefix, "true"], capture_output=True, text=True)
-    if done.returncode != 0:
-        cannot_test("containers", f"this machine cannot create a PID namespace: {done.stderr.strip()}")
-    return prefix
-
-
-def terminate_inside(process: Service) -> int:
-    """Send SIGTERM to the process that `unshare` started; returns the exit code."""
-    (first,) = children(process.pid)
-    os.kill(first, signal.SIGTERM)
-    return process.process.wait(PATIENCE)
 
 
 def test_sigterm_completes_accepted_requests_even_as_pid_1(bundle: Bundle, tmp_path: Path) -> None:
@@ -176,7 +159,7 @@ def test_sigterm_completes_accepted_requests_even_as_pid_1(bundle: Bundle, tmp_p
             thread.start()
         until(lambda: "queue_items 3.0" in waiting(url))
         exit_codes: list[int] = []
-        terminating = threading.Thread(target=lambda: exit_codes.append(terminate_inside(process)))
+        terminating = threading.Thread(target=lambda: exit_codes.append(stop_first(process)))
         terminating.start()
         until(lambda: httpx.get(f"{url}/ping", timeout=PATIENCE).status_code == 503)
         gate.touch()
@@ -201,7 +184,7 @@ def test_sigterm_during_loading_stops_pid_1(tmp_path: Path) -> None:
     bundle, _ = slow_bundle(tmp_path)
     with service(tmp_path / "log", settings(bundle), first_process()) as process:
         process.line("loading the model")
-        assert terminate_inside(process) == 0
+        assert stop_first(process) == 0
 
 
 def test_worker_processes_serve_requests(bundle: Bundle, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def dribble(raw: socket.socket, data: bytes) -> bytes:
 
 
 def test_connections_that_send_headers_slowly_are_closed_without_blocking_others(strict: Service) -> None:
-    header = b"GET / HTTP/1.1\r\nHost: here\r\nX-Slow: " + b"a" * 600
+    header = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 600
     responses: list[bytes] = []
 
     def attack() -> None:
@@ -124,7 +124,7 @@ def test_an_unread_body_does_not_delay_closing_the_connection(strict: Service) -
 def test_a_client_that_reads_no_responses_is_disconnected(strict: Service) -> None:
     with other_clients_served(strict), connect(strict) as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        requests = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" * 1000
+        requests = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
         send_until_cut(raw, requests)
 
 

@@ -53,13 +53,17 @@ def test_every_form_is_served_and_invalid_requests_are_rejected(log: Path) -> No
         assert running.event("closed") == "engine"
 
 
-def test_ping_responds_while_the_model_loads_and_a_signal_then_stops_the_server(log: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_while_the_model_loads_the_server_lives_but_is_not_ready_and_a_signal_stops_it(
+    log: Path, sent: signal.Signals
+) -> None:
     with started(log, "upper", "--load", "600") as running:
         url = running.event("listening")
-        assert httpx.get(f"{url}/ping").status_code == 200
-        response = httpx.get(f"{url}/ready")
-        assert (response.status_code, response.headers["X-Likewise-Engine"]) == (503, "loading")
-        assert running.stop(signal.SIGINT) == 0
+        assert httpx.get(f"{url}/v2/health/live").status_code == 200
+        for path in ("/ping", "/health", "/ready"):
+            response = httpx.get(f"{url}{path}")
+            assert (response.status_code, response.headers["X-Likewise-Engine"]) == (503, "loading")
+        assert running.stop(sent) == 0
 
 
 def test_a_port_in_use_is_reported_immediately_with_its_process(log: Path) -> None:
@@ -86,12 +90,13 @@ def test_an_engine_that_does_not_load_stops_the_process_with_its_error(log: Path
         assert running.process.wait(PATIENCE) == 1
 
 
-def test_a_request_in_flight_is_completed_and_ready_is_503_while_draining(log: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_in_flight_is_completed_and_ready_is_503_while_draining(log: Path, sent: signal.Signals) -> None:
     async def scenario(running: Service) -> None:
         async with httpx.AsyncClient(base_url=running.url, timeout=PATIENCE) as client:
             request = asyncio.create_task(client.post("/invocations", json={"inputs": ["a"]}))
             assert (await client.get("/ready")).status_code == 200
-            running.process.send_signal(signal.SIGTERM)
+            running.process.send_signal(sent)
             while (await client.get("/ready")).status_code == 200:
                 await asyncio.sleep(0.01)
             response = await request

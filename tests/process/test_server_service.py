@@ -174,7 +174,8 @@ def test_each_request_is_logged_as_one_json_line_with_its_ids_but_without_its_te
 # --- concurrency -----------------------------------------------------------------------------------------------------
 
 EACH = (
-    "POST /invocations HTTP/1.1\r\nHost: here\r\nConnection: close\r\nX-Request-Id: r-{}\r\nContent-Length: {}\r\n\r\n"
+    "POST /invocations HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Request-Id: r-{}\r\n"
+    "Content-Length: {}\r\n\r\n"
 )
 
 

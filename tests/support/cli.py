@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from likewise.cli import main
+from likewise.cli.app import main
 
 
 def call(

@@ -6,16 +6,20 @@ Prints one JSON line per event (listening, ready, closed, error); logs to stderr
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import logging
+import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from likewise.core.ending import end_in_time
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import EngineUnavailable, LikewiseError
 from likewise.core.items import Item, Request, Row
@@ -57,7 +61,8 @@ computed: Counter[str] = Counter()
 def upper(row: Row) -> dict[str, object]:
     """The text in capitals.
 
-    `gate PATH` creates PATH.begun and waits until PATH exists; texts starting with `bad` raise.
+    `gate PATH` creates PATH.begun and waits until PATH exists; `hold PATH` creates PATH and holds the GIL for a minute;
+    `leave PATH` leaves processes and shared memory behind, and writes what to PATH; texts starting with `bad` raise.
     """
     text = str(row.get("text"))
     verb, _, path = text.partition(" ")
@@ -65,9 +70,39 @@ def upper(row: Row) -> dict[str, object]:
         Path(f"{path}.begun").touch()
         while not Path(path).exists():
             time.sleep(POLL_S)
+    if verb == "hold":
+        Path(path).touch()
+        hold()
+    if verb == "leave":
+        Path(path).write_text(json.dumps(leave()))
     if verb == "bad":
         raise ValueError(f"{text!r} is bad")
     return {"text": text.upper()}
+
+
+def hold() -> None:
+    """Hold the GIL for a minute, as a C extension may."""
+    ctypes.PyDLL(None).sleep(60)
+
+
+kept: list[SharedMemory] = []
+
+
+def leave() -> Json:
+    """Leave behind a child process, a daemon and shared memory; returns their ids and its name."""
+    child = os.fork() or _sleep()
+    reading, writing = os.pipe()
+    if not os.fork():
+        os.setsid()
+        os.write(writing, str(os.fork() or _sleep()).encode())
+        os._exit(0)
+    kept.append(SharedMemory(create=True, size=1000))
+    return {"processes": [child, int(os.read(reading, 20))], "shared": kept[-1].name}
+
+
+def _sleep() -> NoReturn:
+    time.sleep(600)
+    os._exit(0)
 
 
 def counted(row: Row) -> object:
@@ -180,6 +215,7 @@ def main() -> int:
     parser.add_argument("--options", type=json.loads, default={}, help="fields of ServerOptions")
     parser.add_argument("--delay", type=float, default=0.0, help="seconds per run")
     parser.add_argument("--load", type=float, default=0.0, help="seconds to load the engine")
+    parser.add_argument("--hold", action="store_true", help="hold the GIL while the engine is loaded")
     parser.add_argument("--fail", action="store_true", help="fail to load the engine")
     arguments = parser.parse_args()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
@@ -196,6 +232,7 @@ def serve(arguments: argparse.Namespace) -> None:
     if "token_file" in options:
         options["token_file"] = Path(options["token_file"])
     server_options = ServerOptions(**options)
+    end_in_time(server_options.end_s)
     model = MODELS[arguments.model]
     served = ServedModel(
         name=f"models:/{arguments.model}/3",
@@ -207,6 +244,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
     def open_engine() -> Plain:
         time.sleep(arguments.load)
+        if arguments.hold:
+            hold()
         if arguments.fail:
             raise EngineUnavailable("no such engine", remedy="choose another engine")
         return Plain(model, arguments.delay)

@@ -112,7 +112,7 @@ def check_refusal(received: bytes, status: int, message: str = "") -> None:
 
 
 def head(*lines: str, path: str = "/invocations") -> bytes:
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *lines, "", ""]).encode("latin-1")
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode("latin-1")
 
 
 def request(body: bytes, *lines: str) -> bytes:

@@ -158,6 +158,8 @@ def test_parquet_files_with_different_types_are_rejected(tmp_path: Path) -> None
         (pa.binary_view(), [b"\xff", None, b"c"]),
         (pa.large_string(), ["a", None, "c"]),
         (pa.list_(pa.string_view()), [["a"], None, ["b", "c"]]),
+        (pa.list_view(pa.string_view()), [["a"], None, ["b", "c"]]),
+        (pa.large_list_view(pa.int64()), [[1], None, [2, 3]]),
         (pa.struct([("x", pa.string_view())]), [{"x": "a"}, None, {"x": "c"}]),
         (pa.map_(pa.string_view(), pa.binary_view()), [[("k", b"v")], None, []]),
     ],

@@ -215,7 +215,8 @@ def test_the_page_shows_the_served_model_escaped() -> None:
     run_scenario(scenario, upper_app(example=json.dumps({"inputs": ["it's <b>"]}).encode()))
 
 
-def test_ping_succeeds_immediately_and_ready_after_the_warm_up() -> None:
+@pytest.mark.parametrize("early", [False, True])
+def test_ping_and_ready_succeed_after_the_warm_up_or_ping_early(early: bool) -> None:
     engine, opened = Upper(), threading.Event()
 
     def open_engine() -> Engine:
@@ -223,7 +224,9 @@ def test_ping_succeeds_immediately_and_ready_after_the_warm_up() -> None:
         return engine
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/ping")).status_code == 200
+        assert (await client.get("/v2/health/live")).status_code == 200
+        for path in ("/ping", "/health"):
+            assert (await client.get(path)).status_code == (200 if early else 503)
         check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "being loaded")
         response = await client.post("/invocations", json={"inputs": ["a"]})
         check_error(response, 503, "TEMPORARILY_UNAVAILABLE", "being loaded")
@@ -235,9 +238,11 @@ def test_ping_succeeds_immediately_and_ready_after_the_warm_up() -> None:
         async with asyncio.timeout(10):
             while (await client.get("/ready")).status_code != 200:
                 await asyncio.sleep(0.001)
+        assert (await client.get("/ping")).status_code == 200
         assert engine.seen == ["warm"]
 
-    run_scenario(scenario, upper_app(open_engine, example=b'{"inputs": ["warm"]}'), wait=False)
+    options = ServerOptions(ping_early=early)
+    run_scenario(scenario, upper_app(open_engine, example=b'{"inputs": ["warm"]}', options=options), wait=False)
     assert engine.closed
 
 
@@ -255,8 +260,8 @@ def test_an_engine_that_does_not_load_is_reported(problem: BaseException) -> Non
         raise problem
 
     async def scenario(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/ping")).status_code == 200
-        check_error(await client.get("/ready"), 503, "TEMPORARILY_UNAVAILABLE", "the model is not usable")
+        for path in ("/ping", "/ready"):
+            check_error(await client.get(path), 503, "TEMPORARILY_UNAVAILABLE", "the model is not usable")
 
     run_scenario(scenario, upper_app(open_engine))
 

@@ -144,6 +144,7 @@ VIEWS: dict[str, tuple[Any, list[Any]]] = {
     "list": (pa.list_(pa.string_view()), [["a", "b"], None]),
     "large list": (pa.large_list(pa.large_string()), [["a", "b"], None]),
     "list view": (pa.list_view(pa.string()), [["a", "b"], None]),
+    "list view of views": (pa.large_list_view(pa.list_view(pa.binary_view())), [[[b"a"], []], None]),
     "record": (pa.struct([("x", pa.string_view())]), [{"x": "a"}, None]),
     "dictionary": (pa.dictionary(pa.int32(), pa.large_string()), ["a", None]),
 }

@@ -111,8 +111,8 @@ def raise_interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG0
 
     Further SIGTERMs and SIGHUPs are ignored during the cleanup; a further Ctrl-C is not.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for ignored in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     raise StopSignal
 
 

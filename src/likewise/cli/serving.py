@@ -8,12 +8,15 @@ from likewise import api
 from likewise.batch import JobReport, ScoreOptions
 from likewise.batch.reasons import described
 from likewise.batch.runners import output_path
+from likewise.cli import end_in_time
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import argument, flag
 from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
 from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions
+
+STOPPED_S = 10.0  # in which a job has to end after a signal, with what it has scored
 
 
 def serve(
@@ -28,6 +31,7 @@ def serve(
     screen: Screen,
 ) -> None:
     """Serve MODEL over HTTP in the foreground until Ctrl-C or SIGTERM. Requests in flight are completed first."""
+    end_in_time(options.end_s)
     if (model is None) == (model_uri is None):
         raise WrongUsage("serve takes exactly one MODEL", remedy="run likewise serve MODEL, or likewise serve -m MODEL")
     _serve(_open(str(model or model_uri), choice, screen), options, screen)
@@ -78,6 +82,8 @@ def score(
     An interrupted job resumes when the same command is run again.
     """
     output_path(output)  # reports an invalid one before the model is bundled
+    if options.runner == ScoreOptions().runner:
+        end_in_time(STOPPED_S)
     bundle = _open(model, choice, screen)
     with JobProgress(source.rstrip("/").rpartition("/")[2] or source) as bar:
         report = api.score(bundle, source, output, options=options, progress=bar.show)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -24,7 +24,7 @@ from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.server.codec import Codec, Encoded, Encoder
 from likewise.serving import bundle_app
-from likewise.wire import JSON, Cells, DecodedRequest
+from likewise.wire import Cells, DecodedRequest
 
 CUSTOM = "x-amzn-sagemaker-custom-attributes"
 INFERENCE = "x-amzn-sagemaker-inference-id"
@@ -33,7 +33,7 @@ MAX_TRANSFORMS = 16  # times PAYLOAD_MB is below the 100 MB in flight that SageM
 
 
 def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
-    """`serving.bundle_app` with SageMaker's `/ping` and `/execution-parameters`, and with line-based formats."""
+    """`serving.bundle_app` with SageMaker's `/execution-parameters`, and with line-based formats."""
     return bundle_app(
         bundle,
         ModelSpec(
@@ -47,15 +47,9 @@ def container_app(bundle: Bundle, options: ContainerOptions) -> Starlette:
         ),
         options,
         codec=line_codec(bundle.signature, options.cells_limit),
-        routes=[Route("/ping", ping), Route("/execution-parameters", execution_parameters)],
+        routes=[Route("/execution-parameters", execution_parameters)],
         middleware=[Middleware(InferenceId)],
     )
-
-
-async def ping(request: Request) -> Response:
-    """200 if the model is warmed up and the server is not stopping; otherwise NotReady (503)."""
-    request.app.state.service.check_ready()
-    return Response("\n", media_type=JSON)
 
 
 async def execution_parameters(_: Request) -> JSONResponse:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from likewise.container.machine import configure_environment
+from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError, WrongUsage
 
 _USAGE = "run it like SageMaker: docker run IMAGE serve"
@@ -43,6 +44,7 @@ def _serve(arguments: list[str]) -> int:
     from likewise.server.run import run
 
     options = read_options(os.environ)
+    end_in_time(options.end_s)
     bundle = find_model(options, log_line)
     app = container_app(bundle, options)
     service = app.state.service

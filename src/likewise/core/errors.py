@@ -188,6 +188,10 @@ class Unauthorized(LikewiseError, status=401, mlflow_code="UNAUTHENTICATED"):
     """The request has no valid token."""
 
 
+class HostRefused(LikewiseError, status=421, mlflow_code="PERMISSION_DENIED"):
+    """The request is for a host name that is not the server's own."""
+
+
 class Draining(LikewiseError, status=503, mlflow_code="TEMPORARILY_UNAVAILABLE", retry_after_s=1.0):
     """The server is shutting down and accepts no new requests."""
 

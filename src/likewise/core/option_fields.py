@@ -31,8 +31,8 @@ def option(default: Any, text: str, flag: str = "", **settings: Any) -> Any:
 def coerce(kind: type[T], given: Mapping[str, object]) -> T:
     """An instance of the options class `kind` from `given`: values of the fields' types, or strings to parse.
 
-    Strings for nested values are JSON. Raises WrongUsage for an unknown key, suggesting the closest one, and for a
-    value of the wrong type.
+    Strings for nested values are JSON, or words separated by commas for a tuple. Raises WrongUsage for an unknown key,
+    suggesting the closest one, and for a value of the wrong type.
     """
     hints, known = get_type_hints(kind), {each.name for each in fields(kind)}  # type: ignore[arg-type]
     refuse_unknown(given, known)
@@ -59,7 +59,13 @@ def nearest(name: str, known: Collection[str]) -> str:
 
 def as_json(options: Any) -> dict[str, Any]:
     """All options as a JSON object; `coerce` reverses it."""
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+    return {key: _as_json(value) for key, value in asdict(options).items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def described(kind: type) -> list[tuple[str, str, str]]:
@@ -88,7 +94,7 @@ parse_config = partial(parse_pairs, "-C", "KEY=VALUE", "num_replicas=2")
 
 def _default(each: Field[Any]) -> str:
     if each.default is not MISSING:
-        return "" if each.default is None else str(each.default)
+        return "" if each.default in (None, ()) else str(each.default)
     return "" if each.default_factory is MISSING else json.dumps(each.default_factory())
 
 
@@ -118,6 +124,8 @@ def _one(value: object, kind: Any) -> object:
         return _member(value, get_args(kind))
     if isinstance(value, str) and origin is not str:
         return _from_text(value, origin)
+    if isinstance(value, list) and origin is tuple:
+        return tuple(value)
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = {Mapping: dict, Path: Path}.get(origin, origin)
@@ -133,10 +141,12 @@ def _from_text(text: str, origin: Any) -> object:
         return _WORDS[text.lower()]
     if origin in (int, float, Path):
         return origin(text)
+    if origin is tuple and not text.startswith("["):
+        return tuple(text.split(","))
     parsed = json.loads(text)
     if not isinstance(parsed, dict if origin in (dict, Mapping) else list if origin in (list, tuple) else origin):
         raise ValueError(text)
-    return parsed
+    return tuple(parsed) if origin is tuple else parsed
 
 
 def _member(value: object, members: tuple[object, ...]) -> object:

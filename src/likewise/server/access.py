@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import IO
 
@@ -14,7 +15,7 @@ import orjson
 from likewise.dataplane import DaemonThread
 
 MAX_BUFFERED = 50_000  # lines
-CLOSE_S = 1.0
+CLOSE_S = 0.5
 FLUSH_S = 0.1  # lines are written in batches: one write per line would cost as much as a cached response
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -23,23 +24,28 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[
 class AccessLog:
     """Writes lines to `stream` (default stderr) within FLUSH_S, in a thread because its reader may be slow or stuck.
 
-    While MAX_BUFFERED lines are unwritten, new ones are dropped; the next line written reports how many were lost.
+    While MAX_BUFFERED lines are unwritten, new ones are dropped; the next line written reports how many were lost, also
+    of those that could not be written.  on_lost: called with the number of lines, in any thread.
     """
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None, on_lost: Callable[[int], None] = lambda _: None) -> None:
         self._stream = stream or sys.stderr
         self._lines: list[dict[str, object]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._thread = DaemonThread("likewise-access-log")
-        self._unwritten = 0
-        self._lost = 0
+        self._on_lost = on_lost
+        self._added = 0  # changed on the loop only
+        self._done = 0  # of these: written, or failed to be; changed in the thread only
+        self._dropped = 0
+        self._failed = 0
 
     def add(self, line: dict[str, object]) -> None:
         """Queue one line; must be called on an event loop."""
-        if self._unwritten >= MAX_BUFFERED:
-            self._lost += 1
+        if self._added - self._done >= MAX_BUFFERED:
+            self._dropped += 1
+            self._on_lost(1)
             return
-        self._unwritten += 1
+        self._added += 1
         self._lines.append(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
@@ -56,19 +62,21 @@ class AccessLog:
             self._timer.cancel()
             self._timer = None
         lines, self._lines = self._lines, []
-        lost, self._lost = self._lost, 0
-        self._thread.post(partial(self._write, lines, lost))
+        dropped, self._dropped = self._dropped, 0
+        self._thread.post(partial(self._write, lines, dropped))
 
-    def _write(self, lines: list[dict[str, object]], lost: int) -> None:
+    def _write(self, lines: list[dict[str, object]], dropped: int) -> None:
         text = "".join(orjson.dumps(line).decode() + "\n" for line in lines)
-        if lost:
+        if lost := dropped + self._failed:
             text += orjson.dumps({"time": now(), "lines_lost": lost}).decode() + "\n"
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            pass  # the log's reader has gone; keep serving requests
-        self._unwritten -= len(lines)
+            self._failed = 0
+        except (OSError, ValueError):  # the log's reader has gone, or the disk is full; keep serving requests
+            self._failed = lost + len(lines)
+            self._on_lost(len(lines))
+        self._done += len(lines)
 
 
 def trace_of(traceparent: str | None) -> str | None:

@@ -24,12 +24,14 @@ from likewise.server.auth import Tokens
 from likewise.server.codec import Codec, mlflow_codec
 from likewise.server.description import describe
 from likewise.server.error_responses import on_http_error
+from likewise.server.hosts import Hosts
 from likewise.server.in_flight import InFlight
 from likewise.server.invocations import InvocationHandler
 from likewise.server.lane import Lanes
 from likewise.server.metrics import Metrics
 from likewise.server.middleware import ServerMiddleware
 from likewise.server.model import ServedModel, mlflow_version
+from likewise.server.origins import cross_origin
 from likewise.server.pages import ASSETS, CSP, DOCS, DOCS_CSP, landing_page
 from likewise.server.server_options import ServerOptions
 from likewise.server.service import ModelService
@@ -48,9 +50,9 @@ def create_app(
 ) -> Starlette:
     """The web service of one model.
 
-    `open_engine` is called once, in a thread, when the app starts.  `/ping` returns 200 immediately, `/ready` after a
-    warm-up inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token
-    file without tokens.
+    `open_engine` is called once, in a thread, when the app starts.  `/ping` and `/ready` return 200 after a warm-up
+    inference on the model's example; `app.state.service` has the current state.  Raises WrongUsage for a token file
+    without tokens, and for an invalid origin.
     codec: replaces MLflow's codec for `/invocations`.  routes: matched before the service's own, so they can override
     them.  middleware: wraps the whole app.
     """
@@ -63,7 +65,7 @@ def create_app(
         cache_bytes=options.cache_bytes,
     )
     service = ModelService(open_engine, model, plane, metrics)
-    log = AccessLog() if options.access_log else None
+    log = AccessLog(on_lost=metrics.lines_lost) if options.access_log else None
     in_flight, lanes = InFlight(options.in_flight_bytes, partial(metrics.shed, "in_flight")), Lanes()
     handler = partial(InvocationHandler, service, options, in_flight, lanes)
     invocations = handler(codec or mlflow_codec(model.signature, options.cells_limit))
@@ -78,8 +80,10 @@ def create_app(
         service=service,
         metrics=metrics,
         hot={"/invocations": invocations},
+        hosts=Hosts.of(options),
         tokens=Tokens(options.token_file) if options.token_file else None,
         log=log,
+        across=cross_origin(options),
     )
 
     @asynccontextmanager
@@ -131,7 +135,9 @@ class _Pages:
         ]
 
     async def ping(self, _: Request) -> Response:
-        """200 while the process is alive."""
+        """The same as `ready`, as clients of MLflow's server expect; with `ping_early` 200 while the process lives."""
+        if not self.options.ping_early:
+            self.service.check_ready()
         return Response("\n", media_type=JSON)
 
     async def ready(self, _: Request) -> Response:

@@ -56,6 +56,7 @@ class Metrics(Observer):
         self._ended = self._metric(Counter, "ended_runs", text, "reason")
         self._repeated = self._unlabelled(Counter, "repeated_items", "Items run again, because their run was ended.")
         self._shed = self._metric(Counter, "shed", "Requests rejected on arrival.", "reason")
+        self._lines_lost = self._unlabelled(Counter, "log_lines_lost", "Lines of the access log that were not written.")
         self._gauges = {name: self._unlabelled(Gauge, name, text) for name, text in GAUGES.items()}
 
     # --- events of the data plane ------------------------------------------------------------------------------------
@@ -97,6 +98,10 @@ class Metrics(Observer):
         """Record a completed request."""
         self._requests(route, status).inc()
         self._latency(route).observe(seconds)
+
+    def lines_lost(self, lines: int) -> None:
+        """Record lines of the access log that were not written."""
+        self._lines_lost.inc(lines)
 
     def exposition(self, accept: str, **gauges: float) -> tuple[bytes, str]:
         """The metrics page in the format that the Accept header requests, and its content type."""

@@ -1,4 +1,4 @@
-"""The outermost layer: authentication, request ids, metrics, access log, and error responses for exceptions."""
+"""The outermost layer: request ids, metrics, access log, access checks, and error responses for exceptions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
+from likewise.server.compression import compressing
 from likewise.server.error_responses import error_response
+from likewise.server.hosts import Hosts
 from likewise.server.metrics import Metrics
 from likewise.server.service import ModelService, ServiceState
 
@@ -25,6 +27,7 @@ logger = logging.getLogger("likewise.server")
 
 CLIENT_CLOSED_REQUEST = 499  # status in the log and the metrics if the client disconnected before the response
 
+_EXCHANGE = "likewise.exchange"  # key in a request's scope
 _VALID_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _STATIC = frozenset(
     (
@@ -37,14 +40,23 @@ _MODEL = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?(/ready|/infer)?")
 
 @dataclass(eq=False)
 class ServerMiddleware:
-    """Wraps the app.  `hot`: by path, handlers of POST that bypass the app's routing because they get most requests."""
+    """Wraps the app.
+
+    hot: by path, handlers of POST that bypass the app's routing because they get most requests.  hosts: None to answer
+    for any host name.  across: wraps what handles requests, inside of ids, metrics and log; see `origins`.
+    """
 
     app: ASGIApp
     service: ModelService
     metrics: Metrics
     hot: Mapping[str, ASGIApp]
+    hosts: Hosts | None
     tokens: Tokens | None
     log: AccessLog | None
+    across: Callable[[ASGIApp], ASGIApp] | None
+
+    def __post_init__(self) -> None:
+        self._handle: ASGIApp = self._respond if self.across is None else self.across(self._respond)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,21 +65,30 @@ class ServerMiddleware:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         if path.startswith("/v2/") and path.endswith("/"):  # clients of the Open Inference Protocol also send `/v2/`
             path, scope = path[:-1], {**scope, "path": scope["path"][:-1]}
-        exchange = _Exchange(scope, send, self.service)
+        exchange = _Exchange(scope, path, send, self.service)
+        scope[_EXCHANGE] = exchange
         try:
-            if self.tokens is not None and path not in OPEN_PATHS:
+            await self._handle(scope, receive, exchange.send)
+        finally:
+            self._record(exchange, scope)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the request, and let the handler of the path respond, or the exception that it raises."""
+        exchange: _Exchange = scope[_EXCHANGE]
+        try:
+            if self.hosts is not None:
+                self.hosts.check(exchange.headers, scope)
+            if self.tokens is not None and exchange.path not in OPEN_PATHS:
                 self.tokens.check(exchange.headers)
-            handler = self.hot.get(path) if scope["method"] == "POST" else None
-            await (handler or self.app)(scope, receive, exchange.send)
+            handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
+            await (handler or self.app)(scope, receive, compressing(send, scope["method"], exchange.headers))
         except ClientDisconnect:
             exchange.status = CLIENT_CLOSED_REQUEST
         except BaseException as error:  # noqa: BLE001  re-raised if no response can be sent
-            await self._respond_to_error(error, path, exchange, scope, receive)
-        finally:
-            self._record(exchange, path, scope)
+            await self._respond_to_error(error, exchange, scope, receive, send)
 
     async def _respond_to_error(
-        self, error: BaseException, path: str, exchange: _Exchange, scope: Scope, receive: Receive
+        self, error: BaseException, exchange: _Exchange, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Send a response for the exception of a handler; re-raise it if none can be sent."""
         if exchange.status:
@@ -84,10 +105,10 @@ class ServerMiddleware:
                 f"internal server error on this request: {type(error).__name__}",
                 remedy=f"report it with the log lines of request {exchange.request_id}",
             )
-        await error_response(error, path)(scope, receive, exchange.send)
+        await error_response(error, exchange.path)(scope, receive, send)
 
-    def _record(self, exchange: _Exchange, path: str, scope: Scope) -> None:
-        route, seconds = _route(path), time.perf_counter() - exchange.started
+    def _record(self, exchange: _Exchange, scope: Scope) -> None:
+        route, seconds = _route(exchange.path), time.perf_counter() - exchange.started
         self.metrics.completed(route, exchange.status, seconds)
         if self.log is None:
             return
@@ -109,10 +130,11 @@ class ServerMiddleware:
 class _Exchange:
     """One request and the state of its response; `status` is 0 until the response starts."""
 
-    __slots__ = ("_send", "_service", "bytes_out", "headers", "request_id", "started", "status")
+    __slots__ = ("_send", "_service", "bytes_out", "headers", "path", "request_id", "started", "status")
 
-    def __init__(self, scope: Scope, send: Send, service: ModelService) -> None:
+    def __init__(self, scope: Scope, path: str, send: Send, service: ModelService) -> None:
         self.started = time.perf_counter()
+        self.path = path
         self.headers = Headers(scope=scope)
         self.request_id = _request_id(self.headers)
         self.status = 0

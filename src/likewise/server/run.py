@@ -9,14 +9,18 @@ import secrets
 import selectors
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from likewise.core.ending import end_descendants, watch_signals
 from likewise.server.metrics import Metrics
 from likewise.server.port import listen, url_of
 from likewise.server.protocol import limited_protocol
@@ -40,7 +44,7 @@ def run(
     on_ready: Announce | None = None,
     on_left: Announce | None = None,
 ) -> None:
-    """Serve `app`, from `create_app`, until SIGTERM or SIGINT, then finish the requests in flight.
+    """Serve `app`, from `create_app`, until SIGTERM, SIGINT or SIGHUP, then finish the requests in flight.
 
     `on_listening` and `on_ready` are called once each, with the actual URL.  Raises PortTaken and WrongUsage (invalid
     address) before anything is loaded, and the error if the engine does not load.
@@ -64,6 +68,7 @@ def run(
             raise
     finally:
         sock.close()
+        end_descendants()
     failure = service.failure or (None if listener is None else service.problem)
     if failure is not None:
         raise failure
@@ -154,7 +159,23 @@ class _Server(uvicorn.Server):
         self._leaving = False
         self._listeners: Sequence[socket.socket] = ()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Also of a terminal that closes, unless the process was started to survive that, as by nohup."""
+        with super().capture_signals():
+            main = threading.current_thread() is threading.main_thread()
+            before = signal.getsignal(signal.SIGHUP)
+            if not main or before is signal.SIG_IGN:
+                yield
+                return
+            signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        watch_signals()  # the event loop has just taken them for itself
         await super().startup(sockets)
         self._listeners = sockets or ()
         self._url = url_of(sockets[0]) if sockets else ""
@@ -186,7 +207,8 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        settled = time.monotonic() + SETTLE_S
+        started = time.monotonic()
+        settled = started + SETTLE_S
         while _has_waiting([sock for sock in sockets or () if sock.fileno() >= 0]) and time.monotonic() < settled:
             await asyncio.sleep(0)  # lets the loop accept them; closing the listener now would reset them
         for server in self.servers:
@@ -196,6 +218,8 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0.02)  # until the last accepted connection is registered
         while self.server_state.connections and time.monotonic() < settled and not self.force_exit:
             await asyncio.sleep(0.02)
+        left = (self.config.timeout_graceful_shutdown or 0) - (time.monotonic() - started)
+        self.config.timeout_graceful_shutdown = cast("int", max(0.0, left))  # fractions are accepted, too
         stopping = asyncio.create_task(super().shutdown(sockets))
         while not stopping.done() and not self.force_exit:
             await asyncio.wait((stopping,), timeout=0.05)

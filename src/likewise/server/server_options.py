@@ -9,6 +9,7 @@ from likewise.core.errors import WrongUsage
 from likewise.core.option_fields import option
 
 MB = 1024 * 1024
+STOP_GRACE_S = 2.0  # in which a process ends after its drain, whatever it executes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,24 @@ class ServerOptions:
         "--token-file FILE",
     )
     insecure: bool = option(False, "Allow listening on a non-loopback address without authentication.", "--insecure")
+    allow_host: tuple[str, ...] = option(
+        (),
+        "Also answer requests for this host name, or any (`*`): a server without authentication on a loopback address "
+        "otherwise answers only those for localhost and its address. Repeatable.",
+        "--allow-host NAME",
+        parse=tuple,
+    )
+    cors_origin: tuple[str, ...] = option(
+        (),
+        "Let web pages of this origin, such as https://app.example.com, or of all (`*`), read responses. Repeatable.",
+        "--cors-origin ORIGIN",
+        parse=tuple,
+    )
+    ping_early: bool = option(
+        False,
+        "Answer /ping and /health with 200 while the process is alive, even if the model is not ready.",
+        "--ping-early",
+    )
     deadline_s: float = option(
         60.0,
         "Deadline for a response, in seconds, from the complete request to the response's last byte; requests that "
@@ -102,3 +121,8 @@ class ServerOptions:
                 f"workers is {self.workers}, and in_process runs the model in the server's process",
                 remedy="set one of them",
             )
+
+    @property
+    def end_s(self) -> float:
+        """Seconds from a signal to stop until the process has ended at the latest."""
+        return self.drain_linger_s + self.drain_timeout_s + STOP_GRACE_S

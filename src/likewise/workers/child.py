@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
+from likewise.core.ending import STOPPING
 from likewise.core.engine import Engine
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
 from likewise.core.isolation import answers, describe
@@ -41,7 +42,7 @@ def main(handles: Sequence[str]) -> None:
 
 def _set_up_process(*handles: int) -> None:
     faulthandler.enable()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also sent to the whole group: the parent drains, then sends CLOSE
+    for number in STOPPING:  # also sent to the whole group: the parent drains, then sends CLOSE
         signal.signal(number, signal.SIG_IGN)
     for handle in handles:
         os.set_inheritable(handle, False)

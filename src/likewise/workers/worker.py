@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,11 +15,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import cast
 
+from likewise.core.ending import end_started_by
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import LikewiseError, WorkerDied
 from likewise.workers.channel import DISCONNECTED, Channel
 from likewise.workers.messages import CLOSE, unpack
 
+MARK = "LIKEWISE_WORKER"  # an environment variable by which a worker's processes are found, however they are detached
 NOTICE_S = 2.0  # after its sockets have closed, a process must exit within this time, or it is killed
 CLOSE_S = 5.0  # time for the engine's `close`
 KILLED_S = 10.0  # a killed process that still exists after this time hangs in the kernel
@@ -36,6 +39,7 @@ class Worker:
         self.worked = False
         self._start_timeout_s = start_timeout_s
         self._started = time.monotonic()
+        self._mark = secrets.token_hex(16)
         try:
             self._start(environment)
         except OSError as error:
@@ -117,14 +121,13 @@ class Worker:
             read_end, self._lifeline = os.pipe()
             opened.callback(os.close, self._lifeline)
             with given, os.fdopen(read_end, "rb") as lifeline:
-                self._process = _spawn([given.fileno(), lifeline.fileno()], environment)
+                self._process = _spawn([given.fileno(), lifeline.fileno()], {**environment, MARK: self._mark})
             opened.pop_all()
         self._channel = Channel(own)
 
     def _watch(self) -> None:
         self._process.wait()
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)  # also kills processes that the model started
+        end_started_by(self.pid, f"{MARK}={self._mark}")
         self._channel.close()
         os.close(self._lifeline)
         self.exited.set()

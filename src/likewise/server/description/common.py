@@ -26,8 +26,8 @@ _HTML: JsonObject = {"text/html": {"schema": TEXT}}
 _EXPOSITION: JsonObject = {"text/plain": {}, "application/openmetrics-text": {}}
 
 READ: dict[str, tuple[str, str, str, str, JsonObject, str]] = {
-    "/ping": ("ping", "health", "Whether the process is alive.", _OK, {}, "405"),
-    "/health": ("health", "health", "Same as /ping.", _OK, {}, "405"),
+    "/ping": ("ping", "health", "Same as /ready, as clients of MLflow's server expect.", _OK, {}, "405 503"),
+    "/health": ("health", "health", "Same as /ping.", _OK, {}, "405 503"),
     "/ready": ("ready", "health", "Whether the model is warm and the server is not stopping.", _OK, {}, "405 503"),
     "/version": ("version", "health", "The MLflow version.", _VERSION, {"application/json": {}}, "405"),
     "/metrics": ("metrics", "health", "Metrics.", _METRICS, _EXPOSITION, "405"),

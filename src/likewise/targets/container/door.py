@@ -80,7 +80,7 @@ def _disconnected(service: socket.socket) -> bool:
 
 def main(arguments: Sequence[str]) -> int:
     """Run until SIGTERM; returns the exit code."""
-    stop_signals = {signal.SIGTERM, signal.SIGINT}
+    stop_signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, {*stop_signals, HAND_OVER})
     host, port = arguments
     try:

@@ -9,8 +9,13 @@ import os
 import signal
 
 # Process 1 of a container ignores signals without a handler; exiting is safe because nothing is accepted yet.
-for _number in (signal.SIGTERM, signal.SIGUSR1):
+for _number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(_number, lambda *_: os._exit(0))
+
+from likewise.container.first import leave_first_process  # noqa: E402
+
+if __name__ == "__main__":
+    leave_first_process()
 
 import socket  # noqa: E402
 import sys  # noqa: E402
@@ -18,6 +23,7 @@ import time  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
 from likewise.container.serve import exit_code_of, log_line  # noqa: E402
+from likewise.core.ending import end_in_time  # noqa: E402
 from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
 from likewise.targets.listener import HAND_OVER, exit_with_owner, receive_handles  # noqa: E402
@@ -34,6 +40,7 @@ def serve() -> int:
     from likewise.server.run import run
 
     options = read_options(os.environ)
+    end_in_time(options.end_s)
     owner, listener = connect(SOCKET, WAIT_S)
     owner_exited = exit_with_owner(owner, options.drain_linger_s + options.drain_timeout_s)
     app = container_app(find_model(options, log_line), options)

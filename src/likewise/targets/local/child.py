@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from likewise.bundles.open import open_exactly
+from likewise.core.ending import end_in_time
 from likewise.core.errors import LikewiseError
 from likewise.core.option_fields import coerce
 from likewise.server.run import run
@@ -37,6 +38,7 @@ def main(channel: int) -> int:
     spec = ServiceSpec.from_dict(message["asked"])
     options = coerce(LocalOptions, spec.options)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    end_in_time(options.end_s)
     exit_with_owner(supervisor, options.drain_linger_s + options.drain_timeout_s)
     try:
         _serve(Path(message["bundle"]), spec, options, socket.socket(fileno=handles[0]), supervisor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 import time
@@ -15,11 +16,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from likewise.core.ending import end_started_by
 from likewise.core.errors import DeployFailed, LikewiseError
 from likewise.core.processes import outer_python
 from likewise.targets.listener import FORCED_S, HAND_OVER, send_handles
 from likewise.targets.local.deployment_folder import DeploymentFolder, ServiceSpec
 
+MARK = "LIKEWISE_SERVICE"  # an environment variable by which a service's processes are found, however they are detached
 HAND_OVER_S = 5.0  # for a process to stop accepting connections after the signal HAND_OVER
 
 
@@ -31,6 +34,7 @@ class Service:
         self._folder = folder
         self._log_start = folder.log_size()
         self._swept = False
+        self._mark = secrets.token_hex(16)
         self.ready_since = 0.0  # time.monotonic()
 
     async def start(self, handles: Sequence[int]) -> None:
@@ -43,7 +47,8 @@ class Service:
                 *(python, "-P", "-m", "likewise.targets.local.child", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                start_new_session=True,  # so that processes which the model starts can be killed with it
+                env={**os.environ, MARK: self._mark},
+                start_new_session=True,
             )
         self.pid = self._process.pid
         self._lines, self._writer = await asyncio.open_connection(sock=ours)
@@ -110,12 +115,11 @@ class Service:
             self._process.send_signal(number)
 
     def _sweep(self) -> None:
-        """Kill the processes that the model started, and close the channel; only once, because ids are reused."""
+        """Kill the processes that it started, and close the channel; only once, because ids are reused."""
         if self._swept:
             return
         self._swept = True
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        end_started_by(self.pid, f"{MARK}={self._mark}")
         self._writer.close()
 
 

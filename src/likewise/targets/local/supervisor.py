@@ -60,7 +60,7 @@ class Supervisor:
         """Supervise until stopped, or until the first service fails to become ready."""
         loop = asyncio.get_running_loop()
         stopping: set[asyncio.Task[ControlReply]] = set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: stopping.add(asyncio.create_task(self.stop())))
         server = await asyncio.start_unix_server(self._reply, sock=control)
         trimming = asyncio.create_task(self._trim_log())

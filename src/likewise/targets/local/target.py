@@ -123,10 +123,10 @@ class LocalTarget:
         except SupervisorUnavailable as error:
             about = f"its supervisor is not running ({error}): {RESTART.replace('NAME', receipt.name)}"
             return Status("failing", deployment.url, about, {"folder": str(folder.path), "log": str(folder.log)})
-        serving = served(deployment.url, "/ping") if reported["service_pid"] else None
+        serving = served(deployment.url, "/ready") if reported["service_pid"] else None
         state, about = reported["state"], " | ".join(reported["problem"].splitlines())
         if state == "ready" and serving is None:
-            state, about = "failing", "the service is running but does not respond"
+            state, about = "failing", "the service is running but not ready to respond; see its log"
         details = {key: reported[key] for key in ("pid", "service_pid", "restarts", "uptime_s", "supervised_s")}
         return Status(state, deployment.url, about, {**details, "log": str(folder.log)}, *(serving or ()))
 

@@ -27,7 +27,8 @@ class ReplicaService:
     def __init__(self, folder: Path, model: Mapping[str, Any], server: Mapping[str, Any]) -> None:
         spec = ModelSpec.from_dict(model)
         bundle = open_exactly(spec, folder)
-        options = ServerOptions(access_log=False, **server)  # Serve writes its own access log
+        # Serve writes its own access log, and is the proxy in front, which has other host names.
+        options = ServerOptions(access_log=False, insecure=True, **server)
         app = bundle_app(bundle, spec, options, most_workers=1)  # Serve adds replicas
         self._replica_app = ReplicaApp(app)
         self.app: ASGIApp = self._replica_app
