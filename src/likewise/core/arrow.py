@@ -86,13 +86,29 @@ def array_of(values: Sequence[Any], kind: Any) -> Any:
 
 
 def without_views(schema: Any) -> Any:
-    """The `pyarrow.Schema` with `string` and `binary` instead of `string_view` and `binary_view`, also in nested types.
+    """The `pyarrow.Schema` with `string`, `binary` and `list` instead of their views, also in nested types.
 
-    Arrow can neither take rows from views nor write all of them to Parquet; `cast` converts them without loss.
+    Arrow can neither take rows from views nor write all of them to Parquet; `cast_batch` converts them without loss.
     """
     pa = need("pyarrow", extra="batch")
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return with_types(schema, lambda kind: plain.get(kind, kind))
+
+
+def cast_batch(batch: Any, schema: Any) -> Any:
+    """The batch with the types of `schema`."""
+    pa = need("pyarrow", extra="batch")
+    if batch.schema == schema:
+        return batch
+    columns = [_cast(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    pa = need("pyarrow", extra="batch")
+    if "list_view" in str(column.type):  # Arrow 25 casts them to invalid lists
+        return pa.array(column.to_pylist(), kind)
+    return column if column.type == kind else column.cast(kind)
 
 
 def with_types(schema: Any, change: Callable[[Any], Any]) -> Any:
@@ -102,7 +118,7 @@ def with_types(schema: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def changed(kind: Any, change: Callable[[Any], Any]) -> Any:
-    """The `pyarrow.DataType` with the types of values that are not nested changed; see `with_types`."""
+    """The `pyarrow.DataType` with the types of values that are not nested changed, and lists instead of their views."""
     pa = need("pyarrow", extra="batch")
     types = pa.types
     if types.is_struct(kind):
@@ -113,8 +129,8 @@ def changed(kind: Any, change: Callable[[Any], Any]) -> Any:
     for is_list, list_of in (
         (types.is_list, pa.list_),
         (types.is_large_list, pa.large_list),
-        (types.is_list_view, pa.list_view),
-        (types.is_large_list_view, pa.large_list_view),
+        (types.is_list_view, pa.list_),
+        (types.is_large_list_view, pa.large_list),
         (types.is_fixed_size_list, lambda field: pa.list_(field, kind.list_size)),
     ):
         if is_list(kind):

@@ -21,7 +21,7 @@ from likewise.batch.formats.prediction_types import (
     merged,
 )
 from likewise.batch.values import as_cell, unwritable
-from likewise.core.arrow import records_of, without_views
+from likewise.core.arrow import cast_batch, records_of, without_views
 from likewise.core.errors import InputInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate
@@ -58,7 +58,7 @@ class ParquetSource(OneFile):
         first = 1
         with self._open() as file:
             for batch in file.iter_batches(batch_size=max(1, min(rows, CHUNK_BYTES // self._row_bytes))):
-                batch = batch if batch.schema == self._schema else batch.cast(self._schema)
+                batch = cast_batch(batch, self._schema)
                 offset = self.size * (first - 1 + len(batch)) // max(1, self.rows or 1)
                 if past > 0:
                     yield skipped_chunk(self.file.short, first, len(batch), offset)
