@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import MutableHeaders
-from starlette.types import Message, Send
+from starlette.types import Message
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -22,10 +22,26 @@ _PACKED = ("image/", "font/", "video/", "audio/", "application/gzip", "applicati
 _LONGEST = 256  # characters of an Accept-Encoding header; longer ones are not read
 
 
-def compressing(send: Send, method: str, headers: Headers) -> Send:
-    """`send`, which compresses the response to this request if its client prefers that."""
-    accepted = method != "HEAD" and accepts_gzip(headers.get("accept-encoding", ""))
-    return _Response(send, accepted)
+def compression_of(start: Message, method: str, request: Headers) -> Compression | None:
+    """How the response that starts with this message is compressed, None if it is not.
+
+    Adds Vary if that depends on the request.
+    """
+    if not _is_large(start) or start["status"] in _LEFT_ALONE:
+        return None
+    headers = MutableHeaders(scope=start)
+    if "content-encoding" in headers or headers.get("content-type", "").startswith(_PACKED):
+        return None
+    headers.add_vary_header("Accept-Encoding")
+    accepted = method != "HEAD" and accepts_gzip(request.get("accept-encoding", ""))
+    return Compression(start) if accepted else None
+
+
+def _is_large(start: Message) -> bool:
+    for name, value in start["headers"]:
+        if name == b"content-length":
+            return int(value) >= LEAST_BYTES
+    return False
 
 
 def accepts_gzip(header: str) -> bool:
@@ -53,53 +69,27 @@ def _weight(parameter: str) -> float:
         return 0.0
 
 
-class _Response:
-    """One response on its way to the client."""
+class Compression:
+    """Compresses one response."""
 
-    def __init__(self, send: Send, accepted: bool) -> None:
-        self._send = send
-        self._accepted = accepted
-        self._start: Message | None = None  # held back until the size of the compressed body is known
-        self._stream: Any = None
+    def __init__(self, start: Message) -> None:
+        self._start: Message | None = start
+        self._stream: Any = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
 
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await self._begin(message)
-        elif self._stream is None:
-            await self._send(message)
-        else:
-            await self._compress(message)
-
-    async def _begin(self, start: Message) -> None:
-        headers = MutableHeaders(scope=start)
-        if start["status"] not in _LEFT_ALONE and _can_shrink(headers):
-            headers.add_vary_header("Accept-Encoding")
-            if self._accepted:
-                self._start, self._stream = start, zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP)
-                return
-        await self._send(start)
-
-    async def _compress(self, message: Message) -> None:
+    async def compress(self, message: Message) -> tuple[Message, Message | None]:
+        """A part of the body, compressed; with the first, the start of the response, which has to be sent before."""
         body, more = message.get("body", b""), message.get("more_body", False)
         packed = (
             await asyncio.to_thread(self._pack, body, more) if len(body) > OFF_LOOP_BYTES else self._pack(body, more)
         )
-        if self._start is not None:
-            start, self._start = self._start, None
-            await self._send(_packed(start, None if more else len(packed)))
-        if packed or not more:
-            await self._send({"type": "http.response.body", "body": packed, "more_body": more})
+        start, self._start = self._start, None
+        if start is not None:
+            start = _packed(start, None if more else len(packed))
+        return {"type": "http.response.body", "body": packed, "more_body": more}, start
 
     def _pack(self, body: bytes, more: bool) -> bytes:
         packed: bytes = self._stream.compress(body)
         return packed if more else packed + self._stream.flush()
-
-
-def _can_shrink(headers: MutableHeaders) -> bool:
-    size = headers.get("content-length", "")
-    if not size.isdecimal() or int(size) < LEAST_BYTES or "content-encoding" in headers:
-        return False
-    return not headers.get("content-type", "").startswith(_PACKED)
 
 
 def _packed(start: Message, size: int | None) -> Message:

@@ -14,7 +14,6 @@ from likewise.core.errors import HostRefused
 from likewise.server.server_options import ServerOptions
 
 if TYPE_CHECKING:
-    from starlette.datastructures import Headers
     from starlette.types import Scope
 
 ANY = "*"
@@ -35,27 +34,25 @@ class Hosts:
         guarded = options.token_file is not None or options.insecure
         return None if guarded or ANY in options.allow_host else Hosts(options)
 
-    def check(self, headers: Headers, scope: Scope) -> None:
+    def check(self, scope: Scope) -> None:
         """Raise HostRefused for another host than the server's own; browsers always send a Host."""
-        bound = (scope.get("server") or ("",))[0]
-        for host in headers.getlist("host"):
-            if not self._is_own(host, bound):
+        for name, host in scope["headers"]:
+            if name == b"host" and not self._is_own(host, (scope.get("server") or ("",))[0]):
                 shown = _name(host)[:_LONGEST]
                 raise HostRefused(
                     f"this server answers only requests from its own machine, for localhost, not for {shown!r}",
                     remedy=f"use http://localhost, or allow the name: --allow-host {shown}",
                 )
 
-    def _compare(self, host: str, bound: str) -> bool:
+    def _compare(self, host: bytes, bound: str) -> bool:
         name = _name(host)
         return not name or name == bound or name in self._names or _is_loopback(name)
 
 
-def _name(host: str) -> str:
+def _name(header: bytes) -> str:
     """The name in a Host header, without its port, the brackets of an IPv6 address, and a final dot."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].removesuffix(".").lower()
+    host = header.decode("latin-1").lower()
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].removesuffix(".")
 
 
 def _is_loopback(name: str) -> bool:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likewise.core.errors import Draining, LikewiseError
 from likewise.server.access import AccessLog, now, trace_of
 from likewise.server.auth import OPEN_PATHS, Tokens
-from likewise.server.compression import compressing
+from likewise.server.compression import Compression, compression_of
 from likewise.server.error_responses import error_response
 from likewise.server.hosts import Hosts
 from likewise.server.metrics import Metrics
@@ -77,11 +77,11 @@ class ServerMiddleware:
         exchange: _Exchange = scope[_EXCHANGE]
         try:
             if self.hosts is not None:
-                self.hosts.check(exchange.headers, scope)
+                self.hosts.check(scope)
             if self.tokens is not None and exchange.path not in OPEN_PATHS:
                 self.tokens.check(exchange.headers)
             handler = self.hot.get(exchange.path) if scope["method"] == "POST" else None
-            await (handler or self.app)(scope, receive, compressing(send, scope["method"], exchange.headers))
+            await (handler or self.app)(scope, receive, send)
         except ClientDisconnect:
             exchange.status = CLIENT_CLOSED_REQUEST
         except BaseException as error:  # noqa: BLE001  re-raised if no response can be sent
@@ -130,7 +130,10 @@ class ServerMiddleware:
 class _Exchange:
     """One request and the state of its response; `status` is 0 until the response starts."""
 
-    __slots__ = ("_send", "_service", "bytes_out", "headers", "path", "request_id", "started", "status")
+    __slots__ = (
+        *("_compression", "_method", "_send", "_service"),
+        *("bytes_out", "headers", "path", "request_id", "started", "status"),
+    )
 
     def __init__(self, scope: Scope, path: str, send: Send, service: ModelService) -> None:
         self.started = time.perf_counter()
@@ -139,11 +142,13 @@ class _Exchange:
         self.request_id = _request_id(self.headers)
         self.status = 0
         self.bytes_out = 0
+        self._method: str = scope["method"]
         self._send = send
         self._service = service
+        self._compression: Compression | None = None
 
     async def send(self, message: Message) -> None:
-        """Send to the client, adding the headers common to all responses."""
+        """Send to the client, adding the headers common to all responses, and compressed if it prefers that."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [
@@ -151,8 +156,14 @@ class _Exchange:
                 *self._service.headers,
                 (b"x-request-id", self.request_id.encode()),
             ]
-        else:
-            self.bytes_out += len(message.get("body", b""))
+            self._compression = compression_of(message, self._method, self.headers)
+            if self._compression is not None:
+                return  # the headers depend on the first part of the body
+        elif self._compression is not None:
+            message, start = await self._compression.compress(message)
+            if start is not None:
+                await self._send(start)
+        self.bytes_out += len(message.get("body", b""))
         await self._send(message)
 
 
