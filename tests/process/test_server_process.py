@@ -49,6 +49,8 @@ def test_every_form_is_served_and_invalid_requests_are_rejected(log: Path) -> No
             raw.sendall(b"\x00 no http\r\n\r\n")
             assert b"400" in raw.recv(1000)
         assert client.get("/ping").status_code == 200
+        for host, status in (("localhost:1", 200), (running.authority, 200), ("rebound.example", 421)):
+            assert client.get("/", headers={"Host": host}).status_code == status
         assert running.stop() == 0
         assert running.event("closed") == "engine"
 
