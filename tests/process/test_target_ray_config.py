@@ -68,6 +68,10 @@ def test_every_option_is_in_the_file(model: ModelSpec) -> None:
         "queue_tokens": 99,
         "cache_bytes": 0,
         "body_limit_bytes": 1000,
+        "in_flight_bytes": 10_000,
+        "cells_limit": 77,
+        "run_timeout_s": 3.0,
+        "in_process": True,
     }
     others = {"autoscaling_config", "placement_group_bundles", "placement_group_strategy"}  # excluded by those above
     assert options.keys() | others | OWN == {each.name for each in fields(RayOptions)}
