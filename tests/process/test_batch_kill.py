@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.support.forked import likewise
 
+from likewise.batch.chunk_log import rows_kept
 from likewise.testing.models import upper_bundle
 
 ROWS = 3000
@@ -156,7 +157,9 @@ def test_sigterm_keeps_completed_rows(tmp_path: Path, log: BinaryIO, start: Star
     rest(log, job)
     assert job.exitcode == 130
     error = json.loads((tmp_path / "report").read_bytes())["error"]
-    assert error["cause"] == f"stopped; {rows_done(tmp_path / 'out')} rows are done"
+    staging = tmp_path / ".out.likewise-staging"
+    kept = rows_kept(staging, rows_done(tmp_path / "out") // WINDOW)
+    assert error["cause"] == f"stopped; {rows_done(tmp_path / 'out') + kept} rows are done"
     assert error["remedy"] == "run the same command again to resume"
     other = start(data, tmp_path / "out", logs=False, out="other")
     other.join(60)

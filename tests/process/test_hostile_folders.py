@@ -19,6 +19,7 @@ from tests.support.other_user import as_other_user, needs_root
 
 from likewise.core import unpack
 from likewise.core.errors import Interrupted, OutputRefused
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.receipts import Receipts
 from likewise.targets.spark.tasks import _require_folder
@@ -49,7 +50,7 @@ def almost_done(source: Path, folder: Path) -> dict[str, bytes]:
 
     def stop(row: Row) -> object:
         if row.get("text") == f"t{ROWS - 1}":
-            raise KeyboardInterrupt
+            raise StopSignal
         return upper(row)
 
     folder.mkdir()

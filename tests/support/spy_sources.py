@@ -294,7 +294,7 @@ def _answered(response: Any) -> list[Row] | Refused:
 
 def scored(spy: Spy, source: Path, output: Path, **options: Any) -> list[Row | Refused]:
     """What the spy got in a job that scores the file `source`: one entry for each of its rows."""
-    report = api.score(spy.bundle, source, output, options=ScoreOptions(format="jsonl", **options))
+    report = api.score(spy.bundle, source, output, options=ScoreOptions(format="jsonl", allow_empty=True, **options))
     errors = {int(str(entry["row"])): Refused(f"row {entry['row']}: {entry['cause']}") for entry in quarantined(output)}
     answers = (json.loads(str(row["predictions"])) for row in read(output))
     rows = [errors[row] if row in errors else next(answers) for row in range(1, report.rows_in + 1)]

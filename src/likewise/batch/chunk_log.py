@@ -66,6 +66,7 @@ class ChunkLog:
             self._stream.close()
 
     def _save(self) -> None:
+        kept = 0
         while self._pending:
             indices, results, rows, seconds = self._pending[0]
             encoded = [_encoded(result) for result in results]
@@ -74,9 +75,10 @@ class ChunkLog:
                 self._stream.write(
                     json.dumps(head).encode()[:-1] + b', "results": [' + b",".join(filter(None, encoded)) + b"]}\n"
                 )
-                self.rows += rows
+                kept += rows
             del self._pending[0]
         sync(self._stream)
+        self.rows += kept
         self._saved = time.monotonic()
 
 
