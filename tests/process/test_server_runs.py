@@ -125,7 +125,7 @@ def test_in_process_a_hung_row_is_reported_because_it_cannot_be_ended(tmp_path: 
                 assert "cannot be interrupted" in response.json()["message"]
                 assert "--in-process" in response.json()["remedy"]
             assert (await client.get("/ready")).status_code == 503
-            assert (await client.get("/ping")).status_code == 200
+            assert (await client.get("/v2/health/live")).status_code == 200
 
     with serving(tmp_path, "--in-process") as service:
         assert not children(service.pid, "likewise.workers.child")
