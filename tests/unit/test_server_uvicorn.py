@@ -14,8 +14,9 @@ from likewise.server.run import _Server
 
 OVERRIDDEN = {
     "HttpToolsProtocol": """
-        connection_made connection_lost data_received pause_writing on_message_begin on_header on_headers_complete
-        on_body on_message_complete on_response_complete timeout_keep_alive_handler _start_asgi_task""",
+        connection_made connection_lost data_received pause_writing resume_writing on_message_begin on_header
+        on_headers_complete on_body on_message_complete on_response_complete timeout_keep_alive_handler
+        _start_asgi_task""",
     "Server": "startup shutdown on_tick handle_exit capture_signals",
 }
 USED = {

@@ -15,6 +15,7 @@ from tests.support.batch.scoring import UNSIGNED, FunctionEngine, names, quarant
 
 from likewise.core.engine import Work
 from likewise.core.errors import Interrupted
+from likewise.core.isolation import StopSignal
 from likewise.core.items import Item, Row
 from likewise.core.signature import Signature
 from likewise.core.text_types import TextType, typed
@@ -152,7 +153,7 @@ def test_an_interrupted_job_resumes_with_the_same_types(tmp_path: Path) -> None:
 
     def stop(row: Row) -> object:
         if len(seen) == 12:
-            raise KeyboardInterrupt
+            raise StopSignal
         seen.append(row)
         return 0
 
