@@ -118,8 +118,7 @@ def listed(to: str | None = None) -> list[Listed]:
         return recorded
     target = open_target(to)
     own = {each.name: each for each in recorded if each.target == target.uri}
-    found = target.found() if isinstance(target, Live) else ()
-    others = {each.name: Listed(each.target, each.name, each) for each in found if each.name not in own}
+    others = {each.name: Listed(each.target, each.name, each) for each in _found(target) if each.name not in own}
     return [each for _, each in sorted({**own, **others}.items())]
 
 
@@ -337,9 +336,11 @@ def _record(receipts: Receipts, name: str, uri: str | None) -> Record | None:
 
 def _existing(uri: str, name: str) -> Receipt | None:
     """The deployment according to its target, which may be another user's."""
-    target = open_target(uri)
-    found = target.found() if isinstance(target, Live) else ()
-    return next((each for each in found if each.name == name), None)
+    return next((each for each in _found(open_target(uri)) if each.name == name), None)
+
+
+def _found(target: Target) -> Sequence[Receipt]:
+    return target.found() if isinstance(target, Live) else ()
 
 
 def _rest_of(receipts: Receipts, name: str, to: str | None) -> Listed | None:

@@ -232,9 +232,10 @@ class _Draft:
             proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
         )
         if proof.speeds:
-            self.manifest = self.manifest.with_measured(speeds={cpu_class(): dict(proof.speeds)})
-        if sum(not runs_code(entry) for entry in self.manifest.engines) > 1 and proof.speeds:  # they decide between two
-            self.manifest = replace(self.manifest, rates={cpu_class(): dict(proof.speeds)})
+            speeds = {cpu_class(): dict(proof.speeds)}
+            self.manifest = self.manifest.with_measured(speeds=speeds)
+            if sum(not runs_code(entry) for entry in self.manifest.engines) > 1:  # they decide between two
+                self.manifest = replace(self.manifest, rates=speeds)
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"
         self.report(f"verified with {', '.join(proof.engines)} on {rows}, isolated by {proof.isolation}")

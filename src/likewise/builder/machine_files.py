@@ -25,9 +25,7 @@ _CACHES = "fontconfig matplotlib mesa_shader_cache numba nv pip torch/inductor t
 QUICK = frozenset(_CACHES.split())  # in `~/.cache`, or hidden in the home folder: they only save time
 FONTS_AND_TRANSLATIONS = frozenset({".afm", ".mo", ".otf", ".pfb", ".ttc", ".ttf", ".woff", ".woff2"})
 METADATA = (".dist-info", ".egg-info")
-INCIDENTAL = frozenset(
-    {"__pycache__", ".git"}
-)  # MLflow tags the traces of agents with the commit of the current folder
+INCIDENTAL = frozenset({"__pycache__", ".git"})  # MLflow tags the traces of agents with the current folder's commit
 SETTINGS = frozenset({"", ".cfg", ".conf", ".ini", ".json", ".toml", ".xml", ".yaml", ".yml"})
 PLAIN_SETTINGS = frozenset({".cfg", ".conf", ".ini", ".toml"})
 SETTING_NAMES = frozenset({"config", "credentials", "preferences", "settings"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from likewise.engine.example import Example, read_example
 from likewise.engine.kinds import CompiledEngines, CompileRequest, ModelFacts
 from likewise.engine.onnx_engine import Declared, OnnxKind
 from likewise.engine.onnx_sessions import Feeds, Session, open_onnxruntime
-from likewise.engine.openvino_calls import FIRST, infer, last_line, runtime
+from likewise.engine.openvino_calls import FIRST, Requests, compiled, has_bf16, last_line, runtime
 
 PAUSE_S = 10.0  # between two compilations after failed inferences; one takes about a second
 
@@ -74,51 +73,39 @@ class _Bf16:
     """A model in OpenVINO; whatever fails there is answered by ONNX Runtime, so that errors are the same."""
 
     def __init__(self, model: Declared) -> None:
-        if "BF16" not in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if not has_bf16():
             raise EngineUnavailable("this CPU has no bf16", remedy="use another engine of the bundle")
         exact = open_onnxruntime(model.path, model.providers, model.options)
         self._exact = exact
         self._path = model.path
         self._lock = threading.Lock()
         self._compiled_at = time.monotonic()
-        self._idle: queue.SimpleQueue[Any] | None = self._compile()
+        self._requests: Requests | None = self._compile()
         self.session = Session(exact.inputs, exact.outputs, self._run)
 
-    def _compile(self) -> queue.SimpleQueue[Any]:
-        core, threads = runtime(), usable_threads()
-        settings = {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
-            "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
-        }
+    def _compile(self) -> Requests:
+        threads = usable_threads()
         try:
             with FIRST:
-                compiled = core.compile_model(core.read_model(self._path), "CPU", settings)
+                model = compiled(runtime().read_model(self._path), "bf16", threads)
         except RuntimeError as error:
             raise EngineUnavailable(
                 f"OpenVINO cannot open {self._path.name}: {last_line(error)[:500]}",
                 remedy="use another engine of the bundle",
             ) from error
-        self._names = [port.get_any_name() for port in compiled.inputs]
-        idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(threads):
-            idle.put(compiled.create_infer_request())
-        return idle
+        self._names = [port.get_any_name() for port in model.inputs]
+        return Requests(model, threads)
 
     def _run(self, feeds: Feeds) -> list[Any]:
-        idle = self._idle
-        if idle is None:
+        requests = self._requests
+        if requests is None:
             self._recompile()
             return self._exact.run(feeds)
-        request = idle.get()
         try:
-            return infer(request, [feeds[name] for name in self._names])
+            return requests.infer([feeds[name] for name in self._names])
         except RuntimeError:
-            self._idle = None  # the compiled model keeps shapes of the inference that failed
+            self._requests = None  # the compiled model keeps shapes of the inference that failed
             return self._exact.run(feeds)
-        finally:
-            idle.put(request)
 
     def _recompile(self) -> None:
         """Compile again in a thread, unless that has just been done: failing requests must not cost more."""
@@ -130,7 +117,7 @@ class _Bf16:
 
     def _replace(self) -> None:
         try:
-            self._idle = self._compile()
+            self._requests = self._compile()
         except EngineUnavailable as error:
             logger.warning("bf16 is not available any more: %s", error.cause)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +24,42 @@ def runtime() -> Any:
     """
     with deferred("openvino.tools.ovc"):  # converts models, and takes as long to import as the rest
         return need("openvino", extra="openvino").Core()
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has instructions for bf16; without them, the runtime emulates it slowly, or fails."""
+    return "BF16" in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compiled(model: Any, precision: str, threads: int) -> Any:
+    """The compiled `model` (a graph, or the path of one) for `threads` inferences at a time; raises RuntimeError.
+
+    precision: OpenVINO's name, `f32` or `bf16`.
+    """
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": threads,
+        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
+    }
+    return runtime().compile_model(model, "CPU", settings)
+
+
+class Requests:
+    """Infer requests of a compiled model: each is used by one thread at a time."""
+
+    def __init__(self, model: Any, count: int) -> None:
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(model.create_infer_request())
+
+    def infer(self, inputs: Sequence[Any]) -> list[Any]:
+        """See `infer`; waits for an idle request."""
+        request = self._idle.get()
+        try:
+            return infer(request, inputs)
+        finally:
+            self._idle.put(request)
 
 
 def infer(request: Any, inputs: Sequence[Any]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
 from likewise.core.memory import release_pages, trim
 from likewise.core.windows import windows
-from likewise.engine.openvino_calls import FIRST, infer, last_line, runtime
+from likewise.engine.openvino_calls import FIRST, Requests, compiled, has_bf16, infer, last_line, runtime
 from likewise.engine.text.checkpoint import Checkpoint
 from likewise.engine.text.compiled import PART
 from likewise.engine.text.first_token import keep_first_token, narrow_masks
@@ -100,14 +99,14 @@ def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -
     precision, or the runtime cannot compile the graph.
     """
     core = runtime()
-    if precision not in (offered := _precisions(core)):
+    if precision not in (offered := _precisions()):
         raise EngineUnavailable(
             f"OpenVINO does not support {precision} on this CPU ({core.get_property('CPU', 'FULL_DEVICE_NAME')})",
             remedy=f"use the precision {' or '.join(offered)}",
         )
     with FIRST:
         threads = threads or usable_threads()
-        lanes = _Lanes(_compiled(core, graph, precision, threads), graph.longest, threads)
+        lanes = _Lanes(_compiled(graph, precision, threads), graph.longest, threads)
         lanes(np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.int64))
     return lanes
 
@@ -115,11 +114,9 @@ def open_openvino(graph: Graph, *, precision: str, threads: int | None = None) -
 class _Lanes:
     """Runs one inference per thread concurrently, so that threads do not wait for each other within a layer."""
 
-    def __init__(self, compiled: Any, longest: int, lanes: int) -> None:
+    def __init__(self, model: Any, longest: int, lanes: int) -> None:
         self._longest = longest
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(lanes):
-            self._idle.put(compiled.create_infer_request())
+        self._requests = Requests(model, lanes)
         self._pool = ThreadPoolExecutor(lanes, thread_name_prefix="likewise-openvino")
 
     def __call__(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -134,11 +131,7 @@ class _Lanes:
         return logits
 
     def _infer(self, inputs: Probe) -> NDArray[np.float32]:
-        request = self._idle.get()
-        try:
-            logits: NDArray[np.float32] = infer(request, inputs)[0]
-        finally:
-            self._idle.put(request)
+        logits: NDArray[np.float32] = self._requests.infer(inputs)[0]
         return logits
 
 
@@ -150,20 +143,14 @@ def _cut(values: NDArray[np.int64], rows: list[int], length: int) -> NDArray[np.
     return cut
 
 
-def _precisions(core: Any) -> list[str]:
-    """The precisions that the CPU has instructions for; without them, the runtime emulates bf16 slowly, or fails."""
-    return [name for name in HINTS if name == "fp32" or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")]
+def _precisions() -> list[str]:
+    """The precisions that the CPU has instructions for."""
+    return [name for name in HINTS if name == "fp32" or has_bf16()]
 
 
-def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
-    settings = {
-        "INFERENCE_PRECISION_HINT": HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
-        "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
-    }
+def _compiled(graph: Graph, precision: str, threads: int) -> Any:
     try:
-        compiled = core.compile_model(graph.model, "CPU", settings)
+        model = compiled(graph.model, HINTS[precision], threads)
     except RuntimeError as error:
         raise EngineUnavailable(
             f"OpenVINO cannot open {graph.folder} in {precision}: {last_line(error)}",
@@ -171,7 +158,7 @@ def _compiled(core: Any, graph: Graph, precision: str, threads: int) -> Any:
         ) from error
     release_pages(graph.folder / "model.bin")
     trim()  # memory that compiling needed
-    return compiled
+    return model
 
 
 def _probes(checkpoint: Checkpoint, vocabulary: int) -> list[Probe]:
