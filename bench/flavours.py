@@ -20,6 +20,7 @@ from likewise.bundles.open import open_bundle
 
 CONNECTIONS = 16
 BUSY = 4  # processes that compute without end, on the busy machine
+SECONDS = 24  # rows that are merged are answered together: a few seconds would count the first and last windows wrongly
 TABULAR = 40_000  # distinct rows
 REVIEWS = 4_000
 WARMING = 0.2  # fraction of the requests that only the warm-up sends
@@ -76,7 +77,7 @@ def _alternate(
             with running(argv, lines[-1]) as server, around():
                 figures = wrk.warm_load(
                     server.url,
-                    options.seconds or 10,
+                    options.seconds or SECONDS,
                     CONNECTIONS,
                     settle=lambda server=server: server.post(lines[-1]),  # type: ignore[misc]
                     bodies=bodies,

@@ -45,7 +45,6 @@ def bodies(options: Options) -> Verdict:
         [
             Check("longest stall of /ping, ms", max(stalls.values()) * 1e3, "at most", 250.0),
             Check("slowest response, s", slowest, "at most", DEADLINE_S + 1),
-            Check("slowest response under load, s", worst.slowest_s, "at most", DEADLINE_S + 1),
             Check("memory / peak of the ordinary load", worst.mb / usual.mb, "at most", 2.0),
             Check("responses without a status", worst.statuses.get("0", 0), "at most", 0),
         ],

@@ -146,8 +146,14 @@ def predict(
 
 def predictor(name: str, *, to: str | None = None) -> tuple[Receipt, Callable[[bytes], Response]]:
     """A deployment's receipt, and a function that sends it a JSON request, for many requests.  Raises NotDeployed."""
-    receipt, target = _live(name, to)
-    return receipt, lambda body: target.predict(receipt, body, JSON)
+    receipt = _current(Receipts(), name, to)
+    return receipt, poster(receipt)
+
+
+def poster(receipt: Receipt) -> Callable[[bytes], Response]:
+    """A function that sends a JSON request to the deployment.  Raises WrongUsage if it cannot be queried."""
+    target = _queryable(receipt)
+    return lambda body: target.predict(receipt, body, JSON)
 
 
 def job(
@@ -263,16 +269,32 @@ def rehearsed(
 
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
-    _check_model(model)
-    with rehearsal_stage(to) as stage, scratch_folder("likewise-rehearsal-") as folder:
-        receipts = Receipts(folder / "receipts.db")  # not the user's: if this process is killed, nothing is left there
+    with rehearsal_stage(to) as stage:
         all_options = {**(options or {}), **stage.options}
-        planned = plan("create", name, to=stage.uri, model=model, options=all_options, receipts=receipts)
+        with temporary(model, stage.uri, name, all_options, on_step=on_step, progress=progress) as receipt:
+            yield receipt, stage
+
+
+@contextmanager
+def temporary(
+    model: ModelSpec,
+    to: str,
+    name: str,
+    options: Mapping[str, object] | None = None,
+    *,
+    on_step: OnStep = lambda _: None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Receipt]:
+    """A deployment that is deleted at the end of `with` and is not recorded.  Raises what `deploy` does."""
+    _check_model(model)
+    with scratch_folder("likewise-rehearsal-") as folder:
+        receipts = Receipts(folder / "receipts.db")  # not the user's: if this process is killed, nothing is left there
+        planned = plan("create", name, to=to, model=model, options=options, receipts=receipts)
         receipt = _receipt(execute(planned, on_step, progress, receipts))
         try:
-            yield receipt, stage
+            yield receipt
         finally:
-            execute(plan("delete", name, to=stage.uri, receipts=receipts), receipts=receipts)
+            execute(plan("delete", name, to=to, receipts=receipts), receipts=receipts)
 
 
 def model_of(
@@ -397,13 +419,17 @@ def _report_to(progress: Callable[[str], None] | None, target: object) -> None:
 def _live(name: str, to: str | None) -> tuple[Receipt, Live]:
     """A deployment's receipt and its target.  Raises WrongUsage if the target does not serve requests."""
     receipt = _current(Receipts(), name, to)
+    return receipt, _queryable(receipt)
+
+
+def _queryable(receipt: Receipt) -> Live:
     target = open_target(receipt.target)
     if not isinstance(target, Live):
         raise WrongUsage(
             f"deployments on {receipt.target} cannot be queried through Likewise",
             remedy="send requests to the deployment directly",
         )
-    return receipt, target
+    return target
 
 
 def _receipt(receipt: Receipt | None) -> Receipt:

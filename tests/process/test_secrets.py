@@ -6,12 +6,14 @@ import base64
 import gzip
 import json
 import os
+import random
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import boto3
@@ -28,19 +30,23 @@ from tests.support.models import save_code, save_upper, upper
 from tests.support.s3 import s3_server
 from tests.support.tracking_server import tracking_server
 
-from likewise.api import open_bundle
+from likewise.api import Bundle, open_bundle
 from likewise.builder.bundle import build_bundle, cached_bundle
 from likewise.builder.trace import distinct
 from likewise.bundles.format import ModelSource
 from likewise.bundles.open import write_manifest
 from likewise.bundles.trust import Trust
 from likewise.core.errors import CodeNotTrusted, ModelInvalid, NotSelfContained, TargetUnavailable, WrongUsage
+from likewise.core.items import Row
+from likewise.core.signature import Signature
 from likewise.images import build
 from likewise.images.build import ImageOptions, build_image
 from likewise.images.layers import make_layer
 from likewise.images.store import Part, Store
 from likewise.parity import VerifyOptions
-from likewise.parity.backends import _Endpoint
+from likewise.parity.backends import backend
+from likewise.parity.comparison import Comparison
+from likewise.parity.golden import Golden
 from likewise.pipeline import Classify, DetectLanguage, Pipeline, Respond
 from likewise.pipeline.log import save_model
 from likewise.pipeline.mlmodel import read_model
@@ -436,9 +442,12 @@ def test_user_information_of_a_url_is_sent_as_basic_credentials(monkeypatch: pyt
         raise OSError(f"no {request.full_url}")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
+    bundle = cast("Bundle", SimpleNamespace(signature=Signature(), manifest=SimpleNamespace(row_wise=True)))
+    golden = Golden("made up", [Row(("text",), ("a",))])
+    comparison = Comparison(golden, [], bundle, "", random.Random(1), lambda _: None)
     for url in (f"http://{USER}host", f"http://{USER}host/x?token={PASSWORD}"):
         with pytest.raises(TargetUnavailable) as refused:
-            _Endpoint(url, VerifyOptions()).post(b"{}")
+            backend(url, VerifyOptions()).predict(comparison)
         assert leaks(str(refused.value)) == []
     assert [each.full_url for each in sent] == ["http://host/invocations", f"http://host/x?token={PASSWORD}"]
     assert base64.b64decode(str(sent[0].get_header("Authorization")).removeprefix("Basic ")) == LOGIN.encode()

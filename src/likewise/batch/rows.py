@@ -30,7 +30,7 @@ def split_results(
     results: Sequence[Result], writer: Writer, outputs: tuple[Field, ...] | None
 ) -> tuple[dict[int, object], dict[int, LikewiseError]]:
     """Predictions in the form that `writer` takes, and the errors of all other rows, both by row index."""
-    values = [_single_value(result.value, outputs) for result in results if isinstance(result, Ok)]
+    values = [single_value(result.value, outputs) for result in results if isinstance(result, Ok)]
     fitted = iter(writer.fit(values))
     final = [next(fitted) if isinstance(result, Ok) else result for result in results]
     predictions = {index: result.value for index, result in enumerate(final) if isinstance(result, Ok)}
@@ -100,7 +100,7 @@ def _with_reasons(cause: str, report: JobReport) -> str:
     return "\n".join([cause, *described(report.reasons, report.rows_quarantined), f"all of them: {report.quarantine}"])
 
 
-def _single_value(value: object, outputs: tuple[Field, ...] | None) -> object:
+def single_value(value: object, outputs: tuple[Field, ...] | None) -> object:
     """The value of a record with a single column, as `spark_udf` returns it; any other prediction unchanged.
 
     A record is kept if the declared outputs are records too. A list of one value is that value if a scalar is declared.

@@ -2,74 +2,99 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from likewise.batch import Progress
 from likewise.cli.arguments import Choice, ModelArgument
 from likewise.cli.flags import flag
+from likewise.cli.progress import JobProgress
 from likewise.cli.screen import Screen
-from likewise.parity import BackendParity, Parity, VerifyOptions
+from likewise.parity import Parity, VerifyOptions
 from likewise.parity import verify as compare
-
-EXIT_DIFFERENT = 3  # the exit code if any prediction differs
+from likewise.parity.check import backends_of
+from likewise.parity.report import HEADER, check_paths, notes, table, title, write
 
 
 def verify(
     model: ModelArgument,
     against: Annotated[
-        list[str],
+        list[str] | None,
         flag(
             "--against WHERE",
-            "Backend to compare with: NAME or NAME@TARGET of a deployment, a URL, local or spark (a batch job), "
-            "or mlflow (plain mlflow.pyfunc.load_model). Repeatable.",
+            "Backend to compare with: NAME or NAME@TARGET of a deployment, a URL, image:NAME:TAG, ray, a batch job "
+            "(local, spark, spark://HOST:PORT), a file or folder that `likewise score` wrote, mlflow (plain "
+            "mlflow.pyfunc.load_model) or mlflow-serve (its server). Repeatable.",
         ),
-    ],
+    ] = None,
+    report: Annotated[
+        Path | None, flag("--report FILE", "Write the result to FILE.html or FILE.json, with all differences.")
+    ] = None,
+    junit: Annotated[
+        Path | None, flag("--junit FILE", "Write the result as JUnit's XML, a test case per backend.")
+    ] = None,
     *,
     options: VerifyOptions,
     choice: Choice,
     screen: Screen,
 ) -> None:
-    """Compare MODEL's predictions on this machine with those of other backends. Exit code 3 if any row differs."""
+    """Compare MODEL's predictions on this machine with those of other backends.
+
+    Exit code 3 if more rows differ than are allowed, 1 if a backend fails or is slow.
+    """
+    backends_of(against or (), options)  # a mistyped one is reported before anything is built
+    check_paths(report, junit)
     choice.enter(model, screen.note)
-    parity = compare(
-        model,
-        against,
-        options=options,
-        engine=choice.name,
-        precision=choice.precision,
-        trust=choice.trust,
-        allow_versions=choice.allow_versions,
-        report=screen.note,
-    )
+    with _Bars() as bars:
+        parity = compare(
+            model,
+            against or (),
+            options=options,
+            engine=choice.name,
+            precision=choice.precision,
+            trust=choice.trust,
+            allow_versions=choice.allow_versions,
+            report=screen.note,
+            progress=bars.show,
+        )
+    write(parity, report, junit)
     if screen.as_json:
         screen.json(parity.as_dict())
     else:
         _show(parity, screen)
-    if not parity.agrees:
-        raise typer.Exit(EXIT_DIFFERENT)
+    if parity.exit_code:
+        raise typer.Exit(parity.exit_code)
+
+
+class _Bars(ExitStack):
+    """A progress bar for one backend after the other."""
+
+    _name, _bar = "", JobProgress("")
+
+    def show(self, name: str, progress: Progress) -> None:
+        """Display the progress of the backend `name`."""
+        if name != self._name:
+            self.close()
+            self._name, self._bar = name, self.enter_context(JobProgress(name))
+        self._bar.show(progress)
 
 
 def _show(parity: Parity, screen: Screen) -> None:
-    """Print the table, then the first differing rows of each backend."""
-    header = ("backend", "verdict", "bundle", "same", "close", "differ", "largest", "refused", "seconds")
-    screen.table(
-        f"{parity.bundle[:19]}… on this machine with {parity.engine}, {parity.rows} rows of {parity.golden}",
-        header,
-        [(backend.where, *_facts(backend, parity)) for backend in parity.places],
-    )
+    """Print the table, then why backends failed and the first differing rows of each."""
+    screen.table(title(parity), HEADER, table(parity))
+    for line in notes(parity):
+        screen.note(line)
     for backend in parity.places:
+        if backend.error:
+            missing = f"; {backend.missing:,} of {parity.rows:,} rows have no answer" if backend.missing else ""
+            screen.note(f"{backend.where}: {backend.error['cause']}{missing}. What to do: {backend.error['remedy']}")
         for each in backend.first:
-            screen.note(f"{backend.where}, row {each.row}: {each.there}")
-            screen.note(f"{' ' * len(backend.where)}  here: {each.here}")
-
-
-def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
-    largest = f"{backend.largest:.2g}" if backend.close else ""
-    counts = (backend.same, backend.close, backend.differ)
-    verdict = "agrees" if backend.agrees else "DIFFERS"
-    bundle = "unknown" if backend.bundle is None else f"{backend.bundle[:19]}…"
-    if backend.bundle == parity.bundle:
-        other = f"same model, {'other' if backend.build else 'unknown'} build"
-        bundle = "same" if backend.build == parity.build else other
-    return (verdict, bundle, *map(str, counts), largest, str(backend.refused), f"{backend.seconds:.1f}")
+            screen.note(f"{backend.where}, {each}")
+            screen.note(f"    input: {each.given}")
+            if each.step is not None:
+                screen.note(f"    first step that differs: {each.step}")
+        if backend.differ > len(backend.first):
+            screen.note(f"{backend.where}: and {backend.differ - len(backend.first):,} more (--report FILE.html)")

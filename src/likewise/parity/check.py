@@ -2,83 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import random
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likewise import api
-from likewise.core.errors import WrongUsage
-from likewise.core.signature import Field
-from likewise.core.uris import redacted
+from likewise.batch import Progress
+from likewise.batch.rows import single_value
+from likewise.core.errors import LikewiseError, WrongUsage
 from likewise.engine.engine_options import EngineOptions
-from likewise.parity.backends import predict_locally, predict_on
-from likewise.parity.compare import Difference, RefusedRow, distance, shown
-from likewise.parity.golden import Golden, golden_rows, logged_example
+from likewise.parity.backends import Backend, backend, jobs
+from likewise.parity.backends.scored import like
+from likewise.parity.batches import batches, predict_batch
+from likewise.parity.compare import Difference, Mismatch, RefusedRow, Tolerance, compare, shown
+from likewise.parity.comparison import Comparison
+from likewise.parity.golden import EXPECTED, Golden, content, golden_set
+from likewise.parity.result import MAX_SHOWN, BackendParity, Parity, judged
+from likewise.parity.steps import with_steps
 from likewise.parity.verify_options import VerifyOptions
-from likewise.targets.http_client import Served
+from likewise.wire import Form, encode
 
-MAX_SHOWN = 5  # differing rows reported per backend
-
-
-@dataclass(frozen=True, slots=True)
-class BackendParity:
-    """The comparison of one backend with this machine.
-
-    bundle, build: model digest and build digest of what it serves, None if unknown. same: rows with identical
-    predictions. close: rows whose numbers differ within the tolerance, by `largest` at most. differ: all other rows;
-    `first` has a few of them. refused: rows that both sides refuse (included in `same`). seconds: duration, including
-    the start of processes.
-    """
-
-    where: str
-    bundle: str | None
-    build: str | None
-    rows: int
-    same: int
-    close: int
-    differ: int
-    refused: int
-    largest: float
-    seconds: float
-    first: tuple[Difference, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether no row differs."""
-        return self.differ == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """The result of a comparison, with one entry in `places` per backend.
-
-    bundle, build: model digest and build digest. golden: source of the rows. engine: label of the engine that ran on
-    this machine.
-    """
-
-    bundle: str
-    build: str
-    engine: str
-    golden: str
-    rows: int
-    tolerance: float
-    places: tuple[BackendParity, ...]
-
-    @property
-    def agrees(self) -> bool:
-        """Whether every backend agrees."""
-        return all(backend.agrees for backend in self.places)
-
-    def as_dict(self) -> dict[str, object]:
-        """The JSON object that `likewise verify --json` prints."""
-        places = [{**asdict(backend), "agrees": backend.agrees} for backend in self.places]
-        return {**asdict(self), "places": places, "agrees": self.agrees}
+MAX_KEPT = 1_000  # differing rows per backend
+HERE = "this machine"
+OnProgress = Callable[[str, Progress], None]
 
 
 def verify(
     model: str | Path | api.Bundle,
-    against: Sequence[str],
+    against: Sequence[str] = (),
     *,
     options: VerifyOptions | None = None,
     engine: str | None = None,
@@ -86,79 +42,171 @@ def verify(
     trust: bool = False,
     allow_versions: bool = False,
     report: Callable[[str], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Parity:
     """Predict the same rows on this machine and on each backend, and compare the predictions.
 
-    against: names of deployments, URLs, batch runners (`local`, `spark`), or `mlflow` (plain
-    `mlflow.pyfunc.load_model`, which runs the model's own code).  A URL's user information is sent as Basic credentials
-    and does not appear in the result.  engine, precision: to use on this machine.  allow_versions: see `Bundle`.
-    Raises WrongUsage, the errors of `find` and `Bundle.engine`, and NotDeployed, TargetUnavailable or DeployFailed if a
-    backend does not respond properly. Predictions that differ do not raise an error.
+    against: `mlflow` (`mlflow.pyfunc.load_model(…).predict` with typed rows, which runs the model's own code) and
+    `mlflow-serve` (its scoring server), names of deployments, URLs, `image:NAME:TAG`, `ray`, batch runners (`local`,
+    `spark`, `spark://HOST:PORT`), files or folders that `likewise score` wrote.  May be empty if the golden file has
+    expected predictions.  A URL's user information is sent as Basic credentials and does not appear in the result.
+    engine, precision: to use on this machine.  allow_versions: see `Bundle`.  report: called with messages.  progress:
+    called with the name of a backend and its progress.
+    Raises WrongUsage, NotDeployed and InputNotFound (an unknown backend) before anything is loaded, then the errors of
+    `find`, `golden_set` and `Bundle.engine`.  A backend that fails and predictions that differ do not raise an error.
     """
-    options, report_progress = options or VerifyOptions(), report or (lambda _: None)
-    if not against:
-        raise WrongUsage("there is nothing to compare with", remedy="add --against NAME, URL, local, spark or mlflow")
+    options = options or VerifyOptions()
+    backends = backends_of(against, options)
     if isinstance(model, api.Bundle):
         bundle = model
     else:
         bundle = api.find(model, trust=trust, allow_versions=allow_versions, report=report)
     bundle = replace(bundle, choice=EngineOptions.of(bundle.spec(engine, precision)))
-    golden = _golden(bundle, options)
-    report_progress(f"{len(golden)} rows of {golden.source}")
-    label, ours = predict_locally(golden, bundle)
-    uri, backends = str(model.path if isinstance(model, api.Bundle) else model), []
-    for where in against:
-        start = time.monotonic()
-        serving, theirs = predict_on(where, golden, bundle, uri, options)
-        pairs = _pairs(ours, theirs, bundle.signature.outputs)
-        backend = _compare(redacted(where), serving, pairs, options.tolerance, time.monotonic() - start)
-        backends.append(backend)
-        report_progress(f"{backend.where}: {backend.rows - backend.differ} of {backend.rows} rows agree")
-    return Parity(bundle.digest, bundle.build, label, golden.source, len(golden), options.tolerance, tuple(backends))
+    if any(each.code for each in backends):
+        bundle.trust.require_bundle(bundle)
+    seed = secrets.randbelow(1 << 31) if options.seed is None else options.seed
+    scored = next((each.scored for each in backends if each.scored is not None), None)
+    golden = golden_set(options, bundle.model_path, bundle.signature, scored, seed)
+    for each in backends:
+        if each.job and each.scored is None:
+            jobs.refuse(golden, each.name)
+    if not backends and not golden.expected:
+        raise WrongUsage(
+            "there is nothing to compare with",
+            remedy=f"add --against NAME, URL, local, spark or mlflow, or a column `{EXPECTED}` to the golden set",
+        )
+    say = report or (lambda _: None)
+    say(f"{len(golden):,} rows of {golden.source}")
+    if golden.left_out:
+        say(f"{golden.left_out:,} rows cannot be read and are left out; the first: {golden.why}")
+    uri = str(model.path if isinstance(model, api.Bundle) else model)
+    run = _Run(golden, bundle, uri, options, seed, progress or (lambda *_: None), say)
+    return run.result(backends)
 
 
-def _golden(bundle: api.Bundle, options: VerifyOptions) -> Golden:
-    if options.golden is None:
-        return logged_example(bundle.model_path, bundle.signature)
-    return golden_rows(options.golden, bundle.signature, options.column, options.header)
+def backends_of(against: Sequence[str], options: VerifyOptions) -> list[Backend]:
+    """The backends that `against` names; raises NotDeployed, InputNotFound or WrongUsage for one that is unknown."""
+    return [backend(where, options) for where in against]
 
 
-def _compare(
-    where: str, serving: Served, pairs: Sequence[tuple[object, object]], tolerance: float, seconds: float
-) -> BackendParity:
-    distances = [distance(*pair, tolerance) for pair in pairs]
-    differ = [row for row, each in enumerate(distances) if each is None]
-    close = [each for each, (a, b) in zip(distances, pairs, strict=True) if each is not None and not _identical(a, b)]
-    return BackendParity(
-        where,
-        *serving,
-        rows=len(pairs),
-        same=len(pairs) - len(close) - len(differ),
-        close=len(close),
-        differ=len(differ),
-        refused=sum(isinstance(a, RefusedRow) and isinstance(b, RefusedRow) for a, b in pairs),
-        largest=max(close, default=0.0),
-        seconds=seconds,
-        first=tuple(Difference(row, shown(pairs[row][0]), shown(pairs[row][1])) for row in differ[:MAX_SHOWN]),
-    )
+@dataclass
+class _Run:
+    """One golden set, on this machine and on all backends."""
+
+    golden: Golden
+    bundle: api.Bundle
+    model: str
+    options: VerifyOptions
+    seed: int
+    progress: OnProgress
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._tolerance = Tolerance(self.options.tolerance, self.options.tolerance_of)
+
+    def result(self, backends: Sequence[Backend]) -> Parity:
+        """Predict everywhere, one backend after the other."""
+        label, ours = self._predicted_here()
+        places = []
+        if self.golden.expected:
+            places.append(self._place(EXPECTED, self._expected(ours), None, single=False))
+        for each in backends:
+            comparison = self._comparison(ours, each.name)
+            error = None
+            try:
+                each.predict(comparison)
+            except LikewiseError as failure:
+                error = failure
+            places.append(self._place(each.name, comparison, error, single=each.job))
+        golden, options, bundle = self.golden, self.options, self.bundle
+        return Parity(
+            bundle=bundle.digest,
+            build=bundle.build,
+            engine=label,
+            golden=golden.source,
+            rows=len(golden),
+            tolerance=options.tolerance,
+            tolerance_of=options.tolerance_of,
+            allow=options.allow,
+            max_p99=options.max_p99,
+            confidence=options.confidence / 100,
+            seed=self.seed,
+            places=tuple(places),
+            left_out=golden.left_out,
+            why=golden.why,
+        )
+
+    def _comparison(self, ours: Sequence[object], where: str) -> Comparison:
+        order = random.Random(f"{self.seed} {where}")  # noqa: S311  only the order depends on it
+        return Comparison(self.golden, ours, self.bundle, self.model, order, lambda each: self.progress(where, each))
+
+    def _predicted_here(self) -> tuple[str, list[object]]:
+        """The engine's label and the predictions, as a client receives them: encoded to JSON and decoded again."""
+        comparison = self._comparison((), HERE)
+        with closing(self.bundle.engine()) as engine:
+            for batch in batches(self.golden.items, engine.spec.row_wise):
+                comparison.answered(batch.indices, [_via_json(each) for each in predict_batch(engine, batch)])
+            return engine.spec.label, [comparison.answers[index] for index in range(len(self.golden))]
+
+    def _expected(self, ours: Sequence[object]) -> Comparison:
+        """The right predictions: records, or the value of a single column without its name."""
+        mine = list(ours)
+        found = self._comparison(mine, EXPECTED)
+        for index, value in self.golden.expected.items():
+            whole, record = mine[index], like(value, mine[index])
+            if not (isinstance(record, dict) and isinstance(whole, dict) and record.keys() == whole.keys()):
+                mine[index] = self._single(whole)
+            found.answers[index] = like(value, mine[index])
+        return found
+
+    def _single(self, value: object) -> object:
+        """A prediction as jobs write it: without the name of a single column."""
+        return value if isinstance(value, RefusedRow) else single_value(value, self.bundle.signature.outputs)
+
+    def _place(self, where: str, found: Comparison, error: LikewiseError | None, *, single: bool) -> BackendParity:
+        """Compare the answers of a backend.  single: whether they are without the name of a single column, as jobs
+        write them.
+        """
+        seconds = time.monotonic() - found.started
+        same = close = refused = 0
+        largest, differ = 0.0, []
+        differences: list[Difference] = []
+        for index, theirs in sorted(found.answers.items()):
+            ours = found.ours[index]
+            if single:
+                ours = self._single(ours)
+            outcome = compare(ours, theirs, self._tolerance)
+            if isinstance(outcome, Mismatch):
+                differ.append(index)
+                if len(differences) < MAX_KEPT:
+                    row = shown(_via_json(content(self.golden.items[index])))
+                    differences.append(Difference(index, row, outcome.path, outcome.here, outcome.there))
+            elif isinstance(ours, RefusedRow):
+                same, refused = same + 1, refused + 1
+            elif ours == theirs:
+                same += 1
+            else:
+                close, largest = close + 1, max(largest, outcome)
+        first = with_steps(differences[:MAX_SHOWN], where, found, self._tolerance) if differ else []
+        numbered = [replace(each, row=self.golden.number(each.row)) for each in [*first, *differences[MAX_SHOWN:]]]
+        total = len(self.golden.expected) if where == EXPECTED else len(self.golden)
+        counts = {
+            "bundle": found.served.bundle,
+            "build": found.served.build,
+            "rows": len(found.answers),
+            "same": same,
+            "close": close,
+            "differ": len(differ),
+            "refused": refused,
+            "missing": total - len(found.answers),
+            "largest": largest,
+            "seconds": seconds,
+        }
+        failure = None if error is None else error.as_dict()
+        place = judged(where, counts, found.latencies, self.options, failure, numbered)
+        self.say(f"{where}: {place.verdict}; {place.proves(self.options.confidence / 100)}")
+        return place
 
 
-def _identical(a: object, b: object) -> bool:
-    return a == b or (isinstance(a, RefusedRow) and isinstance(b, RefusedRow))
-
-
-def _pairs(
-    ours: Sequence[object], theirs: Sequence[object], outputs: tuple[Field, ...] | None
-) -> list[tuple[object, object]]:
-    """The predictions of both sides by row. If one side has a single one for all rows, it is repeated for each row."""
-    count = max(len(ours), len(theirs))
-    sides = [[_value(each, outputs) for each in side] * (count if len(side) == 1 else 1) for side in (ours, theirs)]
-    return list(zip(*sides, strict=True))
-
-
-def _value(prediction: object, outputs: tuple[Field, ...] | None) -> object:
-    """The value of a record with a single column, which batch jobs write without its name."""
-    if isinstance(prediction, dict) and len(prediction) == 1:
-        ((name, value),) = prediction.items()
-        return value if outputs is None or [field.name for field in outputs] == [name] else prediction
-    return prediction
+def _via_json(value: object) -> object:
+    return value if isinstance(value, RefusedRow) else json.loads(encode(Form.DOCUMENT, value))

@@ -2,73 +2,378 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from likewise.batch.columns import RowMaker, inferred_types
+from likewise.batch.files import read_errors
+from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, open_file, require_format
 from likewise.batch.header import Header
-from likewise.batch.rows import items_of
-from likewise.batch.sources import open_source
+from likewise.batch.listing import list_files
+from likewise.batch.sources import Files, open_source
+from likewise.batch.values import as_json
 from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
-from likewise.core.items import Item, Row, Table
+from likewise.core.extras import need
+from likewise.core.items import Item, Request, Row, Table
+from likewise.core.keys import item_key
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
-from likewise.wire import Form, decode, encode
+from likewise.parity.verify_options import VerifyOptions
+from likewise.wire import Decoder
+from likewise.wire.document import KEYS
+from likewise.wire.params import ParamsFitter
 
 CHUNK = 1_000
 EXAMPLE = "serving_input_example.json"
+EXPECTED, PARAMS = "expected", "params"  # columns, unless the model has them
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Rows in the model's types, and its params. source: where the rows are from, for messages.
+    """What every backend predicts.
 
-    labels: the names of the columns that are numbers in the signature, which MLflow does not take as text.
-    tensors: whether the inputs are named tensors, which MLflow does not take as a data frame of lists.
+    source: where the rows are from, for messages.  items: one for each answer: a `Row` in the model's types, a
+    `Request` for a document of a language model, and for an example that is no table, or a row that does not fit the
+    model.  expected: the known answers, by item.  file: the same rows as they were read, for jobs; None for items that
+    jobs do not take.  numbers: of the items in the source, from 0.  left_out: rows that cannot be read, and `why` the
+    first cannot.
     """
 
-    table: Table
     source: str
-    params: Mapping[str, object] = field(default_factory=dict)
-    labels: Mapping[str, object] = field(default_factory=dict)
-    tensors: bool = False
+    items: Sequence[Item | Unfit]
+    expected: Mapping[int, object] = field(default_factory=dict)
+    file: RowFile | None = None
+    numbers: Sequence[int] = ()
+    left_out: int = 0
+    why: str = ""
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.items)
 
-    def body(self, first: int, rows: int) -> bytes:
-        """The body of an MLflow 3 request (JSON) for `rows` rows from row number `first`."""
-        params = {"params": self.params} if self.params else {}
-        if (sent := self.table.sent) is not None:  # always whole
-            if sent.form == "document" and isinstance(sent.value, Mapping):
-                return encode(Form.DOCUMENT, {**sent.value, **self.params})
-            return encode(Form.DOCUMENT, {sent.form: sent.value, **params})
-        batch = self.table.rows[first : first + rows]
-        if self.table.columns is None:
-            document: dict[str, object] = {"inputs": [row[0] for row in batch]}
-        elif self.tensors:
-            document = {"instances": [dict(zip(self.table.columns, row, strict=True)) for row in batch]}
-        else:
-            columns = [self.labels.get(name, name) for name in self.table.columns]
-            document = {"dataframe_split": {"columns": columns, "data": [list(row) for row in batch]}}
-        return encode(Form.DOCUMENT, {**document, **params})
+    def number(self, index: int) -> int:
+        """The number of an item's row in the source, from 0."""
+        return self.numbers[index] if self.numbers else index
+
+    @property
+    def has_params(self) -> bool:
+        """Whether any item has params."""
+        return any(item.params for item in self.items if not isinstance(item, Unfit))
 
 
-def golden_rows(path: str, signature: Signature, columns: Mapping[str, str], header: str | None = None) -> Golden:
-    """The golden set in CSV, JSON Lines or Parquet files (a file, a folder or a glob), read as a batch job reads them.
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """A row that does not fit the model: its values by the model's columns, and why it does not."""
 
-    header: of CSV, `present` or `absent`.
-    Raises InputNotFound, InputInvalid, and RowRefused for a row that does not fit the model's signature.
+    record: Mapping[str, object]
+    error: LikewiseError
+
+
+def content(item: Item | Unfit) -> object:
+    """What a row or a document contains, for people."""
+    if isinstance(item, Unfit):
+        return item.record
+    if isinstance(item, Request):
+        sent = item.table.sent
+        return sent.value if sent is not None else [_record(Row(item.table.columns, row)) for row in item.table.rows]
+    return _record(item)
+
+
+def _record(row: Row) -> object:
+    return row.values[0] if row.columns is None else dict(zip(row.columns, row.values, strict=True))
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """The rows of a golden set in the format and with the types in which they were read.
+
+    columns: their names.  rows: records, lines of JSON, or a `pyarrow.Table`.  dropped: columns that are not input.
+    mapping: input column to model column.
     """
-    source = open_source(path, header=Header(header, signature, columns))
-    maker = RowMaker(source, signature, columns, inferred_types(source, signature))
-    rows: list[Row] = []
-    for chunk in source.chunks(CHUNK):
-        rows.extend(_valid_rows(items_of(chunk, maker)))
-    if not rows:
-        raise InputInvalid(f"{path} has no rows", remedy="provide a golden set with at least one row")
-    return Golden(_table(rows, path), path, labels=_labels(signature), tensors=signature.is_tensor)
+
+    format: str
+    columns: Sequence[str]
+    rows: Any
+    dropped: frozenset[str] = frozenset()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path, order: Sequence[int]) -> Path:
+        """Write the rows to a file in this order; returns its path."""
+        path = folder / f"golden.{self.format}"
+        if self.format == "parquet":
+            table = self.rows.take(list(order))
+            kept = [name for name in table.column_names if name not in self.dropped]
+            need("pyarrow.parquet", extra="batch").write_table(table.select(kept), path)
+            return path
+        with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            if self.format == "csv":
+                kept = [name for name in self.columns if name not in self.dropped]
+                writer = csv.DictWriter(stream, kept, extrasaction="ignore", lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows[index] for index in order)
+            else:
+                stream.writelines(f"{self._line(self.rows[index])}\n" for index in order)
+        return path
+
+    def _line(self, line: str) -> str:
+        if not self.dropped:
+            return line
+        record = json.loads(line)
+        return json.dumps({name: value for name, value in record.items() if name not in self.dropped})
+
+
+def golden_set(
+    options: VerifyOptions, model: Path, signature: Signature, scored: str | None = None, seed: int = 0
+) -> Golden:
+    """The golden set that `options` name; else the input of `scored`, which a job wrote; else the model's example.
+
+    model: its folder.  seed: of a sample.
+    Raises InputNotFound, InputInvalid, WrongUsage, and the error of the first row if no row fits the model.
+    """
+    if options.golden is None and scored is None:
+        if options.wanted is not None:
+            raise WrongUsage("the model's input example is too small for a sample", remedy="add --golden FILE")
+        return logged_example(model, signature)
+    path = options.golden or str(scored)
+    header = Header(options.header, signature, options.column)
+    source = open_source(path, header=header) if options.golden is not None else open_scored(path)
+    return _Reading(source, signature, options).golden(path, None if options.wanted is None else _Sample(options, seed))
+
+
+def scored_rows(path: str, signature: Signature, golden: Golden) -> dict[int, object]:
+    """The predictions in the files that a job wrote, for the items of the golden set that they contain."""
+    options = VerifyOptions(column=golden.file.mapping if golden.file is not None else {})
+    reading = _Reading(open_scored(path), signature, options)
+    found: dict[bytes, list[object]] = defaultdict(list)
+    for item, prediction in reading.predictions():
+        found[_key(item)].append(prediction)
+    answers: dict[int, object] = {}
+    for index, each in enumerate(golden.items):
+        if not isinstance(each, Unfit) and (same := found.get(_key(each))):
+            answers[index] = same.pop(0) if len(same) > 1 else same[0]
+    return answers
+
+
+def _key(item: Item) -> bytes:
+    """Equal for equal values, whatever the format of their file."""
+    return item_key(replace(item, arrow=None) if isinstance(item, Row) else item)
+
+
+def open_scored(path: str) -> Files:
+    """The files that a job wrote, with the column `predictions`.  Raises InputNotFound, InputInvalid."""
+    files = list_files(path, any_suffix=False)
+    parts = []
+    for file in files:
+        with read_errors(file):
+            parts.append(open_file(file, require_format(file.name), Header(None, Signature(), {})))
+    source = Files(path, parts)
+    if PREDICTIONS not in source.columns:
+        raise InputInvalid(
+            f"{path} has no column `{PREDICTIONS}`", remedy="name a file or folder that `likewise score` wrote"
+        )
+    return source
+
+
+@dataclass
+class _Sample:
+    """Chooses rows at random while all are read once, each with the same probability.
+
+    Source: J. S. Vitter, Random sampling with a reservoir, ACM TOMS 11 (1985), algorithm R.
+    """
+
+    options: VerifyOptions
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.size = self.options.wanted or 0
+        self._random, self._seen = random.Random(self.seed), 0  # noqa: S311  nothing depends on it being secret
+
+    def place(self) -> int | None:
+        """The place of the next row among those chosen, in which it replaces another; None if it is not chosen."""
+        self._seen += 1
+        if self._seen <= self.size:
+            return self._seen - 1
+        at = self._random.randrange(self._seen)
+        return at if at < self.size else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A row.  number: from 0.  native: the row in the format's own form."""
+
+    number: int
+    item: Item | Unfit | Failed
+    record: Mapping[str, object]
+    native: Any
+
+
+class _Reading:
+    """Reads rows for one model."""
+
+    def __init__(self, source: Files, signature: Signature, options: VerifyOptions) -> None:
+        self._source, self._signature, self._options = source, signature, options
+        inputs = set(signature.columns or ())
+        self._expected = _column(options.expected, EXPECTED, source, inputs)
+        self._params = _column(options.params, PARAMS, source, inputs)
+        extra = {self._expected, self._params, PREDICTIONS} & set(source.columns)
+        self._dropped = frozenset(str(name) for name in extra if name is not None)
+        shown = _Without(source, self._dropped)
+        self._maker = RowMaker(shown, signature, options.column, inferred_types(shown, signature))
+        self._decode = Decoder(signature)
+        self._fit_params = ParamsFitter(signature)
+        self._documents = takes_documents(signature)
+
+    def golden(self, path: str, sample: _Sample | None) -> Golden:
+        """Read all rows, or a sample."""
+        kept: dict[int, _Read] = {}
+        number = 0
+        for chunk in self._source.chunks(CHUNK):
+            for index in range(len(chunk)):
+                place = number if sample is None else sample.place()
+                if place is not None:
+                    item = self._item(chunk, index, number)
+                    kept[place] = _Read(number, item, chunk.records[index], _native(chunk, index))
+                number += 1
+        if not kept:
+            raise InputInvalid(f"{path} has no rows", remedy="provide a golden set with at least one row")
+        rows = sorted(kept.values(), key=lambda each: each.number)
+        faults = [each.item.error for each in rows if isinstance(each.item, Failed)]
+        read = [each for each in rows if not isinstance(each.item, Failed)]
+        unfit = [each.item.error for each in read if isinstance(each.item, Unfit)]
+        if len(unfit) == len(read):
+            raise [*unfit, *faults][0]
+        answers = {at: each.record.get(self._expected or "") for at, each in enumerate(read)}
+        return Golden(
+            path,
+            [each.item for each in read if not isinstance(each.item, Failed)],
+            {at: answer for at, answer in answers.items() if answer is not None} if self._expected else {},
+            None if any(isinstance(each.item, Request) for each in read) else self._file(read),
+            [each.number for each in read],
+            len(faults),
+            faults[0].cause if faults else "",
+        )
+
+    def predictions(self) -> Iterator[tuple[Item, object]]:
+        """The rows that a job wrote, with its predictions."""
+        for chunk in self._source.chunks(CHUNK):
+            for index, record in enumerate(chunk.records):
+                item = self._item(chunk, index, chunk.first + index - 1)
+                if isinstance(item, (Row, Request)) and PREDICTIONS in record:
+                    yield item, record[PREDICTIONS]
+
+    def _item(self, chunk: Chunk, index: int, number: int) -> Item | Unfit | Failed:
+        """A row; Failed if it cannot be read."""
+        if index in chunk.faults:
+            return Failed(chunk.faults[index])
+        where = f"row {number + 1}"
+        record = {name: value for name, value in chunk.records[index].items() if name not in self._dropped}
+        params = self._params_of(chunk.records[index], where)
+        if self._documents or (not self._signature.inputs and not KEYS.isdisjoint(record) and _nested(record)):
+            return self._document(record, params)
+        made = self._maker(record, where)
+        if isinstance(made, Failed):
+            return Unfit(self._by_model(record), made.error)
+        return made if params is None else replace(made, params=params)
+
+    def _by_model(self, record: Mapping[str, object]) -> dict[str, object]:
+        """The values of the model's columns, by its names."""
+        named = {self._options.column.get(name, name): value for name, value in record.items()}
+        columns = self._signature.columns
+        return named if columns is None else {name: value for name, value in named.items() if name in columns}
+
+    def _document(self, record: Mapping[str, object], params: Mapping[str, object] | None) -> Item | Unfit:
+        try:
+            decoded = self._decode.parsed({**record, **(params or {})})
+        except LikewiseError as error:
+            return Unfit(record, error)
+        return Request(decoded.table, decoded.params)
+
+    def _params_of(self, record: Mapping[str, object], where: str) -> Mapping[str, object] | None:
+        value = record.get(self._params) if self._params is not None else None
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = json.loads(value) if value.strip() else None
+        if value is not None and not isinstance(value, Mapping):
+            raise InputInvalid(
+                f"{where}: params are {str(value)[:100]!r}", remedy='write them as a JSON object, such as {"top_k": 3}'
+            )
+        return None if value is None else self._fit_params(dict(value))
+
+    def _file(self, read: Sequence[_Read]) -> RowFile:
+        rows: Any = [each.record if self._source.format == "csv" else each.native for each in read]
+        if self._source.format == "parquet":
+            rows = need("pyarrow", extra="batch").Table.from_batches(rows)
+        return RowFile(self._source.format, self._source.columns, rows, self._dropped, self._options.column)
+
+
+def _native(chunk: Chunk, index: int) -> Any:
+    """One row in the format's own form."""
+    if isinstance(chunk.native, list):
+        return chunk.native[index]
+    return None if chunk.native is None else chunk.native.slice(index, 1)
+
+
+def _column(named: str | None, usual: str, source: Files, inputs: set[str]) -> str | None:
+    """The column of answers or params: the one that the user named, else the usual one if it is no input."""
+    if named is not None:
+        if named not in source.columns:
+            raise InputInvalid(
+                f"{source.name} has no column `{named}`", remedy=f"it has {', '.join(map(repr, source.columns))}"
+            )
+        return named
+    return usual if usual in source.columns and inputs and usual not in inputs else None
+
+
+class _Without:
+    """A source without some of its columns."""
+
+    def __init__(self, source: RowSource, dropped: frozenset[str]) -> None:
+        self._source, self._dropped = source, dropped
+        self.format, self.textual = source.format, source.textual
+        self.columns = tuple(name for name in source.columns if name not in dropped)
+        self.size, self.rows = source.size, source.rows
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def parts(self) -> Sequence[RowSource]:
+        return [_Without(part, self._dropped) for part in self._source.parts]
+
+    @property
+    def files(self) -> Any:
+        return self._source.files
+
+    def chunks(self, rows: int, past: int = 0) -> Any:
+        return self._source.chunks(rows, past)
+
+    def schema(self, *others: Any) -> Any:
+        schema = self._source.schema(*others)
+        for name in self._dropped.intersection(schema.names):
+            schema = schema.remove(schema.get_field_index(name))
+        return schema
+
+
+def takes_documents(signature: Signature) -> bool:
+    """Whether the model takes requests of a language model, as chat models and agents do, instead of tables."""
+    return any(field.name in KEYS and field.kind == "array" for field in signature.inputs or ())
+
+
+def _nested(record: Mapping[str, object]) -> bool:
+    return any(isinstance(record.get(key), list) for key in KEYS)
+
+
+# --- the model's example ---------------------------------------------------------------------------------------------
 
 
 def logged_example(model: Path, signature: Signature) -> Golden:
@@ -78,38 +383,22 @@ def logged_example(model: Path, signature: Signature) -> Golden:
     if not path.is_file():
         raise WrongUsage("the model was logged without an input example", remedy=remedy)
     try:
-        request = decode(path.read_bytes(), None, signature)
+        request = Decoder(signature)(path.read_bytes(), None)
     except LikewiseError as error:
         cause = f"the model's input example does not fit its signature: {error.cause}"
         raise WrongUsage(cause, remedy=remedy) from error
     if not len(request.table):
         raise WrongUsage("the model's input example has no rows", remedy=remedy)
     defaults = {field.name: field.raw.get("default") for field in signature.params or ()}
-    params = {name: value for name, value in (request.params or {}).items() if value != defaults.get(name)}
-    return Golden(request.table, "the model's input example", params, _labels(signature), signature.is_tensor)
+    params = {name: value for name, value in (request.params or {}).items() if value != defaults.get(name)} or None
+    source = "the model's input example"
+    if request.table.sent is not None:
+        return Golden(source, [Request(request.table, request.params)])
+    rows = list(request.table.split(request.params if params else None))
+    return Golden(source, rows, file=_lines(request.table))
 
 
-def _labels(signature: Signature) -> dict[str, object]:
-    named = {field.name: field.raw["name"] for field in signature.inputs or () if field.name is not None}
-    return {name: label for name, label in named.items() if label != name}
-
-
-def _valid_rows(items: Sequence[Item | Failed]) -> Iterator[Row]:
-    """The rows; raises the error of the first invalid one."""
-    for each in items:
-        if isinstance(each, Failed):
-            raise each.error
-        if isinstance(each, Row):  # always true: batch jobs have no other items
-            yield each
-
-
-def _table(rows: list[Row], path: str) -> Table:
-    """All rows as one table; InputInvalid if they do not have the same columns."""
-    columns = rows[0].columns
-    for number, row in enumerate(rows):
-        if row.columns != columns:
-            raise InputInvalid(
-                f"row {number + 1} of {path} has the columns {row.columns}, but the first row has {columns}",
-                remedy="give every row of the golden set the same columns, with null for missing values",
-            )
-    return Table(columns, [row.values for row in rows])
+def _lines(table: Table) -> RowFile:
+    columns = table.columns or ("input",)
+    lines = [as_json(dict(zip(columns, row, strict=True))) for row in table.rows]
+    return RowFile("jsonl", columns, lines, mapping={} if table.columns else {"input": "input"})

@@ -95,6 +95,10 @@ class PipelineEngine:
         """One result per work, from the pipeline's second phase."""
         return isolate(self._results, work)
 
+    def trace(self, text: str) -> list[dict[str, object]]:
+        """What each step adds to a text, see `Pipeline.trace`."""
+        return self._pipeline.trace(text)
+
     def close(self) -> None:
         """Does nothing: the engine only uses memory."""
 

@@ -31,11 +31,19 @@ class PipelineModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow 
 
         Raises MlflowException (400 in MLflow's server) with the number of a row that is null or not a string.
         """
-        if self._pipeline is None:
-            self.load_context(context)
-        assert self._pipeline is not None  # noqa: S101
+        pipeline = self._opened()
         try:
-            answers = self._pipeline.answer(model_input["text"].tolist())
+            answers = pipeline.answer(model_input["text"].tolist())
         except RowRefused as error:
             raise MlflowException(error.cause, error_code=INVALID_PARAMETER_VALUE) from error
         return pd.DataFrame({"text": answers}, index=model_input.index)
+
+    def trace(self, text: str) -> list[dict[str, object]]:
+        """What each step adds to a text, see `Pipeline.trace`."""
+        return self._opened().trace(text)
+
+    def _opened(self) -> Pipeline:
+        if self._pipeline is None:
+            self.load_context(None)
+        assert self._pipeline is not None  # noqa: S101
+        return self._pipeline

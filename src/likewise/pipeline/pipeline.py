@@ -129,6 +129,19 @@ class Pipeline:
             )
         return list(rows["answer"])
 
+    def trace(self, text: str) -> list[dict[str, object]]:
+        """For each step its name as `step` and, by column, the values that it adds: texts and numbers only."""
+        rows: Rows = {"text": [text]}
+        traced: list[dict[str, object]] = []
+        for step in self.steps:
+            after = _added(rows, step, step.prepare)
+            after = _added(after, step, step.run)
+            added = {name: values[0] for name, values in after.items() if values is not rows.get(name)}
+            plain = {name: value for name, value in added.items() if isinstance(value, (str, int, float))}
+            traced.append({"step": name_of(step), **plain})
+            rows = after
+        return traced
+
 
 TEXT_REMEDY = "send a string in the column 'text'"
 

@@ -1,0 +1,60 @@
+"""A file or folder that `likewise score` wrote, as a backend: its predictions are found by their rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from likewise.batch.layout import Layout
+from likewise.core.errors import InputInvalid
+from likewise.parity.compare import RefusedRow
+from likewise.parity.comparison import Comparison
+from likewise.parity.golden import scored_rows
+from likewise.targets.http_client import Served
+from likewise.wire import Form, encode
+
+
+def predict(path: str, comparison: Comparison) -> None:
+    """The predictions in the file; InputInvalid if it lacks rows of the golden set, after those that it has."""
+    comparison.served = _bundle_of(Path(path))
+    found = scored_rows(path, comparison.signature, comparison.golden)
+    answers = {index: like(value, comparison.ours[index]) for index, value in found.items()}
+    for index, ours in enumerate(comparison.ours):
+        if isinstance(ours, RefusedRow):  # for which a job writes no prediction
+            answers.setdefault(index, ours)
+    comparison.answered(list(answers), list(answers.values()))
+    if missing := len(comparison.golden) - len(comparison.answers):
+        raise InputInvalid(
+            f"{missing} of {len(comparison.golden)} rows are not in {path}, or it has no prediction for them",
+            remedy="leave out --golden to compare the rows of the file itself, or score the golden set again",
+        )
+
+
+def like(value: object, ours: object) -> object:
+    """A value of a file as a response has it.  ours: this machine's prediction, which tells what a CSV's text means."""
+    if isinstance(value, str) and ours is not None and not isinstance(ours, str):
+        try:
+            value = json.loads(value) if value else None
+        except ValueError:
+            return value
+    return _without_absent(json.loads(encode(Form.DOCUMENT, value)), ours)
+
+
+def _without_absent(value: object, ours: object) -> object:
+    """Without the nulls of entries that only other rows have: a Parquet column has all of them in each row."""
+    if isinstance(value, dict) and isinstance(ours, Mapping):
+        kept = {name: member for name, member in value.items() if member is not None or name in ours}
+        return {name: _without_absent(member, ours.get(name)) for name, member in kept.items()}
+    if isinstance(value, list) and isinstance(ours, list) and len(value) == len(ours):
+        return [_without_absent(*pair) for pair in zip(value, ours, strict=True)]
+    return value
+
+
+def _bundle_of(path: Path) -> Served:
+    """The bundle that wrote the file, from the report next to it."""
+    try:
+        report = json.loads(Layout.of(path).manifest.read_bytes())
+        return Served(report["bundle"], report.get("build") or None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Served()

@@ -1,0 +1,186 @@
+"""Reports of a comparison for people and for pipelines of CI: HTML, JSON and JUnit's XML."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from xml.etree import ElementTree
+
+from likewise.core.bounds import percent
+from likewise.core.errors import OutputRefused, WrongUsage
+from likewise.parity.compare import Difference
+from likewise.parity.result import BackendParity, Parity
+
+FORMATS = (".json", ".html")
+SHOWN = 50  # differences per backend in a page
+HEADER = (
+    "backend", "verdict", "bundle", "same", "close", "differ", "at most differ", "largest", "refused", "p50", "p99",
+    "seconds",
+)  # fmt: skip
+
+
+def check_paths(report: Path | None, junit: Path | None) -> None:
+    """Raise WrongUsage or OutputRefused if a report could not be written, before it exists."""
+    if report is not None and report.suffix.lower() not in FORMATS:
+        raise WrongUsage(f"--report {report.name}: unknown format", remedy=f"use a name in {' or '.join(FORMATS)}")
+    for path in (report, junit):
+        if path is not None and not path.parent.is_dir():
+            raise OutputRefused(f"the folder {path.parent} does not exist", remedy=f"mkdir -p {path.parent}")
+
+
+def write(parity: Parity, report: Path | None, junit: Path | None) -> None:
+    """Write the files that are not None; OutputRefused if one cannot be written."""
+    try:
+        if report is not None:
+            html = report.suffix.lower() == ".html"
+            report.write_text(page(parity) if html else json.dumps(parity.as_dict(), indent=2), encoding="utf-8")
+        if junit is not None:
+            junit.write_bytes(as_junit(parity))
+    except OSError as error:
+        raise OutputRefused(f"the report cannot be written: {error}", remedy="choose another path") from error
+
+
+def table(parity: Parity) -> list[tuple[str, ...]]:
+    """One row per backend, with the columns of HEADER."""
+    return [(each.where, *_facts(each, parity)) for each in parity.places]
+
+
+def title(parity: Parity) -> str:
+    """What was compared."""
+    return f"{parity.bundle[:19]}… on this machine with {parity.engine}, {parity.rows:,} rows of {parity.golden}"
+
+
+def notes(parity: Parity) -> list[str]:
+    """What the table does not say: left out rows, the tolerance, the confidence, the seed."""
+    others = "".join(f", {value:g} for {name}" for name, value in parity.tolerance_of.items())
+    lines = [
+        f"numbers within {parity.tolerance:g}{others} are close, everything else is compared exactly; bounds at "
+        f"{percent(parity.confidence)} confidence, for rows like these; repeat with --seed {parity.seed}"
+    ]
+    if parity.left_out:
+        lines.append(f"{parity.left_out:,} rows cannot be read and were left out; the first: {parity.why}")
+    return lines
+
+
+def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
+    largest = f"{backend.largest:.2g}" if backend.close else ""
+    bundle = "unknown" if backend.bundle is None else f"{backend.bundle[:19]}…"
+    if backend.bundle == parity.bundle:
+        other = f"same model, {'other' if backend.build else 'unknown'} build"
+        bundle = "same" if backend.build == parity.build else other
+    verdict = backend.verdict if backend.agrees else backend.verdict.upper()
+    bound = percent(backend.bound) if backend.rows else ""
+    times = [f"{value:,.1f} ms" if value is not None else "" for value in (backend.p50_ms, backend.p99_ms)]
+    counts = f"{backend.same:,}", f"{backend.close:,}", f"{backend.differ:,}"
+    return (verdict, bundle, *counts, bound, largest, f"{backend.refused:,}", *times, f"{backend.seconds:.1f}")
+
+
+# --- HTML ------------------------------------------------------------------------------------------------------------
+
+_STYLE = """
+.parity { font: 15px/1.5 system-ui, sans-serif; color-scheme: light dark; }
+.parity table { border-collapse: collapse; margin: 0.7em 0; font-variant-numeric: tabular-nums; }
+.parity th, .parity td { padding: 0.3em 0.8em 0.3em 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid #8884; }
+.parity th { font-weight: 600; }
+.parity code { font: 13px/1.5 ui-monospace, monospace; overflow-wrap: anywhere; }
+.parity .good { color: #1a7f37; } .parity .bad { color: #cf222e; font-weight: 600; }
+@media (prefers-color-scheme: dark) { .parity .good { color: #3fb950; } .parity .bad { color: #ff7b72; } }
+.parity .scroll { overflow-x: auto; }
+"""
+
+
+def page(parity: Parity) -> str:
+    """A self-contained HTML document."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>likewise verify</title>'
+        "<style>:root { color-scheme: light dark; } body { margin: 2em auto; max-width: 75em; padding: 0 1em; }</style>"
+        f"</head><body>{fragment(parity)}</body></html>\n"
+    )
+
+
+def fragment(parity: Parity) -> str:
+    """The content of the page, as a notebook shows it."""
+    outcome = "All backends agree" if parity.agrees else "Not all backends agree"
+    parts = [
+        f'<style>{_STYLE}</style><div class="parity">',
+        f'<h2 class="{"good" if parity.agrees else "bad"}">{outcome}</h2><p>{escape(title(parity))}</p>',
+        '<div class="scroll"><table><tr>',
+        *(f"<th>{each}</th>" for each in HEADER),
+        "</tr>",
+        *(_row(cells, backend.agrees) for cells, backend in zip(table(parity), parity.places, strict=True)),
+        "</table></div>",
+        *(f"<p>{escape(each)}</p>" for each in notes(parity)),
+        *map(_details, parity.places),
+        "</div>",
+    ]
+    return "".join(parts)
+
+
+def _row(cells: tuple[str, ...], agrees: bool) -> str:
+    name, verdict, *rest = map(escape, cells)
+    colour = "good" if agrees else "bad"
+    return f'<tr><th>{name}</th><td class="{colour}">{verdict}</td>{"".join(f"<td>{c}</td>" for c in rest)}</tr>'
+
+
+def _details(backend: BackendParity) -> str:
+    """Why a backend failed, and its differences."""
+    text = ""
+    if backend.error:
+        text += f"<p>{escape(backend.error['code'])}: {escape(backend.error['cause'])}</p>"
+        text += f"<p>{backend.missing:,} rows without an answer. What to do: {escape(backend.error['remedy'])}</p>"
+    if shown := backend.differences[:SHOWN]:
+        rows = [
+            f"<tr><td>{each.row}</td>"
+            + "".join(f"<td><code>{escape(cell or '')}</code></td>" for cell in _cells(each))
+            + "</tr>"
+            for each in shown
+        ]
+        heads = "".join(f"<th>{name}</th>" for name in ("row", "path", "this machine", backend.where, "input", "step"))
+        text += f'<div class="scroll"><table><tr>{heads}</tr>{"".join(rows)}</table></div>'
+        if len(shown) < backend.differ:
+            text += f"<p>and {backend.differ - len(shown):,} more</p>"
+    return f"<h3>{escape(backend.where)}</h3>{text}" if text else ""
+
+
+def _cells(difference: Difference) -> tuple[str | None, ...]:
+    return difference.path, difference.here, difference.there, difference.given, difference.step
+
+
+# --- JUnit -----------------------------------------------------------------------------------------------------------
+
+
+def as_junit(parity: Parity) -> bytes:
+    """A test suite with a test case per backend: a failure if it differs or is slow, an error if it failed.
+
+    Source: the XML that Jenkins, GitLab and GitHub's actions read, https://llg.cubic.org/docs/junit/.
+    """
+    failed = [each for each in parity.places if each.error]
+    wrong = [each for each in parity.places if not each.agrees and not each.error]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="likewise verify",
+        tests=str(len(parity.places)),
+        failures=str(len(wrong)),
+        errors=str(len(failed)),
+        time=f"{sum(each.seconds for each in parity.places):.3f}",
+    )
+    for each in parity.places:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=_xml(parity.golden), name=_xml(each.where), time=f"{each.seconds:.3f}"
+        )
+        if not each.agrees:
+            message = each.error["cause"] if each.error else each.proves(parity.confidence)
+            kind = "error" if each.error else "failure"
+            entry = ElementTree.SubElement(case, kind, type=each.verdict, message=_xml(message))
+            entry.text = _xml("\n".join(f"{one}\n  input: {one.given}" for one in each.differences[:SHOWN]))
+    ElementTree.indent(suite)
+    written: bytes = ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return written
+
+
+def _xml(text: str) -> str:
+    """Without characters that XML does not have."""
+    return "".join(char if char in "\t\n\r" or (char >= " " and char not in "\ufffe\uffff") else "�" for char in text)
