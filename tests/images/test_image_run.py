@@ -135,6 +135,25 @@ def isolated(docker: Docker, *arguments: str) -> Iterator[str]:
         docker("rm", "--force", name)
 
 
+def test_image_is_compared_with_a_bundle(docker: Docker, upper: Path, tmp_path: Path) -> None:
+    golden = tmp_path / "golden.csv"
+    golden.write_text("text\na\nb\n")
+    before = docker("container", "ls", "--all", "--quiet")
+    other = upper_bundle(tmp_path / "other", "other:")
+    for bundle, code in ((upper, 0), (other, 3)):
+        words = ["--against", "image:upper:1", "--golden", golden, "--trust", "--json"]
+        done = call("verify", bundle, *words)
+        assert done.returncode == code, done.stderr[-3000:]
+        parity = json.loads(done.stdout)
+        [place] = parity["places"]
+        assert (place["same"], place["differ"]) == ((2, 0) if code == 0 else (0, 2))
+        assert (place["bundle"] == parity["bundle"]) is (code == 0)
+    done = call("verify", upper, "--against", "image:none:1", "--golden", golden, "--trust", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["places"][0]["verdict"] == "failed"
+    assert docker("container", "ls", "--all", "--quiet") == before
+
+
 def predictions_inside(docker: Docker, name: str, body: object) -> object:
     """The predictions of a container for a request that is sent from inside it."""
     response = docker("exec", "-i", name, "python", "-c", CLIENT, stdin=json.dumps(body))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +123,20 @@ def engine(model: Model) -> tuple[str, str]:
         opened.close()
 
 
-def serve(model: Model) -> None:
-    """The answer of `likewise serve` over HTTP."""
+@contextmanager
+def served(model: Model) -> Iterator[str]:
+    """The URL of `likewise serve`."""
     port = free_port()
     flags = ["--trust"] if model.trust else []
     command = [*LIKEWISE, "serve", str(model.folder / "bundle"), "-p", str(port), *flags]
     with running(command, model.folder / "serve.log") as process:
         process.wait_for_response(f"http://127.0.0.1:{port}/ready")
-        response = httpx.post(f"http://127.0.0.1:{port}/invocations", json=model.body(), timeout=60)
+        yield f"http://127.0.0.1:{port}"
+
+
+def serve(model: Model, url: str) -> None:
+    """The answer of `likewise serve` over HTTP."""
+    response = httpx.post(f"{url}/invocations", json=model.body(), timeout=60)
     assert response.status_code == 200, response.text
     document = response.json()
     predictions = document["predictions"] if set(document) == {"predictions"} else document
@@ -159,14 +168,63 @@ def _score(model: Model, form: str) -> None:
     model.check([json.loads(line)[PREDICTIONS] for line in output.read_text().splitlines()])
 
 
-def verify(model: Model, *, by_example: bool = False) -> None:
-    """The comparison with plain MLflow, on the Parquet file or the model's example."""
-    golden = None if by_example else str(model.folder / "rows.parquet")
-    options = VerifyOptions(golden=golden)
+def verify(model: Model, url: str, *, by_example: bool = False) -> None:
+    """The comparison with plain MLflow, jobs and a server, on the Parquet file or the model's example.
+
+    A server that changes one value of each response must be found.
+    """
+    options = VerifyOptions(golden=None if by_example else str(model.folder / "rows.parquet"), seed=1)
     trusted = api.open_bundle(model.folder / "bundle", trust=True)  # plain MLflow runs the model's code
-    found = likewise.verify(trusted, against=["mlflow"], options=options)
-    [place] = found.places
-    assert (place.agrees, place.refused, place.rows > 0) == (True, 0, True), place
+    jobs = [] if by_example else ["local"]
+    with altering(url) as other:
+        *fair, wrong = likewise.verify(trusted, against=["mlflow", url, *jobs, other], options=options).places
+    for place in fair:
+        assert (place.agrees, place.refused, place.missing, place.rows > 0) == (True, 0, 0, True), place
+    assert (wrong.verdict, wrong.differ > 0) == ("differs", True), wrong
+
+
+@contextmanager
+def altering(url: str) -> Iterator[str]:
+    """The URL of a server that returns the responses of another one with one value changed."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = httpx.post(
+                f"{url}/invocations", content=sent, headers={"Content-Type": "application/json"}, timeout=60
+            )
+            body = json.dumps(altered(answer.json())).encode() if answer.status_code == 200 else answer.content
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def altered(value: Any) -> Any:
+    """The value with its last leaf changed, a number by more than the tolerance."""
+    if isinstance(value, dict) and value:
+        *rest, (name, member) = value.items()
+        return dict([*rest, (name, altered(member))])
+    if isinstance(value, list) and value:
+        return [*value[:-1], altered(value[-1])]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1 + abs(value)
+    return f"{value} altered"
 
 
 def spark(model: Model, session: Any) -> None:
@@ -203,4 +261,4 @@ def _like(got: Any, expected: Any) -> Any:
     return expected[0] if isinstance(expected, list) and not isinstance(got, list) else expected
 
 
-CELLS = {"serve": serve, "score CSV": score_csv, "score Parquet": score_parquet}
+JOBS = {"score CSV": score_csv, "score Parquet": score_parquet}

@@ -23,7 +23,8 @@ the same, except for the last digits of numbers. A cell without "yes" has the re
 - *engine*: the [engine](../architecture/engine.md) that is selected if all that Likewise supports is installed.
 - *merged*: whether rows of several callers are predicted together, because they are independent of each other.
 - *serve*: `likewise serve`; *score CSV*, *score Parquet*: `likewise score`; *Spark*: `likewise.spark.udf`;
-  *verify*: `likewise verify --against mlflow`.
+  *verify*: `likewise verify` with plain MLflow, a job and a server, and with a server that changes a value, which it
+  finds.
 
 The table is written by `LIKEWISE_WRITE_DOCS=1 make test-all`, or for some models by
 `LIKEWISE_WRITE_DOCS=1 pytest tests/models -k NAME`.

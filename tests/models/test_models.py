@@ -22,7 +22,6 @@ BY_ROW = ("score CSV", "score Parquet", "Spark")
 NOT_ROWS = dict.fromkeys(BY_ROW, "no: without a signature, it takes arrays by name instead of rows")
 PER_TOKEN = dict.fromkeys(BY_ROW, "no: it returns a row per token, not per text")
 PER_LABEL = dict.fromkeys(BY_ROW, "no: it returns a row per label, not per text")
-ONE_CHAT = dict.fromkeys(BY_ROW, "no: it answers one chat per request")
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ ZOO = {
         Entry(pyfuncs.pyfunc_params),
         Entry(pyfuncs.pyfunc_list_hint),
         Entry(pyfuncs.pyfunc_pydantic_hint),
-        Entry(pyfuncs.chat_model, why=ONE_CHAT),
-        Entry(pyfuncs.responses_agent, why=ONE_CHAT),
+        Entry(pyfuncs.chat_model),
+        Entry(pyfuncs.responses_agent),
         Entry(pyfuncs.book_over_transformers),
         Entry(pyfuncs.book_over_pytorch),
     )
@@ -133,10 +132,12 @@ def _cell(name: str, cell: str, check: Callable[[], None]) -> str:
 def test_answers_are_those_of_plain_mlflow(name: str, model: checks.Model) -> None:
     engine, merged = checks.engine(model)
     cells = {"bundle": "yes", "trust": "yes" if model.trust else "no", "engine": f"`{engine}`", "merged": merged}
-    for cell, check in checks.CELLS.items():
-        cells[cell] = _cell(name, cell, partial(check, model))
     by_example = "score Parquet" in ZOO[name].why
-    cells["verify"] = _cell(name, "verify", partial(checks.verify, model, by_example=by_example))
+    with checks.served(model) as url:
+        cells["serve"] = _cell(name, "serve", partial(checks.serve, model, url))
+        for cell, check in checks.JOBS.items():
+            cells[cell] = _cell(name, cell, partial(check, model))
+        cells["verify"] = _cell(name, "verify", partial(checks.verify, model, url, by_example=by_example))
     page.compare(name, cells, list(ZOO))
 
 

@@ -19,6 +19,7 @@ from tests.support.cli import call
 from tests.support.processes import free_port, run, running
 from tests.support.sentiment_store import TEXTS, Store, environment
 
+from likewise.bundles.open import open_bundle, write_manifest
 from likewise.core.items import Row
 from likewise.demo.__main__ import app
 from likewise.demo.data import reviews, split
@@ -99,6 +100,29 @@ def test_declaration_gives_the_models_answers(store: Store, model: Any) -> None:
 
 
 @pytest.mark.long
+def test_verify_names_the_step_with_reversed_labels(store: Store, tmp_path: Path) -> None:
+    """The compiled classifier's labels are reversed, under a valid seal."""
+    bundle = shutil.copytree(store.bundle, tmp_path / "bundle")
+    manifest = open_bundle(bundle).manifest
+    [classifier] = bundle.rglob("classifier.json")
+    document = json.loads(classifier.read_text())
+    classifier.write_text(json.dumps(document | {"labels": document["labels"][::-1]}))
+    write_manifest(bundle, manifest)
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    words = ["--against", "mlflow", "--golden", golden, "--engine", "openvino", "--trust", "--json"]
+    good = call("verify", store.bundle, *words, env=store.env)
+    assert good.returncode == 0, good.stderr[-3000:] + good.stdout
+    done = call("verify", bundle, *words, env=store.env)
+    assert done.returncode == 3, done.stderr[-3000:]
+    [place] = json.loads(done.stdout)["places"]
+    assert place["differ"] == len(TEXTS)
+    first = place["first"][0]
+    assert first["path"] == "text.response.prediction_label[0]"
+    assert {first["here"], first["there"]} == {"positive", "negative"}
+    assert first["step"] == f"Classify.label: {first['here']} ≠ {first['there']}"
+
+
 def test_spark_udf_gives_the_same_answers(store: Store, model: Any, tmp_path: Path) -> None:
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")

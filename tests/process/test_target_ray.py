@@ -32,9 +32,11 @@ from tests.support.ray.deployments import (
 )
 from tests.support.waiting import until
 
+import likewise
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json
 from likewise.core.spec import ModelSpec
+from likewise.parity import VerifyOptions
 from likewise.targets.base import Receipt
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
@@ -55,6 +57,17 @@ def book(remote: RayTarget, ray_target: RayTarget, ray_models: dict[int, ModelSp
     """A deployment of version 1, created through the client port; every test restores it."""
     with deployed(remote, "book-model", ray_models[1]) as receipt:
         yield receipt
+
+
+def test_bundle_is_compared_on_ray(ray_target: RayTarget, ray_models: dict[int, ModelSpec], tmp_path: Path) -> None:
+    before = [each.name for each in ray_target.found()]
+    golden = tmp_path / "golden.csv"
+    golden.write_text("text\n" + "".join(f"text {row}\n" for row in range(100)))
+    options = VerifyOptions(golden=str(golden))
+    [place] = likewise.verify(ray_models[1].folder, ["ray"], options=options, trust=True).places
+    assert (place.where, place.verdict, place.same, place.missing) == ("ray", "agrees", 100, 0), place.error
+    assert place.bundle == ray_models[1].digest
+    assert [each.name for each in ray_target.found()] == before
 
 
 # --- an existing deployment ------------------------------------------------------------------------------------------

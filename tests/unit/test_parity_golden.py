@@ -214,7 +214,8 @@ def test_documents_of_a_chat_model_are_requests(tmp_path: Path) -> None:
     assert [json.loads(body(batch, {}, tensors=False)) for batch in made] == documents
     assert all(batch.whole for batch in made)
     assert golden.expected == {0: {"content": "x"}, 1: {"content": "x"}}
-    assert golden.file is None
+    assert golden.file is not None
+    assert golden.file.write(tmp_path, [1]).read_text() == json.dumps(documents[1]) + "\n"
 
 
 def test_scored_file_is_matched_by_its_rows(tmp_path: Path) -> None:

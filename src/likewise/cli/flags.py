@@ -19,7 +19,7 @@ def flag(spelling: str, text: str, **limits: float) -> Any:
     words = spelling.split()
     names = [word for word in words if word.startswith("-")]
     metavar = " ".join(words[len(names) :]) or None
-    return typer.Option(*names, metavar=metavar, help=text, **limits)  # type: ignore[arg-type]
+    return typer.Option(*names, metavar=metavar, help=text, **limits)  # type: ignore[call-overload]
 
 
 def argument(metavar: str, text: str) -> Any:

@@ -15,6 +15,7 @@ from likewise.cli.arguments import AllowVersionsFlag, EnvFlag, ModelArgument, Tr
 from likewise.cli.environment import enter
 from likewise.cli.flags import argument, flag
 from likewise.cli.screen import Screen
+from likewise.core.bounds import stated as stated_bound
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
 from likewise.engine.engine_options import CompileOptions
@@ -222,7 +223,7 @@ def _engines(manifest: Manifest) -> list[str]:
 def _agreement(stated: Mapping[str, object]) -> str:
     return (
         f"changes the numbers for {stated['rows']} example rows by up to {stated['difference']:.2g} of the largest "
-        f"(tolerance {stated['tolerance']:g})"
+        f"(tolerance {stated['tolerance']:g}); of all rows {stated_bound(0, int(str(stated['rows'])))} by more"
     )
 
 

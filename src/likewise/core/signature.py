@@ -52,6 +52,11 @@ class Signature:
         return None if None in names else tuple(str(n) for n in names)
 
     @property
+    def takes_documents(self) -> bool:
+        """Whether a row is a request of a chat model or an agent: `messages` or `input` is a list."""
+        return any(field.name in ("messages", "input") and field.kind == "array" for field in self.inputs or ())
+
+    @property
     def is_tensor(self) -> bool:
         """Whether the inputs are tensors rather than columns."""
         return bool(self.inputs) and all(f.kind == "tensor" for f in self.inputs or ())

@@ -18,7 +18,7 @@ from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused
 from likewise.core.extras import need
 from likewise.core.isolation import isolate, row_error
-from likewise.core.items import Item, Params, Request, Row, Table
+from likewise.core.items import Item, Params, Request, Row, Sent, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
@@ -42,8 +42,8 @@ class PyfuncEngine:
     """A loaded pyfunc model.
 
     Rows with equal columns and params are predicted as one data frame; a frame that fails is bisected down to the
-    failing rows.  A `Request` is one call.  Calls are serialized, because a model's code may not be thread-safe, unless
-    `spec` states that it is.
+    failing rows.  A `Request` is one call, and so is a row of a chat model or an agent.  Calls are serialized, unless
+    `spec` states that the model is thread-safe.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
     """
 
@@ -67,6 +67,7 @@ class PyfuncEngine:
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
+        self._documents = signature.takes_documents
         self._deciding = {f.name for f in fields if f.kind == "any" or (f.kind == "boolean" and not f.required)}
 
     @property
@@ -131,7 +132,7 @@ class PyfuncEngine:
         for index, entry in enumerate(work):
             item = entry.payload
             key: object = index
-            if isinstance(item, Row):
+            if isinstance(item, Row) and not self._documents:
                 params = item_key(Row(None, (), item.params)) if item.params else item.params is None
                 key = (item.columns, params, item.arrow, self._types(item))
             groups.setdefault(key, []).append(index)
@@ -146,6 +147,10 @@ class PyfuncEngine:
         first = items[0]
         if isinstance(first, Request):
             return [Ok(plain(self._call_model(first.table, first.params)))]
+        if self._documents:  # each by itself, as MLflow's server passes it
+            document = Sent("document", dict(zip(first.columns or (), first.values, strict=True)))
+            table = Table(first.columns, [first.values], document)
+            return [Ok(plain(self._call_model(table, first.params)))]
         table = Table(first.columns, [row.values for row in items if isinstance(row, Row)], arrow=first.arrow)
         predictions = self._call_model(table, first.params)
         try:

@@ -136,6 +136,12 @@ def _common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
+def default_network(engine: ContainerEngine) -> str | None:
+    """`host` if this machine has no network for containers, else None, for the engine's own."""
+    own = {"docker": "bridge", "podman": "podman"}[engine.program]
+    return None if _run(engine.program, "network", "inspect", own).returncode == 0 else "host"
+
+
 def start(
     engine: ContainerEngine,
     image: str,

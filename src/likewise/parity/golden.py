@@ -230,7 +230,6 @@ class _Reading:
         self._maker = RowMaker(shown, signature, options.column, inferred_types(shown, signature))
         self._decode = Decoder(signature)
         self._fit_params = ParamsFitter(signature)
-        self._documents = takes_documents(signature)
 
     def golden(self, path: str, sample: _Sample | None) -> Golden:
         """Read all rows, or a sample."""
@@ -256,7 +255,7 @@ class _Reading:
             path,
             [each.item for each in read if not isinstance(each.item, Failed)],
             {at: answer for at, answer in answers.items() if answer is not None} if self._expected else {},
-            None if any(isinstance(each.item, Request) for each in read) else self._file(read),
+            self._file(read),
             [each.number for each in read],
             len(faults),
             faults[0].cause if faults else "",
@@ -277,7 +276,7 @@ class _Reading:
         where = f"row {number + 1}"
         record = {name: value for name, value in chunk.records[index].items() if name not in self._dropped}
         params = self._params_of(chunk.records[index], where)
-        if self._documents or (not self._signature.inputs and not KEYS.isdisjoint(record) and _nested(record)):
+        if self._signature.takes_documents or (not self._signature.inputs and _is_document(record)):
             return self._document(record, params)
         made = self._maker(record, where)
         if isinstance(made, Failed):
@@ -364,12 +363,8 @@ class _Without:
         return schema
 
 
-def takes_documents(signature: Signature) -> bool:
-    """Whether the model takes requests of a language model, as chat models and agents do, instead of tables."""
-    return any(field.name in KEYS and field.kind == "array" for field in signature.inputs or ())
-
-
-def _nested(record: Mapping[str, object]) -> bool:
+def _is_document(record: Mapping[str, object]) -> bool:
+    """Whether a row is a request of a language model that has no signature."""
     return any(isinstance(record.get(key), list) for key in KEYS)
 
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from likewise.core.bounds import stated
 from likewise.core.cores import usable_threads
 from likewise.core.errors import BundleInvalid, EngineUnavailable
 from likewise.engine.text.checkpoint import Checkpoint
@@ -65,9 +66,11 @@ class Calibration:
     outside: int = 0
 
     def __str__(self) -> str:
+        different = round((1 - self.agreement) * self.texts)
         line = (
             f"drift {self.drift:.3g}, guard {self.guard:.3g} ({self.factor:g} x), {self.share:.1%} recomputed in fp32, "
-            f"{self.moved} labels changed by bf16 alone, {self.agreement:.2%} the same as fp32; on {self.source}"
+            f"{self.moved} labels changed by bf16 alone; with the guard {different:,} of {self.texts:,} differ from "
+            f"fp32, {stated(different, self.texts)}; on {self.source}"
         )
         return f"not offered: {self.refused}; {line}" if self.refused else line
 

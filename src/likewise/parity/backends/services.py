@@ -47,7 +47,7 @@ def predict_deployed(deployment: tuple[Receipt, Post], comparison: Comparison) -
 
 def predict_in_container(image: str, comparison: Comparison) -> None:
     """Run an image, of Likewise's store, of Docker or Podman, or of a registry, and stop it again."""
-    from likewise.images.containers import find_engine, load, start
+    from likewise.images.containers import default_network, find_engine, load, start
     from likewise.images.store import Store
 
     engine = find_engine()
@@ -55,7 +55,7 @@ def predict_in_container(image: str, comparison: Comparison) -> None:
         image = load(Store(), image, engine)
     with listen("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]
-    running = start(engine, image, port)
+    running = start(engine, image, port, network=default_network(engine))
     try:
         _predict_at(running.url, {}, TIMEOUT_S, comparison)
     finally:
