@@ -290,7 +290,11 @@ def temporary(
     with scratch_folder("likewise-rehearsal-") as folder:
         receipts = Receipts(folder / "receipts.db")  # not the user's: if this process is killed, nothing is left there
         planned = plan("create", name, to=to, model=model, options=options, receipts=receipts)
-        receipt = _receipt(execute(planned, on_step, progress, receipts))
+        try:
+            receipt = _receipt(execute(planned, on_step, progress, receipts))
+        except BaseException:  # Ctrl-C: what is not recorded would stay
+            roll_back(planned.target, name, receipts)
+            raise
         try:
             yield receipt
         finally:

@@ -235,10 +235,11 @@ def spark(model: Model, session: Any) -> None:
 
     arrays = isinstance(model.data, np.ndarray)
     frame = session.createDataFrame(pd.DataFrame({"x": model.data.tolist()}) if arrays else model.frame)
-    columns = frame.columns if len(frame.columns) == 1 else [struct(*frame.columns)]
-    answers = frame.select(
-        likewise.spark.udf(session, model.bundle, params=model.loaded[1])(*columns).alias("y")
-    ).collect()
+    documents = model.bundle.signature.takes_documents
+    columns = [struct(*frame.columns)] if documents or len(frame.columns) > 1 else frame.columns
+    kind = {"result_type": "variant"} if documents else {}  # their signatures lack parts of the response
+    udf = likewise.spark.udf(session, model.bundle, params=model.loaded[1], **kind)
+    answers = frame.select(udf(*columns).alias("y")).collect()
     got = [_value(each["y"]) for each in answers]
     model_expected = json.loads(encode(Form.DOCUMENT, model.expected))
     expected = [_like(one, each) for one, each in zip(got, model_expected, strict=True)]
@@ -246,8 +247,8 @@ def spark(model: Model, session: Any) -> None:
 
 
 def _value(value: Any) -> Any:
-    if hasattr(value, "toPython"):  # a variant, for an output of any type
-        return value.toPython()
+    if hasattr(value, "toJson"):  # a variant, for an output of any type
+        return json.loads(value.toJson())
     return value.asDict(recursive=True) if hasattr(value, "asDict") else value
 
 

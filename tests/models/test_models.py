@@ -147,7 +147,6 @@ def test_spark_gives_the_same_answers(name: str, model: checks.Model, spark: Any
     page.compare(name, {"Spark": _cell(name, "Spark", partial(checks.spark, model, spark))}, list(ZOO))
 
 
-@pytest.mark.long
 def test_page_has_a_row_for_each_model() -> None:
     rows = page.read()
     assert list(rows) == list(ZOO)

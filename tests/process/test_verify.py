@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Array
 from tests.support.cli import call
 from tests.support.models import save_code, seal, upper_bundle
 from tests.support.processes import likewise
@@ -107,7 +108,8 @@ def test_different_model_exits_with_code_3(
     }  # fmt: skip
     plain = call("verify", models["two"], "--against", "one", "--trust", "--golden", golden, env=home)
     assert plain.returncode == 3
-    assert plain.stdout.split("\t")[:6] == ["one", "DIFFERS", f"{backend['bundle'][:19]}…", "1", "0", "3"]
+    counts = "1 same (1 refused), 3 differ"
+    assert plain.stdout.split("\t")[:5] == ["one", "DIFFERS", counts, "98.73 %", f"{backend['bundle'][:14]}…"]
     assert "one, row 0, prediction: two:FINE ≠ one:FINE" in plain.stderr
     assert 'input: {"text": "fine"}' in plain.stderr
     assert "3 of 4 rows differ: at most 98.73 % differ, at 95 % confidence" in plain.stderr
@@ -197,6 +199,52 @@ def test_expected_answers_are_compared(home: dict[str, str], models: dict[str, P
     assert (place["where"], place["rows"], place["same"], place["differ"]) == ("expected", 2, 1, 1)
     assert (place["first"][0]["row"], place["first"][0]["there"]) == (2, "one:X")
     assert verified(home, models["one"], "--golden", path, "--allow", "50", "--trust")["agrees"]
+
+
+def test_model_that_refuses_all_rows_is_an_error(home: dict[str, str], models: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "golden.csv"
+    path.write_text("text\nbad a\nbad b\n")
+    error = verified(home, models["one"], "--against", "local", "--golden", path, "--trust", code=1)["error"]
+    assert (error["code"], "refuses all 2 rows" in error["cause"]) == ("MODEL_FAILED", True)
+
+
+def test_tolerance_of_an_unknown_part_is_refused(home: dict[str, str], models: dict[str, Path], golden: Path) -> None:
+    words = ["--against", "local", "--golden", golden, "--tolerance-of", "scor=0", "--trust"]
+    error = verified(home, models["one"], *words, code=2)["error"]
+    assert "scor" in error["cause"]
+
+
+def test_plain_mlflow_does_not_change_the_bundle(
+    home: dict[str, str], models: dict[str, Path], golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = {name: value for name, value in home.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    for backend in ("mlflow", "mlflow-serve"):
+        likewise("verify", models["one"], "--against", backend, "--golden", golden, "--trust", env=env)
+    open_bundle(models["one"])
+
+
+def test_model_that_plain_mlflow_cannot_load_is_a_failed_backend(home: dict[str, str], tmp_path: Path) -> None:
+    loading = "assert 'mlflow_process' not in __import__('sys').argv[0]"
+    bundle = upper_bundle(tmp_path / "bundle", loading=loading)
+    path = tmp_path / "golden.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{row}" * 5_000}) + "\n" for row in range(30)))
+    against = ["--against", "mlflow", "--against", "mlflow-serve", "--against", "local"]
+    places = verified(home, bundle, *against, "--golden", path, "--trust", code=1)["places"]
+    assert [each["verdict"] for each in places] == ["failed", "failed", "agrees"]
+    assert all("AssertionError" in each["error"]["cause"] for each in places[:2])
+
+
+def test_array_column_named_input_is_no_agent(home: dict[str, str], tmp_path: Path) -> None:
+    code = TYPED.replace("[None if v is pd.NaT else v for v in row]", "list(map(list, row))")
+    schema = Schema([ColSpec(Array(DataType.double), "input")])
+    save_code(tmp_path / "bundle" / "model", code, signature=ModelSignature(schema))
+    bundle = seal(tmp_path / "bundle", row_wise=True).path
+    path = tmp_path / "golden.jsonl"
+    path.write_text('{"input": [1.0, 2.0], "expected": "[[1.0, 2.0]]"}\n{"input": [3.0]}\n')
+    against = ["--against", "mlflow", "--against", "local"]
+    places = verified(home, bundle, *against, "--golden", path, "--trust")["places"]
+    assert [each["same"] for each in places] == [1, 2, 2]
 
 
 # --- planted faults --------------------------------------------------------------------------------------------------

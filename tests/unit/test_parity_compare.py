@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likewise.parity.compare import SHOWN, Mismatch, RefusedRow, Tolerance, compare, shown
+from likewise.parity.compare import SHOWN, Mismatch, RefusedRow, Tolerance, compare, paths, shown
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
@@ -72,9 +72,23 @@ def test_the_first_difference_is_shown() -> None:
     assert compare(here, there, CLOSE) == Mismatch("response.prediction_label[0]", "positive", "negative")
 
 
-def test_integers_are_compared_exactly_without_a_tolerance() -> None:
-    assert isinstance(compare(2**53, 2**53 + 1, EXACT), Mismatch)
-    assert compare(2**53, 2**53 + 1, CLOSE) == 0.0  # the difference of doubles
+def test_whole_numbers_are_compared_exactly_unless_they_have_their_own_tolerance() -> None:
+    for tolerance in (EXACT, CLOSE, WIDE, Tolerance(0.02, {"other": 0.1})):
+        assert isinstance(compare({"label": 282}, {"label": 283}, tolerance), Mismatch)
+        assert isinstance(compare(2**53, 2**53 + 1, tolerance), Mismatch)
+    assert compare({"count": [282]}, {"count": [283]}, Tolerance(0.0, {"count": 0.1})) == 1.0
+    assert compare(1, 1.01, CLOSE) == pytest.approx(0.01)
+
+
+def test_a_part_of_a_prediction_has_the_tolerance_of_its_path() -> None:
+    tolerance = Tolerance(0.02, {"score": 0.0001}, base=("score",))
+    assert isinstance(compare(0.5, 0.501, tolerance), Mismatch)
+    assert isinstance(compare({"a": [0.5]}, {"a": [0.501]}, tolerance), Mismatch)
+
+
+def test_paths_of_a_prediction_are_those_of_its_named_parts() -> None:
+    assert paths({"a": [{"b": 1}, {"c": '{"d": [2]}'}], "e": "[x"}) == {"a", "a.b", "a.c", "a.c.d", "e"}
+    assert paths([1, None]) == set()
 
 
 def test_json_documents_in_text_are_compared_as_documents() -> None:
@@ -104,3 +118,4 @@ def test_long_prediction_is_shortened() -> None:
     assert len(shown("a" * 1000)) == SHOWN
     assert shown({"a": 1}) == '{"a": 1}'
     assert shown(RefusedRow("X")) == "refused: X"
+    assert shown(RefusedRow("X", "why")) == "refused: X: why"

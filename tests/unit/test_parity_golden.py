@@ -223,32 +223,81 @@ def test_scored_file_is_matched_by_its_rows(tmp_path: Path) -> None:
     lines = [{"text": t, "predictions": p} for t, p in (("b", 2), ("a", 1), ("c", 3), ("a", 9))]
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     (tmp_path / "g.csv").write_text("text\na\nb\nx\na\n")
-    assert scored_rows(str(path), TEXT, read(tmp_path / "g.csv")) == {0: 1, 1: 2, 3: 9}
+    assert scored_rows(str(path), TEXT, read(tmp_path / "g.csv")) == ({0: 1, 1: 2, 3: 9}, "jsonl")
     own = golden_set(VerifyOptions(), NOWHERE, TEXT, str(path))
-    assert scored_rows(str(path), TEXT, own) == {0: 2, 1: 1, 2: 3, 3: 9}
+    assert scored_rows(str(path), TEXT, own) == ({0: 2, 1: 1, 2: 3, 3: 9}, "jsonl")
+    for seed in range(20):  # a sample has the predictions of its own rows
+        sample = golden_set(VerifyOptions(sample=2), NOWHERE, TEXT, str(path), seed)
+        found, _ = scored_rows(str(path), TEXT, sample)
+        assert [found[at] for at in (0, 1)] == [lines[sample.number(at)]["predictions"] for at in (0, 1)]
+    path.write_text('{"text": 7, "predictions": 5}\n{"text": "a", "predictions": 1}\n')
+    unfit = golden_set(VerifyOptions(), NOWHERE, TEXT, str(path))  # which the job's model took
+    assert isinstance(unfit.items[0], Unfit)
+    assert scored_rows(str(path), TEXT, unfit)[0] == {0: 5, 1: 1}
     with pytest.raises(InputInvalid, match="predictions"):
         scored_rows(str(tmp_path / "g.csv"), TEXT, own)
 
 
 @pytest.mark.parametrize(
-    ("value", "ours", "meant"),
+    ("form", "value", "ours", "meant"),
     [
-        ("0.5", 0.25, 0.5),
-        ("0.5", "0.25", "0.5"),
-        ("", 1.0, None),
-        ("", "a", ""),
-        ("NaN", 1.0, None),
-        ('["a"]', ["b"], ["a"]),
-        ("text", 1.0, "text"),
-        ({"a": 1, "b": None}, {"a": 1}, {"a": 1}),
-        ({"a": 1, "b": None}, {"a": 1, "b": None}, {"a": 1, "b": None}),
-        ([{"a": None, "b": 2}], [{"b": 2}], [{"b": 2}]),
-        (b"\x00", "AA==", "AA=="),
-        (datetime(2026, 1, 2), "2026-01-02T00:00:00", "2026-01-02T00:00:00"),
+        ("csv", "0.5", 0.25, 0.5),
+        ("csv", "0.5", "0.25", "0.5"),
+        ("csv", "", 1.0, None),
+        ("csv", "", None, None),
+        ("csv", "", "a", ""),
+        ("csv", "NaN", 1.0, None),
+        ("csv", "Infinity", None, None),
+        ("csv", "True", False, True),
+        ("csv", '["a"]', ["b"], ["a"]),
+        ("csv", "text", 1.0, "text"),
+        ("jsonl", "1", 1, "1"),
+        ("jsonl", {"a": 1, "b": None}, {"a": 1}, {"a": 1, "b": None}),
+        ("parquet", "1", 1, 1),
+        ("parquet", {"a": 1, "b": None}, {"a": 1}, {"a": 1}),
+        ("parquet", {"a": 1, "b": None}, {"a": 1, "b": None}, {"a": 1, "b": None}),
+        ("parquet", [{"a": None, "b": 2}], [{"b": 2}], [{"b": 2}]),
+        ("parquet", b"\x00", "AA==", "AA=="),
+        ("parquet", datetime(2026, 1, 2), "2026-01-02T00:00:00", "2026-01-02T00:00:00"),
     ],
 )
-def test_value_of_a_file_is_read_as_a_response_has_it(value: object, ours: object, meant: object) -> None:
-    assert like(value, ours) == meant
+def test_value_of_a_file_is_read_as_a_response_has_it(form: str, value: object, ours: object, meant: object) -> None:
+    assert like(value, ours, form) == meant
+
+
+def test_expected_answers_of_a_model_without_names_of_columns(tmp_path: Path) -> None:
+    hinted = Signature.parse({"inputs": json.dumps([{"type": "string"}]), "from_type_hints": True})
+    (tmp_path / "g.csv").write_text("input,expected\na,A\nb,\n")
+    golden = read(tmp_path / "g.csv", hinted)
+    assert (values(golden), golden.expected, golden.format) == ([("a",), ("b",)], {0: "A"}, "csv")
+    mapped = read(tmp_path / "g.csv", column={"expected": "text"})
+    assert (values(mapped), mapped.expected) == ([("A",), ("",)], {})
+
+
+def test_file_for_a_job_has_the_same_values(tmp_path: Path) -> None:
+    path = tmp_path / "g.csv"
+    path.write_text('text\n"a\rb"\n"c, ""d"""\n""\n', newline="")
+    golden = read(path)
+    assert golden.file is not None
+    assert values(read(golden.file.write(tmp_path / "..", [2, 1, 0]))) == values(golden)[::-1]
+    path.write_text("x,y\n1,1.5\n2,2\n03,x\n")  # a job would infer other types from some of the rows
+    unsigned = read(path, Signature(), sample=2, seed=1)
+    assert unsigned.file is not None
+    assert values(read(unsigned.file.write(tmp_path, [1, 0]), Signature())) == values(unsigned)[::-1]
+
+
+def test_parquet_folder_may_have_columns_in_another_order(tmp_path: Path) -> None:
+    kinds = [
+        pa.schema([("text", pa.string()), ("n", pa.int64())]),
+        pa.schema([("n", pa.int64()), ("text", pa.string())]),
+    ]
+    for number, schema in enumerate(kinds):
+        pq.write_table(
+            pa.Table.from_pylist([{"text": f"{number}", "n": number}], schema=schema), tmp_path / f"{number}.parquet"
+        )
+    golden = read(tmp_path)
+    assert golden.file is not None
+    assert pq.read_table(golden.file.write(tmp_path, [1, 0]))["text"].to_pylist() == ["1", "0"]
 
 
 # --- the model's example ---------------------------------------------------------------------------------------------
@@ -356,6 +405,37 @@ def test_refused_row_does_not_affect_other_rows() -> None:
     answers = predictions(texts(130), Service(bad="row 70"), row_wise=True).answers
     assert answers.pop(70) == RefusedRow("ROW_REFUSED")
     assert answers == {row: f"ROW {row}" for row in range(130) if row != 70}
+
+
+def test_service_that_answers_too_few_rows_or_refuses_several_is_not_excused() -> None:
+    few = predictions(texts(300), Service(predict=lambda rows: [row.upper() for row in rows[:8]]), row_wise=True)
+    assert sum(few.answers[row] != f"ROW {row}" for row in range(300)) > 250
+
+    def one_by_one(sent: bytes) -> Response:
+        rows = json.loads(sent)["dataframe_split"]["data"]
+        if len(rows) > 1:
+            return Response(500, "application/json", b'{"error_code": "INTERNAL", "message": "no"}')
+        return Response(200, "application/json", json.dumps({"predictions": [rows[0][0].upper()]}).encode())
+
+    refused = predictions(texts(300), one_by_one, row_wise=True).answers.values()
+    assert sum(isinstance(each, RefusedRow) for each in refused) > 250
+
+
+def test_request_that_is_too_large_is_divided() -> None:
+    def small(sent: bytes) -> Response:
+        rows = json.loads(sent)["dataframe_split"]["data"]
+        if len(rows) > 3:
+            return Response(413, "application/json", b'{"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "large"}')
+        return Response(200, "application/json", json.dumps({"predictions": [r[0].upper() for r in rows]}).encode())
+
+    assert predictions(texts(99), small, row_wise=True).answers == {row: f"ROW {row}" for row in range(99)}
+
+
+def test_dependent_rows_are_divided_like_those_of_a_job() -> None:
+    rows: list[Item | Unfit] = [*texts(130).items]
+    rows[5] = Unfit({"text": 5}, RowRefused("no", remedy=""))
+    made = batches(rows, row_wise=False)
+    assert sorted(len(batch) for batch in made) == [1, 2, 63, 64]
 
 
 def test_dependent_rows_are_always_sent_together() -> None:

@@ -92,7 +92,7 @@ def test_table_names_another_build_of_the_same_model() -> None:
         Served("sha256:m", "sha256:c"): "same model, other build",
         Served("sha256:m"): "same model, unknown build",
         Served("sha256:n", "sha256:c"): "sha256:n…",
-        Served(): "unknown",
+        Served(): "",
     }
     for served, text in shown_as.items():
         [row] = table(parity(place(served=served)))

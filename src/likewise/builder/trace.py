@@ -93,10 +93,15 @@ def outermost(copies: Mapping[str, Path]) -> dict[str, Path]:
     return {uri: path for uri, path in copies.items() if not any(uri.startswith(base + "/") for base in copies)}
 
 
+_LOGGING = frozenset({"MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"})
+"""Where a process logs to, which MLflow looks up in the store when it loads an agent: the model does not need it."""
+
+
 def _environment() -> dict[str, str]:
     mlflow = need("mlflow", extra="mlflow")
     stores = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
-    return {**MLFLOW_SETTINGS, **os.environ, **stores}
+    own = {name: value for name, value in os.environ.items() if name not in _LOGGING}
+    return {**MLFLOW_SETTINGS, **own, **stores}
 
 
 _LOG_IT = "log such files with the model (artifacts=… or code_paths=…), or let it open them by a URI through MLflow"

@@ -57,8 +57,10 @@ class Screen:
                 stdout().write("\t".join(cell.replace("\n", " ") for cell in row) + "\n")
             return
         table = Table(title=title, title_style="bold", title_justify="left", box=None, show_header=any(header))
+        short = max((len(row[0]) for row in rows), default=0) <= self.out.width // 3
         for index, name in enumerate(header):
-            table.add_column(name, style="cyan" if index == 0 else None, no_wrap=index == 0, overflow="fold")
+            first = index == 0
+            table.add_column(name, style="cyan" if first else None, no_wrap=first and short, overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)

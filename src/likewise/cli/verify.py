@@ -31,7 +31,10 @@ def verify(
         ),
     ] = None,
     report: Annotated[
-        Path | None, flag("--report FILE", "Write the result to FILE.html or FILE.json, with all differences.")
+        Path | None,
+        flag(
+            "--report FILE", "Write the result to FILE.html, with up to 50 differences each, or FILE.json, with 1,000."
+        ),
     ] = None,
     junit: Annotated[
         Path | None, flag("--junit FILE", "Write the result as JUnit's XML, a test case per backend.")
@@ -60,11 +63,11 @@ def verify(
             report=screen.note,
             progress=bars.show,
         )
-    write(parity, report, junit)
     if screen.as_json:
         screen.json(parity.as_dict())
     else:
         _show(parity, screen)
+    write(parity, report, junit)
     if parity.exit_code:
         raise typer.Exit(parity.exit_code)
 

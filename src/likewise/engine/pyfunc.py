@@ -147,8 +147,9 @@ class PyfuncEngine:
         first = items[0]
         if isinstance(first, Request):
             return [Ok(plain(self._call_model(first.table, first.params)))]
-        if self._documents:  # each by itself, as MLflow's server passes it
-            document = Sent("document", dict(zip(first.columns or (), first.values, strict=True)))
+        if self._documents:  # each by itself, as MLflow's server passes it; a table has null for what a request lacks
+            given = zip(first.columns or (), first.values, strict=True)
+            document = Sent("document", {name: value for name, value in given if value is not None})
             table = Table(first.columns, [first.values], document)
             return [Ok(plain(self._call_model(table, first.params)))]
         table = Table(first.columns, [row.values for row in items if isinstance(row, Row)], arrow=first.arrow)

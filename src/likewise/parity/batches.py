@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from likewise.core.engine import Engine, predict_items
@@ -61,7 +62,8 @@ def batches(items: Sequence[Item | Unfit], row_wise: bool, order: random.Random 
         elif isinstance(item, Request):
             made.append(Batch([index], item))
         else:
-            groups.setdefault(_together(item), []).append(index)
+            block = 0 if row_wise else index // ROWS
+            groups.setdefault((block, *_together(item)), []).append(index)
     for group in groups.values():
         if row_wise and order is not None:
             order.shuffle(group)
@@ -78,7 +80,7 @@ def batches(items: Sequence[Item | Unfit], row_wise: bool, order: random.Random 
     return made
 
 
-def _together(row: Row) -> object:
+def _together(row: Row) -> tuple[object, ...]:
     """Equal for rows that may be in one request."""
     return row.columns, row.arrow, item_key(Row(None, (), row.params))
 
@@ -86,23 +88,18 @@ def _together(row: Row) -> object:
 def predict_batch(engine: Engine, batch: Batch) -> list[object]:
     """The engine's prediction of each item, or RefusedRow."""
     if batch.unfit is not None:
-        return [RefusedRow(batch.unfit.error.code)]
+        return [RefusedRow(batch.unfit.error.code, batch.unfit.error.cause)]
     by_row = engine.spec.row_wise and not batch.whole
     results = predict_items(engine, batch.rows() if by_row else [batch.request])
-    values = [RefusedRow(each.error.code) if isinstance(each, Failed) else each.value for each in results]
+    values = [
+        RefusedRow(each.error.code, each.error.cause) if isinstance(each, Failed) else each.value for each in results
+    ]
     return values if by_row else by_item(values[0], batch)
 
 
 def by_item(predictions: object, batch: Batch) -> list[object]:
     """The prediction of each item; all have the same one if there is not one for each row."""
-    return [predictions] * len(batch) if (split := split_by_row(predictions, batch)) is None else split
-
-
-def split_by_row(predictions: object, batch: Batch) -> list[object] | None:
-    """One prediction for each row; None if there are fewer or more, or the batch is a document."""
-    if batch.whole or isinstance(predictions, RefusedRow):
-        return None
-    try:
-        return per_row(predictions, len(batch))
-    except LikewiseError:
-        return None
+    if not batch.whole and not isinstance(predictions, RefusedRow):
+        with suppress(LikewiseError):
+            return per_row(predictions, len(batch))
+    return [predictions] * len(batch)

@@ -7,19 +7,20 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likewise import api
 from likewise.batch import Progress
 from likewise.batch.rows import single_value
-from likewise.core.errors import LikewiseError, WrongUsage
+from likewise.core.errors import LikewiseError, ModelFailed, WrongUsage
+from likewise.core.option_fields import nearest
 from likewise.engine.engine_options import EngineOptions
 from likewise.parity.backends import Backend, backend, jobs
 from likewise.parity.backends.scored import like
 from likewise.parity.batches import batches, predict_batch
-from likewise.parity.compare import Difference, Mismatch, RefusedRow, Tolerance, compare, shown
+from likewise.parity.compare import Difference, Mismatch, RefusedRow, Tolerance, compare, paths, shown
 from likewise.parity.comparison import Comparison
 from likewise.parity.golden import EXPECTED, Golden, content, golden_set
 from likewise.parity.result import MAX_SHOWN, BackendParity, Parity, judged
@@ -103,20 +104,25 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._tolerance = Tolerance(self.options.tolerance, self.options.tolerance_of)
+        self._ours: Sequence[object] = ()
 
     def result(self, backends: Sequence[Backend]) -> Parity:
         """Predict everywhere, one backend after the other."""
         label, ours = self._predicted_here()
+        self._check(ours)
+        self._ours = ours
         places = []
         if self.golden.expected:
             places.append(self._place(EXPECTED, self._expected(ours), None, single=False))
         for each in backends:
             comparison = self._comparison(ours, each.name)
-            error = None
+            error: LikewiseError | None = None
             try:
                 each.predict(comparison)
             except LikewiseError as failure:
                 error = failure
+            except Exception as failure:  # noqa: BLE001  the other backends are compared nevertheless
+                error = LikewiseError(f"{type(failure).__name__}: {failure}", remedy="report this as a bug")
             places.append(self._place(each.name, comparison, error, single=each.job))
         golden, options, bundle = self.golden, self.options, self.bundle
         return Parity(
@@ -136,6 +142,22 @@ class _Run:
             why=golden.why,
         )
 
+    def _check(self, ours: Sequence[object]) -> None:
+        """Raise ModelFailed if this machine predicts no row, WrongUsage if a tolerance is for none of its values."""
+        refused = [each for each in ours if isinstance(each, RefusedRow)]
+        if len(refused) == len(ours):
+            raise ModelFailed(
+                f"this machine refuses all {len(ours):,} rows; the first: {shown(refused[0])}",
+                remedy="correct the golden set, or the model",
+            )
+        found = {path for each in ours if not isinstance(each, RefusedRow) for path in paths(each)}
+        for name in self.options.tolerance_of:
+            if name not in found:
+                raise WrongUsage(
+                    f"--tolerance-of {name}: no prediction has such a part",
+                    remedy=f"{nearest(name, found)}the predictions have: {', '.join(sorted(found)) or 'one value'}",
+                )
+
     def _comparison(self, ours: Sequence[object], where: str) -> Comparison:
         order = random.Random(f"{self.seed} {where}")  # noqa: S311  only the order depends on it
         return Comparison(self.golden, ours, self.bundle, self.model, order, lambda each: self.progress(where, each))
@@ -153,29 +175,35 @@ class _Run:
         mine = list(ours)
         found = self._comparison(mine, EXPECTED)
         for index, value in self.golden.expected.items():
-            whole, record = mine[index], like(value, mine[index])
+            whole, record = mine[index], like(value, mine[index], self.golden.format)
             if not (isinstance(record, dict) and isinstance(whole, dict) and record.keys() == whole.keys()):
                 mine[index] = self._single(whole)
-            found.answers[index] = like(value, mine[index])
+            found.answers[index] = like(value, mine[index], self.golden.format)
         return found
 
     def _single(self, value: object) -> object:
         """A prediction as jobs write it: without the name of a single column."""
         return value if isinstance(value, RefusedRow) else single_value(value, self.bundle.signature.outputs)
 
+    def _tolerance_for(self, index: int, part: object) -> Tolerance:
+        """The tolerance for what is compared: a prediction, or the value of its single column."""
+        whole = self._ours[index]
+        if isinstance(whole, dict) and len(whole) == 1 and part is not whole:
+            return replace(self._tolerance, base=tuple(whole))
+        return self._tolerance
+
     def _place(self, where: str, found: Comparison, error: LikewiseError | None, *, single: bool) -> BackendParity:
-        """Compare the answers of a backend.  single: whether they are without the name of a single column, as jobs
-        write them.
+        """Compare the answers of a backend.
+
+        single: whether they are without the name of a single column, as jobs write them.
         """
         seconds = time.monotonic() - found.started
         same = close = refused = 0
         largest, differ = 0.0, []
         differences: list[Difference] = []
         for index, theirs in sorted(found.answers.items()):
-            ours = found.ours[index]
-            if single:
-                ours = self._single(ours)
-            outcome = compare(ours, theirs, self._tolerance)
+            ours = self._single(found.ours[index]) if single else found.ours[index]
+            outcome = compare(ours, theirs, self._tolerance_for(index, ours))
             if isinstance(outcome, Mismatch):
                 differ.append(index)
                 if len(differences) < MAX_KEPT:
@@ -187,7 +215,9 @@ class _Run:
                 same += 1
             else:
                 close, largest = close + 1, max(largest, outcome)
-        first = with_steps(differences[:MAX_SHOWN], where, found, self._tolerance) if differ else []
+        first = differences[:MAX_SHOWN]
+        with suppress(Exception):  # they are an explanation only
+            first = with_steps(first, where, found, self._tolerance) if differ else []
         numbered = [replace(each, row=self.golden.number(each.row)) for each in [*first, *differences[MAX_SHOWN:]]]
         total = len(self.golden.expected) if where == EXPECTED else len(self.golden)
         counts = {

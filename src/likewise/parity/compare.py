@@ -13,9 +13,10 @@ PREDICTION = "prediction"  # the path of the whole
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A row that a backend refused to predict. code: the backend's error code; refusals agree whatever their codes."""
+    """A row that a backend refused to predict. code, why: the backend's error; refusals agree whatever their errors."""
 
     code: str
+    why: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +24,22 @@ class Tolerance:
     """The largest difference between two numbers that counts as close; relative for numbers above 1.
 
     columns: other tolerances for parts of the prediction, by path without indices: `score`, `response.probability`.
+    base: path of what is compared, if it is a part of the prediction.  Whole numbers are classes, counts or ids: unless
+    their part has its own tolerance, they have to be equal.
     """
 
     everywhere: float = 0.0
     columns: Mapping[str, float] = field(default_factory=dict)
+    base: tuple[str, ...] = ()
 
-    def at(self, path: Sequence[str | int]) -> float:
+    def at(self, path: Sequence[str | int], *, whole: bool = False) -> float:
         """The tolerance at `path`: that of the longest part of it that has its own, from the start."""
+        usual = 0.0 if whole else self.everywhere
         if not self.columns:
-            return self.everywhere
-        names = [each for each in path if isinstance(each, str)]
+            return usual
+        names = [*self.base, *(each for each in path if isinstance(each, str))]
         parts = (".".join(names[:end]) for end in range(len(names), 0, -1))
-        return next((self.columns[part] for part in parts if part in self.columns), self.everywhere)
+        return next((self.columns[part] for part in parts if part in self.columns), usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ def compare(here: object, there: object, tolerance: Tolerance, path: Parts = ())
         both = isinstance(here, RefusedRow) and isinstance(there, RefusedRow)
         return 0.0 if both else _mismatch(path, here, there)
     if _is_number(here) and _is_number(there):
-        distance = _distance(here, there, tolerance.at(path))  # type: ignore[arg-type]
+        whole = isinstance(here, int) and isinstance(there, int)
+        distance = _distance(here, there, tolerance.at(path, whole=whole))  # type: ignore[arg-type]
         return _mismatch(path, here, there) if distance is None else distance
     if isinstance(here, str) and isinstance(there, str):
         return _texts(here, there, tolerance, path)
@@ -94,10 +100,22 @@ def compare(here: object, there: object, tolerance: Tolerance, path: Parts = ())
     return 0.0 if type(here) is type(there) and here == there else _mismatch(path, here, there)
 
 
+def paths(value: object, path: tuple[str, ...] = ()) -> set[str]:
+    """The paths of all parts of a prediction that have a name, without indices."""
+    if isinstance(value, str):
+        value = _document(value)
+    if isinstance(value, list):
+        return {each for member in value for each in paths(member, path)}
+    if not isinstance(value, Mapping):
+        return set()
+    found = {".".join((*path, str(name))) for name in value}
+    return found.union(*(paths(member, (*path, str(name))) for name, member in value.items()))
+
+
 def shown(value: object) -> str:
     """A value as one line of text, shortened."""
     if isinstance(value, RefusedRow):
-        return f"refused: {value.code}"
+        return f"refused: {value.code}{': ' + value.why if value.why else ''}"[:SHOWN]
     if value is _MISSING:
         return "missing"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
@@ -161,7 +179,7 @@ def _document(text: str) -> object:
         return None
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from likewise.batch.columns import RowMaker, inferred_types
 from likewise.batch.files import read_errors
-from likewise.batch.formats import PREDICTIONS, Chunk, RowSource, open_file, require_format
+from likewise.batch.formats import PREDICTIONS, Chunk, open_file, require_format
 from likewise.batch.header import Header
 from likewise.batch.listing import list_files
 from likewise.batch.sources import Files, open_source
 from likewise.batch.values import as_json
-from likewise.core.errors import InputInvalid, LikewiseError, WrongUsage
+from likewise.core.casts import properties_of
+from likewise.core.errors import BadRequest, InputInvalid, LikewiseError, WrongUsage
 from likewise.core.extras import need
 from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
@@ -40,7 +41,7 @@ class Golden:
     """What every backend predicts.
 
     source: where the rows are from, for messages.  items: one for each answer: a `Row` in the model's types, a
-    `Request` for a document of a language model, and for an example that is no table, or a row that does not fit the
+    `Request` for a document of a language model, and for an example that is not a table, or a row that does not fit the
     model.  expected: the known answers, by item.  file: the same rows as they were read, for jobs; None for items that
     jobs do not take.  numbers: of the items in the source, from 0.  left_out: rows that cannot be read, and `why` the
     first cannot.
@@ -50,6 +51,7 @@ class Golden:
     items: Sequence[Item | Unfit]
     expected: Mapping[int, object] = field(default_factory=dict)
     file: RowFile | None = None
+    format: str = "jsonl"
     numbers: Sequence[int] = ()
     left_out: int = 0
     why: str = ""
@@ -76,9 +78,9 @@ class Unfit:
 
 
 def content(item: Item | Unfit) -> object:
-    """What a row or a document contains, for people."""
+    """What a row or a document contains."""
     if isinstance(item, Unfit):
-        return item.record
+        return dict(item.record)
     if isinstance(item, Request):
         sent = item.table.sent
         return sent.value if sent is not None else [_record(Row(item.table.columns, row)) for row in item.table.rows]
@@ -117,7 +119,8 @@ class RowFile:
         with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             if self.format == "csv":
                 kept = [name for name in self.columns if name not in self.dropped]
-                writer = csv.DictWriter(stream, kept, extrasaction="ignore", lineterminator="\n")
+                # quoted, because Python 3.11 does not quote a carriage return
+                writer = csv.DictWriter(stream, kept, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL)
                 writer.writeheader()
                 writer.writerows(self.rows[index] for index in order)
             else:
@@ -149,22 +152,27 @@ def golden_set(
     return _Reading(source, signature, options).golden(path, None if options.wanted is None else _Sample(options, seed))
 
 
-def scored_rows(path: str, signature: Signature, golden: Golden) -> dict[int, object]:
-    """The predictions in the files that a job wrote, for the items of the golden set that they contain."""
+def scored_rows(path: str, signature: Signature, golden: Golden) -> tuple[dict[int, object], str]:
+    """The predictions of a job for those items of the golden set that its files contain, and the files' format."""
     options = VerifyOptions(column=golden.file.mapping if golden.file is not None else {})
-    reading = _Reading(open_scored(path), signature, options)
-    found: dict[bytes, list[object]] = defaultdict(list)
-    for item, prediction in reading.predictions():
-        found[_key(item)].append(prediction)
+    source = open_scored(path)
+    reading = _Reading(source, signature, options)
+    found: dict[bytes, dict[int, object]] = defaultdict(dict)
+    for number, item, prediction in reading.predictions():
+        found[_key(item)][number] = prediction
     answers: dict[int, object] = {}
     for index, each in enumerate(golden.items):
-        if not isinstance(each, Unfit) and (same := found.get(_key(each))):
-            answers[index] = same.pop(0) if len(same) > 1 else same[0]
-    return answers
+        if same := found.get(_key(each)):
+            number = golden.number(index)  # of the row itself, if the file is the golden set, else of any equal one
+            at = number if golden.source == path and number in same else next(iter(same))
+            answers[index] = same[at] if len(same) == 1 else same.pop(at)
+    return answers, source.format
 
 
-def _key(item: Item) -> bytes:
+def _key(item: Item | Unfit) -> bytes:
     """Equal for equal values, whatever the format of their file."""
+    if isinstance(item, Unfit):
+        item = Row(tuple(item.record), tuple(item.record.values()))
     return item_key(replace(item, arrow=None) if isinstance(item, Row) else item)
 
 
@@ -221,13 +229,18 @@ class _Reading:
 
     def __init__(self, source: Files, signature: Signature, options: VerifyOptions) -> None:
         self._source, self._signature, self._options = source, signature, options
-        inputs = set(signature.columns or ())
-        self._expected = _column(options.expected, EXPECTED, source, inputs)
-        self._params = _column(options.params, PARAMS, source, inputs)
+        known = set(options.column)  # which the model takes
+        for each in signature.inputs or ():
+            known |= {str(each.name), *properties_of(each.raw)}
+        unsigned = not signature.inputs
+        self._expected = _column(options.expected, EXPECTED, source, known, unsigned=unsigned)
+        self._params = _column(options.params, PARAMS, source, known, unsigned=unsigned)
         extra = {self._expected, self._params, PREDICTIONS} & set(source.columns)
         self._dropped = frozenset(str(name) for name in extra if name is not None)
-        shown = _Without(source, self._dropped)
-        self._maker = RowMaker(shown, signature, options.column, inferred_types(shown, signature))
+        self._columns = source.columns
+        source.columns = tuple(name for name in source.columns if name not in self._dropped)  # what the model may take
+        self._types = inferred_types(source, signature)
+        self._maker = RowMaker(source, signature, options.column, self._types)
         self._decode = Decoder(signature)
         self._fit_params = ParamsFitter(signature)
 
@@ -251,23 +264,27 @@ class _Reading:
         if len(unfit) == len(read):
             raise [*unfit, *faults][0]
         answers = {at: each.record.get(self._expected or "") for at, each in enumerate(read)}
+        absent = (None, "") if self._source.format == "csv" else (None,)
         return Golden(
             path,
             [each.item for each in read if not isinstance(each.item, Failed)],
-            {at: answer for at, answer in answers.items() if answer is not None} if self._expected else {},
+            {at: answer for at, answer in answers.items() if answer not in absent} if self._expected else {},
             self._file(read),
+            self._source.format,
             [each.number for each in read],
             len(faults),
             faults[0].cause if faults else "",
         )
 
-    def predictions(self) -> Iterator[tuple[Item, object]]:
-        """The rows that a job wrote, with its predictions."""
+    def predictions(self) -> Iterator[tuple[int, Item | Unfit, object]]:
+        """The rows that a job wrote, with their numbers from 0 and its predictions."""
+        number = -1
         for chunk in self._source.chunks(CHUNK):
             for index, record in enumerate(chunk.records):
-                item = self._item(chunk, index, chunk.first + index - 1)
-                if isinstance(item, (Row, Request)) and PREDICTIONS in record:
-                    yield item, record[PREDICTIONS]
+                number += 1
+                item = self._item(chunk, index, number)
+                if not isinstance(item, Failed) and PREDICTIONS in record:
+                    yield number, item, record[PREDICTIONS]
 
     def _item(self, chunk: Chunk, index: int, number: int) -> Item | Unfit | Failed:
         """A row; Failed if it cannot be read."""
@@ -305,13 +322,23 @@ class _Reading:
             raise InputInvalid(
                 f"{where}: params are {str(value)[:100]!r}", remedy='write them as a JSON object, such as {"top_k": 3}'
             )
-        return None if value is None else self._fit_params(dict(value))
+        if value is None:
+            return None
+        try:  # a column of objects has null for what a row lacks
+            return self._fit_params({name: each for name, each in value.items() if each is not None})
+        except BadRequest as error:
+            raise InputInvalid(f"{where}: {error.cause}", remedy=error.remedy) from error
 
     def _file(self, read: Sequence[_Read]) -> RowFile:
+        if self._types is not None:  # inferred from all rows: a job would infer others from a sample
+            records = [content(each.item) for each in read if not isinstance(each.item, Failed)]
+            return RowFile("jsonl", self._columns, list(map(as_json, records)))
         rows: Any = [each.record if self._source.format == "csv" else each.native for each in read]
         if self._source.format == "parquet":
-            rows = need("pyarrow", extra="batch").Table.from_batches(rows)
-        return RowFile(self._source.format, self._source.columns, rows, self._dropped, self._options.column)
+            pa = need("pyarrow", extra="batch")
+            tables = [pa.Table.from_batches([each]).select(list(self._columns)) for each in rows]
+            rows = pa.concat_tables(tables, promote_options="default")
+        return RowFile(self._source.format, self._columns, rows, self._dropped, self._options.column)
 
 
 def _native(chunk: Chunk, index: int) -> Any:
@@ -321,46 +348,15 @@ def _native(chunk: Chunk, index: int) -> Any:
     return None if chunk.native is None else chunk.native.slice(index, 1)
 
 
-def _column(named: str | None, usual: str, source: Files, inputs: set[str]) -> str | None:
-    """The column of answers or params: the one that the user named, else the usual one if it is no input."""
+def _column(named: str | None, usual: str, source: Files, known: set[str], *, unsigned: bool) -> str | None:
+    """The column of answers or params: the one that the user named, else the usual one if it is not an input."""
     if named is not None:
         if named not in source.columns:
             raise InputInvalid(
                 f"{source.name} has no column `{named}`", remedy=f"it has {', '.join(map(repr, source.columns))}"
             )
         return named
-    return usual if usual in source.columns and inputs and usual not in inputs else None
-
-
-class _Without:
-    """A source without some of its columns."""
-
-    def __init__(self, source: RowSource, dropped: frozenset[str]) -> None:
-        self._source, self._dropped = source, dropped
-        self.format, self.textual = source.format, source.textual
-        self.columns = tuple(name for name in source.columns if name not in dropped)
-        self.size, self.rows = source.size, source.rows
-
-    @property
-    def name(self) -> str:
-        return self._source.name
-
-    @property
-    def parts(self) -> Sequence[RowSource]:
-        return [_Without(part, self._dropped) for part in self._source.parts]
-
-    @property
-    def files(self) -> Any:
-        return self._source.files
-
-    def chunks(self, rows: int, past: int = 0) -> Any:
-        return self._source.chunks(rows, past)
-
-    def schema(self, *others: Any) -> Any:
-        schema = self._source.schema(*others)
-        for name in self._dropped.intersection(schema.names):
-            schema = schema.remove(schema.get_field_index(name))
-        return schema
+    return usual if usual in source.columns and not unsigned and usual not in known else None
 
 
 def _is_document(record: Mapping[str, object]) -> bool:

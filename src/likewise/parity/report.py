@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,10 +15,7 @@ from likewise.parity.result import BackendParity, Parity
 
 FORMATS = (".json", ".html")
 SHOWN = 50  # differences per backend in a page
-HEADER = (
-    "backend", "verdict", "bundle", "same", "close", "differ", "at most differ", "largest", "refused", "p50", "p99",
-    "seconds",
-)  # fmt: skip
+HEADER = ("backend", "verdict", "rows", "at most differ", "bundle", "p50, p99", "time")
 
 
 def check_paths(report: Path | None, junit: Path | None) -> None:
@@ -27,6 +25,8 @@ def check_paths(report: Path | None, junit: Path | None) -> None:
     for path in (report, junit):
         if path is not None and not path.parent.is_dir():
             raise OutputRefused(f"the folder {path.parent} does not exist", remedy=f"mkdir -p {path.parent}")
+        if path is not None and (path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK)):
+            raise OutputRefused(f"{path} cannot be written", remedy="choose another path")
 
 
 def write(parity: Parity, report: Path | None, junit: Path | None) -> None:
@@ -64,16 +64,36 @@ def notes(parity: Parity) -> list[str]:
 
 
 def _facts(backend: BackendParity, parity: Parity) -> tuple[str, ...]:
-    largest = f"{backend.largest:.2g}" if backend.close else ""
-    bundle = "unknown" if backend.bundle is None else f"{backend.bundle[:19]}…"
-    if backend.bundle == parity.bundle:
-        other = f"same model, {'other' if backend.build else 'unknown'} build"
-        bundle = "same" if backend.build == parity.build else other
     verdict = backend.verdict if backend.agrees else backend.verdict.upper()
     bound = percent(backend.bound) if backend.rows else ""
-    times = [f"{value:,.1f} ms" if value is not None else "" for value in (backend.p50_ms, backend.p99_ms)]
-    counts = f"{backend.same:,}", f"{backend.close:,}", f"{backend.differ:,}"
-    return (verdict, bundle, *counts, bound, largest, f"{backend.refused:,}", *times, f"{backend.seconds:.1f}")
+    times = [_milliseconds(value) for value in (backend.p50_ms, backend.p99_ms) if value is not None]
+    took = f"{', '.join(times)} ms" if times else ""
+    return (verdict, _rows(backend), bound, _bundle(backend, parity), took, f"{backend.seconds:.1f} s")
+
+
+def _rows(backend: BackendParity) -> str:
+    """The numbers that are not 0: `2,188 same (3 refused), 312 close by 0.0041`."""
+    counts = {
+        f"same ({backend.refused:,} refused)" if backend.refused else "same": backend.same,
+        f"close by {backend.largest:.2g}": backend.close,
+        "differ": backend.differ,
+        "without an answer": backend.missing,
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def _bundle(backend: BackendParity, parity: Parity) -> str:
+    """What the backend serves, if it reports that."""
+    if backend.bundle is None:
+        return ""
+    if backend.bundle != parity.bundle:
+        return f"{backend.bundle[:14]}…"
+    other = f"same model, {'other' if backend.build else 'unknown'} build"
+    return "same" if backend.build == parity.build else other
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
 # --- HTML ------------------------------------------------------------------------------------------------------------
@@ -88,6 +108,7 @@ _STYLE = """
 .parity .good { color: #1a7f37; } .parity .bad { color: #cf222e; font-weight: 600; }
 @media (prefers-color-scheme: dark) { .parity .good { color: #3fb950; } .parity .bad { color: #ff7b72; } }
 .parity .scroll { overflow-x: auto; }
+.parity .places td:nth-last-child(-n+2) { white-space: nowrap; }
 """
 
 
@@ -107,7 +128,7 @@ def fragment(parity: Parity) -> str:
     parts = [
         f'<style>{_STYLE}</style><div class="parity">',
         f'<h2 class="{"good" if parity.agrees else "bad"}">{outcome}</h2><p>{escape(title(parity))}</p>',
-        '<div class="scroll"><table><tr>',
+        '<div class="scroll"><table class="places"><tr>',
         *(f"<th>{each}</th>" for each in HEADER),
         "</tr>",
         *(_row(cells, backend.agrees) for cells, backend in zip(table(parity), parity.places, strict=True)),
@@ -138,7 +159,7 @@ def _details(backend: BackendParity) -> str:
             + "</tr>"
             for each in shown
         ]
-        heads = "".join(f"<th>{name}</th>" for name in ("row", "path", "this machine", backend.where, "input", "step"))
+        heads = "".join(f"<th>{name}</th>" for name in ("row", "path", "this machine", "backend", "input", "step"))
         text += f'<div class="scroll"><table><tr>{heads}</tr>{"".join(rows)}</table></div>'
         if len(shown) < backend.differ:
             text += f"<p>and {backend.differ - len(shown):,} more</p>"

@@ -24,8 +24,8 @@ class BackendParity:
     other rows; `differences` has the first thousand.  refused: rows that both sides refuse (included in `same`).
     missing: rows without an answer, because the backend failed with `error`.  seconds: duration, including the start
     of processes.  p50_ms, p99_ms: of its requests, None for jobs and files.  bound: at most this fraction of all rows
-    differ, at the confidence of the comparison.  slow: whether p99_ms exceeds the limit.  agrees: whether no more
-    rows differ than are allowed, all are answered, and it is not slow.
+    differ, at the confidence of the comparison.  few: whether no more rows differ than are allowed.  slow: whether
+    p99_ms exceeds the limit.
     """
 
     where: str
@@ -42,17 +42,24 @@ class BackendParity:
     p50_ms: float | None
     p99_ms: float | None
     bound: float
+    few: bool
     slow: bool
-    agrees: bool
     error: Mapping[str, str] | None = None
     differences: tuple[Difference, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        """Whether few rows differ, all are answered, and it is not slow."""
+        return self.few and not (self.slow or self.missing or self.error)
 
     @property
     def verdict(self) -> str:
         """`agrees`, `differs`, `failed` or `slow`."""
         if self.agrees:
             return "agrees"
-        return "failed" if self.error else "slow" if self.slow else "differs"
+        if self.error or self.missing:
+            return "failed"
+        return "slow" if self.slow and self.few else "differs"
 
     @property
     def first(self) -> tuple[Difference, ...]:
@@ -103,7 +110,7 @@ class Parity:
         """0 if every backend agrees, 3 if one has too many differences, else 1."""
         if self.agrees:
             return 0
-        return EXIT_DIFFERENT if any(_differs(each, self.allow) for each in self.places) else EXIT_FAILED
+        return EXIT_FAILED if all(each.few for each in self.places) else EXIT_DIFFERENT
 
     @property
     def differences(self) -> Any:
@@ -117,6 +124,7 @@ class Parity:
         places = [
             {
                 **asdict(each),
+                "agrees": each.agrees,
                 "verdict": each.verdict,
                 "proves": each.proves(self.confidence),
                 "first": [asdict(one) for one in each.first],
@@ -132,10 +140,6 @@ class Parity:
         return fragment(self)
 
 
-def _differs(backend: BackendParity, allow: float) -> bool:
-    return 100 * backend.differ > allow * max(1, backend.rows)
-
-
 def judged(
     where: str,
     counts: Mapping[str, Any],
@@ -146,16 +150,14 @@ def judged(
 ) -> BackendParity:
     """The entry of a backend.  counts: the fields that are counted or measured."""
     p50, p99 = (_quantile(latencies, part) for part in (0.5, 0.99))
-    slow = options.max_p99 is not None and p99 is not None and p99 > options.max_p99
-    few = 100 * counts["differ"] <= options.allow * max(1, counts["rows"])
     return BackendParity(
         where,
         **counts,
         p50_ms=p50,
         p99_ms=p99,
         bound=upper_bound(counts["differ"], counts["rows"], options.confidence / 100),
-        slow=slow,
-        agrees=few and error is None and not slow and not counts["missing"],
+        few=100 * counts["differ"] <= options.allow * max(1, counts["rows"]),
+        slow=options.max_p99 is not None and p99 is not None and p99 > options.max_p99,
         error=error,
         differences=tuple(differences),
     )

@@ -30,8 +30,9 @@ def with_steps(
     ours = _traced(comparison.bundle, texts)
     if not ours:
         return list(differences)
-    theirs = _traced(comparison.bundle, texts) if where == "local" else _traced_by_mlflow(comparison, texts)
-    steps = {row: _first(mine, other, tolerance) for row, mine, other in zip(rows, ours, theirs, strict=False)}
+    theirs = _traced_by_mlflow(comparison, texts) if where == "mlflow" else _traced(comparison.bundle, texts)
+    traces = zip(rows, ours, theirs, strict=False)
+    steps = {row: _first(mine, other, tolerance) for row, mine, other in traces if other is not None}
     return [replace(each, step=steps.get(each.row)) for each in differences]
 
 
@@ -49,9 +50,10 @@ def _traced(bundle: api.Bundle, texts: Sequence[str]) -> list[Trace]:
         return [] if trace is None else [trace(text) for text in texts]
 
 
-def _traced_by_mlflow(comparison: Comparison, texts: Sequence[str]) -> list[Trace]:
+def _traced_by_mlflow(comparison: Comparison, texts: Sequence[str]) -> list[Trace | None]:
     with started(comparison) as process:
-        return process.send({"trace": list(texts)})["value"] or []
+        process.await_loaded()
+        return list(process.send({"trace": list(texts)})["value"])
 
 
 def _first(ours: Trace, theirs: Trace, tolerance: Tolerance) -> str | None:

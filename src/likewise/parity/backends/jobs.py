@@ -1,4 +1,4 @@
-"""Batch jobs as backends: the golden set is written to a file of its own format and types, and scored."""
+"""Batch jobs as backends: the golden set is written to a file of the same format and types, and scored."""
 
 from __future__ import annotations
 
@@ -40,8 +40,13 @@ def predict(runner: str, master: str | None, comparison: Comparison) -> None:
         source, output = golden.file.write(folder, order), folder / "scored.jsonl"
         window = comparison.order.choice(WINDOWS) if comparison.row_wise else ROWS
         options = ScoreOptions(
-            runner=runner, master=master, column=golden.file.mapping, window=window, allow_empty=True
-        )  # rows that are refused are compared too
+            runner=runner,
+            master=master,
+            column=golden.file.mapping,
+            header="present" if golden.file.format == "csv" else None,
+            window=window,
+            allow_empty=True,  # rows that are refused are compared too
+        )
         comparison.served = Served(comparison.bundle.digest, comparison.bundle.build)
         api.score(
             comparison.bundle, source, output, options=options, progress=lambda p: comparison.report(_done(p, golden))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from likewise.bundles.open import is_bundle
 from likewise.core.errors import ModelFailed
 from likewise.core.extras import need
 from likewise.parity.backends.requests import predict_by_calls, predict_by_requests
-from likewise.parity.backends.services import exchange
+from likewise.parity.backends.services import DIRECT, exchange
 from likewise.parity.batches import Batch
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
@@ -32,20 +32,21 @@ POLL_S = 0.1
 
 
 def predict_with_pyfunc(comparison: Comparison) -> None:
-    """`mlflow.pyfunc.load_model(uri).predict`, in a process of its own, with the rows in the model's types."""
+    """`mlflow.pyfunc.load_model(uri).predict` in a separate process, with the rows in the model's types."""
     with started(comparison) as process:
+        process.await_loaded()
         predict_by_calls(comparison, process.predict)
 
 
 def predict_with_server(comparison: Comparison) -> None:
-    """MLflow's scoring server, in a process of its own, over HTTP."""
+    """MLflow's scoring server in a separate process, over HTTP."""
     with listen("127.0.0.1", 0) as sock, started(comparison, sock.fileno()) as process:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         sock.close()  # a connection is refused if the process ends
         process.await_ping(url)
 
         def post(body: bytes) -> Response:
-            return exchange(f"{url}/invocations", {}, TIMEOUT_S, body, Served())[0]
+            return exchange(f"{url}/invocations", {}, TIMEOUT_S, body, Served(), DIRECT)[0]
 
         predict_by_requests(comparison, post, "mlflow-serve")
 
@@ -64,26 +65,30 @@ class Process:
             reply = self.send({"record": dict(batch.unfit.record)})
         else:
             reply = self.send({"table": table, "params": None if params is None else dict(params)})
-        return RefusedRow(str(reply["refused"])) if "refused" in reply else reply["value"]
+        return RefusedRow(reply["refused"], reply["why"]) if "refused" in reply else reply["value"]
 
     def send(self, message: dict[str, object]) -> dict[str, Any]:
         """The process's reply; ModelFailed if it has ended."""
         assert self.popen.stdin is not None  # noqa: S101
-        assert self.popen.stdout is not None  # noqa: S101
-        line = b""
         with suppress(BrokenPipeError):
             pickle.dump(message, self.popen.stdin)
             self.popen.stdin.flush()
-            line = self.popen.stdout.readline()
-        if not line:
+        return dict(json.loads(self._line()))
+
+    def await_loaded(self) -> None:
+        """Wait until the model is loaded; ModelFailed if the process has ended."""
+        self._line()
+
+    def _line(self) -> bytes:
+        assert self.popen.stdout is not None  # noqa: S101
+        if not (line := self.popen.stdout.readline()):
             raise self._ended()
-        reply = json.loads(line)
-        return dict(reply)
+        return line
 
     def await_ping(self, url: str) -> None:
         """Wait until MLflow's server answers; ModelFailed if the process has ended."""
         while self.popen.poll() is None:
-            with suppress(OSError), urllib.request.urlopen(f"{url}/ping", timeout=TIMEOUT_S):  # noqa: S310
+            with suppress(OSError), DIRECT.open(f"{url}/ping", timeout=TIMEOUT_S):
                 return
             time.sleep(POLL_S)
         raise self._ended()
@@ -107,11 +112,12 @@ def started(comparison: Comparison, listening: int | None = None) -> Iterator[Pr
     model = comparison.model
     uri = str(comparison.bundle.model_path) if is_bundle(Path(model)) else model
     handles = [] if listening is None else [listening]
-    command = [sys.executable, "-P", "-m", "likewise.parity.mlflow_process", *map(str, handles)]
+    command = [sys.executable, "-B", "-P", "-m", "likewise.parity.mlflow_process", *map(str, handles)]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # bytecode would be a change of the bundle
     pipe = subprocess.PIPE
     with (
         TemporaryFile() as log,
-        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, pass_fds=handles) as popen,
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, pass_fds=handles, env=environment) as popen,
     ):
         assert popen.stdin is not None  # noqa: S101
         try:
@@ -121,3 +127,5 @@ def started(comparison: Comparison, listening: int | None = None) -> Iterator[Pr
             yield Process(popen, log)
         finally:
             popen.kill()
+            with suppress(OSError):  # what it has not read
+                popen.stdin.close()

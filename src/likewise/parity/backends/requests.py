@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 
 from likewise.core.errors import DeployFailed
 from likewise.core.signature import Signature
-from likewise.parity.batches import Batch, by_item, split_by_row
+from likewise.parity.batches import Batch, by_item
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
 from likewise.targets.base import Response
 from likewise.wire import Form, encode
 
-REFUSALS = (400, 422, 500)  # 500: a model that fails on all rows of a request, which may have only one
+REFUSALS = (400, 413, 422, 500)  # 500: a model that fails on all rows of a request, which may have only one
 
+TOO_LARGE = "REQUEST_LIMIT_EXCEEDED"
 Post = Callable[[bytes], Response]
 """Sends a JSON body and returns the response."""
 Call = Callable[[Batch], object]
@@ -23,7 +24,7 @@ Call = Callable[[Batch], object]
 
 
 def predict_by_calls(comparison: Comparison, call: Call) -> None:
-    """Predict all batches.  If one with several rows is refused, its rows are predicted singly.
+    """Predict all batches.  If one with several rows is refused, its rows are predicted singly, to find the bad one.
 
     A model whose rows depend on each other has no such second try.
     """
@@ -31,10 +32,12 @@ def predict_by_calls(comparison: Comparison, call: Call) -> None:
         start = time.monotonic()
         predictions = call(batch)
         comparison.latencies.append(time.monotonic() - start)
-        values = split_by_row(predictions, batch)
-        if values is None and comparison.row_wise and len(batch) > 1:
-            values = [by_item(call(single), single)[0] for single in batch.single()]
-        comparison.answered(batch.indices, by_item(predictions, batch) if values is None else values)
+        values = by_item(predictions, batch)
+        if isinstance(predictions, RefusedRow) and comparison.row_wise and len(batch) > 1:
+            single = [by_item(call(each), each)[0] for each in batch.single()]
+            if any(isinstance(value, RefusedRow) for value in single) or predictions.code == TOO_LARGE:
+                values = single  # else the rows are only refused together
+        comparison.answered(batch.indices, values)
 
 
 def predict_by_requests(comparison: Comparison, post: Post, where: str) -> None:
@@ -75,12 +78,12 @@ def _predictions(response: Response, where: str) -> object:
     """The predictions in a response, or RefusedRow; DeployFailed for any other response."""
     try:
         document = json.loads(response.body, parse_constant=lambda _: None)  # MLflow writes NaN where others write null
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unexpected_response(response, where) from error
     if response.status == 200:
         return document["predictions"] if isinstance(document, dict) and "predictions" in document else document
     if response.status in REFUSALS and isinstance(document, dict) and "error_code" in document:
-        return RefusedRow(str(document["error_code"]))
+        return RefusedRow(str(document["error_code"]), str(document.get("message", ""))[:300])
     raise _unexpected_response(response, where)
 
 

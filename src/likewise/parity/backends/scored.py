@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from likewise.batch.layout import Layout
-from likewise.core.errors import InputInvalid
+from likewise.core.errors import InputInvalid, WrongUsage
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
 from likewise.parity.golden import scored_rows
@@ -18,8 +18,8 @@ from likewise.wire import Form, encode
 def predict(path: str, comparison: Comparison) -> None:
     """The predictions in the file; InputInvalid if it lacks rows of the golden set, after those that it has."""
     comparison.served = _bundle_of(Path(path))
-    found = scored_rows(path, comparison.signature, comparison.golden)
-    answers = {index: like(value, comparison.ours[index]) for index, value in found.items()}
+    found, form = scored_rows(path, comparison.signature, comparison.golden)
+    answers = {index: like(value, comparison.ours[index], form) for index, value in found.items()}
     for index, ours in enumerate(comparison.ours):
         if isinstance(ours, RefusedRow):  # for which a job writes no prediction
             answers.setdefault(index, ours)
@@ -31,14 +31,24 @@ def predict(path: str, comparison: Comparison) -> None:
         )
 
 
-def like(value: object, ours: object) -> object:
-    """A value of a file as a response has it.  ours: this machine's prediction, which tells what a CSV's text means."""
-    if isinstance(value, str) and ours is not None and not isinstance(ours, str):
+_NULLS = ("", "NaN", "Infinity", "-Infinity")  # in responses, these numbers are null
+_TRUTHS = {"true": True, "false": False}
+
+
+def like(value: object, ours: object, form: str) -> object:
+    """A value of a file as a response has it.
+
+    ours: this machine's prediction, which tells what text means in a CSV, and in a Parquet column of several types.
+    """
+    if form != "jsonl" and isinstance(value, str) and not isinstance(ours, str):
+        if value in _NULLS:
+            return None
         try:
-            value = json.loads(value) if value else None
-        except ValueError:
+            value = _TRUTHS[value.lower()] if value.lower() in _TRUTHS else json.loads(value)
+        except (ValueError, RecursionError):
             return value
-    return _without_absent(json.loads(encode(Form.DOCUMENT, value)), ours)
+    value = json.loads(encode(Form.DOCUMENT, value))
+    return _without_absent(value, ours) if form == "parquet" else value
 
 
 def _without_absent(value: object, ours: object) -> object:
@@ -56,5 +66,5 @@ def _bundle_of(path: Path) -> Served:
     try:
         report = json.loads(Layout.of(path).manifest.read_bytes())
         return Served(report["bundle"], report.get("build") or None)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, WrongUsage):  # the last one of a name that jobs do not write
         return Served()
