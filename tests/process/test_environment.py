@@ -17,6 +17,7 @@ from tests.support.cli import call
 from tests.support.models import seal
 from tests.support.own_index import make_links, save_versioned, settings
 from tests.support.processes import LIKEWISE, likewise, running
+from tests.support.ray.cluster import RayCluster
 from tests.support.wheels import PRIVATE
 
 import likewise as api
@@ -26,6 +27,7 @@ from likewise.core.errors import CodeNotTrusted, EnvironmentFailed, MissingExtra
 from likewise.pipeline.mlmodel import read_model
 from likewise.shipping.logged_environment import environment_python, find_uv, packages_of, run_installer, wanted
 
+pytest_plugins = ("tests.support.ray.fixtures",)
 REQUIREMENTS = ["mlflow", f"{PRIVATE}==1.0"]
 
 
@@ -112,6 +114,31 @@ def test_the_python_of_the_environment_is_available_from_python(
     assert printed.stdout == "a of version 1.0\n"
     with pytest.raises(CodeNotTrusted):
         api.environment(bundle)
+
+
+@pytest.mark.long
+def test_spark_runs_in_the_environment(model: Path, links: Path, tmp_path: Path) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows.write_text('{"text": "a"}\n{"text": "b"}\n')
+    words = ("--runner", "spark", "--master", "local[1]", "--trust", "--env")
+    likewise("score", sealed(tmp_path / "bundle", model), rows, "-o", output, *words, env=settings(tmp_path, links))
+    lines = output.read_text().splitlines()
+    assert [json.loads(line)["predictions"] for line in lines] == ["a of version 1.0", "b of version 1.0"]
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("ray")
+def test_ray_runs_in_the_environment(model: Path, links: Path, shared_ray_cluster: RayCluster, tmp_path: Path) -> None:
+    homes = {"LIKEWISE_CACHE_HOME": str(tmp_path), "LIKEWISE_DATA_HOME": str(tmp_path / "data")}
+    own = settings(tmp_path, links) | shared_ray_cluster.caller_env | homes
+    words = ("--to", "ray-serve", "--name", "versioned", "--trust", "--env")
+    likewise("deploy", sealed(tmp_path / "bundle", model), *words, env=own)
+    try:
+        rows = json.dumps({"dataframe_records": [{"text": "a"}]})
+        answer = json.loads(likewise("predict", "versioned", rows, env=own).stdout)
+    finally:
+        likewise("delete", "versioned", env=own)
+    assert answer == {"predictions": ["a of version 1.0"]}
 
 
 @pytest.mark.long

@@ -38,7 +38,7 @@ UNREACHABLE = "http://127.0.0.1:1/simple"
 def make_links(folder: Path) -> Path:
     """Wheels in `folder` of everything that an environment with `likewise-private-thing` needs."""
     paths = [path for path in sys.path if path.endswith("site-packages")] or site.getsitepackages()
-    needed = wanted(LoggedEnvironment(), trusted=True, report=print).requirements
+    needed = wanted(LoggedEnvironment(), trusted=True, extras=("ray", "spark"), report=print).requirements
     for line in needed:
         name = next(part for part in line.replace("[", "=").replace("<", "=").replace(">", "=").split("="))
         outer = {"zz-outer.pth": "\n".join(paths) + "\n"} if name == "mlflow" else {}

@@ -226,7 +226,7 @@ def test_scored_file_is_matched_by_its_rows(tmp_path: Path) -> None:
     assert scored_rows(str(path), TEXT, read(tmp_path / "g.csv")) == ({0: 1, 1: 2, 3: 9}, "jsonl")
     own = golden_set(VerifyOptions(), NOWHERE, TEXT, str(path))
     assert scored_rows(str(path), TEXT, own) == ({0: 2, 1: 1, 2: 3, 3: 9}, "jsonl")
-    for seed in range(20):  # a sample has the predictions of its own rows
+    for seed in range(20):  # a sample has the predictions of exactly its rows
         sample = golden_set(VerifyOptions(sample=2), NOWHERE, TEXT, str(path), seed)
         found, _ = scored_rows(str(path), TEXT, sample)
         assert [found[at] for at in (0, 1)] == [lines[sample.number(at)]["predictions"] for at in (0, 1)]
