@@ -11,7 +11,6 @@ from likewise.api import Bundle, bundle_of
 from likewise.bundles.open import is_bundle, open_exactly
 from likewise.core.errors import AlreadyDeployed, Interrupted, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json, coerce
-from likewise.core.renamed import renamed
 from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines
@@ -37,15 +36,6 @@ from likewise.targets.base import (
 )
 from likewise.targets.listing import Listed, listed_record, to_finish
 from likewise.targets.registry import open_target
-
-_OLD_NAMES = {
-    "ask": "predict",
-    "asker": "predictor",
-    "carry_out": "execute",
-    "jobs_of": "job_target",
-    "staged": "rehearsal_stage",
-}
-__getattr__ = renamed(__name__, _OLD_NAMES)
 
 JSON = "application/json"
 

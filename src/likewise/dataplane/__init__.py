@@ -1,9 +1,7 @@
 """Between servers and the engine: admission, batching across callers, caching, isolation of failing items. No HTTP."""
 
-from likewise.core.renamed import renamed
 from likewise.dataplane.observer import Observer, RunStats
 from likewise.dataplane.plane import DataPlane, PlaneOptions
 from likewise.dataplane.thread import DaemonThread
 
 __all__ = ["DaemonThread", "DataPlane", "Observer", "PlaneOptions", "RunStats"]
-__getattr__ = renamed(__name__, {"Ran": "RunStats"})

@@ -1,10 +1,8 @@
 """Sends the same rows to several backends that run a model and compares their predictions."""
 
-from likewise.core.renamed import renamed
 from likewise.parity.check import verify
 from likewise.parity.compare import Difference
 from likewise.parity.result import BackendParity, Parity
 from likewise.parity.verify_options import VerifyOptions
 
 __all__ = ["BackendParity", "Difference", "Parity", "VerifyOptions", "verify"]
-__getattr__ = renamed(__name__, {"PlaceParity": "BackendParity"})

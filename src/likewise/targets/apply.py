@@ -13,12 +13,8 @@ from typing import Any
 
 from likewise.core.errors import Busy, LikewiseError
 from likewise.core.private_files import open_private
-from likewise.core.renamed import renamed
 from likewise.receipts import Receipts, Run
 from likewise.targets.base import FROM, Outputs, Plan, PlanStep, Receipt, Target
-
-_OLD_NAMES = {"Tell": "OnStep", "take_back": "roll_back"}
-__getattr__ = renamed(__name__, _OLD_NAMES)
 
 OnStep = Callable[[PlanStep], None]
 

@@ -28,21 +28,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import DeployFailed
-from likewise.core.renamed import renamed
 from likewise.core.spec import ModelSpec
-
-_OLD_NAMES = {
-    "Answer": "Response",
-    "AnswersLater": "PredictsAsync",
-    "Done": "JobResult",
-    "Job": "TransformJob",
-    "Json": "JsonValue",
-    "State": "DeploymentState",
-    "Step": "PlanStep",
-    "Waits": "ReportsProgress",
-    "Written": "WritesFile",
-}
-__getattr__ = renamed(__name__, _OLD_NAMES)
 
 JsonValue = Any  # a value that JSON can represent: plans and receipts are stored as JSON
 Outputs = Mapping[str, JsonValue]
