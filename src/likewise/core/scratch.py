@@ -24,7 +24,17 @@ def scratch_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _remove(folder, lock)
+
+
+def _remove(folder: Path, lock: int) -> None:
+    """Remove the folder, also if Ctrl-C interrupts that."""
+    try:
         shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
         os.close(lock)
 
 
@@ -59,5 +69,4 @@ def _remove_abandoned(prefix: str, parent: Path) -> None:
         names = [entry.name for entry in os.scandir(parent) if entry.name.startswith(prefix)]
         for path in (parent / name for name in names):
             if path.lstat().st_uid == os.geteuid() and (lock := _lock(path)) is not None:
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(lock)
+                _remove(path, lock)
