@@ -424,8 +424,8 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentResponse
 class Model(ResponsesAgent):
     def predict(self, request):
-        said = request.input[-1].content
-        return ResponsesAgentResponse(output=[self.create_text_output_item(said.upper(), "1")])
+        text = request.input[-1].content
+        return ResponsesAgentResponse(output=[self.create_text_output_item(text.upper(), "1")])
 mlflow.models.set_model(Model())
 """
 UNSIGNED = """
