@@ -38,7 +38,7 @@ _TRUTHS = {"true": True, "false": False}
 def like(value: object, ours: object, form: str) -> object:
     """A value of a file as a response has it.
 
-    ours: this machine's prediction, which tells what text means in a CSV, and in a Parquet column of several types.
+    ours: this machine's prediction, which shows what text means in a CSV, and in a Parquet column of several types.
     """
     if form != "jsonl" and isinstance(value, str) and not isinstance(ours, str):
         if value in _NULLS:
