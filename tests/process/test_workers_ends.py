@@ -15,7 +15,7 @@ from tests.support.processes import PATIENCE, until
 
 from likewise.core.errors import ModelCrashed, ModelRaised, RunTimeout, WorkerDied
 from likewise.core.results import Failed, Ok, Result
-from likewise.workers import WorkerPool, fleet, sizing
+from likewise.workers import WorkerPool, fleet, sizing, worker
 
 TIMEOUT_S = 2.0
 
@@ -110,6 +110,17 @@ def test_whatever_an_item_raises_fails_only_that_item(one: WorkerPool, verb: str
     assert (good, other) == (Ok("good"), Ok("other"))
     assert isinstance(bad, Failed)
     assert isinstance(bad.error, ModelRaised)
+
+
+def test_temporary_files_of_a_killed_worker_are_removed(one: WorkerPool, tmp_path: Path) -> None:
+    settle(one)
+    assert isinstance(call(one, f"keep {tmp_path}")[0], Ok)
+    file = Path((tmp_path / "path").read_text())
+    assert file.parent.name.startswith(worker.TEMPORARY)
+    assert file.is_file()
+    (before,) = one.pids
+    os.kill(before, signal.SIGKILL)
+    until(lambda: not file.parent.exists() and len(one.pids) == 1 and before not in one.pids)
 
 
 def test_without_a_time_limit_runs_go_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +119,14 @@ def leave_a_child(session: str) -> int:
     return child
 
 
+def keep(folder: str) -> str:
+    """Write a temporary file, which is not removed, and its path to a file in `folder`."""
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        file.write(b"left behind")
+    (Path(folder) / "path").write_text(file.name)
+    return file.name
+
+
 VERBS: dict[str, Callable[[str], object]] = {
     "pid": lambda _: os.getpid(),
     "env": os.environ.get,
@@ -131,6 +140,7 @@ VERBS: dict[str, Callable[[str], object]] = {
     "wait": wait,
     "spin": spin,
     "leave": leave_a_child,
+    "keep": keep,
 }
 
 

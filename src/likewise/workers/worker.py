@@ -18,10 +18,12 @@ from typing import cast
 from likewise.core.ending import end_started_by
 from likewise.core.engine import EngineSpec
 from likewise.core.errors import LikewiseError, WorkerDied
+from likewise.core.scratch import scratch_folder
 from likewise.workers.channel import DISCONNECTED, Channel
 from likewise.workers.messages import CLOSE, unpack
 
 MARK = "LIKEWISE_WORKER"  # an environment variable by which a worker's processes are found, however they are detached
+TEMPORARY = "likewise-worker-"  # prefix of the folders for the temporary files of workers
 NOTICE_S = 2.0  # after its sockets have closed, a process must exit within this time, or it is killed
 CLOSE_S = 5.0  # time for the engine's `close`
 KILLED_S = 10.0  # a killed process that still exists after this time hangs in the kernel
@@ -116,6 +118,10 @@ class Worker:
 
     def _start(self, environment: dict[str, str]) -> None:
         with ExitStack() as opened:
+            self._temporary = opened.enter_context(ExitStack())
+            with suppress(OSError):  # there is no folder for temporary files
+                folder = self._temporary.enter_context(scratch_folder(TEMPORARY))
+                environment = {**environment, "TMPDIR": str(folder)}
             own, given = socket.socketpair()
             opened.callback(own.close)
             read_end, self._lifeline = os.pipe()
@@ -130,6 +136,7 @@ class Worker:
         end_started_by(self.pid, f"{MARK}={self._mark}")
         self._channel.close()
         os.close(self._lifeline)
+        self._temporary.close()
         self.exited.set()
 
 

@@ -58,6 +58,9 @@ def backend(where: str, options: VerifyOptions) -> Backend:
         return Backend(where, partial(services.predict_in_container, where.removeprefix(IMAGE)))
     if where.startswith(("http://", "https://")):
         return Backend(redacted(where), partial(services.predict_at, where, options))
+    name, on, _ = where.partition("@")
+    if on and "/" not in name and not Path(where).exists():  # the URI of a target may have slashes
+        return Backend(where, partial(services.predict_deployed, _receipt_of(where)))
     if "://" in where:
         raise WrongUsage(f"{redacted(where)} is not a backend", remedy=_KNOWN)
     if "/" in where or format_of(where) is not None:
