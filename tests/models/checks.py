@@ -27,6 +27,8 @@ from likewise.batch.formats import PREDICTIONS
 from likewise.builder.equality import values_match
 from likewise.core.errors import CodeNotTrusted, LikewiseError
 from likewise.engine.plain_values import per_row, plain
+from likewise.engine.pyfunc import takes_documents
+from likewise.engine.versions import mlmodel_of
 from likewise.parity.verify_options import VerifyOptions
 from likewise.wire import Form, encode
 
@@ -235,7 +237,7 @@ def spark(model: Model, session: Any) -> None:
 
     arrays = isinstance(model.data, np.ndarray)
     frame = session.createDataFrame(pd.DataFrame({"x": model.data.tolist()}) if arrays else model.frame)
-    documents = model.bundle.signature.takes_documents
+    documents = takes_documents(mlmodel_of(model.bundle.model_path).get("metadata"))
     columns = [struct(*frame.columns)] if documents or len(frame.columns) > 1 else frame.columns
     kind = {"result_type": "variant"} if documents else {}  # their signatures lack parts of the response
     udf = likewise.spark.udf(session, model.bundle, params=model.loaded[1], **kind)

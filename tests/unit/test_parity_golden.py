@@ -209,7 +209,8 @@ def test_documents_of_a_chat_model_are_requests(tmp_path: Path) -> None:
     path = tmp_path / "g.jsonl"
     documents = [{"messages": [{"role": "user", "content": text}]} for text in ("a", "b")]
     path.write_text("".join(json.dumps({**each, "expected": {"content": "x"}}) + "\n" for each in documents))
-    golden = read(path, chat)
+    (tmp_path / "MLmodel").write_text("metadata: {task: agent/v1/chat}")
+    golden = golden_set(VerifyOptions(golden=str(path)), tmp_path, chat)
     made = batches(golden.items, row_wise=False)
     assert [json.loads(body(batch, {}, tensors=False)) for batch in made] == documents
     assert all(batch.whole for batch in made)
@@ -223,19 +224,19 @@ def test_scored_file_is_matched_by_its_rows(tmp_path: Path) -> None:
     lines = [{"text": t, "predictions": p} for t, p in (("b", 2), ("a", 1), ("c", 3), ("a", 9))]
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
     (tmp_path / "g.csv").write_text("text\na\nb\nx\na\n")
-    assert scored_rows(str(path), TEXT, read(tmp_path / "g.csv")) == ({0: 1, 1: 2, 3: 9}, "jsonl")
+    assert scored_rows(str(path), NOWHERE, TEXT, read(tmp_path / "g.csv")) == ({0: 1, 1: 2, 3: 9}, "jsonl")
     own = golden_set(VerifyOptions(), NOWHERE, TEXT, str(path))
-    assert scored_rows(str(path), TEXT, own) == ({0: 2, 1: 1, 2: 3, 3: 9}, "jsonl")
+    assert scored_rows(str(path), NOWHERE, TEXT, own) == ({0: 2, 1: 1, 2: 3, 3: 9}, "jsonl")
     for seed in range(20):  # a sample has the predictions of exactly its rows
         sample = golden_set(VerifyOptions(sample=2), NOWHERE, TEXT, str(path), seed)
-        found, _ = scored_rows(str(path), TEXT, sample)
+        found, _ = scored_rows(str(path), NOWHERE, TEXT, sample)
         assert [found[at] for at in (0, 1)] == [lines[sample.number(at)]["predictions"] for at in (0, 1)]
     path.write_text('{"text": 7, "predictions": 5}\n{"text": "a", "predictions": 1}\n')
     unfit = golden_set(VerifyOptions(), NOWHERE, TEXT, str(path))  # which the job's model took
     assert isinstance(unfit.items[0], Unfit)
-    assert scored_rows(str(path), TEXT, unfit)[0] == {0: 5, 1: 1}
+    assert scored_rows(str(path), NOWHERE, TEXT, unfit)[0] == {0: 5, 1: 1}
     with pytest.raises(InputInvalid, match="predictions"):
-        scored_rows(str(tmp_path / "g.csv"), TEXT, own)
+        scored_rows(str(tmp_path / "g.csv"), NOWHERE, TEXT, own)
 
 
 @pytest.mark.parametrize(

@@ -52,19 +52,9 @@ class Signature:
         return None if None in names else tuple(str(n) for n in names)
 
     @property
-    def takes_documents(self) -> bool:
-        """Whether a row is a request of a chat model or an agent: `messages` or `input` is a list of objects."""
-        return any(field.name in ("messages", "input") and _has_objects(field) for field in self.inputs or ())
-
-    @property
     def is_tensor(self) -> bool:
         """Whether the inputs are tensors rather than columns."""
         return bool(self.inputs) and all(f.kind == "tensor" for f in self.inputs or ())
-
-
-def _has_objects(field: Field) -> bool:
-    items = field.raw.get("items")
-    return isinstance(items, Mapping) and items.get("type") in ("object", "any", "map")
 
 
 def _fields(part: object) -> tuple[Field, ...] | None:

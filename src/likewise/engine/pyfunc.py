@@ -67,7 +67,7 @@ class PyfuncEngine:
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
         fields = signature.inputs or ()
-        self._documents = signature.takes_documents
+        self._documents = takes_documents(model.metadata.metadata)
         self._deciding = {f.name for f in fields if f.kind == "any" or (f.kind == "boolean" and not f.required)}
 
     @property
@@ -294,6 +294,11 @@ def _select_keras_backend(model: Path) -> None:
     """Select the backend with which a Keras model was logged, unless the user has; the default is TensorFlow."""
     if backend := flavors_of(model).get("keras", {}).get("keras_backend"):
         os.environ.setdefault("KERAS_BACKEND", str(backend))
+
+
+def takes_documents(metadata: object) -> bool:
+    """Whether each row is a request, such as `{"messages": […]}`: of a ChatModel, a ChatAgent or a ResponsesAgent."""
+    return isinstance(metadata, Mapping) and str(metadata.get("task")).startswith("agent/")
 
 
 def thread_safe(metadata: object) -> bool:

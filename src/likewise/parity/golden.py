@@ -26,6 +26,8 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.keys import item_key
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
+from likewise.engine.pyfunc import takes_documents
+from likewise.engine.versions import mlmodel_of
 from likewise.parity.verify_options import VerifyOptions
 from likewise.wire import Decoder
 from likewise.wire.document import KEYS
@@ -149,14 +151,16 @@ def golden_set(
     path = options.golden or str(scored)
     header = Header(options.header, signature, options.column)
     source = open_source(path, header=header) if options.golden is not None else open_scored(path)
-    return _Reading(source, signature, options).golden(path, None if options.wanted is None else _Sample(options, seed))
+    return _Reading(source, model, signature, options).golden(
+        path, None if options.wanted is None else _Sample(options, seed)
+    )
 
 
-def scored_rows(path: str, signature: Signature, golden: Golden) -> tuple[dict[int, object], str]:
+def scored_rows(path: str, model: Path, signature: Signature, golden: Golden) -> tuple[dict[int, object], str]:
     """The predictions of a job for those items of the golden set that its files contain, and the files' format."""
     options = VerifyOptions(column=golden.file.mapping if golden.file is not None else {})
     source = open_scored(path)
-    reading = _Reading(source, signature, options)
+    reading = _Reading(source, model, signature, options)
     found: dict[bytes, dict[int, object]] = defaultdict(dict)
     for number, item, prediction in reading.predictions():
         found[_key(item)][number] = prediction
@@ -227,7 +231,8 @@ class _Read:
 class _Reading:
     """Reads rows for one model."""
 
-    def __init__(self, source: Files, signature: Signature, options: VerifyOptions) -> None:
+    def __init__(self, source: Files, model: Path, signature: Signature, options: VerifyOptions) -> None:
+        self._documents = takes_documents(mlmodel_of(model).get("metadata"))
         self._source, self._signature, self._options = source, signature, options
         known = set(options.column)  # which the model takes
         for each in signature.inputs or ():
@@ -293,7 +298,7 @@ class _Reading:
         where = f"row {number + 1}"
         record = {name: value for name, value in chunk.records[index].items() if name not in self._dropped}
         params = self._params_of(chunk.records[index], where)
-        if self._signature.takes_documents or (not self._signature.inputs and _is_document(record)):
+        if self._documents or (not self._signature.inputs and _is_document(record)):
             return self._document(record, params)
         made = self._maker(record, where)
         if isinstance(made, Failed):

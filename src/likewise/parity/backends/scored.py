@@ -18,7 +18,7 @@ from likewise.wire import Form, encode
 def predict(path: str, comparison: Comparison) -> None:
     """The predictions in the file; InputInvalid if it lacks rows of the golden set, after those that it has."""
     comparison.served = _bundle_of(Path(path))
-    found, form = scored_rows(path, comparison.signature, comparison.golden)
+    found, form = scored_rows(path, comparison.bundle.model_path, comparison.signature, comparison.golden)
     answers = {index: like(value, comparison.ours[index], form) for index, value in found.items()}
     for index, ours in enumerate(comparison.ours):
         if isinstance(ours, RefusedRow):  # for which a job writes no prediction
