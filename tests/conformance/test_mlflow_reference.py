@@ -226,7 +226,8 @@ def of_type(raw: dict[str, Any], *, nulls: bool = False) -> st.SearchStrategy[An
         for size in reversed(raw["tensor-spec"]["shape"][1:]):
             value = st.lists(value, min_size=size, max_size=size)
         return value
-    return VALUES[kind] | st.none() if nulls and not raw.get("required", True) else VALUES[kind]
+    optional = nulls and not raw.get("required", True) and kind != "boolean"  # of which MLflow makes False
+    return VALUES[kind] | st.none() if optional else VALUES[kind]
 
 
 @st.composite
