@@ -121,7 +121,6 @@ def test_different_model_exits_with_code_3(
         (["--against", "nobody"], "NOT_DEPLOYED", "nobody"),
         (["--against", "onee"], "NOT_DEPLOYED", "did you mean 'one'?"),
         (["--against", "mlfow"], "NOT_DEPLOYED", "did you mean 'mlflow'?"),
-        (["--against", "nobody@container:/docker"], "NOT_DEPLOYED", "nobody"),
         (["--against", "gone.parquet"], "INPUT_NOT_FOUND", "gone.parquet"),
         (["--against", "./gone"], "INPUT_NOT_FOUND", "./gone"),
         (["--against", "ftp://host"], "WRONG_USAGE", "ftp://host"),
