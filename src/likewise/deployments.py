@@ -259,6 +259,7 @@ def rehearsed(
 
     Raises WrongUsage if the target does not support rehearsals, and what `deploy` does.
     """
+    _check_model(model)  # before the emulator is started
     with rehearsal_stage(to) as stage:
         all_options = {**(options or {}), **stage.options}
         with temporary(model, stage.uri, name, all_options, on_step=on_step, progress=progress) as receipt:
@@ -276,7 +277,6 @@ def temporary(
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Receipt]:
     """A deployment that is deleted at the end of `with` and is not recorded.  Raises what `deploy` does."""
-    _check_model(model)
     with scratch_folder("likewise-rehearsal-") as folder:
         receipts = Receipts(folder / "receipts.db")  # not the user's: if this process is killed, nothing is left there
         planned = plan("create", name, to=to, model=model, options=options, receipts=receipts)

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from likewise.wire import Form, encode
+
 SHOWN = 300  # characters of a value that are shown
 PREDICTION = "prediction"  # the path of the whole
 
@@ -98,6 +100,11 @@ def compare(here: object, there: object, tolerance: Tolerance, path: Parts = ())
             return Mismatch(_written(path), _entries(here), _entries(there))
         return _largest(((*pair, index) for index, pair in enumerate(zip(here, there, strict=True))), tolerance, path)
     return 0.0 if type(here) is type(there) and here == there else _mismatch(path, here, there)
+
+
+def via_json(value: object) -> object:
+    """A prediction as a client receives it: encoded to JSON and decoded again."""
+    return value if isinstance(value, RefusedRow) else json.loads(encode(Form.DOCUMENT, value))
 
 
 def paths(value: object, path: tuple[str, ...] = ()) -> set[str]:

@@ -152,7 +152,7 @@ def golden_set(
     header = Header(options.header, signature, options.column)
     source = open_source(path, header=header) if options.golden is not None else open_scored(path)
     return _Reading(source, model, signature, options).golden(
-        path, None if options.wanted is None else _Sample(options, seed)
+        path, None if options.wanted is None else _Sample(options.wanted, seed)
     )
 
 
@@ -202,11 +202,10 @@ class _Sample:
     Source: J. S. Vitter, Random sampling with a reservoir, ACM TOMS 11 (1985), algorithm R.
     """
 
-    options: VerifyOptions
+    size: int
     seed: int
 
     def __post_init__(self) -> None:
-        self.size = self.options.wanted or 0
         self._random, self._seen = random.Random(self.seed), 0  # noqa: S311  nothing depends on it being secret
 
     def place(self) -> int | None:

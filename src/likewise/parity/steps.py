@@ -11,7 +11,7 @@ from likewise.core.items import Item, Row
 from likewise.parity.backends.mlflow import started
 from likewise.parity.compare import Difference, Mismatch, Tolerance, compare
 from likewise.parity.comparison import Comparison
-from likewise.parity.golden import Unfit
+from likewise.parity.golden import Unfit, content
 
 Trace = Sequence[Mapping[str, object]]
 
@@ -39,7 +39,8 @@ def with_steps(
 def _text(item: Item | Unfit) -> str | None:
     if not isinstance(item, Row):
         return None
-    value = item.values[0] if item.columns is None else dict(zip(item.columns, item.values, strict=True)).get("text")
+    found = content(item)
+    value = found.get("text") if isinstance(found, Mapping) else found
     return value if isinstance(value, str) else None
 
 

@@ -59,11 +59,10 @@ def backend(where: str, options: VerifyOptions) -> Backend:
     if where.startswith(("http://", "https://")):
         return Backend(redacted(where), partial(services.predict_at, where, options))
     name, on, _ = where.partition("@")
-    if on and "/" not in name and not Path(where).exists():  # the URI of a target may have slashes
-        return Backend(where, partial(services.predict_deployed, _receipt_of(where)))
-    if "://" in where:
+    on_target = on and "/" not in name and not Path(where).exists()  # the URI of a target may have slashes
+    if not on_target and "://" in where:
         raise WrongUsage(f"{redacted(where)} is not a backend", remedy=_KNOWN)
-    if "/" in where or format_of(where) is not None:
+    if not on_target and ("/" in where or format_of(where) is not None):
         if not Path(where).exists():
             raise InputNotFound(f"there is no file or folder {where}", remedy=_KNOWN)
         return Backend(where, partial(scored.predict, where), job=True, scored=where)

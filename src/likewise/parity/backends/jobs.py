@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from likewise import api
-from likewise.batch import Progress, ScoreOptions
+from likewise.batch import ScoreOptions
 from likewise.batch.formats import PREDICTIONS
 from likewise.batch.layout import Layout
 from likewise.core.errors import WrongUsage
@@ -48,19 +48,13 @@ def predict(runner: str, master: str | None, comparison: Comparison) -> None:
             allow_empty=True,  # rows that are refused are compared too
         )
         comparison.served = Served(comparison.bundle.digest, comparison.bundle.build)
-        api.score(
-            comparison.bundle, source, output, options=options, progress=lambda p: comparison.report(_done(p, golden))
-        )
+        api.score(comparison.bundle, source, output, options=options, progress=lambda p: comparison.report(p.rows))
         with output.open(encoding="utf-8") as stream:
             values = [json.loads(line)[PREDICTIONS] for line in stream]
         refused = _refused(Layout.of(output))
     found = iter(values)
     answers = [refused[row] if row in refused else next(found) for row in range(len(golden))]
     comparison.answered(order, answers)
-
-
-def _done(progress: Progress, golden: Golden) -> int:
-    return min(progress.rows, len(golden))
 
 
 def _refused(layout: Layout) -> dict[int, RefusedRow]:

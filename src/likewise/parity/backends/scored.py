@@ -8,11 +8,10 @@ from pathlib import Path
 
 from likewise.batch.layout import Layout
 from likewise.core.errors import InputInvalid, WrongUsage
-from likewise.parity.compare import RefusedRow
+from likewise.parity.compare import RefusedRow, via_json
 from likewise.parity.comparison import Comparison
 from likewise.parity.golden import scored_rows
 from likewise.targets.http_client import Served
-from likewise.wire import Form, encode
 
 
 def predict(path: str, comparison: Comparison) -> None:
@@ -47,7 +46,7 @@ def like(value: object, ours: object, form: str) -> object:
             value = _TRUTHS[value.lower()] if value.lower() in _TRUTHS else json.loads(value)
         except (ValueError, RecursionError):
             return value
-    value = json.loads(encode(Form.DOCUMENT, value))
+    value = via_json(value)
     return _without_absent(value, ours) if form == "parquet" else value
 
 
