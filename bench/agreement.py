@@ -18,10 +18,10 @@ from likewise.bundles.open import Bundle
 from likewise.core.engine import Engine, predict_items
 from likewise.core.items import Row
 from likewise.core.results import Ok
+from likewise.engine.openvino_graph import read_graph
 from likewise.engine.text import TextEngine
 from likewise.engine.text.compiled import EXACT, FAST, Compiled, classifier_path, open_compiled, open_pass, text_engine
 from likewise.engine.text.guard import guarded
-from likewise.engine.text.openvino import read_graph
 from likewise.pipeline.pipeline import classifiers
 
 REVIEWS = 2500

@@ -17,7 +17,7 @@ from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound,
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
 from likewise.pipeline.compile import _offers_bf16
-from likewise.pipeline.texts import GENERATED, default_texts
+from likewise.engine.text.texts import GENERATED, default_texts
 
 EXPECTED = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 

@@ -19,14 +19,22 @@ from tests.support.classifier import POSITIONS, TEXTS, make_classifier
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from likewise.core.errors import EngineUnavailable
-from likewise.engine.openvino_calls import runtime
-from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch, openvino
-from likewise.engine.text.openvino import convert, open_openvino, read_graph
+from likewise.engine import openvino_graph
+from likewise.engine.openvino_calls import Requests, runtime
+from likewise.engine.openvino_graph import read_graph
+from likewise.engine.text import Forward, TextEngine, find_checkpoint, open_torch
+from likewise.engine.text.openvino import convert, open_openvino
 
 pytestmark = pytest.mark.slow
 
 BF16 = "BF16" in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 PRECISIONS = ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not BF16, reason="this CPU has no bf16"))]
+
+
+READ = """
+from likewise.engine.openvino_graph import read_graph as r
+from likewise.engine.text.openvino import open_openvino as o
+"""
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +115,13 @@ def test_window_is_split_and_lengths_are_rounded_up(
     forwards: dict[str, Forward], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    lanes = forwards["fp32"]
-    infer = lanes._infer  # type: ignore[attr-defined]
-    monkeypatch.setattr(lanes, "_infer", lambda inputs: (shapes.append(inputs[0].shape), infer(inputs))[1])
-    lanes(*padded([[5] * (1 + number % POSITIONS) for number in range(90)], POSITIONS))
+    infer = Requests.infer
+    monkeypatch.setattr(Requests, "infer", lambda self, given: (shapes.append(given[0].shape), infer(self, given))[1])
+    forwards["fp32"](*padded([[5] * (1 + number % POSITIONS) for number in range(90)], POSITIONS))
     assert sum(count for count, _ in shapes) == 90
-    assert all(count * length <= openvino.PART and length % openvino.BUCKET == 0 for count, length in shapes)
+    assert all(
+        count * length <= openvino_graph.PART and length % openvino_graph.BUCKET == 0 for count, length in shapes
+    )
 
 
 def test_rounded_length_is_limited_by_the_position_embeddings(tmp_path: Path) -> None:
@@ -175,7 +184,8 @@ ALONE = """
 import sys; sys.modules["torch"] = sys.modules["transformers"] = None
 from pathlib import Path
 import numpy as np
-from likewise.engine.text.openvino import open_openvino, read_graph
+from likewise.engine.openvino_graph import read_graph
+from likewise.engine.text.openvino import open_openvino
 forward = open_openvino(read_graph(Path(sys.argv[1])), precision="fp32", threads=1)
 sys.stdout.buffer.write(forward(np.array([[5, 6, 7]]), np.array([[1, 1, 1]])).tobytes())
 """
@@ -224,8 +234,8 @@ def _roberta(folder: Path) -> Path:
 def test_conversion_with_different_results_is_rejected(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reference = openvino.torch_pass
-    monkeypatch.setattr(openvino, "torch_pass", lambda model: lambda *inputs: reference(model)(*inputs) + 1)
+    native = openvino_graph._native
+    monkeypatch.setattr(openvino_graph, "_native", lambda *given: [each + 1 for each in native(*given)])
     with pytest.raises(EngineUnavailable, match="torch's results"):
         convert(find_checkpoint(checkpoint), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -235,11 +245,11 @@ def test_conversion_with_different_results_is_rejected(
 def test_optimization_that_changes_results_is_not_used(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(graph: ov.Model) -> None:
+    def spoil(graph: ov.Model, _: int) -> None:
         gelu = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Gelu")
         gelu.output(0).replace(gelu.input_value(0))
 
-    monkeypatch.setattr(openvino, "narrow_masks", spoil)
+    monkeypatch.setattr(openvino_graph, "narrow_masks", spoil)
     convert(find_checkpoint(checkpoint), tmp_path / "out")
     forward, reference = (
         open_openvino(read_graph(tmp_path / "out"), precision="fp32"),
@@ -267,7 +277,7 @@ def test_unknown_precision_is_rejected_with_the_supported_ones(folder: Path) -> 
 
 def test_bf16_is_rejected_if_the_instructions_are_disabled(folder: Path) -> None:
     code = "import sys; from pathlib import Path\n"
-    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += READ
     code += "from likewise.core.errors import EngineUnavailable as E\ntry: o(r(Path(sys.argv[1])), precision='bf16')\n"
     code += "except E as e: print(e.remedy)"
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -279,7 +289,7 @@ def test_bf16_is_rejected_if_the_instructions_are_disabled(folder: Path) -> None
 def test_first_passes_of_several_threads_do_not_deadlock(folder: Path) -> None:
     """A race in the binding, in about one of ten new processes, before opening a pass ran it once."""
     code = "import sys, threading, numpy; from pathlib import Path\n"
-    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += READ
     code += "forward = o(r(Path(sys.argv[1])), precision='fp32', threads=2)\n"
     code += "inputs = numpy.ones((40, 16), dtype=numpy.int64), numpy.ones((40, 16), dtype=numpy.int64)\n"
     code += "threads = [threading.Thread(target=forward, args=inputs) for _ in range(4)]\n"
@@ -292,7 +302,7 @@ def test_first_passes_of_several_threads_do_not_deadlock(folder: Path) -> None:
 def test_signal_is_handled_after_passes_are_closed(folder: Path, closing: str) -> None:
     """The runtime's signal stack must not be freed while a thread uses it: see `runtime`."""
     code = "import os, signal, sys, threading; from pathlib import Path\n"
-    code += "from likewise.engine.text.openvino import open_openvino as o, read_graph as r\n"
+    code += READ
     code += "passes = [o(r(Path(sys.argv[1])), precision='fp32', threads=1) for _ in range(2)]\n"
     code += {
         "first": "passes.pop(0); passes.clear()\n",

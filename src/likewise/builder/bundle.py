@@ -214,7 +214,7 @@ class _Draft:
 
     def compile(self, sealed: Bundle) -> None:
         """Add the engines that can be compiled on this machine; the digest does not change."""
-        request = CompileRequest(self.compiling, self.texts, self.facts, self.stage / "compile", self.report)
+        request = CompileRequest(self.compiling, self.texts, self.facts, self.stage / "compile", self.report, self.code)
         compiled = compile_engines(sealed, request)
         self.timed_on = compiled.texts
         self.manifest = replace(self.manifest, engines=(*compiled.entries, *self.manifest.engines))
@@ -234,7 +234,7 @@ class _Draft:
         if proof.speeds:
             speeds = {cpu_class(): dict(proof.speeds)}
             self.manifest = self.manifest.with_measured(speeds=speeds)
-            if sum(not runs_code(entry) for entry in self.manifest.engines) > 1:  # they decide between two
+            if len(self.manifest.engines) - len(set(map(runs_code, self.manifest.engines))):  # they decide between two
                 self.manifest = replace(self.manifest, rates=speeds)
         bundle = write_manifest(self.folder, self.manifest)
         rows = f"{proof.rows} example rows" if proof.rows else "no example"

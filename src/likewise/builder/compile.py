@@ -17,6 +17,8 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
     """
     compiled, errors = [], list[LikewiseError]()
     for kind in request.model.kinds():
+        if kind.runs_code and not request.code:
+            continue
         try:
             compiled.append(kind.compile(bundle, replace(request, work=request.work / kind.name)))
         except LikewiseError as error:

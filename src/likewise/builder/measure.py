@@ -16,8 +16,9 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import EngineUnavailable, MissingExtra
-from likewise.core.items import Item, Request, Row, Table
+from likewise.core.items import Item, Params, Request, Row, Table
 from likewise.core.scratch import scratch_folder
+from likewise.engine.accelerate.rows import timing_rows
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.code_free import why_code
 from likewise.engine.example import Example, read_example
@@ -27,8 +28,8 @@ from likewise.engine.pools import loaded_pools
 from likewise.engine.pyfunc import FLAVOR, PyfuncKind
 from likewise.engine.rates import PLAIN, label
 from likewise.engine.text.compiled import TOKENIZER, classifier_path
+from likewise.engine.text.texts import default_texts, sample
 from likewise.pipeline.pipeline import classifiers
-from likewise.pipeline.texts import default_texts, sample
 
 TIMEOUT = 300.0  # seconds
 ROUNDS = 3  # the fastest counts: slower rounds are due to other load
@@ -73,7 +74,7 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
             f"the bundle {bundle.path} has fewer than two engines to choose from",
             remedy="bundle a model with a declared pipeline on a machine with openvino and torch installed",
         )
-    if not models and (not entries or read_example(bundle.model_path) is None):
+    if not models and (not entries or (read_example(bundle.model_path) is None and not _compiled(bundle))):
         why = "no example to time it on" if entries else "no engine that may run without --trust"
         raise EngineUnavailable(
             f"the bundle {bundle.path} has {why}",
@@ -88,32 +89,43 @@ def measure(bundle: Bundle, texts: Sequence[str] = (), *, code: bool = False) ->
     return Measurement(result["rates"], tuple(result["differing"]), result["pools"])
 
 
+def _compiled(bundle: Bundle) -> bool:
+    """Whether it has compiled modules, which are timed on texts."""
+    return any(entry.name.endswith("-openvino") for entry in bundle.manifest.engines)
+
+
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 
-def compare(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]:
+def compare(bundle: Bundle, example: Example | None, *, code: bool) -> dict[str, float]:
     """Rows per second of each engine that may run and of plain `load_model`, which predicts one row after the other.
 
     Rows of different requests arrive 16 at a time, and only share a batch if the model's rows are independent.
+    Returns nothing without an example, except for a model with compiled modules, which is timed on texts.
     """
-    tables = list(_alone(example.table))
+    tables = list(_alone(example.table)) if example is not None else []
+    if _compiled(bundle):
+        tables = [Table(row.columns, [row.values]) for row in timing_rows(bundle, example)] or tables
+    if not tables:
+        return {}
+    params = example.params if example is not None else None
     entries = [entry for entry in bundle.manifest.engines if code or not runs_code(entry)]
     engines = _engines(bundle, entries)
     checked = any(name.startswith("onnx/") for name in engines)  # it has just checked what MLflow's loader reads
     with_plain = code or checked or why_code(bundle.model_path) is None
     plain = PyfuncKind().open(bundle, EngineEntry(FLAVOR, "native")) if with_plain else None
     if plain is not None:
-        once = Contender(lambda: plain.call(plain.input_of(tables[0]), example.params))
+        once = Contender(lambda: plain.call(plain.input_of(tables[0]), params))
         once.run()  # the warm-up
         once.run()
         rows = max(1, min(ROWS, int(LIMIT / once.seconds[-1])))
     else:
         rows = ROWS
     many = list(itertools.islice(itertools.cycle(tables), rows))
-    contenders = {name: Contender(partial(_windows, engine, many, example)) for name, engine in engines.items()}
+    contenders = {name: Contender(partial(_windows, engine, many, params)) for name, engine in engines.items()}
     if plain is not None:
         inputs = [plain.input_of(table) for table in many]
-        contenders[PLAIN] = Contender(lambda: [plain.call(data, example.params) for data in inputs])
+        contenders[PLAIN] = Contender(lambda: [plain.call(data, params) for data in inputs])
     try:
         return _rates(contenders, rows)
     finally:
@@ -132,12 +144,12 @@ def _alone(table: Table) -> Iterator[Table]:
         yield Table(table.columns, [row], sent and replace(sent, value=cells))
 
 
-def _windows(engine: Engine, tables: Sequence[Table], example: Example) -> None:
+def _windows(engine: Engine, tables: Sequence[Table], params: Params) -> None:
     if not engine.spec.row_wise:
         for table in tables:
-            predict_items(engine, [Request(table, example.params)])
+            predict_items(engine, [Request(table, params)])
         return
-    items = [Row(table.columns, table.rows[0], example.params) for table in tables]
+    items = [Row(table.columns, table.rows[0], params) for table in tables]
     for start in range(0, len(items), CALLERS):
         predict_items(engine, items[start : start + CALLERS])
 
@@ -157,7 +169,7 @@ def _timed(task: Task) -> dict[str, object]:
     bundle = open_bundle(task["bundle"])
     if not task["texts"]:
         example = read_example(bundle.model_path)
-        return {"rates": compare(bundle, example, code=task["code"]) if example else {}, "differing": []}
+        return {"rates": compare(bundle, example, code=task["code"]), "differing": []}
     items: list[Item] = [Row(("text",), (text,)) for text in task["texts"]]
     engines = _engines(bundle, [entry for entry in bundle.manifest.engines if not runs_code(entry)])
     results = {name: predict_items(engine, items) for name, engine in engines.items()}  # this is also the warm-up
@@ -178,7 +190,7 @@ def _engines(bundle: Bundle, entries: Sequence[EngineEntry]) -> dict[str, Engine
     return engines
 
 
-def compared(bundle: Bundle, example: Example, *, code: bool) -> dict[str, float]:
+def compared(bundle: Bundle, example: Example | None, *, code: bool) -> dict[str, float]:
     """As `compare`; nothing if the model cannot be timed, because the bundle is complete without."""
     try:
         return compare(bundle, example, code=code)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import site
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,22 +27,15 @@ from likewise.core.items import Item, Request, Row
 from likewise.core.processes import die_with_parent
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.scratch import scratch_folder
-from likewise.engine.child import Task, run_child, run_task
-from likewise.engine.engine_options import TOLERANT
+from likewise.engine.child import Task, isolated_environment, run_child, run_task
 from likewise.engine.example import Example, read_example, variants
-from likewise.engine.kinds import runs_code
+from likewise.engine.kinds import kind_of, runs_code
 from likewise.engine.load import open_entry
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
 
 TIMEOUT = 600.0  # seconds
-NO_STORE = "no-tracking-server-in-a-bundle"
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
-_STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_PLACES = (  # of settings, weights and data, by default in the home folder
-    *("XDG_", "KERAS_HOME", "MPLCONFIGDIR", "MATPLOTLIBRC", "NLTK_DATA", "TORCH_HOME", "SENTENCE_TRANSFORMERS_HOME"),
-    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"),
-)
 
 
 @dataclass(frozen=True)
@@ -81,12 +74,7 @@ def prove(
     task = {"bundle": str(bundle.resolve()), "hidden": [str(p) for p in hidden], "code": code}
     task |= {"declared": declared, "measure": measure}
     with scratch_folder("likewise-scratch-proof-") as work:
-        home = work / "home"  # empty: no settings, caches or data of this machine
-        home.mkdir()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
-        environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
-        environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        environment = isolated_environment(work)
         result = run_child("likewise.builder.prove", task, work, environment=environment, timeout=timeout)
     return Proof(
         result["isolation"],
@@ -118,17 +106,20 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     die_with_parent(task["parent"])
     AuditWatch(_refuse, own=kept, hidden=hidden, everywhere=False, on_source=_miss).start()
     bundle = open_bundle(folder)
-    exact = [e for e in bundle.manifest.engines if e.precision != TOLERANT]  # the others have been compared with these
-    entries = [e for e in exact if task["code"] or not runs_code(e)]
+    allowed = [e for e in bundle.manifest.engines if task["code"] or not runs_code(e)]
+    close = [e for e in allowed if kind_of(e.name).approximate(e)]  # `compile` has compared them with the others
+    entries = [e for e in allowed if e not in close]
     example = read_example(bundle.model_path)
     trial = _Trial(bundle, example, task["declared"], bundle.manifest.row_wise)
     predictions = trial.predictions(entries)
     if trial.refuted is not None:  # then no engine is given single rows
         predictions = replace(trial, by_row=False).predictions(entries)
     _compare_engines(predictions)
+    with suppress(MissingExtra):
+        predictions |= replace(trial, by_row=False).predictions(close)
     if trial.refuted is not None:
         bundle = replace(bundle, manifest=replace(bundle.manifest, row_wise=False))
-    speeds = compared(bundle, example, code=task["code"]) if task["measure"] and example is not None else {}
+    speeds = compared(bundle, example, code=task["code"]) if task["measure"] else {}
     _check_unchanged(folder)
     return {
         "isolation": "namespaces" if isolated else "audit hook",

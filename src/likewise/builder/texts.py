@@ -8,9 +8,9 @@ from pathlib import Path
 from likewise.batch.formats import SUFFIXES, RowSource, format_of
 from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid
+from likewise.core.text import why_not_text
 from likewise.engine.kinds import CalibrationTexts
-from likewise.pipeline.pipeline import why_not_text
-from likewise.pipeline.texts import spread
+from likewise.engine.text.texts import spread
 
 MAX_TEXTS = 512  # texts used from a file, spread evenly over it
 CHUNK_ROWS = 1000  # rows read at a time

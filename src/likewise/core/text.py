@@ -20,3 +20,16 @@ def unicode_fault(text: str, what: str) -> LikewiseError | None:
             remedy="encode the text as UTF-8, or replace the invalid characters",
         )
     return None
+
+
+def why_not_text(value: object) -> str | None:
+    """Why `value` is not a text that a model can take; None if it is."""
+    if value is None or (isinstance(value, float) and value != value):  # NaN: a missing string in pandas
+        return "text is null"
+    if not isinstance(value, str):
+        return f"text must be a string, got {type(value).__name__}"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"text is not valid Unicode: lone surrogate at position {error.start}"
+    return None

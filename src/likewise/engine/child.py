@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import site
 import subprocess
 import sys
 import traceback
@@ -24,6 +25,12 @@ TAIL = 300  # reported characters of a failed child's last output line, or of an
 DEBUG = "LIKEWISE_DEBUG"  # if set, the child's full traceback or output is attached as a note to the exception
 Task = Mapping[str, Any]
 _TRY = "load it with mlflow.pyfunc.load_model on this machine, and fix the errors that this reports"
+NO_STORE = "no-tracking-server-in-a-bundle"
+_STORES = ("MLFLOW_", "AWS_", "DATABRICKS_", "AZURE_", "GOOGLE_", "GCP_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_PLACES = (  # of settings, weights and data, by default in the home folder
+    *("XDG_", "KERAS_HOME", "MPLCONFIGDIR", "MATPLOTLIBRC", "NLTK_DATA", "TORCH_HOME", "SENTENCE_TRANSFORMERS_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"),
+)
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -57,6 +64,19 @@ def run_child(
         )
         timed_out = _wait(process, timeout)
     return _result(result_path, output_path, timed_out, process.returncode, timeout)
+
+
+def isolated_environment(work: Path) -> dict[str, str]:
+    """Variables for a child that may only read the bundle: no store, credentials, or settings of this machine.
+
+    Its home is a new, empty folder in `work`.
+    """
+    home = work / "home"
+    home.mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith((*_STORES, *_PLACES))}
+    environment |= {"HOME": str(home), "PYTHONUSERBASE": site.getuserbase()}
+    environment |= {"MLFLOW_TRACKING_URI": f"{NO_STORE}://", "MLFLOW_REGISTRY_URI": f"{NO_STORE}://"}
+    return environment | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def run_task(work: Callable[[Task, Path], Mapping[str, object]], task_path: str, result_path: str) -> None:

@@ -74,10 +74,15 @@ class CompileOptions:
         "bf16: fail if bf16 is not accurate enough here; fp32: omit bf16. By default, include bf16 if accurate enough.",
         "--precision NAME",
     )
+    accelerate: bool = option(
+        False,
+        "Compile what the model's own code loads with transformers or MLflow's PyTorch flavor (needs --trust).",
+        "--accelerate",
+    )
     tolerance: float | None = option(
         None,
-        "Also run an ONNX model in bf16, if this changes the numbers for its example by at most this share of the "
-        "largest, for example 0.02.",
+        "How much bf16 may change numbers: scores of a transformers model (default 0.01); those of an ONNX model for "
+        "its example, as a share of the largest (such as 0.02; by default it does not run in bf16).",
         "--tolerance NUMBER",
         min=0,
     )

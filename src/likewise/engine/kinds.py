@@ -18,7 +18,7 @@ from likewise.bundles.format import EngineEntry, LoggedEnvironment
 from likewise.bundles.open import Bundle
 from likewise.core.engine import Engine
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.engine.engine_options import CompileOptions
+from likewise.engine.engine_options import TOLERANT, CompileOptions
 
 GROUP = "likewise.engines"
 
@@ -89,7 +89,7 @@ class CompileRequest:
     """The arguments of `EngineKind.compile` in addition to the bundle.
 
     texts: from the user's calibration file, or None.  model: the model to compile.  work: a scratch folder.
-    report: called with a line of text for the user.
+    report: called with a line of text for the user.  code: whether the model's own code may run.
     """
 
     options: CompileOptions
@@ -97,6 +97,7 @@ class CompileRequest:
     model: ModelFacts
     work: Path
     report: Callable[[str], None]
+    code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,8 @@ class EngineKind:
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         """Compile the model into `engine/NAME/` of the unfinished `bundle`; does nothing by default.
 
-        Must not run the model's code unless `runs_code`.  Raises EngineUnavailable if compilation is not possible on
-        this machine: the error is reported, and the bundle is built without the engine.
+        Only called for kinds that do not run the model's code, or if `request.code` is set.  Raises EngineUnavailable
+        if compilation is not possible on this machine: it is reported, and the bundle is built without the engine.
         """
         return CompiledEngines()
 
@@ -168,6 +169,10 @@ class EngineKind:
         Raises MissingExtra or EngineUnavailable (the next engine is tried in both cases), ModelInvalid.
         """
         raise NotImplementedError
+
+    def approximate(self, entry: EngineEntry) -> bool:
+        """Whether its numbers may differ from those of other engines, within a tolerance that `compile` has checked."""
+        return entry.precision == TOLERANT
 
     def in_processes(self, bundle: Bundle) -> bool:
         """Whether a server should run it in worker processes, which can be ended, and use all cores."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from likewise.core.extras import deferred, need
 
-FIRST = threading.Lock()
+FIRST = threading.RLock()
 """Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently
 deadlock, one inside a `call_once` of OpenVINO's Python binding and one waiting for the GIL."""
 
@@ -31,15 +31,16 @@ def has_bf16() -> bool:
     return "BF16" in runtime().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def compiled(model: Any, precision: str, threads: int) -> Any:
-    """The compiled `model` (a graph, or the path of one) for `threads` inferences at a time; raises RuntimeError.
+def compiled(model: Any, precision: str, threads: int, lanes: int | None = None) -> Any:
+    """The compiled `model` (a graph, or the path of one); raises RuntimeError.
 
-    precision: OpenVINO's name, `f32` or `bf16`.
+    precision: OpenVINO's name, `f32` or `bf16`.  lanes: the number of inferences at a time, which share the `threads`;
+    None for as many.
     """
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": threads,
+        "NUM_STREAMS": lanes or threads,
         "ENABLE_CPU_PINNING": False,  # two processes would be pinned to the same cores
     }
     return runtime().compile_model(model, "CPU", settings)
@@ -49,12 +50,21 @@ class Requests:
     """Infer requests of a compiled model: each is used by one thread at a time."""
 
     def __init__(self, model: Any, count: int) -> None:
+        self._warm = False
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(count):
             self._idle.put(model.create_infer_request())
 
     def infer(self, inputs: Sequence[Any]) -> list[Any]:
         """See `infer`; waits for an idle request."""
+        if not self._warm:
+            with FIRST:
+                outputs = self._infer(inputs)
+                self._warm = True
+                return outputs
+        return self._infer(inputs)
+
+    def _infer(self, inputs: Sequence[Any]) -> list[Any]:
         request = self._idle.get()
         try:
             return infer(request, inputs)

@@ -45,9 +45,11 @@ class PyfuncEngine:
     failing rows.  A `Request` is one call, and so is a row of a chat model or an agent.  Calls are serialized, unless
     `spec` states that the model is thread-safe.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
+    module_calls: counts the calls of compiled modules, if there are any.
     """
 
     per_row: Callable[[Any, int], list[object]] = staticmethod(per_row)
+    module_calls: object = None
 
     def __init__(
         self,
@@ -73,6 +75,11 @@ class PyfuncEngine:
     @property
     def spec(self) -> EngineSpec:
         return self._spec
+
+    @property
+    def model(self) -> Any:
+        """The `mlflow.pyfunc.PyFuncModel`."""
+        return self._model
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         """One `Work` per item, with its cost in rows; `RowRefused` for an item that lacks a column of the signature."""
@@ -229,15 +236,20 @@ class PyfuncKind(EngineKind):
         return not thread_safe(mlmodel_of(bundle.model_path).get("metadata"))
 
     def open(
-        self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
+        self,
+        bundle: Bundle,
+        entry: EngineEntry,
+        model_config: Mapping[str, object] | None = None,
+        code: AbstractContextManager[object] | None = None,
     ) -> PyfuncEngine:
         """Load the bundle's model, with its references resolved to the bundle. Runs the model's own code.
 
-        model_config: as for `mlflow.pyfunc.load_model`.
+        model_config: as for `mlflow.pyfunc.load_model`.  code: the context in which the model loads and predicts;
+        default: that of `model_code`.
         Raises ModelInvalid (it does not load), ReferenceMissing, MissingExtra.
         """
         vendored = VendoredFiles(bundle.reference_paths(), own=(bundle.path,))
-        code = model_code(bundle)
+        code = code or model_code(bundle)
         install(vendored)
         try:
             with code:

@@ -18,13 +18,13 @@ from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
+from likewise.engine.openvino_graph import read_graph
 from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, classifier_path, compile_classifier, open_pass, text_engine
 from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.openvino import read_graph
+from likewise.engine.text.texts import SAMPLE, default_texts, sample
 from likewise.pipeline.pipeline import classifiers
-from likewise.pipeline.texts import SAMPLE, default_texts, sample
 
 TIMEOUT = 900.0  # seconds
 NEEDED = ("openvino", "torch", "transformers")

@@ -14,9 +14,11 @@ from likewise.core.errors import EngineUnavailable, RowRefused
 from likewise.core.isolation import isolate
 from likewise.core.items import Item, Row
 from likewise.core.results import Failed, Ok, Result
-from likewise.engine.text.compiled import PART, Calibration, Compiled, classifier_path, open_compiled
+from likewise.core.text import why_not_text
+from likewise.engine.openvino_graph import PART
+from likewise.engine.text.compiled import Calibration, Compiled, classifier_path, open_compiled
 from likewise.engine.text.engine import BUDGET, TextEngine
-from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, classifiers, why_not_text
+from likewise.pipeline.pipeline import TEXT_REMEDY, Pipeline, classifiers
 
 if TYPE_CHECKING:
     from likewise.bundles.format import EngineEntry

@@ -9,6 +9,7 @@ from typing import cast
 
 from likewise.core.errors import LikewiseError, ModelInvalid, RowRefused, WrongUsage
 from likewise.core.extras import need
+from likewise.core.text import why_not_text
 from likewise.engine.text import TextEngine
 from likewise.pipeline.declaration import FORMAT, build_step, declare_step, is_built_in
 from likewise.pipeline.fit import BOOK, check_fit, name_of, remedy
@@ -144,19 +145,6 @@ class Pipeline:
 
 
 TEXT_REMEDY = "send a string in the column 'text'"
-
-
-def why_not_text(value: object) -> str | None:
-    """Why `value` is not a valid text for a pipeline; None if it is."""
-    if value is None or (isinstance(value, float) and value != value):  # NaN: a missing string in pandas
-        return "text is null"
-    if not isinstance(value, str):
-        return f"text must be a string, got {type(value).__name__}"
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        return f"text is not valid Unicode: lone surrogate at position {error.start}"
-    return None
 
 
 def _added(rows: Rows, step: Step, phase: Callable[[Rows], Rows]) -> Rows:

@@ -25,15 +25,12 @@ from likewise.engine.text.guard import guarded, lazy_forward
 from likewise.engine.text.torch_forward import Forward
 
 if TYPE_CHECKING:
-    from likewise.engine.text.openvino import Graph
+    from likewise.engine.openvino_graph import Graph
 
 METADATA = "classifier.json"
 TOKENIZER = "tokenizer.json"
 FORMAT = 1
 UNLIMITED = 1 << 20  # tokens: the text engine passes all its encodings to the forward pass at once
-PART = 512
-"""Padded tokens per inference, so that the data fits a core's cache. The forward pass splits larger batches."""
-
 FAST, EXACT = "bf16+fp32", "fp32"
 """Precisions of the compiled engine: bf16 with borderline results recomputed in fp32; fp32 throughout."""
 
@@ -123,7 +120,7 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
 
     Raises MissingExtra without openvino, EngineUnavailable if this CPU does not support bf16, BundleInvalid.
     """
-    from likewise.engine.text.openvino import read_graph
+    from likewise.engine.openvino_graph import read_graph
 
     compiled, graph = Compiled.read(folder), read_graph(folder)
     exact = partial(open_pass, graph, "fp32")
@@ -132,7 +129,7 @@ def open_compiled(folder: Path, *, precision: str, max_length: int) -> TextEngin
     if compiled.calibration is None or compiled.calibration.refused:
         raise EngineUnavailable(f"{folder.name} does not offer bf16", remedy="use --precision fp32")
     # fp32 costs memory and start-up time, so it is opened for the first text that needs it, on few cores.
-    recompute = lazy_forward(partial(exact, threads=_recompute_threads(compiled.calibration.share)))
+    recompute = lazy_forward(partial(exact, threads=recompute_threads(compiled.calibration.share)))
     forward = guarded(open_pass(graph, "bf16"), recompute, compiled.calibration.guard)
     return text_engine(folder, compiled, forward, max_length)
 
@@ -156,7 +153,7 @@ def open_pass(graph: Graph, precision: str, *, threads: int | None = None) -> Fo
         raise EngineUnavailable(error.cause, remedy=remedy) from error
 
 
-def _recompute_threads(share: float) -> int:
+def recompute_threads(share: float) -> int:
     """Threads for recomputing: fp32 takes about twice as long, and twice as many rows may be borderline."""
     cores = usable_threads()
     return min(cores, max(1, math.ceil(4 * share * cores)))

@@ -43,13 +43,13 @@ def guarded(fast: Forward, exact: Forward, guard: float) -> Forward:
     The decision for a row does not depend on other rows. guard: in logits, from the calibration.
     """
 
-    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
-        logits = fast(ids, mask)
+    def forward(*inputs: NDArray[np.int64]) -> Logits:
+        logits = fast(*inputs)
         again = within(logits, guard)
         if not again.any():
             return logits
         combined = logits.copy()  # the runtime may own the array that it returned
-        combined[again] = exact(ids[again], mask[again])  # with the same padding, which affects the last digits
+        combined[again] = exact(*(each[again] for each in inputs))  # with the same padding: it affects the last digits
         return combined
 
     return forward
@@ -60,11 +60,11 @@ def lazy_forward(load: Callable[[], Forward]) -> Forward:
     lock = threading.Lock()
     loaded: list[Forward] = []
 
-    def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Logits:
+    def forward(*inputs: NDArray[np.int64]) -> Logits:
         with lock:
             if not loaded:
                 loaded.append(load())
-        return loaded[0](ids, mask)
+        return loaded[0](*inputs)
 
     return forward
 

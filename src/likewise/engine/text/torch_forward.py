@@ -13,7 +13,7 @@ from likewise.core.errors import ModelInvalid
 from likewise.core.extras import need
 from likewise.engine.text.checkpoint import REMEDY, Checkpoint
 
-Forward = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+Forward = Callable[..., NDArray[np.float32]]
 """The function that a runtime provides: (ids [n, length], mask [n, length] of 0 and 1) -> logits [n, labels].
 
 It must be thread-safe, and rows must be independent.

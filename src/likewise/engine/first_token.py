@@ -21,14 +21,15 @@ Edge = tuple[Any, int]
 """An input of a node, and the token axis of its tensor."""
 
 
-def narrow_masks(model: Any) -> None:
-    """Give every attention node one boolean mask [batch, 1, 1, length], computed from the input `mask` (0 and 1).
+def narrow_masks(model: Any, position: int) -> None:
+    """Give every attention node one boolean mask [batch, 1, 1, length], computed from an input (0 and 1).
 
+    position: of that input.
     The traced mask is [batch, 1, length, length], as large as a head's scores. It is boolean because OpenVINO 2026.4
     computed wrong logits in bf16 from an additive mask, depending on the order of the nodes that computed it.
     """
     ops = need("openvino.opset13", extra="openvino")
-    mask = ops.convert(ops.unsqueeze(model.input("mask").get_node(), ops.constant(np.array([1, 2]))), "boolean")
+    mask = ops.convert(ops.unsqueeze(model.input(position).get_node(), ops.constant(np.array([1, 2]))), "boolean")
     for node in model.get_ordered_ops():
         if node.get_type_name() == "ScaledDotProductAttention" and node.get_input_size() > 3:
             node.input(3).replace_source_output(mask.output(0))

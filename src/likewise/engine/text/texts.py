@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from likewise.core.text import why_not_text
 from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts
-from likewise.pipeline.pipeline import why_not_text
 
 SAMPLE = 64
 GENERATED = 192
@@ -23,7 +23,7 @@ def default_texts(model: Path, tokenizer: Path, longest: int) -> CalibrationText
     """The input example of the MLflow model in the folder `model`, plus deterministic texts of SHORTEST to `longest`
     tokens, generated from the words of the vocabulary."""
     example = [text for text in _example(model) if why_not_text(text) is None]
-    generated = _generated(Tokenizer.from_file(str(tokenizer)), longest)
+    generated = generated_texts(tokenizer, longest)
     return CalibrationTexts(
         (*map(str, example), *generated), f"{len(example)} example texts, {len(generated)} generated texts", 3.0
     )
@@ -34,7 +34,9 @@ def sample(texts: CalibrationTexts) -> tuple[str, ...]:
     return tuple(spread(texts.values, SAMPLE))
 
 
-def _generated(tokenizer: Tokenizer, longest: int) -> list[str]:
+def generated_texts(path: Path, longest: int) -> list[str]:
+    """Deterministic texts of SHORTEST to `longest` tokens from the words of the tokenizer in `path`."""
+    tokenizer = Tokenizer.from_file(str(path))
     words = [number for word, number in sorted(tokenizer.get_vocab().items()) if word.lstrip("Ġ▁").isalpha()]
     words = words or sorted(tokenizer.get_vocab().values())
     generator = random.Random(SEED)  # noqa: S311  the texts must be reproducible

@@ -1,0 +1,189 @@
+"""Compiles the modules of a bundle's model in a child process, and compares its predictions with those of the original.
+
+The child loads the model, records what it calls its modules with while it predicts the example and calibration texts,
+converts the modules, and predicts the same rows again.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle, open_bundle
+from likewise.core.engine import Engine, predict_items
+from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.core.items import Item
+from likewise.core.results import Failed, Result
+from likewise.engine.accelerate.agreement import COSINE, SCORE, Agreement, Tolerance, agreement
+from likewise.engine.accelerate.convert import convert_module
+from likewise.engine.accelerate.form import Form
+from likewise.engine.accelerate.forward import Recorder
+from likewise.engine.accelerate.loading import fingerprint, watching
+from likewise.engine.accelerate.rows import generated, rows_of
+from likewise.engine.child import Task, isolated_environment, run_child, run_task
+from likewise.engine.engine_options import TOLERANT
+from likewise.engine.example import read_example
+from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest, kind_of
+from likewise.engine.text.compiled import EXACT, FAST
+
+TIMEOUT = 1800.0  # seconds
+RECORDING_S = 90.0  # of recording; a slow model is compared on fewer texts
+WINDOW = 16  # rows that are predicted together, as a server does
+NEEDED = ("openvino", "torch", "transformers")
+
+
+def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+    """Compile what the model of the unfinished `bundle` loads into `engine/KIND/`.
+
+    kind: the name of the compiled engine.  native: of the kind that runs the model as it was logged.
+    Raises EngineUnavailable if nothing can be compiled, or if predictions differ.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineUnavailable(
+            f"compiling needs {', '.join(missing)}, which is not installed",
+            remedy="pip install 'likewise[openvino,torch]'",
+        )
+    request.report("compiling the modules that the model loads")
+    tolerance = SCORE if request.options.tolerance is None else request.options.tolerance
+    task: dict[str, object] = {
+        "bundle": str(bundle.path),
+        "kind": kind,
+        "native": native,
+        "texts": None if request.texts is None else asdict(request.texts),
+        "bf16": request.options.precision != "fp32",
+        "tolerance": tolerance,
+    }
+    environment = isolated_environment(request.work)
+    result = run_child(
+        "likewise.engine.accelerate.compile", task, request.work, environment=environment, timeout=TIMEOUT
+    )
+    for line in result["notes"]:
+        request.report(line)
+    return _entries(kind, result, request)
+
+
+def _entries(kind: str, result: Mapping[str, Any], request: CompileRequest) -> CompiledEngines:
+    agreements = {precision: Agreement(**each) for precision, each in result["agreements"].items()}
+    for precision, each in agreements.items():
+        request.report(f"{precision}: {each}")
+    entries = [EngineEntry(kind, precision) for precision, each in agreements.items() if not each.differ]
+    if not entries:
+        first = agreements[EXACT].first
+        raise EngineUnavailable(f"compiled, the model gives other predictions: {first}", remedy="it runs in torch")
+    fast = [precision for precision in agreements if precision != EXACT and not agreements[precision].differ]
+    if request.options.precision == "bf16" and not fast:
+        raise EngineUnavailable(
+            f"bf16 is not offered: {'; '.join(result['notes'])}",
+            remedy="bundle with --precision fp32, or with more typical input texts in --calibration FILE",
+        )
+    measured = {f"{kind}/{precision}": each.stored for precision, each in agreements.items() if not each.differ}
+    return CompiledEngines(tuple(entries), measured={"agreement": measured})
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+
+def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # would report each conversion to Intel
+    bundle = open_bundle(task["bundle"])
+    folder = bundle.path / "engine" / task["kind"]
+    texts = CalibrationTexts(**task["texts"]) if task["texts"] else generated(bundle)
+    rows: list[Item] = list(rows_of(read_example(bundle.model_path), bundle.signature, texts.values))
+    expected, recorders = _recorded(bundle, task["native"], rows)
+    rows = rows[: len(expected)]
+    source = f"{len(rows)} rows of {texts.source}"
+    notes, forms = [], list[Form]()
+    for name, recorder in recorders.items():
+        try:
+            made = convert_module(recorder, folder / name, bf16=task["bf16"], factor=texts.factor, source=source)
+        except EngineUnavailable as error:
+            notes.append(error.cause)
+            continue
+        forms.append(made.form)
+        notes.append(made.note)
+    if not forms:
+        raise EngineUnavailable("; ".join(notes) or "the model loads no module", remedy="it runs in torch")
+    recorders.clear()  # and their memory
+    agreements = {}
+    for precision in _precisions(forms):
+        tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
+        found, covered = _predicted(bundle, EngineEntry(task["kind"], precision), rows)
+        agreements[precision] = agreement(found, expected, tolerance, source).stored
+    notes += covered
+    return {"notes": notes, "agreements": agreements}
+
+
+def _precisions(forms: Sequence[Form]) -> list[str]:
+    """The precisions of the engine: the faster first."""
+    fast = [form for form in forms if form.fast]
+    if not fast:
+        return [EXACT]
+    return [TOLERANT if any(form.vectors for form in fast) else FAST, EXACT]
+
+
+def _recorded(bundle: Bundle, native: str, rows: Sequence[Item]) -> tuple[list[Result], dict[str, Recorder]]:
+    """Predictions of the original, one row after the other, and what its modules were called with."""
+    recorders: dict[str, Recorder] = {}
+
+    def record(module: Any) -> None:
+        if any(True for _ in module.parameters()):
+            recorders.setdefault(fingerprint(module), Recorder(module))
+
+    results: list[Result] = []
+    with watching(record):
+        engine = kind_of(native).open(bundle, EngineEntry(native, "native"))
+        try:
+            started = time.monotonic()
+            for row in rows:
+                results += predict_items(engine, [row])
+                if time.monotonic() - started > RECORDING_S:
+                    break
+        finally:
+            engine.close()
+    for recorder in recorders.values():
+        recorder.stop()
+    _check(results)
+    return results, recorders
+
+
+def _check(results: Sequence[Result]) -> None:
+    failed = [each for each in results if isinstance(each, Failed)]
+    if not results:
+        raise EngineUnavailable(
+            "the model has no example to try it on", remedy="log it with an input_example, and bundle it again"
+        )
+    if len(failed) == len(results):
+        raise EngineUnavailable(
+            f"the model fails for all texts: {failed[0].error.cause}", remedy=failed[0].error.remedy
+        )
+
+
+def _predicted(bundle: Bundle, entry: EngineEntry, rows: Sequence[Item]) -> tuple[list[Result], list[str]]:
+    """Predictions of the compiled engine, in the company in which a server predicts them."""
+    engine: Engine = kind_of(entry.name).open(bundle, entry)
+    size = WINDOW if engine.spec.row_wise else 1
+    try:
+        results = [
+            result
+            for start in range(0, len(rows), size)
+            for result in predict_items(engine, rows[start : start + size])
+        ]
+        calls = engine.module_calls  # type: ignore[attr-defined]
+    except LikewiseError as error:
+        raise EngineUnavailable(error.cause, remedy=error.remedy) from error
+    finally:
+        engine.close()
+    why, number = next(iter(calls.original.most_common(1)), ("", 0))
+    total = calls.compiled + calls.original.total()
+    return results, [f"{calls.original.total()} of {total} calls run in torch, most because {why}"] if number else []
+
+
+if __name__ == "__main__":  # python -m likewise.engine.accelerate.compile TASK RESULT
+    run_task(_compile_all, *sys.argv[1:])

@@ -1,0 +1,124 @@
+"""The engine kinds that run a model as it was logged, but with compiled modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.errors import EngineUnavailable
+from likewise.engine.accelerate.modules import Both, CompiledModules
+from likewise.engine.code_free import flavor_of, known_why_code
+from likewise.engine.flavor import FlavorKind
+from likewise.engine.kinds import CompiledEngines, CompileRequest, ModelFacts
+from likewise.engine.model_code import model_code
+from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
+from likewise.engine.text.compiled import EXACT
+from likewise.engine.versions import mlmodel_of
+
+FLAVORS = frozenset({"sentence_transformers", "transformers"})
+BATCH = 64  # texts that a pipeline passes to its module together; the graph leaves their padding out
+
+
+class _Compiled(PyfuncKind):
+    """Base class: opens the model while the modules that it loads are watched.
+
+    native: the kind that runs the model as it was logged.  lanes: see `open_graph`; None if the model gets batches.
+    """
+
+    requirements = ("likewise[mlflow,openvino]",)
+    library = "openvino"
+    native = ""
+    lanes: int | None = None
+
+    def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  only what `compile` has compared
+        return ()
+
+    def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+        """Compile what the model loads; see `compile_modules`."""
+        from likewise.engine.accelerate.compile import compile_modules
+
+        return compile_modules(self.name, self.native, bundle, request)
+
+    def approximate(self, entry: EngineEntry) -> bool:
+        """Whether it computes in bf16, which changes scores; `compile` has compared them."""
+        return entry.precision != EXACT
+
+    def open(
+        self,
+        bundle: Bundle,
+        entry: EngineEntry,
+        model_config: Mapping[str, object] | None = None,
+        code: AbstractContextManager[object] | None = None,
+    ) -> PyfuncEngine:
+        """Open the model with compiled modules.
+
+        Raises EngineUnavailable if it loads none of them, or this CPU cannot run them, and what opening it raises.
+        """
+        modules = CompiledModules(bundle.path / "engine" / self.name, entry.precision, lanes=self.lanes)
+        engine = super().open(bundle, entry, model_config, Both(code or model_code(bundle), modules))
+        engine.module_calls = modules.calls
+        if not modules.found:
+            engine.close()
+            raise EngineUnavailable(
+                "the model does not load the modules that were compiled", remedy="bundle the model again"
+            )
+        return engine
+
+
+class CompiledFlavorKind(_Compiled, FlavorKind):
+    """Runs a model of transformers or sentence-transformers without code, with compiled modules."""
+
+    name = "flavor-openvino"
+    purpose = "run models of transformers and sentence-transformers compiled"
+    native = FlavorKind.name
+
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether the model is of one of these flavours, and holds no code."""
+        return flavor_of(model.flavors) in FLAVORS and super().takes(model)
+
+    def open(
+        self,
+        bundle: Bundle,
+        entry: EngineEntry,
+        model_config: Mapping[str, object] | None = None,
+        code: AbstractContextManager[object] | None = None,
+    ) -> PyfuncEngine:
+        """Also lets a pipeline pass several texts to its module at once."""
+        engine = super().open(bundle, entry, model_config, code)
+        _in_batches(engine.model)
+        return engine
+
+
+class CompiledPyfuncKind(_Compiled):
+    """Runs a model with its own code, with compiled modules, if the user or the model asks for it."""
+
+    name = "pyfunc-openvino"
+    purpose = "compile what a model's own code loads (--accelerate)"
+    native = PyfuncKind.name
+    lanes = 1  # such code mostly predicts one row after the other
+
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether the model has code, and the `python_function` flavor."""
+        return super().takes(model) and known_why_code(model.folder) is not None
+
+    def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+        """Compile what the model loads, if `--accelerate` or its metadata asks for it, or its flavour is known."""
+        wanted = request.options.accelerate or _accelerates(bundle) or flavor_of(request.model.flavors) in FLAVORS
+        return super().compile(bundle, request) if wanted else CompiledEngines()
+
+
+def _accelerates(bundle: Bundle) -> bool:
+    """Whether the model's metadata asks for compilation."""
+    metadata = mlmodel_of(bundle.model_path).get("metadata")
+    own = metadata.get("likewise") if isinstance(metadata, Mapping) else None
+    return isinstance(own, Mapping) and own.get("accelerate") is True
+
+
+def _in_batches(model: Any) -> None:
+    """Let a text classification pipeline of transformers pass BATCH texts at once, if its tokenizer can pad them."""
+    pipeline: Any = getattr(getattr(model, "_model_impl", None), "pipeline", None)
+    if type(pipeline).__name__ == "TextClassificationPipeline" and pipeline.tokenizer.pad_token is not None:
+        pipeline._batch_size = BATCH

@@ -1,0 +1,108 @@
+"""The compiled modules of a bundle: recognized when the model loads them, and then computed with their graphs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from likewise.core.errors import EngineUnavailable
+from likewise.engine.accelerate.form import Form
+from likewise.engine.accelerate.forward import Calls, compute_with
+from likewise.engine.accelerate.loading import fingerprint, watching
+from likewise.engine.openvino_graph import Arrays, Compute, Graph, open_graph, read_graph
+from likewise.engine.text.compiled import EXACT, recompute_threads
+from likewise.engine.text.guard import guarded, lazy_forward
+from likewise.engine.text.torch_forward import Forward
+
+
+class CompiledModules:
+    """The modules in the folder of a compiled engine, one folder each, named by `fingerprint`.
+
+    It is also the context in which the model loads and predicts, so that modules loaded later are recognized too; it
+    may be entered by several threads.  calls: counts the calls of all modules.
+    """
+
+    def __init__(self, folder: Path, precision: str, *, lanes: int | None = None) -> None:
+        """precision: of the engine.  lanes: see `open_graph`.  Raises EngineUnavailable if it has no modules."""
+        self.calls = Calls()
+        self.found: set[str] = set()
+        self._precision = precision
+        self._lanes = lanes
+        self._forms = {path.parent.name: Form.read(path.parent) for path in sorted(folder.glob("*/module.json"))}
+        if not self._forms:
+            raise EngineUnavailable(f"the bundle has no modules in {folder.name}", remedy="bundle the model again")
+        self._folder = folder
+        self._computes: dict[str, Compute] = {}
+        self._lock = threading.Lock()
+        self._entered = threading.local()
+
+    def __enter__(self) -> None:
+        stack = self._entered.__dict__.setdefault("stack", [])
+        context: AbstractContextManager[None] = watching(self._replace)
+        context.__enter__()
+        stack.append(context)
+
+    def __exit__(self, *raised: object) -> None:
+        self._entered.stack.pop().__exit__(None, None, None)
+
+    def _replace(self, module: Any) -> None:
+        """Let `module` compute with its graph, if it is one of those that were compiled."""
+        if not any(True for _ in module.parameters()):
+            return
+        name = fingerprint(module)
+        form = self._forms.get(name)
+        if form is None:
+            return
+        with self._lock:
+            if name not in self._computes:  # shared by all instances of the module
+                graph = read_graph(self._folder / name)
+                self._computes[name] = open_compute(graph, form, self._precision, lanes=self._lanes)
+        compute_with(module, form, self._computes[name], self.calls)
+        self.found.add(name)
+
+
+class Both:
+    """Two contexts as one, which several threads may enter."""
+
+    def __init__(self, *contexts: AbstractContextManager[object]) -> None:
+        self._contexts = contexts
+        self._entered = threading.local()
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for each in self._contexts:
+                stack.enter_context(each)
+            self._entered.__dict__.setdefault("stacks", []).append(stack.pop_all())
+
+    def __exit__(self, *raised: Any) -> None:
+        self._entered.stacks.pop().__exit__(*raised)
+
+
+def open_compute(graph: Graph, form: Form, precision: str, *, lanes: int | None = None) -> Compute:
+    """The function of a module in the precision of its engine; raises what `open_graph` does."""
+    opened: Callable[..., Compute] = partial(open_graph, graph, texts=form.texts, lanes=lanes)
+    if precision == EXACT or not form.fast:
+        return opened("fp32")
+    if form.calibration is None:
+        return opened("bf16")
+    threads = recompute_threads(form.calibration.share)
+    exact = lazy_forward(lambda: _logits(open_graph(graph, "fp32", texts=form.texts, threads=threads)))
+    forward = guarded(_logits(opened("bf16")), exact, form.calibration.guard)
+    return lambda inputs: [forward(*inputs)]
+
+
+def _logits(compute: Compute) -> Forward:
+    return lambda *inputs: compute(inputs)[0]
+
+
+def calls_of(engine: object) -> Mapping[str, int]:
+    """Calls of compiled modules by who computed them, `compiled` and `original`; empty for another engine."""
+    calls = getattr(engine, "module_calls", None)
+    return {} if calls is None else {"compiled": calls.compiled, "original": calls.original.total()}
+
+
+__all__ = ["Arrays", "Both", "CompiledModules", "calls_of", "open_compute"]
