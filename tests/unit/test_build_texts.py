@@ -16,8 +16,8 @@ from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
-from likewise.pipeline.compile import _offers_bf16
 from likewise.engine.text.texts import GENERATED, default_texts
+from likewise.pipeline.compile import _offers_bf16
 
 EXPECTED = ["a fine film", 'with "quotes", a comma\nand a line', ""]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -95,6 +95,15 @@ class ContainedEngine(Engine, Protocol):
     def fill(self) -> None:
         """Start the remaining processes, now that the first one is warm; returns at once."""
         ...
+
+
+def counters(engine: Engine) -> Mapping[str, int]:
+    """What an engine counts for the metrics of a server, since it was loaded; empty if it counts nothing.
+
+    compiled_calls, original_calls: calls of compiled modules that were computed compiled, and in torch.
+    """
+    found: Mapping[str, int] = getattr(engine, "counters", {})
+    return found
 
 
 def predict_items(engine: Engine, items: Sequence[Item]) -> list[Result]:

@@ -43,6 +43,7 @@ _MODULES = {
     "Transformer": ("models", "base.modules.transformer", "sentence_transformer.modules.transformer"),
     "Pooling": ("models", "sentence_transformer.modules.pooling"),
     "Normalize": ("models", "base.modules.normalize", "sentence_transformer.modules.normalize"),
+    "Dense": ("models", "base.modules.dense", "sentence_transformer.modules.dense"),
 }
 MODULES = {f"sentence_transformers.{place}.{name}": name for name, places in _MODULES.items() for place in places}
 METHOD = ({"method": "forward", "method_output_name": name} for name in ("last_hidden_state", "pooler_output"))
@@ -53,7 +54,12 @@ BERT_SETTINGS = frozenset({
 MODULE_SETTINGS: Mapping[str, type] = {
     "pooling_mode": str, "include_prompt": bool, "embedding_dimension": int, "word_embedding_dimension": int,
     "module_input_name": str, "module_output_name": str,
+    "in_features": int, "out_features": int, "bias": bool, "use_residual": bool, "activation_function": str,
 }  # fmt: skip
+ACTIVATIONS = frozenset({
+    "torch.nn.modules.linear.Identity",
+    *(f"torch.nn.modules.activation.{name}" for name in ("GELU", "ReLU", "SiLU", "Sigmoid", "Tanh")),
+})  # fmt: skip
 
 Conf = Mapping[str, Any]
 
@@ -83,13 +89,13 @@ def sentence_transformers_problem(folder: Path, conf: Conf, files: frozenset[str
     kinds = {each["path"]: MODULES.get(each["type"]) for each in modules}
     if None in kinds.values() or len(kinds) != len(modules) or kinds.get("") != "Transformer":
         return f"modules.json names {[each['type'] for each in modules]!r:.200}"
-    configs = {f"{path}/config.json": kind for path, kind in kinds.items() if path and "/" not in path}
+    inner = {path: kind for path, kind in kinds.items() if path and "/" not in path}
+    configs = {f"{path}/config.json" for path in inner}
+    weights = {f"{path}/model.safetensors" for path, kind in inner.items() if kind == "Dense"}
     own = {"modules.json", "config.json", "sentence_bert_config.json", "config_sentence_transformers.json", "README.md"}
     settings = [_module(_read(data / name), name) for name in configs if name in names]
     return (
-        _unexpected(
-            {n for n in names if n not in own and n not in configs and n not in TOKENIZER and not _is_weights(n)}
-        )
+        _unexpected({n for n in names - own - configs - weights - TOKENIZER if not _is_weights(n)})
         or next(filter(None, settings), None)
         or _wrapper(data, names)
         or _checkpoint(data, names, str(conf["pipeline_model_type"]))
@@ -199,6 +205,8 @@ def _module(settings: Conf, where: str) -> str | None:
         kind = MODULE_SETTINGS.get(name, bool if name.startswith("pooling_mode_") else None)
         if kind is None or not isinstance(value, kind | None):
             return f"{where} sets {name} to {value!r:.50}"
+        if name == "activation_function" and value not in ACTIVATIONS:
+            return f"{where} sets {name} to {value!r:.100}"
     return None
 
 

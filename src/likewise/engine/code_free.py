@@ -151,6 +151,11 @@ def _without_params(check: Callable[[Path, Settings, frozenset[str]], str | None
 
 _DATA = {"data": file_name}
 _PREDICT = {"predict_fn": one_of(None, "predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba")}
+_PIPELINE = (
+    *("top_k", "return_all_scores", "function_to_apply", "truncation", "padding", "max_length", "batch_size"),
+    *("aggregation_strategy", "stride", "candidate_labels", "hypothesis_template", "multi_label", "targets"),
+    *("doc_stride", "max_answer_len", "max_seq_len", "max_question_len", "handle_impossible_answer", "align_to_words"),
+)
 _ENCODE = (
     "batch_size",
     "normalize_embeddings",
@@ -190,7 +195,7 @@ RULES: Mapping[str, Rule] = {
          "pipeline_model_type": text, "source_model_name": text, "task": text, "tokenizer_type": text,
          "tokenizer_name": text, "transformers_version": text, "framework": one_of(None, "pt"),
          "torch_dtype": one_of(None, "torch.float32", "torch.float16", "torch.bfloat16")},
-        _without_params(transformers_problem, ()),
+        _without_params(transformers_problem, _PIPELINE),
         {},
     ),
     "sentence_transformers": Rule(

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
@@ -38,6 +38,13 @@ BUDGET = 256  # rows, because a pyfunc has no tokens
 CALLS = 32  # at the same time, of a model that is thread-safe: MLflow's server makes at most as many
 
 
+class Counted(Protocol):
+    """Counts something for the metrics of a server."""
+
+    @property
+    def counters(self) -> Mapping[str, int]: ...
+
+
 class PyfuncEngine:
     """A loaded pyfunc model.
 
@@ -45,11 +52,11 @@ class PyfuncEngine:
     failing rows.  A `Request` is one call, and so is a row of a chat model or an agent.  Calls are serialized, unless
     `spec` states that the model is thread-safe.
     per_row: splits what the model returns for a data frame of rows; an interface that has other types replaces it.
-    module_calls: counts the calls of compiled modules, if there are any.
+    calls: counts the calls of compiled modules, if there are any.
     """
 
     per_row: Callable[[Any, int], list[object]] = staticmethod(per_row)
-    module_calls: object = None
+    calls: Counted | None = None
 
     def __init__(
         self,
@@ -75,6 +82,11 @@ class PyfuncEngine:
     @property
     def spec(self) -> EngineSpec:
         return self._spec
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """See `core.engine.counters`."""
+        return {} if self.calls is None else self.calls.counters
 
     @property
     def model(self) -> Any:

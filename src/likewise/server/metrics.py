@@ -20,6 +20,8 @@ GAUGES = {
     "queue_tokens": "Tokens waiting for the engine.",
     "workers": "Worker processes that have loaded the model.",
     "worker_restarts": "Worker processes replaced since the start.",
+    "compiled_calls": "Calls of the model's compiled modules.",
+    "original_calls": "Calls of compiled modules that were computed in torch, because the compiled graph lacks them.",
     "in_flight_bytes": "Estimated memory of the requests in flight.",
 }
 

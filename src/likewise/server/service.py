@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 
-from likewise.core.engine import ContainedEngine, Engine
+from likewise.core.engine import ContainedEngine, Engine, counters
 from likewise.core.errors import LikewiseError, ModelFailed, ModelRaised, NotReady
 from likewise.core.results import Failed, Result
 from likewise.dataplane import DaemonThread, DataPlane, Observer, PlaneOptions
@@ -64,6 +64,7 @@ class ModelService:
             "queue_tokens": plane.waiting_tokens if plane else 0,
             "workers": len(getattr(self._engine, "pids", ())),
             "worker_restarts": getattr(self._engine, "restarts", 0),
+            **(counters(self._engine) if self._engine is not None else {}),
         }
 
     async def start(self) -> None:

@@ -14,12 +14,13 @@ import select
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
 from likewise.core.ending import STOPPING
-from likewise.core.engine import Engine
+from likewise.core.engine import Engine, counters
 from likewise.core.errors import EngineUnavailable, LikewiseError, ModelFailed
 from likewise.core.isolation import answers, describe
 from likewise.workers.messages import CLOSE, pack, sendable, unpack
@@ -36,7 +37,7 @@ def main(handles: Sequence[str]) -> None:
         connection.send_bytes(pack(error))
         return
     connection.send_bytes(spec)
-    _serve(connection, partial(_answers, engine))
+    _serve(connection, partial(_answers, engine, Counter[str]()))
     engine.close()
 
 
@@ -89,14 +90,21 @@ def _serve(connection: Connection, handle: Callable[[bytes], bytes]) -> None:
         os._exit(0)
 
 
-def _answers(engine: Engine, message: bytes) -> bytes:
-    """The packed answers, one per item, or one error for all. Catches everything, including SystemExit."""
+def _answers(engine: Engine, reported: Counter[str], message: bytes) -> bytes:
+    """The packed answers, one per item, or one error for all, and what the engine has counted in the meantime.
+
+    reported: what it had counted before.  Catches everything, including SystemExit.
+    """
     try:
         found = answers(engine, unpack(message))
+        counted = Counter(counters(engine))
+        new = dict(counted - reported)
+        reported.update(new)
         try:
-            return pack(found)
+            return pack((found, new))
         except BaseException:  # noqa: BLE001  some value cannot be packed: find out which
-            return pack([(cost, result) for cost, each in found for result in sendable([each], _unsendable)])
+            found = [(cost, result) for cost, each in found for result in sendable([each], _unsendable)]
+            return pack((found, new))
     except BaseException as error:  # noqa: BLE001  of the engine, not of an item
         traceback.print_exc()
         return pack(

@@ -7,7 +7,8 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -103,6 +104,7 @@ class WorkerPool:
         self._run_timeout_s = options.run_timeout_s
         self._warm_up = options.warm_up(spec)
         self._calls: dict[Worker, _Call] = {}  # guarded by `_fleet.changed`, like the next one
+        self._counters = Counter[str]()
         self._again = 0  # calls of items that are run again
         self._fleet = Fleet(
             first,
@@ -133,6 +135,12 @@ class WorkerPool:
         return self._fleet.restarts
 
     @property
+    def counters(self) -> Mapping[str, int]:
+        """See `core.engine.counters`: of all workers."""
+        with self._fleet.changed:
+            return dict(self._counters)
+
+    @property
     def available(self) -> bool:
         """Whether a worker is running whose call does not take long."""
         return self._free() > 0
@@ -143,7 +151,9 @@ class WorkerPool:
 
     def answer(self, items: Sequence[Item], *, alone_s: float | None = None) -> Answers:
         """See `ContainedEngine`; all items are run in one worker."""
-        return send_items(self._request if alone_s is None else partial(self._request_again, alone_s), items)
+        return send_items(
+            self._request if alone_s is None else partial(self._request_again, alone_s), items, self._count
+        )
 
     def prepare(self, items: Sequence[Item]) -> list[Work | Failed]:
         """One entry per item, without a key: the item itself is prepared in the worker that runs it."""
@@ -161,6 +171,11 @@ class WorkerPool:
         self._fleet.close()
         if self._watcher.is_alive():
             self._watcher.join(KILLED_S)
+
+    def _count(self, counted: Mapping[str, int]) -> None:
+        if counted:
+            with self._fleet.changed:
+                self._counters.update(counted)
 
     def _request(self, message: bytes) -> bytes:
         return self._send(self._fleet.take(), message, self._run_timeout_s)

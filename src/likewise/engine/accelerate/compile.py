@@ -18,18 +18,19 @@ from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle, open_bundle
 from likewise.core.engine import Engine, predict_items
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.core.items import Item
+from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Result
 from likewise.engine.accelerate.agreement import COSINE, SCORE, Agreement, Tolerance, agreement
 from likewise.engine.accelerate.convert import convert_module
 from likewise.engine.accelerate.form import Form
-from likewise.engine.accelerate.forward import Recorder
+from likewise.engine.accelerate.forward import Calls, Recorder
 from likewise.engine.accelerate.loading import fingerprint, watching
 from likewise.engine.accelerate.rows import generated, rows_of
 from likewise.engine.child import Task, isolated_environment, run_child, run_task
 from likewise.engine.engine_options import TOLERANT
 from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest, kind_of
+from likewise.engine.pyfunc import PyfuncEngine
 from likewise.engine.text.compiled import EXACT, FAST
 
 TIMEOUT = 1800.0  # seconds
@@ -95,10 +96,8 @@ def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     bundle = open_bundle(task["bundle"])
     folder = bundle.path / "engine" / task["kind"]
     texts = CalibrationTexts(**task["texts"]) if task["texts"] else generated(bundle)
-    rows: list[Item] = list(rows_of(read_example(bundle.model_path), bundle.signature, texts.values))
-    expected, recorders = _recorded(bundle, task["native"], rows)
-    rows = rows[: len(expected)]
-    source = f"{len(rows)} rows of {texts.source}"
+    items, expected, recorders = _recorded(bundle, task["native"], texts.values)
+    source = f"{len(items)} rows of {texts.source}"
     notes, forms = [], list[Form]()
     for name, recorder in recorders.items():
         try:
@@ -114,7 +113,7 @@ def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     agreements = {}
     for precision in _precisions(forms):
         tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
-        found, covered = _predicted(bundle, EngineEntry(task["kind"], precision), rows)
+        found, covered = _predicted(bundle, EngineEntry(task["kind"], precision), items)
         agreements[precision] = agreement(found, expected, tolerance, source).stored
     notes += covered
     return {"notes": notes, "agreements": agreements}
@@ -128,61 +127,74 @@ def _precisions(forms: Sequence[Form]) -> list[str]:
     return [TOLERANT if any(form.vectors for form in fast) else FAST, EXACT]
 
 
-def _recorded(bundle: Bundle, native: str, rows: Sequence[Item]) -> tuple[list[Result], dict[str, Recorder]]:
-    """Predictions of the original, one row after the other, and what its modules were called with."""
+def _recorded(
+    bundle: Bundle, native: str, texts: Sequence[str]
+) -> tuple[list[Item], list[Result], dict[str, Recorder]]:
+    """Items, their predictions by the original, one after the other, and what its modules were called with."""
+    rows = rows_of(read_example(bundle.model_path), bundle.signature, texts)
+    if not rows:
+        raise EngineUnavailable(
+            "the model has no example to try it on", remedy="log it with an input_example, and bundle it again"
+        )
     recorders: dict[str, Recorder] = {}
 
     def record(module: Any) -> None:
         if any(True for _ in module.parameters()):
             recorders.setdefault(fingerprint(module), Recorder(module))
 
-    results: list[Result] = []
     with watching(record):
         engine = kind_of(native).open(bundle, EngineEntry(native, "native"))
+        items: list[Item] = list(rows) if bundle.manifest.row_wise else _requests(rows)
         try:
-            started = time.monotonic()
-            for row in rows:
-                results += predict_items(engine, [row])
-                if time.monotonic() - started > RECORDING_S:
-                    break
+            results = _one_by_one(engine, items)
+            if bundle.manifest.row_wise and _all_fail(results):  # it does not return one prediction per row
+                items = _requests(rows)
+                results = _one_by_one(engine, items)
         finally:
             engine.close()
     for recorder in recorders.values():
         recorder.stop()
-    _check(results)
-    return results, recorders
+    if (error := _all_fail(results)) is not None:
+        raise EngineUnavailable(f"the model fails for all texts: {error.cause}", remedy=error.remedy)
+    return items[: len(results)], results, recorders
 
 
-def _check(results: Sequence[Result]) -> None:
-    failed = [each for each in results if isinstance(each, Failed)]
-    if not results:
-        raise EngineUnavailable(
-            "the model has no example to try it on", remedy="log it with an input_example, and bundle it again"
-        )
-    if len(failed) == len(results):
-        raise EngineUnavailable(
-            f"the model fails for all texts: {failed[0].error.cause}", remedy=failed[0].error.remedy
-        )
+def _requests(rows: Sequence[Row]) -> list[Item]:
+    return [Request(Table(row.columns, [row.values]), row.params) for row in rows]
 
 
-def _predicted(bundle: Bundle, entry: EngineEntry, rows: Sequence[Item]) -> tuple[list[Result], list[str]]:
-    """Predictions of the compiled engine, in the company in which a server predicts them."""
-    engine: Engine = kind_of(entry.name).open(bundle, entry)
+def _one_by_one(engine: Engine, items: Sequence[Item]) -> list[Result]:
+    """The predictions of as many items as there is time for."""
+    started = time.monotonic()
+    results: list[Result] = []
+    for item in items:
+        results += predict_items(engine, [item])
+        if time.monotonic() - started > RECORDING_S:
+            break
+    return results
+
+
+def _all_fail(results: Sequence[Result]) -> LikewiseError | None:
+    """The first error, if there is no prediction."""
+    failed = [each.error for each in results if isinstance(each, Failed)]
+    return failed[0] if failed and len(failed) == len(results) else None
+
+
+def _predicted(bundle: Bundle, entry: EngineEntry, items: Sequence[Item]) -> tuple[list[Result], list[str]]:
+    """Predictions of the compiled engine, in the company in which a server predicts them, and notes for the user."""
+    engine = kind_of(entry.name).open(bundle, entry)
+    assert isinstance(engine, PyfuncEngine)  # noqa: S101  for its calls
     size = WINDOW if engine.spec.row_wise else 1
     try:
-        results = [
-            result
-            for start in range(0, len(rows), size)
-            for result in predict_items(engine, rows[start : start + size])
-        ]
-        calls = engine.module_calls  # type: ignore[attr-defined]
-    except LikewiseError as error:
-        raise EngineUnavailable(error.cause, remedy=error.remedy) from error
+        windows = (items[start : start + size] for start in range(0, len(items), size))
+        results = [result for window in windows for result in predict_items(engine, window)]
     finally:
         engine.close()
+    calls = engine.calls
+    assert isinstance(calls, Calls)  # noqa: S101
     why, number = next(iter(calls.original.most_common(1)), ("", 0))
-    total = calls.compiled + calls.original.total()
-    return results, [f"{calls.original.total()} of {total} calls run in torch, most because {why}"] if number else []
+    others = calls.original.total()
+    return results, [f"{others} of {calls.compiled + others} calls run in torch, most because {why}"] if number else []
 
 
 if __name__ == "__main__":  # python -m likewise.engine.accelerate.compile TASK RESULT

@@ -150,7 +150,9 @@ class Form:
                 raise NotCovered(f"its inputs have the shapes {[array.shape for array in arrays]}")
             return
         mask = arrays[self.inputs.index(MASK)]
-        if mask.ndim != 2 or any(array.shape != mask.shape for array in arrays) or mask.shape[1] > (self.longest or 0):
+        if mask.ndim == 2 and mask.shape[1] > (self.longest or 0):
+            raise NotCovered(f"a text has more than {self.longest} tokens")
+        if mask.ndim != 2 or any(array.shape != mask.shape for array in arrays):
             raise NotCovered(f"its inputs have the shapes {[array.shape for array in arrays]}")
         if not mask.any(axis=1).all():
             raise NotCovered("the mask of a text is empty")

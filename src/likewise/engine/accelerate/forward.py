@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from likewise.core.extras import need
 from likewise.engine.accelerate.form import Call, Form, NotCovered, arguments_of, observed
 from likewise.engine.openvino_graph import Compute
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -22,13 +25,21 @@ class Calls:
     original: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def count(self, why: str | None) -> None:
-        """Count a call; why: the reason why the graph does not cover it, or None."""
+    def count(self, module: str, why: str | None) -> None:
+        """Count a call of `module`; why: the reason why the graph does not cover it, which is logged once, or None."""
         with self._lock:
             if why is None:
                 self.compiled += 1
-            else:
-                self.original[why] += 1
+                return
+            self.original[why] += 1
+            first = self.original[why] == 1
+        if first:
+            logger.warning("%s is computed in torch, because %s", module, why)
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """For the metrics of a server."""
+        return {"compiled_calls": self.compiled, "original_calls": self.original.total()}
 
 
 def compute_with(module: Any, form: Form, compute: Compute, calls: Calls) -> None:
@@ -47,9 +58,9 @@ def compute_with(module: Any, form: Form, compute: Compute, calls: Calls) -> Non
                 raise NotCovered(why_not)
             inputs = form.arrays(named(args, kwargs))
         except NotCovered as error:
-            calls.count(str(error))
+            calls.count(type(module).__name__, str(error))
             return original(*args, **kwargs)
-        calls.count(None)
+        calls.count(type(module).__name__, None)
         return form.returned(compute(inputs))
 
     module.forward = forward

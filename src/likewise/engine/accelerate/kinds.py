@@ -59,7 +59,7 @@ class _Compiled(PyfuncKind):
         """
         modules = CompiledModules(bundle.path / "engine" / self.name, entry.precision, lanes=self.lanes)
         engine = super().open(bundle, entry, model_config, Both(code or model_code(bundle), modules))
-        engine.module_calls = modules.calls
+        engine.calls = modules.calls
         if not modules.found:
             engine.close()
             raise EngineUnavailable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from likewise.core.errors import EngineUnavailable
 from likewise.engine.accelerate.form import Form
 from likewise.engine.accelerate.forward import Calls, compute_with
 from likewise.engine.accelerate.loading import fingerprint, watching
-from likewise.engine.openvino_graph import Arrays, Compute, Graph, open_graph, read_graph
+from likewise.engine.openvino_graph import Compute, Graph, open_graph, read_graph
 from likewise.engine.text.compiled import EXACT, recompute_threads
 from likewise.engine.text.guard import guarded, lazy_forward
 from likewise.engine.text.torch_forward import Forward
@@ -97,12 +97,3 @@ def open_compute(graph: Graph, form: Form, precision: str, *, lanes: int | None 
 
 def _logits(compute: Compute) -> Forward:
     return lambda *inputs: compute(inputs)[0]
-
-
-def calls_of(engine: object) -> Mapping[str, int]:
-    """Calls of compiled modules by who computed them, `compiled` and `original`; empty for another engine."""
-    calls = getattr(engine, "module_calls", None)
-    return {} if calls is None else {"compiled": calls.compiled, "original": calls.original.total()}
-
-
-__all__ = ["Arrays", "Both", "CompiledModules", "calls_of", "open_compute"]

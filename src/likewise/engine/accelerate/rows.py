@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from likewise.bundles.open import Bundle
 from likewise.core.items import Params, Row
@@ -26,9 +28,18 @@ MASKS = ("[MASK]", "<mask>")
 def generated(bundle: Bundle) -> CalibrationTexts:
     """Texts from the words of a tokenizer in the bundle; none without one."""
     found = sorted(bundle.path.rglob("tokenizer.json"), key=lambda path: (len(path.parts), path))
-    texts = generated_texts(found[0], LONGEST) if found else []
+    texts = generated_texts(found[0], _longest(bundle)) if found else []
     ordered = [text for start in range(8) for text in texts[start::8]]  # of all lengths, wherever recording ends
     return CalibrationTexts(tuple(ordered), f"its example and {len(ordered)} generated texts", 3.0)
+
+
+def _longest(bundle: Bundle) -> int:
+    """LONGEST, or less if a model in the bundle has fewer positions; a text has more tokens than it was made of."""
+    limits = []
+    for path in bundle.path.rglob("config.json"):
+        with suppress(ValueError, OSError, KeyError, TypeError):
+            limits.append(json.loads(path.read_bytes())["max_position_embeddings"])
+    return min([LONGEST, *(limit // 2 for limit in limits if isinstance(limit, int) and limit > 8)])
 
 
 def timing_rows(bundle: Bundle, example: Example | None) -> list[Row]:

@@ -1,0 +1,252 @@
+"""Models of transformers and hand-written pyfuncs, bundled with compiled modules: `load_model`'s answers, faster."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.models import infer_signature
+from tests.support.encoders import REVIEWS, balanced, classifier, network, tokenizer
+from tests.support.models import save_code
+from tests.support.processes import LIKEWISE, free_port, running
+from tests.support.waiting import until
+
+from likewise import api
+from likewise.core.engine import counters
+from likewise.core.errors import EngineUnavailable
+from likewise.demo.data import reviews
+from likewise.engine.accelerate.agreement import Tolerance, distance
+from likewise.engine.engine_options import CompileOptions
+from likewise.engine.openvino_calls import has_bf16
+from likewise.engine.plain_values import plain
+
+UNMEASURED = CompileOptions(measure=False)
+ACCELERATE = CompileOptions(measure=False, accelerate=True)
+TOLERANCE = Tolerance(0.01, 1e-3)
+LABELS = pd.DataFrame({"label": ["positive"], "score": [0.9]})
+TEXTS = REVIEWS["text"].tolist()
+FILMS = [" ".join(review.text.split()[:60]) for review in reviews()[:2500]]
+BF16 = ["bf16+fp32"] if has_bf16() else []
+
+PIPELINE = """
+    import mlflow, pandas as pd
+
+    class Pipeline(mlflow.pyfunc.PythonModel):
+        def load_context(self, context):
+            {load}
+
+        def predict(self, context, model_input, params=None):
+            return pd.DataFrame({{"label": [self.label(text) for text in model_input["text"]]}})
+
+        def label(self, text):
+            {label}
+
+    mlflow.models.set_model(Pipeline())
+"""
+OVER_TRANSFORMERS = {
+    "load": 'self.model = mlflow.transformers.load_model(context.artifacts["model"])',
+    "label": 'return self.model(text)[0]["label"]',
+}
+OVER_PYTORCH = {
+    "load": """import transformers
+            self.model = mlflow.pytorch.load_model(context.artifacts["model"])
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(context.artifacts["tokenizer"])""",
+    "label": """import torch
+            with torch.no_grad():
+                logits = self.model(**self.tokenizer(text, return_tensors="pt")).logits
+            return ["negative", "positive"][int(logits.argmax())]""",
+}
+WITH_GRADIENTS = {**OVER_PYTORCH, "label": OVER_PYTORCH["label"].replace("with torch.no_grad():", "if True:")}
+
+Save = Callable[[Path], Path]
+
+
+def pipeline(task: str, module: Any, data: Any, output: Any, **options: Any) -> Save:
+    def save(folder: Path) -> Path:
+        import transformers
+
+        signature = infer_signature(data, output, options.pop("params", None))
+        mlflow.transformers.save_model(
+            transformers.pipeline(task, model=module(), tokenizer=tokenizer()), folder,
+            signature=signature, input_example=data, pip_requirements=["mlflow"], **options,
+        )  # fmt: skip
+        return folder
+
+    return save
+
+
+def sentences(folder: Path, *, dense: bool = False) -> Path:
+    from sentence_transformers import SentenceTransformer, models
+
+    parts = folder.with_name(f"{folder.name}-encoder")
+    network("BertModel").save_pretrained(parts)
+    tokenizer().save_pretrained(parts)
+    words = models.Transformer(str(parts), max_seq_length=64)
+    modules = [words, models.Pooling(32, "mean"), *([models.Dense(32, 16)] if dense else []), models.Normalize()]
+    model = SentenceTransformer(modules=modules, device="cpu", prompts={"query": "query: "})
+    mlflow.sentence_transformers.save_model(model, folder, input_example=TEXTS, pip_requirements=["mlflow"])
+    return folder
+
+
+def pyfunc(parts: Mapping[str, str], **options: Any) -> Save:
+    def save(folder: Path) -> Path:
+        import transformers
+
+        module = balanced(FILMS[:200])
+        artifacts = folder.with_name(f"{folder.name}-artifacts")
+        if parts is OVER_TRANSFORMERS:
+            flavor = transformers.pipeline("text-classification", model=module, tokenizer=tokenizer())
+            mlflow.transformers.save_model(flavor, artifacts / "model", pip_requirements=["mlflow"])
+        else:
+            mlflow.pytorch.save_model(
+                module, artifacts / "model", pip_requirements=["mlflow"], serialization_format="pickle"
+            )
+        tokenizer().save_pretrained(artifacts / "tokenizer")
+        output = pd.DataFrame({"label": ["positive"]})
+        return save_code(
+            folder, PIPELINE.format(**parts), artifacts={each.name: str(each) for each in artifacts.iterdir()},
+            signature=infer_signature(REVIEWS, output), input_example=REVIEWS, **options,
+        )  # fmt: skip
+
+    return save
+
+
+PAIRS = [{"text": "a fine film", "text_pair": "so fine it was"}, {"text": "dull", "text_pair": "a dull film"}]
+SAVERS: dict[str, Save] = {
+    "labels": pipeline("text-classification", classifier, TEXTS, LABELS, params={"top_k": 2}),
+    "pairs": pipeline("text-classification", classifier, PAIRS, LABELS),
+    "tokens": pipeline("token-classification", functools.partial(network, "BertForTokenClassification"), TEXTS, ["O"]),
+    "features": pipeline("feature-extraction", functools.partial(network, "BertModel"), TEXTS, [[0.1]]),
+    "masks": pipeline("fill-mask", functools.partial(network, "BertForMaskedLM"), ["a [MASK] film"], ["film"]),
+    "sentences": sentences,
+    "dense": functools.partial(sentences, dense=True),
+    "pyfunc over transformers": pyfunc(OVER_TRANSFORMERS),
+    "pyfunc over pytorch": pyfunc(OVER_PYTORCH, metadata={"likewise": {"accelerate": True}}),
+    "pyfunc with gradients": pyfunc(WITH_GRADIENTS),
+}
+WITHOUT_BF16 = {"tokens", "masks"}
+VECTORS = {"features", "sentences", "dense"}
+LONG = {"pairs", "features", "masks", "dense", "tokens"}
+FLAVORS = [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in SAVERS if "py" not in name]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return functools.cache(lambda name: SAVERS[name](folder / name.replace(" ", "-") / "model"))
+
+
+@pytest.fixture(scope="module")
+def bundles(models: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], api.Bundle]:
+    """A bundle of each model; a pyfunc is accelerated by the option, or by its metadata."""
+    folder = tmp_path_factory.mktemp("bundles")
+    pd.DataFrame({"text": FILMS[::10]}).to_csv(folder / "films.csv", index=False)
+
+    @functools.cache
+    def bundle(name: str) -> api.Bundle:
+        trust = name.startswith("pyfunc")
+        options = UNMEASURED
+        if trust:
+            accelerate = name != "pyfunc over pytorch"
+            options = CompileOptions(measure=False, accelerate=accelerate, calibration=folder / "films.csv")
+        return api.bundle(models(name), folder / name.replace(" ", "-"), trust=trust, compiling=options)
+
+    return bundle
+
+
+def agree(found: Any, expected: Any) -> bool:
+    return distance(plain(found), plain(expected), TOLERANCE) is not None
+
+
+@pytest.mark.parametrize("name", FLAVORS)
+def test_flavor_is_compiled_without_trust_and_predicts_what_it_did(
+    name: str, models: Callable[[str], Path], bundles: Callable[[str], api.Bundle]
+) -> None:
+    bundle = bundles(name)
+    fast = [] if name in WITHOUT_BF16 else ["bf16" if name in VECTORS else "bf16+fp32"][: len(BF16)]
+    labels = [f"{each.name}/{each.precision}" for each in bundle.manifest.engines]
+    assert labels == [*(f"flavor-openvino/{each}" for each in (*fast, "fp32")), "flavor/native"]
+    agreements = bundle.manifest.measured["agreement"]
+    assert isinstance(agreements, dict)
+    assert set(agreements) == set(labels[:-1])
+    assert all(each["differ"] == 0 and each["rows"] > 100 for each in agreements.values())
+    plain_model = mlflow.pyfunc.load_model(str(models(name)))
+    data = PAIRS if name == "pairs" else ["a [MASK] film", "so [MASK]"] if name == "masks" else [*TEXTS, "another"]
+    for precision in (*fast, "fp32"):
+        engine = bundle.engine("flavor-openvino", precision=precision.partition("+")[0])
+        for params in [{}, {"top_k": 1}] if name == "labels" else [{}]:
+            assert agree(engine.predict(data, params or None), plain_model.predict(data, params=params or None))
+        counted = counters(engine)
+        assert counted["compiled_calls"] > 0 == counted["original_calls"]
+
+
+def predicted(engine: Any, texts: Sequence[str]) -> list[str]:
+    return list(engine.predict(pd.DataFrame({"text": texts}))["label"])
+
+
+@pytest.mark.parametrize("name", ["pyfunc over transformers", "pyfunc over pytorch"])
+def test_pyfunc_is_compiled_and_keeps_all_labels_of_2500_reviews(
+    name: str, models: Callable[[str], Path], bundles: Callable[[str], api.Bundle]
+) -> None:
+    bundle = bundles(name)
+    labels = [f"{each.name}/{each.precision}" for each in bundle.manifest.engines]
+    assert labels == [*(f"pyfunc-openvino/{each}" for each in (*BF16, "fp32")), "pyfunc/native"]
+    expected = predicted(mlflow.pyfunc.load_model(str(models(name))), FILMS)
+    assert 500 < expected.count("positive") < 2000
+    for precision in ("bf16", "fp32")[1 - len(BF16) :]:
+        engine = bundle.engine("pyfunc-openvino", precision=precision)
+        assert predicted(engine, FILMS) == expected
+        assert counters(engine) == {"compiled_calls": 2500, "original_calls": 0}
+
+
+def test_pyfunc_is_not_compiled_unasked(models: Callable[[str], Path], tmp_path: Path) -> None:
+    bundle = api.bundle(models("pyfunc over transformers"), tmp_path / "bundle", trust=True, compiling=UNMEASURED)
+    assert [each.name for each in bundle.manifest.engines] == ["pyfunc"]
+    with pytest.raises(EngineUnavailable, match="no engine pyfunc-openvino"):
+        bundle.engine("pyfunc-openvino")
+
+
+def test_server_counts_calls_of_modules(
+    models: Callable[[str], Path], bundles: Callable[[str], api.Bundle], tmp_path: Path
+) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [
+        *LIKEWISE,
+        "serve",
+        bundles("pyfunc over transformers").path,
+        "--trust",
+        "--port",
+        url.rpartition(":")[2],
+    ]
+    with running(command, tmp_path / "log") as server, httpx.Client(base_url=url, timeout=60) as client:
+        until(lambda: answers(client, "/ready") or server.process.poll() is not None, 120)
+        reply = client.post("/invocations", json={"dataframe_records": REVIEWS.to_dict("records")})
+        assert reply.headers["X-Likewise-Engine"].startswith("pyfunc-openvino/")
+        expected = predicted(mlflow.pyfunc.load_model(str(models("pyfunc over transformers"))), TEXTS)
+        assert [each["label"] for each in reply.json()["predictions"]] == expected
+        lines = client.get("/metrics").text.splitlines()
+    found = {line.partition("{")[0]: float(line.rpartition(" ")[2]) for line in lines if "_calls{" in line}
+    assert found["likewise_compiled_calls"] >= 3
+    assert found["likewise_original_calls"] == 0
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_reason_is_reported_if_nothing_can_be_compiled(models: Callable[[str], Path], tmp_path: Path) -> None:
+    lines: list[str] = []
+    saved = models("pyfunc with gradients")
+    bundle = api.bundle(saved, tmp_path / "bundle", trust=True, compiling=ACCELERATE, report=lines.append)
+    assert [each.name for each in bundle.manifest.engines] == ["pyfunc"]
+    assert "gradients are enabled (torch.no_grad() disables them)" in " ".join(lines)
+    assert predicted(bundle.engine(), TEXTS) == predicted(mlflow.pyfunc.load_model(str(saved)), TEXTS)
