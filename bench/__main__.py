@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Options], dict[str, object]]] = {
     "serving": serving.serving,
     "scoring": scoring.scoring,
     "spark": spark_rates.spark,
+    "spark-flavours": spark_rates.spark_flavours,
     "spark-memory": scoring.spark_memory,
     "flavours": flavours.flavours,
     "trivial": serving.trivial,

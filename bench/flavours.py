@@ -104,7 +104,7 @@ def _busy() -> Iterator[None]:
 
 
 @cache
-def _classifier() -> str:
+def classifier() -> str:
     """The URI of the demo's fine-tuned classifier, a transformers model."""
     return open_bundle(subject().bundle).manifest.references[0].uri
 
@@ -136,18 +136,18 @@ FLAVOURS = {
     "sklearn": Flavour(_log("sklearn"), _tabular, trust=False),
     "xgboost": Flavour(_log("xgboost"), _tabular, trust=False),
     "onnx": Flavour(
-        _log("onnx", _classifier),
-        lambda: [{"inputs": each} for each in token_ids(_classifier(), _reviews())],
+        _log("onnx", classifier),
+        lambda: [{"inputs": each} for each in token_ids(classifier(), _reviews())],
         trust=False,
     ),
     "onnx-bf16": Flavour(
-        _log("onnx", _classifier),
-        lambda: [{"inputs": each} for each in token_ids(_classifier(), _reviews())],
+        _log("onnx", classifier),
+        lambda: [{"inputs": each} for each in token_ids(classifier(), _reviews())],
         trust=False,
         bundling=("--trust", "--tolerance", "0.03"),
     ),
-    "transformers": Flavour(_classifier, _inputs, trust=False, bundling=()),
+    "transformers": Flavour(classifier, _inputs, trust=False, bundling=()),
     "sentences": Flavour(_log("sentences"), _inputs, trust=False, bundling=()),
-    "book": Flavour(_log("book", _classifier), _frames, trust=True),
-    "book-accelerated": Flavour(_log("book", _classifier), _frames, trust=True, bundling=("--trust", "--accelerate")),
+    "book": Flavour(_log("book", classifier), _frames, trust=True),
+    "book-accelerated": Flavour(_log("book", classifier), _frames, trust=True, bundling=("--trust", "--accelerate")),
 }

@@ -17,7 +17,8 @@ from bench.bare import bare
 from bench.child import Child
 from bench.contenders import QUIET, REQUIREMENTS
 from bench.environments import python_of, versions
-from bench.model import FOLDER, Subject, subject, texts, texts_csv
+from bench.flavours import classifier
+from bench.model import FOLDER, Subject, cached, subject, texts, texts_csv
 from bench.options import Options
 from bench.peer_models import export_models
 from bench.processes import WORKER, Peak, largest_of
@@ -25,6 +26,7 @@ from bench.servers import CHECKOUT
 from likewise.core.cores import usable_threads
 
 ROWS = 2400
+FLAVOUR_ROWS = 800
 BARE_ROWS = 1024
 LONGER = 4  # factor for the runner's rows, since its figure includes its start
 OURS = "likewise.spark.udf"
@@ -67,6 +69,26 @@ def spark(options: Options) -> dict[str, object]:
     }
 
 
+def spark_flavours(options: Options) -> dict[str, object]:
+    """The UDFs on the demo's fine-tuned classifier, a model of MLflow's transformers flavor, in one environment."""
+    uri, rows = classifier(), options.rows or FLAVOUR_ROWS
+    bundle, source = cached("transformers.json", "transformers-bundle", classifier).bundle, texts_csv(rows)
+    taken: dict[str, list[dict[str, Any]]] = {}
+    for _ in range(options.rounds or 3):
+        _note(taken, OURS, _job(sys.executable, "likewise", str(bundle), source))
+        _note(taken, "mlflow.pyfunc.spark_udf", _job(sys.executable, "mlflow", uri, source))
+    expected = [rounds[0]["labels"] for rounds in taken.values()]
+    for one in (one for rounds in taken.values() for one in rounds):
+        one.pop("labels")
+    return {
+        "rows": rows,
+        "cores": usable_threads(),
+        "labels_equal": sum(map(str.__eq__, *expected)),
+        "medians": wrk.medians(taken),
+        "rounds": taken,
+    }
+
+
 def _note(taken: dict[str, list[dict[str, Any]]], title: str, figures: dict[str, Any]) -> None:
     print(f"  {title}: { ({key: value for key, value in figures.items() if key != 'labels'}) }", flush=True)
     taken.setdefault(title, []).append(figures)
@@ -77,7 +99,7 @@ def _rate(engine: Child) -> dict[str, Any]:
     return {"rows_per_s": engine.call(do="rate", texts=texts(BARE_ROWS))["with_tokenization_rows_per_s"]}
 
 
-def _job(python: str, tool: str, model: Path, source: Path) -> dict[str, Any]:
+def _job(python: str, tool: str, model: Path | str, source: Path) -> dict[str, Any]:
     argv = [python, "-m", "bench.peers.spark_job", tool, str(model), str(source), str(usable_threads())]
     output, worker = _run(argv)
     return {**json.loads(output.splitlines()[-1]), "worker_mb": worker.mb}

@@ -38,7 +38,7 @@ def main(tool: str, model: str, csv: str, cores: int) -> None:
             frame.withColumn("predictions", predict("text")).write.mode("overwrite").parquet(folder)
             seconds = time.perf_counter() - start
             rows_out = spark.read.parquet(folder).orderBy("id").collect()
-        return seconds, [json.loads(row.predictions)["response"]["prediction_label"][0] for row in rows_out]
+        return seconds, [_label(row.predictions) for row in rows_out]
 
     score([(number, f"warm {number}") for number in range(FIRST * cores)])
     first = time.perf_counter() - started_at
@@ -46,6 +46,14 @@ def main(tool: str, model: str, csv: str, cores: int) -> None:
     spark.stop()
     result = {"seconds_to_first": round(first, 1), "rows_per_s": round(len(labels) / seconds, 2), "labels": labels}
     print(json.dumps(result), flush=True)
+
+
+def _label(prediction: str) -> str:
+    """The label in the pipeline's response, or the prediction of a model that returns labels."""
+    if not prediction.startswith("{"):
+        return prediction
+    label: str = json.loads(prediction)["response"]["prediction_label"][0]
+    return label
 
 
 def _mlflow(spark: Any, model: str) -> Any:

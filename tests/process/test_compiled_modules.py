@@ -28,7 +28,7 @@ from likewise.engine.plain_values import plain
 
 UNMEASURED = CompileOptions(measure=False)
 ACCELERATE = CompileOptions(measure=False, accelerate=True)
-TOLERANCE = Tolerance(0.01, 1e-3)
+TOLERANCE = Tolerance(0.02, 1e-3)
 LABELS = pd.DataFrame({"label": ["positive"], "score": [0.9]})
 TEXTS = REVIEWS["text"].tolist()
 FILMS = [" ".join(review.text.split()[:60]) for review in reviews()[:2500]]

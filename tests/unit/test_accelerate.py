@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from likewise.engine.accelerate.forward import Recorder
 from likewise.engine.accelerate.loading import fingerprint, watching
 from likewise.engine.accelerate.modules import CompiledModules
 from likewise.engine.openvino_calls import has_bf16
+from likewise.engine.text.cascade import Cascade, cascaded, choose, choosing, proving, texts_for
 
 pytestmark = pytest.mark.slow
 
@@ -333,6 +335,53 @@ def test_form_is_read_as_written_and_damage_is_reported(folder: Path, tmp_path: 
             (tmp_path / "module.json").write_text(damage)
             with pytest.raises(BundleInvalid, match="not valid"):
                 Form.read(tmp_path)
+
+
+# --- cascades --------------------------------------------------------------------------------------------------------
+
+
+def logits(labels: list[int], leads: list[float]) -> np.ndarray:
+    """Of two labels, with these leads of the right one."""
+    made = np.zeros((len(labels), 2), dtype=np.float32)
+    made[range(len(labels)), labels] = leads
+    return made
+
+
+def test_cascade_permits_half_of_the_labels_that_may_change() -> None:
+    exact = logits([0] * 100, [2.0] * 100)
+    first = logits([1] * 4 + [0] * 96, [0.5, 0.6, 0.7, 0.8] + [5.0] * 96)
+    lengths = np.full(100, 200)
+    cascade = choose({64: first}, exact, lengths, share=0.96, guard=0.01)  # 2 of 100 may change
+    assert cascade is not None
+    assert 0.6 < cascade.margin < 0.61
+    assert cascade.cost == pytest.approx(64 / 200 + 2 / 100)
+    assert choose({64: first}, exact, lengths, share=0.96, guard=0.75) == replace(cascade, margin=0.75, cost=0.35)
+    assert choose({64: logits([1] * 100, [9.0] * 100)}, exact, lengths, share=0.96, guard=0.01) is None
+
+
+@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_cascade_computes_whole_texts_that_the_first_tokens_do_not_decide(lengths: list[int], seed: int) -> None:
+    inputs = batch(*lengths, seed=seed)
+    ids, mask = (inputs[name].numpy() for name in ("input_ids", "attention_mask"))
+
+    def first(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        assert ids.shape[1] == mask.shape[1] == 8
+        return np.stack([ids[:, 0] % 3, np.zeros(len(ids))], axis=1).astype(np.float32)
+
+    def whole(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return np.stack([ids.sum(axis=1), mask.sum(axis=1)], axis=1).astype(np.float32)
+
+    found = cascaded(first, whole, Cascade(8, 1.0, 0.5), 1)(ids, mask)
+    for row, length in enumerate(lengths):
+        decided = length > 8 and ids[row, 0] % 3 >= 1
+        expected = [ids[row, 0] % 3, 0] if decided else [ids[row].sum(), length]
+        assert found[row].tolist() == expected
+
+
+def test_share_takes_enough_texts() -> None:
+    assert texts_for(0.999) > 2 * 2995
+    assert len(list(choosing(10))) + len(proving(10)) == 10
+    assert not set(choosing(10)) & set(proving(10))
 
 
 # --- agreement -------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Fake:
     def request(self, message: bytes) -> bytes:
         if self.exited.is_set():
             raise WorkerDied("the fake died", remedy="none")
-        return pack([(1, Ok(each)) for each in unpack(message)])
+        return pack(([(1, Ok(each)) for each in unpack(message)], {"compiled_calls": 1}))
 
     def kill(self) -> None:
         self.exited.set()
@@ -225,6 +225,17 @@ def test_unreadable_response_fails_without_ending_the_worker() -> None:
         assert isinstance(result.error, ModelFailed)
         assert run_one(pool) == Ok("a")
         assert pool.restarts == 0
+
+
+def test_what_the_workers_count_is_added_up() -> None:
+    first, second = Fake(), Fake()
+    with pool_of(first, lambda: second) as pool:
+        assert pool.counters == {}
+        assert run_one(pool) == Ok("a")
+        first.kill()
+        wait_until_empty(pool)
+        assert run_one(pool) == Ok("a")
+        assert pool.counters == {"compiled_calls": 2}
 
 
 def test_workers_and_in_process_exclude_each_other() -> None:

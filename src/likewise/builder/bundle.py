@@ -65,7 +65,9 @@ def build_bundle(
     """
     target = Path(output).absolute()
     options = compiling or CompileOptions()
-    texts = calibration_texts(options.calibration, options.calibration_column) if options.calibration else None
+    texts = None
+    if options.calibration:
+        texts = calibration_texts(options.calibration, options.calibration_column, options.agreement)
     refuse_occupied(target, uri)
     with staging(target) as stage:
         draft = _Draft(uri, stage, trust, tuple(references), row_wise, _clean(report), options, texts, allow_versions)

@@ -36,4 +36,6 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
     for each_error in errors:
         request.report(f"no compiled engine: {each_error.cause} ({each_error.remedy})")
     measured = {name: value for each in compiled for name, value in each.measured.items()}
+    if errors:
+        measured["not_compiled"] = [error.cause for error in errors]
     return CompiledEngines(entries, next((each.texts for each in compiled if each.texts), ()), measured=measured)

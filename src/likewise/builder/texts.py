@@ -10,14 +10,15 @@ from likewise.batch.sources import open_source
 from likewise.core.errors import InputInvalid
 from likewise.core.text import why_not_text
 from likewise.engine.kinds import CalibrationTexts
+from likewise.engine.text.cascade import ENOUGH, SAMPLE, texts_for
 from likewise.engine.text.texts import spread
 
-MAX_TEXTS = 512  # texts used from a file, spread evenly over it
+MAX_TEXTS = 512  # texts used from a file, spread evenly over it; more if they have to prove an agreement
 CHUNK_ROWS = 1000  # rows read at a time
 
 
-def calibration_texts(path: Path, column: str) -> CalibrationTexts:
-    """The texts in `column` of the file `path`, or in its only column.
+def calibration_texts(path: Path, column: str, agreement: float | None = None) -> CalibrationTexts:
+    """The texts in `column` of the file `path`, or in its only column; enough of them to prove `agreement`, in percent.
 
     Raises InputNotFound, InputInvalid (no such column, no text in it, or a row that does not match the file's format).
     """
@@ -27,7 +28,16 @@ def calibration_texts(path: Path, column: str) -> CalibrationTexts:
     texts = [value for value in values if isinstance(value, str) and why_not_text(value) is None]
     if not texts:
         raise InputInvalid(f"{path}: no text in the column {column!r}", remedy="set --calibration-column NAME")
-    return CalibrationTexts(tuple(spread(texts, MAX_TEXTS)), f"{path.name}, {len(texts):,} texts", 1.5)
+    most = MAX_TEXTS
+    if agreement is not None:
+        if len(texts) < (least := texts_for(agreement / 100)):
+            raise InputInvalid(
+                f"it takes {least:,} texts to prove that {agreement:g} % of the predictions stay the same, and "
+                f"{path.name} has {len(texts):,}",
+                remedy="use more texts, or a lower --agreement",
+            )
+        most = max(ENOUGH * least, SAMPLE)
+    return CalibrationTexts(tuple(spread(texts, most)), f"{path.name}, {len(texts):,} texts", 1.5)
 
 
 def _values(source: RowSource, column: str) -> Iterator[object]:

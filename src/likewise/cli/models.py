@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ from likewise.cli.screen import Screen
 from likewise.core.bounds import stated as stated_bound
 from likewise.core.errors import WrongUsage
 from likewise.core.signature import Field
+from likewise.engine.accelerate.agreement import agreements_of
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import logged_libraries, runs_code
 from likewise.engine.rates import by_speed, cpu_class, known_rates, label
@@ -193,6 +194,8 @@ def facts(bundle: Bundle) -> list[tuple[str, str]]:
         *([("selected", api.selected(bundle))] if isinstance(bundle, api.Bundle) and manifest.engines else []),
         *[("bf16", f"{calibration} ({uri})") for uri, calibration in _calibrations(bundle).items()],
         *([("bf16", _agreement(stated))] if isinstance(stated := manifest.measured.get("bf16"), Mapping) else []),
+        *[("agreement", f"{name}: {each}") for name, each in agreements_of(manifest).items()],
+        *[("not compiled", str(cause)) for cause in _listed(manifest.measured.get("not_compiled"))],
         ("size", f"{sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB in {len(manifest.files)} files"),
     ]
     proved = manifest.measured.get("proved")
@@ -225,6 +228,10 @@ def _agreement(stated: Mapping[str, object]) -> str:
         f"changes the numbers for {stated['rows']} example rows by up to {stated['difference']:.2g} of the largest "
         f"(tolerance {stated['tolerance']:g}); of all rows {stated_bound(0, int(str(stated['rows'])))} by more"
     )
+
+
+def _listed(value: object) -> Sequence[object]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _proof(measured: Mapping[str, object]) -> str:

@@ -14,6 +14,9 @@ from likewise.core.spec import ModelSpec
 TOLERANT = "bf16"
 """The manifest's name for bf16 that changes numbers, within the tolerance that was stated when the bundle was built."""
 
+AGREED = "%"
+"""The end of the manifest's names for precisions that may change predictions: `99.9%` is the share that stays."""
+
 PRECISIONS = {"bf16": ("bf16+fp32", TOLERANT), "fp32": ("fp32", "native")}
 """Accepted precisions, and the manifest's names for each. `native`: the precision of the model's own code."""
 
@@ -74,6 +77,12 @@ class CompileOptions:
         "bf16: fail if bf16 is not accurate enough here; fp32: omit bf16. By default, include bf16 if accurate enough.",
         "--precision NAME",
     )
+    agreement: float | None = option(
+        None,
+        "Also offer a faster engine that may change predictions, if the texts of --calibration prove that at least "
+        "this percentage stays the same, for example 99.9.",
+        "--agreement PERCENT",
+    )
     accelerate: bool = option(
         False,
         "Compile what the model's own code loads with transformers or MLflow's PyTorch flavor (needs --trust).",
@@ -81,8 +90,8 @@ class CompileOptions:
     )
     tolerance: float | None = option(
         None,
-        "How much bf16 may change numbers: scores of a transformers model (default 0.01); those of an ONNX model for "
-        "its example, as a share of the largest (such as 0.02; by default it does not run in bf16).",
+        "How much bf16 may change numbers: scores of a transformers model (default 0.02); those of an ONNX model for "
+        "its example, as a fraction of the largest (such as 0.02; by default it does not run in bf16).",
         "--tolerance NUMBER",
         min=0,
     )
@@ -93,3 +102,11 @@ class CompileOptions:
     def __post_init__(self) -> None:
         if self.precision not in (None, "bf16", "fp32"):
             raise WrongUsage(f"unknown precision {self.precision!r}", remedy="use bf16 or fp32")
+        if self.agreement is not None and not 50 <= self.agreement < 100:
+            raise WrongUsage(
+                f"--agreement is {self.agreement:g}", remedy="use a percentage below 100: --agreement 99.9"
+            )
+        if self.agreement is not None and self.calibration is None:
+            raise WrongUsage(
+                "--agreement needs texts that prove it", remedy="add --calibration FILE, with typical input texts"
+            )

@@ -13,7 +13,7 @@ from likewise.engine.kinds import ModelFacts
 
 Source = Literal["user", "model", "contract", "refuted", "untried", "unknown"]
 OWN_ROW = "if each prediction depends only on its own row, bundle with --row-wise"
-PIPELINE = "a classifier of texts runs several times faster, and without trust, as a likewise.pipeline"
+ACCELERATE = "what its code loads with transformers runs several times faster if it is bundled with --accelerate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,18 @@ def rows_of(manifest: Manifest) -> Rows:
 def describe_rows(manifest: Manifest) -> str:
     """One clause for people: whether rows of different requests share a batch, and what would help."""
     rows = rows_of(manifest)
-    pipeline = f"; {PIPELINE}" if _may_classify_texts(manifest) else ""
+    faster = f"; {ACCELERATE}" if _may_be_compiled(manifest) else ""
     if rows.independent:
-        return f"rows of different requests are merged{pipeline}"
+        return f"rows of different requests are merged{faster}"
     advice = {"user": "", "model": "", "refuted": ""}.get(rows.source, f"; {OWN_ROW}")
-    return f"rows of different requests are not merged, because {rows.why}{advice}{pipeline}"
+    return f"rows of different requests are not merged, because {rows.why}{advice}{faster}"
 
 
-def _may_classify_texts(manifest: Manifest) -> bool:
-    """Whether a model that is not a pipeline was logged with transformers, but not for embeddings."""
+def _may_be_compiled(manifest: Manifest) -> bool:
+    """Whether a model whose own code runs was logged with transformers, and has not been compiled."""
     names = {re.split(r"[^\w-]", line, maxsplit=1)[0].lower() for line in manifest.environment.requirements}
-    return manifest.pipeline is None and "transformers" in names and "sentence-transformers" not in names
+    tried = "agreement" in manifest.measured or "not_compiled" in manifest.measured
+    return "transformers" in names and not tried and {each.name for each in manifest.engines} == {"pyfunc"}
 
 
 def _unknown(facts: ModelFacts) -> str:

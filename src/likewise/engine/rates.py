@@ -76,13 +76,13 @@ def rates_file(manifest: Manifest) -> Path:
 def by_speed(entries: Sequence[EngineEntry], rates: Mapping[str, float]) -> list[EngineEntry]:
     """`entries` sorted by speed, the fastest first; engines that run the model's own code come last.
 
-    Without measurements, fp32 comes before bf16, whose guard was calibrated on another kind of CPU; otherwise the
+    Without measurements, fp32 comes before others, which were calibrated on another kind of CPU; otherwise the
     manifest's order is kept.
     """
 
     def rank(entry: EngineEntry) -> tuple[bool, float, bool]:
         rate = rates.get(label(entry), 0.0)
-        return runs_code(entry), -rate, rate == 0.0 and entry.precision.startswith("bf16")
+        return runs_code(entry), -rate, rate == 0.0 and entry.precision not in ("fp32", "native")
 
     return sorted(entries, key=rank)
 

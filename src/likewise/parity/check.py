@@ -15,6 +15,7 @@ from likewise.batch import Progress
 from likewise.batch.rows import single_value
 from likewise.core.errors import LikewiseError, ModelFailed, WrongUsage
 from likewise.core.option_fields import nearest
+from likewise.engine.accelerate.agreement import agreements_of
 from likewise.engine.engine_options import EngineOptions
 from likewise.parity.backends import Backend, backend, jobs
 from likewise.parity.backends.scored import like
@@ -107,6 +108,8 @@ class _Run:
     def result(self, backends: Sequence[Backend]) -> Parity:
         """Predict everywhere, one backend after the other."""
         label, ours = self._predicted_here()
+        if (certificate := agreements_of(self.bundle.manifest).get(label)) is not None:
+            self.say(f"{label} was compared when it was built: {certificate}")
         self._check(ours)
         self._ours = ours
         places = []
@@ -127,6 +130,7 @@ class _Run:
             bundle=bundle.digest,
             build=bundle.build,
             engine=label,
+            certificate=None if certificate is None else str(certificate),
             golden=golden.source,
             rows=len(golden),
             tolerance=options.tolerance,

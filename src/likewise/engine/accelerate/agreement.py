@@ -7,13 +7,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from likewise.bundles.format import Manifest
 from likewise.core.bounds import stated
 from likewise.core.results import Failed, Result
 
 VECTOR = 8
 """Lists of at least so many numbers are vectors, which are compared by their cosine."""
 
-SCORE, COSINE = 0.01, 1e-3
+SCORE, COSINE = 0.02, 1e-3
 """What bf16 may change: a number (relative above 1), and a vector (1 - cosine)."""
 
 ROUNDING = 1e-3
@@ -55,6 +56,12 @@ class Agreement:
     def stored(self) -> Mapping[str, object]:
         """For the manifest."""
         return asdict(self)
+
+
+def agreements_of(manifest: Manifest) -> dict[str, Agreement]:
+    """The agreements of the compiled engines of a bundle, by label."""
+    stored = manifest.measured.get("agreement")
+    return {name: Agreement(**each) for name, each in stored.items()} if isinstance(stored, Mapping) else {}
 
 
 def agreement(found: Sequence[Result], expected: Sequence[Result], tolerance: Tolerance, source: str) -> Agreement:

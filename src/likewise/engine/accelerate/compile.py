@@ -23,19 +23,19 @@ from likewise.core.results import Failed, Result
 from likewise.engine.accelerate.agreement import COSINE, SCORE, Agreement, Tolerance, agreement
 from likewise.engine.accelerate.convert import convert_module
 from likewise.engine.accelerate.form import Form
-from likewise.engine.accelerate.forward import Calls, Recorder
+from likewise.engine.accelerate.forward import Recorder
 from likewise.engine.accelerate.loading import fingerprint, watching
+from likewise.engine.accelerate.predicting import predicted
 from likewise.engine.accelerate.rows import generated, rows_of
+from likewise.engine.accelerate.share import add_cascade
 from likewise.engine.child import Task, isolated_environment, run_child, run_task
-from likewise.engine.engine_options import TOLERANT
+from likewise.engine.engine_options import AGREED, TOLERANT
 from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest, kind_of
-from likewise.engine.pyfunc import PyfuncEngine
 from likewise.engine.text.compiled import EXACT, FAST
 
 TIMEOUT = 1800.0  # seconds
 RECORDING_S = 90.0  # of recording; a slow model is compared on fewer texts
-WINDOW = 16  # rows that are predicted together, as a server does
 NEEDED = ("openvino", "torch", "transformers")
 
 
@@ -60,6 +60,7 @@ def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequ
         "texts": None if request.texts is None else asdict(request.texts),
         "bf16": request.options.precision != "fp32",
         "tolerance": tolerance,
+        "agreement": request.options.agreement,
     }
     environment = isolated_environment(request.work)
     result = run_child(
@@ -74,17 +75,17 @@ def _entries(kind: str, result: Mapping[str, Any], request: CompileRequest) -> C
     agreements = {precision: Agreement(**each) for precision, each in result["agreements"].items()}
     for precision, each in agreements.items():
         request.report(f"{precision}: {each}")
-    entries = [EngineEntry(kind, precision) for precision, each in agreements.items() if not each.differ]
+    agreed = {name: each for name, each in agreements.items() if not each.differ or name.endswith(AGREED)}
+    entries = [EngineEntry(kind, precision) for precision in agreed]
     if not entries:
         first = agreements[EXACT].first
         raise EngineUnavailable(f"compiled, the model gives other predictions: {first}", remedy="it runs in torch")
-    fast = [precision for precision in agreements if precision != EXACT and not agreements[precision].differ]
-    if request.options.precision == "bf16" and not fast:
+    if request.options.precision == "bf16" and not {FAST, TOLERANT} & agreed.keys():
         raise EngineUnavailable(
             f"bf16 is not offered: {'; '.join(result['notes'])}",
             remedy="bundle with --precision fp32, or with more typical input texts in --calibration FILE",
         )
-    measured = {f"{kind}/{precision}": each.stored for precision, each in agreements.items() if not each.differ}
+    measured = {f"{kind}/{precision}": each.stored for precision, each in agreed.items()}
     return CompiledEngines(tuple(entries), measured={"agreement": measured})
 
 
@@ -113,9 +114,16 @@ def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     agreements = {}
     for precision in _precisions(forms):
         tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
-        found, covered = _predicted(bundle, EngineEntry(task["kind"], precision), items)
+        found, covered = predicted(bundle, EngineEntry(task["kind"], precision), items)
         agreements[precision] = agreement(found, expected, tolerance, source).stored
     notes += covered
+    if task["agreement"] is not None:
+        share, every = task["agreement"] / 100, _items(bundle, texts.values, like=items[0])
+        try:
+            proved = add_cascade(bundle, task["kind"], every, share, texts.source)
+            agreements = {f"{task['agreement']:g}{AGREED}": proved.stored, **agreements}
+        except EngineUnavailable as error:
+            notes.append(error.cause)
     return {"notes": notes, "agreements": agreements}
 
 
@@ -159,6 +167,12 @@ def _recorded(
     return items[: len(results)], results, recorders
 
 
+def _items(bundle: Bundle, texts: Sequence[str], *, like: Item) -> list[Item]:
+    """One item for each text, and no others, of the type of `like`."""
+    rows = rows_of(read_example(bundle.model_path), bundle.signature, texts)[-len(texts) :]
+    return list(rows) if isinstance(like, Row) else _requests(rows)
+
+
 def _requests(rows: Sequence[Row]) -> list[Item]:
     return [Request(Table(row.columns, [row.values]), row.params) for row in rows]
 
@@ -178,23 +192,6 @@ def _all_fail(results: Sequence[Result]) -> LikewiseError | None:
     """The first error, if there is no prediction."""
     failed = [each.error for each in results if isinstance(each, Failed)]
     return failed[0] if failed and len(failed) == len(results) else None
-
-
-def _predicted(bundle: Bundle, entry: EngineEntry, items: Sequence[Item]) -> tuple[list[Result], list[str]]:
-    """Predictions of the compiled engine, in the company in which a server predicts them, and notes for the user."""
-    engine = kind_of(entry.name).open(bundle, entry)
-    assert isinstance(engine, PyfuncEngine)  # noqa: S101  for its calls
-    size = WINDOW if engine.spec.row_wise else 1
-    try:
-        windows = (items[start : start + size] for start in range(0, len(items), size))
-        results = [result for window in windows for result in predict_items(engine, window)]
-    finally:
-        engine.close()
-    calls = engine.calls
-    assert isinstance(calls, Calls)  # noqa: S101
-    why, number = next(iter(calls.original.most_common(1)), ("", 0))
-    others = calls.original.total()
-    return results, [f"{others} of {calls.compiled + others} calls run in torch, most because {why}"] if number else []
 
 
 if __name__ == "__main__":  # python -m likewise.engine.accelerate.compile TASK RESULT

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from likewise.core.errors import BundleInvalid
 from likewise.core.extras import need
 from likewise.engine.openvino_graph import Arrays, Texts
+from likewise.engine.text.cascade import Cascade
 from likewise.engine.text.compiled import Calibration
 
 METADATA = "module.json"
@@ -58,7 +59,8 @@ class Form:
     inputs: the arguments that are tensors.  dtypes: of each.  limits: all values of the input are at least 0 and below
     it, None for any.  axes: the accepted lengths of the axes after the first; None for texts.  longest: tokens of a
     text; None for other inputs.  kind, outputs: see `Call`.  per_token: outputs with a vector per token.
-    calibration: of a classifier in bf16.  vectors: whether the outputs in bf16 are close to those in fp32.
+    calibration: of a classifier in bf16.  cascade: by which it may classify, if the user accepts other labels.
+    vectors: whether the outputs in bf16 are close to those in fp32.
     """
 
     inputs: tuple[str, ...]
@@ -71,6 +73,7 @@ class Form:
     outputs: tuple[str, ...]
     per_token: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    cascade: Cascade | None = None
     vectors: bool = False
 
     @property
@@ -124,7 +127,7 @@ class Form:
             raw = json.loads((folder / METADATA).read_text(encoding="utf-8"))
             if raw.pop("format") != FORMAT:
                 raise ValueError(f"not format {FORMAT}")
-            calibration, axes = raw.pop("calibration"), raw.pop("axes")
+            calibration, cascade, axes = (raw.pop(name) for name in ("calibration", "cascade", "axes"))
             lists: dict[str, Any] = {
                 name: tuple(raw.pop(name)) for name in ("inputs", "dtypes", "limits", "outputs", "per_token")
             }
@@ -133,6 +136,7 @@ class Form:
                 **raw,
                 axes=None if axes is None else tuple(tuple(map(tuple, lengths)) for lengths in axes),
                 calibration=None if calibration is None else Calibration(**calibration),
+                cascade=None if cascade is None else Cascade(**cascade),
             )
             known = form.kind in (TENSOR, TUPLE) or (form.kind.isidentifier() and form.kind.endswith("Output"))
             if not known and not form.kind.startswith("BaseModelOutput"):

@@ -12,16 +12,20 @@ from typing import Any
 
 from likewise.core.extras import need
 from likewise.engine.accelerate.form import Call, Form, NotCovered, arguments_of, observed
-from likewise.engine.openvino_graph import Compute
+from likewise.engine.openvino_graph import Arrays, Compute
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class Calls:
-    """Counts calls of compiled modules: those of the graph, and those of the original, by reason. Thread-safe."""
+    """Counts calls of compiled modules: those of the graph, and those of the original, by reason. Thread-safe.
+
+    seen: if it is a list, the inputs and outputs of the graph are added to it.
+    """
 
     compiled: int = 0
+    seen: list[tuple[Arrays, Arrays]] | None = None
     original: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -61,7 +65,10 @@ def compute_with(module: Any, form: Form, compute: Compute, calls: Calls) -> Non
             calls.count(type(module).__name__, str(error))
             return original(*args, **kwargs)
         calls.count(type(module).__name__, None)
-        return form.returned(compute(inputs))
+        outputs = compute(inputs)
+        if calls.seen is not None:
+            calls.seen.append(([each.copy() for each in inputs], [each.copy() for each in outputs]))
+        return form.returned(outputs)
 
     module.forward = forward
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable
-from likewise.engine.accelerate.form import Form
+from likewise.engine.accelerate.form import MASK, Form
 from likewise.engine.accelerate.forward import Calls, compute_with
 from likewise.engine.accelerate.loading import fingerprint, watching
+from likewise.engine.engine_options import TOLERANT
 from likewise.engine.openvino_graph import Compute, Graph, open_graph, read_graph
-from likewise.engine.text.compiled import EXACT, recompute_threads
+from likewise.engine.text.cascade import cascaded
+from likewise.engine.text.compiled import EXACT, FAST, recompute_threads
 from likewise.engine.text.guard import guarded, lazy_forward
 from likewise.engine.text.torch_forward import Forward
 
@@ -90,10 +92,14 @@ def open_compute(graph: Graph, form: Form, precision: str, *, lanes: int | None 
     if form.calibration is None:
         return opened("bf16")
     threads = recompute_threads(form.calibration.share)
-    exact = lazy_forward(lambda: _logits(open_graph(graph, "fp32", texts=form.texts, threads=threads)))
-    forward = guarded(_logits(opened("bf16")), exact, form.calibration.guard)
+    exact = lazy_forward(lambda: logits_of(open_graph(graph, "fp32", texts=form.texts, threads=threads)))
+    fast = logits_of(opened("bf16"))
+    forward = guarded(fast, exact, form.calibration.guard)
+    if form.cascade is not None and precision not in (FAST, TOLERANT):
+        forward = cascaded(fast, forward, form.cascade, form.inputs.index(MASK))
     return lambda inputs: [forward(*inputs)]
 
 
-def _logits(compute: Compute) -> Forward:
+def logits_of(compute: Compute) -> Forward:
+    """The first output of `compute`."""
     return lambda *inputs: compute(inputs)[0]

@@ -1,0 +1,40 @@
+"""Predicts items with a compiled engine while it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from likewise.bundles.format import EngineEntry
+from likewise.bundles.open import Bundle
+from likewise.core.engine import predict_items
+from likewise.core.items import Item
+from likewise.core.results import Result
+from likewise.engine.accelerate.forward import Calls
+from likewise.engine.kinds import kind_of
+from likewise.engine.openvino_graph import Arrays
+from likewise.engine.pyfunc import PyfuncEngine
+
+WINDOW = 16  # rows that are predicted together, as a server does
+
+
+def predicted(
+    bundle: Bundle, entry: EngineEntry, items: Sequence[Item], seen: list[tuple[Arrays, Arrays]] | None = None
+) -> tuple[list[Result], list[str]]:
+    """Predictions in the company in which a server predicts the items, and notes for the user.
+
+    seen: where to add the inputs and outputs of compiled modules.
+    """
+    engine = kind_of(entry.name).open(bundle, entry)
+    assert isinstance(engine, PyfuncEngine)  # noqa: S101  for its calls
+    calls = engine.calls
+    assert isinstance(calls, Calls)  # noqa: S101
+    calls.seen = seen
+    size = WINDOW if engine.spec.row_wise else 1
+    try:
+        windows = (items[start : start + size] for start in range(0, len(items), size))
+        results = [result for window in windows for result in predict_items(engine, window)]
+    finally:
+        engine.close()
+    why, number = next(iter(calls.original.most_common(1)), ("", 0))
+    others = calls.original.total()
+    return results, [f"{others} of {calls.compiled + others} calls run in torch, most because {why}"] if number else []
