@@ -347,16 +347,16 @@ def logits(labels: list[int], leads: list[float]) -> np.ndarray:
     return made
 
 
-def test_cascade_permits_half_of_the_labels_that_may_change() -> None:
+def test_cascade_permits_a_part_of_the_labels_that_may_change() -> None:
     exact = logits([0] * 100, [2.0] * 100)
     first = logits([1] * 4 + [0] * 96, [0.5, 0.6, 0.7, 0.8] + [5.0] * 96)
     lengths = np.full(100, 200)
-    cascade = choose({64: first}, exact, lengths, share=0.96, guard=0.01)  # 2 of 100 may change
+    cascade = choose({64: first}, exact, lengths, share=0.94, guard=0.01)  # 2 of 100 may change
     assert cascade is not None
     assert 0.6 < cascade.margin < 0.61
     assert cascade.cost == pytest.approx(64 / 200 + 2 / 100)
-    assert choose({64: first}, exact, lengths, share=0.96, guard=0.75) == replace(cascade, margin=0.75, cost=0.35)
-    assert choose({64: logits([1] * 100, [9.0] * 100)}, exact, lengths, share=0.96, guard=0.01) is None
+    assert choose({64: first}, exact, lengths, share=0.94, guard=0.75) == replace(cascade, margin=0.75, cost=0.35)
+    assert choose({64: logits([1] * 100, [9.0] * 100)}, exact, lengths, share=0.94, guard=0.01) is None
 
 
 @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=12), seed=st.integers(0, 99))
