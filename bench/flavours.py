@@ -119,17 +119,17 @@ def _tabular() -> list[object]:
     return [{"dataframe_split": {"columns": columns, "data": [row]}} for row in frame.to_numpy().tolist()]
 
 
-def _reviews() -> list[str]:
+def reviews() -> list[str]:
     """Distinct reviews of 100 to 200 words."""
     return [text for text in texts(4 * REVIEWS) if 100 <= len(text.split()) <= 200][:REVIEWS]
 
 
 def _inputs() -> list[object]:
-    return [{"inputs": [text]} for text in _reviews()]
+    return [{"inputs": [text]} for text in reviews()]
 
 
 def _frames() -> list[object]:
-    return [{"dataframe_split": {"columns": ["text"], "data": [[text]]}} for text in _reviews()]
+    return [{"dataframe_split": {"columns": ["text"], "data": [[text]]}} for text in reviews()]
 
 
 FLAVOURS = {
@@ -137,12 +137,12 @@ FLAVOURS = {
     "xgboost": Flavour(_log("xgboost"), _tabular, trust=False),
     "onnx": Flavour(
         _log("onnx", classifier),
-        lambda: [{"inputs": each} for each in token_ids(classifier(), _reviews())],
+        lambda: [{"inputs": each} for each in token_ids(classifier(), reviews())],
         trust=False,
     ),
     "onnx-bf16": Flavour(
         _log("onnx", classifier),
-        lambda: [{"inputs": each} for each in token_ids(classifier(), _reviews())],
+        lambda: [{"inputs": each} for each in token_ids(classifier(), reviews())],
         trust=False,
         bundling=("--trust", "--tolerance", "0.03"),
     ),
