@@ -26,11 +26,14 @@ from likewise.batch import ScoreOptions
 from likewise.batch.formats import PREDICTIONS
 from likewise.builder.equality import values_match
 from likewise.core.errors import CodeNotTrusted, LikewiseError
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.pyfunc import takes_documents
 from likewise.engine.versions import mlmodel_of
 from likewise.parity.verify_options import VerifyOptions
 from likewise.wire import Form, encode
+
+EXACT = CompileOptions(precision="fp32", measure=False)  # with `load_model`'s numbers, and the same engine each time
 
 
 def prepare(folder: Path, logged: Logged) -> dict[str, Any]:
@@ -40,10 +43,10 @@ def prepare(folder: Path, logged: Logged) -> dict[str, Any]:
     (folder / "data.pickle").write_bytes(pickle.dumps((logged.data, logged.params, expected)))
     trust = False
     try:
-        likewise.bundle(logged.uri, folder / "bundle")
+        likewise.bundle(logged.uri, folder / "bundle", compiling=EXACT)
     except CodeNotTrusted:
         trust = True
-        likewise.bundle(logged.uri, folder / "bundle", trust=True)
+        likewise.bundle(logged.uri, folder / "bundle", trust=True, compiling=EXACT)
     return {"uri": logged.uri, "trust": trust}
 
 

@@ -93,7 +93,7 @@ class CompiledFlavorKind(_Compiled, FlavorKind):
 
 
 class CompiledPyfuncKind(_Compiled):
-    """Runs a model with its own code, with compiled modules, if the user or the model asks for it."""
+    """Runs a model with its own code, with compiled modules, if the user or the model requests it."""
 
     name = "pyfunc-openvino"
     purpose = "compile what a model's own code loads (--accelerate)"
@@ -105,13 +105,13 @@ class CompiledPyfuncKind(_Compiled):
         return super().takes(model) and known_why_code(model.folder) is not None
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
-        """Compile what the model loads, if `--accelerate` or its metadata asks for it, or its flavour is known."""
+        """Compile what the model loads, if `--accelerate` or its metadata requests it, or its flavour is known."""
         wanted = request.options.accelerate or _accelerates(bundle) or flavor_of(request.model.flavors) in FLAVORS
         return super().compile(bundle, request) if wanted else CompiledEngines()
 
 
 def _accelerates(bundle: Bundle) -> bool:
-    """Whether the model's metadata asks for compilation."""
+    """Whether the model's metadata requests compilation."""
     metadata = mlmodel_of(bundle.model_path).get("metadata")
     own = metadata.get("likewise") if isinstance(metadata, Mapping) else None
     return isinstance(own, Mapping) and own.get("accelerate") is True
