@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,11 @@ def sentences(folder: Path, *, dense: bool = False) -> Path:
     return folder
 
 
+def entailing() -> Any:
+    labels = {0: "contradiction", 1: "entailment"}
+    return network("BertForSequenceClassification", num_labels=2, id2label=labels, label2id={"entailment": 1})
+
+
 def pyfunc(parts: Mapping[str, str], **options: Any) -> Save:
     def save(folder: Path) -> Path:
         import transformers
@@ -118,21 +124,28 @@ def pyfunc(parts: Mapping[str, str], **options: Any) -> Save:
 
 
 PAIRS = [{"text": "a fine film", "text_pair": "so fine it was"}, {"text": "dull", "text_pair": "a dull film"}]
+ZERO_SHOT = {
+    "sequences": "a fine film",
+    "candidate_labels": json.dumps(["film", "book"]),
+    "hypothesis_template": "This is a {}.",
+}
+RANKED = pd.DataFrame({"sequence": ["a"], "labels": ["film"], "scores": [0.5]})
 SAVERS: dict[str, Save] = {
     "labels": pipeline("text-classification", classifier, TEXTS, LABELS, params={"top_k": 2}),
     "pairs": pipeline("text-classification", classifier, PAIRS, LABELS),
     "tokens": pipeline("token-classification", functools.partial(network, "BertForTokenClassification"), TEXTS, ["O"]),
     "features": pipeline("feature-extraction", functools.partial(network, "BertModel"), TEXTS, [[0.1]]),
     "masks": pipeline("fill-mask", functools.partial(network, "BertForMaskedLM"), ["a [MASK] film"], ["film"]),
+    "zero-shot": pipeline("zero-shot-classification", entailing, ZERO_SHOT, RANKED),
     "sentences": sentences,
     "dense": functools.partial(sentences, dense=True),
     "pyfunc over transformers": pyfunc(OVER_TRANSFORMERS),
     "pyfunc over pytorch": pyfunc(OVER_PYTORCH, metadata={"likewise": {"accelerate": True}}),
     "pyfunc with gradients": pyfunc(WITH_GRADIENTS),
 }
-WITHOUT_BF16 = {"tokens", "masks"}
+WITHOUT_BF16 = {"tokens", "masks", "zero-shot"}  # the last is untrained, so too many texts are borderline
 VECTORS = {"features", "sentences", "dense"}
-LONG = {"pairs", "features", "masks", "dense", "tokens"}
+LONG = {"zero-shot", "pairs", "features", "masks", "dense", "tokens"}
 FLAVORS = [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in SAVERS if "py" not in name]
 
 
@@ -177,7 +190,8 @@ def test_flavor_is_compiled_without_trust_and_predicts_what_it_did(
     assert set(agreements) == set(labels[:-1])
     assert all(each["differ"] == 0 and each["rows"] > 100 for each in agreements.values())
     plain_model = mlflow.pyfunc.load_model(str(models(name)))
-    data = PAIRS if name == "pairs" else ["a [MASK] film", "so [MASK]"] if name == "masks" else [*TEXTS, "another"]
+    others = {"pairs": PAIRS, "masks": ["a [MASK] film", "so [MASK]"], "zero-shot": ZERO_SHOT}
+    data = others.get(name, [*TEXTS, "another"])
     for precision in (*fast, "fp32"):
         engine = bundle.engine("flavor-openvino", precision=precision.partition("+")[0])
         for params in [{}, {"top_k": 1}] if name == "labels" else [{}]:

@@ -11,12 +11,12 @@ import pytest
 from tests.support.classifier import make_classifier
 from tokenizers import Tokenizer
 
-from likewise.builder.texts import MAX_TEXTS, calibration_texts
+from likewise.builder.texts import calibration_texts
 from likewise.bundles.format import LoggedEnvironment
 from likewise.core.errors import EngineUnavailable, InputInvalid, InputNotFound, WrongUsage
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts
-from likewise.engine.text.texts import GENERATED, default_texts
+from likewise.engine.text.texts import GENERATED, MAX_TEXTS, default_texts
 from likewise.pipeline.compile import _offers_bf16
 
 EXPECTED = ["a fine film", 'with "quotes", a comma\nand a line', ""]

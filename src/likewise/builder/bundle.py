@@ -29,7 +29,7 @@ from likewise.engine.code_free import known_why_code
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CalibrationTexts, CompileRequest, ModelFacts, runs_code
 from likewise.engine.merging import Rows, describe_rows, rows_of
-from likewise.engine.rates import cpu_class
+from likewise.engine.rates import cpu_class, label
 from likewise.engine.versions import compare_model
 from likewise.pipeline.mlmodel import read_model
 
@@ -229,6 +229,7 @@ class _Draft:
         hidden = [*_stores(self.origins), *_tracking_files()]
         timed = self.compiling.measure and not self.facts.pipeline
         proof = prove(self.folder, hidden=hidden, code=self.code, declared=self.rows.declared, measure=timed)
+        self._drop_engines(proof.dropped)
         self._settle_rows(proof)
         self.manifest = self.manifest.with_measured(
             proved=proof.isolation, proved_engines=list(proof.engines), proved_rows=proof.rows
@@ -244,6 +245,15 @@ class _Draft:
         if self.timed_on and self.compiling.measure:
             self._measure(bundle)
         return bundle
+
+    def _drop_engines(self, dropped: Mapping[str, str]) -> None:
+        """Remove compiled engines that do not work in isolation."""
+        for name, why in dropped.items():
+            self.report(f"without the engine {name}: {why}")
+        kept = tuple(entry for entry in self.manifest.engines if label(entry) not in dropped)
+        for name in {entry.name for entry in self.manifest.engines} - {entry.name for entry in kept}:
+            shutil.rmtree(self.folder / "engine" / name, ignore_errors=True)
+        self.manifest = replace(self.manifest, engines=kept)
 
     def _settle_rows(self, proof: Proof) -> None:
         """Do not merge rows by contract if the example refutes it, or if the model's own code has not been tried."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 
+from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.engine.engine_options import CompileOptions
 from likewise.engine.kinds import CompiledEngines, CompileRequest
 
 
@@ -28,9 +31,7 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         if each.failure is not None:
             raise each.failure
     entries = tuple(entry for each in compiled for entry in each.entries)
-    if not entries and not errors and (request.texts or request.options.precision):
-        cause = "the model declares no classifier to compile"
-        errors.append(EngineUnavailable(cause, remedy="bundle it without --precision and --calibration"))
+    errors += _unused_options(entries, errors, request.options, texts=request.texts is not None)
     if errors and request.options.precision == "bf16" and not any(e.precision.startswith("bf16") for e in entries):
         raise errors[0]
     for each_error in errors:
@@ -39,3 +40,17 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
     if errors:
         measured["not_compiled"] = [error.cause for error in errors]
     return CompiledEngines(entries, next((each.texts for each in compiled if each.texts), ()), measured=measured)
+
+
+def _unused_options(
+    entries: Sequence[EngineEntry], errors: Sequence[LikewiseError], options: CompileOptions, *, texts: bool
+) -> list[LikewiseError]:
+    """Errors for options that have no effect on this model."""
+    unused = list[LikewiseError]()
+    if not entries and not errors and (texts or options.precision):
+        remedy = "bundle it without --precision and --calibration; --accelerate compiles what its own code loads"
+        unused.append(EngineUnavailable("the model declares no classifier to compile", remedy=remedy))
+    if options.agreement is not None and entries and not any(entry.name.endswith("-openvino") for entry in entries):
+        remedy = "bundle it without --agreement"
+        unused.append(EngineUnavailable("--agreement has no effect on pipelines and ONNX models", remedy=remedy))
+    return unused

@@ -10,7 +10,6 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from likewise.engine.load import open_entry
 from likewise.engine.plain_values import per_row, plain
 from likewise.engine.pyfunc import PyfuncEngine
 
-TIMEOUT = 600.0  # seconds
+TIMEOUT = 1200.0  # seconds
 _REMEDY = "fix the model, or declare row_wise: false (likewise bundle --no-row-wise)"
 
 
@@ -44,6 +43,7 @@ class Proof:
 
     tried: whether the example has rows that were predicted in different company.
     refuted: why rows are not independent, although the flavour's contract states so; None if they may be.
+    dropped: compiled engines that do not work in isolation, and why.
     speeds: as `likewise.builder.measure.compare` returns them; empty if they were not measured.
     """
 
@@ -53,6 +53,7 @@ class Proof:
     tried: bool = False
     refuted: str | None = None
     speeds: Mapping[str, float] = field(default_factory=dict)
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 def prove(
@@ -80,7 +81,7 @@ def prove(
         result["isolation"],
         tuple(result["engines"]),
         result["rows"],
-        *(result[name] for name in ("tried", "refuted", "speeds")),
+        *(result[name] for name in ("tried", "refuted", "speeds", "dropped")),
     )
 
 
@@ -115,8 +116,8 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
     if trial.refuted is not None:  # then no engine is given single rows
         predictions = replace(trial, by_row=False).predictions(entries)
     _compare_engines(predictions)
-    with suppress(MissingExtra):
-        predictions |= replace(trial, by_row=False).predictions(close)
+    tried, dropped = _try_close(replace(trial, by_row=False), close)
+    predictions |= tried
     if trial.refuted is not None:
         bundle = replace(bundle, manifest=replace(bundle.manifest, row_wise=False))
     speeds = compared(bundle, example, code=task["code"]) if task["measure"] else {}
@@ -128,7 +129,22 @@ def _try_all(task: Task, work: Path) -> dict[str, object]:
         "tried": _has_rows(example),
         "refuted": trial.refuted,
         "speeds": speeds,
+        "dropped": dropped,
     }
+
+
+def _try_close(trial: _Trial, entries: Sequence[EngineEntry]) -> tuple[dict[str, list[Result]], dict[str, str]]:
+    """Predictions of compiled engines, and why others do not work in isolation: the bundle works without these."""
+    predictions: dict[str, list[Result]] = {}
+    dropped: dict[str, str] = {}
+    for entry in entries:
+        try:
+            predictions |= trial.predictions([entry])
+        except MissingExtra:
+            continue
+        except LikewiseError as error:
+            dropped[f"{entry.name}/{entry.precision}"] = error.cause
+    return predictions, dropped
 
 
 @dataclass

@@ -11,9 +11,8 @@ from likewise.core.errors import InputInvalid
 from likewise.core.text import why_not_text
 from likewise.engine.kinds import CalibrationTexts
 from likewise.engine.text.cascade import ENOUGH, SAMPLE, texts_for
-from likewise.engine.text.texts import spread
+from likewise.engine.text.texts import MAX_TEXTS, spread
 
-MAX_TEXTS = 512  # texts used from a file, spread evenly over it; more if they have to prove an agreement
 CHUNK_ROWS = 1000  # rows read at a time
 
 

@@ -7,6 +7,7 @@ rows are computed in parts of similar lengths, without most of their padding.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,12 +61,19 @@ class Texts:
 
 
 def write_graph(
-    module: Any, probes: Sequence[Arrays], folder: Path, *, texts: Texts | None = None, names: Sequence[str] = ()
+    module: Any,
+    probes: Sequence[Arrays],
+    folder: Path,
+    *,
+    texts: Texts | None = None,
+    names: Sequence[str] = (),
+    branches: bool = True,
 ) -> None:
     """Convert `module` and write `model.xml` and `model.bin` (fp32 weights, any batch and length) into `folder`.
 
     module: takes one tensor per input and returns a tensor, or a tuple of them.  probes: its inputs for tracing, and
-    for comparing the graph with torch.  names: of the inputs; default: those of `forward`.
+    for comparing the graph with torch.  names: of the inputs; default: those of `forward`.  branches: whether its code
+    may branch on values, of which a graph keeps one.
     The same weights give the same bytes.  Raises MissingExtra without torch and openvino, EngineUnavailable if OpenVINO
     does not support the module, or if its fp32 outputs differ from torch's.
     """
@@ -73,7 +81,7 @@ def write_graph(
     expected = [_native(module, probe) for probe in probes]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "model.xml")
-        traced = _traced(module, probes[0])
+        traced = _traced(module, probes[0], branches)
         for port, name in zip(traced.inputs, names, strict=False):
             port.get_tensor().set_names({name})
         ov.save_model(traced, path, compress_to_fp16=False)  # saving normalizes the shapes
@@ -198,10 +206,12 @@ def _native(module: Any, inputs: Arrays) -> list[NDArray[Any]]:
     return [each.numpy() for each in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
-def _traced(module: Any, probe: Arrays) -> Any:
+def _traced(module: Any, probe: Arrays, branches: bool) -> Any:
     ov, torch = need("openvino", extra="openvino"), need("torch", extra="torch")
     try:
-        return ov.convert_model(module, example_input=tuple(map(torch.from_numpy, probe)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if branches else "error", torch.jit.TracerWarning)
+            return ov.convert_model(module, example_input=tuple(map(torch.from_numpy, probe)))
     except Exception as error:  # tracing runs the model's code, and each frontend has its own exceptions
         raise EngineUnavailable(
             f"OpenVINO cannot convert {_name(module)}: {str(error)[:500]}", remedy="use an engine that runs it in torch"

@@ -23,7 +23,7 @@ from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
 from likewise.engine.text.compiled import EXACT, FAST, classifier_path, compile_classifier, open_pass, text_engine
 from likewise.engine.text.engine import TextEngine
-from likewise.engine.text.texts import SAMPLE, default_texts, sample
+from likewise.engine.text.texts import MAX_TEXTS, SAMPLE, default_texts, sample, spread
 from likewise.pipeline.pipeline import classifiers
 
 TIMEOUT = 900.0  # seconds
@@ -65,11 +65,16 @@ def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest
             for uri, longest in models.items()
         ],
         "model": str(bundle.model_path),
-        "texts": None if request.texts is None else asdict(request.texts),
+        "texts": None if request.texts is None else asdict(_some(request.texts)),
         "bf16": request.options.precision != "fp32",
     }
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     return run_child("likewise.pipeline.compile", task, request.work, environment=environment, timeout=TIMEOUT)
+
+
+def _some(texts: CalibrationTexts) -> CalibrationTexts:
+    """At most MAX_TEXTS of the texts; there are more for `--agreement`."""
+    return replace(texts, values=tuple(spread(texts.values, MAX_TEXTS)))
 
 
 def _refuse_unequal(result: Mapping[str, Sequence[Mapping[str, object]]], models: Mapping[str, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from likewise.bundles.format import Manifest
@@ -33,9 +34,10 @@ class Tolerance:
 class Agreement:
     """How predictions in one precision compare with those of `load_model`.
 
-    rows: compared.  differ: those with another label, text or whole number, or outside the tolerance.  largest: the
-    largest difference of a number, or of a vector (1 - cosine).  tolerance, cosine: what was accepted.  source: of the
-    rows.  first: the first row that differs, for people.
+    rows: compared, without those that both refuse.  differ: those with another label, text or whole number, or outside
+    the tolerance.  largest: the largest difference of a number, or of a vector (1 - cosine).  tolerance, cosine: what
+    was accepted.  source: of the rows.  first: the first row that differs, for people.  reference: what predicted the
+    rows for comparison.
     """
 
     rows: int
@@ -45,10 +47,12 @@ class Agreement:
     cosine: float
     source: str
     first: str = ""
+    reference: str = "load_model"
 
     def __str__(self) -> str:
         return (
-            f"{self.differ:,} of {self.rows:,} predictions differ from load_model's, {stated(self.differ, self.rows)}; "
+            f"{self.differ:,} of {self.rows:,} predictions differ from {self.reference}'s, "
+            f"{stated(self.differ, self.rows)}; "
             f"numbers differ by up to {self.largest:.2g} (tolerance {self.tolerance:g}); on {self.source}"
         )
 
@@ -61,25 +65,32 @@ class Agreement:
 def agreements_of(manifest: Manifest) -> dict[str, Agreement]:
     """The agreements of the compiled engines of a bundle, by label."""
     stored = manifest.measured.get("agreement")
-    return {name: Agreement(**each) for name, each in stored.items()} if isinstance(stored, Mapping) else {}
+    found = {}
+    for name, each in stored.items() if isinstance(stored, Mapping) else ():
+        with suppress(TypeError):  # of another version: it is only information
+            found[name] = Agreement(**each)
+    return found
 
 
 def agreement(found: Sequence[Result], expected: Sequence[Result], tolerance: Tolerance, source: str) -> Agreement:
-    """Compare predictions of the same rows."""
-    largest, differ, first = 0.0, 0, ""
+    """Compare predictions of the same rows; those that fail in both prove nothing."""
+    largest, differ, first, rows = 0.0, 0, "", 0
     for one, other in zip(found, expected, strict=True):
+        if isinstance(one, Failed) and isinstance(other, Failed):
+            continue
+        rows += 1
         distance = _results(one, other, tolerance)
         if distance is None:
             differ += 1
             first = first or f"{_shown(other)} became {_shown(one)}"
         else:
             largest = max(largest, distance)
-    return Agreement(len(expected), differ, largest, tolerance.number, tolerance.cosine, source, first)
+    return Agreement(rows, differ, largest, tolerance.number, tolerance.cosine, source, first)
 
 
 def _results(one: Result, other: Result, tolerance: Tolerance) -> float | None:
     if isinstance(one, Failed) or isinstance(other, Failed):
-        return 0.0 if isinstance(one, Failed) and isinstance(other, Failed) else None
+        return None
     return distance(one.value, other.value, tolerance)
 
 

@@ -7,6 +7,7 @@ converts the modules, and predicts the same rows again.
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from likewise.engine.accelerate.agreement import COSINE, SCORE, Agreement, Toler
 from likewise.engine.accelerate.convert import convert_module
 from likewise.engine.accelerate.form import Form
 from likewise.engine.accelerate.forward import Recorder
-from likewise.engine.accelerate.loading import fingerprint, watching
+from likewise.engine.accelerate.loading import watching
 from likewise.engine.accelerate.predicting import predicted
 from likewise.engine.accelerate.rows import generated, rows_of
 from likewise.engine.accelerate.share import add_cascade
@@ -98,33 +99,51 @@ def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     folder = bundle.path / "engine" / task["kind"]
     texts = CalibrationTexts(**task["texts"]) if task["texts"] else generated(bundle)
     items, expected, recorders = _recorded(bundle, task["native"], texts.values)
-    source = f"{len(items)} rows of {texts.source}"
-    notes, forms = [], list[Form]()
-    for name, recorder in recorders.items():
-        try:
-            made = convert_module(recorder, folder / name, bf16=task["bf16"], factor=texts.factor, source=source)
-        except EngineUnavailable as error:
-            notes.append(error.cause)
-            continue
-        forms.append(made.form)
-        notes.append(made.note)
+    failed = sum(isinstance(each, Failed) for each in expected)
+    source = f"{len(items)} rows of {texts.source}" + (f", {failed} of which the model refuses" if failed else "")
+    forms, notes = _converted(recorders, folder, texts, source, bf16=task["bf16"])
     if not forms:
         raise EngineUnavailable("; ".join(notes) or "the model loads no module", remedy="it runs in torch")
-    recorders.clear()  # and their memory
     agreements = {}
     for precision in _precisions(forms):
         tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
         found, covered = predicted(bundle, EngineEntry(task["kind"], precision), items)
         agreements[precision] = agreement(found, expected, tolerance, source).stored
     notes += covered
-    if task["agreement"] is not None:
+    if task["agreement"] is not None and not agreements[EXACT]["differ"]:
         share, every = task["agreement"] / 100, _items(bundle, texts.values, like=items[0])
         try:
             proved = add_cascade(bundle, task["kind"], every, share, texts.source)
             agreements = {f"{task['agreement']:g}{AGREED}": proved.stored, **agreements}
-        except EngineUnavailable as error:
-            notes.append(error.cause)
+        except Exception as error:  # noqa: BLE001  the other engines are complete
+            notes.append(
+                error.cause if isinstance(error, LikewiseError) else f"no engine for --agreement: {error!r:.300}"
+            )
     return {"notes": notes, "agreements": agreements}
+
+
+def _converted(
+    recorders: Sequence[Recorder], folder: Path, texts: CalibrationTexts, source: str, *, bf16: bool
+) -> tuple[list[Form], list[str]]:
+    """The forms of the modules that could be converted, and a note on each module."""
+    forms, notes = list[Form](), list[str]()
+    by_name: dict[str, Recorder] = {}
+    for each in recorders:
+        if each.name is None:
+            notes.append(f"{type(each.module).__name__} is not compiled: the model did not call it")
+        elif (same := by_name.setdefault(each.name, each)) is not each:  # another instance with the same weights
+            same.calls += each.calls
+    for name, recorder in by_name.items():
+        try:
+            made = convert_module(recorder, folder / name, bf16=bf16, factor=texts.factor, source=source)
+        except Exception as error:  # noqa: BLE001  of the runtime, or of the module on other inputs
+            shutil.rmtree(folder / name, ignore_errors=True)
+            what = f"{type(recorder.module).__name__} is not compiled: {type(error).__name__}: {str(error)[:300]}"
+            notes.append(error.cause if isinstance(error, LikewiseError) else what)
+            continue
+        forms.append(made.form)
+        notes.append(made.note)
+    return forms, notes
 
 
 def _precisions(forms: Sequence[Form]) -> list[str]:
@@ -135,32 +154,33 @@ def _precisions(forms: Sequence[Form]) -> list[str]:
     return [TOLERANT if any(form.vectors for form in fast) else FAST, EXACT]
 
 
-def _recorded(
-    bundle: Bundle, native: str, texts: Sequence[str]
-) -> tuple[list[Item], list[Result], dict[str, Recorder]]:
+def _recorded(bundle: Bundle, native: str, texts: Sequence[str]) -> tuple[list[Item], list[Result], list[Recorder]]:
     """Items, their predictions by the original, one after the other, and what its modules were called with."""
-    rows = rows_of(read_example(bundle.model_path), bundle.signature, texts)
-    if not rows:
+    example = read_example(bundle.model_path)
+    rows = rows_of(example, bundle.signature, texts)
+    items: list[Item] = list(rows) if bundle.manifest.row_wise else _requests(rows)
+    if not items and example is not None:  # of a form that rows cannot have
+        items = [Request(example.table, example.params)]
+    if not items:
         raise EngineUnavailable(
             "the model has no example to try it on", remedy="log it with an input_example, and bundle it again"
         )
-    recorders: dict[str, Recorder] = {}
+    recorders: list[Recorder] = []
 
     def record(module: Any) -> None:
         if any(True for _ in module.parameters()):
-            recorders.setdefault(fingerprint(module), Recorder(module))
+            recorders.append(Recorder(module))
 
     with watching(record):
         engine = kind_of(native).open(bundle, EngineEntry(native, "native"))
-        items: list[Item] = list(rows) if bundle.manifest.row_wise else _requests(rows)
         try:
             results = _one_by_one(engine, items)
-            if bundle.manifest.row_wise and _all_fail(results):  # it does not return one prediction per row
+            if rows and bundle.manifest.row_wise and _all_fail(results):  # not one prediction per row
                 items = _requests(rows)
                 results = _one_by_one(engine, items)
         finally:
             engine.close()
-    for recorder in recorders.values():
+    for recorder in recorders:
         recorder.stop()
     if (error := _all_fail(results)) is not None:
         raise EngineUnavailable(f"the model fails for all texts: {error.cause}", remedy=error.remedy)

@@ -20,6 +20,8 @@ from likewise.engine.openvino_graph import DRIFT, Arrays, Compute, open_graph, r
 from likewise.engine.text.calibration import calibrate
 
 COMPARED = 64  # calls
+ENOUGH = 64  # texts, below which bf16 is not offered
+LONGEST = 1024  # tokens: longer texts, which no probe has, are computed in torch
 PROBES = 6  # of different shapes, for a module that does not take texts
 VECTORS = frozenset({"last_hidden_state", "pooler_output"})
 TEXT_INPUTS = frozenset({"input_ids", "token_type_ids", MASK})
@@ -43,9 +45,9 @@ def convert_module(recorder: Recorder, folder: Path, *, bf16: bool, factor: floa
     calls = _most_common(recorder)
     form = _form(recorder.module, calls)
     names, texts = form.inputs, form.texts
-    wrapped = _wrapped(recorder, form)
     probes = _text_probes(form, calls) if texts is not None else _probes(form, calls)
-    write_graph(wrapped, probes, folder, texts=texts, names=names)
+    library = type(recorder.module).__module__.startswith("transformers.")
+    write_graph(_wrapped(recorder, form), probes, folder, texts=texts, names=names, branches=library)
     exact = open_graph(read_graph(folder), "fp32", texts=texts)
     some = calls[:: max(1, len(calls) // COMPARED)]
     if (difference := max(_difference(form, exact, call) for call in some)) > DRIFT:
@@ -77,18 +79,24 @@ def _most_common(recorder: Recorder) -> list[Call]:
 def _form(module: Any, calls: Sequence[Call]) -> Form:
     first = calls[0]
     inputs = tuple(first.inputs)
-    takes_texts = same_texts(calls) and hasattr(module, "get_input_embeddings") and TEXT_INPUTS.issuperset(inputs)
+    encoder = hasattr(module, "get_input_embeddings")
+    takes_texts = same_texts(calls) and encoder and TEXT_INPUTS.issuperset(inputs)
+    if encoder and not takes_texts and any(each.dtype.kind == "i" for each in first.inputs.values()):
+        raise EngineUnavailable(f"{_name(module)} takes {', '.join(inputs)}, and not ids and a mask", remedy=PLAIN)
+    if any(type(each).__module__.partition(".")[0] == "peft" for each in module.modules()):
+        raise EngineUnavailable(f"{_name(module)} has adapters, which can be switched", remedy=PLAIN)
     limits = _text_limits(module) if takes_texts else {}
     axes = None if takes_texts else tuple({tuple(each.shape[1:] for each in call.inputs.values()) for call in calls})
     if any(each.ndim == 0 for each in first.inputs.values()):
         raise EngineUnavailable(f"{_name(module)} takes numbers that are not in a batch", remedy=PLAIN)
     rows = _embeddings(module)
     return Form(
+        module=_name(module),
         inputs=inputs,
         dtypes=tuple(str(each.dtype) for each in first.inputs.values()),
         limits=tuple(limits.get(name, rows if each.dtype.kind == "i" else None) for name, each in first.inputs.items()),
         axes=axes,
-        longest=_positions(module) if takes_texts else None,
+        longest=min(LONGEST, _positions(module)) if takes_texts else None,
         constants=first.constants,
         kind=first.kind,
         outputs=tuple(first.outputs),
@@ -123,7 +131,8 @@ def _positions(module: Any) -> int:
 
 def _is_per_token(calls: Sequence[Call], name: str) -> bool:
     shapes = [(call.inputs[MASK].shape[1], call.outputs[name].shape) for call in calls]
-    return all(len(shape) > 2 and shape[1] == length for length, shape in shapes)
+    several = len({length for length, _ in shapes}) > 1
+    return all(len(shape) > (1 if several else 2) and shape[1] == length for length, shape in shapes)
 
 
 def _wrapped(recorder: Recorder, form: Form) -> Any:
@@ -145,12 +154,13 @@ def _wrapped(recorder: Recorder, form: Form) -> Any:
 
 
 def _text_probes(form: Form, calls: Sequence[Call]) -> list[Arrays]:
-    """Inputs in several shapes, with and without padding, of values that have been recorded."""
+    """Inputs in several shapes, up to the longest, with and without padding, of values that have been recorded."""
     random = np.random.default_rng(0)
     values = {name: np.unique(np.concatenate([call.inputs[name].ravel() for call in calls])) for name in form.inputs}
     probes: list[Arrays] = []
-    for rows, length in ((2, 8), (3, 16), (1, 5)):
-        length = min(length, form.longest or length)
+    longest = form.longest or 1
+    for rows, length in ((2, 8), (3, 16), (1, 5), (2, longest), (2, longest // 2 + 3)):
+        length = min(length, longest)
         lengths = np.linspace(length, 1, rows).round()[:, None]
         mask = (np.arange(length)[None, :] < lengths).astype(np.int64)
         probes.append([mask if name == MASK else random.choice(values[name], mask.shape) for name in form.inputs])
@@ -191,6 +201,8 @@ def _with_bf16(
     labels = form.outputs == ("logits",) and not form.per_token and _classifies(module, calls)
     if not labels and not (form.longest is not None and VECTORS.issuperset(form.outputs)):
         return form, "bf16 is not offered, because it is neither a classifier nor an encoder of texts"
+    if (texts := sum(len(call.inputs[MASK]) for call in calls)) < ENOUGH:
+        return form, f"bf16 is not offered, because {texts} texts are too few to compare it on; use --calibration FILE"
     try:
         fast = open_graph(read_graph(folder), "bf16", texts=form.texts)
     except EngineUnavailable as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,8 @@ METADATA = "module.json"
 FORMAT = 1
 MASK = "attention_mask"
 TENSOR, TUPLE = "tensor", "tuple"
+KIND = re.compile(r"[A-Za-z0-9]+Output(With[A-Za-z]+)?")
+"""Names of the classes of `transformers.modeling_outputs`."""
 OUTPUTS = "transformers.modeling_outputs"
 SCALARS = (bool, int, float, str)
 
@@ -30,7 +33,11 @@ Arguments = Mapping[str, Any]
 
 
 class NotCovered(Exception):
-    """Why a call cannot be computed by a graph; the original computes it."""
+    """Why a call cannot be computed by a graph; the original computes it. reason: without the values of this call."""
+
+    def __init__(self, reason: str, details: str = "") -> None:
+        super().__init__(f"{reason} ({details})" if details else reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,14 @@ class Call:
 class Form:
     """The calls that a graph covers; written to `module.json` next to it.
 
-    inputs: the arguments that are tensors.  dtypes: of each.  limits: all values of the input are at least 0 and below
-    it, None for any.  axes: the accepted lengths of the axes after the first; None for texts.  longest: tokens of a
-    text; None for other inputs.  kind, outputs: see `Call`.  per_token: outputs with a vector per token.
-    calibration: of a classifier in bf16.  cascade: by which it may classify, if the user accepts other labels.
-    vectors: whether the outputs in bf16 are close to those in fp32.
+    module: the name of the class.  inputs: the arguments that are tensors.  dtypes: of each.  limits: all values of the
+    input are at least 0 and below it, None for any.  axes: the accepted lengths of the axes after the first; None for
+    texts.  longest: tokens of a text; None for other inputs.  kind, outputs: see `Call`.  per_token: outputs with a
+    vector per token.  calibration: of a classifier in bf16.  cascade: by which it may classify, if the user accepts
+    other labels.  vectors: whether the outputs in bf16 are close to those in fp32.
     """
 
+    module: str
     inputs: tuple[str, ...]
     dtypes: tuple[str, ...]
     limits: tuple[int | None, ...]
@@ -95,13 +103,13 @@ class Form:
         tensors = [given.pop(name, None) for name in self.inputs]
         if any(tensor is None for tensor in tensors) or given != self.constants:
             other = sorted({*arguments} ^ {*self.inputs, *self.constants})
-            raise NotCovered(f"it was called with other arguments ({', '.join(other) or 'other values'})")
+            raise NotCovered("it was called with other arguments", ", ".join(other) or "other values")
         arrays = [_array(tensor) for tensor in tensors]
         for name, array, dtype, limit in zip(self.inputs, arrays, self.dtypes, self.limits, strict=True):
             if str(array.dtype) != dtype or not array.size:
-                raise NotCovered(f"{name} is {array.dtype} of the shape {array.shape}")
+                raise NotCovered(f"{name} is of another type", f"{array.dtype} of the shape {array.shape}")
             if limit is not None and not (array.min() >= 0 and array.max() < limit):
-                raise NotCovered(f"{name} has values from {array.min()} to {array.max()}")
+                raise NotCovered(f"{name} has other values", f"from {array.min()} to {array.max()}")
         self._check_shapes(arrays)
         return arrays
 
@@ -138,8 +146,7 @@ class Form:
                 calibration=None if calibration is None else Calibration(**calibration),
                 cascade=None if cascade is None else Cascade(**cascade),
             )
-            known = form.kind in (TENSOR, TUPLE) or (form.kind.isidentifier() and form.kind.endswith("Output"))
-            if not known and not form.kind.startswith("BaseModelOutput"):
+            if form.kind not in (TENSOR, TUPLE) and not KIND.fullmatch(form.kind):
                 raise ValueError(f"unknown kind of output {form.kind!r}")
             return form
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -151,22 +158,25 @@ class Form:
     def _check_shapes(self, arrays: Arrays) -> None:
         if self.axes is not None:
             if tuple(array.shape[1:] for array in arrays) not in self.axes:
-                raise NotCovered(f"its inputs have the shapes {[array.shape for array in arrays]}")
+                raise NotCovered("its inputs have other shapes", str([array.shape for array in arrays]))
             return
         mask = arrays[self.inputs.index(MASK)]
         if mask.ndim == 2 and mask.shape[1] > (self.longest or 0):
             raise NotCovered(f"a text has more than {self.longest} tokens")
         if mask.ndim != 2 or any(array.shape != mask.shape for array in arrays):
-            raise NotCovered(f"its inputs have the shapes {[array.shape for array in arrays]}")
+            raise NotCovered("its inputs have other shapes", str([array.shape for array in arrays]))
         if not mask.any(axis=1).all():
             raise NotCovered("the mask of a text is empty")
 
 
 def arguments_of(forward: Callable[..., Any]) -> Callable[[tuple[Any, ...], Arguments], dict[str, Any]]:
     """A function that gives positional and keyword arguments of `forward` their names, without those that are None."""
-    names = list(inspect.signature(forward).parameters)
+    parameters = inspect.signature(forward).parameters.values()
+    names = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_POSITIONAL]
 
     def named(args: tuple[Any, ...], kwargs: Arguments) -> dict[str, Any]:
+        if len(args) > len(names):
+            raise NotCovered("it was called with more positional arguments than it names")
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -195,7 +205,7 @@ def _outputs(returned: Any) -> tuple[str, dict[str, Any]]:
     if type(returned) is tuple:
         return TUPLE, {str(at): value for at, value in enumerate(returned)}
     kind = type(returned)
-    if getattr(sys.modules.get(OUTPUTS), kind.__name__, None) is not kind:
+    if getattr(sys.modules.get(OUTPUTS), kind.__name__, None) is not kind or not KIND.fullmatch(kind.__name__):
         raise NotCovered(f"it returned a {kind.__name__}")
     return kind.__name__, dict(returned.items())
 

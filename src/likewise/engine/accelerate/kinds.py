@@ -8,14 +8,12 @@ from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.core.errors import EngineUnavailable
 from likewise.engine.accelerate.modules import Both, CompiledModules
 from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.flavor import FlavorKind
 from likewise.engine.kinds import CompiledEngines, CompileRequest, ModelFacts
 from likewise.engine.model_code import model_code
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
-from likewise.engine.text.compiled import EXACT
 from likewise.engine.versions import mlmodel_of
 
 FLAVORS = frozenset({"sentence_transformers", "transformers"})
@@ -42,9 +40,9 @@ class _Compiled(PyfuncKind):
 
         return compile_modules(self.name, self.native, bundle, request)
 
-    def approximate(self, entry: EngineEntry) -> bool:
-        """Whether it computes in bf16, which changes scores; `compile` has compared them."""
-        return entry.precision != EXACT
+    def approximate(self, entry: EngineEntry) -> bool:  # noqa: ARG002  also in fp32, whose sums have another order
+        """True: `compile` has compared them."""
+        return True
 
     def open(
         self,
@@ -55,16 +53,11 @@ class _Compiled(PyfuncKind):
     ) -> PyfuncEngine:
         """Open the model with compiled modules.
 
-        Raises EngineUnavailable if it loads none of them, or this CPU cannot run them, and what opening it raises.
+        Raises EngineUnavailable if this CPU cannot run them, and what opening the model raises.
         """
         modules = CompiledModules(bundle.path / "engine" / self.name, entry.precision, lanes=self.lanes)
         engine = super().open(bundle, entry, model_config, Both(code or model_code(bundle), modules))
         engine.calls = modules.calls
-        if not modules.found:
-            engine.close()
-            raise EngineUnavailable(
-                "the model does not load the modules that were compiled", remedy="bundle the model again"
-            )
         return engine
 
 

@@ -25,21 +25,24 @@ class CompiledModules:
     """The modules in the folder of a compiled engine, one folder each, named by `fingerprint`.
 
     It is also the context in which the model loads and predicts, so that modules loaded later are recognized too; it
-    may be entered by several threads.  calls: counts the calls of all modules.
+    may be entered by several threads.  A module is recognized at its first call, by the weights that it has then.
+    calls: counts the calls of all modules.
     """
 
     def __init__(self, folder: Path, precision: str, *, lanes: int | None = None) -> None:
-        """precision: of the engine.  lanes: see `open_graph`.  Raises EngineUnavailable if it has no modules."""
+        """precision: of the engine.  lanes: see `open_graph`.
+
+        Raises EngineUnavailable if it has no modules, or this CPU cannot run them in this precision, MissingExtra.
+        """
         self.calls = Calls()
-        self.found: set[str] = set()
-        self._precision = precision
-        self._lanes = lanes
-        self._forms = {path.parent.name: Form.read(path.parent) for path in sorted(folder.glob("*/module.json"))}
-        if not self._forms:
+        forms = {path.parent: Form.read(path.parent) for path in sorted(folder.glob("*/module.json"))}
+        if not forms:
             raise EngineUnavailable(f"the bundle has no modules in {folder.name}", remedy="bundle the model again")
-        self._folder = folder
-        self._computes: dict[str, Compute] = {}
-        self._lock = threading.Lock()
+        self._found = {
+            path.name: (path.name, form, open_compute(read_graph(path), form, precision, lanes=lanes))
+            for path, form in forms.items()
+        }
+        self._kinds = {form.module for form in forms.values()}
         self._entered = threading.local()
 
     def __enter__(self) -> None:
@@ -52,19 +55,9 @@ class CompiledModules:
         self._entered.stack.pop().__exit__(None, None, None)
 
     def _replace(self, module: Any) -> None:
-        """Let `module` compute with its graph, if it is one of those that were compiled."""
-        if not any(True for _ in module.parameters()):
-            return
-        name = fingerprint(module)
-        form = self._forms.get(name)
-        if form is None:
-            return
-        with self._lock:
-            if name not in self._computes:  # shared by all instances of the module
-                graph = read_graph(self._folder / name)
-                self._computes[name] = open_compute(graph, form, self._precision, lanes=self._lanes)
-        compute_with(module, form, self._computes[name], self.calls)
-        self.found.add(name)
+        """Let `module` compute with its graph, if it turns out to be one of those that were compiled."""
+        if type(module).__name__ in self._kinds:
+            compute_with(module, lambda each: self._found.get(fingerprint(each)), self.calls)
 
 
 class Both:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.core.engine import predict_items
+from likewise.core.errors import EngineUnavailable
 from likewise.core.items import Item
 from likewise.core.results import Result
 from likewise.engine.accelerate.forward import Calls
@@ -14,15 +15,19 @@ from likewise.engine.kinds import kind_of
 from likewise.engine.openvino_graph import Arrays
 from likewise.engine.pyfunc import PyfuncEngine
 
+PLAIN = "the model's own torch is used"
 WINDOW = 16  # rows that are predicted together, as a server does
 
 
 def predicted(
-    bundle: Bundle, entry: EngineEntry, items: Sequence[Item], seen: list[tuple[Arrays, Arrays]] | None = None
+    bundle: Bundle,
+    entry: EngineEntry,
+    items: Sequence[Item],
+    seen: dict[str, list[tuple[Arrays, Arrays]]] | None = None,
 ) -> tuple[list[Result], list[str]]:
     """Predictions in the company in which a server predicts the items, and notes for the user.
 
-    seen: where to add the inputs and outputs of compiled modules.
+    seen: see `Calls`.  Raises EngineUnavailable if no compiled module is used.
     """
     engine = kind_of(entry.name).open(bundle, entry)
     assert isinstance(engine, PyfuncEngine)  # noqa: S101  for its calls
@@ -37,4 +42,8 @@ def predicted(
         engine.close()
     why, number = next(iter(calls.original.most_common(1)), ("", 0))
     others = calls.original.total()
+    if not calls.compiled:
+        raise EngineUnavailable(
+            f"the compiled modules are not used, because {why or 'the model loads others each time'}", remedy=PLAIN
+        )
     return results, [f"{others} of {calls.compiled + others} calls run in torch, most because {why}"] if number else []

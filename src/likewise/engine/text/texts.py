@@ -14,6 +14,7 @@ from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts
 
 SAMPLE = 64
+MAX_TEXTS = 512  # used from a file, spread evenly over it; more if they have to prove an agreement
 GENERATED = 192
 SHORTEST = 4  # tokens
 SEED = 20260101
