@@ -20,7 +20,8 @@ the same, except for the last digits of numbers. A cell without "yes" has the re
 
 - *bundle*: `likewise bundle` builds a bundle that works in isolation.
 - *trust*: whether it needs `--trust`, because the model can only be opened by running its code.
-- *engine*: the [engine](../architecture/engine.md) that is selected if all that Likewise supports is installed, after `likewise bundle --precision fp32`.
+- *engine*: the [engine](../architecture/engine.md) that is selected if all that Likewise supports is installed,
+  after `likewise bundle --precision fp32`.
 - *merged*: whether rows of several callers are predicted together, because they are independent of each other.
 - *serve*: `likewise serve`; *score CSV*, *score Parquet*: `likewise score`; *Spark*: `likewise.spark.udf`;
   *verify*: `likewise verify` with plain MLflow, a job and a server, and with a server that changes a value, which it
