@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from likewise.core.errors import LikewiseError, RowRefused
 
 
@@ -33,3 +35,13 @@ def why_not_text(value: object) -> str | None:
     except UnicodeEncodeError as error:
         return f"text is not valid Unicode: lone surrogate at position {error.start}"
     return None
+
+
+def json_document(text: str) -> object:
+    """The JSON object or list in the text; None if the text is neither."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

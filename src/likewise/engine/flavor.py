@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
@@ -49,11 +48,7 @@ class FlavorKind(PyfuncKind):
         return flavor_of(flavors_of(bundle.model_path)) in TORCH
 
     def open(
-        self,
-        bundle: Bundle,
-        entry: EngineEntry,
-        model_config: Mapping[str, object] | None = None,
-        code: AbstractContextManager[object] | None = None,
+        self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
     ) -> PyfuncEngine:
         """Load the model as `mlflow.pyfunc.load_model` does; raises CodeNotTrusted if its files may run code."""
         if (why := why_code(bundle.model_path)) is not None:
@@ -61,7 +56,7 @@ class FlavorKind(PyfuncKind):
                 f"the bundle {bundle.path} names an engine for models without code, but its model may run code: {why}",
                 remedy="if you trust its author, bundle the model again with --trust",
             )
-        return super().open(bundle, entry, model_config, code)
+        return super().open(bundle, entry, model_config)
 
 
 def _distribution(line: str) -> str:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import queue
 import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import deferred, need
 
 FIRST = threading.RLock()
 """Serializes the first inferences: two threads that pass arrays to the runtime for the first time concurrently
 deadlock, one inside a `call_once` of OpenVINO's Python binding and one waiting for the GIL."""
+
+
+def need_to_compile() -> None:
+    """Raise EngineUnavailable unless the libraries are installed that convert a model of torch."""
+    missing = [name for name in ("openvino", "torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineUnavailable(
+            f"compiling needs {', '.join(missing)}, which is not installed",
+            remedy="pip install 'likewise[openvino,torch]'",
+        )
 
 
 @cache

@@ -56,7 +56,6 @@ class PyfuncEngine:
     """
 
     per_row: Callable[[Any, int], list[object]] = staticmethod(per_row)
-    calls: Counted | None = None
 
     def __init__(
         self,
@@ -72,6 +71,7 @@ class PyfuncEngine:
         self._signature = signature
         self._vendored = vendored
         self._code = code
+        self.calls: Counted | None = getattr(code, "calls", None)
         self._turn: AbstractContextManager[object] = nullcontext() if spec.thread_safe else threading.Lock()
         self._final = _accepting_final_frames(model) if is_final(model.metadata) else None
         self._required = frozenset(f.name for f in signature.inputs or () if f.name is not None and f.required)
@@ -245,23 +245,18 @@ class PyfuncKind(EngineKind):
 
     def in_processes(self, bundle: Bundle) -> bool:
         """Unless the model declares that it may be called several times at once: its calls mostly wait."""
-        return not thread_safe(mlmodel_of(bundle.model_path).get("metadata"))
+        return not declares(mlmodel_of(bundle.model_path).get("metadata"), "thread_safe")
 
     def open(
-        self,
-        bundle: Bundle,
-        entry: EngineEntry,
-        model_config: Mapping[str, object] | None = None,
-        code: AbstractContextManager[object] | None = None,
+        self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
     ) -> PyfuncEngine:
         """Load the bundle's model, with its references resolved to the bundle. Runs the model's own code.
 
-        model_config: as for `mlflow.pyfunc.load_model`.  code: the context in which the model loads and predicts;
-        default: that of `model_code`.
+        model_config: as for `mlflow.pyfunc.load_model`.
         Raises ModelInvalid (it does not load), ReferenceMissing, MissingExtra.
         """
         vendored = VendoredFiles(bundle.reference_paths(), own=(bundle.path,))
-        code = code or model_code(bundle)
+        code = self._context(bundle, entry)
         install(vendored)
         try:
             with code:
@@ -269,7 +264,7 @@ class PyfuncKind(EngineKind):
         except BaseException:
             uninstall(vendored)
             raise
-        slots = CALLS if thread_safe(model.metadata.metadata) else 1
+        slots = CALLS if declares(model.metadata.metadata, "thread_safe") else 1
         spec = EngineSpec(
             name=entry.name,
             precision=entry.precision,
@@ -280,6 +275,10 @@ class PyfuncKind(EngineKind):
             slots=slots,
         )
         return PyfuncEngine(model, spec, bundle.signature, vendored, code)
+
+    def _context(self, bundle: Bundle, entry: EngineEntry) -> AbstractContextManager[object]:  # noqa: ARG002
+        """The context in which the model loads and predicts; several threads may enter it."""
+        return model_code(bundle)
 
 
 def load_pyfunc(
@@ -325,10 +324,10 @@ def takes_documents(metadata: object) -> bool:
     return isinstance(metadata, Mapping) and str(metadata.get("task")).startswith("agent/")
 
 
-def thread_safe(metadata: object) -> bool:
-    """Whether the model's metadata declares that it may be called several times at once."""
+def declares(metadata: object, name: str) -> bool:
+    """Whether the model's metadata has `likewise: {NAME: true}`; `thread_safe`: several calls may run at once."""
     own = metadata.get("likewise") if isinstance(metadata, Mapping) else None
-    return isinstance(own, Mapping) and own.get("thread_safe") is True
+    return isinstance(own, Mapping) and own.get(name) is True
 
 
 class _NoBytecode:

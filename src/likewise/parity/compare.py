@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from likewise.core.text import json_document
 from likewise.wire import Form, encode
 
 SHOWN = 300  # characters of a value that are shown
@@ -110,7 +111,7 @@ def via_json(value: object) -> object:
 def paths(value: object, path: tuple[str, ...] = ()) -> set[str]:
     """The paths of all parts of a prediction that have a name, without indices."""
     if isinstance(value, str):
-        value = _document(value)
+        value = json_document(value)
     if isinstance(value, list):
         return {each for member in value for each in paths(member, path)}
     if not isinstance(value, Mapping):
@@ -174,20 +175,10 @@ def _distance(here: float, there: float, tolerance: float) -> float | None:
 def _texts(here: str, there: str, tolerance: Tolerance, path: Parts) -> float | Mismatch:
     if here == there:
         return 0.0
-    documents = _document(here), _document(there)
+    documents = json_document(here), json_document(there)
     if None in documents:
         return _mismatch(path, here, there)
     return compare(*documents, tolerance, path)
-
-
-def _document(text: str) -> object:
-    """The JSON object or list in the text; None if the text is neither."""
-    if not text.lstrip().startswith(("{", "[")):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _largest(pairs: Iterable[tuple[object, object, str | int]], tolerance: Tolerance, path: Parts) -> float | Mismatch:

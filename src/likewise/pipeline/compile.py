@@ -5,7 +5,6 @@ This happens in a child process, which frees the memory of torch and openvino; t
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from likewise.bundles.open import Bundle
 from likewise.core.errors import EngineUnavailable
 from likewise.engine.child import Task, run_child, run_task
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest
+from likewise.engine.openvino_calls import need_to_compile
 from likewise.engine.openvino_graph import read_graph
 from likewise.engine.text.calibration import calibrate, why_unequal
 from likewise.engine.text.checkpoint import find_checkpoint
@@ -27,7 +27,6 @@ from likewise.engine.text.texts import MAX_TEXTS, SAMPLE, default_texts, sample,
 from likewise.pipeline.pipeline import classifiers
 
 TIMEOUT = 900.0  # seconds
-NEEDED = ("openvino", "torch", "transformers")
 
 
 def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
@@ -37,7 +36,7 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
     outside the guard.  Raises EngineUnavailable if compilation is not possible on this machine.
     """
     models = classifiers(bundle.manifest.pipeline)
-    _need_libraries()
+    need_to_compile()
     request.report(f"compiling {', '.join(models)}")
     result = _in_child(bundle, models, request)
     _refuse_unequal(result, models)
@@ -47,15 +46,6 @@ def compile_engines(bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         return CompiledEngines(failure=error)
     entries = tuple(EngineEntry("openvino", precision) for precision in ((FAST, EXACT) if fast else (EXACT,)))
     return CompiledEngines(entries, tuple(result["texts"]))
-
-
-def _need_libraries() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineUnavailable(
-            f"compiling needs {', '.join(missing)}, which is not installed",
-            remedy="pip install 'likewise[openvino,torch]'",
-        )
 
 
 def _in_child(bundle: Bundle, models: Mapping[str, int], request: CompileRequest) -> dict[str, Any]:

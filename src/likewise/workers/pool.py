@@ -103,7 +103,7 @@ class WorkerPool:
         self._spec = spec
         self._run_timeout_s = options.run_timeout_s
         self._warm_up = options.warm_up(spec)
-        self._calls: dict[Worker, _Call] = {}  # guarded by `_fleet.changed`, like the next one
+        self._calls: dict[Worker, _Call] = {}  # guarded by `_fleet.changed`, like the next two
         self._counters = Counter[str]()
         self._again = 0  # calls of items that are run again
         self._fleet = Fleet(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass
 from likewise.bundles.format import Manifest
 from likewise.core.bounds import stated
 from likewise.core.results import Failed, Result
+from likewise.core.text import json_document
 
 VECTOR = 8
 """Lists of at least so many numbers are vectors, which are compared by their cosine."""
@@ -108,7 +108,7 @@ def distance(one: object, other: object, tolerance: Tolerance) -> float | None:
             return _vectors(one, other, tolerance.cosine)
         return _largest(distance(*pair, tolerance) for pair in zip(one, other, strict=True))
     if isinstance(one, str) and isinstance(other, str) and one != other:
-        documents = _document(one), _document(other)
+        documents = json_document(one), json_document(other)
         return None if None in documents else distance(*documents, tolerance)
     return 0.0 if type(one) is type(other) and one == other else None
 
@@ -138,15 +138,6 @@ def _largest(distances: Iterable[float | None]) -> float | None:
             return None
         largest = max(largest, each)
     return largest
-
-
-def _document(text: str) -> object:
-    if not text.lstrip().startswith(("{", "[")):
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _shown(result: Result) -> str:

@@ -6,7 +6,6 @@ converts the modules, and predicts the same rows again.
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 import time
@@ -33,11 +32,11 @@ from likewise.engine.child import Task, isolated_environment, run_child, run_tas
 from likewise.engine.engine_options import AGREED, TOLERANT
 from likewise.engine.example import read_example
 from likewise.engine.kinds import CalibrationTexts, CompiledEngines, CompileRequest, kind_of
+from likewise.engine.openvino_calls import need_to_compile
 from likewise.engine.text.compiled import EXACT, FAST
 
 TIMEOUT = 1800.0  # seconds
 RECORDING_S = 90.0  # of recording; a slow model is compared on fewer texts
-NEEDED = ("openvino", "torch", "transformers")
 
 
 def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
@@ -46,12 +45,7 @@ def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequ
     kind: the name of the compiled engine.  native: of the kind that runs the model as it was logged.
     Raises EngineUnavailable if nothing can be compiled, or if predictions differ.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise EngineUnavailable(
-            f"compiling needs {', '.join(missing)}, which is not installed",
-            remedy="pip install 'likewise[openvino,torch]'",
-        )
+    need_to_compile()
     request.report("compiling the modules that the model loads")
     tolerance = SCORE if request.options.tolerance is None else request.options.tolerance
     task: dict[str, object] = {

@@ -16,7 +16,7 @@ from likewise.core.extras import need
 from likewise.engine.accelerate.agreement import COSINE
 from likewise.engine.accelerate.form import MASK, Call, Form, same_texts
 from likewise.engine.accelerate.forward import Recorder
-from likewise.engine.openvino_graph import DRIFT, Arrays, Compute, open_graph, read_graph, write_graph
+from likewise.engine.openvino_graph import DRIFT, Arrays, Compute, Graph, open_graph, read_graph, write_graph
 from likewise.engine.text.calibration import calibrate
 
 COMPARED = 64  # calls
@@ -48,14 +48,15 @@ def convert_module(recorder: Recorder, folder: Path, *, bf16: bool, factor: floa
     probes = _text_probes(form, calls) if texts is not None else _probes(form, calls)
     library = type(recorder.module).__module__.startswith("transformers.")
     write_graph(_wrapped(recorder, form), probes, folder, texts=texts, names=names, branches=library)
-    exact = open_graph(read_graph(folder), "fp32", texts=texts)
+    graph = read_graph(folder)
+    exact = open_graph(graph, "fp32", texts=texts)
     some = calls[:: max(1, len(calls) // COMPARED)]
     if (difference := max(_difference(form, exact, call) for call in some)) > DRIFT:
         raise EngineUnavailable(
             f"the outputs of {_name(recorder.module)} differ by {difference:.2g} when it is compiled", remedy=PLAIN
         )
     if bf16:
-        form, note = _with_bf16(recorder.module, form, folder, exact, calls, factor, source)
+        form, note = _with_bf16(recorder.module, form, graph, exact, calls, factor, source)
     else:
         note = "bf16 is not requested"
     form.write(folder)
@@ -195,7 +196,7 @@ def _tokens(form: Form, name: str, call: Call, values: NDArray[Any]) -> NDArray[
 
 
 def _with_bf16(
-    module: Any, form: Form, folder: Path, exact: Compute, calls: Sequence[Call], factor: float, source: str
+    module: Any, form: Form, graph: Graph, exact: Compute, calls: Sequence[Call], factor: float, source: str
 ) -> tuple[Form, str]:
     """The form with what bf16 gives for the recorded calls, and a line for the user."""
     labels = form.outputs == ("logits",) and not form.per_token and _classifies(module, calls)
@@ -204,7 +205,7 @@ def _with_bf16(
     if (texts := sum(len(call.inputs[MASK]) for call in calls)) < ENOUGH:
         return form, f"bf16 is not offered, because {texts} texts are too few to compare it on; use --calibration FILE"
     try:
-        fast = open_graph(read_graph(folder), "bf16", texts=form.texts)
+        fast = open_graph(graph, "bf16", texts=form.texts)
     except EngineUnavailable as error:
         return form, f"bf16 is not offered: {error.cause}"
     if labels:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.engine.accelerate.modules import Both, CompiledModules
+from likewise.engine.accelerate.modules import CompiledModules
 from likewise.engine.code_free import flavor_of, known_why_code
-from likewise.engine.flavor import FlavorKind
+from likewise.engine.flavor import TORCH, FlavorKind
 from likewise.engine.kinds import CompiledEngines, CompileRequest, ModelFacts
-from likewise.engine.model_code import model_code
-from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
+from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind, declares
 from likewise.engine.versions import mlmodel_of
 
-FLAVORS = frozenset({"sentence_transformers", "transformers"})
 BATCH = 64  # texts that a pipeline passes to its module together; the graph leaves their padding out
 
 
@@ -45,20 +42,20 @@ class _Compiled(PyfuncKind):
         return True
 
     def open(
-        self,
-        bundle: Bundle,
-        entry: EngineEntry,
-        model_config: Mapping[str, object] | None = None,
-        code: AbstractContextManager[object] | None = None,
+        self, bundle: Bundle, entry: EngineEntry, model_config: Mapping[str, object] | None = None
     ) -> PyfuncEngine:
         """Open the model with compiled modules.
 
         Raises EngineUnavailable if this CPU cannot run them, and what opening the model raises.
         """
-        modules = CompiledModules(bundle.path / "engine" / self.name, entry.precision, lanes=self.lanes)
-        engine = super().open(bundle, entry, model_config, Both(code or model_code(bundle), modules))
-        engine.calls = modules.calls
+        engine = super().open(bundle, entry, model_config)
+        if self.lanes is None:
+            _in_batches(engine.model)
         return engine
+
+    def _context(self, bundle: Bundle, entry: EngineEntry) -> CompiledModules:
+        folder = bundle.path / "engine" / self.name
+        return CompiledModules(folder, entry.precision, lanes=self.lanes, code=super()._context(bundle, entry))
 
 
 class CompiledFlavorKind(_Compiled, FlavorKind):
@@ -70,19 +67,7 @@ class CompiledFlavorKind(_Compiled, FlavorKind):
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model is of one of these flavours, and holds no code."""
-        return flavor_of(model.flavors) in FLAVORS and super().takes(model)
-
-    def open(
-        self,
-        bundle: Bundle,
-        entry: EngineEntry,
-        model_config: Mapping[str, object] | None = None,
-        code: AbstractContextManager[object] | None = None,
-    ) -> PyfuncEngine:
-        """Also lets a pipeline pass several texts to its module at once."""
-        engine = super().open(bundle, entry, model_config, code)
-        _in_batches(engine.model)
-        return engine
+        return flavor_of(model.flavors) in TORCH and super().takes(model)
 
 
 class CompiledPyfuncKind(_Compiled):
@@ -99,15 +84,9 @@ class CompiledPyfuncKind(_Compiled):
 
     def compile(self, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
         """Compile what the model loads, if `--accelerate` or its metadata requests it, or its flavour is known."""
-        wanted = request.options.accelerate or _accelerates(bundle) or flavor_of(request.model.flavors) in FLAVORS
+        declared = declares(mlmodel_of(bundle.model_path).get("metadata"), "accelerate")
+        wanted = request.options.accelerate or declared or flavor_of(request.model.flavors) in TORCH
         return super().compile(bundle, request) if wanted else CompiledEngines()
-
-
-def _accelerates(bundle: Bundle) -> bool:
-    """Whether the model's metadata requests compilation."""
-    metadata = mlmodel_of(bundle.model_path).get("metadata")
-    own = metadata.get("likewise") if isinstance(metadata, Mapping) else None
-    return isinstance(own, Mapping) and own.get("accelerate") is True
 
 
 def _in_batches(model: Any) -> None:

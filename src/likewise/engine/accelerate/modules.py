@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,20 @@ class CompiledModules:
     calls: counts the calls of all modules.
     """
 
-    def __init__(self, folder: Path, precision: str, *, lanes: int | None = None) -> None:
-        """precision: of the engine.  lanes: see `open_graph`.
+    def __init__(
+        self,
+        folder: Path,
+        precision: str,
+        *,
+        lanes: int | None = None,
+        code: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """precision: of the engine.  lanes: see `open_graph`.  code: the context of the model's own modules.
 
         Raises EngineUnavailable if it has no modules, or this CPU cannot run them in this precision, MissingExtra.
         """
         self.calls = Calls()
+        self._code = code or nullcontext()
         forms = {path.parent: Form.read(path.parent) for path in sorted(folder.glob("*/module.json"))}
         if not forms:
             raise EngineUnavailable(f"the bundle has no modules in {folder.name}", remedy="bundle the model again")
@@ -46,35 +54,18 @@ class CompiledModules:
         self._entered = threading.local()
 
     def __enter__(self) -> None:
-        stack = self._entered.__dict__.setdefault("stack", [])
-        context: AbstractContextManager[None] = watching(self._replace)
-        context.__enter__()
-        stack.append(context)
+        with ExitStack() as stack:
+            stack.enter_context(self._code)
+            stack.enter_context(watching(self._replace))
+            self._entered.__dict__.setdefault("stacks", []).append(stack.pop_all())
 
-    def __exit__(self, *raised: object) -> None:
-        self._entered.stack.pop().__exit__(None, None, None)
+    def __exit__(self, *raised: Any) -> None:
+        self._entered.stacks.pop().__exit__(*raised)
 
     def _replace(self, module: Any) -> None:
         """Let `module` compute with its graph, if it turns out to be one of those that were compiled."""
         if type(module).__name__ in self._kinds:
             compute_with(module, lambda each: self._found.get(fingerprint(each)), self.calls)
-
-
-class Both:
-    """Two contexts as one, which several threads may enter."""
-
-    def __init__(self, *contexts: AbstractContextManager[object]) -> None:
-        self._contexts = contexts
-        self._entered = threading.local()
-
-    def __enter__(self) -> None:
-        with ExitStack() as stack:
-            for each in self._contexts:
-                stack.enter_context(each)
-            self._entered.__dict__.setdefault("stacks", []).append(stack.pop_all())
-
-    def __exit__(self, *raised: Any) -> None:
-        self._entered.stacks.pop().__exit__(*raised)
 
 
 def open_compute(graph: Graph, form: Form, precision: str, *, lanes: int | None = None) -> Compute:
