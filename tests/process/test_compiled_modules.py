@@ -12,6 +12,8 @@ import httpx
 import mlflow
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from mlflow.models import infer_signature
 from tests.support.encoders import REVIEWS, balanced, classifier, network, tokenizer
 from tests.support.models import save_code
@@ -19,13 +21,16 @@ from tests.support.processes import LIKEWISE, free_port, running
 from tests.support.waiting import until
 
 from likewise import api
-from likewise.core.engine import counters
+from likewise.core.engine import counters, predict_items
 from likewise.core.errors import EngineUnavailable
+from likewise.core.items import Params, Request, Row, Table
+from likewise.core.results import Failed, Ok
 from likewise.demo.data import reviews
 from likewise.engine.accelerate.agreement import Tolerance, distance
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.openvino_calls import has_bf16
 from likewise.engine.plain_values import plain
+from likewise.engine.pyfunc import PyfuncEngine
 
 UNMEASURED = CompileOptions(measure=False)
 ACCELERATE = CompileOptions(measure=False, accelerate=True)
@@ -129,9 +134,17 @@ ZERO_SHOT = {
     "candidate_labels": json.dumps(["film", "book"]),
     "hypothesis_template": "This is a {}.",
 }
+PARAMS = {"top_k": 2, "function_to_apply": "softmax", "truncation": True, "max_length": 100}
 RANKED = pd.DataFrame({"sequence": ["a"], "labels": ["film"], "scores": [0.5]})
 SAVERS: dict[str, Save] = {
-    "labels": pipeline("text-classification", classifier, TEXTS, LABELS, params={"top_k": 2}),
+    "labels": pipeline("text-classification", classifier, TEXTS, LABELS, params=PARAMS),
+    "reviews": pipeline(
+        "text-classification",
+        functools.partial(balanced, FILMS[:200]),
+        TEXTS,
+        LABELS,
+        model_config={"truncation": True},
+    ),
     "pairs": pipeline("text-classification", classifier, PAIRS, LABELS),
     "tokens": pipeline("token-classification", functools.partial(network, "BertForTokenClassification"), TEXTS, ["O"]),
     "features": pipeline("feature-extraction", functools.partial(network, "BertModel"), TEXTS, [[0.1]]),
@@ -145,6 +158,7 @@ SAVERS: dict[str, Save] = {
 }
 WITHOUT_BF16 = {"tokens", "masks", "zero-shot"}  # the last is untrained, so too many texts are borderline
 VECTORS = {"features", "sentences", "dense"}
+WITHOUT_TORCH = {"labels", "reviews", "pairs", "sentences", "dense"}
 LONG = {"zero-shot", "pairs", "features", "masks", "dense", "tokens"}
 FLAVORS = [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in SAVERS if "py" not in name]
 
@@ -183,21 +197,107 @@ def test_flavor_is_compiled_without_trust_and_predicts_what_it_did(
 ) -> None:
     bundle = bundles(name)
     fast = [] if name in WITHOUT_BF16 else ["bf16" if name in VECTORS else "bf16+fp32"][: len(BF16)]
+    kind = "text-openvino" if name in WITHOUT_TORCH else "flavor-openvino"
     labels = [f"{each.name}/{each.precision}" for each in bundle.manifest.engines]
-    assert labels == [*(f"flavor-openvino/{each}" for each in (*fast, "fp32")), "flavor/native"]
+    assert labels == [*(f"{kind}/{each}" for each in (*fast, "fp32")), "flavor/native"]
     agreements = bundle.manifest.measured["agreement"]
     assert isinstance(agreements, dict)
     assert set(agreements) == set(labels[:-1])
     assert all(each["differ"] == 0 and each["rows"] > 100 for each in agreements.values())
-    plain_model = mlflow.pyfunc.load_model(str(models(name)))
     others = {"pairs": PAIRS, "masks": ["a [MASK] film", "so [MASK]"], "zero-shot": ZERO_SHOT}
     data = others.get(name, [*TEXTS, "another"])
     for precision in (*fast, "fp32"):
-        engine = bundle.engine("flavor-openvino", precision=precision.partition("+")[0])
-        for params in [{}, {"top_k": 1}] if name == "labels" else [{}]:
-            assert agree(engine.predict(data, params or None), plain_model.predict(data, params=params or None))
+        engine = bundle.engine(kind, precision=precision.partition("+")[0])
+        for params in [None, {"top_k": 1}] if name == "labels" else [None]:
+            assert agree(predictions(engine, data, params), plain_model(models(name)).predict(data, params=params))
         counted = counters(engine)
         assert counted["compiled_calls"] > 0 == counted["original_calls"]
+
+
+def predictions(engine: Any, data: Any, params: Params) -> Any:
+    if isinstance(engine, PyfuncEngine):
+        return engine.predict(data, params)
+    dicts = all(isinstance(each, dict) for each in data)
+    rows = [Row(tuple(each), tuple(each.values()), params) if dicts else Row(None, (each,), params) for each in data]
+    found = [result.value if isinstance(result, Ok) else result.error for result in predict_items(engine, rows)]
+    whole = Request(Table(rows[0].columns, [row.values for row in rows]), params)
+    assert predict_items(engine, [whole]) == [Ok(found)]
+    return found
+
+
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "top_k": st.sampled_from([1, 2, 5]),
+        "function_to_apply": st.sampled_from(["softmax", "sigmoid", "none", "SIGMOID"]),
+        "truncation": st.booleans(),
+        "max_length": st.integers(3, 120),
+    },
+)
+SHORT_TEXTS = st.lists(st.text(max_size=80) | st.sampled_from(FILMS[:50]), min_size=1, max_size=4)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts=SHORT_TEXTS, params=OPTIONS)
+def test_text_engine_takes_the_params_that_transformers_takes(
+    models: Callable[[str], Path], bundles: Callable[[str], api.Bundle], texts: list[str], params: dict[str, object]
+) -> None:
+    data = [f"a {text}" for text in texts]  # no literal of Python, which MLflow would parse
+    expected = plain_model(models("labels")).predict(data, params=params)
+    assert agree(predictions(bundles("labels").engine("text-openvino", precision="fp32"), data, params), expected)
+
+
+def test_text_engine_refuses_single_rows(bundles: Callable[[str], api.Bundle]) -> None:
+    engine = bundles("labels").engine("text-openvino", precision="fp32")
+    untruncated = {**PARAMS, "truncation": False}
+    rows = [
+        Row(None, ("a fine film",)),
+        *(Row(None, (value,)) for value in (None, 5, "\ud800", float("nan"))),
+        Row(None, ("word " * 500,), untruncated),
+        Row(("review",), ("a fine film",)),
+        *(Row(None, ("a film",), {name: value}) for name, value in WRONG.items()),
+        Row(("text",), ("a dull film",)),
+    ]
+    first, *refused, last = predict_items(engine, rows)
+    assert isinstance(first, Ok)
+    assert isinstance(last, Ok)
+    assert [type(each) for each in refused] == [Failed] * len(refused)
+    assert {each.error.code for each in refused if isinstance(each, Failed)} == {"ROW_REFUSED"}
+
+
+WRONG = {"top": 5, "function_to_apply": "tanh", "truncation": "never", "max_length": 2}
+
+
+@pytest.mark.parametrize("runner", ["engine", "http", "score"])
+def test_flavor_keeps_all_labels_of_2500_reviews(
+    runner: str, models: Callable[[str], Path], bundles: Callable[[str], api.Bundle], tmp_path: Path
+) -> None:
+    expected = list(plain_model(models("reviews")).predict(FILMS)["label"])
+    assert 500 < expected.count("positive") < 2000
+    path = bundles("reviews").path
+    if runner == "engine":
+        for precision in ("bf16", "fp32")[1 - len(BF16) :]:
+            engine = bundles("reviews").engine("text-openvino", precision=precision)
+            assert [each["label"] for each in predictions(engine, FILMS, None)] == expected
+    elif runner == "http":
+        port = free_port()
+        command = [*LIKEWISE, "serve", path, "--port", str(port)]
+        url = f"http://127.0.0.1:{port}"
+        with running(command, tmp_path / "log") as server, httpx.Client(base_url=url, timeout=60) as client:
+            until(lambda: answers(client, "/ready") or server.process.poll() is not None, 120)
+            reply = client.post("/invocations", json={"inputs": FILMS})
+            assert reply.headers["X-Likewise-Engine"].startswith("text-openvino/")
+        assert [each["label"] for each in reply.json()["predictions"]] == expected
+    else:
+        pd.DataFrame({"text": FILMS}).to_parquet(tmp_path / "in.parquet")
+        api.score(path, tmp_path / "in.parquet", tmp_path / "out")
+        frame = pd.read_parquet(tmp_path / "out")
+        assert [each["label"] for each in frame["predictions"]] == expected
+
+
+@functools.cache
+def plain_model(path: Path) -> Any:
+    return mlflow.pyfunc.load_model(str(path))
 
 
 def predicted(engine: Any, texts: Sequence[str]) -> list[str]:

@@ -165,6 +165,15 @@ _ENCODE = (
     "prompt",
     "prompt_name",
 )
+
+
+def _pipeline_options(value: object) -> bool:
+    """Accepts a `model_config` of options that are also accepted as params."""
+    return value is None or (
+        isinstance(value, Mapping) and value.keys() <= {*_PIPELINE} and all(map(text, value.values()))
+    )
+
+
 RULES: Mapping[str, Rule] = {
     "sklearn": Rule(
         {"pickled_model": file_name, "serialization_format": text, "sklearn_version": text,
@@ -196,7 +205,7 @@ RULES: Mapping[str, Rule] = {
          "tokenizer_name": text, "transformers_version": text, "framework": one_of(None, "pt"),
          "torch_dtype": one_of(None, "torch.float32", "torch.float16", "torch.bfloat16")},
         _without_params(transformers_problem, _PIPELINE),
-        {},
+        {"config": _pipeline_options},
     ),
     "sentence_transformers": Rule(
         {"pipeline_model_type": text, "source_model_name": text, "sentence_transformers_version": text},

@@ -6,6 +6,7 @@ rows are computed in parts of similar lengths, without most of their padding.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -208,6 +209,7 @@ def _native(module: Any, inputs: Arrays) -> list[NDArray[Any]]:
 
 def _traced(module: Any, probe: Arrays, branches: bool) -> Any:
     ov, torch = need("openvino", extra="openvino"), need("torch", extra="torch")
+    level = logging.root.level
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if branches else "error", torch.jit.TracerWarning)
@@ -216,6 +218,8 @@ def _traced(module: Any, probe: Arrays, branches: bool) -> Any:
         raise EngineUnavailable(
             f"OpenVINO cannot convert {_name(module)}: {str(error)[:500]}", remedy="use an engine that runs it in torch"
         ) from error
+    finally:
+        logging.root.setLevel(level)  # which the conversion raises
 
 
 def _name(module: Any) -> str:

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
-from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ImageContents, ModelFacts
+from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ModelFacts
+from likewise.engine.openvino_image import IMAGE, WEIGHTS
 
 if TYPE_CHECKING:
     from likewise.pipeline.engine import PipelineEngine
-
-WEIGHTS = frozenset({".safetensors", ".bin", ".pt"})
-_DEVICES = ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")
-_FORMATS = ("onnx", "tensorflow", "tensorflow_lite", "pytorch", "paddle", "jax", "gguf")
 
 
 class DeclaredKind(EngineKind):
@@ -58,28 +55,7 @@ class OpenVINOKind(DeclaredKind):
     requirements = ("likewise[openvino]",)
     library = "openvino"
     purpose = "the fast engine: OpenVINO in bf16 with a guard, or in fp32"
-    image = ImageContents(
-        files={
-            "openvino": (
-                *(f"openvino/libs/*{name}*" for name in _DEVICES),
-                *(f"openvino/libs/*_{name}_frontend*" for name in _FORMATS),
-                *(f"openvino/frontend/{name}/*" for name in ("onnx", "tensorflow", "pytorch", "paddle", "jax")),
-                *("openvino/libs/cache.json", "openvino/libs/libopenvino_c.so*", "openvino/libs/libtbbmalloc_proxy*"),
-                *("openvino/tools/*", "openvino/torch/*", "openvino/cmake/*", "openvino/include/*", "*.pc", "*.pyi"),
-            ),
-            "numpy": (
-                *("*/tests/*", "*.pyi", "*.a", "numpy/f2py/*", "numpy/distutils/*"),
-                *("numpy/_core/include/*", "numpy/random/*"),
-            ),
-            "uvloop": ("*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.c", "*.h"),
-            "httptools": ("*.pyx", "*.pxd", "*.pyi", "*.c", "*.h"),
-            "tokenizers": ("*.pyi",),
-        },
-        dependencies={
-            "tokenizers": frozenset({"huggingface-hub"}),  # downloads
-            "openvino": frozenset({"openvino-telemetry"}),  # reports conversions to Intel
-        },
-    )
+    image = IMAGE
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model declares a pipeline with a `Classify` step."""

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from likewise.core.items import Item, Request, Row, Table
 from likewise.core.results import Failed, Result
 from likewise.engine.accelerate.agreement import COSINE, SCORE, Agreement, Tolerance, agreement
 from likewise.engine.accelerate.convert import convert_module
-from likewise.engine.accelerate.form import Form
+from likewise.engine.accelerate.form import METADATA, Form
 from likewise.engine.accelerate.forward import Recorder
 from likewise.engine.accelerate.loading import watching
 from likewise.engine.accelerate.predicting import predicted
 from likewise.engine.accelerate.rows import generated, rows_of
 from likewise.engine.accelerate.share import add_cascade
+from likewise.engine.accelerate.texts.build import Whole, check_longest, check_tokens, describe
 from likewise.engine.child import Task, isolated_environment, run_child, run_task
 from likewise.engine.engine_options import AGREED, TOLERANT
 from likewise.engine.example import read_example
@@ -39,10 +40,13 @@ TIMEOUT = 1800.0  # seconds
 RECORDING_S = 90.0  # of recording; a slow model is compared on fewer texts
 
 
-def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequest) -> CompiledEngines:
+def compile_modules(
+    kind: str, native: str, bundle: Bundle, request: CompileRequest, *, texts: str | None = None
+) -> CompiledEngines:
     """Compile what the model of the unfinished `bundle` loads into `engine/KIND/`.
 
-    kind: the name of the compiled engine.  native: of the kind that runs the model as it was logged.
+    kind: the name of the compiled engine.  native: of the kind that runs the model as it was logged.  texts: of the
+    kind that is used instead, if the model only makes a prediction of each text.
     Raises EngineUnavailable if nothing can be compiled, or if predictions differ.
     """
     need_to_compile()
@@ -52,18 +56,24 @@ def compile_modules(kind: str, native: str, bundle: Bundle, request: CompileRequ
         "bundle": str(bundle.path),
         "kind": kind,
         "native": native,
+        "for_texts": texts,
         "texts": None if request.texts is None else asdict(request.texts),
         "bf16": request.options.precision != "fp32",
         "tolerance": tolerance,
         "agreement": request.options.agreement,
     }
     environment = isolated_environment(request.work)
-    result = run_child(
-        "likewise.engine.accelerate.compile", task, request.work, environment=environment, timeout=TIMEOUT
-    )
+    try:
+        result = run_child(
+            "likewise.engine.accelerate.compile", task, request.work, environment=environment, timeout=TIMEOUT
+        )
+    except LikewiseError:
+        if texts is not None:
+            shutil.rmtree(bundle.path / "engine" / texts, ignore_errors=True)
+        raise
     for line in result["notes"]:
         request.report(line)
-    return _entries(kind, result, request)
+    return _entries(result["kind"], result, request)
 
 
 def _entries(kind: str, result: Mapping[str, Any], request: CompileRequest) -> CompiledEngines:
@@ -90,43 +100,72 @@ def _entries(kind: str, result: Mapping[str, Any], request: CompileRequest) -> C
 def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # would report each conversion to Intel
     bundle = open_bundle(task["bundle"])
-    folder = bundle.path / "engine" / task["kind"]
     texts = CalibrationTexts(**task["texts"]) if task["texts"] else generated(bundle)
-    items, expected, recorders = _recorded(bundle, task["native"], texts.values)
+    recorded = _recorded(bundle, task["native"], texts.values)
+    notes: list[str] = []
+    if task["for_texts"] is not None:
+        folder = bundle.path / "engine" / task["for_texts"]
+        try:
+            described = describe(recorded.loaded, recorded.recorders, bundle.signature)
+            described.write(folder)
+            check_tokens(described, folder, texts.values)
+            compared = _compared(task, task["for_texts"], bundle, texts, recorded, [described.recorded])
+            (form,) = (Form.read(path.parent) for path in folder.glob(f"*/{METADATA}"))
+            check_longest(described, form.longest or 0, bundle.signature)
+            if (first := Agreement(**compared["agreements"][EXACT]).first) == "":
+                return compared
+            notes = [f"its modules are compiled, because without transformers it gives other predictions: {first}"]
+        except EngineUnavailable as error:
+            notes = [f"its modules are compiled in transformers, because {error.cause}"]
+        shutil.rmtree(folder, ignore_errors=True)
+    compared = _compared(task, task["kind"], bundle, texts, recorded, recorded.recorders)
+    return {**compared, "notes": [*notes, *compared["notes"]]}
+
+
+def _compared(
+    task: Task,
+    kind: str,
+    bundle: Bundle,
+    texts: CalibrationTexts,
+    recorded: _Recorded,
+    modules: Sequence[Recorder | Whole],
+) -> dict[str, Any]:
+    """Convert `modules` into `engine/KIND/`, and compare that engine's predictions with the recorded ones."""
+    items, expected = recorded.items, recorded.results
     failed = sum(isinstance(each, Failed) for each in expected)
     source = f"{len(items)} rows of {texts.source}" + (f", {failed} of which the model refuses" if failed else "")
-    forms, notes = _converted(recorders, folder, texts, source, bf16=task["bf16"])
+    forms, notes = _converted(modules, bundle.path / "engine" / kind, texts, source, bf16=task["bf16"])
     if not forms:
         raise EngineUnavailable("; ".join(notes) or "the model loads no module", remedy="it runs in torch")
     agreements = {}
     for precision in _precisions(forms):
         tolerance = Tolerance() if precision == EXACT else Tolerance(task["tolerance"], COSINE)
-        found, covered = predicted(bundle, EngineEntry(task["kind"], precision), items)
+        found, covered = predicted(bundle, EngineEntry(kind, precision), items)
         agreements[precision] = agreement(found, expected, tolerance, source).stored
     notes += covered
     if task["agreement"] is not None and not agreements[EXACT]["differ"]:
         share, every = task["agreement"] / 100, _items(bundle, texts.values, like=items[0])
         try:
-            proved = add_cascade(bundle, task["kind"], every, share, texts.source)
+            proved = add_cascade(bundle, kind, every, share, texts.source)
             agreements = {f"{task['agreement']:g}{AGREED}": proved.stored, **agreements}
         except Exception as error:  # noqa: BLE001  the other engines are complete
             notes.append(
                 error.cause if isinstance(error, LikewiseError) else f"no engine for --agreement: {error!r:.300}"
             )
-    return {"notes": notes, "agreements": agreements}
+    return {"kind": kind, "notes": notes, "agreements": agreements}
 
 
 def _converted(
-    recorders: Sequence[Recorder], folder: Path, texts: CalibrationTexts, source: str, *, bf16: bool
+    recorders: Sequence[Recorder | Whole], folder: Path, texts: CalibrationTexts, source: str, *, bf16: bool
 ) -> tuple[list[Form], list[str]]:
     """The forms of the modules that could be converted, and a note on each module."""
     forms, notes = list[Form](), list[str]()
-    by_name: dict[str, Recorder] = {}
+    by_name: dict[str, Recorder | Whole] = {}
     for each in recorders:
         if each.name is None:
             notes.append(f"{type(each.module).__name__} is not compiled: the model did not call it")
         elif (same := by_name.setdefault(each.name, each)) is not each:  # another instance with the same weights
-            same.calls += each.calls
+            same.calls = [*same.calls, *each.calls]  # type: ignore[misc]  # only recorders can be twice
     for name, recorder in by_name.items():
         try:
             made = convert_module(recorder, folder / name, bf16=bf16, factor=texts.factor, source=source)
@@ -148,8 +187,21 @@ def _precisions(forms: Sequence[Form]) -> list[str]:
     return [TOLERANT if any(form.vectors for form in fast) else FAST, EXACT]
 
 
-def _recorded(bundle: Bundle, native: str, texts: Sequence[str]) -> tuple[list[Item], list[Result], list[Recorder]]:
-    """Items, their predictions by the original, one after the other, and what its modules were called with."""
+@dataclass(frozen=True)
+class _Recorded:
+    """Items, their predictions by the original, one after the other, and what its modules were called with.
+
+    loaded: the `mlflow.pyfunc.PyFuncModel`.
+    """
+
+    items: Sequence[Item]
+    results: Sequence[Result]
+    recorders: Sequence[Recorder]
+    loaded: Any
+
+
+def _recorded(bundle: Bundle, native: str, texts: Sequence[str]) -> _Recorded:
+    """Predict the example and `texts` with the engine `native`."""
     example = read_example(bundle.model_path)
     rows = rows_of(example, bundle.signature, texts)
     items: list[Item] = list(rows) if bundle.manifest.row_wise else _requests(rows)
@@ -166,7 +218,8 @@ def _recorded(bundle: Bundle, native: str, texts: Sequence[str]) -> tuple[list[I
             recorders.append(Recorder(module))
 
     with watching(record):
-        engine = kind_of(native).open(bundle, EngineEntry(native, "native"))
+        engine: Any = kind_of(native).open(bundle, EngineEntry(native, "native"))
+        loaded = engine.model
         try:
             results = _one_by_one(engine, items)
             if rows and bundle.manifest.row_wise and _all_fail(results):  # not one prediction per row
@@ -178,7 +231,7 @@ def _recorded(bundle: Bundle, native: str, texts: Sequence[str]) -> tuple[list[I
         recorder.stop()
     if (error := _all_fail(results)) is not None:
         raise EngineUnavailable(f"the model fails for all texts: {error.cause}", remedy=error.remedy)
-    return items[: len(results)], results, recorders
+    return _Recorded(items[: len(results)], results, recorders, loaded)
 
 
 def _items(bundle: Bundle, texts: Sequence[str], *, like: Item) -> list[Item]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from likewise.core.errors import EngineUnavailable
 from likewise.core.extras import need
 from likewise.engine.accelerate.agreement import COSINE
 from likewise.engine.accelerate.form import MASK, Call, Form, same_texts
-from likewise.engine.accelerate.forward import Recorder
 from likewise.engine.openvino_graph import DRIFT, Arrays, Compute, Graph, open_graph, read_graph, write_graph
 from likewise.engine.text.calibration import calibrate
 
@@ -23,9 +22,26 @@ COMPARED = 64  # calls
 ENOUGH = 64  # texts, below which bf16 is not offered
 LONGEST = 1024  # tokens: longer texts, which no probe has, are computed in torch
 PROBES = 6  # of different shapes, for a module that does not take texts
-VECTORS = frozenset({"last_hidden_state", "pooler_output"})
+SENTENCE = "sentence_embedding"
+VECTORS = frozenset({"last_hidden_state", "pooler_output", SENTENCE})
 TEXT_INPUTS = frozenset({"input_ids", "token_type_ids", MASK})
 PLAIN = "the model's own torch is used"
+
+
+class Recorded(Protocol):
+    """A module, its `forward`, calls of it, and why others were not recorded."""
+
+    @property
+    def module(self) -> Any: ...
+
+    @property
+    def original(self) -> Callable[..., Any]: ...
+
+    @property
+    def calls(self) -> Sequence[Call]: ...
+
+    @property
+    def refused(self) -> Mapping[str, int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,7 @@ class Converted:
     note: str
 
 
-def convert_module(recorder: Recorder, folder: Path, *, bf16: bool, factor: float, source: str) -> Converted:
+def convert_module(recorder: Recorded, folder: Path, *, bf16: bool, factor: float, source: str) -> Converted:
     """Convert the module of `recorder` from the calls that it has recorded.
 
     bf16: whether to try it.  factor: the safety factor for the drift of a classifier.  source: of the calls.
@@ -46,7 +62,7 @@ def convert_module(recorder: Recorder, folder: Path, *, bf16: bool, factor: floa
     form = _form(recorder.module, calls)
     names, texts = form.inputs, form.texts
     probes = _text_probes(form, calls) if texts is not None else _probes(form, calls)
-    library = type(recorder.module).__module__.startswith("transformers.")
+    library = type(recorder.module).__module__.startswith(("transformers.", "likewise."))
     write_graph(_wrapped(recorder, form), probes, folder, texts=texts, names=names, branches=library)
     graph = read_graph(folder)
     exact = open_graph(graph, "fp32", texts=texts)
@@ -67,7 +83,7 @@ def _name(module: Any) -> str:
     return type(module).__name__
 
 
-def _most_common(recorder: Recorder) -> list[Call]:
+def _most_common(recorder: Recorded) -> list[Call]:
     """The recorded calls of the form that is most common."""
     if not recorder.calls:
         why = next(iter(recorder.refused), "the model did not call it")
@@ -136,7 +152,7 @@ def _is_per_token(calls: Sequence[Call], name: str) -> bool:
     return all(len(shape) > (1 if several else 2) and shape[1] == length for length, shape in shapes)
 
 
-def _wrapped(recorder: Recorder, form: Form) -> Any:
+def _wrapped(recorder: Recorded, form: Form) -> Any:
     """The module as a function of its tensors, which returns a tuple of tensors."""
     torch = need("torch", extra="torch")
 

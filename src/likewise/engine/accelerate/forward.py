@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
 from likewise.core.extras import need
+from likewise.engine.accelerate.calls import Calls
 from likewise.engine.accelerate.form import Call, Form, NotCovered, arguments_of, observed
 from likewise.engine.accelerate.loading import fingerprint
-from likewise.engine.openvino_graph import Arrays, Compute
+from likewise.engine.openvino_graph import Compute
 
 KEPT = 512 * 1024 * 1024  # bytes of recorded arrays per module; later calls are not recorded
 FLAGS = (
@@ -22,38 +21,6 @@ FLAGS = (
     "output_attentions",
     "return_dict",
 )  # of a configuration, which decide what is returned
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Calls:
-    """Counts calls of compiled modules: those of the graph, and those of the original, by reason. Thread-safe.
-
-    seen: if it is a dict, the inputs and outputs of each graph are added to it, by the module's fingerprint.
-    """
-
-    compiled: int = 0
-    seen: dict[str, list[tuple[Arrays, Arrays]]] | None = None
-    original: Counter[str] = field(default_factory=Counter)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def count(self, module: str, why: NotCovered | None) -> None:
-        """Count a call of `module`; why: the reason why the graph does not cover it, which is logged once, or None."""
-        with self._lock:
-            if why is None:
-                self.compiled += 1
-                return
-            self.original[why.reason] += 1
-            first = self.original[why.reason] == 1
-        if first:
-            logger.warning("%s is computed in torch, because %s", module, why)
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """For the metrics of a server."""
-        return {"compiled_calls": self.compiled, "original_calls": self.original.total()}
-
 
 Found = tuple[str, Form, Compute]
 """The fingerprint of a compiled module, the calls that its graph covers, and their computation."""
@@ -92,13 +59,10 @@ def _computing(
             changed()
             inputs = form.arrays(named(args, kwargs))
         except NotCovered as error:
-            calls.count(kind, error)
+            calls.not_covered(kind, error)
             return original(*args, **kwargs)
-        calls.count(kind, None)
         outputs = compute(inputs)
-        if calls.seen is not None:
-            copies = [each.copy() for each in inputs], [each.copy() for each in outputs]
-            calls.seen.setdefault(name, []).append(copies)
+        calls.computed(name, inputs, outputs)
         return form.returned(outputs)
 
     return forward

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
+from likewise.core.cores import usable_threads
 from likewise.engine.accelerate.modules import CompiledModules
+from likewise.engine.checkpoints import TOKENIZER
 from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.flavor import TORCH, FlavorKind
-from likewise.engine.kinds import CompiledEngines, CompileRequest, ModelFacts
+from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ModelFacts
+from likewise.engine.openvino_image import IMAGE, WEIGHTS
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind, declares
 from likewise.engine.versions import mlmodel_of
+
+if TYPE_CHECKING:
+    from likewise.engine.accelerate.texts.engine import TextModelEngine
 
 BATCH = 64  # texts that a pipeline passes to its module together; the graph leaves their padding out
 
@@ -20,12 +27,14 @@ BATCH = 64  # texts that a pipeline passes to its module together; the graph lea
 class _Compiled(PyfuncKind):
     """Base class: opens the model while the modules that it loads are watched.
 
-    native: the kind that runs the model as it was logged.  lanes: see `open_graph`; None if the model gets batches.
+    native: the kind that runs the model as it was logged.  texts: see `compile_modules`.  lanes: see `open_graph`; None
+    if the model gets batches.
     """
 
     requirements = ("likewise[mlflow,openvino]",)
     library = "openvino"
     native = ""
+    texts: str | None = None
     lanes: int | None = None
 
     def offers(self, model: ModelFacts) -> Sequence[EngineEntry]:  # noqa: ARG002  only what `compile` has compared
@@ -35,7 +44,7 @@ class _Compiled(PyfuncKind):
         """Compile what the model loads; see `compile_modules`."""
         from likewise.engine.accelerate.compile import compile_modules
 
-        return compile_modules(self.name, self.native, bundle, request)
+        return compile_modules(self.name, self.native, bundle, request, texts=self.texts)
 
     def approximate(self, entry: EngineEntry) -> bool:  # noqa: ARG002  also in fp32, whose sums have another order
         """True: `compile` has compared them."""
@@ -64,10 +73,46 @@ class CompiledFlavorKind(_Compiled, FlavorKind):
     name = "flavor-openvino"
     purpose = "run models of transformers and sentence-transformers compiled"
     native = FlavorKind.name
+    texts = "text-openvino"
 
     def takes(self, model: ModelFacts) -> bool:
         """Whether the model is of one of these flavours, and holds no code."""
         return flavor_of(model.flavors) in TORCH and super().takes(model)
+
+
+class TextKind(EngineKind):
+    """Runs a classifier or encoder of texts of these flavours with neither their libraries nor torch.
+
+    `CompiledFlavorKind` compiles it, where that gives the same predictions.
+    """
+
+    name = "text-openvino"
+    runs_code = False
+    requirements = ("likewise[openvino]",)
+    library = "openvino"
+    purpose = "run text classifiers and sentence encoders without torch"
+    image = IMAGE
+
+    def takes(self, model: ModelFacts) -> bool:
+        """Whether the model is of one of these flavours, and holds no code."""
+        return flavor_of(model.flavors) in TORCH and known_why_code(model.folder) is None
+
+    def approximate(self, entry: EngineEntry) -> bool:  # noqa: ARG002  also in fp32, whose sums have another order
+        """True: it was compared when it was compiled."""
+        return True
+
+    def open(self, bundle: Bundle, entry: EngineEntry) -> TextModelEngine:
+        """Open the graph and the tokenizer; see `TextModelEngine`."""
+        from likewise.engine.accelerate.texts.engine import TextModelEngine
+
+        folder = bundle.path / "engine" / self.name
+        rows = bundle.manifest.row_wise
+        return TextModelEngine(folder, entry, bundle.signature, row_wise=rows, slots=usable_threads())
+
+    def unread(self, bundle: Bundle) -> Sequence[str]:
+        """The original weights, from which it was compiled, and the tokenizer, of which it has a copy."""
+        names = (PurePosixPath(name) for name in bundle.manifest.files if name.startswith("model/"))
+        return sorted(str(name) for name in names if name.suffix in WEIGHTS or name.name in TOKENIZER)
 
 
 class CompiledPyfuncKind(_Compiled):

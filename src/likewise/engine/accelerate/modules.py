@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from likewise.core.errors import EngineUnavailable
+from likewise.engine.accelerate.calls import Calls
 from likewise.engine.accelerate.form import MASK, Form
-from likewise.engine.accelerate.forward import Calls, compute_with
+from likewise.engine.accelerate.forward import compute_with
 from likewise.engine.accelerate.loading import fingerprint, watching
 from likewise.engine.engine_options import TOLERANT
 from likewise.engine.openvino_graph import Compute, Graph, open_graph, read_graph
