@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 
 import httpx
+import mlflow
 import pandas as pd
 import pytest
 from tests.support.cli import call
@@ -27,6 +28,7 @@ from tests.support.containers.daemon import Docker, podman
 from tests.support.containers.images import small_base
 from tests.support.containers.registry import registry
 from tests.support.containers.shared import Containers
+from tests.support.encoders import FILMS, save_classifier
 from tests.support.interrupt import moments, run_interrupted
 from tests.support.processes import LIKEWISE, alive, children, free_port, likewise, run, until
 from tests.support.processes import running as background
@@ -189,6 +191,25 @@ def test_many_rows_get_the_bundles_predictions(docker: Docker, demo: Path, rows:
             body = {"inputs": texts[offset : offset + 100]}
             predictions += httpx.post(f"{url}/invocations", json=body, timeout=120).json()["predictions"]
     assert predictions == expected_predictions(demo, texts)
+
+
+def test_text_classifier_of_transformers_needs_no_torch_in_its_image(docker: Docker, base: str, tmp_path: Path) -> None:
+    saved, golden = save_classifier(tmp_path / "model"), tmp_path / "golden.jsonl"
+    expected = mlflow.pyfunc.load_model(str(saved)).predict(FILMS).to_dict("records")
+    rows = ({"text": text, "expected": each} for text, each in zip(FILMS, expected, strict=True))
+    golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bundle = tmp_path / "bundle"
+    stdout_of("bundle", saved, "-o", bundle, "--no-measure")
+    stdout_of("image", "build", bundle, "-t", "texts:1", "--base", base)
+    place = json.loads(
+        stdout_of("verify", bundle, "--against", "image:texts:1", "--golden", golden, "--tolerance", "0.02", "--json")
+    )["places"][0]
+    assert (place["same"], place["differ"]) == (len(FILMS), 0)
+    with isolated(docker, "texts:1", "serve") as name:
+        inside = predictions_inside(docker, name, {"inputs": FILMS[:2]})
+        assert [each["label"] for each in inside] == [each["label"] for each in expected[:2]]  # type: ignore[attr-defined]
+        script = "import importlib.util as u; print([n for n in ('torch', 'transformers', 'mlflow') if u.find_spec(n)])"
+        assert docker("exec", name, "python", "-c", script) == "[]"
 
 
 def members(store: Store, name: str) -> Iterator[tuple[tarfile.TarInfo, bytes]]:

@@ -15,7 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlflow.models import infer_signature
-from tests.support.encoders import REVIEWS, balanced, classifier, network, tokenizer
+from tests.support.encoders import (
+    FILMS,
+    REVIEWS,
+    balanced,
+    classifier,
+    network,
+    save_pipeline,
+    tokenizer,
+)  # fmt: skip
 from tests.support.models import save_code
 from tests.support.processes import LIKEWISE, free_port, running
 from tests.support.waiting import until
@@ -25,7 +33,6 @@ from likewise.core.engine import counters, predict_items
 from likewise.core.errors import EngineUnavailable
 from likewise.core.items import Params, Request, Row, Table
 from likewise.core.results import Failed, Ok
-from likewise.demo.data import reviews
 from likewise.engine.accelerate.agreement import Tolerance, distance
 from likewise.engine.engine_options import CompileOptions
 from likewise.engine.openvino_calls import has_bf16
@@ -37,7 +44,6 @@ ACCELERATE = CompileOptions(measure=False, accelerate=True)
 TOLERANCE = Tolerance(0.02, 1e-3)
 LABELS = pd.DataFrame({"label": ["positive"], "score": [0.9]})
 TEXTS = REVIEWS["text"].tolist()
-FILMS = [" ".join(review.text.split()[:60]) for review in reviews()[:2500]]
 BF16 = ["bf16+fp32"] if has_bf16() else []
 
 PIPELINE = """
@@ -74,17 +80,7 @@ Save = Callable[[Path], Path]
 
 
 def pipeline(task: str, module: Any, data: Any, output: Any, **options: Any) -> Save:
-    def save(folder: Path) -> Path:
-        import transformers
-
-        signature = infer_signature(data, output, options.pop("params", None))
-        mlflow.transformers.save_model(
-            transformers.pipeline(task, model=module(), tokenizer=tokenizer()), folder,
-            signature=signature, input_example=data, pip_requirements=["mlflow"], **options,
-        )  # fmt: skip
-        return folder
-
-    return save
+    return lambda folder: save_pipeline(task, module(), folder, data, output, **options)
 
 
 def sentences(folder: Path, *, dense: bool = False) -> Path:

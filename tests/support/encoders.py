@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from likewise.demo.data import reviews
+
 SEED = 20260101
 REVIEWS = pd.DataFrame({"text": ["a fine film", "a dull film", "What a story, so fine it was!"]})
+FILMS = [" ".join(review.text.split()[:60]) for review in reviews()[:2500]]
 LABELS = [1, 0, 1]
 SIZES = {
     "hidden_size": 32,
@@ -62,3 +66,25 @@ def balanced(texts: Sequence[str]) -> Any:
         logits = model(**tokenizer()(list(texts), return_tensors="pt", padding=True)).logits
         model.classifier.bias[1] -= (logits[:, 1] - logits[:, 0]).quantile(0.5)  # between two texts
     return model
+
+
+def save_pipeline(task: str, module: Any, folder: Path, data: Any, output: Any, **options: Any) -> Path:
+    """Save a pipeline of transformers as MLflow does, with `data` as its example."""
+    import mlflow
+    import transformers
+    from mlflow.models import infer_signature
+
+    made = transformers.pipeline(task, model=module, tokenizer=tokenizer())
+    signature = infer_signature(data, output, options.pop("params", None))
+    mlflow.transformers.save_model(
+        made, folder, signature=signature, input_example=data, pip_requirements=["mlflow"], **options
+    )
+    return folder
+
+
+def save_classifier(folder: Path) -> Path:
+    """A classifier of film reviews as MLflow's transformers flavor."""
+    output = pd.DataFrame({"label": ["positive"], "score": [0.9]})
+    options = {"model_config": {"truncation": True}}
+    data = REVIEWS["text"].tolist()
+    return save_pipeline("text-classification", balanced(FILMS[:200]), folder, data, output, **options)
