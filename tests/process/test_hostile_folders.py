@@ -17,12 +17,12 @@ import pytest
 from tests.support.batch.scoring import names, read, run_job, texts, upper, write
 from tests.support.other_user import as_other_user, needs_root
 
+from likewise.batch.distributed.tasks import require_folder
 from likewise.core import unpack
 from likewise.core.errors import Interrupted, OutputRefused
 from likewise.core.isolation import StopSignal
 from likewise.core.items import Row
 from likewise.receipts import Receipts
-from likewise.targets.spark.tasks import _require_folder
 
 pytestmark = needs_root
 
@@ -174,5 +174,5 @@ def test_an_executor_of_another_user_gets_a_clear_error(shared: Path) -> None:
     (staging / "scored").mkdir(parents=True)
     staging.chmod(0o700)
     (staging / "scored").chmod(0o777)
-    failed = as_other_user(partial(_require_folder, str(staging / "scored")))
-    assert failed.startswith(f"OutputRefused: the executor on {os.uname().nodename}, which runs as user 65534, cannot")
+    failed = as_other_user(partial(require_folder, str(staging / "scored")))
+    assert failed.startswith(f"OutputRefused: the worker on {os.uname().nodename}, which runs as user 65534, cannot")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from tests.support.batch.job_rows import Rows, check, local_rows
 from tests.support.processes import children, command_of
 from tests.support.spark.bundles import predicted
 from tests.support.spark.cluster import Cluster, below, kill
 from tests.support.spark.job import ClusterJob, driver_request, run_driver
 
 from likewise import api
-from likewise.batch import ScoreOptions
 
 pytest_plugins = ("tests.support.spark.fixtures",)
 pytestmark = [pytest.mark.xdist_group("spark")]
@@ -24,41 +22,6 @@ ROWS, WINDOW, SLOTS = 1600, 64, 2
 CODE_ROWS = 400
 Victims = Callable[[Cluster], list[int]]
 TEXTS = [f"movie {n} is {'good ' * (n % 9)}" for n in range(300)]
-
-
-@dataclass
-class Rows:
-    """An input with bad rows, and the local runner's output for it."""
-
-    source: Path
-    rows: bytes
-    quarantine: list[dict[str, Any]]
-    bad: int
-
-
-def local_rows(folder: Path, model: api.Bundle, poison: str, rows: int) -> Rows:
-    """Lines of JSON, of which one in a hundred is invalid Unicode and one has the text `poison`."""
-    source = folder / "in.jsonl"
-    with source.open("wb") as stream:
-        for row in range(rows):
-            text = poison if row % 100 == 43 else f"{'word ' * (row % 40)} number {row}"
-            line = json.dumps({"id": row, "text": text}).encode()
-            stream.write((b"broken \xff" if row % 100 == 7 else line) + b"\n")
-    report = api.score(model, source, folder / "local", options=ScoreOptions(window=WINDOW))
-    return Rows(source, *output_of(folder / "local"), report.rows_quarantined)
-
-
-def output_of(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
-    (part,) = folder.glob("part-*")
-    return part.read_bytes(), pq.read_table(folder / "_quarantine.parquet").to_pylist()
-
-
-def check(report: Mapping[str, Any], output: Path, rows: Rows, count: int) -> None:
-    assert (report["rows_in"], report["rows_quarantined"]) == (count, rows.bad)
-    assert report["rows_ok"] == count - rows.bad
-    scored, quarantine = output_of(output)
-    assert scored == rows.rows
-    assert quarantine == rows.quarantine
 
 
 @dataclass
@@ -79,7 +42,7 @@ def driver(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Driver:
     folder = tmp_path_factory.mktemp("driver")
-    rows = local_rows(folder, code_model, "poison", CODE_ROWS)
+    rows = local_rows(folder, code_model, "poison", CODE_ROWS, WINDOW)
     output = folder / "out"
     compiled, code = run_driver(
         spark_cluster,
@@ -129,7 +92,7 @@ def test_job_resumes_after_kills_at_any_point(
     spark_cluster: Cluster, text_model: api.Bundle, tmp_path: Path, kills: Sequence[tuple[Victims | None, float]]
 ) -> None:
     """Each driver is killed, after one of its executors or Python workers was; the last one only loses a worker."""
-    rows = local_rows(tmp_path, text_model, "no poison", ROWS)
+    rows = local_rows(tmp_path, text_model, "no poison", ROWS, WINDOW)
     done: dict[str, int] = {}
 
     def start(find: Victims | None) -> ClusterJob:

@@ -130,7 +130,7 @@ def test_executor_without_permission_is_reported(text_model: api.Bundle, bucket:
     assert done.stdout, done.stderr[-3000:]
     response = json.loads(done.stdout)
     assert response["error"]["code"] == "INPUT_NOT_FOUND", (response, done.stderr[-3000:])
-    assert "on an executor: s3://data/in/table.parquet" in response["error"]["cause"]
+    assert "on a worker: s3://data/in/table.parquet" in response["error"]["cause"]
     assert "credentials" in response["error"]["remedy"]
     assert not any(secret in done.stdout + done.stderr for secret in SECRETS.values())
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pytest
 from tests.support.other_user import give_away, needs_root
 
+from likewise.batch.distributed.staging import Staging
 from likewise.bundles import trust
 from likewise.bundles.format import Manifest
 from likewise.core import unpack
@@ -30,7 +31,6 @@ from likewise.targets.apply import roll_back
 from likewise.targets.local.deployment_folder import Deployment, DeploymentFolder, ServiceSpec
 from likewise.targets.local.local_options import LocalOptions
 from likewise.targets.local.supervisor import trim
-from likewise.targets.spark.plan import Staging
 
 DEPLOYMENT = Deployment(ServiceSpec(ModelSpec("sha256:ab"), as_json(LocalOptions())), "127.0.0.1", 1, "http://x:1")
 MANIFEST = Manifest({})

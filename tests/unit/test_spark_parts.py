@@ -26,9 +26,19 @@ from tests.support.batch.scoring import TEXT, FunctionEngine, upper, write
 from tests.support.other_user import give_away, needs_root
 
 from likewise.batch import ScoreOptions
+from likewise.batch.distributed import blob
+from likewise.batch.distributed.assembly import assemble
+from likewise.batch.distributed.chunks import decode, encode
+from likewise.batch.distributed.input_columns import InputColumns
+from likewise.batch.distributed.inputs import FilesInput
+from likewise.batch.distributed.local_times import local_batch
+from likewise.batch.distributed.run import Run
+from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.formats import Chunk, load
+from likewise.batch.header import Header
 from likewise.batch.job import ScoreJob
 from likewise.batch.layout import Layout
+from likewise.batch.sources import open_source
 from likewise.core import cores, unpack
 from likewise.core.arrow import records_of, schema_bytes
 from likewise.core.errors import InputInvalid, MissingExtra, ModelFailed, OutputRefused, RowRefused, WrongUsage
@@ -37,20 +47,15 @@ from likewise.core.results import Failed, Ok
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
 from likewise.shipping.environment import cached_archive, closure, environment
-from likewise.targets.spark import blob, bootstrap
+from likewise.targets.spark import bootstrap
 from likewise.targets.spark.answers import answers
-from likewise.targets.spark.chunks import decode, encode
 from likewise.targets.spark.columns import named_batch
-from likewise.targets.spark.local_times import local_batch
-from likewise.targets.spark.plan import ChunkFile, Staging
 from likewise.targets.spark.predictions import ResultType, arrow_array, time_zone, values_and_errors
-from likewise.targets.spark.publish import assemble
 from likewise.targets.spark.result_type import declared_ddl, result_type_of
-from likewise.targets.spark.runner import _Run
 from likewise.targets.spark.session import require_java
 from likewise.targets.spark.shipping import PREINSTALLED
 from likewise.targets.spark.udf_arguments import checked_env, engine_for_config, read_model_config
-from likewise.targets.spark.windows import WINDOW_ROWS, InputColumns, items_of, row_maker, windows
+from likewise.targets.spark.windows import WINDOW_ROWS, items_of, row_maker, windows
 from likewise.targets.spark.worker import Loading, environment_of, score_windows
 
 
@@ -536,15 +541,17 @@ def test_job_on_spark_does_not_read_the_staging_folder_of_another_user(tmp_path:
     source = write(tmp_path / "in.csv", [{"text": "a"}])
     staging = tmp_path / ".out.likewise-staging"
     staging.mkdir()
-    os.mkfifo(staging / "spark.json")  # reading it would not end
+    os.mkfifo(staging / "distributed.json")  # reading it would not end
     give_away(staging)
     engine = FunctionEngine(upper)
     for restart in (False, True):
         options = ScoreOptions(restart=restart)
-        job = ScoreJob(engine, "sha256:b", TEXT, str(source), tmp_path / "out", options, lambda _: None)
+        model = ModelSpec("sha256:b")
+        job = ScoreJob(engine, "sha256:b", TEXT, str(source), tmp_path / "out", options, lambda _: None, model)
+        header = Header("present", TEXT, {})
         with pytest.raises(OutputRefused, match="belongs to another user"):
-            _Run(job, ModelSpec("sha256:b"), None)
-    assert [path.name for path in staging.iterdir()] == ["spark.json"]
+            Run(job, FilesInput(open_source(str(source), None, header), header), pytest.fail)
+    assert [path.name for path in staging.iterdir()] == ["distributed.json"]
 
 
 def test_packed_environment_is_complete_and_self_contained(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from likewise.core.results import Failed
 
 def run(job: ScoreJob) -> JobReport:
     """Run the job in this process; see `likewise.batch.score`."""
-    _refuse_spark_options(job.options)
+    _refuse_other_options(job.options)
     output: Output | None = None
     report: JobReport | None = None
     try:
@@ -79,11 +79,11 @@ def _resume_remedy(output: Output | None, job: ScoreJob) -> str:
     return resume_remedy(job.options) if output is not None and output.done else "run the same command again"
 
 
-def _refuse_spark_options(options: ScoreOptions) -> None:
+def _refuse_other_options(options: ScoreOptions) -> None:
     for name, value in (("--master", options.master), ("--conf", options.runner_conf)):
         if value:
             raise WrongUsage(
-                f"{name} has no effect with the local runner", remedy=f"use --runner spark, or omit {name}"
+                f"{name} has no effect with the local runner", remedy=f"use --runner spark or ray, or omit {name}"
             )
 
 

@@ -18,7 +18,11 @@ from likewise.core.spec import ModelSpec
 
 Runner = Callable[[ScoreJob], JobReport]
 
-RUNNERS: dict[str, str] = {"local": "likewise.batch.local:run", "spark": "likewise.targets.spark.runner:run"}
+RUNNERS: dict[str, str] = {
+    "local": "likewise.batch.local:run",
+    "spark": "likewise.targets.spark.runner:run",
+    "ray": "likewise.targets.ray.runner:run",
+}
 GROUP = "likewise.runners"  # entry point group of other packages: the name of a runner and a `Runner`
 
 

@@ -19,7 +19,7 @@ parse_columns = partial(parse_pairs, "--column", "INPUT=MODEL", "review=text", l
 class ScoreOptions:
     """Options of `score`; WrongUsage for an invalid value. Each field's metadata has its `help` and `flag`."""
 
-    runner: str = option("local", "What runs the job: local, spark, or another package's runner.", "--runner NAME")
+    runner: str = option("local", "What runs the job: local, spark, ray, or another package's runner.", "--runner NAME")
     column: Mapping[str, str] = option(
         dict, "Use column INPUT as the model's column MODEL. Repeatable.", "--column INPUT=MODEL", parse=parse_columns
     )
@@ -56,13 +56,15 @@ class ScoreOptions:
     window: int = option(4096, "Rows read, sorted by length and scored together; fewer above 8 MB.", "--window ROWS")
     master: str | None = option(
         None,
-        "Spark only: URL of the cluster: spark://…, sc://… for Spark Connect, local[4] for four cores; "
-        "by default all cores of this machine.",
+        "The cluster. Spark: spark://…, sc://… for Spark Connect, local[4] for four cores; by default all cores of "
+        "this machine. Ray: HOST:6379, ray://HOST:10001; by default RAY_ADDRESS, else a cluster on this machine, "
+        "which is started if there is none.",
         "--master URL",
     )
     runner_conf: Mapping[str, str] = option(
         dict,
-        "Configuration property for the runner, such as spark.executor.memory=4g. Repeatable.",
+        "Configuration property for the runner, such as spark.executor.memory=4g; for Ray num_cpus, num_gpus and "
+        "memory of each worker, and workers for the largest number of them. Repeatable.",
         "--conf KEY=VALUE",
         parse=parse_conf,
     )

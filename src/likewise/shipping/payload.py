@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from likewise.engine.requirements import plain_requirements
 from likewise.shipping.environment import PackedEnvironment, cached_archive, environment
 
 
-def environment_of(bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str]) -> PackedEnvironment:
+def environment_of(
+    bundle: Bundle, engine: EngineEntry, preinstalled: frozenset[str], extras: Sequence[str] = ()
+) -> PackedEnvironment:
     """The environment of `engine`, with those of the model's requirements that it needs; raises as `environment` does.
 
-    preinstalled: packages that every worker has.
+    preinstalled: packages that every worker has.  extras: of Likewise, in addition.
     """
-    return environment(requirements_of(bundle, engine), preinstalled)
+    own = [f"likewise[{extra}]" for extra in extras]
+    return environment([*own, *requirements_of(bundle, engine)], preinstalled)
 
 
 def requirements_of(bundle: Bundle, engine: EngineEntry) -> list[str]:

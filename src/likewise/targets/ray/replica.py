@@ -1,7 +1,7 @@
-"""The first code that runs in a replica, where Likewise may not be installed.
+"""The first code that runs in a replica or a worker, where Likewise may not be installed.
 
-Pickled by value together with `likewise.core.unpack`: imports only the standard library, and `ray`, which every
-node has.
+Pickled by value together with `likewise.core.cores` and `likewise.core.unpack`: imports only the standard library, and
+`ray`, which every node has.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from likewise.core.cores import thread_environment, usable_threads
 from likewise.core.unpack import already_installed, cache_folder, make_importable, require_runtime, unpacked
 
 NAMESPACE = "likewise"  # in the cluster's key-value store
@@ -89,6 +91,23 @@ class Replica:
     async def answer(self, request: dict[str, Any]) -> Any:
         """As a canary, the response to a request that a replica of the old version forwarded."""
         return await self._service.answer(request)
+
+
+class BatchWorker:
+    """An actor that runs the tasks of a job one after the other.  model: a dict from `ModelSpec.portable`."""
+
+    def __init__(self, shipment: Shipment, model: dict[str, Any]) -> None:
+        folder = install_shipment(shipment)
+        os.environ.update(thread_environment(os.environ, usable_threads()))
+        self._tasks = importlib.import_module("likewise.targets.ray.tasks").Tasks(folder, model)
+
+    def ready(self) -> dict[str, Any]:
+        """Returns once the actor is ready for tasks."""
+        return {}
+
+    def run(self, task: bytes) -> Any:
+        """The result of a pickled task; see `Tasks`."""
+        return self._tasks.run(task)
 
 
 class Relay:

@@ -33,13 +33,15 @@ NODES_TIMEOUT_S = 120.0
 def ship(params: Mapping[str, Any]) -> dict[str, Any]:
     """Store what the model `params["model"]` needs, unless it is stored already; returns `{"shipment": …}`.
 
+    extras: of Likewise, if more than the engine's are needed.
+
     The shipment is what a replica unpacks; it contains the environment only if a node lacks it.  Raises MissingExtra (a
     requirement of the engine is not installed here), EngineUnavailable, CodeNotTrusted, WrongUsage (the model
     was logged with a requirement that is not only a name and versions), and what `open_bundle` raises.
     """
     model, folder = ModelSpec.from_dict(params["model"]), cache_folder("ray") / "sent"
     bundle = open_exactly(model)
-    packed = environment_of(bundle, allowed_engines(bundle.manifest, model)[0], PREINSTALLED)
+    packed = environment_of(bundle, allowed_engines(bundle.manifest, model)[0], PREINSTALLED, params.get("extras", ()))
     shipment: Shipment = {**local_runtime(), "package": packed.package, "versions": packed.versions}
     shipment["bundle"] = _put_archive(archive_of(bundle, folder))
     by_value()
@@ -61,12 +63,15 @@ def on_each_node(work: Callable[..., Any], *arguments: Any, timeout_s: float) ->
 def by_value() -> None:
     """Make Ray send the modules that run before Likewise is installed on a worker by value, not by name."""
     pickle = importlib.import_module("ray.cloudpickle")
-    for name in ("likewise.core.unpack", "likewise.targets.ray.replica"):
+    for name in ("likewise.core.cores", "likewise.core.unpack", "likewise.targets.ray.replica"):
         pickle.register_pickle_by_value(importlib.import_module(name))
 
 
 def put(name: str, record: Mapping[str, Any]) -> None:
-    """Store a record. `app/NAME`: the deployment; `canary/NAME`: its canary, with the latest figures."""
+    """Store a record.
+
+    `app/NAME`: the deployment; `canary/NAME`: its canary, with the latest figures; `job/ID`: a job that runs at `at`.
+    """
     _kv()._internal_kv_put(name, json.dumps(record), True, namespace=NAMESPACE)
 
 
@@ -100,9 +105,12 @@ def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: A
 
 
 def _used() -> Iterator[str]:
-    keys = [key for kind in ("app/", "canary/") for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
+    keys = [key for kind in ("app/", "canary/", "job/") for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
     for key in keys:
         record = get(key.decode()) or {}
+        if key.startswith(b"job/") and time.time() - record.get("at", 0) > GRACE_S:  # its driver was killed
+            drop(key.decode())
+            continue
         for deployed in (record, record.get("before") or {}):
             shipment = deployed.get("shipment") or {}
             yield from (shipment[kind]["key"] for kind in ("bundle", "environment") if shipment.get(kind))

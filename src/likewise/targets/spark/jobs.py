@@ -10,11 +10,12 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
+from likewise.batch.distributed.staging import ChunkFile
+from likewise.batch.distributed.tally import Tally
+from likewise.batch.distributed.tasks import ScorePlan
 from likewise.core.errors import EngineUnavailable, LikewiseError
-from likewise.targets.spark.plan import ChunkFile
-from likewise.targets.spark.progress import Tally, status_of
-from likewise.targets.spark.session import slots
-from likewise.targets.spark.tasks import RESULT_SCHEMA, TaskScorer
+from likewise.targets.spark.session import is_connect, slots
+from likewise.targets.spark.tasks import RESULT_SCHEMA
 from likewise.targets.spark.udf import PlacedModel, portable
 
 WAVES = 2  # in flight: while the last tasks of one wave run, tasks of the other use the free slots
@@ -28,7 +29,7 @@ class Jobs:
 
     def __init__(self, spark: Any, placed: PlacedModel) -> None:
         self._spark = spark
-        self._shipment = placed.shipment
+        self._placed = placed
         self._tag = f"likewise-{uuid.uuid4().hex[:12]}"
 
     @cached_property
@@ -36,7 +37,11 @@ class Jobs:
         """The number of tasks that run at once; cached, because the query is a job on Spark Connect."""
         return slots(self._spark)
 
-    def run_numbered(self, call: str, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+    def cut(self, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
+        """See `Workers`."""
+        return self._run_numbered("tasks:read_files", count, arguments)
+
+    def _run_numbered(self, call: str, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
         """Run `call` with each number below `count`, one task per number; raises the first error."""
         if count == 0:
             return []
@@ -46,7 +51,7 @@ class Jobs:
         """Run `call` with the batches of each partition of `frame`."""
         self._spark.addTag(self._tag)  # for jobs started by this thread
         try:
-            rows = frame.mapInArrow(portable(call, arguments, self._shipment), RESULT_SCHEMA).collect()
+            rows = frame.mapInArrow(portable(call, arguments, self._placed.shipment), RESULT_SCHEMA).collect()
         except Exception as error:  # any error of Spark, its workers or the connection
             raise EngineUnavailable(
                 f"the Spark job failed: {_reason(error)}", remedy="see the executors' logs"
@@ -57,12 +62,12 @@ class Jobs:
                 raise LikewiseError.from_dict(result["error"])
         return results
 
-    def score(self, placed: PlacedModel, plan: TaskScorer, missing: Sequence[ChunkFile], tally: Tally) -> None:
+    def score(self, plan: ScorePlan, chunks: Sequence[ChunkFile], tally: Tally) -> None:
         """Score the chunks, two waves at a time, updating `tally`. Raises the first error."""
         size = min(MAX_WAVE_CHUNKS, CHUNKS_PER_SLOT * self.slots)
-        waves = (missing[start : start + size] for start in range(0, len(missing), size))
+        waves = (chunks[start : start + size] for start in range(0, len(chunks), size))
         with ThreadPoolExecutor(WAVES, thread_name_prefix="likewise-wave") as pool:
-            running = {pool.submit(self._wave, placed, plan, wave): wave for wave in waves}
+            running = {pool.submit(self._wave, plan, wave): wave for wave in waves}
             try:
                 while running:
                     done, _ = wait(running, timeout=POLL_S, return_when=FIRST_COMPLETED)
@@ -81,9 +86,9 @@ class Jobs:
         with suppress(Exception):  # the connection itself may have failed
             self._spark.interruptTag(self._tag)
 
-    def _wave(self, placed: PlacedModel, plan: TaskScorer, wave: Sequence[ChunkFile]) -> None:
+    def _wave(self, plan: ScorePlan, wave: Sequence[ChunkFile]) -> None:
         chosen = [(chunk.name, chunk.row_offset) for chunk in wave]
-        self.run_numbered("tasks:score_chunks", len(wave), (placed.key, placed.model, plan, chosen))
+        self._run_numbered("tasks:score_chunks", len(wave), (self._placed.key, self._placed.model, plan, chosen))
 
 
 def _reason(error: Exception) -> str:
@@ -93,3 +98,21 @@ def _reason(error: Exception) -> str:
     if isinstance(error, LikewiseError) or not lines:
         return str(error) or type(error).__name__
     return (raised or lines)[-1 if raised else 0][:500]
+
+
+def status_of(spark: Any) -> str:
+    """The number of executors and the tasks of running stages in the whole session; empty on Spark Connect."""
+    if is_connect(spark):
+        return ""
+    with suppress(Exception):  # for display only; the session may be stopping
+        context = spark.sparkContext
+        tracker = context.statusTracker()
+        stages = [info for each in tracker.getActiveStageIds() if (info := tracker.getStageInfo(each)) is not None]
+        # the driver is one of them; PySpark's own list of executors makes nine calls to the JVM for each
+        executors = context._jsc.sc().getExecutorMemoryStatus().size() - 1
+        parts = [f"{executors} executor{'s' * (executors > 1)}"] if executors else []
+        if stages:
+            done, tasks = sum(s.numCompletedTasks for s in stages), sum(s.numTasks for s in stages)
+            parts.append(f"{done} of {tasks} tasks")
+        return ", ".join(parts)
+    return ""

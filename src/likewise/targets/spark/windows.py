@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from likewise.batch.columns import RowMaker
+from likewise.batch.distributed import local_times
+from likewise.batch.distributed.input_columns import InputColumns
 from likewise.batch.formats import CHUNK_BYTES, RowSource
 from likewise.core.arrow import records_of
 from likewise.core.errors import InputInvalid
@@ -14,35 +16,9 @@ from likewise.core.extras import need
 from likewise.core.items import NO_PARAMS, Item, Params
 from likewise.core.results import Failed
 from likewise.core.signature import Signature
-from likewise.targets.spark import local_times
 
 WINDOW_ROWS = 4096
 VECTOR = ["type", "size", "indices", "values"]  # the fields of VectorUDT
-
-
-@dataclass(frozen=True, slots=True)
-class InputColumns:
-    """The part of a `Source` that row makers and writers use: the columns, by default those of a frame.
-
-    types: a `pyarrow.Schema`; None if the output needs none.  zone: the time zone in which the model takes the times of
-    a table; None for files.
-    """
-
-    columns: tuple[str, ...]
-    name: str = "the frame"
-    format: str = "parquet"
-    textual: bool = False
-    types: Any = None
-    zone: str | None = None
-
-    @property
-    def parts(self) -> tuple[InputColumns, ...]:
-        """This object: one frame, or files whose columns the driver has compared."""
-        return (self,)
-
-    def schema(self) -> Any:
-        """All columns with their types."""
-        return self.types
 
 
 def row_maker(schema: Any, signature: Signature, mapping: Mapping[str, str]) -> RowMaker:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from likewise.batch.result_cache import RowResultCache
-from likewise.batch.scorer import Scorer, prepare
+from likewise.batch.distributed.tasks import task_scorer
+from likewise.batch.scorer import prepare
 from likewise.bundles.open import Bundle, open_exactly
 from likewise.core.engine import Engine, Work
 from likewise.core.extras import need
@@ -23,14 +23,6 @@ from likewise.core.spec import ModelSpec
 from likewise.engine.load import allowed_engines, open_engine, require_versions
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind
 from likewise.targets.spark.answers import answers
-
-CACHE_BYTES = 16 << 20  # size of the result cache of each engine
-
-
-def task_scorer(engine: Engine, *, budget: int | None = None) -> Scorer:
-    """A scorer for one task, which shares the result cache of earlier tasks in this process."""
-    answers = _caches.setdefault(id(engine), RowResultCache(CACHE_BYTES))
-    return Scorer(engine, budget=budget, cache=answers, whole=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +41,6 @@ class Loading:
 PLAIN = Loading()
 _lock = threading.Lock()
 _engines: dict[tuple[str, ModelSpec, Loading], Engine] = {}  # never removed, so that ids stay unique
-_caches: dict[int, RowResultCache] = {}
 
 
 def engine_of(key: str, model: ModelSpec, folder: str | None, loading: Loading = PLAIN) -> Engine:

@@ -1,18 +1,15 @@
-"""Progress of a job on Spark: from the results that executors have written, and from Spark's own task status."""
+"""Progress of a job, from the results that workers have written."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
 
+from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.job import Progress
 from likewise.batch.scorer import BROKEN_AFTER, broken_model
 from likewise.core.errors import LikewiseError
-from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.session import is_connect
 
 COUNTED = ("rows", "tokens", "duplicates", "answered", "refused")  # keys in each result's header
 
@@ -47,7 +44,7 @@ class Tally:
     def update(self, chunks: Sequence[ChunkFile], status: str = "") -> None:
         """Count newly scored chunks among `chunks`; ModelFailed if the model has failed on every row so far.
 
-        status: as returned by `status_of`.
+        status: of the system that runs the job, for display.
         """
         previous, self._status = self._status, status
         if self._count(chunks) or status != previous:
@@ -72,21 +69,3 @@ class Tally:
         fraction = self.rows / max(1, self._total)
         counts = (self._counts["tokens"], seconds, self._counts["duplicates"], self._resumed, self._status)
         self._report_progress(Progress(self.rows, self._total, fraction, *counts))
-
-
-def status_of(spark: Any) -> str:
-    """The number of executors and the tasks of running stages in the whole session; empty on Spark Connect."""
-    if is_connect(spark):
-        return ""
-    with suppress(Exception):  # for display only; the session may be stopping
-        context = spark.sparkContext
-        tracker = context.statusTracker()
-        stages = [info for each in tracker.getActiveStageIds() if (info := tracker.getStageInfo(each)) is not None]
-        # the driver is one of them; PySpark's own list of executors makes nine calls to the JVM for each
-        executors = context._jsc.sc().getExecutorMemoryStatus().size() - 1
-        parts = [f"{executors} executor{'s' * (executors > 1)}"] if executors else []
-        if stages:
-            done, tasks = sum(s.numCompletedTasks for s in stages), sum(s.numTasks for s in stages)
-            parts.append(f"{done} of {tasks} tasks")
-        return ", ".join(parts)
-    return ""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likewise.batch.distributed import blob
 from likewise.batch.journal import check_same_job
 from likewise.batch.layout import remove
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file, write_private
-from likewise.targets.spark import blob
 
-FINGERPRINT = "spark.json"
+FINGERPRINT = "distributed.json"
 SNAPSHOT = "snapshot.json"
 
 
@@ -28,7 +28,7 @@ class ChunkFile:
 
 
 class Staging:
-    """The folder next to the output that executors and driver share; both see it under the same path.
+    """The folder next to the output that workers and driver share; both see it under the same path.
 
     It is private to the driver's user, whose `Claim` creates or checks it first.
     """

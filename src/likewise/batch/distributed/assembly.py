@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from likewise.batch.distributed import blob
+from likewise.batch.distributed.input_columns import InputColumns
+from likewise.batch.distributed.staging import ChunkFile, Staging
 from likewise.batch.formats import RowSource, SealedWriter, Writer, load
 from likewise.batch.journal import sync
 from likewise.batch.layout import Layout, remove
@@ -13,9 +16,6 @@ from likewise.batch.sinks import PART_BYTES, seal
 from likewise.core.errors import OutputRefused
 from likewise.core.private_files import open_file
 from likewise.core.signature import Signature
-from likewise.targets.spark import blob
-from likewise.targets.spark.plan import ChunkFile, Staging
-from likewise.targets.spark.windows import InputColumns
 
 
 class Parts:

@@ -1,4 +1,4 @@
-"""Files that executors and the driver exchange: a header line of JSON, then bodies of bytes; written atomically."""
+"""Files that workers and the driver exchange: a header line of JSON, then bodies of bytes; written atomically."""
 
 from __future__ import annotations
 

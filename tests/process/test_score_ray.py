@@ -1,0 +1,149 @@
+"""`likewise score --runner ray` on a real cluster: the local runner's output, whichever processes are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tests.support.batch.job_rows import check, local_rows
+from tests.support.batch.running_job import RunningJob
+from tests.support.classifier import classifier_bundle
+from tests.support.processes import command_of, descendants
+from tests.support.ray.cluster import RayCluster
+from tests.support.spark.bundles import logging_bundle
+from tests.support.waiting import until
+
+from likewise import api
+from likewise.batch import ScoreOptions
+from likewise.core.errors import EngineUnavailable, TargetUnavailable, WrongUsage
+
+pytest_plugins = ("tests.support.ray.fixtures",)
+pytestmark = pytest.mark.xdist_group("ray")
+ROWS, WINDOW, WORKERS = 1600, 64, 2
+SMALL = ["--runner", "ray", "--window", str(WINDOW), "--conf", f"workers={WORKERS}"]
+Victims = Callable[[RayCluster], list[int]]
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> api.Bundle:
+    """A pipeline with a compiled classifier of random weights."""
+    return api.open_bundle(classifier_bundle(tmp_path_factory.mktemp("text") / "bundle", compiled=True))
+
+
+def job(
+    cluster: RayCluster, model: api.Bundle, source: Path, output: Path, *options: str, address: str = ""
+) -> RunningJob:
+    master = ["--master", address or cluster.address]
+    return RunningJob(model.path, source, output, [*SMALL, *master, *options], {**os.environ, **cluster.caller_env})
+
+
+def workers(cluster: RayCluster) -> list[int]:
+    assert cluster.head is not None
+    return [pid for pid in descendants(cluster.head.pid) if "ray::BatchWorker" in command_of(pid)]
+
+
+# for each driver: which process is killed soon after its start, and the fraction of rows at which the driver is killed
+ONCE = [(workers, 0.5)]
+EVERYWHERE = [(None, 0.1), (workers, 0.5), (workers, 0.9)]
+
+
+@pytest.mark.parametrize("kills", [ONCE, pytest.param(EVERYWHERE, marks=pytest.mark.long)], ids=["once", "everywhere"])
+def test_job_resumes_after_kills_at_any_point(
+    ray_cluster: RayCluster, text_model: api.Bundle, tmp_path: Path, kills: Sequence[tuple[Victims | None, float]]
+) -> None:
+    rows = local_rows(tmp_path, text_model, "no poison", ROWS, WINDOW)
+    done: dict[str, int] = {}
+    for find, fraction in kills:
+        with job(ray_cluster, text_model, rows.source, tmp_path / "out") as running:
+            if find is not None:
+                os.kill(running.until(lambda: workers(ray_cluster))[0], signal.SIGKILL)
+            running.reach(round(fraction * ROWS / WINDOW))
+            running.kill()
+        assert not running.output.exists()
+        until(lambda: not workers(ray_cluster), 60)  # they end with their driver
+        rewritten = {name for name, file in running.chunks.items() if done.get(name, file) != file}
+        assert len(rewritten) <= WORKERS
+        assert done.keys() <= running.chunks.keys()
+        done = running.chunks
+    with job(ray_cluster, text_model, rows.source, tmp_path / "out") as running:
+        os.kill(running.until(lambda: workers(ray_cluster))[0], signal.SIGKILL)
+        check(running.report(), running.output, rows, ROWS)
+    assert {name: file for name, file in done.items() if running.chunks.get(name, file) != file} == {}
+
+
+@pytest.mark.long
+def test_code_in_a_submitted_job_and_through_the_client_port(ray_cluster: RayCluster, tmp_path: Path) -> None:
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    model = logging_bundle(tmp_path)
+    rows = local_rows(tmp_path, model, "poison", 400, WINDOW)
+    with job(
+        ray_cluster, model, rows.source, tmp_path / "client", "--trust", address=f"ray://{ray_cluster.client}"
+    ) as running:
+        check(running.report(), running.output, rows, 400)
+    client = JobSubmissionClient(ray_cluster.dashboard)
+    words = ["score", str(model.path), str(rows.source), "-o", str(tmp_path / "submitted"), "--trust", *SMALL]
+    submitted = client.submit_job(entrypoint=" ".join([sys.executable, "-m", "likewise.cli", *words]))
+    until(lambda: client.get_job_status(submitted).is_terminal(), 180)
+    assert client.get_job_status(submitted) == JobStatus.SUCCEEDED, client.get_job_logs(submitted)[-3000:]
+    check(json.loads((tmp_path / "submitted/_likewise.json").read_text()), tmp_path / "submitted", rows, 400)
+
+
+@pytest.mark.long
+def test_job_survives_the_loss_of_a_node(ray_cluster: RayCluster, text_model: api.Bundle, tmp_path: Path) -> None:
+    rows = local_rows(tmp_path, text_model, "no poison", ROWS, WINDOW)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={ray_cluster.address}", "--block"]
+    command += ["--num-cpus=2", "--resources={}", "--object-store-memory=100000000", "--disable-usage-stats"]
+    with (tmp_path / "node.log").open("wb") as log:
+        node = subprocess.Popen(command, env=ray_cluster.env, stdout=log, stderr=log, start_new_session=True)
+    try:
+        more = ["--conf", "num_cpus=2", "--conf", "workers=6"]  # more than the head node has room for
+        with job(ray_cluster, text_model, rows.source, tmp_path / "out", *more) as running:
+            lost = running.until(lambda: [p for p in descendants(node.pid) if "ray::BatchWorker" in command_of(p)])
+            for pid in (*lost, *descendants(node.pid), node.pid):
+                os.kill(pid, signal.SIGKILL)
+            check(running.report(), running.output, rows, ROWS)
+    finally:
+        for pid in (*descendants(node.pid), node.pid):
+            os.kill(pid, signal.SIGKILL)
+        node.wait()
+
+
+@pytest.mark.parametrize(
+    ("conf", "error", "cause"),
+    [
+        ({"num_cpu": "1"}, WrongUsage, "--conf num_cpu is unknown"),
+        ({"num_cpus": "many"}, WrongUsage, "expected a number above 0"),
+        ({"workers": "0"}, WrongUsage, "expected a number above 0"),
+        ({"num_cpus": "100"}, EngineUnavailable, "no node of the Ray cluster has more than"),
+        ({}, TargetUnavailable, "127.0.0.1:9"),
+    ],
+)
+def test_wrong_options_are_refused(
+    ray_cluster: RayCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    text_model: api.Bundle,
+    tmp_path: Path,
+    conf: dict[str, str],
+    error: type[Exception],
+    cause: str,
+) -> None:
+    for name, value in ray_cluster.caller_env.items():
+        monkeypatch.setenv(name, value)
+    source = tmp_path / "in.csv"
+    source.write_text("text\na\n")
+    master = ray_cluster.address if conf else "127.0.0.1:9"
+    with pytest.raises(error, match=cause):
+        api.score(
+            text_model,
+            source,
+            tmp_path / "out",
+            options=ScoreOptions(runner="ray", master=master, runner_conf=conf),
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]

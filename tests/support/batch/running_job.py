@@ -1,0 +1,79 @@
+"""`likewise score … --runner NAME` in a separate process, which can be watched and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+Value = TypeVar("Value")
+
+
+class RunningJob:
+    """The process of a job whose chunks are scored by workers on a cluster."""
+
+    def __init__(
+        self,
+        model: Path,
+        source: Path,
+        output: Path,
+        options: Sequence[str],
+        env: Mapping[str, str],
+        inside: Sequence[str] = (),
+    ) -> None:
+        """options: with `--runner`.  inside: the command that runs another one on the driver's host."""
+        self.output = output
+        self._scored = output.parent / f".{output.name}.likewise-staging" / "scored"
+        command = [*inside, sys.executable, "-m", "likewise.cli", "score", str(model), str(source)]
+        command += ["-o", str(output), "--json", *options]
+        self._log = output.parent / "driver.log"
+        self._out = output.parent / "driver.out"
+        with self._out.open("wb") as out, self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=env, stdout=out, stderr=log, start_new_session=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self.kill()
+
+    @property
+    def chunks(self) -> dict[str, int]:
+        """The names of the results so far, each with its file's inode number."""
+        inodes = {}
+        for path in self._scored.glob("*/*"):
+            with suppress(FileNotFoundError):  # the job has just finished
+                if path.suffix != ".tmp":
+                    inodes[f"{path.parent.name}/{path.name}"] = path.stat().st_ino
+        return inodes
+
+    def until(self, condition: Callable[[], Value]) -> Value:
+        """The value of `condition` when it becomes true; the job must not exit before."""
+        while not (value := condition()):
+            assert self._process.poll() is None, self._log.read_text(errors="replace")[-3000:]
+            time.sleep(0.01)
+        return value
+
+    def reach(self, count: int) -> None:
+        """Wait until `count` chunks are scored."""
+        self.until(lambda: len(self.chunks) >= count)
+
+    def kill(self) -> None:
+        """Kill the driver and its children; workers exit when they notice."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(30)
+
+    def report(self) -> dict[str, Any]:
+        """Wait for the job; the report that it printed."""
+        code = self._process.wait(240)
+        assert code == 0, f"exit code {code}: {self._log.read_text(errors='replace')[-3000:]}"
+        report: dict[str, Any] = json.loads(self._out.read_bytes())
+        return report
