@@ -60,7 +60,9 @@ def _ours(bundle: Path, source: Path, output: Path) -> dict[str, Any]:
     words = ["score", str(bundle), str(source), "-o", str(output), "--format", "parquet", "--runner", "ray", "--json"]
     report = _run([sys.executable, "-m", "likewise.cli", *words])
     table = pq.read_table(output)
-    labels = dict(zip(table["text"].to_pylist(), (each["label"] for each in table["predictions"].to_pylist())))
+    labels = dict(
+        zip(table["text"].to_pylist(), (each["label"] for each in table["predictions"].to_pylist()), strict=True)
+    )
     figures = {"rows_per_s": report["rows_ok"] / report["seconds"]}
     figures["whole_command_rows_per_s"] = report["rows_ok"] / (time.perf_counter() - started_at)
     return {**{name: round(value, 2) for name, value in figures.items()}, "labels": labels}

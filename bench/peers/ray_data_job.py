@@ -35,7 +35,11 @@ def main() -> None:
     done.write_parquet(output)
     seconds = time.perf_counter() - started_at
     labels = ray.data.read_parquet(output).to_pandas()
-    print(json.dumps({"rows": len(labels), "seconds": seconds, "labels": dict(zip(labels["text"], labels["label"]))}))
+    print(
+        json.dumps(
+            {"rows": len(labels), "seconds": seconds, "labels": dict(zip(labels["text"], labels["label"], strict=True))}
+        )
+    )
 
 
 if __name__ == "__main__":

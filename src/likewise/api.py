@@ -116,7 +116,8 @@ class Bundle(StoredBundle):
 
         data: whatever MLflow takes: a DataFrame, a Series, arrays, lists, dicts of them, text.  It is not changed.
         Returns what the model returns if its own code runs; from a compiled engine a DataFrame if the predictions have
-        columns, else a list with one value per row.  Raises the error of the first row that fails.
+        columns, an array if the signature declares one, else a list with one value per row.  Raises the error of the
+        first row that fails.
         """
         engine = self._loaded
         if isinstance(engine.loaded, PyfuncEngine):
@@ -137,7 +138,10 @@ def _value(result: Result) -> object:
 
 def _like_a_frame(predictions: object, data: Any, signature: Signature) -> Any:
     if not isinstance(predictions, list) or not all(isinstance(p, dict) for p in predictions):
-        return predictions
+        tensor = signature.outputs[0] if signature.outputs and len(signature.outputs) == 1 else None
+        if tensor is None or tensor.kind != "tensor" or tensor.name is not None:
+            return predictions
+        return need("numpy", extra="mlflow").asarray(predictions, dtype=tensor.raw["tensor-spec"]["dtype"])  # type: ignore[index]
     names = [f.name for f in signature.outputs or () if f.kind != "tensor" and f.name is not None]
     if not predictions and not names:
         return predictions

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -233,6 +234,22 @@ OPTIONS = st.fixed_dictionaries(
 SHORT_TEXTS = st.lists(st.text(max_size=80) | st.sampled_from(FILMS[:50]), min_size=1, max_size=4)
 
 
+def test_data_of_every_form_gives_the_predictions_of_plain_mlflow(
+    models: Callable[[str], Path], bundles: Callable[[str], api.Bundle]
+) -> None:
+    literals = ["{'text': 'a', 'text_pair': 'b'}"]
+    frame = pd.DataFrame({"text": TEXTS, "text_pair": "ignored"})
+    for data in (TEXTS[0], TEXTS, pd.Series(TEXTS), pd.DataFrame(TEXTS), frame, literals):
+        for params in (None, {"top_k": 1, "unknown": 1}, {"top_k": np.int64(-1)}):
+            expected = plain_model(models("labels")).predict(data, params=params)
+            assert agree(bundles("labels").predict(data, params), expected)
+    reviews = bundles("reviews").predict(["{{1}}", "a fine film"], {"top_k": 2})
+    assert list(reviews.columns) == ["label", "score"]
+    vectors = bundles("sentences").predict(TEXTS)
+    assert vectors.shape == (3, 32)
+    assert agree(vectors, plain_model(models("sentences")).predict(TEXTS))
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts=SHORT_TEXTS, params=OPTIONS)
 def test_text_engine_takes_the_params_that_transformers_takes(
@@ -243,6 +260,9 @@ def test_text_engine_takes_the_params_that_transformers_takes(
     assert agree(predictions(bundles("labels").engine("text-openvino", precision="fp32"), data, params), expected)
 
 
+WRONG = {"function_to_apply": "tanh", "truncation": "never"}
+
+
 def test_text_engine_refuses_single_rows(bundles: Callable[[str], api.Bundle]) -> None:
     engine = bundles("labels").engine("text-openvino", precision="fp32")
     untruncated = {**PARAMS, "truncation": False}
@@ -251,6 +271,7 @@ def test_text_engine_refuses_single_rows(bundles: Callable[[str], api.Bundle]) -
         *(Row(None, (value,)) for value in (None, 5, "\ud800", float("nan"))),
         Row(None, ("word " * 500,), untruncated),
         Row(("review",), ("a fine film",)),
+        Row(("review", "text"), ("a fine film", "a fine film")),
         *(Row(None, ("a film",), {name: value}) for name, value in WRONG.items()),
         Row(("text",), ("a dull film",)),
     ]
@@ -259,9 +280,6 @@ def test_text_engine_refuses_single_rows(bundles: Callable[[str], api.Bundle]) -
     assert isinstance(last, Ok)
     assert [type(each) for each in refused] == [Failed] * len(refused)
     assert {each.error.code for each in refused if isinstance(each, Failed)} == {"ROW_REFUSED"}
-
-
-WRONG = {"top": 5, "function_to_apply": "tanh", "truncation": "never", "max_length": 2}
 
 
 @pytest.mark.parametrize("runner", ["engine", "http", "score"])

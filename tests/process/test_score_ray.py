@@ -121,7 +121,10 @@ def test_job_survives_the_loss_of_a_node(ray_cluster: RayCluster, text_model: ap
         ({"num_cpu": "1"}, WrongUsage, "--conf num_cpu is unknown"),
         ({"num_cpus": "many"}, WrongUsage, "expected a number above 0"),
         ({"workers": "0"}, WrongUsage, "expected a number above 0"),
-        ({"num_cpus": "100"}, EngineUnavailable, "no node of the Ray cluster has more than"),
+        ({"workers": "0.5"}, WrongUsage, "expected a number above 0"),
+        ({"num_cpus": "0.00001"}, WrongUsage, "Ray refuses --conf"),
+        ({"num_cpus": "100"}, EngineUnavailable, "a worker needs 100 CPU, and no node of the Ray cluster has them"),
+        ({"num_gpus": "1"}, EngineUnavailable, "a worker needs 1 CPU, 1 GPU"),
         ({}, TargetUnavailable, "127.0.0.1:9"),
     ],
 )

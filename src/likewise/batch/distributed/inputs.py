@@ -23,7 +23,7 @@ class Workers(Protocol):
     """The workers of a job, which have the model.
 
     slots: number of tasks that run at once.  cut: calls `cut_file` with each number below `count`; returns the results.
-    score: calls `score_chunk` for each chunk, and updates the tally meanwhile.  Both raise the first error.
+    score: calls `score_chunk` for each chunk, and updates the tally while they run.  Both raise the first error.
     cancel: ends everything that runs.
     """
 

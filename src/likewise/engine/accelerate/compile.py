@@ -115,8 +115,9 @@ def _compile_all(task: Task, work: Path) -> dict[str, object]:  # noqa: ARG001
             if (first := Agreement(**compared["agreements"][EXACT]).first) == "":
                 return compared
             notes = [f"its modules are compiled, because without transformers it gives other predictions: {first}"]
-        except EngineUnavailable as error:
-            notes = [f"its modules are compiled in transformers, because {error.cause}"]
+        except Exception as error:  # noqa: BLE001  the libraries accept more than this engine
+            why = error.cause if isinstance(error, LikewiseError) else repr(error)[:300]
+            notes = [f"its modules are compiled in transformers, because {why}"]
         shutil.rmtree(folder, ignore_errors=True)
     compared = _compared(task, task["kind"], bundle, texts, recorded, recorded.recorders)
     return {**compared, "notes": [*notes, *compared["notes"]]}

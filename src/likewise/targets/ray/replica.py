@@ -30,12 +30,12 @@ def install_shipment(shipment: Shipment) -> Path:
 
     Raises RuntimeError if this Python or platform differs from the one that the environment was packed on.
     """
-    remedy = "deploy from a machine with the Python version and platform of the cluster's nodes"
+    remedy = "use a machine with the Python version and platform of the cluster's nodes"
     require_runtime(shipment, "node", remedy)
     cache = cache_folder("ray")
     if shipment["environment"] is None:
         if importlib.util.find_spec("likewise") is None:
-            raise RuntimeError("Likewise is missing on this node; all nodes had it at deployment time; deploy again")
+            raise RuntimeError("Likewise is missing on this node; all nodes had it at first; run the command again")
     elif not already_installed(shipment["package"], shipment["versions"]):
         make_importable(str(_unpacked(cache, shipment["environment"])))
     return _unpacked(cache, shipment["bundle"])
@@ -55,11 +55,13 @@ def _fetch(archive: dict[str, Any], stream: BinaryIO) -> None:
     for number in range(archive["parts"]):
         part = kv._internal_kv_get(part_name(archive["key"], number), namespace=NAMESPACE)
         if part is None:
-            raise RuntimeError(f"the cluster's store no longer has the archive {archive['key']}; deploy again")
+            raise RuntimeError(f"the cluster's store no longer has the archive {archive['key']}; run the command again")
         digest.update(part)
         stream.write(part)
     if digest.hexdigest() != archive["key"]:
-        raise RuntimeError(f"the archive {archive['key']} is corrupt: its SHA-256 does not match; deploy again")
+        raise RuntimeError(
+            f"the archive {archive['key']} is corrupt: its SHA-256 does not match; run the command again"
+        )
 
 
 class Replica:

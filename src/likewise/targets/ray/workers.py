@@ -17,40 +17,43 @@ from typing import Any
 from likewise.batch.distributed.staging import ChunkFile
 from likewise.batch.distributed.tally import Tally
 from likewise.batch.distributed.tasks import ScorePlan
-from likewise.core.errors import EngineUnavailable, LikewiseError
+from likewise.core.errors import EngineUnavailable, LikewiseError, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
 
 POLL_S = 0.2
 ATTEMPTS = 4  # of a task whose worker is lost, as Spark's
 RENEW_S = 600.0
-CPU = "CPU"
+RESOURCES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+LOGS = "see the logs of the Ray cluster"
 
 
 class RayWorkers:
     """The actors of one job.  See `likewise.batch.distributed.inputs.Workers`."""
 
-    def __init__(self, ray: Any, model: ModelSpec, options: Mapping[str, float], most: int | None) -> None:
-        """options: of each actor (`num_cpus`, …).  most: actors.
+    def __init__(
+        self, ray: Any, model: ModelSpec, options: Mapping[str, float], *, most: int | None = None, wait: bool = False
+    ) -> None:
+        """options: of each actor (`num_cpus`, …).  most: actors.  wait: for a node that has room for one.
 
-        Raises EngineUnavailable if no node has the resources of an actor, and what `store.ship` raises.
+        Raises WrongUsage for an option that Ray refuses, EngineUnavailable if no node has the resources of an actor,
+        unless `wait` is set, and what `store.ship` raises.
         """
         self._ray = ray
-        self._needs = {CPU: options["num_cpus"]}
         self._most = most
-        self._job = f"job/{uuid.uuid4().hex}"
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(node.get(CPU, 0.0) >= self._needs[CPU] for node in nodes):
-            largest = max((node.get(CPU, 0.0) for node in nodes), default=0.0)
-            raise EngineUnavailable(
-                f"a worker needs {self._needs[CPU]:g} CPU, and no node of the Ray cluster has more than {largest:g}",
-                remedy="use --conf num_cpus=1, or a larger node",
-            )
-        self._shipment = store.ship({"model": model.as_dict(), "extras": ["batch"]})["shipment"]
-        self._renewed = 0.0
-        store.by_value()
+        self._needs = {name: options[option] for name, option in RESOURCES.items() if options.get(option)}
+        if not wait:
+            self._check_room()
         worker = importlib.import_module("likewise.targets.ray.replica").BatchWorker
-        actor = ray.remote(**options)(worker)
+        try:
+            actor = ray.remote(**options)(worker)
+        except ValueError as error:
+            raise WrongUsage(f"Ray refuses --conf: {error}", remedy="correct the value") from error
+        store.collect_garbage()
+        self._shipment = store.ship({"model": model.as_dict(), "extras": ["batch"]})["shipment"]
+        store.by_value()
+        self._job = f"job/{uuid.uuid4().hex}"
+        self._renewed = float("-inf")
         self._create: Callable[[], Any] = lambda: actor.remote(self._shipment, model.portable())
         self._starting: dict[Any, Any] = {}  # references to results, and the actors that compute them
         self._busy: dict[Any, tuple[Any, int]] = {}
@@ -59,8 +62,8 @@ class RayWorkers:
     @property
     def slots(self) -> int:
         """The number of actors that the whole cluster has room for now."""
-        cpus = self._ray.cluster_resources().get(CPU, 0.0)
-        room = int(cpus / self._needs[CPU]) if self._needs[CPU] else int(cpus)
+        there = self._ray.cluster_resources()
+        room = min(int(there.get(name, 0.0) / amount) for name, amount in self._needs.items())
         return max(1, min(room, self._most or room))
 
     def cut(self, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
@@ -77,6 +80,7 @@ class RayWorkers:
 
         for number, _ in self._run(tasks, report):
             report([number])
+        self._end_idle()
 
     def cancel(self) -> None:
         """End all actors, and with them their tasks."""
@@ -86,6 +90,7 @@ class RayWorkers:
             self._end(actor)
         with suppress(Exception):  # the connection itself may have failed
             store.drop(self._job)
+            store.collect_garbage()
 
     def _run(
         self, tasks: Sequence[tuple[Any, ...]], report: Callable[[Sequence[int]], None]
@@ -93,6 +98,7 @@ class RayWorkers:
         """The number and the result of each task, in the order in which they end; raises the first error."""
         pending = deque(range(len(tasks)))
         attempts: Counter[int] = Counter()
+        lost = 0  # actors in a row that did not start
         while pending or self._busy:
             self._renew()
             while pending and self._idle:
@@ -104,7 +110,9 @@ class RayWorkers:
             done, _ = self._ray.wait([*self._starting, *self._busy], num_returns=1, timeout=POLL_S)
             for each in done:
                 if each in self._starting:
-                    self._value(each, self._starting.pop(each))
+                    lost = 0 if self._value(each, self._starting.pop(each)) is not None else lost + 1
+                    if lost >= ATTEMPTS:
+                        raise EngineUnavailable(f"{lost} workers were lost while they started", remedy=LOGS)
                     continue
                 actor, number = self._busy.pop(each)
                 if (result := self._value(each, actor)) is None:
@@ -112,7 +120,7 @@ class RayWorkers:
                     if attempts[number] >= ATTEMPTS:
                         raise EngineUnavailable(
                             f"the worker was lost {ATTEMPTS} times while it ran the same task",
-                            remedy="see the logs of the Ray cluster: a row may crash the model, or memory is short",
+                            remedy=f"{LOGS}: a row may crash the model, or memory is short",
                         )
                     pending.appendleft(number)
                     continue
@@ -127,7 +135,7 @@ class RayWorkers:
             result: Mapping[str, Any] = self._ray.get(reference)
         except Exception as error:
             self._end(actor)
-            if isinstance(error, lost) and "BatchWorker.__init__" not in str(error):
+            if isinstance(error, lost) and not getattr(error, "actor_init_failed", False):
                 return None
             raise _failed(error) from error
         self._idle.append(actor)
@@ -135,13 +143,28 @@ class RayWorkers:
             raise LikewiseError.from_dict(result["error"])
         return result
 
+    def _check_room(self) -> None:
+        """Raise EngineUnavailable if no node has the resources of an actor."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0.0) >= amount for name, amount in self._needs.items()) for node in nodes):
+            return
+        needs = ", ".join(f"{amount:g} {name}" for name, amount in self._needs.items())
+        raise EngineUnavailable(
+            f"a worker needs {needs}, and no node of the Ray cluster has them",
+            remedy="request less with --conf, add a node, or wait for one with --conf wait_for_capacity=true",
+        )
+
+    def _end_idle(self) -> None:
+        while self._idle:
+            self._end(self._idle.pop())
+
     def _end(self, actor: Any) -> None:
         with suppress(Exception):
             self._ray.kill(actor)
 
     def _renew(self) -> None:
         """Keep the archives of this job in the cluster's store."""
-        if time.monotonic() - self._renewed > RENEW_S or not self._renewed:
+        if time.monotonic() - self._renewed > RENEW_S:
             self._renewed = time.monotonic()
             store.put(self._job, {"shipment": self._shipment, "at": time.time()})
 
@@ -155,5 +178,5 @@ def _failed(error: Exception) -> EngineUnavailable:
     raised = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
     return EngineUnavailable(
         f"a worker on Ray failed: {(raised or lines or [type(error).__name__])[-1][:500]}",
-        remedy="see the logs of the Ray cluster",
+        remedy=LOGS,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,7 @@ def _classifier(wrapper: Any, recorder: Recorder, params: Mapping[str, object]) 
         labels=tuple(str(config.id2label[at]) for at in range(config.num_labels)),
         function=function,
     )
-    try:
-        model.options(None)
-    except LikewiseError as error:
-        raise _unavailable(error.cause) from error
+    _check_params(model)
     options = {name: value for name, value in model.defaults.items() if name in ("truncation", "max_length", "padding")}
     return Described(
         model,
@@ -159,7 +156,9 @@ def _encoder(sentences: Any, recorder: Recorder, params: Mapping[str, object]) -
     if (lower := getattr(sentences[0], "do_lower_case", False)) or sentences[0].max_seq_length is None:
         raise _unavailable("it changes texts to lower case" if lower else "it has no limit of tokens")
     prompts = {str(name): str(text) for name, text in sentences.prompts.items()}
-    if any(not getattr(each, "include_prompt", True) for each in sentences) and any(prompts.values()):
+    if any(not getattr(each, "include_prompt", True) for each in sentences) and (
+        any(prompts.values()) or "prompt" in params
+    ):
         raise _unavailable("it leaves prompts out of its vectors")
     default = sentences.default_prompt_name
     settings = {**_tokenizer_settings(tokenizer), "max_tokens": int(sentences[0].max_seq_length)}
@@ -176,8 +175,7 @@ def _encoder(sentences: Any, recorder: Recorder, params: Mapping[str, object]) -
         return {name: found[name].numpy() for name in ("input_ids", "token_type_ids", MASK) if name in found}
 
     _check_params(model)
-    stripped = encode("  a  ")["input_ids"].shape == encode("a")["input_ids"].shape
-    return Described(replace(model, strip=stripped), _json(tokenizer), _whole(sentences, recorder), encode)
+    return Described(model, _json(tokenizer), _whole(sentences, recorder), encode)
 
 
 def _whole(sentences: Any, recorder: Recorder) -> Whole:
@@ -214,7 +212,6 @@ def _tokenizer_settings(tokenizer: Any) -> dict[str, Any]:
     return {
         "max_tokens": int(limit) if limit <= UNLIMITED else None,
         "side": str(tokenizer.truncation_side),
-        "strip": False,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from likewise.bundles.format import EngineEntry
 from likewise.core.engine import EngineSpec, Work
 from likewise.core.errors import BundleInvalid, LikewiseError, ModelInvalid, RowRefused
 from likewise.core.isolation import isolate
-from likewise.core.items import Item, Row
+from likewise.core.items import Item, Params, Row
 from likewise.core.keys import item_key
 from likewise.core.results import Failed, Ok, Result
 from likewise.core.signature import Signature
@@ -32,6 +33,7 @@ TOKENIZER_BATCH = 256
 """Texts per tokenizer call: enough for all cores; limited because its encodings need far more memory than the ids."""
 TOKENIZERS = 8  # of different truncations, which requests may choose
 PAIR = ("text", "text_pair")
+UNNAMED = "0"  # as pandas names the column of a list
 REMEDY = "send one text per row, in the column of the model's signature"
 
 Encoding = NDArray[np.int32]
@@ -60,10 +62,8 @@ class Tokens:
         self._open = lru_cache(TOKENIZERS)(self._opened)
 
     def __call__(self, texts: Texts, options: Options) -> list[Encoding]:
-        """One encoding per text; raises RowRefused if one cannot be truncated so."""
+        """One encoding per text."""
         texts = [text if isinstance(text, str) or text[1] else text[0] for text in texts]  # an empty second one is none
-        if self._model.strip:
-            texts = [text.strip() if isinstance(text, str) else text for text in texts]
         if options.prompt:
             texts = [options.prompt + text if isinstance(text, str) else text for text in texts]
         tokenizer = self._open(options.truncation)
@@ -81,12 +81,6 @@ class Tokens:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         if truncation is not None:
-            special = tokenizer.num_special_tokens_to_add(is_pair=False)
-            if truncation.tokens <= special:
-                raise RowRefused(
-                    f"params.max_length: {truncation.tokens} leaves no token of the text, because {special} are added",
-                    remedy="raise max_length",
-                )
             tokenizer.enable_truncation(truncation.tokens, strategy=truncation.strategy, direction=self._model.side)
         return tokenizer
 
@@ -152,7 +146,7 @@ class TextModelEngine:
 
     def _input(self, item: Item) -> tuple[Texts, Options, bool] | Failed:
         try:
-            options = self._model.options(item.params)
+            options = self._model.options(_declared(self._signature, item.params))
             if isinstance(item, Row):
                 return [self._text(item.columns, item.values)], options, False
             if item.table.sent is not None:
@@ -164,16 +158,21 @@ class TextModelEngine:
     def _text(self, columns: tuple[str, ...] | None, values: Sequence[object]) -> str | tuple[str, str]:
         """The text of a row, or its pair of texts; raises RowRefused."""
         encoder = isinstance(self._model, Encoder)
+        if self._signature.columns is None:  # MLflow takes the first column, and keeps its name
+            name = UNNAMED if columns is None else columns[0]
+            if encoder or name == PAIR[0]:
+                return _checked(values[0])
+            if name != UNNAMED:
+                raise RowRefused(f"expected the column {PAIR[0]}, got {name}", remedy=REMEDY)
+            return _unnamed(values[0])
         if columns is None:
-            return _checked(values[0]) if encoder or self._signature.columns is not None else _unnamed(values[0])
+            return _checked(values[0])
         given = dict(zip(columns, values, strict=True))
-        names = self._signature.columns or columns
+        names = [str(each.name) for each in self._signature.inputs or () if each.required or each.name in given]
         if missing := [name for name in names if name not in given]:
             raise RowRefused(f"the input lacks the column {missing[0]!r}", remedy=REMEDY)
         if encoder:
             return _checked(given[names[0]])
-        if not {PAIR[0]} <= set(names) <= {*PAIR}:
-            raise RowRefused(f"expected the column text, got {', '.join(names)}", remedy=REMEDY)
         text, *pair = (_checked(given[name]) for name in PAIR if name in names)
         return (text, pair[0]) if pair else text
 
@@ -210,7 +209,7 @@ class TextModelEngine:
         return None
 
     def _results(self, work: Sequence[Work]) -> list[Result]:
-        prepared = [each.payload for each in work if isinstance(each.payload, Prepared)]
+        prepared = [cast(Prepared, each.payload) for each in work]
         rows = [(encoding, each.options) for each in prepared for encoding in each.encodings]
         outputs = self._computed([encoding for encoding, _ in rows]) if rows else np.empty((0, 1), np.float32)
         together: dict[Options, list[int]] = {}
@@ -236,6 +235,16 @@ class TextModelEngine:
         return outputs[0]
 
 
+def _declared(signature: Signature, params: Params) -> Params:
+    """Those params that the signature declares, which are all that MLflow passes on, as values of Python."""
+    names = [str(each.name) for each in signature.params or () if str(each.name) in (params or {})]
+    values = [(params or {})[name] for name in names]
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in zip(names, values, strict=True)
+    }
+
+
 def _checked(value: object) -> str:
     if (why := why_not_text(value)) is not None:
         raise RowRefused(why, remedy=REMEDY)
@@ -249,7 +258,7 @@ def _unnamed(value: object) -> str | tuple[str, str]:
         return text
     try:
         found = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
     if not isinstance(found, dict) or not {PAIR[0]} <= set(found) <= {*PAIR}:
         return text

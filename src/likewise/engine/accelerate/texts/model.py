@@ -18,7 +18,11 @@ METADATA = "text.json"
 FORMAT = 1
 STRATEGIES = ("longest_first", "only_first", "only_second", "do_not_truncate")
 FUNCTIONS = ("softmax", "sigmoid", "none")
+PADDINGS = (True, False, "longest", "do_not_pad")
 PARAMS_REMEDY = "correct the param, or leave it out"
+
+Texts = Sequence[str | tuple[str, str]]
+"""Texts, and pairs of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,14 @@ class Truncation:
 class Options:
     """What a request's params decide.  truncation: None for whole texts.  prompt: precedes each text.
 
-    The others are of classifiers (top_k is -1 for the best label by itself, None for all) and of encoders.
+    The others are of classifiers (`ranked`: the best `top_k` labels, else the best one by itself) and of encoders.
     """
 
     truncation: Truncation | None
     prompt: str = ""
     function: str = ""
-    top_k: int | None = -1
+    ranked: bool = False
+    top_k: int | None = None
     dimensions: int | None = None
     normalize: bool = False
 
@@ -48,8 +53,8 @@ class Options:
 class TextModel:
     """Base class: how texts are tokenized.
 
-    max_tokens: of the tokenizer; None if it has no limit.  side: from which texts are truncated.  strip: whether spaces
-    around a text are removed.  defaults: params of the logged model.
+    max_tokens: of the tokenizer; None if it has no limit.  side: from which texts are truncated.  defaults: params of
+    the logged model.
     """
 
     task: ClassVar[str]
@@ -57,7 +62,6 @@ class TextModel:
 
     max_tokens: int | None
     side: str
-    strip: bool
     defaults: Mapping[str, object] = field(default_factory=dict)
 
     def options(self, params: Params) -> Options:
@@ -101,15 +105,18 @@ class Classifier(TextModel):
         return Options(
             self._truncation(given),
             function=self.function if function is None else str(function).lower(),
-            top_k=top_k if ranked else -1,  # type: ignore[arg-type]
+            ranked=ranked,
+            top_k=top_k if isinstance(top_k, int) else None,
         )
 
     def _truncation(self, given: Mapping[str, object]) -> Truncation | None:
         """Source: transformers/tokenization_utils_base.py, `_get_padding_truncation_strategies`."""
-        wanted, tokens = given.get("truncation"), given.get("max_length")
-        if wanted is None and tokens is not None and given.get("padding", False) is False:
+        wanted, tokens, padding = given.get("truncation"), given.get("max_length"), given.get("padding", False)
+        if padding not in PADDINGS:  # "max_length" would move the positions of a text that is padded on the left
+            raise _refused("padding", f"one of {', '.join(map(str, PADDINGS))}", padding)
+        if wanted is None and tokens is not None and padding is False:
             wanted = True
-        strategy = {True: "longest_first", False: "do_not_truncate", None: "do_not_truncate"}.get(wanted, wanted)  # type: ignore[call-overload]
+        strategy = "longest_first" if wanted is True else "do_not_truncate" if wanted in (None, False) else wanted
         if strategy not in STRATEGIES:
             raise _refused("truncation", f"true, false, or one of {', '.join(STRATEGIES)}", wanted)
         if tokens is None:
@@ -118,11 +125,11 @@ class Classifier(TextModel):
             return None
         if not isinstance(tokens, int) or tokens < 1:
             raise _refused("max_length", "a number of tokens", tokens)
-        return Truncation(tokens, strategy)
+        return Truncation(tokens, str(strategy))
 
     def predictions(self, outputs: NDArray[np.float32], options: Options) -> list[object]:
         scores = _scores(outputs, options.function)
-        if options.top_k == -1:
+        if not options.ranked:
             best = scores.argmax(axis=1)
             return [{"label": self.labels[at], "score": float(row[at])} for at, row in zip(best, scores, strict=True)]
         order = np.argsort(-scores, axis=1, kind="stable")
@@ -199,7 +206,3 @@ def _scores(logits: NDArray[np.float32], function: str) -> NDArray[np.float32]:
 
 def _refused(name: str, expected: str, got: object) -> RowRefused:
     return RowRefused(f"params.{name}: expected {expected}, got {got!r:.100}", remedy=PARAMS_REMEDY)
-
-
-Texts = Sequence[str | tuple[str, str]]
-"""Texts, and pairs of texts."""
