@@ -14,7 +14,7 @@ from likewise.core.digests import sha256_bytes
 from likewise.core.errors import InputNotFound, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
 from likewise.core.proxies import is_loopback, proxied, proxy_for
-from likewise.images.credentials import Credentials, docker_credentials
+from likewise.images.credentials import IDENTITY, Credentials, docker_credentials
 from likewise.images.oci import HUB, HUB_API, INDEXES, MANIFESTS, Descriptor, ImageName, is_digest
 
 httpx = need("httpx", extra="images")
@@ -110,7 +110,7 @@ class Registry:
 
     def _send(self, method: str, path_or_url: str, scope: str, options: dict[str, Any]) -> Any:
         url = httpx.URL(self.url).join(path_or_url)
-        headers = dict(options.pop("headers", {}))
+        headers = dict(options.get("headers", {}))  # a copy: after a 401 they are sent again
         options = {**options, "headers": headers}
         same_host = (url.host, url.port) == ((own := httpx.URL(self.url)).host, own.port)
         if same_host and scope in self._authorization:  # never send credentials to a host that it redirects to
@@ -124,6 +124,11 @@ class Registry:
         kind, _, rest = response.headers.get("www-authenticate", "").partition(" ")
         credentials = self._credentials(self.host)
         if kind.lower() == "basic" and credentials is not None:
+            if credentials[0] == IDENTITY:
+                raise Unauthorized(
+                    f"{self.host} asks for a password, and Docker's configuration has an identity token for it",
+                    remedy=f"docker login {self.host} with a user and a password",
+                )
             self._authorization[scope] = f"Basic {b64encode(':'.join(credentials).encode()).decode()}"
         elif kind.lower() == "bearer":
             self._authorization[scope] = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope, credentials)}"
@@ -135,11 +140,18 @@ class Registry:
                 f"{self.host} names a token service without TLS: {realm!r}", remedy="report this to its operator"
             )
         params = {"service": challenge.get("service", self.host), "scope": challenge.get("scope") or scope}
-        response = self._http.get(realm, params=params, auth=credentials)
-        if response.status_code != 200:
-            raise Unauthorized(f"{realm} issued no token: {_error_text(response)}", remedy=f"docker login {self.host}")
-        document = response.json()
-        return str(document.get("token") or document.get("access_token"))
+        if credentials is not None and credentials[0] == IDENTITY:
+            form = {**params, "grant_type": "refresh_token", "refresh_token": credentials[1], "client_id": "likewise"}
+            response = self._http.post(realm, data=form)
+        else:
+            response = self._http.get(realm, params=params, auth=credentials)
+        try:
+            if response.status_code == 200:
+                document = response.json()
+                return str(document.get("token") or document["access_token"])
+        except (ValueError, KeyError, AttributeError):
+            pass  # it is not the standard JSON
+        raise Unauthorized(f"{realm} issued no token: {_error_text(response)}", remedy=f"docker login {self.host}")
 
     # --- contents ----------------------------------------------------------------------------------------------------
 
