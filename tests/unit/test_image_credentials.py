@@ -113,7 +113,7 @@ def test_helpers_of_a_host_precede_the_store_which_precedes_the_file(
     [
         ("{", "config.json"),
         ("[]", "config.json"),
-        ("[" * 100_000, "config.json"),
+        pytest.param("[" * 100_000, "config.json", id="deep"),
         ({"auths": []}, "auths"),
         ({"auths": {HOST: "secret"}}, f"auths.{HOST}"),
         ({"auths": {HOST: []}}, f"auths.{HOST}"),
