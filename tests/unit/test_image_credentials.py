@@ -166,7 +166,7 @@ def test_any_json_is_read_or_refused(document: object, auths: object, entry: obj
 
 @contextmanager
 def token_registry(kind: str, token: bytes = b'{"access_token": "good"}') -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """A registry that asks for a token or a password; yields its address and the forms that its token service got."""
+    """A registry that demands a token or a password; yields its address and the forms that its token service got."""
     forms: list[dict[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):

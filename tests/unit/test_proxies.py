@@ -22,6 +22,7 @@ from likewise.images.registry import Registry
 from likewise.parity.backends.services import exchange
 from likewise.targets.base import Receipt
 from likewise.targets.http_client import Served
+from likewise.targets.ray.rollout import _ready
 from likewise.targets.ray.target import RayTarget
 from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.aws import Aws
@@ -116,7 +117,7 @@ def predict_on_ray(url: str) -> None:
     RayTarget("ray").predict(dataclasses.replace(RECEIPT, outputs={"run": {"url": url}}), b"{}", "application/json")
 
 
-def ask_registry(url: str) -> None:
+def query_registry(url: str) -> None:
     with Registry(urlsplit(url).netloc, wait_s=0.001) as client:
         client.has("demo", "sha256:" + "a" * 64)
 
@@ -130,7 +131,7 @@ def list_s3(url: str) -> None:
     Bucket.of("s3://models/a/")[0].list("a/")
 
 
-CLIENTS = (verify, predict_on_ray, ask_registry, call_aws, list_s3)
+CLIENTS = (verify, predict_on_ray, query_registry, call_aws, list_s3)
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_every_client_uses_the_proxy_for_other_hosts_and_names_it(
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("send", [verify, predict_on_ray, ask_registry, call_aws])
+@pytest.mark.parametrize("send", [verify, predict_on_ray, query_registry, call_aws])
 def test_an_unreachable_proxy_is_named(send: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES[:2]:
         monkeypatch.setenv(name, "http://ann:s3cret@127.0.0.1:9")
@@ -192,7 +193,15 @@ def test_an_unreachable_proxy_is_named(send: Callable[[str], None], monkeypatch:
     assert "s3cret" not in raised.value.cause + raised.value.remedy
 
 
+def test_the_response_of_a_proxy_is_not_taken_for_that_of_a_deployment(
+    proxy: Recorder, service: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy.url)
+    assert _ready("http://model.test:8000", "X-Likewise-Build") is None  # after which the deployment is not rolled back
+    assert _ready(service.url, "X-Likewise-Build") == (200, None)
+
+
 def test_a_proxy_of_another_kind_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "strange://proxy.test:1")
     with pytest.raises(LikewiseError, match=r"strange://proxy\.test:1"):
-        ask_registry("https://registry.test")
+        query_registry("https://registry.test")

@@ -24,8 +24,9 @@ def is_loopback(host: str) -> bool:
 
 
 def proxy_for(url: str) -> str | None:
-    """The URL of the proxy for requests to `url`, from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in upper or
-    lower case, or from the system's settings; None to connect directly.
+    """The URL of the proxy for requests to `url`; None to connect directly.
+
+    From HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in upper or lower case, or the system's settings.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

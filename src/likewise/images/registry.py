@@ -126,7 +126,7 @@ class Registry:
         if kind.lower() == "basic" and credentials is not None:
             if credentials[0] == IDENTITY:
                 raise Unauthorized(
-                    f"{self.host} asks for a password, and Docker's configuration has an identity token for it",
+                    f"{self.host} requires a password, and Docker's configuration has an identity token for it",
                     remedy=f"docker login {self.host} with a user and a password",
                 )
             self._authorization[scope] = f"Basic {b64encode(':'.join(credentials).encode()).decode()}"
