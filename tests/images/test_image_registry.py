@@ -219,6 +219,8 @@ def test_push_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_image(Store(tmp_path / "cache" / "images"), "demo:1", [b"x"])
     monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
     with registry(tmp_path / "registry") as address:
+        for name in ("HTTP_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
         completed = call("image", "push", "demo:1", f"{address}/demo:1", "--json")
         assert completed.returncode == 0, completed.stderr
         assert '"sent": 2' in completed.stdout

@@ -175,7 +175,8 @@ def test_isolated_container_gives_the_bundles_predictions_as_any_user(docker: Do
     with running(docker, "demo:1"):
         pass  # loads the image into Docker
     user = f"{10_000 + secrets.randbelow(50_000)}:{10_000 + secrets.randbelow(50_000)}"
-    with isolated(docker, f"--user={user}", "--cap-drop=ALL", "demo:1", "serve") as name:
+    limits = ("--cpus=0.5", "--memory=600m", "--cap-drop=ALL", "--env=LIKEWISE_PORT=tcp://10.96.0.7:80")  # Kubernetes'
+    with isolated(docker, f"--user={user}", *limits, "demo:1", "serve") as name:
         assert predictions_inside(docker, name, {"inputs": TEXTS}) == expected_predictions(demo, TEXTS)
         docker("stop", "--time", "30", name)
         assert docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"

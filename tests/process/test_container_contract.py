@@ -217,7 +217,7 @@ def test_mlflows_own_model_data_is_served_if_trusted(tmp_path: Path) -> None:
     ("setting", "code", "exit_code"),
     [
         ({"LIKEWISE_DEADLINE_S": "soon"}, "WRONG_USAGE", 2),
-        ({"LIKEWISE_TRUSTED": "1"}, "WRONG_USAGE", 2),
+        ({"LIKEWISE_WORKERS": "many"}, "WRONG_USAGE", 2),
         ({"LIKEWISE_BUNDLE": "/nowhere"}, "MODEL_NOT_FOUND", 1),
         ({"LIKEWISE_TRUST": "false"}, "CODE_NOT_TRUSTED", 1),
         ({"LIKEWISE_ENGINE": "openvino"}, "ENGINE_UNAVAILABLE", 1),
@@ -256,7 +256,9 @@ for each in python bundle packages source; do mount -o remount,bind,ro "/mnt/$ea
 mount -o remount,bind,ro /
 ip link set lo up
 env -i PATH=/usr/bin:/bin LD_LIBRARY_PATH=/mnt/python/lib PYTHONPATH=/mnt/source:/mnt/packages \
-    LIKEWISE_BUNDLE=/mnt/bundle LIKEWISE_TRUST=true \
+    LIKEWISE_BUNDLE=/mnt/bundle LIKEWISE_TRUST=true LIKEWISE_CELL_LIMIT=1 \
+    LIKEWISE_SERVICE_HOST=10.96.0.7 LIKEWISE_SERVICE_PORT=80 LIKEWISE_PORT=tcp://10.96.0.7:80 \
+    LIKEWISE_PORT_80_TCP=tcp://10.96.0.7:80 LIKEWISE_PORT_80_TCP_ADDR=10.96.0.7 LIKEWISE_DEMO_SERVICE_PORT_HTTP=80 \
     setpriv --reuid=54321 --regid=54321 --clear-groups --no-new-privs \
     /mnt/python/bin/python3 -m likewise.container serve &
 server=$!
@@ -305,3 +307,6 @@ def test_it_runs_as_any_user_on_a_read_only_file_system_without_home_and_network
     assert output, done.stderr
     assert json.loads(output[0]) == {"uids": ["54321"], "response": [200, '{"predictions":["A"]}']}
     assert "exited with 0" in done.stdout, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "LIKEWISE_CELL_LIMIT" in warning
+    assert "LIKEWISE_CELLS_LIMIT?" in warning

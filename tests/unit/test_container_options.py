@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from likewise.core.errors import WrongUsage
 from likewise.server import ServerOptions
 
 MB = 1024 * 1024
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_the_defaults_match_sagemakers_requirements() -> None:
@@ -108,6 +111,73 @@ def test_the_error_for_an_invalid_setting_names_the_variable(variable: str, text
 def test_the_error_for_an_invalid_payload_limit_names_the_variable() -> None:
     with pytest.raises(WrongUsage, match="SAGEMAKER_MAX_PAYLOAD_IN_MB"):
         read_options({"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})
+
+
+def test_all_settings_are_documented_and_nothing_else() -> None:
+    documented = set(re.findall(r"LIKEWISE_[A-Z_]+(?=`)", (DOCS / "container.md").read_text()))
+    internal = {"THREAD_VARIABLES"}
+    names = {field.name.upper() for field in fields(ContainerOptions)} | NOT_OPTIONS - internal
+    examples = {"LIKEWISE_DEMO_SERVICE_HOST"}
+    assert documented - examples == {f"LIKEWISE_{name}" for name in names} - {"LIKEWISE_DEBUG"}
+
+
+def of_kubernetes(service: str, ports: Mapping[str, tuple[int, str]], address: str) -> dict[str, str]:
+    """The variables of a Service. ports: number and protocol by name."""
+    prefix, host = service.upper().replace("-", "_"), f"[{address}]" if ":" in address else address
+    number, protocol = next(iter(ports.values()))
+    variables = {
+        f"{prefix}_SERVICE_HOST": address,
+        f"{prefix}_SERVICE_PORT": str(number),
+        f"{prefix}_PORT": f"{protocol}://{host}:{number}",
+    }
+    for name, (number, protocol) in ports.items():
+        one = f"{prefix}_PORT_{number}_{protocol.upper()}"
+        variables[f"{prefix}_SERVICE_PORT_{name.upper().replace('-', '_')}"] = str(number)
+        variables |= {one: f"{protocol}://{host}:{number}", f"{one}_PROTO": protocol}
+        variables |= {f"{one}_PORT": str(number), f"{one}_ADDR": address}
+    return variables
+
+
+@given(
+    service=st.from_regex(r"likewise(-[a-z0-9]+)*", fullmatch=True),
+    ports=st.dictionaries(
+        st.from_regex(r"[a-z]([a-z0-9-]*[a-z0-9])?", fullmatch=True),
+        st.tuples(st.integers(1, 65535), st.sampled_from(["tcp", "udp", "sctp"])),
+        min_size=1,
+    ),
+    address=st.ip_addresses().map(str),
+)
+def test_the_variables_of_a_kubernetes_service_are_no_settings(
+    service: str, ports: dict[str, tuple[int, str]], address: str
+) -> None:
+    variables = of_kubernetes(service, ports, address)
+    assert read_options(variables) == read_options({})
+    assert read_options({**variables, "LIKEWISE_DEADLINE_S": "7"}).deadline_s == 7
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "meant"),
+    [
+        ("LIKEWISE_CELL_LIMIT", "10", "LIKEWISE_CELLS_LIMIT"),
+        ("LIKEWISE_DEADLINE", "10", "LIKEWISE_DEADLINE_S"),
+        ("LIKEWISE_BODY_LIMIT", "10", "LIKEWISE_BODY_LIMIT_BYTES"),
+        ("LIKEWISE_deadline_s", "10", "LIKEWISE_DEADLINE_S"),
+        ("likewise_deadline_s", "10", "LIKEWISE_DEADLINE_S"),
+        ("LIKEWISE_HTTP_PORT", "9000", "LIKEWISE_PORT"),  # not the form of Kubernetes
+        ("LIKEWISE_TRUSTED", "true", "LIKEWISE_TRUST"),
+    ],
+)
+def test_a_near_miss_of_a_setting_is_named(variable: str, text: str, meant: str) -> None:
+    named: list[WrongUsage] = []
+    assert read_options({variable: text, "LIKEWISE_WORKERS": "2"}, named.append).workers == 2
+    (unknown,) = named
+    assert variable in unknown.cause
+    assert f"did you mean {meant}?" in unknown.remedy
+
+
+def test_an_invalid_port_is_not_taken_for_one_of_kubernetes() -> None:
+    with pytest.raises(WrongUsage, match="LIKEWISE_PORT"):
+        read_options({"LIKEWISE_PORT": "http://10.0.0.1:80"})
 
 
 def test_the_error_for_a_misspelt_setting_suggests_the_closest_name() -> None:

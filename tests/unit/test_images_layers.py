@@ -25,13 +25,11 @@ from likewise.core.errors import (
     InputNotFound,
     MissingExtra,
     TargetUnavailable,
-    Unauthorized,
     UnsafeArchive,
     WrongUsage,
 )
 from likewise.engine.kinds import kind_of
 from likewise.images.base import open_base
-from likewise.images.credentials import docker_credentials
 from likewise.images.environment import byte_code, unique_entries, with_byte_code
 from likewise.images.export import for_platform, write_archive, write_layout
 from likewise.images.layers import PART, LayerEntry, make_layer, zip_layer
@@ -277,25 +275,6 @@ def test_private_wheel_is_locked_by_name_and_hash(images: Store, tmp_path: Path)
         wheels.locked([], [path.parent], lock)
     lock.write_text(locked[0].pin + "\n")
     assert wheels.locked([], [path.parent], lock) == locked
-
-
-def test_credentials_are_read_from_dockers_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert docker_credentials("registry.example") is None
-    (tmp_path / "config.json").write_text('{"auths": {"registry.example": {"auth": "YW5uOnM6M2NyZXQ="}}}')
-    assert docker_credentials("registry.example") == ("ann", "s:3cret")
-    helper = tmp_path / "docker-credential-mine"
-    helper.write_text('#!/bin/sh\nread host\necho "{\\"Username\\": \\"bob\\", \\"Secret\\": \\"$host\\"}"\n')
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    (tmp_path / "config.json").write_text('{"credHelpers": {"registry.example": "mine"}}')
-    assert docker_credentials("registry.example") == ("bob", "registry.example")
-    (tmp_path / "config.json").write_text('{"credsStore": "no-such-helper"}')
-    with pytest.raises(Unauthorized, match="no-such-helper"):
-        docker_credentials("registry.example")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(Unauthorized):
-        docker_credentials("registry.example")
 
 
 def test_modified_wheel_is_rejected(images: Store, tmp_path: Path) -> None:

@@ -230,6 +230,8 @@ def test_valid_options_are_accepted(given_: dict[str, str]) -> None:
         {"repository": "a;b"},
         {"mode": "append"},
         {"env": '{"A": 1}'},
+        {"env": '{"LIKEWISE_CELL_LIMIT": "1000"}'},
+        {"env": '{"LIKEWISE_WORKERS": "many"}'},
         {"tags": '{"A": null}'},
     ],
 )

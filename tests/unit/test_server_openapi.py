@@ -120,6 +120,20 @@ def test_the_document_is_valid_openapi(signature: Signature) -> None:
 
 
 @every_signature
+def test_the_document_has_only_what_client_generators_read(signature: Signature) -> None:
+    """They refuse documents with `false` as the schema of a property, or with a list as a constant."""
+    pending: list[object] = [document_of(signature)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            properties = node.get("properties")
+            assert not isinstance(properties, dict) or not any(isinstance(each, bool) for each in properties.values())
+            assert not isinstance(node.get("const"), list | dict)
+            assert node.get("type") not in ("array", ["array", "null"]) or "items" in node or "prefixItems" in node
+        pending += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+@every_signature
 def test_examples_are_accepted_and_match_their_schemas(signature: Signature) -> None:
     document = document_of(signature)
     shown = 0

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from likewise.core.errors import InputNotFound, WrongUsage
 from likewise.core.extras import need
+from likewise.core.proxies import proxy_for
 from likewise.core.uris import is_bucket
 
 SCHEME = "s3://"
@@ -56,7 +57,9 @@ class S3Store:
 
 @lru_cache(maxsize=8)
 def _connected(store: S3Store) -> Any:
+    host = store.endpoint or f"s3.{store.region}.amazonaws.com"
     return need("pyarrow.fs", extra="batch").S3FileSystem(
+        proxy_options=proxy_for(f"{store.scheme or 'https'}://{host}"),
         region=store.region,
         scheme=store.scheme,
         endpoint_override=store.endpoint,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
-from urllib.request import getproxies
 
 from likewise.builder.failures import mapped
 from likewise.bundles.folder import inventory, regular_files
@@ -21,6 +20,7 @@ from likewise.bundles.trust import STORELESS
 from likewise.core.digests import sha256_file
 from likewise.core.errors import ModelNotFound, StoreUnreachable, UnsafeArchive, WrongUsage
 from likewise.core.extras import need
+from likewise.core.proxies import proxy_for
 from likewise.core.uris import is_bucket, without_secrets
 from likewise.engine.vendored import real_stores
 
@@ -156,7 +156,7 @@ def _probe_file(store: str) -> None:
 
 def _probe_server(store: str) -> None:
     parts = urlparse(without_secrets(store))
-    if parts.scheme in getproxies() or parts.hostname is None:
+    if parts.hostname is None or proxy_for(store):
         return
     port = parts.port or _DEFAULT_PORTS[parts.scheme.partition("+")[0]]
     try:

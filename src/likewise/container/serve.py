@@ -43,7 +43,7 @@ def _serve(arguments: list[str]) -> int:
     from likewise.container.settings import read_options
     from likewise.server.run import run
 
-    options = read_options(os.environ)
+    options = read_options(os.environ, warn)
     end_in_time(options.end_s)
     bundle = find_model(options, log_line)
     app = container_app(bundle, options)
@@ -63,6 +63,11 @@ def log_line(text: str) -> None:
     """Write a line to stderr and flush it."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def warn(ignored: LikewiseError) -> None:
+    """Write a line for something that has no effect."""
+    log_line(f"warning: {ignored.cause}, which has no effect; {ignored.remedy}")
 
 
 def _as_likewise_error(error: Exception) -> LikewiseError:

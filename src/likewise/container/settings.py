@@ -6,7 +6,8 @@ Source of the `SAGEMAKER_…` names: AWS, "Custom Inference Code with Hosting Se
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,16 @@ BATCH_DEADLINE_S = 600.0
 AUTO = "auto"  # LIKEWISE_WORKERS: the default
 NOT_OPTIONS = frozenset({"CACHE_HOME", "CONFIG_HOME", "DATA_HOME", "DEBUG", OURS.removeprefix(PREFIX)})
 """Names of `LIKEWISE_` variables that are not container options."""
+
+_OF_KUBERNETES = re.compile(
+    r"LIKEWISE_(\w+_)?(SERVICE_HOST=[\da-f.:]+|SERVICE_PORT(_\w+)?=\d+|PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://\S+|"
+    r"PORT_\d+_(TCP|UDP|SCTP)_(ADDR=[\da-f.:]+|PORT=\d+|PROTO=(tcp|udp|sctp)))",
+    re.ASCII,
+)
+"""The variables that Kubernetes sets in every container of a namespace for its Service `likewise` or `likewise-…`.
+
+Source: Kubernetes, "Service: environment variables"; it names them as Docker's links did.
+"""
 
 _MAY_BE_ZERO = frozenset({"port", "workers", "run_timeout_s", "cache_bytes", "drain_linger_s", "drain_timeout_s"})
 
@@ -42,25 +53,32 @@ class ContainerOptions(ServerOptions):
     precision: str | None = option(None, "bf16 or fp32; by default whichever is faster on this machine.")
 
 
-def read_options(environment: Mapping[str, str]) -> ContainerOptions:
+def _raise(unknown: WrongUsage) -> None:
+    raise unknown
+
+
+def read_options(environment: Mapping[str, str], on_unknown: Callable[[WrongUsage], None] = _raise) -> ContainerOptions:
     """The options set in `environment`.
 
     In addition to `LIKEWISE_…`: SAGEMAKER_BIND_TO_PORT; SAGEMAKER_MODEL_SERVER_WORKERS if LIKEWISE_WORKERS is not set;
     and, in a batch transform job, SAGEMAKER_MAX_PAYLOAD_IN_MB, which may raise the limits of bodies and cells.  Empty
-    variables count as unset.  Raises WrongUsage, which names the variable.
+    variables count as unset, and so do those of Kubernetes.  on_unknown: called for each `LIKEWISE_` variable that is
+    unknown, and then has no effect.  Raises WrongUsage, which names the variable.
     """
     known = {field.name for field in fields(ContainerOptions)}
     values = _of_sagemaker(environment)
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(PREFIX)
-        if name == variable or name in NOT_OPTIONS or not text:
+        if not variable.upper().startswith(PREFIX) or name in NOT_OPTIONS or not text:
+            continue
+        if _OF_KUBERNETES.fullmatch(f"{variable}={text}"):
             continue
         if name == "WORKERS" and text.lower() == AUTO:
             values.pop("workers", None)
             continue
         if name.lower() not in known or not name.isupper():
-            raise _unknown(variable, known)
-        if name != "PORT" or "port" not in values:
+            on_unknown(_unknown(variable, known))
+        elif name != "PORT" or "port" not in values:
             values[name.lower()] = (variable, text)
     return coerce(ContainerOptions, {name: _value(name, *source) for name, source in values.items()})
 
@@ -108,7 +126,7 @@ def _as_number(name: str, text: str) -> str:
 
 
 def _unknown(variable: str, known: set[str]) -> WrongUsage:
-    near = get_close_matches(variable.removeprefix(PREFIX).lower(), known, 1)
+    near = get_close_matches(variable.lower().removeprefix(PREFIX.lower()), known, 1)
     meant = f"did you mean {PREFIX}{near[0].upper()}? " if near else ""
     names = ", ".join(PREFIX + name.upper() for name in sorted(known))
     return WrongUsage(f"unknown setting {variable}", remedy=f"{meant}settings: {names}")

@@ -8,7 +8,6 @@ import secrets
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from itertools import takewhile
 from typing import IO
 
 from likewise.core.errors import DeployFailed, LikewiseError, TargetUnavailable, WrongUsage
+from likewise.core.proxies import OPENER
 from likewise.images.build import PORT
 from likewise.images.export import for_platform, write_archive
 from likewise.images.oci import Descriptor, local_name, platform_named
@@ -26,7 +26,6 @@ COMMAND_TIMEOUT_S = 10.0
 LOAD_TIMEOUT_S = 600.0
 DRAIN_S = 30  # grace period for stopping a container, longer than the server's own
 POLL_S = 0.05
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # of localhost, without a proxy
 _VERSION_FORMAT = {"docker": "{{.ServerVersion}}", "podman": "{{.Version.Version}}"}
 
 
@@ -198,7 +197,7 @@ def _failed(running: Running, failure: str) -> LikewiseError:
 def is_ready(url: str, timeout_s: float) -> bool:
     """Whether the service at `url` on localhost reports that it is ready."""
     try:
-        with _DIRECT.open(f"{url}/ready", timeout=timeout_s) as response:
+        with OPENER.open(f"{url}/ready", timeout=timeout_s) as response:
             return bool(response.status == 200)
     except OSError:
         return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from base64 import b64encode
@@ -14,7 +13,8 @@ from urllib.parse import urlsplit
 from likewise.core.digests import sha256_bytes
 from likewise.core.errors import InputNotFound, TargetUnavailable, Unauthorized
 from likewise.core.extras import need
-from likewise.images.credentials import Credentials, docker_credentials
+from likewise.core.proxies import is_loopback, proxied, proxy_for
+from likewise.images.credentials import IDENTITY, Credentials, docker_credentials
 from likewise.images.oci import HUB, HUB_API, INDEXES, MANIFESTS, Descriptor, ImageName, is_digest
 
 httpx = need("httpx", extra="images")
@@ -64,9 +64,9 @@ class Registry:
         self.wait_s = wait_s
         self._credentials = credentials or docker_credentials
         self._authorization: dict[str, str] = {}  # header value by scope
-        scheme = "http" if _is_loopback(host) else "https"
+        scheme = "http" if is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
         self.url = f"{scheme}://{HUB_API if host == HUB else host}"
-        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
+        self._http = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True, transport=_ByProxy())
 
     def __enter__(self) -> Registry:
         return self
@@ -84,9 +84,12 @@ class Registry:
         try:
             return retrying(self.wait_s)(self.request_once, method, url, scope, **options)
         except (httpx.HTTPError, httpx.InvalidURL, TransientError) as error:
+            via, advice = proxied(self.url)
             raise TargetUnavailable(
-                f"request to the registry {self.host} failed at {urlsplit(url).path}: {error or type(error).__name__}",
-                remedy="check its address and the network, then run the same command again: it resumes the upload",
+                f"request to the registry {self.host} failed at {urlsplit(url).path}{via}: "
+                f"{error or type(error).__name__}",
+                remedy="check its address and the network, then run the same command again: it resumes the upload"
+                + advice,
             ) from error
 
     def request_once(self, method: str, url: str, scope: str, **options: Any) -> Any:
@@ -107,7 +110,7 @@ class Registry:
 
     def _send(self, method: str, path_or_url: str, scope: str, options: dict[str, Any]) -> Any:
         url = httpx.URL(self.url).join(path_or_url)
-        headers = dict(options.pop("headers", {}))
+        headers = dict(options.get("headers", {}))  # a copy: after a 401 they are sent again
         options = {**options, "headers": headers}
         same_host = (url.host, url.port) == ((own := httpx.URL(self.url)).host, own.port)
         if same_host and scope in self._authorization:  # never send credentials to a host that it redirects to
@@ -121,22 +124,34 @@ class Registry:
         kind, _, rest = response.headers.get("www-authenticate", "").partition(" ")
         credentials = self._credentials(self.host)
         if kind.lower() == "basic" and credentials is not None:
+            if credentials[0] == IDENTITY:
+                raise Unauthorized(
+                    f"{self.host} requires a password, and Docker's configuration has an identity token for it",
+                    remedy=f"docker login {self.host} with a user and a password",
+                )
             self._authorization[scope] = f"Basic {b64encode(':'.join(credentials).encode()).decode()}"
         elif kind.lower() == "bearer":
             self._authorization[scope] = f"Bearer {self._token(dict(_CHALLENGE.findall(rest)), scope, credentials)}"
 
     def _token(self, challenge: Mapping[str, str], scope: str, credentials: tuple[str, str] | None) -> str:
         realm = challenge.get("realm", "")
-        if urlsplit(realm).scheme != "https" and not _is_loopback(urlsplit(realm).netloc):
+        if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).hostname or ""):
             raise Unauthorized(
                 f"{self.host} names a token service without TLS: {realm!r}", remedy="report this to its operator"
             )
         params = {"service": challenge.get("service", self.host), "scope": challenge.get("scope") or scope}
-        response = self._http.get(realm, params=params, auth=credentials)
-        if response.status_code != 200:
-            raise Unauthorized(f"{realm} issued no token: {_error_text(response)}", remedy=f"docker login {self.host}")
-        document = response.json()
-        return str(document.get("token") or document.get("access_token"))
+        if credentials is not None and credentials[0] == IDENTITY:
+            form = {**params, "grant_type": "refresh_token", "refresh_token": credentials[1], "client_id": "likewise"}
+            response = self._http.post(realm, data=form)
+        else:
+            response = self._http.get(realm, params=params, auth=credentials)
+        try:
+            if response.status_code == 200:
+                document = response.json()
+                return str(document.get("token") or document["access_token"])
+        except (ValueError, KeyError, AttributeError):
+            pass  # it is not the standard JSON
+        raise Unauthorized(f"{realm} issued no token: {_error_text(response)}", remedy=f"docker login {self.host}")
 
     # --- contents ----------------------------------------------------------------------------------------------------
 
@@ -193,9 +208,25 @@ def _error_text(response: Any) -> str:
     return f"{response.status_code} {messages or response.reason_phrase}"[:400]
 
 
-def _is_loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+class _ByProxy(httpx.BaseTransport):  # type: ignore[misc, name-defined]
+    """Sends each request, also one that a registry redirects, through the proxy that `proxy_for` names."""
+
+    def __init__(self) -> None:
+        self._transports: dict[str | None, Any] = {}
+
+    def handle_request(self, request: Any) -> Any:
+        proxy = proxy_for(str(request.url))
+        if proxy not in self._transports:
+            try:
+                self._transports[proxy] = httpx.HTTPTransport(proxy=proxy)
+            except (ValueError, ImportError, httpx.InvalidURL) as error:  # SOCKS, for example
+                via, advice = proxied(str(request.url))
+                raise TargetUnavailable(
+                    f"requests to {request.url.host} cannot be sent{via}: {error}",
+                    remedy=f"set HTTPS_PROXY to an HTTP proxy{advice}",
+                ) from error
+        return self._transports[proxy].handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._transports.values():
+            transport.close()

@@ -9,6 +9,7 @@ from urllib.parse import urljoin
 from likewise.core.digests import sha256_stream
 from likewise.core.errors import InputNotFound, TargetUnavailable
 from likewise.core.extras import need
+from likewise.core.proxies import proxied
 from likewise.images.oci import Descriptor
 from likewise.images.registry import TRIES, Registry, TransientError, pull_scope, push_scope, retrying
 from likewise.images.store import Store
@@ -158,8 +159,8 @@ class _Upload:
 
 
 def _interrupted(registry: Registry, blob: Descriptor, error: Exception) -> TargetUnavailable:
-    cause = str(error) or type(error).__name__
+    cause, (via, advice) = str(error) or type(error).__name__, proxied(registry.url)
     return TargetUnavailable(
-        f"the transfer of {blob.digest[:19]}… was interrupted {TRIES} times by {registry.host}: {cause}",
-        remedy="run the same command again: it resumes where it stopped",
+        f"the transfer of {blob.digest[:19]}… was interrupted {TRIES} times by {registry.host}{via}: {cause}",
+        remedy=f"run the same command again: it resumes where it stopped{advice}",
     )

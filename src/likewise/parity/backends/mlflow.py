@@ -18,8 +18,9 @@ from typing import IO, Any
 from likewise.bundles.open import is_bundle
 from likewise.core.errors import ModelFailed
 from likewise.core.extras import need
+from likewise.core.proxies import OPENER
 from likewise.parity.backends.requests import predict_by_calls, predict_by_requests
-from likewise.parity.backends.services import DIRECT, exchange
+from likewise.parity.backends.services import exchange
 from likewise.parity.batches import Batch
 from likewise.parity.compare import RefusedRow
 from likewise.parity.comparison import Comparison
@@ -46,7 +47,7 @@ def predict_with_server(comparison: Comparison) -> None:
         process.await_ping(url)
 
         def post(body: bytes) -> Response:
-            return exchange(f"{url}/invocations", {}, TIMEOUT_S, body, Served(), DIRECT)[0]
+            return exchange(f"{url}/invocations", {}, TIMEOUT_S, body, Served())[0]
 
         predict_by_requests(comparison, post, "mlflow-serve")
 
@@ -88,7 +89,7 @@ class Process:
     def await_ping(self, url: str) -> None:
         """Wait until MLflow's server answers; ModelFailed if the process has ended."""
         while self.popen.poll() is None:
-            with suppress(OSError), DIRECT.open(f"{url}/ping", timeout=TIMEOUT_S):
+            with suppress(OSError), OPENER.open(f"{url}/ping", timeout=TIMEOUT_S):
                 return
             time.sleep(POLL_S)
         raise self._ended()

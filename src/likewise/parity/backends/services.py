@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from likewise import deployments
 from likewise.core.errors import InputNotFound, TargetUnavailable
+from likewise.core.proxies import OPENER, proxied
 from likewise.core.uris import redacted
 from likewise.parity.backends.requests import Post, predict_by_requests
 from likewise.parity.comparison import Comparison
@@ -22,8 +23,6 @@ from likewise.server.port import listen
 from likewise.targets.base import Receipt, Response
 from likewise.targets.http_client import Served, served_by
 
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""For addresses of this machine, which a proxy does not reach."""
 TIMEOUT_S = 120.0  # of a request to a container
 RAY = "ray-serve"
 
@@ -59,7 +58,7 @@ def predict_in_container(image: str, comparison: Comparison) -> None:
         port = sock.getsockname()[1]
     running = start(engine, image, port, network=default_network(engine))
     try:
-        _predict_at(running.url, {}, TIMEOUT_S, comparison, DIRECT)
+        _predict_at(running.url, {}, TIMEOUT_S, comparison)
     finally:
         running.stop()
 
@@ -76,15 +75,14 @@ def _predict_at(
     credentials: Mapping[str, str],
     timeout_s: float,
     comparison: Comparison,
-    opener: urllib.request.OpenerDirector | None = None,
 ) -> None:
     address = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/invocations"
 
     def post(body: bytes) -> Response:
-        response, comparison.served = exchange(address, credentials, timeout_s, body, comparison.served, opener)
+        response, comparison.served = exchange(address, credentials, timeout_s, body, comparison.served)
         return response
 
-    predict_by_requests(comparison, post, redacted(url))
+    predict_by_requests(comparison, post, redacted(url) + proxied(url)[0])
 
 
 def exchange(
@@ -93,25 +91,21 @@ def exchange(
     timeout_s: float,
     body: bytes,
     served: Served,
-    opener: urllib.request.OpenerDirector | None = None,
 ) -> tuple[Response, Served]:
-    """The response, and the digests in its headers, else `served`; TargetUnavailable if there is none.
-
-    opener: by default one that uses the proxies of the environment.
-    """
-    send = urllib.request.urlopen if opener is None else opener.open
+    """The response, and the digests in its headers, else `served`; TargetUnavailable if there is none."""
     request = urllib.request.Request(url, body, {"Content-Type": deployments.JSON})  # noqa: S310  `backend` checks the scheme
     for name, value in credentials.items():
         request.add_unredirected_header(name, value)  # not sent to a host that this one redirects to
     try:
         try:
-            with send(request, timeout=timeout_s) as response:
+            with OPENER.open(request, timeout=timeout_s) as response:
                 return Response(response.status, deployments.JSON, response.read()), served_by(response.headers)
         except urllib.error.HTTPError as error:
             return Response(error.code, deployments.JSON, error.read()), served
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an invalid URL
         invalid = isinstance(error, ValueError | http.client.InvalidURL)  # whose message may quote a password
         reason = "it is not a valid URL" if invalid else error
+        via, advice = ("", "") if invalid else proxied(url)
         raise TargetUnavailable(
-            f"no response from {url}: {reason}", remedy="check that the service is running, and its URL"
+            f"no response from {url}{via}: {reason}", remedy=f"check that the service is running, and its URL{advice}"
         ) from error

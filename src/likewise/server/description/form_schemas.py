@@ -88,7 +88,7 @@ def _split(columns: JsonObject | None, row: JsonObject, rows: JsonObject, width:
         "type": "object",
         "properties": {
             "columns": columns or {**_NAMES, **exactly(width)},
-            "index": {"type": ["array", "null"], "description": "One label per row; ignored."},
+            "index": {"type": ["array", "null"], "items": {}, "description": "One label per row; ignored."},
             "data": array_of(row, **rows),
         },
         "required": ["columns", "data"] if columns else ["data"],
@@ -123,7 +123,7 @@ def _free() -> Forms:
     plain = {"type": ["string", "number", "boolean", "null"]}
     of_objects = array_of({"type": "object"})
     anything = {"anyOf": [of_objects, array_of(_NOT_OBJECT), {"type": "object"}, plain]}
-    return Forms(_split(_NAMES, {"type": "array"}, {}), of_objects, anything)
+    return Forms(_split(_NAMES, array_of({}), {}), of_objects, anything)
 
 
 def _named(fields: Sequence[Field]) -> Forms:
@@ -138,7 +138,8 @@ def _named(fields: Sequence[Field]) -> Forms:
 def _named_split(fields: Sequence[Field]) -> JsonObject:
     cells = _cells(fields)
     record = _record(cells, [str(field.name) for field in fields if not takes_null(field)])
-    return _split({"const": list(cells)}, {"anyOf": [*_rows(fields, list(cells.values())), record]}, row_count(fields))
+    columns = {"type": "array", "prefixItems": [{"const": name} for name in cells], **exactly(len(cells))}
+    return _split(columns, {"anyOf": [*_rows(fields, list(cells.values())), record]}, row_count(fields))
 
 
 def _rows(fields: Sequence[Field], cells: Sequence[JsonObject]) -> list[JsonObject]:

@@ -194,8 +194,9 @@ def _csv(signature: Signature) -> JsonObject | None:
 
 def _body(form: str, schema: JsonObject | None, text: str) -> JsonObject | None:
     """An object with the key `form`, optional params, and no key of another form."""
-    others = {name: False for name in (*FORMS, *sorted(KEYS)) if name != form}
-    return schema and object_of({form: schema}, {"params": ref("Params"), **others}, description=text)
+    others = [{"required": [name]} for name in (*FORMS, *sorted(KEYS)) if name != form]
+    rule: JsonObject = {"not": {"anyOf": others}}
+    return schema and object_of({form: schema}, {"params": ref("Params")}, description=text, **rule)
 
 
 def _answer(outputs: Iterable[Field] | None) -> JsonObject:

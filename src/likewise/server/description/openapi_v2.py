@@ -17,7 +17,7 @@ from likewise.wire.oip.datatypes import DATATYPES
 from likewise.wire.oip.declared import INPUT, datatype_of, named
 
 _SHAPE = array_of({"type": "integer", "minimum": 0}, minItems=1)
-_DATA: JsonObject = {"type": "array", "description": "The elements in row-major order, flat or nested like the shape."}
+_DATA = array_of({}, description="The elements in row-major order, flat or nested like the shape.")
 _DATATYPE: JsonObject = {"enum": list(DATATYPES)}
 _DECLARED = array_of(object_of({"name": TEXT, "datatype": _DATATYPE, "shape": array_of({"type": "integer"})}))
 _OUTPUT = object_of(

@@ -22,7 +22,7 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from contextlib import suppress  # noqa: E402
 
-from likewise.container.serve import exit_code_of, log_line  # noqa: E402
+from likewise.container.serve import exit_code_of, log_line, warn  # noqa: E402
 from likewise.core.ending import end_in_time  # noqa: E402
 from likewise.core.errors import TargetUnavailable  # noqa: E402
 from likewise.targets.container.door import READY, SOCKET  # noqa: E402
@@ -39,7 +39,7 @@ def serve() -> int:
     from likewise.container.settings import read_options
     from likewise.server.run import run
 
-    options = read_options(os.environ)
+    options = read_options(os.environ, warn)
     end_in_time(options.end_s)
     owner, listener = connect(SOCKET, WAIT_S)
     owner_exited = exit_with_owner(owner, options.drain_linger_s + options.drain_timeout_s)

@@ -6,13 +6,13 @@ import http.client
 import importlib
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
 from likewise.core.digests import sha256_json
 from likewise.core.errors import AlreadyDeployed, DeployFailed
 from likewise.core.option_fields import coerce
+from likewise.core.proxies import OPENER, proxied
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import canary, store
 from likewise.targets.ray.application import POLL_S, REMEDY, await_gone, await_running, deploy
@@ -102,11 +102,13 @@ def _await_ready(url: str, model: ModelSpec, deadline: float) -> bool:
 
 
 def _ready(url: str, header: str) -> tuple[int, str | None] | None:
-    """Status and a header of the response; None if there is no response."""
+    """Status and a header of the response; None if there is no response, or only that of the user's proxy."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=5.0) as response:  # noqa: S310  Serve's own address
+        with OPENER.open(f"{url}/ready", timeout=5.0) as response:
             return response.status, response.headers[header]
     except urllib.error.HTTPError as error:
+        if header not in error.headers and proxied(url)[0]:
+            return None
         return error.code, error.headers[header]
     except (OSError, http.client.HTTPException):
         return None

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce
+from likewise.core.proxies import OPENER, proxied
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
 from likewise.targets.ray import serve_config
@@ -133,11 +134,12 @@ class RayTarget:
         url = f"{receipt.output('url')}/invocations"
         request = urllib.request.Request(url, body, {"Content-Type": content_type})  # noqa: S310  Serve's own address
         try:
-            with urllib.request.urlopen(request, timeout=PREDICT_S) as response:  # noqa: S310
+            with OPENER.open(request, timeout=PREDICT_S) as response:
                 return Response(response.status, response.headers["Content-Type"], response.read())
         except urllib.error.HTTPError as error:
-            if error.code == 404 and "X-Likewise-Bundle" not in error.headers:
-                raise _no_response(receipt.name, url, "Ray Serve has no application at this path") from error
+            if "X-Likewise-Bundle" not in error.headers and (error.code == 404 or proxied(url)[0]):
+                reason = "Ray Serve has no application at this path" if error.code == 404 else str(error)
+                raise _no_response(receipt.name, url, reason) from error
             return Response(error.code, error.headers["Content-Type"] or "", error.read())
         except (OSError, http.client.HTTPException) as error:
             raise _no_response(receipt.name, url, str(error)) from error
@@ -196,4 +198,6 @@ def _digests(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _no_response(name: str, url: str, reason: str) -> NotDeployed:
-    return NotDeployed(f"no response from {name!r} at {url}: {reason}", remedy=f"check it with: likewise status {name}")
+    via, advice = proxied(url)
+    remedy = f"check it with: likewise status {name}{advice}"
+    return NotDeployed(f"no response from {name!r} at {url}{via}: {reason}", remedy=remedy)

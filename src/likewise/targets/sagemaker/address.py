@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from likewise.core.errors import WrongUsage
 from likewise.core.extras import need
+from likewise.core.proxies import is_loopback
 
 ENDPOINT = "AWS_ENDPOINT_URL"
 REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
@@ -88,8 +89,7 @@ class SageMakerAddress:
     @property
     def rehearsal(self) -> bool:
         """Whether the endpoint is an emulator on this machine."""
-        host = urlsplit(self.endpoint or "").hostname or ""
-        return host in ("localhost", "::1") or host.startswith("127.")
+        return is_loopback(urlsplit(self.endpoint or "").hostname or "")
 
 
 def configured_region() -> str | None:

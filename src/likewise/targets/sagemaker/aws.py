@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from likewise.core.errors import LikewiseError
 from likewise.core.extras import need
+from likewise.core.proxies import proxied, proxy_for
 from likewise.targets.sagemaker.address import SageMakerAddress
 from likewise.targets.sagemaker.failures import error_for, kind_of
 
@@ -84,7 +86,9 @@ class Aws:
         except LikewiseError:
             raise
         except _library_exceptions() as error:
-            raise error_for(kind_of(error), self.scrubbed(f"{service}, {what}: {error}")) from error
+            kind, client = kind_of(error), self._clients.get(service)
+            via = proxied(client.meta.endpoint_url)[0] if client and kind == "unreachable" else ""
+            raise error_for(kind, self.scrubbed(f"{service}, {what}{via}: {error}")) from error
 
     def _client(self, service: str) -> Any:
         if self._session is None or (self.at.role and time.monotonic() - self._since > ROLE_SESSION_S):
@@ -101,8 +105,16 @@ class Aws:
             retries={"mode": "standard"},
             s3={"addressing_style": "path" if self.at.endpoint else "auto"},
             user_agent_extra="likewise",
+            proxies=self._proxies(),
         )
         return session.client(service, self.at.named_region, endpoint_url=self.at.endpoint, config=config)
+
+    def _proxies(self) -> dict[str, str] | None:
+        """The proxy by URL scheme; None to let botocore choose it for the service's own endpoint."""
+        if self.at.endpoint is None:
+            return None
+        proxy = proxy_for(self.at.endpoint)
+        return {urlsplit(self.at.endpoint).scheme: proxy} if proxy else {}
 
     def _default_session(self) -> Any:
         session = _session(self.at.named_region)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from likewise.core.errors import TargetUnavailable
 from likewise.core.processes import bound
+from likewise.core.proxies import without_proxy
 from likewise.core.scratch import scratch_folder
 from likewise.targets.base import Stage
 from likewise.targets.sagemaker.address import ENDPOINT, SageMakerAddress
@@ -61,6 +62,7 @@ def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
         "AWS_REGION": own.named_region,
         "AWS_DEFAULT_REGION": own.named_region,
         "AWS_EC2_METADATA_DISABLED": "true",
+        **without_proxy(),
     }
 
 

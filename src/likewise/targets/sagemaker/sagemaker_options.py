@@ -117,6 +117,9 @@ class SageMakerOptions:
                 raise WrongUsage(
                     f"{key}.{wrong[0]} is not a string", remedy=f"""use -C '{key}={{"{wrong[0]}": "…"}}'"""
                 )
+        from likewise.container.settings import read_options  # imported late, because few commands need it
+
+        read_options(self.env or {})  # in the container, a misspelt name would only be a line in the log
 
     def _check_bundle(self) -> None:
         if self.bundle_in == "s3" and self.image_url is None:

@@ -149,7 +149,7 @@ class Account:
         with self._creating:
             if service not in self._clients:
                 s3 = {"addressing_style": "path"}
-                config = Config(user_agent_extra=AGENT, s3=s3, retries={"max_attempts": 0})
+                config = Config(user_agent_extra=AGENT, s3=s3, retries={"max_attempts": 0}, proxies={})
                 self._clients[service] = self._session.client(service, endpoint_url=self._url, config=config)
             return self._clients[service]
 
