@@ -45,7 +45,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Emulator, 
 
 
 def connected(emulator: Emulator, address: str) -> socket.socket:
-    """A connection to the proxy on which it was asked for `address`."""
+    """A connection to the proxy, with a request for a tunnel to `address`."""
     host, port = emulator.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), PATIENCE)
     connection.sendall(f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
@@ -80,9 +80,9 @@ def test_other_requests_are_passed_on_also_by_the_users_proxy(
                 if direct:
                     assert client.recv(1000) == b"HTTP/1.1 200 Connection established\r\n\r\n"
                 else:
-                    asked = other.recv(1000).decode()
-                    assert asked.startswith("CONNECT example.invalid:443 HTTP/1.1\r\n")
-                    assert "Proxy-Authorization: Basic YW5uOnBAc3M=\r\n" in asked
+                    request = other.recv(1000).decode()
+                    assert request.startswith("CONNECT example.invalid:443 HTTP/1.1\r\n")
+                    assert "Proxy-Authorization: Basic YW5uOnBAc3M=\r\n" in request
                 client.sendall(b"question")
                 assert other.recv(1000) == b"question"
                 other.sendall(b"answer")
