@@ -9,6 +9,7 @@ import shutil
 import sys
 import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from tests.support.aws.account import ENVIRONMENT, Account
-from tests.support.aws.api import LIVE, Api, refused
+from tests.support.aws.api import INSTANCE, LIVE, Api, refused
 from tests.support.aws.images import EMPTY, Images, containers
 from tests.support.aws.processes import ProcessRunner
 from tests.support.machine import cannot_test
@@ -117,6 +118,82 @@ def test_an_update_switches_at_once_and_the_old_version_serves_until_then(api: A
     assert errors == []
     assert seen >= {b'{"predictions":["1:A"]}'}
     api.delete("changing")
+
+
+def two_variants(api: Api, name: str, weights: dict[str, float]) -> None:
+    """An endpoint with the variants `one` and `two`, of the images of these names."""
+    variants = [
+        {"VariantName": image, "ModelName": f"{name}-{image}", "InitialVariantWeight": weight, **INSTANCE}
+        for image, weight in weights.items()
+    ]
+    for image in weights:
+        api.model(f"{name}-{image}", f"{image}:1")
+    api.client("sagemaker").create_endpoint_config(EndpointConfigName=name, ProductionVariants=variants)
+    assert api.endpoint(name)["EndpointStatus"] == "InService"
+
+
+def shares(api: Api, name: str, requests: int = 200) -> dict[str, float]:
+    """The part of the responses that came from each variant, whose name is checked against the container's."""
+    responses = [api.invoke(name) for _ in range(requests)]
+    served = Counter(response["InvokedProductionVariant"] for response in responses)
+    assert all(json.loads(each["Body"])[0] == f"/{each['InvokedProductionVariant']}:1" for each in responses)
+    return {variant: count / requests for variant, count in served.items()}
+
+
+def test_variants_get_their_share_of_the_requests_and_it_can_be_changed(api: Api) -> None:
+    two_variants(api, "shared", {"one": 3, "two": 1})
+    assert shares(api, "shared")["one"] == pytest.approx(0.75, abs=0.18)  # six standard deviations
+    sagemaker = api.client("sagemaker")
+    changes = [
+        {"VariantName": "one", "DesiredWeight": 0},
+        {"VariantName": "two", "DesiredWeight": 2, "DesiredInstanceCount": 3},
+    ]
+    sagemaker.update_endpoint_weights_and_capacities(EndpointName="shared", DesiredWeightsAndCapacities=changes)
+    one, two = api.settled("shared")["ProductionVariants"]
+    assert (one["CurrentWeight"], two["CurrentWeight"], two["CurrentInstanceCount"]) == (0, 2, 3)
+    assert shares(api, "shared", 20) == {"two": 1}
+    back = [{"VariantName": "one", "DesiredWeight": 0.5}]
+    sagemaker.update_endpoint_weights_and_capacities(EndpointName="shared", DesiredWeightsAndCapacities=back)
+    api.settled("shared")
+    assert shares(api, "shared")["one"] == pytest.approx(0.2, abs=0.17)
+    with refused("Could not find variants \\['three'\\]"):
+        sagemaker.update_endpoint_weights_and_capacities(
+            EndpointName="shared", DesiredWeightsAndCapacities=[{"VariantName": "three", "DesiredWeight": 1}]
+        )
+    sagemaker.update_endpoint(
+        EndpointName="shared",
+        EndpointConfigName="shared",
+        RetainAllVariantProperties=True,
+        ExcludeRetainedVariantProperties=[{"VariantPropertyType": "DesiredInstanceCount"}],
+    )
+    one, two = api.settled("shared")["ProductionVariants"]
+    assert (one["CurrentWeight"], two["CurrentWeight"], two["CurrentInstanceCount"]) == (0.5, 2, 1)
+    api.delete("shared")
+
+
+def test_a_shadow_variant_gets_copies_and_its_responses_are_not_returned(api: Api) -> None:
+    api.model("lit", "one:1")
+    api.model("shady", "two:1", Environment={"HOW": "never responds"})
+    shadow = {"VariantName": "copy", "ModelName": "shady", "InitialVariantWeight": 1.0, **INSTANCE}
+    api.config("lit", ShadowProductionVariants=[shadow])
+    assert [each["VariantName"] for each in api.endpoint("lit")["ShadowProductionVariants"]] == ["copy"]
+    for number in range(3):
+        response = api.invoke("lit", str(number).encode())
+        assert (json.loads(response["Body"]), response["InvokedProductionVariant"]) == (
+            ["/one:1", str(number)],
+            "AllTraffic",
+        )
+    until(lambda: {f"received {number}" for number in range(3)} <= set(api.log("lit", "copy")))
+    with refused("Variant copy was not found"):
+        api.invoke("lit", TargetVariant="copy")
+    stop = [{"VariantName": "copy", "DesiredWeight": 0}]
+    api.client("sagemaker").update_endpoint_weights_and_capacities(EndpointName="lit", DesiredWeightsAndCapacities=stop)
+    assert api.settled("lit")["ShadowProductionVariants"][0]["CurrentWeight"] == 0
+    api.invoke("lit", b"last")
+    assert "received last" not in api.log("lit", "copy")
+    api.delete("lit")
+    with refused("exactly one production variant"):
+        api.config("dim", "lit", ShadowProductionVariants=[shadow, {**shadow, "VariantName": "other"}])
 
 
 def test_an_update_requires_the_current_configuration(api: Api) -> None:
@@ -238,6 +315,29 @@ def test_a_bundle_can_be_model_data(api: Api, upper_bundles: dict[str, Bundle], 
     assert api.endpoint("packed")["EndpointStatus"] == "InService"
     assert api.invoke("packed")["Body"] == b'{"predictions":["2:A"]}'
     api.delete("packed")
+
+
+def test_model_data_that_the_sdk_and_macos_packed_again_is_served(
+    api: Api, upper_bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    path = pack(upper_bundles["2"], tmp_path / "model.tar.gz")
+    folder = tmp_path / "again"
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    for name in ("code/inference.py", ".DS_Store", "model/._MLmodel"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"added")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, ".")
+    url = api.put("again.tar.gz", path.read_bytes())
+    environment = {"LIKEWISE_TRUST": "true", "LIKEWISE_CACHE_HOME": str(tmp_path / "cache")}
+    api.model("again", EMPTY, ModelDataUrl=url, Environment=environment)
+    api.config("again")
+    described = api.endpoint("again")
+    assert described["EndpointStatus"] == "InService", described.get("FailureReason")
+    assert api.invoke("again")["Body"] == b'{"predictions":["2:A"]}'
+    assert any(line.endswith("not part of it: .DS_Store, code, model/._MLmodel") for line in api.log("again"))
+    api.delete("again")
 
 
 def aws_cli() -> str:

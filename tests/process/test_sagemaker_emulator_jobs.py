@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import threading
 import time
 from pathlib import Path
@@ -28,11 +29,17 @@ def test_asynchronous_requests_and_responses_are_stored_in_s3(api: Api) -> None:
     params: dict[str, Any] = {"EndpointName": "later", "ContentType": "application/json"}
     good = runtime.invoke_endpoint_async(**params, InputLocation=api.put("in.json", b'{"inputs": ["a"]}'))
     bad = runtime.invoke_endpoint_async(**params, InputLocation=api.put("bad.json", b"{"))
+    typed = api.put("in.csv", b"text\na\n", ContentType="text/csv")
+    of_the_object = runtime.invoke_endpoint_async(EndpointName="later", InputLocation=typed)  # as the SDK sends it
+    of_the_request = runtime.invoke_endpoint_async(**params, InputLocation=typed)
     missing = runtime.invoke_endpoint_async(**params, InputLocation="s3://rows/nowhere.json")
     until(lambda: api.has(good["OutputLocation"]))
     assert api.get(good["OutputLocation"]) == b'{"predictions":["1:A"]}'
     until(lambda: api.has(bad["FailureLocation"]))
     assert b"(400)" in api.get(bad["FailureLocation"])
+    until(lambda: api.has(of_the_object["OutputLocation"]))
+    assert api.get(of_the_object["OutputLocation"]) == b'{"predictions":["1:A"]}'
+    until(lambda: api.has(of_the_request["FailureLocation"]))
     until(lambda: api.has(missing["FailureLocation"]))
     assert b"Unable to download" in api.get(missing["FailureLocation"])
     with refused("has no AsyncInferenceConfig"):
@@ -42,7 +49,7 @@ def test_asynchronous_requests_and_responses_are_stored_in_s3(api: Api) -> None:
     api.delete("later")
 
 
-def job(api: Api, name: str, source: str, **more: Any) -> dict[str, Any]:
+def job(api: Api, name: str, source: str, accept: str = "text/csv", **more: Any) -> dict[str, Any]:
     """Run a transform job and return its final description."""
     sagemaker, source_options = (
         api.client("sagemaker"),
@@ -52,7 +59,7 @@ def job(api: Api, name: str, source: str, **more: Any) -> dict[str, Any]:
         TransformJobName=name,
         ModelName=LIVE,
         TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}, **source_options},
-        TransformOutput={"S3OutputPath": f"s3://rows/out/{name}", "AssembleWith": "Line", "Accept": "text/csv"},
+        TransformOutput={"S3OutputPath": f"s3://rows/out/{name}", "AssembleWith": "Line", "Accept": accept},
         TransformResources={"InstanceType": "ml.m5.xlarge", "InstanceCount": 1},
         **more,
     )
@@ -82,6 +89,37 @@ def test_a_transform_job_scores_every_line_in_order(api: Api) -> None:
     assert api.get("s3://rows/out/zipped/two.csv.gz.out") == b"1:A\n1:B\n"
     listed = api.client("sagemaker").list_transform_jobs(StatusEquals="Completed", SortBy="Name")
     assert {each["TransformJobName"] for each in listed["TransformJobSummaries"]} >= {"many", "single", "zipped"}
+
+
+def test_a_transform_job_filters_records_and_joins_them_with_the_predictions(api: Api) -> None:
+    lines = [f"{number},text {number}" for number in range(40)]
+    api.put("joined/one.csv", "".join(f"{line}\n" for line in lines).encode())
+    processing = {"InputFilter": "$[1]", "JoinSource": "Input"}
+    description = job(api, "joined", "s3://rows/joined/", DataProcessing=processing, MaxConcurrentTransforms=4)
+    assert description["TransformJobStatus"] == "Completed", description
+    assert description["DataProcessing"] == processing
+    out = api.get("s3://rows/out/joined/one.csv.out").decode().splitlines()
+    assert out == [f"{line},1:TEXT {number}" for number, line in enumerate(lines)]
+    api.put("joined-json/one.jsonl", b'{"id": 7, "text": "a"}\n{"id": 8, "text": "b"}\n')
+    selected = {"InputFilter": "$.text", "OutputFilter": "$['id','SageMakerOutput']", "JoinSource": "Input"}
+    source = {"ContentType": "application/jsonlines"}
+    job(
+        api,
+        "joined-json",
+        "s3://rows/joined-json/",
+        "application/jsonlines",
+        source_options=source,
+        DataProcessing=selected,
+    )
+    out = api.get("s3://rows/out/joined-json/one.jsonl.out").decode().splitlines()
+    assert [json.loads(line) for line in out] == [
+        {"id": 7, "SageMakerOutput": "1:A"},
+        {"id": 8, "SageMakerOutput": "1:B"},
+    ]
+    wrong = job(api, "out-of-range", "s3://rows/joined/", DataProcessing={"InputFilter": "$[2]"})
+    assert (wrong["TransformJobStatus"], "selects nothing" in wrong["FailureReason"]) == ("Failed", True)
+    with refused("one format for input and output"):
+        job(api, "mixed", "s3://rows/joined/", "application/jsonlines", DataProcessing=processing)
 
 
 def test_a_failed_transform_job_reports_the_reason(api: Api) -> None:

@@ -136,6 +136,15 @@ def test_tags_and_lists(api: Api) -> None:
     assert LIVE in [each["EndpointConfigName"] for each in sagemaker.list_endpoint_configs()["EndpointConfigs"]]
 
 
+def test_lineage_and_monitoring_are_empty(api: Api) -> None:
+    sagemaker = api.client("sagemaker")
+    assert (
+        sagemaker.list_contexts(SourceUri="arn:aws:sagemaker:us-east-1:123456789012:endpoint/a")["ContextSummaries"]
+        == []
+    )
+    assert sagemaker.list_monitoring_schedules(EndpointName=LIVE)["MonitoringScheduleSummaries"] == []
+
+
 def test_autoscaling_is_stored(api: Api) -> None:
     scaling = api.client("application-autoscaling")
     target = {

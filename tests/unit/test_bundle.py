@@ -10,6 +10,7 @@ import lzma
 import os
 import py_compile
 import random
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -254,6 +255,80 @@ def test_bytecode_from_another_program_is_reported_with_a_remedy(tmp_path: Path)
     assert f"find {bundle.path} -name __pycache__" in caught.value.remedy
     (bundle.path / "model" / "MLmodel").write_text("flavors: {}\nmore: 1\n")
     with pytest.raises(BundleTampered, match="MLmodel does not match the digest"):
+        open_bundle(bundle.path)
+
+
+ADDED = {
+    "code/inference.py": "SageMaker's SDK",
+    "code/lib/helper.py": "SageMaker's SDK",
+    "lost+found/": "a file system",
+    "__MACOSX/._model": "macOS",
+    "._likewise.json": "macOS",
+    ".DS_Store": "macOS",
+}
+BETWEEN = ("model/._MLmodel", "model/data/.DS_Store")
+
+
+def add(folder: Path, *names: str) -> None:
+    for name in names:
+        if name.endswith("/"):
+            (folder / name).mkdir()
+        else:
+            add_file(folder, name, b"added")
+
+
+@pytest.mark.parametrize("name", [*ADDED, *BETWEEN])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_other_programs_add_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, in_place: bool
+) -> None:
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = make_bundle(tmp_path / "b")
+    add(bundle.path, name)
+    opened = open_bundle(bundle.path, in_place=in_place)
+    assert (opened.digest, opened.build, opened.location) == (bundle.digest, bundle.build, bundle.path)
+    assert caplog.messages == [
+        f"left out of the bundle {bundle.path}, because they are not part of it: "
+        + (name.split("/")[0] if "/" in name and name in ADDED else name)
+    ]
+    copied = not in_place or name in BETWEEN
+    assert (opened.path != bundle.path) == copied
+    assert not copied or not (opened.path / name).exists()
+    again = pack(opened, tmp_path / "again.tar.gz").read_bytes()
+    assert not copied or again == pack(make_bundle(tmp_path / "c"), tmp_path / "c.tar.gz").read_bytes()
+
+
+def test_a_model_archive_with_added_files_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIKEWISE_CACHE_HOME", str(tmp_path / "cache"))
+    bundle = make_bundle(tmp_path / "b")
+    add(bundle.path, *ADDED, *BETWEEN)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(bundle.path, ".")
+    assert unpack(tmp_path / "model.tar.gz", tmp_path / "unpacked").build == bundle.build
+
+
+@pytest.mark.parametrize("name", ["code", "model/code/._x/y.py", "engine/code/x.py", "x/lost+found/y", "DS_Store"])
+def test_other_added_files_are_still_rejected(tmp_path: Path, name: str) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    add(bundle.path, name)
+    with pytest.raises(BundleTampered, match=f"the file {re.escape(name)} is not listed"):
+        open_bundle(bundle.path)
+
+
+def test_a_file_of_the_model_counts_whatever_its_name(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "b")
+    add(tmp_path / "b", *BETWEEN)
+    bundle = write_manifest(tmp_path / "b", UNSEALED)
+    assert open_bundle(bundle.path).path == bundle.path
+    (bundle.path / BETWEEN[0]).write_text("changed")
+    with pytest.raises(BundleTampered, match="does not match"):
+        open_bundle(bundle.path)
+
+
+def test_a_link_is_rejected_whatever_its_name(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    (bundle.path / "code").symlink_to(tmp_path)
+    with pytest.raises(UnsafeArchive, match="code"):
         open_bundle(bundle.path)
 
 

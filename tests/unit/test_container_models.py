@@ -68,6 +68,14 @@ def test_two_subfolders_are_ambiguous(layout: Layout) -> None:
         layout.digest()
 
 
+@pytest.mark.parametrize("subfolder", ["", "sentiment"])
+def test_folders_that_other_programs_add_do_not_count(layout: Layout, subfolder: str) -> None:
+    digest = bundle(layout.model_data / subfolder)
+    for name in ("code", "lost+found", "__MACOSX"):
+        (layout.model_data / name).mkdir()
+    assert layout.digest() == digest
+
+
 def test_a_missing_model_is_reported(layout: Layout) -> None:
     with pytest.raises(ModelNotFound) as refused:
         layout.digest()

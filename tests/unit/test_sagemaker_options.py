@@ -312,6 +312,13 @@ def test_the_header_of_csv_is_part_of_a_jobs_content_type() -> None:
         with_header(TransformOptions(header="absent", content_type="application/jsonlines"))
 
 
+def test_input_and_output_are_joined_only_in_one_format() -> None:
+    with pytest.raises(WrongUsage, match=r"text/csv and application/jsonlines") as caught:
+        with_header(TransformOptions(join_resource="Input"))
+    assert caught.value.remedy == "use -C accept=text/csv"
+    with_header(TransformOptions(join_resource="Input", accept="text/csv"))
+
+
 # --- AWS's model -----------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,9 @@ from typing import BinaryIO
 from likewise.core.cores import usable_cores
 from likewise.core.digests import sha256_file
 from likewise.core.errors import UnsafeArchive
+
+ADDED_FOLDERS = frozenset({"code", "lost+found", "__MACOSX"})
+"""Top-level folders that SageMaker's SDK, file systems and archive programs add to a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,10 @@ def safe_relative(name: str) -> str:
     return name
 
 
-def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
+def regular_files(root: Path, *, without: Collection[str] = ()) -> Iterator[tuple[str, Path]]:
     """(relative name such as `a/b.txt`, path) of every file below `root`, sorted.
 
-    Raises UnsafeArchive for a link or a special file.
+    without: relative paths of files and folders to leave out.  Raises UnsafeArchive for a link or a special file.
     """
     for folder, folders, names in os.walk(root, followlinks=False):
         folders.sort()
@@ -53,7 +56,9 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
             path = Path(folder, name)
             mode = path.lstat().st_mode
             relative = path.relative_to(root).as_posix()
-            if stat.S_ISREG(mode):
+            if relative in without and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                folders[:] = [each for each in folders if each != name]
+            elif stat.S_ISREG(mode):
                 yield safe_relative(relative), path
             elif not stat.S_ISDIR(mode):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
@@ -61,6 +66,14 @@ def regular_files(root: Path) -> Iterator[tuple[str, Path]]:
                     f"{relative!r} in {root} is {kind}; only regular files and folders are allowed",
                     remedy="replace it with the file that it points to, and log the model again",
                 )
+
+
+def added_by_others(root: Path, listed: Collection[str]) -> frozenset[str]:
+    """What other programs added to a bundle: relative paths of files and of ADDED_FOLDERS; nothing in `listed`."""
+    own = {name.partition("/")[0] for name in listed}
+    folders = frozenset(name for name in ADDED_FOLDERS - own if (root / name).is_dir())
+    names = {name: name.rpartition("/")[2] for name, _ in regular_files(root, without=folders) if name not in listed}
+    return folders.union(name for name, last in names.items() if last == ".DS_Store" or last.startswith("._"))
 
 
 def empty_folders(root: Path) -> Iterator[Path]:
@@ -74,16 +87,25 @@ def empty_folders(root: Path) -> Iterator[Path]:
 
 
 def inventory(root: Path, *, without: frozenset[str] = frozenset()) -> dict[str, FileEntry]:
-    """Size and sha256 of every file below `root`, by relative path."""
-    files = [(name, path) for name, path in regular_files(root) if name not in without]
+    """Size and sha256 of every file below `root`, by relative path; without: as in `regular_files`."""
+    files = list(regular_files(root, without=without))
     with ThreadPoolExecutor(usable_cores()) as pool:  # hashing releases the GIL, and start-up waits for it
         entries = list(pool.map(_entry, (path for _, path in files)))
     return {name: entry for (name, _), entry in zip(files, entries, strict=True)}
 
 
-def add_files(tar: tarfile.TarFile, root: Path, *, instead: Mapping[str, bytes] = MappingProxyType({})) -> None:
-    """Add every file below `root`, without its owner, times and mode.  instead: contents of files, by relative path."""
-    for name, path in regular_files(root):
+def add_files(
+    tar: tarfile.TarFile,
+    root: Path,
+    *,
+    instead: Mapping[str, bytes] = MappingProxyType({}),
+    without: Collection[str] = (),
+) -> None:
+    """Add every file below `root`, without its owner, times and mode.
+
+    instead: contents of files, by relative path.  without: as in `regular_files`.
+    """
+    for name, path in regular_files(root, without=without):
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
             stream: BinaryIO = io.BytesIO(instead[name]) if name in instead else source
             member = tarfile.TarInfo(name)

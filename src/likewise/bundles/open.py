@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from likewise.bundles.folder import FileEntry, empty_folders, inventory
+from likewise.bundles.folder import FileEntry, added_by_others, empty_folders, inventory
 from likewise.bundles.format import FORMAT, MANIFEST, REBUILD, Manifest, load_manifest
 from likewise.bundles.private_copy import private_copy
 from likewise.bundles.references import lookup
@@ -15,6 +16,8 @@ from likewise.core.errors import BundleInvalid, BundleTampered, LikewiseError, M
 from likewise.core.private_files import changeable_by_others, entry_changeable_by_others
 from likewise.core.signature import Signature
 from likewise.core.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
 
 BYTE_CODE = "__pycache__"  # the folder to which Python writes bytecode
 
@@ -84,9 +87,10 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
     """Open the bundle at `path` after verifying every file against the manifest.
 
     If another user could change the folder, a parent of it or anything in it after this check, a private copy is
-    verified and opened instead.  Links in `path` are resolved first: they may be another user's.
-    in_place: never copy, for a folder that the platform or the parent process protects.  partial: reference files may
-    be missing, as in an image.
+    verified and opened instead.  Links in `path` are resolved first: they may be another user's.  What other programs
+    added to it (`folder.added_by_others`) is left out, by a private copy too, and a warning names it.
+    in_place: copy only if such files lie between the model's, for a folder that the platform or the parent process
+    protects.  partial: reference files may be missing, as in an image.
 
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a changed, missing or added
     file), UnsafeArchive (a link, or a path outside the bundle), ReferenceMissing (a reference is missing).
@@ -98,27 +102,38 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
         raise BundleInvalid(
             f"{folder} is not a bundle: no {MANIFEST}", remedy="build one: likewise bundle MODEL -o DIR"
         )
-    if not in_place and (changeable_by_others(folder) or entry_changeable_by_others(folder)):
-        folder, original = private_copy(folder), folder
+    added = added_by_others(folder, load_manifest((folder / MANIFEST).read_bytes()).files)
+    if added:
+        names = ", ".join(sorted(added)[:SHOWN]) + (f" and {len(added) - SHOWN} more" if len(added) > SHOWN else "")
+        logger.warning("left out of the bundle %s, because they are not part of it: %s", folder, names)
+    changeable = not in_place and (added or changeable_by_others(folder) or entry_changeable_by_others(folder))
+    if changeable or any("/" in name for name in added):  # the model would see these
+        folder, original, added = private_copy(folder), folder, frozenset()
     try:
-        return _verified(folder, original, partial=partial)
+        return _verified(folder, original, partial=partial, added=added)
     except LikewiseError:
         if original is not None:  # else the same manifest would always find this copy
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
+SHOWN = 5  # added files in a warning
+
 OPTIONAL = ("references/", "model/code/")
 """The files that a partial copy may lack, if its engine does not read them: weights, and the model's Python modules."""
 
 
-def _verified(folder: Path, original: Path | None, *, partial: bool) -> Bundle:
-    """The bundle in `folder`, which is a copy of `original`; raises as `open_bundle` does."""
+def _verified(folder: Path, original: Path | None, *, partial: bool, added: Collection[str]) -> Bundle:
+    """The bundle in `folder`, which is a copy of `original`; raises as `open_bundle` does.
+
+    added: relative paths to leave out.
+    """
     manifest = load_manifest((folder / MANIFEST).read_bytes())
-    actual = inventory(folder, without=frozenset({MANIFEST}))
+    actual = inventory(folder, without=frozenset({MANIFEST, *added}))
     missing = frozenset(name for name in manifest.files if name not in actual and name.startswith(OPTIONAL))
     _compare(original or folder, {n: f for n, f in manifest.files.items() if not (partial and n in missing)}, actual)
-    if not missing and manifest.format == FORMAT and (empty := next(empty_folders(folder), None)) is not None:
+    empties = (each for each in empty_folders(folder) if each.relative_to(folder).parts[0] not in added)
+    if not missing and manifest.format == FORMAT and (empty := next(empties, None)) is not None:
         raise _changed(original or folder, f"the folder {empty.relative_to(folder)} is empty")
     for reference in manifest.references if not missing else ():
         if not (folder / reference.path).exists():

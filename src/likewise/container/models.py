@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from likewise.bundles.folder import inventory
+from likewise.bundles.folder import ADDED_FOLDERS, inventory
 from likewise.bundles.format import Manifest, ModelSource
 from likewise.bundles.open import Bundle, is_bundle, open_bundle
 from likewise.container.settings import ContainerOptions
@@ -55,7 +55,8 @@ def _open(folder: Path) -> Bundle:
 
 def _inside(folder: Path) -> Path | None:
     """`folder`, or its only subfolder, if it contains a bundle or an MLflow model; else None."""
-    below: list[Path] = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    inside = folder.iterdir() if folder.is_dir() else ()
+    below: list[Path] = sorted(path for path in inside if path.is_dir() and path.name not in ADDED_FOLDERS)
     for candidate in [folder, *(below if len(below) == 1 else [])]:
         if is_bundle(candidate) or (candidate / MLMODEL).is_file():
             return candidate

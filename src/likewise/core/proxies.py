@@ -46,12 +46,6 @@ def proxied(url: str) -> tuple[str, str]:
     return f" through the proxy {without_secrets(proxy)}", f"; to connect without the proxy, add {host} to NO_PROXY"
 
 
-def without_proxy() -> dict[str, str]:
-    """Variables for other programs, so that they connect to this machine directly; empty if no proxy is set."""
-    entries = [os.environ.get("no_proxy") or os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"]
-    return dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(filter(None, entries))) if getproxies() else {}
-
-
 def _is_excluded(host: str, address: str) -> bool:
     """Whether NO_PROXY names the host.  address: the host with its port, if it has one."""
     try:

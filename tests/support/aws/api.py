@@ -76,20 +76,20 @@ class Api:
         )
         return {**response, "Body": response["Body"].read()}
 
-    def log(self, name: str) -> list[str]:
-        """The log lines of an endpoint in CloudWatch."""
+    def log(self, name: str, variant: str = "AllTraffic") -> list[str]:
+        """The log lines of an endpoint's variant in CloudWatch."""
         logs, group = self.client("logs"), f"/aws/sagemaker/Endpoints/{name}"
-        (stream,) = [each["logStreamName"] for each in logs.describe_log_streams(logGroupName=group)["logStreams"]]
-        assert stream.startswith("AllTraffic/i-")
+        streams = logs.describe_log_streams(logGroupName=group, logStreamNamePrefix=f"{variant}/i-")["logStreams"]
+        (stream,) = [each["logStreamName"] for each in streams]
         events = logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
         assert len(logs.filter_log_events(logGroupName=group)["events"]) >= len(events)
         return [event["message"] for event in events]
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
-    def put(self, key: str, body: bytes) -> str:
+    def put(self, key: str, body: bytes, **more: Any) -> str:
         """Store an object and return its URI."""
-        self.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body)
+        self.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body, **more)
         return f"s3://{BUCKET}/{key}"
 
     def get(self, uri: str) -> bytes:

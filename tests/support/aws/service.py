@@ -1,7 +1,7 @@
 """A service without a model that replaces a container, `python service.py`: it starts quickly.
 
-The response to a POST is the name of its bundle and the request body.  The environment variable HOW sets its behavior:
-`well`, `exits`, `never ready`, `never responds`.
+The response to a POST is the name of its bundle and the request body, which it also logs.  The environment variable HOW
+sets its behavior: `well`, `exits`, `never ready`, `never responds`.
 """
 
 import json
@@ -19,6 +19,7 @@ class Service(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        print("received", body.decode(), flush=True)
         if HOW == "never responds":
             threading.Event().wait()
         self.respond(200, json.dumps([os.environ["LIKEWISE_BUNDLE"], body.decode()]).encode())

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from likewise.core.errors import TargetUnavailable
 from likewise.core.processes import bound
-from likewise.core.proxies import without_proxy
 from likewise.core.scratch import scratch_folder
 from likewise.targets.base import Stage
 from likewise.targets.sagemaker.address import ENDPOINT, SageMakerAddress
@@ -40,19 +39,26 @@ def stage(at: SageMakerAddress) -> Iterator[Stage]:
     Raises TargetUnavailable (no container engine, no registry), MissingExtra.
     """
     from likewise.images.containers import find_engine
-    from likewise.targets.sagemaker.emulator import ContainerRunner, Emulator, rehearsal  # the extra `rehearsal`
+    from likewise.targets.sagemaker.emulator import ContainerRunner, Emulator, rehearsal, tls_context
 
     runner = ContainerRunner([find_engine().program])
     runner.remove_abandoned()
-    with _registry() as registry, rehearsal(Emulator(runner, registry)) as emulator:
-        own = SageMakerAddress(at.region or REGION, endpoint=emulator.url)
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUST_STATEMENT]})
-        role = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)["Role"]["Arn"]
-        yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, _environment(own, role), runner.cautions)
+    with scratch_folder("likewise-scratch-rehearsal-") as folder, _registry() as registry:
+        tls, trusted = tls_context(folder, at.region or REGION)
+        with rehearsal(Emulator(runner, registry, tls=tls)) as emulator:
+            own = SageMakerAddress(at.region or REGION, endpoint=emulator.url)
+            policy = json.dumps({"Version": "2012-10-17", "Statement": [_TRUST_STATEMENT]})
+            role = Aws(own).call("iam", "create_role", RoleName=ROLE, AssumeRolePolicyDocument=policy)["Role"]["Arn"]
+            variables = environment(own, role, trusted)
+            yield Stage(own.uri, {"execution_role_arn": role}, emulator.url, variables, runner.cautions)
 
 
-def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
-    """Environment variables that point AWS tools to the emulator, with credentials of the role."""
+def environment(own: SageMakerAddress, role: str, trusted: Path) -> dict[str, str]:
+    """Environment variables that point AWS tools to the emulator, with credentials of the role.
+
+    Requests to AWS's own addresses, too, reach the emulator: it is their proxy.  trusted: its certificate.
+    """
+    proxies = {"https_proxy": str(own.endpoint), "no_proxy": ",".join(["127.0.0.1", "localhost", *_direct()])}
     keys = Aws(own).call("sts", "assume_role", RoleArn=role, RoleSessionName=ROLE)["Credentials"]
     return {
         ENDPOINT: str(own.endpoint),
@@ -62,8 +68,16 @@ def _environment(own: SageMakerAddress, role: str) -> dict[str, str]:
         "AWS_REGION": own.named_region,
         "AWS_DEFAULT_REGION": own.named_region,
         "AWS_EC2_METADATA_DISABLED": "true",
-        **without_proxy(),
+        "AWS_CA_BUNDLE": str(trusted),
+        **proxies,
+        **{name.upper(): value for name, value in proxies.items()},
     }
+
+
+def _direct() -> list[str]:
+    """The hosts that the user excludes from proxies, but not AWS's."""
+    hosts = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").replace(" ", "").split(",")
+    return [host for host in hosts if host and host != "*" and "amazonaws" not in host]
 
 
 @contextmanager

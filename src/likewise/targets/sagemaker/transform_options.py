@@ -50,7 +50,7 @@ class TransformOptions:
 def with_header(job: TransformOptions) -> TransformOptions:
     """`job` with `header` as a parameter of its content type.
 
-    Raises WrongUsage for options with which rows would be lost.
+    Raises WrongUsage for options with which rows would be lost, and for a join that SageMaker rejects.
     """
     media = job.content_type.partition(";")[0].strip().lower()
     if job.header is not None and media != CSV:
@@ -62,6 +62,12 @@ def with_header(job: TransformOptions) -> TransformOptions:
             "the objects are split by line, and only the first part of each has the header: every other part would "
             "lose its first row",
             remedy="use -C split_type=None, or remove the header from the objects and use -C header=absent",
+        )
+    accepted = (job.accept or "").partition(";")[0].strip().lower()
+    if job.join_resource == "Input" and (media == CSV) != (accepted == CSV):
+        raise WrongUsage(
+            f"input and output can only be joined in one format, but they are {media} and {accepted or 'unknown'}",
+            remedy=f"use -C accept={media}",
         )
     return replace(job, content_type=content_type)
 

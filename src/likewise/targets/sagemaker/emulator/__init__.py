@@ -8,6 +8,7 @@ for _library in ("botocore", "werkzeug", "moto"):
     need(_library, extra="rehearsal")
 
 from likewise.targets.sagemaker.emulator.containers import ContainerRunner
+from likewise.targets.sagemaker.emulator.proxy import tls_context
 from likewise.targets.sagemaker.emulator.server import Emulator, rehearsal
 
-__all__ = ["ContainerRunner", "Emulator", "rehearsal"]
+__all__ = ["ContainerRunner", "Emulator", "rehearsal", "tls_context"]

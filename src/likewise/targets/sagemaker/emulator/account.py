@@ -75,8 +75,13 @@ class Account:
 
     def read(self, uri: str) -> bytes:
         """The object's content; raises S3Unavailable."""
+        return self.read_typed(uri)[0]
+
+    def read_typed(self, uri: str) -> tuple[bytes, str]:
+        """The object's content and content type; raises S3Unavailable."""
         with self._objects(uri) as (s3, bucket, key):
-            return bytes(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+            found = s3.get_object(Bucket=bucket, Key=key)
+            return bytes(found["Body"].read()), found["ContentType"]
 
     def require(self, uri: str) -> None:
         """Raise S3Unavailable if the object does not exist."""

@@ -91,12 +91,19 @@ class Catalog:
     # --- endpoint configurations -------------------------------------------------------------------------------------
 
     def create_endpoint_config(self, params: RequestParams) -> RequestParams:
-        for variant in params["ProductionVariants"]:
+        for variant in all_variants(params):
             if "ModelName" not in variant:
                 raise validation_error("The rehearsal supports variants of a model, not inference components.")
             self.model(variant["ModelName"])
             if ("ServerlessConfig" in variant) == ("InstanceType" in variant):
                 raise validation_error("A variant needs either an InstanceType or a ServerlessConfig.")
+        if "ShadowProductionVariants" in params:
+            serverless = any("ServerlessConfig" in variant for variant in all_variants(params))
+            if len(all_variants(params)) != 2 or serverless or "AsyncInferenceConfig" in params:
+                raise validation_error(
+                    "A shadow variant needs exactly one production variant, both on instances, and a configuration "
+                    "without AsyncInferenceConfig."
+                )
         return {"EndpointConfigArn": self._add(self.configs, "endpoint-config", params["EndpointConfigName"], params)}
 
     def describe_endpoint_config(self, params: RequestParams) -> RequestParams:
@@ -115,6 +122,14 @@ class Catalog:
     def config(self, name: str) -> Record:
         """The endpoint configuration; AwsError if it does not exist."""
         return self._get(self.configs, "endpoint configuration", "endpoint-config", name)
+
+    # --- what the rehearsal has none of ------------------------------------------------------------------------------
+
+    def list_contexts(self, _: RequestParams) -> RequestParams:
+        return {"ContextSummaries": []}
+
+    def list_monitoring_schedules(self, _: RequestParams) -> RequestParams:
+        return {"MonitoringScheduleSummaries": []}
 
     # --- tags --------------------------------------------------------------------------------------------------------
 
@@ -167,6 +182,11 @@ class Catalog:
             if name not in kind:
                 raise validation_error(f'Could not find {words} "{self.account.arn(path, name)}".')
             return kind[name]
+
+
+def all_variants(config: RequestParams) -> list[RequestParams]:
+    """The production variants of an endpoint configuration, and then its shadow variants."""
+    return [*config["ProductionVariants"], *config.get("ShadowProductionVariants", ())]
 
 
 def list_page(

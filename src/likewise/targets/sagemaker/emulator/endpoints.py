@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from likewise.targets.sagemaker.emulator.account import ENDPOINTS
-from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, list_page, now, validation_error
+from likewise.targets.sagemaker.emulator.catalog import (
+    Catalog,
+    RequestParams,
+    all_variants,
+    list_page,
+    now,
+    validation_error,
+)
 from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, StartupFailed
 
 logger = logging.getLogger(__name__)
@@ -19,13 +26,14 @@ logger = logging.getLogger(__name__)
 INTERNAL_ERROR = "Request to service failed: internal error of the rehearsal; see its log."
 STARTUP_S = 600.0  # default of ContainerStartupHealthCheckTimeoutInSeconds
 IN_PROGRESS = frozenset({"Creating", "Updating", "Deleting"})
+_CHANGES = {"DesiredWeight": "InitialVariantWeight", "DesiredInstanceCount": "InitialInstanceCount"}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A production variant in service: one container, whatever its number of instances.
+    """A production or shadow variant in service: one container, whatever its number of instances.
 
-    params: the variant in the endpoint configuration.
+    params: the variant in the endpoint configuration, with the weight and the number of instances set since then.
     """
 
     params: Mapping[str, Any]
@@ -73,6 +81,7 @@ class EmulatedEndpoint:
     failure: str | None = None
     deployment: RequestParams | None = None
     variants: tuple[Variant, ...] = ()
+    shadows: tuple[Variant, ...] = ()
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
 
@@ -118,7 +127,22 @@ class Endpoints:
             if not params.get("RetainDeploymentConfig"):
                 endpoint.deployment = params.get("DeploymentConfig")
             endpoint.set_status("Updating")
+            if params.get("RetainAllVariantProperties"):
+                config = _retained(config, endpoint, params.get("ExcludeRetainedVariantProperties", ()))
         self._in_thread(self._bring_up, endpoint, params["EndpointConfigName"], config)
+        return {"EndpointArn": endpoint.arn}
+
+    def update_endpoint_weights_and_capacities(self, params: RequestParams) -> RequestParams:
+        desired = {each["VariantName"]: each for each in params["DesiredWeightsAndCapacities"]}
+        with self._lock:
+            endpoint = self._changeable(params["EndpointName"])
+            if endpoint.status != "InService":
+                raise validation_error(f'Cannot update endpoint "{endpoint.arn}" in status {endpoint.status}.')
+            known = {variant.name for variant in (*endpoint.variants, *endpoint.shadows)}
+            if unknown := desired.keys() - known:
+                raise validation_error(f'Could not find variants {sorted(unknown)} of endpoint "{endpoint.arn}".')
+            endpoint.set_status("Updating")
+        self._in_thread(self._rebalance, endpoint, desired)
         return {"EndpointArn": endpoint.arn}
 
     def delete_endpoint(self, params: RequestParams) -> None:
@@ -140,6 +164,7 @@ class Endpoints:
                 "LastModifiedTime": endpoint.modified,
                 "LastDeploymentConfig": endpoint.deployment,
                 "ProductionVariants": [variant.summary() for variant in endpoint.variants] or None,
+                "ShadowProductionVariants": [variant.summary() for variant in endpoint.shadows] or None,
                 "AsyncInferenceConfig": endpoint.config.get("AsyncInferenceConfig"),
                 "DataCaptureConfig": _capture(endpoint.config.get("DataCaptureConfig")),
             }
@@ -152,10 +177,11 @@ class Endpoints:
         with self._lock:
             return list_page("Endpoints", "Endpoint", self._endpoints.items(), params, more, "EndpointStatus")
 
-    def pick_variant(self, name: str, variant: str | None) -> tuple[Variant, RequestParams]:
-        """A variant for a request, and the endpoint's configuration; raises AwsError.
+    def pick_variant(self, name: str, variant: str | None) -> tuple[Variant, Variant | None, RequestParams]:
+        """A variant for a request, the shadow variant that gets a copy, and the configuration; raises AwsError.
 
-        variant: its name, None to choose one at random by weight.
+        variant: its name, None to choose one at random by weight.  A shadow variant gets as large a part of the
+        requests as its weight is of the production variant's.
         """
         with self._lock:
             endpoint = self._get(name)
@@ -164,9 +190,10 @@ class Endpoints:
             candidates = [each for each in endpoint.variants if variant in (None, each.name)]
             if not candidates:
                 raise validation_error(f"Variant {variant} was not found for endpoint {name}.")
-            chosen = random.choices(candidates, [each.weight or 1e-9 for each in candidates])[0]  # noqa: S311
-
-            return chosen, endpoint.config
+            weights = [each.weight for each in candidates]
+            chosen = random.choices(candidates, weights if any(weights) else None)[0]  # noqa: S311
+            copied = (each for each in endpoint.shadows if random.random() * chosen.weight < each.weight)  # noqa: S311
+            return chosen, next(copied, None), endpoint.config
 
     def close(self) -> None:
         """Wait for changes in progress; the containers are stopped by the owner of the fleet."""
@@ -175,7 +202,7 @@ class Endpoints:
 
     def _bring_up(self, endpoint: EmulatedEndpoint, config_name: str, config: RequestParams) -> None:
         """Start the new containers; the old ones serve requests until all new ones are ready, and are then stopped."""
-        old = endpoint.variants
+        old = (*endpoint.variants, *endpoint.shadows)
         try:
             new = self._all_started(endpoint, config)
         except StartupFailed as error:
@@ -183,7 +210,9 @@ class Endpoints:
                 endpoint.set_status("InService" if old else "Failed", str(error))
             return
         with self._lock:
-            endpoint.variants, endpoint.config, endpoint.config_name = new, config, config_name
+            production = len(config["ProductionVariants"])
+            endpoint.variants, endpoint.shadows = new[:production], new[production:]
+            endpoint.config, endpoint.config_name = config, config_name
         for variant in old:
             self._fleet.stop(variant.running)
         with self._lock:
@@ -193,7 +222,7 @@ class Endpoints:
         """Start a container for each variant; raises StartupFailed after stopping all of them."""
         new: list[Variant] = []
         try:
-            for params in config["ProductionVariants"]:
+            for params in all_variants(config):
                 new.append(self._started(endpoint, params))  # noqa: PERF401  on an error, those before must be stopped
         except Exception as error:
             for variant in new:
@@ -219,8 +248,17 @@ class Endpoints:
         )
         return Variant(params, running)
 
+    def _rebalance(self, endpoint: EmulatedEndpoint, desired: Mapping[str, RequestParams]) -> None:
+        """Change weights and capacities; the containers stay the same."""
+        with self._lock:
+            endpoint.variants, endpoint.shadows = (
+                tuple(replace(each, params=_changed(each.params, desired.get(each.name, {}))) for each in variants)
+                for variants in (endpoint.variants, endpoint.shadows)
+            )
+            endpoint.set_status("InService")
+
     def _take_down(self, endpoint: EmulatedEndpoint) -> None:
-        for variant in endpoint.variants:
+        for variant in (*endpoint.variants, *endpoint.shadows):
             self._fleet.stop(variant.running)
         with self._lock:
             del self._endpoints[endpoint.name]
@@ -241,6 +279,24 @@ class Endpoints:
         thread = threading.Thread(target=work, args=arguments, name="likewise-rehearsal", daemon=True)
         self._threads.append(thread)
         thread.start()
+
+
+def _changed(params: RequestParams, desired: RequestParams) -> RequestParams:
+    """A variant with the weight and the capacity in `desired`."""
+    changed = {**params, **{name: desired[key] for key, name in _CHANGES.items() if key in desired}}
+    if "ServerlessUpdateConfig" in desired:
+        changed["ServerlessConfig"] = {**params.get("ServerlessConfig", {}), **desired["ServerlessUpdateConfig"]}
+    return changed
+
+
+def _retained(
+    config: RequestParams, endpoint: EmulatedEndpoint, excluded: Sequence[Mapping[str, str]]
+) -> RequestParams:
+    """`config` with the current weights and numbers of instances of variants with the same name."""
+    kept = [_CHANGES[key] for key in _CHANGES.keys() - {each["VariantPropertyType"] for each in excluded}]
+    now_set = {each.name: {k: each.params[k] for k in kept if k in each.params} for each in endpoint.variants}
+    variants = [{**each, **now_set.get(each["VariantName"], {})} for each in config["ProductionVariants"]]
+    return {**config, "ProductionVariants": variants}
 
 
 def _capture(params: RequestParams | None) -> RequestParams | None:

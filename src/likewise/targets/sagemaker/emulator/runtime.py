@@ -49,9 +49,11 @@ class Runtime:
         self._queue.shutdown(wait=True, cancel_futures=True)
 
     def invoke_endpoint(self, params: RequestParams) -> Response:
-        variant, config = self._variant(params)
+        variant, shadow, config = self._variant(params)
         if "AsyncInferenceConfig" in config:
             raise _invalid(f"Endpoint {params['EndpointName']} is asynchronous: use InvokeEndpointAsync.")
+        if shadow is not None:  # its response is discarded
+            self._queue.submit(_send, shadow, params, params.get("Body", b""), self._response_timeout_s)
         inner = _send(variant, params, params.get("Body", b""), self._response_timeout_s)
         if inner.status // 100 != 2:
             raise self._model_error(params["EndpointName"], inner)
@@ -63,7 +65,7 @@ class Runtime:
         return response
 
     def invoke_endpoint_async(self, params: RequestParams) -> Response:
-        variant, config = self._variant(params)
+        variant, _, config = self._variant(params)
         if "AsyncInferenceConfig" not in config:
             raise _invalid(f"Endpoint {params['EndpointName']} has no AsyncInferenceConfig.")
         if bool(params.get("Body")) == ("InputLocation" in params):
@@ -81,7 +83,11 @@ class Runtime:
 
     def _invoke_later(self, variant: Variant, params: RequestParams, output_url: str, failure_url: str) -> None:
         try:
-            body = self._account.read(params["InputLocation"]) if "InputLocation" in params else params["Body"]
+            if "InputLocation" in params:
+                body, content_type = self._account.read_typed(params["InputLocation"])
+                params = {"ContentType": content_type, **params}
+            else:
+                body = params["Body"]
             response = _send(variant, params, body, params.get("InvocationTimeoutSeconds", ASYNC_TIMEOUT_S))
         except S3Unavailable as error:
             response = ContainerResponse(400, {}, f"Unable to download the request payload: {error}".encode())
@@ -95,7 +101,7 @@ class Runtime:
         except S3Unavailable as error:
             logger.warning("an asynchronous response is lost: %s", error)
 
-    def _variant(self, params: RequestParams) -> tuple[Variant, RequestParams]:
+    def _variant(self, params: RequestParams) -> tuple[Variant, Variant | None, RequestParams]:
         name = params["EndpointName"]
         try:
             return self._endpoints.pick_variant(name, params.get("TargetVariant"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
@@ -20,6 +21,7 @@ from likewise.targets.sagemaker.emulator.containers import ContainerRunner
 from likewise.targets.sagemaker.emulator.ecr import Ecr
 from likewise.targets.sagemaker.emulator.endpoints import Endpoints
 from likewise.targets.sagemaker.emulator.fleet import Fleet
+from likewise.targets.sagemaker.emulator.proxy import AWS_DOMAINS, tunnel
 from likewise.targets.sagemaker.emulator.runtime import RESPONSE_TIMEOUT_S, Runtime
 from likewise.targets.sagemaker.emulator.transforms import Transforms
 from likewise.targets.sagemaker.emulator.wire import (
@@ -78,7 +80,8 @@ class Emulator:
 
     registry: HOST:PORT of the registry that takes the place of ECR; ECR's responses contain its address.
     max_startup_s: an upper limit of the seconds until a container must be ready, in addition to the endpoint's own.
-    response_timeout_s: seconds in which a container must respond.
+    response_timeout_s: seconds in which a container must respond.  tls: for requests to AWS's own addresses, with the
+    emulator as the proxy; see `proxy`.
     """
 
     def __init__(
@@ -87,8 +90,10 @@ class Emulator:
         registry: str | None = None,
         max_startup_s: float | None = None,
         response_timeout_s: float = RESPONSE_TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.url = ""
+        self.tls = tls
         self._runner = runner
         self._registry = registry
         self._timeouts = max_startup_s, response_timeout_s
@@ -135,7 +140,23 @@ class Emulator:
 
 
 class _Quiet(MotoRequestHandler):  # type: ignore[misc]
-    """A request handler that does not log requests to stderr."""
+    """A request handler that does not log requests to stderr, and is also a proxy for HTTPS."""
+
+    def do_CONNECT(self) -> None:  # noqa: N802  the name is the library's
+        """Answer requests to AWS as those to the emulator's URL, and pass others on."""
+        self.close_connection = True
+        tls: ssl.SSLContext | None = self.server.app.tls
+        if tls is None or not self.path.rpartition(":")[0].lower().endswith(AWS_DOMAINS):
+            try:
+                tunnel(self.connection, self.path)
+            except (OSError, ValueError) as error:
+                self.send_error(502, f"cannot connect to {self.path}: {error}")
+            return
+        self.send_response_only(200)
+        self.end_headers()
+        with suppress(OSError), tls.wrap_socket(self.connection, server_side=True) as self.request:
+            self.setup()
+            self.handle_one_request()
 
     def log(self, *_: object) -> None:
         """Discard the line."""

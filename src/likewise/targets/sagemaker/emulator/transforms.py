@@ -22,6 +22,7 @@ from likewise.targets.sagemaker.emulator.account import JOBS, Account, S3Unavail
 from likewise.targets.sagemaker.emulator.catalog import Catalog, RequestParams, list_page, now, validation_error
 from likewise.targets.sagemaker.emulator.endpoints import INTERNAL_ERROR, STARTUP_S
 from likewise.targets.sagemaker.emulator.fleet import Fleet, Running, StartupFailed
+from likewise.targets.sagemaker.emulator.records import Processing, RecordError
 from likewise.targets.sagemaker.emulator.wire import AwsError
 
 logger = logging.getLogger(__name__)
@@ -204,9 +205,10 @@ def _source(job: EmulatedTransformJob) -> str:
 
 def _check_supported(params: RequestParams) -> None:
     """Raise AwsError for requests that the emulator would handle differently from SageMaker."""
-    filters = params.get("DataProcessing", {})
-    if filters.get("JoinSource", "None") != "None" or {"InputFilter", "OutputFilter"} & filters.keys():
-        raise validation_error("The rehearsal does not join or filter records (DataProcessing).")
+    try:
+        Processing.of(params)
+    except RecordError as error:
+        raise validation_error(str(error)) from error
     source = params["TransformInput"]["DataSource"]["S3DataSource"]
     if source["S3DataType"] != "S3Prefix" or params["TransformInput"].get("SplitType", "None") not in ("None", "Line"):
         raise validation_error("The rehearsal reads S3Prefix, split by Line or not at all.")
@@ -227,31 +229,49 @@ def _settings(params: RequestParams, running: Running) -> BatchSettings:
 
 
 def _transformed(job: EmulatedTransformJob, running: Running, body: bytes, settings: BatchSettings) -> bytes:
-    params = job.params
+    params, processing = job.params, Processing.of(job.params)
     if params["TransformInput"].get("CompressionType") == "Gzip":
         body = gzip.decompress(body)
-    payloads = list(_payloads(body, params["TransformInput"].get("SplitType", "None"), settings))
-    with ThreadPoolExecutor(settings.concurrency) as pool:
-        results = list(pool.map(partial(_invoke, job, running), payloads))
+    split = params["TransformInput"].get("SplitType", "None")
+    try:
+        batches = list(_batches(body, split, settings, processing))
+        with ThreadPoolExecutor(settings.concurrency) as pool:
+            results = list(pool.map(partial(_scored, job, running, processing), batches))
+    except RecordError as error:
+        raise JobFailed(str(error)) from error
     line = params["TransformOutput"].get("AssembleWith", "None") == "Line"
     return b"".join(result if not line or result.endswith(b"\n") else result + b"\n" for result in results)
 
 
-def _payloads(body: bytes, split: str, settings: BatchSettings) -> Iterator[bytes]:
-    """Split an object into payloads: the entire object, one line each, or as many lines as fit."""
+def _batches(
+    body: bytes, split: str, settings: BatchSettings, processing: Processing
+) -> Iterator[Sequence[tuple[bytes, bytes]]]:
+    """Split an object into requests: the entire object, one line each, or as many lines as fit.
+
+    Each request is a list of records, and of what is sent to the model of each.
+    """
     records: Sequence[bytes] = [body] if split == "None" else body.splitlines(keepends=True)
-    batch: list[bytes] = []
+    batch: list[tuple[bytes, bytes]] = []
     size = 0
     for record in records:
-        if len(record) > settings.payload_bytes:
-            raise JobFailed(f"A record of {len(record)} bytes is larger than MaxPayloadInMB")
-        if batch and (settings.strategy == "SingleRecord" or size + len(record) > settings.payload_bytes):
-            yield b"".join(batch)
+        sent = processing.sent(record)
+        if len(sent) > settings.payload_bytes:
+            raise JobFailed(f"A record of {len(sent)} bytes is larger than MaxPayloadInMB")
+        if batch and (settings.strategy == "SingleRecord" or size + len(sent) > settings.payload_bytes):
+            yield batch
             batch, size = [], 0
-        batch.append(record)
-        size += len(record)
+        batch.append((record, sent))
+        size += len(sent)
     if batch:
-        yield b"".join(batch)
+        yield batch
+
+
+def _scored(
+    job: EmulatedTransformJob, running: Running, processing: Processing, batch: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    """The output for one request."""
+    response = _invoke(job, running, b"".join(sent for _, sent in batch))
+    return b"" if job.stopping.is_set() else processing.written([record for record, _ in batch], response)
 
 
 def _invoke(job: EmulatedTransformJob, running: Running, payload: bytes) -> bytes:
