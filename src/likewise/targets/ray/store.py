@@ -76,6 +76,11 @@ def get(name: str) -> dict[str, Any] | None:
     return None if data is None else dict(json.loads(data))
 
 
+def names(kind: str) -> list[str]:
+    """The names of the stored records or archives below `kind`, such as `app/`."""
+    return [key.decode().removeprefix(kind) for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
+
+
 def drop(name: str) -> None:
     """Delete a record."""
     _kv()._internal_kv_del(name, namespace=NAMESPACE)
@@ -91,8 +96,7 @@ def deployment_record(app: str) -> dict[str, Any] | None:
 def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: ARG001  passed to every action
     """Delete archives older than GRACE_S that no deployment, canary or previous version of a deployment needs."""
     used = set(_used())
-    for name in _kv()._internal_kv_list("meta/", namespace=NAMESPACE):
-        key = name.decode().partition("/")[2]
+    for key in names("meta/"):
         meta = get(f"meta/{key}")
         if key not in used and (meta is None or time.time() - meta["at"] > GRACE_S):
             drop(f"meta/{key}")
@@ -100,9 +104,8 @@ def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: A
 
 
 def _used() -> Iterator[str]:
-    keys = [key for kind in ("app/", "canary/") for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
-    for key in keys:
-        record = get(key.decode()) or {}
+    for key in (kind + name for kind in ("app/", "canary/") for name in names(kind)):
+        record = get(key) or {}
         for deployed in (record, record.get("before") or {}):
             shipment = deployed.get("shipment") or {}
             yield from (shipment[kind]["key"] for kind in ("bundle", "environment") if shipment.get(kind))
