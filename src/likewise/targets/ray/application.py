@@ -63,7 +63,8 @@ def await_running(name: str, options: RayOptions, deadline: float, timeout_s: fl
             raise DeployFailed(
                 f"{name!r} was not ready on Ray after {timeout_s:.0f} s; {_capacity(serve_status, options)}; "
                 f"{serve_status['reason']}",
-                remedy="free these resources, request less with ray_actor_options, or raise timeout_s",
+                remedy="free these resources, request less with ray_actor_options, or raise timeout_s; if they are "
+                "free, check label_selector and runtime_env",
             )
         time.sleep(POLL_S)
 

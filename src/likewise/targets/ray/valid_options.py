@@ -37,7 +37,7 @@ def require_valid(options: RayOptions) -> None:
         serve.deployment(**arguments)(type("Replica", (), {}))
         supported = {key: value for key, value in arguments.items() if key in schema.DeploymentSchema.model_fields}
         schema.DeploymentSchema.model_validate({"name": DEPLOYMENT, **supported})
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, ImportError, AttributeError) as error:  # the last two: a policy
         raise WrongUsage(
             f"Ray rejects the options: {_reason(error)}", remedy="see docs/ray.md for valid options"
         ) from error
