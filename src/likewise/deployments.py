@@ -97,7 +97,7 @@ def delete(name: str, *, to: str | None = None) -> None:
 
 def deployments(to: str | None = None) -> list[Receipt]:
     """The user's deployments, by name; to: those on this target, including the ones of other users."""
-    return [each.receipt for each in listed(to) if each.receipt is not None]
+    return [each.receipt for each in _listed(to) if each.receipt is not None]
 
 
 def listed(to: str | None = None) -> list[Listed]:
@@ -105,6 +105,10 @@ def listed(to: str | None = None) -> list[Listed]:
 
     to: the states are those that this target reports now.
     """
+    return _listed(to) if to is None else [_with_state(each, open_target(to)) for each in _listed(to)]
+
+
+def _listed(to: str | None) -> list[Listed]:
     receipts = Receipts()
     recorded = [listed_record(record, receipts) for record in receipts.records()]
     if to is None:
@@ -112,7 +116,7 @@ def listed(to: str | None = None) -> list[Listed]:
     target = open_target(to)
     own = {each.name: each for each in recorded if each.target == target.uri}
     others = {each.name: Listed(each.target, each.name, each) for each in _found(target) if each.name not in own}
-    return [_with_state(each, target) for _, each in sorted({**own, **others}.items())]
+    return [each for _, each in sorted({**own, **others}.items())]
 
 
 def _with_state(listed: Listed, target: Target) -> Listed:
