@@ -254,7 +254,7 @@ def broken_application(ray_target: RayTarget, ray_cluster: RayCluster) -> Iterat
 def test_wrong_options_and_broken_applications_disturb_no_neighbour(
     ray_target: RayTarget, ray_models: dict[int, ModelSpec], broken_application: None
 ) -> None:
-    """The options are rejected before anything is sent, or the deployment is taken back; each deployment goes on."""
+    """The options are rejected before anything is sent, or the deployment is rolled back; the neighbour goes on."""
 
     def try_neighbour(neighbour: Receipt) -> None:
         assert names(ray_target) == ["neighbour"]

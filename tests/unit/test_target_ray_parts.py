@@ -213,7 +213,7 @@ def test_what_keeps_running_is_not_needed_twice(
     assert more_needed("CPU", model, RayOptions(**options), running) == cpus
 
 
-def test_update_without_room_names_its_options() -> None:
+def test_update_on_a_full_cluster_names_its_options() -> None:
     full = {**CLUSTER, "free": {}, "running": ONE}
     (finding,) = capacity_findings(OTHER, RayOptions(), full)
     assert "1 replica with 1 CPU each need 1 CPU more than now, and 0 are free" in finding.cause

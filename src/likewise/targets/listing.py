@@ -15,7 +15,7 @@ class Listed:
 
     receipt: None if its creation is unfinished, or if its record is damaged.  unfinished: the plan of a run that is in
     progress (busy) or was interrupted.  unreadable: why its record cannot be read; else empty.  broken: what its target
-    reports if it is not serving, or cannot report its state; else empty, also if the target was not asked.
+    reports if it is not serving, or cannot report its state; else empty, also without a query of the target.
     """
 
     target: str

@@ -43,7 +43,9 @@ def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[st
             continue
         remedy = f"request less {KEYS.get(name, name)} in ray_actor_options, delete unused deployments, or add nodes"
         if amount <= largest and more_needed(name, model, replace(options, max_surge_percent=0), running) <= free:
-            remedy += "; -C max_surge_percent=0 needs no room: it stops an old replica before its replacement starts"
+            remedy += (
+                "; -C max_surge_percent=0 needs none in addition: an old replica stops before its replacement starts"
+            )
         findings.append(Finding(cause, remedy, fatal=not options.wait_for_capacity))
     if cluster["serve"] is None:
         cause = "Ray Serve is not running yet: it will be started with its defaults, on 127.0.0.1:8000 of its nodes"
