@@ -127,6 +127,7 @@ def test_manifest_is_valid_by_the_schema_of_a_ray_service(model: ModelSpec) -> N
     manifest, schema = yaml.safe_load(text), json.loads(SCHEMA.read_text())
     jsonschema.validate(manifest, schema)
     assert "kubectl apply -f FILE" in text
+    assert "  serveConfigV2: |\n    applications:\n    - name: likewise-book\n" in text
     assert yaml.safe_load(manifest["spec"]["serveConfigV2"]) == yaml.safe_load(
         render("book", model, options, "s3://bundles/book")
     )

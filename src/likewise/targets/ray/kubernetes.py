@@ -55,7 +55,7 @@ def ray_service(name: str, options: RayOptions, config: str, image: str) -> dict
 
 
 def _pod(name: str, image: str, resources: dict[str, str], ports: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    container = {"name": name, "image": image, "resources": {"requests": resources, "limits": resources}}
+    container = {"name": name, "image": image, "resources": {"limits": resources}}
     return {"spec": {"containers": [container if ports is None else {**container, "ports": ports}]}}
 
 
