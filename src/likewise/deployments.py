@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from likewise.api import Bundle, bundle_of
 from likewise.bundles.open import is_bundle, open_exactly
-from likewise.core.errors import AlreadyDeployed, Interrupted, NotDeployed, WrongUsage
+from likewise.core.errors import AlreadyDeployed, Interrupted, LikewiseError, NotDeployed, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.scratch import scratch_folder
 from likewise.core.spec import ModelSpec
@@ -97,11 +97,18 @@ def delete(name: str, *, to: str | None = None) -> None:
 
 def deployments(to: str | None = None) -> list[Receipt]:
     """The user's deployments, by name; to: those on this target, including the ones of other users."""
-    return [each.receipt for each in listed(to) if each.receipt is not None]
+    return [each.receipt for each in _listed(to) if each.receipt is not None]
 
 
 def listed(to: str | None = None) -> list[Listed]:
-    """`deployments`, and also those that are unfinished or whose record is damaged."""
+    """`deployments`, and also those that are unfinished or whose record is damaged.
+
+    to: the states are those that this target reports now.
+    """
+    return _listed(to) if to is None else [_with_state(each, open_target(to)) for each in _listed(to)]
+
+
+def _listed(to: str | None) -> list[Listed]:
     receipts = Receipts()
     recorded = [listed_record(record, receipts) for record in receipts.records()]
     if to is None:
@@ -110,6 +117,17 @@ def listed(to: str | None = None) -> list[Listed]:
     own = {each.name: each for each in recorded if each.target == target.uri}
     others = {each.name: Listed(each.target, each.name, each) for each in _found(target) if each.name not in own}
     return [each for _, each in sorted({**own, **others}.items())]
+
+
+def _with_state(listed: Listed, target: Target) -> Listed:
+    """The deployment, marked as broken if its target reports so, or cannot report its state."""
+    if listed.receipt is None or not isinstance(target, Live):
+        return listed
+    try:
+        status = target.status(listed.receipt)
+    except LikewiseError as error:
+        return replace(listed, broken=error.cause)
+    return replace(listed, broken=status.about or status.state) if status.state in ("failing", "gone") else listed
 
 
 def status(name: str, *, to: str | None = None) -> tuple[Receipt, Status]:
@@ -206,7 +224,7 @@ def plan(
         return Planned(interrupted, target, ())  # resume it
     if spec is not None:
         _check_model(spec)
-    findings = unless_fatal(target.check(spec, typed)) if spec is not None else ()
+    findings = unless_fatal(target.check(spec, typed, current)) if spec is not None else ()
     if interrupted is not None and roll_back_interrupted:
         roll_back(target, name, receipts)
     steps = tuple(target.plan(verb, name, spec, typed, current))

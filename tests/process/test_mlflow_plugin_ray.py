@@ -19,7 +19,7 @@ from mlflow.deployments import get_deploy_client
 from mlflow.deployments.cli import commands
 from mlflow.exceptions import MlflowException
 from tests.support.processes import run
-from tests.support.ray.cluster import RayCluster
+from tests.support.ray.cluster import RayCluster, driver
 
 pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
@@ -48,9 +48,23 @@ class Other:
 
 ray.init(address=sys.argv[1], namespace="other", logging_level="ERROR")
 serve.run(Other.bind(), name="other", route_prefix="/other")
-print("running", flush=True)
+print("ready", flush=True)
 sys.stdin.read()
 serve.delete("other")
+"""
+
+OTHER_ACTOR = """
+import sys, ray
+
+@ray.remote(num_cpus=int(sys.argv[2]))
+class Other:
+    def ready(self):
+        return "ready"
+
+ray.init(address=sys.argv[1], namespace="other", logging_level="ERROR")
+other = Other.remote()
+print(ray.get(other.ready.remote()), flush=True)
+sys.stdin.read()
 """
 
 
@@ -97,9 +111,16 @@ def mlflow_deployments(*words: str) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def two_free_cpus(ray_cluster: RayCluster) -> Iterator[None]:
+    """Another user needs all but two CPUs of the cluster."""
+    with driver(ray_cluster, OTHER_ACTOR, str(ray_cluster.cpus - 2)):
+        yield
+
+
+@pytest.mark.usefixtures("two_free_cpus")
 def test_commands_of_the_readme(home: Path, ray_cluster: RayCluster) -> None:
-    target, name = TARGET, ("--name", "times")
-    options = [word for key, value in {"num_replicas": "1", **SMALL}.items() for word in ("-C", f"{key}={value}")]
+    target, name, options = TARGET, ("--name", "times"), ("-C", "num_replicas=1")
     created = run([*MLFLOW, "create", *target, "-m", "models:/times/1", *name, *options]).stdout
     assert "python_function deployment times is created" in created
     assert "'name': 'times'" in mlflow_deployments("list", *target)
@@ -146,19 +167,15 @@ def test_python_code_of_the_readme_through_the_client_port(home: Path, ray_clust
 
 
 def test_other_applications_are_listed_and_not_modified(home: Path, ray_cluster: RayCluster) -> None:
-    command, pipe = [sys.executable, "-c", OTHER_APPLICATION, ray_cluster.address], subprocess.PIPE
     plugin = get_deploy_client("ray-serve")
-    other = {"name": "other", "flavor": None, "url": f"{ray_cluster.url}/other"}
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
+    other = {"name": "other", "flavor": None, "url": f"{ray_cluster.url}/other", "state": "ready"}
+    with driver(ray_cluster, OTHER_APPLICATION):
         assert plugin.list_deployments() == [other]
         assert plugin.get_deployment("other") == other
         with pytest.raises(MlflowException, match="'other' was not deployed by Likewise") as rejected:
             plugin.delete_deployment("other")
         assert rejected.value.error_code == "INVALID_PARAMETER_VALUE"
         assert httpx.get(f"{ray_cluster.url}/other").text == "from another application"
-    assert process.returncode == 0
     assert plugin.list_deployments() == []
 
 

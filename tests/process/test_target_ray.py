@@ -16,7 +16,7 @@ import httpx
 import pytest
 from tests.support.processes import alive, children
 from tests.support.ray.callers import callers
-from tests.support.ray.cluster import RayCluster
+from tests.support.ray.cluster import RayCluster, driver
 from tests.support.ray.deployments import (
     ONE_TRY,
     POISON,
@@ -30,16 +30,18 @@ from tests.support.ray.deployments import (
     put,
     shipped,
 )
+from tests.support.ray.wrong_options import GET_THROUGH, WRONG
 from tests.support.waiting import until
 
 import likewise
+from likewise import deployments
 from likewise.core.errors import AlreadyDeployed, DeployFailed, NotDeployed, TargetUnavailable, WrongUsage
-from likewise.core.option_fields import as_json
+from likewise.core.option_fields import as_json, coerce
 from likewise.core.spec import ModelSpec
 from likewise.parity import VerifyOptions
 from likewise.targets.base import Receipt
 from likewise.targets.ray.ray_options import RayOptions
-from likewise.targets.ray.target import RayTarget
+from likewise.targets.ray.target import RayTarget, state_of
 
 pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
@@ -222,12 +224,64 @@ def test_killed_command_leaves_no_process(ray_target: RayTarget, ray_models: dic
     delete(ray_target, "cut")
 
 
-def test_options_that_ray_rejects_are_wrong_usage(ray_target: RayTarget, ray_models: dict[int, ModelSpec]) -> None:
-    with pytest.raises(WrongUsage, match="has no key 'min_replica'") as raised:
-        put(ray_target, "odd", ray_models[1], replace(SMALL, autoscaling_config={"min_replica": 1}))
-    assert "did you mean 'min_replicas'?" in raised.value.remedy
-    with pytest.raises(WrongUsage, match="Ray rejects the options"):
-        put(ray_target, "odd", ray_models[1], replace(SMALL, ray_actor_options={"num_cpu": 1}))
+BROKEN_APPLICATION = """
+import sys, ray
+from ray import serve
+from ray.serve import api
+
+@serve.deployment(ray_actor_options={"num_cpus": 0.1, "runtime_env": {"working_dir": "."}})
+class Broken:
+    pass
+
+ray.init(address=sys.argv[1], namespace="other", logging_level="ERROR")
+api.run_many([api.RunTarget(Broken.bind(), "broken", "/broken")], wait_for_applications_running=False)
+print("ready", flush=True)
+sys.stdin.read()
+serve.delete("broken")
+"""
+
+
+@pytest.fixture
+def broken_application(ray_target: RayTarget, ray_cluster: RayCluster) -> Iterator[None]:
+    """Another user's application, for whose options Serve cannot describe any application of the cluster."""
+    with driver(ray_cluster, BROKEN_APPLICATION):
+        until(lambda: [state_of(each) for each in ray_target._call("others", {})] == ["failing"])
+        yield
+        [other] = ray_target._call("others", {})
+        assert other == {"name": "broken", "url": f"{ray_cluster.url}/broken", "status": "DEPLOY_FAILED"}
+
+
+def test_wrong_options_and_broken_applications_disturb_no_neighbour(
+    ray_target: RayTarget, ray_models: dict[int, ModelSpec], broken_application: None
+) -> None:
+    """The options are rejected before anything is sent, or the deployment is rolled back; the neighbour goes on."""
+
+    others = names(ray_target)
+
+    def try_neighbour(neighbour: Receipt) -> None:
+        assert names(ray_target) == [*others, "neighbour"]
+        assert ray_target.status(neighbour).state == "ready"
+
+    with deployed(ray_target, "neighbour", ray_models[1]) as neighbour:
+        for options, cause, _ in WRONG:
+            with pytest.raises(WrongUsage, match=cause):
+                ray_target.check(ray_models[1], coerce(RayOptions, {**as_json(SMALL), **options}))
+            try_neighbour(neighbour)
+    for options, cause in GET_THROUGH:
+        with deployed(ray_target, "neighbour", ray_models[1]) as neighbour:
+            wrong = coerce(RayOptions, {**as_json(ONE_TRY), **options})
+            assert [each for each in ray_target.check(ray_models[1], wrong) if each.fatal] == []
+            run = shipped(ray_target, "wrong", ray_models[1], wrong)
+            with pytest.raises(DeployFailed, match=cause):
+                ray_target.do("run", run)
+            *_, healthy, failed = deployments.listed("ray")
+            assert (healthy.name, failed.name) == ("neighbour", "wrong")
+            assert (healthy.state, failed.state) == ("", "broken")
+            assert cause in failed.remedy
+            ray_target.undo("run", run)
+            try_neighbour(neighbour)
+            put(ray_target, "neighbour", ray_models[1], replace(SMALL, max_queued_requests=9), neighbour)
+            assert predictions_of(neighbour.output("url"), "a") == ["1:A"]
 
 
 def test_broken_model_is_reported_and_rolled_back(ray_target: RayTarget, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.support.waiting import until
 from likewise.core.errors import DeployFailed
 from likewise.core.spec import ModelSpec
 from likewise.targets.base import Receipt, Status
-from likewise.targets.ray.canary import SUFFIX
+from likewise.targets.ray.inspection import CANARY
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.target import RayTarget
 
@@ -52,7 +52,7 @@ def tried(ray_target: RayTarget, models: dict[int | str, ModelSpec]) -> Iterator
 
 def no_canary(target: RayTarget) -> bool:
     """Whether no canary is listed as a deployment."""
-    return not any(SUFFIX in name for name in names(target))
+    return not any(CANARY in name for name in names(target))
 
 
 def require_old(clients: Callers, target: RayTarget, receipt: Receipt, new: str) -> None:
@@ -156,7 +156,7 @@ def test_killed_update_is_resumed_or_its_canary_removed(
         clients.wait_for(GOOD, 30)
         kill_while_watching(ray_target, receipt, models[OLD], LONG)
         assert clients.failures == []
-    until(lambda: ray_target._call("status", {"name": f"cut{SUFFIX}"})["status"] is None)
+    until(lambda: ray_target._call("status", {"name": f"cut{CANARY}"})["status"] is None)
 
 
 def kill_while_watching(target: RayTarget, receipt: Receipt, model: ModelSpec, options: RayOptions) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import boto3
 import httpx
+import jsonschema
 import pytest
 import yaml
 from tests.support.cli import call
 from tests.support.processes import run
 from tests.support.ray.cluster import RayCluster
-from tests.support.ray.deployments import SMALL, predictions_of, versioned
+from tests.support.ray.deployments import SMALL, delete, predictions_of, put, versioned
 from tests.support.s3 import s3_server
 from tests.support.waiting import until
 
@@ -24,16 +25,18 @@ from likewise.core.cores import thread_environment
 from likewise.core.errors import CodeNotTrusted, InputNotFound, WrongUsage
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray.inspection import APP
+from likewise.targets.ray.kubernetes import ray_service
 from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.serve_config import render
 from likewise.targets.ray.stored import application, bundle_folder
+from likewise.targets.ray.target import RayTarget, state_of
 from likewise.testing.models import pyfunc_bundle
 
 pytest_plugins = ("tests.support.ray.fixtures",)
 pytestmark = pytest.mark.xdist_group("ray")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "eu-west-1"}
-DEPLOY = ("-c", "from ray.serve.scripts import cli; cli()", "deploy")
+SERVE = ("-c", "from ray.serve.scripts import cli; cli()")
 FAST = replace(SMALL, timeout_s=RayOptions().timeout_s)  # a file does not support a time-out
 
 
@@ -114,6 +117,54 @@ def test_unsupported_options_and_locations_are_rejected(model: ModelSpec) -> Non
         application({"bundle": "/x"})
 
 
+SCHEMA = Path(__file__).parents[1] / "data" / "rayservice.schema.json"
+
+
+def test_manifest_is_valid_by_the_schema_of_a_ray_service(model: ModelSpec) -> None:
+    actor = {"num_cpus": 1.5, "num_gpus": 0.5, "memory": 3e9, "resources": {"lamp": 2}}
+    options = RayOptions(num_replicas=4, ray_actor_options=actor)
+    text = render("book", model, options, "s3://bundles/book", "registry.example/ray-book:1")
+    manifest, schema = yaml.safe_load(text), json.loads(SCHEMA.read_text())
+    jsonschema.validate(manifest, schema)
+    assert "kubectl apply -f FILE" in text
+    assert "  serveConfigV2: |\n    applications:\n    - name: likewise-book\n" in text
+    assert yaml.safe_load(manifest["spec"]["serveConfigV2"]) == yaml.safe_load(
+        render("book", model, options, "s3://bundles/book")
+    )
+    cluster = manifest["spec"]["rayClusterConfig"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert [workers[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [4, 4, 5]
+    (pod,) = workers["template"]["spec"]["containers"]
+    assert pod["image"] == "registry.example/ray-book:1"
+    assert pod["resources"]["limits"] == {"cpu": "2", "nvidia.com/gpu": "1", "memory": "3000000000"}
+    assert json.loads(json.loads(workers["rayStartParams"]["resources"])) == {"lamp": 2}
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    growing = RayOptions(autoscaling_config={"min_replicas": 2, "max_replicas": 8}, max_surge_percent=0)
+    (workers,) = ray_service("book", growing, "", "i")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert [workers[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 8]
+    workers["replcas"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(
+            {**manifest, "spec": {"rayClusterConfig": {**cluster, "workerGroupSpecs": [workers]}}}, schema
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "at", "cause"),
+    [
+        ("book", {}, None, "have no access to the bundle"),
+        ("Book.1", {}, "s3://b/c", "'Book.1' is not a valid name of a RayService"),
+        ("b" * 48, {}, "s3://b/c", "is not a valid name of a RayService"),
+        ("book", {"ray_actor_options": {"resources": {"a'; b": 1}}}, "s3://b/c", "is not a valid resource"),
+    ],
+)
+def test_what_kuberay_would_reject_is_wrong_usage(
+    model: ModelSpec, name: str, options: dict[str, Any], at: str | None, cause: str
+) -> None:
+    with pytest.raises(WrongUsage, match=cause):
+        render(name, model, RayOptions(**options), at, "image")
+
+
 def likewise(folder: Path, *words: str) -> tuple[int, str, str]:
     done = call(*words, cwd=folder)
     return done.returncode, done.stdout, " ".join(done.stderr.split())
@@ -142,6 +193,8 @@ def test_command_writes_the_file_without_a_cluster(
         (("--to", "local", "--plan", "-o", "x.yaml"), "local does not support deployment files"),
         (("--to", "ray", "-o", "x.yaml"), "requires --plan"),
         (("--to", "ray", "--plan", "--bundle-at", "/mnt/x"), "--bundle-at requires"),
+        (("--to", "ray", "--plan", "--image", "x"), "--image requires"),
+        (("--to", "ray", "--plan", "-o", "x.yaml", "--image", "x", "--trust"), "add --bundle-at s3://BUCKET/PREFIX"),
     ],
 )
 def test_invalid_use_of_file_flags_is_wrong_usage(
@@ -190,13 +243,19 @@ def serve_deploy(cluster: RayCluster, text: str) -> None:
     """Run `serve deploy` as a user does, with the address of this cluster's proxies added to the file."""
     file = cluster.folder / "serve.yaml"
     file.write_text(f"{text}http_options:\n  host: 127.0.0.1\n  port: {cluster.http}\n")
-    run([cluster.python, *DEPLOY, file, "--address", cluster.dashboard], env=cluster.env)
+    serve_command(cluster, "deploy", str(file))
+
+
+def serve_command(cluster: RayCluster, *words: str) -> str:
+    """The output of Ray's command `serve`."""
+    return run([cluster.python, *SERVE, *words, "--address", cluster.dashboard], env=cluster.env).stdout
 
 
 def test_serve_deploys_the_file_and_rejects_another_bundle(
-    ray_cluster: RayCluster, model: ModelSpec, tmp_path: Path
+    ray_cluster: RayCluster, ray_target: RayTarget, model: ModelSpec, tmp_path: Path
 ) -> None:
     other = versioned(tmp_path, 2)
+    put(ray_target, "own", other)
     text = render("filed", model, replace(FAST, num_replicas=2, max_constructor_retry_count=2))
     more = render("other", model, replace(FAST, max_constructor_retry_count=1), str(other.folder))
     serve_deploy(ray_cluster, text + more.partition("applications:\n")[2])
@@ -207,5 +266,16 @@ def test_serve_deploys_the_file_and_rejects_another_bundle(
     until(lambda: applications(ray_cluster)[f"{APP}other"]["status"] in ("DEPLOY_FAILED", "UNHEALTHY"))
     failed = json.dumps(applications(ray_cluster)[f"{APP}other"])
     assert f"but {model.digest} (build {model.build}) was deployed" in failed
+    status = yaml.safe_load(serve_command(ray_cluster, "status"))["applications"]
+    assert {name: status[f"{APP}{name}"]["status"] for name in ("own", "filed")} == {
+        "own": "RUNNING",
+        "filed": "RUNNING",
+    }
+    shown = yaml.safe_load_all(serve_command(ray_cluster, "config"))
+    assert document(text) in [{key: each[key] for key in document(text)} for each in shown]
+    [filed, failing] = ray_target._call("others", {})
+    assert (filed["name"], filed["status"], filed["url"]) == (f"{APP}filed", "RUNNING", f"{ray_cluster.url}/filed")
+    assert (failing["name"], state_of(failing)) == (f"{APP}other", "failing")
     serve_deploy(ray_cluster, "applications: []\n")
-    until(lambda: applications(ray_cluster) == {})
+    until(lambda: set(applications(ray_cluster)) == {f"{APP}own"})
+    delete(ray_target, "own")

@@ -15,7 +15,7 @@ from tests.support.recorder import Recorder, recorder
 
 from likewise.batch.s3 import Bucket
 from likewise.core.errors import LikewiseError
-from likewise.core.proxies import proxied, proxy_for, without_proxy
+from likewise.core.proxies import proxied, proxy_for
 from likewise.core.spec import ModelSpec
 from likewise.images.containers import is_ready
 from likewise.images.registry import Registry
@@ -97,13 +97,6 @@ def test_messages_name_the_proxy_without_its_password(monkeypatch: pytest.Monkey
     assert "http://proxy.test:3128" in via
     assert "s3cret" not in via + advice
     assert "add model.test to NO_PROXY" in advice
-
-
-def test_other_programs_get_this_machine_as_an_exclusion(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert without_proxy() == {}
-    monkeypatch.setenv("HTTP_PROXY", "http://proxy.test:3128")
-    monkeypatch.setenv("NO_PROXY", "intranet.test")
-    assert without_proxy()["no_proxy"] == "intranet.test,127.0.0.1,localhost"
 
 
 # --- the clients -----------------------------------------------------------------------------------------------------

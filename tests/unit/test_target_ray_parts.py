@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from tests.support.ray.wrong_options import WRONG
 
 from likewise.core.cores import thread_environment
 from likewise.core.errors import WrongUsage
@@ -29,16 +30,17 @@ from likewise.server import ServerOptions
 from likewise.targets.base import Receipt, output_of
 from likewise.targets.ray.application import version_of
 from likewise.targets.ray.inspection import url_of
-from likewise.targets.ray.preflight import capacity_findings
+from likewise.targets.ray.preflight import capacity_findings, more_needed
 from likewise.targets.ray.ray_options import OWN, SERVER, RayOptions
 from likewise.targets.ray.replica import _unpacked, part_name
 from likewise.targets.ray.service import ReplicaApp
 from likewise.targets.ray.target import RayTarget
+from likewise.targets.ray.valid_options import require_valid
 
 MODEL = ModelSpec("sha256:" + "a" * 64, Path("/bundle"), "models:/m/1")
 HTTP = {"host": "127.0.0.1", "port": 8000, "scheme": "http", "root_path": ""}
 PYTHON_PROXY = {"haproxy": False, "installed": False, "nodes": 1}
-CLUSTER = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "serve": HTTP, "ingress": PYTHON_PROXY}
+CLUSTER = {"free": {"CPU": 4.0}, "largest": {"CPU": 2.0}, "running": None, "serve": HTTP, "ingress": PYTHON_PROXY}
 RECEIPT = Receipt("ray", "one", MODEL, as_json(RayOptions()), {"ship": {"shipment": {"bundle": {}}}}, "", "")
 
 
@@ -137,6 +139,25 @@ def test_invalid_options_are_rejected(wrong: dict[str, Any]) -> None:
         RayOptions(**wrong)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "cause", "remedy"), WRONG)
+def test_options_that_ray_rejects_or_ignores_are_wrong_usage(options: dict[str, Any], cause: str, remedy: str) -> None:
+    with pytest.raises(WrongUsage, match=cause) as raised:
+        require_valid(coerce(RayOptions, options))
+    assert remedy in raised.value.remedy
+    assert "pydantic" not in raised.value.cause
+
+
+def test_valid_runtime_environments_are_accepted() -> None:
+    for environment in (
+        {"working_dir": "local:///opt/files", "py_modules": ["https://host/a.zip"], "env_vars": {"A": "b"}},
+        {"pip": ["a==1"], "config": {"setup_timeout_seconds": 9}},
+        {"conda": "a-name"},
+        {"conda": {"dependencies": ["a"]}, "excludes": ["x"]},
+    ):
+        require_valid(RayOptions(ray_actor_options={"num_cpus": None, "runtime_env": environment}))
+
+
 def test_plans() -> None:
     target = RayTarget("ray")
     ship, run = target.plan("create", "one", MODEL, RayOptions(num_replicas=2), None)
@@ -158,24 +179,79 @@ def test_plans() -> None:
 def test_capacity_depends_on_free_resources_and_the_largest_node(replicas: int, cpus: float) -> None:
     options = RayOptions(num_replicas=replicas, ray_actor_options={"num_cpus": cpus})
     fits = cpus <= 2.0 and replicas * cpus <= 4.0 + 1e-6
-    assert [each.fatal for each in capacity_findings(options, CLUSTER, replicas)] == ([] if fits else [True])
+    assert [each.fatal for each in capacity_findings(MODEL, options, CLUSTER)] == ([] if fits else [True])
+
+
+ONE = {"replicas": 1, "model": MODEL.as_dict(), "options": as_json(RayOptions())}
+OTHER = replace(MODEL, digest="sha256:" + "b" * 64)
+THIN = {"num_cpus": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "running", "cpus"),
+    [
+        ({"num_replicas": 2}, MODEL, None, 2.0),
+        ({"num_replicas": 2}, MODEL, ONE, 1.0),
+        ({"num_replicas": 2, "max_queued_requests": 9}, MODEL, {**ONE, "replicas": 2}, 0.0),
+        ({"num_replicas": 1}, MODEL, {**ONE, "replicas": 4}, 0.0),
+        ({"num_replicas": "auto"}, MODEL, {**ONE, "replicas": 4}, 0.0),
+        ({"num_replicas": 1}, OTHER, ONE, 1.0),  # one more, until the old one stops
+        ({"num_replicas": 4}, OTHER, {**ONE, "replicas": 4}, 1.0),
+        ({"num_replicas": 4}, OTHER, ONE, 4.0),
+        ({"num_replicas": 4, "max_surge_percent": 0}, OTHER, ONE, 3.0),
+        ({"num_replicas": 1, "max_surge_percent": 0}, OTHER, ONE, 0.0),
+        ({"num_replicas": 4, "canary": 50}, OTHER, {**ONE, "replicas": 4}, 2.0),
+        ({"autoscaling_config": {"min_replicas": 1}}, OTHER, {**ONE, "replicas": 8}, 2.0),
+        ({"num_replicas": 1, "ray_actor_options": THIN}, MODEL, ONE, 0.5),
+        ({"num_replicas": 1, "deadline_s": 3}, MODEL, ONE, 1.0),
+        ({"num_replicas": 2}, MODEL, {**ONE, "options": as_json(RayOptions(ray_actor_options=THIN))}, 2.0),
+    ],
+)
+def test_what_keeps_running_is_not_needed_twice(
+    options: dict[str, Any], model: ModelSpec, running: dict[str, Any] | None, cpus: float
+) -> None:
+    assert more_needed("CPU", model, RayOptions(**options), running) == cpus
+
+
+def test_update_on_a_full_cluster_names_its_options() -> None:
+    full = {**CLUSTER, "free": {}, "running": ONE}
+    (finding,) = capacity_findings(OTHER, RayOptions(), full)
+    assert "1 replica with 1 CPU each need 1 CPU more than now, and 0 are free" in finding.cause
+    assert "-C max_surge_percent=0" in finding.remedy
+    (more,) = capacity_findings(MODEL, RayOptions(num_replicas=2), full)
+    assert "max_surge_percent" not in more.remedy
+    assert capacity_findings(OTHER, RayOptions(max_surge_percent=0), full) == []
+
+
+@pytest.mark.parametrize(
+    ("actor", "missing"),
+    [
+        ({"num_gpus": 1}, "1 GPU, and no node of the Ray cluster has any"),
+        ({"memory": 8e9}, "8e+09 memory, and no node of the Ray cluster has more than 4e+09"),
+        ({"accelerator_type": "H200"}, "0.001 accelerator_type:H200, and no node of the Ray cluster has any"),
+        ({"resources": {"lamp": 1}}, "1 lamp, and no node of the Ray cluster has any"),
+    ],
+)
+def test_every_kind_of_resource_is_checked(actor: dict[str, Any], missing: str) -> None:
+    nodes = {"CPU": 2.0, "memory": 4e9}
+    (cause,) = causes({**CLUSTER, "free": nodes, "largest": nodes}, ray_actor_options=actor)
+    assert missing in cause
 
 
 def cluster_info(**changed: Any) -> dict[str, Any]:
     """The result of the action `look` for a cluster with free resources and HAProxy."""
     http = {"host": "0.0.0.0", "port": 8000, "scheme": "http", "root_path": ""}
     ingress = {"haproxy": True, "installed": True, "nodes": 1}
-    return {"free": {"CPU": 4.0}, "largest": {"CPU": 4.0}, "serve": http, "ingress": ingress, **changed}
+    return {**CLUSTER, "largest": {"CPU": 4.0}, "serve": http, "ingress": ingress, **changed}
 
 
 def causes(cluster: dict[str, Any], **options: Any) -> list[str]:
-    requested = RayOptions(**options)
-    return [each.cause for each in capacity_findings(requested, cluster, requested.replicas())]
+    return [each.cause for each in capacity_findings(MODEL, RayOptions(**options), cluster)]
 
 
 def test_haproxy_is_suggested_if_installed() -> None:
     slow = {"haproxy": False, "installed": True, "nodes": 1}
-    (offer,) = capacity_findings(RayOptions(), cluster_info(ingress=slow), 1)
+    (offer,) = capacity_findings(MODEL, RayOptions(), cluster_info(ingress=slow))
     assert "Python proxy" in offer.cause
     assert "RAY_SERVE_ENABLE_HA_PROXY=1" in offer.remedy
     assert not offer.fatal

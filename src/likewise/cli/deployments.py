@@ -60,6 +60,10 @@ def deploy(
         str | None,
         flag("--bundle-at PLACE", "With -o: folder or s3:// URL from which the cluster's nodes read the bundle."),
     ] = None,
+    image: Annotated[
+        str | None,
+        flag("--image IMAGE", "With -o: write a RayService for KubeRay on Kubernetes, whose pods run this image."),
+    ] = None,
     rehearse: Annotated[
         bool,
         flag(
@@ -84,11 +88,12 @@ def deploy(
         return screen.options(title, described(open_target(to).Options))
     if name is None:
         raise WrongUsage("the deployment has no name", remedy="add --name NAME")
-    writer = _file_writer(to, output, bundle_at, plan)  # reports invalid flags before the model is bundled
+    # reports invalid flags before the model is bundled
+    writer = _file_writer(to, output, {"--bundle-at": bundle_at, "--image": image}, plan)
     spec = choice.find(model, screen.note).spec()
     target_options = parse_config(config or [])
     if writer is not None and output is not None:
-        text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at)
+        text = writer(name, spec, coerce(open_target(to).Options, target_options), bundle_at, image)
         return _write_file(output, text, name, spec, screen)
     if rehearse:
         return _rehearse(spec, to, name, target_options, keep, screen)
@@ -195,15 +200,19 @@ def predict(
         raise error_of(name, response)
 
 
-def _file_writer(to: str, output: Path | None, bundle_at: str | None, plan: bool) -> Callable[..., str] | None:
+def _file_writer(
+    to: str, output: Path | None, only_for_files: Mapping[str, str | None], plan: bool
+) -> Callable[..., str] | None:
     """The target's function that writes a deployment as a config file; None without --output.
 
-    Raises WrongUsage if the target does not support such files, or if the flags do not fit together.
+    only_for_files: flags that need --output.  Raises WrongUsage if the target does not support such files, or if the
+    flags do not fit together.
     """
     target = open_target(to)
     if output is None:
-        if bundle_at is not None:
-            raise WrongUsage("--bundle-at requires --plan and -o FILE", remedy="add both, or remove --bundle-at")
+        for each, value in only_for_files.items():
+            if value is not None:
+                raise WrongUsage(f"{each} requires --plan and -o FILE", remedy=f"add both, or remove {each}")
         return None
     if not plan:
         raise WrongUsage("-o requires --plan, because it writes a file instead of deploying", remedy="add --plan")

@@ -83,9 +83,14 @@ class DeploymentClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow is
             return True
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """One dict per deployment on this target."""
+        """One dict per deployment on this target; `state` and `about` only if it is not in order."""
         with as_mlflow(endpoint=endpoint):
-            return [_description(each) for each in deployments.deployments(self.target)]
+            listed = deployments.listed(self.target)
+        return [
+            {**_description(each.receipt), **({"state": each.state, "about": each.remedy} if each.state else {})}
+            for each in listed
+            if each.receipt is not None
+        ]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
         """The deployment and its current status.  Raises RESOURCE_DOES_NOT_EXIST."""

@@ -20,7 +20,7 @@ class RayServeClient(client.DeploymentClient):
     """MLflow's client for Ray Serve.  Applications not deployed by Likewise are listed but cannot be changed."""
 
     def list_deployments(self, endpoint: str | None = None) -> list[dict[str, Any]]:
-        """One dict per application: Likewise's deployments in full, then other applications with name and URL."""
+        """One dict per application: Likewise's deployments in full, then other applications (name, URL, state)."""
         return [*super().list_deployments(endpoint), *self._others()]
 
     def get_deployment(self, name: str, endpoint: str | None = None) -> dict[str, Any]:
@@ -51,8 +51,9 @@ class RayServeClient(client.DeploymentClient):
 
     def _others(self) -> list[dict[str, Any]]:
         from likewise.targets.ray.session import call
-        from likewise.targets.ray.target import RayTarget
+        from likewise.targets.ray.target import RayTarget, state_of
 
         address = RayTarget(self.target).address
         with client.as_mlflow():
-            return [{**each, "flavor": None} for each in call(address, "others", {"address": address})]
+            others = call(address, "others", {"address": address})
+        return [{"name": each["name"], "flavor": None, "url": each["url"], "state": state_of(each)} for each in others]

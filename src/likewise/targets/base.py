@@ -197,8 +197,11 @@ class Target(Protocol):
     Options: ClassVar[type[Any]]
     uri: str
 
-    def check(self, model: ModelSpec, options: Any) -> Sequence[Finding]:
-        """Problems that would affect the deployment; changes nothing."""
+    def check(self, model: ModelSpec, options: Any, current: Receipt | None = None) -> Sequence[Finding]:
+        """Problems that would affect the deployment; changes nothing.
+
+        current: the deployment to update, whose resources are not needed twice; None for a creation.
+        """
         ...
 
     def plan(
@@ -297,8 +300,9 @@ class TransformJob(Protocol):
 class WritesFile(Protocol):
     """A target whose native tools deploy from a file."""
 
-    def written(self, name: str, model: ModelSpec, options: Any, bundle_at: str | None) -> str:
+    def written(self, name: str, model: ModelSpec, options: Any, bundle_at: str | None, image: str | None) -> str:
         """The file's text, generated offline. bundle_at: location to read the bundle from, None for its local folder.
+        image: the container image of a manifest for Kubernetes, None for a file of the native tools.
 
         Raises WrongUsage for options that the file format cannot express.
         """

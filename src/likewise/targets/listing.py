@@ -14,7 +14,8 @@ class Listed:
     """A deployment as `list` shows it.
 
     receipt: None if its creation is unfinished, or if its record is damaged.  unfinished: the plan of a run that is in
-    progress (busy) or was interrupted.  unreadable: why its record cannot be read; else empty.
+    progress (busy) or was interrupted.  unreadable: why its record cannot be read; else empty.  broken: what its target
+    reports if it is not serving, or cannot report its state; else empty, also without a query of the target.
     """
 
     target: str
@@ -23,13 +24,14 @@ class Listed:
     unfinished: Plan | None = None
     busy: bool = False
     unreadable: str = ""
+    broken: str = ""
 
     @property
     def state(self) -> str:
         """What is not in order, in two words; else empty."""
         if self.unfinished is not None:
             return f"{self.unfinished.verb} {'in progress' if self.busy else 'unfinished'}"
-        return "record unreadable" if self.unreadable else ""
+        return "record unreadable" if self.unreadable else "broken" if self.broken else ""
 
     @property
     def remedy(self) -> str:
@@ -37,7 +39,9 @@ class Listed:
         delete = f"likewise delete {self.name} --to {self.target}"
         if self.unfinished is not None:
             return "wait until it has finished" if self.busy else to_finish(self.unfinished.verb, delete)
-        return f"{self.unreadable}; `{delete}` deletes the deployment and its record" if self.unreadable else ""
+        if self.unreadable:
+            return f"{self.unreadable}; `{delete}` deletes the deployment and its record"
+        return f"{self.broken}; `{delete}` deletes it" if self.broken else ""
 
     def as_dict(self) -> dict[str, object]:
         """The receipt as JSON, and `state` and `remedy`."""

@@ -166,3 +166,16 @@ def started_cluster(
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def driver(cluster: RayCluster, code: str, *arguments: str) -> Iterator[None]:
+    """A process of another user of the cluster: it prints a line when it is ready, and ends when its stdin does."""
+    command = [sys.executable, "-c", code, cluster.address, *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=cluster.env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+    assert process.returncode == 0

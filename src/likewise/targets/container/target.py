@@ -56,7 +56,12 @@ class ContainerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: ContainerTargetOptions) -> Sequence[Finding]:  # noqa: ARG002
+    def check(
+        self,
+        model: ModelSpec,  # noqa: ARG002
+        options: ContainerTargetOptions,
+        current: Receipt | None = None,  # noqa: ARG002
+    ) -> Sequence[Finding]:
         """Check the options, and that an engine responds.  Raises WrongUsage, TargetUnavailable."""
         check_options(options)
         self.program.platform()

@@ -40,7 +40,7 @@ class LocalTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: LocalOptions) -> Sequence[Finding]:  # noqa: ARG002
+    def check(self, model: ModelSpec, options: LocalOptions, current: Receipt | None = None) -> Sequence[Finding]:  # noqa: ARG002
         """Check that the token file is valid."""
         findings = []
         if options.token_file is not None:

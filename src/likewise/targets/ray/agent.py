@@ -22,7 +22,7 @@ from likewise.core.extras import need
 
 # action, as it is named in requests, to the function that executes it
 ACTIONS = {
-    "look": "inspection:cluster_info",
+    "look": "rollout:look",
     "status": "inspection:status",
     "found": "inspection:deployments",
     "others": "inspection:other_applications",

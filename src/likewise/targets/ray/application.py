@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from likewise.core.digests import sha256_json
-from likewise.core.errors import DeployFailed, WrongUsage
-from likewise.core.extras import need
-from likewise.core.option_fields import coerce, nearest
+from likewise.core.errors import DeployFailed
+from likewise.core.option_fields import coerce
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import store
 from likewise.targets.ray.inspection import DEPLOYMENT, applications, status
@@ -25,20 +24,16 @@ REMEDY = "fix the reported error; the replica's log is in Ray's session folder, 
 def deploy(app: str, params: Mapping[str, Any], options: RayOptions, prefix: str | None) -> None:
     """Submit the application to Serve, which deploys it asynchronously. prefix: its route, None for no route.
 
-    params: model (as a dict), options, shipment.  Raises WrongUsage for options that Ray rejects.
+    params: model (as a dict), options, shipment.  options: valid, by `valid_options.require_valid`.
     """
     serve = importlib.import_module("ray.serve")
     api = importlib.import_module("ray.serve.api")
-    require_known(options)
     store.by_value()
     replica = importlib.import_module("likewise.targets.ray.replica").Replica
     version = version_of(params)
-    try:
-        deployment = serve.deployment(name=DEPLOYMENT, **options.deployment())(serve.ingress()(replica))
-        # without a version Serve treats each deployment as new code and restarts all replicas
-        deployment = deployment.options(version=version, _internal=True)
-    except (ValueError, TypeError) as error:  # pydantic's errors are ValueErrors
-        raise WrongUsage(f"Ray rejects the options: {error}", remedy="see docs/ray.md for valid options") from error
+    deployment = serve.deployment(name=DEPLOYMENT, **options.deployment())(serve.ingress()(replica))
+    # without a version Serve treats each deployment as new code and restarts all replicas
+    deployment = deployment.options(version=version, _internal=True)
     bound = deployment.bind(params["shipment"], ModelSpec.from_dict(params["model"]).portable(), options.server())
     api.run_many([api.RunTarget(bound, app, prefix)], wait_for_applications_running=False)
 
@@ -63,12 +58,13 @@ def await_running(name: str, options: RayOptions, deadline: float, timeout_s: fl
     """
     while (serve_status := status({"name": name}))["status"] != "RUNNING":
         if serve_status["status"] in FAILED_STATES:
-            raise DeployFailed(f"Ray Serve could not start {name!r}: {_message(serve_status)}", remedy=REMEDY)
+            raise DeployFailed(f"Ray Serve could not start {name!r}: {serve_status['reason']}", remedy=REMEDY)
         if time.monotonic() > deadline:
             raise DeployFailed(
                 f"{name!r} was not ready on Ray after {timeout_s:.0f} s; {_capacity(serve_status, options)}; "
-                f"{_message(serve_status)}",
-                remedy="free these resources, request less with ray_actor_options, or raise timeout_s",
+                f"{serve_status['reason']}",
+                remedy="free these resources, request less with ray_actor_options, or raise timeout_s; if they are "
+                "free, check label_selector and runtime_env",
             )
         time.sleep(POLL_S)
 
@@ -88,23 +84,3 @@ def _capacity(serve_status: Mapping[str, Any], options: RayOptions) -> str:
     free, each = importlib.import_module("ray").available_resources(), options.resources()
     available = {name: free.get(name, 0.0) for name in each}
     return f"its replicas: {states or 'none'}; each needs {each}, and {available} are free"
-
-
-def require_known(options: RayOptions) -> None:
-    """Raise WrongUsage for a key of a nested option (such as `autoscaling_config`) that Ray would silently ignore."""
-    schema = need("ray.serve.schema", extra="ray")
-    kinds = {"autoscaling_config": schema.AutoscalingConfig, "logging_config": schema.LoggingConfig}
-    for option, kind in kinds.items():
-        known = sorted(kind.model_fields)
-        for key in getattr(options, option) or {}:
-            if key not in known:
-                remedy = f"{nearest(key, known)}valid keys: {', '.join(known)}"
-                raise WrongUsage(f"{option} has no key {key!r} in Ray", remedy=remedy)
-
-
-def _message(serve_status: Mapping[str, Any]) -> str:
-    """The last relevant line of Serve's message, without traceback frames."""
-    lines = [line.strip() for line in (serve_status.get("message") or "").splitlines()]
-    relevant = [line for line in lines if line and not line.startswith(("File ", "^", "Traceback", "~"))]
-    named = [line for line in relevant if "Error: " in line or line.startswith("likewise.")]
-    return (named or relevant or ["Serve reports no reason"])[-1][:800]

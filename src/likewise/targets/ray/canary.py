@@ -16,12 +16,11 @@ from typing import Any
 from likewise.core.errors import DeployFailed
 from likewise.targets.ray import store
 from likewise.targets.ray.application import await_gone, await_running, deploy, version_of
-from likewise.targets.ray.inspection import APP, DEPLOYMENT, applications
+from likewise.targets.ray.inspection import APP, CANARY, DEPLOYMENT, applications
 from likewise.targets.ray.ray_options import RayOptions
 from likewise.targets.ray.verdict import Rules, Verdict, decide
 from likewise.targets.ray.version_stats import VersionStats
 
-SUFFIX = "~canary"  # of the application's name: a deployment's name cannot contain it
 HEARTBEAT_S = 0.5
 LEASE_S = 5.0
 SILENCE_TIMEOUT_S = 20.0  # the canary is rolled back if no replica of the old version responds for so long
@@ -57,16 +56,16 @@ def applies(options: RayOptions, params: Mapping[str, Any], record: Mapping[str,
 
     record: the stored deployment.  old: its application as Serve reports it.
     """
-    serving = getattr(old["status"], "value", old["status"]) == "RUNNING" and record["state"] == "done"
+    serving = old["status"] == "RUNNING" and record["state"] == "done"
     return bool(options.canary) and serving and version_of(params) != version_of(record)
 
 
 def remove(app: str) -> None:
     """Delete the canary of `app`, if there is one.  Its replicas may still be stopping afterwards."""
-    if store.get(f"canary/{app}") is None and app + SUFFIX not in applications():
+    if store.get(f"canary/{app}") is None and app + CANARY not in applications():
         return
-    if app + SUFFIX in applications():
-        importlib.import_module("ray.serve").delete(app + SUFFIX, _blocking=False)
+    if app + CANARY in applications():
+        importlib.import_module("ray.serve").delete(app + CANARY, _blocking=False)
     store.drop(f"canary/{app}")
 
 
@@ -74,15 +73,15 @@ def _start(params: Mapping[str, Any], options: RayOptions, key: str) -> None:
     """Start the canary and wait until it is ready; raises DeployFailed."""
     app, canary_options = APP + params["name"], options.as_canary()
     record = store.get(f"canary/{app}")
-    if record is None or record["key"] != key or app + SUFFIX not in applications():
+    if record is None or record["key"] != key or app + CANARY not in applications():
         remove(app)
-        await_gone(app + SUFFIX)
+        await_gone(app + CANARY)
         record = {"key": key, "model": params["model"], "shipment": params["shipment"], "share": options.canary}
         store.put(f"canary/{app}", {**record, "seen": None, "at": time.time()})
-        deploy(app + SUFFIX, params, canary_options, None)
+        deploy(app + CANARY, params, canary_options, None)
     timeout_s = min(options.canary_timeout_s, options.timeout_s)
     try:
-        await_running(params["name"] + SUFFIX, canary_options, time.monotonic() + timeout_s, timeout_s)
+        await_running(params["name"] + CANARY, canary_options, time.monotonic() + timeout_s, timeout_s)
     except DeployFailed as error:
         cause = f"the canary of {params['name']!r} was rolled back before it got any request: {error.cause}"
         raise DeployFailed(cause, remedy=f"{error.remedy}; canary_timeout_s limits the time for its start") from error
@@ -96,7 +95,7 @@ class CanaryWatch:
         self._app = app
         self._request = {
             "run": os.urandom(8).hex(),
-            "app": app + SUFFIX,
+            "app": app + CANARY,
             "deployment": DEPLOYMENT,
             "share": options.canary,
             "lease_s": LEASE_S,

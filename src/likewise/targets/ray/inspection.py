@@ -9,22 +9,29 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from likewise.core.option_fields import coerce
 from likewise.targets.ray import store
+from likewise.targets.ray.ray_options import RayOptions
 
 APP = "likewise-"  # prefix of the application names of Likewise's deployments
+CANARY = "~canary"  # suffix of the name of a canary's application: a deployment's name cannot contain it
 DEPLOYMENT = "model"
 PROBE_S = 30.0
 
 
-def cluster_info(params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001  passed to every action
-    """Ray's version, free resources, the largest node's, Serve's HTTP options, and the kind of its proxies."""
+def cluster_info(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Ray's version, free resources, the largest node's, Serve's HTTP options, and the kind of its proxies.
+
+    Under `running`, also what the deployment `params["name"]` runs now, if it exists: see `_running`.
+    """
     ray = importlib.import_module("ray")
-    running = serve_details() is not None
+    running = _client() is not None
     nodes = [node for node in ray.nodes() if node["Alive"]]
     return {
         "ray": ray.__version__,
-        "free": {name: n for name, n in ray.available_resources().items() if ":" not in name},
+        "free": {name: n for name, n in ray.available_resources().items() if not name.startswith("node:")},
         "largest": _largest([node["Resources"] for node in nodes]),
+        "running": _running(APP + params["name"]) if running and params.get("name") else None,
         "serve": http_options() if running else None,
         "ingress": _ingress(running=running),
     }
@@ -36,8 +43,8 @@ def deployments(params: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "name": name.removeprefix(APP),
             "noted": record,
-            "url": url_of(params["address"], http_options(), app["route_prefix"]),
-            "deployed_s": app["last_deployed_time_s"],
+            "url": url_of(params["address"], http_options(), _prefix(name, record)),
+            "deployed_s": app["deployed_s"],
         }
         for name, app in sorted(applications().items())
         if name.startswith(APP) and (record := store.deployment_record(name)) is not None
@@ -45,44 +52,56 @@ def deployments(params: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def other_applications(params: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The name and URL (None without a route) of each application that Likewise has not deployed."""
-    routes = {name: app["route_prefix"] for name, app in sorted(applications().items()) if not name.startswith(APP)}
+    """The name, URL (None without a route) and Serve's status of each application without a record of Likewise."""
+    records, at = store.names("app/"), routes()
     return [
-        {"name": name, "url": route and url_of(params["address"], http_options(), route)}
-        for name, route in routes.items()
+        {
+            "name": name,
+            "url": url_of(params["address"], http_options(), at[name]) if name in at else None,
+            "status": app["status"],
+        }
+        for name, app in sorted(applications().items())
+        if name.removesuffix(CANARY) not in records
     ]
 
 
 def status(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The status, message and replicas of the deployment `params["name"]`; the status is None if it does not exist."""
-    app = APP + params["name"]
-    details = applications().get(app)
-    record = store.deployment_record(app)
-    if details is None:
+    """The status, message and replicas of a deployment; the status is None if it does not exist.
+
+    params: name.  reason: the message's most relevant line.
+    """
+    name = APP + params["name"]
+    app, record = applications().get(name), store.deployment_record(name)
+    if app is None:
         return {"status": None, "noted": record}
-    deployment = details["deployments"].get(DEPLOYMENT, {})
+    details = _details(name)
     replicas = [
         {"id": each["replica_id"], "state": _value(each["state"]), "node": each.get("node_ip"), "pid": each.get("pid")}
-        for each in deployment.get("replicas", [])
+        for each in details.get("replicas", [])
     ]
     return {
-        "status": _value(details["status"]),
-        "message": "\n".join(text for text in (details.get("message"), deployment.get("message")) if text),
+        "status": app["status"],
+        "message": app["message"],
+        "reason": _reason(app["message"]),
         "replicas": replicas,
-        "target": deployment.get("target_num_replicas"),
+        "target": details.get("target_num_replicas"),
         "noted": record,
     }
 
 
-def serve_details() -> dict[str, Any] | None:
-    """The details that Serve's controller reports; None if Serve is not running."""
+def applications() -> dict[str, dict[str, Any]]:
+    """The status, message and time of deployment of every Serve application, by name.
+
+    Not from Serve's `get_serve_instance_details`: that call fails for all, if the options of one do not fit its schema.
+    """
     client = _client()
-    return None if client is None else dict(client.get_serve_details())
+    return {} if client is None else {each.name: _summary(each) for each in client.list_serve_statuses()}
 
 
-def applications() -> dict[str, Any]:
-    """All Serve applications, by name."""
-    return dict((serve_details() or {}).get("applications", {}))
+def routes() -> dict[str, str]:
+    """The route of each Serve application that has one, by the application's name."""
+    endpoints = _controller("get_all_endpoints")
+    return {deployment.app_name: each["route"] for deployment, each in endpoints.items()}
 
 
 def http_options() -> dict[str, Any]:
@@ -124,6 +143,51 @@ def _haproxy_here() -> dict[str, bool]:
     }
 
 
+def _running(app: str) -> dict[str, Any] | None:
+    """The number of running replicas, the resources of each, and the model and options; None without a deployment."""
+    record = store.deployment_record(app)
+    if record is None or app not in applications():
+        return None
+    details = _details(app)
+    count = sum(_value(each["state"]) == "RUNNING" for each in details.get("replicas", []))
+    return {"replicas": count, "model": record["model"], "options": record["options"]}
+
+
+def _summary(overview: Any) -> dict[str, Any]:
+    messages = (overview.app_status.message, *(each.message for each in overview.deployment_statuses))
+    return {
+        "status": _value(overview.app_status.status),
+        "message": "\n".join(text for text in messages if text),
+        "deployed_s": overview.app_status.deployment_timestamp,
+    }
+
+
+def _reason(message: str) -> str:
+    """The last relevant line of Serve's message, without traceback frames."""
+    lines = [line.strip() for line in message.splitlines()]
+    relevant = [line for line in lines if line and not line.startswith(("File ", "^", "Traceback", "~"))]
+    named = [line for line in relevant if "Error: " in line or line.startswith("likewise.")]
+    return (named or relevant or ["Serve reports no reason"])[-1][:800]
+
+
+def _details(app: str) -> dict[str, Any]:
+    """Serve's details of the deployment in this application; empty if Serve has none, or cannot describe it."""
+    ray = importlib.import_module("ray")
+    try:
+        return dict(_controller("get_deployment_details", app, DEPLOYMENT).model_dump())
+    except (ray.exceptions.RayTaskError, AttributeError):  # AttributeError: None for one that is being deleted
+        return {}
+
+
+def _prefix(app: str, record: Mapping[str, Any]) -> str:
+    return coerce(RayOptions, record["options"]).prefix(app.removeprefix(APP))
+
+
+def _controller(method: str, *arguments: Any) -> Any:
+    """The result of a method of Serve's controller."""
+    return importlib.import_module("ray").get(getattr(_client()._controller, method).remote(*arguments))
+
+
 def _client() -> Any:
     context = importlib.import_module("ray.serve.context")
     return context._get_global_client(raise_if_no_controller_running=False)
@@ -131,7 +195,7 @@ def _client() -> Any:
 
 def _largest(nodes: list[Mapping[str, float]]) -> dict[str, float]:
     """The largest amount of each resource that a single node has."""
-    names = {name for node in nodes for name in node if ":" not in name}
+    names = {name for node in nodes for name in node if not name.startswith("node:")}
     return {name: max(node.get(name, 0.0) for node in nodes) for name in names}
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from likewise.core.option_fields import coerce
+from likewise.core.spec import ModelSpec
 from likewise.targets.base import Finding
 from likewise.targets.ray.ray_options import RayOptions
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEYS = {"CPU": "num_cpus", "GPU": "num_gpus"}
 ALL_ADDRESSES = (None, "", "0.0.0.0", "::")  # noqa: S104  compared, not bound
 
 
@@ -19,27 +24,56 @@ def needed(options: RayOptions) -> str:
     return f"{count} replica{'' if count == 1 else 's'} with {amounts} each"
 
 
-def capacity_findings(options: RayOptions, cluster: Mapping[str, Any], replicas: int) -> list[Finding]:
-    """The resources that the cluster lacks for `replicas` more replicas, and notes on the addresses of Serve's proxies.
+def capacity_findings(model: ModelSpec, options: RayOptions, cluster: Mapping[str, Any]) -> list[Finding]:
+    """The resources that the cluster lacks for the deployment, and notes on the addresses of Serve's proxies.
 
     cluster: the result of the agent's action `look` (`inspection.cluster_info`).
     """
-    findings = []
+    findings, running = [], cluster["running"]
     for name, amount in options.resources().items():
         free, largest = cluster["free"].get(name, 0.0), cluster["largest"].get(name, 0.0)
+        more = more_needed(name, model, options, running)
         if amount > largest:
-            cause = f"a replica needs {amount:g} {name}, and no node of the Ray cluster has more than {largest:g}"
-        elif amount * replicas > free + 1e-6:
-            cause = f"{needed(options)} need {amount * replicas:g} {name}, and {free:g} are free on the Ray cluster"
+            most = f"more than {largest:g}" if largest else "any"
+            cause = f"a replica needs {amount:g} {name}, and no node of the Ray cluster has {most}"
+        elif more > free + 1e-6:
+            beyond = " more than now" if running else ""
+            cause = f"{needed(options)} need {more:g} {name}{beyond}, and {free:g} are free on the Ray cluster"
         else:
             continue
-        remedy = "request less: -C 'ray_actor_options={\"num_cpus\": 0.5}', delete unused deployments, or add nodes"
+        remedy = f"request less {KEYS.get(name, name)} in ray_actor_options, delete unused deployments, or add nodes"
+        if amount <= largest and more_needed(name, model, replace(options, max_surge_percent=0), running) <= free:
+            remedy += (
+                "; -C max_surge_percent=0 needs none in addition: an old replica stops before its replacement starts"
+            )
         findings.append(Finding(cause, remedy, fatal=not options.wait_for_capacity))
     if cluster["serve"] is None:
         cause = "Ray Serve is not running yet: it will be started with its defaults, on 127.0.0.1:8000 of its nodes"
         remedy = "for another address, first run: serve start --http-host 0.0.0.0 --http-port 8000"
         findings.append(Finding(cause, remedy, fatal=False))
     return findings or _ingress_findings(cluster)
+
+
+def more_needed(name: str, model: ModelSpec, options: RayOptions, running: Mapping[str, Any] | None) -> float:
+    """The most of the resource `name` that the cluster must have free, at any time until the deployment is complete.
+
+    running: the deployment that is updated, None for a creation.  What it keeps running counts once.
+    """
+    count, each = options.replicas(), options.resources()[name]
+    if running is None:
+        return count * each
+    before: int = running["replicas"]
+    old, now = coerce(RayOptions, running["options"]), ModelSpec.from_dict(running["model"])
+    if options.scales:
+        count = max(count, before)
+    if now.portable() == model.portable() and not options.restarts(old):
+        return max(0.0, (count - before) * each)
+    held = old.resources().get(name, 0.0)
+    surge = math.ceil(count * options.max_surge_percent / 100)
+    # Serve stops an old replica when a new one is ready, and runs at most `count + surge` of both
+    peak = max(kept * held + min(count, count + surge - kept) * each for kept in range(min(before, count) + 1))
+    canary = options.as_canary().replicas() * each if options.canary else 0.0
+    return max(0.0, peak - before * held, canary)
 
 
 def _ingress_findings(cluster: Mapping[str, Any]) -> list[Finding]:

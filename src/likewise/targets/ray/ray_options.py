@@ -20,6 +20,8 @@ SERVER = frozenset(
         *("body_limit_bytes", "cells_limit", "in_flight_bytes"),
     }
 )
+SCALES = ("initial_replicas", "min_replicas")  # of autoscaling_config: the replicas at the start, by precedence
+RESTARTING = ("ray_actor_options", "placement_group_bundles", "placement_group_strategy", "max_replicas_per_node")
 _PREFIX = re.compile(r"/|/[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -109,6 +111,14 @@ class RayOptions:
         for name, least in (("canary_s", 1), ("canary_requests", 1), ("canary_slower", 1), ("canary_timeout_s", 1)):
             if getattr(self, name) < least:
                 raise WrongUsage(f"{name} is less than {least}", remedy=f"use -C {name}=NUMBER, or omit it")
+        actor, scaling = self.ray_actor_options or {}, self.autoscaling_config or {}
+        _require_numbers("ray_actor_options", {name: actor.get(name) for name in ("num_cpus", "num_gpus", "memory")})
+        _require_numbers("resources of ray_actor_options", actor.get("resources"))
+        _require_numbers("autoscaling_config", {name: scaling.get(name) for name in SCALES})
+        for bundle in self.placement_group_bundles or []:
+            _require_numbers("placement_group_bundles", bundle)
+        runtime = _require_object("runtime_env", actor.get("runtime_env"))
+        _require_object("env_vars of runtime_env", runtime.get("env_vars"))
 
     def prefix(self, name: str) -> str:
         """The route of the deployment `name`; raises WrongUsage if the name is not valid."""
@@ -135,7 +145,12 @@ class RayOptions:
         if isinstance(self.num_replicas, int) and self.autoscaling_config is None:
             return self.num_replicas
         config = self.autoscaling_config or {}
-        return int(config.get("initial_replicas") or config.get("min_replicas", 1))
+        return int(next((config[name] for name in SCALES if config.get(name) is not None), 1))
+
+    @property
+    def scales(self) -> bool:
+        """Whether Ray changes the number of replicas with the load."""
+        return self.num_replicas == "auto" or self.autoscaling_config is not None
 
     def as_canary(self) -> Self:
         """The options of the canary: `canary` percent of the replicas, at least one, and no autoscaling."""
@@ -148,8 +163,16 @@ class RayOptions:
         if self.placement_group_bundles:
             groups = self.placement_group_bundles
             return {name: sum(g.get(name, 0.0) for g in groups) for name in {n for g in groups for n in g}}
-        resources = {"CPU": actor.get("num_cpus", 1), "GPU": actor.get("num_gpus", 0), **actor.get("resources", {})}
+        resources = {"CPU": _cpus(actor), "GPU": actor.get("num_gpus"), "memory": actor.get("memory")}
+        if kind := actor.get("accelerator_type"):
+            resources[f"accelerator_type:{kind}"] = 0.001  # what Ray reserves of it
+        resources |= actor.get("resources") or {}
         return {name: float(amount) for name, amount in resources.items() if amount}
+
+    def restarts(self, other: Self) -> bool:
+        """Whether Serve restarts the replicas of the deployment `other` to give it these options."""
+        mine, others = self.deployment(), other.deployment()
+        return self.server() != other.server() or any(mine.get(name) != others.get(name) for name in RESTARTING)
 
 
 def with_threads(actor: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,5 +181,26 @@ def with_threads(actor: Mapping[str, Any]) -> dict[str, Any]:
     Ray does not enforce its CPU counts: without these variables a library starts a thread for each core of the host.
     """
     runtime = dict(actor.get("runtime_env") or {})
-    variables = thread_environment(runtime.get("env_vars") or {}, int(actor.get("num_cpus", 1)))
+    variables = thread_environment(runtime.get("env_vars") or {}, int(_cpus(actor)))
     return {**actor, "runtime_env": {**runtime, "env_vars": variables}}
+
+
+def _cpus(actor: Mapping[str, Any]) -> float:
+    """The CPUs of a replica; Serve's default is 1."""
+    return 1 if actor.get("num_cpus") is None else float(actor["num_cpus"])
+
+
+def _require_object(name: str, value: Any) -> Mapping[str, Any]:
+    """The value, {} for None; raises WrongUsage unless it is a JSON object."""
+    if value is not None and not isinstance(value, Mapping):
+        raise WrongUsage(f"{name} is {value!r}, not a JSON object", remedy='use {"KEY": VALUE}')
+    return value or {}
+
+
+def _require_numbers(name: str, values: Any) -> None:
+    """Raise WrongUsage unless every value is a number that is not negative, or None."""
+    for key, value in _require_object(name, values).items():
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value < math.inf):
+            cause = f"{key} of {name} is {value!r}, not a number that is 0 or more"
+            raise WrongUsage(cause, remedy=f'use {{"{key}": NUMBER}}, or omit it')

@@ -16,28 +16,38 @@ from likewise.core.proxies import OPENER, proxied
 from likewise.core.spec import ModelSpec
 from likewise.targets.ray import canary, store
 from likewise.targets.ray.application import POLL_S, REMEDY, await_gone, await_running, deploy
-from likewise.targets.ray.inspection import APP, applications, http_options, url_of
+from likewise.targets.ray.inspection import APP, applications, cluster_info, http_options, routes, url_of
 from likewise.targets.ray.ray_options import RayOptions
+from likewise.targets.ray.valid_options import require_valid
 
 UNREACHABLE_S = 10.0  # after which a proxy is assumed to be unreachable from this machine
 
 
-def run(params: Mapping[str, Any], *, with_canary: bool = True) -> dict[str, Any]:
+def look(params: Mapping[str, Any]) -> dict[str, Any]:
+    """`cluster_info` for the options of a deployment.  Raises WrongUsage for options that Ray rejects."""
+    require_valid(coerce(RayOptions, params["options"]))
+    return cluster_info(params)
+
+
+def run(params: Mapping[str, Any], *, restores: bool = False) -> dict[str, Any]:
     """Deploy or update `name` and wait until every replica is ready; returns its URL and the canary's figures.
 
-    params: name, address, model (as a dict), options, shipment, create.  with_canary: run a canary first if the options
-    request one.  Raises AlreadyDeployed (create, and another deployment has the name), DeployFailed with the message of
-    Serve or for a canary that was rolled back, WrongUsage for options that Ray rejects.
+    params: name, address, model (as a dict), options, shipment, create.  restores: this is the previous version, which
+    is neither checked again nor tried by a canary.  Raises AlreadyDeployed (create, and another deployment has the
+    name), DeployFailed with the message of Serve or for a canary that was rolled back, WrongUsage for options that Ray
+    rejects.
     """
     app, key = APP + params["name"], _key(params)
     options = coerce(RayOptions, params["options"])
+    if not restores:
+        require_valid(options)
     record, apps = store.deployment_record(app), applications()
     same = record is not None and record["key"] == key and app in apps
     if params["create"] and app in apps and not same:
         raise AlreadyDeployed(f"{params['name']!r} is deployed on this Ray cluster", remedy="update it, or delete it")
-    _require_route(app, options.prefix(params["name"]), apps)
+    _require_route(app, options.prefix(params["name"]))
     figures: dict[str, Any] = {}
-    if with_canary and record and app in apps and not same and canary.applies(options, params, record, apps[app]):
+    if not restores and record and app in apps and not same and canary.applies(options, params, record, apps[app]):
         figures["canary"] = canary.evaluate(params, options, key)
     canary.remove(app)
     deadline = time.monotonic() + options.timeout_s
@@ -61,7 +71,7 @@ def roll_back(params: Mapping[str, Any]) -> None:
     if params.get("previous") is None:
         stop(params)
         return
-    run({**params, **params["previous"], "create": False}, with_canary=False)
+    run({**params, **params["previous"], "create": False}, restores=True)
 
 
 def _submit(app: str, params: Mapping[str, Any], options: RayOptions, record: Mapping[str, Any] | None) -> None:
@@ -114,9 +124,9 @@ def _ready(url: str, header: str) -> tuple[int, str | None] | None:
         return None
 
 
-def _require_route(app: str, prefix: str, apps: Mapping[str, Any]) -> None:
-    for name, each in apps.items():
-        if name != app and each["route_prefix"] == prefix:
+def _require_route(app: str, prefix: str) -> None:
+    for name, route in routes().items():
+        if name != app and route == prefix:
             raise AlreadyDeployed(
                 f"the Serve application {name!r} already uses the route {prefix}",
                 remedy="choose another name, or another route with -C route_prefix=/ROUTE",

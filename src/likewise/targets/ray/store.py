@@ -81,6 +81,11 @@ def get(name: str) -> dict[str, Any] | None:
     return None if data is None else dict(json.loads(data))
 
 
+def names(kind: str) -> list[str]:
+    """The names of the stored records or archives below `kind`, such as `app/`."""
+    return [key.decode().removeprefix(kind) for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
+
+
 def drop(name: str) -> None:
     """Delete a record."""
     _kv()._internal_kv_del(name, namespace=NAMESPACE)
@@ -96,8 +101,7 @@ def deployment_record(app: str) -> dict[str, Any] | None:
 def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: ARG001  passed to every action
     """Delete archives older than GRACE_S that no deployment, canary or previous version of a deployment needs."""
     used = set(_used())
-    for name in _kv()._internal_kv_list("meta/", namespace=NAMESPACE):
-        key = name.decode().partition("/")[2]
+    for key in names("meta/"):
         meta = get(f"meta/{key}")
         if key not in used and (meta is None or time.time() - meta["at"] > GRACE_S):
             drop(f"meta/{key}")
@@ -105,11 +109,10 @@ def collect_garbage(params: Mapping[str, Any] | None = None) -> None:  # noqa: A
 
 
 def _used() -> Iterator[str]:
-    keys = [key for kind in ("app/", "canary/", "job/") for key in _kv()._internal_kv_list(kind, namespace=NAMESPACE)]
-    for key in keys:
-        record = get(key.decode()) or {}
-        if key.startswith(b"job/") and time.time() - record.get("at", 0) > GRACE_S:  # its driver was killed
-            drop(key.decode())
+    for key in (kind + name for kind in ("app/", "canary/", "job/") for name in names(kind)):
+        record = get(key) or {}
+        if key.startswith("job/") and time.time() - record.get("at", 0) > GRACE_S:  # its driver was killed
+            drop(key)
             continue
         for deployed in (record, record.get("before") or {}):
             shipment = deployed.get("shipment") or {}

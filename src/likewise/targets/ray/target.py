@@ -16,7 +16,18 @@ from likewise.core.errors import NotDeployed, TargetUnavailable, WrongUsage
 from likewise.core.option_fields import as_json, coerce
 from likewise.core.proxies import OPENER, proxied
 from likewise.core.spec import ModelSpec
-from likewise.targets.base import Finding, JsonValue, Outputs, PlanStep, Receipt, Response, Status, Verb, output_of
+from likewise.targets.base import (
+    DeploymentState,
+    Finding,
+    JsonValue,
+    Outputs,
+    PlanStep,
+    Receipt,
+    Response,
+    Status,
+    Verb,
+    output_of,
+)
 from likewise.targets.ray import serve_config
 from likewise.targets.ray.preflight import capacity_findings, needed
 from likewise.targets.ray.ray_options import RayOptions
@@ -26,7 +37,7 @@ SHIP_S = 540.0  # time limit of the steps `ship` and `stop`
 MARGIN_S = 60.0  # for work before and after the wait for the replicas
 PREDICT_S = 120.0
 ABANDONED_S = 120.0  # after the last update from a canary's watcher, or from its start
-STATES = {
+STATES: Mapping[str, DeploymentState] = {
     "RUNNING": "ready",
     "DEPLOYING": "starting",
     "NOT_STARTED": "starting",
@@ -60,13 +71,16 @@ class RayTarget:
         """The address in Ray's notation."""
         return f"ray://{self._host_port}" if self._host_port else os.environ.get("RAY_ADDRESS") or "auto"
 
-    def check(self, model: ModelSpec, options: RayOptions) -> Sequence[Finding]:  # noqa: ARG002  needs do not depend on the model
-        """Whether Ray is reachable, has the local versions of Ray and Python, and has resources for the replicas."""
+    def check(self, model: ModelSpec, options: RayOptions, current: Receipt | None = None) -> Sequence[Finding]:
+        """Whether Ray is reachable, has the local versions of Ray and Python, and has resources for what is new.
+
+        Raises WrongUsage for options that Ray rejects.
+        """
         try:
-            cluster = self._call("look", {})
+            cluster = self._call("look", {"options": as_json(options), "name": current and current.name})
         except TargetUnavailable as error:
             return [Finding(error.cause, error.remedy)]
-        return capacity_findings(options, cluster, options.replicas())
+        return capacity_findings(model, options, cluster)
 
     def plan(
         self, verb: Verb, name: str, model: ModelSpec | None, options: RayOptions, current: Receipt | None
@@ -111,7 +125,7 @@ class RayTarget:
         reported = self._call("status", {"name": receipt.name})
         if reported["status"] is None:
             return Status("gone", about=f"Ray Serve has no deployment {receipt.name!r}")
-        state = STATES.get(reported["status"], "failing")
+        state = state_of(reported)
         record = reported["noted"] or {}
         if state == "starting" and record.get("before"):
             state = "updating"
@@ -119,7 +133,9 @@ class RayTarget:
         if reported["status"] == "UNHEALTHY" and ready:  # Serve also reports this if it cannot place one replica
             state = "degraded"
         details = {key: reported[key] for key in ("status", "message", "replicas")}
-        about = f"{ready} of {reported['target']} replicas are running"
+        about = f"{ready} of {reported['target'] or 'its'} replicas are running"
+        if state == "failing":
+            about += f": {reported['reason']}"
         if canary := record.get("canary"):
             state = "updating" if state == "ready" else state
             details["canary"] = {
@@ -127,7 +143,7 @@ class RayTarget:
                 **{k: canary[k] for k in ("share", "seen", "at")},
             }
             about += f"; {_canary_status(canary)}"
-        return Status(state, receipt.output("url"), about, details, *_digests(record))  # type: ignore[arg-type]
+        return Status(state, receipt.output("url"), about, details, *_digests(record))
 
     def predict(self, receipt: Receipt, body: bytes, content_type: str) -> Response:
         """The response of Serve's HTTP proxy; raises NotDeployed if it cannot be reached or has no such route."""
@@ -148,12 +164,19 @@ class RayTarget:
         """The receipts of Likewise's deployments on the cluster, from the records that are stored there."""
         return [_receipt(self.uri, deployment) for deployment in self._call("found", {})]
 
-    def written(self, name: str, model: ModelSpec, options: RayOptions, bundle_at: str | None) -> str:
-        """The text of a Serve config file that deploys this; see `serve_config.render`."""
-        return serve_config.render(name, model, options, bundle_at)
+    def written(
+        self, name: str, model: ModelSpec, options: RayOptions, bundle_at: str | None, image: str | None
+    ) -> str:
+        """The text of a Serve config file or a RayService that deploys this; see `serve_config.render`."""
+        return serve_config.render(name, model, options, bundle_at, image)
 
     def _call(self, action: str, params: Mapping[str, JsonValue], timeout_s: float = 60.0) -> Any:
         return call(self.address, action, {**params, "address": self.address}, timeout_s=timeout_s)
+
+
+def state_of(application: Mapping[str, Any]) -> DeploymentState:
+    """The state of an application with Serve's `status`."""
+    return STATES.get(application["status"], "failing")
 
 
 def _receipt(uri: str, deployment: Mapping[str, Any]) -> Receipt:

@@ -51,7 +51,7 @@ class SageMakerTarget:
 
     # --- plans -------------------------------------------------------------------------------------------------------
 
-    def check(self, model: ModelSpec, options: SageMakerOptions) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: SageMakerOptions, current: Receipt | None = None) -> Sequence[Finding]:  # noqa: ARG002
         """Validate every request against AWS's model of it, then check that the resources in the options exist.
 
         Raises WrongUsage for an option that AWS would reject, TargetUnavailable without valid credentials.

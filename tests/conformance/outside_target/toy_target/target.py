@@ -33,7 +33,7 @@ class ToyTarget:
             raise WrongUsage(f"the target toy does not accept the address {uri!r}", remedy="use --to toy")
         self.uri = uri
 
-    def check(self, model: ModelSpec, options: ToyOptions) -> Sequence[Finding]:
+    def check(self, model: ModelSpec, options: ToyOptions, current: Receipt | None = None) -> Sequence[Finding]:
         """There is nothing to check: Likewise has verified the bundle and that its code may run."""
         return []
 
