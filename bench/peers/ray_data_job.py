@@ -26,7 +26,7 @@ class Predict:
 def main() -> None:
     """Read, predict and write; the clock starts when Ray runs."""
     model, source, output, cpus = sys.argv[1:]
-    ray.init(address="local", num_cpus=int(cpus), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=int(cpus), include_dashboard=False, log_to_driver=False)
     started_at = time.perf_counter()
     rows = ray.data.read_csv(source).repartition(4 * int(cpus))
     done = rows.map_batches(

@@ -103,7 +103,7 @@ def test_job_survives_the_loss_of_a_node(ray_cluster: RayCluster, text_model: ap
     with (tmp_path / "node.log").open("wb") as log:
         node = subprocess.Popen(command, env=ray_cluster.env, stdout=log, stderr=log, start_new_session=True)
     try:
-        more = ["--conf", "num_cpus=2", "--conf", "workers=6"]  # more than the head node has room for
+        more = ["--conf", "num_cpus=2", "--conf", "workers=6"]  # more than fit the head node
         with job(ray_cluster, text_model, rows.source, tmp_path / "out", *more) as running:
             lost = running.until(lambda: [p for p in descendants(node.pid) if "ray::BatchWorker" in command_of(p)])
             for pid in (*lost, *descendants(node.pid), node.pid):

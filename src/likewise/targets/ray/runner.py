@@ -26,7 +26,7 @@ def run(job: ScoreJob) -> JobReport:
     """Score `job.source` on Ray; see `likewise.batch.score`.
 
     Raises what the local runner raises, MissingExtra (no Ray), TargetUnavailable (no cluster at the address),
-    EngineUnavailable (no room for a worker, or workers are lost), OutputRefused also if workers cannot write to the
+    EngineUnavailable (a worker fits no node, or workers are lost), OutputRefused also if workers cannot write to the
     folder of OUTPUT.
     """
     model = model_of(job)

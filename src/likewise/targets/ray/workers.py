@@ -34,7 +34,7 @@ class RayWorkers:
     def __init__(
         self, ray: Any, model: ModelSpec, options: Mapping[str, float], *, most: int | None = None, wait: bool = False
     ) -> None:
-        """options: of each actor (`num_cpus`, …).  most: actors.  wait: for a node that has room for one.
+        """options: of each actor (`num_cpus`, …).  most: actors.  wait: for a node that is large enough.
 
         Raises WrongUsage for an option that Ray refuses, EngineUnavailable if no node has the resources of an actor,
         unless `wait` is set, and what `store.ship` raises.
@@ -43,7 +43,7 @@ class RayWorkers:
         self._most = most
         self._needs = {name: options[option] for name, option in RESOURCES.items() if options.get(option)}
         if not wait:
-            self._check_room()
+            self._check_nodes()
         worker = importlib.import_module("likewise.targets.ray.replica").BatchWorker
         try:
             actor = ray.remote(**options)(worker)
@@ -61,10 +61,10 @@ class RayWorkers:
 
     @property
     def slots(self) -> int:
-        """The number of actors that the whole cluster has room for now."""
+        """The number of actors that fit the whole cluster now."""
         there = self._ray.cluster_resources()
-        room = min(int(there.get(name, 0.0) / amount) for name, amount in self._needs.items())
-        return max(1, min(room, self._most or room))
+        fitting = min(int(there.get(name, 0.0) / amount) for name, amount in self._needs.items())
+        return max(1, min(fitting, self._most or fitting))
 
     def cut(self, count: int, arguments: tuple[Any, ...]) -> list[Mapping[str, Any]]:
         """See `Workers`."""
@@ -143,7 +143,7 @@ class RayWorkers:
             raise LikewiseError.from_dict(result["error"])
         return result
 
-    def _check_room(self) -> None:
+    def _check_nodes(self) -> None:
         """Raise EngineUnavailable if no node has the resources of an actor."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if any(all(node.get(name, 0.0) >= amount for name, amount in self._needs.items()) for node in nodes):
