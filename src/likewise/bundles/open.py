@@ -90,7 +90,7 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
     verified and opened instead.  Links in `path` are resolved first: they may be another user's.  What other programs
     added to it (`folder.added_by_others`) is left out, by a private copy too, and a warning names it.
     in_place: copy only if such files lie between the model's, for a folder that the platform or the parent process
-    protects.  partial: reference files may be missing, as in an image.
+    protects.  partial: files that no engine of an image reads may be missing.
 
     Raises ModelNotFound (no such folder), BundleInvalid (not a bundle), BundleTampered (a changed, missing or added
     file), UnsafeArchive (a link, or a path outside the bundle), ReferenceMissing (a reference is missing).
@@ -119,8 +119,11 @@ def open_bundle(path: str | Path, *, in_place: bool = False, partial: bool = Fal
 
 SHOWN = 5  # added files in a warning
 
-OPTIONAL = ("references/", "model/code/")
-"""The files that a partial copy may lack, if its engine does not read them: weights, and the model's Python modules."""
+CHECKPOINTS = ("model/model/", "model/components/", "model/model.sentence_transformer/")
+"""Weights and tokenizers of transformers and sentence-transformers, in MLflow's folders."""
+
+OPTIONAL = ("references/", "model/code/", *CHECKPOINTS)
+"""The files that a partial copy may lack, if its engine does not read them: also the model's Python modules."""
 
 
 def _verified(folder: Path, original: Path | None, *, partial: bool, added: Collection[str]) -> Bundle:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from likewise.engine.kinds import ImageContents
 
-WEIGHTS = frozenset({".safetensors", ".bin", ".pt"})
 _DEVICES = ("intel_gpu", "intel_npu", "auto_plugin", "hetero_plugin")
 _FORMATS = ("onnx", "tensorflow", "tensorflow_lite", "pytorch", "paddle", "jax", "gguf")
 IMAGE = ImageContents(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from likewise.bundles.format import EngineEntry
 from likewise.bundles.open import Bundle
 from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ModelFacts
-from likewise.engine.openvino_image import IMAGE, WEIGHTS
+from likewise.engine.openvino_image import IMAGE
 
 if TYPE_CHECKING:
     from likewise.pipeline.engine import PipelineEngine
+
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt"})
 
 
 class DeclaredKind(EngineKind):

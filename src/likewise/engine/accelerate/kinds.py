@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from likewise.bundles.format import EngineEntry
-from likewise.bundles.open import Bundle
+from likewise.bundles.open import CHECKPOINTS, Bundle
 from likewise.core.cores import usable_threads
 from likewise.engine.accelerate.modules import CompiledModules
-from likewise.engine.checkpoints import TOKENIZER
 from likewise.engine.code_free import flavor_of, known_why_code
 from likewise.engine.flavor import TORCH, FlavorKind
 from likewise.engine.kinds import CompiledEngines, CompileRequest, EngineKind, ModelFacts
-from likewise.engine.openvino_image import IMAGE, WEIGHTS
+from likewise.engine.openvino_image import IMAGE
 from likewise.engine.pyfunc import PyfuncEngine, PyfuncKind, declares
 from likewise.engine.versions import mlmodel_of
 
@@ -111,8 +109,7 @@ class TextKind(EngineKind):
 
     def unread(self, bundle: Bundle) -> Sequence[str]:
         """The original weights, from which it was compiled, and the tokenizer, of which it has a copy."""
-        names = (PurePosixPath(name) for name in bundle.manifest.files if name.startswith("model/"))
-        return sorted(str(name) for name in names if name.suffix in WEIGHTS or name.name in TOKENIZER)
+        return sorted(name for name in bundle.manifest.files if name.startswith(CHECKPOINTS))
 
 
 class CompiledPyfuncKind(_Compiled):
