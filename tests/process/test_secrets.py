@@ -441,7 +441,7 @@ def test_user_information_of_a_url_is_sent_as_basic_credentials(monkeypatch: pyt
         sent.append(request)
         raise OSError(f"no {request.full_url}")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("likewise.core.proxies.OPENER.open", refuse)
     bundle = cast("Bundle", SimpleNamespace(signature=Signature(), manifest=SimpleNamespace(row_wise=True)))
     golden = Golden("made up", [Row(("text",), ("a",))])
     comparison = Comparison(golden, [], bundle, "", random.Random(1), lambda _: None)
