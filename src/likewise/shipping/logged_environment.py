@@ -341,7 +341,7 @@ def run_installer(command: Sequence[str], folder: Path) -> None:
                 output = process.communicate()[0]
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()  # it may not write to a folder that is being removed
+                process.communicate()  # to the end of its pipe: none of its processes may write to a removed folder
                 raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
