@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,15 +61,14 @@ class TextEngine:
     @classmethod
     def of(cls, checkpoint: Checkpoint, forward: Forward, *, max_length: int, budget: int = BUDGET) -> TextEngine:
         """A classifier with the given files and forward pass; raises what `open` does."""
-        tokenizer = _read(checkpoint.tokenizer)
+        tokenizer = read_tokenizer(checkpoint.tokenizer, remedy=REMEDY)
         tokenizer.no_padding()  # overrides the file: padding is done per window
         tokenizer.enable_truncation(min(max_length, checkpoint.max_tokens))
         return cls(tokenizer, forward, checkpoint.labels, pad_id=checkpoint.pad_id, budget=budget)
 
     def prepare(self, texts: Sequence[str]) -> list[Encoding]:
         """One encoding per text. Texts must be encodable as UTF-8."""
-        batches = (list(texts[start : start + TOKENIZER_BATCH]) for start in range(0, len(texts), TOKENIZER_BATCH))
-        encoded = (each for batch in batches for each in self._tokenizer.encode_batch_fast(batch))
+        encoded = encode(self._tokenizer, texts)
         return [np.array(each.ids or [self._pad_id], dtype=np.int32) for each in encoded]
 
     def run(self, encodings: Sequence[Encoding], *, budget: int | None = None) -> list[Prediction]:
@@ -95,8 +95,15 @@ class TextEngine:
         return ids, mask
 
 
-def _read(path: Path) -> Tokenizer:
+def encode(tokenizer: Tokenizer, texts: Sequence[Any]) -> Iterator[Any]:
+    """The encoding of each text, or pair of texts, as `tokenizers` returns it."""
+    for start in range(0, len(texts), TOKENIZER_BATCH):
+        yield from tokenizer.encode_batch_fast(list(texts[start : start + TOKENIZER_BATCH]))
+
+
+def read_tokenizer(path: Path, *, remedy: str) -> Tokenizer:
+    """The tokenizer in the file `path`; raises ModelInvalid with `remedy`."""
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library has no exception class
-        raise ModelInvalid(f"{path}: not a valid tokenizer: {error}", remedy=REMEDY) from error
+        raise ModelInvalid(f"{path}: not a valid tokenizer: {error}", remedy=remedy) from error

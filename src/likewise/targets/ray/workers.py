@@ -104,7 +104,8 @@ class RayWorkers:
             while pending and self._idle:
                 actor, number = self._idle.pop(), pending.popleft()
                 self._busy[actor.run.remote(pickle.dumps(tasks[number]))] = actor, number
-            for _ in range(min(len(pending), self.slots - len(self._busy)) - len(self._starting)):
+            wanted = min(len(pending), self.slots - len(self._busy)) if pending else 0  # `slots` asks the cluster
+            for _ in range(wanted - len(self._starting)):
                 actor = self._create()
                 self._starting[actor.ready.remote()] = actor
             done, _ = self._ray.wait([*self._starting, *self._busy], num_returns=1, timeout=POLL_S)

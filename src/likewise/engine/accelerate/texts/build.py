@@ -15,8 +15,9 @@ from likewise.core.signature import Signature
 from likewise.engine.accelerate.convert import SENTENCE
 from likewise.engine.accelerate.form import MASK, TENSOR, Call
 from likewise.engine.accelerate.forward import Recorder
-from likewise.engine.accelerate.texts.engine import PAIR, TOKENIZER, Encoding, Tokens
+from likewise.engine.accelerate.texts.engine import PAIR, Encoding, Tokens
 from likewise.engine.accelerate.texts.model import Classifier, Encoder, TextModel
+from likewise.engine.text.compiled import TOKENIZER
 
 UNLIMITED = 1 << 20  # tokens: transformers has a very large number for a tokenizer without a limit
 REMEDY = "its compiled modules run in transformers"

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from likewise.bundles.format import EngineEntry
 from likewise.core.engine import EngineSpec, Work
-from likewise.core.errors import BundleInvalid, LikewiseError, ModelInvalid, RowRefused
+from likewise.core.errors import BundleInvalid, LikewiseError, RowRefused
 from likewise.core.isolation import isolate
 from likewise.core.items import Item, Params, Row
 from likewise.core.keys import item_key
@@ -27,10 +27,9 @@ from likewise.engine.accelerate.form import MASK, METADATA, Form
 from likewise.engine.accelerate.modules import open_compute
 from likewise.engine.accelerate.texts.model import Encoder, Options, TextModel, Texts, Truncation, read_text_model
 from likewise.engine.openvino_graph import PART, read_graph
+from likewise.engine.text.compiled import TOKENIZER
+from likewise.engine.text.engine import encode, read_tokenizer
 
-TOKENIZER = "tokenizer.json"
-TOKENIZER_BATCH = 256
-"""Texts per tokenizer call: enough for all cores; limited because its encodings need far more memory than the ids."""
 TOKENIZERS = 8  # of different truncations, which requests may choose
 PAIR = ("text", "text_pair")
 UNNAMED = "0"  # as pandas names the column of a list
@@ -67,17 +66,10 @@ class Tokens:
         if options.prompt:
             texts = [options.prompt + text if isinstance(text, str) else text for text in texts]
         tokenizer = self._open(options.truncation)
-        batches = (texts[start : start + TOKENIZER_BATCH] for start in range(0, len(texts), TOKENIZER_BATCH))
-        encoded = (each for batch in batches for each in tokenizer.encode_batch_fast(list(batch)))
-        return [np.array([each.ids, each.type_ids], dtype=np.int32) for each in encoded]
+        return [np.array([each.ids, each.type_ids], dtype=np.int32) for each in encode(tokenizer, texts)]
 
     def _opened(self, truncation: Truncation | None) -> Tokenizer:
-        try:
-            tokenizer = Tokenizer.from_file(str(self._path))
-        except Exception as error:  # the library has no exception class
-            raise ModelInvalid(
-                f"{self._path}: not a valid tokenizer: {error}", remedy="bundle the model again"
-            ) from error
+        tokenizer = read_tokenizer(self._path, remedy="bundle the model again")
         tokenizer.no_padding()
         tokenizer.no_truncation()
         if truncation is not None:
@@ -237,12 +229,9 @@ class TextModelEngine:
 
 def _declared(signature: Signature, params: Params) -> Params:
     """Those params that the signature declares, which are all that MLflow passes on, as values of Python."""
-    names = [str(each.name) for each in signature.params or () if str(each.name) in (params or {})]
-    values = [(params or {})[name] for name in names]
-    return {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in zip(names, values, strict=True)
-    }
+    names = {str(each.name) for each in signature.params or ()}
+    given = (params or {}).items()
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in given if name in names}
 
 
 def _checked(value: object) -> str:
