@@ -63,7 +63,7 @@ def test_the_sdks_calls_to_awss_addresses_stay_in_the_rehearsal(
     lines = run([sys.executable, "-c", SDK], env={**os.environ, **variables}).stdout.splitlines()
     assert lines[0] == "123456789012"
     assert "Endpoint nowhere of account 123456789012 not found" in lines[1]
-    assert "'by-name'" in lines[2]  # beside those of other tests of this process
+    assert "'by-name'" in lines[2]  # with those of other tests of this process
 
 
 @pytest.mark.parametrize("direct", [True, False])

@@ -104,7 +104,8 @@ class RayWorkers:
             while pending and self._idle:
                 actor, number = self._idle.pop(), pending.popleft()
                 self._busy[actor.run.remote(pickle.dumps(tasks[number]))] = actor, number
-            wanted = min(len(pending), self.slots - len(self._busy)) if pending else 0  # `slots` asks the cluster
+            # `slots` is a request to the cluster
+            wanted = min(len(pending), self.slots - len(self._busy)) if pending else 0
             for _ in range(wanted - len(self._starting)):
                 actor = self._create()
                 self._starting[actor.ready.remote()] = actor
