@@ -45,6 +45,7 @@ def ray_jobs(options: Options) -> dict[str, object]:
             rate = engine.call(do="rate", texts=texts[:BARE_ROWS])["with_tokenization_rows_per_s"]
             taken.setdefault(BARE, []).append({"rows_per_s": rate})
             taken.setdefault(OURS, []).append(_ours(bundle, source, Path(folder, f"ours-{number}")))
+            print({OURS: taken[OURS][-1]["rows_per_s"]}, flush=True)
             taken.setdefault(PEER, []).append(_peer(uri, source, Path(folder, f"peer-{number}")))
             print({name: each[-1]["rows_per_s"] for name, each in taken.items()}, flush=True)
     expected = taken[PEER][0]["labels"]
@@ -58,7 +59,7 @@ def ray_jobs(options: Options) -> dict[str, object]:
 def _ours(bundle: Path, source: Path, output: Path) -> dict[str, Any]:
     started_at = time.perf_counter()
     words = ["score", str(bundle), str(source), "-o", str(output), "--format", "parquet", "--runner", "ray", "--json"]
-    report = _run([sys.executable, "-m", "likewise.cli", *words])
+    report = json.loads(_run([sys.executable, "-m", "likewise.cli", *words]))
     table = pq.read_table(output)
     labels = dict(
         zip(table["text"].to_pylist(), (each["label"] for each in table["predictions"].to_pylist()), strict=True)
@@ -70,12 +71,11 @@ def _ours(bundle: Path, source: Path, output: Path) -> dict[str, Any]:
 
 def _peer(uri: str, source: Path, output: Path) -> dict[str, Any]:
     words = [uri, str(source), str(output), str(usable_threads())]
-    done = _run([sys.executable, "-m", "bench.peers.ray_data_job", *words])
+    done = json.loads(_run([sys.executable, "-m", "bench.peers.ray_data_job", *words]).splitlines()[-1])
     return {"rows_per_s": round(done["rows"] / done["seconds"], 2), "labels": done["labels"]}
 
 
-def _run(argv: Sequence[str]) -> dict[str, Any]:
+def _run(argv: Sequence[str]) -> str:
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, env=environment, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, env=environment, check=True).stdout

@@ -26,7 +26,8 @@ class Predict:
 def main() -> None:
     """Read, predict and write; the clock starts when Ray runs."""
     model, source, output, cpus = sys.argv[1:]
-    ray.init(address="local", num_cpus=int(cpus), include_dashboard=False, log_to_driver=False)
+    one_more = int(cpus) + 1  # the actors hold one each until the end, and reading and writing need one too
+    ray.init(address="local", num_cpus=one_more, include_dashboard=False, log_to_driver=False)
     started_at = time.perf_counter()
     rows = ray.data.read_csv(source).repartition(4 * int(cpus))
     done = rows.map_batches(
